@@ -37,6 +37,8 @@ from app.jobs.event_stream import EventStreams
 from app.metrics import routes as metrics_routes
 from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
+from app.mlflow import routes as mlflow
+from app.mlflow.connection import parse_connection
 from app.openai import completions as openai_completions
 from app.openai import files as openai_files
 from app.openai import fine_tuning
@@ -145,6 +147,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(charts.router)
     include(openai_models.router)
     include(webhooks.router)
+    include(mlflow.router)
     include(openai_files.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
     include(fine_tuning.router)
     include(health.router)
@@ -165,6 +168,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     log.info("open_files", limit=raise_file_limit())
     with ExitStack() as exit_stack:
         try:
+            parse_connection(settings)  # used by workers only, but a mistake shows at once
             resources = state.resources = open_resources(settings)
             exit_stack.callback(resources.close)
             migrations.check(resources.database)

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 FOREVER = "forever"  # as a value of a retention setting: nothing is deleted
 _HOST_NAME_PATTERN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\s]+")
+_PUBLIC_URL_PATTERN = re.compile(r"https?://[^/?#@\s]+(/[^?#\s]*)?")
 
 
 def _split_commas(value: Any) -> Any:
@@ -49,9 +50,18 @@ def _normalize_origin(text: str) -> str:
     return origin
 
 
+def _normalize_public_url(text: str) -> str:
+    """Remove slashes from the end."""
+    url = text.rstrip("/")
+    if not _PUBLIC_URL_PATTERN.fullmatch(url):
+        raise ValueError("a URL starts with http:// or https://, such as https://lab.example")
+    return url
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_make_absolute)]
 Host = Annotated[str, AfterValidator(_normalize_host)]
 Origin = Annotated[str, AfterValidator(_normalize_origin)]
+PublicUrl = Annotated[str, AfterValidator(_normalize_public_url)]
 StringList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 PathList = Annotated[tuple[AbsolutePath, ...], NoDecode, BeforeValidator(_split_commas)]
 HostList = Annotated[tuple[Host, ...], NoDecode, BeforeValidator(_split_commas)]
@@ -189,6 +199,26 @@ class Settings(BaseSettings):
         description="Hosts in private networks to which webhooks may be sent, and those to which "
         "they may be sent by plain http: names, addresses, and networks such as `10.0.0.0/8`. "
         "All others must be public and use https.",
+    )
+
+    mlflow_tracking_uri: str | None = Field(
+        None,
+        repr=False,  # may contain a password, which is refused later
+        description="MLflow server that workers send jobs and model versions to, such as "
+        "`https://mlflow.example`; empty: none.",
+    )
+    mlflow_experiment: str = Field(
+        "loraworks", description="MLflow experiment of the jobs; created if it does not exist."
+    )
+    mlflow_token: SecretStr | None = Field(
+        None, description="Bearer token for MLflow, unless it wants a user name and a password."
+    )
+    mlflow_username: str | None = Field(None, description="User name for MLflow.")
+    mlflow_password: SecretStr | None = Field(None, description="Password for MLflow.")
+    public_url: PublicUrl | None = Field(
+        None,
+        description="URL of this service for links in MLflow, such as `https://lab.example`; "
+        "empty: its address and port.",
     )
 
     poll_seconds: float | None = Field(

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import read_clock
 from app.database.errors import OUTAGE_ERRORS
+from app.mlflow import repository as mlflow
 from app.queue import dispatch, heartbeats, leases
 from app.queue.fencing import RunningJob, WorkerIdentity
 from app.queue.states import DeviceClass
@@ -194,6 +195,7 @@ class Reconciler:
         with self._resources.database.write() as session:
             dispatch.make_all_due(session)
             webhooks.make_all_due(session)
+            mlflow.make_all_due(session)
 
     def _expire(self, job: RunningJob) -> bool:
         """Expire a job's lease: at once if its worker on this machine is dead, else when overdue.

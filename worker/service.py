@@ -1,4 +1,4 @@
-"""A worker: poller, reconciler, webhooks and garbage collector in threads, until it drains."""
+"""A worker: poller, reconciler, senders and garbage collector in threads, until it drains."""
 
 import sys
 import threading
@@ -15,6 +15,7 @@ from app import logging
 from app.database import migrations
 from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
+from app.mlflow.connection import parse_connection
 from app.queue.tables import Job
 from app.resources import Resources, open_resources
 from app.retention import service as retention
@@ -26,6 +27,7 @@ from worker.devices import CPU, Device, SlotPool, select_devices
 from worker.failures import is_disk_error
 from worker.fork_server import ForkServer
 from worker.host_health import HostHealth
+from worker.mlflow import MlflowSender
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.run_job import JobRunner
@@ -73,6 +75,9 @@ class WorkerService:
             self._webhook_deliverer.run,
             self._drain_on_request,
         ]
+        if (connection := parse_connection(settings)) is not None:
+            sender = MlflowSender(resources, connection, draining=self._draining)
+            self._background.append(sender.run)
         spawn = spawn_child
         if settings.fork_server and CPU in devices:
             spawn = self._fork_server.spawn
@@ -180,7 +185,8 @@ def start_or_exit(start: Callable[[Settings], _Opened]) -> _Opened:
 def open_service(settings: Settings, *, devices: Sequence[Device] = ()) -> WorkerService:
     """Return a worker that is ready to start, on `devices` or those of the settings.
 
-    Raises `AppError` if data directory, database, schema, store, broker, or devices are unusable.
+    Raises `AppError` if data directory, database, schema, store, broker, or devices are unusable,
+    or if the settings of MLflow are invalid.
     """
     resources = open_resources(settings)
     try:

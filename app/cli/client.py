@@ -31,6 +31,7 @@ from app.jobs.schemas import (
     PointView,
     StateView,
 )
+from app.mlflow.schemas import MlflowStatus
 from app.predictions.schemas import PredictionListItem, PredictionView
 from app.registry.schemas import ModelListItem, ModelView, VersionView
 from app.serving.schemas import ExplanationView, LabelScore, ModelInfo, ShadowView
@@ -369,6 +370,11 @@ class Client(Connection):
     def replay_delivery(self, webhook_id: str, delivery_id: str) -> DeliveryView:
         path = f"{resource_path('webhooks', webhook_id)}/deliveries/{quote(delivery_id, safe='')}"
         return self.fetch(DeliveryView, "POST", f"{path}/replay")
+
+    # -- MLflow -------------------------------------------------------------------------------
+
+    def get_mlflow_status(self) -> MlflowStatus:
+        return self.fetch(MlflowStatus, "GET", "/v1/mlflow")
 
     # -- health -------------------------------------------------------------------------------
 

@@ -9,7 +9,18 @@ import typer
 from typer.core import TyperGroup
 
 import lora_core
-from app.cli import bases, datasets, jobs, keys, models, predictions, samples, sweeps, webhooks
+from app.cli import (
+    bases,
+    datasets,
+    jobs,
+    keys,
+    mlflow,
+    models,
+    predictions,
+    samples,
+    sweeps,
+    webhooks,
+)
 from app.cli.datasets import check
 from app.cli.demo import demo
 from app.cli.errors import EXIT_CODES, EXIT_INTERNAL_ERROR, CliError
@@ -138,6 +149,7 @@ app.add_typer(models.app, name="models", no_args_is_help=True)
 app.add_typer(datasets.app, name="datasets", no_args_is_help=True)
 app.add_typer(bases.app, name="bases", no_args_is_help=True)
 app.add_typer(webhooks.app, name="webhooks", no_args_is_help=True)
+app.add_typer(mlflow.app, name="mlflow", no_args_is_help=True)
 app.add_typer(samples.app, name="samples", no_args_is_help=True)
 app.add_typer(keys.app, name="keys", no_args_is_help=True)
 

@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session, defer, load_only
 
 from app.database.base import now
 from app.jobs.errors import JobNotFinished, JobNotFound
+from app.outbox import repository as outbox
 from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
@@ -303,7 +304,7 @@ def find_active_continuation(session: Session, job_id: UUID) -> UUID | None:
 
 
 def add_job(session: Session, job: Job) -> None:
-    """Insert a job with its first event.
+    """Insert a job with its first event, and a training job into the outbox of MLflow.
 
     Its `stream_seq` is already set when it inherits metric points from the job it continues.
     """
@@ -311,6 +312,8 @@ def add_job(session: Session, job: Job) -> None:
     session.add(job)
     session.flush()
     append_event(session, job, EventContent("queued", "info", "The job was queued.", {}))
+    if job.kind == JobKind.TRAINING:
+        outbox.add_mlflow_run(session, job.id)
 
 
 def update_job(session: Session, job_id: UUID, values: Mapping[str, Any]) -> Job:

@@ -1,1 +1,1 @@
-"""The transactional outbox: events are stored as webhook deliveries with the change they report."""
+"""The transactional outbox: rows of webhooks and MLflow, stored with the change they report."""

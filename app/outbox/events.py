@@ -1,4 +1,4 @@
-"""The events that webhooks report, and the states of their deliveries."""
+"""The events that webhooks report, and the states of what is sent."""
 
 from enum import StrEnum
 
@@ -25,3 +25,11 @@ class DeliveryState(StrEnum):
     PENDING = "pending"  # to be sent, or sent again
     DELIVERED = "delivered"  # the receiver answered with a status of 200 to 299
     FAILED = "failed"  # no more retries; a replay makes it pending again
+
+
+class MlflowRunState(StrEnum):
+    """Whether MLflow has all of a job or a sweep."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    FAILED = "failed"  # MLflow rejected it too often

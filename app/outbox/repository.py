@@ -1,6 +1,6 @@
-"""Adds events to the outbox.
+"""Adds events to the outbox of webhooks, and jobs and changed models to that of MLflow.
 
-The deliveries are part of the transaction that changes what the event is about: none is lost after
+The rows are part of the transaction that changes what the event is about: none is lost after
 the commit, and none is sent after a rollback.
 """
 
@@ -11,7 +11,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject, new_id, now, read_clock
-from app.outbox.tables import WebhookDelivery, WebhookEndpoint
+from app.outbox.tables import (
+    MlflowModelChange,
+    MlflowRun,
+    MlflowServer,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 
 GIVE_UP_AFTER_SECONDS = 86_400.0  # for how long a delivery is retried
 
@@ -72,3 +78,19 @@ def _add_deliveries(
     ]
     session.add_all(deliveries)
     return deliveries
+
+
+def add_mlflow_run(session: Session, job_id: UUID) -> None:
+    """Let workers send a new job to MLflow, if one of them knows where it is."""
+    if _sends_to_mlflow(session):
+        session.add(MlflowRun(id=job_id))
+
+
+def add_mlflow_model_change(session: Session, model_id: UUID) -> None:
+    """Let workers send the versions and aliases of a model to MLflow, likewise."""
+    if _sends_to_mlflow(session):
+        session.add(MlflowModelChange(model_id=model_id))
+
+
+def _sends_to_mlflow(session: Session) -> bool:
+    return session.scalars(select(MlflowServer.id)).first() is not None

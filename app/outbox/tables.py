@@ -1,12 +1,12 @@
-"""Tables of webhook endpoints and of the deliveries to them."""
+"""Tables of webhook endpoints, of the deliveries to them, and of what MLflow was sent."""
 
 from uuid import UUID
 
 from sqlalchemy import JSON, Double, ForeignKey, Index, String, Text, UniqueConstraint, text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.database.base import Base, enum_check, new_id, now
-from app.outbox.events import DeliveryState
+from app.database.base import Base, JsonObject, enum_check, new_id, now
+from app.outbox.events import DeliveryState, MlflowRunState
 
 
 class WebhookEndpoint(Base):
@@ -65,3 +65,83 @@ class WebhookDelivery(Base):
             postgresql_where=text("state = 'pending'"),
         ),
     )
+
+
+MLFLOW_SERVER_ID = 1  # of the only row
+
+
+class MlflowServer(Base):
+    """The MLflow server that workers send to: one row, as soon as a worker had the setting.
+
+    `attempts` counts claims and fences what a worker writes while it sends.
+    """
+
+    __tablename__ = "mlflow_server"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tracking_uri: Mapped[str] = mapped_column(Text)
+    experiment: Mapped[str] = mapped_column(String(500))
+    experiment_id: Mapped[str | None] = mapped_column(String(64))
+    attempts: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)  # in a row
+    next_attempt_at: Mapped[float] = mapped_column(Double, default=now())
+    lease_expires_at: Mapped[float | None] = mapped_column(Double)  # while a worker sends
+    seen_at: Mapped[float] = mapped_column(Double, default=now())  # by a worker with the setting
+    last_success_at: Mapped[float | None] = mapped_column(Double)
+    last_error_code: Mapped[str | None] = mapped_column(String(64))
+    last_error: Mapped[str | None] = mapped_column(Text)
+    last_error_at: Mapped[float | None] = mapped_column(Double)
+
+
+class MlflowRun(Base):
+    """What MLflow has of a job or a sweep. It is added with the job, and outlives it until MLflow
+    has its end."""
+
+    __tablename__ = "mlflow_runs"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)  # of the job or the sweep
+    run_id: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), default=MlflowRunState.PENDING)
+    status: Mapped[str | None] = mapped_column(String(16))  # as MLflow has it
+    has_params: Mapped[bool] = mapped_column(default=False)
+    seq: Mapped[int] = mapped_column(default=0)  # `stream_seq` of the job up to which it is sent
+    steps: Mapped[JsonObject] = mapped_column(default=dict)  # last step that was sent, by curve
+    failures: Mapped[int] = mapped_column(default=0)  # rejections in a row
+    next_attempt_at: Mapped[float] = mapped_column(Double, default=now())
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float] = mapped_column(Double, default=now())
+
+    __table_args__ = (
+        enum_check("state", tuple(MlflowRunState), "state"),
+        Index(
+            "ix_mlflow_runs_pending",
+            "id",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+
+
+class MlflowModel(Base):
+    """What MLflow has of a registered model."""
+
+    __tablename__ = "mlflow_models"
+
+    model_id: Mapped[UUID] = mapped_column(primary_key=True)
+    versions: Mapped[JsonObject] = mapped_column(default=dict)  # MLflow's version by our number
+    aliases: Mapped[JsonObject] = mapped_column(default=dict)  # MLflow's version by alias
+    failures: Mapped[int] = mapped_column(default=0)  # rejections in a row
+    next_attempt_at: Mapped[float] = mapped_column(Double, default=now())
+    last_error: Mapped[str | None] = mapped_column(Text)
+
+
+class MlflowModelChange(Base):
+    """A change to the versions or aliases of a model that MLflow does not have yet.
+
+    Changes are only added, never updated, so that those who make them do not wait for each other.
+    """
+
+    __tablename__ = "mlflow_model_changes"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    model_id: Mapped[UUID] = mapped_column(index=True)

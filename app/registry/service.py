@@ -76,6 +76,7 @@ def add_version(
     )
     session.add(version)
     session.flush()
+    outbox.add_mlflow_model_change(session, model.id)
     return version
 
 
@@ -186,6 +187,8 @@ def promote(session: Session, version: ModelVersion, *, alias: str, rollback: bo
         version_id=version.id,
         rollback=rollback,
     )
+    if moved:
+        outbox.add_mlflow_model_change(session, version.model_id)
     if moved and alias == PRODUCTION:
         name = session.get_one(RegisteredModel, version.model_id).name
         data = {
@@ -199,7 +202,9 @@ def promote(session: Session, version: ModelVersion, *, alias: str, rollback: bo
 
 def delete_alias(session: Session, *, name: str, alias: str) -> None:
     """Delete an alias. Raises `ModelNotFound`, `AliasNotFound`."""
-    repository.delete_alias(session, model=repository.get_model(session, name), alias=alias)
+    model = repository.get_model(session, name)
+    repository.delete_alias(session, model=model, alias=alias)
+    outbox.add_mlflow_model_change(session, model.id)
     after_commit(session, partial(logging.audit, "alias_deleted", model=name, alias=alias))
 
 
@@ -237,6 +242,7 @@ def _delete_versions(
 ) -> None:
     artifact_ids = repository.delete_versions(session, model_id=model_id, number=number)
     delete_unused_artifacts(session, store, artifact_ids)
+    outbox.add_mlflow_model_change(session, model_id)
 
 
 def _quote_aliases(aliases: Any) -> str:

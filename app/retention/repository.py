@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, text, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
 from app.auth.tables import LOCAL_KEY_ID, ApiKey
@@ -15,12 +15,16 @@ from app.database.base import now
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
+from app.outbox.events import MlflowRunState
+from app.outbox.tables import MlflowModel, MlflowModelChange, MlflowRun, MlflowServer
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.states import JobState
 from app.queue.tables import Checkpoint, Job, MetricPoint
 from app.storage.tables import Artifact
+from app.sweeps.tables import Sweep
 
 _STREAM_SECONDS = 5.0  # from the end of a job until every event stream has sent its last points
+MLFLOW_SILENT_SECONDS = 30 * 86_400.0  # without a worker that sends, the outbox is emptied
 # Estimates, measured on SQLite, with indexes.
 POINT_BYTES = 200
 RESPONSE_BYTES = 3_000
@@ -141,6 +145,40 @@ def mark_thinned(session: Session, job_ids: Sequence[UUID]) -> None:
     session.execute(
         update(Job).where(Job.id.in_(job_ids)).values(thinned_at=now()),
         execution_options=NO_SESSION_SYNC,
+    )
+
+
+# -- The outbox of MLflow ------------------------------------------------------------------------
+
+
+def forget_silent_mlflow_server(session: Session) -> None:
+    """Delete the server, and the models sent to it, if no worker has had its setting for long."""
+    silent = MlflowServer.seen_at < now() - MLFLOW_SILENT_SECONDS
+    deleted = session.scalars(
+        delete(MlflowServer).where(silent).returning(MlflowServer.id),
+        execution_options=NO_SESSION_SYNC,
+    ).first()
+    if deleted is not None:
+        for table in (MlflowModel, MlflowModelChange):
+            session.execute(delete(table), execution_options=NO_SESSION_SYNC)
+
+
+def list_unneeded_mlflow_runs(session: Session) -> Sequence[UUID]:
+    """Return one batch of runs without a server, and of those that ended with a deleted job."""
+    deleted = and_(
+        MlflowRun.state != MlflowRunState.PENDING,
+        ~select(Job.id).where(Job.id == MlflowRun.id).exists(),
+        ~select(Sweep.id).where(Sweep.id == MlflowRun.id).exists(),
+    )
+    without_server = ~select(MlflowServer.id).exists()
+    statement = select(MlflowRun.id).where(or_(without_server, deleted)).limit(PAGE_SIZE)
+    return session.scalars(statement).all()
+
+
+def delete_mlflow_runs(session: Session, ids: Sequence[UUID]) -> None:
+    """Delete what is known of these runs, not the runs in MLflow."""
+    session.execute(
+        delete(MlflowRun).where(MlflowRun.id.in_(ids)), execution_options=NO_SESSION_SYNC
     )
 
 

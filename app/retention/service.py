@@ -92,6 +92,7 @@ def collect_garbage(
     expired_responses = _delete_expired_responses(database, settings, dry_run=dry_run)
     if not dry_run:
         _discard_unready_sweeps(database, settings)
+        _delete_mlflow_rows(database)
     referenced = _referenced_keys(database)
     with database.read() as session:
         uploads = repository.list_dataset_ids(session)
@@ -208,6 +209,20 @@ def _discard_unready_sweeps(database: Database, settings: Settings) -> None:
             if left is None:
                 return
             sweeps.delete_unpublished(session, left)
+        time.sleep(PAUSE_SECONDS)
+
+
+def _delete_mlflow_rows(database: Database) -> None:
+    """Delete what MLflow has of deleted jobs, and everything once no worker sends to it."""
+    with database.write() as session:
+        repository.forget_silent_mlflow_server(session)
+    while True:
+        with database.read() as session:
+            ids = repository.list_unneeded_mlflow_runs(session)
+        if not ids:
+            return
+        with database.write() as session:
+            repository.delete_mlflow_runs(session, ids)
         time.sleep(PAUSE_SECONDS)
 
 

@@ -21,6 +21,7 @@ from app.jobs.routes import JobId
 from app.jobs.schemas import JobView, MisclassifiedText
 from app.jobs.service import find_retry_checkpoint
 from app.jobs.views import job_view
+from app.mlflow import service as mlflow
 from app.queue.tables import Job
 from app.registry import repository as registry
 from app.storage import repository as artifacts
@@ -172,6 +173,7 @@ def job_page(
         events = repository.list_latest_events(session, job_id, limit=MAX_EVENTS)
         versions = registry.list_versions_of_job(session, job_id)
         retry_step = _retry_step(session, row)
+        mlflow_run = mlflow.find_run(session, job_id)
         artifact_row = artifacts.get_artifact(session, row.artifact_id) if row.artifact_id else None
     summary = job.summary or {}
     selection = summary.get("selection")
@@ -229,6 +231,7 @@ def job_page(
         candidates=candidates,
         chosen=selection["chosen"] if selection else None,
         versions=versions,
+        mlflow_run=mlflow_run,
         metrics=MetricsTable.from_summary(summary, job.spec),
         splits=splits,
         split=split,

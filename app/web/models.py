@@ -16,6 +16,8 @@ from app.http.dependencies import AppStateDep, DatabaseDep
 from app.http.fields import CleanText, Slug
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
+from app.mlflow import service as mlflow
+from app.mlflow.schemas import MlflowRunView
 from app.queue.states import JobKind
 from app.queue.tables import Job
 from app.registry import repository
@@ -42,6 +44,8 @@ class VersionRow:
     view: VersionView
     aliases: list[str]
     job: Job | None  # None: deleted, or the version was imported
+    mlflow_url: str | None  # of the version in MLflow
+    mlflow_run: MlflowRunView | None
 
     @property
     def main_metric(self) -> str:
@@ -156,6 +160,7 @@ def _used_version(request: Request, row: VersionRow, ref: str) -> UsedVersion:
 
 def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
     aliases = repository.list_aliases_with_versions(session, row.id)
+    mlflow_urls = mlflow.list_version_urls(session, model_id=row.id, name=row.name)
     versions = [
         VersionRow(
             version_view(row.name, version),
@@ -163,6 +168,8 @@ def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
             jobs.find_job(session, version.job_id, kind=JobKind.TRAINING)
             if version.job_id
             else None,
+            mlflow_urls.get(version.number),
+            mlflow.find_run(session, version.job_id) if version.job_id else None,
         )
         for version in repository.list_versions(session, row.id)
     ]

@@ -9,6 +9,7 @@ from app.web import (
     jobs,
     models,
     predictions,
+    settings,
     sign_in,
     sweep,
     sweep_form,
@@ -26,5 +27,5 @@ PAGE_ROUTERS = (
     *(assets.router, documentation.router, sign_in.router),
     *(jobs.router, job.router, compare.router),
     *(sweeps.router, sweep_form.router, sweep.router),
-    *(models.router, datasets.router, predictions.router, webhooks.router),
+    *(models.router, datasets.router, predictions.router, webhooks.router, settings.router),
 )

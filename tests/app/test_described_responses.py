@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
+from app.outbox.tables import MlflowRun, MlflowServer
 from app.resources import Resources
 from tests.app.jobs.conftest import submit, worker
 from tests.app.jobs.test_misclassified import finish
@@ -51,6 +52,9 @@ def examples(
     tuning = client.post("/openai/v1/fine_tuning/jobs", json=body)
     assert tuning.status_code == 200, tuning.text
     hook = client.post("/v1/webhooks", json={"url": "https://1.1.1.1/hook"}).json()
+    with resources.database.write() as session:
+        session.add(MlflowServer(id=1, tracking_uri="https://mlflow.example", experiment="mail"))
+        session.add(MlflowRun(id=UUID(job_id), run_id="1"))
     return {
         "job_id": job_id,
         "artifact_id": client.get(f"/v1/jobs/{job_id}").json()["artifact_id"],

@@ -50,6 +50,7 @@ PAGES = {
     "dataset": "/datasets/tickets",
     "webhooks": "/webhooks",
     "webhook": "/webhooks/{webhook}",
+    "settings": "/settings",
     "guide": "/guide",
     "document": "/guide/how-to/own-data.md",
     "missing": "/nothing",

@@ -20,6 +20,7 @@ DOMAINS = {
     "predictions": ("Prediction runs", ("predictions",)),
     "openai": ("OpenAI API", ("openai",)),
     "webhooks": ("Webhooks", ("webhooks",)),
+    "mlflow": ("MLflow", ("mlflow",)),
     "artifacts": ("Artifacts", ("storage",)),
     "health": ("Health and metrics", ()),
 }

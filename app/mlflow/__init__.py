@@ -1,0 +1,1 @@
+"""MLflow: jobs as runs, versions as registered models, sent by workers over its REST API."""

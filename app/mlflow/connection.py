@@ -1,0 +1,89 @@
+"""Where MLflow is and who we are there, from the settings."""
+
+import base64
+from dataclasses import dataclass, field
+
+import httpx2
+
+from app.mlflow.errors import (
+    MlflowCredentialsInvalid,
+    MlflowExperimentInvalid,
+    MlflowUrlInvalid,
+)
+from app.settings import Settings
+
+MAX_EXPERIMENT_LENGTH = 500  # characters, MLflow's limit
+
+
+@dataclass(frozen=True)
+class MlflowConnection:
+    """The tracking URI, without a slash at its end, the experiment, and the credentials."""
+
+    tracking_uri: str
+    experiment: str
+    authorization: str | None = field(default=None, repr=False)  # the header
+
+
+def parse_connection(settings: Settings) -> MlflowConnection | None:
+    """Return the connection that the settings describe. None: nothing is sent to MLflow.
+
+    Raises `MlflowUrlInvalid`, `MlflowExperimentInvalid`, `MlflowCredentialsInvalid`.
+    """
+    if not settings.mlflow_tracking_uri:
+        return None
+    return MlflowConnection(
+        _parse_tracking_uri(settings.mlflow_tracking_uri),
+        _parse_experiment(settings.mlflow_experiment),
+        _authorization(settings),
+    )
+
+
+def _parse_tracking_uri(text: str) -> str:
+    """Return the URI without a slash at its end. Errors do not repeat it: it may have a secret."""
+    try:
+        url = httpx2.URL(text)
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise MlflowUrlInvalid(problem="is not a valid URL") from error
+    if url.scheme not in ("http", "https"):
+        raise MlflowUrlInvalid(problem="must start with http:// or https://")
+    if not url.host:
+        raise MlflowUrlInvalid(problem="names no host")
+    if url.userinfo:
+        raise MlflowUrlInvalid(
+            problem="must not have a user name or password, which have settings of their own"
+        )
+    if url.query or url.fragment:
+        raise MlflowUrlInvalid(problem="must not have a query (?) or a fragment (#)")
+    return str(url).rstrip("/")
+
+
+def _parse_experiment(name: str) -> str:
+    if not name.strip():
+        raise MlflowExperimentInvalid(problem="is empty")
+    if len(name) > MAX_EXPERIMENT_LENGTH:
+        raise MlflowExperimentInvalid(
+            problem=f"is longer than {MAX_EXPERIMENT_LENGTH} characters, which is MLflow's limit"
+        )
+    return name.strip()
+
+
+def _authorization(settings: Settings) -> str | None:
+    """Return the header `Authorization`: a bearer token, or a user name with a password."""
+    token, username, password = (
+        settings.mlflow_token,
+        settings.mlflow_username,
+        settings.mlflow_password,
+    )
+    if token and (username or password):
+        raise MlflowCredentialsInvalid(problem="Both a token and a user or a password are set")
+    if (username is None) != (password is None):
+        raise MlflowCredentialsInvalid(problem="A user name and a password need each other")
+    if token is not None:
+        header = f"Bearer {token.get_secret_value()}"
+        if not (header.isascii() and header.isprintable()):
+            raise MlflowCredentialsInvalid(problem="The token has characters that no header may")
+        return header
+    if username is not None and password is not None:
+        pair = f"{username}:{password.get_secret_value()}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+    return None
