@@ -8,7 +8,7 @@ the system message.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from lora_core.specs.chat import (
 from lora_core.specs.task import TaskType
 
 TEXT, LABEL = "text", "label"  # the columns that the examples are read as
-_MESSAGES, _PROMPT, _COMPLETION = "messages", "prompt", "completion"
+MESSAGES, _PROMPT, _COMPLETION = "messages", "prompt", "completion"
 _PREFERRED = "preferred_output"  # of OpenAI's method dpo
 _ROLES = SYSTEM_ROLES | {"user", "assistant"}
 _WHOLE_WORDS_AT_START = re.compile(r"(.*\S)\s", re.DOTALL)
@@ -40,7 +40,7 @@ MAX_ANSWER_CHARACTERS = 100
 _MIN_COUNTED_ROWS = 10
 _MAX_SINGLE_SHARE = 0.8
 
-_NumberedObjects = Iterator[tuple[int, dict[str, Any]]]  # the row number and the fields
+NumberedObjects = Iterator[tuple[int, dict[str, Any]]]  # the row number and the fields
 
 
 class ChatExample(NamedTuple):
@@ -54,7 +54,7 @@ class ChatExample(NamedTuple):
 
 def read_objects(
     path: Path, columns: ColumnSelection
-) -> tuple[_NumberedObjects, PromptFormat | None]:
+) -> tuple[NumberedObjects, PromptFormat | None]:
     """Return the objects of a `.jsonl` file, and the format of its prompts.
 
     Examples in chat form have the fields `text` and `label` in place of their messages. Other
@@ -66,7 +66,7 @@ def read_objects(
     first = next(objects, None)
     if (
         first is not None
-        and first[1].keys().isdisjoint({columns.text, _MESSAGES})
+        and first[1].keys().isdisjoint({columns.text, MESSAGES})
         and _PREFERRED in first[1]
     ):
         problem = "two answers of which one is preferred; a classifier learns from one, the label"
@@ -89,10 +89,10 @@ def _has_chat_form(record: Mapping[str, Any], columns: ColumnSelection) -> bool:
     renamed = columns.text != TEXT or columns.label != LABEL or columns.pair is not None
     if renamed or TEXT in record:
         return False
-    return _MESSAGES in record or (_PROMPT in record and _COMPLETION in record)
+    return MESSAGES in record or (_PROMPT in record and _COMPLETION in record)
 
 
-def _as_columns(examples: Iterable[ChatExample], prompt_format: PromptFormat) -> _NumberedObjects:
+def _as_columns(examples: Iterable[ChatExample], prompt_format: PromptFormat) -> NumberedObjects:
     for example in examples:
         text = prompt_format.text_of_messages(example.messages)
         label = prompt_format.label_of_answer(example.answer)
@@ -109,23 +109,36 @@ def detect_prompt_format(
     file: str, examples: Iterable[ChatExample], task: TaskType = "single_label"
 ) -> PromptFormat:
     """Return the format that the prompts and answers have in common. Raises `FreeTextAnswers`."""
-    prompts, systems, answers = _CommonPhrases(), set[str](), _Answers()
+    prompts, answers = CommonPrompt(), _Answers()
     for example in examples:
-        prompts.add(next(each.text for each in reversed(example.messages) if each.role == "user"))
-        if len(systems) < 2:
-            system = (each.text.strip() for each in example.messages if each.role in SYSTEM_ROLES)
-            systems.add("\n".join(system))
+        prompts.add(example.messages)
         answers.add(example.number, example.answer)
     if task == "single_label":  # sets of labels and numbers may be long, and each in one row
         answers.check(file)
-    prefix, suffix = prompts.phrases()
-    return PromptFormat(
-        prefix=prefix,
-        suffix=suffix,
-        system_in_text=len(systems) > 1,
-        answer_prefix=answers.prefix,
-        **answers.json_key(),
-    )
+    return prompts.format(answer_prefix=answers.prefix, **answers.json_key())
+
+
+class CommonPrompt:
+    """What the messages before all answers have in common."""
+
+    def __init__(self) -> None:
+        self._phrases = _CommonPhrases()
+        self._systems: set[str] = set()
+
+    def add(self, messages: Sequence[ChatMessage]) -> None:
+        prompt = next((each.text for each in reversed(messages) if each.role == "user"), None)
+        if prompt is not None:
+            self._phrases.add(prompt)
+        if len(self._systems) < 2:
+            system = (each.text.strip() for each in messages if each.role in SYSTEM_ROLES)
+            self._systems.add("\n".join(system))
+
+    def format(self, **answer: Any) -> PromptFormat:
+        """Return the format of these prompts, and of answers with these fields."""
+        prefix, suffix = self._phrases.phrases()
+        return PromptFormat(
+            prefix=prefix, suffix=suffix, system_in_text=len(self._systems) > 1, **answer
+        )
 
 
 class _CommonPhrases:
@@ -264,27 +277,33 @@ def _parse_example(file: str, number: int, record: dict[str, Any]) -> ChatExampl
     others = {
         name: value
         for name, value in record.items()
-        if name not in (_MESSAGES, _PROMPT, _COMPLETION)
+        if name not in (MESSAGES, _PROMPT, _COMPLETION)
     }
-    if _MESSAGES not in record and _PROMPT in record:
+    if MESSAGES not in record and _PROMPT in record:
         prompt = line.text(record[_PROMPT], _PROMPT)
         completion = line.text(
             text_files.get_json_field(file, number, record, _COMPLETION), _COMPLETION
         )
         return ChatExample(number, (ChatMessage("user", prompt),), completion, others)
-    if record.get("tools") or record.get("functions"):
-        raise line.error("tools: a classifier cannot call them")
-    messages = text_files.get_json_field(file, number, record, _MESSAGES)
-    if not isinstance(messages, list) or not messages:
-        raise line.error(f"{_MESSAGES!r} is not a list of messages")
-    *context, last = (line.message(i, each) for i, each in enumerate(messages, start=1))
+    *context, last = parse_messages(file, number, record)
     if last.role != "assistant":
         raise line.error("the last message is not of the role 'assistant', whose text is the label")
-    if messages[-1].get("weight") == 0:
+    if record[MESSAGES][-1].get("weight") == 0:
         raise line.error("the last message has the weight 0, so it is no label")
     if all(each.role != "user" for each in context):
         raise line.error("there is no message of the role 'user'")
     return ChatExample(number, tuple(context), last.text, others)
+
+
+def parse_messages(file: str, number: int, record: dict[str, Any]) -> list[ChatMessage]:
+    """Return the messages of a line, at least one. Raises `MalformedRow`, `NulByte`."""
+    line = _Line(file, number)
+    if record.get("tools") or record.get("functions"):
+        raise line.error("tools: a classifier cannot call them")
+    messages = text_files.get_json_field(file, number, record, MESSAGES)
+    if not isinstance(messages, list) or not messages:
+        raise line.error(f"{MESSAGES!r} is not a list of messages")
+    return [line.message(i, each) for i, each in enumerate(messages, start=1)]
 
 
 class _Line(NamedTuple):

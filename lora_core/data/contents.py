@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from lora_core.data import chat, files, label_studio
+from lora_core.data import chat, files, label_objects, label_studio
 from lora_core.data.labels import describe_targets, label_names_in
 from lora_core.data.rows import (
     MAX_COLUMNS,
@@ -233,6 +233,10 @@ class FileLayout(FrozenModel):
     separator: str | None
     sheet: str | None
     sheets: tuple[str, ...]  # visible sheets of the workbook
+    # the labels of lines that have an object of them, and what they are; left out for other files
+    targets: dict[str, TaskType] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
 
 def read_file_layout(path: Path, sheet: str | None = None) -> FileLayout:
@@ -249,7 +253,12 @@ def read_file_layout(path: Path, sheet: str | None = None) -> FileLayout:
         separator=info.separator,
         sheet=info.sheet,
         sheets=info.sheets,
+        targets=(label_objects.detect_targets(path) or None) if _is_json(path) else None,
     )
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".jsonl"
 
 
 def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> ColumnGuess:
@@ -309,7 +318,9 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
         case ".parquet":
             names, rows = _parquet_head(path)
         case ".jsonl":
-            numbered, info.prompt_format = chat.read_objects(path, ColumnSelection())
+            label = next(iter(label_objects.detect_targets(path)), chat.LABEL)
+            columns = ColumnSelection(label=label)
+            numbered, info.prompt_format = label_objects.read_objects(path, columns)
             names, rows = _objects_head(numbered)
         case ".json":
             names, rows = _objects_head(

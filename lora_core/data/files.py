@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_core.data import chat, label_studio, text_files
+from lora_core.data import label_objects, label_studio, text_files
 from lora_core.data.rows import (
     MAX_BYTES,
     MAX_COLUMNS,
@@ -97,7 +97,7 @@ def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
 
             return OpenedFile(arrow.iter_rows(path, columns), ParseInfo())
         case ".jsonl":
-            objects, prompt_format = chat.read_objects(path, columns)
+            objects, prompt_format = label_objects.read_objects(path, columns)
             rows = text_files.iter_json_rows(path.name, objects, columns)
             return OpenedFile(rows, ParseInfo(prompt_format=prompt_format))
         case ".json":
@@ -116,7 +116,7 @@ def detect_prompt_format(path: Path, columns: ColumnSelection) -> PromptFormat |
     """
     if detect_suffix(path, columns.sheet) != ".jsonl":
         return None
-    return chat.read_objects(path, columns)[1]
+    return label_objects.read_objects(path, columns)[1]
 
 
 def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
