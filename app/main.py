@@ -37,6 +37,10 @@ from app.jobs.event_stream import EventStreams
 from app.metrics import routes as metrics_routes
 from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
+from app.mistral import classifications as mistral_classifications
+from app.mistral import files as mistral_files
+from app.mistral import fine_tuning as mistral_fine_tuning
+from app.mistral import models as mistral_models
 from app.mlflow import routes as mlflow
 from app.mlflow.connection import parse_connection
 from app.openai import completions as openai_completions
@@ -63,6 +67,7 @@ MODEL_ROUTES = (  # they run a model
     *serving.router.routes,
     *openai_completions.router.routes,
     *openai_moderations.router.routes,
+    *mistral_classifications.router.routes,
 )
 PUBLIC_ROUTES = (*health.router.routes, *web.PUBLIC_ROUTES)
 DESCRIPTION = "Fine-tune text classifiers with LoRA, monitor their training, and serve them."
@@ -134,6 +139,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(serving.router)  # first, because routes are matched in this order
     include(openai_completions.router)
     include(openai_moderations.router)
+    include(mistral_classifications.router)
     include(jobs.router)
     include(bases.router)
     include(datasets.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
@@ -150,6 +156,9 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(mlflow.router)
     include(openai_files.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
     include(fine_tuning.router)
+    include(mistral_models.router)
+    include(mistral_files.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
+    include(mistral_fine_tuning.router)
     include(health.router)
     include(metrics_routes.router)
     include(openapi.router)

@@ -77,6 +77,17 @@ def prompt_format(manifest: Mapping[str, Any]) -> PromptFormat | None:
         raise ArtifactCorrupt(path=MANIFEST_FILE, problem=problem) from error
 
 
+def label_columns(manifest: Mapping[str, Any]) -> dict[str | None, str]:
+    """Return the column that each of several targets was read from; of one task, under None."""
+    spec = manifest["spec"]
+    targets = spec.get("task", {}).get("targets")
+    if not targets:
+        return {None: str(spec.get("data", {}).get("label_column", "label"))}
+    columns = {name: str(target.get("column") or name) for name, target in targets.items()}
+    several_from_one = len(set(columns.values())) < len(columns)
+    return {name: name if several_from_one else columns[name] for name in columns}
+
+
 def reads_pairs(manifest: Mapping[str, Any]) -> bool:
     """Return whether a model reads pairs of texts."""
     return manifest["spec"].get("data", {}).get("text_pair_column") is not None

@@ -222,6 +222,11 @@ class FilePreview(ResponseModel):
     separator: str | None
     sheet: str | None = Field(description="The sheet of a workbook that was read.")
     sheets: list[str] = Field(description="All visible sheets of the workbook.")
+    targets: dict[str, TaskType] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="What the labels are, by name, if each line has an object `labels`.",
+    )
 
 
 UPLOAD_FORM = multipart_file_body(

@@ -29,6 +29,7 @@ from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataTooLarge
 from lora_core.specs.data import file_suffix
+from lora_core.specs.task import TaskType
 
 _PREDICT_SUFFIX = "-to-predict"
 
@@ -106,6 +107,15 @@ def preview_file(upload: Upload, fields: UploadFields, settings: Settings) -> di
     return FileInspector(file, upload.filename, _columns(fields), settings).detect_columns()
 
 
+def detect_targets(upload: Upload, settings: Settings) -> dict[str, TaskType]:
+    """Return the labels of lines that have an object of them; empty for other files.
+
+    Raises the errors in the file.
+    """
+    targets: dict[str, TaskType] = preview_file(upload, UploadFields(), settings).get("targets", {})
+    return targets
+
+
 def _columns(fields: UploadFields) -> DatasetColumns:
     labeled = fields.purpose == "train"
     return DatasetColumns(
@@ -119,11 +129,12 @@ def _columns(fields: UploadFields) -> DatasetColumns:
 
 
 def _with_original_suffix(upload: Upload) -> Path:
-    """Rename the file to its original suffix, which selects the parser.
+    """Rename the file to its original suffix, which selects the parser, unless it has it already.
 
     Raises `UnsupportedFormat`.
     """
-    return upload.path.rename(upload.path.with_suffix(file_suffix(upload.filename)))
+    renamed = upload.path.with_suffix(file_suffix(upload.filename))
+    return renamed if renamed.exists() else upload.path.rename(renamed)
 
 
 def _check_quota(session: Session, dataset: Dataset, settings: Settings) -> None:

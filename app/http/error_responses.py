@@ -3,9 +3,10 @@
 Native routes respond with `application/problem+json` (RFC 9457) and a stable `code`. Routes of the
 predict format respond with `{"error": …, "error_type": …, "code": …}`, which clients of
 text-embeddings-inference and of the Hugging Face Hub understand. Routes of the OpenAI API respond
-with `{"error": {"message", "type", "param", "code"}}`. No response contains a traceback, SQL, or
-the caller's input. FastAPI's own validation response repeats the input, and so fails on NaN, on
-numbers that are too large and on lone surrogates.
+with `{"error": {"message", "type", "param", "code"}}`, and those of the Mistral API have these
+fields in the body itself. No response contains a traceback, SQL, or the caller's input. FastAPI's
+own validation response repeats the input, and so fails on NaN, on numbers that are too large and on
+lone surrogates.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,8 +36,10 @@ _INTERNAL_ERROR = "internal_error"
 RETRY_AFTER_SECONDS = 5  # the default for a 503
 HTTP_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OPENAI_PREFIX = "/openai/"
+MISTRAL_PREFIX = "/mistral/"
 # Clients of OpenAI know no other status of a rejected body, and read 424 as a client error.
 _OPENAI_STATUS = {422: 400, 424: 500}
+_MISTRAL_STATUS = {424: 500}
 PREDICT_PATHS = (
     *("/", "/predict", "/invocations", "/vertex", "/rerank"),
     *("/info", "/health", "/ping"),
@@ -109,6 +112,29 @@ OPENAI_ERROR_SCHEMA: dict[str, Any] = {
         }
     },
 }
+MISTRAL_ERROR_SCHEMA: dict[str, Any] = {
+    "title": "MistralError",
+    "description": "Why a request failed, for clients of Mistral.",
+    "type": "object",
+    "required": ["object", "message", "type", "param", "code"],
+    "properties": {
+        "object": {"const": "error"},
+        **OPENAI_ERROR_SCHEMA["properties"]["error"]["properties"],
+        "detail": {
+            "description": "What is wrong with the request, if the status is 422.",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["loc", "msg", "type"],
+                "properties": {
+                    "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+                    "msg": {"type": "string"},
+                    "type": PROBLEM_SCHEMA["properties"]["code"],
+                },
+            },
+        },
+    },
+}
 
 
 def _error_responses(media_type: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
@@ -126,9 +152,10 @@ def _error_responses(media_type: str, schema: dict[str, Any]) -> dict[int | str,
 
 
 PROBLEM_RESPONSES = _error_responses("application/problem+json", PROBLEM_SCHEMA)
-# For the paths of `uses_predict_format` and of `uses_openai_format`.
+# For the paths of `uses_predict_format`, `uses_openai_format` and `uses_mistral_format`.
 PREDICT_ERROR_RESPONSES = _error_responses("application/json", PREDICT_ERROR_SCHEMA)
 OPENAI_ERROR_RESPONSES = _error_responses("application/json", OPENAI_ERROR_SCHEMA)
+MISTRAL_ERROR_RESPONSES = _error_responses("application/json", MISTRAL_ERROR_SCHEMA)
 
 
 log = structlog.get_logger()
@@ -175,6 +202,8 @@ def problem_response(scope: Scope, problem: ProblemDetails) -> Response:
     path: str = scope["path"]
     if uses_openai_format(path):
         return _openai_error_response(problem)
+    if uses_mistral_format(path):
+        return _mistral_error_response(problem)
     if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
         return get_app_state(scope["app"]).render_problem(Request(scope), problem)
     if uses_predict_format(path):
@@ -219,13 +248,38 @@ def _openai_error_response(problem: ProblemDetails) -> Response:
     headers = dict(problem.headers)
     if status in (408, 409, 429) or status >= 500:
         headers["x-should-retry"] = "true" if "Retry-After" in headers else "false"
-    error = {
+    error = _openai_error(problem, status)
+    return JSONResponse(_replace_surrogates({"error": error}), status, headers)
+
+
+def _mistral_error_response(problem: ProblemDetails) -> Response:
+    """Render the problem for clients of Mistral, which parse the `detail` of a 422."""
+    status = _MISTRAL_STATUS.get(problem.status, problem.status)
+    body = {"object": "error", **_openai_error(problem, status)}
+    if status == 422:
+        whole = {"at": "", "message": problem.detail, "code": problem.code}
+        body["detail"] = [
+            {"loc": _location(each["at"]), "msg": each["message"], "type": each["code"]}
+            for each in problem.errors or (whole,)
+        ]
+    return JSONResponse(_replace_surrogates(body), status, dict(problem.headers))
+
+
+def _location(at: str) -> list[str | int]:
+    """Return the path of a field as FastAPI does: `query.page` → ["query", "page"]."""
+    parts: list[str | int] = [int(part) if part.isdecimal() else part for part in at.split(".")]
+    if parts[0] in ("query", "path", "header"):
+        return parts
+    return ["body", *parts] if at else ["body"]
+
+
+def _openai_error(problem: ProblemDetails, status: int) -> dict[str, Any]:
+    return {
         "message": problem.detail,
         "type": _openai_error_type(status),
         "param": problem.errors[0]["at"].removeprefix("query.") if problem.errors else None,
         "code": problem.code,
     }
-    return JSONResponse(_replace_surrogates({"error": error}), status, headers)
 
 
 def _openai_error_type(status: int) -> str:
@@ -242,6 +296,11 @@ def uses_predict_format(path: str) -> bool:
 def uses_openai_format(path: str) -> bool:
     """Return whether errors of this path have the format of the OpenAI API."""
     return path.startswith(OPENAI_PREFIX)
+
+
+def uses_mistral_format(path: str) -> bool:
+    """Return whether errors of this path have the format of the Mistral API."""
+    return path.startswith(MISTRAL_PREFIX)
 
 
 def _error_type(problem: ProblemDetails) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -15,7 +16,11 @@ from app.queue.states import DeviceClass
 from app.settings import Settings
 from lora_core import compatibility
 from lora_core.compatibility import EncoderShape
-from lora_core.defaults import resolve_defaults, resolve_learning_rates
+from lora_core.defaults import (
+    epochs_and_batch_size,
+    resolve_defaults,
+    resolve_learning_rates,
+)
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec
@@ -131,10 +136,23 @@ class JobResolver:
         Raises what `resolve` raises.
         """
         shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
-        data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
-        texts = estimate.split_sizes(data)[Split.TRAIN]
-        rate, head_rate = resolve_learning_rates(spec, shape.width, texts)
+        rate, head_rate = resolve_learning_rates(spec, shape.width, self._train_texts(spec, shape))
         return {"learning_rate": rate, "head_learning_rate": head_rate}
+
+    def epochs_of_updates(self, spec: TrainSpec, base: ResolvedBase, updates: int) -> int:
+        """Return the epochs in which a run makes at least this many updates, 1,000 at most.
+
+        Raises what `resolve` raises.
+        """
+        shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
+        texts = self._train_texts(spec, shape)
+        _, batch_size = epochs_and_batch_size(spec.optim, texts)
+        return min(1000, math.ceil(updates / math.ceil(max(1, texts) / batch_size)))
+
+    def _train_texts(self, spec: TrainSpec, shape: EncoderShape) -> int:
+        spec = self._with_task_of_upload(spec)
+        data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
+        return estimate.split_sizes(data)[Split.TRAIN]
 
     def _with_task_of_upload(self, spec: TrainSpec) -> TrainSpec:
         """Return the spec with the task that its dataset was uploaded for, unless it has one."""

@@ -7,31 +7,23 @@ A classifier answers with one label, which is one token here. Settings of sampli
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StrictBool,
     StrictFloat,
     StrictInt,
-    StrictStr,
     ValidationInfo,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from app.http.fields import CleanText, ResponseModel, reject_unstorable_text
-from lora_core.specs.chat import ChatMessage, join_parts
+from app.http.fields import CleanText, ResponseModel
+from app.serving.client_formats import LenientBody
+from app.serving.conversations import Message, Text, validate_prompt
+from lora_core.specs.chat import ChatMessage
 
 MAX_CHOICES = 128  # for each prompt
 MAX_TOP_LOGPROBS = 20
-
-
-class LenientBody(BaseModel):
-    """Ignores unknown fields: scripts send many that mean nothing to a classifier."""
-
-    model_config = ConfigDict(allow_inf_nan=False, extra="ignore")
 
 
 def _refuse(value: Any) -> None:
@@ -43,43 +35,6 @@ def _refuse(value: Any) -> None:
 
 
 UnsupportedField = Annotated[None, BeforeValidator(_refuse), Field(description="Not supported.")]
-
-
-Text = Annotated[StrictStr, AfterValidator(reject_unstorable_text)]
-
-
-def text_of_content(content: Any) -> Any:
-    """Return the text of a message, whose content may be a list of text parts."""
-    if not isinstance(content, list):
-        return content
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise PydanticCustomError(
-                "unsupported_content", "must be a text, or a list of parts of the type `text`"
-            )
-    return join_parts([part["text"] for part in content])
-
-
-PARTS_SCHEMA = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "required": ["type", "text"],
-        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-    },
-}
-
-
-class Message(LenientBody):
-    """A message of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        Text,
-        BeforeValidator(text_of_content),
-        Field(json_schema_extra={"anyOf": [{"type": "string"}, PARTS_SCHEMA]}),
-    ]
 
 
 class StreamOptions(LenientBody):
@@ -170,18 +125,6 @@ class ChatCompletionCreate(CompletionOptions):
     @property
     def conversation(self) -> list[ChatMessage]:
         return [ChatMessage(each.role, each.content) for each in self.messages]
-
-
-def validate_prompt(prompt: Any) -> Any:
-    """Return a text or a list of texts as it is."""
-    entries = prompt if isinstance(prompt, list) else [prompt]
-    if not entries or not all(isinstance(entry, str) for entry in entries):
-        raise PydanticCustomError(
-            "prompt_type", "must be a text, or a list of texts; token ids are not supported"
-        )
-    for entry in entries:
-        reject_unstorable_text(entry)
-    return prompt
 
 
 class CompletionCreate(CompletionOptions):

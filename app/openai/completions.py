@@ -25,15 +25,17 @@ from app.openai.completion_formats import (
     CompletionOptions,
 )
 from app.openai.errors import AnswerNotJson, LogprobsNotApplicable
-from app.openai.models import model_ref
+from app.registry.refs import check_name
 from app.serving.client_formats import PredictRequest
-from app.serving.errors import BlankInput, TooManyInputs
+from app.serving.conversations import require_text_left
+from app.serving.errors import TooManyInputs
 from app.serving.routes import RequestContext, RequestContextDep, response_headers
 from app.serving.service import PredictResult
 from lora_core.specs.chat import PromptFormat, parse_json_object
 from lora_core.specs.label_sets import encode_label_set
 
 _IMPOSSIBLE_LOGPROB = -9999.0  # of a probability of 0, as OpenAI writes it
+_LEFT_OUT = "without what all prompts of the training file share"
 _NUMBER_FORMAT = ".6g"  # of the answer of a regression
 
 router = APIRouter(
@@ -72,7 +74,9 @@ async def create_chat_completion(
 
     def text_of_conversation(prompt_format: PromptFormat) -> list[str]:
         return [
-            _require_text_left(prompt_format.text_of_messages(conversation), "The conversation")
+            require_text_left(
+                prompt_format.text_of_messages(conversation), f"The conversation, {_LEFT_OUT},"
+            )
         ]
 
     prompt = "\n".join(message.text for message in conversation)
@@ -125,7 +129,7 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
 
     def texts_of_prompts(prompt_format: PromptFormat) -> list[str]:
         return [
-            _require_text_left(prompt_format.text_of_prompt(prompt), f"Prompt {index}")
+            require_text_left(prompt_format.text_of_prompt(prompt), f"Prompt {index}, {_LEFT_OUT},")
             for index, prompt in enumerate(prompts)
         ]
 
@@ -172,7 +176,7 @@ async def _predict(
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(
             request,
-            model_ref(body.model),
+            check_name(body.model),
             key_id=context.key_id,
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,
@@ -181,12 +185,6 @@ async def _predict(
     if wants_logprobs and result.task != "single_label":
         raise LogprobsNotApplicable(ref=result.version, task=result.task, at="logprobs")
     return result
-
-
-def _require_text_left(text: str, what: str) -> str:
-    if not text:
-        raise BlankInput(what=f"{what}, without what all prompts of the training file share,")
-    return text
 
 
 def _answers(result: PredictResult, body: CompletionOptions) -> Iterator[ModelAnswer]:

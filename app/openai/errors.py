@@ -1,6 +1,6 @@
 """Errors of the OpenAI API."""
 
-from app.errors import NotFound, UnprocessableContent
+from app.errors import UnprocessableContent
 
 
 class AnswerNotJson(UnprocessableContent):
@@ -30,31 +30,10 @@ class ModerationNotApplicable(UnprocessableContent):
     )
 
 
-class FileNotFound(NotFound):
-    code = "file_not_found"
-    title = "File not found."
-    message = "There is no file {file_id}."
-
-
 class FileNotDeletable(UnprocessableContent):
     code = "file_not_deletable"
     title = "The file of a job's results cannot be deleted."
     message = "{file_id} is made of the metrics of its job. Delete the job instead."
-
-
-class FineTuningJobNotFound(NotFound):
-    code = "fine_tuning_job_not_found"
-    title = "Fine-tuning job not found."
-    message = "There is no fine-tuning job {job_id} that was created through this API."
-
-
-class FineTuningModelNotFound(NotFound):
-    code = "fine_tuning_model_not_found"
-    title = "There is no such model to fine-tune."
-    message = (
-        "{model!r} cannot be fine-tuned: {reason} Use minilm-l6, a model of this installation, or "
-        "the name of a model of OpenAI, in whose place minilm-l6 is trained."
-    )
 
 
 class TooFewExamples(UnprocessableContent):
@@ -63,12 +42,6 @@ class TooFewExamples(UnprocessableContent):
     message = (
         "The training file has {count} examples, and a fine-tuning job needs at least {minimum}."
     )
-
-
-class FilesNotUsable(UnprocessableContent):
-    code = "files_not_usable"
-    title = "The files cannot be used for this job."
-    message = "{problem} So the files cannot be used for this job."
 
 
 class InvalidAfter(UnprocessableContent):

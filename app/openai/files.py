@@ -14,12 +14,14 @@ from app.auth.middleware import check_scope, require_scope
 from app.datasets import files as dataset_files
 from app.datasets import service as datasets
 from app.datasets.upload import receive_upload
+from app.fine_tuning.errors import FileNotFound
+from app.fine_tuning.repository import list_points
 from app.http.dependencies import CallerDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import OPENAI_ERROR_RESPONSES, FormValidationError
 from app.http.fields import CleanText, file_response
 from app.idempotency.header import IdempotencyDep
 from app.openai import ids, repository, service, views
-from app.openai.errors import FileNotDeletable, FileNotFound, InvalidAfter
+from app.openai.errors import FileNotDeletable, InvalidAfter
 from app.openai.parameters import AfterId, FileIdParam
 from app.openai.repository import FineTuningRow, Order
 from app.openai.schemas import (
@@ -91,7 +93,7 @@ def list_openai_files(
             found += [(row.id, views.dataset_file(row)) for row in rows]
         if purpose in (None, "fine-tune-results") and "jobs:read" in caller.scopes:
             tunings = repository.list_succeeded(session, after=start, limit=limit + 1, order=order)
-            points = repository.list_points(session, [each.job.id for each in tunings])
+            points = list_points(session, [each.job.id for each in tunings])
             found += [
                 (each.job.id, views.result_file(each, points[each.job.id])) for each in tunings
             ]
@@ -113,7 +115,7 @@ def get_openai_file(file_id: FileIdParam, database: DatabaseDep, caller: CallerD
             return views.dataset_file(service.get_file(session, file_id))
         check_scope(caller, "jobs:read")
         tuning = _get_result(session, file_id)
-        points = repository.list_points(session, [tuning.job.id])
+        points = list_points(session, [tuning.job.id])
         return views.result_file(tuning, points[tuning.job.id])
 
 
@@ -135,7 +137,7 @@ def download_openai_file(
         if ids.parse_result_file_id(file_id) is not None:
             check_scope(caller, "jobs:read")
             tuning = _get_result(session, file_id)
-            points = repository.list_points(session, [tuning.job.id])
+            points = list_points(session, [tuning.job.id])
             csv = views.result_csv(tuning.measured, points[tuning.job.id])
             return Response(csv, media_type="text/csv")
         dataset = service.get_file(session, file_id)

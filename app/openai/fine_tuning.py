@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import TypeAdapter, ValidationError
 
 from app.auth.middleware import check_scope, require_scope
+from app.fine_tuning.repository import list_newest_events
 from app.http.dependencies import CallerDep, DatabaseDep, NotifierDep, SettingsDep, StoreDep
 from app.http.error_responses import OPENAI_ERROR_RESPONSES
 from app.http.fields import CleanText, Metadata
@@ -129,7 +130,7 @@ def list_fine_tuning_events(
         before = None if after is None else ids.parse_event_id(after, job_id)
         if after is not None and before is None:
             raise InvalidAfter(after=after, at="after")
-        events = repository.list_newest_events(session, job_id, before=before, limit=limit + 1)
+        events = list_newest_events(session, job_id, before=before, limit=limit + 1)
         data = [views.fine_tuning_event(each) for each in events[:limit]]
     return FineTuningEventList(data=data, has_more=len(events) > limit)
 

@@ -1,11 +1,10 @@
 """Ids of the OpenAI API, each made from the id of a row."""
 
-from pathlib import PurePosixPath
 from uuid import UUID
 
+from app.fine_tuning import model_names
 from app.registry.refs import parse_model_name as parse_model_name
 
-ORGANIZATION = "loraworks"  # a part of every model name
 _FILE, _RESULT_FILE, _JOB, _MODEL = "file-", "file-result-", "ftjob-", "ft:"
 _EVENT, _CHECKPOINT = "ftevent-", "ftckpt-"
 
@@ -54,12 +53,8 @@ def checkpoint_id(job: UUID) -> str:
 
 
 def model_name(job: UUID, *, base: str, suffix: str | None) -> str:
-    """Return the name of the model that a job trains, such as `ft:minilm-l6:loraworks:spam:5f…`.
-
-    Of a base such as `FacebookAI/roberta-base` it has the last part, so that it fits into a path.
-    """
-    short = PurePosixPath(base).name.replace(":", "-")[:64]
-    return f"{_MODEL}{short}:{ORGANIZATION}:{suffix or ''}:{job.hex}"
+    """Return the name of the model that a job trains, such as `ft:minilm-l6:loraworks:spam:5f…`."""
+    return model_names.model_name(_MODEL, job, base=base, suffix=suffix)
 
 
 def _parse(text: str, prefix: str) -> UUID | None:

@@ -5,47 +5,22 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, String, cast, exists, func, literal, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, defer
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.datasets.tables import Dataset
+from app.fine_tuning.repository import (
+    DEFERRED,
+    SUMMARY_COLUMNS,
+    SummaryNumbers,
+    append_events,
+)
 from app.openai.tables import OpenAIJob
-from app.queue.fencing import append_event
 from app.queue.states import JobState
-from app.queue.tables import Job, JobEvent, MetricPoint
+from app.queue.tables import Job
 from app.queue.transitions import EventContent
 from app.registry.tables import ModelVersion
-from lora_core.specs.data import Split
 
 Order = Literal["asc", "desc"]
-
-
-class SummaryNumbers(NamedTuple):
-    """Numbers in the summary of a job that succeeded; whole summaries grow with the labels."""
-
-    best_step: int | None = None
-    steps: int | None = None
-    train_seconds: float | None = None
-    tokens_per_second: float | None = None
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    valid_loss: float | None = None
-    valid_accuracy: float | None = None
-
-
-_MEASURED = (
-    Job.summary["best_step"].as_integer(),
-    Job.summary["steps"].as_integer(),
-    Job.summary["train_seconds"].as_float(),
-    Job.summary["tokens_per_second"].as_float(),
-    *(
-        Job.summary[(split, name)].as_float()
-        for split in (Split.TRAIN.value, Split.VALIDATION.value)
-        for name in ("loss", "accuracy")
-    ),
-)
-_DEFERRED = tuple(
-    defer(column, raiseload=True) for column in (Job.summary, Job.error_detail, Job.notes)
-)
 
 
 class FineTuningRow(NamedTuple):
@@ -57,9 +32,9 @@ class FineTuningRow(NamedTuple):
 
 
 _JOBS: Select[Any] = (
-    select(Job, OpenAIJob, *_MEASURED)
+    select(Job, OpenAIJob, *SUMMARY_COLUMNS)
     .join(OpenAIJob, OpenAIJob.job_id == Job.id)
-    .options(*_DEFERRED)
+    .options(*DEFERRED)
 )
 
 
@@ -102,10 +77,7 @@ def add_job(
     session: Session, job_id: UUID, *, request: Mapping[str, object], events: Sequence[EventContent]
 ) -> FineTuningRow:
     """Store what the client asked for, and tell it events about a job that was just created."""
-    job = session.get_one(Job, job_id)
-    for content in events:
-        job.stream_seq += 1
-        append_event(session, job, content)
+    job = append_events(session, job_id, events)
     asked = OpenAIJob(job_id=job_id, request=dict(request))
     session.add(asked)
     session.flush()
@@ -139,7 +111,7 @@ def list_models(session: Session) -> list[tuple[FineTuningRow, float]]:
         select(Job, OpenAIJob, func.min(ModelVersion.created_at))
         .join(OpenAIJob, OpenAIJob.job_id == Job.id)
         .join(ModelVersion, ModelVersion.job_id == Job.id)
-        .options(*_DEFERRED)
+        .options(*DEFERRED)
         .group_by(Job.id, OpenAIJob.job_id)
         .order_by(Job.id.desc())
     )
@@ -154,26 +126,3 @@ def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:
     return exists(
         select(literal(1)).select_from(pairs).where(pairs.c.key == key, pairs.c.value == value)
     )
-
-
-def list_newest_events(
-    session: Session, job_id: UUID, *, before: int | None, limit: int
-) -> Sequence[JobEvent]:
-    """Return events, the newest first."""
-    statement = select(JobEvent).where(JobEvent.job_id == job_id)
-    if before is not None:
-        statement = statement.where(JobEvent.seq < before)
-    return session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)).all()
-
-
-def list_points(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[MetricPoint]]:
-    """Return the losses and accuracies of each job, by step."""
-    points = session.scalars(
-        select(MetricPoint)
-        .where(MetricPoint.job_id.in_(job_ids), MetricPoint.name.in_(("loss", "accuracy")))
-        .order_by(MetricPoint.step, MetricPoint.seq)
-    )
-    points_by_job: dict[UUID, list[MetricPoint]] = {job_id: [] for job_id in job_ids}
-    for point in points:
-        points_by_job[point.job_id].append(point)
-    return points_by_job

@@ -6,33 +6,22 @@ from dataclasses import replace
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database
-from app.datasets import repository as datasets
-from app.datasets.errors import DatasetNotFound
 from app.datasets.schemas import UploadFields
-from app.datasets.service import create_dataset, slugify
+from app.datasets.service import slugify
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
+from app.fine_tuning import files
+from app.fine_tuning.base import resolve_base, warning
+from app.fine_tuning.errors import FilesNotUsable, FineTuningJobNotFound
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
-from app.jobs import pretrained_bases
 from app.jobs import service as jobs
-from app.jobs.errors import (
-    BaseDirectoriesDisabled,
-    BaseDirectoryNotAllowed,
-    ColumnsDiffer,
-    InvalidBase,
-)
+from app.jobs.errors import ColumnsDiffer
 from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.jobs.schemas import JobCreate
 from app.openai import ids, repository
-from app.openai.errors import (
-    FileNotFound,
-    FilesNotUsable,
-    FineTuningJobNotFound,
-    FineTuningModelNotFound,
-    TooFewExamples,
-)
+from app.openai.errors import TooFewExamples
 from app.openai.repository import FineTuningRow
 from app.openai.schemas import (
     MIN_EXAMPLES,
@@ -43,14 +32,9 @@ from app.openai.schemas import (
 )
 from app.openai.views import dataset_file, fine_tuning_job
 from app.queue.dispatch import WorkerNotifier
-from app.queue.transitions import EventContent
-from app.registry import service as registry
-from app.registry.errors import ModelNotFound
 from app.settings import Settings
 from app.storage.store import Store
-from lora_core.errors.base_model import BaseNotFound
 from lora_core.errors.data import DataError
-from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import AutoSpec, LinearSpec, LoraSpec, MethodSpec
 from lora_core.specs.train import OptimSpec, ResultSpec, RuntimeSpec
@@ -64,24 +48,15 @@ def create_file(
     database: Database, store: Store, *, settings: Settings, upload: Upload, call: IdempotentRequest
 ) -> OpenAIFile:
     """Store a file as a dataset. Raises what `app.datasets.service.create_dataset` raises."""
-    if "." not in upload.filename:  # such as `upload`, as the SDK names bytes
-        upload = replace(upload, filename=f"{upload.filename[:249]}.jsonl")  # the column has 255
-    with database.read() as session:
-        idempotency.raise_if_replayed(session, call)
-    dataset, _ = create_dataset(
+    return files.create_file(
         database,
         store,
         settings=settings,
-        upload=upload,
+        upload=files.with_extension(upload),
         fields=UploadFields(),
-        call=replace(call, key=None),  # the response to store is the one below
+        view_of=dataset_file,
+        call=call,
     )
-    file = dataset_file(dataset)
-    # A retry of a request that was lost before this transaction finds the same dataset.
-    with database.write() as session:
-        idempotency.reserve(session, call)
-        idempotency.save_response(session, call, status=200, body=file)
-    return file
 
 
 def create_job(
@@ -100,12 +75,16 @@ def create_job(
     """
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
-        wanted = _own_model(session, body.model)
-    base, events = _resolve_base(
-        body.model, wanted, database=database, store=store, settings=settings
+    base, events = resolve_base(
+        body.model,
+        owner="OpenAI",
+        owners_models=_OPENAI_MODELS,
+        database=database,
+        store=store,
+        settings=settings,
     )
     if body.integrations:
-        events.append(_warning("integration_ignored", "Metrics are not sent to wandb."))
+        events.append(warning("integration_ignored", "Metrics are not sent to wandb."))
     with database.read() as session:
         job_body = _job_body(session, body, base)
         try:
@@ -120,7 +99,7 @@ def create_job(
             resolved=resolved,
             settings=settings,
             notifier=notifier,
-            call=replace(call, key=None),  # as in `create_file`
+            call=replace(call, key=None),  # the response to store is the one below
         )
         request = body.model_dump(mode="json", exclude_none=True)
         tuning = repository.add_job(session, job.id, request=request, events=events)
@@ -140,54 +119,7 @@ def get_job(session: Session, job_id: str) -> FineTuningRow:
 
 def get_file(session: Session, file_id: str, **detail: str) -> Dataset:
     """Return the dataset of an uploaded file. Raises `FileNotFound` with the `detail`."""
-    parsed = ids.parse_file_id(file_id)
-    try:
-        dataset = None if parsed is None else datasets.get_dataset(session, parsed)
-    except DatasetNotFound:
-        dataset = None
-    if dataset is None or dataset.label_column is None:
-        raise FileNotFound(file_id=repr(file_id[:64]), **detail)
-    return dataset
-
-
-# -- Model ----------------------------------------------------------------------------------------
-
-
-def _own_model(session: Session, model: str) -> str:
-    """Return the version that an `ft:…` name of ours stands for; other names unchanged."""
-    if ids.parse_model_name(model) is None:
-        return model
-    try:
-        return registry.resolve(session, model).ref
-    except ModelNotFound as error:
-        raise FineTuningModelNotFound(model=model[:100], reason=str(error), at="model") from error
-
-
-def _resolve_base(
-    model: str, wanted: str, *, database: Database, store: Store, settings: Settings
-) -> tuple[ResolvedBase, list[EventContent]]:
-    """Return the base, and a warning if it is not the one that was asked for."""
-
-    def resolve(name: str) -> ResolvedBase:
-        return pretrained_bases.resolve_base(
-            name, None, database=database, store=store, settings=settings
-        )
-
-    try:
-        return resolve(wanted), []
-    except (BaseNotFound, InvalidBase, BaseDirectoriesDisabled, BaseDirectoryNotAllowed) as error:
-        if wanted != model:  # it exists, but is a linear model: there is nothing to train on
-            message = f"{error} {minilm.NAME} is trained in its place."
-        elif _OPENAI_MODELS.fullmatch(model):
-            message = f"{model} is a model of OpenAI. {minilm.NAME} is trained in its place."
-        else:
-            reason = str(error)
-            raise FineTuningModelNotFound(model=model[:100], reason=reason, at="model") from error
-    return resolve(minilm.NAME), [_warning("model_replaced", message)]
-
-
-def _warning(kind: str, message: str) -> EventContent:
-    return EventContent(kind, "warning", message, {})
+    return files.get_file(session, ids.parse_file_id(file_id), file_id=file_id, **detail)
 
 
 # -- Data and settings ----------------------------------------------------------------------------

@@ -7,8 +7,11 @@ from typing import Any, Literal
 
 from app.database.base import JsonObject
 from app.datasets.tables import Dataset
+from app.fine_tuning.errors import data_error_codes
+from app.fine_tuning.model_names import ORGANIZATION, base_name
+from app.fine_tuning.repository import SummaryNumbers
 from app.openai import ids
-from app.openai.repository import FineTuningRow, SummaryNumbers
+from app.openai.repository import FineTuningRow
 from app.openai.schemas import (
     CheckpointMetrics,
     FineTuningCheckpoint,
@@ -19,8 +22,7 @@ from app.openai.schemas import (
 )
 from app.queue.states import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
-from lora_core.errors import LoraCoreError
-from lora_core.errors.data import DataError, UnseenLabel
+from lora_core.errors.data import UnseenLabel
 from lora_core.specs.data import Split
 
 _LEVELS = {"info": "info", "warning": "warn", "error": "error"}
@@ -100,16 +102,11 @@ def fine_tuning_job(tuning: FineTuningRow) -> FineTuningJob:
             "training_file": asked["training_file"],
             "validation_file": asked.get("validation_file"),
             "result_files": [ids.result_file_id(job.id)] if succeeded else [],
-            "trained_tokens": _trained_tokens(tuning.measured),
+            "trained_tokens": tuning.measured.trained_tokens,
             "metadata": job.user_metadata or None,
-            "organization_id": ids.ORGANIZATION,
+            "organization_id": ORGANIZATION,
         }
     )
-
-
-def base_name(job: Job) -> str:
-    """Return the name of what a job trains: its base or, if it needs none, its method."""
-    return job.base or job.method
 
 
 def model_name(tuning: FineTuningRow) -> str:
@@ -133,25 +130,15 @@ def _error(job: Job, asked: JsonObject) -> FineTuningError | None:
     param: Literal["training_file", "validation_file"] | None = None
     if job.error_code == UnseenLabel.code and asked.get("validation_file") is not None:
         param = "validation_file"
-    elif job.error_code in {error.code for error in _subclasses(DataError)}:
+    elif job.error_code in data_error_codes():
         param = "training_file"
     return FineTuningError(code=job.error_code, message=job.error_message or "", param=param)
-
-
-def _subclasses(error: type[LoraCoreError]) -> list[type[LoraCoreError]]:
-    return [each for child in error.__subclasses__() for each in (child, *_subclasses(child))]
 
 
 def _estimated_finish(job: Job) -> int | None:
     if job.state != JobState.RUNNING or job.started_at is None:
         return None
     return int(job.started_at + job.plan["estimated_seconds"])
-
-
-def _trained_tokens(measured: SummaryNumbers) -> int | None:
-    if measured.tokens_per_second is None or measured.train_seconds is None:
-        return None
-    return int(measured.tokens_per_second * measured.train_seconds)
 
 
 # -- Events and checkpoints -----------------------------------------------------------------------
@@ -194,7 +181,7 @@ def fine_tuning_checkpoint(tuning: FineTuningRow) -> FineTuningCheckpoint:
 
 def _kept_metrics(measured: SummaryNumbers) -> CheckpointMetrics:
     return CheckpointMetrics(
-        step=measured.best_step or measured.steps or 0,
+        step=measured.kept_step,
         train_loss=measured.train_loss,
         train_mean_token_accuracy=measured.train_accuracy,
         valid_loss=measured.valid_loss,

@@ -1,6 +1,7 @@
 """Model references: "name" (its production version), "name@alias", "name:3".
 
-The OpenAI API names a model after the job that trained it: "ft:minilm-l6:loraworks:spam:5f…".
+The APIs of OpenAI and Mistral name a model after the job that trained it:
+"ft:minilm-l6:loraworks:spam:5f…".
 """
 
 import re
@@ -10,7 +11,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.registry.errors import InvalidModelRef
+from app.registry.errors import InvalidModelRef, ModelNotFound
 from app.registry.tables import PRODUCTION
 
 _SLUG = r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?"
@@ -51,6 +52,19 @@ def parse_ref(text: str) -> ModelRef:
 
 
 def parse_model_name(text: str) -> UUID | None:
-    """Return the job after which the OpenAI API names the model; None if this is no such name."""
+    """Return the job after which a model is named; None if this is no such name."""
     match = _FINE_TUNED.fullmatch(text)
     return UUID(hex=match[1]) if match else None
+
+
+def check_name(name: str) -> str:
+    """Return the name if it may be one of our models. Raises `ModelNotFound` for all others.
+
+    Scripts that move here may still name a model of another service, such as `gpt-4.1`.
+    """
+    if parse_model_name(name) is None:
+        try:
+            parse_ref(name)
+        except InvalidModelRef as error:
+            raise ModelNotFound(ref=repr(name[:100])) from error
+    return name

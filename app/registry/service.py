@@ -104,7 +104,7 @@ def register_version(
 
 
 def parse_ref(session: Session, text: str) -> ModelRef:
-    """Parse a reference; the name of the OpenAI API stands for the first version of its job.
+    """Parse a reference; the name of a job's model stands for its first version.
 
     Raises `InvalidModelRef`, `ModelNotFound`.
     """
@@ -112,6 +112,18 @@ def parse_ref(session: Session, text: str) -> ModelRef:
     if job_id is not None:
         return repository.get_version_of_job(session, job_id, ref=text)
     return refs.parse_ref(text)
+
+
+def list_callable_names(session: Session) -> dict[str, float]:
+    """Return a name by which each model can be called, with the time of its creation.
+
+    That is its name or, if no version is in production, its newest version.
+    """
+    promoted = set(repository.list_model_names_with_alias(session, PRODUCTION))
+    return {
+        model.name if model.name in promoted else f"{model.name}:{newest}": model.created_at
+        for model, newest in repository.list_newest_versions(session)
+    }
 
 
 def resolve(session: Session, ref: str) -> ResolvedModel:
@@ -235,6 +247,19 @@ def delete_model(session: Session, *, name: str, store: Store) -> None:
         raise ModelInUse(name=name, aliases=_quote_aliases(aliases))
     _delete_versions(session, store, model_id=model.id)
     after_commit(session, partial(logging.audit, "model_deleted", model=name))
+
+
+def delete_by_ref(session: Session, text: str, *, store: Store) -> None:
+    """Delete the version that a reference names, or with a name alone the whole model.
+
+    Raises what `parse_ref`, `delete_model` and `delete_version` raise.
+    """
+    ref = parse_ref(session, text)
+    if ref.name == text:
+        delete_model(session, name=text, store=store)
+        return
+    number = repository.get_version(session, ref).number
+    delete_version(session, name=ref.name, number=number, store=store)
 
 
 def _delete_versions(

@@ -83,20 +83,20 @@ def _lower_side(value: Any) -> Any:
     return value.lower() if value in ("Left", "Right") else value
 
 
-class _LenientBody(BaseModel):
-    """Ignores unknown fields, as these clients expect."""
+class LenientBody(BaseModel):
+    """Ignores unknown fields: clients of other servers send many that mean nothing here."""
 
     model_config = ConfigDict(allow_inf_nan=False, extra="ignore")
 
 
-class HubParameters(_LenientBody):
+class HubParameters(LenientBody):
     """The field that clients of the Hugging Face hub always send."""
 
     function_to_apply: ScoreFunction | None = None
     top_k: Annotated[StrictInt, Field(ge=1)] | None = None
 
 
-class ModelPredictBody(_LenientBody):
+class ModelPredictBody(LenientBody):
     """Texts for the model in the URL."""
 
     inputs: Annotated[
@@ -150,7 +150,7 @@ class PredictBody(ModelPredictBody):
     )
 
 
-class ModelRerankBody(_LenientBody):
+class ModelRerankBody(LenientBody):
     """A query and texts, in the format of text-embeddings-inference, for the model in the URL."""
 
     query: Annotated[StrictStr, AfterValidator(reject_unstorable_text)]
@@ -177,7 +177,7 @@ class RerankBody(ModelRerankBody):
     )
 
 
-class VertexBody(_LenientBody):
+class VertexBody(LenientBody):
     """A request of Vertex AI."""
 
     instances: Annotated[list[PredictBody], Field(min_length=1)]

@@ -1,7 +1,7 @@
 """Online prediction, from a parsed request to its result: admit, tokenize, compute and decode."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -65,6 +65,7 @@ class PredictResult:
     version: str
     engine: str
     prompt_format: PromptFormat  # of the training file, in which prompts are answered
+    label_columns: Mapping[str | None, str]  # of the training file, by target
     truncated: int  # truncated texts
     abstained: int  # texts without labels, because no label was probable enough
     tokens: int
@@ -241,6 +242,7 @@ def _build_result(
         version=resolved.ref,
         engine=model.predictor.engine.name,
         prompt_format=_prompt_format(model),
+        label_columns=model.predictor.label_columns,
         truncated=batch.truncated,
         abstained=abstained,
         tokens=batch.tokens,

@@ -66,6 +66,8 @@ class LinearPredictor:
     max_length: int = MAX_CELL_CHARACTERS  # no limit of its own: that of a cell in a file
     engine_speeds: Mapping[str, float] = field(default_factory=dict)  # empty: there is one engine
     prompt_format: PromptFormat | None = None  # of the examples in chat form it was trained on
+    # that each of several targets was read from; of one task, under None
+    label_columns: Mapping[str | None, str] = field(default_factory=lambda: {None: "label"})
 
     @classmethod
     def load(cls, directory: Path) -> "LinearPredictor":
@@ -79,8 +81,13 @@ class LinearPredictor:
         outputs = len(task.labels)
         rows = files.weight_rows(outputs, single_label=isinstance(task, SingleLabel))
         model = LinearModel(files.read_parameters(directory, rows), outputs=outputs)
-        prompt_format = manifest.prompt_format(manifest_data)
-        return cls(model, task, calibration, prompt_format=prompt_format)
+        return cls(
+            model,
+            task,
+            calibration,
+            prompt_format=manifest.prompt_format(manifest_data),
+            label_columns=manifest.label_columns(manifest_data),
+        )
 
     @property
     def labels(self) -> Sequence[str]:

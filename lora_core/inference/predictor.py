@@ -43,6 +43,8 @@ class Predictor:
     calibration: Calibration = UNCALIBRATED
     engine_speeds: Mapping[str, float] = field(default_factory=dict)  # tokens/s, if benchmarked
     prompt_format: PromptFormat | None = None  # of the examples in chat form it was trained on
+    # that each of several targets was read from; of one task, under None
+    label_columns: Mapping[str | None, str] = field(default_factory=lambda: {None: "label"})
 
     @classmethod
     def from_model(
@@ -88,6 +90,7 @@ class Predictor:
             task,
             calibration,
             prompt_format=manifest.prompt_format(loaded.manifest),
+            label_columns=manifest.label_columns(loaded.manifest),
         )
 
     @property

@@ -18,6 +18,7 @@ from tests.app.jobs.test_misclassified import finish
 from tests.app.predictions.conftest import store_results
 from tests.app.serving.conftest import Publish, publish
 from tests.app.sweeps.fake_worker import FakeSweepWorker
+from tests.mistral_files import examples as label_objects
 
 __all__ = ["finish", "publish", "submit", "worker"]
 
@@ -51,6 +52,11 @@ def examples(
     body = {"model": "minilm-l6", "training_file": made.json()["id"]}
     tuning = client.post("/openai/v1/fine_tuning/jobs", json=body)
     assert tuning.status_code == 200, tuning.text
+    mistral = {"file": ("mails.jsonl", label_objects())}
+    mistral_file = client.post("/mistral/v1/files", files=mistral).json()["id"]
+    body = {"model": "minilm-l6", "training_files": [{"file_id": mistral_file}]}
+    mistral_job = client.post("/mistral/v1/fine_tuning/jobs", json={**body, "hyperparameters": {}})
+    assert mistral_job.status_code == 200, mistral_job.text
     hook = client.post("/v1/webhooks", json={"url": "https://1.1.1.1/hook"}).json()
     with resources.database.write() as session:
         session.add(MlflowServer(id=1, tracking_uri="https://mlflow.example", experiment="mail"))
@@ -68,6 +74,8 @@ def examples(
         "webhook_id": hook["id"],
         "file_id": made.json()["id"],
         "fine_tuning_job_id": tuning.json()["id"],
+        "mistral/file_id": mistral_file,
+        "mistral/job_id": mistral_job.json()["id"],
     }
 
 
@@ -75,8 +83,10 @@ def fill(path: str, examples: Mapping[str, str]) -> str:
     """Return the path with an example for each parameter."""
 
     def example(match: re.Match[str]) -> str:
-        (domain,) = re.findall(r"^(?:/openai)?(?:/v1)?/(\w+)/", path)
-        found = examples.get(match[1]) or examples.get(f"{domain}/{match[1]}")
+        (domain,) = re.findall(r"^(?:/openai|/mistral)?(?:/v1)?/(\w+)/", path)
+        api = path.split("/")[1]
+        names = (f"{api}/{match[1]}", match[1], f"{domain}/{match[1]}")
+        found = next((examples[name] for name in names if name in examples), None)
         assert found, f"{path}: add a value for {match[1]} that exists to the fixture `examples`"
         return found
 

@@ -19,6 +19,9 @@ HARMLESS = {
         f"/openai/v1/fine_tuning/jobs/{{fine_tuning_job_id}}/{verb}"
         for verb in ("cancel", "pause", "resume")
     ),
+    *("/mistral/v1/classifications", "/mistral/v1/chat/classifications"),
+    *(f"/mistral/v1/fine_tuning/jobs/{{job_id}}/{verb}" for verb in ("cancel", "start")),
+    "/mistral/v1/fine_tuning/models/{model_id}/archive",
     "/v1/models/{ref}/explain",
     # The last secret counts, and receivers may get an event more than once.
     *(f"/v1/webhooks/{{webhook_id}}/{verb}" for verb in ("rotate", "test")),

@@ -26,8 +26,9 @@ INTRODUCTION = """# Error codes
 Every error response and every failed job has a `code`. Codes are stable; messages may
 change. Under `/v1` an error is `application/problem+json`; under `/predict` and
 `/models` it is `{"error": message, "error_type": …, "code": …}`, and under `/openai`
-`{"error": {"message": …, "type": …, "param": …, "code": …}}`, where 422 is 400 and 424 is 500. This
-page is generated from the error classes by `UPDATE_DOCS=1 pytest tests/contracts`.
+`{"error": {"message": …, "type": …, "param": …, "code": …}}`, where 422 is 400 and 424 is 500.
+Under `/mistral` these fields are in the body itself, and 424 is 500. This page is generated from
+the error classes by `UPDATE_DOCS=1 pytest tests/contracts`.
 """
 
 

@@ -18,9 +18,10 @@ from app.settings import Settings
 NO_KEYWORDS = {"gt", "ge", "lt", "le", "min_length", "max_length", "multiple_of"}
 OPERATION_ID = re.compile(r"([a-z]+)(_[a-z0-9]+)*")
 VERBS = {
-    *("cancel", "check", "compare", "create", "delete", "download", "explain", "extend", "get"),
-    *("import", "list", "move", "pause", "predict", "preview", "promote", "register", "replay"),
-    *("rerank", "resume", "retry", "roll", "rotate", "send", "stop", "stream", "update", "upload"),
+    *("archive", "cancel", "check", "compare", "create", "delete", "download", "explain", "extend"),
+    *("get", "import", "list", "move", "pause", "predict", "preview", "promote", "register"),
+    *("replay", "rerank", "resume", "retry", "roll", "rotate", "send", "start", "stop", "stream"),
+    *("unarchive", "update", "upload"),
 }
 
 
@@ -103,7 +104,7 @@ def test_every_operation_has_a_summary_and_a_description(described: dict[str, An
 
 
 def test_pages_are_not_described(described: dict[str, Any]) -> None:
-    api = ("/v1/", "/models/", "/openai/")
+    api = ("/v1/", "/models/", "/openai/", "/mistral/")
     others = {path for path in described["paths"] if not path.startswith(api)}
     predicting = {"/predict", "/rerank", "/vertex", "/info"}
     assert others == predicting | {"/livez", "/readyz", "/metrics"}, (

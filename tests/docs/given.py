@@ -57,6 +57,17 @@ def chat_files(docs: Path) -> dict[str, str]:
     }
 
 
+def label_objects(docs: Path) -> str:
+    """Return a file for Mistral's classifier factory, with a topic and a flag for questions."""
+    with (docs / "tickets.csv").open(encoding="utf-8") as file:
+        rows = [(row["text"], row["label"].lower()) for row in csv.DictReader(file)][::2]
+    lines = (
+        {"text": text, "labels": {"topic": topic, "flags": ["question"] if "?" in text else []}}
+        for text, topic in rows
+    )
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
 def make_files(folder: Path) -> None:
     """The reader's own files that documents mention without creating them."""
     tickets = (folder / "docs/tickets.csv").read_text(encoding="utf-8").replace(",B", ",b")
@@ -67,6 +78,7 @@ def make_files(folder: Path) -> None:
         "run.json": json.dumps(SPEC),
         "spec.json": json.dumps(SPEC),
         **chat_files(folder / "docs"),
+        "classifier.jsonl": label_objects(folder / "docs"),
     }
     for name, text in files.items():
         if not (folder / name).exists():

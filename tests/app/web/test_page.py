@@ -18,9 +18,8 @@ def pages(app: FastAPI) -> Iterator[str]:
     """Yield the paths of pages without path parameters."""
     for context in iter_route_contexts(app.router.routes):
         path = context.path or ""
-        plain = (
-            not path.startswith(("/v1", "/openai", "/static", "/docs", "/sign")) and "{" not in path
-        )
+        other = path.startswith(("/v1", "/openai", "/mistral", "/static", "/docs", "/sign"))
+        plain = not other and "{" not in path
         if plain and path not in API and "GET" in (context.methods or ()):
             yield path
 

@@ -1,0 +1,1 @@
+"""What the fine-tuning APIs of OpenAI and Mistral have in common."""

@@ -1,0 +1,1 @@
+"""The Mistral API: files, classifier jobs, their models, and classifications."""

@@ -1,0 +1,255 @@
+"""Create files and jobs of the Mistral API as datasets and jobs of this service."""
+
+import re
+from dataclasses import replace
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.database.engines import Database
+from app.datasets.service import detect_targets, slugify
+from app.datasets.tables import Dataset
+from app.datasets.upload import Upload
+from app.fine_tuning import files
+from app.fine_tuning.base import resolve_base
+from app.fine_tuning.errors import FilesNotUsable, FineTuningJobNotFound
+from app.fine_tuning.repository import list_newest_events, list_points
+from app.idempotency import service as idempotency
+from app.idempotency.service import IdempotentRequest
+from app.jobs import service as jobs
+from app.jobs.errors import ColumnsDiffer
+from app.jobs.pretrained_bases import ResolvedBase
+from app.jobs.resolve import JobResolver, ResolvedJob
+from app.jobs.schemas import JobCreate
+from app.mistral import repository
+from app.mistral.errors import FineTunedModelNotFound, LabelsMissing
+from app.mistral.repository import MistralRow, TrainedModel
+from app.mistral.schemas import (
+    DEFAULT_LEARNING_RATE,
+    MistralFile,
+    MistralHyperparameters,
+    MistralJobCreate,
+    MistralJobDetails,
+    MistralJobView,
+)
+from app.mistral.targets import JobTargets, check_targets, choose_targets, upload_fields
+from app.mistral.views import file_view, job_details, job_view
+from app.queue.dispatch import WorkerNotifier
+from app.queue.transitions import EventContent
+from app.registry import refs
+from app.settings import Settings
+from app.storage.store import Store
+from lora_core.errors.data import DataError, FreeTextAnswers
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.method import AutoSpec, LoraSpec
+from lora_core.specs.train import OptimSpec, ResultSpec
+
+_MAX_SLUG = 64
+_MAX_EVENTS = 100  # the newest, which a job is shown with
+# In place of these the default base is trained, so that a script runs as it is.
+_MISTRAL_MODELS = re.compile(
+    r"(?:(?:open|labs|mistral)-)?(?:mistral|ministral|mixtral|codestral|pixtral|devstral|magistral)"
+    r"[\w.-]*|ft:.*",
+    re.DOTALL,
+)
+
+
+# -- Files ----------------------------------------------------------------------------------------
+
+
+def create_file(
+    database: Database, store: Store, *, settings: Settings, upload: Upload, call: IdempotentRequest
+) -> MistralFile:
+    """Store a file as a dataset with the targets that its lines have.
+
+    Raises `LabelsMissing` and what `app.datasets.service.create_dataset` raises.
+    """
+    upload = files.with_extension(upload)
+    try:
+        tasks = detect_targets(upload, settings)
+    except FreeTextAnswers as error:  # a file for a model that writes texts
+        raise LabelsMissing(file=upload.filename, at="file") from error
+    if not tasks:
+        raise LabelsMissing(file=upload.filename, at="file")
+    return files.create_file(
+        database,
+        store,
+        settings=settings,
+        upload=upload,
+        fields=upload_fields(tasks, file=upload.filename),
+        view_of=file_view,
+        call=call,
+    )
+
+
+def get_file(session: Session, file_id: str, **detail: str) -> Dataset:
+    """Return the dataset of an uploaded file. Raises `FileNotFound` with the `detail`."""
+    return files.get_file(session, _parse_id(file_id), file_id=file_id, **detail)
+
+
+def _parse_id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+# -- Jobs -----------------------------------------------------------------------------------------
+
+
+def create_job(
+    database: Database,
+    store: Store,
+    *,
+    settings: Settings,
+    notifier: WorkerNotifier,
+    body: MistralJobCreate,
+    call: IdempotentRequest,
+) -> MistralJobView:
+    """Store a job whose model is registered when it succeeds, so that it can be called at once.
+
+    With `auto_start: false` it is paused. Raises `FileNotFound`, `FilesNotUsable`,
+    `FineTuningModelNotFound`, and what `choose_targets`, `JobResolver.resolve` and
+    `app.jobs.service.create_job` raise.
+    """
+    with database.read() as session:
+        idempotency.raise_if_replayed(session, call)
+    base, events = resolve_base(
+        body.model,
+        owner="Mistral",
+        owners_models=_MISTRAL_MODELS,
+        database=database,
+        store=store,
+        settings=settings,
+    )
+    with database.read() as session:
+        job_body, targets = _job_body(session, body, base)
+        try:
+            job_body, resolved = _resolve(JobResolver(session, settings), body, job_body, base)
+        except (DataError, ColumnsDiffer) as error:
+            raise FilesNotUsable(problem=str(error), at="training_files") from error
+    with database.write() as session:
+        idempotency.reserve(session, call)
+        job = jobs.create_job(
+            session,
+            body=job_body,
+            resolved=resolved,
+            settings=settings,
+            notifier=notifier,
+            call=replace(call, key=None),  # the response to store is the one below
+        )
+        row = repository.add_job(
+            session,
+            job.id,
+            request=_stored_request(body, targets),
+            events=[*events, *_warnings(body), *targets.warnings],
+        )
+        if not body.starts:
+            jobs.pause_job(session, job_id=job.id)
+            session.refresh(row.job)
+        view = job_view(row)
+        idempotency.save_response(session, call, status=200, body=view)
+    return view
+
+
+def get_job(session: Session, job_id: str) -> MistralRow:
+    """Return a job by its id. Raises `FineTuningJobNotFound`."""
+    parsed = _parse_id(job_id)
+    row = None if parsed is None else repository.find_job(session, parsed)
+    if row is None:
+        raise FineTuningJobNotFound(job_id=repr(job_id[:64]))
+    return row
+
+
+def describe_job(session: Session, row: MistralRow) -> MistralJobDetails:
+    """Return a job with its events and evaluations."""
+    job_id = row.job.id
+    events = list_newest_events(session, job_id, limit=_MAX_EVENTS)
+    return job_details(row, events, list_points(session, [job_id])[job_id])
+
+
+def get_model(session: Session, model_id: str) -> TrainedModel:
+    """Return the model of a job by its `ft:…` name. Raises `FineTunedModelNotFound`."""
+    job_id = refs.parse_model_name(model_id)
+    models = [] if job_id is None else repository.list_models(session, job_id)
+    if not models:
+        raise FineTunedModelNotFound(model=model_id[:100])
+    return models[0]
+
+
+def _stored_request(body: MistralJobCreate, targets: JobTargets) -> dict[str, object]:
+    """Return what the client asked for, without the keys of other services."""
+    asked = body.model_dump(
+        mode="json", exclude_none=True, exclude={"integrations", "repositories"}
+    )
+    return {**asked, "auto_start": body.starts, "classifier_targets": targets.described}
+
+
+def _warnings(body: MistralJobCreate) -> list[EventContent]:
+    events = []
+    if body.integrations:
+        message = "Metrics are not sent to Weights & Biases."
+        events.append(EventContent("integration_ignored", "warning", message, {}))
+    if body.hyperparameters.learning_rate != DEFAULT_LEARNING_RATE:
+        factor = body.hyperparameters.learning_rate / DEFAULT_LEARNING_RATE
+        message = f"The learning rates are {factor:.3g} times the default ones."
+        events.append(EventContent("learning_rate_scaled", "info", message, {"factor": factor}))
+    return events
+
+
+# -- Data and settings ----------------------------------------------------------------------------
+
+
+def _job_body(
+    session: Session, body: MistralJobCreate, base: ResolvedBase
+) -> tuple[JobCreate, JobTargets]:
+    train = get_file(session, body.training_files[0].file_id, at="training_files.0.file_id")
+    targets = choose_targets(train, body.classifier_targets)
+    source: str | dict[Split, str] = str(train.id)
+    if body.validation_files:
+        at = "validation_files.0"
+        validation = get_file(session, body.validation_files[0], at=at)
+        check_targets(validation, targets, at=at)
+        source = {Split.TRAIN: str(train.id), Split.VALIDATION: str(validation.id)}
+    asked = body.hyperparameters
+    fields: dict[str, object] = {
+        "name": body.suffix,
+        "register_as": slugify(body.suffix or "", _MAX_SLUG) or train.name,
+        "method": AutoSpec() if asked.is_automatic else LoraSpec(),
+        "base": base.name,
+        "data": DataSpec(source=source, max_length=asked.seq_len),
+        "result": ResultSpec(train_metrics=True),  # the loss of training, in the checkpoint
+    }
+    if targets.task is not None:
+        fields["task"] = targets.task
+    return JobCreate.model_validate(fields), targets
+
+
+def _resolve(
+    resolver: JobResolver, body: MistralJobCreate, job_body: JobCreate, base: ResolvedBase
+) -> tuple[JobCreate, ResolvedJob]:
+    """Resolve the job, with the hyperparameters that were given."""
+    asked = body.hyperparameters
+    if not asked.is_automatic:
+        optim = _optim(resolver, asked, job_body, base)
+        job_body = job_body.model_copy(update={"optim": optim})
+    return job_body, resolver.resolve(job_body.spec, base)
+
+
+def _optim(
+    resolver: JobResolver, asked: MistralHyperparameters, job_body: JobCreate, base: ResolvedBase
+) -> OptimSpec:
+    optim: dict[str, float] = {}
+    if asked.weight_decay is not None:
+        optim["weight_decay"] = asked.weight_decay
+    if asked.warmup_fraction is not None:
+        optim["warmup"] = asked.warmup_fraction
+    if asked.epochs is not None:
+        optim["epochs"] = int(asked.epochs)
+    if asked.training_steps is not None:
+        optim["epochs"] = resolver.epochs_of_updates(job_body.spec, base, asked.training_steps)
+    if asked.learning_rate != DEFAULT_LEARNING_RATE:
+        factor = asked.learning_rate / DEFAULT_LEARNING_RATE
+        rates = resolver.default_learning_rates(job_body.spec, base)
+        optim |= {name: factor * rate for name, rate in rates.items()}
+    return OptimSpec.model_validate(optim)
