@@ -111,6 +111,7 @@ def check_results(client: OpenAI, job: FineTuningJob) -> None:
     assert any("babbage-002" in each.message for each in warnings)
 
 
+@pytest.mark.slow
 def test_prompts_and_completions(client: OpenAI, tmp_path: Path) -> None:
     rows = [prompt_row(*each) for each in labeled_texts()]
     train = write(tmp_path / "prepared_train.jsonl", rows[HELD_OUT:])

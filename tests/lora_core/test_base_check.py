@@ -11,10 +11,10 @@ from lora_core import base_check
 from lora_core.base_check import check_base
 from lora_core.errors.base_model import BaseComputesDifferently, UnreadableBase
 from lora_core.inference.padded_encoder import PaddedEncoder
-from tests.tiny_base import EVERY_FAMILY, make_base
+from tests.tiny_base import EVERY_FAMILY, make_base, mostly_slow
 
 
-@pytest.mark.parametrize("family", EVERY_FAMILY)
+@pytest.mark.parametrize("family", mostly_slow(EVERY_FAMILY))
 def test_every_family_passes(family: str, tmp_path: Path) -> None:
     found = check_base(str(make_base(tmp_path / "base", family)))
     assert found.model_type == family
