@@ -98,12 +98,13 @@ class LabelingProject:
     def iterate_tasks(self, file: BinaryIO) -> Iterator[bytes]:
         """Yield a JSON array with a task for each line of the results, and close the file."""
         with file:
-            start = "[\n"
+            yield b"["
+            separator = "\n"
             while lines := list(islice(file, TASKS_PER_CHUNK)):
                 tasks = (json.dumps(self._task(json.loads(line)), ensure_ascii=False)
                          for line in lines)  # fmt: skip
-                yield (start + ",\n".join(tasks)).encode()
-                start = ",\n"
+                yield (separator + ",\n".join(tasks)).encode()
+                separator = ",\n"
             yield b"\n]\n"
 
     def _task(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,11 @@ class _Table:
             raise NoAnnotations(file=file, count=f"{count:,}")
         texts = [name for name, is_text in has_texts.items() if is_text and name != _ID]
         self._fields = _columns(has_texts, texts, TEXT, selected)
-        self._controls = _columns(controls, list(controls), LABEL, selected)
+        self._controls = {
+            name: column
+            for name, column in _columns(controls, list(controls), LABEL, selected).items()
+            if column not in {*columns.text_columns, columns.split}  # fields of the data
+        }
         if controls:  # the label of a row is what was chosen, not a field of the same name
             hidden = {LABEL, *self._controls.values()}
             self._fields = {k: v for k, v in self._fields.items() if v not in hidden}
@@ -213,7 +217,8 @@ def _parse_annotation(file: str, number: int, annotation: object) -> Annotation:
             case {"from_name": str(name), "value": {"choices": [*chosen], **where}} if (
                 "start" not in where
             ):
-                choices[name] = chosen
+                # several results of one control, such as those of `perItem`, are one answer
+                choices[name] = [*choices.get(name, ()), *chosen]
             case {"from_name": str(name), "type": str(kind)}:
                 other_results[name] = kind
     updated_at = str(annotation.get("updated_at") or annotation.get("created_at") or "")

@@ -216,7 +216,7 @@ def collect_rows(file: str, rows: NumberedCells, columns: ColumnSelection) -> li
 
 def _detect_separator(columns: Sequence[str]) -> str | None:
     """Return the separator in a header that was read as a single cell; None if there is none."""
-    if len(columns) > 1:
+    if len(columns) != 1:
         return None
     return next((separator for separator in SEPARATORS if separator in columns[0]), None)
 

@@ -1,5 +1,6 @@
 """Results for Label Studio: tasks with predictions, and the labeling configuration."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,12 @@ def test_rows_are_tasks_with_predictions(client: TestClient, answer: Answer) -> 
     got = client.get(f"{run}/results", params={"format": "label-studio"})
     assert got.headers["content-type"] == "application/json"
     assert got.headers["content-disposition"].endswith('.json"')
+
+
+def test_no_rows_are_an_empty_array() -> None:
+    topics = {"label": {"task": "single_label", "labels": ["a", "b"]}}
+    project = LabelingProject("m:1", PredictDataSpec(source="texts:1"), ["text"], topics)
+    assert json.loads(b"".join(project.iterate_tasks(io.BytesIO()))) == []
 
 
 def test_config_has_the_text_and_the_labels(client: TestClient, answer: Answer) -> None:

@@ -121,6 +121,13 @@ def test_annotation_without_choices_has_no_labels_in_a_multi_label_task(write: W
     assert texts_and_labels(read(path, MULTI_LABEL)) == [("x", "[]"), ("y", '["a"]')]
 
 
+def test_several_results_of_a_control_are_one_answer(write: Write) -> None:
+    path = write(task("x", annotation(choices("a"), choices("b"))), labeled("y", "a"))
+    assert texts_and_labels(read(path, MULTI_LABEL))[0] == ("x", '["a", "b"]')
+    with pytest.raises(SeveralChoices):
+        read(path)
+
+
 # -- Columns --------------------------------------------------------------------------------------
 
 
@@ -146,6 +153,15 @@ def test_label_is_what_was_chosen_and_no_field_of_that_name(write: Write) -> Non
         task("y", annotation(choices("b")), label="old"),
     )
     assert texts_and_labels(read(path)) == [("x", "a"), ("y", "b")]
+
+
+def test_text_is_a_field_and_no_choice_of_that_name(write: Write) -> None:
+    def record(text: str, mood: str) -> Record:
+        return task(text, annotation(choices("ok", control="text"), choices(mood, control="mood")))
+
+    path = write(record("x", "good"), record("y", "bad"))
+    found = read(path, ColumnSelection(label="mood"))
+    assert texts_and_labels(found) == [("x", "good"), ("y", "bad")]
 
 
 def test_several_fields_or_controls_must_be_named(write: Write) -> None:
@@ -274,6 +290,14 @@ def test_broken_arrays(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(MalformedRow) as caught:
         read(path, ColumnSelection(label=None))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[{}]", '[{"data": {}}]'])
+def test_rows_without_fields(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "empty.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(MissingColumn):
+        next(files.read_records(path, "text"))
 
 
 def test_encoding_error_has_the_row(tmp_path: Path) -> None:
