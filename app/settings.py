@@ -53,7 +53,7 @@ def _normalize_origin(text: str) -> str:
 def _normalize_public_url(text: str) -> str:
     """Remove slashes from the end."""
     url = text.rstrip("/")
-    if not _PUBLIC_URL_PATTERN.fullmatch(url):
+    if url and not _PUBLIC_URL_PATTERN.fullmatch(url):
         raise ValueError("a URL starts with http:// or https://, such as https://lab.example")
     return url
 

@@ -4,6 +4,7 @@ import base64
 from dataclasses import dataclass, field
 
 import httpx2
+from pydantic import SecretStr
 
 from app.mlflow.errors import (
     MlflowCredentialsInvalid,
@@ -69,21 +70,20 @@ def _parse_experiment(name: str) -> str:
 
 def _authorization(settings: Settings) -> str | None:
     """Return the header `Authorization`: a bearer token, or a user name with a password."""
-    token, username, password = (
-        settings.mlflow_token,
-        settings.mlflow_username,
-        settings.mlflow_password,
-    )
+    token, password = _reveal(settings.mlflow_token), _reveal(settings.mlflow_password)
+    username = settings.mlflow_username or ""
     if token and (username or password):
         raise MlflowCredentialsInvalid(problem="Both a token and a user or a password are set")
-    if (username is None) != (password is None):
+    if bool(username) != bool(password):
         raise MlflowCredentialsInvalid(problem="A user name and a password need each other")
-    if token is not None:
-        header = f"Bearer {token.get_secret_value()}"
-        if not (header.isascii() and header.isprintable()):
-            raise MlflowCredentialsInvalid(problem="The token has characters that no header may")
-        return header
-    if username is not None and password is not None:
-        pair = f"{username}:{password.get_secret_value()}".encode()
-        return f"Basic {base64.b64encode(pair).decode()}"
+    if not (token.isascii() and token.isprintable()):
+        raise MlflowCredentialsInvalid(problem="The token has characters that no header may")
+    if token:
+        return f"Bearer {token}"
+    if username:
+        return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
     return None
+
+
+def _reveal(secret: SecretStr | None) -> str:
+    return "" if secret is None else secret.get_secret_value()

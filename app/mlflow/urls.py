@@ -8,7 +8,7 @@ from app.settings import Settings
 
 def public_url(settings: Settings) -> str:
     """Return the URL of this service, without a slash at its end."""
-    if settings.public_url is not None:
+    if settings.public_url:
         return settings.public_url
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{settings.port}"

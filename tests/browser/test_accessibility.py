@@ -50,7 +50,6 @@ PAGES = {
     "dataset": "/datasets/tickets",
     "webhooks": "/webhooks",
     "webhook": "/webhooks/{webhook}",
-    "settings": "/settings",
     "guide": "/guide",
     "document": "/guide/how-to/own-data.md",
     "missing": "/nothing",

@@ -78,6 +78,7 @@ def test_processes_do_not_start_with_invalid_settings(settings: Settings) -> Non
     ("settings", "header"),
     [
         ({}, None),
+        ({"mlflow_token": "", "mlflow_username": "", "mlflow_password": ""}, None),
         ({"mlflow_token": "secret"}, "Bearer secret"),
         (
             {"mlflow_username": "ü", "mlflow_password": "secret"},
@@ -104,7 +105,9 @@ def test_an_error_does_not_repeat_the_credentials(mlflow: MlflowStandIn) -> None
 
 
 def test_url_of_the_service(tmp_path: Path) -> None:
-    assert public_url(Settings(data_dir=tmp_path)) == "http://127.0.0.1:8000"
+    for unset in (None, ""):
+        settings = Settings(data_dir=tmp_path, public_url=unset)
+        assert public_url(settings) == "http://127.0.0.1:8000"
     assert public_url(Settings(host="::1", port=9)) == "http://[::1]:9"
     assert public_url(Settings(public_url="https://lab.example/l/")) == "https://lab.example/l"
     for wrong in ("lab.example", "ftp://lab.example", "https://", "https://lab.example/#a"):

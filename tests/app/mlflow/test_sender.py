@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 from sqlalchemy import delete, func, select
 
 from app.database.base import new_id
@@ -432,6 +433,29 @@ def test_wrong_answers_delay(
     send_all()
     assert mlflow.run_of(job_id).status == "FINISHED"
     assert server(database).failures == 0
+
+
+def test_credentials_are_in_no_row_and_no_log_line(
+    database: Database, mlflow: MlflowStandIn
+) -> None:
+    """Not even if the server repeats them."""
+    connect(database, mlflow.url)
+    secret = MlflowConnection(mlflow.url, "loraworks", "Bearer swordfish")
+    create_job(database)
+    claim_next(database)
+    echo = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "Bearer swordfish?"}'
+    for path in ("experiments/get-by-name", "runs/create"):
+        mlflow.failures = [(path, 400, echo)]
+        make_due(database)
+        with structlog.testing.capture_logs() as logs:
+            assert send(database, secret)
+        assert logs
+        assert "swordfish" not in str(logs)
+    with database.read() as session:
+        (run,) = session.scalars(select(MlflowRun))
+    for text in (server(database).last_error or "", run.last_error or ""):
+        assert text.endswith("Bearer ***?")
+    assert set(mlflow.authorizations) == {"Bearer swordfish"}
 
 
 def test_retries_wait_longer_up_to_a_minute(
