@@ -72,13 +72,19 @@ install: .venv/.runtime  ## An environment in .venv, with the sample model and r
 	.venv-mlflow/bin/pip install --quiet --disable-pip-version-check -r tests/e2e/mlflow.txt
 	@touch $@
 
+# The real server, 1 GB.
+.venv-label-studio/.made: tests/e2e/label-studio.txt
+	$(PYTHON) -m venv .venv-label-studio
+	.venv-label-studio/bin/pip install --quiet --disable-pip-version-check -r tests/e2e/label-studio.txt
+	@touch $@
+
 demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="…" DATA=imdb
 	@$(BIN)/loraworks demo --data "$$DATA" --review "$$REVIEW"
 
 test: .venv/.dev  ## Every check once, small
 	$(BIN)/python -m pytest -n 4 $(SHARED) -m "not slow"
 
-test-long: .venv/.dev $(MISTRAL_CLIENTS:%=.venv-mistral-%/.made) .venv-optimum/.made .venv-mlflow/.made test-typescript  ## Every check, the repeated and slow forms too
+test-long: .venv/.dev $(MISTRAL_CLIENTS:%=.venv-mistral-%/.made) .venv-optimum/.made .venv-mlflow/.made .venv-label-studio/.made test-typescript  ## Every check, the repeated and slow forms too
 	$(BIN)/python -m pytest -n 2 $(SHARED) --timeout 3600
 
 chromium:  ## Where Chromium is; as root on Debian it is installed
@@ -167,4 +173,4 @@ lock: .venv/.dev  ## Hashes of what the image installs, after a change of a pin;
 	$(BIN)/python -m tests.contracts.image_lock
 
 clean:  ## Remove the environment and caches, keep data/
-	rm -rf .venv .venv-python* .venv-competitors .venv-setfit .venv-optimum .venv-mlflow .venv-mistral-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-python* .venv-competitors .venv-setfit .venv-optimum .venv-mlflow .venv-label-studio .venv-mistral-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,8 @@
-"""Exports of Label Studio: tasks become rows, and choices become labels."""
+"""Exports of Label Studio: tasks become rows, and choices become labels.
+
+The files in `tests/assets/label_studio` were exported by Label Studio itself; `tests/e2e` exports
+them again.
+"""
 
 import json
 from collections.abc import Callable
@@ -7,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lora_core.data import contents, files, load
+from lora_core.data import checks, contents, files, load
 from lora_core.data.labels import LabelFormat, targets_of_spec
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
@@ -24,6 +28,7 @@ from lora_core.errors.data import (
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.task import MultiLabelSpec, SeveralTargetsSpec
 
+ASSETS = Path(__file__).parents[2] / "assets" / "label_studio"
 MULTI_LABEL = ColumnSelection(label_format=LabelFormat("multi_label"))
 TARGETS = SeveralTargetsSpec.model_validate({"targets": "mood,topic=multi_label"})
 
@@ -66,6 +71,36 @@ def read(path: Path, columns: ColumnSelection = ColumnSelection()) -> contents.F
 
 def texts_and_labels(found: contents.FileContents) -> list[tuple[str, str]]:
     return [(row.text, row.label) for row in found.rows]
+
+
+# -- What the server exports ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sentiment.json", "sentiment-min.json"])
+def test_exports_of_the_server_in_both_forms(name: str) -> None:
+    found = read(ASSETS / name)
+    assert texts_and_labels(found) == [
+        ("The film was a joy.", "positive"),
+        ("Two hours that I shall not get back.", "negative"),
+        ("I laughed, and then I left.", "negative"),
+    ]
+    codes = {finding.code: finding for finding in checks.check_data(found).findings}
+    assert codes["annotators_disagree"].count == 1
+    assert [row.text for each in codes["annotators_disagree"].examples for row in each.rows] == [
+        "I laughed, and then I left."
+    ]
+    if name == "sentiment.json":  # JSON-MIN leaves out tasks that were only skipped
+        assert codes["unannotated_tasks"].count == 2
+
+
+@pytest.mark.parametrize("name", ["topics.json", "topics-min.json"])
+def test_several_choices_are_sets_of_labels(name: str) -> None:
+    found = read(ASSETS / name, MULTI_LABEL)
+    assert texts_and_labels(found) == [
+        ("The parcel is late and the bill is wrong.", '["billing", "shipping"]'),
+        ("Where is my parcel?", '["shipping"]'),
+        ("Thank you for everything!", "[]"),
+    ]
 
 
 # -- What of several annotations counts -----------------------------------------------------------
