@@ -1,6 +1,6 @@
 """Routes of classifier jobs and of their models in the Mistral API."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -75,8 +75,8 @@ def list_mistral_jobs(  # noqa: PLR0913 - the parameters of the SDK
     page: PageNumber = 0,
     page_size: PageSize = 100,
     model: Annotated[_Text, Query(description="As it was asked for, or as it is trained.")] = None,
-    created_after: Annotated[datetime | None, Query(description="A time.")] = None,
-    created_before: Annotated[datetime | None, Query(description="A time.")] = None,
+    created_after: Annotated[datetime | None, Query(description="In UTC by default.")] = None,
+    created_before: Annotated[datetime | None, Query(description="In UTC by default.")] = None,
     created_by_me: Annotated[bool, Query(description="Jobs of this API key only.")] = False,
     status: Annotated[
         MistralStatusFilter | None, Query(description="No job is `STARTED` or `VALIDATING`.")
@@ -92,14 +92,21 @@ def list_mistral_jobs(  # noqa: PLR0913 - the parameters of the SDK
         model=model,
         suffix=suffix,
         status=status,
-        created_after=None if created_after is None else created_after.timestamp(),
-        created_before=None if created_before is None else created_before.timestamp(),
+        created_after=_seconds(created_after),
+        created_before=_seconds(created_before),
         created_by=caller.id if created_by_me else None,
     )
     with database.read() as session:
         rows = repository.list_jobs(session, wanted, offset=page * page_size, limit=page_size)
         data = [views.job_view(row) for row in rows]
         return MistralJobList(data=data, total=repository.count_jobs(session, wanted))
+
+
+def _seconds(time: datetime | None) -> float | None:
+    """Return the seconds since 1970; a time without an offset is in UTC."""
+    if time is None:
+        return None
+    return (time if time.tzinfo is not None else time.replace(tzinfo=UTC)).timestamp()
 
 
 @router.get("/jobs/{job_id}", dependencies=_READ)

@@ -46,13 +46,13 @@ def conversations(rows: int) -> bytes:
 
 
 def test_a_job_runs_to_its_end(client: Any) -> None:
-    content = conversations(96)
+    content = conversations(48)
     file = client.files.upload(file={"file_name": "reviews.jsonl", "content": content})
     job = client.fine_tuning.jobs.create(
         model="ministral-3b-latest",
         job_type="classifier",
         training_files=[{"file_id": file.id, "weight": 1}],
-        hyperparameters={"training_steps": 20, "learning_rate": 1e-4},
+        hyperparameters={"training_steps": 2, "learning_rate": 1e-4},
         classifier_targets=[
             {"name": "Mood", "labels": ["good", "bad"], "weight": 1},
             {"name": "kinds", "labels": ["film"], "weight": 1, "loss_function": "multi_class"},

@@ -133,6 +133,18 @@ def test_a_form_that_is_refused(sdk: Any, fields: dict[str, Any], param: str, wo
     assert (error["code"], error["param"]) == ("validation_failed", param)
 
 
+def test_calls_that_are_not_offered(sdk: Any) -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: sdk.files.get_signed_url(file_id=upload(sdk)),
+        lambda: sdk.classifiers.moderate(model="a", inputs="b"),
+        lambda: sdk.embeddings.create(model="a", inputs="b"),
+    ]
+    for call in calls:
+        with pytest.raises(SDKError) as raised:
+            call()
+        assert (raised.value.status_code, error_of(raised)["code"]) == (404, "not_found")
+
+
 def test_scopes(auth_settings: Settings, new_key: Callable[..., Any]) -> None:
     with serving(create_app(auth_settings)) as address:
 

@@ -265,6 +265,7 @@ def test_pages_and_filters(create: Create, sdk: Any, database: Database) -> None
     now = datetime.now(UTC)
     assert listed(created_after=now - timedelta(hours=1)) == ids
     assert listed(created_before=now - timedelta(hours=1)) == []
+    assert listed(created_after=datetime.min) == ids
     with database.read() as session:
         met = [
             len(session.scalars(select(Job.id).join(MistralJob).where(condition)).all())
