@@ -77,3 +77,14 @@ def test_dialog_works_with_the_keyboard(model: Page, seeded: SeededService) -> N
     expect(model.get_by_role("dialog")).to_be_hidden()
     expect(button).to_be_focused()
     assert in_production(seeded) == 1
+
+
+def test_use_elsewhere_copies_what_works_for_the_version(model: Page) -> None:
+    model.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    onnx = model.locator("#use-onnx")
+    onnx.get_by_text("ONNX Runtime", exact=True).click()
+    onnx.get_by_role("button", name="Copy Shell for ONNX Runtime").click()
+    copied = model.evaluate("navigator.clipboard.readText()")
+    assert copied == f"loraworks models export {MODEL} --format onnx --out {MODEL}-onnx"
+    link = onnx.get_by_role("link", name="More about it")
+    expect(link).to_have_attribute("href", "/guide/how-to/exchange.md")
