@@ -122,6 +122,17 @@ print(client.text_classification("{_TEXT}", model=url))"""
     return Way("hugging-face", "Hugging Face client", {"Python": code}, "reference/serving.md")
 
 
+def _mistral(version: UsedVersion) -> Way | None:
+    if version.pairs:
+        return None
+    code = f"""\
+{version.imports}from mistralai.client import Mistral
+
+client = Mistral(server_url="{version.origin}/mistral", api_key={version.key})
+print(client.classifiers.classify(model="{version.ref}", inputs=["{_TEXT}"]).results)"""
+    return Way("mistral", "Mistral SDK", {"Python": code}, "reference/mistral.md")
+
+
 # -- Exports --------------------------------------------------------------------------------------
 
 
@@ -187,5 +198,6 @@ LORAWORKS_URL=https://there.example loraworks models import {file} --name my-mod
 
 
 _WAYS: tuple[Callable[[UsedVersion], Way | None], ...] = (
-    _command_line, _curl, _openai, _hugging_face, _transformers, _peft, _onnx, _loraworks,
+    _command_line, _curl, _openai, _mistral, _hugging_face,
+    _transformers, _peft, _onnx, _loraworks,
 )  # fmt: skip

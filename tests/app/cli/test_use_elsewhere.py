@@ -51,6 +51,7 @@ def test_clients_get_the_label(resources: Resources, url: str, tmp_path: Path) -
     assert b'"label":"good"' in done.stdout.replace(b" ", b"")
     assert run_python(found["openai-1"], tmp_path).strip() == "good"
     assert "label='good'" in run_python(found["hugging-face-1"], tmp_path)
+    assert "'good': " in run_python(found["mistral-1"], tmp_path)
 
 
 def test_multi_label_model_is_moderated(resources: Resources, url: str, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_exports_load(
 def test_only_what_works_is_offered(resources: Resources, url: str, tmp_path: Path) -> None:
     add_version(resources, make_linear_artifact(tmp_path / "words"), tmp_path / "1", name="words")
     assert snippets(url, "words").keys() == {
-        "command-line-1", "curl-1", "openai-1", "hugging-face-1", "loraworks-1",
+        "command-line-1", "curl-1", "openai-1", "mistral-1", "hugging-face-1", "loraworks-1",
     }  # fmt: skip
     metrics = {"validation": {"skill": 0.5, "targets": {name: {} for name in TARGETS}}}
     several = make_several_targets_artifact(tmp_path / "several", metrics=metrics)
