@@ -199,8 +199,8 @@ class MlflowClient:
                 status, content = response.status_code, _read(response)
         except (httpx2.TimeoutException, TimeoutError) as error:
             raise self._unreachable("it timed out") from error
-        except (httpx2.RemoteProtocolError, httpx2.DecodingError) as error:
-            raise self._unreachable("it sent no valid HTTP response") from error
+        except (httpx2.ProtocolError, httpx2.DecodingError) as error:  # its text quotes headers
+            raise self._unreachable("request or response is not valid HTTP") from error
         except (httpx2.HTTPError, OSError) as error:
             raise self._unreachable(str(error) or "the connection broke") from error
         if status == 403 and b"Invalid Host header" in content:  # of its security middleware

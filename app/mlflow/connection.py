@@ -1,6 +1,7 @@
 """Where MLflow is and who we are there, from the settings."""
 
 import base64
+import re
 from dataclasses import dataclass, field
 
 import httpx2
@@ -43,6 +44,7 @@ def _parse_tracking_uri(text: str) -> str:
     """Return the URI without a slash at its end. Errors do not repeat it: it may have a secret."""
     try:
         url = httpx2.URL(text)
+        url.host.encode("idna")  # as connecting does, where its error is no `OSError`
     except (httpx2.InvalidURL, UnicodeError) as error:
         raise MlflowUrlInvalid(problem="is not a valid URL") from error
     if url.scheme not in ("http", "https"):
@@ -53,7 +55,7 @@ def _parse_tracking_uri(text: str) -> str:
         raise MlflowUrlInvalid(
             problem="must not have a user name or password, which have settings of their own"
         )
-    if url.query or url.fragment:
+    if "?" in text or "#" in text:
         raise MlflowUrlInvalid(problem="must not have a query (?) or a fragment (#)")
     return str(url).rstrip("/")
 
@@ -61,6 +63,8 @@ def _parse_tracking_uri(text: str) -> str:
 def _parse_experiment(name: str) -> str:
     if not name.strip():
         raise MlflowExperimentInvalid(problem="is empty")
+    if not name.isprintable():
+        raise MlflowExperimentInvalid(problem="has characters that cannot be printed")
     if len(name) > MAX_EXPERIMENT_LENGTH:
         raise MlflowExperimentInvalid(
             problem=f"is longer than {MAX_EXPERIMENT_LENGTH} characters, which is MLflow's limit"
@@ -76,9 +80,11 @@ def _authorization(settings: Settings) -> str | None:
         raise MlflowCredentialsInvalid(problem="Both a token and a user or a password are set")
     if bool(username) != bool(password):
         raise MlflowCredentialsInvalid(problem="A user name and a password need each other")
-    if not (token.isascii() and token.isprintable()):
-        raise MlflowCredentialsInvalid(problem="The token has characters that no header may")
     if token:
+        if not re.fullmatch(r"[!-~]+", token):
+            raise MlflowCredentialsInvalid(
+                problem="The token has a space or another character that no token may have"
+            )
         return f"Bearer {token}"
     if username:
         return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"

@@ -78,7 +78,8 @@ def register(session: Session, connection: MlflowConnection) -> None:
     before starts empty: unfinished jobs and models are sent to it from their beginning.
     """
     acquire_transaction_lock(session, "mlflow")
-    server = find_server(session)
+    # Locked first, as `renew` does, so that a worker that sends meanwhile waits or is fenced.
+    server = session.get(MlflowServer, MLFLOW_SERVER_ID, with_for_update=True)
     target = (connection.tracking_uri, connection.experiment)
     if server is None:
         server = MlflowServer(id=MLFLOW_SERVER_ID)
@@ -97,7 +98,11 @@ def register(session: Session, connection: MlflowConnection) -> None:
         Job.id.not_in(select(MlflowRun.id)),
     )
     session.add_all(MlflowRun(id=job_id) for job_id in session.scalars(unfinished).all())
-    models = select(ModelVersion.model_id).distinct()
+    models = (
+        select(ModelVersion.model_id)
+        .where(ModelVersion.model_id.not_in(select(MlflowModelChange.model_id)))
+        .distinct()
+    )
     session.add_all(
         MlflowModelChange(model_id=model_id) for model_id in session.scalars(models).all()
     )
@@ -145,12 +150,17 @@ def renew(session: Session, attempt: int, **values: Any) -> None:
     renewed = session.scalar(
         update(MlflowServer)
         .where(MlflowServer.id == MLFLOW_SERVER_ID, MlflowServer.attempts == attempt)
-        .values({"lease_expires_at": now() + LEASE_SECONDS, **values})
+        .values({"lease_expires_at": now() + LEASE_SECONDS, "seen_at": now(), **values})
         .returning(MlflowServer.id),
         execution_options=NO_SESSION_SYNC,
     )
     if renewed is None:
         raise LeaseLost
+
+
+def record_success(session: Session, attempt: int) -> None:
+    """Renew the lease, and record that MLflow answered. Raises `LeaseLost`."""
+    renew(session, attempt, failures=0, last_success_at=now())
 
 
 def release(session: Session, attempt: int, error: MlflowError | None) -> None:
@@ -173,6 +183,12 @@ def release(session: Session, attempt: int, error: MlflowError | None) -> None:
 
 def make_all_due(session: Session) -> None:
     """Make everything due now that waits: after a clock step it might wait for hours."""
+    session.execute(
+        update(MlflowServer)
+        .where(MlflowServer.lease_expires_at > now() + LEASE_SECONDS)
+        .values(lease_expires_at=null()),
+        execution_options=NO_SESSION_SYNC,
+    )
     for table in (MlflowServer, MlflowRun, MlflowModel):
         session.execute(
             update(table).where(table.next_attempt_at > now()).values(next_attempt_at=now()),

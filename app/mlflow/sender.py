@@ -8,6 +8,7 @@ by its tag.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -61,23 +62,22 @@ def send_due(
         claimed = repository.claim(session, connection)
     if claimed is None:
         return False
-    error: MlflowError | None = None
-    try:
-        with MlflowClient(connection) as client:
-            experiment_id = client.get_or_create_experiment(connection.experiment)
-            _Sender(
-                database, client, claimed.attempt, experiment_id, public_url, should_stop
-            ).send_all()
-    except MlflowError as caught:
-        error = caught
-    except LeaseLost:
-        return True
-    if error is not None and not claimed.failures:
-        log.warning("mlflow failed", code=error.code, error=str(error))
-    elif error is None and claimed.failures:
-        log.info("mlflow works again")
-    with database.write() as session:
-        repository.release(session, claimed.attempt, error)
+    with suppress(LeaseLost):
+        error: MlflowError | None = None
+        try:
+            with MlflowClient(connection) as client:
+                experiment_id = client.get_or_create_experiment(connection.experiment)
+                _Sender(
+                    database, client, claimed.attempt, experiment_id, public_url, should_stop
+                ).send_all()
+        except MlflowError as caught:
+            error = caught
+        with database.write() as session:
+            repository.release(session, claimed.attempt, error)
+        if error is not None and not claimed.failures:
+            log.warning("mlflow failed", code=error.code, error=str(error))
+        elif error is None and claimed.failures:
+            log.info("mlflow works again")
     return True
 
 
@@ -169,7 +169,7 @@ class _Sender:
             self.client.log_metrics(run_id, entities.final_metrics(job))
             self.client.set_tags(run_id, entities.final_job_tags(job))
             self._set_status(run, run_id, entities.JOB_STATUSES[job.state], job.finished_at)
-            self._save(run, state=MlflowRunState.SENT, failures=0, last_error=None)
+            self._save(run, state=MlflowRunState.SENT)
         else:
             later = now() + PROGRESS_SECONDS
             self._save(run, next_attempt_at=later, failures=0, last_error=None)
@@ -238,7 +238,7 @@ class _Sender:
     ) -> None:
         end_time = None if ended_at is None else milliseconds(ended_at)
         self.client.update_run(run_id, status=status, end_time=end_time)
-        self._save(run, status=status)
+        self._save(run, status=status, failures=0, last_error=None)
 
     # Models
 
@@ -285,11 +285,14 @@ class _Sender:
             if entities.accepts_alias(alias)
         }
         for alias in sent.aliases.keys() - aliases.keys():
+            self._renew()
             self.client.delete_alias(name, alias)
         for alias, mlflow_version in aliases.items():
             if sent.aliases.get(alias) != mlflow_version:
+                self._renew()
                 self.client.set_alias(name, alias, mlflow_version)
         for number in sent.versions.keys() - versions.keys():
+            self._renew()
             deleted = sent.versions[number]
             self.client.set_version_tag(name, deleted, entities.DELETED_TAG, "true")
         kept = {number: each for number, each in sent.versions.items() if number in versions}
@@ -318,10 +321,15 @@ class _Sender:
     def _save(self, row: MlflowRun | MlflowModel, **values: Any) -> None:
         """Store what was sent, in a row that was read before or is new. Raises `LeaseLost`."""
         with self.database.write() as session:
-            repository.renew(session, self.attempt)
+            repository.record_success(session, self.attempt)
             session.add(row)
             for name, value in values.items():
                 setattr(row, name, value)
+
+    def _renew(self) -> None:
+        """Renew the lease before one of many requests without a `_save`. Raises `LeaseLost`."""
+        with self.database.write() as session:
+            repository.record_success(session, self.attempt)
 
 
 def _rejection(row: MlflowRun | MlflowModel, error: MlflowRejected) -> dict[str, Any]:

@@ -84,6 +84,12 @@ def find_run(session: Session, job_id: UUID) -> MlflowRunView | None:
     )
 
 
+def find_rejection(session: Session, row_id: UUID) -> str | None:
+    """Return why MLflow rejected what it was last sent of a job, a sweep or a model."""
+    row = repository.find_run(session, row_id) or repository.find_model(session, row_id)
+    return None if row is None else row.last_error
+
+
 def list_version_urls(session: Session, *, model_id: UUID, name: str) -> dict[int, str]:
     """Return the pages in MLflow of the versions of a model, by our number."""
     server, sent = repository.find_server(session), repository.find_model(session, model_id)

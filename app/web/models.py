@@ -92,6 +92,7 @@ class ModelDetails:
     created_at: float
     aliases: list[repository.AliasTarget]
     versions: list[VersionRow]
+    mlflow_rejection: str | None
 
     @property
     def newest(self) -> VersionRow:
@@ -173,7 +174,8 @@ def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
         )
         for version in repository.list_versions(session, row.id)
     ]
-    return ModelDetails(row.name, row.created_at, aliases, versions)
+    rejection = mlflow.find_rejection(session, row.id)
+    return ModelDetails(row.name, row.created_at, aliases, versions, rejection)
 
 
 # -- The page "Try it", whose script requests predictions while typing ----------------------------

@@ -12,6 +12,7 @@ from app.errors import AppError
 from app.main import create_app
 from app.mlflow.client import MlflowClient
 from app.mlflow.connection import MlflowConnection, parse_connection
+from app.mlflow.errors import MlflowUnreachable
 from app.mlflow.urls import public_url
 from app.settings import Settings
 from tests.mlflow_server import MlflowStandIn
@@ -44,7 +45,12 @@ def test_the_uri_has_no_slash_at_its_end(path: str) -> None:
         ({"mlflow_tracking_uri": "http://[::1"}, "mlflow_url_invalid", "not a valid URL"),
         ({"mlflow_tracking_uri": "http://a:secret@b"}, "mlflow_url_invalid", "password"),
         ({"mlflow_tracking_uri": f"{URL}/#/experiments"}, "mlflow_url_invalid", "fragment"),
+        ({"mlflow_tracking_uri": f"{URL}/?"}, "mlflow_url_invalid", "query"),
+        ({"mlflow_tracking_uri": "http://a..b"}, "mlflow_url_invalid", "not a valid URL"),
+        ({"mlflow_tracking_uri": f"http://{'a' * 64}"}, "mlflow_url_invalid", "not a valid URL"),
         ({"mlflow_experiment": " "}, "mlflow_experiment_invalid", "is empty"),
+        ({"mlflow_experiment": "a\nb"}, "mlflow_experiment_invalid", "printed"),
+        ({"mlflow_experiment": "\udcff"}, "mlflow_experiment_invalid", "printed"),
         ({"mlflow_experiment": "e" * 501}, "mlflow_experiment_invalid", "500"),
         ({"mlflow_username": "u"}, "mlflow_credentials_invalid", "need each other"),
         ({"mlflow_password": "secret"}, "mlflow_credentials_invalid", "need each other"),
@@ -53,7 +59,9 @@ def test_the_uri_has_no_slash_at_its_end(path: str) -> None:
             "mlflow_credentials_invalid",
             "Both",
         ),
-        ({"mlflow_token": "secret\n"}, "mlflow_credentials_invalid", "characters"),
+        ({"mlflow_username": "u", "mlflow_password": ""}, "mlflow_credentials_invalid", "need"),
+        ({"mlflow_token": "secret\n"}, "mlflow_credentials_invalid", "character"),
+        ({"mlflow_token": "secret "}, "mlflow_credentials_invalid", "space"),
     ],
 )
 def test_invalid_settings(settings: dict[str, Any], code: str, message: str) -> None:
@@ -102,6 +110,13 @@ def test_an_error_does_not_repeat_the_credentials(mlflow: MlflowStandIn) -> None
     assert connection is not None
     with MlflowClient(connection) as client, pytest.raises(AppError, match=r"Bearer \*\*\* is"):
         client.get_or_create_experiment("a")
+
+
+def test_an_error_of_the_request_does_not_repeat_the_credentials(mlflow: MlflowStandIn) -> None:
+    connection = MlflowConnection(mlflow.url, "a", authorization="Bearer secret\n")
+    with MlflowClient(connection) as client, pytest.raises(MlflowUnreachable) as caught:
+        client.get_or_create_experiment("a")
+    assert "secret" not in str(caught.value)
 
 
 def test_url_of_the_service(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from uuid import UUID
 
 import pytest
 import structlog
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, text
 
 from app.database.base import new_id
 from app.database.engines import Database
 from app.jobs import repository as jobs
-from app.mlflow import client, repository, sender
+from app.mlflow import client, repository, sender, service
 from app.mlflow.connection import MlflowConnection
 from app.outbox.tables import MlflowModelChange, MlflowRun
 from app.queue.states import JobKind
@@ -39,6 +39,7 @@ from tests.mlflow_rows import (
 )
 from tests.mlflow_server import MlflowStandIn
 from tests.servers import free_port
+from tests.waiting import wait_until
 
 SendAll = Callable[[], None]
 on_both = pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
@@ -273,6 +274,24 @@ def test_trials_are_nested_in_the_run_of_their_sweep(
     assert (parent.status, run_row(database, sweep_id).state) == ("KILLED", "sent")
 
 
+def test_a_sweep_that_was_rejected_once(
+    database: Database, mlflow: MlflowStandIn, send_all: SendAll
+) -> None:
+    sweep_id = add_sweep(database)
+    create_job(database, sweep_id=sweep_id)
+    claim_next(database)
+    send_all()
+    mlflow.failures = [("runs/update", 400, b'{"error_code": "INVALID_STATE"}')]
+    with database.write() as session:
+        session.get_one(Sweep, sweep_id).state = SweepState.FINISHED
+    send_all()
+    assert run_row(database, sweep_id).failures == 1
+    mlflow.failures = []
+    send_all()
+    row = run_row(database, sweep_id)
+    assert (row.status, row.failures, row.last_error) == ("FINISHED", 0, None)
+
+
 # Deleted jobs
 
 
@@ -453,8 +472,8 @@ def test_credentials_are_in_no_row_and_no_log_line(
         assert "swordfish" not in str(logs)
     with database.read() as session:
         (run,) = session.scalars(select(MlflowRun))
-    for text in (server(database).last_error or "", run.last_error or ""):
-        assert text.endswith("Bearer ***?")
+    for shown in (server(database).last_error or "", run.last_error or ""):
+        assert shown.endswith("Bearer ***?")
     assert set(mlflow.authorizations) == {"Bearer swordfish"}
 
 
@@ -619,6 +638,65 @@ def test_a_worker_that_lost_the_lease_writes_nothing(
     assert run_row(database, job_id).state == "pending"
 
 
+def test_a_worker_that_lost_the_lease_at_its_end(
+    database: Database, connection: MlflowConnection
+) -> None:
+    create_job(database)
+    claim_next(database)
+
+    def should_stop() -> bool:
+        make_due(database)
+        with database.write() as session:
+            return repository.claim(session, connection) is not None
+
+    assert sender.send_due(database, connection, public_url="", should_stop=should_stop)
+    assert server(database).attempts == 2
+    assert server(database).lease_expires_at is not None
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_new_settings_fence_a_worker_that_claims_at_the_same_time(
+    database: Database, connection: MlflowConnection
+) -> None:
+    def is_waiting() -> bool:
+        with database.read() as session:
+            waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            return bool(session.scalar(waits))
+
+    starting = threading.Thread(target=connect, args=(database, "http://other.example"))
+    with database.write() as session:
+        claimed = repository.claim(session, connection)
+        starting.start()
+        wait_until(is_waiting, what="the lock")
+    starting.join()
+    assert claimed is not None
+    with database.write() as session, pytest.raises(repository.LeaseLost):
+        repository.renew(session, claimed.attempt)
+
+
+def test_a_long_backlog_shows_as_connected(
+    database: Database, connection: MlflowConnection
+) -> None:
+    with database.write() as session:
+        claimed = repository.claim(session, connection)
+        assert claimed is not None
+        row = repository.find_server(session)
+        assert row is not None
+        row.seen_at, row.failures = 0.0, 3
+    with database.write() as session:
+        repository.record_success(session, claimed.attempt)
+    with database.read() as session:
+        assert service.get_status(session).state == "connected"
+
+
+def test_workers_that_start_again_add_no_rows(
+    database: Database, connection: MlflowConnection
+) -> None:
+    add_version(database, add_artifact(database, None))
+    connect(database, connection.tracking_uri)
+    assert changes_left(database) == 1
+
+
 @on_both
 def test_a_worker_with_former_settings_sends_nothing(
     database: Database, mlflow: MlflowStandIn, connection: MlflowConnection
@@ -642,6 +720,7 @@ def test_waits_end_after_a_clock_step(database: Database, connection: MlflowConn
     with database.write() as session:
         session.add(MlflowRun(id=new_id(), next_attempt_at=1e12))
         repository.find_server(session).next_attempt_at = 1e12  # type: ignore[union-attr]
+        repository.find_server(session).lease_expires_at = 1e12  # type: ignore[union-attr]
     with database.write() as session:
         assert not repository.is_due(session)
         repository.make_all_due(session)

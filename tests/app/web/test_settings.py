@@ -58,6 +58,20 @@ def test_connection(
     assert links(page) == [f"{mlflow.url}/#/experiments/1"]
 
 
+def test_what_mlflow_rejected_is_on_the_pages_of_jobs_and_models(
+    client: TestClient, database: Database, mlflow: MlflowStandIn, connection: MlflowConnection
+) -> None:
+    job_id = create_job(database, plan=PLAN)
+    finish(database, claim_next(database).lease)
+    add_version(database, add_artifact(database, job_id))
+    refusal = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "No <b>."}'
+    mlflow.failures = [(path, 400, refusal) for path in ("runs/create", "model-versions/create")]
+    send(database, connection)
+    for path, call in ((f"/jobs/{job_id}", "runs"), ("/models/sentiment", "model-versions")):
+        reason = f"MLflow rejected {call}/create: INVALID_PARAMETER_VALUE: No &lt;b&gt;."
+        assert reason in text(client, path)
+
+
 def test_links_on_the_pages_of_jobs_and_models(
     client: TestClient, database: Database, mlflow: MlflowStandIn, connection: MlflowConnection
 ) -> None:
