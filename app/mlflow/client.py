@@ -25,8 +25,8 @@ from app.mlflow.errors import (
     MlflowUnreachable,
 )
 
-REQUEST_SECONDS = 10.0  # to connect, to send, and between two parts of the response
-RESPONSE_SECONDS = 20.0  # for the whole response
+REQUEST_SECONDS = 30.0  # to connect, to send, and between two parts of the response
+RESPONSE_SECONDS = 60.0  # for the whole response
 MAX_RESPONSE_BYTES = 10_000_000
 MAX_REASON_LENGTH = 500  # characters of MLflow's message that are kept
 

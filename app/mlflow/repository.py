@@ -34,7 +34,7 @@ from app.queue.transitions import backoff
 from app.registry.tables import ModelVersion
 from app.sweeps.tables import Sweep
 
-LEASE_SECONDS = 120.0  # longer than the requests between two renewals can take
+LEASE_SECONDS = 300.0  # longer than the requests between two renewals can take
 CHECK_SECONDS = 60.0  # without anything to send, the connection is checked this often
 FIRST_RETRY_SECONDS = 2.0  # while the server cannot be used; doubles with each failure
 MAX_RETRY_SECONDS = 60.0

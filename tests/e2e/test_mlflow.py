@@ -14,14 +14,16 @@ from uuid import UUID
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from app.mlflow import repository
+from app.mlflow.connection import parse_connection
 from app.outbox import repository as outbox
 from app.registry import service as registry
 from tests.docs.blocks import blocks
 from tests.e2e.installation import Installation
-from tests.job_rows import points
-from tests.mlflow_rows import run_row
+from tests.job_rows import claim_next, points
+from tests.mlflow_rows import create_job, run_row, send
 from tests.servers import free_port
 from tests.waiting import wait_until
 
@@ -36,9 +38,11 @@ Json = dict[str, Any]
 class Server:
     """`mlflow server` on SQLite."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, password: str | None = None) -> None:
+        """With the password of `admin`, the server requires authentication."""
         self.port = free_port()
         self.folder = folder
+        self.password = password
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,8 +51,18 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        offline = {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        return os.environ | offline | {"MLFLOW_TRACKING_URI": self.url}
+        offline = {
+            "HF_HUB_OFFLINE": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight processes that outlive it
+        }
+        locked = {}
+        if self.password is not None:
+            locked = {
+                "MLFLOW_AUTH_ADMIN_PASSWORD": self.password,
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": self.password,
+            }
+        return os.environ | offline | locked | {"MLFLOW_TRACKING_URI": self.url}
 
     def start(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -58,6 +72,7 @@ class Server:
             "--backend-store-uri": f"sqlite:///{self.folder}/mlflow.db",
             "--artifacts-destination": str(self.folder / "artifacts"),
             "--workers": "1",
+            **({"--app-name": "basic-auth"} if self.password is not None else {}),
         }
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -215,7 +230,7 @@ def test_a_worker_that_is_killed_while_it_sends(installation: Installation, mlfl
     worker = installation.worker()
     installation.succeeded(*jobs[:1])
     worker.kill()
-    with installation.database.write() as session:  # as if two minutes had passed
+    with installation.database.write() as session:  # as if five minutes had passed
         server = repository.find_server(session)
         assert server is not None
         server.lease_expires_at = None
@@ -225,3 +240,34 @@ def test_a_worker_that_is_killed_while_it_sends(installation: Installation, mlfl
     found = mlflow.read()
     assert set(found["runs"]) == {str(each) for each in jobs}
     assert len(found["models"]["sentiment"]["versions"]) == 3
+
+
+def test_a_server_that_requires_a_password(tmp_path: Path) -> None:
+    password = "correct-horse-battery"
+    server = Server(tmp_path / "locked", password)
+    server.start()
+    installation = Installation(tmp_path / "loraworks")
+    try:
+        for sent, code in (("wrong-horse-battery", "mlflow_unauthorized"), (password, None)):
+            settings = installation.settings.model_copy(
+                update={
+                    "mlflow_tracking_uri": server.url,
+                    "mlflow_username": "admin",
+                    "mlflow_password": SecretStr(sent),
+                }
+            )
+            connection = parse_connection(settings)
+            assert connection is not None
+            with installation.database.write() as session:
+                repository.register(session, connection)
+            job_id = create_job(installation.database)
+            claim_next(installation.database)
+            assert send(installation.database, connection)
+            with installation.database.read() as session:
+                row = repository.find_server(session)
+            assert row is not None
+            assert (row.last_error_code if row.failures else None) == code
+            assert (run_row(installation.database, job_id).run_id is None) == (code is not None)
+    finally:
+        installation.close()
+        server.kill()
