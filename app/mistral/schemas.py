@@ -256,7 +256,7 @@ MistralStatus = Literal[
     "CANCELLATION_REQUESTED",
 ]
 # Those that clients may filter by; a job here is never in the first two.
-MistralStatusFilter = Literal["STARTED", "VALIDATING"] | MistralStatus
+MistralStatusFilter = Literal["STARTED", "VALIDATING", MistralStatus]
 
 
 class MistralJobView(ResponseModel):

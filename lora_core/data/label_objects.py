@@ -62,12 +62,22 @@ def _has_label_object(record: Mapping[str, Any], columns: ColumnSelection) -> bo
 
     Examples in chat form, whose label is their answer, may have other labels in such an object.
     """
-    if not isinstance(record.get(LABELS), dict):
+    labels = record.get(LABELS)
+    if not isinstance(labels, dict):
         return False
     if columns.text in record:
         return True
-    named = columns.label_columns not in ((), (chat.LABEL,))
-    return named and columns.text == chat.TEXT and chat.MESSAGES in record
+    if columns.text != chat.TEXT or chat.MESSAGES not in record:
+        return False
+    if columns.label_columns == (chat.LABEL,):
+        return chat.LABEL in labels and not _has_answer(record)
+    return columns.label_columns != ()
+
+
+def _has_answer(record: Mapping[str, Any]) -> bool:
+    messages = record[chat.MESSAGES]
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, dict) and last.get("role") == "assistant"
 
 
 def _tasks_of_labels(path: Path) -> dict[str, TaskType]:

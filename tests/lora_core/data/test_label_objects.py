@@ -126,6 +126,12 @@ def test_examples_in_chat_form_keep_their_answer_as_the_label(tmp_path: Path) ->
     assert [(row.text, row.label) for row in found.rows] == [("fine film", "good"), ("mess", "bad")]
 
 
+def test_messages_without_an_answer_may_have_a_label_of_the_default_name(tmp_path: Path) -> None:
+    records = [chat({"label": label}, ("user", text)) for text, label in (("x", "a"), ("y", "b"))]
+    found = read_contents(write(tmp_path / "chats.jsonl", records), ColumnSelection())
+    assert [(row.text, row.label) for row in found.rows] == [("x", "a"), ("y", "b")]
+
+
 def test_a_field_has_precedence_over_a_label_of_its_name(tmp_path: Path) -> None:
     records = [{**record(f"text {name}", label="other"), "label": name} for name in "ab"]
     path = write(tmp_path / "mails.jsonl", records)
