@@ -253,12 +253,14 @@ def read_file_layout(path: Path, sheet: str | None = None) -> FileLayout:
         separator=info.separator,
         sheet=info.sheet,
         sheets=info.sheets,
-        targets=(label_objects.detect_targets(path) or None) if _is_json(path) else None,
+        targets=_label_objects(path),
     )
 
 
-def _is_json(path: Path) -> bool:
-    return path.suffix.lower() == ".jsonl"
+def _label_objects(path: Path) -> dict[str, TaskType] | None:
+    """Return the labels of lines that have an object of them; None for other files."""
+    is_json_lines = path.suffix.lower() == ".jsonl"
+    return (label_objects.detect_targets(path) or None) if is_json_lines else None
 
 
 def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> ColumnGuess:
