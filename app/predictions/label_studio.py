@@ -121,6 +121,7 @@ class LabelingProject:
             if labels:
                 results.append(
                     {
+                        "id": target,  # unique in the task
                         "from_name": target,
                         "to_name": self._shown_text,
                         "type": "choices",

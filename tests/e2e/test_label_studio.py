@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ VARYING = {
 
 @pytest.mark.parametrize("make", [sentiment, topics], ids=["sentiment", "topics"])
 def test_assets_are_what_the_server_exports(
-    server: LabelStudio, make: Any, request: pytest.FixtureRequest
+    server: LabelStudio, make: Callable[[LabelStudio], int]
 ) -> None:
     project = make(server)
     for form, suffix in (("JSON", ""), ("JSON_MIN", "-min")):

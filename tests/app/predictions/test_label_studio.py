@@ -35,7 +35,7 @@ def submit(client: TestClient) -> str:
 
 def choices(*labels: str, control: str = "label", score: float) -> dict[str, Any]:
     value = {"choices": list(labels)}
-    named = {"from_name": control, "to_name": "text", "type": "choices"}
+    named = {"id": control, "from_name": control, "to_name": "text", "type": "choices"}
     return {**named, "value": value, "score": score}
 
 
