@@ -12,7 +12,8 @@ from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
 from app.database.engines import Database
-from app.http.dependencies import AppStateDep, DatabaseDep
+from app.errors import AppError
+from app.http.dependencies import AppStateDep, DatabaseDep, StoreDep
 from app.http.fields import CleanText, Slug
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
@@ -27,10 +28,12 @@ from app.registry.views import version_view
 from app.serving.routes import shadow_view
 from app.serving.schemas import ShadowView
 from app.serving.shadow import SHADOW_ALIAS
+from app.storage import repository as artifacts
+from app.storage.store import Store, read_manifest
 from app.web import choices, formats
 from app.web.page import ListQuery, render
 from app.web.use_elsewhere import UsedVersion, ways_to_use
-from lora_core.tasks.metric_names import summary_metrics, summary_targets, summary_task
+from lora_core.tasks.metric_names import summary_metrics
 
 PAGE_SIZE = 50
 
@@ -119,42 +122,59 @@ def models_page(
 
 @router.get("/models/{name}")
 async def model_page(
-    request: Request, name: Slug, database: DatabaseDep, state: AppStateDep
+    request: Request, name: Slug, database: DatabaseDep, store: StoreDep, state: AppStateDep
 ) -> HTMLResponse:
     """Show a model: its versions, its aliases, and how the shadow version compares."""
     shadows = [shadow_view(stats) for stats in state.serving.shadow_evaluator.stats(name)]
-    return await run_in_threadpool(_render_model, request, name, database, shadows)
+    return await run_in_threadpool(_render_model, request, name, database, store, shadows)
 
 
 def _render_model(
-    request: Request, name: str, database: Database, shadows: list[ShadowView]
+    request: Request, name: str, database: Database, store: Store, shadows: list[ShadowView]
 ) -> HTMLResponse:
     """Render the page. Raises `ModelNotFound`."""
     with database.read() as session:
         details = _load_details(session, repository.get_model(session, name))
     shown = details.production or details.newest
-    used = _used_version(request, shown, name if details.production else shown.view.ref)
+    ref = name if details.production else shown.view.ref
+    spec = _read_spec(database, store, shown)
     return render(
         request,
         "model.html",
         model=details,
         shadows=shadows,
-        used=used,
-        ways=ways_to_use(used),
+        ref=ref,
+        ways=ways_to_use(_used_version(request, shown, ref, spec)) if spec else [],
         production=PRODUCTION,
         suggested_aliases=[PRODUCTION, SHADOW_ALIAS, "staging"],
     )
 
 
-def _used_version(request: Request, row: VersionRow, ref: str) -> UsedVersion:
-    spec: Mapping[str, Any] = row.job.spec if row.job else {}  # None: of an import
+def _read_spec(database: Database, store: Store, row: VersionRow) -> Mapping[str, Any] | None:
+    """Return the spec that made a version: of an import, that in its artifact. None: it cannot be
+    read, and the rest of the page does not need it."""
+    if row.job is not None:
+        return row.job.spec
+    try:
+        with database.read() as session:
+            stored = artifacts.get_artifact(session, row.view.artifact_id).ref
+        spec: Mapping[str, Any] = read_manifest(store, stored, name=row.view.ref)["spec"]
+    except AppError:
+        return None
+    return spec
+
+
+def _used_version(
+    request: Request, row: VersionRow, ref: str, spec: Mapping[str, Any]
+) -> UsedVersion:
+    task = spec.get("task", {})
     return UsedVersion(
         ref=ref,
         method=row.view.method,
         has_encoder=row.view.method != formats.LINEAR_METHOD,
-        task=summary_task(row.view.metrics),
+        task=task.get("type", "single_label"),
         pairs=spec.get("data", {}).get("text_pair_column") is not None,
-        targets=summary_targets(row.view.metrics),
+        targets=tuple(task.get("targets") or ()),
         request=request,
     )
 

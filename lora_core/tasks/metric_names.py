@@ -78,26 +78,12 @@ def main_metric(spec: Mapping[str, Any]) -> str:
 
 
 def summary_metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the metrics of the reports in a run's summary. It is compared by the first one."""
-    ordered = "kappa" in _report(summary)
-    return task_metrics({"task": {"type": summary_task(summary), "ordered": ordered}})
-
-
-def summary_task(summary: Mapping[str, Any]) -> str:
-    """Return the type of the task in a run's summary.
+    """Return the metrics of the reports in a run's summary. It is compared by the first one.
 
     Summaries have no spec; their reports tell the tasks apart.
     """
-    report = _report(summary)
-    by_task = {"rmse": "regression", "micro_f1": "multi_label", "skill": "several_targets"}
-    return next((task for name, task in by_task.items() if name in report), "single_label")
-
-
-def summary_targets(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of the several targets in a run's summary; of one target, none."""
-    return tuple(_report(summary).get("targets") or ())
-
-
-def _report(summary: Mapping[str, Any]) -> Mapping[str, Any]:
     reports = [summary.get(split) or {} for split in ("test", "validation", "train")]
-    return next(filter(None, reports), {})
+    report: Mapping[str, Any] = next(filter(None, reports), {})
+    by_task = {"rmse": "regression", "micro_f1": "multi_label", "skill": "several_targets"}
+    task = next((task for name, task in by_task.items() if name in report), "single_label")
+    return task_metrics({"task": {"type": task, "ordered": "kappa" in report}})

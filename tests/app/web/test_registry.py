@@ -35,14 +35,14 @@ WAIT = 20  # seconds
 def register(resources: Resources, tmp_path: Path) -> Callable[..., None]:
     """Register a version that cannot serve."""
 
-    def make(job_id: UUID | None, name: str = "tickets") -> None:
+    def make(job_id: UUID | None, name: str = "tickets", *, spec: dict[str, Any] = SPEC) -> None:
         directory = tmp_path / uuid4().hex
         directory.mkdir()
-        manifest.create(directory, {"format": 1})
+        manifest.create(directory, {"format": 1, "spec": spec})
         ref = resources.store.put(directory, f"jobs/{new_id()}/a1")
         with resources.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
-            facts = {"spec": SPEC, "metrics": METRICS}
+            facts = {"spec": spec, "metrics": METRICS}
             service.add_version(session, name=name, artifact=artifact, manifest=facts)
 
     return make
@@ -128,15 +128,40 @@ def test_version_links_to_its_job_and_data(
     assert "imported" in rows["version-3"]
 
 
+def snippets_of(client: TestClient, model: str) -> dict[str, str]:
+    """Return what can be copied on the page of a model."""
+    return {pre["id"]: pre.text for pre in elements(page(client, f"/models/{model}"), "pre")}
+
+
 def test_use_of_a_pair_model_shows_pairs(
     client: TestClient, resources: Resources, register: Callable[..., None]
 ) -> None:
     spec = {**SPEC, "data": {**SPEC["data"], "text_pair_column": "second"}}
     register(add_job(resources.database, spec=spec))
-    snippets = {pre["id"]: pre.text for pre in elements(page(client, "/models/tickets"), "pre")}
+    snippets = snippets_of(client, "tickets")
     assert "--pair" in snippets["use-command-line-1"]
     assert '"text_pair"' in snippets["use-curl-1"]
     assert "use-openai-1" not in snippets
+
+
+def test_use_of_an_import_follows_its_artifact(
+    client: TestClient, register: Callable[..., None]
+) -> None:
+    data = {**SPEC["data"], "text_pair_column": "second"}
+    register(None, "pairs", spec={**SPEC, "data": data})
+    assert '"text_pair"' in snippets_of(client, "pairs")["use-curl-1"]
+    register(None, "topics", spec={**SPEC, "task": {"type": "multi_label"}})
+    assert "client.moderations" in snippets_of(client, "topics")["use-openai-1"]
+
+
+def test_page_shows_a_version_whose_artifact_cannot_be_read(
+    client: TestClient, resources: Resources, register: Callable[..., None]
+) -> None:
+    register(None)
+    (damaged,) = resources.settings.data_dir.rglob("manifest.json")
+    damaged.write_text("{")
+    assert "tickets:1" in page(client, "/models/tickets")
+    assert "Use it elsewhere" not in page(client, "/models/tickets")
 
 
 def test_promote_and_roll_back(client: TestClient, publish: Publish) -> None:
