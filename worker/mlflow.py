@@ -12,7 +12,7 @@ from app.mlflow.urls import public_url
 from app.resources import Resources
 from worker.db_retry import DatabaseRetry
 
-POLL_SECONDS = 1.0  # between two looks for something to send
+POLL_SECONDS = 5.0  # between two looks for something to send, which read every unfinished job
 
 log = structlog.get_logger(__name__)
 

@@ -13,9 +13,9 @@ SIDES = ("ours", "trainer", "linear")
 SEEDS = (0, 1, 2)
 METHOD = LoraSpec(r=8, alpha=16.0)
 EPOCHS, BATCH, MAX_LENGTH = 3, 16, 128
-# Ours has its defaults, with a rate that it chooses; that of PEFT and the Trainer is what
-# `benchmarks.train` uses. It was chosen on IMDB.
-RATE = 1e-3
+# Ours has its defaults, with a rate that it chooses. That of PEFT and the Trainer was chosen on the
+# validation texts: with 1e-3, which `benchmarks.train` uses, three of six trainings failed.
+RATE = 3e-4
 WARMUP, WEIGHT_DECAY = 0.06, 0.01  # share of the steps; per step and rate
 
 SPEED_PAIRS = 5  # ours and the Trainer take turns
