@@ -12,10 +12,10 @@ LABELS = ("bad", "good")
 
 
 def make_linear_artifact(
-    directory: Path, *, labels: tuple[str, ...] = LABELS, rows: int = 120, **method: Any
+    directory: Path, *, labels: tuple[str, ...] = LABELS, **method: Any
 ) -> Path:
     """Train on texts whose second to last word is the label."""
-    reviews = make_reviews(directory.with_name(f"{directory.name}.csv"), rows, labels)
+    reviews = make_reviews(directory.with_name(f"{directory.name}.csv"), labels=labels)
     body = {"method": {"type": "linear", **method}, "data": {"source": str(reviews)}}
     listener = RecordingObserver()
     spec = TrainSpec.model_validate(body)

@@ -202,7 +202,7 @@ def validated_metrics(metrics: Any) -> dict[str, Any]:
 
 # -- Files of a model directory -------------------------------------------------------------------
 
-MAX_MANIFEST_BYTES = 20_000_000  # two confusion matrices of `MAX_LABELS` take 16 million
+MAX_MANIFEST_BYTES = 1_000_000
 MAX_NESTING = 16  # levels of the manifest; our own has 6
 MAX_GOLDEN_TEXTS = 64  # a run stores 16
 MAX_GOLDEN_BYTES = 8_000_000

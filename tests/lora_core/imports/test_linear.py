@@ -32,13 +32,6 @@ def test_own_linear_model_is_accepted(artifact_dir: Path) -> None:
     assert checked.facts.metrics["terms"] > 0
 
 
-def test_model_of_many_labels_is_accepted(tmp_path: Path) -> None:
-    """Its manifest has two confusion matrices of 300 rows."""
-    labels = tuple(f"label {i}" for i in range(300))
-    directory = make_linear_artifact(tmp_path / "made", labels=labels, rows=4 * len(labels))
-    assert check_import(directory).facts.labels == sorted(labels)
-
-
 def edit_json(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     def apply(directory: Path) -> None:
         content = json.loads((directory / name).read_text())

@@ -17,6 +17,7 @@ from lora_core import manifest
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example
 from lora_core.imports.check import check_import
+from lora_core.imports.metadata import MAX_MANIFEST_BYTES
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.load import load_predictor
 from lora_core.specs.task import LossName
@@ -199,7 +200,7 @@ def test_several_targets_share_the_texts_that_are_stored_for_comparisons() -> No
     predicted = np.random.default_rng(0).random((10_000, 10))
     found = encode_correctness(examples, task, predicted)
     assert found["count"] == 1000
-    assert 2 * len(json.dumps(found)) < 250_000  # validation and test
+    assert 2 * len(json.dumps(found)) < MAX_MANIFEST_BYTES / 4  # validation and test
 
 
 def test_head_of_lora_starts_from_the_regression(
