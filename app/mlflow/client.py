@@ -220,7 +220,9 @@ class MlflowClient:
                 call=path,
                 error_code=_printable(body["error_code"])[:64],
                 http_status=status,
-                reason=self._without_credentials(_printable(str(body.get("message", "")))),
+                reason=self._without_credentials(_printable(str(body.get("message", "")))).rstrip(
+                    ". "
+                ),
             )
         raise self._unexpected(path, status)
 

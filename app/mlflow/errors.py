@@ -91,7 +91,7 @@ class MlflowExperimentDeleted(MlflowError):
 class MlflowRejected(MlflowError):
     code = "mlflow_rejected"
     title = "MLflow rejected a request."
-    message = "MLflow rejected {call}: {error_code}: {reason}"
+    message = "MLflow rejected {call}: {error_code}: {reason}."
 
     @property
     def error_code(self) -> str:

@@ -143,13 +143,13 @@ def download_predictions(
     "/{run_id}/labeling-config",
     dependencies=REQUIRE_READ,
     response_class=Response,
-    responses=file_response("application/xml"),
+    responses=file_response("text/xml"),
 )
 def get_labeling_config(run_id: RunId, database: DatabaseDep, store: StoreDep) -> Response:
     """Get the labeling configuration of a Label Studio project for the results."""
     results = service.open_results(database, store, run_id=run_id)
     project = service.labeling_project(results, run_id=run_id)
-    return Response(project.labeling_config(), media_type="application/xml")
+    return Response(project.labeling_config(), media_type="text/xml")
 
 
 @router.delete("/{run_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=REQUIRE_WRITE)

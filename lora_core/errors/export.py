@@ -53,8 +53,8 @@ class OnnxPackagesMissing(ExportError):
     code = "onnx_packages_missing"
     title = "The packages that an export to ONNX needs are not installed."
     message = (
-        "An export to ONNX needs {missing}, which this environment lacks: "
-        "pip install onnx onnxscript onnxruntime"
+        "An export to ONNX needs {missing}, which this environment lacks. Install them: "
+        "`pip install onnx onnxscript onnxruntime`."
     )
 
 

@@ -473,7 +473,7 @@ def test_credentials_are_in_no_row_and_no_log_line(
     with database.read() as session:
         (run,) = session.scalars(select(MlflowRun))
     for shown in (server(database).last_error or "", run.last_error or ""):
-        assert shown.endswith("Bearer ***?")
+        assert shown.endswith("Bearer ***?.")
     assert set(mlflow.authorizations) == {"Bearer swordfish"}
 
 

@@ -48,7 +48,7 @@ def tasks(client: TestClient, run: str) -> list[dict[str, Any]]:
 
 def config(client: TestClient, run: str) -> ElementTree.Element:
     got = client.get(f"{run}/labeling-config")
-    assert got.headers["content-type"] == "application/xml"
+    assert got.headers["content-type"] == "text/xml; charset=utf-8"
     return ElementTree.fromstring(got.text)  # noqa: S314 - ours
 
 

@@ -86,6 +86,7 @@ class StubPredictor:
     max_length: int = 512
     engine_speeds: Mapping[str, float] = field(default_factory=dict)
     prompt_format: None = None
+    label_columns: Mapping[str | None, str] = field(default_factory=lambda: {None: "label"})
     pairs: bool = False
 
     @property

@@ -101,6 +101,5 @@ def test_export_formats_by_method(
     else:
         publish()
     found = visible_text(page(client, "/models/sentiment"))
-    assert ("Export as a PEFT adapter" in found) is not linear
     assert ("models export sentiment --format peft" in found) is not linear
     assert "models export sentiment" in found
