@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwr
 
 from app.auth import secrets
 from app.auth import service as auth_service
+from app.resources import Resources, open_resources
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.chromium import locate
 from tests.browser.seeded_service import SeededService
@@ -84,6 +85,22 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("empty") / "installation")
     yield service
     service.close()
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service without a worker."""
+    service = Service(tmp_path_factory.mktemp("idle") / "installation")
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def resources(idle: Service) -> Iterator[Resources]:
+    """What tests write the data of the idle service with."""
+    opened = open_resources(idle.installation.settings)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

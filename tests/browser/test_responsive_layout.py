@@ -1,12 +1,11 @@
 """The page of a finished job at all widths, with few and many labels: no overflow."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.resources import Resources, open_resources
+from app.resources import Resources
 from tests.app.web.finished_jobs import succeed
 from tests.browser.conftest import OpenPage
 from tests.browser.service import Service
@@ -28,21 +27,6 @@ FITS_FROM = {
     7: 390,
     12: 1280,
 }  # labels -> the width from which the table does not scroll
-
-
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service without a worker."""
-    service = Service(tmp_path_factory.mktemp("idle") / "installation")
-    yield service
-    service.close()
-
-
-@pytest.fixture(scope="module")
-def resources(idle: Service) -> Iterator[Resources]:
-    opened = open_resources(idle.installation.settings)
-    yield opened
-    opened.close()
 
 
 def scrolls(page: Page) -> bool:

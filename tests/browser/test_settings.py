@@ -1,15 +1,13 @@
 """The page of settings in each state of MLflow: no accessibility violation, no overflow."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import expect
 
 from app.database.base import now
 from app.outbox.tables import MlflowServer
-from app.resources import Resources, open_resources
+from app.resources import Resources
 from tests.browser.conftest import OpenPage
 from tests.browser.service import Service
 from tests.browser.test_accessibility import (
@@ -24,21 +22,6 @@ from tests.browser.test_accessibility import (
 __all__ = ["screenshot_folder"]
 
 URL = "https://mlflow.internal.example/a-rather-long-prefix-of-the-path/tracking"
-
-
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service without a worker."""
-    service = Service(tmp_path_factory.mktemp("idle") / "installation")
-    yield service
-    service.close()
-
-
-@pytest.fixture(scope="module")
-def resources(idle: Service) -> Iterator[Resources]:
-    opened = open_resources(idle.installation.settings)
-    yield opened
-    opened.close()
 
 
 def test_the_page_follows_the_state(
