@@ -1,8 +1,8 @@
 """Other tasks and encoders beside the Trainer of transformers: `python -m benchmarks.tasks`.
 
-Several labels, pairs and numbers: accuracy and seconds of ours, of PEFT with the Trainer, and of a
-linear model. ModernBERT and DeBERTa: seconds of a training. Every cell runs in its own process and
-is stored in `benchmarks/results/`. Ends with one JSON object.
+Several labels, pairs and numbers: accuracy of ours, of PEFT with the Trainer, and of a linear
+model. ModernBERT and DeBERTa: seconds of a training, in a file for each processor. Every cell runs
+in its own process and is stored in `benchmarks/results/`. Ends with one JSON object.
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks.child_process import measure
 from benchmarks.options import parser
-from benchmarks.results_file import choose
-from benchmarks.tasks.plan import CELLS, FULL, QUICK, Size
+from benchmarks.results_file import ResultsFile, choose
+from benchmarks.tasks.plan import ACCURACY_CELLS, FULL, QUICK, SPEED_CELLS, Size
 from lora_core.process import limit_openmp_spinning, retain_freed_memory
 
 
@@ -40,19 +40,25 @@ def _start(side: str) -> None:
 
 
 def main() -> None:
-    arguments = parser(__doc__, CELLS, quick="few texts, small encoders").parse_args()
+    arguments = parser(
+        __doc__, (*ACCURACY_CELLS, *SPEED_CELLS), quick="few texts, small encoders"
+    ).parse_args()
     size = QUICK if arguments.quick else FULL
     if arguments.cell:
         print(json.dumps(run(arguments.cell, size)))
         return
-    results = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="tasks")
-    for cell in CELLS:
-        results.ensure(cell, partial(measure, "benchmarks.tasks", cell, quick=arguments.quick))
+    accuracy = ResultsFile(arguments.results / ("quick-" * arguments.quick + "tasks.jsonl"))
+    if arguments.fresh:
+        accuracy.remove(ACCURACY_CELLS)
+    speed = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="tasks")
+    for results, cells in ((accuracy, ACCURACY_CELLS), (speed, SPEED_CELLS)):
+        for cell in cells:
+            results.ensure(cell, partial(measure, "benchmarks.tasks", cell, quick=arguments.quick))
 
     from benchmarks.tasks import report
 
-    print(report.table(results, size))
-    print(json.dumps(report.summary(results, size)))
+    print(report.table(accuracy, size))
+    print(json.dumps(report.summary(accuracy, speed, size)))
 
 
 if __name__ == "__main__":

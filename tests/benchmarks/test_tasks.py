@@ -41,7 +41,7 @@ def _answers(kind: Kind, truth: answers.Table, *, right: bool) -> list[object]:
 
 
 def test_summary_compares_both_sides(results: ResultsFile) -> None:
-    found = report.summary(results, QUICK)
+    found = report.summary(results, results, QUICK)
     assert found["pairs_acc_diff_low"] == 100
     assert found["multilabel_f1_diff_low"] > 50
     assert found["regression_rmse_ratio"] == pytest.approx(0.5)
