@@ -79,6 +79,9 @@ _FOR_TRAINING = {
 # scikit-learn's C weighs the sum over texts, so with few texts per label C = 1 hardly separates
 # them. An initial head has C = 1 from this number of texts per label on, and up to 10 below.
 _TEXTS_PER_LABEL = 80
+# Ridge regression generalizes best with alpha = 1, but its large weights turn small changes of the
+# encoder into large ones of the predicted number: a model that trains from them gets worse.
+_INITIAL_RIDGE_ALPHA = 10.0
 
 
 def fit_probe(
@@ -125,7 +128,8 @@ def init_head(prepared: PreparedRun, progress: ProgressReporter) -> None:
     affine = _FOR_TRAINING[_head_kind(prepared.family)]
     wanted = _TEXTS_PER_LABEL * prepared.model.config.num_labels
     spec = ProbeSpec(C=min(max(1.0, wanted / len(indices)), 10.0))
-    _fit_head(prepared, spec, affine, indices, _initial_states(prepared, indices, progress))
+    x = _initial_states(prepared, indices, progress)
+    _fit_head(prepared, spec, affine, indices, x, ridge_alpha=_INITIAL_RIDGE_ALPHA)
     prepared.forward.setup_seconds += time.monotonic() - started
 
 
@@ -149,6 +153,8 @@ def _fit_head(
     affine: _Affine,
     indices: NDArray[np.int64],
     x: NDArray[np.float32],
+    *,
+    ridge_alpha: float | None = None,
 ) -> None:
     """Write the regression on these training texts into the head. x: their pooled states."""
     data, model = prepared.tokenized[Split.TRAIN], prepared.model
@@ -158,7 +164,12 @@ def _fit_head(
         balanced = prepared.spec.with_method(spec).balanced
         z = probe_inputs(prepared, x, size, affine)
         weight, bias = fit_regression(
-            z, data.targets[indices], spec, prepared.task, balanced=balanced
+            z,
+            data.targets[indices],
+            spec,
+            prepared.task,
+            balanced=balanced,
+            ridge_alpha=ridge_alpha,
         )
         hidden = _hidden_affine(prepared, affine)
         weight /= hidden.scale * math.sqrt(width)
@@ -270,13 +281,14 @@ def fit_regression(
     task: Task,
     *,
     balanced: bool | Mapping[str, bool],
+    ridge_alpha: float | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return weight (outputs, width) and bias (outputs,) of the regression for a task.
 
     For several labels it is one logistic regression for each, against the rest; a label that no
     text or every text has depends on nothing. For numbers it is ridge regression to standardized
-    ones with alpha = 1 / C, which weighs the texts as in logistic regression. Several targets have
-    a regression each; `balanced` may be given by name.
+    ones, by default with alpha = 1 / C, which weighs the texts as in logistic regression. Several
+    targets have a regression each; `balanced` may be given by name.
     """
     if isinstance(task, SeveralTargets):
         fitted = [
@@ -286,6 +298,7 @@ def fit_regression(
                 spec,
                 each,
                 balanced=balanced if isinstance(balanced, bool) else balanced[name],
+                ridge_alpha=ridge_alpha,
             )
             for name, each in task.tasks.items()
         ]
@@ -306,7 +319,8 @@ def fit_regression(
                     weight[i], bias[i] = model.coef_[0], model.intercept_[0]
             return weight, bias
         case Regression():
-            ridge = _fit(Ridge(alpha=1 / spec.C), x.astype(np.float64), task.standardize(targets))
+            model = Ridge(alpha=ridge_alpha or 1 / spec.C)
+            ridge = _fit(model, x.astype(np.float64), task.standardize(targets))
             return ridge.coef_[None], np.array([ridge.intercept_])
         case _:
             raise TypeError(f"no probe for {type(task).__name__}")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 from scipy.stats import norm
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from lora_core.errors.training import NonFiniteStates
 from lora_core.progress_reporter import ProgressReporter
@@ -23,6 +23,7 @@ from lora_core.training.probe import draw_stratified
 from lora_core.training.resume import build_trainer
 from tests.lora_core.training.test_probe import break_states, vectors
 from tests.recording_observer import RecordingObserver
+from tests.task_files import make_numbers
 from tests.tiny_base import FAMILIES, make_base, make_reviews, whole_layers
 
 Make = Callable[..., TrainSpec]
@@ -93,9 +94,13 @@ def expected(prepared: PreparedRun, base: Path, family: str, weights: str, which
     return model.predict_proba(test / scale)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize(
+    ("family", "method", "weights"),
+    [
+        *((family, "lora", "none") for family in FAMILIES),
+        *(("distilbert", method, "balanced") for method in METHODS),
+    ],
+)
 def test_initial_head_matches_logistic_regression(
     spec: Make, tmp_path: Path, family: str, method: str, weights: str
 ) -> None:
@@ -121,6 +126,31 @@ def test_initial_head_matches_logistic_regression(
     tolerance = 0.05 if family == "modernbert" else 0.01
     np.testing.assert_allclose(answers(prepared), reference, atol=tolerance)
     assert prepared.forward.setup_seconds > 0
+
+
+def test_initial_head_of_a_regression_matches_ridge_regression(
+    spec: Make, tmp_path: Path, base: Path
+) -> None:
+    prepared = started(
+        spec(
+            pooling="mean",
+            data={"source": str(make_numbers(tmp_path / "numbers.csv"))},
+            task={"type": "regression"},
+            runtime={"precision": "fp32"},
+        )
+    )
+    train, test = (
+        activation("distilbert", vectors(base, [example.text for example in part]))
+        for part in (prepared.splits.train, prepared.splits.test)
+    )
+    scale = np.sqrt(train.shape[1])
+    numbers = np.array([example.label for example in prepared.splits.train])
+    model = Ridge(alpha=10).fit(train / scale, (numbers - numbers.mean()) / numbers.std())
+    observer, part = RecordingObserver(), prepared.tokenized[Split.TEST]
+    logits = evaluate.compute_logits(
+        prepared.forward, part, budget=512, progress=ProgressReporter(observer, observer)
+    )
+    np.testing.assert_allclose(logits[:, 0], model.predict(test / scale), atol=0.01)
 
 
 def test_many_texts_are_subsampled(
