@@ -1,0 +1,68 @@
+// The form that creates a labeling project.
+import { call } from "./api.js";
+
+const form = document.getElementById("new-labeling");
+const { name, dataset, task, labels, base, random_share: randomShare, overlap } = form.elements;
+
+/** Returns a percentage as a share of 1; undefined if empty. The API rejects text. */
+function share(field) {
+  const text = field.value.trim().replace("%", "");
+  if (text === "") return undefined;
+  return Number.isFinite(Number(text)) ? Number(text) / 100 : text;
+}
+
+function readBody() {
+  const type = task.value === "ordered" ? "single_label" : task.value;
+  const lines = labels.value.split("\n").map((line) => line.trim()).filter(Boolean);
+  return {
+    name: name.value.trim(),
+    dataset: dataset.value,
+    task: task.value === "ordered" ? { type, ordered: true } : { type },
+    labels: type === "regression" ? [] : lines,
+    base: base.value.trim() || undefined,
+    random_share: share(randomShare),
+    overlap: share(overlap),
+  };
+}
+
+/** Shows each error at its field, and the others above the button. */
+function showErrors(problem) {
+  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  for (const old of form.querySelectorAll(".field .error")) old.remove();
+  const errors = problem?.errors?.length ? problem.errors : problem ? [{ at: FIELD_OF[problem.code] ?? "", message: problem.message }] : [];
+  const others = [];
+  for (const { at, message } of errors) {
+    const field = document.getElementById(`field-${at.split(".")[0].replaceAll("_", "-")}`);
+    if (!field) {
+      others.push(message);
+      continue;
+    }
+    field.closest("details")?.setAttribute("open", "");
+    field.querySelector("input, select, textarea").setAttribute("aria-invalid", "true");
+    const error = document.createElement("p");
+    error.className = "error";
+    error.id = field.id.replace("field-", "error-"); // referenced by aria-describedby
+    error.textContent = message;
+    field.append(error);
+  }
+  document.getElementById("form-error").textContent = others.join(" ");
+  form.querySelector("[aria-invalid]")?.focus();
+}
+
+const FIELD_OF = {}; // of errors that name no field, by code
+
+task.addEventListener("change", () => (document.getElementById("field-labels").hidden = task.value === "regression"));
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = form.querySelector("button");
+  showErrors(null);
+  button.disabled = true;
+  try {
+    const project = await call("POST", "/v1/labeling", readBody());
+    location.assign(`/labeling/${encodeURIComponent(project.name)}/label`);
+  } catch (problem) {
+    showErrors(problem);
+    button.disabled = false;
+  }
+});
+task.dispatchEvent(new Event("change")); // the browser may have restored another task
