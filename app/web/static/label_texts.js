@@ -70,11 +70,15 @@ function who(text) {
   return annotator ? { annotator } : {};
 }
 
-function send({ row, body, annotator }, signal) {
+async function send({ row, body, annotator }, signal) {
   const path = `${api}/texts/${row}`;
   if (body) return call("PUT", path, body, { signal });
   const query = annotator === undefined ? "" : `?annotator=${encodeURIComponent(annotator)}`;
-  return call("DELETE", path + query, undefined, { signal });
+  try {
+    await call("DELETE", path + query, undefined, { signal });
+  } catch (problem) {
+    if (problem.code !== "annotation_not_found") throw problem; // deleted already
+  }
 }
 
 /** Sends what waits, then fetches texts. One at a time: a text is not offered again before its label is stored. */
