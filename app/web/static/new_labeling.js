@@ -29,7 +29,7 @@ function readBody() {
 function showErrors(problem) {
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
   for (const old of form.querySelectorAll(".field .error")) old.remove();
-  const errors = problem?.errors?.length ? problem.errors : problem ? [{ at: FIELD_OF[problem.code] ?? "", message: problem.message }] : [];
+  const errors = problem?.errors?.length ? problem.errors : problem ? [{ at: fieldOf(problem.code ?? ""), message: problem.message }] : [];
   const others = [];
   for (const { at, message } of errors) {
     const field = document.getElementById(`field-${at.split(".")[0].replaceAll("_", "-")}`);
@@ -49,7 +49,12 @@ function showErrors(problem) {
   form.querySelector("[aria-invalid]")?.focus();
 }
 
-const FIELD_OF = {}; // of errors that name no field, by code
+/** Returns the field of an error that names none, "" for the form. */
+function fieldOf(code) {
+  if (code === "labeling_name_taken") return "name";
+  if (code === "labeling_pool_too_large" || code.startsWith("dataset_")) return "dataset";
+  return /(^|_)base|encoder/.test(code) ? "base" : "";
+}
 
 task.addEventListener("change", () => (document.getElementById("field-labels").hidden = task.value === "regression"));
 form.addEventListener("submit", async (event) => {
