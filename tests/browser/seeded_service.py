@@ -114,21 +114,17 @@ class SeededService:
         path = self.folder / "pile.csv"
         upload_files.write(path, [(text,) for text in labels], ("text",))
         self.service.upload(path, "pile", purpose="predict")
-        base = {"base": str(self.service.installation.base), **body}
-        project = {"name": LABELING, "dataset": "pile", "labels": sorted({*labels.values()}), **base}
-        self.service.post("/v1/labeling", project)
-        path_of_project = f"/v1/labeling/{LABELING}"
+        project = {"base": str(self.service.installation.base), "dataset": "pile", **body}
+        names = sorted(set(labels.values()))
+        self.service.post("/v1/labeling", {"name": LABELING, "labels": names, **project})
+        url = f"/v1/labeling/{LABELING}"
         self.service.wait(
-            "the vectors",
-            lambda: self.service.get(path_of_project)["vectors"]["state"] == "ready",
+            "the vectors", lambda: self.service.get(url)["vectors"]["state"] == "ready"
         )
         for _ in range(LABELED // 10):
-            for each in self.service.post(f"{path_of_project}/next", {"count": 10})["texts"]:
-                self.service.client.request_json(
-                    "PUT",
-                    f"{path_of_project}/texts/{each['row']}",
-                    json={"label": labels[each["text"]]},
-                )
+            for each in self.service.post(f"{url}/next", {"count": 10})["texts"]:
+                answer = {"label": labels[each["text"]]}
+                self.service.client.request_json("PUT", f"{url}/texts/{each['row']}", json=answer)
 
     def _start_paused_job(self, **body: Any) -> None:
         """Submit a job that pauses at a step, on a worker of its own."""
