@@ -438,7 +438,7 @@ def suggesting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def test_suggestions_are_shown_but_never_chosen(
     suggesting: Service, open_page: OpenPage, tmp_path: Path
 ) -> None:
-    words = "good great lovely fine bad awful dull boring".split()
+    words = ["good", "great", "lovely", "fine", "bad", "awful", "dull", "boring"]
     rows = [(f"the film was {word} {word} {i}",) for i in range(20) for word in words]
     dataset = upload(suggesting, tmp_path / "films.csv", rows)
     base = str(suggesting.installation.base)
