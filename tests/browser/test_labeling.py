@@ -297,10 +297,14 @@ def test_pairs(page: Page, idle: Service, create: Create, tmp_path: Path) -> Non
 
 
 def test_ordered_labels_keep_their_order(page: Page, create: Create) -> None:
-    ranks = ["poor", "fair", "good", "best"]
+    ranks = ["1 poor", "2 fair", "3 good"]
     open_texts(page, create({"type": "single_label", "ordered": True}, labels=ranks))
     buttons = page.get_by_role("group", name="Labels from lowest to highest").get_by_role("button")
-    expect(buttons).to_have_text(matching("1.*poor", "2.*fair", "3.*good", "4.*best"))
+    expect(buttons).to_have_text(matching("1 poor", "2 fair", "3 good"))
+    page.keyboard.press("?")
+    page.keyboard.type("2 so-so")
+    page.keyboard.press("Enter")
+    expect(buttons).to_have_text(matching("1.*1 poor", "2.*2 fair", "3.*2 so-so", "4.*3 good"))
 
 
 def test_add_a_label(

@@ -285,9 +285,9 @@ function openDialog() {
 async function addLabel() {
   const label = find("new-label").value.trim();
   try {
-    await call("PATCH", api, { add_labels: [label] });
+    const project = await call("PATCH", api, { add_labels: [label] });
     dialog.close();
-    addMissing([label]);
+    setLabels(project.labels.map((each) => each.name));
   } catch (problem) {
     find("new-label-error").textContent = problem.errors?.map((each) => each.message).join(" ") || problem.message;
     find("new-label").setAttribute("aria-invalid", "true");
@@ -295,10 +295,12 @@ async function addLabel() {
   }
 }
 
-/** Adds buttons of labels that somebody has added. */
-function addMissing(names) {
-  const known = new Set(labelButtons().map((each) => each.dataset.label));
-  for (const label of names) if (!known.has(label)) addButton(label);
+/** Adds buttons of new labels. One of ordered labels may come between others. */
+function setLabels(names) {
+  const shown = labelButtons().map((each) => each.dataset.label);
+  const isExtended = shown.every((label, index) => label === names[index]);
+  if (!isExtended) find("labels").replaceChildren();
+  for (const label of isExtended ? names.slice(shown.length) : names) addButton(label);
 }
 
 // -- Keys and buttons -----------------------------------------------------------------------------
@@ -375,7 +377,7 @@ document.addEventListener("visibilitychange", () => {
 addEventListener("beforeunload", (event) => {
   if (outbox.size && !outbox.stored) event.preventDefault(); // nothing else keeps them
 });
-document.addEventListener("live", () => addMissing(JSON.parse(find("progress").dataset.labels)));
+document.addEventListener("live", () => dialog && setLabels(JSON.parse(find("progress").dataset.labels)));
 
 // -- Options, kept in this browser ----------------------------------------------------------------
 
@@ -408,7 +410,7 @@ function startOver() {
   sync();
 }
 
-if (task !== "regression") for (const label of labels) addButton(label);
+if (dialog) setLabels(labels);
 // The suggestion is beside the text where there is room, else between the text and the labels.
 const hasRoom = matchMedia("(min-width: 60.01rem)");
 function placeSuggestion() {
