@@ -38,7 +38,7 @@ def texts(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def spec(base: Path, tmp_path: Path, texts: list[str]) -> EmbedSpec:  # noqa: ARG001 - the file
+def spec(base: Path, tmp_path: Path, texts: list[str]) -> EmbedSpec:
     source = PredictDataSpec(source=str(tmp_path / "texts.csv"), text_column="body")
     return EmbedSpec(base=str(base), data=source, runtime=PredictRuntimeSpec(threads=1))
 
