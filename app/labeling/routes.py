@@ -115,7 +115,7 @@ def get_labeling_project(
 
     Without the scope `labels:read`, `annotators` has only those of the API key.
     """
-    return service.get_project(database, state.labeling, name=name, own_only=_own_only(caller))
+    return service.get_project(database, state.labeling, name=name, own_only=own_only(caller))
 
 
 @router.patch("/{name}", dependencies=_LABEL)
@@ -129,7 +129,7 @@ def update_labeling_project(
     """Add labels."""
     with database.write() as session:
         service.update_project(session, name=name, body=body)
-    return service.get_project(database, state.labeling, name=name, own_only=_own_only(caller))
+    return service.get_project(database, state.labeling, name=name, own_only=own_only(caller))
 
 
 @router.delete("/{name}", status_code=status.HTTP_204_NO_CONTENT, dependencies=_MANAGE)
@@ -223,7 +223,7 @@ def list_annotations(
             opened.project.id,
             after=decode_cursor(after),
             limit=limit + 1,
-            created_by=_own_only(caller),
+            created_by=own_only(caller),
         )
     rows, following = split_page(found, limit)
     return Page(data=service.annotation_views(state.labeling, opened, rows), next=following)
@@ -264,6 +264,6 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     return dataset_view(dataset)
 
 
-def _own_only(caller: Caller) -> UUID | None:
+def own_only(caller: Caller) -> UUID | None:
     """Return the API key whose annotations the caller may see; None: all."""
     return None if "labels:read" in caller.scopes else caller.id
