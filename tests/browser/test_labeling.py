@@ -91,11 +91,12 @@ def label(page: Page, *keys: str) -> list[str]:
 def test_from_the_form_to_a_training(page: Page, idle: Service, texts: str) -> None:
     page.goto("/datasets/" + texts)
     page.get_by_role("link", name="Label these texts").click()
-    expect(page.get_by_label("Texts")).to_have_value(texts)
+    expect(page.get_by_label("Texts", exact=True)).to_have_value(texts)
     page.get_by_label("Name").fill("from-the-form")
     page.get_by_label("Labels").fill("bad\n\ngood\n")
     page.get_by_role("button", name="Start labeling").click()
     page.wait_for_url("**/labeling/from-the-form/label")
+    expect(page.locator("#text")).to_be_visible()
     expect(page.locator("#labels button")).to_have_text(matching("1.*bad", "2.*good"))
     shown = label(page, *"121")
     expect_saved(page)
@@ -117,7 +118,7 @@ def test_form_errors_are_shown_at_the_fields(
     taken = create()
     page.goto("/labeling")
     name, start = page.get_by_label("Name"), page.get_by_role("button", name="Start labeling")
-    for bad, message in (("", "match"), (taken, "already")):
+    for bad, message in (("", "lowercase"), (taken, "already")):
         name.fill(bad)
         start.click()
         expect(page.locator("#error-name")).to_contain_text(message)
@@ -317,7 +318,7 @@ def test_add_a_label(
         open_texts(each, name)
         expect(each.locator("#no-labels")).to_be_visible()
     page.keyboard.press("?")
-    field = page.get_by_label("New label")
+    field = page.get_by_role("textbox", name="New label")
     expect(field).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#new-label-error")).not_to_be_empty()
@@ -398,7 +399,7 @@ def test_odd_texts_fit_a_phone(
         if "نص" in text.inner_text():
             assert text.evaluate("(each) => getComputedStyle(each).direction") == "rtl"
         expect(page.locator("#skip")).to_be_in_viewport(ratio=1)
-        expect(page.locator("#labels button").first).to_be_in_viewport(ratio=1)
+        expect(page.locator("#labels")).to_be_in_viewport(ratio=1)
         for button in page.locator("#controls button:visible").all():
             box = button.bounding_box()
             assert box is not None
