@@ -28,7 +28,7 @@ _TWEET_RULES = ("negation", "humor")
 
 @dataclass(frozen=True)
 class LoopSet:
-    """Texts that a project labels, and others that its models are judged on."""
+    """Texts that a project labels, and others that its models are evaluated on."""
 
     task: TaskTypeOfTarget
     texts: Texts
