@@ -1,8 +1,8 @@
 """The loop from answers back to data, measured: `python -m benchmarks.loop`.
 
 Annotators who know the hidden labels label what the library chooses; intervals, suspect labels, the
-drift test, the learning curve and the promotion test are held against the truth. Every cell runs in
-its own process and is stored in `benchmarks/results/`. Ends with one JSON object. `--choose`
+drift test, the learning curve and the promotion test are compared with the truth, and a real server
+is timed. Every cell runs in its own process and is stored in `benchmarks/results/`. Ends with one JSON object. `--choose`
 simulates projects on other datasets, by which settings may be chosen.
 """
 

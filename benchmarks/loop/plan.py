@@ -115,6 +115,7 @@ def cells(*, quick: bool = False, choose: bool = False) -> list[Cell]:
         *(Cell("promote", data) for data in kept(LARGE_SETS)),
         *(Cell("drift", data) for data in kept(("rotten-tomatoes", "questions"))),
         *(Cell("labels", data, seed) for data in kept(tuple(BUDGETS)) for seed in seeds),
+        Cell("service", "rotten-tomatoes"),
     ]
 
 

@@ -22,6 +22,7 @@ def summary(cells: Sequence[Cell], results: ResultsFile) -> dict[str, Any]:
         {cell.data: metrics for cell, metrics in found.items() if cell.what == what}
         for what in ("live", "suspects", "drift", "promote")
     )
+    service = next((metrics for cell, metrics in found.items() if cell.what == "service"), {})
     points = [
         point
         for cell, metrics in found.items()
@@ -47,6 +48,7 @@ def summary(cells: Sequence[Cell], results: ResultsFile) -> dict[str, Any]:
         },
         "learning_curve_error": _mean([100 * abs(said - came) for _, said, _, _, came in points]),
         "promote_wrong": _ratio(promote.values(), "promoted_wrong", "retrainings"),
+        **{name: service.get(name) for name in ("next_ms_p50", "suggest_s")},
         "level": LEVEL,
         "labels": labels,
         "live": live,
@@ -54,6 +56,7 @@ def summary(cells: Sequence[Cell], results: ResultsFile) -> dict[str, Any]:
         "suspects": suspects,
         "learning_curve_held": _mean([low <= came <= high for _, _, low, high, came in points]),
         "promote": promote,
+        "service": service,
         **results.where(cell.name for cell in found),
     }
 
