@@ -2,8 +2,8 @@
 
 Annotators who know the hidden labels label what the library chooses; intervals, suspect labels, the
 drift test, the learning curve and the promotion test are compared with the truth, and a real server
-is timed. Every cell runs in its own process and is stored in `benchmarks/results/`. Ends with one JSON object. `--choose`
-simulates projects on other datasets, by which settings may be chosen.
+is timed. Every cell runs in its own process and is stored in `benchmarks/results/`. Ends with one
+JSON object. `--choose` simulates projects on other datasets, by which settings may be chosen.
 """
 
 import argparse
@@ -26,6 +26,7 @@ MODULES = {
     "drift": "drift",
     "curve": "learning_curve",
     "promote": "promotion",
+    "service": "service",
 }
 
 
