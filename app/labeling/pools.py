@@ -136,12 +136,12 @@ class Pool:
         return self.texts.bytes + (0 if self.vectors is None else self.vectors.nbytes)
 
     def is_stale(self, changes: int) -> bool:
-        """Return whether the suggestions should be fitted again: as long as there is no model,
-        after every label."""
+        """Return whether the suggestions should be fitted again: after every tenth label, and
+        after every one as long as there is no model."""
         if self.fitted is None:
             return changes > 0
-        enough = REFIT_CHANGES if self.fitted.model else 1
-        return changes - self.fitted.changes >= enough
+        every = REFIT_CHANGES if self.fitted.model else 1
+        return changes // every > self.fitted.changes // every
 
     def choose(self, database: Database, count: int) -> "ChosenTexts":
         """Choose the next texts. Nothing is stored yet: others may choose at the same time."""
