@@ -76,8 +76,8 @@ def test_row_numbers_are_those_of_the_file(
 def test_whole_texts_and_pairs_are_returned(client: TestClient) -> None:
     long = "ü" * 20_000 + '\\"\n\u2028end'
     content = f'{{"text": {json.dumps(long)}, "other": "second"}}\n'
-    client.post("/v1/datasets", files={"file": ("pairs.jsonl", content.encode())},
-                data={"purpose": "predict", "name": "pairs", "text_pair_column": "other"})  # fmt: skip
+    fields = {"purpose": "predict", "name": "pairs", "text_pair_column": "other"}
+    client.post("/v1/datasets", files={"file": ("pairs.jsonl", content.encode())}, data=fields)
     assert create_project(client, dataset="pairs")["paired"]
     [text] = client.post(f"{URL}/next").json()["texts"]
     assert (text["text"], text["text_pair"]) == (long, "second")
