@@ -135,6 +135,14 @@ class Pool:
         """Size of the files that are mapped."""
         return self.texts.bytes + (0 if self.vectors is None else self.vectors.nbytes)
 
+    def is_stale(self, changes: int) -> bool:
+        """Return whether the suggestions should be fitted again: after every tenth label, and
+        after every one as long as there is no model."""
+        if self.fitted is None:
+            return changes > 0
+        every = REFIT_CHANGES if self.fitted.model else 1
+        return changes // every > self.fitted.changes // every
+
     def choose(self, database: Database, count: int) -> "ChosenTexts":
         """Choose the next texts. Nothing is stored yet: others may choose at the same time."""
         from lora_core.active_learning.selection import choose_next
@@ -214,11 +222,7 @@ class LabelingPools:
 
     def refit_if_stale(self, pool: Pool, changes: int, *, wait: bool = False) -> None:
         """Fit the suggestions again after some changes: in a thread, unless `wait` is set."""
-        if pool.vectors is None or not changes:
-            return
-        if pool.fitted is not None and changes - pool.fitted.changes < REFIT_CHANGES:
-            return
-        if pool.fitted is None and changes < REFIT_CHANGES and not wait:
+        if pool.vectors is None or not pool.is_stale(changes):
             return
         if wait:
             with pool.fitting:
@@ -235,7 +239,7 @@ class LabelingPools:
             pool.fitting.release()
 
     def _refit(self, pool: Pool, changes: int) -> None:
-        if pool.fitted is not None and changes - pool.fitted.changes < REFIT_CHANGES:
+        if not pool.is_stale(changes):
             return  # somebody else was faster
         with self._resources.database.read() as session:
             changes = repository.read_changes(session, pool.project_id)

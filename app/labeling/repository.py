@@ -251,13 +251,14 @@ def get_choice(session: Session, project_id: UUID, row: int) -> LabelingChoice |
 def list_held_texts(
     session: Session, project_id: UUID, annotator: str, *, limit: int
 ) -> list[OpenText]:
-    """Return what an annotator holds and has not labeled, in the order of choice."""
+    """Return what an annotator holds and still has to label, in the order of choice."""
     rows = session.execute(
         select(*_LEASE_COLUMNS)
         .join(LabelingLease, _same_text(LabelingLease))
         .where(
             LabelingChoice.project_id == project_id,
             LabelingLease.annotator == annotator,
+            LabelingChoice.missing > 0,
             ~LabelingChoice.hidden,
             ~_annotated_by(annotator),
         )
