@@ -1,7 +1,7 @@
 """Labeling: from the form to a dataset, by keys, without a connection, by several people."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.browser import upload_files
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.conftest import OpenPage
 from tests.browser.service import Json, Service
-from tests.browser.test_accessibility import FIND_OVERFLOW, PHONE, SCHEMES, violations
+from tests.browser.test_accessibility import FIND_OVERFLOW, PHONE
 
 MIN_BUTTON = 44  # pixels, of a finger
 LONG = "word " * 4_000  # 20,000 characters
@@ -240,7 +240,7 @@ def test_two_people_get_different_texts(open_page: OpenPage, idle: Service, crea
         expect(page.locator("#text")).to_be_visible()
         expect_saved(page)
     for annotator, page in pages.items():
-        shown[annotator] = label(page, *"12121212")
+        shown[annotator] = label(page, *"12121")
         expect_saved(page)
     assert not set(shown["ada"]) & set(shown["grace"])
     names = {each["text"]: each["annotator"] for each in annotations(idle, name)}
@@ -379,7 +379,7 @@ def test_no_text_is_left(page: Page, idle: Service, create: Create, tmp_path: Pa
 @pytest.fixture(scope="module")
 def odd(idle: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A dataset of texts that are long, from right to left, without spaces, or markup."""
-    rows = [(text + str(i),) for i in range(2) for text in (LONG, ARABIC, "x" * 3_000, MARKUP)]
+    rows = [(text,) for text in (LONG, ARABIC, "x" * 3_000, MARKUP)]
     return upload(idle, tmp_path_factory.mktemp("odd") / "odd.csv", rows)
 
 
@@ -390,7 +390,7 @@ def test_odd_texts_fit_a_phone(
     name = create(dataset=odd, labels=labels)
     page = open_page(idle.url, viewport=PHONE, has_touch=True, is_mobile=True)
     open_texts(page, name)
-    for number in range(8):
+    for number in range(4):
         page.screenshot(path=tmp_path / f"{number}.png")
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["width"], page.evaluate(FIND_OVERFLOW)
@@ -407,75 +407,3 @@ def test_odd_texts_fit_a_phone(
         page.locator("#labels button").nth(number).tap()
     expect(page.locator("#no-text-left")).to_be_visible()
     expect_saved(page)
-
-
-def test_pages_are_accessible_and_fit_a_phone(
-    page: Page, idle: Service, create: Create, tmp_path: Path
-) -> None:
-    name = create()
-    open_texts(page, name)
-    label(page, *"12s")
-    expect_saved(page)
-    page.get_by_text("Keys and options").click()
-    for path in (f"/{name}/label", f"/{name}", ""):
-        page.set_viewport_size({"width": 1280, "height": 900})
-        page.goto(f"/labeling{path}")
-        if path.endswith("label"):
-            expect(page.locator("#text")).to_be_visible()
-        for scheme in SCHEMES:
-            page.emulate_media(color_scheme=scheme)
-            page.screenshot(path=tmp_path / f"{path.count('/')}-{scheme}.png", full_page=True)
-            assert violations(page) == [], (path, scheme)
-        page.set_viewport_size(PHONE)
-        width = page.evaluate("document.documentElement.scrollWidth")
-        assert width <= PHONE["width"], page.evaluate(FIND_OVERFLOW)
-
-
-@pytest.fixture(scope="module")
-def suggesting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with a worker, which computes vectors."""
-    service = Service(tmp_path_factory.mktemp("suggesting") / "installation")
-    service.installation.worker()
-    yield service
-    service.close()
-
-
-def test_suggestions_are_shown_but_never_chosen(
-    suggesting: Service, open_page: OpenPage, tmp_path: Path
-) -> None:
-    words = ["good", "great", "lovely", "fine", "bad", "awful", "dull", "boring"]
-    rows = [(f"the film was {word} {word} {i}",) for i in range(20) for word in words]
-    dataset = upload(suggesting, tmp_path / "films.csv", rows)
-    base = str(suggesting.installation.base)
-    body = {"name": "films", "dataset": dataset, "labels": ["bad", "good"], "base": base}
-    suggesting.post("/v1/labeling", body)
-    path = "/v1/labeling/films"
-    suggesting.wait("vectors", lambda: suggesting.get(path)["vectors"]["state"] == "ready")
-    page = open_page(suggesting.url)
-    open_texts(page, "films")
-    seen = set()
-    for _ in range(60):
-        text = page.locator("#text").inner_text()
-        reason = page.locator("#reason").inner_text()
-        suggestion = page.locator("#suggestion")
-        if suggestion.is_visible():
-            seen.add("shown")
-            assert "Drawn at random" not in reason
-            assert page.locator("#suggested").inner_text() in ("bad", "good")
-            assert "%" in page.locator("#suggested-score").inner_text()
-            assert page.locator("#nearest li").count() > 0
-            assert page.locator("#labels .chosen").count() == 0
-        elif "Drawn at random" in reason:
-            seen.add("random")
-        label(page, "1" if re.search("bad|awful|dull|boring", text) else "2")
-        expect_saved(page)
-    assert seen == {"shown", "random"}
-    suggested = [each for each in annotations(suggesting, "films") if each["suggested"] is not None]
-    assert suggested
-    assert not [each for each in suggested if each["reason"] == "random"]
-    expect(page.locator("#progress")).to_contain_text("Suggestions are fitted on")
-    page.get_by_text("Keys and options").click()
-    page.get_by_label("Show suggestions").uncheck()
-    for _ in range(5):
-        expect(page.locator("#suggestion")).to_be_hidden()
-        label(page, "1")
