@@ -1,4 +1,4 @@
-"""Suggestions beside texts to label: shown with their reasons, never chosen, none on random texts."""
+"""Suggestions beside texts to label: shown, but never chosen; none on random texts."""
 
 from playwright.sync_api import Page, expect
 
@@ -6,6 +6,7 @@ from tests.browser.seeded_service import LABELING, SeededService
 from tests.browser.test_labeling import annotations, expect_saved, label, open_texts
 
 MAX_TEXTS = 30  # a fifth of them are random
+NAMES = ("bad", "good", "negative", "positive")
 
 
 def test_suggestions_are_shown_but_never_chosen(page: Page, seeded: SeededService) -> None:
