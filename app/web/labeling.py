@@ -33,6 +33,7 @@ from app.web import choices, formats
 from app.web.page import BlankAsNone, ListQuery, render
 
 PAGE_SIZE = 50
+MAX_ANNOTATIONS = 20  # of a page
 MAX_TEXT_CHARACTERS = 200  # of a text in the list of annotations
 
 router = APIRouter(include_in_schema=False)
@@ -102,11 +103,11 @@ def labeling_project_page(
             session,
             opened.project.id,
             after=decode_cursor(query.after),
-            limit=PAGE_SIZE + 1,
+            limit=MAX_ANNOTATIONS + 1,
             created_by=own_only(caller),
         )
         made = _find_dataset(session, query.made, caller)
-    rows, following = split_page(found, PAGE_SIZE)
+    rows, following = split_page(found, MAX_ANNOTATIONS)
     return render(
         request,
         "labeling_project.html",

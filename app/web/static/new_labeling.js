@@ -1,5 +1,6 @@
 // The form that creates a labeling project.
 import { call } from "./api.js";
+import { showFieldErrors } from "./field_errors.js";
 
 const form = document.getElementById("new-labeling");
 const { name, dataset, task, labels, base, random_share: randomShare, overlap } = form.elements;
@@ -27,25 +28,9 @@ function readBody() {
 
 /** Shows each error at its field, and the others above the button. */
 function showErrors(problem) {
-  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
-  for (const old of form.querySelectorAll(".field .error")) old.remove();
-  const errors = problem?.errors?.length ? problem.errors : problem ? [{ at: fieldOf(problem.code ?? ""), message: problem.message }] : [];
-  const others = [];
-  for (const { at, message } of errors) {
-    const field = document.getElementById(`field-${at.split(".")[0].replaceAll("_", "-")}`);
-    if (!field) {
-      others.push(message);
-      continue;
-    }
-    field.closest("details")?.setAttribute("open", "");
-    field.querySelector("input, select, textarea").setAttribute("aria-invalid", "true");
-    const error = document.createElement("p");
-    error.className = "error";
-    error.id = field.id.replace("field-", "error-"); // referenced by aria-describedby
-    error.textContent = message;
-    field.append(error);
-  }
-  document.getElementById("form-error").textContent = others.join(" ");
+  const named = problem?.errors?.length ? problem.errors : problem ? [{ at: fieldOf(problem.code ?? ""), message: problem.message }] : [];
+  const others = showFieldErrors(form, named);
+  document.getElementById("form-error").textContent = others.map((each) => each.message).join(" ");
   form.querySelector("[aria-invalid]")?.focus();
 }
 
