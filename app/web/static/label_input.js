@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { find, project } from "./label_view.js";
 
-const KEYS = [..."123456789abcdefghijklmnopqrtuvwxy"]; // of labels: s skips, z undoes
+const KEYS = [..."123456789abcdefghijklmnoprtuvwxy"]; // as in a terminal, where q quits; s skips, z undoes
 const isSeveral = project.task === "multi_label";
 const dialog = find("add-label"); // null unless labels are names
 const labelFinder = find("find-label"); // the same
