@@ -1,7 +1,7 @@
 """Labeling: from the form to a dataset, by keys, without a connection, by several people."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def page(open_page: OpenPage, idle: Service) -> Page:
     return open_page(idle.url)
 
 
-def upload(service: Service, path: Path, rows: list[tuple[str, ...]], *columns: str) -> str:
+def upload(service: Service, path: Path, rows: Sequence[Sequence[str]], *columns: str) -> str:
     """Upload texts without labels; return the reference of the dataset."""
     upload_files.write(path, rows, columns or ("text",))
     pair = {"text_pair_column": columns[1]} if columns else {}

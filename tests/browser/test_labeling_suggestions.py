@@ -12,7 +12,7 @@ NAMES = ("bad", "good", "negative", "positive")
 def test_suggestions_are_shown_but_never_chosen(page: Page, seeded: SeededService) -> None:
     open_texts(page, LABELING)
     chosen, suggestion = page.locator("#labels .chosen"), page.locator("#suggestion")
-    shown = {}  # text -> whether its suggestion was shown
+    shown: dict[str, bool] = {}  # text -> whether its suggestion was shown
     while len(set(shown.values())) < 2 and len(shown) < MAX_TEXTS:
         text = page.locator("#text").inner_text()
         shown[text] = suggestion.is_visible()
