@@ -41,7 +41,7 @@ def create(idle: Service, texts: str, request: pytest.FixtureRequest) -> Create:
     def make(task: Json | None = None, *, dataset: str = "", **fields: Any) -> str:
         body = {"name": name, "dataset": dataset or texts, "labels": ["bad", "good"], **fields}
         idle.post("/v1/labeling", body | ({"task": task} if task else {}))
-        return name
+        return str(body["name"])
 
     return make
 
@@ -205,6 +205,30 @@ def test_a_closed_tab_loses_nothing(
     said = {each["text"]: each["label"] for each in annotations(idle, name)}
     assert said == {shown[0]: "bad", shown[1]: "bad"}
     assert again.evaluate(UNSENT) == 0
+
+
+@pytest.mark.parametrize("status", [503, 401])
+def test_labels_wait_for_the_service_or_for_a_sign_in(
+    status: int, page: Page, idle: Service, create: Create, browser_errors: BrowserErrors
+) -> None:
+    browser_errors.expect(status)
+    open_texts(page, name := create(name=f"waits-{status}"))
+    problem = {"detail": "Not now.", "code": "not_now"}
+    page.route("**/texts/*", lambda route: route.fulfill(status=status, json=problem))
+    label(page, "1", "2")
+    expect(page.locator("#sync-message")).to_contain_text("Not now.")
+    expect(page.locator("#save-state")).to_have_text("2 not yet saved")
+    sign_in = page.get_by_role("link", name="Sign in")
+    if status == 401:
+        expect(sign_in).to_have_attribute("href", f"/sign-in?next=/labeling/{name}/label")
+    else:
+        expect(page.locator("#sync-message")).to_contain_text("Trying again.")
+        expect(sign_in).to_be_hidden()
+    page.unroute("**/texts/*")
+    if status == 401:
+        page.reload()  # as after the sign-in
+    expect_saved(page)
+    assert [each["label"] for each in annotations(idle, name)] == ["good", "bad"]
 
 
 def test_a_rejected_label_is_kept_until_it_is_discarded(
