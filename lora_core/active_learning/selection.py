@@ -90,11 +90,12 @@ def choose_next(  # noqa: PLR0913
         np.flatnonzero(occupied),
         vectors,
         has_model=uncertainty is not None,
+        taken=position - _random_slots_before(position, random_share),
     )
     choices: list[Choice] = []
-    for i, is_random in enumerate(slots):
+    for is_random in slots:
         row = next(random_rows, None) if is_random else None
-        choice = active.take(position + i) if row is None else Choice(row, Reason.RANDOM)
+        choice = active.take() if row is None else Choice(row, Reason.RANDOM)
         if choice is None and (row := next(random_rows, None)) is not None:
             choice = Choice(row, Reason.RANDOM)
         if choice is not None:
@@ -113,8 +114,11 @@ def _random_order(texts: int, seed: int) -> Rows:
 
 def _is_random_slot(position: int, share: float) -> bool:
     """Return whether the text at a position is a random one: of n positions, floor(n share) are."""
-    before, after = (math.floor(round(each * share, 6)) for each in (position, position + 1))
-    return after > before
+    return _random_slots_before(position + 1, share) > _random_slots_before(position, share)
+
+
+def _random_slots_before(position: int, share: float) -> int:
+    return math.floor(round(position * share, 6))
 
 
 def _without_vectors(count: int, free: NDArray[np.bool_], seed: int, reserved: int) -> list[Choice]:
@@ -152,23 +156,24 @@ class _ActiveChoices:
     """Choices that are not random ones, one at a time."""
 
     def __init__(
-        self, candidates: Rows, occupied: Rows, vectors: Vectors, *, has_model: bool
+        self, candidates: Rows, occupied: Rows, vectors: Vectors, *, has_model: bool, taken: int
     ) -> None:
-        """`occupied`: rows that were chosen before."""
-        self._candidates, self._has_model = candidates, has_model
+        """`occupied`: rows that were chosen before; `taken`: how many of them were not random."""
+        self._candidates, self._has_model, self._taken = candidates, has_model, taken
         self._coverage = Coverage(vectors, candidates, occupied)
 
-    def take(self, position: int) -> Choice | None:
-        """Return the text for a position; None if no candidate is left."""
+    def take(self) -> Choice | None:
+        """Return the next text; None if no candidate is left."""
         coverage = self._coverage
         if not coverage.left.any():
             return None
-        if self._has_model and position % 2 == 0:
+        if self._has_model and self._taken % 2 == 0:
             place, reason = int(coverage.left.argmax()), Reason.UNCERTAIN  # the most uncertain one
         else:
             place = coverage.best()
             reason = Reason.DIVERSE if self._has_model else Reason.SPREAD
         coverage.add(place)
+        self._taken += 1
         return Choice(int(self._candidates[place]), reason)
 
 
