@@ -34,6 +34,8 @@ from app.http.middleware import (
 from app.idempotency import header as idempotency_header
 from app.jobs import routes as jobs
 from app.jobs.event_stream import EventStreams
+from app.labeling import routes as labeling
+from app.labeling.pools import LabelingPools
 from app.metrics import routes as metrics_routes
 from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
@@ -150,6 +152,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(registry.import_router, max_body_size=import_bytes + MULTIPART_OVERHEAD_BYTES)
     include(predictions.router)
     include(sweeps.router)
+    include(labeling.router)
     include(charts.router)
     include(openai_models.router)
     include(webhooks.router)
@@ -200,5 +203,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
         state.serving = InferenceService(resources, state.serving_metrics)
         exit_stack.callback(state.serving.close)
+        state.labeling = LabelingPools(resources)
+        exit_stack.callback(state.labeling.close)
         state.check_servable = state.serving.pool.load
         yield

@@ -21,6 +21,8 @@ Scope = Literal[
     "predict",
     "predictions:read",
     "predictions:write",
+    "labels:read",
+    "labels:write",
     "metrics:read",
     "webhooks:admin",
     "keys:admin",

@@ -51,9 +51,13 @@ def resolve_dataset(session: Session, ref: str) -> Dataset:
     return dataset
 
 
-def list_datasets(session: Session, *, after: UUID | None, limit: int) -> Sequence[Dataset]:
-    """Return datasets, the newest first."""
+def list_datasets(
+    session: Session, *, after: UUID | None, limit: int, unlabeled_only: bool = False
+) -> Sequence[Dataset]:
+    """Return datasets, the newest first; `unlabeled_only`: those without labels."""
     statement = _not_deleted().order_by(Dataset.id.desc()).limit(limit)
+    if unlabeled_only:
+        statement = statement.where(Dataset.label_column.is_(None))
     if after is not None:
         statement = statement.where(Dataset.id < after)
     return session.scalars(statement).all()

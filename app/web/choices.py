@@ -9,6 +9,8 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.datasets import repository as datasets
+from app.datasets.schemas import DatasetListItem
+from app.datasets.views import dataset_list_item
 from app.registry import repository as registry
 from app.registry.tables import PRODUCTION
 from app.settings import Settings
@@ -59,6 +61,12 @@ def data_sources(session: Session, settings: Settings) -> list[str]:
         *dict.fromkeys(upload.name for upload in uploads),  # one entry for all versions of a name
         *(f"{HUB_PREFIX}{name}" for name in settings.hub_datasets if name != ALLOW_ANY),
     ]
+
+
+def unlabeled_datasets(session: Session) -> list[DatasetListItem]:
+    """List uploads without labels, newest first."""
+    rows = datasets.list_datasets(session, after=None, limit=_MAX_OPTIONS, unlabeled_only=True)
+    return [dataset_list_item(row) for row in rows]
 
 
 def base_models(session: Session, settings: Settings) -> list[str]:

@@ -26,7 +26,7 @@ PATH_PREFIX = "/guide"
 _CANDIDATE_DIRS = (Path(__file__).with_name("docs"), Path(__file__).parents[2] / "docs")
 DOCS_DIR = next((path for path in _CANDIDATE_DIRS if path.is_dir()), _CANDIDATE_DIRS[0])
 SECTIONS = {
-    "Start": "tutorial.md",
+    "Start": "tutorial*.md",
     "How-to guides": "how-to/*.md",
     "Reference": "reference/*.md",
     "Explanation": "explanation/*.md",

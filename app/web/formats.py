@@ -166,7 +166,7 @@ def job_seconds(job: JobListItem) -> float | None:
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        *(percent, count, number, metric, metric_label, label_parts, size),
+        *(percent, count, number, metric, metric_label, metric_title, label_parts, size),
         *(duration, approximate_duration, ago, date_time, time_of_day, short_id),
     )
 }

@@ -3,6 +3,7 @@
 One worker is paused in the middle of a job for the full test run; another one runs the rest.
 """
 
+import csv
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.tiny_base import make_reviews
 SCREENSHOTS = os.environ.get("UPDATE_DOCS") == "1"
 ROWS = 1000 if SCREENSHOTS else 300
 MODEL = "sentiment"
+LABELING = "films"
+LABELED = 120  # texts, so that 20 of them are random
 BEST, SMALL, LAST = "lora r=8, all linears", "lora r=2, query and value", "last layers"
 RUNNING, FAILED, CANCELLED = "lora r=16, still running", "full, diverging", "submitted by mistake"
 RUNS: dict[str, Json] = {
@@ -57,6 +60,7 @@ class SeededService:
         for name in (BEST, SMALL):  # versions 1 and 2, in this order
             self.service.post(f"/v1/models/{MODEL}/versions", {"job_id": self.jobs[name]})
         self.promote(1)
+        self._label_texts(**base)
         self.prediction = self.service.post("/v1/predictions", {"dataset": "tickets"})["id"]
         self.wait_for_sweep(self.sweep)
         events = ["job.failed", "model.promoted", "sweep.finished"]
@@ -102,6 +106,25 @@ class SeededService:
     def promote(self, version: int) -> None:
         path = f"/v1/models/{MODEL}/aliases/production"
         self.service.client.request_json("PUT", path, json={"version": version})
+
+    def _label_texts(self, **body: Any) -> None:
+        """Create a labeling project with suggestions, and label a part of its texts."""
+        with (self.folder / "reviews.csv").open(encoding="utf-8") as file:
+            labels = {row["text"]: row["label"] for row in csv.DictReader(file)}
+        path = self.folder / "pile.csv"
+        upload_files.write(path, [(text,) for text in labels], ("text",))
+        self.service.upload(path, "pile", purpose="predict")
+        project = {"base": str(self.service.installation.base), "dataset": "pile", **body}
+        names = sorted(set(labels.values()))
+        self.service.post("/v1/labeling", {"name": LABELING, "labels": names, **project})
+        url = f"/v1/labeling/{LABELING}"
+        self.service.wait(
+            "the vectors", lambda: self.service.get(url)["vectors"]["state"] == "ready"
+        )
+        for _ in range(LABELED // 10):
+            for each in self.service.post(f"{url}/next", {"count": 10})["texts"]:
+                answer = {"label": labels[each["text"]]}
+                self.service.client.request_json("PUT", f"{url}/texts/{each['row']}", json=answer)
 
     def _start_paused_job(self, **body: Any) -> None:
         """Submit a job that pauses at a step, on a worker of its own."""

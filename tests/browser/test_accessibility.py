@@ -48,6 +48,9 @@ PAGES = {
     "prediction": "/predictions/{prediction}",
     "datasets": "/datasets",
     "dataset": "/datasets/tickets",
+    "labeling": "/labeling",
+    "labeling-project": "/labeling/films",
+    "label-texts": "/labeling/films/label",
     "webhooks": "/webhooks",
     "webhook": "/webhooks/{webhook}",
     "guide": "/guide",
@@ -84,6 +87,8 @@ def show_page(
             expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
         if name == "new-job":
             expect(page.locator("#plan-time")).to_contain_text("about")
+        if name == "label-texts":
+            expect(page.locator("#text")).to_be_visible()
         if name == "dataset":
             expect(page.locator("#rows tbody")).to_be_visible()
         if name == "try":

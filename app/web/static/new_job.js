@@ -1,5 +1,6 @@
 // The form of a new job: shows the plan and validation errors before the job is submitted.
 import { call } from "./api.js";
+import { showFieldErrors } from "./field_errors.js";
 import { commandLine, curl } from "./snippets.js";
 
 const DEBOUNCE = 400; // ms after the last input
@@ -93,20 +94,8 @@ function showPlan(plan) {
 
 /** Shows the whole message above the button, and each error at its field. */
 function showErrors(problem) {
-  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
-  for (const old of form.querySelectorAll(".field .error")) old.remove();
   setText("form-error", problem ? problem.message : "");
-  for (const { at, message } of problem?.errors ?? []) {
-    const field = form.querySelector(`#${CSS.escape(`field-${at.replace(/\.\d+$/, "").replace(/[._]/g, "-")}`)}`);
-    if (!field) continue;
-    field.closest("details")?.setAttribute("open", "");
-    field.querySelector("input, select")?.setAttribute("aria-invalid", "true");
-    const error = document.createElement("p");
-    error.className = "error";
-    error.id = field.id.replace("field-", "error-"); // referenced by the field's aria-describedby
-    error.textContent = message;
-    field.append(error);
-  }
+  showFieldErrors(form, problem?.errors ?? []);
 }
 
 async function updatePlan() {
