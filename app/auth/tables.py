@@ -21,6 +21,7 @@ Scope = Literal[
     "predict",
     "predictions:read",
     "predictions:write",
+    "feedback:write",
     "metrics:read",
     "webhooks:admin",
     "keys:admin",
