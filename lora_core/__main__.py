@@ -187,6 +187,13 @@ def _preview(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     )
 
 
+def _find(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.contents import WantedText, find_text
+
+    wanted = _read(arguments.wanted, WantedText)
+    writer.write(find_text(arguments.file, _columns(arguments), wanted))
+
+
 def _columns(arguments: argparse.Namespace) -> ColumnSelection:
     return ColumnSelection(
         arguments.text_column,
@@ -342,6 +349,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] =
     "predict-file": _predict_file,
     "inspect": _inspect,
     "preview": _preview,
+    "find": _find,
     "columns": _columns_command,
     "predict": _predict,
     "check-base": _check_base,

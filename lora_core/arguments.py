@@ -27,6 +27,10 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     preview.add_argument("--after", type=int, default=0, help="number of rows to skip")
     preview.add_argument("--limit", type=int, default=20, help="maximum number of rows")
 
+    find = commands.add_parser("find", help="list the rows of a data file with a certain text")
+    _add_file_arguments(find)
+    find.add_argument("--wanted", type=Path, required=True, help="JSON file with the text")
+
     columns = commands.add_parser("columns", help="show columns and first rows of a data file")
     columns.add_argument("file", type=Path)
     columns.add_argument("--sheet", help="sheet of a workbook")

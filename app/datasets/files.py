@@ -125,6 +125,13 @@ class FileInspector:
             raise self._error(result)
         return list(reports[0]["rows"])
 
+    def find(self, wanted: Path) -> dict[str, Any]:
+        """Return how many rows have the text in a JSON file, and their first numbers."""
+        reports, result = self._inspect_columns("find", f"--wanted={wanted}")
+        if not reports:
+            raise self._error(result)
+        return reports[0]
+
     def detect_columns(self) -> dict[str, Any]:
         """Return the columns of the file with some rows; see `lora_core.data.contents`."""
         reports, result = self._run("columns")

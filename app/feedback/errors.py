@@ -37,8 +37,8 @@ class FeedbackTextMismatch(UnprocessableContent):
     code = "feedback_text_mismatch"
     title = "The text is not that of the prediction."
     message = (
-        "Prediction {prediction_id} was made for another text. Send the text that was predicted, or "
-        "omit `text`."
+        "Prediction {prediction_id} was made for another text. Send the text that was predicted, "
+        "or omit `text`."
     )
 
 
@@ -99,6 +99,6 @@ class NoFeedbackTexts(Conflict):
     code = "no_feedback_texts"
     title = "There is no feedback with texts."
     message = (
-        "Model {model} has no feedback whose text is known{condition}. Send feedback with texts, or "
-        "set LORAWORKS_KEEP_TRAFFIC to `texts`."
+        "Model {model} has no feedback whose text is known{condition}. Send feedback with texts, "
+        "or set LORAWORKS_KEEP_TRAFFIC to `texts`."
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.database.base import now
@@ -102,8 +102,10 @@ def labeled_targets(session: Session, keys: Sequence[TextKey]) -> dict[TextKey, 
             Feedback.prediction_id.in_(ids[start : start + _KEYS_PER_QUERY])
         )
         for prediction_id, position, target in session.execute(statement):
-            if (key := TextKey(prediction_id, position)) in wanted:
-                found.setdefault(key, set()).add(target)
+            if prediction_id is not None and position is not None:
+                key = TextKey(prediction_id, position)
+                if key in wanted:
+                    found.setdefault(key, set()).add(target)
     return found
 
 
@@ -112,9 +114,7 @@ def mark_sampled(session: Session, keys: Iterable[TextKey]) -> None:
     for key in keys:
         session.execute(
             update(Feedback)
-            .where(
-                Feedback.prediction_id == key.prediction_id, Feedback.position == key.position
-            )
+            .where(Feedback.prediction_id == key.prediction_id, Feedback.position == key.position)
             .values(sampled=True),
             execution_options=_NO_SYNC,
         )
@@ -150,14 +150,12 @@ def find_of_prediction(session: Session, key: TextKey) -> Feedback | None:
 
 def count_expired(session: Session, *, days: float) -> int:
     """Return how much feedback has not changed for this long."""
-    return session.scalars(
-        select(func.count()).select_from(Feedback).where(_expired(days))
-    ).one()
+    return session.scalars(select(func.count()).select_from(Feedback).where(_expired(days))).one()
 
 
 def delete_expired(session: Session, *, days: float, limit: int) -> int:
     """Delete one batch of feedback that has not changed for this long. Return how much."""
-    batch: Select[tuple[UUID]] = select(Feedback.id).where(_expired(days)).limit(limit)
+    batch = select(Feedback.id).where(_expired(days)).limit(limit)
     deleted = session.execute(
         delete(Feedback).where(Feedback.id.in_(batch)).returning(Feedback.id),
         execution_options=_NO_SYNC,

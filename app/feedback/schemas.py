@@ -59,8 +59,8 @@ ModelName = Annotated[str, CleanText(200)]
 LabelValue = str | list[str] | float  # of a single-label task, a multi-label task, a regression
 
 
-class FeedbackItem(RequestModel):
-    """The right label of a text. It names a prediction that is kept, or brings its text."""
+class _FeedbackFields(RequestModel):
+    """The fields of one item."""
 
     prediction_id: PredictionKey | None = Field(
         default=None,
@@ -90,23 +90,49 @@ class FeedbackItem(RequestModel):
         default=False, description="Accept a label that the model does not know."
     )
 
-    @model_validator(mode="after")
-    def _check_fields(self) -> Self:
+    def check_fields(self) -> None:
+        """Raise `PydanticCustomError` unless the fields fit together."""
         if self.prediction_id is None and self.text is None:
             raise PydanticCustomError("subject", "needs prediction_id or text")
         if self.text is None and self.text_pair is not None:
-            raise PydanticCustomError("subject", "text_pair needs text")
+            raise PydanticCustomError("subject", "has text_pair without text")
         if self.prediction_id is None and self.model is None:
-            raise PydanticCustomError("subject", "a text without prediction_id needs model")
+            raise PydanticCustomError("subject", "needs model with a text")
         if sum(each is not None for each in (self.label, self.labels, self.value)) != 1:
             raise PydanticCustomError("label", "needs exactly one of label, labels and value")
+
+
+class FeedbackItem(_FeedbackFields):
+    """The right label of a text. It names a prediction that is kept, or brings its text."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.check_fields()
         return self
 
 
-class FeedbackBatch(RequestModel):
-    """Feedback on many texts. Each item is accepted or rejected on its own."""
+class FeedbackCreate(_FeedbackFields):
+    """The right label of a text, or of many texts as `items`."""
 
-    items: Annotated[list[FeedbackItem], Field(min_length=1, max_length=MAX_ITEMS)]
+    items: Annotated[list[FeedbackItem], Field(min_length=1, max_length=MAX_ITEMS)] | None = Field(
+        default=None,
+        description="Feedback on many texts, instead of the other fields. Each item is accepted or "
+        "rejected on its own.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.items is None:
+            self.check_fields()
+        elif self.model_fields_set != {"items"}:
+            raise PydanticCustomError("exclusive", "has items and other fields: use one of them")
+        return self
+
+    def all_items(self) -> list[FeedbackItem]:
+        """Return `items`, or the only one."""
+        if self.items is not None:
+            return self.items
+        return [FeedbackItem.model_validate(self.model_dump(exclude={"items"}))]
 
 
 class FeedbackStatus(StrEnum):

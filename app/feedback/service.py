@@ -147,19 +147,14 @@ def _resolve_model(session: Session, submission: Submission) -> None:
         submission.resolved = registry.resolve(session, item.model)
         return
     version = f"{prediction.model}:{prediction.number}"
-    if (
-        item.model is not None
-        and registry.parse_ref(session, item.model).name != prediction.model
-    ):
+    if item.model is not None and registry.parse_ref(session, item.model).name != prediction.model:
         raise PredictionOfOtherModel(
             prediction_id=item.prediction_id, version=version, model=item.model, at="model"
         )
     submission.resolved = registry.resolve(session, version)
 
 
-def _build_row(
-    submission: Submission, *, store: Store, caller: Caller, hasher: TextHasher
-) -> None:
+def _build_row(submission: Submission, *, store: Store, caller: Caller, hasher: TextHasher) -> None:
     """Build the row. Raises the errors of `app.feedback.errors`, and those of a store."""
     item, prediction, resolved = submission.item, submission.prediction, submission.resolved
     assert resolved is not None  # noqa: S101 - otherwise there is an error

@@ -84,9 +84,7 @@ def review_text(
 ) -> ReviewText:
     """Return a prediction to label."""
     return ReviewText(
-        prediction_id=format_prediction_id(
-            TextKey(prediction.prediction_id, prediction.position)
-        ),
+        prediction_id=format_prediction_id(TextKey(prediction.prediction_id, prediction.position)),
         text=prediction.text,
         text_pair=prediction.text_pair,
         answer=_answers(prediction, outputs),
@@ -99,9 +97,7 @@ def _answers(prediction: KeptPrediction, outputs: ModelOutputs) -> dict[str, Lab
     """Return what was predicted, by target."""
     if outputs.several and prediction.target is None:
         return {
-            name: decode_label(
-                answer_of_target(prediction.answer, name, several=True), target.task
-            )
+            name: decode_label(answer_of_target(prediction.answer, name, several=True), target.task)
             for name, target in outputs.targets.items()
         }
     name = prediction.target or ONLY_TARGET

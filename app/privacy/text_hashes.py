@@ -1,9 +1,9 @@
 """Hashes of texts: they recognize a text without revealing it.
 
 A plain hash of a short text can be guessed. These are HMACs with a key that is derived from the
-pepper of the server, which also protects its API keys (`app.auth.secrets`): with the database alone,
-nobody can test guesses of texts or learn anything about the pepper. A changed pepper makes all
-stored hashes meaningless.
+pepper of the server, which also protects its API keys (`app.auth.secrets`): with the database
+alone, nobody can test guesses of texts or learn anything about the pepper. A changed pepper makes
+all stored hashes meaningless.
 """
 
 import hashlib

@@ -76,9 +76,7 @@ def confidences(predicted: PredictedTask, row: "Sequence[Output]") -> dict[str, 
         if task == "single_label":
             found[name] = outputs[0].score
         elif task == "multi_label":
-            found[name] = prod(
-                each.score if each.predicted else 1 - each.score for each in outputs
-            )
+            found[name] = prod(each.score if each.predicted else 1 - each.score for each in outputs)
     return found
 
 

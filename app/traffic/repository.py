@@ -1,6 +1,5 @@
 """Queries of counted and of kept predictions."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -225,9 +224,7 @@ def list_confidences(
 ) -> dict[TextKey, dict[str, float]]:
     """Return the model's own probabilities of its answers, newest first, by target."""
     rows = session.execute(
-        select(
-            KeptPrediction.prediction_id, KeptPrediction.position, KeptPrediction.confidence
-        )
+        select(KeptPrediction.prediction_id, KeptPrediction.position, KeptPrediction.confidence)
         .where(
             *_of_version(model, number),
             KeptPrediction.prediction_id >= first_id_at(since),
@@ -242,9 +239,7 @@ def list_confidences(
 def delete_texts(session: Session, hashes: Iterable[str]) -> int:
     """Delete the kept predictions of these texts, and of pairs with one of them."""
     deleted = session.execute(
-        delete(KeptPrediction)
-        .where(_has_text(hashes))
-        .returning(KeptPrediction.prediction_id),
+        delete(KeptPrediction).where(_has_text(hashes)).returning(KeptPrediction.prediction_id),
         execution_options=_NO_SYNC,
     )
     return len(deleted.all())
@@ -253,9 +248,7 @@ def delete_texts(session: Session, hashes: Iterable[str]) -> int:
 def count_expired(session: Session, *, days: float) -> int:
     """Return how many kept predictions are older than this."""
     expired = _older_than(session, days)
-    return session.scalars(
-        select(func.count()).select_from(KeptPrediction).where(expired)
-    ).one()
+    return session.scalars(select(func.count()).select_from(KeptPrediction).where(expired)).one()
 
 
 def delete_expired(session: Session, *, days: float, limit: int) -> int:
