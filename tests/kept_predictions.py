@@ -27,6 +27,7 @@ def add_prediction(database: Database, **changes: Any) -> UUID:
         "answer": "good",
         "scores": {"good": 0.9, "bad": 0.1},
         "confidence": {"": 0.9},
+        "created_at": prediction_seconds(prediction_id),
         **changes,
     }
     with database.write() as session:

@@ -14,6 +14,7 @@ from app.traffic.tables import KeptPrediction, Outcome, PredictionCount
 HOUR, DAY = 3600, 86_400  # seconds
 HOURLY_DAYS = 14  # how long counts are by the hour; older ones are by the day
 COUNT_DAYS = 400  # how long counts are kept
+_DRAW_STEP_SECONDS = 1e-5  # a double still tells such times of this century apart
 _NO_SYNC = {"synchronize_session": False}
 _COLUMNS = [column.key for column in KeptPrediction.__table__.columns]
 
@@ -160,7 +161,8 @@ def draw_sample(
 ) -> Sequence[KeptPrediction]:
     """Draw kept predictions of a version uniformly at random, and mark them as drawn.
 
-    None is drawn twice. Texts that got no label are left out.
+    None is drawn twice. Texts that got no label are left out. The order of the draw is kept, as
+    that of `sampled_at`, so that a review that ends early leaves a random rest.
     """
     acquire_transaction_lock(session, f"review of {model}")
     drawn = session.scalars(
@@ -174,8 +176,8 @@ def draw_sample(
         .limit(count)
     ).all()
     at = read_clock(session)
-    for row in drawn:
-        row.sampled_at = at
+    for index, row in enumerate(drawn):
+        row.sampled_at = at + index * _DRAW_STEP_SECONDS
     session.flush()
     return drawn
 
