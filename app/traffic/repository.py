@@ -37,6 +37,9 @@ class TextKey(NamedTuple):
 # -- Counts --------------------------------------------------------------------------------------
 
 
+_EXPIRED_COUNT = PredictionCount.start < now() - COUNT_DAYS * DAY
+
+
 def add_counts(session: Session, counts: Mapping[CountKey, int]) -> None:
     """Add numbers of texts to the counts of the current hour."""
     acquire_transaction_lock(session, "prediction counts")
@@ -116,14 +119,19 @@ def count_thinnable(session: Session) -> int:
     return session.scalars(statement.where(old, PredictionCount.start % DAY != 0)).one()
 
 
-def delete_expired_counts(session: Session) -> int:
-    """Delete counts that are older than `COUNT_DAYS`. Return how many."""
-    expired = PredictionCount.start < now() - COUNT_DAYS * DAY
-    deleted = session.execute(
-        delete(PredictionCount).where(expired).returning(PredictionCount.start),
-        execution_options=_NO_SYNC,
-    )
-    return len(deleted.all())
+def count_expired_counts(session: Session) -> int:
+    """Return how many counts are older than `COUNT_DAYS`."""
+    statement = select(func.count()).select_from(PredictionCount)
+    return session.scalars(statement.where(_EXPIRED_COUNT)).one()
+
+
+def delete_expired_counts(session: Session, *, limit: int) -> int:
+    """Delete one batch of counts that are older than `COUNT_DAYS`. Return how many."""
+    rows = session.scalars(select(PredictionCount).where(_EXPIRED_COUNT).limit(limit)).all()
+    for row in rows:
+        session.delete(row)
+    session.flush()
+    return len(rows)
 
 
 # -- Kept predictions ----------------------------------------------------------------------------
