@@ -65,7 +65,7 @@ def forget(
     """
     hasher = TextHasher.from_settings(settings)
     flush_traffic()  # so that the prediction of a moment ago is known
-    with database.write() as session:
+    with database.erase() as session:
         privacy.lock_texts(session)
         text, hashes = _identify(session, body, hasher)
         removed = _remove(session, text, hashes)
