@@ -9,6 +9,7 @@ from app.web import (
     jobs,
     models,
     predictions,
+    review,
     settings,
     sign_in,
     sweep,
@@ -27,5 +28,12 @@ PAGE_ROUTERS = (
     *(assets.router, documentation.router, sign_in.router),
     *(jobs.router, job.router, compare.router),
     *(sweeps.router, sweep_form.router, sweep.router),
-    *(models.router, datasets.router, predictions.router, webhooks.router, settings.router),
+    *(
+        models.router,
+        review.router,
+        datasets.router,
+        predictions.router,
+        webhooks.router,
+        settings.router,
+    ),
 )
