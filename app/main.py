@@ -36,6 +36,8 @@ from app.http.middleware import (
 from app.idempotency import header as idempotency_header
 from app.jobs import routes as jobs
 from app.jobs.event_stream import EventStreams
+from app.labeling import routes as labeling
+from app.labeling.pools import LabelingPools
 from app.metrics import routes as metrics_routes
 from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
@@ -155,6 +157,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(forgetting.router)
     include(predictions.router)
     include(sweeps.router)
+    include(labeling.router)
     include(charts.router)
     include(openai_models.router)
     include(webhooks.router)
@@ -212,5 +215,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         exit_stack.callback(state.traffic.close)
         state.serving = InferenceService(resources, state.serving_metrics)
         exit_stack.callback(state.serving.close)
+        state.labeling = LabelingPools(resources)
+        exit_stack.callback(state.labeling.close)
         state.check_servable = state.serving.pool.load
         yield

@@ -5,6 +5,7 @@ from app.database.base import Base
 from app.datasets import tables as datasets
 from app.feedback import tables as feedback
 from app.idempotency import tables as idempotency
+from app.labeling import tables as labeling
 from app.mistral import tables as mistral
 from app.openai import tables as openai
 from app.outbox import tables as outbox
@@ -24,6 +25,7 @@ __all__ = [
     "idempotency",
     "jobs",
     "keys",
+    "labeling",
     "metadata",
     "mistral",
     "outbox",

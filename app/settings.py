@@ -296,7 +296,9 @@ class Settings(BaseSettings):
         "or `forever`.",
     )
     keep_prediction_days: RetentionDays = Field(
-        30, description="How long the results of prediction runs are kept, or `forever`."
+        30,
+        description="How long the results of prediction runs are kept, and vectors that no "
+        "labeling project uses, or `forever`.",
     )
     keep_job_days: RetentionDays = Field(
         400,

@@ -32,7 +32,7 @@ def find_suspects(probabilities: ArrayLike, given: ArrayLike) -> list[Suspect]:
     Args:
         probabilities: (texts, labels) out of fold: the model has not seen the label of the text.
         given: (texts,) indices of labels; or of several labels (texts, labels) of 0 and 1, each of
-            which is judged apart from the others.
+            which is checked apart from the others.
     """
     p, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(given)
     if p.ndim != 2 or len(p) != len(labels) or (labels.ndim == 2 and labels.shape != p.shape):

@@ -22,6 +22,8 @@ Scope = Literal[
     "predictions:read",
     "predictions:write",
     "feedback:write",
+    "labels:read",
+    "labels:write",
     "metrics:read",
     "webhooks:admin",
     "keys:admin",

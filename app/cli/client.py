@@ -33,6 +33,12 @@ from app.jobs.schemas import (
     PointView,
     StateView,
 )
+from app.labeling.schemas import (
+    AnnotationView,
+    LabelingListItem,
+    LabelingView,
+    LeasedTexts,
+)
 from app.mlflow.schemas import MlflowStatus
 from app.predictions.schemas import PredictionListItem, PredictionView
 from app.registry.schemas import ModelListItem, ModelView, VersionView
@@ -371,6 +377,45 @@ class Client(Connection):
     def download_sweep_report(self, sweep_id: str) -> ByteStream:
         """Stream the HTML report."""
         return self.stream_bytes(f"{resource_path('sweeps', sweep_id)}/report")
+
+    # -- labeling -----------------------------------------------------------------------------
+
+    def create_labeling_project(self, body: Json) -> LabelingView:
+        return self.create(LabelingView, "/v1/labeling", json=body)
+
+    def list_labeling_projects(self, limit: int) -> list[LabelingListItem]:
+        return self.fetch_pages(LabelingListItem, "/v1/labeling", limit)
+
+    def get_labeling_project(self, name: str) -> LabelingView:
+        return self.fetch(LabelingView, "GET", resource_path("labeling", name))
+
+    def add_labels(self, name: str, labels: Sequence[str]) -> LabelingView:
+        body = {"add_labels": list(labels)}
+        return self.fetch(LabelingView, "PATCH", resource_path("labeling", name), json=body)
+
+    def delete_labeling_project(self, name: str) -> None:
+        self.request("DELETE", resource_path("labeling", name))
+
+    def next_texts(self, name: str, count: int, annotator: str | None) -> LeasedTexts:
+        """Lease texts to label."""
+        body = {"count": count, "annotator": annotator}
+        path = f"{resource_path('labeling', name)}/next"
+        return self.fetch(LeasedTexts, "POST", path, json=body)
+
+    def put_annotation(self, name: str, row: int, body: Json) -> AnnotationView:
+        """Label or skip a text. May be repeated."""
+        path = f"{resource_path('labeling', name)}/texts/{row}"
+        return self.fetch(AnnotationView, "PUT", path, json=body)
+
+    def delete_annotation(self, name: str, row: int, annotator: str | None) -> None:
+        """Undo one's own label."""
+        path = f"{resource_path('labeling', name)}/texts/{row}"
+        self.request("DELETE", path, params=drop_none({"annotator": annotator}))
+
+    def create_labeled_dataset(self, name: str, dataset_name: str | None) -> DatasetView:
+        """Make a dataset of the labels so far."""
+        path = f"{resource_path('labeling', name)}/dataset"
+        return self.create(DatasetView, path, json={"name": dataset_name})
 
     # -- webhooks -----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from app.cli import (
     feedback,
     jobs,
     keys,
+    labeling,
     mlflow,
     models,
     predictions,
@@ -29,6 +30,7 @@ from app.cli.evaluate import evaluate
 from app.cli.feedback import forget
 from app.cli.gc import gc
 from app.cli.import_openai import import_openai
+from app.cli.label import label
 from app.cli.migrate import migrate
 from app.cli.models import export_model, import_model
 from app.cli.options import DEFAULT_URL
@@ -139,6 +141,7 @@ app.command()(watch)
 app.command()(predict)
 app.command()(evaluate)
 app.command()(import_openai)
+app.command()(label)
 app.command()(demo)
 app.command()(forget)
 app.command()(gc)
@@ -148,6 +151,7 @@ models.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)
 app.add_typer(sweeps.app, name="sweep", no_args_is_help=True)
 app.add_typer(predictions.app, name="predictions", no_args_is_help=True)
+app.add_typer(labeling.app, name="labeling", no_args_is_help=True)
 app.add_typer(models.app, name="models", no_args_is_help=True)
 app.add_typer(feedback.app, name="feedback", no_args_is_help=True)
 app.add_typer(datasets.app, name="datasets", no_args_is_help=True)

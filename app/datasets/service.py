@@ -188,6 +188,14 @@ def find_text(
     return _inspection(store, settings, dataset).find(wanted)
 
 
+def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: Path) -> None:
+    """Write the whole texts of a dataset to a new file.
+
+    Raises what `fetch_dataset_file` and `FileInspector.write_texts` raise.
+    """
+    _inspection(store, settings, dataset).write_texts(target)
+
+
 def _inspection(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
     file = fetch_dataset_file(store, settings=settings, dataset=dataset)
     columns = DatasetColumns(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.http.error_responses import ProblemPageRenderer
     from app.http.health import ReadinessChecks
     from app.jobs.event_stream import EventStreams
+    from app.labeling.pools import LabelingPools
     from app.metrics.routes import MetricsRegistry
     from app.registry.routes import ServableCheck
     from app.resources import Resources
@@ -50,6 +51,7 @@ class AppState:
     streams: EventStreams = field(init=False)
     serving: InferenceService = field(init=False)
     traffic: TrafficRecorder = field(init=False)
+    labeling: LabelingPools = field(init=False)
     check_servable: ServableCheck = field(init=False)  # for the registry, a layer below serving
 
 

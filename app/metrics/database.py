@@ -27,7 +27,7 @@ from app.jobs.repository import ACTIVE_STATES, FINAL_STATES
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, Worker
 from app.queue.transitions import CLAIMABLE
-from app.storage.tables import RESULTS_KIND, Artifact
+from app.storage.tables import RESULTS_KIND, VECTORS_KIND, Artifact
 from lora_core.specs.method import MethodName
 
 LabeledValue = tuple[Any, ...]  # label values, then the number
@@ -63,11 +63,19 @@ class MetricQueries:
 
     def active_predictions(self) -> LabeledValues:
         """Queued and running prediction runs by state."""
-        return self._predictions(ACTIVE_STATES)
+        return self._by_state(JobKind.PREDICTION, ACTIVE_STATES)
 
     def ended_predictions(self) -> LabeledValues:
         """Ended prediction runs by state."""
-        return self._predictions(FINAL_STATES)
+        return self._by_state(JobKind.PREDICTION, FINAL_STATES)
+
+    def active_embeddings(self) -> LabeledValues:
+        """Queued and running jobs that compute vectors, by state."""
+        return self._by_state(JobKind.EMBEDDING, ACTIVE_STATES)
+
+    def ended_embeddings(self) -> LabeledValues:
+        """Ended jobs that compute vectors, by state."""
+        return self._by_state(JobKind.EMBEDDING, FINAL_STATES)
 
     def queued(self) -> LabeledValues:
         """Queued jobs by device class, without those that are paused."""
@@ -138,8 +146,11 @@ class MetricQueries:
     def stored_bytes(self) -> LabeledValues:
         """Stored bytes by kind of file."""
         kinds = {
-            "artifacts": self._sum(Artifact.bytes, Artifact.kind != RESULTS_KIND),
+            "artifacts": self._sum(
+                Artifact.bytes, Artifact.kind.not_in((RESULTS_KIND, VECTORS_KIND))
+            ),
             "results": self._sum(Artifact.bytes, Artifact.kind == RESULTS_KIND),
+            "vectors": self._sum(Artifact.bytes, Artifact.kind == VECTORS_KIND),
             "checkpoints": self._sum(Checkpoint.bytes),
             "datasets": self._sum(Dataset.bytes, Dataset.deleted_at.is_(None)),
         }
@@ -161,8 +172,8 @@ class MetricQueries:
         expected = [(state.value, method) for state in states for method in _METHODS]
         return _with_zeros(expected, self._rows(counts.group_by(Job.state, Job.method)))
 
-    def _predictions(self, states: Sequence[JobState]) -> LabeledValues:
-        conditions = (Job.kind == JobKind.PREDICTION, Job.state.in_(states))
+    def _by_state(self, kind: JobKind, states: Sequence[JobState]) -> LabeledValues:
+        conditions = (Job.kind == kind, Job.state.in_(states))
         counts = select(Job.state, func.count()).where(*conditions)
         expected = [(state.value,) for state in states]
         return _with_zeros(expected, self._rows(counts.group_by(Job.state)))
@@ -218,6 +229,14 @@ DATABASE_METRICS = (
         ("state",),
         MetricQueries.active_predictions,
         MetricQueries.ended_predictions,
+    ),
+    MetricDefinition(
+        "loraworks_embeddings",
+        "Jobs that compute the vectors of texts, for labeling. The number of ended ones may be "
+        f"{HISTORY_SECONDS:g} s old.",
+        ("state",),
+        MetricQueries.active_embeddings,
+        MetricQueries.ended_embeddings,
     ),
     MetricDefinition(
         "loraworks_jobs_queued",

@@ -172,6 +172,7 @@ def _expiry_rules(settings: Settings) -> Iterator[ExpiryRule]:
         yield expiry.model_expiry(days=settings.keep_artifact_days)
     if settings.keep_prediction_days is not None:
         yield expiry.result_expiry(days=settings.keep_prediction_days)
+        yield expiry.vector_expiry(days=settings.keep_prediction_days)
     if settings.keep_delivery_days is not None:
         yield expiry.DeliveryExpiry(settings.keep_delivery_days)
     yield expiry.UnusedBases()

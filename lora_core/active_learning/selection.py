@@ -91,6 +91,7 @@ def choose_next(  # noqa: PLR0913
             vectors,
             uncertainty,
             np.random.default_rng([seed, position]),
+            chosen=position - _random_slots_before(position, random_share),
         )
     )
     choices: list[Choice] = []
@@ -115,8 +116,11 @@ def _random_order(texts: int, seed: int) -> Rows:
 
 def _is_random_slot(position: int, share: float) -> bool:
     """Return whether the text at a position is a random one: of n positions, floor(n share) are."""
-    before, after = (math.floor(round(each * share, 6)) for each in (position, position + 1))
-    return after > before
+    return _random_slots_before(position + 1, share) > _random_slots_before(position, share)
+
+
+def _random_slots_before(position: int, share: float) -> int:
+    return math.floor(round(position * share, 6))
 
 
 def _without_vectors(count: int, free: NDArray[np.bool_], seed: int, reserved: int) -> list[Choice]:
@@ -134,15 +138,21 @@ def _without_vectors(count: int, free: NDArray[np.bool_], seed: int, reserved: i
     return choices
 
 
-def _choose_active(
+def _choose_active(  # noqa: PLR0913
     count: int,
     candidates: Rows,
     occupied: Rows,
     vectors: Vectors,
     uncertainty: NDArray[np.floating[Any]] | None,
     rng: np.random.Generator,
+    *,
+    chosen: int,
 ) -> list[Choice]:
-    """Return the texts that are not random ones. `occupied`: rows to be far from."""
+    """Return the texts that are not random ones.
+
+    `occupied`: rows to be far from; `chosen`: how many texts that are not random were chosen
+    before, so that single choices alternate, too.
+    """
     if not len(candidates) or not count:
         return []
     if uncertainty is None:
@@ -156,7 +166,7 @@ def _choose_active(
     left = np.ones(len(pool), dtype=bool)
     choices = []
     for i in range(min(count, len(pool))):
-        if i % 2 == 0:
+        if (chosen + i) % 2 == 0:
             place, reason = int(left.argmax()), Reason.UNCERTAIN  # the first that is left
         else:
             place = int(np.where(left, distances.nearest, -1).argmax())

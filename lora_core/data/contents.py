@@ -236,6 +236,27 @@ def find_text(path: Path, columns: ColumnSelection, wanted: WantedText) -> Found
     return FoundRows(count=len(found), rows=tuple(found[:MAX_FOUND_ROWS]))
 
 
+# -- Whole texts ----------------------------------------------------------------------------------
+
+
+class WrittenTexts(FrozenModel):
+    """How many texts were written."""
+
+    rows: int
+
+
+def write_texts(path: Path, columns: ColumnSelection, out: Path) -> WrittenTexts:
+    """Write `[row number, text, second text or null]` of each row to a file, one JSON per line.
+
+    Raises what `files.read_rows` raises.
+    """
+    rows = files.read_rows(path, columns)
+    with out.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps([row.number, row.text, row.pair], ensure_ascii=False) + "\n")
+    return WrittenTexts(rows=len(rows))
+
+
 # -- Columns: the first rows of a file, and which columns hold texts and labels -------------------
 
 _GUESS_ROWS = 200  # rows that a guess is based on

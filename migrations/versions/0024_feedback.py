@@ -6,14 +6,14 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0024"
-down_revision = "0022"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 
 ALL = {
     *("jobs:read", "jobs:write", "datasets:read", "datasets:write", "models:read", "models:admin"),
     *("predict", "predictions:read", "predictions:write", "metrics:read", "webhooks:admin"),
-    "keys:admin",
+    *("labels:read", "labels:write", "keys:admin"),
 }
 NEW = "feedback:write"
 KEYS = sa.table("api_keys", sa.column("id", sa.Uuid()), sa.column("scopes", sa.JSON()))

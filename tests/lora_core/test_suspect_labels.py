@@ -36,7 +36,7 @@ def test_own_label_that_is_most_probable_is_not_suspect() -> None:
     assert 0 not in {each.row for each in found}
 
 
-def test_each_of_several_labels_is_judged_apart() -> None:
+def test_each_of_several_labels_is_checked_apart() -> None:
     rng = np.random.default_rng(0)
     p = rng.random((60, 3))
     given = (rng.random((60, 3)) < p).astype(int)

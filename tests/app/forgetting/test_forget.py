@@ -23,6 +23,7 @@ from tests.app.forgetting.conftest import Publish, Serving
 from tests.app.traffic.test_traffic import files_with, flush, rows_with
 from tests.job_rows import MANIFEST, add_job
 from tests.kept_predictions import add_prediction, all_feedback, kept_predictions
+from tests.labeling_rows import create_project, make_pool, text_of
 from tests.stored_artifact import store_artifact
 from tests.tiny_artifact import make_artifact, make_regression_artifact
 
@@ -215,6 +216,22 @@ def test_stored_responses(client: TestClient, database: Database) -> None:
     assert rows_with(database, CANARY) == ["datasets"]  # which is reported
     assert client.delete("/v1/datasets/mail").status_code == 204
     assert rows_with(database, CANARY) == []
+
+
+def test_labeling_projects(client: TestClient, resources: Resources, tmp_path: Path) -> None:
+    make_pool(resources, tmp_path)
+    url = f"/v1/labeling/{create_project(client)['name']}"
+    sent = client.put(f"{url}/texts/7", json={"label": "good"})
+    assert sent.status_code == 200, sent.text
+    result = forget(client, text=f" {text_of(7)}", search_datasets=False)
+    assert result["removed"]["labels"] == 1
+    shown = set()
+    while texts := client.post(f"{url}/next", json={"count": 20}).json()["texts"]:
+        for each in texts:
+            shown.add(each["row"])
+            client.put(f"{url}/texts/{each['row']}", json={"label": "good"})
+    assert shown == set(range(1, 61)) - {7}
+    assert [each["ref"] for each in forget(client, text=text_of(7))["datasets"]] != []
 
 
 @pytest.mark.parametrize(
