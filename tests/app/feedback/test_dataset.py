@@ -106,7 +106,8 @@ def test_idempotency_key(client: TestClient, publish: Publish) -> None:
 
 def test_nothing_to_make(client: TestClient, publish: Publish) -> None:
     publish()
-    for body in ({}, {"changed_only": True}):
+    bodies: tuple[Json, ...] = ({}, {"changed_only": True})
+    for body in bodies:
         refused = make(client, **body)
         assert (refused.status_code, refused.json()["code"]) == (409, "no_feedback_texts")
     label(client, one="good")
