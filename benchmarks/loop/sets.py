@@ -53,7 +53,7 @@ class LoopSet:
 
     @cached_property
     def _vectors(self) -> Vectors:
-        return Vectors(self.texts)
+        return Vectors(self.texts, "bfloat16")  # in a quarter of the time, as in training
 
     @cached_property
     def names(self) -> list[str]:
