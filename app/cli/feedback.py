@@ -190,19 +190,18 @@ def delete_feedback(client: "Client", feedback: FeedbackId) -> None:
 @app.command("review")
 @with_client
 def review(client: "Client", model: ModelRef, count: Count = 60, as_json: AsJson = False) -> None:
-    """Draw a random sample of kept predictions to label: only these estimate accuracy."""
+    """Draw a random sample of kept predictions to label: only these estimate accuracy.
+
+    What was predicted is left out, so that it does not sway you; --json has it.
+    """
     sample = client.create_review(model, count)
     if as_json:
         print_json(sample)
         return
     print_table(
-        ["prediction", "text", "predicted"],
+        ["prediction", "targets", "text"],
         [
-            (
-                each.prediction_id,
-                _shorten(each.text, each.text_pair),
-                ", ".join(_format_label(answer) or "" for answer in each.answer.values()),
-            )
+            (each.prediction_id, ", ".join(each.missing), _shorten(each.text, each.text_pair))
             for each in sample.data
         ],
         empty=f"All kept predictions of {sample.version} that were drawn have feedback.",
