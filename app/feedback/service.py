@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -89,8 +89,9 @@ def add_feedback(
         flush_traffic()
         _find_predictions(database, submissions)
     with database.read() as session:
+        resolve = cache(partial(registry.resolve, session))
         for each in submissions:
-            each.attempt(partial(_resolve_model, session))
+            each.attempt(partial(_resolve_model, session, resolve))
     for each in submissions:
         each.attempt(partial(_build_row, store=store, caller=caller, hasher=hasher))
     with database.write() as session:
@@ -135,7 +136,9 @@ def _find_predictions(database: Database, submissions: Sequence[Submission]) -> 
     return all(id_ in kept for id_, _ in wanted.values())
 
 
-def _resolve_model(session: Session, submission: Submission) -> None:
+def _resolve_model(
+    session: Session, resolve: Callable[[str], ResolvedModel], submission: Submission
+) -> None:
     """Resolve the version that predicted, or that the item names.
 
     Raises `PredictionNotKept`, `PredictionOfOtherModel`, and what `registry.resolve` raises.
@@ -144,14 +147,14 @@ def _resolve_model(session: Session, submission: Submission) -> None:
     if prediction is None:
         if item.text is None or item.model is None:
             raise PredictionNotKept(prediction_id=item.prediction_id, at="prediction_id")
-        submission.resolved = registry.resolve(session, item.model)
+        submission.resolved = resolve(item.model)
         return
     version = f"{prediction.model}:{prediction.number}"
     if item.model is not None and registry.parse_ref(session, item.model).name != prediction.model:
         raise PredictionOfOtherModel(
             prediction_id=item.prediction_id, version=version, model=item.model, at="model"
         )
-    submission.resolved = registry.resolve(session, version)
+    submission.resolved = resolve(version)
 
 
 def _build_row(submission: Submission, *, store: Store, caller: Caller, hasher: TextHasher) -> None:

@@ -83,11 +83,10 @@ class TrafficRecorder:
         self._hasher = TextHasher.from_settings(settings) if self._share else None
         self._on_kept = on_kept
         self._on_dropped = on_dropped
-        self._random = random.SystemRandom()
+        self._random = random.Random()  # noqa: S311 - it draws a sample, and hides nothing
         self._queue: deque[tuple[AnsweredRequest, list[int]]] = deque()  # with the texts to keep
         # Written by one thread each, so that the event loop needs no lock: texts and characters.
-        self._added = [0, 0]
-        self._taken = [0, 0]
+        self._added = self._taken = (0, 0)
         self._pass_lock = threading.Lock()  # of all below, which one thread uses at a time
         self._rows: deque[KeptPrediction] = deque()
         self._counts: Counter[CountKey] = Counter()
@@ -106,16 +105,15 @@ class TrafficRecorder:
         texts = len(answered.rows)
         kept = [i for i in range(texts) if self._share and self._random.random() < self._share]
         characters = sum(map(count_characters, answered.texts))
-        queued_texts, queued_characters = (
-            added - taken for added, taken in zip(self._added, self._taken, strict=True)
-        )
+        added_texts, added_characters = self._added[0] + texts, self._added[1] + characters
+        taken_texts, taken_characters = self._taken
         if (
-            queued_texts + texts > MAX_QUEUED_TEXTS
-            or queued_characters + characters > MAX_QUEUED_CHARACTERS
+            added_texts - taken_texts > MAX_QUEUED_TEXTS
+            or added_characters - taken_characters > MAX_QUEUED_CHARACTERS
         ):
             self._on_dropped(texts)
             return
-        self._added = [self._added[0] + texts, self._added[1] + characters]
+        self._added = added_texts, added_characters
         self._queue.append((answered, kept))
 
     def flush(self) -> None:
@@ -154,7 +152,7 @@ class TrafficRecorder:
                 self._rows.extend(self._row(answered, i) for i in kept)
             finally:
                 characters = sum(map(count_characters, answered.texts))
-                self._taken = [self._taken[0] + len(answered.rows), self._taken[1] + characters]
+                self._taken = self._taken[0] + len(answered.rows), self._taken[1] + characters
 
     def _count(self, answered: AnsweredRequest) -> None:
         if len(self._counts) > MAX_COUNT_KEYS:

@@ -1,7 +1,9 @@
 """Forgetting leaves a text nowhere but in what it reports."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -10,15 +12,18 @@ from fastapi import FastAPI
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from app.database.base import new_id
 from app.database.engines import Database
 from app.forgetting import service
 from app.http.dependencies import get_app_state
+from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
 from app.queue.states import JobState
 from app.registry.service import add_version
 from app.registry.tables import ModelVersion
 from app.resources import Resources
 from app.settings import Settings
+from app.traffic.tables import KeptPrediction
 from tests.app.forgetting.conftest import Publish, Serving
 from tests.app.traffic.test_traffic import files_with, flush, rows_with
 from tests.job_rows import MANIFEST, add_job
@@ -322,3 +327,44 @@ def test_a_prediction_that_expired_is_still_known_by_its_feedback(
             session.delete(row)
     result = forget(keeping, prediction_id=prediction_id.hex)
     assert (result["removed"]["feedback"], result["searched"]) == (1, True)
+
+
+def test_forgetting_waits_for_those_who_are_storing_the_text(
+    keeping: TestClient, publish: Publish, database: Database, settings: Settings
+) -> None:
+    """Otherwise the text would be stored by a transaction that does not see the request."""
+    publish()
+    hashes = TextHasher.from_settings(settings).hash_input(CANARY)
+    stored, forgotten = Event(), Event()
+
+    def store() -> None:
+        with database.write() as session:
+            privacy.lock_texts(session)
+            assert privacy.forgotten(session, hashes.all) == set()
+            session.add(
+                KeptPrediction(
+                    prediction_id=new_id(),
+                    position=0,
+                    texts=1,
+                    model="sentiment",
+                    number=1,
+                    task="single_label",
+                    text_hash=hashes.whole,
+                    text=CANARY,
+                    answer="good",
+                    scores={},
+                    confidence={},
+                )
+            )
+            session.flush()
+            stored.set()
+            assert not forgotten.wait(1.0)
+
+    with ThreadPoolExecutor(2) as pool:
+        storing = pool.submit(store)
+        assert stored.wait(20)
+        result = forget(keeping, text=CANARY, search_datasets=False)
+        forgotten.set()
+        storing.result(20)
+    assert result["removed"]["predictions"] == 1
+    assert kept_predictions(database) == []
