@@ -164,9 +164,13 @@ def test_other_tasks(
         "/models/stars/rerank", json={"query": "a query", "texts": ["a film", "b"]}
     )
     assert reranked.status_code == 200, reranked.text
-    assert UUID(hex=reranked.headers[HEADER])
+    body = {"model": "topics", "input": "fine"}
+    moderated = keeping.post("/openai/v1/moderations", json=body)
+    assert moderated.status_code == 200, moderated.text
     flush(keeping)
-    topic, star, mail, mail_topic, first, second = kept_predictions(database)
+    topic, star, mail, mail_topic, first, second, category = kept_predictions(database)
+    ids = [first.prediction_id, second.prediction_id, category.prediction_id]
+    assert ids == [UUID(hex=each.headers[HEADER]) for each in (reranked, reranked, moderated)]
     assert (topic.task, topic.answer) == ("multi_label", '["acting"]')
     expected = math.prod(
         each["score"] if each["predicted"] else 1 - each["score"] for each in labels.values()
