@@ -33,7 +33,7 @@ from lora_core.usage import read_usage
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.feedback.schemas import EstimateView
+    from app.feedback.schemas import LiveEstimate
     from app.registry.schemas import VersionView
 
 
@@ -439,7 +439,7 @@ def live_accuracy(client: "Client", name: Name, days: Days = 30.0, as_json: AsJs
     )
 
 
-def _format_interval(estimate: "EstimateView | None") -> str | None:
+def _format_interval(estimate: "LiveEstimate | None") -> str | None:
     if estimate is None:
         return None
     value, low, high = (

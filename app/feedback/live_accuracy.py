@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import read_clock
 from app.feedback import repository
-from app.feedback.schemas import CorrectionCounts, EstimateView, LiveAccuracy
+from app.feedback.schemas import CorrectionCounts, LiveEstimate, LiveAccuracy
 from app.feedback.tables import Feedback
 from app.registry import repository as registry
 from app.traffic import repository as traffic
@@ -99,7 +99,7 @@ def _live_accuracy(  # noqa: PLR0913 - what was read for all versions at once
     )
 
 
-def estimate(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> EstimateView | None:
+def estimate(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> LiveEstimate | None:
     """Return the accuracy on randomly drawn texts, or the RMSE of numbers."""
     if not sampled:
         return None
@@ -107,10 +107,10 @@ def estimate(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> EstimateVie
         return _resampled(RootMeanSquaredError(), _numbers(sampled), len(sampled))
     accuracy = float(np.mean(_correct(sampled)))
     low, high = wilson_interval(accuracy, len(sampled))
-    return EstimateView(metric="accuracy", value=accuracy, low=low, high=high, texts=len(sampled))
+    return LiveEstimate(metric="accuracy", value=accuracy, low=low, high=high, texts=len(sampled))
 
 
-def further_estimates(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> list[EstimateView]:
+def further_estimates(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> list[LiveEstimate]:
     """Return the macro F1 of a multi-label task; others have none."""
     if task != "multi_label":
         return []
@@ -125,7 +125,7 @@ def _with_scores(
     sampled: Sequence[Feedback],
     kept: KeptNumbers | None,
     since: float,
-) -> EstimateView | None:
+) -> LiveEstimate | None:
     """Return the prediction-powered accuracy; None if there is too little for it.
 
     Labeled and other texts are from the same time: since the oldest prediction that is kept.
@@ -152,7 +152,7 @@ def _with_scores(
     if not others:
         return None
     mean = mean_estimate(_correct(recent), [row.confidence or 0.0 for row in recent], others)
-    return EstimateView(
+    return LiveEstimate(
         metric="accuracy",
         value=min(max(mean.value, 0.0), 1.0),
         low=max(mean.low, 0.0),
@@ -169,13 +169,13 @@ def _correct(rows: Iterable[Feedback]) -> list[float]:
 
 def _resampled(
     metric: PrimaryMetric, pair: tuple[Predictions, Predictions], texts: int
-) -> EstimateView | None:
+) -> LiveEstimate | None:
     """Return a metric with its bootstrap interval. `pair`: the truth, and what was predicted."""
     if texts < MIN_RESAMPLED_TEXTS:
         return None
     statistics = metric.statistics(*pair)
     low, high = metric.interval(statistics)
-    return EstimateView(
+    return LiveEstimate(
         metric=metric.name, value=metric.value(statistics), low=low, high=high, texts=texts
     )
 

@@ -47,7 +47,7 @@ _READ_TEXTS = require_scope("datasets:read")  # feedback is texts with labels, a
 
 
 @router.post("/v1/feedback", dependencies=[_WRITE])
-def add_feedback(body: FeedbackCreate, state: AppStateDep, caller: CallerDep) -> FeedbackResults:
+def create_feedback(body: FeedbackCreate, state: AppStateDep, caller: CallerDep) -> FeedbackResults:
     """Tell the right label of a text, or of up to 1,000 texts as `items`.
 
     It can be repeated safely: the newest feedback of an author on a text counts. Of `items`, each

@@ -218,7 +218,7 @@ class Review(ResponseModel):
     data: list[ReviewText]
 
 
-class EstimateView(ResponseModel):
+class LiveEstimate(ResponseModel):
     """An estimate with its 95% interval."""
 
     metric: MetricName
@@ -250,15 +250,15 @@ class LiveAccuracy(ResponseModel):
     sampled: int = Field(description="Predictions that were drawn for a review.")
     labeled: int = Field(description="Predictions among these that have feedback.")
     since: Timestamp | None = Field(description="Time of the first of these predictions.")
-    estimate: EstimateView | None = Field(
+    estimate: LiveEstimate | None = Field(
         description="From the drawn texts alone: accuracy (Wilson), of a multi-label task that of "
         "whole sets of labels, of a regression the RMSE (bootstrap)."
     )
-    with_scores: EstimateView | None = Field(
+    with_scores: LiveEstimate | None = Field(
         description="The same accuracy, prediction-powered: with the model's own probabilities of "
         "its answers on all kept texts."
     )
-    further: list[EstimateView] = Field(description="Other metrics of the drawn texts.")
+    further: list[LiveEstimate] = Field(description="Other metrics of the drawn texts.")
     corrections: CorrectionCounts
 
 
