@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import read_clock
 from app.feedback import repository
-from app.feedback.schemas import CorrectionCounts, LiveEstimate, LiveAccuracy
+from app.feedback.schemas import CorrectionCounts, LiveAccuracy, LiveEstimate
 from app.feedback.tables import Feedback
 from app.registry import repository as registry
 from app.traffic import repository as traffic

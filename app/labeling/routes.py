@@ -140,7 +140,7 @@ def delete_labeling_project(name: ProjectName, database: DatabaseDep) -> None:
 
 
 @router.post("/{name}/next", dependencies=_LABEL)
-def next_texts(
+def lease_texts(
     name: ProjectName,
     state: AppStateDep,
     database: DatabaseDep,
@@ -162,7 +162,7 @@ def next_texts(
 
 
 @router.put("/{name}/texts/{row}", dependencies=_LABEL)
-def put_annotation(
+def update_annotation(
     name: ProjectName,
     row: Row,
     body: AnnotationPut,

@@ -16,7 +16,8 @@ from tests.servers import PostgresServer
 
 FIRST = "0001"
 AFTER_0004 = (
-    *("predictions:read", "predictions:write", "webhooks:admin", "labels:read", "labels:write"),
+    *("predictions:read", "predictions:write", "webhooks:admin"),
+    *("labels:read", "labels:write"),
     "feedback:write",
 )
 BEFORE_0004 = tuple(scope for scope in ALL_SCOPES if scope not in AFTER_0004)

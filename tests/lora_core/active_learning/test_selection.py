@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import cosine_similarity
 
 from lora_core.active_learning.selection import (
     SPREAD_CANDIDATES,
     UNCERTAIN_CANDIDATES,
     Choice,
+    Coverage,
     Reason,
     choose_next,
-    k_center,
     reserved_rows,
 )
 
@@ -128,21 +128,24 @@ def test_nothing_is_left() -> None:
     )
 
 
-def test_spread_is_the_greedy_k_center(vectors: NDArray[np.float32]) -> None:
-    labeled = np.arange(10)
-    candidates = np.arange(10, TEXTS)
+def test_coverage_is_that_of_max_herding(vectors: NDArray[np.float32]) -> None:
+    similarity = cosine_similarity(vectors)
+    labeled, candidates = np.arange(10), np.arange(10, TEXTS)
+    coverage = Coverage(vectors, candidates, labeled)
     chosen = [*labeled]
     for _ in range(12):  # by hand
-        nearest = cdist(vectors, vectors[chosen]).min(axis=1)
-        nearest[chosen] = -1
-        chosen.append(int(nearest.argmax()))
-    assert k_center(12, candidates, labeled, vectors) == chosen[10:]
+        covered = similarity[10:, chosen].max(axis=1)
+        gains = [np.maximum(similarity[10:, each] - covered, 0).mean() for each in candidates]
+        place = coverage.best()
+        assert gains[place] == pytest.approx(max(gains), rel=1e-4)
+        coverage.add(place)
+        chosen.append(int(candidates[place]))
+    assert len(set(chosen)) == 22
 
 
-def test_first_text_is_a_central_one(vectors: NDArray[np.float32]) -> None:
-    (first,) = k_center(1, np.arange(TEXTS), np.arange(0), vectors)
-    distance = np.linalg.norm(vectors - vectors.mean(axis=0), axis=1)
-    assert first == int(distance.argmin())
+def test_first_text_is_the_one_that_is_most_similar_to_all(vectors: NDArray[np.float32]) -> None:
+    coverage = Coverage(vectors, np.arange(TEXTS), np.arange(0))
+    assert coverage.best() == int(cosine_similarity(vectors).sum(axis=1).argmax())
 
 
 def test_spread_leaves_no_cluster_out() -> None:
@@ -181,11 +184,18 @@ def test_uncertain_and_diverse_texts_take_turns(vectors: NDArray[np.float32]) ->
     order = [row for row in np.argsort(-uncertainty).tolist() if row >= 50]
     assert made[0].row == order[0]
     assert {choice.row for choice in made} <= set(order[:UNCERTAIN_CANDIDATES])
-    # the second is the one of the most uncertain ones that is farthest from all others
-    others = [*range(50), made[0].row]
+    # the second is the one of the most uncertain ones that adds most to what is covered
+    similarity = cosine_similarity(vectors[order[:UNCERTAIN_CANDIDATES]], vectors)
+    covered = similarity[:, [*range(50), made[0].row]].max(axis=1, keepdims=True)
+    gains = np.maximum(similarity - covered, 0).sum(axis=0)
     rest = [row for row in order[:UNCERTAIN_CANDIDATES] if row != made[0].row]
-    distance = cdist(vectors[rest], vectors[others]).min(axis=1)
-    assert made[1].row == rest[int(distance.argmax())]
+    assert gains[made[1].row] == pytest.approx(gains[rest].max(), rel=1e-4)
+
+
+def test_single_choices_take_turns_as_well(vectors: NDArray[np.float32]) -> None:
+    made = label_all(vectors, uncertainty=np.linspace(0, 1, TEXTS), limit=20, count=1)
+    counts = Counter(choice.reason for choice in made)
+    assert counts == {Reason.UNCERTAIN: 8, Reason.DIVERSE: 8, Reason.RANDOM: 4}
 
 
 def test_large_pools_are_sampled_reproducibly() -> None:
