@@ -19,6 +19,8 @@ from app.charts import routes as charts
 from app.database import migrations
 from app.datasets import routes as datasets
 from app.errors import AppError
+from app.feedback import routes as feedback
+from app.forgetting import routes as forgetting
 from app.http import error_responses, health, openapi
 from app.http.concurrency import CancelOnDisconnectMiddleware, ConcurrencyLimiters
 from app.http.connections import raise_file_limit
@@ -61,6 +63,7 @@ from app.settings import Settings
 from app.storage import routes as artifacts
 from app.storage.data_dir import make_process_private
 from app.sweeps import routes as sweeps
+from app.traffic.recorder import TrafficRecorder
 from app.web import page
 from app.web import routes as web
 from app.webhooks import routes as webhooks
@@ -150,6 +153,8 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(serving.info_router)
     include(serving.shadow_router)
     include(registry.import_router, max_body_size=import_bytes + MULTIPART_OVERHEAD_BYTES)
+    include(feedback.router)
+    include(forgetting.router)
     include(predictions.router)
     include(sweeps.router)
     include(labeling.router)
@@ -201,6 +206,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             max_streams=settings.max_streams,
             max_streams_per_key=settings.max_streams_per_key,
         )
+        state.traffic = TrafficRecorder(
+            resources.database,
+            settings,
+            on_kept=state.serving_metrics.traffic_kept.inc,
+            on_dropped=state.serving_metrics.traffic_dropped.inc,
+        )
+        exit_stack.callback(state.traffic.close)
         state.serving = InferenceService(resources, state.serving_metrics)
         exit_stack.callback(state.serving.close)
         state.labeling = LabelingPools(resources)

@@ -204,6 +204,13 @@ def _preview(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     )
 
 
+def _find(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.contents import WantedText, find_text
+
+    wanted = _read(arguments.wanted, WantedText)
+    writer.write(find_text(arguments.file, _columns(arguments), wanted))
+
+
 def _texts(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     from lora_core.data.contents import write_texts
 
@@ -366,6 +373,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] =
     "embed-file": _embed_file,
     "inspect": _inspect,
     "preview": _preview,
+    "find": _find,
     "texts": _texts,
     "columns": _columns_command,
     "predict": _predict,

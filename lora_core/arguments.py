@@ -30,6 +30,10 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     preview.add_argument("--after", type=int, default=0, help="number of rows to skip")
     preview.add_argument("--limit", type=int, default=20, help="maximum number of rows")
 
+    find = commands.add_parser("find", help="list the rows of a data file with a certain text")
+    _add_file_arguments(find)
+    find.add_argument("--wanted", type=Path, required=True, help="JSON file with the text")
+
     texts = commands.add_parser("texts", help="write the whole texts of a data file as JSON lines")
     _add_file_arguments(texts)
     texts.add_argument("--out", type=Path, required=True, help="output file")

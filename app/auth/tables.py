@@ -21,6 +21,7 @@ Scope = Literal[
     "predict",
     "predictions:read",
     "predictions:write",
+    "feedback:write",
     "labels:read",
     "labels:write",
     "metrics:read",

@@ -21,6 +21,8 @@ from app.cli.connection import (
 )
 from app.cli.output import Json
 from app.datasets.schemas import DatasetListItem, DatasetView
+from app.feedback.schemas import FeedbackResults, FeedbackView, LiveAccuracy, Review
+from app.forgetting.schemas import ForgetResult
 from app.jobs.schemas import (
     EventView,
     JobComparison,
@@ -281,6 +283,35 @@ class Client(Connection):
             params={"target": target} if target else {},
             json={"inputs": _input_body(text)},
         )
+
+    # -- feedback -----------------------------------------------------------------------------
+
+    def add_feedback(self, body: Json) -> FeedbackResults:
+        return self.fetch(FeedbackResults, "POST", "/v1/feedback", json=body)
+
+    def list_feedback(self, name: str, limit: int) -> list[FeedbackView]:
+        return self.fetch_pages(FeedbackView, f"{resource_path('models', name)}/feedback", limit)
+
+    def delete_feedback(self, feedback_id: str) -> None:
+        self.request("DELETE", resource_path("feedback", feedback_id))
+
+    def create_review(self, model: str, count: int) -> Review:
+        """Return a random sample of kept predictions to label."""
+        path = f"{resource_path('models', model)}/review"
+        return self.fetch(Review, "POST", path, json={"count": count})
+
+    def list_live_accuracy(self, name: str, days: float) -> list[LiveAccuracy]:
+        path = f"{resource_path('models', name)}/live-accuracy"
+        return self.fetch(list[LiveAccuracy], "GET", path, params={"days": days})
+
+    def create_feedback_dataset(self, name: str, body: Json) -> DatasetView:
+        """Make a dataset of the texts with feedback on a model."""
+        path = f"{resource_path('models', name)}/feedback/dataset"
+        return self.create(DatasetView, path, json=body, timeout=CHECK_TIMEOUT)
+
+    def forget(self, body: Json) -> ForgetResult:
+        """Forget a text; searching the datasets takes a while."""
+        return self.fetch(ForgetResult, "POST", "/v1/forget", json=body, timeout=CHECK_TIMEOUT)
 
     # -- prediction runs ----------------------------------------------------------------------
 

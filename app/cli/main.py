@@ -12,6 +12,7 @@ import lora_core
 from app.cli import (
     bases,
     datasets,
+    feedback,
     jobs,
     keys,
     labeling,
@@ -26,6 +27,7 @@ from app.cli.datasets import check
 from app.cli.demo import demo
 from app.cli.errors import EXIT_CODES, EXIT_INTERNAL_ERROR, CliError
 from app.cli.evaluate import evaluate
+from app.cli.feedback import forget
 from app.cli.gc import gc
 from app.cli.import_openai import import_openai
 from app.cli.label import label
@@ -141,6 +143,7 @@ app.command()(evaluate)
 app.command()(import_openai)
 app.command()(label)
 app.command()(demo)
+app.command()(forget)
 app.command()(gc)
 datasets.app.command("check")(check)
 models.app.command("export")(export_model)
@@ -150,6 +153,7 @@ app.add_typer(sweeps.app, name="sweep", no_args_is_help=True)
 app.add_typer(predictions.app, name="predictions", no_args_is_help=True)
 app.add_typer(labeling.app, name="labeling", no_args_is_help=True)
 app.add_typer(models.app, name="models", no_args_is_help=True)
+app.add_typer(feedback.app, name="feedback", no_args_is_help=True)
 app.add_typer(datasets.app, name="datasets", no_args_is_help=True)
 app.add_typer(bases.app, name="bases", no_args_is_help=True)
 app.add_typer(webhooks.app, name="webhooks", no_args_is_help=True)

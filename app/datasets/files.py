@@ -126,6 +126,13 @@ class FileInspector:
             raise self._error(result)
         return list(reports[0]["rows"])
 
+    def find(self, wanted: Path) -> dict[str, Any]:
+        """Return how many rows have the text in a JSON file, and their first numbers."""
+        reports, result = self._inspect_columns("find", f"--wanted={wanted}")
+        if not reports:
+            raise self._error(result)
+        return reports[0]
+
     def write_texts(self, target: Path) -> None:
         """Write `[row number, text, second text or null]` of each row to a new file, as JSON
         lines."""

@@ -178,6 +178,16 @@ def list_rows(
     return dataset, _inspection(store, settings, dataset).rows(after=after, limit=limit)
 
 
+def find_text(
+    store: Store, *, settings: Settings, dataset: Dataset, wanted: Path
+) -> dict[str, Any]:
+    """Return how many rows have the text in a JSON file, and their first numbers.
+
+    Raises what `fetch_dataset_file` and `FileInspector.find` raise.
+    """
+    return _inspection(store, settings, dataset).find(wanted)
+
+
 def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: Path) -> None:
     """Write the whole texts of a dataset to a new file.
 

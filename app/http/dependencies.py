@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from app.resources import Resources
     from app.serving.metrics import ServingMetrics
     from app.serving.service import InferenceService
+    from app.traffic.recorder import TrafficRecorder
 
 
 @dataclass(kw_only=True)
@@ -49,6 +50,7 @@ class AppState:
     concurrency_limits: ConcurrencyLimiters = field(init=False)
     streams: EventStreams = field(init=False)
     serving: InferenceService = field(init=False)
+    traffic: TrafficRecorder = field(init=False)
     labeling: LabelingPools = field(init=False)
     check_servable: ServableCheck = field(init=False)  # for the registry, a layer below serving
 

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
+from app.feedback.tables import Feedback
 from app.jobs.repository import ACTIVE_STATES, FINAL_STATES
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, Worker
@@ -155,6 +156,16 @@ class MetricQueries:
         }
         return [(kind, total) for kind, [(total,)] in kinds.items()]
 
+    def feedback(self) -> LabeledValues:
+        """Feedback by model, and by whether the text was drawn for a review."""
+        grouped = select(Feedback.model, Feedback.sampled, func.count())
+        return [
+            (model, "yes" if sampled else "no", count)
+            for model, sampled, count in self._rows(
+                grouped.group_by(Feedback.model, Feedback.sampled)
+            )
+        ]
+
     def _jobs(self, states: Sequence[JobState]) -> LabeledValues:
         conditions = (Job.kind == JobKind.TRAINING, Job.state.in_(states))
         counts = select(Job.state, Job.method, func.count()).where(*conditions)
@@ -281,6 +292,13 @@ DATABASE_METRICS = (
         f"Bytes stored, according to the database. Up to {HISTORY_SECONDS:g} s old.",
         ("kind",),
         read_history=MetricQueries.stored_bytes,
+    ),
+    MetricDefinition(
+        "loraworks_feedback",
+        "Texts with feedback, by whether they were drawn at random for a review. "
+        f"Up to {HISTORY_SECONDS:g} s old.",
+        ("model", "sampled"),
+        read_history=MetricQueries.feedback,
     ),
 )
 

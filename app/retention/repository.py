@@ -28,6 +28,9 @@ MLFLOW_SILENT_SECONDS = 30 * 86_400.0  # without a worker that sends, the outbox
 # Estimates, measured on SQLite, with indexes.
 POINT_BYTES = 200
 RESPONSE_BYTES = 3_000
+PREDICTION_BYTES = 900
+FEEDBACK_BYTES = 1_000
+COUNT_BYTES = 150
 PAGE_SIZE = 500  # rows per query
 BATCH_SIZE = 25  # rows that one transaction deletes
 _SIZE_QUERIES = {
