@@ -1,0 +1,80 @@
+"""Is a new model better than the current one? A one-sided paired test on the same texts.
+
+If both models were equally good in the sense that it is chance which of the two gave which of the
+two predictions for a text, exchanging them text by text changes nothing. The p value is the share
+of such exchanges with at least the difference that was found. For accuracy it is computed exactly:
+only texts matter that one model alone gets right, and half of them would be the new one's
+(McNemar's exact test, a sign test). For other metrics it is a permutation test.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_core.tasks.primary_metric import MetricOfMeans, Statistics
+
+PERMUTATIONS = 4999
+PERMUTATIONS_AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Whether a new model is better than the current one on the same texts."""
+
+    p_value: float  # one-sided
+    difference: float  # of the metric; positive: the new model is better
+    texts: int
+    better: int  # texts that the new model predicts better
+    worse: int
+
+
+def paired_test(
+    metric: MetricOfMeans, new: Statistics, current: Statistics, seed: int = 0
+) -> PairedTest:
+    """Return the test of two models by the statistics (texts, k) of their predictions.
+
+    They are what `metric.statistics` returns for the predictions of each. Raises `ValueError` if
+    there are no texts, or not the same number of both.
+    """
+    if new.shape != current.shape or not len(new):
+        raise ValueError("both models need predictions for the same texts")
+    sign = -1.0 if metric.lower_is_better else 1.0
+    difference = sign * (metric.value(new) - metric.value(current))
+    scores = [metric.scores(each) for each in (new, current)]
+    better, worse = int((scores[0] > scores[1]).sum()), int((scores[0] < scores[1]).sum())
+    if metric.name == "accuracy":
+        p_value = sign_test(better, worse)
+    else:
+        p_value = _permutation_test(metric, new, current, sign, seed)
+    return PairedTest(p_value, difference, len(new), better, worse)
+
+
+def sign_test(better: int, worse: int) -> float:
+    """Return P(at least `better` heads) of better + worse tosses of a fair coin."""
+    tosses = better + worse
+    heads = sum(math.comb(tosses, k) for k in range(better, tosses + 1))
+    return heads / (1 << tosses)
+
+
+def _permutation_test(
+    metric: MetricOfMeans, new: Statistics, current: Statistics, sign: float, seed: int
+) -> float:
+    rng, texts = np.random.default_rng(seed), len(new)
+    change: NDArray[np.float64] = current.astype(np.float64) - new
+    means = new.mean(axis=0), current.mean(axis=0)
+    found = sign * float(metric.from_means(means[0]) - metric.from_means(means[1]))
+    as_large = 0
+    left = PERMUTATIONS
+    while left:
+        count = min(left, PERMUTATIONS_AT_ONCE)
+        exchanged = rng.integers(0, 2, size=(count, texts)).astype(np.float64)
+        shift: NDArray[Any] = exchanged @ change / texts
+        differences = sign * (
+            metric.from_means(means[0] + shift) - metric.from_means(means[1] - shift)
+        )
+        as_large += int((differences >= found - 1e-12).sum())
+        left -= count
+    return (as_large + 1) / (PERMUTATIONS + 1)
