@@ -20,10 +20,12 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
+from lora_core.data.label_review import CorrectionResult, Corrections, SuspectReport
 from lora_core.data.labels import SINGLE_LABEL, LabelFormat, describe_targets
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataError, DataTooLarge
 
+CORRECTIONS_FILE = "corrections.json"  # what the child is asked to change
 INCOMING_DIR = ".incoming"  # directory of files that are being received
 
 log = structlog.get_logger(__name__)
@@ -125,6 +127,24 @@ class FileInspector:
             raise self._error(result)
         return list(reports[0]["rows"])
 
+    def suspects(self, target: str | None) -> SuspectReport:
+        """Return the labels that are probably wrong, of one of several targets if it is named."""
+        options = () if target is None else (f"--target={target}",)
+        reports, result = self._inspect_columns("suspects", *options)
+        if not reports:
+            raise self._error(result)
+        return SuspectReport.model_validate(reports[0])
+
+    def correct(self, corrections: Corrections, out_dir: Path) -> CorrectionResult:
+        """Write a file with changed labels to `out_dir`. Raises `DataTooLarge`, among others."""
+        request = out_dir / CORRECTIONS_FILE
+        request.write_text(corrections.model_dump_json(), encoding="utf-8")
+        options = (f"--corrections={request}", f"--out={out_dir}")
+        reports, result = self._inspect_columns("correct", *options)
+        if not reports:
+            raise self._error(result)
+        return CorrectionResult.model_validate(reports[0])
+
     def detect_columns(self) -> dict[str, Any]:
         """Return the columns of the file with some rows; see `lora_core.data.contents`."""
         reports, result = self._run("columns")
@@ -151,8 +171,11 @@ class FileInspector:
         """Return the JSON lines that the child wrote, without its error, and how it ended."""
         if self.columns.sheet is not None:
             options = (*options, f"--sheet={self.columns.sheet}")
+        max_bytes = _MAX_CHILD_OUTPUT_BYTES
+        if command == "correct":
+            max_bytes = max(max_bytes, self.settings.max_upload_bytes)
         limits = process.SandboxLimits(
-            self.settings.inspect_memory_mb, self.settings.inspect_seconds, _MAX_CHILD_OUTPUT_BYTES
+            self.settings.inspect_memory_mb, self.settings.inspect_seconds, max_bytes
         )
         result = process.run_child(
             [command, str(self.file), *options], limits=limits, cwd=self.file.parent

@@ -14,6 +14,7 @@ from lora_core.data.rows import TextRow
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.task import TaskTypeOfTarget
 
+SUSPECTS_VERSION = 1  # increment if the same file would give another report
 MAX_CHANGES = 1_000  # of one correction
 MAX_SUSPECTS = 500  # of one report
 SUSPECT_CHARACTERS = 500  # shown of a text
