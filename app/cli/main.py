@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import lora_core
 from app.cli import (
     bases,
+    corrections,
     datasets,
     jobs,
     keys,
@@ -140,6 +141,9 @@ app.command()(import_openai)
 app.command()(demo)
 app.command()(gc)
 datasets.app.command("check")(check)
+datasets.app.command("suspects")(corrections.suspects)
+datasets.app.command("correct")(corrections.correct)
+datasets.app.command("diff")(corrections.show_diff)
 models.app.command("export")(export_model)
 models.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)
