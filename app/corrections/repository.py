@@ -66,9 +66,14 @@ def add_correction(
     return correction
 
 
+def find_correction(session: Session, dataset_id: UUID) -> Correction | None:
+    """Return the correction that made a version; None if it was uploaded."""
+    return session.get(Correction, dataset_id)
+
+
 def get_correction(session: Session, dataset: Dataset) -> Correction:
     """Return the correction that made a version. Raises `DatasetNotCorrected`."""
-    correction = session.get(Correction, dataset.id)
+    correction = find_correction(session, dataset.id)
     if correction is None:
         raise DatasetNotCorrected(ref=f"{dataset.name}:{dataset.version}")
     return correction

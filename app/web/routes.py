@@ -3,6 +3,7 @@
 from app.web import (
     assets,
     compare,
+    corrections,
     datasets,
     documentation,
     job,
@@ -27,5 +28,12 @@ PAGE_ROUTERS = (
     *(assets.router, documentation.router, sign_in.router),
     *(jobs.router, job.router, compare.router),
     *(sweeps.router, sweep_form.router, sweep.router),
-    *(models.router, datasets.router, predictions.router, webhooks.router, settings.router),
+    *(
+        models.router,
+        datasets.router,
+        corrections.router,
+        predictions.router,
+        webhooks.router,
+        settings.router,
+    ),
 )

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 from tests.app.cli.conftest import Run, answer
-from tests.app.corrections.conftest import WRONG, WRONG_LABELS
+from tests.app.corrections.conftest import WRONG, WRONG_LABELS, in_process
 from tests.app.corrections.test_corrections import SETS, TARGETS
+
+__all__ = ["in_process"]
 
 
 def test_suspect_labels_are_corrected(cli: Run, tmp_path: Path) -> None:
@@ -57,9 +59,7 @@ def test_other_kinds_of_labels(cli: Run, tmp_path: Path) -> None:
     )
     changed = ("--target", "stars", "--change", "2=7.5", "--keep", "3")
     done = cli("datasets", "correct", "targets:1", *changed, "--json")
-    assert answer(done)["changes"] == [
-        {"row": 2, "target": "stars", "before": 1.0, "after": 7.5}
-    ]
+    assert answer(done)["changes"] == [{"row": 2, "target": "stars", "before": 1.0, "after": 7.5}]
     assert "stars" in cli("datasets", "diff", "targets").output
 
 

@@ -26,6 +26,7 @@ def count(database: Database, table: type[Any]) -> int:
         return session.scalars(select(func.count()).select_from(table)).one()
 
 
+@pytest.mark.usefixtures("in_child")
 def test_wrong_labels_are_listed(client: TestClient, upload: Upload) -> None:
     upload(WRONG_LABELS)
     found = listed(client)
