@@ -92,6 +92,8 @@ def suspects(
     notes = [f"{found.found:,} suspect labels in {found.checked:,} rows"]
     if found.checked < found.rows:
         notes.append(f"a sample of {found.rows:,}")
+    if found.agreement is not None:
+        notes.append(f"the model agrees with {format_percent(found.agreement)} of the labels")
     if found.kept:
         notes.append(f"{found.kept:,} were kept")
     print_line(f"{', '.join(notes)}.")

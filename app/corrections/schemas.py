@@ -87,6 +87,10 @@ class SuspectLabels(ResponseModel):
         "listed."
     )
     kept: int = Field(description="Of the listable ones, those that are not listed: kept before.")
+    agreement: float | None = Field(
+        description="Share of the labels that the model predicts as given. If it is low, the model "
+        "understands too little of them to doubt them. Null: numbers."
+    )
     spread: float | None = Field(
         description="regression: the spread of the distances, as a standard deviation."
     )

@@ -30,7 +30,9 @@ def suspects_view(
 ) -> SuspectLabels:
     """Return the most suspect rows whose labels were not kept."""
     listed = [each for each in report.suspects if each.digest not in kept]
-    facts = report.model_dump(include={"task", "target", "rows", "checked", "found", "spread"})
+    facts = report.model_dump(
+        include={"task", "target", "rows", "checked", "found", "agreement", "spread"}
+    )
     return SuspectLabels(
         **facts,
         ref=f"{dataset.name}:{dataset.version}",

@@ -50,6 +50,9 @@ class SuspectReport(FrozenModel):
     rows: int  # of the file
     checked: int  # rows that were predicted: a sample, if less than `rows`
     found: int  # suspect rows, of which at most `MAX_SUSPECTS` are listed
+    # share of the labels, of several labels of all names of all rows, that the model predicts as
+    # given: how much it understands of them. None: numbers, or nothing was checked
+    agreement: float | None = None
     spread: float | None = None  # of the residuals of numbers, as a standard deviation
     suspects: tuple[SuspectRow, ...]
 

@@ -79,13 +79,15 @@ def find_suspect_rows(contents: FileContents, target: str | None = None) -> Susp
         raise TypeError("several targets are checked one by one")
     checked = _sample(rows, task_type)
     doubts: list[_Doubt] = []
-    spread, tfidf = None, None
+    agreement, spread, tfidf = None, None, None
     if len(checked) >= MIN_TEXTS:
         task, targets = encode_labels(checked, task_type)
         if task.labels:
             with threadpool_limits(1, user_api="blas"):  # several only wait for each other
                 tfidf, logits = _cross_validate(checked, task_type, task, targets)
             doubts, spread = _judge(checked, task, targets, logits)
+            if not isinstance(task, Regression):
+                agreement = float((task.predict(logits) == targets).mean())
     listed = doubts[:MAX_SUSPECTS]
     nearest = _nearest(checked, task_type, tfidf, doubts, listed, spread) if tfidf else {}
     return SuspectReport(
@@ -95,6 +97,7 @@ def find_suspect_rows(contents: FileContents, target: str | None = None) -> Susp
         rows=len(rows),
         checked=len(checked),
         found=len(doubts),
+        agreement=agreement,
         spread=spread,
         suspects=tuple(
             _suspect_row(checked[each.index], target, each, nearest.get(each.index, ()))

@@ -32,6 +32,7 @@ def test_wrong_labels_are_listed(client: TestClient, upload: Upload) -> None:
     found = listed(client)
     assert (found["ref"], found["task"], found["target"]) == ("a:1", "single_label", None)
     assert (found["rows"], found["checked"], found["kept"]) == (120, 120, 0)
+    assert 0.9 < found["agreement"] < 1
     assert {each["row"] for each in found["data"][:3]} == set(WRONG)
     for each in found["data"][:3]:
         assert {each["given"], each["proposed"]} == {"pos", "neg"}
@@ -78,6 +79,7 @@ def test_kinds_of_labels(client: TestClient, upload: Upload) -> None:
     upload(numbered, "numbers.csv", task="regression")
     found = listed(client, "numbers")
     assert found["spread"] > 0
+    assert found["agreement"] is None
     assert (found["data"][0]["row"], found["data"][0]["given"]) == (11, 99.5)
     assert found["data"][0]["confidence"] is None
 

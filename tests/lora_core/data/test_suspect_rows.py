@@ -71,6 +71,7 @@ def test_flipped_names_are_found() -> None:
     assert {each.row for each in report.suspects[:3]} == set(WRONG)
     assert (report.rows, report.checked, report.target) == (120, 120, None)
     assert report.found == len(report.suspects)
+    assert report.agreement == pytest.approx(1 - len(WRONG) / 120, abs=0.05)
     for each in report.suspects[:3]:
         row = rows[each.row - 1]
         assert (each.text, each.label) == (row.text, row.label)
@@ -83,7 +84,8 @@ def test_flipped_names_are_found() -> None:
 
 
 def test_right_labels_are_left_alone() -> None:
-    assert check(texts()).found == 0
+    report = check(texts())
+    assert (report.found, report.agreement) == (0, 1.0)
 
 
 def test_nearest_rows_are_the_most_similar_with_the_proposed_label() -> None:
