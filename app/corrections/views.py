@@ -30,9 +30,7 @@ def suspects_view(
 ) -> SuspectLabels:
     """Return the most suspect rows whose labels were not kept."""
     listed = [each for each in report.suspects if each.digest not in kept]
-    facts = report.model_dump(
-        include={"task", "target", "rows", "checked", "found", "agreement", "spread"}
-    )
+    facts = report.model_dump(exclude={"version", "suspects"})
     return SuspectLabels(
         **facts,
         ref=f"{dataset.name}:{dataset.version}",
