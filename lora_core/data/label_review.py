@@ -42,7 +42,7 @@ class SuspectRow(FrozenModel):
 
 
 class SuspectReport(FrozenModel):
-    """The suspect labels of a data set, or of one of its targets, the most suspect first."""
+    """The suspect labels of a dataset, or of one of its targets, the most suspect first."""
 
     version: int  # of the method
     target: str | None
@@ -58,7 +58,7 @@ class SuspectReport(FrozenModel):
 
 
 def label_digest(row: TextRow, target: str | None, label: str) -> str:
-    """Return what identifies a text with this label, also in other versions of a data set."""
+    """Return what identifies a text with this label, also in other versions of a dataset."""
     parts = (row.text.strip(), (row.pair or "").strip(), target or "", label)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

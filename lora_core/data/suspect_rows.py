@@ -1,8 +1,8 @@
 """Find rows whose labels contradict what a model predicts that was not trained on them.
 
 The model is the linear model (TF-IDF + a linear model), cross-validated: duplicates of a text are
-in one fold. Labels are judged by confident learning (`lora_core.suspect_labels`), numbers by their
-residuals. A label of fewer than `MIN_TEXTS_PER_LABEL` texts is not judged: no fold learns it.
+in one fold. Names are assessed by confident learning (`lora_core.suspect_labels`), numbers by their
+residuals. A label of fewer than `MIN_TEXTS_PER_LABEL` texts is left out: no fold learns it.
 """
 
 from collections import defaultdict
@@ -85,7 +85,7 @@ def find_suspect_rows(contents: FileContents, target: str | None = None) -> Susp
         if task.labels:
             with threadpool_limits(1, user_api="blas"):  # several only wait for each other
                 tfidf, logits = _cross_validate(checked, task_type, task, targets)
-            doubts, spread = _judge(checked, task, targets, logits)
+            doubts, spread = _find_doubts(checked, task, targets, logits)
             if not isinstance(task, Regression):
                 agreement = float((task.predict(logits) == targets).mean())
     listed = doubts[:MAX_SUSPECTS]
@@ -162,18 +162,18 @@ def _cross_validate(
     return tfidf, logits
 
 
-def _judge(
+def _find_doubts(
     rows: Sequence[TextRow], task: Task, targets: Targets, logits: Floats
 ) -> tuple[list[_Doubt], float | None]:
     """Return the labels in doubt, the most suspect first, and the spread of numbers."""
     if isinstance(task, Regression):
-        return _judge_numbers(targets, task.predict(logits))
+        return _doubts_of_numbers(targets, task.predict(logits))
     if isinstance(task, SingleLabel):
-        return _judge_names(task, targets, softmax(logits, axis=1)), None
-    return _judge_sets(rows, task, targets, expit(logits)), None
+        return _doubts_of_names(task, targets, softmax(logits, axis=1)), None
+    return _doubts_of_sets(rows, task, targets, expit(logits)), None
 
 
-def _judge_names(task: Task, targets: Targets, probabilities: Floats) -> list[_Doubt]:
+def _doubts_of_names(task: Task, targets: Targets, probabilities: Floats) -> list[_Doubt]:
     counts = np.bincount(targets, minlength=len(task.labels))
     return [
         _Doubt(each.row, task.labels[each.proposed], each.confidence, each.score)
@@ -182,10 +182,10 @@ def _judge_names(task: Task, targets: Targets, probabilities: Floats) -> list[_D
     ]
 
 
-def _judge_sets(
+def _doubts_of_sets(
     rows: Sequence[TextRow], task: Task, targets: Targets, probabilities: Floats
 ) -> list[_Doubt]:
-    """Judge each name apart; a row lists all names in doubt, the most suspect first."""
+    """Assess each name by itself; a row lists all names in doubt, the most suspect first."""
     by_row: dict[int, list[Any]] = defaultdict(list)
     for each in find_suspects(probabilities, targets):
         by_row[each.row].append(each)
@@ -198,8 +198,8 @@ def _judge_sets(
     return sorted(doubts, key=lambda each: (-each.score, each.index))
 
 
-def _judge_numbers(numbers: Targets, predicted: Floats) -> tuple[list[_Doubt], float | None]:
-    """Judge numbers by their residuals. A few wrong ones do not change the median of all."""
+def _doubts_of_numbers(numbers: Targets, predicted: Floats) -> tuple[list[_Doubt], float | None]:
+    """Assess numbers by their residuals. A few wrong ones do not change the median of all."""
     residuals = np.abs(numbers - predicted)
     spread = _NORMAL_SPREAD * float(np.median(residuals))
     if spread == 0:
