@@ -19,7 +19,7 @@ FAULTS ?= 200
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-python test-browser test-typescript chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-tasks bench-linear notebooks docs reproduce gpu-check check format audit lock clean
+.PHONY: help install demo test test-long test-python test-browser test-typescript chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-tasks bench-linear bench-loop notebooks docs reproduce gpu-check check format audit lock clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -140,6 +140,9 @@ bench-tasks: .venv/.dev  ## Several labels, pairs and numbers, and more encoders
 
 bench-linear: .venv/.dev  ## Texts a second that a linear version answers over HTTP
 	$(BIN)/python -m benchmarks.linear
+
+bench-loop: .venv/.dev  ## Labels that our choice saves; intervals, suspects, drift and promotion against the truth: ONLY=labels/ CHOOSE=1 QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.loop $(if $(ONLY),--only $(ONLY)) $(if $(CHOOSE),--choose) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 notebooks: .venv/.dev  ## Run every notebook from top to bottom, outputs kept: ONLY="notebooks/0[01]*"
 	$(BIN)/python -m tests.notebooks $(ONLY)

@@ -20,6 +20,8 @@ from app.corrections import routes as corrections
 from app.database import migrations
 from app.datasets import routes as datasets
 from app.errors import AppError
+from app.feedback import routes as feedback
+from app.forgetting import routes as forgetting
 from app.http import error_responses, health, openapi
 from app.http.concurrency import CancelOnDisconnectMiddleware, ConcurrencyLimiters
 from app.http.connections import raise_file_limit
@@ -35,6 +37,8 @@ from app.http.middleware import (
 from app.idempotency import header as idempotency_header
 from app.jobs import routes as jobs
 from app.jobs.event_stream import EventStreams
+from app.labeling import routes as labeling
+from app.labeling.pools import LabelingPools
 from app.metrics import routes as metrics_routes
 from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
@@ -60,6 +64,7 @@ from app.settings import Settings
 from app.storage import routes as artifacts
 from app.storage.data_dir import make_process_private
 from app.sweeps import routes as sweeps
+from app.traffic.recorder import TrafficRecorder
 from app.web import page
 from app.web import routes as web
 from app.webhooks import routes as webhooks
@@ -150,8 +155,11 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(serving.info_router)
     include(serving.shadow_router)
     include(registry.import_router, max_body_size=import_bytes + MULTIPART_OVERHEAD_BYTES)
+    include(feedback.router)
+    include(forgetting.router)
     include(predictions.router)
     include(sweeps.router)
+    include(labeling.router)
     include(charts.router)
     include(openai_models.router)
     include(webhooks.router)
@@ -200,7 +208,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             max_streams=settings.max_streams,
             max_streams_per_key=settings.max_streams_per_key,
         )
+        state.traffic = TrafficRecorder(
+            resources.database,
+            settings,
+            on_kept=state.serving_metrics.traffic_kept.inc,
+            on_dropped=state.serving_metrics.traffic_dropped.inc,
+        )
+        exit_stack.callback(state.traffic.close)
         state.serving = InferenceService(resources, state.serving_metrics)
         exit_stack.callback(state.serving.close)
+        state.labeling = LabelingPools(resources)
+        exit_stack.callback(state.labeling.close)
         state.check_servable = state.serving.pool.load
         yield

@@ -4,14 +4,18 @@ from app.auth import tables as keys
 from app.corrections import tables as corrections
 from app.database.base import Base
 from app.datasets import tables as datasets
+from app.feedback import tables as feedback
 from app.idempotency import tables as idempotency
+from app.labeling import tables as labeling
 from app.mistral import tables as mistral
 from app.openai import tables as openai
 from app.outbox import tables as outbox
+from app.privacy import tables as privacy
 from app.queue import tables as jobs
 from app.registry import tables as registry
 from app.storage import tables as artifacts
 from app.sweeps import tables as sweeps
+from app.traffic import tables as traffic
 
 metadata = Base.metadata
 
@@ -19,13 +23,17 @@ __all__ = [
     "artifacts",
     "corrections",
     "datasets",
+    "feedback",
     "idempotency",
     "jobs",
     "keys",
+    "labeling",
     "metadata",
     "mistral",
     "outbox",
     "openai",
+    "privacy",
     "registry",
     "sweeps",
+    "traffic",
 ]

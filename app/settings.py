@@ -296,7 +296,9 @@ class Settings(BaseSettings):
         "or `forever`.",
     )
     keep_prediction_days: RetentionDays = Field(
-        30, description="How long the results of prediction runs are kept, or `forever`."
+        30,
+        description="How long the results of prediction runs are kept, and vectors that no "
+        "labeling project uses, or `forever`.",
     )
     keep_job_days: RetentionDays = Field(
         400,
@@ -305,6 +307,20 @@ class Settings(BaseSettings):
     )
     keep_delivery_days: RetentionDays = Field(
         30, description="How long ended webhook deliveries are kept, or `forever`."
+    )
+    keep_traffic: Literal["off", "scores", "texts"] = Field(
+        "off",
+        description="What is kept of online predictions besides counts. `scores`: a hash of the "
+        "text, the predicted labels and their probabilities; `texts`: the texts, too.",
+    )
+    keep_traffic_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the texts that this applies to, drawn at random."
+    )
+    keep_traffic_days: float = Field(
+        30, gt=0, le=400, description="How long kept predictions stay, at most 400 days."
+    )
+    keep_feedback_days: RetentionDays = Field(
+        400, description="How long feedback on predictions is kept, or `forever`."
     )
     keep_curve_points: Annotated[
         Annotated[int, Field(ge=10)] | None, BeforeValidator(_parse_forever)

@@ -33,6 +33,7 @@ from lora_core.process import (
     set_dumpable,
     torchrun_world_size,
 )
+from lora_core.specs.embed import EmbedSpec
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import PredictSpec, ScoredOutput, TextPrediction
 from lora_core.specs.task import SeveralTargetsSpec
@@ -135,6 +136,22 @@ def _predict_file(arguments: argparse.Namespace, writer: JsonLinesWriter) -> Non
     )
 
 
+def _embed_file(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    parent = _connect_parent(arguments)
+    spec = _read(arguments.spec, EmbedSpec)
+    with imports_without_gc():
+        from lora_core.embedding import embed_file
+
+    embed_file(
+        spec,
+        out_dir=arguments.out,
+        observer=writer,
+        stop=parent,
+        checkpoint_settings=_checkpoint_settings(arguments),
+        resume=arguments.resume,
+    )
+
+
 def _connect_parent(arguments: argparse.Namespace) -> ParentConnection:
     parent = ParentConnection()
     parent.install_signal_handlers()
@@ -201,6 +218,19 @@ def _correct(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
 
     corrections = _read(arguments.corrections, Corrections)
     writer.write(correct_file(arguments.file, _columns(arguments), corrections, arguments.out))
+
+
+def _find(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.contents import WantedText, find_text
+
+    wanted = _read(arguments.wanted, WantedText)
+    writer.write(find_text(arguments.file, _columns(arguments), wanted))
+
+
+def _texts(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.contents import write_texts
+
+    writer.write(write_texts(arguments.file, _columns(arguments), arguments.out))
 
 
 def _columns(arguments: argparse.Namespace) -> ColumnSelection:
@@ -356,10 +386,13 @@ def main_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] = {
     "train": _train,
     "predict-file": _predict_file,
+    "embed-file": _embed_file,
     "inspect": _inspect,
     "preview": _preview,
     "suspects": _suspects,
     "correct": _correct,
+    "find": _find,
+    "texts": _texts,
     "columns": _columns_command,
     "predict": _predict,
     "check-base": _check_base,

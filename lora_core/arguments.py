@@ -19,6 +19,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     predict_file = commands.add_parser("predict-file", help="predict every row of a file")
     _add_run_arguments(predict_file)
 
+    embed_file = commands.add_parser("embed-file", help="compute the vector of every row of a file")
+    _add_run_arguments(embed_file)
+
     inspect = commands.add_parser("inspect", help="describe and check a data file")
     _add_file_arguments(inspect)
 
@@ -35,6 +38,14 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     _add_file_arguments(correct)
     correct.add_argument("--corrections", type=Path, required=True, help="JSON file of changes")
     correct.add_argument("--out", type=Path, required=True, help="directory of the new file")
+
+    find = commands.add_parser("find", help="list the rows of a data file with a certain text")
+    _add_file_arguments(find)
+    find.add_argument("--wanted", type=Path, required=True, help="JSON file with the text")
+
+    texts = commands.add_parser("texts", help="write the whole texts of a data file as JSON lines")
+    _add_file_arguments(texts)
+    texts.add_argument("--out", type=Path, required=True, help="output file")
 
     columns = commands.add_parser("columns", help="show columns and first rows of a data file")
     columns.add_argument("file", type=Path)

@@ -7,12 +7,12 @@ Interval = tuple[float, float]
 Z_95 = NormalDist().inv_cdf(0.975)
 
 
-def wilson_interval(proportion: float, n: float) -> Interval:
-    """Return the Wilson score interval of a proportion of n texts.
+def wilson_interval(proportion: float, n: float, z: float = Z_95) -> Interval:
+    """Return the Wilson score interval of a proportion of n texts, by default of 95%.
 
     (Wilson 1927, Journal of the American Statistical Association 22, 209-212.)
     """
-    z2_n = Z_95**2 / n
+    z2_n = z**2 / n
     center = (proportion + z2_n / 2) / (1 + z2_n)
     margin = math.sqrt(z2_n * proportion * (1 - proportion) + z2_n**2 / 4) / (1 + z2_n)
     return max(0.0, center - margin), min(1.0, center + margin)

@@ -42,6 +42,7 @@ MAX_GROWTH_BYTES = 2**28  # of resident memory, after the imports
 _ADOPTION_POLL_SECONDS = 0.0005
 _MODULES = (
     "lora_core.batch_prediction",
+    "lora_core.embedding",
     "lora_core.training.auto",
     "lora_core.training.linear",
     "lora_core.training.run",

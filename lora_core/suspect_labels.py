@@ -22,7 +22,7 @@ class Suspect:
     given: int  # index of the label that it has; of several labels: 1 if it has this one, else 0
     proposed: int
     confidence: float  # probability of the proposed label
-    score: float  # by which suspects are ranked: probability of the proposed minus the given label
+    score: float  # that ranks suspects: largest probability of another label minus that of `given`
     label: int | None = None  # of several labels: the one that is in doubt
 
 
@@ -32,7 +32,7 @@ def find_suspects(probabilities: ArrayLike, given: ArrayLike) -> list[Suspect]:
     Args:
         probabilities: (texts, labels) out of fold: the model has not seen the label of the text.
         given: (texts,) indices of labels; or of several labels (texts, labels) of 0 and 1, each of
-            which is judged apart from the others.
+            which is checked apart from the others.
     """
     p, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(given)
     if p.ndim != 2 or len(p) != len(labels) or (labels.ndim == 2 and labels.shape != p.shape):
@@ -58,15 +58,22 @@ def _suspects(p: NDArray[Any], given: NDArray[np.int64], label: int | None) -> l
         thresholds[each] = p[given == each, each].mean()
     confident = p >= thresholds - 1e-9
     proposed = np.where(confident, p, -1.0).argmax(axis=1)
-    rows = np.flatnonzero(confident.any(axis=1) & (proposed != given))
+    rows = np.arange(len(p))
+    own = p[rows, given]
+    others = p.copy()
+    others[rows, given] = -np.inf
+    score = others.max(axis=1) - own
+    # A text whose own label is the most probable one is not suspect, however low the threshold of
+    # another label is.
+    suspect = confident.any(axis=1) & (proposed != given) & (score > 0)
     return [
         Suspect(
             row=int(row),
             given=int(given[row]),
             proposed=int(proposed[row]),
             confidence=float(p[row, proposed[row]]),
-            score=float(p[row, proposed[row]] - p[row, given[row]]),
+            score=float(score[row]),
             label=label,
         )
-        for row in rows
+        for row in np.flatnonzero(suspect)
     ]

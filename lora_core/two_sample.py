@@ -1,10 +1,10 @@
 """Are recent texts like those of training? The classifier two-sample test.
 
-A classifier that can tell held-out recent texts from training texts shows that they differ (Lopez-
-Paz and Oquab 2017, arXiv 1610.06545). The classifier is ridge regression, cross-validated. The p
-value is that of a permutation test: who is called recent is shuffled, and the classifier fitted
-again each time. So the test holds its level exactly, whatever the vectors are, if the texts of both
-sides are independent draws.
+A classifier that distinguishes held-out recent texts from training texts shows that they differ
+(Lopez-Paz and Oquab 2017, arXiv 1610.06545). The classifier is ridge regression, cross-validated.
+The p value is that of a permutation test: the sides of the texts are shuffled, and the classifier
+is fitted again each time. So the test holds its level whatever the vectors are, if the texts of
+both sides are independent draws.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class TwoSampleResult:
     """Whether two samples of texts differ."""
 
     p_value: float
-    auc: float  # how well recent texts can be told from reference texts; 0.5: not at all
+    auc: float  # of recent against reference texts; 0.5: they cannot be distinguished
     most_different: tuple[int, ...]  # rows of `recent`, the most different first
     reference_texts: int  # that were used
     recent_texts: int

@@ -21,7 +21,7 @@ from app.queue.states import JobKind
 from app.registry import service as registry
 from app.settings import Settings
 from app.storage.store import Store, restore_artifact
-from app.storage.tables import MODEL_KIND, RESULTS_KIND
+from app.storage.tables import MODEL_KIND, RESULTS_KIND, VECTORS_KIND
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hf_hub import HUB_PREFIX
 from lora_core.imports import metadata
@@ -33,7 +33,7 @@ from worker.failures import InputChanged
 class JobKindSettings(NamedTuple):
     """How a kind of job is run and where its result is stored.
 
-    This is all that distinguishes a training from a prediction run.
+    This is all that distinguishes a training from a prediction run or from vectors of texts.
     """
 
     command: str  # subcommand of `python -m lora_core`
@@ -46,6 +46,9 @@ JOB_KINDS = {
     JobKind.TRAINING: JobKindSettings("train", "base", artifact_kind=MODEL_KIND, key_prefix="jobs"),
     JobKind.PREDICTION: JobKindSettings(
         "predict-file", "model", artifact_kind=RESULTS_KIND, key_prefix="predictions"
+    ),
+    JobKind.EMBEDDING: JobKindSettings(
+        "embed-file", "base", artifact_kind=VECTORS_KIND, key_prefix="vectors"
     ),
 }
 

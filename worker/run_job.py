@@ -1,6 +1,6 @@
 """Runs one attempt of a job: claim → inputs → child process → artifact or failure → result.
 
-Trainings and prediction runs take the same path; `inputs.JOB_KINDS` lists where they differ.
+All kinds of jobs take the same path; `inputs.JOB_KINDS` lists where they differ.
 """
 
 import dataclasses

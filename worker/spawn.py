@@ -68,7 +68,7 @@ log = structlog.get_logger(__name__)
 class ChildTask:
     """What a training process has to do, where, and with which resources."""
 
-    command: str  # "train" or "predict-file"
+    command: str  # "train", "predict-file" or "embed-file"
     attempt_dir: AttemptDir
     resume_from: Path | None  # checkpoint to resume from
     checkpoint_seconds: float  # between two checkpoints

@@ -119,6 +119,14 @@ async def _check_scopes(
         check_scope(get_caller(request.scope), scope)
 
 
+async def _check_any_scope(
+    sufficient: SecurityScopes, request: Request, _: Any = Depends(_BEARER_SCHEME)
+) -> None:
+    caller = get_caller(request.scope)
+    if caller.scopes.isdisjoint(sufficient.scopes):
+        raise ScopeMissing(name=caller.name, scope=" or ".join(sufficient.scopes))
+
+
 def check_scope(caller: Caller, scope: str) -> None:
     """Raise `ScopeMissing` unless the API key of the caller has this scope."""
     if scope not in caller.scopes:
@@ -128,3 +136,8 @@ def check_scope(caller: Caller, scope: str) -> None:
 def require_scope(scope: KeyScope) -> Any:
     """Return a dependency that admits only callers with this scope, for `dependencies=[…]`."""
     return Security(_check_scopes, scopes=[scope])
+
+
+def require_any_scope(*scopes: KeyScope) -> Any:
+    """Return a dependency that admits callers with at least one of these scopes."""
+    return Security(_check_any_scope, scopes=list(scopes))

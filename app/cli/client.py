@@ -22,6 +22,8 @@ from app.cli.connection import (
 from app.cli.output import Json
 from app.corrections.schemas import DatasetDiff, SuspectLabels
 from app.datasets.schemas import DatasetListItem, DatasetView
+from app.feedback.schemas import FeedbackResults, FeedbackView, LiveAccuracy, Review
+from app.forgetting.schemas import ForgetResult
 from app.jobs.schemas import (
     EventView,
     JobComparison,
@@ -31,6 +33,12 @@ from app.jobs.schemas import (
     MisclassifiedText,
     PointView,
     StateView,
+)
+from app.labeling.schemas import (
+    AnnotationView,
+    LabelingListItem,
+    LabelingView,
+    LeasedTexts,
 )
 from app.mlflow.schemas import MlflowStatus
 from app.predictions.schemas import PredictionListItem, PredictionView
@@ -291,6 +299,35 @@ class Client(Connection):
             json={"inputs": _input_body(text)},
         )
 
+    # -- feedback -----------------------------------------------------------------------------
+
+    def add_feedback(self, body: Json) -> FeedbackResults:
+        return self.fetch(FeedbackResults, "POST", "/v1/feedback", json=body)
+
+    def list_feedback(self, name: str, limit: int) -> list[FeedbackView]:
+        return self.fetch_pages(FeedbackView, f"{resource_path('models', name)}/feedback", limit)
+
+    def delete_feedback(self, feedback_id: str) -> None:
+        self.request("DELETE", resource_path("feedback", feedback_id))
+
+    def create_review(self, model: str, count: int) -> Review:
+        """Return a random sample of kept predictions to label."""
+        path = f"{resource_path('models', model)}/review"
+        return self.fetch(Review, "POST", path, json={"count": count})
+
+    def list_live_accuracy(self, name: str, days: float) -> list[LiveAccuracy]:
+        path = f"{resource_path('models', name)}/live-accuracy"
+        return self.fetch(list[LiveAccuracy], "GET", path, params={"days": days})
+
+    def create_feedback_dataset(self, name: str, body: Json) -> DatasetView:
+        """Make a dataset of the texts with feedback on a model."""
+        path = f"{resource_path('models', name)}/feedback/dataset"
+        return self.create(DatasetView, path, json=body, timeout=CHECK_TIMEOUT)
+
+    def forget(self, body: Json) -> ForgetResult:
+        """Forget a text; searching the datasets takes a while."""
+        return self.fetch(ForgetResult, "POST", "/v1/forget", json=body, timeout=CHECK_TIMEOUT)
+
     # -- prediction runs ----------------------------------------------------------------------
 
     def create_prediction_run(self, body: Json) -> PredictionView:
@@ -355,6 +392,45 @@ class Client(Connection):
     def download_sweep_report(self, sweep_id: str) -> ByteStream:
         """Stream the HTML report."""
         return self.stream_bytes(f"{resource_path('sweeps', sweep_id)}/report")
+
+    # -- labeling -----------------------------------------------------------------------------
+
+    def create_labeling_project(self, body: Json) -> LabelingView:
+        return self.create(LabelingView, "/v1/labeling", json=body)
+
+    def list_labeling_projects(self, limit: int) -> list[LabelingListItem]:
+        return self.fetch_pages(LabelingListItem, "/v1/labeling", limit)
+
+    def get_labeling_project(self, name: str) -> LabelingView:
+        return self.fetch(LabelingView, "GET", resource_path("labeling", name))
+
+    def add_labels(self, name: str, labels: Sequence[str]) -> LabelingView:
+        body = {"add_labels": list(labels)}
+        return self.fetch(LabelingView, "PATCH", resource_path("labeling", name), json=body)
+
+    def delete_labeling_project(self, name: str) -> None:
+        self.request("DELETE", resource_path("labeling", name))
+
+    def next_texts(self, name: str, count: int, annotator: str | None) -> LeasedTexts:
+        """Lease texts to label."""
+        body = {"count": count, "annotator": annotator}
+        path = f"{resource_path('labeling', name)}/next"
+        return self.fetch(LeasedTexts, "POST", path, json=body)
+
+    def put_annotation(self, name: str, row: int, body: Json) -> AnnotationView:
+        """Label or skip a text. May be repeated."""
+        path = f"{resource_path('labeling', name)}/texts/{row}"
+        return self.fetch(AnnotationView, "PUT", path, json=body)
+
+    def delete_annotation(self, name: str, row: int, annotator: str | None) -> None:
+        """Undo one's own label."""
+        path = f"{resource_path('labeling', name)}/texts/{row}"
+        self.request("DELETE", path, params=drop_none({"annotator": annotator}))
+
+    def create_labeled_dataset(self, name: str, dataset_name: str | None) -> DatasetView:
+        """Make a dataset of the labels so far."""
+        path = f"{resource_path('labeling', name)}/dataset"
+        return self.create(DatasetView, path, json={"name": dataset_name})
 
     # -- webhooks -----------------------------------------------------------------------------
 

@@ -13,8 +13,10 @@ from app.cli import (
     bases,
     corrections,
     datasets,
+    feedback,
     jobs,
     keys,
+    labeling,
     mlflow,
     models,
     predictions,
@@ -26,8 +28,10 @@ from app.cli.datasets import check
 from app.cli.demo import demo
 from app.cli.errors import EXIT_CODES, EXIT_INTERNAL_ERROR, CliError
 from app.cli.evaluate import evaluate
+from app.cli.feedback import forget
 from app.cli.gc import gc
 from app.cli.import_openai import import_openai
+from app.cli.label import label
 from app.cli.migrate import migrate
 from app.cli.models import export_model, import_model
 from app.cli.options import DEFAULT_URL
@@ -138,7 +142,9 @@ app.command()(watch)
 app.command()(predict)
 app.command()(evaluate)
 app.command()(import_openai)
+app.command()(label)
 app.command()(demo)
+app.command()(forget)
 app.command()(gc)
 datasets.app.command("check")(check)
 datasets.app.command("suspects")(corrections.suspects)
@@ -149,7 +155,9 @@ models.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)
 app.add_typer(sweeps.app, name="sweep", no_args_is_help=True)
 app.add_typer(predictions.app, name="predictions", no_args_is_help=True)
+app.add_typer(labeling.app, name="labeling", no_args_is_help=True)
 app.add_typer(models.app, name="models", no_args_is_help=True)
+app.add_typer(feedback.app, name="feedback", no_args_is_help=True)
 app.add_typer(datasets.app, name="datasets", no_args_is_help=True)
 app.add_typer(bases.app, name="bases", no_args_is_help=True)
 app.add_typer(webhooks.app, name="webhooks", no_args_is_help=True)

@@ -33,6 +33,7 @@ from lora_core.usage import read_usage
 
 if TYPE_CHECKING:
     from app.cli.client import Client
+    from app.feedback.schemas import LiveEstimate
     from app.registry.schemas import VersionView
 
 
@@ -297,6 +298,10 @@ VersionRef = Annotated[
 ]
 Ref = Annotated[str, typer.Argument(metavar="NAME[:VERSION]", help="Model, or one version of it.")]
 Alias = Annotated[str, typer.Option("--alias", help="Alias to move.")]
+Days = Annotated[
+    float,
+    typer.Option("--days", min=0.01, max=400, help="Only predictions of the last days."),
+]
 
 
 def split_ref(ref: str) -> tuple[str, int | None]:
@@ -401,6 +406,47 @@ def roll_back(
     print_json(answer) if as_json else print_line(
         f"Moved alias {name}@{alias} back to {name}:{number}."
     )
+
+
+@app.command("live-accuracy")
+@with_client
+def live_accuracy(client: "Client", name: Name, days: Days = 30.0, as_json: AsJson = False) -> None:
+    """Estimate the accuracy on live traffic, from feedback on random samples of it.
+
+    Start with `loraworks feedback review`. Corrections are feedback on other texts; people report
+    errors, so they estimate nothing.
+    """
+    versions = client.list_live_accuracy(name, days)
+    if as_json:
+        print_json(versions)
+        return
+    print_table(
+        ["version", "metric", "estimate", "with scores", ">labeled", ">drawn", "corrections"],
+        [
+            (
+                each.version if each.target is None else f"{each.version} {each.target}",
+                each.estimate.metric if each.estimate else None,
+                _format_interval(each.estimate),
+                _format_interval(each.with_scores),
+                each.labeled,
+                each.sampled,
+                f"{each.corrections.changed} of {each.corrections.texts} changed",
+            )
+            for each in versions
+        ],
+        empty=f"No feedback on predictions of {name}. Start with `loraworks feedback review "
+        f"{name}`.",
+    )
+
+
+def _format_interval(estimate: "LiveEstimate | None") -> str | None:
+    if estimate is None:
+        return None
+    value, low, high = (
+        format_metric(estimate.metric, each)
+        for each in (estimate.value, estimate.low, estimate.high)
+    )
+    return f"{value} ({low} to {high})"
 
 
 @app.command("shadow")

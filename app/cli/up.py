@@ -28,6 +28,7 @@ RETENTION_SETTINGS = {
     "keep_checkpoint_days": ("checkpoints", "days"),
     "keep_prediction_days": ("prediction results", "days"),
     "keep_delivery_days": ("webhook deliveries", "days"),
+    "keep_feedback_days": ("feedback", "days"),
     "keep_artifact_days": ("unregistered models", "days"),
     "keep_job_days": ("other jobs", "days"),
     "keep_curve_points": ("curves of ended jobs", "points"),

@@ -35,6 +35,23 @@ class Database:
             call()
 
     @contextmanager
+    def erase(self) -> Iterator[Session]:
+        """Yield a session like `write`, whose deletions also overwrite what they delete.
+
+        This is for SQLite, in whose file the bytes of deleted rows otherwise stay until their space
+        is used again. PostgreSQL frees them with its next autovacuum.
+        """
+        is_sqlite = self.write_engine.dialect.name == "sqlite"
+        try:
+            with self.write() as session:
+                if is_sqlite:
+                    sqlite.start_overwriting(session.connection())
+                yield session
+        finally:
+            if is_sqlite:
+                sqlite.stop_overwriting(self.write_engine)
+
+    @contextmanager
     def read(self) -> Iterator[Session]:
         """Yield a read-only session on a consistent snapshot. Keep it short."""
         with Session(self.read_engine, expire_on_commit=False) as session:

@@ -103,6 +103,20 @@ def vacuum(engine: Engine) -> int:
     return free * page_size
 
 
+def start_overwriting(connection: Connection) -> None:
+    """Overwrite what is deleted from now on, until `stop_overwriting`."""
+    connection.exec_driver_sql("PRAGMA secure_delete=ON")
+
+
+def stop_overwriting(engine: Engine) -> None:
+    """Stop overwriting what is deleted, and empty the WAL, unless a reader still needs it."""
+    with _driver_connection(engine) as connection:
+        connection.execute("PRAGMA secure_delete=OFF").fetchall()
+        busy, pages, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if not busy and pages == copied:  # otherwise the next one would wait for the reader
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
 @contextmanager
 def _driver_connection(engine: Engine) -> Iterator[Any]:
     """Yield a connection of the driver that is not in a transaction."""

@@ -73,6 +73,7 @@ def create_incoming_dir(settings: Settings) -> Path:
 
 
 _MAX_CHILD_OUTPUT_BYTES = 16_000_000  # of stdout, and of every file that the child writes
+MAX_TEXTS_BYTES = 1_000_000_000  # of the file with all texts of a dataset
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,30 @@ class FileInspector:
         request = out_dir / CORRECTIONS_FILE
         request.write_text(corrections.model_dump_json(), encoding="utf-8")
         options = (f"--corrections={request}", f"--out={out_dir}")
-        reports, result = self._inspect_columns("correct", *options)
+        max_bytes = max(_MAX_CHILD_OUTPUT_BYTES, self.settings.max_upload_bytes)
+        reports, result = self._inspect_columns("correct", *options, file_bytes=max_bytes)
         if not reports:
             raise self._error(result)
         return CorrectionResult.model_validate(reports[0])
+
+    def find(self, wanted: Path) -> dict[str, Any]:
+        """Return how many rows have the text in a JSON file, and their first numbers."""
+        reports, result = self._inspect_columns("find", f"--wanted={wanted}")
+        if not reports:
+            raise self._error(result)
+        return reports[0]
+
+    def write_texts(self, target: Path) -> None:
+        """Write `[row number, text, second text or null]` of each row to a new file, as JSON
+        lines."""
+        reports, result = self._inspect_columns(
+            "texts", f"--out={target}", file_bytes=MAX_TEXTS_BYTES
+        )
+        if not reports:
+            if "File too large" in result.stderr:
+                limit = f"{MAX_TEXTS_BYTES:,} bytes"
+                raise DataTooLarge(file=self.filename, what="the size of its texts", limit=limit)
+            raise self._error(result)
 
     def detect_columns(self) -> dict[str, Any]:
         """Return the columns of the file with some rows; see `lora_core.data.contents`."""
@@ -153,7 +174,7 @@ class FileInspector:
         return reports[0]
 
     def _inspect_columns(
-        self, command: str, *options: str
+        self, command: str, *options: str, file_bytes: int = _MAX_CHILD_OUTPUT_BYTES
     ) -> tuple[list[dict[str, Any]], SandboxResult]:
         """Run a command of the child on the selected columns."""
         selection = [f"--text-column={self.columns.text}"]
@@ -165,17 +186,16 @@ class FileInspector:
             selection.append(f"--split-column={self.columns.split}")
         if label is not None:
             selection += _label_options(self.columns.label_format)
-        return self._run(command, *selection, *options)
+        return self._run(command, *selection, *options, file_bytes=file_bytes)
 
-    def _run(self, command: str, *options: str) -> tuple[list[dict[str, Any]], SandboxResult]:
+    def _run(
+        self, command: str, *options: str, file_bytes: int = _MAX_CHILD_OUTPUT_BYTES
+    ) -> tuple[list[dict[str, Any]], SandboxResult]:
         """Return the JSON lines that the child wrote, without its error, and how it ended."""
         if self.columns.sheet is not None:
             options = (*options, f"--sheet={self.columns.sheet}")
-        max_bytes = _MAX_CHILD_OUTPUT_BYTES
-        if command == "correct":
-            max_bytes = max(max_bytes, self.settings.max_upload_bytes)
         limits = process.SandboxLimits(
-            self.settings.inspect_memory_mb, self.settings.inspect_seconds, max_bytes
+            self.settings.inspect_memory_mb, self.settings.inspect_seconds, file_bytes
         )
         result = process.run_child(
             [command, str(self.file), *options], limits=limits, cwd=self.file.parent

@@ -186,6 +186,24 @@ def list_rows(
     return dataset, stored_file(store, settings, dataset).rows(after=after, limit=limit)
 
 
+def find_text(
+    store: Store, *, settings: Settings, dataset: Dataset, wanted: Path
+) -> dict[str, Any]:
+    """Return how many rows have the text in a JSON file, and their first numbers.
+
+    Raises what `fetch_dataset_file` and `FileInspector.find` raise.
+    """
+    return stored_file(store, settings, dataset).find(wanted)
+
+
+def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: Path) -> None:
+    """Write the whole texts of a dataset to a new file.
+
+    Raises what `fetch_dataset_file` and `FileInspector.write_texts` raise.
+    """
+    stored_file(store, settings, dataset).write_texts(target)
+
+
 def stored_file(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
     """Return what inspects the file of a dataset. Raises what `fetch_dataset_file` raises."""
     file = fetch_dataset_file(store, settings=settings, dataset=dataset)

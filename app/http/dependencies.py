@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from app.http.error_responses import ProblemPageRenderer
     from app.http.health import ReadinessChecks
     from app.jobs.event_stream import EventStreams
+    from app.labeling.pools import LabelingPools
     from app.metrics.routes import MetricsRegistry
     from app.registry.routes import ServableCheck
     from app.resources import Resources
     from app.serving.metrics import ServingMetrics
     from app.serving.service import InferenceService
+    from app.traffic.recorder import TrafficRecorder
 
 
 @dataclass(kw_only=True)
@@ -48,6 +50,8 @@ class AppState:
     concurrency_limits: ConcurrencyLimiters = field(init=False)
     streams: EventStreams = field(init=False)
     serving: InferenceService = field(init=False)
+    traffic: TrafficRecorder = field(init=False)
+    labeling: LabelingPools = field(init=False)
     check_servable: ServableCheck = field(init=False)  # for the registry, a layer below serving
 
 

@@ -1,6 +1,6 @@
 """SQL of the service on jobs, their events and their metric points.
 
-Lookups by id and lists return one kind of job; queue positions count both kinds. What workers write
+Lookups by id and lists return one kind of job; queue positions count all kinds. What workers write
 is in `app.queue.leases`.
 """
 

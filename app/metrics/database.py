@@ -22,11 +22,12 @@ from sqlalchemy.orm import Session
 from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
+from app.feedback.tables import Feedback
 from app.jobs.repository import ACTIVE_STATES, FINAL_STATES
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, Worker
 from app.queue.transitions import CLAIMABLE
-from app.storage.tables import RESULTS_KIND, Artifact
+from app.storage.tables import RESULTS_KIND, VECTORS_KIND, Artifact
 from lora_core.specs.method import MethodName
 
 LabeledValue = tuple[Any, ...]  # label values, then the number
@@ -62,11 +63,19 @@ class MetricQueries:
 
     def active_predictions(self) -> LabeledValues:
         """Queued and running prediction runs by state."""
-        return self._predictions(ACTIVE_STATES)
+        return self._by_state(JobKind.PREDICTION, ACTIVE_STATES)
 
     def ended_predictions(self) -> LabeledValues:
         """Ended prediction runs by state."""
-        return self._predictions(FINAL_STATES)
+        return self._by_state(JobKind.PREDICTION, FINAL_STATES)
+
+    def active_embeddings(self) -> LabeledValues:
+        """Queued and running jobs that compute vectors, by state."""
+        return self._by_state(JobKind.EMBEDDING, ACTIVE_STATES)
+
+    def ended_embeddings(self) -> LabeledValues:
+        """Ended jobs that compute vectors, by state."""
+        return self._by_state(JobKind.EMBEDDING, FINAL_STATES)
 
     def queued(self) -> LabeledValues:
         """Queued jobs by device class, without those that are paused."""
@@ -137,12 +146,25 @@ class MetricQueries:
     def stored_bytes(self) -> LabeledValues:
         """Stored bytes by kind of file."""
         kinds = {
-            "artifacts": self._sum(Artifact.bytes, Artifact.kind != RESULTS_KIND),
+            "artifacts": self._sum(
+                Artifact.bytes, Artifact.kind.not_in((RESULTS_KIND, VECTORS_KIND))
+            ),
             "results": self._sum(Artifact.bytes, Artifact.kind == RESULTS_KIND),
+            "vectors": self._sum(Artifact.bytes, Artifact.kind == VECTORS_KIND),
             "checkpoints": self._sum(Checkpoint.bytes),
             "datasets": self._sum(Dataset.bytes, Dataset.deleted_at.is_(None)),
         }
         return [(kind, total) for kind, [(total,)] in kinds.items()]
+
+    def feedback(self) -> LabeledValues:
+        """Feedback by model, and by whether the text was drawn for a review."""
+        grouped = select(Feedback.model, Feedback.sampled, func.count())
+        return [
+            (model, "yes" if sampled else "no", count)
+            for model, sampled, count in self._rows(
+                grouped.group_by(Feedback.model, Feedback.sampled)
+            )
+        ]
 
     def _jobs(self, states: Sequence[JobState]) -> LabeledValues:
         conditions = (Job.kind == JobKind.TRAINING, Job.state.in_(states))
@@ -150,8 +172,8 @@ class MetricQueries:
         expected = [(state.value, method) for state in states for method in _METHODS]
         return _with_zeros(expected, self._rows(counts.group_by(Job.state, Job.method)))
 
-    def _predictions(self, states: Sequence[JobState]) -> LabeledValues:
-        conditions = (Job.kind == JobKind.PREDICTION, Job.state.in_(states))
+    def _by_state(self, kind: JobKind, states: Sequence[JobState]) -> LabeledValues:
+        conditions = (Job.kind == kind, Job.state.in_(states))
         counts = select(Job.state, func.count()).where(*conditions)
         expected = [(state.value,) for state in states]
         return _with_zeros(expected, self._rows(counts.group_by(Job.state)))
@@ -209,6 +231,14 @@ DATABASE_METRICS = (
         MetricQueries.ended_predictions,
     ),
     MetricDefinition(
+        "loraworks_embeddings",
+        "Jobs that compute the vectors of texts, for labeling. The number of ended ones may be "
+        f"{HISTORY_SECONDS:g} s old.",
+        ("state",),
+        MetricQueries.active_embeddings,
+        MetricQueries.ended_embeddings,
+    ),
+    MetricDefinition(
         "loraworks_jobs_queued",
         "Queued jobs and prediction runs that are not paused, by the device class that they need.",
         ("device_class",),
@@ -262,6 +292,13 @@ DATABASE_METRICS = (
         f"Bytes stored, according to the database. Up to {HISTORY_SECONDS:g} s old.",
         ("kind",),
         read_history=MetricQueries.stored_bytes,
+    ),
+    MetricDefinition(
+        "loraworks_feedback",
+        "Texts with feedback, by whether they were drawn at random for a review. "
+        f"Up to {HISTORY_SECONDS:g} s old.",
+        ("model", "sampled"),
+        read_history=MetricQueries.feedback,
     ),
 )
 

@@ -25,7 +25,7 @@ from app.serving.conversations import (
     validate_prompt,
 )
 from app.serving.errors import TooManyInputs
-from app.serving.routes import RequestContext, RequestContextDep, response_headers
+from app.serving.routes import RequestContext, RequestContextDep
 from app.serving.service import PredictResult
 from lora_core.specs.chat import ChatMessage, PromptFormat
 
@@ -194,7 +194,7 @@ async def _classify(
             "model": result.version,
             "results": _results(result, context.target),
         },
-        headers=response_headers(result),
+        headers=context.complete(result),
     )
 
 

@@ -29,7 +29,7 @@ from app.registry.refs import check_name
 from app.serving.client_formats import PredictRequest
 from app.serving.conversations import require_text_left
 from app.serving.errors import TooManyInputs
-from app.serving.routes import RequestContext, RequestContextDep, response_headers
+from app.serving.routes import RequestContext, RequestContextDep
 from app.serving.service import PredictResult
 from lora_core.specs.chat import PromptFormat, parse_json_object
 from lora_core.specs.label_sets import encode_label_set
@@ -88,6 +88,7 @@ async def create_chat_completion(
     head = _head("chatcmpl", body, result)
     usage = _usage(result, body.choices if answer.text is not None else 0)
     refusal = None if answer.text is not None else f"No label reached {body.abstain_below}."
+    headers = context.complete(result)
     if body.stream:
         head["object"] = "chat.completion.chunk"
         deltas = (
@@ -103,14 +104,14 @@ async def create_chat_completion(
                 ({}, None, "stop"),
             )
         ]
-        return _stream(head, choices, usage, body, result)
+        return _stream(head, choices, usage, body, headers)
     message = {"role": "assistant", "content": answer.text, "refusal": refusal}
     head["object"] = "chat.completion"
     head["choices"] = [
         {"index": index, "message": message, "logprobs": logprobs, "finish_reason": "stop"}
         for index in range(body.choices)
     ]
-    return JSONResponse(head | {"usage": usage}, headers=response_headers(result))
+    return JSONResponse(head | {"usage": usage}, headers=headers)
 
 
 @router.post("/completions", response_model=Completion)
@@ -149,11 +150,10 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
     ]
     head = _head("cmpl", body, result) | {"object": "text_completion"}
     usage = _usage(result, sum(answer.text is not None for answer in answers))
+    headers = context.complete(result)
     if body.stream:
-        return _stream(head, choices, usage, body, result)
-    return JSONResponse(
-        head | {"choices": choices, "usage": usage}, headers=response_headers(result)
-    )
+        return _stream(head, choices, usage, body, headers)
+    return JSONResponse(head | {"choices": choices, "usage": usage}, headers=headers)
 
 
 async def _predict(
@@ -260,7 +260,7 @@ def _stream(
     choices: Sequence[Mapping[str, Any]],
     usage: Mapping[str, int],
     body: CompletionOptions,
-    result: PredictResult,
+    headers: Mapping[str, str],
 ) -> Response:
     """Return server-sent events, one for each choice. They are known at once."""
     chunks = [{**head, "choices": [choice]} for choice in choices]
@@ -273,5 +273,5 @@ def _stream(
     return Response(
         "".join(f"data: {event}\n\n" for event in events),
         media_type="text/event-stream",
-        headers=response_headers(result),
+        headers=headers,
     )

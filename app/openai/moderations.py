@@ -16,7 +16,7 @@ from app.openai.errors import ModerationNotApplicable
 from app.registry.refs import check_name
 from app.serving.client_formats import LenientBody, ModelPredictBody, parse_request
 from app.serving.conversations import PARTS_SCHEMA, text_of_content, validate_prompt
-from app.serving.routes import RequestContextDep, response_headers
+from app.serving.routes import RequestContextDep
 
 router = APIRouter(
     prefix="/openai/v1",
@@ -107,5 +107,5 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
     ]
     return JSONResponse(
         {"id": f"modr-{uuid4().hex}", "model": result.version, "results": results},
-        headers=response_headers(result),
+        headers=context.complete(result),
     )

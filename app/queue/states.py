@@ -13,10 +13,11 @@ from enum import StrEnum
 
 
 class JobKind(StrEnum):
-    """What a row of the queue is. Both kinds share one life cycle and compete for the devices."""
+    """What a row of the queue is. All kinds share one life cycle and compete for the devices."""
 
     TRAINING = "training"  # what the API calls a job
     PREDICTION = "prediction"  # a prediction run
+    EMBEDDING = "embedding"  # the vectors of the texts of a labeling project
 
 
 class JobState(StrEnum):

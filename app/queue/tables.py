@@ -1,6 +1,7 @@
 """Tables of the queue: jobs, attempts, checkpoints, events, metric points and workers.
 
-A prediction run is a row of `jobs` with another `kind`: see `app.predictions`.
+A prediction run is a row of `jobs` with another `kind`: see `app.predictions`. So is a job that
+computes vectors: see `app.labeling`.
 """
 
 from uuid import UUID
@@ -34,7 +35,7 @@ def _partial_index(name: str, *columns: str | TextClause, where: str) -> Index:
 
 
 class Job(Base):
-    """One training run, or one prediction run.
+    """One training run, one prediction run, or the vectors of the texts of one dataset.
 
     `attempt` counts claims and fences every write of a worker.
     """
@@ -89,7 +90,7 @@ class Job(Base):
     )
     dispatched_at: Mapped[float | None] = mapped_column(Double)  # when the last message was sent
     dispatch_count: Mapped[int] = mapped_column(default=0, server_default=SERVER_DEFAULT_ZERO)
-    step: Mapped[int] = mapped_column(default=0)  # for a prediction run: rows done
+    step: Mapped[int] = mapped_column(default=0)  # for other kinds than trainings: rows done
     total_steps: Mapped[int | None]
     stream_seq: Mapped[int] = mapped_column(default=0)  # last sequence number of an event or point
 

@@ -14,7 +14,9 @@ from sqlalchemy import ColumnElement, Select, and_, delete, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.database.base import first_id_at, now, read_clock
+from app.datasets.tables import Dataset
 from app.jobs.repository import ACTIVE_STATES
+from app.labeling.tables import LabelingProject
 from app.outbox.tables import WebhookDelivery
 from app.queue.fencing import NO_SESSION_SYNC, append_event
 from app.queue.tables import Checkpoint, Job
@@ -23,7 +25,7 @@ from app.registry.tables import ModelVersion
 from app.retention.files import DataKind, Removal
 from app.retention.repository import BATCH_SIZE, next_id_range
 from app.storage import repository as artifacts
-from app.storage.tables import BASE_KIND, MODEL_KIND, RESULTS_KIND, Artifact
+from app.storage.tables import BASE_KIND, MODEL_KIND, RESULTS_KIND, VECTORS_KIND, Artifact
 from app.sweeps import repository as sweeps_repository
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep, Trial
@@ -41,6 +43,9 @@ _MODEL_REMOVED = EventContent(
 )
 _RESULTS_REMOVED = EventContent(
     "results_removed", "info", "The results were deleted: their retention period is over.", {}
+)
+_VECTORS_REMOVED = EventContent(
+    "vectors_removed", "info", "The vectors were deleted: no labeling project uses them.", {}
 )
 
 
@@ -193,6 +198,20 @@ def result_expiry(*, days: float) -> ArtifactExpiry:
     return ArtifactExpiry(DataKind.RESULT, condition, reason, _RESULTS_REMOVED)
 
 
+def vector_expiry(*, days: float) -> ArtifactExpiry:
+    """Expire vectors that no labeling project on an existing dataset uses."""
+    used = (
+        select(LabelingProject.id)
+        .join(Dataset, Dataset.id == LabelingProject.dataset_id)
+        .where(LabelingProject.job_id == Job.id, Dataset.deleted_at.is_(None))
+        .correlate(Job)
+        .exists()
+    )
+    condition = and_(_ended_before(days), Artifact.kind == VECTORS_KIND, ~used)
+    reason = f"no labeling project uses it, and its job ended over {days:g} days ago"
+    return ArtifactExpiry(DataKind.VECTORS, condition, reason, _VECTORS_REMOVED)
+
+
 class UnusedBases:
     """Bases to which no model refers any more. The ids are artifact ids."""
 
@@ -277,7 +296,7 @@ class JobExpiry:
     """Expires jobs and prediction runs that ended `days` ago, with all their rows and files.
 
     Those with a model, registered or not, with tags or with notes are kept, and so are the jobs of
-    sweeps that are kept. The ids are job ids.
+    sweeps that are kept, and of labeling projects. The ids are job ids.
     """
 
     days: float
@@ -319,6 +338,7 @@ class JobExpiry:
             select(Trial.number)
             .join(Sweep, Sweep.id == Trial.sweep_id)
             .where(Trial.job_id == Job.id, ~_finished_before(self.days)),
+            select(LabelingProject.id).where(LabelingProject.job_id == Job.id),
         )
         unused = [~each.correlate(Job).exists() for each in kept]
         unmarked = (Job.tags.is_(None), Job.notes.is_(None))
@@ -331,7 +351,8 @@ class JobExpiry:
         reason = f"it ended over {self.days:g} days ago"
         yield Removal(DataKind.JOB, str(job_id), _JOB_BYTES, age, reason)
         if key is not None and size is not None:
-            kind = DataKind.RESULT if key.startswith("predictions/") else DataKind.MODEL
+            kinds = {"predictions": DataKind.RESULT, "vectors": DataKind.VECTORS}
+            kind = kinds.get(key.partition("/")[0], DataKind.MODEL)
             yield Removal(kind, key, size, age, f"its job {reason}")
 
 

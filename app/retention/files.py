@@ -38,6 +38,7 @@ class DataKind(StrEnum):
 
     MODEL = "model"
     RESULT = "result"  # of a prediction run
+    VECTORS = "vector"  # of the texts of a dataset
     CHECKPOINT = "checkpoint"
     UPLOAD = "upload"
     IMPORT = "import"  # an imported model
@@ -52,6 +53,7 @@ ROW_KINDS = (DataKind.JOB, DataKind.SWEEP, DataKind.DELIVERY)
 STORED_KINDS = (
     DataKind.MODEL,
     DataKind.RESULT,
+    DataKind.VECTORS,
     DataKind.CHECKPOINT,
     DataKind.UPLOAD,
     DataKind.IMPORT,
@@ -62,6 +64,7 @@ _ID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _KEY_PATTERNS = {
     DataKind.MODEL: re.compile(rf"(jobs/({_ID_PATTERN})/a([0-9]{{1,9}}))/.+"),
     DataKind.RESULT: re.compile(rf"(predictions/({_ID_PATTERN})/a([0-9]{{1,9}}))/.+"),
+    DataKind.VECTORS: re.compile(rf"(vectors/({_ID_PATTERN})/a([0-9]{{1,9}}))/.+"),
     DataKind.CHECKPOINT: re.compile(
         rf"(checkpoints/({_ID_PATTERN})/a([0-9]{{1,9}})/step-[0-9]+)/.+"
     ),

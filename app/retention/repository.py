@@ -30,6 +30,9 @@ SUSPECTS_SECONDS = 30 * 86_400.0  # then reports on suspect labels are deleted
 # Estimates, measured on SQLite, with indexes.
 POINT_BYTES = 200
 RESPONSE_BYTES = 3_000
+PREDICTION_BYTES = 900
+FEEDBACK_BYTES = 1_000
+COUNT_BYTES = 150
 PAGE_SIZE = 500  # rows per query
 BATCH_SIZE = 25  # rows that one transaction deletes
 _SIZE_QUERIES = {

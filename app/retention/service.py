@@ -5,21 +5,26 @@ never a row without files.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 import structlog
+from sqlalchemy.orm import Session
 
 from app.database.engines import Database
+from app.feedback import repository as feedback
 from app.resources import Resources, open_cache
 from app.retention import expiry, files, repository, thinning
 from app.retention.expiry import ExpiryRule
 from app.retention.files import ReferencedKeys, Removal, StoreBelongsToAnotherDatabase, group_by_key
 from app.settings import Settings
 from app.sweeps import repository as sweeps
+from app.traffic import repository as traffic
 from lora_core.atomic_files import is_disk_full
 
+_ROWS_PER_BATCH = 500  # of traffic, which are small
 PAUSE_SECONDS = 0.01  # between two batches, so that others can write
 
 log = structlog.get_logger(__name__)
@@ -42,6 +47,9 @@ class GarbageCollectionResult:
     too_young: int  # files without a row that are kept for now, because a row may follow
     thinned_points: int  # of the curves of ended jobs
     expired_responses: int  # stored responses of an `Idempotency-Key`
+    expired_traffic: int  # kept predictions
+    expired_feedback: int
+    expired_counts: int  # of predictions: hours that were merged into days, and old ones
     # SQLite: bytes that the database gave back to the disk, in a dry run those that it could now.
     database_bytes: int
 
@@ -56,6 +64,15 @@ class GarbageCollectionResult:
             "response": (
                 self.expired_responses,
                 self.expired_responses * repository.RESPONSE_BYTES,
+            ),
+            "kept prediction": (
+                self.expired_traffic,
+                self.expired_traffic * repository.PREDICTION_BYTES,
+            ),
+            "feedback": (self.expired_feedback, self.expired_feedback * repository.FEEDBACK_BYTES),
+            "prediction count": (
+                self.expired_counts,
+                self.expired_counts * repository.COUNT_BYTES,
             ),
         }
         for removal in self.removals:
@@ -90,6 +107,9 @@ def collect_garbage(
         }.values()
     )
     expired_responses = _delete_expired_responses(database, settings, dry_run=dry_run)
+    expired_traffic = _delete_expired_traffic(database, settings, dry_run=dry_run)
+    expired_feedback = _delete_expired_feedback(database, settings, dry_run=dry_run)
+    expired_counts = _thin_prediction_counts(database, dry_run=dry_run)
     if not dry_run:
         _discard_unready_sweeps(database, settings)
         _delete_mlflow_rows(database)
@@ -119,6 +139,9 @@ def collect_garbage(
         too_young=len(unreferenced) - len(orphans),
         thinned_points=thinned_points,
         expired_responses=expired_responses,
+        expired_traffic=expired_traffic,
+        expired_feedback=expired_feedback,
+        expired_counts=expired_counts,
         database_bytes=database.incremental_vacuum(dry_run=dry_run),
     )
 
@@ -150,6 +173,7 @@ def _expiry_rules(settings: Settings) -> Iterator[ExpiryRule]:
         yield expiry.model_expiry(days=settings.keep_artifact_days)
     if settings.keep_prediction_days is not None:
         yield expiry.result_expiry(days=settings.keep_prediction_days)
+        yield expiry.vector_expiry(days=settings.keep_prediction_days)
     if settings.keep_delivery_days is not None:
         yield expiry.DeliveryExpiry(settings.keep_delivery_days)
     yield expiry.UnusedBases()
@@ -189,13 +213,67 @@ def _delete_expired(database: Database, rule: ExpiryRule, *, dry_run: bool) -> I
 
 def _delete_expired_responses(database: Database, settings: Settings, *, dry_run: bool) -> int:
     seconds = settings.idempotency_seconds
+    return _delete_in_batches(
+        database,
+        partial(repository.count_expired_responses, seconds=seconds),
+        partial(repository.delete_expired_responses, seconds=seconds),
+        dry_run=dry_run,
+    )
+
+
+def _delete_expired_traffic(database: Database, settings: Settings, *, dry_run: bool) -> int:
+    """Delete kept predictions, also if none are kept any more."""
+    days = settings.keep_traffic_days
+    return _delete_in_batches(
+        database,
+        partial(traffic.count_expired, days=days),
+        partial(traffic.delete_expired, days=days, limit=_ROWS_PER_BATCH),
+        dry_run=dry_run,
+    )
+
+
+def _delete_expired_feedback(database: Database, settings: Settings, *, dry_run: bool) -> int:
+    days = settings.keep_feedback_days
+    if days is None:
+        return 0
+    return _delete_in_batches(
+        database,
+        partial(feedback.count_expired, days=days),
+        partial(feedback.delete_expired, days=days, limit=_ROWS_PER_BATCH),
+        dry_run=dry_run,
+    )
+
+
+def _thin_prediction_counts(database: Database, *, dry_run: bool) -> int:
+    """Merge old counts of hours into days, and delete counts that are too old."""
+    return _delete_in_batches(
+        database,
+        traffic.count_expired_counts,
+        partial(traffic.delete_expired_counts, limit=_ROWS_PER_BATCH),
+        dry_run=dry_run,
+    ) + _delete_in_batches(
+        database,
+        traffic.count_thinnable,
+        partial(traffic.thin_counts, limit=_ROWS_PER_BATCH),
+        dry_run=dry_run,
+    )
+
+
+def _delete_in_batches(
+    database: Database,
+    count: Callable[[Session], int],
+    delete: Callable[[Session], int],
+    *,
+    dry_run: bool,
+) -> int:
+    """Delete rows batch by batch, each in its own transaction; a dry run only counts them."""
     if dry_run:
         with database.read() as session:
-            return repository.count_expired_responses(session, seconds=seconds)
+            return count(session)
     deleted = 0
     while True:
         with database.write() as session:
-            batch = repository.delete_expired_responses(session, seconds=seconds)
+            batch = delete(session)
         if not batch:
             return deleted
         deleted += batch

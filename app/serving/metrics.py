@@ -56,6 +56,11 @@ class ServingMetrics:
         self.shadow_texts = counter(
             "loraworks_shadow_texts", "Texts sent to shadows.", "version", "shadow", "outcome"
         )
+        self.traffic_kept = counter("loraworks_traffic_kept", "Texts whose prediction was kept.")
+        self.traffic_dropped = counter(
+            "loraworks_traffic_dropped",
+            "Texts whose prediction was neither counted nor kept, because writing fell behind.",
+        )
         self.loaded_models = Gauge(
             "loraworks_loaded_models", "Versions in memory.", registry=registry
         )

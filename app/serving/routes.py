@@ -18,6 +18,7 @@ from starlette.types import Receive
 
 import lora_core
 from app.auth.middleware import require_scope
+from app.database.base import new_id
 from app.database.engines import Database
 from app.http.concurrency import cancel_on_disconnect
 from app.http.dependencies import AppStateDep, CallerDep, DatabaseDep
@@ -59,6 +60,8 @@ from app.serving.service import (
 )
 from app.serving.shadow import ShadowStats
 from app.settings import Settings
+from app.traffic.answers import PredictedTask
+from app.traffic.recorder import AnsweredRequest, TrafficRecorder
 
 if TYPE_CHECKING:
     from lora_core.inference.decoding import Output
@@ -102,6 +105,8 @@ class RequestContext:
     deadline: float
     receive: Receive
     target: str | None  # which of several targets is asked for
+    traffic: TrafficRecorder
+    prediction_id: UUID
 
     async def predict(
         self,
@@ -115,13 +120,45 @@ class RequestContext:
         )
         return await self.service.predict(request, ref, key_id=self.key_id, deadline=self.deadline)
 
+    def complete(self, *results: PredictResult) -> dict[str, str]:
+        """Record the predictions of the request, and return the headers of its response.
+
+        Its texts are numbered through all results, from 0.
+        """
+        position, count = 0, sum(len(result.rows) for result in results)
+        for result in results:
+            self.traffic.record(
+                AnsweredRequest(
+                    prediction_id=self.prediction_id,
+                    position=position,
+                    texts_in_request=count,
+                    version=result.version,
+                    predicted=PredictedTask(result.task, result.targets),
+                    target=self.target,
+                    texts=result.texts if self.traffic.keeps_scores else (),
+                    rows=result.answers,
+                    abstained=[not row for row in result.rows],
+                )
+            )
+            position += len(result.rows)
+        return {"X-Prediction-Id": self.prediction_id.hex, **_response_headers(*results)}
+
 
 async def _request_context(
     request: Request, state: AppStateDep, caller: CallerDep, target: TargetQuery = None
 ) -> RequestContext:
     deadline = time.monotonic() + request.state.timeout
     max_inputs = state.settings.max_inputs
-    return RequestContext(state.serving, max_inputs, caller.id, deadline, request.receive, target)
+    return RequestContext(
+        service=state.serving,
+        max_inputs=max_inputs,
+        key_id=caller.id,
+        deadline=deadline,
+        receive=request.receive,
+        target=target,
+        traffic=state.traffic,
+        prediction_id=new_id(),
+    )
 
 
 RequestContextDep = Annotated[RequestContext, Depends(_request_context)]
@@ -137,12 +174,12 @@ async def predict(
 ) -> Response:
     """Return labels with probabilities, highest first: for one text, or a list for each of many.
 
-    `X-Model-Version` names the version that made the prediction, `X-Task` its task, `X-Engine` the
-    engine and its precision; `X-Truncated` counts truncated texts. `/` and `/invocations` are
-    aliases for clients that use these paths.
+    `X-Prediction-Id` names the prediction in feedback, `X-Model-Version` the version that made it,
+    `X-Task` its task, `X-Engine` the engine and its precision; `X-Truncated` counts truncated
+    texts. `/` and `/invocations` are aliases for clients that use these paths.
     """
     async with cancel_on_disconnect(context.receive):
-        return _respond(await context.predict(body, body.model, request_format))
+        return _respond(context, await context.predict(body, body.model, request_format))
 
 
 @router.post("/models/{ref}/predict", response_model=PredictResponse)
@@ -158,7 +195,7 @@ async def predict_with_model(
     `/models/{ref}` is an alias of this route.
     """
     async with cancel_on_disconnect(context.receive):
-        return _respond(await context.predict(body, ref, request_format))
+        return _respond(context, await context.predict(body, ref, request_format))
 
 
 @router.post("/rerank")
@@ -198,7 +235,7 @@ async def _rerank(
         )
     if result.task != "regression":
         raise RerankNotApplicable(ref=result.version, task=result.task)
-    response.headers.update(response_headers(result))
+    response.headers.update(context.complete(result))
     numbers = [row[0].score for row in result.rows]
     return [
         RankedText(
@@ -230,7 +267,7 @@ async def predict_vertex(body: VertexBody, context: RequestContextDep) -> Respon
             for task in tasks:  # if one has failed, the others are of no use
                 task.cancel()
     rows = [_to_json(result) for result in results]
-    return JSONResponse({"predictions": rows}, headers=response_headers(*results))
+    return JSONResponse({"predictions": rows}, headers=context.complete(*results))
 
 
 @router.post("/v1/models/{ref}/explain", responses=PROBLEM_RESPONSES)
@@ -263,8 +300,8 @@ async def explain_prediction(
     return explanation.view
 
 
-def _respond(result: PredictResult) -> Response:
-    return JSONResponse(_to_json(result), headers=response_headers(result))
+def _respond(context: RequestContext, result: PredictResult) -> Response:
+    return JSONResponse(_to_json(result), headers=context.complete(result))
 
 
 def _to_json(result: PredictResult) -> Any:
@@ -272,7 +309,7 @@ def _to_json(result: PredictResult) -> Any:
     return rows if result.nested else rows[0]
 
 
-def _row_to_json(row: "Sequence[Output]", targets: Sequence[str]) -> Any:
+def _row_to_json(row: "Sequence[Output]", targets: Iterable[str]) -> Any:
     """Return the outputs of a text, or an object of those of each target."""
     if not targets:
         return [output.to_json() for output in row]
@@ -282,7 +319,7 @@ def _row_to_json(row: "Sequence[Output]", targets: Sequence[str]) -> Any:
     }
 
 
-def response_headers(*results: PredictResult) -> dict[str, str]:
+def _response_headers(*results: PredictResult) -> dict[str, str]:
     """Return response headers, named as in text-embeddings-inference; times in milliseconds.
 
     Of several results, counts are sums, times are the longest, and each version, task and engine

@@ -32,7 +32,7 @@ from lora_core.errors.artifact import (
 )
 from lora_core.process import available_cores
 from lora_core.specs.chat import PromptFormat
-from lora_core.specs.text_input import count_characters
+from lora_core.specs.text_input import TextInput, count_characters
 
 if TYPE_CHECKING:
     from lora_core.inference.decoding import Output
@@ -59,8 +59,11 @@ class PredictResult:
     """The predictions for each text, highest first, with the version and the cost of them."""
 
     rows: "list[list[Output]]"
+    # All outputs of each text, also where the model abstained: probabilities, if any are kept.
+    answers: "list[list[Output]]"
+    texts: Sequence[TextInput]  # as the model read them
     task: "TaskType"
-    targets: tuple[str, ...]  # of several, if all of them are predicted
+    targets: "Mapping[str, TaskType]"  # of several, if all of them are predicted
     nested: bool  # whether the response is a nested list
     version: str
     engine: str
@@ -82,6 +85,7 @@ class InferenceService:
     def __init__(self, resources: Resources, metrics: ServingMetrics) -> None:
         settings = resources.settings
         self.metrics = metrics
+        self._keeps_scores = settings.keep_traffic != "off"
         self.batcher = Batcher(metrics, workers=available_cores())
         self.admission = AdmissionController(
             max_texts=MAX_TEXTS_IN_FLIGHT,
@@ -166,7 +170,9 @@ class InferenceService:
                 )
                 self.admission.set_tokens(reservation, key_id, batch.cost)
                 outputs = await model.compute(batch, deadline=deadline)
-            result = _build_result(request, resolved, model, batch, outputs, start)
+            result = _build_result(
+                request, resolved, model, batch, outputs, start, with_scores=self._keeps_scores
+            )
             self._record_result(result, batch)
         self.shadow_evaluator.mirror(request, resolved, model, outputs)
         return result
@@ -215,20 +221,23 @@ def _check_options(request: PredictRequest, resolved: ResolvedModel, model: Load
         )
 
 
-def _build_result(
+def _build_result(  # noqa: PLR0913
     request: PredictRequest,
     resolved: ResolvedModel,
     model: LoadedModel,
     batch: TokenizedBatch,
     outputs: Sequence[InferenceOutput],
     start: float,
+    *,
+    with_scores: bool,
 ) -> PredictResult:
-    rows = model.decode(outputs, request.function, request.target)
+    """Build the result. `with_scores`: its answers have probabilities, even if its rows do not."""
+    rows = probabilities = model.decode(outputs, request.function, request.target)
+    threshold = request.abstain_below
+    if request.function is not None and (with_scores or threshold is not None):
+        probabilities = model.decode(outputs, None, request.target)
     abstained = 0
-    if (threshold := request.abstain_below) is not None:
-        probabilities = rows
-        if request.function is not None:
-            probabilities = model.decode(outputs, None, request.target)
+    if threshold is not None:
         rows = [
             row if best[0].score >= threshold else []
             for row, best in zip(rows, probabilities, strict=True)
@@ -236,8 +245,10 @@ def _build_result(
         abstained = sum(not row for row in rows)
     return PredictResult(
         rows=[_top_k_per_target(row, request.top_k) for row in rows],
+        answers=probabilities,
+        texts=request.texts,
         task=model.task_of(request.target),
-        targets=() if request.target is not None else tuple(model.targets),
+        targets={} if request.target is not None else model.targets,
         nested=request.nested,
         version=resolved.ref,
         engine=model.predictor.engine.name,

@@ -1,4 +1,4 @@
-"""The table of artifacts: models, and results of prediction runs."""
+"""The table of artifacts: models, results of prediction runs, and vectors of texts."""
 
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from app.storage.store import ArtifactRef
 MODEL_KIND = "model"  # from a training job, with its model
 METRICS_KIND = "metrics"  # from a training job that keeps its metrics but not its model
 RESULTS_KIND = "results"  # from a prediction run
+VECTORS_KIND = "vectors"  # from a job that computes vectors of texts
 BASE_KIND = "base"  # the frozen encoder of models, stored once for all of them
 
 

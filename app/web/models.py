@@ -1,7 +1,9 @@
 """Model pages: versions, aliases, provenance, shadow comparison, and "Try it"."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -13,6 +15,8 @@ from starlette.responses import HTMLResponse
 from app.auth.middleware import require_scope
 from app.database.engines import Database
 from app.errors import AppError
+from app.feedback.live_accuracy import list_live_accuracy
+from app.feedback.schemas import LiveAccuracy
 from app.http.dependencies import AppStateDep, DatabaseDep, StoreDep
 from app.http.fields import CleanText, Slug
 from app.http.pagination import decode_cursor, split_page
@@ -32,10 +36,12 @@ from app.storage import repository as artifacts
 from app.storage.store import Store, read_manifest
 from app.web import choices, formats
 from app.web.page import ListQuery, render
+from app.web.review import LIVE_ACCURACY_DAYS
 from app.web.use_elsewhere import UsedVersion, ways_to_use
 from lora_core.tasks.metric_names import summary_metrics
 
 PAGE_SIZE = 50
+_ACCURACY_SECONDS = 10  # an open page is rendered every two seconds, but estimates take longer
 
 router = APIRouter(include_in_schema=False, dependencies=[require_scope("models:read")])
 
@@ -147,7 +153,15 @@ def _render_model(
         ways=ways_to_use(_used_version(request, shown, ref, spec)) if spec else [],
         production=PRODUCTION,
         suggested_aliases=[PRODUCTION, SHADOW_ALIAS, "staging"],
+        accuracies=_live_accuracy(database, name, int(time.monotonic() / _ACCURACY_SECONDS)),
     )
+
+
+@lru_cache(maxsize=64)
+def _live_accuracy(database: Database, name: str, _period: int) -> list[LiveAccuracy]:
+    """Return the live accuracy, estimated once in a period."""
+    with database.read() as session:
+        return list_live_accuracy(session, model=name, days=LIVE_ACCURACY_DAYS)
 
 
 def _read_spec(database: Database, store: Store, row: VersionRow) -> Mapping[str, Any] | None:

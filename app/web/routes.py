@@ -10,6 +10,7 @@ from app.web import (
     jobs,
     models,
     predictions,
+    review,
     settings,
     sign_in,
     sweep,
@@ -30,6 +31,7 @@ PAGE_ROUTERS = (
     *(sweeps.router, sweep_form.router, sweep.router),
     *(
         models.router,
+        review.router,
         datasets.router,
         corrections.router,
         predictions.router,

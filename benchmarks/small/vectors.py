@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +15,24 @@ from lora_core.data.rows import TextRow
 from lora_core.samples import minilm
 
 BATCH_TEXTS = 32
+Precision = Literal["float32", "bfloat16"]
 
 
 class Vectors:
     """Of all texts of a dataset."""
 
-    def __init__(self, texts: Texts) -> None:
+    def __init__(self, texts: Texts, precision: Precision = "float32") -> None:
         """Computes those that are not in the cache."""
         rows = sorted({row.text for row in (*texts.pool, *texts.test)})
         self._places = {text: place for place, text in enumerate(rows)}
-        content = "\0".join([minilm.REVISION, str(MAX_LENGTH), *rows])
+        settings = [minilm.REVISION, str(MAX_LENGTH)]
+        settings += [] if precision == "float32" else [precision]
+        content = "\0".join([*settings, *rows])
         digest = hashlib.sha256(content.encode()).hexdigest()
         path = cache_dir() / "bench-small" / "vectors" / f"{digest}.npy"
         if not path.exists():
             with atomic_path(path) as unfinished:
-                np.save(unfinished, _computed(rows))
+                np.save(unfinished, _computed(rows, precision))
         self._all = np.load(path)
 
     def of(self, rows: Sequence[TextRow]) -> NDArray[np.float32]:
@@ -37,7 +41,7 @@ class Vectors:
         return found
 
 
-def _computed(texts: Sequence[str]) -> NDArray[np.float32]:
+def _computed(texts: Sequence[str], precision: Precision) -> NDArray[np.float32]:
     """The means of all tokens, as the base was trained, made as long as 1."""
     import torch
     from tokenizers import Tokenizer
@@ -47,14 +51,14 @@ def _computed(texts: Sequence[str]) -> NDArray[np.float32]:
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_LENGTH)
     tokenizer.enable_padding()
-    model = AutoModel.from_pretrained(directory).eval()
+    model = AutoModel.from_pretrained(directory).eval().to(getattr(torch, precision))
     found = np.empty((len(texts), model.config.dim), np.float32)
     with torch.inference_mode():
         for places in _batches(texts):
             encoded = tokenizer.encode_batch([texts[place] for place in places])
             ids = torch.tensor([each.ids for each in encoded])
             mask = torch.tensor([each.attention_mask for each in encoded])
-            states = model(input_ids=ids, attention_mask=mask).last_hidden_state
+            states = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
             means = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
             found[places] = torch.nn.functional.normalize(means).numpy()
     return found

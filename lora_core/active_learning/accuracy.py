@@ -1,4 +1,4 @@
-"""How good a model of the labels so far is, judged on texts that were chosen at random."""
+"""How good a model of the labels so far is, measured on texts that were chosen at random."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -57,24 +57,24 @@ def accuracy_so_far(
         task: what a label is.
         seed: of the folds.
     """
-    judged: Rows = np.unique(np.fromiter(random_rows, dtype=np.int64))
-    if len(judged) < MIN_RANDOM_TEXTS:
+    evaluated: Rows = np.unique(np.fromiter(random_rows, dtype=np.int64))
+    if len(evaluated) < MIN_RANDOM_TEXTS:
         return None
-    fold = np.random.default_rng(seed).permutation(len(judged)) % NUM_FOLDS
+    fold = np.random.default_rng(seed).permutation(len(evaluated)) % NUM_FOLDS
     predicted: list[Label | None] = [None] * len(labels)
-    for held_out in (judged[fold == each] for each in range(NUM_FOLDS)):
+    for held_out in (evaluated[fold == each] for each in range(NUM_FOLDS)):
         train = np.setdiff1d(np.arange(len(labels)), held_out)
         model = SuggestionModel.fit(vectors[train], [labels[i] for i in train], task)
         if model is None:
             return None
         for row, label in zip(held_out, model.predict(vectors[held_out]), strict=True):
             predicted[row] = label
-    truth = [labels[i] for i in judged]
-    found = [each for each in (predicted[i] for i in judged) if each is not None]
+    truth = [labels[i] for i in evaluated]
+    found = [each for each in (predicted[i] for i in evaluated) if each is not None]
     metric = _METRICS[task]
     statistics = metric.statistics(*_encoded(truth, found, task))
     low, high = metric.interval(statistics)
-    return Estimate(metric.name, metric.value(statistics), low, high, len(judged))
+    return Estimate(metric.name, metric.value(statistics), low, high, len(evaluated))
 
 
 def _encoded(

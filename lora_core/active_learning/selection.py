@@ -4,10 +4,11 @@ A fixed share of the texts of a project is reserved at random: they are labeled 
 at every fifth position by default, and are never chosen for another reason. So they are a uniform
 sample of all texts, and only they may estimate accuracy. The other texts are chosen
 
-- before there is a model, to cover the space of vectors: each is the one that is farthest from all
-  texts labeled so far (k-center; Sener and Savarese 2018, arXiv 1708.00489);
-- with a model, alternately as the most uncertain one, and as the one of the most uncertain ones
-  that is farthest from all texts labeled so far.
+- before there is a model, to cover the space of vectors: each is the one that is similar to the
+  most texts that no text chosen before is as similar to (MaxHerding: Bae, Noh and Sutherland 2024,
+  arXiv 2407.12212, with cosine similarity);
+- with a model, alternately as the most uncertain one, and as the one that covers the most uncertain
+  ones in the same way.
 """
 
 import math
@@ -23,10 +24,11 @@ Vectors = NDArray[np.float32]  # (texts, width); rows of any length
 Rows = NDArray[np.int64]
 
 RANDOM_SHARE = 0.2
-# Texts whose distance to all labeled ones is computed for each choice. K-center takes outliers, and
-# the more texts it may choose from, the stranger they are.
-SPREAD_CANDIDATES = 1000
+SPREAD_CANDIDATES = (
+    1000  # texts of a sample of the pool, which stand for it while there is no model
+)
 UNCERTAIN_CANDIDATES = 100  # the most uncertain texts, among which diverse ones are chosen
+_ROWS_AT_ONCE = 1024  # to which similarities are computed
 
 
 class Reason(StrEnum):
@@ -82,21 +84,18 @@ def choose_next(  # noqa: PLR0913
     random_rows = iter(reserve[free[reserve]].tolist())
     occupied = ~free
     occupied[np.fromiter(labeled, dtype=np.int64)] = True
-    wanted = slots.count(False)
-    active = iter(
-        _choose_active(
-            wanted + count,  # more, for positions that find no reserved text
-            np.flatnonzero(free & ~is_reserved),
-            np.flatnonzero(occupied),
-            vectors,
-            uncertainty,
-            np.random.default_rng([seed, position]),
-        )
+    candidates = np.flatnonzero(free & ~is_reserved)
+    active = _ActiveChoices(
+        _narrow_down(candidates, uncertainty, count, np.random.default_rng([seed, position])),
+        np.flatnonzero(occupied),
+        vectors,
+        has_model=uncertainty is not None,
+        taken=position - _random_slots_before(position, random_share),
     )
     choices: list[Choice] = []
     for is_random in slots:
         row = next(random_rows, None) if is_random else None
-        choice = next(active, None) if row is None else Choice(row, Reason.RANDOM)
+        choice = active.take() if row is None else Choice(row, Reason.RANDOM)
         if choice is None and (row := next(random_rows, None)) is not None:
             choice = Choice(row, Reason.RANDOM)
         if choice is not None:
@@ -115,8 +114,11 @@ def _random_order(texts: int, seed: int) -> Rows:
 
 def _is_random_slot(position: int, share: float) -> bool:
     """Return whether the text at a position is a random one: of n positions, floor(n share) are."""
-    before, after = (math.floor(round(each * share, 6)) for each in (position, position + 1))
-    return after > before
+    return _random_slots_before(position + 1, share) > _random_slots_before(position, share)
+
+
+def _random_slots_before(position: int, share: float) -> int:
+    return math.floor(round(position * share, 6))
 
 
 def _without_vectors(count: int, free: NDArray[np.bool_], seed: int, reserved: int) -> list[Choice]:
@@ -134,77 +136,71 @@ def _without_vectors(count: int, free: NDArray[np.bool_], seed: int, reserved: i
     return choices
 
 
-def _choose_active(
-    count: int,
+def _narrow_down(
     candidates: Rows,
-    occupied: Rows,
-    vectors: Vectors,
     uncertainty: NDArray[np.floating[Any]] | None,
+    count: int,
     rng: np.random.Generator,
-) -> list[Choice]:
-    """Return the texts that are not random ones. `occupied`: rows to be far from."""
-    if not len(candidates) or not count:
-        return []
-    if uncertainty is None:
-        if len(candidates) > SPREAD_CANDIDATES:
-            candidates = np.sort(rng.choice(candidates, SPREAD_CANDIDATES, replace=False))
-        rows = k_center(count, candidates, occupied, vectors)
-        return [Choice(row, Reason.SPREAD) for row in rows]
-    by_uncertainty = candidates[np.argsort(-uncertainty[candidates], kind="stable")]
-    pool = by_uncertainty[: max(UNCERTAIN_CANDIDATES, count)]
-    distances = _Distances(vectors, pool, occupied)
-    left = np.ones(len(pool), dtype=bool)
-    choices = []
-    for i in range(min(count, len(pool))):
-        if i % 2 == 0:
-            place, reason = int(left.argmax()), Reason.UNCERTAIN  # the first that is left
+) -> Rows:
+    """Return the most uncertain candidates, in this order; without a model a sample of them."""
+    if uncertainty is not None:
+        order = np.argsort(-uncertainty[candidates], kind="stable")
+        return candidates[order[: max(UNCERTAIN_CANDIDATES, count)]]
+    limit = max(SPREAD_CANDIDATES, count)
+    if len(candidates) <= limit:
+        return candidates
+    return np.sort(rng.choice(candidates, limit, replace=False))
+
+
+class _ActiveChoices:
+    """Choices that are not random ones, one at a time."""
+
+    def __init__(
+        self, candidates: Rows, occupied: Rows, vectors: Vectors, *, has_model: bool, taken: int
+    ) -> None:
+        """`occupied`: rows that were chosen before; `taken`: how many of them were not random."""
+        self._candidates, self._has_model, self._taken = candidates, has_model, taken
+        self._coverage = Coverage(vectors, candidates, occupied)
+
+    def take(self) -> Choice | None:
+        """Return the next text; None if no candidate is left."""
+        coverage = self._coverage
+        if not coverage.left.any():
+            return None
+        if self._has_model and self._taken % 2 == 0:
+            place, reason = int(coverage.left.argmax()), Reason.UNCERTAIN  # the most uncertain one
         else:
-            place = int(np.where(left, distances.nearest, -1).argmax())
-            reason = Reason.DIVERSE
-        left[place] = False
-        distances.add(place)
-        choices.append(Choice(int(pool[place]), reason))
-    return choices
+            place = coverage.best()
+            reason = Reason.DIVERSE if self._has_model else Reason.SPREAD
+        coverage.add(place)
+        self._taken += 1
+        return Choice(int(self._candidates[place]), reason)
 
 
-def k_center(count: int, candidates: Rows, occupied: Rows, vectors: Vectors) -> list[int]:
-    """Return candidates, each the farthest from all `occupied` rows and those before it.
+class Coverage:
+    """How well chosen rows cover candidates: by the similarity to the most similar one of them."""
 
-    If nothing is occupied, the first is the most central one.
-    """
-    distances = _Distances(vectors, candidates, occupied)
-    chosen: list[int] = []
-    for _ in range(min(count, len(candidates))):
-        if not len(occupied) and not chosen:
-            place = distances.central()
-        else:
-            place = int(distances.nearest.argmax())
-        chosen.append(int(candidates[place]))
-        distances.add(place)
-        distances.nearest[place] = -1
-    return chosen
+    def __init__(self, vectors: Vectors, candidates: Rows, occupied: Rows) -> None:
+        """`occupied`: rows that were chosen before."""
+        x = _unit_length(vectors[candidates])
+        self._similarity = x @ x.T  # (candidates, candidates)
+        self._covered = np.full(len(candidates), -1, dtype=np.float32)  # -1: not at all
+        self.left = np.ones(len(candidates), dtype=bool)  # those that are not chosen
+        for first in range(0, len(occupied), _ROWS_AT_ONCE):
+            rows = _unit_length(vectors[occupied[first : first + _ROWS_AT_ONCE]])
+            self._covered = np.maximum(self._covered, (x @ rows.T).max(axis=1))
 
-
-class _Distances:
-    """Squared Euclidean distances of candidates to the nearest of some rows."""
-
-    def __init__(self, vectors: Vectors, candidates: Rows, rows: Rows) -> None:
-        self._x = np.asarray(vectors[candidates], dtype=np.float32)  # (candidates, width)
-        self._norms = (self._x**2).sum(axis=1)
-        self.nearest = np.full(len(candidates), np.inf)  # (candidates,)
-        for first in range(0, len(rows), 1024):
-            self._shorten(np.asarray(vectors[rows[first : first + 1024]], dtype=np.float32))
+    def best(self) -> int:
+        """Return the place of the candidate that is left and adds most to the coverage of all."""
+        gain = np.maximum(self._similarity - self._covered, 0).sum(axis=1)
+        return int(np.where(self.left, gain, -1).argmax())
 
     def add(self, place: int) -> None:
-        """Take a candidate into account as a row."""
-        chosen = self.nearest < 0  # stays chosen
-        self._shorten(self._x[[place]])
-        self.nearest[chosen] = -1
+        """Choose a candidate."""
+        self.left[place] = False
+        self._covered = np.maximum(self._covered, self._similarity[place])
 
-    def central(self) -> int:
-        """Return the place of the candidate that is nearest to the mean."""
-        return int(((self._x - self._x.mean(axis=0)) ** 2).sum(axis=1).argmin())
 
-    def _shorten(self, to: Vectors) -> None:
-        squared = self._norms[:, None] - 2 * self._x @ to.T + (to**2).sum(axis=1)
-        self.nearest = np.minimum(self.nearest, np.maximum(squared.min(axis=1), 0))
+def _unit_length(vectors: Vectors) -> Vectors:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)

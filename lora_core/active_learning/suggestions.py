@@ -20,7 +20,7 @@ MIN_TEXTS_PER_LABEL = 5
 MIN_NUMBERS = 10  # texts with a number, for a regression
 INVERSE_REGULARIZATION = 10.0  # C, for vectors of mean norm 1
 RIDGE_ALPHA = 0.25
-MAX_ITERATIONS, TOLERANCE = 1000, 1e-3
+MAX_ITERATIONS, TOLERANCE = 1000, 1e-4
 THRESHOLD = 0.5  # of the probability of each of several labels
 
 

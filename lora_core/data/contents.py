@@ -29,7 +29,7 @@ from lora_core.data.split import (
     split_by_column,
     validated_labels,
 )
-from lora_core.data.stratify import comparison_key
+from lora_core.data.stratify import comparison_key, normalize_text
 from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import Split
@@ -202,6 +202,59 @@ def preview_rows(path: Path, columns: ColumnSelection, *, after: int, limit: int
             for row in rows
         )
     )
+
+
+# -- Search for a text ----------------------------------------------------------------------------
+
+MAX_FOUND_ROWS = 100
+
+
+class WantedText(FrozenModel):
+    """A text to find, also as a part of a pair; or a pair."""
+
+    text: str
+    text_pair: str | None = None
+
+
+class FoundRows(FrozenModel):
+    """The rows that have a text: how many, and the numbers of the first."""
+
+    count: int
+    rows: tuple[int, ...]
+
+
+def find_text(path: Path, columns: ColumnSelection, wanted: WantedText) -> FoundRows:
+    """Return the rows with a text, compared as duplicates are. Raises what `files.read_rows`
+    raises."""
+    text = normalize_text(wanted.text)
+    pair = None if wanted.text_pair is None else normalize_text(wanted.text_pair)
+    found = []
+    for row in files.read_rows(path, columns):
+        sides = [normalize_text(each) for each in (row.text, row.pair) if each is not None]
+        if (text in sides) if pair is None else (sides == [text, pair]):
+            found.append(row.number)
+    return FoundRows(count=len(found), rows=tuple(found[:MAX_FOUND_ROWS]))
+
+
+# -- Whole texts ----------------------------------------------------------------------------------
+
+
+class WrittenTexts(FrozenModel):
+    """How many texts were written."""
+
+    rows: int
+
+
+def write_texts(path: Path, columns: ColumnSelection, out: Path) -> WrittenTexts:
+    """Write `[row number, text, second text or null]` of each row to a file, one JSON per line.
+
+    Raises what `files.read_rows` raises.
+    """
+    rows = files.read_rows(path, columns)
+    with out.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps([row.number, row.text, row.pair], ensure_ascii=False) + "\n")
+    return WrittenTexts(rows=len(rows))
 
 
 # -- Columns: the first rows of a file, and which columns hold texts and labels -------------------

@@ -161,7 +161,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int) 
     path = cache_dir() / "tokens" / f"{_cache_key(tokenizer, texts, max_length)}.safetensors"
     tokenized = _read_cached(path, len(texts))
     if tokenized is None:
-        tokenized = _encode(tokenizer, texts, max_length)
+        tokenized = encode_texts(tokenizer, texts, max_length)
         with atomic_path(path) as unfinished:
             arrays: dict[str, NDArray[Any]] = {
                 "ids": tokenized.ids,
@@ -188,7 +188,10 @@ def _are_pairs(texts: Sequence[TextInput]) -> bool:
     return bool(texts) and not isinstance(texts[0], str)
 
 
-def _encode(tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int) -> RaggedTokenIds:
+def encode_texts(
+    tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int
+) -> RaggedTokenIds:
+    """Like `tokenize`, without the cache."""
     encoded_texts: list[NDArray[np.int32]] = []
     segment_starts: list[int] = []
     truncated = 0

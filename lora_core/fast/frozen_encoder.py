@@ -237,9 +237,12 @@ def build_forward(  # noqa: PLR0913 - everything that the choice depends on
     progress: ProgressReporter,
     environment: Mapping[str, str],
 ) -> Forward:
-    """Return the fastest forward pass that is exact for what this run trains."""
+    """Return the fastest forward pass that is exact for what this run trains.
+
+    Without `data` nothing is cached: each text is computed once anyway.
+    """
     fast = isinstance(family, FastFamily)
-    can_cache = encoder_dropout == 0 and (fast or (family.passes_states_only and bool(data)))
+    can_cache = encoder_dropout == 0 and bool(data) and (fast or family.passes_states_only)
     frozen = modules.count_frozen_blocks(model, family) if can_cache else 0
     above = len(blocks(model, family)) - frozen
     rows = sum(

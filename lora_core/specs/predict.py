@@ -41,7 +41,7 @@ class PredictDataSpec(FrozenModel):
 
 
 class PredictRuntimeSpec(FrozenModel):
-    """Where the run computes. This version always computes on the CPU, whatever `device` says."""
+    """Where the run computes. Predictions are always computed on the CPU."""
 
     device: str = Field(default="cpu", pattern=DEVICE_PATTERN)
     # None: chosen when the run first starts

@@ -83,3 +83,22 @@ def test_retention_has_a_limit_by_default_and_none_on_request(
     monkeypatch.setenv(f"LORAWORKS_{name}", "-1")
     with pytest.raises(ValidationError, match="greater than or equal"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("keep_traffic", "everything"),
+        ("keep_traffic_share", 1.1),
+        ("keep_traffic_share", -0.1),
+        ("keep_traffic_days", 0),
+        ("keep_traffic_days", 401),
+        ("keep_traffic_days", "forever"),  # what is kept of traffic has an end
+        ("keep_feedback_days", -1),
+    ],
+)
+def test_what_is_kept_of_traffic_is_bounded(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        Settings.model_validate({name: value})
+    assert Settings(keep_feedback_days="forever").keep_feedback_days is None  # type: ignore[arg-type]
+    assert Settings().keep_traffic == "off"

@@ -220,6 +220,7 @@ def test_stored_bytes_are_summed_by_kind(scrape: Scrape, database: Database) -> 
     assert scrape()["loraworks_stored_bytes"] == {
         ("artifacts",): 2 * large,
         ("results",): 7,
+        ("vectors",): 0,
         ("checkpoints",): 20,
         ("datasets",): 5,
     }

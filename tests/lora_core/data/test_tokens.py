@@ -94,7 +94,7 @@ def test_tokenized_texts_are_cached(
     (entry,) = cache_folder.iterdir()
     os.utime(entry, (1000, 1000))
     with monkeypatch.context() as patch:
-        patch.setattr(tokens, "_encode", None)
+        patch.setattr(tokens, "encode_texts", None)
         again = tokenize(tokenizer, TEXTS, 20)
     assert [a.tolist() for a in again] == [b.tolist() for b in made]
     assert again.truncated == made.truncated

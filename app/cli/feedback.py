@@ -1,0 +1,308 @@
+"""`loraworks feedback …` and `loraworks forget`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.errors import UsageError
+from app.cli.options import AsJson, Limit, with_client
+from app.cli.output import Json, format_time, print_fields, print_json, print_line, print_table
+
+if TYPE_CHECKING:
+    from app.cli.client import Client
+    from app.feedback.schemas import FeedbackResults, FeedbackView, LabelValue
+
+app = typer.Typer(help="Tell the right labels of predicted texts, and make datasets of them.")
+
+MAX_ITEMS = 1000  # of one request
+SHOWN_CHARACTERS = 60  # of a text in a table
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Model name.")]
+ModelRef = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Model: name (in production), name@alias or name:3.")
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Model: name (in production), name@alias or name:3.")
+]
+Prediction = Annotated[
+    str | None,
+    typer.Option("--prediction", help="X-Prediction-Id of the response, such as 01a2…-0."),
+]
+TextOption = Annotated[str | None, typer.Option("--text", help="The text.")]
+Pair = Annotated[str | None, typer.Option("--pair", help="The second text of a pair.")]
+Label = Annotated[str | None, typer.Option("--label", help="The right label.")]
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", help='Multi-label: the right labels, such as a,b; "" for none.'),
+]
+Value = Annotated[float | None, typer.Option("--value", help="Regression: the right number.")]
+Target = Annotated[
+    str | None, typer.Option("--target", help="Which of several targets the label is of.")
+]
+By = Annotated[str | None, typer.Option("--by", help="Who says so.")]
+NewLabel = Annotated[
+    bool, typer.Option("--new-label", help="Accept a label that the model does not know.")
+]
+ItemFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        metavar="FILE",
+        help="JSON lines with the fields of the API, in place of the other options.",
+        exists=True,
+    ),
+]
+Count = Annotated[int, typer.Option("--count", min=1, max=200, help="Number of texts.")]
+ChangedOnly = Annotated[
+    bool,
+    typer.Option("--changed-only", help="Only texts whose label differs from the prediction."),
+]
+DatasetName = Annotated[
+    str | None, typer.Option("--name", help="Name of the dataset. Default: NAME-feedback.")
+]
+FeedbackId = Annotated[str, typer.Argument(metavar="FEEDBACK", help="Feedback id.")]
+TextFile = Annotated[
+    str | None,
+    typer.Option(
+        "--text-file",
+        metavar="FILE",
+        help="File with the text, - for standard input: keeps it out of the history of the shell.",
+    ),
+]
+NoSearch = Annotated[bool, typer.Option("--no-search", help="Do not search the stored datasets.")]
+
+
+@app.command("add")
+@with_client
+def add_feedback(  # noqa: PLR0913 - one parameter per option
+    client: "Client",
+    model: Model = None,
+    prediction: Prediction = None,
+    text: TextOption = None,
+    pair: Pair = None,
+    label: Label = None,
+    labels: Labels = None,
+    value: Value = None,
+    target: Target = None,
+    by: By = None,
+    new_label: NewLabel = False,
+    file: ItemFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the right label of a text: by the id of its prediction, or by the text and the model."""
+    fields: Json = {
+        "model": model,
+        "prediction_id": prediction,
+        "text": text,
+        "text_pair": pair,
+        "label": label,
+        "labels": None if labels is None else [each for each in labels.split(",") if each],
+        "value": value,
+        "target": target,
+        "by": by,
+        "new_label": new_label or None,
+    }
+    given = {name: each for name, each in fields.items() if each is not None}
+    if file is None:
+        results = [client.add_feedback(given)]
+    elif given:
+        raise UsageError("--file replaces the other options", "wrong_options")
+    else:
+        items = _read_items(file)
+        results = [
+            client.add_feedback({"items": items[start : start + MAX_ITEMS]})
+            for start in range(0, len(items), MAX_ITEMS)
+        ]
+    _print_results(results, as_json=as_json)
+
+
+def _read_items(file: Path) -> list[Any]:
+    """Return the items in a file. Raises `UsageError`."""
+    items = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                items.append(json.loads(line))
+            except ValueError as error:
+                raise UsageError(f"{file}: line {number} is not JSON", "not_json") from error
+    if not items:
+        raise UsageError(f"{file} has no items", "no_items")
+    return items
+
+
+def _print_results(results: "list[FeedbackResults]", *, as_json: bool) -> None:
+    """Print what became of the items. Exits with 1 if any was rejected."""
+    failed = 0
+    numbers = {"created": 0, "updated": 0, "unchanged": 0}
+    for batch, each in enumerate(results):
+        failed += each.failed
+        numbers = {name: count + getattr(each, name) for name, count in numbers.items()}
+        if not as_json:
+            for result in each.data:
+                if result.error is not None:
+                    index = batch * MAX_ITEMS + result.index
+                    print_line(f"Item {index} failed: {result.error.message}")
+    if as_json:
+        print_json([result for each in results for result in each.data])
+    else:
+        print_line(", ".join(f"{count} {name}" for name, count in numbers.items()) + ".")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+@with_client
+def list_feedback(client: "Client", name: Name, limit: Limit = 20, as_json: AsJson = False) -> None:
+    """List the newest feedback on a model."""
+    feedback = client.list_feedback(name, limit)
+    if as_json:
+        print_json(feedback)
+        return
+    print_table(
+        ["feedback", "version", "text", "predicted", "label", "by", "when"],
+        [
+            (
+                each.id,
+                each.version,
+                _shorten(each.text, each.text_pair),
+                _format_label(each.answer),
+                _describe_label(each),
+                each.by,
+                format_time(each.updated_at),
+            )
+            for each in feedback
+        ],
+        empty=f"No feedback on {name}.",
+    )
+
+
+@app.command("rm")
+@with_client
+def delete_feedback(client: "Client", feedback: FeedbackId) -> None:
+    """Delete feedback."""
+    client.delete_feedback(feedback)
+    print_line(f"Deleted feedback {feedback}.")
+
+
+@app.command("review")
+@with_client
+def review(client: "Client", model: ModelRef, count: Count = 60, as_json: AsJson = False) -> None:
+    """Draw a random sample of kept predictions to label: only these estimate accuracy.
+
+    What was predicted is left out, so that it does not sway you; --json has it.
+    """
+    sample = client.create_review(model, count)
+    if as_json:
+        print_json(sample)
+        return
+    print_table(
+        ["prediction", "targets", "text"],
+        [
+            (each.prediction_id, ", ".join(each.missing), _shorten(each.text, each.text_pair))
+            for each in sample.data
+        ],
+        empty=f"All kept predictions of {sample.version} that were drawn have feedback.",
+    )
+    name = sample.version.partition(":")[0]
+    print_line(
+        "Label them with `loraworks feedback add --prediction ID --label LABEL`, or on the page "
+        f"/models/{name}/review; then see `loraworks models live-accuracy {name}`."
+    )
+
+
+@app.command("export")
+@with_client
+def export_feedback(
+    client: "Client",
+    name: Name,
+    dataset: DatasetName = None,
+    changed_only: ChangedOnly = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a dataset of the texts with feedback on a model."""
+    made = client.create_feedback_dataset(name, {"name": dataset, "changed_only": changed_only})
+    if as_json:
+        print_json(made)
+    else:
+        print_line(f"{made.ref} has {made.rows} texts. Train with `--data {made.ref}`.")
+
+
+@with_client
+def forget(  # noqa: PLR0913 - one parameter per option
+    client: "Client",
+    text: TextOption = None,
+    pair: Pair = None,
+    text_file: TextFile = None,
+    prediction: Prediction = None,
+    no_search: NoSearch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a text: remove it from kept predictions, feedback and labels, and never keep it again.
+
+    Also lists the stored datasets that have it, and the models that were trained on them.
+    """
+    if text_file is not None:
+        if text is not None:
+            raise UsageError("--text-file replaces --text", "wrong_options")
+        content = sys.stdin.read() if text_file == "-" else Path(text_file).read_text("utf-8")
+        text = content.removesuffix("\n")
+    if (text is None) == (prediction is None):
+        raise UsageError("name the text by --text, --text-file or --prediction", "wrong_options")
+    body: Json = {"text": text, "text_pair": pair, "prediction_id": prediction}
+    result = client.forget(
+        {name: each for name, each in body.items() if each is not None}
+        | {"search_datasets": not no_search}
+    )
+    if as_json:
+        print_json(result)
+        return
+    removed = result.removed
+    print_fields(
+        [
+            ("kept predictions removed", removed.predictions),
+            ("feedback removed", removed.feedback),
+            ("labels removed", removed.labels),
+            ("stored responses removed", removed.responses),
+        ]
+    )
+    if not result.searched:
+        print_line("The stored datasets were not searched.")
+        return
+    print_table(
+        ["dataset", ">rows", "first rows"],
+        [(each.ref, each.count, ", ".join(map(str, each.rows[:10]))) for each in result.datasets],
+        empty="No stored dataset has the text.",
+    )
+    if result.models:
+        print_table(
+            ["model", "trained on", "aliases"],
+            [(each.ref, each.trained_on, ", ".join(each.aliases)) for each in result.models],
+            empty="",
+        )
+    if result.unsearched:
+        print_line(f"Not searched: {', '.join(result.unsearched)}.")
+
+
+def _shorten(text: str | None, pair: str | None) -> str | None:
+    if text is None:
+        return None
+    line = " ".join((text if pair is None else f"{text} | {pair}").split())
+    return line if len(line) <= SHOWN_CHARACTERS else f"{line[: SHOWN_CHARACTERS - 1]}…"
+
+
+def _format_label(label: "LabelValue | None") -> str | None:
+    match label:
+        case list():
+            return ", ".join(label) or "(none)"
+        case float():
+            return f"{label:.4g}"
+        case _:
+            return label
+
+
+def _describe_label(feedback: "FeedbackView") -> str:
+    label = _format_label(feedback.label) or ""
+    return label if feedback.target is None else f"{feedback.target}: {label}"

@@ -1,0 +1,1 @@
+"""Feedback: the right labels of predicted texts, and the accuracy that they show."""

@@ -1,0 +1,77 @@
+"""Labels of feedback: checked against what the model predicts, and their form in JSON."""
+
+from collections.abc import Sequence
+
+from app.feedback.errors import (
+    FeedbackLabelForm,
+    FeedbackLabelUnknown,
+    FeedbackTargetRequired,
+    FeedbackTargetUnknown,
+)
+from app.feedback.schemas import FeedbackItem, LabelValue
+from app.registry.model_outputs import ModelOutputs, TargetOutputs
+from lora_core.specs.label_sets import decode_label_set, encode_label_set, label_of_target
+from lora_core.specs.task import TaskType
+
+MAX_LISTED_LABELS = 20
+_FIELDS = {"single_label": "label", "multi_label": "labels", "regression": "value"}
+
+
+def find_target(
+    item: FeedbackItem, outputs: ModelOutputs, *, version: str, predicted: str | None = None
+) -> tuple[str, TargetOutputs]:
+    """Return the name of the target that feedback is about, empty for the only one, and its
+    outputs. `predicted`: the only one that the request asked for.
+
+    Raises `FeedbackTargetRequired`, `FeedbackTargetUnknown`.
+    """
+    name = item.target or predicted or ""
+    if outputs.several and not name:
+        raise FeedbackTargetRequired(
+            version=version, targets=", ".join(outputs.targets), at="target"
+        )
+    if name not in outputs.targets:
+        targets = ", ".join(outputs.targets) if outputs.several else "a single one: omit `target`"
+        raise FeedbackTargetUnknown(version=version, target=name, targets=targets, at="target")
+    return name, outputs.targets[name]
+
+
+def encode_label(item: FeedbackItem, outputs: TargetOutputs, *, version: str) -> str:
+    """Return the label as rows of a dataset have it (`lora_core.data.labels`).
+
+    Raises `FeedbackLabelForm`, `FeedbackLabelUnknown`.
+    """
+    field = _FIELDS[outputs.task]
+    if getattr(item, field) is None:
+        raise FeedbackLabelForm(version=version, task=outputs.task, field=field, at=field)
+    if item.value is not None:
+        return repr(float(item.value))
+    names = [item.label] if item.label is not None else item.labels or []
+    unknown = [name for name in names if name not in outputs.labels]
+    if unknown and not item.new_label:
+        raise FeedbackLabelUnknown(
+            version=version, label=unknown[0], labels=_listed(outputs.labels), at=field
+        )
+    return item.label if item.label is not None else encode_label_set(names)
+
+
+def decode_label(label: str, task: TaskType) -> LabelValue:
+    """Return a label as JSON has it: a name, a list of names, or a number."""
+    match task:
+        case "multi_label":
+            return list(decode_label_set(label))
+        case "regression":
+            return float(label)
+        case _:
+            return label
+
+
+def answer_of_target(answer: str, target: str, *, several: bool) -> str:
+    """Return what was predicted for one target. `several`: whether `answer` has all of them."""
+    return label_of_target(answer, target) if several else answer
+
+
+def _listed(labels: Sequence[str]) -> str:
+    shown = ", ".join(repr(label) for label in labels[:MAX_LISTED_LABELS])
+    more = len(labels) - MAX_LISTED_LABELS
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,200 @@
+"""How good a model is on live traffic, from feedback on a random sample of it.
+
+Only texts that were drawn at random estimate accuracy. Feedback that people volunteered is counted
+apart, because they report errors rather than what is right.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from app.database.base import read_clock
+from app.feedback import repository
+from app.feedback.schemas import CorrectionCounts, LiveAccuracy, LiveEstimate
+from app.feedback.tables import Feedback
+from app.registry import repository as registry
+from app.traffic import repository as traffic
+from app.traffic.repository import DAY, HOUR, KeptNumbers, TextKey
+from app.traffic.tables import Outcome
+from lora_core.confidence_intervals import wilson_interval
+from lora_core.prediction_powered import mean_estimate
+from lora_core.specs.label_sets import decode_label_set
+from lora_core.specs.task import TaskTypeOfTarget
+from lora_core.tasks.primary_metric import (
+    MacroF1,
+    Predictions,
+    PrimaryMetric,
+    RootMeanSquaredError,
+)
+
+MIN_RESAMPLED_TEXTS = 20  # with fewer, percentiles of the bootstrap are too narrow
+MIN_POWERED_TEXTS = 30
+MAX_OTHER_TEXTS = 100_000  # whose probabilities an estimate uses, the newest
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A version, or one of its targets."""
+
+    number: int
+    target: str
+    task: TaskTypeOfTarget
+
+
+def list_live_accuracy(session: Session, *, model: str, days: float) -> list[LiveAccuracy]:
+    """Return how good each version is on what it predicted in the last `days`, newest first.
+
+    Raises `ModelNotFound`.
+    """
+    registry.get_model(session, model)
+    since = read_clock(session) - days * DAY
+    counts = traffic.count_outcomes(session, model=model, since=since // HOUR * HOUR)
+    kept = {each.number: each for each in traffic.count_kept(session, model=model, since=since)}
+    parts: dict[_Part, list[Feedback]] = {}
+    for row in repository.list_newest(session, model=model, since=since):
+        parts.setdefault(_part(row), []).append(row)
+    views = [
+        _live_accuracy(session, model, part, rows, counts, kept.get(part.number), since)
+        for part, rows in parts.items()
+    ]
+    return sorted(
+        views, key=lambda each: (-int(each.version.rpartition(":")[2]), each.target or "")
+    )
+
+
+def _part(row: Feedback) -> _Part:
+    return _Part(row.number, row.target, row.task)  # type: ignore[arg-type]
+
+
+def _live_accuracy(  # noqa: PLR0913 - what was read for all versions at once
+    session: Session,
+    model: str,
+    part: _Part,
+    rows: Sequence[Feedback],
+    counts: dict[tuple[int, Outcome, str], int],
+    kept: KeptNumbers | None,
+    since: float,
+) -> LiveAccuracy:
+    answered = [row for row in rows if row.answer is not None]
+    sampled = [row for row in answered if row.sampled]
+    volunteered = [row for row in answered if not row.sampled]
+    return LiveAccuracy(
+        version=f"{model}:{part.number}",
+        target=part.target or None,
+        task=part.task,
+        predicted=counts.get((part.number, Outcome.TEXT, ""), 0),
+        abstained=counts.get((part.number, Outcome.ABSTAINED, ""), 0),
+        kept=kept.kept if kept else 0,
+        sampled=max(kept.sampled if kept else 0, len(sampled)),
+        labeled=len(sampled),
+        since=min((row.predicted_at for row in sampled if row.predicted_at), default=None),
+        estimate=estimate(sampled, part.task),
+        with_scores=_with_scores(session, model, part, sampled, kept, since),
+        further=further_estimates(sampled, part.task),
+        corrections=CorrectionCounts(
+            texts=len(volunteered), changed=sum(row.answer != row.label for row in volunteered)
+        ),
+    )
+
+
+def estimate(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> LiveEstimate | None:
+    """Return the accuracy on randomly drawn texts, or the RMSE of numbers."""
+    if not sampled:
+        return None
+    if task == "regression":
+        return _resampled(RootMeanSquaredError(), _numbers(sampled), len(sampled))
+    accuracy = float(np.mean(_correct(sampled)))
+    low, high = wilson_interval(accuracy, len(sampled))
+    return LiveEstimate(metric="accuracy", value=accuracy, low=low, high=high, texts=len(sampled))
+
+
+def further_estimates(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> list[LiveEstimate]:
+    """Return the macro F1 of a multi-label task; others have none."""
+    if task != "multi_label":
+        return []
+    found = _resampled(MacroF1(), _label_sets(sampled), len(sampled)) if sampled else None
+    return [found] if found else []
+
+
+def _with_scores(
+    session: Session,
+    model: str,
+    part: _Part,
+    sampled: Sequence[Feedback],
+    kept: KeptNumbers | None,
+    since: float,
+) -> LiveEstimate | None:
+    """Return the prediction-powered accuracy; None if there is too little for it.
+
+    Labeled and other texts are from the same time: since the oldest prediction that is kept.
+    """
+    if kept is None:
+        return None
+    recent = [
+        row
+        for row in sampled
+        if row.confidence is not None and (row.predicted_at or 0) >= kept.oldest
+    ]
+    if len(recent) < MIN_POWERED_TEXTS:
+        return None
+    labeled = {TextKey(row.prediction_id, row.position) for row in recent}  # type: ignore[arg-type]
+    found = traffic.list_confidences(
+        session, model=model, number=part.number, since=since, limit=MAX_OTHER_TEXTS
+    )
+    others = [
+        score
+        for key, scores in found.items()
+        if key not in labeled
+        if (score := scores.get(part.target)) is not None
+    ]
+    if not others:
+        return None
+    mean = mean_estimate(_correct(recent), [row.confidence or 0.0 for row in recent], others)
+    return LiveEstimate(
+        metric="accuracy",
+        value=min(max(mean.value, 0.0), 1.0),
+        low=max(mean.low, 0.0),
+        high=min(mean.high, 1.0),
+        texts=len(recent),
+        other_texts=len(others),
+    )
+
+
+def _correct(rows: Iterable[Feedback]) -> list[float]:
+    """Return 1 for each right answer, else 0. Of label sets, the whole set must be right."""
+    return [float(row.answer == row.label) for row in rows]
+
+
+def _resampled(
+    metric: PrimaryMetric, pair: tuple[Predictions, Predictions], texts: int
+) -> LiveEstimate | None:
+    """Return a metric with its bootstrap interval. `pair`: the truth, and what was predicted."""
+    if texts < MIN_RESAMPLED_TEXTS:
+        return None
+    statistics = metric.statistics(*pair)
+    low, high = metric.interval(statistics)
+    return LiveEstimate(
+        metric=metric.name, value=metric.value(statistics), low=low, high=high, texts=texts
+    )
+
+
+def _numbers(rows: Sequence[Feedback]) -> tuple[Predictions, Predictions]:
+    """Return two arrays (texts,)."""
+    return (
+        np.array([float(row.label) for row in rows]),
+        np.array([float(row.answer or "nan") for row in rows]),
+    )
+
+
+def _label_sets(rows: Sequence[Feedback]) -> tuple[Predictions, Predictions]:
+    """Return two arrays (texts, labels) of 0 and 1."""
+    truth = [set(decode_label_set(row.label)) for row in rows]
+    answers = [set(decode_label_set(row.answer or "[]")) for row in rows]
+    names = sorted(set().union(*truth, *answers))
+    first, second = (
+        np.array([[name in each for name in names] for each in sets], dtype=np.uint8)
+        for sets in (truth, answers)
+    )
+    return first, second

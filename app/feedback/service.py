@@ -1,0 +1,346 @@
+"""Operations on feedback: add, delete, and review random samples of kept predictions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app import logging
+from app.auth.middleware import check_scope
+from app.database.base import read_clock
+from app.database.engines import Database, after_commit
+from app.errors import AppError
+from app.feedback import repository
+from app.feedback.errors import (
+    FeedbackPairRequired,
+    FeedbackPairUnexpected,
+    FeedbackTextMismatch,
+    PredictionAmbiguous,
+    PredictionNotKept,
+    PredictionOfOtherModel,
+    TextForgotten,
+    TrafficNotKept,
+)
+from app.feedback.labels import answer_of_target, encode_label, find_target
+from app.feedback.repository import FeedbackKey
+from app.feedback.schemas import FeedbackItem, FeedbackStatus, Review
+from app.feedback.tables import Feedback
+from app.feedback.views import format_prediction_id, review_text
+from app.http.dependencies import Caller
+from app.privacy import repository as privacy
+from app.privacy.text_hashes import TextHasher
+from app.registry import service as registry
+from app.registry.model_outputs import ModelOutputs, read_outputs
+from app.registry.service import ResolvedModel
+from app.storage.store import Store
+from app.traffic import repository as traffic
+from app.traffic.repository import TextKey
+from app.traffic.tables import KeptPrediction
+from lora_core.specs.text_input import text_input
+
+MAX_SAMPLED = 10_000  # drawn predictions of a version that a review looks through
+_REPLACED = ("label", "number", "task", "text", "text_pair", "answer", "confidence")
+
+
+@dataclass
+class Submission:
+    """An item of feedback on its way to its row, and what became of it: an error ends it."""
+
+    item: FeedbackItem
+    prediction: KeptPrediction | None = None
+    resolved: ResolvedModel | None = None
+    row: Feedback | None = None
+    status: FeedbackStatus = FeedbackStatus.FAILED
+    error: AppError | None = None
+
+    def attempt(self, step: Callable[["Submission"], None]) -> None:
+        """Take the next step, unless an earlier one failed."""
+        if self.error is None:
+            try:
+                step(self)
+            except AppError as error:
+                self.error = error
+
+
+def parse_prediction_id(text: str) -> tuple[UUID, int | None]:
+    """Return the id of the request, and the position of the text if it is named."""
+    id_, dash, position = text.partition("-")
+    return UUID(hex=id_), int(position) if dash else None
+
+
+def add_feedback(
+    database: Database,
+    store: Store,
+    *,
+    items: Sequence[FeedbackItem],
+    caller: Caller,
+    hasher: TextHasher,
+    flush_traffic: Callable[[], None],
+) -> list[Submission]:
+    """Add feedback. Each item is accepted or rejected on its own; the newest of an author counts.
+
+    `flush_traffic` writes predictions that were made a moment ago. The files of models are read
+    between two short transactions.
+    """
+    submissions = [Submission(item) for item in items]
+    if not _find_predictions(database, submissions):
+        flush_traffic()
+        _find_predictions(database, submissions)
+    with database.read() as session:
+        resolve = cache(partial(registry.resolve, session))
+        for each in submissions:
+            each.attempt(partial(_resolve_model, session, resolve))
+    for each in submissions:
+        each.attempt(partial(_build_row, store=store, caller=caller, hasher=hasher))
+    with database.write() as session:
+        privacy.lock_texts(session)
+        _save(session, submissions)
+    return submissions
+
+
+def delete_feedback(session: Session, *, feedback_id: UUID, caller: Caller) -> None:
+    """Delete feedback. That of other API keys needs the scope `datasets:write`.
+
+    Raises `FeedbackNotFound`, `ScopeMissing`.
+    """
+    row = repository.get_feedback(session, feedback_id)
+    if row.key_id != caller.id:
+        check_scope(caller, "datasets:write")
+    repository.delete_feedback(session, row)
+    after_commit(
+        session,
+        partial(logging.audit, "feedback_deleted", feedback_id=str(feedback_id), model=row.model),
+    )
+
+
+def _find_predictions(database: Database, submissions: Sequence[Submission]) -> bool:
+    """Find the kept predictions that the items name. Return whether all were found."""
+    wanted = {
+        id(each): parse_prediction_id(each.item.prediction_id)
+        for each in submissions
+        if each.item.prediction_id is not None
+    }
+    with database.read() as session:
+        kept = traffic.find_predictions(session, (id_ for id_, _ in wanted.values()))
+    for each in submissions:
+        if id(each) in wanted:
+            id_, position = wanted[id(each)]
+            rows = kept.get(id_, [])
+            if position is None and rows and rows[0].texts > 1:
+                each.error = PredictionAmbiguous(
+                    prediction_id=id_.hex, texts=rows[0].texts, at="prediction_id"
+                )
+            each.prediction = next((row for row in rows if row.position == (position or 0)), None)
+    return all(id_ in kept for id_, _ in wanted.values())
+
+
+def _resolve_model(
+    session: Session, resolve: Callable[[str], ResolvedModel], submission: Submission
+) -> None:
+    """Resolve the version that predicted, or that the item names.
+
+    Raises `PredictionNotKept`, `PredictionOfOtherModel`, and what `registry.resolve` raises.
+    """
+    item, prediction = submission.item, submission.prediction
+    if prediction is None:
+        if item.text is None or item.model is None:
+            raise PredictionNotKept(prediction_id=item.prediction_id, at="prediction_id")
+        submission.resolved = resolve(item.model)
+        return
+    version = f"{prediction.model}:{prediction.number}"
+    if item.model is not None and registry.parse_ref(session, item.model).name != prediction.model:
+        raise PredictionOfOtherModel(
+            prediction_id=item.prediction_id, version=version, model=item.model, at="model"
+        )
+    submission.resolved = resolve(version)
+
+
+def _build_row(submission: Submission, *, store: Store, caller: Caller, hasher: TextHasher) -> None:
+    """Build the row. Raises the errors of `app.feedback.errors`, and those of a store."""
+    item, prediction, resolved = submission.item, submission.prediction, submission.resolved
+    assert resolved is not None  # noqa: S101 - otherwise there is an error
+    outputs, version = read_outputs(store, resolved), resolved.ref
+    predicted_target = prediction.target if prediction else None
+    target, of_target = find_target(item, outputs, version=version, predicted=predicted_target)
+    row = Feedback(
+        model=resolved.name,
+        number=resolved.number,
+        target=target,
+        author=caller.name if item.by is None else f"{caller.name}/{item.by}",
+        key_id=caller.id,
+        task=of_target.task,
+        label=encode_label(item, of_target, version=version),
+    )
+    if item.text is not None:
+        if outputs.pairs and item.text_pair is None:
+            raise FeedbackPairRequired(version=version, at="text_pair")
+        if item.text_pair is not None and not outputs.pairs:
+            raise FeedbackPairUnexpected(version=version, at="text_pair")
+        hashes = hasher.hash_input(text_input(item.text, item.text_pair))
+        if prediction is not None and hashes.whole != prediction.text_hash:
+            raise FeedbackTextMismatch(prediction_id=item.prediction_id, at="text")
+        row.text_hash, row.first_hash, row.second_hash = hashes
+        row.text, row.text_pair = item.text, item.text_pair
+        row.subject = f"text-{row.text_hash}"
+    if prediction is not None:
+        _copy_prediction(row, prediction, several=outputs.several)
+    submission.row = row
+
+
+def _copy_prediction(row: Feedback, prediction: KeptPrediction, *, several: bool) -> None:
+    """Copy what is known of a prediction, which will expire."""
+    key = TextKey(prediction.prediction_id, prediction.position)
+    row.prediction_id, row.position = key
+    row.subject = format_prediction_id(key)
+    row.predicted_at = prediction.created_at
+    row.text_hash = prediction.text_hash
+    row.first_hash, row.second_hash = prediction.first_hash, prediction.second_hash
+    if prediction.text is not None:
+        row.text, row.text_pair = prediction.text, prediction.text_pair
+    if prediction.abstained or prediction.target not in (None, row.target):
+        return  # this target got no answer
+    has_all = several and prediction.target is None
+    row.answer = answer_of_target(prediction.answer, row.target, several=has_all)
+    row.confidence = prediction.confidence.get(row.target if has_all else "")
+
+
+def _save(session: Session, submissions: Sequence[Submission]) -> None:
+    """Insert or update the rows. The caller holds the lock of texts."""
+    open_ = [(each, each.row) for each in submissions if each.error is None and each.row]
+    unwanted = privacy.forgotten(session, (hash_ for _, row in open_ for hash_ in _hashes(row)))
+    predicted = traffic.find_predictions(
+        session, (row.prediction_id for _, row in open_ if row.prediction_id)
+    )
+    drawn = {
+        TextKey(each.prediction_id, each.position)
+        for rows in predicted.values()
+        for each in rows
+        if each.sampled_at is not None
+    }
+    existing = repository.find_feedback(session, (_key(row) for _, row in open_))
+    at = read_clock(session)
+    for submission, row in open_:
+        if not unwanted.isdisjoint(_hashes(row)):
+            submission.error = TextForgotten()
+            continue
+        if row.prediction_id is not None and row.position is not None:
+            row.sampled = TextKey(row.prediction_id, row.position) in drawn
+        found = existing.get(_key(row))
+        if found is None:
+            existing[_key(row)] = row
+            session.add(row)
+            submission.status = FeedbackStatus.CREATED
+        elif any(getattr(found, name) != getattr(row, name) for name in _REPLACED):
+            for name in _REPLACED:
+                setattr(found, name, getattr(row, name))
+            found.updated_at, submission.row = at, found
+            submission.status = FeedbackStatus.UPDATED
+        else:
+            submission.row, submission.status = found, FeedbackStatus.UNCHANGED
+    session.flush()
+
+
+def _key(row: Feedback) -> FeedbackKey:
+    return FeedbackKey(row.model, row.target, row.author, row.subject)
+
+
+def _hashes(row: Feedback) -> list[str]:
+    return [each for each in (row.text_hash, row.first_hash, row.second_hash) if each is not None]
+
+
+# -- Reviews: random samples of kept predictions ---------------------------------------------------
+
+
+def create_review(
+    database: Database,
+    store: Store,
+    *,
+    ref: str,
+    count: int,
+    flush_traffic: Callable[[], None],
+) -> Review:
+    """Return up to `count` texts to label: those of earlier samples that have no feedback yet, and
+    as many new ones as are missing.
+
+    New ones are drawn uniformly from all kept predictions that were not drawn before, also from
+    those with feedback: to leave these out would leave out the errors that people report. So the
+    answer may have fewer texts.
+
+    Raises `TrafficNotKept`, and what `registry.resolve` and `read_outputs` raise.
+    """
+    flush_traffic()
+    with database.read() as session:
+        resolved = registry.resolve(session, ref)
+    outputs = read_outputs(store, resolved)
+    with database.write() as session:
+        privacy.lock_texts(session)
+        before = traffic.list_sampled(
+            session, model=resolved.name, number=resolved.number, limit=MAX_SAMPLED
+        )
+        waiting = _missing_targets(session, before, outputs)
+        drawn = traffic.draw_sample(
+            session,
+            model=resolved.name,
+            number=resolved.number,
+            count=max(0, count - len(waiting)),
+        )
+        if not (before or drawn):
+            raise TrafficNotKept(version=resolved.ref)
+        repository.mark_sampled(session, map(_text_key, drawn))
+        new = _missing_targets(session, drawn, outputs)
+    return _review(resolved, outputs, [*waiting, *new][:count], drawn=len(drawn), new=len(new))
+
+
+def get_review(database: Database, store: Store, *, ref: str) -> Review:
+    """Return the texts of earlier samples that have no feedback yet. Draws none.
+
+    Raises what `registry.resolve` and `read_outputs` raise.
+    """
+    with database.read() as session:
+        resolved = registry.resolve(session, ref)
+    outputs = read_outputs(store, resolved)
+    with database.read() as session:
+        sampled = traffic.list_sampled(
+            session, model=resolved.name, number=resolved.number, limit=MAX_SAMPLED
+        )
+        waiting = _missing_targets(session, sampled, outputs)
+    return _review(resolved, outputs, waiting, drawn=0, new=0)
+
+
+_Waiting = tuple[KeptPrediction, list[str]]  # and its targets without feedback
+
+
+def _missing_targets(
+    session: Session, predictions: Sequence[KeptPrediction], outputs: ModelOutputs
+) -> list[_Waiting]:
+    """Return those of the predictions that lack feedback on any of their targets."""
+    labeled = repository.labeled_targets(session, [_text_key(each) for each in predictions])
+    waiting = []
+    for each in predictions:
+        targets = list(outputs.targets) if each.target is None else [each.target]
+        done = labeled.get(_text_key(each), set())
+        if missing := [name for name in targets if name not in done]:
+            waiting.append((each, missing))
+    return waiting
+
+
+def _review(
+    resolved: ResolvedModel,
+    outputs: ModelOutputs,
+    waiting: Sequence[_Waiting],
+    *,
+    drawn: int,
+    new: int,
+) -> Review:
+    return Review(
+        version=resolved.ref,
+        drawn=drawn,
+        already_labeled=drawn - new,
+        data=[review_text(each, missing, outputs) for each, missing in waiting],
+    )
+
+
+def _text_key(prediction: KeptPrediction) -> TextKey:
+    return TextKey(prediction.prediction_id, prediction.position)

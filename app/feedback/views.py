@@ -1,0 +1,105 @@
+"""Response bodies of feedback, made from their rows."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from app.feedback.labels import answer_of_target, decode_label
+from app.feedback.schemas import (
+    FeedbackError,
+    FeedbackResult,
+    FeedbackResults,
+    FeedbackStatus,
+    FeedbackView,
+    LabelValue,
+    ReviewText,
+)
+from app.feedback.tables import Feedback
+from app.registry.model_outputs import ModelOutputs
+from app.traffic.repository import TextKey
+from app.traffic.tables import KeptPrediction
+from lora_core.specs.task import TaskType, TaskTypeOfTarget
+
+if TYPE_CHECKING:
+    from app.feedback.service import Submission
+
+ONLY_TARGET = "label"  # the name in bodies of the only target of a model
+
+
+def format_prediction_id(key: TextKey) -> str:
+    """Return the name of the prediction for one text."""
+    return f"{key.prediction_id.hex}-{key.position}"
+
+
+def feedback_view(row: Feedback) -> FeedbackView:
+    """Return feedback with its labels as JSON has them."""
+    task = cast(TaskTypeOfTarget, row.task)
+    key = None
+    if row.prediction_id is not None and row.position is not None:
+        key = format_prediction_id(TextKey(row.prediction_id, row.position))
+    return FeedbackView(
+        id=row.id,
+        version=f"{row.model}:{row.number}",
+        prediction_id=key,
+        target=row.target or None,
+        task=task,
+        text=row.text,
+        text_pair=row.text_pair,
+        label=decode_label(row.label, task),
+        answer=None if row.answer is None else decode_label(row.answer, task),
+        changed=None if row.answer is None else row.answer != row.label,
+        sampled=row.sampled,
+        by=row.author,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def feedback_results(submissions: "Sequence[Submission]") -> FeedbackResults:
+    """Return what became of each item."""
+    results = [
+        FeedbackResult(
+            index=index,
+            status=FeedbackStatus.FAILED if each.error else each.status,
+            id=each.row.id if each.row and not each.error else None,
+            version=each.resolved.ref if each.resolved else None,
+            error=FeedbackError(code=each.error.code, message=str(each.error))
+            if each.error
+            else None,
+        )
+        for index, each in enumerate(submissions)
+    ]
+    counts: Mapping[FeedbackStatus, int] = Counter(each.status for each in results)
+    return FeedbackResults(
+        data=results,
+        created=counts[FeedbackStatus.CREATED],
+        updated=counts[FeedbackStatus.UPDATED],
+        unchanged=counts[FeedbackStatus.UNCHANGED],
+        failed=counts[FeedbackStatus.FAILED],
+    )
+
+
+def review_text(
+    prediction: KeptPrediction, missing: Sequence[str], outputs: ModelOutputs
+) -> ReviewText:
+    """Return a prediction to label."""
+    return ReviewText(
+        prediction_id=format_prediction_id(TextKey(prediction.prediction_id, prediction.position)),
+        text=prediction.text,
+        text_pair=prediction.text_pair,
+        answer=_answers(prediction, outputs),
+        scores=prediction.scores,
+        missing=[name or ONLY_TARGET for name in missing],
+    )
+
+
+def _answers(prediction: KeptPrediction, outputs: ModelOutputs) -> dict[str, LabelValue]:
+    """Return what was predicted, by target."""
+    if outputs.several and prediction.target is None:
+        return {
+            name: decode_label(answer_of_target(prediction.answer, name, several=True), target.task)
+            for name, target in outputs.targets.items()
+        }
+    name = prediction.target or ONLY_TARGET
+    task: TaskType = cast(TaskType, prediction.task)
+    return {name: decode_label(prediction.answer, task)}

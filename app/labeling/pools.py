@@ -1,0 +1,330 @@
+"""What a process keeps of labeling projects: texts, vectors, and suggestions.
+
+All of it can be rebuilt from the database and the store, so any number of processes agree: which
+text was chosen, who has it, and what was said of it is only in the database.
+"""
+
+import hashlib
+import json
+import mmap
+import shutil
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from app.database.engines import Database
+from app.datasets import files
+from app.datasets import service as datasets
+from app.datasets.tables import Dataset
+from app.labeling import repository
+from app.labeling.repository import NewChoice
+from app.labeling.resolved_labels import ResolvedLabel, resolve_labels
+from app.labeling.schemas import LabelingTaskType, TextReason
+from app.labeling.tables import LabelingProject
+from app.queue.tables import Job
+from app.resources import Resources
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef, verify_artifact
+from lora_core.specs.embed import VECTORS_FILE
+
+if TYPE_CHECKING:
+    from lora_core.active_learning.accuracy import Estimate
+    from lora_core.active_learning.suggestions import SuggestionModel
+
+MAX_POOLS = 8  # in the memory of a process
+MAX_POOL_BYTES = 4 * 10**9  # of their texts and vectors, which are mapped from files
+REFIT_CHANGES = 10  # labels until the suggestions are fitted again
+MIN_RANDOM_TEXTS = 20  # below, accuracy is not estimated: no need to load a pool for it
+
+Vectors = NDArray[np.float32]  # (texts, width)
+
+log = structlog.get_logger(__name__)
+
+
+class Text(NamedTuple):
+    """A text, or a pair of texts."""
+
+    text: str
+    text_pair: str | None
+
+    def digest(self) -> str:
+        """Return the hash that it is forgotten by."""
+        return text_digest(self.text, self.text_pair)
+
+
+def text_digest(text: str, text_pair: str | None = None) -> str:
+    """Return the SHA-256 of a text, or of a pair, in hex."""
+    content = text if text_pair is None else f"{text}\0{text_pair}"
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+class PoolTexts:
+    """The texts of a dataset, in the order of its file, mapped from a file that has no name."""
+
+    def __init__(self, file: Path) -> None:
+        """Map a file that `lora_core texts` wrote. It may be deleted afterwards."""
+        with file.open("rb") as opened:
+            self._lines = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        ends = np.flatnonzero(np.frombuffer(self._lines, dtype=np.uint8) == ord("\n"))
+        self._starts = np.concatenate([[0], ends + 1])
+        first_cells = (
+            self._lines[start : start + 24].partition(b",")[0][1:] for start in self._starts[:-1]
+        )
+        self.rows: NDArray[np.int64] = np.array(list(map(int, first_cells)), dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Text:
+        _, text, text_pair = json.loads(self._lines[self._starts[index] : self._starts[index + 1]])
+        return Text(text, text_pair)
+
+    def find(self, row: int) -> int | None:
+        """Return the index of a row of the file; None if it has no text."""
+        index = int(np.searchsorted(self.rows, row))
+        return index if index < len(self.rows) and self.rows[index] == row else None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return len(self._lines)
+
+
+@dataclass(frozen=True)
+class FittedLabels:
+    """What was computed from the labels at one time."""
+
+    changes: int  # of the project at that time
+    indices: NDArray[np.int64]  # of the labeled texts
+    labels: list[ResolvedLabel]  # theirs
+    model: "SuggestionModel | None"  # None: too few labels
+    uncertainty: NDArray[np.float64] | None  # (texts,)
+    accuracy: "Estimate | None"
+
+
+@dataclass
+class Pool:
+    """The texts of a project with what is known about them."""
+
+    project_id: UUID
+    texts: PoolTexts
+    task: LabelingTaskType
+    random_share: float
+    overlap: float
+    seed: int
+    vectors: Vectors | None = None
+    fitted: FittedLabels | None = None
+    fitting: Lock = field(default_factory=Lock)
+    _choosing: Lock = field(default_factory=Lock)
+    _taken: NDArray[np.bool_] = field(init=False)  # (texts,) chosen at some time
+    _position: int = 0  # number of choices that `_taken` has
+
+    def __post_init__(self) -> None:
+        self._taken = np.zeros(len(self.texts), dtype=bool)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files that are mapped."""
+        return self.texts.bytes + (0 if self.vectors is None else self.vectors.nbytes)
+
+    def is_stale(self, changes: int) -> bool:
+        """Return whether the suggestions should be fitted again: after every tenth label, and
+        after every one as long as there is no model."""
+        if self.fitted is None:
+            return changes > 0
+        every = REFIT_CHANGES if self.fitted.model else 1
+        return changes // every > self.fitted.changes // every
+
+    def choose(self, database: Database, count: int) -> "ChosenTexts":
+        """Choose the next texts. Nothing is stored yet: others may choose at the same time."""
+        from lora_core.active_learning.selection import choose_next
+
+        with self._choosing:
+            with database.read() as session:
+                chosen = repository.list_chosen_rows(session, self.project_id, since=self._position)
+            for position, row in chosen:
+                self._position = position + 1
+                if (index := self.texts.find(row)) is not None:
+                    self._taken[index] = True
+            choices = choose_next(
+                count,
+                available=~self._taken,
+                vectors=self.vectors,
+                uncertainty=None if self.fitted is None else self.fitted.uncertainty,
+                random_share=self.random_share,
+                seed=self.seed,
+                position=self._position,
+            )
+            position = self._position
+        return ChosenTexts(
+            position,
+            [
+                NewChoice(
+                    int(self.texts.rows[each.row]),
+                    TextReason(each.reason.value),
+                    self.texts[each.row].digest(),
+                    self._annotations_wanted(position + offset),
+                )
+                for offset, each in enumerate(choices)
+            ],
+        )
+
+    def _annotations_wanted(self, position: int) -> int:
+        draw = np.random.default_rng([self.seed, 1, position]).random()
+        return 2 if draw < self.overlap else 1
+
+
+class ChosenTexts(NamedTuple):
+    """The next texts of a project whose first `position` texts are chosen."""
+
+    position: int
+    choices: list[NewChoice]
+
+
+class LabelingPools:
+    """The pools of a process. The least recently used ones are dropped."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._pools: OrderedDict[UUID, Pool] = OrderedDict()
+        self._lock = Lock()
+        self._loading = Lock()  # one at a time: each reads a whole file in a child process
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="suggestions")
+
+    def close(self) -> None:
+        """Stop fitting."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def open(self, project: LabelingProject, dataset: Dataset, job: Job | None) -> Pool:
+        """Return the pool of a project, with vectors once its job has computed them.
+
+        The first call of a process reads the file, which takes seconds. Raises what
+        `FileInspector.write_texts` and `verify_artifact` raise.
+        """
+        pool = self._find(project.id)
+        if pool is None:
+            with self._loading:
+                pool = self._find(project.id) or self._load(project, dataset)
+        if pool.vectors is None and job is not None and job.artifact_id is not None:
+            with self._loading:
+                if pool.vectors is None:
+                    pool.vectors = self._load_vectors(job.artifact_id, pool)
+        self._drop_oldest()
+        return pool
+
+    def refit_if_stale(self, pool: Pool, changes: int, *, wait: bool = False) -> None:
+        """Fit the suggestions again after some changes: in a thread, unless `wait` is set."""
+        if pool.vectors is None or not pool.is_stale(changes):
+            return
+        if wait:
+            with pool.fitting:
+                self._refit(pool, changes)
+        elif pool.fitting.acquire(blocking=False):  # otherwise it is being fitted
+            self._executor.submit(self._refit_and_release, pool, changes)
+
+    def _refit_and_release(self, pool: Pool, changes: int) -> None:
+        try:
+            self._refit(pool, changes)
+        except Exception:
+            log.exception("failed to fit suggestions", project=str(pool.project_id))
+        finally:
+            pool.fitting.release()
+
+    def _refit(self, pool: Pool, changes: int) -> None:
+        if not pool.is_stale(changes):
+            return  # somebody else was faster
+        with self._resources.database.read() as session:
+            changes = repository.read_changes(session, pool.project_id)
+            stored = repository.read_labels(session, pool.project_id)
+        pool.fitted = fit_labels(pool, resolve_labels(stored, pool.task), changes)
+
+    def _find(self, project_id: UUID) -> Pool | None:
+        with self._lock:
+            pool = self._pools.get(project_id)
+            if pool is not None:
+                self._pools.move_to_end(project_id)
+            return pool
+
+    def _drop_oldest(self) -> None:
+        with self._lock:
+            while len(self._pools) > 1 and (
+                len(self._pools) > MAX_POOLS
+                or sum(pool.bytes for pool in self._pools.values()) > MAX_POOL_BYTES
+            ):
+                self._pools.popitem(last=False)
+
+    def _load(self, project: LabelingProject, dataset: Dataset) -> Pool:
+        pool = Pool(
+            project_id=project.id,
+            texts=self._read_texts(dataset),
+            task=project.task,  # type: ignore[arg-type]  # one of these
+            random_share=project.random_share,
+            overlap=project.overlap,
+            seed=project.seed,
+        )
+        with self._lock:
+            self._pools[project.id] = pool
+        return pool
+
+    def _read_texts(self, dataset: Dataset) -> PoolTexts:
+        settings, store = self._resources.settings, self._resources.store
+        directory = files.create_incoming_dir(settings)
+        try:
+            target = directory / "texts.jsonl"
+            datasets.write_texts(store, settings=settings, dataset=dataset, target=target)
+            return PoolTexts(target)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _load_vectors(self, artifact_id: UUID, pool: Pool) -> Vectors | None:
+        with self._resources.database.read() as session:
+            ref = artifacts.get_artifact(session, artifact_id).ref
+        vectors = self._map_vectors(ref)
+        return vectors if len(vectors) == len(pool.texts) else None
+
+    def _map_vectors(self, ref: ArtifactRef) -> Vectors:
+        directory = verify_artifact(self._resources.store, ref, name="vectors")
+        return map_vectors(directory / VECTORS_FILE)
+
+
+def map_vectors(file: Path) -> Vectors:
+    """Map the one tensor of a safetensors file: the system reads the parts that are used.
+
+    The file starts with the size of a JSON header, in eight bytes; the numbers follow it.
+    """
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header: dict[str, Any] = json.loads(opened.read(size))
+    [(_, tensor)] = [each for each in header.items() if each[0] != "__metadata__"]
+    first, _ = tensor["data_offsets"]
+    vectors: Vectors = np.memmap(
+        file, dtype="<f4", mode="r", offset=8 + size + first, shape=tuple(tensor["shape"])
+    )
+    return vectors
+
+
+def fit_labels(pool: Pool, labels: list[ResolvedLabel], changes: int) -> FittedLabels:
+    """Fit the suggestions, and estimate how good they are on the texts drawn at random."""
+    from lora_core.active_learning.accuracy import accuracy_so_far
+    from lora_core.active_learning.suggestions import SuggestionModel
+
+    assert pool.vectors is not None  # noqa: S101 - the callers have checked it
+    found = [(pool.texts.find(each.row), each) for each in labels]
+    known = [(index, each) for index, each in found if index is not None]
+    indices = np.array([index for index, _ in known], dtype=np.int64)
+    labels = [each for _, each in known]
+    values = [each.value for each in labels]
+    x = np.asarray(pool.vectors[indices]) if len(indices) else np.zeros((0, 1), dtype=np.float32)
+    model = SuggestionModel.fit(x, values, pool.task)
+    uncertainty = None if model is None else model.uncertainty(pool.vectors)
+    random = [i for i, each in enumerate(labels) if each.is_random]
+    accuracy = accuracy_so_far(x, values, random, pool.task, pool.seed) if model else None
+    return FittedLabels(changes, indices, labels, model, uncertainty, accuracy)

@@ -1,0 +1,473 @@
+"""SQL of labeling projects. Whatever changes a project locks its row first."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, case, delete, distinct, func, select, union, update
+from sqlalchemy.orm import Session, aliased
+
+from app.database.base import now
+from app.datasets.tables import Dataset
+from app.labeling.errors import LabelingProjectNotFound
+from app.labeling.schemas import TextReason
+from app.labeling.tables import (
+    ForgottenText,
+    LabelingAnnotation,
+    LabelingChoice,
+    LabelingLease,
+    LabelingProject,
+)
+from app.queue.fencing import NO_SESSION_SYNC
+from app.queue.states import JobKind, JobState
+from app.queue.tables import Job
+
+_LEASE_COLUMNS = (LabelingChoice.row, LabelingChoice.reason)
+
+
+# -- Projects -------------------------------------------------------------------------------------
+
+
+def find_project(session: Session, name: str) -> LabelingProject | None:
+    """Return the project of a name."""
+    return session.scalar(select(LabelingProject).where(LabelingProject.name == name))
+
+
+def get_project(session: Session, name: str) -> LabelingProject:
+    """Return the project of a name. Raises `LabelingProjectNotFound`."""
+    project = find_project(session, name)
+    if project is None:
+        raise LabelingProjectNotFound(name=repr(name[:64]))
+    return project
+
+
+def lock_project(session: Session, name: str) -> LabelingProject:
+    """Return the project, locked until the end of the transaction.
+
+    Raises `LabelingProjectNotFound`.
+    """
+    statement = select(LabelingProject).where(LabelingProject.name == name).with_for_update()
+    project = session.scalar(statement.execution_options(populate_existing=True))
+    if project is None:
+        raise LabelingProjectNotFound(name=repr(name[:64]))
+    return project
+
+
+def list_projects(session: Session, *, after: UUID | None, limit: int) -> Sequence[LabelingProject]:
+    """Return the newest projects first."""
+    statement = select(LabelingProject).order_by(LabelingProject.id.desc()).limit(limit)
+    if after is not None:
+        statement = statement.where(LabelingProject.id < after)
+    return session.scalars(statement).all()
+
+
+def get_datasets(session: Session, projects: Collection[LabelingProject]) -> dict[UUID, Dataset]:
+    """Return the datasets of projects, deleted ones too."""
+    ids = {project.dataset_id for project in projects}
+    return {each.id: each for each in session.scalars(select(Dataset).where(Dataset.id.in_(ids)))}
+
+
+def delete_project(session: Session, project: LabelingProject) -> None:
+    """Delete a project with all its labels."""
+    session.execute(
+        delete(LabelingProject).where(LabelingProject.id == project.id),
+        execution_options=NO_SESSION_SYNC,
+    )
+
+
+# -- Jobs that compute the vectors ----------------------------------------------------------------
+
+
+def find_vectors(session: Session, identity: str) -> Job | None:
+    """Return the newest job that has computed or will compute these vectors."""
+    has_result = and_(Job.state == JobState.SUCCEEDED, Job.artifact_id.is_not(None))
+    waits = and_(
+        Job.state.in_((JobState.QUEUED, JobState.RUNNING)), Job.cancel_requested_at.is_(None)
+    )
+    return session.scalars(
+        select(Job)
+        .where(Job.kind == JobKind.EMBEDDING, Job.trial_sha256 == identity, has_result | waits)
+        .order_by(Job.id.desc())
+        .limit(1)
+        .with_for_update(read=True, key_share=True)  # retention cannot delete it now
+    ).first()
+
+
+def get_jobs(session: Session, projects: Collection[LabelingProject]) -> dict[UUID, Job]:
+    """Return the jobs of projects by id."""
+    ids = {project.job_id for project in projects if project.job_id is not None}
+    return {each.id: each for each in session.scalars(select(Job).where(Job.id.in_(ids)))}
+
+
+def is_job_used(session: Session, job_id: UUID) -> bool:
+    """Return whether a project uses the vectors of a job."""
+    users = select(LabelingProject.id).where(LabelingProject.job_id == job_id)
+    return session.scalars(users.limit(1)).first() is not None
+
+
+# -- Counts ---------------------------------------------------------------------------------------
+
+
+class TextCounts(NamedTuple):
+    """How many texts of a project were labeled, and how many only skipped."""
+
+    labeled: int = 0
+    skipped: int = 0
+
+
+def count_texts(session: Session, projects: Collection[LabelingProject]) -> dict[UUID, TextCounts]:
+    """Return the number of labeled and of skipped texts by project."""
+    annotation = LabelingAnnotation
+    is_labeled = func.max(case((annotation.value.is_not(None), 1), else_=0)).label("is_labeled")
+    texts = (
+        select(annotation.project_id, is_labeled)
+        .where(annotation.project_id.in_([project.id for project in projects]))
+        .group_by(annotation.project_id, annotation.row)
+        .subquery()
+    )
+    rows = session.execute(
+        select(texts.c.project_id, func.sum(texts.c.is_labeled), func.count()).group_by(
+            texts.c.project_id
+        )
+    )
+    return {
+        project_id: TextCounts(int(labeled), int(total - labeled))
+        for project_id, labeled, total in rows
+    }
+
+
+def count_by_annotator(
+    session: Session, project_id: UUID, *, created_by: UUID | None = None
+) -> list[tuple[str, int, int]]:
+    """Return (annotator, labeled, skipped), by name; with `created_by`, those of one API key."""
+    annotation = LabelingAnnotation
+    labeled = func.sum(case((annotation.value.is_not(None), 1), else_=0))
+    statement = (
+        select(annotation.annotator, labeled, func.count())
+        .where(annotation.project_id == project_id)
+        .group_by(annotation.annotator)
+        .order_by(annotation.annotator)
+    )
+    if created_by is not None:
+        statement = statement.where(annotation.created_by == created_by)
+    return [
+        (name, int(labeled), int(total - labeled))
+        for name, labeled, total in session.execute(statement)
+    ]
+
+
+def is_annotator(session: Session, project_id: UUID, annotator: str) -> bool:
+    """Return whether somebody has labeled or holds texts of a project."""
+    for table in (LabelingAnnotation, LabelingLease):
+        of_annotator = (table.project_id == project_id, table.annotator == annotator)
+        if session.execute(select(1).select_from(table).where(*of_annotator).limit(1)).first():
+            return True
+    return False
+
+
+def count_annotators(session: Session, project_id: UUID) -> int:
+    """Return how many annotators have labeled or hold texts of a project."""
+    names = union(
+        *(
+            select(table.annotator).where(table.project_id == project_id)
+            for table in (LabelingAnnotation, LabelingLease)
+        )
+    ).subquery()
+    return session.scalar(select(func.count()).select_from(names)) or 0
+
+
+def count_done(session: Session, project_id: UUID) -> int:
+    """Return how many texts of a project somebody has labeled or skipped, or are forgotten."""
+    annotated = select(func.count(distinct(LabelingAnnotation.row))).where(
+        LabelingAnnotation.project_id == project_id
+    )
+    hidden = select(func.count()).where(  # without annotations
+        LabelingChoice.project_id == project_id, LabelingChoice.hidden
+    )
+    return (session.scalar(annotated) or 0) + (session.scalar(hidden) or 0)
+
+
+def find_hidden(session: Session, project_id: UUID, rows: Collection[int]) -> frozenset[int]:
+    """Return which of these texts are forgotten."""
+    statement = select(LabelingChoice.row).where(
+        LabelingChoice.project_id == project_id, LabelingChoice.row.in_(rows), LabelingChoice.hidden
+    )
+    return frozenset(session.scalars(statement))
+
+
+# -- Choices and leases ---------------------------------------------------------------------------
+
+
+class NewChoice(NamedTuple):
+    """A text that was just chosen."""
+
+    row: int
+    reason: TextReason
+    text_sha256: str
+    wanted: int  # annotations
+    hidden: bool = False  # it was forgotten before it was chosen
+
+
+class OpenText(NamedTuple):
+    """A chosen text that an annotator may label."""
+
+    row: int
+    reason: TextReason
+
+
+def list_chosen_rows(session: Session, project_id: UUID, *, since: int) -> list[tuple[int, int]]:
+    """Return (position, row) of the texts that were chosen from a position on."""
+    statement = select(LabelingChoice.position, LabelingChoice.row).where(
+        LabelingChoice.project_id == project_id, LabelingChoice.position >= since
+    )
+    rows = session.execute(statement.order_by(LabelingChoice.position))
+    return [(position, row) for position, row in rows]
+
+
+def add_choices(session: Session, project: LabelingProject, choices: Sequence[NewChoice]) -> None:
+    """Insert the next choices of a project that is locked."""
+    for offset, choice in enumerate(choices):
+        session.add(
+            LabelingChoice(
+                project_id=project.id,
+                row=choice.row,
+                position=project.chosen + offset,
+                reason=choice.reason,
+                text_sha256=choice.text_sha256,
+                missing=choice.wanted,
+                hidden=choice.hidden,
+            )
+        )
+    project.chosen += len(choices)
+    session.flush()
+
+
+def get_choice(session: Session, project_id: UUID, row: int) -> LabelingChoice | None:
+    """Return the choice of a text, if it was chosen."""
+    return session.get(LabelingChoice, (project_id, row))
+
+
+def list_held_texts(
+    session: Session, project_id: UUID, annotator: str, *, limit: int
+) -> list[OpenText]:
+    """Return what an annotator holds and still has to label, in the order of choice."""
+    rows = session.execute(
+        select(*_LEASE_COLUMNS)
+        .join(LabelingLease, _same_text(LabelingLease))
+        .where(
+            LabelingChoice.project_id == project_id,
+            LabelingLease.annotator == annotator,
+            LabelingChoice.missing > 0,
+            ~LabelingChoice.hidden,
+            ~_annotated_by(annotator),
+        )
+        .order_by(LabelingChoice.position)
+        .limit(limit)
+    )
+    return [OpenText(row, TextReason(reason)) for row, reason in rows]
+
+
+def list_open_texts(
+    session: Session, project_id: UUID, annotator: str, *, limit: int
+) -> list[OpenText]:
+    """Return chosen texts that an annotator may take, in the order of choice.
+
+    They still miss an annotation, and nobody else who holds them is about to give it.
+    """
+    lease = aliased(LabelingLease)
+    holders = (
+        select(func.count())
+        .where(
+            lease.project_id == LabelingChoice.project_id,
+            lease.row == LabelingChoice.row,
+            lease.expires_at > now(),
+        )
+        .correlate(LabelingChoice)
+        .scalar_subquery()
+    )
+    own = (
+        select(1)
+        .where(_same_text(LabelingLease), LabelingLease.annotator == annotator)
+        .correlate(LabelingChoice)
+        .exists()
+    )
+    rows = session.execute(
+        select(*_LEASE_COLUMNS)
+        .where(
+            LabelingChoice.project_id == project_id,
+            LabelingChoice.missing > 0,
+            ~LabelingChoice.hidden,
+            ~_annotated_by(annotator),
+            ~own,
+            holders < LabelingChoice.missing,
+        )
+        .order_by(LabelingChoice.position)
+        .limit(limit)
+    )
+    return [OpenText(row, TextReason(reason)) for row, reason in rows]
+
+
+def delete_expired_leases(session: Session, project_id: UUID) -> None:
+    """Give back what annotators no longer hold."""
+    session.execute(
+        delete(LabelingLease).where(
+            LabelingLease.project_id == project_id, LabelingLease.expires_at <= now()
+        ),
+        execution_options=NO_SESSION_SYNC,
+    )
+
+
+def lease(
+    session: Session, project_id: UUID, rows: Collection[int], annotator: str, *, seconds: float
+) -> float:
+    """Lease texts of a project that is locked, again or anew; return when the leases expire."""
+    expires_at: float = session.scalars(select(now() + seconds)).one()
+    of_annotator = (LabelingLease.project_id == project_id, LabelingLease.annotator == annotator)
+    renewed = session.scalars(
+        update(LabelingLease)
+        .where(*of_annotator, LabelingLease.row.in_(rows))
+        .values(expires_at=expires_at)
+        .returning(LabelingLease.row),
+        execution_options=NO_SESSION_SYNC,
+    ).all()
+    for row in set(rows) - set(renewed):
+        session.add(
+            LabelingLease(
+                project_id=project_id, row=row, annotator=annotator, expires_at=expires_at
+            )
+        )
+    session.flush()
+    return expires_at
+
+
+def end_lease(session: Session, project_id: UUID, row: int, annotator: str) -> None:
+    """Delete the lease of one annotator on one text, if there is one."""
+    session.execute(
+        delete(LabelingLease).where(
+            LabelingLease.project_id == project_id,
+            LabelingLease.row == row,
+            LabelingLease.annotator == annotator,
+        ),
+        execution_options=NO_SESSION_SYNC,
+    )
+
+
+def _same_text(table: type[LabelingLease] | type[LabelingAnnotation]) -> ColumnElement[bool]:
+    return and_(table.project_id == LabelingChoice.project_id, table.row == LabelingChoice.row)
+
+
+def _annotated_by(annotator: str) -> ColumnElement[bool]:
+    return (
+        select(1)
+        .where(_same_text(LabelingAnnotation), LabelingAnnotation.annotator == annotator)
+        .correlate(LabelingChoice)
+        .exists()
+    )
+
+
+# -- Annotations ----------------------------------------------------------------------------------
+
+
+class Label(NamedTuple):
+    """What one annotator says of one text: a label, a list of labels, a number, None if skipped."""
+
+    row: int
+    value: Any
+    annotator: str
+    reason: TextReason
+
+
+def find_annotation(
+    session: Session, project_id: UUID, row: int, annotator: str
+) -> LabelingAnnotation | None:
+    """Return what an annotator says of a text."""
+    return session.scalar(
+        select(LabelingAnnotation).where(
+            LabelingAnnotation.project_id == project_id,
+            LabelingAnnotation.row == row,
+            LabelingAnnotation.annotator == annotator,
+        )
+    )
+
+
+def list_annotations(
+    session: Session,
+    project_id: UUID,
+    *,
+    after: UUID | None,
+    limit: int,
+    created_by: UUID | None = None,
+) -> Sequence[LabelingAnnotation]:
+    """Return the newest annotations first; with `created_by`, those of one API key."""
+    statement = select(LabelingAnnotation).where(LabelingAnnotation.project_id == project_id)
+    if after is not None:
+        statement = statement.where(LabelingAnnotation.id < after)
+    if created_by is not None:
+        statement = statement.where(LabelingAnnotation.created_by == created_by)
+    return session.scalars(statement.order_by(LabelingAnnotation.id.desc()).limit(limit)).all()
+
+
+def read_labels(session: Session, project_id: UUID) -> Mapping[int, list[Label]]:
+    """Return all labels of a project by row, skipped texts left out, the oldest first."""
+    annotation = LabelingAnnotation
+    rows = session.execute(
+        select(annotation.row, annotation.value, annotation.annotator, annotation.reason)
+        .where(annotation.project_id == project_id, annotation.value.is_not(None))
+        .order_by(annotation.row, annotation.at, annotation.id)
+    )
+    labels: defaultdict[int, list[Label]] = defaultdict(list)
+    for row, value, annotator, reason in rows:
+        labels[row].append(Label(row, value, annotator, TextReason(reason)))
+    return labels
+
+
+def read_changes(session: Session, project_id: UUID) -> int:
+    """Return how often the annotations of a project were changed; 0 if it was deleted."""
+    statement = select(LabelingProject.changes).where(LabelingProject.id == project_id)
+    return session.scalar(statement) or 0
+
+
+def count_changes(session: Session, project: LabelingProject) -> None:
+    """Count a change of the annotations of a project that is locked."""
+    project.changes += 1
+    session.flush()
+
+
+# -- Forgotten texts ------------------------------------------------------------------------------
+
+
+def forget_text(session: Session, text_sha256: str) -> int:
+    """Delete the annotations of a text and hide it in all projects; return how many there were."""
+    if session.get(ForgottenText, text_sha256) is None:
+        session.add(ForgottenText(text_sha256=text_sha256))
+        session.flush()
+    chosen = session.execute(
+        select(LabelingChoice.project_id, LabelingChoice.row).where(
+            LabelingChoice.text_sha256 == text_sha256
+        )
+    ).all()
+    projects = sorted({project_id for project_id, _ in chosen})  # in one order: no deadlock
+    session.execute(
+        update(LabelingProject)
+        .where(LabelingProject.id.in_(projects))
+        .values(changes=LabelingProject.changes + 1),
+        execution_options=NO_SESSION_SYNC,
+    )
+    deleted = 0
+    for project_id, row in chosen:
+        for table in (LabelingAnnotation, LabelingLease):
+            found = delete(table).where(table.project_id == project_id, table.row == row)
+            result = session.execute(found, execution_options=NO_SESSION_SYNC)
+            deleted += result.rowcount if table is LabelingAnnotation else 0  # type: ignore[attr-defined]
+    session.execute(
+        update(LabelingChoice).where(LabelingChoice.text_sha256 == text_sha256).values(hidden=True),
+        execution_options=NO_SESSION_SYNC,
+    )
+    return deleted
+
+
+def find_forgotten(session: Session, digests: Collection[str]) -> frozenset[str]:
+    """Return which of these digests are of forgotten texts."""
+    statement = select(ForgottenText.text_sha256).where(ForgottenText.text_sha256.in_(digests))
+    return frozenset(session.scalars(statement))

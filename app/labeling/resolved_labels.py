@@ -1,0 +1,83 @@
+"""One label per text where several annotators have labeled it."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from app.labeling.repository import Label
+from app.labeling.schemas import LabelingTaskType, ShownValue, TextReason
+
+LabelValue = str | frozenset[str] | float  # as the library takes it
+
+
+@dataclass(frozen=True)
+class ResolvedLabel:
+    """The label of a text, and who gave it."""
+
+    row: int
+    value: LabelValue
+    annotators: tuple[str, ...]
+    is_random: bool  # the text was drawn at random
+
+    @property
+    def json(self) -> ShownValue:
+        """The label as a request has it."""
+        return sorted(self.value) if isinstance(self.value, frozenset) else self.value
+
+
+def resolve_labels(
+    labels: Mapping[int, Sequence[Label]], task: LabelingTaskType
+) -> list[ResolvedLabel]:
+    """Return one label per text, by row.
+
+    One label: the most frequent, of equally frequent ones the newest. Several labels: those that
+    at least half of the annotators gave. A number: the mean.
+    """
+    return [
+        ResolvedLabel(
+            row,
+            _resolve([to_value(each.value, task) for each in of_text]),
+            tuple(dict.fromkeys(each.annotator for each in of_text)),
+            any(each.reason is TextReason.RANDOM for each in of_text),
+        )
+        for row, of_text in sorted(labels.items())
+    ]
+
+
+def paired_labels(
+    labels: Mapping[int, Sequence[Label]], task: LabelingTaskType
+) -> list[tuple[LabelValue, LabelValue]]:
+    """Return the first two labels of each text that two annotators have labeled."""
+    return [
+        (to_value(of_text[0].value, task), to_value(of_text[1].value, task))
+        for of_text in (sorted(each, key=lambda label: label.annotator) for each in labels.values())
+        if len(of_text) > 1
+    ]
+
+
+def to_value(value: ShownValue, task: LabelingTaskType) -> LabelValue:
+    """Return a stored label as the library takes it."""
+    match task:
+        case "single_label":
+            return str(value)
+        case "multi_label":
+            return frozenset(value if isinstance(value, list) else [str(value)])
+        case "regression":
+            return float(value)  # type: ignore[arg-type]  # stored as a number
+
+
+def _resolve(values: Sequence[LabelValue]) -> LabelValue:
+    """Return one label for the labels of a text, the oldest first."""
+    sets = [each for each in values if isinstance(each, frozenset)]
+    if sets:
+        return _at_least_half(sets)
+    numbers = [each for each in values if isinstance(each, float)]
+    if numbers:
+        return sum(numbers) / len(numbers)
+    counts = Counter(values)
+    return max(reversed(values), key=lambda value: counts[value])  # the first of equal ones
+
+
+def _at_least_half(sets: Collection[frozenset[str]]) -> frozenset[str]:
+    counts = Counter(name for each in sets for name in each)
+    return frozenset(name for name, count in counts.items() if 2 * count >= len(sets))

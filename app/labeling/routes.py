@@ -1,0 +1,269 @@
+"""Routes of labeling projects: create, label, undo, list annotations, make a dataset."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response, status
+from fastapi import Path as PathParameter
+
+from app.auth.middleware import require_any_scope, require_scope
+from app.datasets.schemas import DatasetView
+from app.datasets.views import dataset_view
+from app.http.dependencies import (
+    AppStateDep,
+    Caller,
+    CallerDep,
+    DatabaseDep,
+    NotifierDep,
+    SettingsDep,
+    StoreDep,
+)
+from app.http.fields import CleanText
+from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
+from app.idempotency import service as idempotency
+from app.idempotency.header import IdempotencyDep
+from app.jobs.pretrained_bases import resolve_base
+from app.labeling import export, repository, service
+from app.labeling.repository import TextCounts
+from app.labeling.schemas import (
+    MAX_ANNOTATOR_CHARACTERS,
+    AnnotationPut,
+    AnnotationView,
+    LabelingCreate,
+    LabelingDatasetCreate,
+    LabelingListItem,
+    LabelingUpdate,
+    LabelingView,
+    LeasedTexts,
+    NextTexts,
+)
+from app.labeling.views import annotation_view, project_list_item, project_path
+from lora_core.compatibility import read_encoder_shape
+from lora_core.samples import minilm
+
+router = APIRouter(prefix="/v1/labeling", tags=["labeling"])
+
+_READ_OR_LABEL = [require_any_scope("labels:read", "labels:write")]
+_LABEL = [require_scope("labels:write")]
+# They read everything that people labeled, or delete it.
+_MANAGE = [require_scope("labels:read"), require_scope("labels:write")]
+
+ProjectName = Annotated[str, PathParameter(max_length=64, description="Name of the project.")]
+Row = Annotated[int, PathParameter(ge=1, lt=2**31, description="Row number in the dataset.")]
+QueryAnnotator = Annotated[
+    Annotated[str, CleanText(MAX_ANNOTATOR_CHARACTERS)] | None,
+    Query(description="Who labeled, if several people share an API key."),
+]
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[*_LABEL, require_scope("datasets:read")],
+)
+def create_labeling_project(  # noqa: PLR0913 - FastAPI dependencies
+    body: LabelingCreate,
+    response: Response,
+    idempotent_request: IdempotencyDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    store: StoreDep,
+    notifier: NotifierDep,
+) -> LabelingView:
+    """Create a labeling project on a dataset without labels.
+
+    A job is queued that computes the vectors of all texts. Until it has ended, texts are chosen at
+    random and there are no suggestions.
+    """
+    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
+    with database.read() as session:
+        idempotency.raise_if_replayed(session, call)
+    base = resolve_base(
+        body.base or minilm.NAME, None, database=database, store=store, settings=settings
+    )
+    read_encoder_shape(base.config, base=base.name)  # an encoder that cannot run is refused now
+    with database.write() as session:
+        view = service.create_project(
+            session, body=body, base=base, settings=settings, notifier=notifier, call=call
+        )
+    response.headers["Location"] = project_path(view.name)
+    return view
+
+
+@router.get("", dependencies=_READ_OR_LABEL)
+def list_labeling_projects(
+    database: DatabaseDep, limit: PageLimit = 20, after: PageCursor = None
+) -> Page[LabelingListItem]:
+    """List labeling projects, the newest first."""
+    with database.read() as session:
+        found = repository.list_projects(session, after=decode_cursor(after), limit=limit + 1)
+        projects, following = split_page(found, limit)
+        datasets = repository.get_datasets(session, projects)
+        counts = repository.count_texts(session, projects)
+    data = [
+        project_list_item(each, datasets[each.dataset_id], counts.get(each.id, TextCounts()))
+        for each in projects
+    ]
+    return Page(data=data, next=following)
+
+
+@router.get("/{name}", dependencies=_READ_OR_LABEL)
+def get_labeling_project(
+    name: ProjectName, state: AppStateDep, database: DatabaseDep, caller: CallerDep
+) -> LabelingView:
+    """Get a labeling project, with the accuracy so far.
+
+    Without the scope `labels:read`, `annotators` has only those of the API key.
+    """
+    return service.get_project(database, state.labeling, name=name, own_only=_own_only(caller))
+
+
+@router.patch("/{name}", dependencies=_LABEL)
+def update_labeling_project(
+    name: ProjectName,
+    body: LabelingUpdate,
+    state: AppStateDep,
+    database: DatabaseDep,
+    caller: CallerDep,
+) -> LabelingView:
+    """Add labels."""
+    with database.write() as session:
+        service.update_project(session, name=name, body=body)
+    return service.get_project(database, state.labeling, name=name, own_only=_own_only(caller))
+
+
+@router.delete("/{name}", status_code=status.HTTP_204_NO_CONTENT, dependencies=_MANAGE)
+def delete_labeling_project(name: ProjectName, database: DatabaseDep) -> None:
+    """Delete a labeling project with all its labels. Datasets that were made of it stay."""
+    with database.write() as session:
+        service.delete_project(session, name=name)
+
+
+@router.post("/{name}/next", dependencies=_LABEL)
+def lease_texts(
+    name: ProjectName,
+    state: AppStateDep,
+    database: DatabaseDep,
+    caller: CallerDep,
+    body: NextTexts | None = None,
+) -> LeasedTexts:
+    """Get the next texts to label. Nobody else gets them for 10 minutes.
+
+    Asked again, the same annotator gets those again that are not labeled yet.
+    """
+    body = body or NextTexts()
+    return service.next_texts(
+        database,
+        state.labeling,
+        name=name,
+        annotator=service.annotator_name(caller, body.annotator),
+        count=body.count,
+    )
+
+
+@router.put("/{name}/texts/{row}", dependencies=_LABEL)
+def update_annotation(
+    name: ProjectName,
+    row: Row,
+    body: AnnotationPut,
+    state: AppStateDep,
+    database: DatabaseDep,
+    caller: CallerDep,
+) -> AnnotationView:
+    """Label a text, or skip it. Sent again, the newest wins.
+
+    It is stored before the response is sent, also if the lease has expired.
+    """
+    with database.read() as session:
+        opened = service.read_project(session, name)
+        is_chosen = repository.get_choice(session, opened.project.id, row) is not None
+    digest = None if is_chosen else service.find_digest(state.labeling, opened, row)
+    with database.write() as session:
+        annotation = service.put_annotation(
+            session,
+            name=name,
+            row=row,
+            body=body,
+            annotator=service.annotator_name(caller, body.annotator),
+            caller=caller,
+            text_sha256=digest,
+        )
+        return annotation_view(annotation)
+
+
+@router.delete("/{name}/texts/{row}", status_code=status.HTTP_204_NO_CONTENT, dependencies=_LABEL)
+def delete_annotation(
+    name: ProjectName,
+    row: Row,
+    database: DatabaseDep,
+    caller: CallerDep,
+    annotator: QueryAnnotator = None,
+) -> None:
+    """Undo one's own label of a text. The annotator gets the text again next."""
+    with database.write() as session:
+        service.delete_annotation(
+            session, name=name, row=row, annotator=service.annotator_name(caller, annotator)
+        )
+
+
+@router.get("/{name}/annotations", dependencies=_READ_OR_LABEL)
+def list_annotations(
+    name: ProjectName,
+    state: AppStateDep,
+    database: DatabaseDep,
+    caller: CallerDep,
+    limit: PageLimit = 20,
+    after: PageCursor = None,
+) -> Page[AnnotationView]:
+    """List annotations, the newest first. Without the scope `labels:read`, only one's own."""
+    with database.read() as session:
+        opened = service.read_project(session, name)
+        found = repository.list_annotations(
+            session,
+            opened.project.id,
+            after=decode_cursor(after),
+            limit=limit + 1,
+            created_by=_own_only(caller),
+        )
+    rows, following = split_page(found, limit)
+    return Page(data=service.annotation_views(state.labeling, opened, rows), next=following)
+
+
+@router.post(
+    "/{name}/dataset",
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[require_scope("labels:read"), require_scope("datasets:write")],
+    responses={200: {"model": DatasetView, "description": "The same labels are already stored"}},
+)
+def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
+    name: ProjectName,
+    response: Response,
+    idempotent_request: IdempotencyDep,
+    state: AppStateDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    store: StoreDep,
+    body: LabelingDatasetCreate | None = None,
+) -> DatasetView:
+    """Make a dataset of the labels so far, as the next version of its name.
+
+    From 50 texts on that were drawn at random, these are its test part.
+    """
+    body = body or LabelingDatasetCreate()
+    dataset, is_new = export.create_dataset(
+        database,
+        store,
+        state.labeling,
+        settings=settings,
+        name=name,
+        dataset_name=body.name,
+        call=idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
+    )
+    if not is_new:
+        response.status_code = status.HTTP_200_OK
+    return dataset_view(dataset)
+
+
+def _own_only(caller: Caller) -> UUID | None:
+    """Return the API key whose annotations the caller may see; None: all."""
+    return None if "labels:read" in caller.scopes else caller.id

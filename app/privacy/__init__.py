@@ -1,0 +1,1 @@
+"""Hashes of texts, and which texts must be forgotten."""

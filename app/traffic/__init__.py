@@ -1,0 +1,1 @@
+"""Traffic: counts of predictions, and the predictions that the settings say to keep."""

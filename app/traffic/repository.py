@@ -1,0 +1,293 @@
+"""Queries of counted and of kept predictions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from app.database.base import first_id_at, now, read_clock
+from app.database.engines import acquire_transaction_lock
+from app.traffic.tables import KeptPrediction, Outcome, PredictionCount
+
+HOUR, DAY = 3600, 86_400  # seconds
+HOURLY_DAYS = 14  # how long counts are by the hour; older ones are by the day
+COUNT_DAYS = 400  # how long counts are kept
+_DRAW_STEP_SECONDS = 1e-5  # a double still tells such times of this century apart
+_NO_SYNC = {"synchronize_session": False}
+_COLUMNS = [column.key for column in KeptPrediction.__table__.columns]
+
+
+class CountKey(NamedTuple):
+    """What is counted."""
+
+    version: str
+    outcome: Outcome
+    label: str
+
+
+class TextKey(NamedTuple):
+    """Names a kept prediction: the id of the request, and the position of the text in it."""
+
+    prediction_id: UUID
+    position: int
+
+
+# -- Counts --------------------------------------------------------------------------------------
+
+
+_EXPIRED_COUNT = PredictionCount.start < now() - COUNT_DAYS * DAY
+
+
+def add_counts(session: Session, counts: Mapping[CountKey, int]) -> None:
+    """Add numbers of texts to the counts of the current hour."""
+    acquire_transaction_lock(session, "prediction counts")
+    start = int(read_clock(session)) // HOUR * HOUR
+    for key, count in counts.items():
+        model, _, number = key.version.rpartition(":")
+        _add_count(
+            session,
+            {
+                "model": model,
+                "number": int(number),
+                "start": start,
+                "outcome": key.outcome,
+                "label": key.label,
+            },
+            count,
+        )
+
+
+def _add_count(session: Session, key: Mapping[str, object], count: int) -> None:
+    """Add to one count. The caller holds the lock."""
+    updated = session.execute(
+        update(PredictionCount)
+        .where(*(getattr(PredictionCount, name) == value for name, value in key.items()))
+        .values(count=PredictionCount.count + count)
+        .returning(PredictionCount.count),
+        execution_options=_NO_SYNC,
+    ).all()
+    if not updated:
+        session.execute(insert(PredictionCount).values(**key, count=count))
+
+
+def count_outcomes(
+    session: Session, *, model: str, since: float
+) -> dict[tuple[int, Outcome, str], int]:
+    """Return the predictions of a model since a time, by version number, outcome and label."""
+    rows = session.execute(
+        select(
+            PredictionCount.number,
+            PredictionCount.outcome,
+            PredictionCount.label,
+            func.sum(PredictionCount.count),
+        )
+        .where(PredictionCount.model == model, PredictionCount.start >= since)
+        .group_by(PredictionCount.number, PredictionCount.outcome, PredictionCount.label)
+    )
+    return {(number, Outcome(outcome), label): int(n) for number, outcome, label, n in rows}
+
+
+def thin_counts(session: Session, *, limit: int) -> int:
+    """Merge one batch of hourly counts that are old into counts of the day. Return how many."""
+    acquire_transaction_lock(session, "prediction counts")
+    old = PredictionCount.start < now() - HOURLY_DAYS * DAY
+    rows = session.execute(
+        select(PredictionCount).where(old, PredictionCount.start % DAY != 0).limit(limit)
+    ).scalars()
+    merged = 0
+    for row in rows.all():
+        key = {
+            "model": row.model,
+            "number": row.number,
+            "start": row.start // DAY * DAY,
+            "outcome": row.outcome,
+            "label": row.label,
+        }
+        _add_count(session, key, row.count)
+        session.delete(row)
+        merged += 1
+    session.flush()
+    return merged
+
+
+def count_thinnable(session: Session) -> int:
+    """Return how many hourly counts `thin_counts` would merge."""
+    old = PredictionCount.start < now() - HOURLY_DAYS * DAY
+    statement = select(func.count()).select_from(PredictionCount)
+    return session.scalars(statement.where(old, PredictionCount.start % DAY != 0)).one()
+
+
+def count_expired_counts(session: Session) -> int:
+    """Return how many counts are older than `COUNT_DAYS`."""
+    statement = select(func.count()).select_from(PredictionCount)
+    return session.scalars(statement.where(_EXPIRED_COUNT)).one()
+
+
+def delete_expired_counts(session: Session, *, limit: int) -> int:
+    """Delete one batch of counts that are older than `COUNT_DAYS`. Return how many."""
+    rows = session.scalars(select(PredictionCount).where(_EXPIRED_COUNT).limit(limit)).all()
+    for row in rows:
+        session.delete(row)
+    session.flush()
+    return len(rows)
+
+
+# -- Kept predictions ----------------------------------------------------------------------------
+
+
+def add_predictions(session: Session, rows: Sequence[KeptPrediction]) -> None:
+    """Insert rows, which may be inserted again after a failed transaction."""
+    if rows:
+        session.execute(
+            insert(KeptPrediction),
+            [
+                {name: getattr(row, name) for name in _COLUMNS if name in row.__dict__}
+                for row in rows
+            ],
+        )
+
+
+def find_predictions(
+    session: Session, prediction_ids: Iterable[UUID]
+) -> dict[UUID, list[KeptPrediction]]:
+    """Return the kept predictions of these requests, by position."""
+    wanted = list(set(prediction_ids))
+    found: dict[UUID, list[KeptPrediction]] = {}
+    for start in range(0, len(wanted), 500):
+        statement = select(KeptPrediction).where(
+            KeptPrediction.prediction_id.in_(wanted[start : start + 500])
+        )
+        for row in session.scalars(statement.order_by(KeptPrediction.position)):
+            found.setdefault(row.prediction_id, []).append(row)
+    return found
+
+
+def draw_sample(
+    session: Session, *, model: str, number: int, count: int
+) -> Sequence[KeptPrediction]:
+    """Draw kept predictions of a version uniformly at random, and mark them as drawn.
+
+    None is drawn twice. Texts that got no label are left out. The order of the draw is kept, as
+    that of `sampled_at`, so that a review that ends early leaves a random rest.
+    """
+    acquire_transaction_lock(session, f"review of {model}")
+    drawn = session.scalars(
+        select(KeptPrediction)
+        .where(
+            *_of_version(model, number),
+            KeptPrediction.sampled_at.is_(None),
+            KeptPrediction.abstained.is_(False),
+        )
+        .order_by(func.random())
+        .limit(count)
+    ).all()
+    at = read_clock(session)
+    for index, row in enumerate(drawn):
+        row.sampled_at = at + index * _DRAW_STEP_SECONDS
+    session.flush()
+    return drawn
+
+
+def list_sampled(
+    session: Session, *, model: str, number: int, limit: int
+) -> Sequence[KeptPrediction]:
+    """Return the predictions that were drawn for reviews of a version, the first drawn first."""
+    statement = select(KeptPrediction).where(
+        *_of_version(model, number), KeptPrediction.sampled_at.is_not(None)
+    )
+    order = (
+        KeptPrediction.sampled_at,
+        KeptPrediction.prediction_id,
+        KeptPrediction.position,
+    )
+    return session.scalars(statement.order_by(*order).limit(limit)).all()
+
+
+class KeptNumbers(NamedTuple):
+    """How many predictions of a version are kept, how many were drawn, and since when."""
+
+    number: int
+    kept: int
+    sampled: int
+    oldest: float  # Unix time
+
+
+def count_kept(session: Session, *, model: str, since: float) -> list[KeptNumbers]:
+    """Return these numbers for each version of a model that has any."""
+    rows = session.execute(
+        select(
+            KeptPrediction.number,
+            func.count(),
+            func.count(KeptPrediction.sampled_at),
+            func.min(KeptPrediction.created_at),
+        )
+        .where(KeptPrediction.model == model, KeptPrediction.prediction_id >= first_id_at(since))
+        .group_by(KeptPrediction.number)
+    )
+    return [KeptNumbers(*row) for row in rows]
+
+
+def list_confidences(
+    session: Session, *, model: str, number: int, since: float, limit: int
+) -> dict[TextKey, dict[str, float]]:
+    """Return the model's own probabilities of its answers, newest first, by target."""
+    rows = session.execute(
+        select(KeptPrediction.prediction_id, KeptPrediction.position, KeptPrediction.confidence)
+        .where(
+            *_of_version(model, number),
+            KeptPrediction.prediction_id >= first_id_at(since),
+            KeptPrediction.abstained.is_(False),
+        )
+        .order_by(KeptPrediction.prediction_id.desc())
+        .limit(limit)
+    )
+    return {TextKey(id_, position): confidence for id_, position, confidence in rows}
+
+
+def delete_texts(session: Session, hashes: Iterable[str]) -> int:
+    """Delete the kept predictions of these texts, and of pairs with one of them."""
+    deleted = session.execute(
+        delete(KeptPrediction).where(_has_text(hashes)).returning(KeptPrediction.prediction_id),
+        execution_options=_NO_SYNC,
+    )
+    return len(deleted.all())
+
+
+def count_expired(session: Session, *, days: float) -> int:
+    """Return how many kept predictions are older than this."""
+    expired = _older_than(session, days)
+    return session.scalars(select(func.count()).select_from(KeptPrediction).where(expired)).one()
+
+
+def delete_expired(session: Session, *, days: float, limit: int) -> int:
+    """Delete one batch of kept predictions that are older than this. Return how many."""
+    key = tuple_(KeptPrediction.prediction_id, KeptPrediction.position)
+    batch = (
+        select(KeptPrediction.prediction_id, KeptPrediction.position)
+        .where(_older_than(session, days))
+        .limit(limit)
+    )
+    deleted = session.execute(
+        delete(KeptPrediction).where(key.in_(batch)).returning(KeptPrediction.prediction_id),
+        execution_options=_NO_SYNC,
+    )
+    return len(deleted.all())
+
+
+def _older_than(session: Session, days: float) -> ColumnElement[bool]:
+    return KeptPrediction.prediction_id < first_id_at(max(0.0, read_clock(session) - days * DAY))
+
+
+def _of_version(model: str, number: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return KeptPrediction.model == model, KeptPrediction.number == number
+
+
+def _has_text(hashes: Iterable[str]) -> ColumnElement[bool]:
+    wanted = list(set(hashes))
+    return or_(
+        KeptPrediction.text_hash.in_(wanted),
+        KeptPrediction.first_hash.in_(wanted),
+        KeptPrediction.second_hash.in_(wanted),
+    )

@@ -1,0 +1,110 @@
+"""`loraworks feedback`, `forget` and `models live-accuracy` against a running service."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from app.database.engines import Database
+from app.main import create_app
+from app.settings import Settings
+from tests.app.cli.conftest import Run, answer
+from tests.app.serving.conftest import Publish, publish
+from tests.kept_predictions import add_prediction, kept_predictions
+
+__all__ = ["publish"]
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    """The application, which keeps texts."""
+    changes = {"log_level": "ERROR", "keep_traffic": "texts"}
+    return create_app(settings.model_copy(update=changes))
+
+
+def test_review_add_and_estimate(cli: Run, publish: Publish, database: Database) -> None:
+    publish()
+    assert "No feedback on sentiment" in cli("feedback", "list", "sentiment").stdout
+    assert "loraworks feedback review" in cli("models", "live-accuracy", "sentiment").stdout
+    for _ in range(3):
+        add_prediction(database)
+    shown = cli("feedback", "review", "sentiment", "--count", "2")
+    assert shown.exit_code == 0, shown.output
+    sample = answer(cli("feedback", "review", "sentiment", "--count", "2", "--json"))
+    first, second = (each["prediction_id"] for each in sample["data"])
+    assert first in shown.stdout
+    added = cli("feedback", "add", "--prediction", first, "--label", "bad", "--by", "ada")
+    assert "1 created, 0 updated, 0 unchanged." in added.stdout
+    cli("feedback", "add", "--prediction", second, "--label", "good")
+    listed = cli("feedback", "list", "sentiment")
+    assert "local/ada" in listed.stdout
+    (live,) = answer(cli("models", "live-accuracy", "sentiment", "--json"))
+    assert (live["labeled"], live["estimate"]["value"]) == (2, 0.5)
+    shown = cli("models", "live-accuracy", "sentiment", "--days", "7")
+    assert "50.0%" in " ".join(shown.stdout.split()), shown.output
+    made = cli("feedback", "export", "sentiment", "--name", "fixes")
+    assert "fixes:1 has 2 texts" in made.stdout, made.output
+    assert answer(cli("feedback", "export", "sentiment", "--json"))["ref"] == "sentiment-feedback:1"
+    feedback_id = answer(cli("feedback", "list", "sentiment", "--json"))[0]["id"]
+    assert cli("feedback", "rm", feedback_id).exit_code == 0
+    assert len(answer(cli("feedback", "list", "sentiment", "--json"))) == 1
+
+
+def test_add_a_file(cli: Run, publish: Publish, tmp_path: Path) -> None:
+    publish()
+    file = tmp_path / "feedback.jsonl"
+    items = [
+        {"text": "one", "model": "sentiment", "label": label} for label in ("bad", "good", "ugly")
+    ]
+    file.write_text("\n".join(map(json.dumps, items)) + "\n\n")
+    added = cli("feedback", "add", "--file", str(file))
+    assert added.exit_code == 1
+    assert "Item 2 failed: sentiment:1 has no label 'ugly'." in " ".join(added.stdout.split())
+    assert "1 created, 1 updated, 0 unchanged." in added.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("feedback", "add", "--text", "x"), 3, "validation_failed"),
+        (("feedback", "add", "--file", "FILE", "--text", "x"), 2, "wrong_options"),
+        (("feedback", "add", "--file", "EMPTY"), 2, "no_items"),
+        (("feedback", "add", "--file", "BROKEN"), 2, "not_json"),
+        (("feedback", "review", "missing"), 3, "model_not_found"),
+        (("feedback", "export", "missing"), 3, "model_not_found"),
+        (("feedback", "rm", "x"), 3, "feedback_not_found"),
+        (("models", "live-accuracy", "missing"), 3, "model_not_found"),
+        (("forget",), 2, "wrong_options"),
+        (("forget", "--text", "x", "--text-file", "FILE"), 2, "wrong_options"),
+        (("forget", "--text", "x", "--prediction", "y"), 2, "wrong_options"),
+        (("forget", "--prediction", "0" * 32), 3, "prediction_unknown"),
+    ],
+)
+def test_mistakes(
+    arguments: tuple[str, ...], code: int, message: str, cli: Run, tmp_path: Path
+) -> None:
+    contents = {"FILE": "{}\n", "EMPTY": "\n", "BROKEN": "{"}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    paths = [str(tmp_path / each) if each in contents else each for each in arguments]
+    result = cli(*paths)
+    assert (result.exit_code, message in result.stderr) == (code, True), result.output
+
+
+def test_forget(cli: Run, publish: Publish, database: Database, tmp_path: Path) -> None:
+    publish()
+    add_prediction(database)
+    cli("feedback", "add", "--text", "a canary", "--model", "sentiment", "--label", "bad")
+    cli("feedback", "add", "--text", "another", "--model", "sentiment", "--label", "good")
+    cli("feedback", "export", "sentiment")
+    file = tmp_path / "text"
+    file.write_text("a canary\n")
+    forgotten = cli("forget", "--text-file", str(file))
+    assert forgotten.exit_code == 0, forgotten.output
+    lines = " ".join(forgotten.stdout.split())
+    assert "feedback removed 1" in lines
+    assert "sentiment-feedback:1 1" in lines
+    prediction = kept_predictions(database)[0].prediction_id.hex
+    result = answer(cli("forget", "--prediction", prediction, "--no-search", "--json"))
+    assert (result["removed"]["predictions"], result["searched"]) == (1, False)
