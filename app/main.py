@@ -16,6 +16,7 @@ from app.auth.middleware import AuthMiddleware
 from app.auth.secrets import load_pepper
 from app.bases import routes as bases
 from app.charts import routes as charts
+from app.corrections import routes as corrections
 from app.database import migrations
 from app.datasets import routes as datasets
 from app.errors import AppError
@@ -148,6 +149,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(jobs.router)
     include(bases.router)
     include(datasets.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
+    include(corrections.router)
     include(artifacts.router)
     include(registry.router)
     include(serving.info_router)

@@ -1,6 +1,7 @@
 """The metadata of all tables. Importing this module registers every table for Alembic."""
 
 from app.auth import tables as keys
+from app.corrections import tables as corrections
 from app.database.base import Base
 from app.datasets import tables as datasets
 from app.feedback import tables as feedback
@@ -20,6 +21,7 @@ metadata = Base.metadata
 
 __all__ = [
     "artifacts",
+    "corrections",
     "datasets",
     "feedback",
     "idempotency",

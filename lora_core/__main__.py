@@ -204,6 +204,22 @@ def _preview(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     )
 
 
+def _suspects(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.contents import read_contents
+    from lora_core.data.suspect_rows import find_suspect_rows
+
+    contents = read_contents(arguments.file, _columns(arguments))
+    writer.write(find_suspect_rows(contents, arguments.target))
+
+
+def _correct(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.corrections import correct_file
+    from lora_core.data.label_review import Corrections
+
+    corrections = _read(arguments.corrections, Corrections)
+    writer.write(correct_file(arguments.file, _columns(arguments), corrections, arguments.out))
+
+
 def _find(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     from lora_core.data.contents import WantedText, find_text
 
@@ -373,6 +389,8 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] =
     "embed-file": _embed_file,
     "inspect": _inspect,
     "preview": _preview,
+    "suspects": _suspects,
+    "correct": _correct,
     "find": _find,
     "texts": _texts,
     "columns": _columns_command,

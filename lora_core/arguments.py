@@ -30,6 +30,15 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     preview.add_argument("--after", type=int, default=0, help="number of rows to skip")
     preview.add_argument("--limit", type=int, default=20, help="maximum number of rows")
 
+    suspects = commands.add_parser("suspects", help="list labels that are probably wrong")
+    _add_file_arguments(suspects)
+    suspects.add_argument("--target", help="which of several targets to check")
+
+    correct = commands.add_parser("correct", help="change labels in a copy of a data file")
+    _add_file_arguments(correct)
+    correct.add_argument("--corrections", type=Path, required=True, help="JSON file of changes")
+    correct.add_argument("--out", type=Path, required=True, help="directory of the new file")
+
     find = commands.add_parser("find", help="list the rows of a data file with a certain text")
     _add_file_arguments(find)
     find.add_argument("--wanted", type=Path, required=True, help="JSON file with the text")

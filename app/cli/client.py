@@ -20,6 +20,7 @@ from app.cli.connection import (
     resource_path,
 )
 from app.cli.output import Json
+from app.corrections.schemas import DatasetDiff, SuspectLabels
 from app.datasets.schemas import DatasetListItem, DatasetView
 from app.feedback.schemas import FeedbackResults, FeedbackView, LiveAccuracy, Review
 from app.forgetting.schemas import ForgetResult
@@ -196,6 +197,20 @@ class Client(Connection):
         """Run the data checks of a dataset again."""
         path = f"{resource_path('datasets', dataset_id)}/check"
         return self.fetch(_CheckedDataset, "POST", path, timeout=CHECK_TIMEOUT).diagnosis
+
+    def list_suspects(self, ref: str, limit: int, target: str | None) -> SuspectLabels:
+        """List labels that are probably wrong. The first call computes them."""
+        path = f"{resource_path('datasets', ref)}/suspects"
+        params = drop_none({"limit": str(limit), "target": target})
+        return self.fetch(SuspectLabels, "GET", path, params=params, timeout=CHECK_TIMEOUT)
+
+    def correct_dataset(self, ref: str, body: Json) -> DatasetDiff:
+        """Change labels in a new version of a dataset."""
+        path = f"{resource_path('datasets', ref)}/corrections"
+        return self.create(DatasetDiff, path, json=body, timeout=CHECK_TIMEOUT)
+
+    def get_dataset_diff(self, ref: str) -> DatasetDiff:
+        return self.fetch(DatasetDiff, "GET", f"{resource_path('datasets', ref)}/diff")
 
     def delete_dataset(self, dataset_id: UUID) -> None:
         self.request("DELETE", resource_path("datasets", dataset_id))

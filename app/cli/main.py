@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import lora_core
 from app.cli import (
     bases,
+    corrections,
     datasets,
     feedback,
     jobs,
@@ -146,6 +147,9 @@ app.command()(demo)
 app.command()(forget)
 app.command()(gc)
 datasets.app.command("check")(check)
+datasets.app.command("suspects")(corrections.suspects)
+datasets.app.command("correct")(corrections.correct)
+datasets.app.command("diff")(corrections.show_diff)
 models.app.command("export")(export_model)
 models.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)

@@ -20,10 +20,12 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
+from lora_core.data.label_review import CorrectionResult, Corrections, SuspectReport
 from lora_core.data.labels import SINGLE_LABEL, LabelFormat, describe_targets
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataError, DataTooLarge
 
+CORRECTIONS_FILE = "corrections.json"  # what the child is asked to change
 INCOMING_DIR = ".incoming"  # directory of files that are being received
 
 log = structlog.get_logger(__name__)
@@ -125,6 +127,25 @@ class FileInspector:
         if not reports:
             raise self._error(result)
         return list(reports[0]["rows"])
+
+    def suspects(self, target: str | None) -> SuspectReport:
+        """Return the labels that are probably wrong, of one of several targets if it is named."""
+        options = () if target is None else (f"--target={target}",)
+        reports, result = self._inspect_columns("suspects", *options)
+        if not reports:
+            raise self._error(result)
+        return SuspectReport.model_validate(reports[0])
+
+    def correct(self, corrections: Corrections, out_dir: Path) -> CorrectionResult:
+        """Write a file with changed labels to `out_dir`. Raises `DataTooLarge`, among others."""
+        request = out_dir / CORRECTIONS_FILE
+        request.write_text(corrections.model_dump_json(), encoding="utf-8")
+        options = (f"--corrections={request}", f"--out={out_dir}")
+        max_bytes = max(_MAX_CHILD_OUTPUT_BYTES, self.settings.max_upload_bytes)
+        reports, result = self._inspect_columns("correct", *options, file_bytes=max_bytes)
+        if not reports:
+            raise self._error(result)
+        return CorrectionResult.model_validate(reports[0])
 
     def find(self, wanted: Path) -> dict[str, Any]:
         """Return how many rows have the text in a JSON file, and their first numbers."""

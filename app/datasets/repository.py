@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Select, String, cast, column, func, select, table
+from sqlalchemy import Select, String, Uuid, cast, column, delete, func, select, table
 from sqlalchemy.orm import Session, undefer
 
 from app.database.base import now
@@ -17,6 +17,9 @@ _REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
 # Jobs are a higher layer and cannot be imported here. `count_readers` uses two of their columns by
 # name. Prediction runs are jobs too.
 _JOBS = table("jobs", column("state"), column("dataset_ids"))
+# So are corrections. What they have of a dataset is deleted with it.
+_SUSPECTS = table("dataset_suspects", column("dataset_id", Uuid()))
+_KEPT = table("kept_labels", column("dataset_name", String()))
 
 
 def get_dataset(session: Session, dataset_id: UUID, *, for_update: bool = False) -> Dataset:
@@ -120,6 +123,9 @@ def count_readers(session: Session, dataset_id: UUID) -> int:
 def delete_dataset(session: Session, dataset: Dataset) -> None:
     """Mark a dataset as deleted. The caller deletes the file after its commit."""
     dataset.deleted_at = now()
+    session.execute(delete(_SUSPECTS).where(_SUSPECTS.c.dataset_id == dataset.id))  # with texts
+    if not list_versions(session, dataset.name):
+        session.execute(delete(_KEPT).where(_KEPT.c.dataset_name == dataset.name))
     # The row is kept as a record, but not the example texts in its diagnosis.
     dataset.profile = {**dataset.profile, "diagnosis": None}
     session.flush()

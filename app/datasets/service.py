@@ -70,14 +70,9 @@ def create_dataset(
         idempotency.raise_if_replayed(session, call)
         if existing := repository.find_identical(session, dataset, columns.label_format):
             return existing, False
-        _check_quota(session, dataset, settings)
+        check_quota(session, dataset, settings)
 
-    dataset.profile = FileInspector(file, upload.filename, columns, settings).profile()
-    dataset.rows = dataset.profile["rows"]
-    if dataset.rows > settings.max_rows:
-        limit = f"{settings.max_rows:,}"
-        raise DataTooLarge(file=upload.filename, what="the number of rows", limit=limit)
-
+    add_profile(dataset, FileInspector(file, upload.filename, columns, settings))
     # Before the transaction, so that other writers do not wait for the store.
     store.put_file(file, files.store_key(dataset))
     delete_file = True
@@ -89,7 +84,7 @@ def create_dataset(
             # Both checks again: other uploads may have been stored in the meantime.
             existing = repository.find_identical(session, dataset, columns.label_format)
             if existing is None:
-                _check_quota(session, dataset, settings)
+                check_quota(session, dataset, settings)
                 repository.add_dataset(session, dataset)
             view = dataset_view(existing or dataset)
             idempotency.save_response(session, call, status=200 if existing else 201, body=view)
@@ -99,6 +94,18 @@ def create_dataset(
         if delete_file:
             store.delete_best_effort(files.store_key(dataset))
     return existing or dataset, existing is None
+
+
+def add_profile(dataset: Dataset, inspector: FileInspector) -> None:
+    """Validate the file of a new dataset, and set its profile.
+
+    Raises what `FileInspector.profile` raises, and `DataTooLarge`.
+    """
+    dataset.profile = inspector.profile()
+    dataset.rows = dataset.profile["rows"]
+    if dataset.rows > inspector.settings.max_rows:
+        limit = f"{inspector.settings.max_rows:,}"
+        raise DataTooLarge(file=inspector.filename, what="the number of rows", limit=limit)
 
 
 def preview_file(upload: Upload, fields: UploadFields, settings: Settings) -> dict[str, Any]:
@@ -137,7 +144,8 @@ def _with_original_suffix(upload: Upload) -> Path:
     return renamed if renamed.exists() else upload.path.rename(renamed)
 
 
-def _check_quota(session: Session, dataset: Dataset, settings: Settings) -> None:
+def check_quota(session: Session, dataset: Dataset, settings: Settings) -> None:
+    """Raise `UploadQuotaExceeded` if the caller may not store another dataset of this size."""
     used = repository.stored_bytes(session, dataset.created_by)
     if used + dataset.bytes > settings.max_upload_bytes_per_key:
         raise UploadQuotaExceeded(used=f"{used:,}", limit=f"{settings.max_upload_bytes_per_key:,}")
@@ -159,7 +167,7 @@ def check_dataset(database: Database, store: Store, *, settings: Settings, ref: 
     """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
-    diagnosis = _inspection(store, settings, dataset).check()
+    diagnosis = stored_file(store, settings, dataset).check()
     with database.write() as session:
         dataset = repository.get_dataset(session, dataset.id, for_update=True)
         dataset.profile = {**dataset.profile, "diagnosis": diagnosis}
@@ -175,7 +183,7 @@ def list_rows(
     """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
-    return dataset, _inspection(store, settings, dataset).rows(after=after, limit=limit)
+    return dataset, stored_file(store, settings, dataset).rows(after=after, limit=limit)
 
 
 def find_text(
@@ -185,7 +193,7 @@ def find_text(
 
     Raises what `fetch_dataset_file` and `FileInspector.find` raise.
     """
-    return _inspection(store, settings, dataset).find(wanted)
+    return stored_file(store, settings, dataset).find(wanted)
 
 
 def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: Path) -> None:
@@ -193,10 +201,11 @@ def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: P
 
     Raises what `fetch_dataset_file` and `FileInspector.write_texts` raise.
     """
-    _inspection(store, settings, dataset).write_texts(target)
+    stored_file(store, settings, dataset).write_texts(target)
 
 
-def _inspection(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
+def stored_file(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
+    """Return what inspects the file of a dataset. Raises what `fetch_dataset_file` raises."""
     file = fetch_dataset_file(store, settings=settings, dataset=dataset)
     columns = DatasetColumns(
         dataset.text_column,

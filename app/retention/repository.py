@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, text, tup
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
 from app.auth.tables import LOCAL_KEY_ID, ApiKey
+from app.corrections.tables import StoredSuspects
 from app.database.base import now
 from app.datasets import files
 from app.datasets.tables import Dataset
@@ -25,6 +26,7 @@ from app.sweeps.tables import Sweep
 
 _STREAM_SECONDS = 5.0  # from the end of a job until every event stream has sent its last points
 MLFLOW_SILENT_SECONDS = 30 * 86_400.0  # without a worker that sends, the outbox is emptied
+SUSPECTS_SECONDS = 30 * 86_400.0  # then reports on suspect labels are deleted
 # Estimates, measured on SQLite, with indexes.
 POINT_BYTES = 200
 RESPONSE_BYTES = 3_000
@@ -182,6 +184,21 @@ def delete_mlflow_runs(session: Session, ids: Sequence[UUID]) -> None:
     """Delete what is known of these runs, not the runs in MLflow."""
     session.execute(
         delete(MlflowRun).where(MlflowRun.id.in_(ids)), execution_options=NO_SESSION_SYNC
+    )
+
+
+def list_old_suspects(session: Session) -> Sequence[UUID]:
+    """Return datasets of one batch of old reports on suspect labels, which can be made again."""
+    old = StoredSuspects.created_at < now() - SUSPECTS_SECONDS
+    statement = select(StoredSuspects.dataset_id).where(old).distinct().limit(BATCH_SIZE)
+    return session.scalars(statement).all()
+
+
+def delete_suspects(session: Session, dataset_ids: Sequence[UUID]) -> None:
+    """Delete the reports on suspect labels of datasets."""
+    session.execute(
+        delete(StoredSuspects).where(StoredSuspects.dataset_id.in_(dataset_ids)),
+        execution_options=NO_SESSION_SYNC,
     )
 
 

@@ -113,6 +113,7 @@ def collect_garbage(
     if not dry_run:
         _discard_unready_sweeps(database, settings)
         _delete_mlflow_rows(database)
+        _delete_old_suspects(database)
     referenced = _referenced_keys(database)
     with database.read() as session:
         uploads = repository.list_dataset_ids(session)
@@ -301,6 +302,18 @@ def _delete_mlflow_rows(database: Database) -> None:
             return
         with database.write() as session:
             repository.delete_mlflow_runs(session, ids)
+        time.sleep(PAUSE_SECONDS)
+
+
+def _delete_old_suspects(database: Database) -> None:
+    """Delete old reports on suspect labels. They are made again when somebody asks."""
+    while True:
+        with database.read() as session:
+            ids = repository.list_old_suspects(session)
+        if not ids:
+            return
+        with database.write() as session:
+            repository.delete_suspects(session, ids)
         time.sleep(PAUSE_SECONDS)
 
 

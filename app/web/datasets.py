@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
+from app.corrections import repository as corrections
 from app.datasets import repository, service
 from app.datasets.schemas import DatasetView
 from app.datasets.views import dataset_list_item, dataset_view
@@ -89,6 +90,9 @@ def dataset_page(request: Request, ref: str, database: DatabaseDep) -> HTMLRespo
         recent = jobs.list_jobs(
             session, after=None, limit=MAX_JOBS, job_filter=JobFilter(dataset=row.id)
         )
+        correction = corrections.find_correction(session, row.id)
+        corrected_from = correction and corrections.find_source(session, correction)
+        has_suspects = corrections.find_report(session, row.id, None) is not None
         recent_jobs = [(job.id, formats.job_name(job), job.state) for job in recent.jobs]
     is_newest = versions[0].version == row.version
     diagnosis = dataset.view.diagnosis
@@ -106,6 +110,8 @@ def dataset_page(request: Request, ref: str, database: DatabaseDep) -> HTMLRespo
         levels=list(Severity),
         default_max_length=MAX_LENGTH,
         max_labels=MAX_LABELS,
+        corrected_from=corrected_from,
+        has_suspects=has_suspects,
     )
 
 

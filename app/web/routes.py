@@ -3,6 +3,7 @@
 from app.web import (
     assets,
     compare,
+    corrections,
     datasets,
     documentation,
     job,
@@ -31,9 +32,10 @@ PAGE_ROUTERS = (
     *(sweeps.router, sweep_form.router, sweep.router),
     *(
         models.router,
-review.router,
+        review.router,
         datasets.router,
         labeling.router,
+        corrections.router,
         predictions.router,
         webhooks.router,
         settings.router,

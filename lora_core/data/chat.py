@@ -28,7 +28,7 @@ from lora_core.specs.chat import (
 from lora_core.specs.task import TaskType
 
 TEXT, LABEL = "text", "label"  # the columns that the examples are read as
-MESSAGES, _PROMPT, _COMPLETION = "messages", "prompt", "completion"
+MESSAGES, _PROMPT, COMPLETION = "messages", "prompt", "completion"
 _PREFERRED = "preferred_output"  # of OpenAI's method dpo
 _ROLES = SYSTEM_ROLES | {"user", "assistant"}
 _WHOLE_WORDS_AT_START = re.compile(r"(.*\S)\s", re.DOTALL)
@@ -71,7 +71,7 @@ def read_objects(
     ):
         problem = "two answers of which one is preferred; a classifier learns from one, the label"
         raise MalformedRow(file=path.name, row=first[0], problem=problem)
-    if first is None or not _has_chat_form(first[1], columns):
+    if first is None or not has_chat_form(first[1], columns):
         return (objects if first is None else chain([first], objects)), None
     prompt_format = columns.prompt_format or detect_prompt_format(
         path.name, read_examples(path), columns.label_format.task
@@ -85,11 +85,11 @@ def read_examples(path: Path) -> Iterator[ChatExample]:
         yield _parse_example(path.name, number, record)
 
 
-def _has_chat_form(record: Mapping[str, Any], columns: ColumnSelection) -> bool:
+def has_chat_form(record: Mapping[str, Any], columns: ColumnSelection) -> bool:
     renamed = columns.text != TEXT or columns.label != LABEL or columns.pair is not None
     if renamed or TEXT in record:
         return False
-    return MESSAGES in record or (_PROMPT in record and _COMPLETION in record)
+    return MESSAGES in record or (_PROMPT in record and COMPLETION in record)
 
 
 def _as_columns(examples: Iterable[ChatExample], prompt_format: PromptFormat) -> NumberedObjects:
@@ -275,14 +275,12 @@ def _parse_example(file: str, number: int, record: dict[str, Any]) -> ChatExampl
     """Return the example of a line. Raises `MalformedRow`, `NulByte`."""
     line = _Line(file, number)
     others = {
-        name: value
-        for name, value in record.items()
-        if name not in (MESSAGES, _PROMPT, _COMPLETION)
+        name: value for name, value in record.items() if name not in (MESSAGES, _PROMPT, COMPLETION)
     }
     if MESSAGES not in record and _PROMPT in record:
         prompt = line.text(record[_PROMPT], _PROMPT)
         completion = line.text(
-            text_files.get_json_field(file, number, record, _COMPLETION), _COMPLETION
+            text_files.get_json_field(file, number, record, COMPLETION), COMPLETION
         )
         return ChatExample(number, (ChatMessage("user", prompt),), completion, others)
     *context, last = parse_messages(file, number, record)

@@ -62,6 +62,11 @@ def read_objects(path: Path, columns: ColumnSelection, info: ParseInfo) -> Numbe
     return table.rows(read_tasks())
 
 
+def is_export(path: Path, columns: ColumnSelection) -> bool:
+    """Return whether a `.json` file is an export. Raises what `read_json_array` raises."""
+    return _detect_format(path, columns) is not None
+
+
 def _detect_format(path: Path, columns: ColumnSelection) -> Callable[[], Iterator[Task]] | None:
     """Return what reads the tasks; None if the file is no export of Label Studio."""
     _, first = next(text_files.read_json_array(path), (1, {}))

@@ -115,10 +115,10 @@ def fit_examples(
     texts = [example.input for example in train]
     targets = task.targets([example.label for example in train])
     if not isinstance(task, SeveralTargets):
-        return _fit(texts, targets, spec, task, balanced=bool(balanced))
+        return fit_targets(texts, targets, spec, task, balanced=bool(balanced))
     tfidf = linear.fit_tfidf(texts, spec, len(task.labels))
     models = [
-        _fit(
+        fit_targets(
             texts,
             task.values_of(targets, name),
             spec,
@@ -131,7 +131,7 @@ def fit_examples(
     return linear.join_outputs(models, tfidf)
 
 
-def _fit(
+def fit_targets(
     texts: Sequence[TextInput],
     targets: Targets,
     spec: LinearSpec,
@@ -140,6 +140,7 @@ def _fit(
     balanced: bool,
     tfidf: linear.Tfidf | None = None,
 ) -> linear.LinearModel:
+    """Fit a model of a task with one target on texts and their targets."""
     match task:
         case SingleLabel():
             classes = len(task.labels)

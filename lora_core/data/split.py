@@ -287,9 +287,13 @@ def assign_folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
 
     A different seed assigns the folds anew.
     """
-    rows, task = examples_to_rows(examples)
+    return assign_folds_of_rows(*examples_to_rows(examples), seed)
+
+
+def assign_folds_of_rows(rows: Sequence[TextRow], task: TaskType, seed: int) -> NDArray[np.int64]:
+    """Return the fold of each row, as `assign_folds` does. The rows are numbered from 0."""
     groups = group_duplicates(rows, seed)
-    folds = np.empty(len(examples), dtype=np.int64)
+    folds = np.empty(len(rows), dtype=np.int64)
     for group, fold in zip(
         groups, choose_stratification(task, rows).folds(groups, NUM_FOLDS), strict=True
     ):

@@ -179,22 +179,36 @@ def open_delimited(path: Path, default: str) -> StringTable:
     Raises, here or while rows are read, `MalformedRow`, `WrongEncoding`, `NulByte`, `EmptyData`,
     `DataTooLarge`.
     """
+    layout = detect_layout(path, default)
+    info = ParseInfo(encoding=layout.encoding.name, separator=layout.separator)
+    lines = TextLines(path, layout.encoding, line_end=layout.line_end)
+    rows = _numbered_rows(lines, layout.separator, layout.skipped)
+    return StringTable.from_rows(path.name, info, rows)
+
+
+class Layout(NamedTuple):
+    """How the text of a table is to be read."""
+
+    encoding: Encoding
+    line_end: str  # see `detect_line_end`
+    separator: str
+    skipped: int  # lines before the header, which only name the separator
+
+
+def detect_layout(path: Path, default: str) -> Layout:
+    """Return the layout of a file; `default` is its separator if nothing shows another one.
+
+    Raises `WrongEncoding`, `NulByte`, `DataTooLarge`.
+    """
     # The limit is global to the process and other threads may be reading, so it is never restored.
     csv.field_size_limit(MAX_CELL_CHARACTERS)
-    file_encoding = detect_encoding(path)
-    line_end = detect_line_end(path, file_encoding)
-    sep_line = _SEP_LINE.fullmatch(
-        next(iter(TextLines(path, file_encoding, line_end=line_end)), "")
-    )
-    skipped = 1 if sep_line else 0
-    separator = (
-        sep_line[1]
-        if sep_line
-        else _detect_separator(TextLines(path, file_encoding, line_end=line_end), default)
-    )
-    info = ParseInfo(encoding=file_encoding.name, separator=separator)
-    rows = _numbered_rows(TextLines(path, file_encoding, line_end=line_end), separator, skipped)
-    return StringTable.from_rows(path.name, info, rows)
+    encoding = detect_encoding(path)
+    line_end = detect_line_end(path, encoding)
+    sep_line = _SEP_LINE.fullmatch(next(iter(TextLines(path, encoding, line_end=line_end)), ""))
+    if sep_line:
+        return Layout(encoding, line_end, sep_line[1], 1)
+    separator = _detect_separator(TextLines(path, encoding, line_end=line_end), default)
+    return Layout(encoding, line_end, separator, 0)
 
 
 def _numbered_rows(lines: TextLines, separator: str, skipped: int) -> NumberedRows:

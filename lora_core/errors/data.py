@@ -297,6 +297,33 @@ class TooFewRows(DataError):
     message = "{available} distinct texts are not enough for {wanted}. Request fewer or add data."
 
 
+class MissingRows(DataError):
+    code = "row_not_found"
+    title = "The file has no row with this number."
+    message = (
+        "{file}: {count} of the rows do not exist (first: {rows}). Row 1 is the first data row, "
+        "and blank lines count; see `GET /v1/datasets/DATASET/rows`."
+    )
+
+
+class UnchangedLabel(DataError):
+    code = "label_unchanged"
+    title = "The row already has this label."
+    message = (
+        "{file}, row {row}: the label is {label!r} already. To confirm a label, list its row in "
+        "`keep`."
+    )
+
+
+class LabelNotWritable(DataError):
+    code = "label_not_writable"
+    title = "The label does not fit the format of the file."
+    message = (
+        "{file}, row {row}: the label {label!r} cannot be written so that the file is read as "
+        "before. Change the file yourself and upload it."
+    )
+
+
 class DataTooLarge(DataError):
     code = "data_too_large"
     title = "The file exceeds a limit on rows, columns or sizes."

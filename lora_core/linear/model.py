@@ -174,9 +174,15 @@ class LinearModel:
 
         Of several labels it is the sigmoid; a number is one logit.
         """
-        decision = np.tile(self.parameters.intercept, (len(texts), 1))
-        if self._vectorizer is not None and texts:
-            decision += self._features(texts) @ self._weights
+        if self._vectorizer is None or not texts:
+            return self._expand(np.tile(self.parameters.intercept, (len(texts), 1)))
+        return self.logits_of_features(self._features(texts))
+
+    def logits_of_features(self, features: csr_matrix) -> NDArray[np.float64]:
+        """Return logits (texts, labels) of TF-IDF (texts, terms) with the terms of the model."""
+        decision = np.tile(self.parameters.intercept, (features.shape[0], 1))
+        if self.parameters.terms:
+            decision += features @ self._weights
         return self._expand(decision)
 
     def _features(self, texts: Sequence[TextInput]) -> csr_matrix:
@@ -376,6 +382,10 @@ class Tfidf:
         settings = VectorizerSettings(ngram_range=spec.ngram_range)
         pairs = len(split_sides(texts)) > 1
         return cls(settings, (), np.zeros(0), np.zeros((len(texts), 0)), pairs)
+
+    def of_texts(self, indices: NDArray[np.int64]) -> "Tfidf":
+        """Return the TF-IDF of some of the texts, with the terms and weights of all."""
+        return replace(self, weighted=self.weighted[indices])
 
     def parameters(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]

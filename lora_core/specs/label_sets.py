@@ -18,6 +18,31 @@ def decode_label_set(label: str) -> tuple[str, ...]:
     return tuple(json.loads(label))
 
 
+LabelValue = str | float | tuple[str, ...]  # a name, a number, or a set of names
+
+
+def encode_label(value: LabelValue) -> str:
+    """Return the label of a row that has this value."""
+    match value:
+        case tuple() as names:
+            return encode_label_set(names)
+        case str() as name:
+            return name
+        case number:
+            return repr(float(number) + 0.0)  # -0.0 becomes 0.0
+
+
+def decode_label(label: str, task: TaskType) -> LabelValue:
+    """Return the value of a label of a task with one target."""
+    match task:
+        case "multi_label":
+            return decode_label_set(label)
+        case "regression":
+            return float(label)
+        case _:
+            return label
+
+
 # -- Several targets ------------------------------------------------------------------------------
 
 NUMBER = "value"  # the name of the output of a regression
@@ -40,15 +65,12 @@ def decode_targets(label: str) -> Mapping[str, str | float | tuple[str, ...]]:
 
 def label_of_target(label: str, target: str) -> str:
     """Return the label of a row that has only this one of its targets."""
-    match decode_targets(label)[target]:
-        case tuple() as names:
-            return encode_label_set(names)
-        case float() as number:
-            return repr(number)
-        case str() as name:
-            return name
-        case value:
-            raise TypeError(f"{target} is a {type(value).__name__}")
+    return encode_label(decode_targets(label)[target])
+
+
+def replace_target(label: str, target: str, value: LabelValue) -> str:
+    """Return the label of a row with another value of one of its targets."""
+    return encode_targets({**decode_targets(label), target: value})
 
 
 def tasks_of_targets(label: str) -> dict[str, TaskType]:

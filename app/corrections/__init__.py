@@ -1,0 +1,1 @@
+"""Suspect labels of datasets, and corrected versions of them."""

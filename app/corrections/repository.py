@@ -1,0 +1,89 @@
+"""Queries on suspect labels, kept labels and corrections."""
+
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.auth.tables import ApiKey
+from app.corrections.errors import DatasetNotCorrected
+from app.corrections.tables import Correction, KeptLabelDigest, StoredSuspects
+from app.datasets.tables import Dataset
+from lora_core.data.label_review import SUSPECTS_VERSION, ChangedLabel, SuspectReport
+
+
+def find_report(session: Session, dataset_id: UUID, target: str | None) -> SuspectReport | None:
+    """Return the stored report on a dataset, unless an older method made it."""
+    stored = session.get(StoredSuspects, (dataset_id, target or ""))
+    if stored is None or stored.report["version"] != SUSPECTS_VERSION:
+        return None
+    return SuspectReport.model_validate(stored.report)
+
+
+def save_report(session: Session, dataset_id: UUID, report: SuspectReport) -> None:
+    """Store a report in place of an earlier one. The caller has locked the dataset."""
+    content = report.model_dump(mode="json")
+    session.merge(StoredSuspects(dataset_id=dataset_id, target=report.target or "", report=content))
+
+
+def list_kept(session: Session, name: str, digests: Collection[str]) -> frozenset[str]:
+    """Return those of the digests that were kept in a version of a dataset."""
+    statement = select(KeptLabelDigest.digest).where(
+        KeptLabelDigest.dataset_name == name, KeptLabelDigest.digest.in_(digests)
+    )
+    return frozenset(session.scalars(statement))
+
+
+def count_kept(session: Session, name: str) -> int:
+    """Return how many labels of a dataset were kept."""
+    statement = select(func.count()).where(KeptLabelDigest.dataset_name == name)
+    return session.scalars(statement).one()
+
+
+def add_kept(session: Session, name: str, digests: Sequence[str], created_by: UUID) -> None:
+    """Remember kept labels. The caller holds the lock of the name."""
+    known = list_kept(session, name, digests)
+    for digest in dict.fromkeys(digests):
+        if digest not in known:
+            session.add(KeptLabelDigest(dataset_name=name, digest=digest, created_by=created_by))
+    session.flush()
+
+
+def add_correction(
+    session: Session, dataset: Dataset, source: Dataset, changes: Sequence[ChangedLabel], kept: int
+) -> Correction:
+    """Store where a new version comes from."""
+    correction = Correction(
+        dataset_id=dataset.id,
+        corrected_from=source.id,
+        created_by=dataset.created_by,
+        changes={"changes": [each.model_dump(mode="json") for each in changes]},
+        kept=kept,
+    )
+    session.add(correction)
+    session.flush()
+    return correction
+
+
+def find_correction(session: Session, dataset_id: UUID) -> Correction | None:
+    """Return the correction that made a version; None if it was uploaded."""
+    return session.get(Correction, dataset_id)
+
+
+def get_correction(session: Session, dataset: Dataset) -> Correction:
+    """Return the correction that made a version. Raises `DatasetNotCorrected`."""
+    correction = find_correction(session, dataset.id)
+    if correction is None:
+        raise DatasetNotCorrected(ref=f"{dataset.name}:{dataset.version}")
+    return correction
+
+
+def find_source(session: Session, correction: Correction) -> Dataset:
+    """Return the version that was corrected, which may have been deleted since."""
+    return session.get_one(Dataset, correction.corrected_from)
+
+
+def key_name(session: Session, key_id: UUID) -> str:
+    """Return the name of an API key."""
+    return session.get_one(ApiKey, key_id).name

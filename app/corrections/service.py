@@ -1,0 +1,366 @@
+"""Operations on labels: find suspect ones, correct them in a new version, show what changed."""
+
+import shutil
+from difflib import get_close_matches
+from pathlib import Path, PurePath
+
+from sqlalchemy.orm import Session
+
+from app import logging
+from app.corrections import repository
+from app.corrections.errors import (
+    DatasetWithoutLabels,
+    LabelDiffers,
+    StaleVersion,
+    TargetNotFound,
+    TargetNotNamed,
+    TooManyKeptLabels,
+    UnknownLabel,
+    VersionNotNamed,
+    WrongKindOfLabel,
+)
+from app.corrections.schemas import (
+    CorrectionCreate,
+    DatasetDiff,
+    Label,
+    LabelCorrection,
+    SuspectLabels,
+    kept_rows,
+    label_field,
+)
+from app.corrections.views import diff_view, kept_view, label_view, suspects_view
+from app.database.base import new_id, read_clock
+from app.database.engines import Database, acquire_transaction_lock
+from app.datasets import files
+from app.datasets import repository as datasets
+from app.datasets import service as dataset_service
+from app.datasets.errors import UploadTooLarge
+from app.datasets.files import DatasetColumns, FileInspector
+from app.datasets.tables import Dataset
+from app.idempotency import service as idempotency
+from app.idempotency.service import IdempotentRequest
+from app.settings import Settings
+from app.storage.store import Store
+from lora_core import manifest
+from lora_core.data.label_review import (
+    CorrectionResult,
+    Corrections,
+    KeptLabel,
+    LabelChange,
+    SuspectReport,
+)
+from lora_core.data.labels import LabelFormat
+from lora_core.specs.label_sets import encode_label, output_name
+from lora_core.specs.task import TaskType
+
+MAX_KEPT_LABELS = 50_000  # of all versions of a dataset
+_MAX_LISTED = 20  # labels in an error
+
+
+# -- Suspect labels -------------------------------------------------------------------------------
+
+
+def find_suspects(
+    session: Session, *, ref: str, target: str | None, limit: int
+) -> SuspectLabels | None:
+    """Return the suspect labels of a dataset if they have been computed.
+
+    Raises `DatasetNotFound`, `DatasetWithoutLabels`, `TargetNotNamed`, `TargetNotFound`.
+    """
+    dataset = datasets.resolve_dataset(session, ref)
+    _check_target(dataset, target)
+    report = repository.find_report(session, dataset.id, target)
+    return None if report is None else _without_kept(session, dataset, report, limit)
+
+
+def compute_suspects(
+    database: Database,
+    store: Store,
+    *,
+    settings: Settings,
+    ref: str,
+    target: str | None,
+    limit: int,
+) -> SuspectLabels:
+    """Compute the suspect labels of a dataset, store them, and return them.
+
+    Raises what `find_suspects`, `fetch_dataset_file` and `FileInspector.suspects` raise.
+    """
+    with database.read() as session:
+        dataset = datasets.resolve_dataset(session, ref)
+        _check_target(dataset, target)
+    report = dataset_service.stored_file(store, settings, dataset).suspects(target)
+    with database.write() as session:
+        dataset = datasets.get_dataset(session, dataset.id, for_update=True)
+        repository.save_report(session, dataset.id, report)
+        return _without_kept(session, dataset, report, limit)
+
+
+def _without_kept(
+    session: Session, dataset: Dataset, report: SuspectReport, limit: int
+) -> SuspectLabels:
+    digests = [each.digest for each in report.suspects]
+    kept = repository.list_kept(session, dataset.name, digests)
+    return suspects_view(dataset, report, kept, limit)
+
+
+def _check_target(dataset: Dataset, target: str | None, **at: str) -> LabelFormat:
+    """Return what the labels, or those of the target, are. `at`: the field that names the target.
+
+    Raises `DatasetWithoutLabels`, `TargetNotNamed`, `TargetNotFound`.
+    """
+    ref, label_format = _ref(dataset), dataset.label_format
+    if dataset.label_column is None:
+        raise DatasetWithoutLabels(ref=ref)
+    targets = [each.name for each in label_format.targets]
+    if target is None:
+        if targets:
+            raise TargetNotNamed(ref=ref, targets=", ".join(targets), **at)
+        return label_format
+    if target not in targets:
+        available = f"its targets are {', '.join(targets)}" if targets else "it has a single one"
+        raise TargetNotFound(ref=ref, target=target, available=available, **at)
+    return label_format.target(target)
+
+
+# -- Corrections ----------------------------------------------------------------------------------
+
+
+def create_correction(
+    database: Database,
+    store: Store,
+    *,
+    settings: Settings,
+    ref: str,
+    body: CorrectionCreate,
+    call: IdempotentRequest,
+) -> tuple[DatasetDiff, bool]:
+    """Change labels in a new version of a dataset, and remember which ones were kept.
+
+    Returns (what changed, whether there is a new version): if labels are only kept, there is none.
+    Raises the errors of `app.corrections.errors`, those in the file, `UploadQuotaExceeded`, and
+    what `idempotency.reserve` raises; nothing is stored then.
+    """
+    with database.read() as session:
+        idempotency.raise_if_replayed(session, call)
+        source = datasets.resolve_dataset(session, ref)
+        _check_version(session, source, ref, body)
+        corrections = _corrections(source, body)
+    directory = files.create_incoming_dir(settings)
+    try:
+        result = dataset_service.stored_file(store, settings, source).correct(
+            corrections, directory
+        )
+        _check_given(source, body, result)
+        if result.file is None:
+            return _keep_only(database, source, result, call), False
+        dataset, file = _new_version(source, directory / result.file, settings, call)
+        return _store(database, store, settings, source, dataset, file, result, call), True
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def get_diff(session: Session, ref: str) -> DatasetDiff:
+    """Return what a corrected version changed. Raises `DatasetNotFound`, `DatasetNotCorrected`."""
+    dataset = datasets.resolve_dataset(session, ref)
+    correction = repository.get_correction(session, dataset)
+    source = repository.find_source(session, correction)
+    by = repository.key_name(session, correction.created_by)
+    return diff_view(dataset, source, correction, by)
+
+
+def _ref(dataset: Dataset) -> str:
+    return f"{dataset.name}:{dataset.version}"
+
+
+def _check_version(session: Session, source: Dataset, ref: str, body: CorrectionCreate) -> None:
+    """Check that the caller saw this version, and that it is the newest one.
+
+    Raises `VersionNotNamed`, `StaleVersion`.
+    """
+    shows_labels = not body.keep and all(each.given is not None for each in body.changes)
+    if ref == source.name and not shows_labels:
+        raise VersionNotNamed(name=source.name, ref=_ref(source))
+    _raise_if_stale(session, source)
+
+
+def _raise_if_stale(session: Session, source: Dataset) -> None:
+    newest = datasets.resolve_dataset(session, source.name)
+    if newest.id != source.id:
+        raise StaleVersion(ref=_ref(source), newest=_ref(newest))
+
+
+def _corrections(source: Dataset, body: CorrectionCreate) -> Corrections:
+    """Return the changes in the form that the file's labels have. Raises what they do not fit."""
+    changes = []
+    for i, each in enumerate(body.changes):
+        label_format = _check_target(source, each.target, at=f"changes.{i}.target")
+        value = _sent_label(source, each, label_format.task, at=f"changes.{i}")
+        if not body.new_label:
+            _check_known(source, each, value, at=f"changes.{i}")
+        changes.append(LabelChange(row=each.row, target=each.target, label=_encode(value)))
+    keep = kept_rows(body.keep)
+    for i, kept in enumerate(keep):
+        if kept.target is not None or source.label_column is None:
+            _check_target(source, kept.target, at=f"keep.{i}.target")
+    return Corrections(
+        changes=tuple(changes),
+        keep=tuple(KeptLabel(row=each.row, target=each.target) for each in keep),
+    )
+
+
+def _encode(value: Label) -> str:
+    return encode_label(tuple(value) if isinstance(value, list) else value)
+
+
+def _sent_label(source: Dataset, change: LabelCorrection, task: TaskType, *, at: str) -> Label:
+    """Return the new label. Raises `WrongKindOfLabel`."""
+    field, (sent,) = label_field(task), change.sent_fields
+    if sent != field:
+        raise WrongKindOfLabel(
+            row=change.row, ref=_ref(source), task=task, field=field, sent=sent, at=f"{at}.{sent}"
+        )
+    value: Label = getattr(change, field)
+    return value
+
+
+def _check_known(source: Dataset, change: LabelCorrection, value: Label, *, at: str) -> None:
+    """Raise `UnknownLabel` for a name that no row has."""
+    known: dict[str, int] = source.profile["labels"]
+    names = [] if isinstance(value, float) else [value] if isinstance(value, str) else value
+    prefix = "" if change.target is None else output_name(change.target, "")
+    for name in names:
+        if prefix + name not in known:
+            available = [each.removeprefix(prefix) for each in known if each.startswith(prefix)]
+            listed = get_close_matches(name, available, cutoff=0.8) or available[:_MAX_LISTED]
+            more = len(available) - len(listed)
+            raise UnknownLabel(
+                row=change.row,
+                ref=_ref(source),
+                label=name,
+                available=", ".join(listed) + (f" and {more} more" if more else ""),
+                at=f"{at}.{change.sent_fields[0]}",
+            )
+
+
+def _check_given(source: Dataset, body: CorrectionCreate, result: CorrectionResult) -> None:
+    """Raise `LabelDiffers` if a row has another label than the caller saw."""
+    before = {(each.row, each.target): each.before for each in result.changes}
+    for i, each in enumerate(body.changes):
+        label = before[each.row, each.target]
+        if each.given is not None and _encode(each.given) != label:
+            label_format = _check_target(source, each.target)
+            raise LabelDiffers(
+                row=each.row,
+                ref=_ref(source),
+                label=repr(label_view(label, label_format.task)),
+                given=repr(each.given),
+                at=f"changes.{i}.given",
+            )
+
+
+def _keep_only(
+    database: Database, source: Dataset, result: CorrectionResult, call: IdempotentRequest
+) -> DatasetDiff:
+    """Remember kept labels; there is nothing to change."""
+    with database.write() as session:
+        idempotency.reserve(session, call)
+        acquire_transaction_lock(session, f"dataset {source.name}")
+        source = datasets.get_dataset(session, source.id)
+        _raise_if_stale(session, source)
+        _add_kept(session, source.name, result, call)
+        by = repository.key_name(session, call.caller_id)
+        view = kept_view(source, by, read_clock(session), len(result.kept))
+        idempotency.save_response(session, call, status=200, body=view, location=view.location)
+    logging.audit("labels_kept", dataset=view.ref, kept=view.kept)
+    return view
+
+
+def _new_version(
+    source: Dataset, file: Path, settings: Settings, call: IdempotentRequest
+) -> tuple[Dataset, FileInspector]:
+    """Return the next version, validated like an upload, and its file."""
+    size = file.stat().st_size
+    if size > settings.max_upload_bytes:
+        raise UploadTooLarge(limit=settings.max_upload_bytes)
+    same_format = file.suffix == source.suffix
+    filename = source.filename
+    if not same_format:
+        filename = str(PurePath(filename).with_suffix(file.suffix))
+    dataset = Dataset(
+        id=new_id(),
+        created_by=call.caller_id,
+        name=source.name,
+        title=source.title,
+        filename=filename,
+        suffix=file.suffix,
+        sha256=manifest.sha256(file),
+        bytes=size,
+        text_column=source.text_column,
+        text_pair_column=source.text_pair_column,
+        label_column=source.label_column,
+        split_column=source.split_column,
+        sheet=source.sheet if same_format else None,
+    )
+    columns = DatasetColumns(
+        dataset.text_column,
+        dataset.label_column,
+        source.overview["split_column"],
+        dataset.sheet,
+        dataset.text_pair_column,
+        source.label_format,
+    )
+    inspector = FileInspector(file, filename, columns, settings)
+    dataset_service.add_profile(dataset, inspector)
+    return dataset, inspector
+
+
+def _store(  # noqa: PLR0913 - all that a new version is made of
+    database: Database,
+    store: Store,
+    settings: Settings,
+    source: Dataset,
+    dataset: Dataset,
+    file: FileInspector,
+    result: CorrectionResult,
+    call: IdempotentRequest,
+) -> DatasetDiff:
+    """Store the new version, where it comes from, and what was kept."""
+    # Before the transaction, so that other writers do not wait for the store.
+    store.put_file(file.file, files.store_key(dataset))
+    delete_file = True
+    try:
+        with database.write() as session:
+            idempotency.reserve(session, call)
+            acquire_transaction_lock(session, f"datasets of {dataset.created_by}")
+            acquire_transaction_lock(session, f"dataset {dataset.name}")
+            source = datasets.get_dataset(session, source.id)
+            _raise_if_stale(session, source)
+            dataset_service.check_quota(session, dataset, settings)
+            datasets.add_dataset(session, dataset)
+            correction = repository.add_correction(
+                session, dataset, source, result.changes, len(result.kept)
+            )
+            _add_kept(session, dataset.name, result, call)
+            by = repository.key_name(session, dataset.created_by)
+            view = diff_view(dataset, source, correction, by)
+            idempotency.save_response(session, call, status=201, body=view, location=view.location)
+            # A commit that fails may still have succeeded; garbage collection then decides.
+            delete_file = False
+    finally:
+        if delete_file:
+            store.delete_best_effort(files.store_key(dataset))
+    logging.audit(
+        "labels_corrected", dataset=view.ref, source=_ref(source), changes=len(view.changes)
+    )
+    return view
+
+
+def _add_kept(
+    session: Session, name: str, result: CorrectionResult, call: IdempotentRequest
+) -> None:
+    """Raises `TooManyKeptLabels`."""
+    count = repository.count_kept(session, name)
+    if count + len(result.kept) > MAX_KEPT_LABELS:
+        raise TooManyKeptLabels(name=name, count=count, limit=MAX_KEPT_LABELS)
+    repository.add_kept(session, name, result.kept, call.caller_id)

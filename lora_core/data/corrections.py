@@ -1,0 +1,450 @@
+"""Change labels in a data file, and nothing else.
+
+CSV, TSV and JSON Lines: only the lines of changed rows are written anew; all others stay as they
+are, byte by byte, except where a Windows-1252 file gets a label that this encoding lacks. JSON
+arrays and Parquet files keep their format, columns and types. A sheet of a workbook becomes a CSV
+file, and an export of Label Studio JSON Lines: neither could be written without losing something
+else of it. Rows keep their numbers in all of them.
+
+At the end the new file is read again: it must have the same rows, with the new labels.
+"""
+
+import codecs
+import csv
+import errno
+import io
+import json
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lora_core.data import chat, files, label_objects, label_studio, text_files
+from lora_core.data.label_review import ChangedLabel, CorrectionResult, Corrections, label_digest
+from lora_core.data.labels import LabelFormat
+from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow
+from lora_core.data.text_files import UTF_8, UTF_16, Encoding, TextLines
+from lora_core.errors.data import (
+    DataTooLarge,
+    LabelNotWritable,
+    MissingRows,
+    UnchangedLabel,
+    list_rows,
+)
+from lora_core.specs.label_sets import (
+    LabelValue,
+    decode_label,
+    decode_targets,
+    encode_label,
+    label_of_target,
+    replace_target,
+)
+
+Cells = dict[str, Any]  # by column
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """A new value in the columns of a label."""
+
+    columns: tuple[str, ...]
+    label_format: LabelFormat
+    value: LabelValue
+
+    def cells(self, old: Mapping[str, Any]) -> Cells:
+        """Return the new cells of these columns, of the same types as the old ones if possible."""
+        if self.label_format.columns is not None:
+            assert isinstance(self.value, tuple)  # noqa: S101 - a set of names
+            return {name: _binary_cell(old[name], name in self.value) for name in self.columns}
+        (column,) = self.columns
+        return {column: _cell(old[column], self.value, self.label_format.separator)}
+
+
+Edits = Mapping[int, Sequence[_Edit]]  # by row number
+
+
+def correct_file(
+    path: Path, columns: ColumnSelection, corrections: Corrections, out_dir: Path
+) -> CorrectionResult:
+    """Write a file with the changed labels to `out_dir`, unless there are no changes.
+
+    Raises `MissingRows`, `UnchangedLabel`, `LabelNotWritable`, `DataTooLarge`, and what
+    `files.read_rows` raises.
+    """
+    rows = {row.number: row for row in files.read_rows(path, columns)}
+    wanted = {each.row for each in corrections.changes} | {each.row for each in corrections.keep}
+    if missing := sorted(wanted - rows.keys()):
+        raise MissingRows(file=path.name, count=len(missing), rows=list_rows(missing))
+    changed, edits = _plan(path.name, columns, rows, corrections)
+    kept = tuple(
+        label_digest(rows[each.row], target, label)
+        for each in corrections.keep
+        for target, label in labels_by_target(rows[each.row], columns.label_format).items()
+        if each.target in (None, target)
+    )
+    if not changed:
+        return CorrectionResult(file=None, changes=(), kept=kept)
+    try:
+        out = _write(path, columns, edits, out_dir)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        limit = "that of an upload"
+        raise DataTooLarge(file=path.name, what="its corrected version", limit=limit) from error
+    expected = dict(rows)
+    for each in changed:
+        row = expected[each.row]
+        label = each.after
+        if each.target is not None:
+            value = decode_label(label, columns.label_format.target(each.target).task)
+            label = replace_target(row.label, each.target, value)
+        expected[each.row] = replace(row, label=label)
+    _check(out, columns, expected)
+    return CorrectionResult(file=out.name, changes=tuple(changed), kept=kept)
+
+
+def labels_by_target(row: TextRow, label_format: LabelFormat) -> dict[str | None, str]:
+    """Return the label of each target of a row; of tasks with a single one, its name is None."""
+    if not label_format.targets:
+        return {None: row.label}
+    return {name: label_of_target(row.label, name) for name in decode_targets(row.label)}
+
+
+def _plan(
+    file: str, columns: ColumnSelection, rows: Mapping[int, TextRow], corrections: Corrections
+) -> tuple[list[ChangedLabel], Edits]:
+    """Return the changes with the labels before, and what to write. Raises `UnchangedLabel`."""
+    changed: list[ChangedLabel] = []
+    edits: dict[int, list[_Edit]] = defaultdict(list)
+    for each in corrections.changes:
+        before = labels_by_target(rows[each.row], columns.label_format)[each.target]
+        label_format, label_columns = columns.label_format, columns.label_columns
+        if each.target is not None:
+            target = next(one for one in label_format.targets if one.name == each.target)
+            label_format, label_columns = target.label_format, target.columns
+        value = decode_label(each.label, label_format.task)
+        after = encode_label(value)
+        if before == after:
+            raise UnchangedLabel(file=file, row=each.row, label=before)
+        changed.append(ChangedLabel(row=each.row, target=each.target, before=before, after=after))
+        edits[each.row].append(_Edit(label_columns, label_format, value))
+    changed.sort(key=lambda each: (each.row, each.target or ""))
+    return changed, edits
+
+
+def _write(path: Path, columns: ColumnSelection, edits: Edits, out_dir: Path) -> Path:
+    """Write the corrected file in its own format, or in the one nearest to it."""
+    out = out_dir / path.name
+    match suffix := files.detect_suffix(path, columns.sheet):
+        case ".parquet":
+            _write_parquet(path, out, edits)
+        case ".xlsx":
+            out = out.with_suffix(".csv")
+            _write_sheet(path, columns.sheet, out, edits)
+        case ".jsonl":
+            _write_json_lines(path, out, _json_editor(path, columns, edits))
+        case ".json" if label_studio.is_export(path, columns):
+            out = out.with_suffix(".jsonl")
+            objects = label_studio.read_objects(path, columns, ParseInfo())
+            _write_objects(objects, out, edits)
+        case ".json":
+            _write_json_array(path, out, edits)
+        case _:
+            _write_delimited(path, out, "," if suffix == ".csv" else "\t", edits)
+    return out
+
+
+def _check(out: Path, columns: ColumnSelection, expected: Mapping[int, TextRow]) -> None:
+    """Read the corrected file and compare every row. Raises `LabelNotWritable`."""
+    found = {row.number: row for row in files.read_rows(out, replace(columns, sheet=None))}
+    for number in sorted(expected.keys() | found.keys()):
+        if found.get(number) != expected.get(number):
+            wanted = expected[number].label if number in expected else ""
+            raise LabelNotWritable(file=out.name, row=number, label=wanted)
+
+
+# -- Cells ----------------------------------------------------------------------------------------
+
+
+def _cell(old: Any, value: LabelValue, separator: str | None) -> Any:
+    """Return a label as a cell of the type of the old one: text stays text, a list a list."""
+    match value:
+        case tuple() if separator is not None:
+            return separator.join(value)
+        case tuple():
+            return json.dumps(value, ensure_ascii=False) if isinstance(old, str) else list(value)
+        case str():
+            if isinstance(old, bool):
+                return {"true": True, "false": False}.get(value, value)
+            if isinstance(old, int) and value.removeprefix("-").isdecimal():
+                return int(value) if str(int(value)) == value else value
+            return value
+        case number:
+            is_text = isinstance(old, str)
+            shortest = int(number) if number.is_integer() and (is_text or _is_int(old)) else number
+            return str(shortest) if is_text else shortest
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _binary_cell(old: Any, has_label: bool) -> Any:
+    """Return a cell of a column of 0 and 1, written as the old one is."""
+    match old:
+        case bool():
+            return has_label
+        case int() | float():
+            return type(old)(has_label)
+        case str() if old.strip().lower() in ("true", "false"):
+            text = str(has_label)
+            return text if old.strip()[0].isupper() else text.lower()
+        case str() if old.strip().endswith(".0"):
+            return f"{has_label:.1f}"
+        case _:
+            return str(int(has_label))
+
+
+def _edited(cells: Cells, edits: Iterable[_Edit]) -> Cells:
+    """Return the cells of a row with its new labels."""
+    for edit in edits:
+        cells = {**cells, **edit.cells(cells)}
+    return cells
+
+
+# -- CSV and TSV ----------------------------------------------------------------------------------
+
+
+class _Recorder:
+    """Passes lines on, and remembers those of the current record."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = lines
+        self._taken: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self._taken.append(line)
+            yield line
+
+    def take(self) -> str:
+        """Return the lines since the last call."""
+        taken = "".join(self._taken)
+        self._taken.clear()
+        return taken
+
+
+def _write_delimited(path: Path, out: Path, default: str, edits: Edits) -> None:
+    layout = text_files.detect_layout(path, default)
+    recorder = _Recorder(TextLines(path, layout.encoding, line_end=layout.line_end))
+    records = csv.reader(islice(recorder, layout.skipped, None), delimiter=layout.separator)
+    header: list[str] | None = None
+    row = 0
+    with _open_text(path, out, layout.encoding, edits) as file:
+        for cells in records:
+            source = recorder.take()
+            if header is None:
+                header = cells if any(cell.strip() for cell in cells) else None
+                row = 0 if header is None else 1
+            else:
+                if row in edits:
+                    new = _edited(dict(zip(header, cells, strict=True)), edits[row])
+                    end = source[len(source.rstrip("\r\n")) :]
+                    source = _delimited_line([new[name] for name in header], layout.separator, end)
+                row += 1
+            file.write(source)
+        file.write(recorder.take())
+
+
+def _open_text(path: Path, out: Path, encoding: Encoding, edits: Edits) -> io.TextIOWrapper:
+    """Open the corrected file in the encoding of the file, or in UTF-8 if that lacks a letter."""
+    with path.open("rb") as file:
+        start = file.read(3)
+    codec = "utf-8"
+    if encoding in (UTF_8, UTF_16):
+        marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16"}
+        marks[codecs.BOM_UTF16_BE] = "utf-16"
+        codec = next((each for mark, each in marks.items() if start.startswith(mark)), codec)
+    else:
+        labels = [str(edit.value) for of_row in edits.values() for edit in of_row]
+        try:
+            "".join(labels).encode(encoding.codec)
+            codec = encoding.codec
+        except UnicodeEncodeError:
+            codec = "utf-8-sig"  # with a mark, so that spreadsheets read it
+    return out.open("w", encoding=codec, newline="")
+
+
+def _delimited_line(cells: Sequence[str], separator: str, end: str) -> str:
+    """Return a record. With any other end of line, a line feed in a cell would not be quoted."""
+    line = io.StringIO()
+    csv.writer(line, delimiter=separator, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + end
+
+
+def _write_sheet(path: Path, sheet: str | None, out: Path, edits: Edits) -> None:
+    """Write a sheet as CSV. Blank rows become blank lines, so that rows keep their numbers."""
+    table = files.open_table(path, ".xlsx", sheet)
+    with out.open("w", encoding="utf-8-sig", newline="") as file:
+        file.write(_delimited_line(table.header, ",", "\r\n"))
+        next_row = 1
+        for number, cells in table.rows:
+            file.write("\r\n" * (number - next_row))
+            next_row = number + 1
+            new = cells
+            if number in edits:
+                edited = _edited(dict(zip(table.header, cells, strict=True)), edits[number])
+                new = [edited[name] for name in table.header]
+            file.write(_delimited_line(new, ",", "\r\n"))
+
+
+# -- JSON -----------------------------------------------------------------------------------------
+
+# Returns the object of a row with its new labels: (row number, object) -> object.
+_Editor = Callable[[int, dict[str, Any]], dict[str, Any]]
+
+
+def _json_editor(path: Path, columns: ColumnSelection, edits: Edits) -> _Editor:
+    """Return what changes the objects of a `.jsonl` file, which may keep labels in several ways."""
+    first = next(text_files.read_json_objects(path), (0, {}))[1]
+    if label_objects.has_label_object(first, columns):
+        return lambda number, record: _edit_label_object(record, edits.get(number, ()))
+    if not chat.has_chat_form(first, columns):
+        return lambda number, record: _edited(record, edits.get(number, ()))
+    answers = {number: cells[chat.LABEL] for number, cells in chat.read_objects(path, columns)[0]}
+    return lambda number, record: _edit_answer(
+        path.name, number, record, answers[number], edits.get(number, ())
+    )
+
+
+def _edit_label_object(record: dict[str, Any], edits: Iterable[_Edit]) -> dict[str, Any]:
+    """Change labels in the object `labels`; a field of the record has precedence over them."""
+    names = {
+        unicodedata.normalize("NFC", name): name for name in record.get(label_objects.LABELS, {})
+    }
+    for edit in edits:
+        labels = record.get(label_objects.LABELS, {})
+        old = {name: labels.get(names.get(name, name)) for name in edit.columns} | {
+            name: record[name] for name in edit.columns if name in record
+        }
+        new = edit.cells(old)
+        label_format = edit.label_format
+        if isinstance(edit.value, tuple) and label_format == LabelFormat("multi_label"):
+            new = {name: list(edit.value) for name in new}  # a single name may stand for a list
+        fields = {name: cell for name, cell in new.items() if name in record}
+        others = {names.get(k, k): cell for k, cell in new.items() if k not in record}
+        record = {**record, **fields}
+        if others:
+            record[label_objects.LABELS] = {**labels, **others}
+    return record
+
+
+def _edit_answer(
+    file: str, number: int, record: dict[str, Any], answer: object, edits: Sequence[_Edit]
+) -> dict[str, Any]:
+    """Replace the label within the answer of an example in chat form. Raises `LabelNotWritable`."""
+    if not edits:
+        return record
+    (edit,) = edits
+    new = str(edit.cells({chat.LABEL: answer})[chat.LABEL])
+
+    def replaced(content: object) -> str:
+        if not isinstance(content, str) or content.count(str(answer)) != 1:
+            raise LabelNotWritable(file=file, row=number, label=new)
+        return content.replace(str(answer), new)
+
+    messages = record.get(chat.MESSAGES)
+    if not isinstance(messages, list):
+        return {**record, chat.COMPLETION: replaced(record.get(chat.COMPLETION))}
+    *before, last = messages
+    return {**record, chat.MESSAGES: [*before, {**last, "content": replaced(last["content"])}]}
+
+
+def _write_json_lines(path: Path, out: Path, editor: _Editor) -> None:
+    lines = TextLines(path)
+    lines.row = 1
+    with _open_text(path, out, UTF_8, {}) as file:
+        for line in lines:
+            file.write(_edited_line(line, lines.row, editor))
+            lines.row += 1
+
+
+def _edited_line(line: str, number: int, editor: _Editor) -> str:
+    """Return a line of JSON, the same one if its object stays the same."""
+    if not line.strip():
+        return line
+    record = json.loads(line)
+    new = editor(number, record)
+    if new == record:
+        return line
+    end = line[len(line.rstrip("\r\n")) :]
+    return json.dumps(new, ensure_ascii=line.isascii()) + end
+
+
+def _write_json_array(path: Path, out: Path, edits: Edits) -> None:
+    records = (
+        _edited(record, edits.get(number, ()))
+        for number, record in text_files.read_json_array(path)
+    )
+    with out.open("w", encoding="utf-8") as file:
+        for i, record in enumerate(records):
+            file.write(",\n" if i else "[\n")
+            file.write(json.dumps(record, ensure_ascii=False))
+        file.write("\n]\n")
+
+
+def _write_objects(objects: chat.NumberedObjects, out: Path, edits: Edits) -> None:
+    """Write objects as JSON Lines, with blank lines for numbers that are left out."""
+    next_row = 1
+    with out.open("w", encoding="utf-8") as file:
+        for number, record in objects:
+            file.write("\n" * (number - next_row))
+            next_row = number + 1
+            file.write(json.dumps(_edited(record, edits.get(number, ())), ensure_ascii=False))
+            file.write("\n")
+
+
+# -- Parquet --------------------------------------------------------------------------------------
+
+
+def _write_parquet(path: Path, out: Path, edits: Edits) -> None:
+    import pyarrow as pa  # slow to import, and most files do not need it
+    import pyarrow.parquet as pq
+
+    from lora_core.data import arrow
+
+    with arrow.open_parquet(path) as source:
+        schema = source.schema_arrow
+        names = list(schema.names)
+        first_row = 1
+        with pq.ParquetWriter(out, schema) as writer:
+            for group in range(source.metadata.num_row_groups):
+                table = source.read_row_group(group, use_threads=False)
+                of_group = {
+                    number - first_row: each
+                    for number, each in edits.items()
+                    if first_row <= number < first_row + len(table)
+                }
+                for name in {n for each in of_group.values() for e in each for n in e.columns}:
+                    cells = table.column(name).to_pylist()
+                    for position, each in of_group.items():
+                        old = dict.fromkeys(
+                            (n for edit in each for n in edit.columns), cells[position]
+                        )
+                        cells[position] = _edited(old, each)[name]
+                    row = first_row + min(of_group)
+                    column = _arrow_column(path.name, row, cells, schema.field(name).type, pa)
+                    table = table.set_column(names.index(name), schema.field(name), column)
+                writer.write_table(table)
+                first_row += len(table)
+
+
+def _arrow_column(file: str, row: int, cells: list[Any], arrow_type: Any, pa: Any) -> Any:
+    """Return cells as a column. Raises `LabelNotWritable` if they are not of its type."""
+    try:
+        return pa.array(cells, type=arrow_type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise LabelNotWritable(file=file, row=row, label=str(error)) from error

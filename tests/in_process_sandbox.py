@@ -1,0 +1,37 @@
+"""Run `lora_core` in the process of a test instead of a child, which takes a second to start."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from app.sandbox.process import SandboxLimits, SandboxResult
+from lora_core import __main__ as library
+from lora_core import child_protocol
+from lora_core.arguments import build_parser
+from lora_core.errors import LoraCoreError
+from lora_core.events import Failed
+
+
+class _Lines(library.JsonLinesWriter):
+    """Collects lines instead of writing them to standard output."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def write(self, value: BaseModel) -> None:
+        self.content += value.model_dump_json(ensure_ascii=True).encode() + b"\n"
+
+
+def run_in_process(arguments: Sequence[str], *, limits: SandboxLimits, cwd: Path) -> SandboxResult:
+    """Do what `app.sandbox.process.run_child` does, without limits."""
+    del limits, cwd
+    parsed, lines = build_parser(None).parse_args(arguments), _Lines()
+    code = 0
+    try:
+        library._COMMANDS[parsed.command](parsed, lines)
+    except LoraCoreError as error:
+        detail = library._json_ready(error.detail)
+        lines.write(Failed(code=error.code, message=str(error), detail=detail))
+        code = child_protocol.EXIT_FAILED
+    return SandboxResult(code, lines.content, "")

@@ -1,0 +1,341 @@
+"""Labels are changed in a file, and nothing else. Files are compared byte by byte, or as others
+read them."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import xlsxwriter
+
+from lora_core.data import files
+from lora_core.data.corrections import correct_file
+from lora_core.data.label_review import CorrectionResult, Corrections, KeptLabel, LabelChange
+from lora_core.data.labels import LabelFormat, targets_of_spec
+from lora_core.data.rows import ColumnSelection
+from lora_core.errors.data import LabelNotWritable, MissingRows, UnchangedLabel
+from lora_core.specs.task import SeveralTargetsSpec
+
+ASSETS = Path(__file__).parents[2] / "assets" / "label_studio"
+SETS = ColumnSelection(label_format=LabelFormat("multi_label"))
+SEPARATED = ColumnSelection(label_format=LabelFormat("multi_label", ";"))
+BINARY = ColumnSelection(label_format=LabelFormat("multi_label", None, ("toxic", "insult")))
+NUMBERS = ColumnSelection(label_format=LabelFormat("regression"))
+TARGETS = ColumnSelection(
+    label="label",
+    label_format=LabelFormat(
+        "several_targets",
+        targets=targets_of_spec(
+            SeveralTargetsSpec.model_validate(
+                {"targets": "stars=regression,topic,flags=multi_label"}
+            )
+        ),
+    ),
+)
+
+
+class Corrected:
+    """A file before and after."""
+
+    def __init__(self, before: Path, out: Path, result: CorrectionResult) -> None:
+        self.before, self.result = before, result
+        assert result.file is not None
+        self.after = out / result.file
+
+    @property
+    def text(self) -> str:
+        return self.after.read_bytes().decode()
+
+
+def correct(
+    path: Path, *changes: tuple[Any, ...], columns: ColumnSelection | None = None
+) -> Corrected:
+    """Change labels given as (row, label) or (row, label, target)."""
+    out = path.parent / "out"
+    out.mkdir()
+    wanted = tuple(LabelChange(row=r, label=label, target=dict(enumerate(t)).get(0))
+                   for r, label, *t in changes)  # fmt: skip
+    result = correct_file(
+        path, columns or ColumnSelection(), Corrections(changes=wanted, keep=()), out
+    )
+    return Corrected(path, out, result)
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        # quotes, line ends, blank lines and other cells stay as they are
+        ("a.csv", 'text,label,n\n"a ""b""",pos,"1"\n\nc,neg,2\n',
+         'text,label,n\n"a ""b""",pos,"1"\n\nc,pos,2\n'),
+        ("a.csv", 'text;label\r\na;pos\r\n\r\n"b;c";neg', 'text;label\r\na;pos\r\n\r\n"b;c";pos'),
+        ("a.csv", "sep=|\ntext|label\na|pos\nb|x\nc|neg\n",
+         "sep=|\ntext|label\na|pos\nb|x\nc|pos\n"),
+        ("a.csv", "text,label\ra,pos\rb,x\rc,neg\r", "text,label\ra,pos\rb,x\rc,pos\r"),
+        ("a.csv", '\n\ntext,label\na,pos\n"b\n\n,",pos\n"c\nd",neg\n',
+         '\n\ntext,label\na,pos\n"b\n\n,",pos\n"c\nd",pos\n'),
+        ("a.tsv", "text\tlabel\na\tpos\nb\tx\nc, d\tneg\n",
+         "text\tlabel\na\tpos\nb\tx\nc, d\tpos\n"),
+        ("a.jsonl",
+         '{"text":"a","label":"pos"}\n\n{"n": 1.50, "text":"\\u00e9","label":"neg"}\n',
+         '{"text":"a","label":"pos"}\n\n{"n": 1.5, "text": "\\u00e9", "label": "pos"}\n'),
+        ("a.jsonl", '{"text":"a","label":"pos"}\n\n{"text":"é","label":"neg"}',
+         '{"text":"a","label":"pos"}\n\n{"text": "é", "label": "pos"}'),
+        ("a.json",
+         '[{"text":"a","label":"pos"}, {"text":"b","label":"x"},{"text":"c","label":"neg"}]',
+         '[\n{"text": "a", "label": "pos"},\n{"text": "b", "label": "x"},\n'
+         '{"text": "c", "label": "pos"}\n]\n'),
+        # labels in an object, as Mistral has them
+        ("a.jsonl",
+         '{"text":"a","labels":{"label":"pos"}}\n\n{"text":"b","labels":{"label":"neg"}}\n',
+         '{"text":"a","labels":{"label":"pos"}}\n\n{"text": "b", "labels": {"label": "pos"}}\n'),
+    ],
+)  # fmt: skip
+def test_only_the_changed_line_is_written_anew(
+    tmp_path: Path, name: str, before: str, after: str
+) -> None:
+    corrected = correct(write(tmp_path, name, before), (3, "pos"))
+    assert corrected.text == after
+    (change,) = corrected.result.changes
+    assert (change.row, change.target, change.before, change.after) == (3, None, "neg", "pos")
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_the_encoding_stays(tmp_path: Path, codec: str) -> None:
+    before = "text,label\nnaïve café,neg\nb,pos\nnext,neg\n"
+    path = write(tmp_path, "a.csv", before.encode(codec))
+    corrected = correct(path, (1, "pos"))
+    assert corrected.after.read_bytes() == before.replace("café,neg", "café,pos").encode(codec)
+
+
+def test_a_label_that_the_encoding_lacks(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,label\nnaïve café,neg\nb,pos\n".encode("cp1252"))
+    corrected = correct(path, (1, "良い"))
+    assert corrected.after.read_bytes() == "text,label\nnaïve café,良い\nb,pos\n".encode(
+        "utf-8-sig"
+    )
+
+
+def test_a_label_with_a_separator_is_quoted(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,label\nx,a\ny,b\n")
+    corrected = correct(path, (2, 'a, "b"\nc'))
+    with corrected.after.open(newline="") as file:
+        assert list(csv.reader(file)) == [["text", "label"], ["x", "a"], ["y", 'a, "b"\nc']]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "before", "label", "after"),
+    [
+        ("a.csv", SEPARATED, "text,label\nx,b\ny,a;b\n", '["b", "c"]', "text,label\nx,b\ny,b;c\n"),
+        ("a.csv", SEPARATED, "text,label\nx,b\ny,a;b\n", "[]", "text,label\nx,b\ny,\n"),
+        ("a.csv", SETS, 'text,label\nx,"[""b""]"\ny,[]\n', '["b"]',
+         'text,label\nx,"[""b""]"\ny,"[""b""]"\n'),
+        ("a.jsonl", SETS, '{"text":"x","label":["b"]}\n{"text":"y","label":[]}\n', '["b", "c"]',
+         '{"text":"x","label":["b"]}\n{"text": "y", "label": ["b", "c"]}\n'),
+        ("a.jsonl", SETS,
+         '{"text":"x","labels":{"label":["b"]}}\n{"text":"y","labels":{"label":"b"}}\n',
+         '["b", "c"]',
+         '{"text":"x","labels":{"label":["b"]}}\n{"text": "y", "labels": {"label": ["b", "c"]}}\n'),
+        ("a.csv", BINARY, "text,toxic,insult\nx,1,0\ny,0,1\n", '["toxic"]',
+         "text,toxic,insult\nx,1,0\ny,1,0\n"),
+        ("a.csv", BINARY, "text,toxic,insult\nx,1,0\ny,True,False\n", '["insult"]',
+         "text,toxic,insult\nx,1,0\ny,False,True\n"),
+        ("a.csv", NUMBERS, "text,label\nx,2\ny,3.50\n", "4.0", "text,label\nx,2\ny,4\n"),
+        ("a.jsonl", NUMBERS, '{"text":"x","label":2}\n{"text":"y","label":3}\n', "2.5",
+         '{"text":"x","label":2}\n{"text": "y", "label": 2.5}\n'),
+        ("a.jsonl", ColumnSelection(), '{"text":"x","label":2}\n{"text":"y","label":3}\n', "2",
+         '{"text":"x","label":2}\n{"text": "y", "label": 2}\n'),
+        ("a.jsonl", ColumnSelection(), '{"text":"x","label":true}\n{"text":"y","label":false}\n',
+         "true", '{"text":"x","label":true}\n{"text": "y", "label": true}\n'),
+    ],
+)  # fmt: skip
+def test_kinds_of_labels(
+    tmp_path: Path, name: str, columns: ColumnSelection, before: str, label: str, after: str
+) -> None:
+    corrected = correct(write(tmp_path, name, before), (2, label), columns=columns)
+    assert corrected.text == after
+
+
+def test_one_of_several_targets(tmp_path: Path) -> None:
+    lines = [
+        {"text": "x", "labels": {"stars": 1, "topic": "food", "flags": ["a"]}},
+        {"text": "y", "labels": {"stars": 2, "topic": "room", "flags": "b"}},
+    ]
+    path = write(tmp_path, "a.jsonl", "".join(json.dumps(each) + "\n" for each in lines))
+    changes = [(2, "food", "topic"), (2, "3.5", "stars"), (2, '["a", "b"]', "flags")]
+    corrected = correct(path, *changes, columns=TARGETS)
+    assert [json.loads(line) for line in corrected.text.splitlines()] == [
+        lines[0],
+        {"text": "y", "labels": {"stars": 3.5, "topic": "food", "flags": ["a", "b"]}},
+    ]
+    before = [(each.target, each.before) for each in corrected.result.changes]
+    assert before == [("flags", '["b"]'), ("stars", "2.0"), ("topic", "room")]
+
+
+CHAT = "".join(
+    json.dumps(
+        {
+            "messages": [
+                {"role": "user", "content": f"Classify: text {i}"},
+                {"role": "assistant", "content": answer % ("pos" if i % 2 else "neg")},
+            ]
+        }
+    )
+    + "\n"
+    for answer in ("%s",)
+    for i in range(12)
+)
+
+
+@pytest.mark.parametrize("answer", ["%s", '{"sentiment": "%s"}'])
+def test_chat_examples_keep_their_form(tmp_path: Path, answer: str) -> None:
+    examples = [json.loads(line) for line in CHAT.splitlines()]
+    for example in examples:
+        example["messages"][1]["content"] = answer % example["messages"][1]["content"]
+    path = write(tmp_path, "a.jsonl", "".join(json.dumps(each) + "\n" for each in examples))
+    corrected = correct(path, (1, "pos"))
+    examples[0]["messages"][1]["content"] = answer % "pos"
+    assert [json.loads(line) for line in corrected.text.splitlines()] == examples
+
+
+def test_a_sheet_becomes_a_csv_file_with_the_same_row_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    with xlsxwriter.Workbook(path) as workbook:
+        sheet = workbook.add_worksheet("Data")
+        for i, cells in enumerate(
+            [["n", "text", "label"], [1, "a, b", "pos"], [], [2, "é", "neg"]]
+        ):
+            sheet.write_row(i, 0, cells)
+    corrected = correct(path, (3, "pos"), columns=ColumnSelection(sheet="Data"))
+    assert corrected.after.name == "a.csv"
+    expected = '\ufeffn,text,label\r\n1,"a, b",pos\r\n\r\n2,é,pos\r\n'
+    assert corrected.after.read_bytes().decode() == expected
+
+
+def test_an_export_of_label_studio_becomes_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    tasks = [
+        {"id": i, "data": {"text": f"text {i}"}, "annotations": annotations}
+        for i, annotations in enumerate(
+            [
+                [_choice("pos")],
+                [],
+                [_choice("neg")],
+            ]
+        )
+    ]
+    path.write_text(json.dumps(tasks))
+    corrected = correct(path, (3, "pos"))
+    assert corrected.after.name == "a.jsonl"
+    lines = [json.loads(line) if line else None for line in corrected.text.splitlines()]
+    assert [line and (line["text"], line["label"]) for line in lines] == [
+        ("text 0", "pos"),
+        None,
+        ("text 2", "pos"),
+    ]
+
+
+def _choice(name: str) -> dict[str, Any]:
+    value = {"choices": [name]}
+    return {"result": [{"from_name": "mood", "type": "choices", "value": value}]}
+
+
+def test_parquet_keeps_its_types_and_row_groups(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "text": ["a", "b", "c", "d"],
+            "label": pa.array(["pos", "neg", "pos", "neg"]).dictionary_encode(),
+            "at": pa.array([1, 2, 3, 4], pa.timestamp("ms")),
+        }
+    )
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, row_group_size=2)
+    corrected = correct(path, (2, "pos"), (3, "new"))
+    after = pq.ParquetFile(corrected.after)
+    assert (after.metadata.num_row_groups, after.schema_arrow) == (2, table.schema)
+    read = after.read().to_pydict()
+    assert read.pop("label") == ["pos", "pos", "new", "neg"]
+    assert read == {name: table.to_pydict()[name] for name in ("text", "at")}
+
+
+@pytest.mark.parametrize(
+    ("columns", "types", "cells", "label", "after"),
+    [
+        (SETS, pa.list_(pa.string()), [["b"], []], '["b"]', [["b"], ["b"]]),
+        (NUMBERS, pa.float32(), [1.0, 2.0], "2.5", [1.0, 2.5]),
+        (ColumnSelection(), pa.int8(), [1, 2], "1", [1, 1]),
+        (ColumnSelection(), pa.bool_(), [True, False], "true", [True, True]),
+    ],
+)
+def test_types_of_parquet_columns(
+    tmp_path: Path, columns: ColumnSelection, types: Any, cells: list[Any], label: str, after: Any
+) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["x", "y"], "label": pa.array(cells, types)}), path)
+    corrected = correct(path, (2, label), columns=columns)
+    written = pq.read_table(corrected.after).column("label")
+    assert (written.type, written.to_pylist()) == (types, after)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "content", "label"),
+    [
+        ("a.csv", SEPARATED, "text,label\nx,a;b\n", '["a;b"]'),
+        ("a.csv", BINARY, "text,toxic,insult\nx,1,0\n", '["spam"]'),
+    ],
+)
+def test_labels_that_the_format_cannot_hold(
+    tmp_path: Path, name: str, columns: ColumnSelection, content: str, label: str
+) -> None:
+    with pytest.raises(LabelNotWritable, match=r"a\.csv, row 1"):
+        correct(write(tmp_path, name, content), (1, label), columns=columns)
+
+
+def test_a_name_in_a_column_of_integers(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["x", "y"], "label": [1, 2]}), path)
+    with pytest.raises(LabelNotWritable):
+        correct(path, (1, "one"))
+
+
+def test_rows_outside_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,label\nx,a\n\ny,b\n")
+    with pytest.raises(MissingRows, match=r"2 of the rows do not exist \(first: 2, 4\)"):
+        correct(path, (2, "b"), (4, "a"), (1, "b"))
+
+
+def test_a_label_that_stays(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,label\nx,a\ny,b\n")
+    with pytest.raises(UnchangedLabel, match="the label is 'a' already"):
+        correct(path, (1, "a"))
+
+
+def test_kept_labels_are_recognized_in_other_versions(tmp_path: Path) -> None:
+    def digests(content: str, row: int) -> tuple[str, ...]:
+        path = write(tmp_path, "a.csv", content)
+        keep = Corrections(changes=(), keep=(KeptLabel(row=row, target=None),))
+        result = correct_file(path, ColumnSelection(), keep, tmp_path)
+        assert result.file is None
+        return result.kept
+
+    first = digests("text,label\nx,a\ny,b\n", 1)
+    assert len(first) == 1
+    assert digests("label,text\nb,y\na, x \n", 2) == first
+    assert digests("text,label\nx,b\n", 1) != first
+
+
+def test_every_row_of_a_large_file_stays(tmp_path: Path) -> None:
+    lines = [f'{{"text": "text {i}", "label": "{"ab"[i % 2]}"}}' for i in range(3000)]
+    path = write(tmp_path, "a.jsonl", "\n".join(lines))
+    corrected = correct(path, *((row, "b") for row in range(1, 3000, 2) if row % 3 == 0))
+    before, after = (files.read_rows(each, ColumnSelection()) for each in (path, corrected.after))
+    changed = [row.number for row, new in zip(before, after, strict=True) if row != new]
+    assert changed == [row for row in range(1, 3000, 2) if row % 3 == 0]
