@@ -58,8 +58,14 @@ def create_project(service: Service, folder: Path, texts: list[str]) -> None:
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     service.upload(file, NAME, purpose="predict")
     body = {"name": NAME, "dataset": NAME, "labels": ["negative", "positive"], "base": minilm.NAME}
-    project = service.post("/v1/labeling", body)
-    service.wait_for_success(project["vectors"]["job"])
+    service.post("/v1/labeling", body)
+
+    def is_ready() -> bool:
+        vectors = service.get(f"/v1/labeling/{NAME}")["vectors"]
+        assert vectors["state"] != "failed", vectors
+        return bool(vectors["state"] == "ready")
+
+    service.wait("the vectors", is_ready)
 
 
 def label(service: Service, hidden: dict[str, str], count: int) -> dict[str, Any]:
