@@ -311,7 +311,6 @@ class Leased(NamedTuple):
     project: LabelingProject
     texts: list[OpenText]
     expires_at: float
-    remaining: int  # texts that nobody has labeled or skipped
 
 
 def next_texts(
@@ -326,14 +325,15 @@ def next_texts(
         for each, index in found
         if index is not None
     ]
+    project = leased.project
     with database.read() as session:
-        hidden = repository.find_hidden(
-            session, leased.project.id, {row for each in described for row in each.nearest_rows}
-        )
-    labels = leased.project.labels
+        done = repository.count_done(session, project.id)
+        rows = {row for each in described for row in each.nearest_rows}
+        hidden = repository.find_hidden(session, project.id, rows) if rows else frozenset()
+    labels = project.labels
     return LeasedTexts(
         texts=[each.view(labels, leased.expires_at, hidden) for each in described],
-        remaining=leased.remaining,
+        remaining=len(pool.texts) - done,
     )
 
 
@@ -378,9 +378,10 @@ def _lease_stored(
     project = repository.lock_project(session, name)
     if project.id != pool.project_id:  # deleted, and created anew
         raise PoolDeleted(name=name, ref=name)
-    repository.delete_expired_leases(session, project.id)
-    _check_annotators(session, project, annotator)
-    if chosen is not None and chosen.position == project.chosen:
+    if chosen is None:
+        repository.delete_expired_leases(session, project.id)
+        _check_annotators(session, project, annotator)
+    elif chosen.position == project.chosen:
         digests = [each.text_sha256 for each in chosen.choices]
         forgotten = repository.find_forgotten(session, digests)
         repository.add_choices(
@@ -393,8 +394,7 @@ def _lease_stored(
         )
     rows = [each.row for each in texts]
     expires_at = repository.lease(session, project.id, rows, annotator, seconds=LEASE_SECONDS)
-    remaining = len(pool.texts) - repository.count_done(session, project.id)
-    return Leased(pool, project, texts, expires_at, remaining)
+    return Leased(pool, project, texts, expires_at)
 
 
 def _hide(choice: NewChoice, forgotten: Collection[str]) -> NewChoice:
