@@ -264,13 +264,13 @@ def _has_vectors(job: Job | None) -> bool:
     return job is not None and job.artifact_id is not None
 
 
-def update_project(session: Session, *, name: str, body: LabelingUpdate) -> LabelingProject:
+def update_project(session: Session, *, name: str, body: LabelingUpdate) -> None:
     """Add labels; those that the project has already change nothing.
 
     Raises `LabelingProjectNotFound`, `NumbersHaveNoLabels`, `TooManyLabels`.
     """
     project = repository.lock_project(session, name)
-    if project.task == "regression":
+    if body.add_labels and project.task == "regression":
         raise NumbersHaveNoLabels(name=name)
     labels = list(dict.fromkeys([*project.labels, *body.add_labels]))
     if len(labels) > MAX_LABELS:
@@ -279,7 +279,31 @@ def update_project(session: Session, *, name: str, body: LabelingUpdate) -> Labe
         project.labels = _in_order(labels, ordered=project.ordered)
         session.flush()
         _audit(session, "labeling_updated", name, labels=len(labels))
-    return project
+
+
+def retry_vectors(
+    session: Session,
+    *,
+    name: str,
+    base: ResolvedBase,
+    settings: Settings,
+    notifier: WorkerNotifier,
+    owner: UUID,
+) -> None:
+    """Queue a job that computes the vectors, unless they exist or are being computed.
+
+    Raises `LabelingProjectNotFound`, `PoolDeleted`, `BaseNotFound`, `TooManyJobs`.
+    """
+    project = repository.lock_project(session, name)
+    pretrained_bases.check_base_not_deleted(session, base)
+    dataset = repository.get_datasets(session, [project])[project.dataset_id]
+    if not datasets.lock_shared(session, dataset.id):
+        raise PoolDeleted(name=name, ref=dataset_ref(dataset))
+    job = _find_or_enqueue_vectors(
+        session, dataset, base, settings=settings, notifier=notifier, owner=owner
+    )
+    project.job_id = job.id
+    session.flush()
 
 
 def delete_project(session: Session, *, name: str) -> None:
