@@ -60,7 +60,7 @@ def label(
     project: Project,
     annotator: Annotator = None,
     count: Annotated[
-        int | None, typer.Option("--count", min=1, help="Stop after so many labels.")
+        int | None, typer.Option("--count", min=1, help="Stop after this number of labels.")
     ] = None,
 ) -> None:
     """Label texts in the terminal, one key for each label."""

@@ -232,7 +232,7 @@ def describe_label(fields: "LabelFields") -> str:
 def label_text(  # noqa: PLR0913 - options
     client: "Client",
     project: Project,
-    row: Annotated[int, typer.Argument(min=1, help="Row number of the text.")],
+    row: Annotated[int, typer.Argument(metavar="ROW", min=1, help="Row number of the text.")],
     values: Annotated[
         list[str] | None,
         typer.Argument(metavar="[LABEL]…", help="The label, several labels, or the number."),

@@ -64,7 +64,7 @@ class LabelingChoice(Base):
         ForeignKey("labeling_projects.id", ondelete="CASCADE"), primary_key=True
     )
     row: Mapped[int] = mapped_column(primary_key=True)
-    position: Mapped[int]  # it was chosen after so many others
+    position: Mapped[int]  # number of texts chosen before it
     reason: Mapped[str] = mapped_column(String(16))
     text_sha256: Mapped[str] = mapped_column(String(64), index=True)
     missing: Mapped[int]  # annotations that are still wanted; may be negative

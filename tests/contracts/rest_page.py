@@ -18,6 +18,7 @@ DOMAINS = {
     "models": ("Models", ("registry",)),
     "predict": ("Predictions", ("serving",)),
     "predictions": ("Prediction runs", ("predictions",)),
+    "labeling": ("Labeling", ("labeling",)),
     "openai": ("OpenAI API", ("openai", "fine_tuning")),
     "mistral": ("Mistral API", ("mistral", "fine_tuning")),
     "webhooks": ("Webhooks", ("webhooks",)),

@@ -23,6 +23,7 @@ HARMLESS = {
     *(f"/mistral/v1/fine_tuning/jobs/{{job_id}}/{verb}" for verb in ("cancel", "start")),
     "/mistral/v1/fine_tuning/models/{model_id}/archive",
     "/v1/models/{ref}/explain",
+    "/v1/labeling/{name}/next",  # the same annotator gets the same texts again
     # The last secret counts, and receivers may get an event more than once.
     *(f"/v1/webhooks/{{webhook_id}}/{verb}" for verb in ("rotate", "test")),
     "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay",

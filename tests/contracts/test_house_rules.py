@@ -51,6 +51,8 @@ LATE_IMPORTS = (
     "app/jobs/results/comparison.py",
     "app/sweeps/strategies.py",
     "app/charts/",
+    "app/labeling/pools.py",
+    "app/labeling/views.py",
 )
 STATEMENTS = {"select", "insert", "update", "delete"}
 SQL_HOMES = (

@@ -15,7 +15,10 @@ from app.settings import Settings
 from tests.servers import PostgresServer
 
 FIRST = "0001"
-AFTER_0004 = ("predictions:read", "predictions:write", "webhooks:admin")
+AFTER_0004 = (
+    *("predictions:read", "predictions:write", "webhooks:admin"),
+    *("labels:read", "labels:write"),
+)
 BEFORE_0004 = tuple(scope for scope in ALL_SCOPES if scope not in AFTER_0004)
 ROWS = Path(__file__).with_name("rows_of_0001.sql")
 RENAMED = {"lane": "device_class"}  # by 0011

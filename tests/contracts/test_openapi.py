@@ -19,7 +19,18 @@ NO_KEYWORDS = {"gt", "ge", "lt", "le", "min_length", "max_length", "multiple_of"
 OPERATION_ID = re.compile(r"([a-z]+)(_[a-z0-9]+)*")
 VERBS = {
     *("archive", "cancel", "check", "compare", "create", "delete", "download", "explain", "extend"),
-    *("get", "import", "list", "move", "pause", "predict", "preview", "promote", "register"),
+    *(
+        "get",
+        "import",
+        "lease",
+        "list",
+        "move",
+        "pause",
+        "predict",
+        "preview",
+        "promote",
+        "register",
+    ),
     *("replay", "rerank", "resume", "retry", "roll", "rotate", "send", "start", "stop", "stream"),
     *("unarchive", "update", "upload"),
 }

@@ -438,7 +438,7 @@ def test_disk_use_by_kind(world: World) -> None:
     (world.settings.work_dir / "jobs" / "file").write_bytes(b"x" * 7)
     use = disk_use(world.resources)
     assert list(use) == [
-        *("models", "results", "checkpoints", "uploads", "imports", "bases", "other"),
+        *("models", "results", "vectors", "checkpoints", "uploads", "imports", "bases", "other"),
         *("database", "copies", "work"),
     ]  # fmt: skip
     assert (use["models"], use["uploads"], use["work"], use["copies"]) == (size, 4, 7, 0)
