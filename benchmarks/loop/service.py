@@ -96,15 +96,15 @@ def label(service: Service, hidden: dict[str, str], count: int) -> dict[str, Any
 def wait_for_suggestions(service: Service, labels: int, since: float) -> float | None:
     """Seconds until suggestions are fitted on this number of labels; None while there are none.
 
-    Asking for the next text begins the fit.
+    Asking for the next text begins the fit, unless another one is running.
     """
-    service.post(f"/v1/labeling/{NAME}/next", {"count": 1})
     deadline = time.perf_counter() + PATIENCE
     while time.perf_counter() < deadline:
+        service.post(f"/v1/labeling/{NAME}/next", {"count": 1})
         known = service.get(f"/v1/labeling/{NAME}")["suggestions_from"]
         if known is None and labels <= 2 * REFRESH_LABELS:
             return None  # perhaps there are not five texts of each label yet
         if known is not None and known >= labels:
             return time.perf_counter() - since
-        time.sleep(0.01)
+        time.sleep(0.02)
     raise SystemExit(f"suggestions did not know {labels} labels after {PATIENCE:.0f} s")
