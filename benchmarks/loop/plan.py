@@ -48,7 +48,7 @@ class Size:
 
 
 FULL = Size(
-    seeds=5,
+    seeds=10,
     longest=1.5,
     repetitions=1000,
     live_texts=60,

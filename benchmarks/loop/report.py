@@ -11,6 +11,7 @@ from benchmarks.loop.plan import ACCURACY_SETS, LEVEL, MAIN_SETS, Cell
 from benchmarks.results_file import ResultsFile
 
 SMOOTHED = 5  # scores of a curve that are averaged: ± 20 labels
+RESAMPLES = 1000  # of projects, for the 80% range of a ratio
 Curve = NDArray[np.float64]
 
 
@@ -65,24 +66,35 @@ def labels_to_target(projects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The labels that our choice needs for the score of random choice at the budget, over those.
 
     Both curves are means over projects, smoothed alike. A target that is not reached counts as the
-    most labels that our choice got.
+    most labels that our choice got. `low` to `high`: the middle 80% of resampled projects.
     """
     budget, step = projects[0]["budget"], projects[0]["step"]
+    place, rng = budget // step - 1, np.random.default_rng(0)
     ours, random = (
-        smooth(np.mean([each[side]["scores"] for each in projects], axis=0))
-        for side in ("ours", "random")
+        np.array([each[side]["scores"] for each in projects]) for side in ("ours", "random")
     )
-    place = budget // step - 1
-    target = float(random[place])
-    reached = np.flatnonzero(ours >= target)
-    needed = step * (int(reached[0]) + 1 if len(reached) else len(ours))
+
+    def needed(chosen: NDArray[np.int64]) -> tuple[int, bool]:
+        target = smooth(random[chosen].mean(axis=0))[place]
+        reached = np.flatnonzero(smooth(ours[chosen].mean(axis=0)) >= target)
+        places = int(reached[0]) + 1 if len(reached) else ours.shape[1]
+        return step * places, bool(len(reached))
+
+    labels, reached = needed(np.arange(len(projects)))
+    resampled = [
+        needed(rng.integers(len(projects), size=len(projects)))[0] / budget
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(resampled, [0.1, 0.9])
     return {
-        "ratio": round(needed / budget, 3),
-        "reached": bool(len(reached)),
-        "labels": needed,
+        "ratio": round(labels / budget, 3),
+        "low": round(float(low), 3),
+        "high": round(float(high), 3),
+        "reached": reached,
+        "labels": labels,
         "budget": budget,
-        "target": round(target, 4),
-        "ours_at_budget": round(float(ours[place]), 4),
+        "target": round(float(smooth(random.mean(axis=0))[place]), 4),
+        "ours_at_budget": round(float(smooth(ours.mean(axis=0))[place]), 4),
         "projects": len(projects),
     }
 
@@ -96,12 +108,13 @@ def smooth(scores: Curve) -> Curve:
 def table(cells: Sequence[Cell], results: ResultsFile) -> str:
     """A line for each set: scores of both choices, and the labels that ours needs."""
     found = {cell: results.metrics(cell.name) for cell in cells if cell.name in results.cells}
-    lines = [["", "labels", "random", "ours", "labels needed", "ratio"]]
+    lines = [["", "labels", "random", "ours", "labels needed", "ratio", "80% range"]]
     for data, projects in _projects(found).items():
         one = labels_to_target(projects)
         needed = f"{one['labels']}" if one["reached"] else f"over {one['labels']}"
         scores = [f"{100 * one[key]:.1f}" for key in ("target", "ours_at_budget")]
-        lines.append([data, str(one["budget"]), *scores, needed, f"{one['ratio']:.2f}"])
+        ratios = f"{one['ratio']:.2f}", f"{one['low']:.2f} to {one['high']:.2f}"
+        lines.append([data, str(one["budget"]), *scores, needed, *ratios])
     return aligned(lines)
 
 

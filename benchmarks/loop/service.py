@@ -58,8 +58,14 @@ def create_project(service: Service, folder: Path, texts: list[str]) -> None:
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     service.upload(file, NAME, purpose="predict")
     body = {"name": NAME, "dataset": NAME, "labels": ["negative", "positive"], "base": minilm.NAME}
-    project = service.post("/v1/labeling", body)
-    service.wait_for_success(project["vectors"]["job"])
+    service.post("/v1/labeling", body)
+
+    def is_ready() -> bool:
+        vectors = service.get(f"/v1/labeling/{NAME}")["vectors"]
+        assert vectors["state"] != "failed", vectors
+        return bool(vectors["state"] == "ready")
+
+    service.wait("the vectors", is_ready)
 
 
 def label(service: Service, hidden: dict[str, str], count: int) -> dict[str, Any]:
@@ -90,15 +96,15 @@ def label(service: Service, hidden: dict[str, str], count: int) -> dict[str, Any
 def wait_for_suggestions(service: Service, labels: int, since: float) -> float | None:
     """Seconds until suggestions are fitted on this number of labels; None while there are none.
 
-    Asking for the next text begins the fit.
+    Asking for the next text begins the fit, unless another one is running.
     """
-    service.post(f"/v1/labeling/{NAME}/next", {"count": 1})
     deadline = time.perf_counter() + PATIENCE
     while time.perf_counter() < deadline:
+        service.post(f"/v1/labeling/{NAME}/next", {"count": 1})
         known = service.get(f"/v1/labeling/{NAME}")["suggestions_from"]
         if known is None and labels <= 2 * REFRESH_LABELS:
             return None  # perhaps there are not five texts of each label yet
         if known is not None and known >= labels:
             return time.perf_counter() - since
-        time.sleep(0.01)
+        time.sleep(0.02)
     raise SystemExit(f"suggestions did not know {labels} labels after {PATIENCE:.0f} s")

@@ -29,6 +29,7 @@ def test_labels_are_counted_where_smooth_curves_meet() -> None:
     found = report.labels_to_target([project([2 * each for each in rising], rising)])
     assert found["target"] == pytest.approx(0.5)
     assert (found["labels"], found["ratio"], found["reached"]) == (30, 0.6, True)
+    assert (found["low"], found["high"]) == (0.6, 0.6)  # of one project
     same = report.labels_to_target([project(rising, rising)])
     assert (same["ratio"], same["ours_at_budget"]) == (1.0, same["target"])
 
