@@ -18,32 +18,11 @@ from app.settings import Settings
 NO_KEYWORDS = {"gt", "ge", "lt", "le", "min_length", "max_length", "multiple_of"}
 OPERATION_ID = re.compile(r"([a-z]+)(_[a-z0-9]+)*")
 VERBS = {
-    *(
-        "archive",
-        "cancel",
-        "check",
-        "compare",
-        "correct",
-        "create",
-        "delete",
-        "download",
-        "explain",
-    ),
-    *(
-        "extend",
-        "forget",
-        "get",
-        "import",
-        "lease",
-        "list",
-        "move",
-        "pause",
-        "predict",
-        "preview",
-        "promote",
-    ),
-    *("register", "replay", "rerank", "resume", "retry", "roll", "rotate", "send", "start"),
-    *("stop", "stream", "unarchive", "update", "upload"),
+    *("archive", "cancel", "check", "compare", "correct", "create", "delete", "download"),
+    *("explain", "extend", "forget", "get", "import", "lease", "list", "move"),
+    *("pause", "predict", "preview", "promote", "register", "replay", "rerank", "resume"),
+    *("retry", "roll", "rotate", "send", "start", "stop", "stream", "unarchive"),
+    *("update", "upload"),
 }
 
 
