@@ -14,6 +14,7 @@ from app.database.engines import Database
 from app.idempotency.service import IdempotentRequest
 from app.jobs.pretrained_bases import ResolvedBase
 from app.labeling import repository, service
+from app.labeling.errors import AnnotationNotFound
 from app.labeling.pools import LabelingPools
 from app.labeling.schemas import AnnotationPut, LabelingCreate
 from app.labeling.tables import LabelingAnnotation, LabelingChoice, LabelingLease, LabelingProject
@@ -151,7 +152,7 @@ def test_undo_and_label_at_once_leave_the_counts_right(
         try:
             with resources.database.write() as session:
                 service.delete_annotation(session, name="mood", row=row, annotator="ann")
-        except service.AnnotationNotFound:
+        except AnnotationNotFound:
             pass
 
     with ThreadPoolExecutor(4) as executor:

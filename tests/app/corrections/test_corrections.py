@@ -269,9 +269,9 @@ def test_a_row_with_another_label_than_was_seen(client: TestClient, upload: Uplo
 def test_an_idempotency_key(client: TestClient, upload: Upload) -> None:
     upload(SMALL)
     headers = {"Idempotency-Key": "once"}
-    body = {"changes": [{"row": 1, "label": "b"}]}
-    first = correct(client, headers=headers, **body)
-    again = correct(client, headers=headers, **body)
+    changes = [{"row": 1, "label": "b"}]
+    first = correct(client, headers=headers, changes=changes)
+    again = correct(client, headers=headers, changes=changes)
     assert (again.status_code, again.json()) == (201, first.json())
     assert again.headers["Location"] == first.headers["Location"]
     assert client.get("/v1/datasets/a").json()["version"] == 2

@@ -41,7 +41,7 @@ def project(world: World, job_id: UUID, *, deleted: bool = False) -> None:
         session.add(dataset)
         session.flush()
         if deleted:
-            dataset.deleted_at = now()  # type: ignore[assignment]
+            dataset.deleted_at = now()
         session.add(
             LabelingProject(
                 created_by=LOCAL_KEY_ID, name=f"project-{job_id.hex[-8:]}", dataset_id=dataset.id,
