@@ -275,7 +275,7 @@ def test_an_idempotency_key(client: TestClient, upload: Upload) -> None:
     assert (again.status_code, again.json()) == (201, first.json())
     assert again.headers["Location"] == first.headers["Location"]
     assert client.get("/v1/datasets/a").json()["version"] == 2
-    other = correct(client, "a:2", headers=headers, **body)
+    other = correct(client, "a:2", headers=headers, changes=changes)
     assert other.json()["code"] == "idempotency_key_reused"
 
 
