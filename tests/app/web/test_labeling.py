@@ -182,19 +182,36 @@ def test_pairs_have_two_texts(client: TestClient) -> None:
     assert "Pairs of texts of pile:1" in visible_text(page(client, "/films"))
 
 
+def cancel_vectors(client: TestClient, database: Database) -> None:
+    job = client.get("/v1/labeling/films").json()["vectors"]["job"]
+    with database.write() as session:
+        jobs.request_cancel(session, UUID(job))
+
+
+@pytest.mark.usefixtures("project")
+def test_failed_vectors_can_be_computed_again(client: TestClient, database: Database) -> None:
+    assert "Compute the vectors again" not in page(client, "/films")
+    cancel_vectors(client, database)
+    html = page(client, "/films")
+    assert "Texts come at random, without suggestions." in visible_text(html)
+    [button] = [each for each in elements(html, "button") if "again" in each.text]
+    method, path = button["data-request"].split()
+    body = json.loads(button["data-body"])
+    client.request(method, path, json=body).raise_for_status()
+    assert "Vectors: waiting for a worker" in visible_text(page(client, "/films"))
+
+
 @pytest.mark.usefixtures("project")
 def test_deleted_dataset_leaves_the_labels(client: TestClient, database: Database) -> None:
     say(client, 1, label="bad")
-    job = client.get("/v1/labeling/films").json()["vectors"]["job"]
-    with database.write() as session:
-        jobs.request_cancel(session, UUID(job))  # it reads the dataset
+    cancel_vectors(client, database)  # they read the dataset
     dataset = client.get("/v1/datasets/pile").json()["id"]
     client.delete(f"/v1/datasets/{dataset}").raise_for_status()
     text = visible_text(page(client, "/films"))
     assert "the labels are kept, but not the texts" in text
     assert "The vectors could not be computed" in text
-    assert "Label texts" not in text
-    assert "Change" not in text
+    for action in ("Label texts", "Change", "Compute the vectors again"):
+        assert action not in text
     assert script_data(page(client, "/films/label?row=1"))["reopened"] is None
 
 
