@@ -54,7 +54,8 @@ def list_live_accuracy(session: Session, *, model: str, days: float) -> list[Liv
     kept = {each.number: each for each in traffic.count_kept(session, model=model, since=since)}
     parts: dict[_Part, list[Feedback]] = {}
     for row in repository.list_newest(session, model=model, since=since):
-        parts.setdefault(_part(row), []).append(row)
+        if row.answer is not None:  # otherwise nothing is known of the prediction
+            parts.setdefault(_part(row), []).append(row)
     views = [
         _live_accuracy(session, model, part, rows, counts, kept.get(part.number), since)
         for part, rows in parts.items()
@@ -77,9 +78,8 @@ def _live_accuracy(  # noqa: PLR0913 - what was read for all versions at once
     kept: KeptNumbers | None,
     since: float,
 ) -> LiveAccuracy:
-    answered = [row for row in rows if row.answer is not None]
-    sampled = [row for row in answered if row.sampled]
-    volunteered = [row for row in answered if not row.sampled]
+    sampled = [row for row in rows if row.sampled]
+    volunteered = [row for row in rows if not row.sampled]
     return LiveAccuracy(
         version=f"{model}:{part.number}",
         target=part.target or None,

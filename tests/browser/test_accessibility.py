@@ -43,6 +43,7 @@ PAGES = {
     "sweep": "/sweeps/{sweep}",
     "models": "/models",
     "model": "/models/sentiment",
+    "review": "/models/sentiment/review",
     "try": "/try?model=sentiment:1&compare=sentiment:2",
     "predictions": "/predictions",
     "prediction": "/predictions/{prediction}",
