@@ -57,6 +57,9 @@ def examples(
     body = {"model": "minilm-l6", "training_files": [{"file_id": mistral_file}]}
     mistral_job = client.post("/mistral/v1/fine_tuning/jobs", json={**body, "hyperparameters": {}})
     assert mistral_job.status_code == 200, mistral_job.text
+    change = {"row": 1, "label": "1", "given": "0"}
+    corrected = client.post("/v1/datasets/mail/corrections", json={"changes": [change]})
+    assert corrected.status_code == 201, corrected.text
     hook = client.post("/v1/webhooks", json={"url": "https://1.1.1.1/hook"}).json()
     with resources.database.write() as session:
         session.add(MlflowServer(id=1, tracking_uri="https://mlflow.example", experiment="mail"))

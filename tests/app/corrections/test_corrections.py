@@ -12,6 +12,9 @@ from app.corrections import service
 from app.settings import Settings
 from tests.app.corrections.conftest import WRONG, WRONG_LABELS, Upload
 from tests.app.corrections.test_suspects import listed
+from tests.app.test_audit import AuditLines, audit_lines
+
+__all__ = ["audit_lines"]
 
 SMALL = "text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(20))
 SETS = "text,label\n" + "".join(f"text {i},{('a;b', 'b', '')[i % 3]}\n" for i in range(20))
@@ -330,3 +333,14 @@ def test_other_columns_and_their_order_stay(client: TestClient, upload: Upload) 
     assert unchanged == lines[:-1]
     assert last == lines[-1].replace('"b"', '"a"')
     assert client.get("/v1/datasets/a").json()["split_column"] == "split"
+
+
+def test_audit_lines(client: TestClient, upload: Upload, audit_lines: AuditLines) -> None:
+    upload(SMALL)
+    audit_lines()
+    correct(client, keep=[1])
+    created(correct(client, changes=[{"row": 2, "label": "a"}]))
+    kept, corrected = audit_lines()
+    assert (kept["action"], kept["dataset"], kept["kept"]) == ("labels_kept", "a:1", 1)
+    assert (corrected["action"], corrected["dataset"]) == ("labels_corrected", "a:2")
+    assert (corrected["source"], corrected["changes"]) == ("a:1", 1)

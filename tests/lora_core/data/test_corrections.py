@@ -2,7 +2,9 @@
 read them."""
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import xlsxwriter
 
-from lora_core.data import files
+from lora_core.data import corrections, files
 from lora_core.data.corrections import correct_file
 from lora_core.data.label_review import CorrectionResult, Corrections, KeptLabel, LabelChange
 from lora_core.data.labels import LabelFormat, targets_of_spec
 from lora_core.data.rows import ColumnSelection
-from lora_core.errors.data import LabelNotWritable, MissingRows, UnchangedLabel
+from lora_core.errors.data import DataTooLarge, LabelNotWritable, MissingRows, UnchangedLabel
 from lora_core.specs.task import SeveralTargetsSpec
 
 ASSETS = Path(__file__).parents[2] / "assets" / "label_studio"
@@ -330,6 +332,19 @@ def test_kept_labels_are_recognized_in_other_versions(tmp_path: Path) -> None:
     assert len(first) == 1
     assert digests("label,text\nb,y\na, x \n", 2) == first
     assert digests("text,label\nx,b\n", 1) != first
+
+
+def test_a_file_that_grows_beyond_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child of a service may only write files of a certain size."""
+
+    def write_too_much(*_: object) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(corrections, "_write_delimited", write_too_much)
+    with pytest.raises(DataTooLarge, match="its corrected version"):
+        correct(write(tmp_path, "a.csv", "text,label\nx,a\ny,b\n"), (1, "b"))
 
 
 def test_every_row_of_a_large_file_stays(tmp_path: Path) -> None:
