@@ -323,6 +323,8 @@ def lease(
 ) -> float:
     """Lease texts of a project that is locked, again or anew; return when the leases expire."""
     expires_at: float = session.scalars(select(now() + seconds)).one()
+    if not rows:
+        return expires_at
     of_annotator = (LabelingLease.project_id == project_id, LabelingLease.annotator == annotator)
     renewed = session.scalars(
         update(LabelingLease)

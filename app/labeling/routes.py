@@ -119,16 +119,31 @@ def get_labeling_project(
 
 
 @router.patch("/{name}", dependencies=_LABEL)
-def update_labeling_project(
+def update_labeling_project(  # noqa: PLR0913 - FastAPI dependencies
     name: ProjectName,
     body: LabelingUpdate,
     state: AppStateDep,
+    settings: SettingsDep,
     database: DatabaseDep,
+    store: StoreDep,
+    notifier: NotifierDep,
     caller: CallerDep,
 ) -> LabelingView:
-    """Add labels."""
+    """Add labels, or compute the vectors again."""
+    base = None
+    if body.retry_vectors:
+        with database.read() as session:
+            project = repository.get_project(session, name)
+        base = resolve_base(
+            project.base, project.base_revision, database=database, store=store, settings=settings
+        )
     with database.write() as session:
         service.update_project(session, name=name, body=body)
+        if base is not None:
+            service.retry_vectors(
+                session, name=name, base=base, settings=settings, notifier=notifier,
+                owner=caller.id,
+            )  # fmt: skip
     return service.get_project(database, state.labeling, name=name, own_only=_own_only(caller))
 
 

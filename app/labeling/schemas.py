@@ -118,9 +118,18 @@ class LabelingCreate(RequestModel):
 class LabelingUpdate(RequestModel):
     """Labels to add. Labels are never removed: texts may have them."""
 
-    add_labels: list[LabelName] = Field(min_length=1, max_length=MAX_LABELS)
+    add_labels: list[LabelName] = Field(default=[], max_length=MAX_LABELS)
+    retry_vectors: StrictBool = Field(
+        default=False, description="Compute the vectors again, if that failed or they were deleted."
+    )
 
     _distinct_labels = field_validator("add_labels")(_distinct)
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if not self.add_labels and not self.retry_vectors:
+            raise PydanticCustomError("no_change", "needs add_labels or retry_vectors")
+        return self
 
 
 class NextTexts(RequestModel):

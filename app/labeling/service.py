@@ -264,13 +264,13 @@ def _has_vectors(job: Job | None) -> bool:
     return job is not None and job.artifact_id is not None
 
 
-def update_project(session: Session, *, name: str, body: LabelingUpdate) -> LabelingProject:
+def update_project(session: Session, *, name: str, body: LabelingUpdate) -> None:
     """Add labels; those that the project has already change nothing.
 
     Raises `LabelingProjectNotFound`, `NumbersHaveNoLabels`, `TooManyLabels`.
     """
     project = repository.lock_project(session, name)
-    if project.task == "regression":
+    if body.add_labels and project.task == "regression":
         raise NumbersHaveNoLabels(name=name)
     labels = list(dict.fromkeys([*project.labels, *body.add_labels]))
     if len(labels) > MAX_LABELS:
@@ -279,7 +279,31 @@ def update_project(session: Session, *, name: str, body: LabelingUpdate) -> Labe
         project.labels = _in_order(labels, ordered=project.ordered)
         session.flush()
         _audit(session, "labeling_updated", name, labels=len(labels))
-    return project
+
+
+def retry_vectors(
+    session: Session,
+    *,
+    name: str,
+    base: ResolvedBase,
+    settings: Settings,
+    notifier: WorkerNotifier,
+    owner: UUID,
+) -> None:
+    """Queue a job that computes the vectors, unless they exist or are being computed.
+
+    Raises `LabelingProjectNotFound`, `PoolDeleted`, `BaseNotFound`, `TooManyJobs`.
+    """
+    project = repository.lock_project(session, name)
+    pretrained_bases.check_base_not_deleted(session, base)
+    dataset = repository.get_datasets(session, [project])[project.dataset_id]
+    if not datasets.lock_shared(session, dataset.id):
+        raise PoolDeleted(name=name, ref=dataset_ref(dataset))
+    job = _find_or_enqueue_vectors(
+        session, dataset, base, settings=settings, notifier=notifier, owner=owner
+    )
+    project.job_id = job.id
+    session.flush()
 
 
 def delete_project(session: Session, *, name: str) -> None:
@@ -311,7 +335,6 @@ class Leased(NamedTuple):
     project: LabelingProject
     texts: list[OpenText]
     expires_at: float
-    remaining: int  # texts that nobody has labeled or skipped
 
 
 def next_texts(
@@ -326,14 +349,15 @@ def next_texts(
         for each, index in found
         if index is not None
     ]
+    project = leased.project
     with database.read() as session:
-        hidden = repository.find_hidden(
-            session, leased.project.id, {row for each in described for row in each.nearest_rows}
-        )
-    labels = leased.project.labels
+        done = repository.count_done(session, project.id)
+        rows = {row for each in described for row in each.nearest_rows}
+        hidden = repository.find_hidden(session, project.id, rows) if rows else frozenset()
+    labels = project.labels
     return LeasedTexts(
         texts=[each.view(labels, leased.expires_at, hidden) for each in described],
-        remaining=leased.remaining,
+        remaining=len(pool.texts) - done,
     )
 
 
@@ -378,9 +402,10 @@ def _lease_stored(
     project = repository.lock_project(session, name)
     if project.id != pool.project_id:  # deleted, and created anew
         raise PoolDeleted(name=name, ref=name)
-    repository.delete_expired_leases(session, project.id)
-    _check_annotators(session, project, annotator)
-    if chosen is not None and chosen.position == project.chosen:
+    if chosen is None:
+        repository.delete_expired_leases(session, project.id)
+        _check_annotators(session, project, annotator)
+    elif chosen.position == project.chosen:
         digests = [each.text_sha256 for each in chosen.choices]
         forgotten = repository.find_forgotten(session, digests)
         repository.add_choices(
@@ -393,8 +418,7 @@ def _lease_stored(
         )
     rows = [each.row for each in texts]
     expires_at = repository.lease(session, project.id, rows, annotator, seconds=LEASE_SECONDS)
-    remaining = len(pool.texts) - repository.count_done(session, project.id)
-    return Leased(pool, project, texts, expires_at, remaining)
+    return Leased(pool, project, texts, expires_at)
 
 
 def _hide(choice: NewChoice, forgotten: Collection[str]) -> NewChoice:

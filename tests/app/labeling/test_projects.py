@@ -227,6 +227,27 @@ def test_failed_vectors_are_reported(
     vectors = client.get("/v1/labeling/mood").json()["vectors"]
     assert (vectors["state"], vectors["error"]) == ("failed", "The hub is down.")
     label_next(client, 3)  # texts are chosen at random
+    retried = client.patch("/v1/labeling/mood", json={"retry_vectors": True}).json()["vectors"]
+    assert (retried["state"], retried["job"] != vectors["job"]) == ("queued", True)
+    again = client.patch("/v1/labeling/mood", json={"retry_vectors": True}).json()["vectors"]
+    assert again["job"] == retried["job"]  # it is queued already
+
+
+def test_vectors_that_were_deleted_are_computed_again(
+    client: TestClient, project: dict[str, Any], resources: Resources, tmp_path: Path
+) -> None:
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    with resources.database.write() as session:
+        session.scalars(select(Job)).one().artifact_id = None
+    vectors = client.get("/v1/labeling/mood").json()["vectors"]
+    assert (vectors["state"], "retry_vectors" in vectors["error"]) == ("failed", True)
+    retried = client.patch("/v1/labeling/mood", json={"retry_vectors": True}).json()["vectors"]
+    assert retried["state"] == "queued"
+    client.delete("/v1/datasets/reviews:1")  # refused: the job reads it
+    store_vectors(resources, tmp_path / "again", vectors_of(60))
+    assert client.delete("/v1/datasets/reviews:1").status_code == 204
+    response = client.patch("/v1/labeling/mood", json={"retry_vectors": True})
+    assert problem(response) == (409, "labeling_dataset_deleted")
 
 
 def test_a_retry_with_the_same_key_creates_one_project(client: TestClient, pool: Dataset) -> None:

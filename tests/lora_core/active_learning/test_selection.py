@@ -76,12 +76,12 @@ def test_random_texts_are_a_uniform_sample_whatever_else_is_chosen(
     uncertainty = np.linspace(1, 0, TEXTS)
     rows = [
         choice.row
-        for seed in range(60)
+        for seed in range(20)
         for choice in label_all(vectors, uncertainty=uncertainty, seed=seed, limit=300, count=60)
         if choice.reason is Reason.RANDOM
     ]
-    assert len(rows) == 60 * 60
-    # mean of uniform rows: 199.5 with a standard error of 115 / sqrt(3600)
+    assert len(rows) == 20 * 60
+    # mean of uniform rows: 199.5 with a standard error of 115 / sqrt(1200)
     assert abs(np.mean(rows) - (TEXTS - 1) / 2) < 3 * TEXTS / 12**0.5 / len(rows) ** 0.5
 
 
@@ -192,10 +192,14 @@ def test_uncertain_and_diverse_texts_take_turns(vectors: NDArray[np.float32]) ->
     assert gains[made[1].row] == pytest.approx(gains[rest].max(), rel=1e-4)
 
 
-def test_single_choices_take_turns_as_well(vectors: NDArray[np.float32]) -> None:
-    made = label_all(vectors, uncertainty=np.linspace(0, 1, TEXTS), limit=20, count=1)
+@pytest.mark.parametrize(("share", "random"), [(0.2, 4), (0.5, 10)])
+def test_single_choices_take_turns_as_well(
+    vectors: NDArray[np.float32], share: float, random: int
+) -> None:
+    made = label_all(vectors, uncertainty=np.linspace(0, 1, TEXTS), limit=20, count=1, share=share)
     counts = Counter(choice.reason for choice in made)
-    assert counts == {Reason.UNCERTAIN: 8, Reason.DIVERSE: 8, Reason.RANDOM: 4}
+    each = (20 - random) // 2
+    assert counts == {Reason.UNCERTAIN: each, Reason.DIVERSE: each, Reason.RANDOM: random}
 
 
 def test_large_pools_are_sampled_reproducibly() -> None:
