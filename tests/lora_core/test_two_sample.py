@@ -22,12 +22,12 @@ def texts(seed: int, count: int, shift: float = 0.0) -> NDArray[Any]:
 def test_p_values_are_uniform_without_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_sample, "PERMUTATIONS", 99)
     values = []
-    for week in range(150):
+    for week in range(100):
         found = classifier_two_sample_test(texts(2 * week, 60), texts(2 * week + 1, 60), seed=week)
         assert found is not None
         values.append(found.p_value)
     assert kstest(values, "uniform").pvalue > 0.01
-    assert np.mean(np.array(values) <= 0.05) <= 0.05 + 2 * (0.05 * 0.95 / 150) ** 0.5
+    assert np.mean(np.array(values) <= 0.05) <= 0.05 + 2 * (0.05 * 0.95 / 100) ** 0.5
 
 
 def test_drift_is_seen_and_its_texts_are_named() -> None:
