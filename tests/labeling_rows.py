@@ -15,10 +15,11 @@ from starlette.testclient import TestClient
 from app.auth.tables import LOCAL_KEY_ID
 from app.datasets.tables import Dataset
 from app.labeling import repository
-from app.labeling.pools import text_digest
 from app.labeling.repository import NewChoice
 from app.labeling.schemas import TextReason
 from app.labeling.tables import LabelingAnnotation
+from app.privacy import repository as privacy
+from app.privacy.text_hashes import TextHasher
 from app.queue import leases
 from app.queue.transitions import Succeeded
 from app.resources import Resources
@@ -26,6 +27,7 @@ from app.storage import repository as artifacts
 from app.storage.tables import VECTORS_KIND
 from lora_core import manifest
 from lora_core.specs.embed import VECTORS, VECTORS_FILE
+from lora_core.specs.text_input import TextInput
 from tests.job_rows import claim_next
 from tests.prediction_rows import add_texts
 
@@ -116,11 +118,13 @@ class LabeledRow(NamedTuple):
 
 def add_labels(resources: Resources, labels: Iterable[LabeledRow], name: str = "mood") -> None:
     """Insert labels at once."""
+    hasher = TextHasher.from_settings(resources.settings)
     with resources.database.write() as session:
         project = repository.lock_project(session, name)
         for each in labels:
             if repository.get_choice(session, project.id, each.row) is None:
-                choice = NewChoice(each.row, each.reason, text_digest(text_of(each.row)), 0)
+                hashes = hasher.hash_input(text_of(each.row))
+                choice = NewChoice(each.row, each.reason, hashes, 0)
                 repository.add_choices(session, project, [choice])
             session.add(
                 LabelingAnnotation(
@@ -133,3 +137,12 @@ def add_labels(resources: Resources, labels: Iterable[LabeledRow], name: str = "
 
 def read_jsonl(content: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content.splitlines()]
+
+
+def forget(resources: Resources, text: TextInput) -> int:
+    """Forget a text; return how many annotations of it there were."""
+    hashes = [TextHasher.from_settings(resources.settings).hash_input(text).whole]
+    with resources.database.write() as session:
+        privacy.lock_texts(session)
+        privacy.add_forgotten(session, hashes)
+        return repository.forget_text(session, hashes)

@@ -30,7 +30,7 @@ from app.forgetting.schemas import (
     ModelWithText,
     RemovedCounts,
 )
-from app.labeling import service as labeling
+from app.labeling import repository as labeling
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
 from app.settings import Settings
@@ -117,17 +117,13 @@ def _identify(
 def _remove(session: Session, text: TextInput | None, hashes: Sequence[str]) -> RemovedCounts:
     """Remove a text everywhere, and remember its hash."""
     privacy.add_forgotten(session, hashes)
-    labels = responses = 0
+    responses = 0
     if text is not None:
-        # Labeling compares texts to the letter.
-        sides = tuple(text_sides(text))
-        forms = {sides, tuple(map(normalize_text, sides))}
-        labels = sum(labeling.forget_text(session, *each) for each in forms)
         responses = repository.delete_responses(session, partial(holds_text, text=text))
     return RemovedCounts(
         predictions=traffic.delete_texts(session, hashes),
         feedback=feedback.delete_texts(session, hashes),
-        labels=labels,
+        labels=labeling.forget_text(session, hashes),
         responses=responses,
     )
 

@@ -4,7 +4,6 @@ All of it can be rebuilt from the database and the store, so any number of proce
 text was chosen, who has it, and what was said of it is only in the database.
 """
 
-import hashlib
 import json
 import mmap
 import shutil
@@ -29,11 +28,13 @@ from app.labeling.repository import NewChoice
 from app.labeling.resolved_labels import ResolvedLabel, resolve_labels
 from app.labeling.schemas import LabelingTaskType, TextReason
 from app.labeling.tables import LabelingProject
+from app.privacy.text_hashes import InputHashes, TextHasher
 from app.queue.tables import Job
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef, verify_artifact
 from lora_core.specs.embed import VECTORS_FILE
+from lora_core.specs.text_input import text_input
 
 if TYPE_CHECKING:
     from lora_core.active_learning.accuracy import Estimate
@@ -54,16 +55,6 @@ class Text(NamedTuple):
 
     text: str
     text_pair: str | None
-
-    def digest(self) -> str:
-        """Return the hash that it is forgotten by."""
-        return text_digest(self.text, self.text_pair)
-
-
-def text_digest(text: str, text_pair: str | None = None) -> str:
-    """Return the SHA-256 of a text, or of a pair, in hex."""
-    content = text if text_pair is None else f"{text}\0{text_pair}"
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 class PoolTexts:
@@ -120,6 +111,7 @@ class Pool:
     random_share: float
     overlap: float
     seed: int
+    hasher: TextHasher
     vectors: Vectors | None = None
     fitted: FittedLabels | None = None
     fitting: Lock = field(default_factory=Lock)
@@ -170,12 +162,16 @@ class Pool:
                 NewChoice(
                     int(self.texts.rows[each.row]),
                     TextReason(each.reason.value),
-                    self.texts[each.row].digest(),
+                    self.hashes(each.row),
                     self._annotations_wanted(position + offset),
                 )
                 for offset, each in enumerate(choices)
             ],
         )
+
+    def hashes(self, index: int) -> InputHashes:
+        """Return the hashes that a text is forgotten by."""
+        return self.hasher.hash_input(text_input(*self.texts[index]))
 
     def _annotations_wanted(self, position: int) -> int:
         draw = np.random.default_rng([self.seed, 1, position]).random()
@@ -269,6 +265,7 @@ class LabelingPools:
             random_share=project.random_share,
             overlap=project.overlap,
             seed=project.seed,
+            hasher=TextHasher.from_settings(self._resources.settings),
         )
         with self._lock:
             self._pools[project.id] = pool

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, delete, distinct, func, select, union, update
+from sqlalchemy import ColumnElement, and_, case, delete, distinct, func, or_, select, union, update
 from sqlalchemy.orm import Session, aliased
 
 from app.database.base import now
@@ -13,12 +13,12 @@ from app.datasets.tables import Dataset
 from app.labeling.errors import LabelingProjectNotFound
 from app.labeling.schemas import TextReason
 from app.labeling.tables import (
-    ForgottenText,
     LabelingAnnotation,
     LabelingChoice,
     LabelingLease,
     LabelingProject,
 )
+from app.privacy.text_hashes import InputHashes
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.states import JobKind, JobState
 from app.queue.tables import Job
@@ -204,7 +204,7 @@ class NewChoice(NamedTuple):
 
     row: int
     reason: TextReason
-    text_sha256: str
+    hashes: InputHashes
     wanted: int  # annotations
     hidden: bool = False  # it was forgotten before it was chosen
 
@@ -234,7 +234,9 @@ def add_choices(session: Session, project: LabelingProject, choices: Sequence[Ne
                 row=choice.row,
                 position=project.chosen + offset,
                 reason=choice.reason,
-                text_sha256=choice.text_sha256,
+                text_hash=choice.hashes.whole,
+                first_hash=choice.hashes.first,
+                second_hash=choice.hashes.second,
                 missing=choice.wanted,
                 hidden=choice.hidden,
             )
@@ -439,15 +441,21 @@ def count_changes(session: Session, project: LabelingProject) -> None:
 # -- Forgotten texts ------------------------------------------------------------------------------
 
 
-def forget_text(session: Session, text_sha256: str) -> int:
-    """Delete the annotations of a text and hide it in all projects; return how many there were."""
-    if session.get(ForgottenText, text_sha256) is None:
-        session.add(ForgottenText(text_sha256=text_sha256))
-        session.flush()
-    chosen = session.execute(
-        select(LabelingChoice.project_id, LabelingChoice.row).where(
-            LabelingChoice.text_sha256 == text_sha256
+def forget_text(session: Session, hashes: Sequence[str]) -> int:
+    """Delete the annotations of texts with these hashes, and of pairs with one of them, and hide
+    them in all projects; return how many annotations there were."""
+    has_text = or_(
+        *(
+            column.in_(hashes)
+            for column in (
+                LabelingChoice.text_hash,
+                LabelingChoice.first_hash,
+                LabelingChoice.second_hash,
+            )
         )
+    )
+    chosen = session.execute(
+        select(LabelingChoice.project_id, LabelingChoice.row).where(has_text)
     ).all()
     projects = sorted({project_id for project_id, _ in chosen})  # in one order: no deadlock
     session.execute(
@@ -463,13 +471,7 @@ def forget_text(session: Session, text_sha256: str) -> int:
             result = session.execute(found, execution_options=NO_SESSION_SYNC)
             deleted += result.rowcount if table is LabelingAnnotation else 0  # type: ignore[attr-defined]
     session.execute(
-        update(LabelingChoice).where(LabelingChoice.text_sha256 == text_sha256).values(hidden=True),
+        update(LabelingChoice).where(has_text).values(hidden=True),
         execution_options=NO_SESSION_SYNC,
     )
     return deleted
-
-
-def find_forgotten(session: Session, digests: Collection[str]) -> frozenset[str]:
-    """Return which of these digests are of forgotten texts."""
-    statement = select(ForgottenText.text_sha256).where(ForgottenText.text_sha256.in_(digests))
-    return frozenset(session.scalars(statement))

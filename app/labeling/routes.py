@@ -192,7 +192,7 @@ def update_annotation(
     with database.read() as session:
         opened = service.read_project(session, name)
         is_chosen = repository.get_choice(session, opened.project.id, row) is not None
-    digest = None if is_chosen else service.find_digest(state.labeling, opened, row)
+    hashes = None if is_chosen else service.find_hashes(state.labeling, opened, row)
     with database.write() as session:
         annotation = service.put_annotation(
             session,
@@ -201,7 +201,7 @@ def update_annotation(
             body=body,
             annotator=service.annotator_name(caller, body.annotator),
             caller=caller,
-            text_sha256=digest,
+            hashes=hashes,
         )
         return annotation_view(annotation)
 

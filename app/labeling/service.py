@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -37,7 +37,7 @@ from app.labeling.errors import (
     UnknownLabel,
     WrongAnnotationField,
 )
-from app.labeling.pools import ChosenTexts, LabelingPools, Pool, text_digest
+from app.labeling.pools import ChosenTexts, LabelingPools, Pool
 from app.labeling.repository import NewChoice, OpenText
 from app.labeling.resolved_labels import paired_labels, resolve_labels
 from app.labeling.schemas import (
@@ -62,6 +62,8 @@ from app.labeling.views import (
     project_path,
     project_view,
 )
+from app.privacy import repository as privacy
+from app.privacy.text_hashes import InputHashes
 from app.queue.dispatch import WorkerNotifier
 from app.queue.states import DeviceClass, JobKind
 from app.queue.tables import Job
@@ -399,6 +401,8 @@ def _lease_stored(
     chosen: ChosenTexts | None,
 ) -> Leased:
     """Store new choices, unless others were stored since, and lease what is open."""
+    if chosen is not None:
+        privacy.lock_texts(session)  # before the project, as forgetting does
     project = repository.lock_project(session, name)
     if project.id != pool.project_id:  # deleted, and created anew
         raise PoolDeleted(name=name, ref=name)
@@ -406,8 +410,8 @@ def _lease_stored(
         repository.delete_expired_leases(session, project.id)
         _check_annotators(session, project, annotator)
     elif chosen.position == project.chosen:
-        digests = [each.text_sha256 for each in chosen.choices]
-        forgotten = repository.find_forgotten(session, digests)
+        hashes = (each for choice in chosen.choices for each in choice.hashes.all)
+        forgotten = privacy.forgotten(session, hashes)
         repository.add_choices(
             session, project, [_hide(each, forgotten) for each in chosen.choices]
         )
@@ -421,8 +425,8 @@ def _lease_stored(
     return Leased(pool, project, texts, expires_at)
 
 
-def _hide(choice: NewChoice, forgotten: Collection[str]) -> NewChoice:
-    if choice.text_sha256 not in forgotten:
+def _hide(choice: NewChoice, forgotten: Set[str]) -> NewChoice:
+    if forgotten.isdisjoint(choice.hashes.all):
         return choice
     return choice._replace(wanted=0, hidden=True)
 
@@ -446,23 +450,25 @@ def put_annotation(  # noqa: PLR0913
     body: AnnotationPut,
     annotator: str,
     caller: Caller,
-    text_sha256: str | None,
+    hashes: InputHashes | None,
 ) -> LabelingAnnotation:
     """Store what an annotator says of a text; the newest wins, whether or not there is a lease.
 
-    `text_sha256` is that of the text, needed if it was not chosen before. Raises
+    `hashes` are those of the text, needed if it was not chosen before. Raises
     `LabelingProjectNotFound`, `TextNotInPool`, `UnknownLabel`, `WrongAnnotationField`,
     `TooManyAnnotators`.
     """
+    if hashes is not None:
+        privacy.lock_texts(session)  # before the project, as forgetting does
     project = repository.lock_project(session, name)
     value = _validated_value(project, body)
     choice = repository.get_choice(session, project.id, row)
-    if choice is None and text_sha256 is not None:
-        if repository.find_forgotten(session, [text_sha256]):
+    if choice is None and hashes is not None:
+        if privacy.forgotten(session, hashes.all):
             raise TextNotInPool(name=name, row=row)
         requested = body.reason not in (None, TextReason.RANDOM)
         reason = body.reason if requested and body.reason else TextReason.REQUESTED
-        repository.add_choices(session, project, [NewChoice(row, reason, text_sha256, 1)])
+        repository.add_choices(session, project, [NewChoice(row, reason, hashes, 1)])
         choice = repository.get_choice(session, project.id, row)
     if choice is None or choice.hidden:
         raise TextNotInPool(name=name, row=row)
@@ -527,13 +533,13 @@ def annotation_views(
     ]
 
 
-def find_digest(pools: LabelingPools, opened: OpenedProject, row: int) -> str:
-    """Return the digest of a text of the pool. Raises `TextNotInPool`, `PoolDeleted`."""
+def find_hashes(pools: LabelingPools, opened: OpenedProject, row: int) -> InputHashes:
+    """Return the hashes of a text of the pool. Raises `TextNotInPool`, `PoolDeleted`."""
     pool = open_pool(pools, opened)
     index = pool.texts.find(row)
     if index is None:
         raise TextNotInPool(name=opened.project.name, row=row)
-    return pool.texts[index].digest()
+    return pool.hashes(index)
 
 
 def delete_annotation(session: Session, *, name: str, row: int, annotator: str) -> None:
@@ -551,11 +557,6 @@ def delete_annotation(session: Session, *, name: str, row: int, annotator: str) 
         choice.missing += 1
     repository.lease(session, project.id, [row], annotator, seconds=LEASE_SECONDS)
     repository.count_changes(session, project)
-
-
-def forget_text(session: Session, text: str, text_pair: str | None = None) -> int:
-    """Delete all annotations of a text, and never show it again; return how many there were."""
-    return repository.forget_text(session, text_digest(text, text_pair))
 
 
 def _audit(session: Session, action: str, name: str, **fields: object) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database.base import Base, enum_check, new_id, now
 from app.labeling.schemas import TextReason
+from app.privacy.text_hashes import HASH_LENGTH
 
 ANNOTATOR_CHARACTERS = 160  # of "key/annotator"
 # A label, a list of labels, or a number.
@@ -66,7 +67,9 @@ class LabelingChoice(Base):
     row: Mapped[int] = mapped_column(primary_key=True)
     position: Mapped[int]  # number of texts chosen before it
     reason: Mapped[str] = mapped_column(String(16))
-    text_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    text_hash: Mapped[str] = mapped_column(String(HASH_LENGTH))
+    first_hash: Mapped[str | None] = mapped_column(String(HASH_LENGTH))  # of the texts of a pair
+    second_hash: Mapped[str | None] = mapped_column(String(HASH_LENGTH))
     missing: Mapped[int]  # annotations that are still wanted; may be negative
     hidden: Mapped[bool] = mapped_column(default=False, server_default=false())  # forgotten
 
@@ -134,12 +137,3 @@ class LabelingAnnotation(Base):
     def skipped(self) -> bool:
         """Whether the annotator did not label it."""
         return self.value is None
-
-
-class ForgottenText(Base):
-    """The digest of a text that no labeling project may show again."""
-
-    __tablename__ = "labeling_forgotten_texts"
-
-    text_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
-    at: Mapped[float] = mapped_column(Double, default=now())

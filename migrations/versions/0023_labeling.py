@@ -65,7 +65,9 @@ def upgrade() -> None:
         sa.Column("row", sa.Integer(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("reason", sa.String(16), nullable=False),
-        sa.Column("text_sha256", sa.String(64), nullable=False),
+        sa.Column("text_hash", sa.String(32), nullable=False),
+        sa.Column("first_hash", sa.String(32), nullable=True),
+        sa.Column("second_hash", sa.String(32), nullable=True),
         sa.Column("missing", sa.Integer(), nullable=False),
         sa.Column("hidden", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.CheckConstraint(REASONS, name=op.f("ck_labeling_choices_reason")),
@@ -80,7 +82,6 @@ def upgrade() -> None:
             "project_id", "position", name="uq_labeling_choices_project_id_position"
         ),
     )
-    op.create_index("ix_labeling_choices_text_sha256", "labeling_choices", ["text_sha256"])
     op.create_index(
         "ix_labeling_choices_open",
         "labeling_choices",
@@ -124,17 +125,11 @@ def upgrade() -> None:
     op.create_index(
         "ix_labeling_annotations_annotator", "labeling_annotations", ["project_id", "annotator"]
     )
-    op.create_table(
-        "labeling_forgotten_texts",
-        sa.Column("text_sha256", sa.String(64), nullable=False),
-        sa.Column("at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("text_sha256", name="pk_labeling_forgotten_texts"),
-    )
 
 
 def downgrade() -> None:
     """Labeling projects are lost; the next garbage collection deletes the vectors."""
-    for table in ("annotations", "leases", "choices", "projects", "forgotten_texts"):
+    for table in ("annotations", "leases", "choices", "projects"):
         op.drop_table(f"labeling_{table}")
     jobs = "(SELECT id FROM jobs WHERE kind = 'embedding')"
     for table in ("metric_points", "job_events", "checkpoints", "attempts"):

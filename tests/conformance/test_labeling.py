@@ -20,7 +20,7 @@ from app.labeling.schemas import AnnotationPut, LabelingCreate
 from app.labeling.tables import LabelingAnnotation, LabelingChoice, LabelingLease, LabelingProject
 from app.queue.tables import Job
 from app.resources import Resources
-from tests.labeling_rows import label_of, make_pool, text_of
+from tests.labeling_rows import forget, label_of, make_pool, text_of
 
 TEXTS = 60
 CALL = IdempotentRequest(LOCAL_CALLER.id, "POST /v1/labeling", None, None, 60)
@@ -55,7 +55,7 @@ def label(database: Database, row: int, annotator: str, value: str | None = None
     with database.write() as session:
         service.put_annotation(
             session, name="mood", row=row, body=AnnotationPut(label=value or label_of(row)),
-            annotator=annotator, caller=LOCAL_CALLER, text_sha256=None,
+            annotator=annotator, caller=LOCAL_CALLER, hashes=None,
         )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def test_values_of_every_task_are_stored_as_sent(
         with resources.database.write() as session:
             service.put_annotation(
                 session, name="mood", row=row, body=AnnotationPut.model_validate(body),
-                annotator="ann", caller=LOCAL_CALLER, text_sha256=None,
+                annotator="ann", caller=LOCAL_CALLER, hashes=None,
             )  # fmt: skip
     with resources.database.read() as session:
         project = repository.get_project(session, "mood")
@@ -213,9 +213,7 @@ def test_a_forgotten_text_is_deleted_in_every_project(
     for row in rows:
         label(resources.database, row, "ann")
         label(resources.database, row, "bob")
-    with resources.database.write() as session:
-        assert service.forget_text(session, text_of(rows[0])) == 2
-    with resources.database.write() as session:
-        assert service.forget_text(session, text_of(rows[0])) == 0
-        assert service.forget_text(session, "never seen") == 0
+    assert forget(resources, text_of(rows[0])) == 2
+    assert forget(resources, text_of(rows[0])) == 0
+    assert forget(resources, ("never seen", text_of(rows[1]))) == 0
     assert annotations(resources.database) == {rows[1]: 2}

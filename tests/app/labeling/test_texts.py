@@ -22,6 +22,7 @@ from tests.labeling_rows import (
     LabeledRow,
     add_labels,
     create_project,
+    forget,
     label_next,
     label_of,
     make_pool,
@@ -456,8 +457,7 @@ def test_a_forgotten_text_is_never_shown_again(
     client.get(URL)  # fits, so that labeled texts are shown as similar ones
     labeled = [each["row"] for each in client.get(f"{URL}/annotations").json()["data"]]
     unlabeled = next(row for row in range(1, 61) if row not in labeled)
-    with database.write() as session:
-        deleted = [service.forget_text(session, text_of(row)) for row in (*labeled[:5], unlabeled)]
+    deleted = [forget(resources, text_of(row)) for row in (*labeled[:5], unlabeled)]
     assert deleted == [1, 1, 1, 1, 1, 0]
     gone = {*labeled[:5], unlabeled}
     seen: set[int] = set()
