@@ -11,7 +11,9 @@ AT_LENGTH = (pytest.mark.slow, pytest.mark.timeout(3600))
 # Each takes over 30 s, mostly to start processes; tests of `lora_core` cover what they show.
 LONG = {
     "docs/explanation/exact-resume.md",
+    "docs/how-to/base-model.md",
     "docs/how-to/exchange.md",
+    "docs/how-to/sweeps.md",
     "docs/reference/training.md",
 }
 

@@ -12,7 +12,7 @@ from tests.docs.session import Session
 from tests.s3_server import S3Server
 from tests.servers import PostgresServer, ValkeyServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 GUIDE, OPERATIONS = "docs/how-to/several-machines.md", "docs/how-to/operations.md"
 FILE = "/etc/loraworks.env"

@@ -101,14 +101,8 @@ def check(
     assert set(runs.values()) == set(trials.values()) == {1}
 
 
-@pytest.mark.parametrize(
-    ("kind", "kills"),
-    [
-        ("embedded", 3),
-        pytest.param("embedded", 5, marks=pytest.mark.slow),
-        pytest.param("cluster", 5, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "kills"), [("embedded", 5), ("cluster", 5)])
 def test_sweep_survives_killed_workers(
     installation: Installation, alone: SweepSnapshot, tmp_path: Path, kills: int
 ) -> None:

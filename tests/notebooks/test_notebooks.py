@@ -8,7 +8,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from tests.notebooks import course
 from tests.tiny_base import make_base
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 RESET_CELL = """import os
 os.chdir({folder!r})
 os.environ.pop("LORAWORKS_URL", None)
@@ -22,9 +22,7 @@ LIBRARY = [path for path in course.PATHS if path not in SERVICE]
 
 
 @pytest.mark.timeout(900)  # a busy machine is slow
-@pytest.mark.parametrize(
-    "paths", [LIBRARY, pytest.param(SERVICE, marks=pytest.mark.slow)], ids=["library", "service"]
-)
+@pytest.mark.parametrize("paths", [LIBRARY, SERVICE], ids=["library", "service"])
 def test_small_versions_run(paths: list[Path], tmp_path: Path) -> None:
     """Uses one kernel, which imports torch once; `make notebooks` starts one for each notebook."""
     assert paths

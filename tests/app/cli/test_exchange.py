@@ -87,7 +87,14 @@ def test_exported_version_predicts_the_same_elsewhere(
     assert "Imported moved:2." in again.stdout, again.output
 
 
-@pytest.mark.parametrize("ref", ["sentiment", "sentiment@production", "sentiment:1"])
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "sentiment",
+        pytest.param("sentiment@production", marks=pytest.mark.slow),
+        pytest.param("sentiment:1", marks=pytest.mark.slow),
+    ],
+)
 def test_version_references(
     ref: str, cli: Run, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +196,7 @@ def test_export_names_the_thresholds_that_other_programs_lack(
     assert {each["label"] for each in classify(list(TEXTS))} <= {"bad", "good"}
 
 
+@pytest.mark.slow
 def test_onnx_export_prints_its_certificate(cli: Run, resources: Resources, tmp_path: Path) -> None:
     add_version(resources, make_artifact(tmp_path / "made"), tmp_path / "copied", name="mail")
     export = ("models", "export", "mail", "--format", "onnx", "--out")

@@ -53,7 +53,7 @@ from tests.tiny_base import EVERY_FAMILY, make_base, make_reviews, modernbert
 
 ROOT = Path(__file__).parents[3]
 # Those whose attention differs most; the others are translated in the same way.
-QUICK = {"bert", "modernbert", "deberta-v2", "longformer"}
+QUICK = {"modernbert", "deberta-v2"}
 FAMILIES = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in EVERY_FAMILY
 ]
