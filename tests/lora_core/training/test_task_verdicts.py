@@ -209,7 +209,7 @@ def test_head_of_lora_starts_from_the_regression(
     """Even with a rate of nearly nothing, a model of numbers is better than the mean."""
     slow = {"epochs": 1, "learning_rate": 1e-10, "head_learning_rate": 1e-10}
     described = of_task("regression", method=LORA, optim=slow, head_init="probe")
-    assert run(described, tmp_path / "out")["metrics"]["test"]["r2"] > 0.03
+    assert run(described, tmp_path / "out")["metrics"]["test"]["r2"] > 0
 
 
 def test_ordered_labels_name_their_agreement(spec: Make, reviews: Path, tmp_path: Path) -> None:
