@@ -18,6 +18,7 @@ from tests.app.jobs.test_misclassified import finish
 from tests.app.predictions.conftest import store_results
 from tests.app.serving.conftest import Publish, publish
 from tests.app.sweeps.fake_worker import FakeSweepWorker
+from tests.labeling_rows import create_project, make_pool, next_rows, put
 from tests.mistral_files import examples as label_objects
 
 __all__ = ["finish", "publish", "submit", "worker"]
@@ -60,6 +61,9 @@ def examples(
     change = {"row": 1, "label": "1", "given": "0"}
     corrected = client.post("/v1/datasets/mail/corrections", json={"changes": [change]})
     assert corrected.status_code == 201, corrected.text
+    make_pool(resources, tmp_path)
+    create_project(client, base="minilm-l6")
+    put(client, next_rows(client)[0])
     hook = client.post("/v1/webhooks", json={"url": "https://1.1.1.1/hook"}).json()
     with resources.database.write() as session:
         session.add(MlflowServer(id=1, tracking_uri="https://mlflow.example", experiment="mail"))
@@ -69,6 +73,7 @@ def examples(
         "artifact_id": client.get(f"/v1/jobs/{job_id}").json()["artifact_id"],
         "artifacts/name": "manifest.json",
         "datasets/ref": "mail",
+        "labeling/name": "mood",
         "models/name": "sentiment",
         "models/ref": "sentiment:1",
         "model_id": "sentiment",
