@@ -1,6 +1,7 @@
 """Request and response bodies of the feedback routes."""
 
 import math
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -23,7 +24,7 @@ from lora_core.specs.task import TaskTypeOfTarget
 MAX_ITEMS = 1000  # of one request
 MAX_TEXT_CHARACTERS = 100_000
 MAX_REVIEW = 200  # texts of one sample
-PREDICTION_ID_PATTERN = r"^[0-9a-f]{32}(-(0|[1-9][0-9]{0,4}))?$"
+_PREDICTION_ID = re.compile(r"[0-9a-f]{32}(-(0|[1-9][0-9]{0,4}))?")
 
 
 def _not_blank(text: str) -> str:
@@ -44,6 +45,16 @@ def _reject_bool(value: Any) -> Any:
     return value
 
 
+def _check_prediction_id(text: str) -> str:
+    if not _PREDICTION_ID.fullmatch(text):
+        raise PydanticCustomError(
+            "prediction_id",
+            "must be the X-Prediction-Id of a response, for one of several texts with -0, -1 and "
+            "so on at its end",
+        )
+    return text
+
+
 Text = Annotated[
     StrictStr,
     Field(min_length=1, max_length=MAX_TEXT_CHARACTERS),
@@ -54,7 +65,7 @@ LabelName = Annotated[
     str, CleanText(MAX_LABEL_CHARACTERS), AfterValidator(_not_blank), AfterValidator(normalize_name)
 ]
 Number = Annotated[float, BeforeValidator(_reject_bool), AfterValidator(_check_number)]
-PredictionKey = Annotated[str, Field(pattern=PREDICTION_ID_PATTERN)]
+PredictionKey = Annotated[str, AfterValidator(_check_prediction_id)]
 ModelName = Annotated[str, CleanText(200)]
 LabelValue = str | list[str] | float  # of a single-label task, a multi-label task, a regression
 
