@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 import lora_core
 from app import logging
 from app.auth.authenticator import Authenticator
-from app.auth.middleware import AuthMiddleware
+from app.auth.middleware import AuthMiddleware, check_any_scope
 from app.auth.secrets import load_pepper
 from app.bases import routes as bases
 from app.charts import routes as charts
@@ -97,6 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
         responses=error_responses.PROBLEM_RESPONSES,
+        any_scope=check_any_scope,
         routes=_shared_router(settings.max_upload_bytes, settings.max_import_bytes).routes,
         middleware=[
             Middleware(RequestIdMiddleware),

@@ -119,9 +119,10 @@ async def _check_scopes(
         check_scope(get_caller(request.scope), scope)
 
 
-async def _check_any_scope(
+async def check_any_scope(
     sufficient: SecurityScopes, request: Request, _: Any = Depends(_BEARER_SCHEME)
 ) -> None:
+    """Raise `ScopeMissing` unless the API key of the caller has one of these scopes."""
     caller = get_caller(request.scope)
     if caller.scopes.isdisjoint(sufficient.scopes):
         raise ScopeMissing(name=caller.name, scope=" or ".join(sufficient.scopes))
@@ -140,4 +141,4 @@ def require_scope(scope: KeyScope) -> Any:
 
 def require_any_scope(*scopes: KeyScope) -> Any:
     """Return a dependency that admits callers with at least one of these scopes."""
-    return Security(_check_any_scope, scopes=list(scopes))
+    return Security(check_any_scope, scopes=list(scopes))

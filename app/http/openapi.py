@@ -4,12 +4,13 @@ Swagger UI comes from an installed package. Its initializer is a separate file b
 security policy forbids inline scripts.
 """
 
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
 import fastapi_swagger
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -50,8 +51,13 @@ class FastAPIWithErrorSchemas(FastAPI):
     """FastAPI, with error schemas in its description as components.
 
     Generators would otherwise make a class of them for each route, since FastAPI has a component
-    only for what responds with `application/json`.
+    only for what responds with `application/json`. The argument `any_scope` is the dependency that
+    is satisfied by one of its scopes.
     """
+
+    def __init__(self, *, any_scope: Callable[..., Any], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.any_scope = any_scope
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI description, with titled schemas of responses as components."""
@@ -63,7 +69,17 @@ class FastAPIWithErrorSchemas(FastAPI):
                     for content in response.get("content", {}).values():
                         _use_component(content, components)
         description["components"]["schemas"] = dict(sorted(components.items()))
+        self._list_alternative_scopes(description["paths"])
         return description
+
+    def _list_alternative_scopes(self, paths: dict[str, Any]) -> None:
+        """List scopes of which one suffices as alternatives; FastAPI lists them as all required."""
+        for context in iter_route_contexts(self.router.routes):
+            for each in context.dependencies:
+                if each.dependency is self.any_scope and context.path in paths:
+                    for method in context.methods or ():
+                        operation = paths[context.path][method.lower()]
+                        operation["security"] = [{"key": [scope]} for scope in each.scopes]
 
 
 def _use_component(content: dict[str, Any], components: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from fastapi.security import SecurityScopes
 from starlette.testclient import TestClient
 
 from app.auth import service
+from app.auth.middleware import check_any_scope
 from app.auth.tables import ALL_SCOPES
 from app.main import create_app
 from app.settings import Settings
@@ -29,17 +30,18 @@ DOCUMENTATION = {"/docs", "/docs/{name}", "/openapi.json"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO")
 
 NewKey = Callable[..., service.CreatedKey]
-RouteSpec = tuple[str, str, list[str]]
+RouteSpec = tuple[str, str, list[str], bool]
 
 
 def routes(app: FastAPI) -> Iterator[RouteSpec]:
-    """Yield (method, path, scopes) of every route of the router."""
+    """Yield (method, path, scopes, whether one of them suffices) of every route of the router."""
     for context in iter_route_contexts(app.router.routes):
         scopes: list[str] = []
         for dependency in context.dependencies:
             scopes += SecurityScopes(getattr(dependency, "scopes", None)).scopes
+        any_of = check_any_scope in [each.dependency for each in context.dependencies]
         for method in context.methods or {"GET"}:
-            yield method, context.path or "", scopes
+            yield method, context.path or "", scopes, any_of
 
 
 def error_of(response: httpx2.Response) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def all_routes(auth_settings: Settings) -> list[RouteSpec]:
 
 
 def test_walk_covers_every_domain(all_routes: list[RouteSpec]) -> None:
-    paths = {path for _, path, _ in all_routes}
+    paths = {path for _, path, _, _ in all_routes}
     assert paths > PUBLIC | DOCUMENTATION
     for start in (
         "/v1/jobs",
@@ -79,7 +81,7 @@ def test_all_routes_but_the_public_ones_require_authentication(
     anonymous_client: TestClient, all_routes: list[RouteSpec]
 ) -> None:
     public_routes = set()
-    for path in {path for _, path, _ in all_routes}:
+    for path in {path for _, path, _, _ in all_routes}:
         for method in METHODS:
             response = anonymous_client.request(method, fill_path(path))
             if response.status_code != 401:
@@ -129,7 +131,7 @@ def test_no_host_header_bypasses_authentication(anonymous_client: TestClient, ho
 def test_all_other_routes_declare_a_scope(
     all_routes: list[RouteSpec],
 ) -> None:
-    for method, path, scopes in all_routes:
+    for method, path, scopes, _ in all_routes:
         if path in PUBLIC | FRAME | DOCUMENTATION:
             assert scopes == [], path
         else:
@@ -141,13 +143,14 @@ def test_openapi_lists_the_same_scopes(
     auth_settings: Settings, all_routes: list[RouteSpec]
 ) -> None:
     described = create_app(auth_settings).openapi()["paths"]
-    for method, path, scopes in all_routes:
+    for method, path, scopes, any_of in all_routes:
         plain = re.sub(r":\w+\}", "}", path)
         if path.startswith(("/v1/", "/openai/", "/mistral/")):
             assert method.lower() in described[plain], (method, path)
         if path not in DOCUMENTATION and method.lower() in described.get(plain, {}):
             shown = described[plain][method.lower()]
-            assert shown["security"] == ([] if path in PUBLIC else [{"key": scopes}]), (
+            required = [{"key": [scope]} for scope in scopes] if any_of else [{"key": scopes}]
+            assert shown["security"] == ([] if path in PUBLIC else required), (
                 method,
                 path,
             )
@@ -157,7 +160,7 @@ def test_api_key_admits_to_exactly_the_routes_of_its_scopes(
     anonymous_client: TestClient, new_key: NewKey, all_routes: list[RouteSpec]
 ) -> None:
     keys = {scope: new_key(scope).text for scope in ALL_SCOPES}
-    for method, path, scopes in all_routes:
+    for method, path, scopes, any_of in all_routes:
         if not scopes:
             continue
         for scope, key in keys.items():
@@ -165,7 +168,7 @@ def test_api_key_admits_to_exactly_the_routes_of_its_scopes(
                 method, fill_path(path), headers={"Authorization": f"Bearer {key}"}
             )
             body = error_of(response) if response.status_code == 403 else {}
-            if [scope] == scopes:
+            if [scope] == scopes or (any_of and scope in scopes):
                 assert response.status_code not in {401, 403, 405, 500}, (method, path, scope)
             else:
                 assert response.status_code == 403, (method, path, scope)
@@ -178,7 +181,7 @@ def test_unknown_id_is_404_with_the_required_scope(
 ) -> None:
     headers = {"Authorization": f"Bearer {new_key().text}"}
     looked = 0
-    for method, path, scopes in all_routes:
+    for method, path, scopes, _ in all_routes:
         if scopes and method in {"GET", "DELETE"} and "{" in path:
             response = anonymous_client.request(method, fill_path(path), headers=headers)
             assert response.status_code == 404, (method, path)
