@@ -7,21 +7,14 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.datasets.schemas import normalize_label
 from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp
 from lora_core.data.label_review import MAX_CHANGES, MAX_SUSPECTS
-from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER, normalize_name
+from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER
 from lora_core.specs.fields import Float
 from lora_core.specs.task import TaskType
 
-
-def _normalized(name: str) -> str:
-    normalized = normalize_name(name)
-    if not normalized:
-        raise PydanticCustomError("blank", "must not be blank")
-    return normalized
-
-
-LabelName = Annotated[str, CleanText(MAX_LABEL_CHARACTERS), AfterValidator(_normalized)]
+LabelName = Annotated[str, CleanText(MAX_LABEL_CHARACTERS), AfterValidator(normalize_label)]
 Number = Annotated[Float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 RowNumber = Annotated[int, Field(strict=True, ge=1, le=2**31)]
 TargetName = Annotated[str, CleanText(256)]

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.datasets.schemas import normalize_label
 from app.http.fields import (
     CleanText,
     RequestModel,
@@ -17,7 +18,7 @@ from app.http.fields import (
     Timestamp,
     reject_unstorable_text,
 )
-from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER, normalize_name
+from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER
 from lora_core.results import MetricName
 from lora_core.specs.task import TaskTypeOfTarget
 
@@ -61,9 +62,7 @@ Text = Annotated[
     AfterValidator(reject_unstorable_text),
     AfterValidator(_not_blank),
 ]
-LabelName = Annotated[
-    str, CleanText(MAX_LABEL_CHARACTERS), AfterValidator(_not_blank), AfterValidator(normalize_name)
-]
+LabelName = Annotated[str, CleanText(MAX_LABEL_CHARACTERS), AfterValidator(normalize_label)]
 Number = Annotated[float, BeforeValidator(_reject_bool), AfterValidator(_check_number)]
 PredictionKey = Annotated[str, AfterValidator(_check_prediction_id)]
 ModelName = Annotated[str, CleanText(200)]

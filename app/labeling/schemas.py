@@ -7,8 +7,8 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StrictBool, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.datasets.schemas import normalize_label
 from app.http.fields import CleanText, RequestModel, ResponseModel, Slug, Timestamp
-from lora_core.data.labels import normalize_name
 from lora_core.specs.fields import BaseName
 
 MAX_LABELS = 1_000  # of a project: a logistic regression and a page with more are of no use
@@ -17,14 +17,7 @@ MAX_NEXT = 20  # texts that one request leases
 MAX_ANNOTATOR_CHARACTERS = 64
 
 
-def _normalize_label(label: str) -> str:
-    """Return the label as training reads it."""
-    if not (name := normalize_name(label)):
-        raise PydanticCustomError("blank", "must not be blank")
-    return name
-
-
-LabelName = Annotated[str, CleanText(200), AfterValidator(_normalize_label)]
+LabelName = Annotated[str, CleanText(200), AfterValidator(normalize_label)]
 Annotator = Annotated[
     Annotated[str, CleanText(MAX_ANNOTATOR_CHARACTERS)] | None,
     Field(description="Who labels, if several people share an API key."),
