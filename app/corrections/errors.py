@@ -31,7 +31,7 @@ class WrongKindOfLabel(UnprocessableContent):
 
 
 class UnknownLabel(UnprocessableContent):
-    code = "unknown_label"
+    code = "label_not_in_dataset"
     title = "No row of the dataset has this label."
     message = (
         "Row {row}: no row of {ref} has the label {label!r}. Its labels are {available}. To add a "

@@ -7,8 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.datasets.schemas import normalize_label
-from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp
+from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp, normalize_label
 from lora_core.data.label_review import MAX_CHANGES, MAX_SUSPECTS
 from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER
 from lora_core.specs.fields import Float

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp, multipart_file_body
 from lora_core.data.findings import DataReport, Severity
-from lora_core.data.labels import LabelFormat, TargetFormat, normalize_name, targets_of_spec
+from lora_core.data.labels import LabelFormat, TargetFormat, targets_of_spec
 from lora_core.data.rows import MAX_COLUMNS
 from lora_core.specs.task import SeveralTargetsSpec, TaskType
 from lora_core.specs.validation_problems import first_problem
@@ -30,14 +30,6 @@ DatasetRef = Annotated[
 def parse_names(text: str) -> tuple[str, ...]:
     """Parse `toxic, insult`."""
     return tuple(name.strip() for name in text.split(","))
-
-
-def normalize_label(name: str) -> str:
-    """Return a label as training reads it. Raises `PydanticCustomError` if it is blank."""
-    normalized = normalize_name(name)
-    if not normalized:
-        raise PydanticCustomError("blank", "must not be blank")
-    return normalized
 
 
 class UploadFields(RequestModel):

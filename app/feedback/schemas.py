@@ -9,13 +9,13 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.datasets.schemas import normalize_label
 from app.http.fields import (
     CleanText,
     RequestModel,
     ResponseModel,
     Slug,
     Timestamp,
+    normalize_label,
     reject_unstorable_text,
 )
 from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER

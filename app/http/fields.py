@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from lora_core.data.labels import normalize_name
 from lora_core.specs.fields import SLUG_PATTERN
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -66,6 +67,14 @@ class CleanText:
     ) -> CoreSchema:
         text_schema = core_schema.str_schema(max_length=self.max_length, min_length=self.min_length)
         return core_schema.no_info_before_validator_function(normalize_text, text_schema)
+
+
+def normalize_label(name: str) -> str:
+    """Return a label as training reads it. Raises `PydanticCustomError` if it is blank."""
+    normalized = normalize_name(name)
+    if not normalized:
+        raise PydanticCustomError("blank", "must not be blank")
+    return normalized
 
 
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN)]

@@ -7,8 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StrictBool, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.datasets.schemas import normalize_label
-from app.http.fields import CleanText, RequestModel, ResponseModel, Slug, Timestamp
+from app.http.fields import CleanText, RequestModel, ResponseModel, Slug, Timestamp, normalize_label
 from lora_core.specs.fields import BaseName
 
 MAX_LABELS = 1_000  # of a project: a logistic regression and a page with more are of no use

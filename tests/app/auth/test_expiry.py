@@ -20,7 +20,9 @@ MakeKey = Callable[..., CreatedKey]
 
 def error_code(url: str, key: CreatedKey) -> str | None:
     """Return the error code, or None if the request was accepted."""
-    response = httpx2.get(f"{url}/v1/jobs", headers={"Authorization": f"Bearer {key.text}"})
+    response = httpx2.get(
+        f"{url}/v1/jobs", headers={"Authorization": f"Bearer {key.text}"}, timeout=30
+    )
     assert response.status_code in {200, 401}
     return None if response.status_code == 200 else str(response.json()["code"])
 

@@ -150,7 +150,7 @@ def test_a_new_label(client: TestClient, upload: Upload) -> None:
     upload(SMALL)
     changes = [{"row": 1, "label": " c "}, {"row": 2, "label": "c"}]
     answer = correct(client, changes=changes)
-    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_label")
+    assert (answer.status_code, answer.json()["code"]) == (422, "label_not_in_dataset")
     assert answer.json()["errors"][0]["at"] == "changes.0.label"
     assert "labels are a, b" in answer.json()["detail"]
     created(correct(client, changes=changes, new_label=True))

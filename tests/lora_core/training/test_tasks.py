@@ -118,7 +118,7 @@ def test_run_from_file_to_pipeline(
         method=methods[method],
         task=task,
         data={"source": str(source)},
-        optim={"epochs": 6, "learning_rate": 0.01 if method == "lora" else 2e-3},
+        optim={"epochs": 8, "learning_rate": 0.01 if method == "lora" else 2e-3},
     )
     observer, artifact = train(described)
     summary = observer.all("finished")[0].summary
