@@ -35,7 +35,7 @@ from app.datasets import files
 from app.datasets import repository as datasets
 from app.datasets import service as dataset_service
 from app.datasets.errors import UploadTooLarge
-from app.datasets.files import DatasetColumns, FileInspector
+from app.datasets.files import FileInspector, SelectedColumns
 from app.datasets.tables import Dataset
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
@@ -302,7 +302,7 @@ def _new_version(
         split_column=source.split_column,
         sheet=source.sheet if same_format else None,
     )
-    columns = DatasetColumns(
+    columns = SelectedColumns(
         dataset.text_column,
         dataset.label_column,
         source.overview["split_column"],

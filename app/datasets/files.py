@@ -77,7 +77,7 @@ MAX_TEXTS_BYTES = 1_000_000_000  # of the file with all texts of a dataset
 
 
 @dataclass(frozen=True)
-class DatasetColumns:
+class SelectedColumns:
     """Names of the columns. `label` None: no labels. `sheet` None: the first one with cells."""
 
     text: str
@@ -98,7 +98,7 @@ class FileInspector:
 
     file: Path
     filename: str
-    columns: DatasetColumns
+    columns: SelectedColumns
     settings: Settings
 
     def profile(self) -> dict[str, Any]:

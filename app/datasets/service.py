@@ -17,7 +17,7 @@ from app.datasets.errors import (
     DatasetNameRequired,
     UploadQuotaExceeded,
 )
-from app.datasets.files import DatasetColumns, FileInspector
+from app.datasets.files import FileInspector, SelectedColumns
 from app.datasets.schemas import UploadFields
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
@@ -123,9 +123,9 @@ def detect_targets(upload: Upload, settings: Settings) -> dict[str, TaskType]:
     return targets
 
 
-def _columns(fields: UploadFields) -> DatasetColumns:
+def _columns(fields: UploadFields) -> SelectedColumns:
     labeled = fields.purpose == "train"
-    return DatasetColumns(
+    return SelectedColumns(
         fields.text_column,
         fields.label_column if labeled else None,
         fields.split_column if labeled else None,
@@ -207,7 +207,7 @@ def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: P
 def stored_file(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
     """Return what inspects the file of a dataset. Raises what `fetch_dataset_file` raises."""
     file = fetch_dataset_file(store, settings=settings, dataset=dataset)
-    columns = DatasetColumns(
+    columns = SelectedColumns(
         dataset.text_column,
         dataset.label_column,
         dataset.split_column,

@@ -17,7 +17,7 @@ from lora_core.errors.base_model import BaseNotFound
 from lora_core.samples import minilm
 
 
-def resolve_base(
+def resolve_base_or_default(
     model: str,
     *,
     owner: str,

@@ -99,7 +99,7 @@ def operation_id(route: APIRoute) -> str:
 
 
 @router.get("/openapi.json")
-def get_openapi(request: Request) -> JSONResponse:
+def get_openapi_json(request: Request) -> JSONResponse:
     """Return the OpenAPI description."""
     description: dict[str, Any] = request.app.openapi()
     return JSONResponse(description)

@@ -130,7 +130,7 @@ def _with_labels(search: str | None) -> list[ColumnElement[bool]]:
     return labeled
 
 
-def add_job(
+def add_request(
     session: Session,
     job_id: UUID,
     *,

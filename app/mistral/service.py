@@ -11,7 +11,7 @@ from app.datasets.service import detect_targets, slugify
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.fine_tuning import files
-from app.fine_tuning.base import resolve_base
+from app.fine_tuning.base import resolve_base_or_default
 from app.fine_tuning.errors import FilesNotUsable, FineTuningJobNotFound
 from app.fine_tuning.repository import list_newest_events, list_points
 from app.idempotency import service as idempotency
@@ -32,7 +32,7 @@ from app.mistral.schemas import (
     MistralJobDetails,
     MistralJobView,
 )
-from app.mistral.targets import JobTargets, check_targets, choose_targets, upload_fields
+from app.mistral.targets import JobTargets, check_targets, choose_targets, to_upload_fields
 from app.mistral.views import file_view, job_details, job_view
 from app.queue.dispatch import WorkerNotifier
 from app.queue.transitions import EventContent
@@ -76,7 +76,7 @@ def create_file(
         store,
         settings=settings,
         upload=upload,
-        fields=upload_fields(tasks, file=upload.filename),
+        fields=to_upload_fields(tasks, file=upload.filename),
         view_of=file_view,
         call=call,
     )
@@ -114,7 +114,7 @@ def create_job(
     """
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
-    base, events = resolve_base(
+    base, events = resolve_base_or_default(
         body.model,
         owner="Mistral",
         owners_models=_MISTRAL_MODELS,
@@ -138,7 +138,7 @@ def create_job(
             notifier=notifier,
             call=replace(call, key=None),  # the response to store is the one below
         )
-        row = repository.add_job(
+        row = repository.add_request(
             session,
             job.id,
             request=_stored_request(body, targets),

@@ -55,7 +55,7 @@ class JobTargets(NamedTuple):
     warnings: list[EventContent]
 
 
-def upload_fields(tasks: Mapping[str, TaskType], *, file: str) -> UploadFields:
+def to_upload_fields(tasks: Mapping[str, TaskType], *, file: str) -> UploadFields:
     """Return how to store a file that has labels of these names. Raises `DataTooLarge`."""
     if len(tasks) == 1:
         ((name, task),) = tasks.items()

@@ -73,7 +73,7 @@ def _beyond(
     return column > after if order == "asc" else column < after
 
 
-def add_job(
+def add_request(
     session: Session, job_id: UUID, *, request: Mapping[str, object], events: Sequence[EventContent]
 ) -> FineTuningRow:
     """Store what the client asked for, and tell it events about a job that was just created."""

@@ -11,7 +11,7 @@ from app.datasets.service import slugify
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.fine_tuning import files
-from app.fine_tuning.base import resolve_base, warning
+from app.fine_tuning.base import resolve_base_or_default, warning
 from app.fine_tuning.errors import FilesNotUsable, FineTuningJobNotFound
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
@@ -75,7 +75,7 @@ def create_job(
     """
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
-    base, events = resolve_base(
+    base, events = resolve_base_or_default(
         body.model,
         owner="OpenAI",
         owners_models=_OPENAI_MODELS,
@@ -102,7 +102,7 @@ def create_job(
             call=replace(call, key=None),  # the response to store is the one below
         )
         request = body.model_dump(mode="json", exclude_none=True)
-        tuning = repository.add_job(session, job.id, request=request, events=events)
+        tuning = repository.add_request(session, job.id, request=request, events=events)
         view = fine_tuning_job(tuning)
         idempotency.save_response(session, call, status=200, body=view)
     return view

@@ -39,6 +39,7 @@ from app.sweeps.states import SweepState, TrialState
 from app.sweeps.tables import Sweep
 from app.sweeps.trials import RESOLVE_ERRORS
 from app.web import choices, sweep_form
+from app.web.curl import curl_command
 from app.web.page import BlankAsNone, render
 from app.web.sweeps import SweepProgress, base_spec, load_progress, sweep_name
 from lora_core.tasks.metric_names import METRICS
@@ -372,7 +373,7 @@ def extend_sweep_page(
         body=body,
         errors=errors,
         added=added,
-        curl=sweep_form.curl_command(request, "POST", f"/v1/sweeps/{sweep_id}/extend", body),
+        curl=curl_command(request, "POST", f"/v1/sweeps/{sweep_id}/extend", body),
         command=sweep_form.extend_command(request, sweep_id, values, space.fields),
     )
 

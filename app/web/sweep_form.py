@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.auth.middleware import require_scope
 from app.database.base import JsonObject
-from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep, get_caller
+from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
 from app.http.fields import uuid_or_raise
 from app.jobs import pretrained_bases
 from app.sweeps import planning, repository, search_space
@@ -31,6 +31,7 @@ from app.sweeps.strategies import Strategy
 from app.sweeps.tables import Sweep
 from app.sweeps.trials import RESOLVE_ERRORS
 from app.web import choices
+from app.web.curl import base_url, curl_command
 from app.web.page import render
 from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
@@ -336,20 +337,10 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield path, value
 
 
-# -- Shell commands, curl and command line, that do what the form would do ------------------------
+# -- Commands that do what the form would do -------------------------------------------------------
 
 
 DEFAULT_PORT = 8000  # the command line's default on 127.0.0.1
-
-
-def curl_command(request: Request, method: str, path: str, body: JsonObject) -> str:
-    """Return the API call as a curl command."""
-    lines = [f"curl -X {method} {quote(_base_url(request) + path)}"]
-    if get_caller(request.scope).signed_in:
-        lines.append('-H "Authorization: Bearer $LORAWORKS_API_KEY"')
-    data = json.dumps(body, ensure_ascii=False)
-    lines += ["-H 'Content-Type: application/json'", f"-d {quote(data)}"]
-    return " \\\n  ".join(lines)
 
 
 def start_command(request: Request, values: Mapping[str, str], body: JsonObject) -> str:
@@ -386,11 +377,7 @@ def _over_options(values: Mapping[str, str], fields: Sequence[str]) -> Iterator[
         yield f"--over {quote(f'{option}={text}')}"
 
 
-def _base_url(request: Request) -> str:
-    return str(request.base_url).rstrip("/")
-
-
 def _url_option(request: Request) -> str:
     url = request.base_url
     is_default = url.hostname == "127.0.0.1" and url.port == DEFAULT_PORT
-    return "" if is_default else f" --url {quote(_base_url(request))}"
+    return "" if is_default else f" --url {quote(base_url(request))}"

@@ -10,7 +10,7 @@ from shlex import quote
 from fastapi import Request
 
 from app.http.dependencies import get_caller
-from app.web.sweep_form import curl_command
+from app.web.curl import curl_command
 
 _TEXT, _SECOND_TEXT = "A text to classify.", "Another text."
 

@@ -51,7 +51,7 @@ def check_data(contents: FileContents) -> DataReport:
     train_labels = [
         row.label for row in distinct if split_of(row) in (None, Split.TRAIN) and row.label
     ]
-    contradiction = duplicates.ContradictionRule.of_task(task, rows)
+    contradiction = duplicates.ConflictCriterion.of_task(task, rows)
     compared = sample_rows(rows, *COMPARISON_LIMITS)
     labels = check_labels(rows, contents.labels, contents.columns.label_format)
     tokens, token_findings = _count_tokens(sample_rows(rows, *_TOKENIZATION_LIMITS))

@@ -186,7 +186,7 @@ class Preview(FrozenModel):
 def preview_rows(path: Path, columns: ColumnSelection, *, after: int, limit: int) -> Preview:
     """Return up to `limit` rows with numbers greater than `after`. Raises what `files.read_rows`
     raises."""
-    following = (row for row in files.iter_rows(path, columns) if row[0] > after)
+    following = (row for row in files.open_file(path, columns).cells if row[0] > after)
     cells = list(islice(following, limit))
     rows = collect_rows(path.name, iter(cells), columns) if cells else []
     return Preview(
@@ -239,13 +239,13 @@ def find_text(path: Path, columns: ColumnSelection, wanted: WantedText) -> Found
 # -- Whole texts ----------------------------------------------------------------------------------
 
 
-class WrittenTexts(FrozenModel):
+class WriteTextsResult(FrozenModel):
     """How many texts were written."""
 
     rows: int
 
 
-def write_texts(path: Path, columns: ColumnSelection, out: Path) -> WrittenTexts:
+def write_texts(path: Path, columns: ColumnSelection, out: Path) -> WriteTextsResult:
     """Write `[row number, text, second text or null]` of each row to a file, one JSON per line.
 
     Raises what `files.read_rows` raises.
@@ -254,7 +254,7 @@ def write_texts(path: Path, columns: ColumnSelection, out: Path) -> WrittenTexts
     with out.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             file.write(json.dumps([row.number, row.text, row.pair], ensure_ascii=False) + "\n")
-    return WrittenTexts(rows=len(rows))
+    return WriteTextsResult(rows=len(rows))
 
 
 # -- Columns: the first rows of a file, and which columns hold texts and labels -------------------

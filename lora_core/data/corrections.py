@@ -40,7 +40,7 @@ from lora_core.specs.label_sets import (
     decode_targets,
     encode_label,
     label_of_target,
-    replace_target,
+    replace_target_value,
 )
 
 Cells = dict[str, Any]  # by column
@@ -100,7 +100,7 @@ def correct_file(
         label = each.after
         if each.target is not None:
             value = decode_label(label, columns.label_format.target(each.target).task)
-            label = replace_target(row.label, each.target, value)
+            label = replace_target_value(row.label, each.target, value)
         expected[each.row] = replace(row, label=label)
     _check(out, columns, expected)
     return CorrectionResult(file=out.name, changes=tuple(changed), kept=kept)

@@ -47,7 +47,7 @@ def group_duplicates(rows: Iterable[TextRow]) -> tuple[list[TextRow], list[list[
 
 
 @dataclass(frozen=True)
-class ContradictionRule:
+class ConflictCriterion:
     """When two rows with the same text contradict each other."""
 
     what: str  # the labels that a text has then
@@ -55,7 +55,7 @@ class ContradictionRule:
     tolerance: float = 0.0  # of numbers
 
     @classmethod
-    def of_task(cls, task: TaskType, rows: Sequence[TextRow]) -> "ContradictionRule":
+    def of_task(cls, task: TaskType, rows: Sequence[TextRow]) -> "ConflictCriterion":
         match task:
             case "single_label":
                 return cls("more than one label", "a different label")
@@ -79,7 +79,7 @@ class ContradictionRule:
 
 
 def check_duplicates(
-    groups: Sequence[Sequence[TextRow]], rows: int, contradiction: ContradictionRule
+    groups: Sequence[Sequence[TextRow]], rows: int, contradiction: ConflictCriterion
 ) -> Iterator[Finding]:
     """Yield `leaked`, `conflicting_labels`, `duplicates`, for groups in the order of
     `sort_by_split`."""
@@ -202,7 +202,7 @@ def _similarity(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.floa
 
 
 def check_near_duplicates(
-    rows: Sequence[TextRow], contradiction: ContradictionRule
+    rows: Sequence[TextRow], contradiction: ConflictCriterion
 ) -> Iterator[Finding]:
     """Yield `nearly_leaked`, `nearly_conflicting`, `near_duplicates`, for rows sorted by split."""
     near_duplicates = sorted(find_near_duplicates(rows), key=lambda pair: -pair.similarity)

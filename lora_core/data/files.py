@@ -79,23 +79,17 @@ def read_rows_and_info(path: Path, columns: ColumnSelection) -> tuple[list[TextR
         ) from error
 
 
-def iter_rows(path: Path, columns: ColumnSelection) -> NumberedCells:
-    """Yield the cells of the selected columns, row by row, without holding all rows in memory.
-
-    Raises what `read_rows` raises, except for missing texts and labels.
-    """
-    return open_file(path, columns).cells
-
-
 def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
-    """Open a file to read the selected columns. Raises what `iter_rows` raises, here or while
-    reading."""
+    """Open a file to read the selected columns, without holding all rows in memory.
+
+    Raises what `read_rows` raises except for missing texts and labels, here or while reading.
+    """
     match detect_suffix(path, columns.sheet):
         case ".parquet":
             # pyarrow is slow to import, and most files do not need it
             from lora_core.data import arrow
 
-            return OpenedFile(arrow.iter_rows(path, columns), ParseInfo())
+            return OpenedFile(arrow.iter_cells(path, columns), ParseInfo())
         case ".jsonl":
             objects, prompt_format = label_objects.read_objects(path, columns)
             rows = text_files.iter_json_rows(path.name, objects, columns)
@@ -106,7 +100,7 @@ def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
             return OpenedFile(text_files.iter_json_rows(path.name, objects, columns), info)
         case suffix:
             table = open_table(path, suffix, columns.sheet)
-            return OpenedFile(table.iter_rows(columns), table.parse_info)
+            return OpenedFile(table.iter_cells(columns), table.parse_info)
 
 
 def detect_prompt_format(path: Path, columns: ColumnSelection) -> PromptFormat | None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from lora_core.data import text_files
 from lora_core.data.rows import ColumnSelection, ParseInfo
-from lora_core.errors.data import MalformedRow, NoAnnotations, NoChoices, SeveralChoices
+from lora_core.errors.data import MalformedRow, NoAnnotations, NoChoiceAnnotations, SeveralChoices
 from lora_core.specs.task import TaskType
 
 TEXT, LABEL = "text", "label"  # what the only texts and the only control are found as
@@ -52,8 +52,8 @@ def read_objects(path: Path, columns: ColumnSelection, info: ParseInfo) -> Numbe
 
     Tasks without an annotation of the label columns are skipped and counted in `info`.
 
-    Raises `NoAnnotations`, `NoChoices` and what `text_files.read_json_array` raises; while reading,
-    `SeveralChoices`.
+    Raises `NoAnnotations`, `NoChoiceAnnotations` and what `text_files.read_json_array` raises;
+    while reading, `SeveralChoices`.
     """
     read_tasks = _detect_format(path, columns)
     if read_tasks is None:
@@ -84,7 +84,7 @@ class _Table:
     def __init__(
         self, file: str, columns: ColumnSelection, info: ParseInfo, tasks: Iterable[Task]
     ) -> None:
-        """Raises `NoAnnotations`, `NoChoices` if labels are read and there are none."""
+        """Raises `NoAnnotations`, `NoChoiceAnnotations` if labels are read and there are none."""
         self._file, self._info = file, info
         self._tasks = {
             column: label_format.task
@@ -107,7 +107,7 @@ class _Table:
         if columns.label is not None and not controls:
             if other_results:
                 found = ", ".join(f"{name} ({kind})" for name, kind in other_results.items())
-                raise NoChoices(file=file, found=found)
+                raise NoChoiceAnnotations(file=file, found=found)
             raise NoAnnotations(file=file, count=f"{count:,}")
         texts = [name for name, is_text in has_texts.items() if is_text and name != _ID]
         self._fields = _columns(has_texts, texts, TEXT, selected)

@@ -267,7 +267,7 @@ class StringTable:
             raise EmptyData(file=file)
         return cls(file, info, header, non_blank)
 
-    def iter_rows(self, columns: ColumnSelection) -> NumberedCells:
+    def iter_cells(self, columns: ColumnSelection) -> NumberedCells:
         """Yield the selected columns. Raises what `ColumnSelection.find_positions` and the reader
         raise; `MalformedRow`."""
         positions = columns.find_positions(self.file, self.header)

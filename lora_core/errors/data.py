@@ -219,7 +219,7 @@ class NoAnnotations(DataError):
     )
 
 
-class NoChoices(DataError):
+class NoChoiceAnnotations(DataError):
     code = "no_choices"
     title = "The annotations of the Label Studio export are not choices."
     message = (

@@ -362,7 +362,7 @@ def _check_encoder(
         raise UnsupportedArtifact(problem="its manifest and its config have different labels")
     _check_task(content, facts, labels)
     _check_golden(directory, len(labels), pairs=facts.spec.data.text_pair_column is not None)
-    largest_id = tokenizer.check_tokenizer(checkpoint / TOKENIZER_FILE)
+    largest_id = tokenizer.validate_tokenizer_file(checkpoint / TOKENIZER_FILE)
     shape = read_encoder_shape(config, base=checkpoint.name)
     if facts.max_length > shape.max_tokens:
         raise UnsupportedArtifact(problem="max_length exceeds the positions of its encoder")

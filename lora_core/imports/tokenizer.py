@@ -1,7 +1,7 @@
 """Validate the tokenizer of an import, and try it.
 
 The library compiles any regular expression, applies any replacement and outputs any id. Therefore
-no part of a `tokenizer.json` reaches it before `check_tokenizer` has validated all of it.
+no part of a `tokenizer.json` reaches it before `validate_tokenizer_file` has validated all of it.
 """
 
 import binascii
@@ -45,7 +45,7 @@ _AT_MOST_ONCE = (
 )
 
 
-def check_tokenizer(path: Path) -> int:
+def validate_tokenizer_file(path: Path) -> int:
     """Return the largest token id. Raises `UnsupportedTokenizer` if the file is not safe."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:

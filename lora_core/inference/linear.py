@@ -13,9 +13,9 @@ from lora_core.data.rows import MAX_CELL_CHARACTERS
 from lora_core.inference.decoding import Output, decode, decode_outputs
 from lora_core.linear import files
 from lora_core.linear.model import (
-    ExplainedScore,
     LinearModel,
     NumberScore,
+    ScoreOfLogits,
     SigmoidScore,
     SoftmaxScore,
     TextSpan,
@@ -152,7 +152,7 @@ class LinearPredictor:
         index = list(self.labels).index(label)
         match self.task:
             case SingleLabel():
-                score: ExplainedScore = SoftmaxScore(index, self.calibration.temperature or 1.0)
+                score: ScoreOfLogits = SoftmaxScore(index, self.calibration.temperature or 1.0)
             case MultiLabel():
                 scale, offset = self.task.scale_and_offset(self.calibration)
                 score = SigmoidScore(index, float(scale[index]), float(offset[index]))

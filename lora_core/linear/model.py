@@ -70,7 +70,7 @@ def combine_sides(sides: Sequence[csr_matrix]) -> csr_matrix:
     return hstack([first, second, first.multiply(second).sqrt()], format="csr")
 
 
-class ExplainedScore(ABC):
+class ScoreOfLogits(ABC):
     """What `LinearModel.contributions` explains, as a function of the logits (labels,)."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class ExplainedScore(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class SoftmaxScore(ExplainedScore):
+class SoftmaxScore(ScoreOfLogits):
     """The probability of one label, softmax(logits / temperature)."""
 
     label: int
@@ -101,7 +101,7 @@ class SoftmaxScore(ExplainedScore):
 
 
 @dataclass(frozen=True, slots=True)
-class SigmoidScore(ExplainedScore):
+class SigmoidScore(ScoreOfLogits):
     """The probability of one of several labels, sigmoid(scale z + offset) of its logit z."""
 
     label: int
@@ -122,7 +122,7 @@ class SigmoidScore(ExplainedScore):
 
 
 @dataclass(frozen=True, slots=True)
-class NumberScore(ExplainedScore):
+class NumberScore(ScoreOfLogits):
     """The number of a regression, scale z + offset."""
 
     scale: float = 1.0
@@ -194,7 +194,7 @@ class LinearModel:
         return decision if self.outputs == decision.shape[-1] else _logits(decision)
 
     def contributions(
-        self, text: TextInput, score: ExplainedScore
+        self, text: TextInput, score: ScoreOfLogits
     ) -> tuple[list[tuple[TextSpan, float]], float]:
         """Return the contribution of each word to a score, and the score without words.
 

@@ -68,7 +68,7 @@ def label_of_target(label: str, target: str) -> str:
     return encode_label(decode_targets(label)[target])
 
 
-def replace_target(label: str, target: str, value: LabelValue) -> str:
+def replace_target_value(label: str, target: str, value: LabelValue) -> str:
     """Return the label of a row with another value of one of its targets."""
     return encode_targets({**decode_targets(label), target: value})
 

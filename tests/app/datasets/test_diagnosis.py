@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.datasets import repository
-from app.datasets.files import DatasetColumns, FileInspector
+from app.datasets.files import FileInspector, SelectedColumns
 from app.datasets.tables import Dataset
 from app.sandbox import process
 from app.sandbox.process import SandboxResult
@@ -187,7 +187,7 @@ PROFILE = b'{"rows": 2}\n'
 def inspection(settings: Settings) -> FileInspector:
     """An inspection whose child process is replaced."""
     return FileInspector(
-        settings.data_dir / "x.csv", "a.csv", DatasetColumns("text", "label", None), settings
+        settings.data_dir / "x.csv", "a.csv", SelectedColumns("text", "label", None), settings
     )
 
 

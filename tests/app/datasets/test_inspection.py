@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from app.datasets.errors import DatasetUnreadable
-from app.datasets.files import DatasetColumns, FileInspector
+from app.datasets.files import FileInspector, SelectedColumns
 from app.settings import Settings
 from lora_core.errors.data import DataTooLarge, MalformedRow, MissingColumn
 from tests.waiting import wait_until
 
-COLUMNS = DatasetColumns("text", "label", None)
+COLUMNS = SelectedColumns("text", "label", None)
 
 
 def limited(*limits: int, code: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +75,7 @@ def test_errors_have_the_file_name_of_the_client(tmp_path: Path, settings: Setti
     assert raised.value.detail["row"] == 3
     with pytest.raises(MissingColumn, match="review"):
         FileInspector(
-            file, "films.csv", DatasetColumns("review", "label", None), settings
+            file, "films.csv", SelectedColumns("review", "label", None), settings
         ).profile()
 
 

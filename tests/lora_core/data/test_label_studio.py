@@ -20,7 +20,7 @@ from lora_core.errors.data import (
     MalformedRow,
     MissingColumn,
     NoAnnotations,
-    NoChoices,
+    NoChoiceAnnotations,
     SeveralChoices,
     SingleClass,
     WrongEncoding,
@@ -269,8 +269,8 @@ ABOUT_A_PART = {
     ("records", "error", "words"),
     [
         ([task("x"), task("y", annotation(choices("a"), was_cancelled=True))], NoAnnotations, "2"),
-        ([task("x", annotation(SPAN))], NoChoices, "entity (labels)"),
-        ([task("x", annotation(ABOUT_A_PART))], NoChoices, "part (choices)"),
+        ([task("x", annotation(SPAN))], NoChoiceAnnotations, "entity (labels)"),
+        ([task("x", annotation(ABOUT_A_PART))], NoChoiceAnnotations, "part (choices)"),
         ([task("x", annotation(choices("a", "b")))], SeveralChoices, "2 choices of 'sentiment'"),
         ([labeled("x", "a"), labeled("y", "a")], SingleClass, "'a'"),
         ([labeled("x", "a"), {"data": "y"}], MalformedRow, "row 2: not a task"),
@@ -301,7 +301,7 @@ def test_exports_that_cannot_be_used(
 )
 def test_json_min_without_choices(write: Write, record: Record, words: str) -> None:
     end = {"annotator": 1, "annotation_id": 1, "updated_at": "2026-11-01T10:00:00Z"}
-    with pytest.raises(NoChoices if "entity" in record else NoAnnotations) as caught:
+    with pytest.raises(NoChoiceAnnotations if "entity" in record else NoAnnotations) as caught:
         read(write({**record, **end}))
     assert words in str(caught.value)
 

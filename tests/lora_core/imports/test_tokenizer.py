@@ -93,7 +93,7 @@ def build_tokenizer(name: str = "BPE", **parts: Any) -> Tokenizer:
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_family_tokenizers_are_accepted(family: str, tmp_path: Path) -> None:
-    largest = tokenizer.check_tokenizer(save_tokenizer(tiny(family), tmp_path))
+    largest = tokenizer.validate_tokenizer_file(save_tokenizer(tiny(family), tmp_path))
     assert largest == max(tiny(family).get_vocab().values())
     try_tokenizer(tiny(family))
 
@@ -101,7 +101,7 @@ def test_family_tokenizers_are_accepted(family: str, tmp_path: Path) -> None:
 def test_sample_tokenizer_is_accepted_quickly() -> None:
     path = minilm.checkpoint_directory() / "tokenizer.json"
     began = time.process_time()
-    assert tokenizer.check_tokenizer(path) == 30_521
+    assert tokenizer.validate_tokenizer_file(path) == 30_521
     try_tokenizer(Tokenizer.from_file(str(path)))
     assert time.process_time() - began < 20  # tenths of a second
 
@@ -118,7 +118,7 @@ def test_sample_tokenizer_is_accepted_quickly() -> None:
 )
 def test_common_components_are_accepted(parts: dict[str, Any], tmp_path: Path) -> None:
     made = build_tokenizer(**parts)
-    assert tokenizer.check_tokenizer(save_tokenizer(made, tmp_path)) == 5
+    assert tokenizer.validate_tokenizer_file(save_tokenizer(made, tmp_path)) == 5
     try_tokenizer(made)
 
 
@@ -127,7 +127,7 @@ def test_truncation_and_padding_settings_are_accepted(name: str, tmp_path: Path)
     made = build_tokenizer(name)
     made.enable_truncation(8, stride=2)
     made.enable_padding(length=8, pad_to_multiple_of=8)
-    assert tokenizer.check_tokenizer(save_tokenizer(made, tmp_path)) == 5
+    assert tokenizer.validate_tokenizer_file(save_tokenizer(made, tmp_path)) == 5
 
 
 def test_older_file_versions_are_accepted(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_older_file_versions_are_accepted(tmp_path: Path) -> None:
     del content["model"]["ignore_merges"], content["pre_tokenizer"]["split"]
     content["pre_tokenizer"] |= {"str_rep": "_", "add_prefix_space": True}
     path.write_text(json.dumps(content))
-    tokenizer.check_tokenizer(path)
+    tokenizer.validate_tokenizer_file(path)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_invalid_model_setting_is_refused(place: str, value: Any, tmp_path: Path
     content["model"][place] = value
     path.write_text(json.dumps(content))
     with pytest.raises(UnsupportedTokenizer, match=place):
-        tokenizer.check_tokenizer(path)
+        tokenizer.validate_tokenizer_file(path)
 
 
 LENGTHENING: dict[str, Any] = {
@@ -187,7 +187,7 @@ def test_expanding_components_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         UnsupportedTokenizer, match=r"more than|longer than|characters per byte|pattern|match"
     ):
-        tokenizer.check_tokenizer(save_tokenizer(build_tokenizer(**{kind: part}), tmp_path))
+        tokenizer.validate_tokenizer_file(save_tokenizer(build_tokenizer(**{kind: part}), tmp_path))
 
 
 def test_max_expansion_matches_the_library() -> None:
