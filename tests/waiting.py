@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 def wait_until(
-    look: Callable[[], Value], *, seconds: float = 20.0, what: str = "it", pause: float = 0.02
+    look: Callable[[], Value], *, seconds: float = 60.0, what: str = "it", pause: float = 0.02
 ) -> Value:
     """The first true answer of `look`, asked every `pause` seconds. Fails the test if none comes
     in time.
