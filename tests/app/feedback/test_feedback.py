@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from starlette.testclient import TestClient
 
 from app.auth.service import CreatedKey
 from app.database.engines import Database
+from app.feedback.tables import Feedback
+from app.privacy import repository as privacy
 from lora_core.specs.task import SingleLabelSpec
 from tests.app.feedback.conftest import Publish, Serving
 from tests.kept_predictions import add_prediction, all_feedback
@@ -324,6 +327,31 @@ def test_delete(client: TestClient, publish: Publish) -> None:
     for missing in (made["id"], "nonsense"):
         refused = client.delete(f"{ROUTE}/{missing}")
         assert (refused.status_code, refused.json()["code"]) == (404, "feedback_not_found")
+
+
+def test_deletion_waits_for_those_who_are_changing_it(
+    client: TestClient, publish: Publish, database: Database
+) -> None:
+    """Otherwise their change would find no row, which is an internal error."""
+    publish()
+    made = send(client, text=TEXT, model="sentiment", label="bad")
+    changing, released = Event(), Event()
+
+    def change() -> None:
+        with database.write() as session:
+            privacy.lock_texts(session)
+            row = session.get_one(Feedback, UUID(made["id"]))
+            changing.set()
+            assert not released.wait(1.0)
+            row.label = "good"
+
+    with ThreadPoolExecutor(1) as pool:
+        changed = pool.submit(change)
+        assert changing.wait(20)
+        assert client.delete(f"{ROUTE}/{made['id']}").status_code == 204
+        released.set()
+        changed.result(20)
+    assert all_feedback(database) == []
 
 
 def test_scopes(
