@@ -237,6 +237,19 @@ def test_a_new_label_must_be_announced(client: TestClient, publish: Publish) -> 
     assert listed(client)[0]["label"] == "ugly"
 
 
+def test_labels_of_imported_models_that_are_not_normalized(
+    keeping: TestClient, publish: Publish, database: Database, tmp_path: Path
+) -> None:
+    labels = ("cafe\u0301", " bar")
+    publish(artifact=make_artifact(tmp_path / "a", labels=labels, top_label=labels[0]))
+    for label, changed in (("caf\u00e9", False), ("cafe\u0301", False), ("bar", True)):
+        send(keeping, prediction_id=predict(keeping), label=label)
+        assert listed(keeping)[0]["changed"] is changed
+    assert refusal(keeping, text=TEXT, model="sentiment", label="caf")[1] == (
+        "feedback_label_unknown"
+    )
+
+
 def test_the_model_may_be_named_but_must_be_right(keeping: TestClient, publish: Publish) -> None:
     publish()
     publish("other")
