@@ -255,12 +255,12 @@ def list_confidences(
         .order_by(KeptPrediction.prediction_id.desc())
         .limit(limit)
     )
-    return {
-        TextKey(id_, position): confidence
-        if target is None
-        else dict.fromkeys([target], confidence.get(""))
-        for id_, position, confidence, target in rows
-    }
+    found = {}
+    for id_, position, confidence, target in rows:
+        if target is not None and confidence:  # the only one of several that was predicted
+            confidence = {target: confidence[""]}
+        found[TextKey(id_, position)] = confidence
+    return found
 
 
 def delete_texts(session: Session, hashes: Iterable[str]) -> int:
