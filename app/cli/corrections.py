@@ -1,6 +1,7 @@
 """`loraworks datasets suspects`, `correct` and `diff`: labels that are probably wrong."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,7 +100,7 @@ def suspects(
     print_line(f"{', '.join(notes)}.")
     if found.data:
         first = found.data[0]
-        option = f"--change '{first.row}={format_label(first.proposed)}'"
+        option = f"--change {shlex.quote(f'{first.row}={format_label(first.proposed)}')}"
         of_target = f" --target {target}" if target else ""
         print_line(f"Correct them: loraworks datasets correct {found.ref}{of_target} {option}")
 

@@ -13,6 +13,7 @@ from app.database.engines import Database
 from app.datasets.schemas import DatasetRef
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.idempotency.header import IdempotencyDep
+from app.settings import Settings
 from lora_core.data.label_review import MAX_SUSPECTS
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -38,7 +39,7 @@ async def list_suspect_labels(  # noqa: PLR0913 - FastAPI dependencies
     The first call computes them, which takes seconds, and at most a minute; a large dataset is
     sampled. Later calls read the result. Of several targets, name one.
     """
-    found = await run_in_threadpool(_find, database, ref, target, limit)
+    found = await run_in_threadpool(_find, database, settings, ref, target, limit)
     if found is not None:
         return found
     work = partial(
@@ -53,9 +54,13 @@ async def list_suspect_labels(  # noqa: PLR0913 - FastAPI dependencies
     return await executor.run_check(work)
 
 
-def _find(database: Database, ref: str, target: str | None, limit: int) -> SuspectLabels | None:
+def _find(
+    database: Database, settings: Settings, ref: str, target: str | None, limit: int
+) -> SuspectLabels | None:
     with database.read() as session:
-        return service.find_suspects(session, ref=ref, target=target, limit=limit)
+        return service.find_suspects(
+            session, settings=settings, ref=ref, target=target, limit=limit
+        )
 
 
 @router.post(

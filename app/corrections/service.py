@@ -39,6 +39,7 @@ from app.datasets.files import FileInspector, SelectedColumns
 from app.datasets.tables import Dataset
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
+from app.privacy.text_hashes import TextHasher
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core import manifest
@@ -61,7 +62,7 @@ _MAX_LISTED = 20  # labels in an error
 
 
 def find_suspects(
-    session: Session, *, ref: str, target: str | None, limit: int
+    session: Session, *, settings: Settings, ref: str, target: str | None, limit: int
 ) -> SuspectLabels | None:
     """Return the suspect labels of a dataset if they have been computed.
 
@@ -70,7 +71,7 @@ def find_suspects(
     dataset = datasets.resolve_dataset(session, ref)
     _check_target(dataset, target)
     report = repository.find_report(session, dataset.id, target)
-    return None if report is None else _without_kept(session, dataset, report, limit)
+    return None if report is None else _without_kept(session, settings, dataset, report, limit)
 
 
 def compute_suspects(
@@ -93,14 +94,17 @@ def compute_suspects(
     with database.write() as session:
         dataset = datasets.get_dataset(session, dataset.id, for_update=True)
         repository.save_report(session, dataset.id, report)
-        return _without_kept(session, dataset, report, limit)
+        return _without_kept(session, settings, dataset, report, limit)
 
 
 def _without_kept(
-    session: Session, dataset: Dataset, report: SuspectReport, limit: int
+    session: Session, settings: Settings, dataset: Dataset, report: SuspectReport, limit: int
 ) -> SuspectLabels:
-    digests = [each.digest for each in report.suspects]
-    kept = repository.list_kept(session, dataset.name, digests)
+    kept: set[str] = set()
+    if repository.count_kept(session, dataset.name):  # otherwise no pepper is needed
+        hasher = TextHasher.from_settings(settings)
+        digests = {hasher.hash_text(each.digest): each.digest for each in report.suspects}
+        kept = {digests[each] for each in repository.list_kept(session, dataset.name, digests)}
     return suspects_view(dataset, report, kept, limit)
 
 
@@ -153,7 +157,7 @@ def create_correction(
         )
         _check_given(source, body, result)
         if result.file is None:
-            return _keep_only(database, source, result, call), False
+            return _keep_only(database, settings, source, result, call), False
         dataset, file = _new_version(source, directory / result.file, settings, call)
         return _store(database, store, settings, source, dataset, file, result, call), True
     finally:
@@ -260,7 +264,11 @@ def _check_given(source: Dataset, body: CorrectionCreate, result: CorrectionResu
 
 
 def _keep_only(
-    database: Database, source: Dataset, result: CorrectionResult, call: IdempotentRequest
+    database: Database,
+    settings: Settings,
+    source: Dataset,
+    result: CorrectionResult,
+    call: IdempotentRequest,
 ) -> DatasetDiff:
     """Remember kept labels; there is nothing to change."""
     with database.write() as session:
@@ -268,7 +276,7 @@ def _keep_only(
         acquire_transaction_lock(session, f"dataset {source.name}")
         source = datasets.get_dataset(session, source.id)
         _raise_if_stale(session, source)
-        _add_kept(session, source.name, result, call)
+        _add_kept(session, settings, source.name, result, call)
         by = repository.key_name(session, call.caller_id)
         view = kept_view(source, by, read_clock(session), len(result.kept))
         idempotency.save_response(session, call, status=200, body=view, location=view.location)
@@ -341,7 +349,7 @@ def _store(  # noqa: PLR0913 - all that a new version is made of
             correction = repository.add_correction(
                 session, dataset, source, result.changes, len(result.kept)
             )
-            _add_kept(session, dataset.name, result, call)
+            _add_kept(session, settings, dataset.name, result, call)
             by = repository.key_name(session, dataset.created_by)
             view = diff_view(dataset, source, correction, by)
             idempotency.save_response(session, call, status=201, body=view, location=view.location)
@@ -357,10 +365,22 @@ def _store(  # noqa: PLR0913 - all that a new version is made of
 
 
 def _add_kept(
-    session: Session, name: str, result: CorrectionResult, call: IdempotentRequest
+    session: Session,
+    settings: Settings,
+    name: str,
+    result: CorrectionResult,
+    call: IdempotentRequest,
 ) -> None:
-    """Raises `TooManyKeptLabels`."""
+    """Remember kept labels by keyed hashes of their digests: these outlive the versions with the
+    texts, and the plain digest of a short text can be guessed.
+
+    Raises `TooManyKeptLabels`.
+    """
+    if not result.kept:
+        return
     count = repository.count_kept(session, name)
     if count + len(result.kept) > MAX_KEPT_LABELS:
         raise TooManyKeptLabels(name=name, count=count, limit=MAX_KEPT_LABELS)
-    repository.add_kept(session, name, result.kept, call.caller_id)
+    hasher = TextHasher.from_settings(settings)
+    digests = [hasher.hash_text(each) for each in result.kept]
+    repository.add_kept(session, name, digests, call.caller_id)

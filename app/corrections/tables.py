@@ -22,7 +22,7 @@ class StoredSuspects(Base):
 class KeptLabelDigest(Base):
     """A label that somebody looked at and kept. Versions of a name share them.
 
-    `digest` covers the text and its label, so that it holds in later versions as well.
+    `digest` is a keyed hash of the text and its label, so that it holds in later versions as well.
     """
 
     __tablename__ = "kept_labels"

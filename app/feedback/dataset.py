@@ -22,10 +22,12 @@ from app.registry import repository as registry
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core import manifest
+from lora_core.data.rows import SPLIT_COLUMN
 from lora_core.specs.task import TaskType
 
 _SUFFIX = "-feedback"
 _MAX_NAME = 64
+_TEXT_COLUMN, _PAIR_COLUMN = "text", "text_pair"
 
 
 def create_dataset(
@@ -54,7 +56,7 @@ def create_dataset(
         hashes = {each for row in rows for each in _hashes(row)}
         unwanted = privacy.forgotten(session, hashes)
     known = [row for row in rows if unwanted.isdisjoint(_hashes(row))]
-    lines, fields = _lines(known)
+    lines, fields = _lines(_of_one_form(known))
     if not lines:
         condition = " and whose label was changed" if body.changed_only else ""
         raise NoFeedbackTexts(model=model, condition=condition)
@@ -95,26 +97,50 @@ def _store(  # noqa: PLR0913
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def _of_one_form(rows: Sequence[Feedback]) -> list[Feedback]:
+    """Return the rows in the order of the feedback, without those that do not fit the newest ones.
+
+    Versions of a model may differ in what they read and predict: pairs, targets, tasks.
+    """
+    ordered = sorted(rows, key=lambda row: (row.updated_at, row.id))
+    alike = [
+        row
+        for row in ordered
+        if bool(row.target) == bool(ordered[-1].target)
+        and (row.text_pair is None) == (ordered[-1].text_pair is None)
+    ]
+    tasks = {row.target: row.task for row in alike}
+    return [row for row in alike if row.task == tasks[row.target]]
+
+
 def _lines(rows: Sequence[Feedback]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the rows of the file in the order of the feedback, and how it is to be read."""
+    """Return the rows of the file, and how it is to be read."""
     tasks: dict[str, TaskType] = {row.target: row.task for row in rows}  # type: ignore[misc]
     texts: dict[str, dict[str, Any]] = {}
     labels: dict[str, dict[str, LabelValue]] = {}
-    for row in sorted(rows, key=lambda row: (row.updated_at, row.id)):
-        line = {"text": row.text, **({"text_pair": row.text_pair} if row.text_pair else {})}
-        texts[row.text_hash] = line
-        labels.setdefault(row.text_hash, {})[row.target] = decode_label(
-            row.label, tasks[row.target]
-        )
+    for row in rows:
+        pair = {_PAIR_COLUMN: row.text_pair} if row.text_pair else {}
+        texts[row.text_hash] = {_TEXT_COLUMN: row.text, **pair}
+        label = decode_label(row.label, tasks[row.target])
+        labels.setdefault(row.text_hash, {})[_column(row.target)] = label
     fields: dict[str, Any] = {}
-    if any(line.get("text_pair") for line in texts.values()):
-        fields["text_pair_column"] = "text_pair"
-    if set(tasks) <= {""}:
-        fields["task"] = tasks.get("", "single_label")
-        return [{**texts[key], "label": labels[key][""]} for key in texts], fields
-    fields["targets"] = json.dumps({name: {"type": task} for name, task in tasks.items()})
-    complete = [key for key in texts if labels[key].keys() == tasks.keys()]
+    if any(row.text_pair for row in rows):
+        fields["text_pair_column"] = _PAIR_COLUMN
+    if len(tasks) == 1:  # of several targets, only one may have feedback
+        ((target, task),) = tasks.items()
+        fields |= {"task": task, "label_column": _column(target)}
+    elif tasks:
+        targets = {name: {"type": task, "column": _column(name)} for name, task in tasks.items()}
+        fields["targets"] = json.dumps(targets)
+    complete = [key for key in texts if len(labels[key]) == len(tasks)]
     return [{**texts[key], **labels[key]} for key in complete], fields
+
+
+def _column(target: str) -> str:
+    """Return the column with the labels of a target. No name of a target begins with `_`."""
+    if target in (_TEXT_COLUMN, _PAIR_COLUMN, SPLIT_COLUMN):
+        return f"_{target}"
+    return target or "label"
 
 
 def _hashes(row: Feedback) -> list[str]:

@@ -10,6 +10,7 @@ from app.feedback.errors import (
 )
 from app.feedback.schemas import FeedbackItem, LabelValue
 from app.registry.model_outputs import ModelOutputs, TargetOutputs
+from lora_core.data.labels import normalize_name
 from lora_core.specs.label_sets import decode_label_set, encode_label_set, label_of_target
 from lora_core.specs.task import TaskType
 
@@ -46,13 +47,16 @@ def encode_label(item: FeedbackItem, outputs: TargetOutputs, *, version: str) ->
         raise FeedbackLabelForm(version=version, task=outputs.task, field=field, at=field)
     if item.value is not None:
         return repr(float(item.value))
-    names = [item.label] if item.label is not None else item.labels or []
+    # Labels of imported models may have another Unicode form, or white space around them.
+    known = {normalize_name(label): label for label in outputs.labels}
+    sent = [item.label] if item.label is not None else item.labels or []
+    names = [known.get(name, name) for name in sent]
     unknown = [name for name in names if name not in outputs.labels]
     if unknown and not item.new_label:
         raise FeedbackLabelUnknown(
             version=version, label=unknown[0], labels=_listed(outputs.labels), at=field
         )
-    return item.label if item.label is not None else encode_label_set(names)
+    return names[0] if item.label is not None else encode_label_set(names)
 
 
 def decode_label(label: str, task: TaskType) -> LabelValue:

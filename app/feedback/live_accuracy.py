@@ -53,7 +53,7 @@ def list_live_accuracy(session: Session, *, model: str, days: float) -> list[Liv
     counts = traffic.count_outcomes(session, model=model, since=since // HOUR * HOUR)
     kept = {each.number: each for each in traffic.count_kept(session, model=model, since=since)}
     parts: dict[_Part, list[Feedback]] = {}
-    for row in repository.list_newest(session, model=model, since=since):
+    for row in repository.list_newest(session, model=model, since=since, with_texts=False):
         if row.answer is not None:  # otherwise nothing is known of the prediction
             parts.setdefault(_part(row), []).append(row)
     views = [

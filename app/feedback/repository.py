@@ -4,16 +4,25 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_, update
+from sqlalchemy.orm import Session, defer
 
 from app.database.base import now
 from app.feedback.errors import FeedbackNotFound
 from app.feedback.tables import Feedback
 from app.traffic.repository import DAY, TextKey
+from app.traffic.tables import KeptPrediction
 
 _NO_SYNC = {"synchronize_session": False}
 _KEYS_PER_QUERY = 500
+
+
+class FeedbackPart(NamedTuple):
+    """What has a live accuracy: a target of a version, empty if it has one only."""
+
+    model: str
+    number: int
+    target: str
 
 
 class FeedbackKey(NamedTuple):
@@ -63,33 +72,35 @@ def list_feedback(
 
 
 def list_newest(
-    session: Session, *, model: str, number: int | None = None, since: float = 0.0
+    session: Session,
+    *,
+    model: str,
+    number: int | None = None,
+    since: float = 0.0,
+    with_texts: bool = True,
 ) -> Sequence[Feedback]:
     """Return feedback on a model, of several authors on the same text only the newest.
 
     `since`: only if the text was predicted after this time or, if that is unknown, labeled.
+    `with_texts` False: texts, which may be long, are not read.
     """
-    later = aliased(Feedback)
-    is_newest = ~(
-        select(later.id)
-        .where(
-            later.model == Feedback.model,
-            later.target == Feedback.target,
-            later.subject == Feedback.subject,
-            or_(
-                later.updated_at > Feedback.updated_at,
-                and_(later.updated_at == Feedback.updated_at, later.id > Feedback.id),
-            ),
-        )
-        .exists()
+    newest_first = (Feedback.updated_at.desc(), Feedback.id.desc())
+    rank = func.row_number().over(
+        partition_by=(Feedback.target, Feedback.subject), order_by=newest_first
     )
-    statement = select(Feedback).where(
-        Feedback.model == model,
-        is_newest,
-        func.coalesce(Feedback.predicted_at, Feedback.updated_at) >= since,
+    ranked = select(Feedback.id, rank.label("rank")).where(Feedback.model == model).subquery()
+    statement = (
+        select(Feedback)
+        .join(ranked, ranked.c.id == Feedback.id)
+        .where(
+            ranked.c.rank == 1, func.coalesce(Feedback.predicted_at, Feedback.updated_at) >= since
+        )
     )
     if number is not None:
         statement = statement.where(Feedback.number == number)
+    if not with_texts:
+        texts = (Feedback.text, Feedback.text_pair)
+        statement = statement.options(*(defer(each, raiseload=True) for each in texts))
     return session.scalars(statement.order_by(Feedback.id)).all()
 
 
@@ -109,15 +120,50 @@ def labeled_targets(session: Session, keys: Sequence[TextKey]) -> dict[TextKey, 
     return found
 
 
-def mark_sampled(session: Session, keys: Iterable[TextKey]) -> None:
-    """Mark the feedback on predictions that were drawn for a review."""
-    for key in keys:
-        session.execute(
-            update(Feedback)
-            .where(Feedback.prediction_id == key.prediction_id, Feedback.position == key.position)
-            .values(sampled=True),
-            execution_options=_NO_SYNC,
+def has_unlabeled_draws(session: Session, part: FeedbackPart) -> bool:
+    """Return whether predictions that were drawn for reviews lack feedback on a target."""
+    labeled = (
+        select(Feedback.id)
+        .where(
+            Feedback.prediction_id == KeptPrediction.prediction_id,
+            Feedback.position == KeptPrediction.position,
+            Feedback.target == part.target,
         )
+        .exists()
+    )
+    statement = select(KeptPrediction.position).where(
+        *_drawn(part),
+        or_(KeptPrediction.target.is_(None), KeptPrediction.target == part.target),
+        ~labeled,
+    )
+    return session.execute(statement.limit(1)).first() is not None
+
+
+def mark_sampled(session: Session, part: FeedbackPart, *, drawn_until: float) -> None:
+    """Mark the feedback on predictions that were drawn up to this time."""
+    drawn = select(KeptPrediction.prediction_id, KeptPrediction.position).where(
+        *_drawn(part), KeptPrediction.sampled_at <= drawn_until
+    )
+    session.execute(
+        update(Feedback)
+        .where(
+            Feedback.model == part.model,
+            Feedback.number == part.number,
+            Feedback.target == part.target,
+            Feedback.sampled.is_(False),
+            tuple_(Feedback.prediction_id, Feedback.position).in_(drawn),
+        )
+        .values(sampled=True),
+        execution_options=_NO_SYNC,
+    )
+
+
+def _drawn(part: FeedbackPart) -> tuple[ColumnElement[bool], ...]:
+    return (
+        KeptPrediction.model == part.model,
+        KeptPrediction.number == part.number,
+        KeptPrediction.sampled_at.is_not(None),
+    )
 
 
 def delete_feedback(session: Session, row: Feedback) -> None:
@@ -140,12 +186,10 @@ def delete_texts(session: Session, hashes: Iterable[str]) -> int:
     return len(deleted.all())
 
 
-def find_of_prediction(session: Session, key: TextKey) -> Feedback | None:
-    """Return any feedback on a prediction."""
-    statement = select(Feedback).where(
-        Feedback.prediction_id == key.prediction_id, Feedback.position == key.position
-    )
-    return session.scalars(statement.limit(1)).first()
+def find_of_prediction(session: Session, prediction_id: UUID) -> dict[int, Feedback]:
+    """Return any feedback on each text of a prediction, by position."""
+    statement = select(Feedback).where(Feedback.prediction_id == prediction_id)
+    return {row.position: row for row in session.scalars(statement) if row.position is not None}
 
 
 def count_expired(session: Session, *, days: float) -> int:

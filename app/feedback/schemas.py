@@ -194,7 +194,9 @@ class FeedbackView(ResponseModel):
     label: LabelValue = Field(description="The right label, labels, or number.")
     answer: LabelValue | None = Field(description="What was predicted. Null: it was not kept.")
     changed: bool | None = Field(description="Whether the label differs from what was predicted.")
-    sampled: bool = Field(description="Whether the text was drawn at random for a review.")
+    sampled: bool = Field(
+        description="Whether it is part of a random sample (a review), and so of the live accuracy."
+    )
     by: str
     created_at: Timestamp
     updated_at: Timestamp

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from math import inf
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -24,7 +25,7 @@ from app.feedback.errors import (
     TrafficNotKept,
 )
 from app.feedback.labels import answer_of_target, encode_label, find_target
-from app.feedback.repository import FeedbackKey
+from app.feedback.repository import FeedbackKey, FeedbackPart
 from app.feedback.schemas import FeedbackItem, FeedbackStatus, Review
 from app.feedback.tables import Feedback
 from app.feedback.views import format_prediction_id, review_text
@@ -105,6 +106,7 @@ def delete_feedback(session: Session, *, feedback_id: UUID, caller: Caller) -> N
 
     Raises `FeedbackNotFound`, `ScopeMissing`.
     """
+    privacy.lock_texts(session)  # somebody may be changing it
     row = repository.get_feedback(session, feedback_id)
     if row.key_id != caller.id:
         check_scope(caller, "datasets:write")
@@ -214,21 +216,26 @@ def _save(session: Session, submissions: Sequence[Submission]) -> None:
         session, (row.prediction_id for _, row in open_ if row.prediction_id)
     )
     drawn = {
-        TextKey(each.prediction_id, each.position)
+        _text_key(each): each.sampled_at
         for rows in predicted.values()
         for each in rows
         if each.sampled_at is not None
     }
+    reviewed: dict[FeedbackPart, float] = {}  # when the last text with feedback was drawn
     existing = repository.find_feedback(session, (_key(row) for _, row in open_))
     at = read_clock(session)
     for submission, row in open_:
         if not unwanted.isdisjoint(_hashes(row)):
             submission.error = TextForgotten()
             continue
-        if row.prediction_id is not None and row.position is not None:
-            row.sampled = TextKey(row.prediction_id, row.position) in drawn
         found = existing.get(_key(row))
         if found is None:
+            if row.prediction_id is not None and row.position is not None:
+                drawn_at = drawn.get(TextKey(row.prediction_id, row.position))
+                row.sampled = drawn_at is not None
+                if drawn_at is not None:
+                    part = FeedbackPart(row.model, row.number, row.target)
+                    reviewed[part] = max(drawn_at, reviewed.get(part, 0.0))
             existing[_key(row)] = row
             session.add(row)
             submission.status = FeedbackStatus.CREATED
@@ -240,6 +247,19 @@ def _save(session: Session, submissions: Sequence[Submission]) -> None:
         else:
             submission.row, submission.status = found, FeedbackStatus.UNCHANGED
     session.flush()
+    for part, drawn_at in reviewed.items():
+        _count_earlier(session, part, drawn_until=drawn_at)
+
+
+def _count_earlier(session: Session, part: FeedbackPart, *, drawn_until: float) -> None:
+    """Let feedback that was there before its text was drawn count as part of the sample, up to the
+    last text that was labeled since its draw, or all of it if no drawn text lacks feedback.
+
+    To let it count at once would count the errors that people reported before the other texts.
+    """
+    if not repository.has_unlabeled_draws(session, part):
+        drawn_until = inf
+    repository.mark_sampled(session, part, drawn_until=drawn_until)
 
 
 def _key(row: Feedback) -> FeedbackKey:
@@ -288,7 +308,9 @@ def create_review(
         )
         if not (before or drawn):
             raise TrafficNotKept(version=resolved.ref)
-        repository.mark_sampled(session, map(_text_key, drawn))
+        for target in outputs.targets:
+            part = FeedbackPart(resolved.name, resolved.number, target)
+            _count_earlier(session, part, drawn_until=0.0)
         new = _missing_targets(session, drawn, outputs)
     return _review(resolved, outputs, [*waiting, *new][:count], drawn=len(drawn), new=len(new))
 

@@ -21,6 +21,7 @@ from app.errors import AppError
 from app.feedback import repository as feedback
 from app.feedback.errors import PredictionAmbiguous
 from app.feedback.service import parse_prediction_id
+from app.feedback.tables import Feedback
 from app.forgetting import repository
 from app.forgetting.errors import PredictionUnknown
 from app.forgetting.schemas import (
@@ -36,7 +37,7 @@ from app.privacy.text_hashes import TextHasher
 from app.settings import Settings
 from app.storage.store import Store
 from app.traffic import repository as traffic
-from app.traffic.repository import TextKey
+from app.traffic.tables import KeptPrediction
 from lora_core.data.stratify import normalize_text
 from lora_core.errors import LoraCoreError
 from lora_core.specs.text_input import TextInput, text_input, text_sides
@@ -100,16 +101,17 @@ def _identify(
         return text, (hasher.hash_input(text).whole,)
     assert body.prediction_id is not None  # noqa: S101 - the body was validated
     prediction_id, position = parse_prediction_id(body.prediction_id)
-    key = TextKey(prediction_id, position or 0)
     kept = traffic.find_predictions(session, [prediction_id]).get(prediction_id, [])
-    known = next((each for each in kept if each.position == key.position), None)
-    found = known or feedback.find_of_prediction(session, key)
+    known: dict[int, KeptPrediction | Feedback] = {
+        **feedback.find_of_prediction(session, prediction_id),
+        **{each.position: each for each in kept},
+    }
+    texts = max([max(known, default=0) + 1, *(each.texts for each in kept)])
+    if known and position is None and texts > 1:
+        raise PredictionAmbiguous(prediction_id=body.prediction_id, texts=texts, at="prediction_id")
+    found = known.get(position or 0)
     if found is None:
         raise PredictionUnknown(prediction_id=body.prediction_id, at="prediction_id")
-    if position is None and kept and kept[0].texts > 1:
-        raise PredictionAmbiguous(
-            prediction_id=body.prediction_id, texts=kept[0].texts, at="prediction_id"
-        )
     known_text = None if found.text is None else text_input(found.text, found.text_pair)
     return known_text, (found.text_hash,)
 

@@ -173,8 +173,8 @@ def draw_sample(
     that of `sampled_at`, so that a review that ends early leaves a random rest.
     """
     acquire_transaction_lock(session, f"review of {model}")
-    drawn = session.scalars(
-        select(KeptPrediction)
+    keys = session.execute(
+        select(KeptPrediction.prediction_id, KeptPrediction.position)
         .where(
             *_of_version(model, number),
             KeptPrediction.sampled_at.is_(None),
@@ -183,6 +183,13 @@ def draw_sample(
         .order_by(func.random())
         .limit(count)
     ).all()
+    if not keys:
+        return []
+    order = {TextKey(*key): index for index, key in enumerate(keys)}
+    key = tuple_(KeptPrediction.prediction_id, KeptPrediction.position)
+    # Locked, so that those that expire at this moment are not there.
+    rows = session.scalars(select(KeptPrediction).where(key.in_(list(order))).with_for_update())
+    drawn = sorted(rows, key=lambda row: order[TextKey(row.prediction_id, row.position)])
     at = read_clock(session)
     for index, row in enumerate(drawn):
         row.sampled_at = at + index * _DRAW_STEP_SECONDS
@@ -234,7 +241,12 @@ def list_confidences(
 ) -> dict[TextKey, dict[str, float]]:
     """Return the model's own probabilities of its answers, newest first, by target."""
     rows = session.execute(
-        select(KeptPrediction.prediction_id, KeptPrediction.position, KeptPrediction.confidence)
+        select(
+            KeptPrediction.prediction_id,
+            KeptPrediction.position,
+            KeptPrediction.confidence,
+            KeptPrediction.target,
+        )
         .where(
             *_of_version(model, number),
             KeptPrediction.prediction_id >= first_id_at(since),
@@ -243,7 +255,12 @@ def list_confidences(
         .order_by(KeptPrediction.prediction_id.desc())
         .limit(limit)
     )
-    return {TextKey(id_, position): confidence for id_, position, confidence in rows}
+    found = {}
+    for id_, position, confidence, target in rows:
+        if target is not None and confidence:  # the only one of several that was predicted
+            confidence = {target: confidence[""]}
+        found[TextKey(id_, position)] = confidence
+    return found
 
 
 def delete_texts(session: Session, hashes: Iterable[str]) -> int:

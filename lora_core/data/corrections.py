@@ -215,6 +215,16 @@ def _edited(cells: Cells, edits: Iterable[_Edit]) -> Cells:
     return cells
 
 
+def _edited_row(header: Sequence[str], cells: Sequence[Any], edits: Iterable[_Edit]) -> list[Any]:
+    """Return a row of a table with its new labels. Other columns may share a name, or have none."""
+    old = dict(zip(header, cells, strict=True))
+    new = _edited(old, edits)
+    return [
+        cell if new[name] == old[name] else new[name]
+        for name, cell in zip(header, cells, strict=True)
+    ]
+
+
 # -- CSV and TSV ----------------------------------------------------------------------------------
 
 
@@ -251,9 +261,9 @@ def _write_delimited(path: Path, out: Path, default: str, edits: Edits) -> None:
                 row = 0 if header is None else 1
             else:
                 if row in edits:
-                    new = _edited(dict(zip(header, cells, strict=True)), edits[row])
                     end = source[len(source.rstrip("\r\n")) :]
-                    source = _delimited_line([new[name] for name in header], layout.separator, end)
+                    new = _edited_row(header, cells, edits[row])
+                    source = _delimited_line(new, layout.separator, end)
                 row += 1
             file.write(source)
         file.write(recorder.take())
@@ -296,8 +306,7 @@ def _write_sheet(path: Path, sheet: str | None, out: Path, edits: Edits) -> None
             next_row = number + 1
             new = cells
             if number in edits:
-                edited = _edited(dict(zip(table.header, cells, strict=True)), edits[number])
-                new = [edited[name] for name in table.header]
+                new = _edited_row(table.header, cells, edits[number])
             file.write(_delimited_line(new, ",", "\r\n"))
 
 

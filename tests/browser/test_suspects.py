@@ -78,6 +78,28 @@ def test_labels_are_corrected_by_keyboard(
     expect(page.locator("#suspects")).to_contain_text("No label of 120 rows is suspect any more")
 
 
+def test_decisions_stay_when_more_rows_are_shown(
+    idle: Service, open_page: OpenPage, tmp_path: Path
+) -> None:
+    words = {"a": "good fine", "b": "bad poor", "c": "long slow"}
+    rows = [(f"{words['abc'[i % 3]]} word{i}", "abc"[(i + (i % 10 == 0)) % 3]) for i in range(700)]
+    file = tmp_path / "many.csv"
+    file.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    page = open_page(idle.url)
+    open_suspects(page, idle.upload(file, "many"))
+    cards, status = page.locator(".suspect"), page.locator(".suspects output")
+    expect(cards).to_have_count(50)
+    page.keyboard.press("c")
+    page.keyboard.press("k")
+    cards.nth(2).locator("select").select_option(index=1)
+    expect(status).to_have_text(re.compile("2 changed, 1 kept"))
+    other = cards.nth(2).locator("select").input_value()
+    page.get_by_role("link", name="Show more").click()
+    expect(cards).not_to_have_count(50)
+    expect(status).to_have_text(re.compile("2 changed, 1 kept"))
+    expect(cards.nth(2).locator("select")).to_have_value(other)
+
+
 def test_buttons_and_kept_labels(
     dataset: dict[str, Any], idle: Service, open_page: OpenPage
 ) -> None:

@@ -38,6 +38,16 @@ class Review {
     return this.rows.filter((row) => row.dataset.decision);
   }
 
+  /** Decides again what was decided before the list was loaded anew, on rows that are still there. */
+  restore(decisions) {
+    for (const { keep, decision, label } of decisions) {
+      const row = this.rows.find((each) => each.dataset.keep === keep);
+      if (!row || !this.save) continue;
+      if (decision === "other") row.querySelector("select").value = label;
+      this.decide(row, decision);
+    }
+  }
+
   toggle(row, decision) {
     this.decide(row, row.dataset.decision === decision ? "" : decision);
   }
@@ -105,6 +115,9 @@ class Review {
 
 /** Loads the list of suspect labels in place of the content of `container`. */
 async function load(container, url, { focus }) {
+  const decisions = [...container.querySelectorAll(".suspect")]
+    .filter((row) => row.dataset.decision)
+    .map((row) => ({ keep: row.dataset.keep, decision: row.dataset.decision, label: row.querySelector("select")?.value }));
   container.setAttribute("aria-busy", "true");
   const message = "Training on four fifths of the rows, five times. This can take a minute.";
   container.replaceChildren(Object.assign(document.createElement("p"), { role: "status", textContent: message }));
@@ -112,13 +125,13 @@ async function load(container, url, { focus }) {
   const fragment = page.getElementById("fragment") ?? page.querySelector("main"); // or the message of an error page
   container.replaceChildren(...fragment.childNodes);
   container.removeAttribute("aria-busy");
-  start(container);
+  start(container, decisions);
   if (focus) container.querySelector(".suspect")?.focus();
 }
 
-function start(root) {
+function start(root, decisions = []) {
   const form = root.querySelector("form.suspects");
-  if (form) new Review(form);
+  if (form) new Review(form).restore(decisions);
 }
 
 for (const container of document.querySelectorAll("[data-suspects]")) {

@@ -1,6 +1,7 @@
 """`loraworks datasets suspects`, `correct` and `diff`."""
 
 import json
+import shlex
 from pathlib import Path
 
 from tests.app.cli.conftest import Run, answer
@@ -22,6 +23,12 @@ def test_suspect_labels_are_corrected(cli: Run, tmp_path: Path) -> None:
     for row in WRONG:
         assert str(row) in listed.output
 
+    file.write_text(WRONG_LABELS.replace("pos", "isn't good").replace("neg", "isn't bad"))
+    assert cli("datasets", "upload", str(file), "--name", "quotes").exit_code == 0
+    command = " ".join(
+        cli("datasets", "suspects", "quotes").output.split("Correct them: ")[1].split()
+    )
+    assert shlex.split(command)[:3] == ["loraworks", "datasets", "correct"]
     first, second, third = found["data"][:3]
     changes = tmp_path / "changes.jsonl"
     lines = [

@@ -11,6 +11,8 @@ from starlette.testclient import TestClient
 from app.corrections.tables import KeptLabelDigest, StoredSuspects
 from app.database.engines import Database
 from app.datasets.files import FileInspector
+from lora_core.data.label_review import label_digest
+from lora_core.data.rows import TextRow
 from tests.app.corrections.conftest import WRONG, WRONG_LABELS, Upload
 from tests.lora_core.data.test_suspect_rows import numbers, texts
 
@@ -132,6 +134,19 @@ def test_deletion_of_a_dataset(client: TestClient, upload: Upload, database: Dat
     assert (count(database, StoredSuspects), count(database, KeptLabelDigest)) == (0, 1)
     assert client.delete("/v1/datasets/a:2").status_code == 204
     assert count(database, KeptLabelDigest) == 0
+
+
+def test_kept_labels_are_keyed_hashes(
+    client: TestClient, upload: Upload, database: Database
+) -> None:
+    """They outlive the version with the text, and the plain hash of a short text can be guessed."""
+    upload(WRONG_LABELS)
+    assert client.post("/v1/datasets/a:1/corrections", json={"keep": [4]}).status_code == 200
+    text, label = WRONG_LABELS.splitlines()[4].rsplit(",", 1)
+    row = TextRow(4, text, label)
+    with database.read() as session:
+        (digest,) = session.scalars(select(KeptLabelDigest.digest))
+    assert digest != label_digest(row, None, label)
 
 
 def test_scopes(anonymous_client: TestClient, new_key: Callable[..., Any]) -> None:

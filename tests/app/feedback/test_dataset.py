@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from lora_core.specs.task import SeveralTargetsSpec
 from tests.app.feedback.conftest import Publish
 from tests.app.feedback.test_feedback import Json, predict, send, send_many
 from tests.tiny_artifact import (
+    make_artifact,
     make_multi_label_artifact,
     make_regression_artifact,
     make_several_targets_artifact,
@@ -120,3 +122,47 @@ def test_nothing_to_make(client: TestClient, publish: Publish) -> None:
 @pytest.mark.parametrize("body", [{"name": "Not a slug"}, {"changed_only": 1}, {"only": "changed"}])
 def test_bad_bodies(body: Json, client: TestClient) -> None:
     assert make(client, **body).status_code == 422
+
+
+def test_versions_of_another_form_are_left_out(
+    client: TestClient, publish: Publish, tmp_path: Path
+) -> None:
+    """The next version may have another task, read pairs, or have several targets."""
+    publish()
+    label(client, one="good", two="bad")
+    publish(artifact=make_regression_artifact(tmp_path / "a"))
+    for i in range(4):
+        send(client, text=f"text {i}", model="sentiment", value=i)
+    dataset, lines = made(client)
+    assert (dataset["task"], lines[3]) == ("regression", {"text": "text 3", "label": 3.0})
+    assert len(lines) == 4
+    publish(artifact=make_regression_artifact(tmp_path / "b", pairs=True))
+    for i in range(2):
+        send(client, text=f"text {i}", text_pair="p", model="sentiment", value=i)
+    assert made(client)[1] == [
+        {"text": f"text {i}", "text_pair": "p", "label": float(i)} for i in range(2)
+    ]
+    publish(artifact=make_several_targets_artifact(tmp_path / "c"))
+    for i in range(2):
+        text = {"text": f"text {i}", "model": "sentiment"}
+        send(client, **text, target="topic", label=("billing", "refund")[i])
+    dataset, lines = made(client)
+    assert (dataset["task"], dataset["label_column"]) == ("single_label", "topic")
+    assert lines == [{"text": f"text {i}", "topic": ("billing", "refund")[i]} for i in range(2)]
+
+
+def test_targets_that_are_named_like_columns(
+    client: TestClient, publish: Publish, tmp_path: Path
+) -> None:
+    targets = {name: {} for name in ("text", "text_pair", "split", "label")}
+    outputs = tuple(f"{name}/{label}" for name in targets for label in "ab")
+    task = SeveralTargetsSpec.model_validate({"targets": targets})
+    artifact = make_artifact(tmp_path / "a", labels=outputs, top_label="text/a", task=task)
+    publish("mails", artifact=artifact)
+    for i in range(4):
+        for name in targets:
+            send(client, text=f"text {i}", model="mails", target=name, label="ab"[i % 2])
+    dataset, lines = made(client, "mails")
+    assert (dataset["rows"], dataset["targets"].keys()) == (4, targets.keys())
+    columns = ("_text", "_text_pair", "_split", "label")
+    assert lines[1] == {"text": "text 1"} | dict.fromkeys(columns, "b")

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from starlette.testclient import TestClient
 
 from app.auth.service import CreatedKey
 from app.database.engines import Database
+from app.feedback.tables import Feedback
+from app.privacy import repository as privacy
 from lora_core.specs.task import SingleLabelSpec
 from tests.app.feedback.conftest import Publish, Serving
 from tests.kept_predictions import add_prediction, all_feedback
@@ -234,6 +237,19 @@ def test_a_new_label_must_be_announced(client: TestClient, publish: Publish) -> 
     assert listed(client)[0]["label"] == "ugly"
 
 
+def test_labels_of_imported_models_that_are_not_normalized(
+    keeping: TestClient, publish: Publish, database: Database, tmp_path: Path
+) -> None:
+    labels = ("cafe\u0301", " bar")
+    publish(artifact=make_artifact(tmp_path / "a", labels=labels, top_label=labels[0]))
+    for label, changed in (("caf\u00e9", False), ("cafe\u0301", False), ("bar", True)):
+        send(keeping, prediction_id=predict(keeping), label=label)
+        assert listed(keeping)[0]["changed"] is changed
+    assert refusal(keeping, text=TEXT, model="sentiment", label="caf")[1] == (
+        "feedback_label_unknown"
+    )
+
+
 def test_the_model_may_be_named_but_must_be_right(keeping: TestClient, publish: Publish) -> None:
     publish()
     publish("other")
@@ -324,6 +340,31 @@ def test_delete(client: TestClient, publish: Publish) -> None:
     for missing in (made["id"], "nonsense"):
         refused = client.delete(f"{ROUTE}/{missing}")
         assert (refused.status_code, refused.json()["code"]) == (404, "feedback_not_found")
+
+
+def test_deletion_waits_for_those_who_are_changing_it(
+    client: TestClient, publish: Publish, database: Database
+) -> None:
+    """Otherwise their change would find no row, which is an internal error."""
+    publish()
+    made = send(client, text=TEXT, model="sentiment", label="bad")
+    changing, released = Event(), Event()
+
+    def change() -> None:
+        with database.write() as session:
+            privacy.lock_texts(session)
+            row = session.get_one(Feedback, UUID(made["id"]))
+            changing.set()
+            assert not released.wait(1.0)
+            row.label = "good"
+
+    with ThreadPoolExecutor(1) as pool:
+        changed = pool.submit(change)
+        assert changing.wait(20)
+        assert client.delete(f"{ROUTE}/{made['id']}").status_code == 204
+        released.set()
+        changed.result(20)
+    assert all_feedback(database) == []
 
 
 def test_scopes(

@@ -3,8 +3,10 @@
 import math
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +16,15 @@ from dirty_equals import IsPartialDict
 from scipy.stats import beta
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
-from sqlalchemy import update
+from sqlalchemy import delete, insert, update
 from starlette.testclient import TestClient
 
+from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.database.engines import Database
+from app.feedback import repository as feedback_repository
 from app.feedback import service as feedback_service
+from app.feedback.tables import Feedback
 from app.traffic.tables import KeptPrediction
 from lora_core.specs.label_sets import encode_label_set
 from tests.app.feedback.conftest import Publish
@@ -109,9 +114,47 @@ def test_the_sample_is_uniform_also_over_texts_with_feedback(
     shown = {UUID(hex=each["prediction_id"][:32]) for each in drawn["data"]}
     assert shown == sampled - corrected
     assert drawn["already_labeled"] == len(sampled & corrected)
+    for each in shown:
+        send(keeping, prediction_id=each.hex, label="good")
     (found,) = live_accuracy(keeping)
-    assert found["labeled"] == len(sampled & corrected)
-    assert found["corrections"]["texts"] == 10 - found["labeled"]
+    assert (found["labeled"], found["estimate"]["value"]) == (8, len(shown) / 8)
+    assert found["corrections"]["texts"] == 10 - len(sampled & corrected)
+
+
+def test_feedback_from_before_the_draw_waits_for_its_turn(
+    keeping: TestClient, publish: Publish, database: Database
+) -> None:
+    """At first only texts with feedback, mostly errors, are labeled: they are no random sample. So
+    they count in the order of the draw, when later ones were labeled."""
+    publish()
+    corrected = {add_prediction(database) for _ in range(10)}
+    for _ in range(20):
+        add_prediction(database)
+    for each in corrected:
+        send(keeping, prediction_id=each.hex, label="bad")
+    waiting = review(keeping, 24)["data"]
+    assert live_accuracy(keeping)[0]["estimate"] is None
+    rows = [row for row in kept_predictions(database) if row.sampled_at is not None]
+    order = [row.prediction_id for row in sorted(rows, key=lambda row: row.sampled_at or 0.0)]
+    for number, each in enumerate(waiting, start=1):
+        send(keeping, prediction_id=each["prediction_id"], label="good")
+        last = order.index(UUID(hex=each["prediction_id"][:32])) + 1
+        counted = order if number == len(waiting) else order[:last]
+        wrong = len(corrected & set(counted))
+        (found,) = live_accuracy(keeping)
+        assert (found["labeled"], found["corrections"]["texts"]) == (len(counted), 10 - wrong)
+        assert found["estimate"]["value"] == pytest.approx(1 - wrong / len(counted))
+
+
+def test_a_sample_that_has_feedback_already_counts_at_once(
+    keeping: TestClient, publish: Publish, database: Database, tmp_path: Path
+) -> None:
+    publish("mails", artifact=make_several_targets_artifact(tmp_path / "a"))
+    prediction_id = predict(keeping, model="mails")
+    send(keeping, prediction_id=prediction_id, target="topic", label="billing")
+    (text,) = review(keeping, model="mails")["data"]
+    assert text["missing"] == ["flags", "stars"]
+    assert [row.sampled for row in all_feedback(database)] == [True]
 
 
 def test_every_text_is_drawn_equally_often(
@@ -263,6 +306,34 @@ def test_prediction_powered_estimate(
     assert powered["low"] < powered["value"] < powered["high"]
 
 
+def test_prediction_powered_with_predictions_of_a_single_target(
+    keeping: TestClient, publish: Publish, database: Database, tmp_path: Path
+) -> None:
+    """Requests may ask for one of several targets; both kinds are labeled, and both are others."""
+    publish("mails", artifact=make_several_targets_artifact(tmp_path / "a"))
+    for i in range(80):
+        alone = i % 2 == 0
+        score = 0.6 if i % 4 < 2 else 0.9
+        prediction_id = add_prediction(
+            database,
+            model="mails",
+            task="single_label" if alone else "several_targets",
+            target="topic" if alone else None,
+            confidence={"" if alone else "topic": score},
+        )
+        if i < 40:
+            add_feedback(
+                database,
+                prediction_id=prediction_id,
+                model="mails",
+                target="topic",
+                label="good" if i % 3 else "bad",
+                confidence=score,
+            )
+    found = live_accuracy(keeping, "mails")[0]["with_scores"]
+    assert (found["texts"], found["other_texts"]) == (40, 40)
+
+
 def test_prediction_powered_needs_texts_of_the_same_time(
     keeping: TestClient, publish: Publish, database: Database
 ) -> None:
@@ -336,6 +407,58 @@ def test_numbers_and_label_sets(client: TestClient, publish: Publish, database: 
     assert (estimate["metric"], estimate["value"]) == ("rmse", pytest.approx(rmse))
     half = 1.96 * rmse / math.sqrt(2 * 200)  # of a standard deviation, for normal errors
     assert (estimate["low"], estimate["high"]) == pytest.approx((rmse - half, rmse + half), abs=0.1)
+
+
+def test_the_time_is_linear_in_the_feedback(database: Database) -> None:
+    def add(count: int) -> None:
+        rows = [
+            {
+                "model": "sentiment",
+                "number": 1,
+                "target": "",
+                "author": "local",
+                "subject": f"{i}-0",
+                "key_id": LOCAL_KEY_ID,
+                "task": "single_label",
+                "text_hash": "0",
+                "label": "good",
+            }
+            for i in (new_id().hex for _ in range(count))
+        ]
+        with database.write() as session:
+            session.execute(insert(Feedback), rows)
+
+    def seconds() -> float:
+        start = time.process_time()
+        with database.read() as session:
+            feedback_repository.list_newest(session, model="sentiment", with_texts=False)
+        return time.process_time() - start
+
+    add(500)
+    few = max(seconds(), seconds())
+    add(3500)
+    assert min(seconds(), seconds()) < 30 * few
+
+
+def test_a_prediction_that_expires_while_it_is_drawn(
+    keeping: TestClient, publish: Publish, database: Database
+) -> None:
+    publish()
+    expiring, staying = add_prediction(database), add_prediction(database)
+    deleted = Event()
+
+    def expire() -> None:
+        with database.write() as session:
+            session.execute(delete(KeptPrediction).where(KeptPrediction.prediction_id == expiring))
+            deleted.set()
+            time.sleep(0.5)  # the draw is waiting
+
+    with ThreadPoolExecutor(1) as pool:
+        expired = pool.submit(expire)
+        assert deleted.wait(20)
+        found = review(keeping)
+        expired.result(20)
+    assert [each["prediction_id"] for each in found["data"]] == [f"{staying.hex}-0"]
 
 
 def test_a_draw_between_two_steps_of_feedback_is_noticed(

@@ -329,6 +329,24 @@ def test_a_prediction_that_expired_is_still_known_by_its_feedback(
     assert (result["removed"]["feedback"], result["searched"]) == (1, True)
 
 
+def test_an_expired_prediction_of_several_texts_is_ambiguous(
+    keeping: TestClient, publish: Publish, database: Database
+) -> None:
+    publish()
+    prediction_id = predict(keeping, ["one", "two"])
+    for position in range(2):
+        add_feedback(keeping, prediction_id=f"{prediction_id}-{position}")
+    with database.write() as session:
+        for row in kept_predictions(database):
+            session.delete(row)
+    refused = keeping.post(ROUTE, json={"prediction_id": prediction_id})
+    assert (refused.status_code, refused.json()["code"]) == (422, "prediction_ambiguous")
+    assert len(all_feedback(database)) == 2
+    assert forget(keeping, prediction_id=f"{prediction_id}-1")["removed"]["feedback"] == 1
+    refused = keeping.post(ROUTE, json={"prediction_id": f"{prediction_id}-1"})
+    assert (refused.status_code, refused.json()["code"]) == (404, "prediction_unknown")
+
+
 def test_forgetting_waits_for_those_who_are_storing_the_text(
     keeping: TestClient, publish: Publish, database: Database, settings: Settings
 ) -> None:

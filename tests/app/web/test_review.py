@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.web import models
+from lora_core.specs.task import SeveralTargetsSpec
 from tests.app.serving.conftest import Publish, publish
 from tests.app.web.html_elements import elements
 from tests.app.web.test_jobs import HOSTILE
@@ -63,13 +64,28 @@ def test_other_tasks(
 def test_many_labels_are_a_list(
     client: TestClient, publish: Publish, database: Database, tmp_path: Path
 ) -> None:
-    labels = tuple(f"label {i:02}" for i in range(13))
-    publish(artifact=make_artifact(tmp_path / "a", labels=labels, top_label="label 03"))
-    add_prediction(database, answer="label 03")
+    labels = tuple(f"label  {i:02}" for i in range(13))  # with two spaces
+    publish(artifact=make_artifact(tmp_path / "a", labels=labels, top_label="label  03"))
+    add_prediction(database, answer="label  03")
     draw(client)
     options = [each for each in elements(page(client, PATH), "option") if "label" in each.text]
-    assert [each.text for each in options] == ["Choose a label", *labels]
+    assert [each.attributes["value"] for each in options] == ["", *labels]
     assert not any("selected" in each.attributes for each in options)
+
+
+def test_a_target_may_be_named_label(
+    client: TestClient, publish: Publish, database: Database, tmp_path: Path
+) -> None:
+    task = SeveralTargetsSpec.model_validate({"targets": {"label": {}, "other": {}}})
+    outputs = ("label/a", "label/b", "other/a", "other/b")
+    artifact = make_artifact(tmp_path / "a", labels=outputs, top_label="label/a", task=task)
+    publish("mails", artifact=artifact)
+    answer = '{"label": "a", "other": "b"}'
+    add_prediction(database, model="mails", task="several_targets", answer=answer, confidence={})
+    draw(client, "mails")
+    forms = elements(page(client, "/models/mails/review"), "form")
+    targets = [each.attributes.get("data-target") for each in forms]
+    assert [each for each in targets if each is not None] == ["label", "other"]
 
 
 def test_versions(client: TestClient, publish: Publish, database: Database) -> None:

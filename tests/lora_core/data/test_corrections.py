@@ -126,6 +126,14 @@ def test_a_label_that_the_encoding_lacks(tmp_path: Path) -> None:
     )
 
 
+def test_other_columns_may_share_a_name(tmp_path: Path) -> None:
+    """An index that pandas wrote has no name, and neither may the last column."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(b",text,label,note,note,\n0,one,a,1,2,x\n1,two,b,3,4,y\n")
+    expected = b",text,label,note,note,\n0,one,b,1,2,x\n1,two,b,3,4,y\n"
+    assert correct(path, (1, "b")).after.read_bytes() == expected
+
+
 def test_a_label_with_a_separator_is_quoted(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "text,label\nx,a\ny,b\n")
     corrected = correct(path, (2, 'a, "b"\nc'))
