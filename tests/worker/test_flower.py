@@ -161,8 +161,8 @@ def fail(*_: object) -> None:
     ("end", "actions", "state"),
     [
         (fail, ("failed:one_class", "exit:65"), "FAILURE"),
-        (cancel, ("hang",), "REVOKED"),
-        (terminate, ("hang",), "RETRY"),
+        pytest.param(cancel, ("hang",), "REVOKED", marks=pytest.mark.slow),
+        pytest.param(terminate, ("hang",), "RETRY", marks=pytest.mark.slow),
         pytest.param(pause, ("hang",), "RETRY", marks=pytest.mark.slow),
     ],
 )
@@ -188,6 +188,7 @@ def test_task_ends_in_the_state_of_its_job(
         assert "one_class: " in task_in(flower, job_id)["exception"]
 
 
+@pytest.mark.slow  # a setting of Celery
 def test_remote_control_can_be_turned_off(
     database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start
 ) -> None:

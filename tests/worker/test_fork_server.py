@@ -86,6 +86,7 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow  # the small form closes the server
 def test_process_outlives_the_server(make: Make, tmp_path: Path) -> None:
     server = make("steps:1", f"until:{tmp_path / 'end'}", "exit:7")
     child = server.spawn(make_task(tmp_path))

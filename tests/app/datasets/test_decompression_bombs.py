@@ -209,7 +209,16 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
 
 
-@pytest.fixture(params=BOMBS, ids=lambda bomb: bomb.__name__)
+# One or two of each format. The readers refuse all of them in tests/lora_core/data.
+QUICK = {parquet_rows, csv_line, jsonl_number, xlsx_rows, xlsx_password, gzip_as_csv}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(each, marks=() if each in QUICK else pytest.mark.slow, id=each.__name__)
+        for each in BOMBS
+    ]
+)
 def bomb(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, str]]:
     ending, code = BOMBS[request.param]
     file = tmp_path / f"bomb{ending}"
