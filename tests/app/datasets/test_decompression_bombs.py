@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from tests.app.datasets.conftest import REVIEWS, Upload
 
+pytestmark = pytest.mark.usefixtures("in_child")
 SECONDS = 10
 GROWTH = 200 * 2**20  # bytes by which resident memory may grow; the test client is included
 PAGE_BYTES = 4096

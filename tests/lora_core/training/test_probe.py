@@ -1,8 +1,8 @@
 """The probe against scikit-learn on the same vectors."""
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def vectors(base: Path, texts: Sequence[TextInput]) -> np.ndarray[Any, Any]:
             else pytest.mark.slow,
             id=f"{family}-{len(labels)}-{class_weights}",
         )
-        for family, labels, class_weights in product(
+        for family, labels, class_weights in itertools.product(
             FAMILIES, (("bad", "good"), ("bad", "fine", "good")), ("none", "balanced")
         )
     ],
