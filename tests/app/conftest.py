@@ -31,14 +31,14 @@ def _clear_settings_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read uploads without a child process, except in tests that use `in_child`."""
+    """Read what is sent without a child process, except in tests that use `in_child`."""
     if "in_child" not in request.fixturenames:
         monkeypatch.setattr(process, "run_child", run_in_process)
 
 
 @pytest.fixture
 def in_child() -> None:
-    """Read uploads in a child process with resource limits, as the service does."""
+    """Read what is sent in a child process with resource limits, as the service does."""
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ def conversations(rows: int) -> bytes:
     return "\n".join(lines).encode()
 
 
+@pytest.mark.slow  # the small form is in test_openai.py
 def test_a_job_runs_to_its_end(client: Any) -> None:
     content = conversations(48)
     file = client.files.upload(file={"file_name": "reviews.jsonl", "content": content})

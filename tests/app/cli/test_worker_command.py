@@ -32,7 +32,11 @@ def start(settings: Settings) -> Iterator[Start]:
             process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli.main", "worker"],
                 stdin=subprocess.DEVNULL,
-                env={"LORAWORKS_DATA_DIR": str(settings.data_dir), **environment},
+                env={
+                    "LORAWORKS_DATA_DIR": str(settings.data_dir),
+                    "LORAWORKS_FORK_SERVER": "off",  # nothing is trained
+                    **environment,
+                },
             )
             running.enter_context(process)
             running.callback(process.kill)

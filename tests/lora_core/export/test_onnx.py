@@ -144,6 +144,7 @@ def run_first_code(folder: Path) -> str:
     return run_code(card.partition("With Optimum")[0], folder.parent)
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 def test_calibration_is_part_of_the_graph(tmp_path: Path) -> None:
     artifact = make_multi_label_artifact(tmp_path / "made")
     certificate = export_onnx(artifact, tmp_path / "onnx")
