@@ -382,6 +382,7 @@ def test_selected_queue_limits_the_devices(
     assert get_state(database, on_cpu) is JobState.QUEUED
 
 
+@pytest.mark.slow  # the small form is in test_process.py
 def test_startup_error_is_reported(start: Start, log: Path) -> None:
     """Before it has an application, and after."""
     wrong: list[dict[str, object]] = [

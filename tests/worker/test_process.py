@@ -179,8 +179,8 @@ def test_suspended_worker_with_expired_lease_changes_nothing(
     ("wrong", "code"),
     [
         ({"heartbeat_seconds": 60}, "invalid_setting"),
-        ({"database_url": "empty"}, "schema_older"),
-        ({"data_dir": __file__}, "data_folder_unusable"),
+        pytest.param({"database_url": "empty"}, "schema_older", marks=pytest.mark.slow),
+        pytest.param({"data_dir": __file__}, "data_folder_unusable", marks=pytest.mark.slow),
     ],
     ids=["settings", "schema", "folder"],
 )
