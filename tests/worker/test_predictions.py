@@ -76,7 +76,7 @@ def wait_for_failpoint(settings: Settings, hold: Path) -> int:
     return int(pid)
 
 
-@pytest.mark.slow  # the small form is in tests/lora_core/prediction; the next test goes on, too
+@pytest.mark.slow  # the small form is in tests/lora_core/prediction
 def test_resumed_prediction_run_gives_the_same_results(
     resources: Resources,
     database: Database,

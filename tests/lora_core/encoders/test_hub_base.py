@@ -108,7 +108,7 @@ def test_gated_base_is_refused(hub: HubStandIn, tmp_path: Path, token: str, prob
     assert "hf_other" not in done.stdout + done.stderr
 
 
-@pytest.mark.slow  # the small form is in tests/lora_core/test_base_files.py
+@pytest.mark.slow  # each test starts processes; the small form is the first one
 def test_base_without_a_fast_tokenizer_is_refused(hub: HubStandIn, tmp_path: Path) -> None:
     failed = json.loads(train(hub, "org/slow", tmp_path).stdout.splitlines()[-1])
     assert failed["code"] == "no_fast_tokenizer"
