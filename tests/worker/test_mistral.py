@@ -13,7 +13,7 @@ from tests.app.cli.conftest import serving
 from tests.waiting import wait_until
 from worker.service import open_service
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 WORDS = {"good": ("fine", "great", "lovely"), "bad": ("dull", "awful", "boring")}
 
 
