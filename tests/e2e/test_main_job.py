@@ -223,6 +223,7 @@ def test_linear_model_from_the_cli_to_a_prediction(url: str, folder: Path, tmp_p
     assert promoted["summary"]["model_version"] == "words:3"
 
 
+@pytest.mark.slow  # the small form is in tests/lora_core/training/test_auto.py
 def test_auto_chooses_the_best_method(url: str, folder: Path) -> None:
     body = {
         "base": str(folder / "bases" / "tiny"),

@@ -186,6 +186,7 @@ def race(installation: Installation, *, count: int) -> None:
         assert installation.effective_overlaps(job_id) == 0
 
 
+@pytest.mark.slow  # the small form is in tests/conformance/test_pause.py
 @EMBEDDED_FIRST
 def test_pause_and_resume_racing_with_success_have_one_outcome(installation: Installation) -> None:
     race(installation, count=4)

@@ -342,6 +342,7 @@ def test_options_that_do_not_fit_the_slots_are_rejected(
     assert hint in line["error"]
 
 
+@pytest.mark.slow  # the small form is in tests/conformance/test_claim.py
 def test_tasks_run_in_the_order_of_the_queue(
     database: Database, notifier: CeleryNotifier, start: Start
 ) -> None:

@@ -157,13 +157,14 @@ def fail(*_: object) -> None:
     """Do nothing: the training fails by itself."""
 
 
+@pytest.mark.slow  # a running job is in the test above
 @pytest.mark.parametrize(
     ("end", "actions", "state"),
     [
         (fail, ("failed:one_class", "exit:65"), "FAILURE"),
-        pytest.param(cancel, ("hang",), "REVOKED", marks=pytest.mark.slow),
-        pytest.param(terminate, ("hang",), "RETRY", marks=pytest.mark.slow),
-        pytest.param(pause, ("hang",), "RETRY", marks=pytest.mark.slow),
+        (cancel, ("hang",), "REVOKED"),
+        (terminate, ("hang",), "RETRY"),
+        (pause, ("hang",), "RETRY"),
     ],
 )
 def test_task_ends_in_the_state_of_its_job(
