@@ -198,6 +198,14 @@ def mostly_slow(names: Iterable[str]) -> list[Any]:
     return [name if name in quick else pytest.param(name, marks=slow) for name in names]
 
 
+def each_family() -> list[Any]:
+    """Return `FAMILIES` as parameters. Those that are marked slow have the layers of another one:
+    XLM-RoBERTa and CamemBERT those of RoBERTa, ELECTRA those of BERT."""
+    alike = {"xlm-roberta", "camembert", "electra"}
+    slow = pytest.mark.slow
+    return [pytest.param(name, marks=slow if name in alike else ()) for name in FAMILIES]
+
+
 def tokenizer(family: str = "distilbert") -> Tokenizer:
     """Return a tokenizer of the family's type over `WORDS` and single letters or bytes."""
     match family:

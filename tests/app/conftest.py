@@ -14,7 +14,9 @@ from app.database.engines import Database
 from app.database.migrations import upgrade
 from app.main import create_app
 from app.resources import Resources, open_resources
+from app.sandbox import process
 from app.settings import Settings
+from tests.in_process_sandbox import run_in_process
 from tests.servers import PostgresServer
 
 # `LORAWORKS_TEST_DATABASE=postgresql pytest tests/app tests/worker` runs them all on PostgreSQL.
@@ -25,6 +27,18 @@ KIND = os.environ.get("LORAWORKS_TEST_DATABASE", "sqlite")
 def _clear_settings_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [each for each in os.environ if each.startswith("LORAWORKS_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read what is sent without a child process, except in tests that use `in_child`."""
+    if "in_child" not in request.fixturenames:
+        monkeypatch.setattr(process, "run_child", run_in_process)
+
+
+@pytest.fixture
+def in_child() -> None:
+    """Read what is sent in a child process with resource limits, as the service does."""
 
 
 @pytest.fixture(scope="session")

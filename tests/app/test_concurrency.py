@@ -20,6 +20,7 @@ from app.settings import Settings
 from tests.app.cli.conftest import serving
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("in_child")
 REVIEWS = "text,label\n" + "good,pos\nbad,neg\n" * 20
 SLOW = "slow-child-of-this-test"
 

@@ -5,6 +5,7 @@ import pytest
 from benchmarks import doors
 
 
+@pytest.mark.slow  # starts a service and trains
 @pytest.mark.e2e
 @pytest.mark.timeout(300)
 def test_both_routes_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:

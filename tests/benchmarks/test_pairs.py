@@ -72,6 +72,7 @@ def test_every_step_of_the_tuned_competitor_is_in_bf16(seen: Seen) -> None:
     assert seen.in_bf16 == [True] * (SIZE.warmup + SIZE.a_pass)
 
 
+@pytest.mark.slow  # trains with the whole script
 def test_harness_and_script_train_on_the_same_batches(
     base: BaseCheckpoint,
     seen: Seen,

@@ -71,7 +71,7 @@ def annotations(database: Database) -> Counter[int]:
         return Counter(session.scalars(select(LabelingAnnotation.row)))
 
 
-@pytest.mark.parametrize("overlap", [0.0, 1.0])
+@pytest.mark.parametrize("overlap", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_annotators_at_once_label_every_text_as_often_as_wanted(
     resources: Resources, tmp_path: Path, overlap: float
 ) -> None:

@@ -69,6 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(folder)
 
 
+@pytest.mark.slow  # `make docs` builds it
 @pytest.mark.timeout(300)
 def test_site_builds_without_broken_links(site: Site) -> None:
     pages = {path.relative_to(site.folder).with_suffix("") for path in site.pages}
@@ -76,6 +77,7 @@ def test_site_builds_without_broken_links(site: Site) -> None:
     assert list(site.dead()) == []
 
 
+@pytest.mark.slow  # `make docs` builds it
 @pytest.mark.timeout(300)
 def test_site_loads_nothing_from_other_hosts(site: Site) -> None:
     fetched = {link for page in site.pages.values() for link in page.links if link[0] != "a"}

@@ -6,14 +6,15 @@ import pytest
 
 from tests.docs.following import FRESH, begin
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+# The small form of both is the tutorial.
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.mark.parametrize(
     ("document", "full"),
     [
         pytest.param("README.md", False, id="README.md-small"),
-        *(pytest.param(each, True, id=f"{each}-full", marks=pytest.mark.slow) for each in FRESH),
+        *(pytest.param(each, True, id=f"{each}-full") for each in FRESH),
     ],
 )
 def test_document_runs_in_a_fresh_clone(document: str, full: bool, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def moved(
     ("kind", "jump"),
     [
         ("embedded", HOUR),
-        ("cluster", -HOUR),
+        pytest.param("cluster", -HOUR, marks=pytest.mark.slow),
         pytest.param("embedded", -HOUR, marks=pytest.mark.slow),
         pytest.param("cluster", HOUR, marks=pytest.mark.slow),
     ],
@@ -64,7 +64,7 @@ def test_jumping_database_clock_ends_no_lease(
 
 
 @pytest.mark.parametrize(
-    ("kind", "skew"), [("cluster", -HOUR), pytest.param("embedded", HOUR, marks=pytest.mark.slow)]
+    ("kind", "skew"), [("embedded", HOUR), pytest.param("cluster", -HOUR, marks=pytest.mark.slow)]
 )
 def test_worker_clock_skew_has_no_effect(
     installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: float

@@ -71,6 +71,7 @@ def submit(client: httpx2.Client, base: Path) -> UUID:
     return UUID(sent.json()["id"])
 
 
+@pytest.mark.slow  # the small forms are in tests/worker/test_celery.py and test_process.py
 @pytest.mark.parametrize(
     "count",
     [

@@ -187,6 +187,7 @@ def test_job_to_prediction_over_http(url: str, folder: Path, tmp_path: Path) -> 
         assert served[0]["score"] == pytest.approx(plain[0]["score"], abs=1e-5)
 
 
+@pytest.mark.slow  # test_job_to_prediction_over_http is the small form
 def test_linear_model_from_the_cli_to_a_prediction(url: str, folder: Path, tmp_path: Path) -> None:
     job = cli(url, "train", "--method", "linear", "--data", "reviews",
               "--register-as", "words", "--watch")  # fmt: skip
@@ -222,6 +223,7 @@ def test_linear_model_from_the_cli_to_a_prediction(url: str, folder: Path, tmp_p
     assert promoted["summary"]["model_version"] == "words:3"
 
 
+@pytest.mark.slow  # the small form is in tests/lora_core/training/test_auto.py
 def test_auto_chooses_the_best_method(url: str, folder: Path) -> None:
     body = {
         "base": str(folder / "bases" / "tiny"),

@@ -142,6 +142,7 @@ def test_prompts_and_completions(client: OpenAI, tmp_path: Path) -> None:
     assert sum(right) > 0.6 * HELD_OUT
 
 
+@pytest.mark.slow  # the small form is in tests/worker/test_openai.py
 def test_messages(client: OpenAI, tmp_path: Path) -> None:
     rows = [chat_row(*each) for each in labeled_texts()]
     train = write(tmp_path / "chat_train.jsonl", rows[HELD_OUT:])

@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow  # the small form is in tests/worker/test_celery.py
 def test_broker_data_loss_loses_no_job(
     installation: Installation, valkey: ValkeyServer, tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ def test_killed_workers_lose_or_duplicate_no_job_repeatedly(install: Install) ->
     run_with_kills(install(max_failures=20), count=200, kills=30, workers=4, seed=2)
 
 
-@pytest.mark.slow  # the small form is in tests/worker/test_process.py
+@pytest.mark.slow  # the small form is in tests/conformance/test_renew.py
 def test_worker_with_an_expired_lease_changes_nothing(install: Install, tmp_path: Path) -> None:
     installation = install(lease_seconds=2)
     job_id = add_job(installation.database)

@@ -52,6 +52,7 @@ def is_paused(installation: Installation, job_id: UUID, *, seconds: float = 60) 
     )
 
 
+@EMBEDDED_FIRST
 def test_paused_and_resumed_training_is_bitwise_equal_to_an_uninterrupted_run(
     installation: Installation, uninterrupted: Outcome, tmp_path: Path
 ) -> None:
@@ -89,14 +90,13 @@ def test_paused_and_resumed_training_is_bitwise_equal_to_an_uninterrupted_run(
         check(installation, each, uninterrupted)
 
 
+@pytest.mark.slow  # the small form is in tests/lora_core/training/test_kill.py
 @pytest.mark.parametrize(
     "point",
     [
         "checkpoint_written",
-        *(
-            pytest.param(point, marks=pytest.mark.slow)
-            for point in ("checkpoint_files_written", "checkpoint_published")
-        ),
+        "checkpoint_files_written",
+        "checkpoint_published",
     ],
 )
 @pytest.mark.parametrize("kind", ["embedded"])
@@ -121,6 +121,7 @@ def test_training_killed_while_it_saves_for_a_pause_loses_nothing(
     check(installation, job_id, uninterrupted)
 
 
+@pytest.mark.slow  # the small form is in tests/conformance/test_pause.py
 @CLUSTER_FIRST
 def test_job_of_a_worker_killed_during_a_pause_stays_paused(
     installation: Installation, uninterrupted: Outcome, tmp_path: Path
@@ -146,6 +147,7 @@ def test_job_of_a_worker_killed_during_a_pause_stays_paused(
     check(installation, job_id, uninterrupted)
 
 
+@pytest.mark.slow  # the small form is in tests/worker/test_linear.py
 @pytest.mark.parametrize("kind", ["embedded"])
 def test_pause_of_a_linear_model_starts_it_over(installation: Installation, tmp_path: Path) -> None:
     hold = tmp_path / "hold"
@@ -184,6 +186,7 @@ def race(installation: Installation, *, count: int) -> None:
         assert installation.effective_overlaps(job_id) == 0
 
 
+@pytest.mark.slow  # the small form is in tests/conformance/test_pause.py
 @EMBEDDED_FIRST
 def test_pause_and_resume_racing_with_success_have_one_outcome(installation: Installation) -> None:
     race(installation, count=4)

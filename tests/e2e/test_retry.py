@@ -40,6 +40,7 @@ def continued(installation: Installation, job_id: UUID) -> UUID:
         notifier.close()
 
 
+@pytest.mark.slow  # the small forms: tests/app/jobs/test_retry.py, test_kill.py of lora_core
 @EMBEDDED_FIRST
 def test_retried_jobs_are_bitwise_equal_to_an_uninterrupted_run(
     install: Install, uninterrupted: Outcome, tmp_path: Path

@@ -44,6 +44,7 @@ _INSERT = text(
 )
 
 
+@pytest.mark.slow  # the small form is in tests/contracts/test_migrated_rows.py
 @EMBEDDED_FIRST
 def test_job_queued_in_the_first_version_runs_after_the_upgrade(install: Install) -> None:
     installation = install()

@@ -158,6 +158,7 @@ def service(program: Path, cache: Path, tmp_path: Path) -> Iterator[str]:
         process.terminate()
 
 
+@pytest.mark.slow  # its files are compared above; tests/app/cli/test_demo.py is the small form
 def test_wheel_runs_its_sample_job(
     service: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ def test_sigterm_stops_at_the_next_step(endless: subprocess.Popen[str]) -> None:
     assert endless.wait(timeout=30) == 75
 
 
+@pytest.mark.slow  # the small form is in tests/worker/test_spawn.py
 def test_process_exits_when_its_parent_dies(endless: subprocess.Popen[str]) -> None:
     assert endless.stdin is not None
     endless.stdin.close()

@@ -181,7 +181,7 @@ def test_no_job_is_lost_by_a_broker_restart(
         wait_until(partial(succeeded, database, job_id), what="a job after a disturbance")
 
 
-@pytest.mark.parametrize("how", ["absent", "silent"])
+@pytest.mark.parametrize("how", ["absent", pytest.param("silent", marks=pytest.mark.slow)])
 def test_without_broker_jobs_are_found_by_polling(
     database: Database, broker: ValkeyServer, start: Start, how: str
 ) -> None:
@@ -204,8 +204,8 @@ def terminate(worker: subprocess.Popen[bytes], _: ValkeyServer) -> None:
     worker.send_signal(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("stop", [terminate, shut_down])
-@pytest.mark.parametrize("found_by", ["task", "poll"])
+@pytest.mark.parametrize("stop", [terminate, pytest.param(shut_down, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("found_by", ["task", pytest.param("poll", marks=pytest.mark.slow)])
 def test_draining_worker_requeues_its_job(
     database: Database,
     broker: ValkeyServer,
@@ -238,6 +238,7 @@ def test_draining_worker_requeues_its_job(
         assert client.llen(INTERRUPTED) == 1, "its next task was sent"
 
 
+@pytest.mark.slow  # the small form is in tests/conformance/test_pause.py
 def test_task_of_a_paused_job_frees_its_slot_and_the_resume_sends_another(
     database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start, tmp_path: Path
 ) -> None:
@@ -264,6 +265,7 @@ def test_task_of_a_paused_job_frees_its_slot_and_the_resume_sends_another(
     ]
 
 
+@pytest.mark.slow  # the small form is in test_process.py
 def test_drain_timeout_is_reported(
     database: Database,
     broker: ValkeyServer,
@@ -324,9 +326,9 @@ def test_slots_limit_the_tasks_of_a_worker(
     ("option", "hint"),
     [
         ("--concurrency=3", "LORAWORKS_CONCURRENCY"),
-        ("--autoscale=3,1", "LORAWORKS_CONCURRENCY"),
-        ("--pool=solo", "thread"),
-        ("-Q=gpu", "LORAWORKS_DEVICES"),
+        pytest.param("--autoscale=3,1", "LORAWORKS_CONCURRENCY", marks=pytest.mark.slow),
+        pytest.param("--pool=solo", "thread", marks=pytest.mark.slow),
+        pytest.param("-Q=gpu", "LORAWORKS_DEVICES", marks=pytest.mark.slow),
     ],
 )
 def test_options_that_do_not_fit_the_slots_are_rejected(
@@ -340,6 +342,7 @@ def test_options_that_do_not_fit_the_slots_are_rejected(
     assert hint in line["error"]
 
 
+@pytest.mark.slow  # the small form is in tests/conformance/test_claim.py
 def test_tasks_run_in_the_order_of_the_queue(
     database: Database, notifier: CeleryNotifier, start: Start
 ) -> None:
@@ -361,6 +364,7 @@ def test_tasks_run_in_the_order_of_the_queue(
     assert sorted(started, key=started.__getitem__) == order
 
 
+@pytest.mark.slow  # test_task_runs_its_job_on_a_worker_of_its_device_class is similar
 def test_selected_queue_limits_the_devices(
     database: Database,
     broker: ValkeyServer,
@@ -379,6 +383,7 @@ def test_selected_queue_limits_the_devices(
     assert get_state(database, on_cpu) is JobState.QUEUED
 
 
+@pytest.mark.slow  # the small form is in test_process.py
 def test_startup_error_is_reported(start: Start, log: Path) -> None:
     """Before it has an application, and after."""
     wrong: list[dict[str, object]] = [

@@ -157,13 +157,14 @@ def fail(*_: object) -> None:
     """Do nothing: the training fails by itself."""
 
 
+@pytest.mark.slow  # a running job is in the test above
 @pytest.mark.parametrize(
     ("end", "actions", "state"),
     [
         (fail, ("failed:one_class", "exit:65"), "FAILURE"),
         (cancel, ("hang",), "REVOKED"),
         (terminate, ("hang",), "RETRY"),
-        pytest.param(pause, ("hang",), "RETRY", marks=pytest.mark.slow),
+        (pause, ("hang",), "RETRY"),
     ],
 )
 def test_task_ends_in_the_state_of_its_job(
@@ -188,6 +189,7 @@ def test_task_ends_in_the_state_of_its_job(
         assert "one_class: " in task_in(flower, job_id)["exception"]
 
 
+@pytest.mark.slow  # a setting of Celery
 def test_remote_control_can_be_turned_off(
     database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start
 ) -> None:

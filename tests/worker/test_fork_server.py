@@ -86,6 +86,7 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow  # the small form closes the server
 def test_process_outlives_the_server(make: Make, tmp_path: Path) -> None:
     server = make("steps:1", f"until:{tmp_path / 'end'}", "exit:7")
     child = server.spawn(make_task(tmp_path))
@@ -228,7 +229,9 @@ def test_server_has_a_single_thread(real: ForkServer) -> None:
 
 
 @pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
-@pytest.mark.parametrize("method", ["lora", "linear", "auto"])
+@pytest.mark.parametrize(
+    "method", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linear", "auto"))]
+)
 def test_artifact_is_bitwise_equal_to_that_of_a_fresh_interpreter(
     real: ForkServer,
     tmp_path: Path,

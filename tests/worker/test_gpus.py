@@ -28,6 +28,7 @@ def _one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
+@pytest.mark.slow  # the small form is in tests/worker/test_slots.py
 def test_jobs_on_one_gpu_run_sequentially(
     database: Database, settings: Settings, start: Start
 ) -> None:

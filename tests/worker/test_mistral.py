@@ -13,7 +13,7 @@ from tests.app.cli.conftest import serving
 from tests.waiting import wait_until
 from worker.service import open_service
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 WORDS = {"good": ("fine", "great", "lovely"), "bad": ("dull", "awful", "boring")}
 
 
@@ -45,6 +45,7 @@ def conversations(rows: int) -> bytes:
     return "\n".join(lines).encode()
 
 
+@pytest.mark.slow  # the small form is in test_openai.py
 def test_a_job_runs_to_its_end(client: Any) -> None:
     content = conversations(48)
     file = client.files.upload(file={"file_name": "reviews.jsonl", "content": content})

@@ -15,7 +15,7 @@ from tests.tiny_base import make_chat_examples
 from tests.waiting import wait_until
 from worker.service import open_service
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

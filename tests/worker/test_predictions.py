@@ -76,7 +76,7 @@ def wait_for_failpoint(settings: Settings, hold: Path) -> int:
     return int(pid)
 
 
-@pytest.mark.slow  # the small form is in tests/lora_core/prediction; the next test goes on, too
+@pytest.mark.slow  # the small form is in tests/lora_core/prediction
 def test_resumed_prediction_run_gives_the_same_results(
     resources: Resources,
     database: Database,
@@ -101,6 +101,7 @@ def test_resumed_prediction_run_gives_the_same_results(
     assert digest(resources, run_id) == digest(resources, uninterrupted)
 
 
+@pytest.mark.slow  # the small form is in tests/lora_core/prediction
 def test_drained_prediction_run_is_resumed(
     resources: Resources,
     database: Database,

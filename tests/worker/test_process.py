@@ -153,6 +153,7 @@ def test_worker_exits_with_its_parent(
     assert get_state(database, job_id) is JobState.QUEUED
 
 
+@pytest.mark.slow  # the small form is in tests/conformance/test_renew.py
 def test_suspended_worker_with_expired_lease_changes_nothing(
     database: Database, start: Start, job_id: UUID, tmp_path: Path
 ) -> None:
@@ -178,8 +179,8 @@ def test_suspended_worker_with_expired_lease_changes_nothing(
     ("wrong", "code"),
     [
         ({"heartbeat_seconds": 60}, "invalid_setting"),
-        ({"database_url": "empty"}, "schema_older"),
-        ({"data_dir": __file__}, "data_folder_unusable"),
+        pytest.param({"database_url": "empty"}, "schema_older", marks=pytest.mark.slow),
+        pytest.param({"data_dir": __file__}, "data_folder_unusable", marks=pytest.mark.slow),
     ],
     ids=["settings", "schema", "folder"],
 )

@@ -55,8 +55,11 @@ LORA = {"type": "lora", "r": 2, "targets": ["query"], "layers": [5]}
     ("task", "metric", "title"),
     [
         ({"type": "multi_label"}, "macro_f1", "Macro F1"),
-        ({"type": "regression"}, "rmse", "RMSE"),
-        ({"type": "single_label", "ordered": True}, "accuracy", "Quadratic kappa"),
+        pytest.param({"type": "regression"}, "rmse", "RMSE", marks=pytest.mark.slow),
+        pytest.param(
+            *({"type": "single_label", "ordered": True}, "accuracy", "Quadratic kappa"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["multi_label", "regression", "ordered"],
 )

@@ -15,6 +15,7 @@ from app.jobs.pretrained_bases import ResolvedBase
 from app.main import create_app
 from app.registry import service as registry
 from app.resources import Resources
+from app.sandbox import process
 from app.settings import Settings
 from app.storage.new_artifact import NewArtifact
 from lora_core import manifest
@@ -43,6 +44,7 @@ def check(client: TestClient, base: str, **fields: Any) -> tuple[int, dict[str, 
     return answer.status_code, answer.json()
 
 
+@pytest.mark.usefixtures("in_child")
 def test_a_directory_is_tried_outside_of_the_service(
     client: TestClient, folder: Path, settings: Settings
 ) -> None:
@@ -104,7 +106,7 @@ def test_most_bases_are_refused_without_a_process(
     config: dict[str, Any],
     code: str,
 ) -> None:
-    monkeypatch.delattr(service, "run_child")
+    monkeypatch.delattr(process, "run_child")
     directory = make_base(folder / "tiny")
     (directory / "config.json").write_text(json.dumps(config))
     status, problem = check(client, str(directory))
@@ -180,6 +182,7 @@ def test_a_copy_without_a_listing_of_the_hub(
     assert str(tmp_path) not in json.dumps(problem)
 
 
+@pytest.mark.usefixtures("in_child")
 @pytest.mark.parametrize("limit", [{"import_seconds": 0.05}, {"import_memory_mb": 400}], ids=str)
 def test_limits(settings: Settings, folder: Path, limit: dict[str, Any]) -> None:
     directory = make_base(folder / "tiny")
@@ -190,6 +193,7 @@ def test_limits(settings: Settings, folder: Path, limit: dict[str, Any]) -> None
     assert f"LORAWORKS_{name.upper()}" in problem["detail"]
 
 
+@pytest.mark.usefixtures("in_child")
 def test_a_crash_is_an_error(client: TestClient, folder: Path) -> None:
     """The report does not fit into its limit, so the child is killed while it writes it."""
     directory = make_base(folder / "tiny")

@@ -5,10 +5,8 @@ import shlex
 from pathlib import Path
 
 from tests.app.cli.conftest import Run, answer
-from tests.app.corrections.conftest import WRONG, WRONG_LABELS, in_process
+from tests.app.corrections.conftest import WRONG, WRONG_LABELS
 from tests.app.corrections.test_corrections import SETS, TARGETS
-
-__all__ = ["in_process"]
 
 
 def test_suspect_labels_are_corrected(cli: Run, tmp_path: Path) -> None:

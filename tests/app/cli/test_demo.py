@@ -152,7 +152,7 @@ def test_temporary_service_gets_slots_and_no_outer_settings(
         # The exception that SIGTERM raises; test_local.py also tests the exit status 130.
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
         (signal.SIGTERM, 143),
-        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
     ],
 )
 def test_interrupt_stops_the_service(tmp_path: Path, number: signal.Signals, status: int) -> None:

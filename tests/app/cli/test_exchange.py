@@ -62,6 +62,7 @@ def other(run: Run, tmp_path: Path) -> Iterator[Run]:
         yield lambda *arguments, **more: run(*arguments, LORAWORKS_URL=url, **more)
 
 
+@pytest.mark.slow  # the small form is in tests/lora_core/test_main.py
 def test_exported_version_predicts_the_same_elsewhere(
     cli: Run, other: Run, version: str, artifact: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ def on_a_version(resources: Resources, tmp_path: Path) -> Path:
     return trained
 
 
+@pytest.mark.slow  # the small forms are in tests/lora_core/export
 def test_peft_and_transformers_exports_match_and_reimport(
     cli: Run, other: Run, on_a_version: Path, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.e2e
 
 Start = Callable[..., tuple[subprocess.Popen[str], dict[str, Any]]]
 PATIENCE = 40.0
+NO_TRAINING = {"LORAWORKS_FORK_SERVER": "off"}  # which would import torch
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli.main", "up", "--port", "0", "--json", *options,
                  "--data-dir", str(tmp_path / "data")],
-                stdout=subprocess.PIPE, text=True, env={**os.environ, **environment},
+                stdout=subprocess.PIPE, text=True, env={**os.environ, **NO_TRAINING, **environment},
             )  # fmt: skip
             running.enter_context(process)
             running.callback(process.kill)
@@ -189,6 +190,7 @@ def test_port_in_use_is_reported_before_anything_is_created(run: Run, tmp_path: 
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow  # the test of an already used port is similar
 def test_second_up_is_rejected_until_the_first_is_killed(
     start: Start, run: Run, tmp_path: Path
 ) -> None:

@@ -32,7 +32,11 @@ def start(settings: Settings) -> Iterator[Start]:
             process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli.main", "worker"],
                 stdin=subprocess.DEVNULL,
-                env={"LORAWORKS_DATA_DIR": str(settings.data_dir), **environment},
+                env={
+                    "LORAWORKS_DATA_DIR": str(settings.data_dir),
+                    "LORAWORKS_FORK_SERVER": "off",  # nothing is trained
+                    **environment,
+                },
             )
             running.enter_context(process)
             running.callback(process.kill)
@@ -54,7 +58,7 @@ def test_without_broker_the_polling_worker_starts(
 ) -> None:
     assert not well(run, settings)
     process = start()
-    wait_until(lambda: well(run, settings), pause=0.2)
+    wait_until(lambda: well(run, settings), seconds=60, pause=0.2)
     assert program(process)[1:4] == ["-P", "-m", "worker"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
@@ -64,7 +68,7 @@ def test_with_broker_the_celery_worker_starts(
     start: Start, run: Run, settings: Settings, valkey: ValkeyServer
 ) -> None:
     process = start(LORAWORKS_BROKER_URL=valkey.url())
-    wait_until(lambda: well(run, settings), pause=0.2)
+    wait_until(lambda: well(run, settings), seconds=60, pause=0.2)
     assert program(process)[1:7] == ["-P", "-m", "celery", "-A", "worker.celery_app", "worker"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from tests.app.datasets.conftest import REVIEWS, Upload
 
+pytestmark = pytest.mark.usefixtures("in_child")
 SECONDS = 10
 GROWTH = 200 * 2**20  # bytes by which resident memory may grow; the test client is included
 PAGE_BYTES = 4096
@@ -209,7 +210,16 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES
 
 
-@pytest.fixture(params=BOMBS, ids=lambda bomb: bomb.__name__)
+# One or two of each format. The readers refuse all of them in tests/lora_core/data.
+QUICK = {parquet_rows, csv_line, jsonl_number, xlsx_rows, xlsx_password, gzip_as_csv}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(each, marks=() if each in QUICK else pytest.mark.slow, id=each.__name__)
+        for each in BOMBS
+    ]
+)
 def bomb(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, str]]:
     ending, code = BOMBS[request.param]
     file = tmp_path / f"bomb{ending}"

@@ -20,6 +20,7 @@ from app.settings import Settings
 from lora_core.errors.data import DataTooLarge, MalformedRow, MissingColumn
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("in_child")
 COLUMNS = SelectedColumns("text", "label", None)
 
 

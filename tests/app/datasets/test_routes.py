@@ -27,6 +27,7 @@ StoredFiles = Callable[[], list[str]]
 LABELS = {"neg": 10, "pos": 10}
 
 
+@pytest.mark.usefixtures("in_child")
 def test_an_upload_creates_a_dataset(
     client: TestClient, upload: Upload, stored_files: StoredFiles
 ) -> None:
@@ -260,6 +261,7 @@ BROKEN: dict[str, tuple[str | bytes, str, str]] = {
 FIRST = ("one class", "missing column", "NUL")
 
 
+@pytest.mark.usefixtures("in_child")
 @pytest.mark.parametrize(
     "what", [*FIRST, *(pytest.param(w, marks=pytest.mark.slow) for w in BROKEN if w not in FIRST)]
 )

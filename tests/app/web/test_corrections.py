@@ -6,12 +6,10 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from tests.app.corrections.conftest import WRONG, WRONG_LABELS, in_process
+from tests.app.corrections.conftest import WRONG, WRONG_LABELS
 from tests.app.corrections.test_corrections import SETS, SMALL, TARGETS
 from tests.app.web.test_datasets import HOSTILE, page, upload
 from tests.lora_core.data.test_suspect_rows import texts
-
-__all__ = ["in_process"]
 
 
 def cards(text: str) -> list[dict[str, Any]]:

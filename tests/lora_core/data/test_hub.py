@@ -131,6 +131,7 @@ def test_hub_splits_and_class_names_are_used_and_cached(root: Path, tmp_path: Pa
     assert ask(root, {**environment, "HF_HUB_OFFLINE": "1"}, *names) == expected
 
 
+@pytest.mark.slow  # each test starts a process
 def test_lists_of_classes_are_read_by_their_names(root: Path, tmp_path: Path) -> None:
     with HubStandIn(root) as hub:
         environment = hub.environment(tmp_path)
@@ -172,6 +173,7 @@ def test_unsupported_hub_data_is_refused(root: Path, tmp_path: Path) -> None:
     assert not (root / "here" / "ran").exists()
 
 
+@pytest.mark.slow  # each test starts a process
 def test_a_configuration_is_read_by_its_name(root: Path, tmp_path: Path) -> None:
     names = ["org/several:films", "org/several:more.books", "org/one-file:default"]
     with HubStandIn(root) as hub:
@@ -179,6 +181,7 @@ def test_a_configuration_is_read_by_its_name(root: Path, tmp_path: Path) -> None
     assert [answer["train"][0][1] for answer in answers] == ["films a", "more.books a", "a"]
 
 
+@pytest.mark.slow  # each test starts a process
 def test_gated_dataset_needs_a_token_with_access(root: Path, tmp_path: Path) -> None:
     with HubStandIn(root) as hub:
         environment = hub.environment(tmp_path)

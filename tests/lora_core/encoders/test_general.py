@@ -1,6 +1,7 @@
 """Families that transformers runs: training, serving, export and import against it and PEFT."""
 
 import copy
+import itertools
 import json
 import re
 import warnings
@@ -290,8 +291,18 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-@slow_for_most
-@pytest.mark.parametrize("method", METHODS)
+def families_and_methods() -> list[Any]:
+    """Return all pairs as parameters. Fast are LoRA on the families that differ, and all methods
+    on one of them."""
+    quick = {(family, "lora") for family in mostly_slow(GENERAL_CONFIGS) if isinstance(family, str)}
+    quick |= {("deberta-v2", method) for method in METHODS}
+    return [
+        pytest.param(*pair, marks=() if pair in quick else pytest.mark.slow, id="-".join(pair))
+        for pair in itertools.product(GENERAL_CONFIGS, METHODS)
+    ]
+
+
+@pytest.mark.parametrize(("family", "method"), families_and_methods())
 def test_run_to_pipeline(family: str, method: str, tmp_path: Path) -> None:
     """Train, save, load, serve, export, and classify in the stock pipeline."""
     artifact = train(tmp_path, family, METHODS[method])
@@ -308,7 +319,13 @@ def test_run_to_pipeline(family: str, method: str, tmp_path: Path) -> None:
         assert dict(row) == pytest.approx(expected, abs=1e-5)
 
 
-@slow_for_most
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=() if name in ("deberta-v2", "nomic_bert") else pytest.mark.slow)
+        for name in GENERAL_CONFIGS
+    ],
+)
 def test_runs_on_one_base_write_the_same_base(family: str, tmp_path: Path) -> None:
     kept = [METHODS[name] for name in ("lora", "lora-head", "probe", "baseline-0")]
     dropouts = {"epochs": 1, "encoder_dropout": 0.1, "head_dropout": 0.3}

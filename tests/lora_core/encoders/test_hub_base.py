@@ -86,6 +86,7 @@ raise SystemExit(status)
 """
 
 
+@pytest.mark.slow  # each test starts processes; the small form is the first one
 def test_token_reaches_only_the_download(hub: HubStandIn, tmp_path: Path) -> None:
     done = train(hub, GATED, tmp_path, "-c", WITHOUT_TOKEN, HF_TOKEN=TOKEN)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -107,6 +108,7 @@ def test_gated_base_is_refused(hub: HubStandIn, tmp_path: Path, token: str, prob
     assert "hf_other" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow  # each test starts processes; the small form is the first one
 def test_base_without_a_fast_tokenizer_is_refused(hub: HubStandIn, tmp_path: Path) -> None:
     failed = json.loads(train(hub, "org/slow", tmp_path).stdout.splitlines()[-1])
     assert failed["code"] == "no_fast_tokenizer"
@@ -125,6 +127,7 @@ def locate(hub: HubStandIn, folder: Path, *bases: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow  # each test starts processes; the small form is the first one
 def test_hub_failures_are_reported(hub: HubStandIn, tmp_path: Path) -> None:
     nothing, pickled, broken = locate(hub, tmp_path, "org/nothing", "org/pickled", BROKEN)
     assert nothing.startswith("base_not_found: No base model 'org/nothing'")

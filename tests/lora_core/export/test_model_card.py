@@ -248,6 +248,7 @@ def test_merged_export_has_a_card_whose_code_runs(tmp_path: Path) -> None:
     assert "'label': '" in run_code(card, tmp_path)
 
 
+@pytest.mark.slow  # runs the code of a card, as the test of a merged export does
 def test_peft_export_has_a_card_whose_code_runs(tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), labels=("a", "b", "c"))
     out = tmp_path / "adapter"
@@ -306,6 +307,7 @@ def test_export_can_be_uploaded_and_loaded(tmp_path: Path) -> None:
     assert json.loads(sent["config.json"])["id2label"] == {"0": "bad", "1": "good"}
 
 
+@pytest.mark.slow  # runs the code of a card, as the test of a merged export does
 def test_card_of_a_pair_model_has_code_that_runs(tmp_path: Path) -> None:
     export_merged(make_artifact(tmp_path / "made", pairs=True), tmp_path / "pairs")
     card = (tmp_path / "pairs" / "README.md").read_text(encoding="utf-8")
@@ -317,6 +319,7 @@ def test_card_of_a_pair_model_has_code_that_runs(tmp_path: Path) -> None:
     assert "first.multiply(second).sqrt()" in model_card(facts, CardFormat.LORAWORKS, name="words")
 
 
+@pytest.mark.slow  # runs the code of a card, as the test of a merged export does
 def test_card_says_how_windows_are_computed(tmp_path: Path) -> None:
     artifact = make_artifact(tmp_path / "made", windows=True, max_length=16)
     export_merged(artifact, tmp_path / "windows")

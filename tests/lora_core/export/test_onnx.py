@@ -52,8 +52,8 @@ from tests.tiny_artifact import (
 from tests.tiny_base import EVERY_FAMILY, make_base, make_reviews, modernbert
 
 ROOT = Path(__file__).parents[3]
-# Those whose attention differs most; the others are translated in the same way.
-QUICK = {"modernbert", "deberta-v2"}
+# The one whose attention differs most; the others are translated in the same way.
+QUICK = {"modernbert"}
 FAMILIES = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in EVERY_FAMILY
 ]
@@ -124,6 +124,7 @@ def test_exported_files(tmp_path: Path) -> None:
         export_onnx(artifact, out)
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 def test_segments_of_pairs_are_an_input(tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), family="bert", pairs=True)
     export_onnx(artifact, tmp_path / "onnx")
@@ -143,6 +144,7 @@ def run_first_code(folder: Path) -> str:
     return run_code(card.partition("With Optimum")[0], folder.parent)
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 def test_calibration_is_part_of_the_graph(tmp_path: Path) -> None:
     artifact = make_multi_label_artifact(tmp_path / "made")
     certificate = export_onnx(artifact, tmp_path / "onnx")
@@ -155,6 +157,7 @@ def test_calibration_is_part_of_the_graph(tmp_path: Path) -> None:
     assert "'acting'" in run_first_code(tmp_path / "onnx")
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 def test_numbers_have_their_unit(tmp_path: Path) -> None:
     artifact = make_regression_artifact(tmp_path / "made")
     certificate = export_onnx(artifact, tmp_path / "onnx")
@@ -165,7 +168,10 @@ def test_numbers_have_their_unit(tmp_path: Path) -> None:
     float(run_first_code(tmp_path / "onnx"))
 
 
-@pytest.mark.parametrize("target", ["flags", "stars", "topic"])
+@pytest.mark.parametrize(
+    "target",
+    ["stars", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flags", "topic"))],
+)
 def test_one_of_several_targets(target: str, tmp_path: Path) -> None:
     metrics = {"validation": {"skill": 0.5, "targets": {name: {} for name in TARGETS}}}
     artifact = make_several_targets_artifact(tmp_path / "made", metrics=metrics)
@@ -181,6 +187,7 @@ def test_one_of_several_targets(target: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(onnx_logits(tmp_path / "onnx", TEXTS), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 def test_windows_are_certified_and_described(tmp_path: Path) -> None:
     artifact = make_artifact(tmp_path / "made", windows=True, max_length=16)
     export_onnx(artifact, tmp_path / "windows")
@@ -220,6 +227,7 @@ def test_graph_with_other_logits_is_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 def test_attention_that_hides_every_token_is_not_nan(tmp_path: Path) -> None:
     """Padding far from a text sees nothing within the window of a block."""
     base = make_base(tmp_path / "base", "modernbert", local_attention=4)
@@ -228,6 +236,7 @@ def test_attention_that_hides_every_token_is_not_nan(tmp_path: Path) -> None:
     assert np.isfinite(onnx_logits(tmp_path / "onnx", ["a", "the film " * 30])).all()
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 def test_encoder_that_cannot_be_traced_is_refused(tmp_path: Path) -> None:
     class Counting(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -260,6 +269,7 @@ def reviews(tmp_path: Path, rows: int = 500) -> list[Any]:
     return read_texts(make_artifact(tmp_path / "reader"), str(tmp_path / "texts.csv"))
 
 
+@pytest.mark.slow  # the small form refuses too few texts
 def test_int8_is_certified_on_500_texts(tmp_path: Path) -> None:
     artifact = make_artifact(tmp_path / "made")
     export_onnx(artifact, tmp_path / "fp32")
@@ -278,6 +288,7 @@ def test_int8_is_certified_on_500_texts(tmp_path: Path) -> None:
     assert (fp32.argmax(1) == int8.argmax(1)).mean() == certificate.equal_labels
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 def test_int8_with_other_labels_is_refused(tmp_path: Path) -> None:
     """Half of the texts are above the threshold, and many are near it."""
     texts = reviews(tmp_path)

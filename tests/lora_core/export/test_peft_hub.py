@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lora_core import manifest
 from lora_core.specs.method import LoraSpec
 from tests.hub_stand_in import HubStandIn
@@ -13,6 +15,7 @@ from tests.lora_artifact import make_lora_artifact
 from tests.tiny_base import make_base
 
 
+@pytest.mark.slow  # starts a process with a stand-in for the hub
 def test_export_names_the_commit_of_the_base(tmp_path: Path) -> None:
     base = make_base(tmp_path / "hub" / "models" / "org" / "tiny")
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), base=base)

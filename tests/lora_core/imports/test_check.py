@@ -31,7 +31,7 @@ from tests.tiny_artifact import (
     make_regression_artifact,
     make_several_targets_artifact,
 )
-from tests.tiny_base import FAMILIES
+from tests.tiny_base import each_family
 
 Json = dict[str, Any]
 
@@ -52,7 +52,7 @@ def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize("head", list(HeadMode))
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", each_family())
 def test_own_model_is_accepted(family: str, head: HeadMode, tmp_path: Path) -> None:
     spec = LoraSpec(r=2, head=head, variant=LoraVariant.DORA)
     checked = check_import(make_lora_artifact(tmp_path, spec, family=family))

@@ -27,7 +27,7 @@ from lora_core.methods import LoraMethod
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
 from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_base import FAMILIES as TINY
-from tests.tiny_base import tokenizer, whole_layers
+from tests.tiny_base import each_family, tokenizer, whole_layers
 
 TEXTS = ["good", "a very dull film and it was awful", "the plot is fine", "bad " * 30, "story end"]
 
@@ -99,7 +99,7 @@ SPECS = [
 ]
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", each_family())
 def test_texts_of_one_batch_may_have_different_adapters(make: Make, family: str) -> None:
     engine_cache = EngineCache()
     directories = [make(family, spec, labels=2 + i, seed=i) for i, spec in enumerate(SPECS)]

@@ -66,6 +66,7 @@ def test_every_operation_is_rounded_in_the_order_of_the_documentation(
     assert layer.base.weight.detach().numpy().tobytes() == expected.tobytes()
 
 
+@pytest.mark.slow  # starts processes with other settings of the processor
 def test_instructions_and_threads_do_not_change_a_bit() -> None:
     printed = set()
     for capability, threads in (("default", "1"), ("avx2", "2"), ("", "2")):

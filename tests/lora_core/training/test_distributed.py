@@ -51,7 +51,9 @@ def answers(out: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "method", [{"type": "full"}, {"type": "baseline", "blocks": 1}], ids=lambda m: m["type"]
+    "method",
+    [{"type": "full"}, pytest.param({"type": "baseline", "blocks": 1}, marks=pytest.mark.slow)],
+    ids=lambda m: m["type"],
 )
 def test_two_processes_match_a_single_process(
     method: dict[str, Any], write: Write, train: Train
@@ -143,7 +145,13 @@ def test_stop_in_one_or_all_processes_saves_once_and_resumes_exactly(
     assert product(broken.out) == product(uninterrupted.out)
 
 
-@pytest.mark.parametrize("signalled", [slice(2), slice(1, 2)], ids=["all", "one"])
+@pytest.mark.parametrize(
+    "signalled",
+    [
+        pytest.param(slice(2), marks=pytest.mark.slow, id="all"),
+        pytest.param(slice(1, 2), id="one"),
+    ],
+)
 def test_stop_during_method_selection_ends_both_processes(
     signalled: slice, write: Write, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_run_killed_at_each_failpoint_resumes_to_the_same_result(
     assert same(run, uninterrupted)
 
 
+@pytest.mark.slow  # the small forms have one thread
 def test_two_threads_resume_bitwise(runs: Runs) -> None:
     uninterrupted, run = (runs(runtime={"threads": 2}) for _ in range(2))
     assert uninterrupted.attempt()[0] == 0

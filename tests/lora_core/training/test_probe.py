@@ -1,5 +1,6 @@
 """The probe against scikit-learn on the same vectors."""
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,9 +46,22 @@ def vectors(base: Path, texts: Sequence[TextInput]) -> np.ndarray[Any, Any]:
     return np.stack(found)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("labels", [("bad", "good"), ("bad", "fine", "good")], ids=len)
-@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+@pytest.mark.parametrize(
+    ("family", "labels", "class_weights"),
+    [
+        pytest.param(
+            *(family, labels, class_weights),
+            # Fast: each family once, and every combination with one of them.
+            marks=()
+            if family == "distilbert" or (len(labels), class_weights) == (3, "balanced")
+            else pytest.mark.slow,
+            id=f"{family}-{len(labels)}-{class_weights}",
+        )
+        for family, labels, class_weights in itertools.product(
+            FAMILIES, (("bad", "good"), ("bad", "fine", "good")), ("none", "balanced")
+        )
+    ],
+)
 def test_probe_matches_scikit_learn(
     spec: Make,
     train: Train,

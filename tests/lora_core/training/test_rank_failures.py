@@ -54,7 +54,7 @@ def test_failure_of_one_process_ends_both_and_is_reported_once(random: Write) ->
     assert saved(events) == [1]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_process_that_lost_its_peer_reports_it(victim: int, random: Write, tmp_path: Path) -> None:
     pair, hold_file = Pair(random()), tmp_path / "held"
     hold_file.touch()
@@ -72,8 +72,8 @@ def test_process_that_lost_its_peer_reports_it(victim: int, random: Write, tmp_p
     ("changes", "code"),
     [
         ({"runtime": {"device": "cuda:0"}}, "too_few_devices"),
-        ({"data": {"max_length": 65}}, "length_too_large"),
-        ({"method": {"type": "magic"}}, "invalid_spec"),
+        pytest.param({"data": {"max_length": 65}}, "length_too_large", marks=pytest.mark.slow),
+        pytest.param({"method": {"type": "magic"}}, "invalid_spec", marks=pytest.mark.slow),
     ],
 )
 def test_failure_of_both_processes_is_reported_once(

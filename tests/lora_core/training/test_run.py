@@ -40,7 +40,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", ["cls", pytest.param("mean", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m.values()))[:40])
 def test_every_method_exports_a_model_for_transformers(
     spec: Make, train: Train, method: dict[str, object], pooling: str

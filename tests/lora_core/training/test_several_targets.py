@@ -100,7 +100,13 @@ def test_losses_are_the_weighted_sums_of_those_of_torch(spec: Make, source: Path
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["lora", "probe", "full", "baseline", "linear", "auto"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("lora", "probe", "full", "baseline", "linear"),
+        pytest.param("auto", marks=pytest.mark.slow),  # compares all of them
+    ],
+)
 def test_run_of_each_method(
     spec: Make, source: Path, train: Train, method: str, tmp_path: Path
 ) -> None:
