@@ -154,7 +154,9 @@ def test_versions_of_another_form_are_left_out(
 def test_targets_that_are_named_like_columns(
     client: TestClient, publish: Publish, tmp_path: Path
 ) -> None:
-    targets = {name: {} for name in ("text", "text_pair", "split", "label")}
+    targets: dict[str, dict[str, str]] = {
+        name: {} for name in ("text", "text_pair", "split", "label")
+    }
     outputs = tuple(f"{name}/{label}" for name in targets for label in "ab")
     task = SeveralTargetsSpec.model_validate({"targets": targets})
     artifact = make_artifact(tmp_path / "a", labels=outputs, top_label="text/a", task=task)
