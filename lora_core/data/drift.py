@@ -1,27 +1,34 @@
 """Are recent texts like those that a model was trained on?
 
-The vectors of the texts are the features of the linear model, so no encoder is needed. Their terms
-and weights come from both sides together: which side a text is on has no influence on its vector,
-as the permutation test requires.
+The vectors of the texts are the TF-IDF of their words and word pairs, so no encoder is needed. Pairs
+of texts are joined as the linear model reads them. Terms and weights come from both sides together:
+the side of a text has no influence on its vector, as the permutation test requires.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lora_core.data.contents import read_contents
-from lora_core.data.linear_baseline import SPEC
 from lora_core.data.rows import ColumnSelection
 from lora_core.data.stratify import normalize_text
-from lora_core.linear.model import fit_tfidf
+from lora_core.linear.model import combine_sides, split_sides
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
 from lora_core.specs.drift import MAX_CHARACTERS, MAX_DIFFERENT, MAX_TEXTS, MIN_TEXTS, DriftReport
 from lora_core.specs.text_input import TextInput, text_input, text_sides
 from lora_core.two_sample import classifier_two_sample_test
 
-_ROWS = 2  # of weights of a linear model for the two sides: limits the terms
+# Of Thai, Lao, Burmese, Khmer, Chinese and Japanese, which do not separate words: each letter is a
+# term, and so is each pair of letters.
+_UNSEPARATED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
+_TERM = rf"(?u)[{_UNSEPARATED}]|[^\W{_UNSEPARATED}]{{2,}}"
 
 
 def read_training_texts(file: Path, columns: ColumnSelection) -> list[TextInput]:
@@ -50,7 +57,7 @@ def compare_texts(
     numbers = {"training_texts": len(before), "recent_texts": len(after)}
     if min(numbers.values()) < MIN_TEXTS:
         return DriftReport(**numbers)
-    vectors = fit_tfidf([*before, *after], SPEC, _ROWS).weighted
+    vectors = _vectors([*before, *after])
     found = classifier_two_sample_test(
         vectors[: len(before)], vectors[len(before) :], seed, rows=MAX_DIFFERENT
     )
@@ -61,6 +68,22 @@ def compare_texts(
         auc=found.auc,
         most_different=tuple(positions[row] for row in found.most_different),
     )
+
+
+def _vectors(texts: Sequence[TextInput]) -> csr_matrix:
+    """Return TF-IDF (texts, terms), or (texts, 3 · terms) of pairs.
+
+    A term of a single text compares it with no other one, so it is left out.
+    """
+    sides = split_sides(texts)
+    vectorizer = TfidfVectorizer(
+        token_pattern=_TERM, ngram_range=(1, 2), min_df=2, sublinear_tf=True
+    )
+    try:
+        weighted = vectorizer.fit_transform(chain(*sides))
+    except ValueError:  # no term is in two texts
+        return csr_matrix((len(texts), 1))
+    return combine_sides([weighted[i * len(texts) :][: len(texts)] for i in range(len(sides))])
 
 
 def _draw(
