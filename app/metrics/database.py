@@ -174,15 +174,17 @@ class MetricQueries:
 
     def drift_auc(self) -> LabeledValues:
         """AUC of the newest drift check of each version in production."""
-        return [(each.model, each.number, each.auc) for each in self._newest_drift_checks()]
+        return [(each.model, str(each.number), each.auc) for each in self._newest_drift_checks()]
 
     def drift_p_value(self) -> LabeledValues:
         """P value of the same checks."""
-        return [(each.model, each.number, each.p_value) for each in self._newest_drift_checks()]
+        return [
+            (each.model, str(each.number), each.p_value) for each in self._newest_drift_checks()
+        ]
 
     def drift_alarm(self) -> LabeledValues:
         """Whether the same checks raised an alarm."""
-        return [(each.model, each.number, each.alarm) for each in self._newest_drift_checks()]
+        return [(each.model, str(each.number), each.alarm) for each in self._newest_drift_checks()]
 
     def drift_checks(self) -> LabeledValues:
         """Drift checks by outcome."""
@@ -194,7 +196,11 @@ class MetricQueries:
         """Share of the texts of the last week that got no label, by version in production."""
         shares = traffic.list_abstention_shares(self._session, days=ABSTENTION_DAYS)
         in_production = registry.list_versions_with_alias(self._session, PRODUCTION)
-        return [(*version, shares[version]) for version in in_production if version in shares]
+        return [
+            (model, str(number), shares[model, number])
+            for model, number in in_production
+            if (model, number) in shares
+        ]
 
     def _newest_drift_checks(self) -> Sequence[DriftCheck]:
         return drift.list_newest_checks_in_production(self._session)

@@ -26,13 +26,6 @@ ROUTE = "/v1/models/sentiment/drift"
 CHECKS = f"{ROUTE}/checks"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_kind(request: pytest.FixtureRequest) -> str:
-    """The tests run on both databases."""
-    kind: str = request.param
-    return kind
-
-
 def drift(client: TestClient, **query: Any) -> Json:
     sent = client.get(ROUTE, params=query)
     assert sent.status_code == 200, sent.text
