@@ -174,17 +174,15 @@ class MetricQueries:
 
     def drift_auc(self) -> LabeledValues:
         """AUC of the newest drift check of each version in production."""
-        return [(each.model, str(each.number), each.auc) for each in self._newest_drift_checks()]
+        return [(each.model, each.version, each.auc) for each in self._newest_drift_checks()]
 
     def drift_p_value(self) -> LabeledValues:
         """P value of the same checks."""
-        return [
-            (each.model, str(each.number), each.p_value) for each in self._newest_drift_checks()
-        ]
+        return [(each.model, each.version, each.p_value) for each in self._newest_drift_checks()]
 
     def drift_alarm(self) -> LabeledValues:
         """Whether the same checks raised an alarm."""
-        return [(each.model, str(each.number), each.alarm) for each in self._newest_drift_checks()]
+        return [(each.model, each.version, each.alarm) for each in self._newest_drift_checks()]
 
     def drift_checks(self) -> LabeledValues:
         """Drift checks by outcome."""
@@ -197,7 +195,7 @@ class MetricQueries:
         shares = traffic.list_abstention_shares(self._session, days=ABSTENTION_DAYS)
         in_production = registry.list_versions_with_alias(self._session, PRODUCTION)
         return [
-            (model, str(number), shares[model, number])
+            (model, f"{model}:{number}", shares[model, number])
             for model, number in in_production
             if (model, number) in shares
         ]

@@ -28,13 +28,13 @@ def test_the_newest_check_of_each_version_in_production(
     add_drift_check(database, alarm=True, model="topics")
     after = scrape()
     assert [after[name] for name in names] == [
-        {("sentiment", "1"): 0.51},
-        {("sentiment", "1"): 0.4},
-        {("sentiment", "1"): 0},
+        {("sentiment", "sentiment:1"): 0.51},
+        {("sentiment", "sentiment:1"): 0.4},
+        {("sentiment", "sentiment:1"): 0},
     ]
     assert after["loraworks_drift_checks"] == {("alarm",): 3, ("no_alarm",): 1}
     registry.move_alias(database, name="sentiment", alias="production", number=2)
-    assert scrape()["loraworks_drift_alarm"] == {("sentiment", "2"): 1}
+    assert scrape()["loraworks_drift_alarm"] == {("sentiment", "sentiment:2"): 1}
 
 
 def test_share_of_texts_without_a_label(
@@ -55,4 +55,4 @@ def test_share_of_texts_without_a_label(
             start = hour - days * 86_400
             key = {"model": model, "number": number, "start": start, "outcome": outcome}
             session.add(PredictionCount(**key, label="", count=count))
-    assert scrape()["loraworks_abstention_share"] == {("sentiment", "1"): 0.3}
+    assert scrape()["loraworks_abstention_share"] == {("sentiment", "sentiment:1"): 0.3}
