@@ -1,6 +1,7 @@
 """Response bodies of drift checks, made from their rows."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from app.drift.schemas import DifferentText, DriftCheckDetail, DriftCheckView, DriftProblem
 from app.drift.tables import DriftCheck, DriftClaim
@@ -34,7 +35,7 @@ def problem_view(claim: DriftClaim | None) -> DriftProblem | None:
     return DriftProblem(code=claim.error_code, message=claim.error_message, retry_at=claim.until)
 
 
-def _fields(check: DriftCheck) -> dict[str, object]:
+def _fields(check: DriftCheck) -> dict[str, Any]:
     return {
         "id": check.id,
         "version": check.version,

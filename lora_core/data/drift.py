@@ -1,8 +1,8 @@
 """Are recent texts like those that a model was trained on?
 
-The vectors of the texts are the TF-IDF of their words and word pairs, so no encoder is needed. Pairs
-of texts are joined as the linear model reads them. Terms and weights come from both sides together:
-the side of a text has no influence on its vector, as the permutation test requires.
+The vectors of the texts are the TF-IDF of their words and word pairs, so no encoder is needed. For
+pairs of texts they are joined as the linear model does. Terms and weights come from both sides
+together: the side of a text has no influence on its vector, as the permutation test requires.
 """
 
 from collections.abc import Sequence
@@ -54,16 +54,16 @@ def compare_texts(
     rng = np.random.default_rng(seed)
     before, _ = _draw(training, rng)
     after, positions = _draw(recent, rng)
-    numbers = {"training_texts": len(before), "recent_texts": len(after)}
-    if min(numbers.values()) < MIN_TEXTS:
-        return DriftReport(**numbers)
+    if min(len(before), len(after)) < MIN_TEXTS:
+        return DriftReport(training_texts=len(before), recent_texts=len(after))
     vectors = _vectors([*before, *after])
     found = classifier_two_sample_test(
         vectors[: len(before)], vectors[len(before) :], seed, rows=MAX_DIFFERENT
     )
     assert found is not None  # noqa: S101 - there are enough texts
     return DriftReport(
-        **numbers,
+        training_texts=len(before),
+        recent_texts=len(after),
         p_value=found.p_value,
         auc=found.auc,
         most_different=tuple(positions[row] for row in found.most_different),
