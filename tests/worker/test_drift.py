@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.drift.schedule import check_next_due
 from app.resources import Resources
 from app.settings import Settings
 from tests.waiting import wait_until
@@ -37,8 +36,7 @@ def test_due_checks_are_made_and_errors_end_nothing(
             raise answer
         return answer
 
-    assert drift.check_next_due is check_next_due
-    monkeypatch.setattr(drift, "check_next_due", check)
+    monkeypatch.setattr("worker.drift.check_next_due", check)
     monkeypatch.setattr(drift, "POLL_SECONDS", 0.01)
     thread = threading.Thread(target=DriftChecker(resources, draining=draining).run)
     thread.start()
@@ -50,7 +48,7 @@ def test_due_checks_are_made_and_errors_end_nothing(
 
 def test_a_worker_makes_checks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = threading.Event()
-    monkeypatch.setattr(drift, "check_next_due", lambda _: checked.set())
+    monkeypatch.setattr("worker.drift.check_next_due", lambda _: checked.set())
     monkeypatch.setattr(drift, "POLL_SECONDS", 0.01)
     scripted(*GOOD)
     opened = open_service(settings)

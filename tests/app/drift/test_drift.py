@@ -12,10 +12,10 @@ from starlette.testclient import TestClient
 
 from app.database.base import new_id
 from app.database.engines import Database
-from app.drift import service
 from app.drift.tables import DriftCheck
 from app.queue.tables import Job
 from app.resources import Resources
+from app.traffic import repository as traffic
 from app.traffic.tables import Outcome, PredictionCount
 from tests.app.drift.conftest import BILLS, FILMS, Publish, Serving, Train, keep, texts
 from tests.kept_predictions import kept_predictions
@@ -148,7 +148,7 @@ def test_two_checks_of_the_same_texts_are_one(
     create_webhook(resources, "https://127.0.0.1:9/", events=["drift.detected"])
     keep(resources.database, texts(BILLS, 60, seed=1))
     other: list[Json] = []
-    draw = service.traffic.draw_texts
+    draw = traffic.draw_texts
 
     def draw_late(*args: Any, **kwargs: Any) -> Any:
         drawn = draw(*args, **kwargs)
@@ -157,7 +157,7 @@ def test_two_checks_of_the_same_texts_are_one(
             other[0] = check(keeping)
         return drawn
 
-    monkeypatch.setattr(service.traffic, "draw_texts", draw_late)
+    monkeypatch.setattr(traffic, "draw_texts", draw_late)
     assert check(keeping) == other[0]
     assert len(keeping.get(CHECKS).json()["data"]) == len(deliveries(resources.database)) == 1
 

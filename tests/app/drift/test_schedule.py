@@ -182,7 +182,7 @@ def test_an_unavailable_store_postpones_the_check(
     train(keeping)
     keep(resources.database, texts(FILMS, 60, seed=1))
     with monkeypatch.context() as patch:
-        patch.setattr(schedule.service, "check_version", fail)
+        patch.setattr("app.drift.service.check_version", fail)
         assert check_next_due(resources)
     assert drift(keeping)["problem"] is None
     expire_claims(resources.database)

@@ -67,7 +67,7 @@ def test_too_few_texts_and_texts_without_words() -> None:
     few = compare_texts(texts(FILMS, 200, 0), texts(FILMS, 49, 1))
     assert (few.p_value, few.auc, few.recent_texts) == (None, None, 49)
     symbols = [["☆" * (i + 1 + j) for i in range(60)] for j in (0, 60)]
-    without = compare_texts(*symbols)
+    without = compare_texts(symbols[0], symbols[1])
     assert (without.p_value, without.auc) == (1.0, 0.5)
 
 
