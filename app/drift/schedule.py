@@ -2,7 +2,7 @@
 
 A version is due when `LORAWORKS_DRIFT_DAYS` have passed since its last check and enough new texts
 are kept. A claim keeps other processes from computing the same check. If its owner dies, the claim
-expires; if the check fails, it is extended, and tells why.
+expires. If the check fails, the claim is extended and keeps the error.
 """
 
 import structlog
