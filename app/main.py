@@ -19,6 +19,7 @@ from app.charts import routes as charts
 from app.corrections import routes as corrections
 from app.database import migrations
 from app.datasets import routes as datasets
+from app.drift import routes as drift
 from app.errors import AppError
 from app.feedback import routes as feedback
 from app.forgetting import routes as forgetting
@@ -157,6 +158,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(serving.shadow_router)
     include(registry.import_router, max_body_size=import_bytes + MULTIPART_OVERHEAD_BYTES)
     include(feedback.router)
+    include(drift.router)
     include(forgetting.router)
     include(predictions.router)
     include(sweeps.router)

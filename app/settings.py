@@ -319,6 +319,19 @@ class Settings(BaseSettings):
     keep_traffic_days: float = Field(
         30, gt=0, le=400, description="How long kept predictions stay, at most 400 days."
     )
+    drift_days: float = Field(
+        7,
+        gt=0,
+        le=400,
+        description="How often workers check whether the texts of each version in production are "
+        "still like its training texts; only if texts are kept.",
+    )
+    drift_level: float = Field(
+        0.01,
+        ge=0.002,
+        le=0.5,
+        description="Level of this test: the share of checks that raise a false alarm.",
+    )
     keep_feedback_days: RetentionDays = Field(
         400, description="How long feedback on predictions is kept, or `forever`."
     )

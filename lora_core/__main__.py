@@ -233,6 +233,15 @@ def _texts(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     writer.write(write_texts(arguments.file, _columns(arguments), arguments.out))
 
 
+def _drift(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.drift import compare_texts, read_training_texts
+    from lora_core.specs.drift import RecentText
+
+    recent = [RecentText.model_validate_json(line).input for line in sys.stdin.buffer]
+    training = read_training_texts(arguments.file, _columns(arguments))
+    writer.write(compare_texts(training, recent))
+
+
 def _columns(arguments: argparse.Namespace) -> ColumnSelection:
     return ColumnSelection(
         arguments.text_column,
@@ -393,6 +402,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] =
     "correct": _correct,
     "find": _find,
     "texts": _texts,
+    "drift": _drift,
     "columns": _columns_command,
     "predict": _predict,
     "check-base": _check_base,

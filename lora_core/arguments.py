@@ -47,6 +47,13 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     _add_file_arguments(texts)
     texts.add_argument("--out", type=Path, required=True, help="output file")
 
+    drift = commands.add_parser(
+        "drift",
+        help="test whether the texts on standard input, as JSON lines with text and text_pair, are "
+        "like those of a data file, or of a sample",
+    )
+    _add_file_arguments(drift)
+
     columns = commands.add_parser("columns", help="show columns and first rows of a data file")
     columns.add_argument("file", type=Path)
     columns.add_argument("--sheet", help="sheet of a workbook")

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse, vstack
 from scipy.stats import rankdata
 from threadpoolctl import threadpool_limits
 
-Vectors = NDArray[np.floating[Any]]
+from lora_core.specs.drift import MAX_TEXTS, MIN_TEXTS
+
+Vectors = Any  # (texts, width): an array, or a sparse matrix in CSR format
 Floats = NDArray[np.float64]
 
-MIN_TEXTS = 50  # of each side
-MAX_TEXTS = 1000  # of each side; more are sampled
 NUM_FOLDS = 5
 PERMUTATIONS = 499
 RIDGE = 0.1  # penalty per text, for vectors of mean norm 1
@@ -47,16 +48,13 @@ def classifier_two_sample_test(
         seed: of samples, folds and permutations.
         rows: how many of the most different texts to return.
     """
-    if min(len(reference), len(recent)) < MIN_TEXTS:
+    if min(reference.shape[0], recent.shape[0]) < MIN_TEXTS:
         return None
     rng = np.random.default_rng(seed)
-    drawn = [np.sort(rng.permutation(len(side))[:MAX_TEXTS]) for side in (reference, recent)]
-    x = np.concatenate([reference[drawn[0]], recent[drawn[1]]]).astype(np.float64)
-    x -= x.mean(axis=0)
-    x /= np.linalg.norm(x, axis=1).mean() or 1.0
-    n, is_recent = len(x), np.arange(len(x)) >= len(drawn[0])
-    with threadpool_limits(1, user_api="blas"):
-        kernel = x @ x.T
+    drawn = [np.sort(rng.permutation(side.shape[0])[:MAX_TEXTS]) for side in (reference, recent)]
+    kernel = _centered_kernel(reference[drawn[0]], recent[drawn[1]])
+    n = len(kernel)
+    is_recent = np.arange(n) >= len(drawn[0])
     # (texts, 1 + permutations): the true sides first
     sides = np.empty((n, 1 + PERMUTATIONS))
     sides[:, 0] = is_recent
@@ -73,6 +71,24 @@ def classifier_two_sample_test(
         reference_texts=len(drawn[0]),
         recent_texts=len(drawn[1]),
     )
+
+
+def _centered_kernel(reference: Vectors, recent: Vectors) -> Floats:
+    """Return the inner products (texts, texts) of the vectors, centered and of mean norm 1.
+
+    Centering the products, not the vectors, keeps sparse vectors sparse.
+    """
+    if issparse(reference):
+        x = vstack([reference, recent], format="csr").astype(np.float64)
+        kernel = (x @ x.T).toarray()
+    else:
+        x = np.concatenate([reference, recent]).astype(np.float64)
+        with threadpool_limits(1, user_api="blas"):
+            kernel = x @ x.T
+    means = kernel.mean(axis=0)
+    kernel += means.mean() - means[:, None] - means
+    norm = np.sqrt(np.maximum(kernel.diagonal(), 0)).mean()
+    return np.asarray(kernel / (norm**2 or 1.0))
 
 
 def _out_of_fold(kernel: Floats, sides: Floats, fold: NDArray[np.int64]) -> Floats:

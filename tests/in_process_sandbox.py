@@ -1,7 +1,11 @@
 """Run `lora_core` in the process of a test instead of a child, which takes a second to start."""
 
+import sys
 from collections.abc import Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from typing import IO
+from unittest.mock import patch
 
 from pydantic import BaseModel
 
@@ -23,13 +27,21 @@ class _Lines(library.JsonLinesWriter):
         self.content += value.model_dump_json(ensure_ascii=True).encode() + b"\n"
 
 
-def run_in_process(arguments: Sequence[str], *, limits: SandboxLimits, cwd: Path) -> SandboxResult:
+def run_in_process(
+    arguments: Sequence[str],
+    *,
+    limits: SandboxLimits,
+    cwd: Path,
+    stdin: IO[bytes] | None = None,
+) -> SandboxResult:
     """Do what `app.sandbox.process.run_child` does, without limits."""
     del limits, cwd
     parsed, lines = build_parser(None).parse_args(arguments), _Lines()
     code = 0
+    sent = TextIOWrapper(BytesIO(stdin.read() if stdin else b""))
     try:
-        library._COMMANDS[parsed.command](parsed, lines)
+        with patch.object(sys, "stdin", sent):
+            library._COMMANDS[parsed.command](parsed, lines)
     except LoraCoreError as error:
         detail = library._json_ready(error.detail)
         lines.write(Failed(code=error.code, message=str(error), detail=detail))

@@ -1,5 +1,6 @@
 """Insert and read kept predictions and feedback without the service."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,19 @@ from app.traffic.tables import KeptPrediction, PredictionCount
 
 def add_prediction(database: Database, **changes: Any) -> UUID:
     """Insert a kept prediction of `sentiment:1`, which answered `good` to a text of its own."""
+    (prediction_id,) = add_predictions(database, [changes])
+    return prediction_id
+
+
+def add_predictions(database: Database, rows: Sequence[Mapping[str, Any]]) -> list[UUID]:
+    """Insert several in one transaction."""
+    made = [_prediction(**row) for row in rows]
+    with database.write() as session:
+        session.add_all(made)
+    return [each.prediction_id for each in made]
+
+
+def _prediction(**changes: Any) -> KeptPrediction:
     prediction_id = changes.get("prediction_id") or new_id()
     values: dict[str, Any] = {
         "prediction_id": prediction_id,
@@ -30,9 +44,7 @@ def add_prediction(database: Database, **changes: Any) -> UUID:
         "created_at": prediction_seconds(prediction_id),
         **changes,
     }
-    with database.write() as session:
-        session.add(KeptPrediction(**values))
-    return prediction_id
+    return KeptPrediction(**values)
 
 
 def add_feedback(database: Database, **changes: Any) -> UUID:

@@ -24,6 +24,7 @@ from app.storage.data_dir import make_process_private
 from worker import process_identity, workdir
 from worker.db_retry import brief_message
 from worker.devices import CPU, Device, SlotPool, select_devices
+from worker.drift import DriftChecker
 from worker.failures import is_disk_error
 from worker.fork_server import ForkServer
 from worker.host_health import HostHealth
@@ -73,6 +74,7 @@ class WorkerService:
         self._background = [
             self._garbage_collector.run,
             self._webhook_deliverer.run,
+            DriftChecker(resources, draining=self._draining).run,
             self._drain_on_request,
         ]
         if (connection := parse_connection(settings)) is not None:

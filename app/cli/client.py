@@ -22,6 +22,7 @@ from app.cli.connection import (
 from app.cli.output import Json
 from app.corrections.schemas import DatasetDiff, SuspectLabels
 from app.datasets.schemas import DatasetListItem, DatasetView
+from app.drift.schemas import DriftCheckDetail, DriftCheckView, DriftView
 from app.feedback.schemas import FeedbackResults, FeedbackView, LiveAccuracy, Review
 from app.forgetting.schemas import ForgetResult
 from app.jobs.schemas import (
@@ -298,6 +299,22 @@ class Client(Connection):
             params={"target": target} if target else {},
             json={"inputs": _input_body(text)},
         )
+
+    # -- drift --------------------------------------------------------------------------------
+
+    def get_drift(self, model: str, days: float) -> DriftView:
+        path = f"{resource_path('models', model)}/drift"
+        return self.fetch(DriftView, "GET", path, params={"days": days})
+
+    def create_drift_check(self, model: str) -> DriftCheckView:
+        """Compare the texts of a version now, which takes seconds."""
+        path = f"{resource_path('models', model)}/drift/checks"
+        return self.fetch(DriftCheckView, "POST", path, timeout=CHECK_TIMEOUT)
+
+    def get_drift_check(self, model: str, check_id: UUID) -> DriftCheckDetail:
+        """Return a check with the texts that differ most."""
+        path = f"{resource_path('models', model)}/drift/checks/{check_id}"
+        return self.fetch(DriftCheckDetail, "GET", path)
 
     # -- feedback -----------------------------------------------------------------------------
 

@@ -167,7 +167,7 @@ def list_feedback(client: "Client", name: Name, limit: Limit = 20, as_json: AsJs
             (
                 each.id,
                 each.version,
-                _shorten(each.text, each.text_pair),
+                shorten_text(each.text, each.text_pair),
                 _format_label(each.answer),
                 _describe_label(each),
                 each.by,
@@ -201,7 +201,7 @@ def review(client: "Client", model: ModelRef, count: Count = 60, as_json: AsJson
     print_table(
         ["prediction", "targets", "text"],
         [
-            (each.prediction_id, ", ".join(each.missing), _shorten(each.text, each.text_pair))
+            (each.prediction_id, ", ".join(each.missing), shorten_text(each.text, each.text_pair))
             for each in sample.data
         ],
         empty=f"All kept predictions of {sample.version} that were drawn have feedback.",
@@ -286,7 +286,8 @@ def forget(  # noqa: PLR0913 - one parameter per option
         print_line(f"Not searched: {', '.join(result.unsearched)}.")
 
 
-def _shorten(text: str | None, pair: str | None) -> str | None:
+def shorten_text(text: str | None, pair: str | None) -> str | None:
+    """Return a text, or both texts of a pair, in one line of a table."""
     if text is None:
         return None
     line = " ".join((text if pair is None else f"{text} | {pair}").split())

@@ -26,6 +26,7 @@ from app.cli import (
 )
 from app.cli.datasets import check
 from app.cli.demo import demo
+from app.cli.drift import drift
 from app.cli.errors import EXIT_CODES, EXIT_INTERNAL_ERROR, CliError
 from app.cli.evaluate import evaluate
 from app.cli.feedback import forget
@@ -150,6 +151,7 @@ datasets.app.command("check")(check)
 datasets.app.command("suspects")(corrections.suspects)
 datasets.app.command("correct")(corrections.correct)
 datasets.app.command("diff")(corrections.show_diff)
+models.app.command("drift")(drift)
 models.app.command("export")(export_model)
 models.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)

@@ -4,9 +4,11 @@ Paths are made of ids and known suffixes, never of client input.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 from uuid import uuid4
 
 import structlog
@@ -22,8 +24,10 @@ from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
 from lora_core.data.label_review import CorrectionResult, Corrections, SuspectReport
 from lora_core.data.labels import SINGLE_LABEL, LabelFormat, describe_targets
+from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.data import DataError, DataTooLarge
+from lora_core.errors.data import DataTooLarge
+from lora_core.specs.drift import DriftReport, RecentText
 
 CORRECTIONS_FILE = "corrections.json"  # what the child is asked to change
 INCOMING_DIR = ".incoming"  # directory of files that are being received
@@ -166,6 +170,19 @@ class FileInspector:
                 raise DataTooLarge(file=self.filename, what="the size of its texts", limit=limit)
             raise self._error(result)
 
+    def compare(self, recent: Iterable[RecentText]) -> DriftReport:
+        """Test whether recent texts are like those of the file that training may read.
+
+        They reach the child in a file without a name, so that no crash leaves them on the disk.
+        """
+        with TemporaryFile() as sent:
+            sent.writelines(each.model_dump_json().encode() + b"\n" for each in recent)
+            sent.seek(0)
+            reports, result = self._inspect_columns("drift", stdin=sent)
+        if not reports:
+            raise self._error(result)
+        return DriftReport.model_validate(reports[0])
+
     def detect_columns(self) -> dict[str, Any]:
         """Return the columns of the file with some rows; see `lora_core.data.contents`."""
         reports, result = self._run("columns")
@@ -174,7 +191,11 @@ class FileInspector:
         return reports[0]
 
     def _inspect_columns(
-        self, command: str, *options: str, file_bytes: int = _MAX_CHILD_OUTPUT_BYTES
+        self,
+        command: str,
+        *options: str,
+        file_bytes: int = _MAX_CHILD_OUTPUT_BYTES,
+        stdin: IO[bytes] | None = None,
     ) -> tuple[list[dict[str, Any]], SandboxResult]:
         """Run a command of the child on the selected columns."""
         selection = [f"--text-column={self.columns.text}"]
@@ -186,10 +207,14 @@ class FileInspector:
             selection.append(f"--split-column={self.columns.split}")
         if label is not None:
             selection += _label_options(self.columns.label_format)
-        return self._run(command, *selection, *options, file_bytes=file_bytes)
+        return self._run(command, *selection, *options, file_bytes=file_bytes, stdin=stdin)
 
     def _run(
-        self, command: str, *options: str, file_bytes: int = _MAX_CHILD_OUTPUT_BYTES
+        self,
+        command: str,
+        *options: str,
+        file_bytes: int = _MAX_CHILD_OUTPUT_BYTES,
+        stdin: IO[bytes] | None = None,
     ) -> tuple[list[dict[str, Any]], SandboxResult]:
         """Return the JSON lines that the child wrote, without its error, and how it ended."""
         if self.columns.sheet is not None:
@@ -198,7 +223,7 @@ class FileInspector:
             self.settings.inspect_memory_mb, self.settings.inspect_seconds, file_bytes
         )
         result = process.run_child(
-            [command, str(self.file), *options], limits=limits, cwd=self.file.parent
+            [command, str(self.file), *options], limits=limits, cwd=self.file.parent, stdin=stdin
         )
         lines = result.stdout.split(b"\n")[:-1]  # without an incomplete line
         if result.returncode == child_protocol.EXIT_FAILED:
@@ -208,7 +233,7 @@ class FileInspector:
     def _error(self, result: SandboxResult) -> Exception:
         """Return the error that explains why the child ended early."""
         if result.returncode == child_protocol.EXIT_FAILED:
-            return _with_filename(result.error(DataError), self.filename)
+            return _with_filename(result.error(LoraCoreError), self.filename)
         if result.timed_out:
             limit = f"{self.settings.inspect_seconds:g} s"
             return DataTooLarge(file=self.filename, what="the time needed to read it", limit=limit)
@@ -233,7 +258,7 @@ def _label_options(label_format: LabelFormat) -> list[str]:
     return options + [f"--label-columns={name}" for name in label_format.columns or ()]
 
 
-def _with_filename(error: DataError, filename: str) -> DataError:
+def _with_filename(error: LoraCoreError, filename: str) -> LoraCoreError:
     """Return the error with the client's file name; the child only knows the path on the disk."""
     if "file" not in error.detail:
         return error

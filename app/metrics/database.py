@@ -22,12 +22,17 @@ from sqlalchemy.orm import Session
 from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
+from app.drift import repository as drift
+from app.drift.tables import DriftCheck
 from app.feedback.tables import Feedback
 from app.jobs.repository import ACTIVE_STATES, FINAL_STATES
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, Worker
 from app.queue.transitions import CLAIMABLE
+from app.registry import repository as registry
+from app.registry.tables import PRODUCTION
 from app.storage.tables import RESULTS_KIND, VECTORS_KIND, Artifact
+from app.traffic import repository as traffic
 from lora_core.specs.method import MethodName
 
 LabeledValue = tuple[Any, ...]  # label values, then the number
@@ -37,6 +42,7 @@ UNAVAILABLE: DatabaseMetrics = {}  # the database did not respond
 UP_METRIC = "loraworks_database_up"
 UP_HELP = "1 if the database could be queried; otherwise the metrics from it are missing."
 
+ABSTENTION_DAYS = 7.0
 HISTORY_SECONDS = 60.0  # how old the counts of what has ended may be
 
 _METHODS = get_args(MethodName)
@@ -165,6 +171,37 @@ class MetricQueries:
                 grouped.group_by(Feedback.model, Feedback.sampled)
             )
         ]
+
+    def drift_auc(self) -> LabeledValues:
+        """AUC of the newest drift check of each version in production."""
+        return [(each.model, each.version, each.auc) for each in self._newest_drift_checks()]
+
+    def drift_p_value(self) -> LabeledValues:
+        """P value of the same checks."""
+        return [(each.model, each.version, each.p_value) for each in self._newest_drift_checks()]
+
+    def drift_alarm(self) -> LabeledValues:
+        """Whether the same checks raised an alarm."""
+        return [(each.model, each.version, each.alarm) for each in self._newest_drift_checks()]
+
+    def drift_checks(self) -> LabeledValues:
+        """Drift checks by outcome."""
+        grouped = select(DriftCheck.alarm, func.count()).group_by(DriftCheck.alarm)
+        counts = [("alarm" if alarm else "no_alarm", count) for alarm, count in self._rows(grouped)]
+        return _with_zeros([("alarm",), ("no_alarm",)], counts)
+
+    def abstention_share(self) -> LabeledValues:
+        """Share of the texts of the last week that got no label, by version in production."""
+        shares = traffic.list_abstention_shares(self._session, days=ABSTENTION_DAYS)
+        in_production = registry.list_versions_with_alias(self._session, PRODUCTION)
+        return [
+            (model, f"{model}:{number}", shares[model, number])
+            for model, number in in_production
+            if (model, number) in shares
+        ]
+
+    def _newest_drift_checks(self) -> Sequence[DriftCheck]:
+        return drift.list_newest_checks_in_production(self._session)
 
     def _jobs(self, states: Sequence[JobState]) -> LabeledValues:
         conditions = (Job.kind == JobKind.TRAINING, Job.state.in_(states))
@@ -299,6 +336,38 @@ DATABASE_METRICS = (
         f"Up to {HISTORY_SECONDS:g} s old.",
         ("model", "sampled"),
         read_history=MetricQueries.feedback,
+    ),
+    MetricDefinition(
+        "loraworks_drift_auc",
+        "How well a classifier distinguishes texts of traffic from training texts, 0.5 to 1: the "
+        f"newest drift check of each version in production. Up to {HISTORY_SECONDS:g} s old.",
+        ("model", "version"),
+        read_history=MetricQueries.drift_auc,
+    ),
+    MetricDefinition(
+        "loraworks_drift_p_value",
+        f"P value of the same checks. Up to {HISTORY_SECONDS:g} s old.",
+        ("model", "version"),
+        read_history=MetricQueries.drift_p_value,
+    ),
+    MetricDefinition(
+        "loraworks_drift_alarm",
+        f"1 if the same check raised an alarm. Up to {HISTORY_SECONDS:g} s old.",
+        ("model", "version"),
+        read_history=MetricQueries.drift_alarm,
+    ),
+    MetricDefinition(
+        "loraworks_drift_checks",
+        f"Drift checks of the last {drift.CHECK_DAYS} days. Up to {HISTORY_SECONDS:g} s old.",
+        ("outcome",),
+        read_history=MetricQueries.drift_checks,
+    ),
+    MetricDefinition(
+        "loraworks_abstention_share",
+        f"Share of the texts of the last {ABSTENTION_DAYS:g} days that got no label, by version in "
+        f"production. Up to {HISTORY_SECONDS:g} s old.",
+        ("model", "version"),
+        read_history=MetricQueries.abstention_share,
     ),
 )
 

@@ -177,6 +177,18 @@ def list_model_names_with_alias(session: Session, alias: str) -> Sequence[str]:
     return session.scalars(statement).all()
 
 
+def list_versions_with_alias(session: Session, alias: str) -> list[tuple[str, int]]:
+    """Return (model name, version number) of each version that has this alias, by name."""
+    statement = (
+        select(RegisteredModel.name, ModelVersion.number)
+        .join(ModelAlias, ModelAlias.model_id == RegisteredModel.id)
+        .join(ModelVersion, ModelVersion.id == ModelAlias.version_id)
+        .where(ModelAlias.alias == alias)
+        .order_by(RegisteredModel.name)
+    )
+    return [(name, number) for name, number in session.execute(statement)]
+
+
 def move_alias(
     session: Session, *, model_id: UUID, alias: str, version_id: UUID, rollback: bool = False
 ) -> bool:

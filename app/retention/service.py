@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database
+from app.drift import repository as drift
 from app.feedback import repository as feedback
 from app.resources import Resources, open_cache
 from app.retention import expiry, files, repository, thinning
@@ -50,6 +51,7 @@ class GarbageCollectionResult:
     expired_traffic: int  # kept predictions
     expired_feedback: int
     expired_counts: int  # of predictions: hours that were merged into days, and old ones
+    expired_drift_checks: int
     # SQLite: bytes that the database gave back to the disk, in a dry run those that it could now.
     database_bytes: int
 
@@ -73,6 +75,10 @@ class GarbageCollectionResult:
             "prediction count": (
                 self.expired_counts,
                 self.expired_counts * repository.COUNT_BYTES,
+            ),
+            "drift check": (
+                self.expired_drift_checks,
+                self.expired_drift_checks * repository.DRIFT_CHECK_BYTES,
             ),
         }
         for removal in self.removals:
@@ -110,6 +116,12 @@ def collect_garbage(
     expired_traffic = _delete_expired_traffic(database, settings, dry_run=dry_run)
     expired_feedback = _delete_expired_feedback(database, settings, dry_run=dry_run)
     expired_counts = _thin_prediction_counts(database, dry_run=dry_run)
+    expired_drift_checks = _delete_in_batches(
+        database,
+        drift.count_expired,
+        partial(drift.delete_expired, limit=_ROWS_PER_BATCH),
+        dry_run=dry_run,
+    )
     if not dry_run:
         _discard_unready_sweeps(database, settings)
         _delete_mlflow_rows(database)
@@ -142,6 +154,7 @@ def collect_garbage(
         expired_traffic=expired_traffic,
         expired_feedback=expired_feedback,
         expired_counts=expired_counts,
+        expired_drift_checks=expired_drift_checks,
         database_bytes=database.incremental_vacuum(dry_run=dry_run),
     )
 

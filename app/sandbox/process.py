@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import anyio.from_thread
 from anyio import NoEventLoopError
@@ -85,8 +85,16 @@ class SandboxResult:
         raise ValueError(f"the child process reported an unknown error: {reported['code']}")
 
 
-def run_child(arguments: Sequence[str], *, limits: SandboxLimits, cwd: Path) -> SandboxResult:
+def run_child(
+    arguments: Sequence[str],
+    *,
+    limits: SandboxLimits,
+    cwd: Path,
+    stdin: IO[bytes] | None = None,
+) -> SandboxResult:
     """Run `python -m lora_core` with these arguments in `cwd`, and wait for it.
+
+    `stdin` is a file that the child reads, by default none.
 
     If this runs in a worker thread of a task that is cancelled, kill the child and raise the
     cancellation.
@@ -94,7 +102,7 @@ def run_child(arguments: Sequence[str], *, limits: SandboxLimits, cwd: Path) -> 
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
         child = subprocess.Popen(
             _command(arguments, limits),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin or subprocess.DEVNULL,
             stdout=output,
             stderr=log,
             env=_ENVIRONMENT,

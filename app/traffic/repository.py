@@ -15,6 +15,7 @@ HOUR, DAY = 3600, 86_400  # seconds
 HOURLY_DAYS = 14  # how long counts are by the hour; older ones are by the day
 COUNT_DAYS = 400  # how long counts are kept
 _DRAW_STEP_SECONDS = 1e-5  # a double still tells such times of this century apart
+_DRAWS_PER_TEXT = 3  # so that repeated texts leave enough others
 _NO_SYNC = {"synchronize_session": False}
 _COLUMNS = [column.key for column in KeptPrediction.__table__.columns]
 
@@ -87,6 +88,31 @@ def count_outcomes(
         .group_by(PredictionCount.number, PredictionCount.outcome, PredictionCount.label)
     )
     return {(number, Outcome(outcome), label): int(n) for number, outcome, label, n in rows}
+
+
+def list_abstention_shares(session: Session, *, days: float) -> dict[tuple[str, int], float]:
+    """Return the share of the texts of the last `days` that got no label, by (model, number)."""
+    counts: dict[tuple[str, int], dict[str, int]] = {}
+    rows = session.execute(
+        select(
+            PredictionCount.model,
+            PredictionCount.number,
+            PredictionCount.outcome,
+            func.sum(PredictionCount.count),
+        )
+        .where(
+            PredictionCount.start >= now() - days * DAY,
+            PredictionCount.outcome != Outcome.LABEL,
+        )
+        .group_by(PredictionCount.model, PredictionCount.number, PredictionCount.outcome)
+    )
+    for model, number, outcome, count in rows:
+        counts.setdefault((model, number), {})[outcome] = int(count)
+    return {
+        version: found.get(Outcome.ABSTAINED, 0) / found[Outcome.TEXT]
+        for version, found in counts.items()
+        if found.get(Outcome.TEXT)
+    }
 
 
 def thin_counts(session: Session, *, limit: int) -> int:
@@ -263,6 +289,55 @@ def list_confidences(
     return found
 
 
+class Window(NamedTuple):
+    """A time: from `since` on, before `until`, in Unix time."""
+
+    since: float
+    until: float
+
+
+def count_texts(session: Session, *, model: str, number: int, window: Window, limit: int) -> int:
+    """Count the predictions of a version that are kept with their text, up to `limit`."""
+    some = select(KeptPrediction.position).where(*_with_text(model, number, window)).limit(limit)
+    return session.scalars(select(func.count()).select_from(some.subquery())).one()
+
+
+def draw_texts(
+    session: Session, *, model: str, number: int, window: Window, count: int
+) -> Sequence[KeptPrediction]:
+    """Draw predictions of a version that are kept with their text, each text once.
+
+    Of texts that were predicted often, all predictions are in the draw, so fewer texts may be
+    found than there are.
+    """
+    keys: dict[str, TextKey] = {}
+    drawn = session.execute(
+        select(KeptPrediction.prediction_id, KeptPrediction.position, KeptPrediction.text_hash)
+        .where(*_with_text(model, number, window))
+        .order_by(func.random())
+        .limit(_DRAWS_PER_TEXT * count)
+    )
+    for prediction_id, position, text_hash in drawn:
+        if len(keys) < count:
+            keys.setdefault(text_hash, TextKey(prediction_id, position))
+    return find_texts(session, keys.values())
+
+
+def find_texts(session: Session, keys: Iterable[TextKey]) -> Sequence[KeptPrediction]:
+    """Return those of the predictions that are still kept, in the order of the keys."""
+    wanted = list(keys)
+    found: dict[TextKey, KeptPrediction] = {}
+    for start in range(0, len(wanted), 500):
+        statement = select(KeptPrediction).where(
+            tuple_(KeptPrediction.prediction_id, KeptPrediction.position).in_(
+                wanted[start : start + 500]
+            )
+        )
+        for row in session.scalars(statement):
+            found[TextKey(row.prediction_id, row.position)] = row
+    return [found[key] for key in wanted if key in found]
+
+
 def delete_texts(session: Session, hashes: Iterable[str]) -> int:
     """Delete the kept predictions of these texts, and of pairs with one of them."""
     deleted = session.execute(
@@ -299,6 +374,15 @@ def _older_than(session: Session, days: float) -> ColumnElement[bool]:
 
 def _of_version(model: str, number: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return KeptPrediction.model == model, KeptPrediction.number == number
+
+
+def _with_text(model: str, number: int, window: Window) -> tuple[ColumnElement[bool], ...]:
+    return (
+        *_of_version(model, number),
+        KeptPrediction.prediction_id >= first_id_at(window.since),
+        KeptPrediction.prediction_id < first_id_at(window.until),
+        KeptPrediction.text.is_not(None),
+    )
 
 
 def _has_text(hashes: Iterable[str]) -> ColumnElement[bool]:

@@ -14,10 +14,13 @@ from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
 from app.database.engines import Database
+from app.drift import service as drift
+from app.drift.description import describe
+from app.drift.schemas import DriftView
 from app.errors import AppError
 from app.feedback.live_accuracy import list_live_accuracy
 from app.feedback.schemas import LiveAccuracy
-from app.http.dependencies import AppStateDep, DatabaseDep, StoreDep
+from app.http.dependencies import AppStateDep, DatabaseDep
 from app.http.fields import CleanText, Slug
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
@@ -29,19 +32,22 @@ from app.registry import repository
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, RegisteredModel
 from app.registry.views import version_view
+from app.resources import Resources
 from app.serving.routes import shadow_view
 from app.serving.schemas import ShadowView
 from app.serving.shadow import SHADOW_ALIAS
+from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store, read_manifest
 from app.web import choices, formats
+from app.web.drift import DRIFT_DAYS
 from app.web.page import ListQuery, render
 from app.web.review import LIVE_ACCURACY_DAYS
 from app.web.use_elsewhere import UsedVersion, ways_to_use
 from lora_core.tasks.metric_names import summary_metrics
 
 PAGE_SIZE = 50
-_ACCURACY_SECONDS = 10  # an open page is rendered every two seconds, but estimates take longer
+_CACHE_SECONDS = 10  # an open page is rendered every two seconds, but estimates take longer
 
 router = APIRouter(include_in_schema=False, dependencies=[require_scope("models:read")])
 
@@ -127,21 +133,23 @@ def models_page(
 
 
 @router.get("/models/{name}")
-async def model_page(
-    request: Request, name: Slug, database: DatabaseDep, store: StoreDep, state: AppStateDep
-) -> HTMLResponse:
+async def model_page(request: Request, name: Slug, state: AppStateDep) -> HTMLResponse:
     """Show a model: its versions, its aliases, and how the shadow version compares."""
     shadows = [shadow_view(stats) for stats in state.serving.shadow_evaluator.stats(name)]
-    return await run_in_threadpool(_render_model, request, name, database, store, shadows)
+    resources = state.resources
+    return await run_in_threadpool(_render_model, request, name, resources, shadows)
 
 
 def _render_model(
-    request: Request, name: str, database: Database, store: Store, shadows: list[ShadowView]
+    request: Request, name: str, resources: Resources, shadows: list[ShadowView]
 ) -> HTMLResponse:
     """Render the page. Raises `ModelNotFound`."""
+    database, store, settings = resources.database, resources.store, resources.settings
     with database.read() as session:
         details = _load_details(session, repository.get_model(session, name))
     shown = details.production or details.newest
+    period = int(time.monotonic() / _CACHE_SECONDS)
+    drift_view = _drift(database, settings, shown.view.ref, period)
     ref = name if details.production else shown.view.ref
     spec = _read_spec(database, store, shown)
     return render(
@@ -153,7 +161,9 @@ def _render_model(
         ways=ways_to_use(_used_version(request, shown, ref, spec)) if spec else [],
         production=PRODUCTION,
         suggested_aliases=[PRODUCTION, SHADOW_ALIAS, "staging"],
-        accuracies=_live_accuracy(database, name, int(time.monotonic() / _ACCURACY_SECONDS)),
+        drift=drift_view,
+        drift_description=describe(drift_view),
+        accuracies=_live_accuracy(database, name, period),
     )
 
 
@@ -162,6 +172,13 @@ def _live_accuracy(database: Database, name: str, _period: int) -> list[LiveAccu
     """Return the live accuracy, estimated once in a period."""
     with database.read() as session:
         return list_live_accuracy(session, model=name, days=LIVE_ACCURACY_DAYS)
+
+
+@lru_cache(maxsize=64)
+def _drift(database: Database, settings: Settings, ref: str, _period: int) -> DriftView:
+    """Return what is known about a version's traffic, read once in a period."""
+    with database.read() as session:
+        return drift.get_drift(session, settings=settings, ref=ref, days=DRIFT_DAYS)
 
 
 def _read_spec(database: Database, store: Store, row: VersionRow) -> Mapping[str, Any] | None:

@@ -6,6 +6,7 @@ from app.web import (
     corrections,
     datasets,
     documentation,
+    drift,
     job,
     jobs,
     labeling,
@@ -33,6 +34,7 @@ PAGE_ROUTERS = (
     *(
         models.router,
         review.router,
+        drift.router,
         datasets.router,
         labeling.router,
         corrections.router,

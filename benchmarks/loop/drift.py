@@ -1,15 +1,21 @@
-"""Alarms of the two-sample test: without drift, and when half of the traffic is another topic."""
+"""Alarms of drift checks: without drift, and when half of the traffic is another topic.
 
+Texts are compared as the product does (`lora_core.data.drift`).
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import LEVEL, Cell
-from lora_core.two_sample import MIN_TEXTS, classifier_two_sample_test
+from lora_core.data.drift import compare_texts
+from lora_core.data.rows import TextRow
+from lora_core.specs.drift import MIN_TEXTS
 
 REFERENCE_TEXTS, RECENT_TEXTS = 300, 150
-GROWTH = (50, 75, 100, 150, 200, 300, 400, 600)  # recent texts when traffic is tested
+GROWTH = (50, 75, 100, 150, 200, 300, 400, 600)  # recent texts when traffic is checked
 # Training never had this label; of sentences about films, the other topic is any question.
 NEW_TOPIC = "NUM"
 
@@ -18,45 +24,49 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
     """False alarms of weeks, and the recent texts at the first alarm of each drift."""
     data, size = sets.load(cell.data, quick=quick), plan.size(quick=quick)
     rng = np.random.default_rng(0)
-    x = np.concatenate([data.vectors, data.test_vectors])
+    texts = _different(data.texts.pool, data.texts.test)
     weeks = max(1, size.weeks // 2)  # of two sets
-    reference = min(REFERENCE_TEXTS, len(x) // 2)
-    recent = max(MIN_TEXTS, min(RECENT_TEXTS, len(x) // 4))
+    reference = min(REFERENCE_TEXTS, len(texts) // 2)
+    recent = max(MIN_TEXTS, min(RECENT_TEXTS, len(texts) // 4))
     alarms = 0
     for week in range(weeks):
-        drawn = rng.permutation(len(x))
-        found = classifier_two_sample_test(
-            x[drawn[:reference]], x[drawn[reference:][:recent]], seed=week
-        )
-        assert found is not None
-        alarms += int(found.p_value <= LEVEL)
+        drawn = [texts[i] for i in rng.permutation(len(texts))[: reference + recent]]
+        alarms += _is_alarm(drawn[:reference], drawn[reference:], seed=week)
     usual, new = _topics(cell.data, quick=quick)
     needed = []
     for number in range(size.drifts):
-        drawn, of_new = rng.permutation(len(usual)), rng.permutation(len(new))
+        drawn = [usual[i] for i in rng.permutation(len(usual))]
+        of_new = [new[i] for i in rng.permutation(len(new))]
         first = min(REFERENCE_TEXTS, len(usual) // 2)
         alarm = None
-        for texts in GROWTH:
-            if texts // 2 > min(len(new), len(usual) - first):
+        for count in GROWTH:
+            if count // 2 > min(len(new), len(usual) - first):
                 break
-            traffic = np.concatenate(
-                [usual[drawn[first:][: texts - texts // 2]], new[of_new[: texts // 2]]]
-            )
-            result = classifier_two_sample_test(usual[drawn[:first]], traffic, seed=number)
-            if result is not None and result.p_value <= LEVEL:
-                alarm = texts
+            traffic = drawn[first:][: count - count // 2] + of_new[: count // 2]
+            if _is_alarm(drawn[:first], traffic, seed=number):
+                alarm = count
                 break
         needed.append(alarm)
     return {"weeks": weeks, "false_alarms": alarms, "texts_to_alarm": needed}
 
 
-def _topics(name: str, *, quick: bool) -> tuple[Any, Any]:
-    """Vectors of what training knows, and of the other topic."""
+def _is_alarm(training: Sequence[str], recent: Sequence[str], *, seed: int) -> bool:
+    found = compare_texts(training, recent, seed)
+    return found.p_value is not None and found.p_value <= LEVEL
+
+
+def _different(*parts: Sequence[TextRow]) -> list[str]:
+    """The texts of these rows, each once, so that none is on both sides."""
+    return list(dict.fromkeys(row.text for part in parts for row in part))
+
+
+def _topics(name: str, *, quick: bool) -> tuple[list[str], list[str]]:
+    """Texts of what training knows, and of the other topic."""
     data = sets.load(name, quick=quick)
-    if name == "questions":
-        is_new = np.array([label == NEW_TOPIC for label in data.labels])
-        return data.vectors[~is_new], data.vectors[is_new]
-    if quick:  # questions have to be downloaded
-        is_new = np.array([label == "positive" for label in data.labels])
-        return data.vectors[~is_new], data.vectors[is_new]
-    return data.vectors, sets.load("questions").vectors
+    rows = data.texts.pool
+    if name != "questions" and not quick:
+        return _different(rows), _different(sets.load("questions").texts.pool)
+    new_label = NEW_TOPIC if name == "questions" else "positive"  # questions are downloaded
+    labels = zip(rows, data.labels, strict=True)
+    new = _different([row for row, label in labels if label == new_label])
+    return [text for text in _different(rows) if text not in set(new)], new

@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from scipy.stats import kstest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from lora_core import two_sample
-from lora_core.two_sample import MIN_TEXTS, classifier_two_sample_test
+from lora_core.specs.drift import MIN_TEXTS
+from lora_core.two_sample import classifier_two_sample_test
 
 
 def texts(seed: int, count: int, shift: float = 0.0) -> NDArray[Any]:
@@ -86,3 +88,14 @@ def test_equal_texts_do_not_differ() -> None:
     assert found is not None
     assert found.p_value == 1
     assert found.auc == 0.5
+
+
+def test_sparse_vectors_give_the_same_result() -> None:
+    rng = np.random.default_rng(0)
+    sides = [rng.random((count, 40)) * (rng.random((count, 40)) < 0.2) for count in (90, 70)]
+    dense = classifier_two_sample_test(sides[0], sides[1])
+    sparse = classifier_two_sample_test(csr_matrix(sides[0]), csr_matrix(sides[1]))
+    assert dense is not None
+    assert sparse is not None
+    assert sparse.auc == pytest.approx(dense.auc)
+    assert (sparse.p_value, sparse.most_different) == (dense.p_value, dense.most_different)

@@ -105,7 +105,7 @@ def test_live_accuracy_is_on_the_page_of_the_model(
 ) -> None:
     publish()
     assert "Nobody has labeled live texts of sentiment yet." in page(client)
-    monkeypatch.setattr(models, "_ACCURACY_SECONDS", 1e-9)
+    monkeypatch.setattr(models, "_CACHE_SECONDS", 1e-9)
     for i in range(40):
         add_feedback(database, label="good" if i < 30 else "bad")
     for i in range(57):

@@ -1,0 +1,91 @@
+"""How often each label is predicted: now, before, and in training.
+
+These numbers raise no alarm. Texts come in groups (a hundred tickets about one outage), and a test
+of counts that takes them for independent draws would find a difference nearly every week.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from app.database.base import read_clock
+from app.drift.schemas import Change, LabelChange
+from app.traffic import repository as traffic
+from app.traffic.repository import DAY, HOUR, HOURLY_DAYS
+from app.traffic.tables import MAX_LABEL_LENGTH, Outcome
+
+PERIODS_BEFORE = 4  # that the recent one is compared with
+
+_Counts = Mapping[tuple[Outcome, str], int]
+
+
+@dataclass(frozen=True)
+class LabelShares:
+    """What a version predicted recently and before."""
+
+    predicted: int
+    predicted_before: int
+    abstained: Change
+    labels: list[LabelChange]  # the largest change first
+
+
+def read_label_shares(
+    session: Session,
+    *,
+    model: str,
+    number: int,
+    days: float,
+    training: Mapping[str, float] | None,
+) -> LabelShares:
+    """Return the shares of a version's labels in the last `days`, and in the four times before."""
+    at = read_clock(session)
+    step = HOUR if days < HOURLY_DAYS else DAY  # of the counts of that time
+    since = (at - days * DAY) // step * step
+    recent = _count(session, model, number, since)
+    in_all = _count(session, model, number, (since - PERIODS_BEFORE * days * DAY) // DAY * DAY)
+    before = {key: count - recent.get(key, 0) for key, count in in_all.items()}
+    labels = {label for outcome, label in in_all if outcome is Outcome.LABEL}
+    known = {label[:MAX_LABEL_LENGTH]: share for label, share in (training or {}).items()}
+    changes = [
+        LabelChange(
+            label=label,
+            recent=_share(recent, Outcome.LABEL, label),
+            before=_share(before, Outcome.LABEL, label),
+            training=None if training is None else known.get(label, 0.0),
+        )
+        for label in sorted(labels | known.keys())
+    ]
+    return LabelShares(
+        predicted=recent.get((Outcome.TEXT, ""), 0),
+        predicted_before=before.get((Outcome.TEXT, ""), 0),
+        abstained=Change(
+            recent=_share(recent, Outcome.ABSTAINED, ""),
+            before=_share(before, Outcome.ABSTAINED, ""),
+        ),
+        labels=sorted(changes, key=_size, reverse=True),
+    )
+
+
+def _count(
+    session: Session, model: str, number: int, since: float
+) -> dict[tuple[Outcome, str], int]:
+    counts = traffic.count_outcomes(session, model=model, since=since)
+    return {
+        (outcome, label): count
+        for (of_number, outcome, label), count in counts.items()
+        if of_number == number
+    }
+
+
+def _share(counts: _Counts, outcome: Outcome, label: str) -> float | None:
+    texts = counts.get((Outcome.TEXT, ""), 0)
+    return counts.get((outcome, label), 0) / texts if texts else None
+
+
+def _size(change: LabelChange) -> float:
+    """Return by how much the recent share differs from that before or, without one, in training."""
+    reference = change.training if change.before is None else change.before
+    if change.recent is None or reference is None:
+        return 0.0
+    return abs(change.recent - reference)

@@ -1,0 +1,52 @@
+"""Response bodies of drift checks, made from their rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.drift.schemas import DifferentText, DriftCheckDetail, DriftCheckView, DriftProblem
+from app.drift.tables import DriftCheck, DriftClaim
+from app.traffic.tables import KeptPrediction
+
+
+def check_view(check: DriftCheck) -> DriftCheckView:
+    """Return a check without texts."""
+    return DriftCheckView(**_fields(check))
+
+
+def check_detail(check: DriftCheck, texts: Sequence[KeptPrediction]) -> DriftCheckDetail:
+    """Return a check with the texts that differ most."""
+    different = [
+        DifferentText(
+            prediction_id=f"{each.prediction_id.hex}-{each.position}",
+            text=each.text,
+            text_pair=each.text_pair,
+            predicted_at=each.created_at,
+        )
+        for each in texts
+        if each.text is not None
+    ]
+    return DriftCheckDetail(**_fields(check), most_different=different)
+
+
+def problem_view(claim: DriftClaim | None) -> DriftProblem | None:
+    """Return why the last automatic check failed, if it did."""
+    if claim is None or claim.error_code is None or claim.error_message is None:
+        return None
+    return DriftProblem(code=claim.error_code, message=claim.error_message, retry_at=claim.until)
+
+
+def _fields(check: DriftCheck) -> dict[str, Any]:
+    return {
+        "id": check.id,
+        "version": check.version,
+        "since": check.window_start or None,
+        "until": check.window_end,
+        "recent_texts": check.recent_texts,
+        "training_texts": check.training_texts,
+        "p_value": check.p_value,
+        "auc": check.auc,
+        "level": check.level,
+        "alarm": check.alarm,
+        "automatic": check.automatic,
+        "created_at": check.created_at,
+    }

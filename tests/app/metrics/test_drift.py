@@ -1,0 +1,58 @@
+"""Metrics of drift, on both databases."""
+
+import time
+
+from app.database.engines import Database
+from app.registry import service as registry
+from app.traffic.tables import Outcome, PredictionCount
+from tests.app.metrics.test_tables import Scrape, _fresh, database_kind, scrape
+from tests.app.serving.conftest import Publish, publish
+from tests.drift_rows import add_drift_check
+
+__all__ = ["_fresh", "database_kind", "publish", "scrape"]
+
+
+def test_the_newest_check_of_each_version_in_production(
+    scrape: Scrape, database: Database, publish: Publish
+) -> None:
+    names = [f"loraworks_drift_{name}" for name in ("auc", "p_value", "alarm")]
+    before = scrape()
+    assert [before.get(name) for name in names] == [None] * 3
+    assert before["loraworks_drift_checks"] == {("alarm",): 0, ("no_alarm",): 0}
+    publish()
+    publish(promote=False)
+    publish("topics", promote=False)
+    add_drift_check(database, alarm=True)
+    add_drift_check(database, alarm=False, window_start=1e9)
+    add_drift_check(database, alarm=True, number=2)
+    add_drift_check(database, alarm=True, model="topics")
+    after = scrape()
+    assert [after[name] for name in names] == [
+        {("sentiment", "sentiment:1"): 0.51},
+        {("sentiment", "sentiment:1"): 0.4},
+        {("sentiment", "sentiment:1"): 0},
+    ]
+    assert after["loraworks_drift_checks"] == {("alarm",): 3, ("no_alarm",): 1}
+    registry.move_alias(database, name="sentiment", alias="production", number=2)
+    assert scrape()["loraworks_drift_alarm"] == {("sentiment", "sentiment:2"): 1}
+
+
+def test_share_of_texts_without_a_label(
+    scrape: Scrape, database: Database, publish: Publish
+) -> None:
+    publish()
+    publish("topics")
+    hour = int(time.time()) // 3600 * 3600
+    rows = [
+        ("sentiment", 1, 0, Outcome.TEXT, 6),
+        ("sentiment", 1, 1, Outcome.TEXT, 4),
+        ("sentiment", 1, 1, Outcome.ABSTAINED, 3),
+        ("sentiment", 1, 8, Outcome.TEXT, 100),
+        ("sentiment", 2, 1, Outcome.TEXT, 5),
+    ]
+    with database.write() as session:
+        for model, number, days, outcome, count in rows:
+            start = hour - days * 86_400
+            key = {"model": model, "number": number, "start": start, "outcome": outcome}
+            session.add(PredictionCount(**key, label="", count=count))
+    assert scrape()["loraworks_abstention_share"] == {("sentiment", "sentiment:1"): 0.3}
