@@ -233,6 +233,12 @@ def _texts(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     writer.write(write_texts(arguments.file, _columns(arguments), arguments.out))
 
 
+def _splits(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.write_splits import write_splits
+
+    writer.write(write_splits(read_spec(arguments.spec), arguments.out))
+
+
 def _columns(arguments: argparse.Namespace) -> ColumnSelection:
     return ColumnSelection(
         arguments.text_column,
@@ -393,6 +399,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] =
     "correct": _correct,
     "find": _find,
     "texts": _texts,
+    "splits": _splits,
     "columns": _columns_command,
     "predict": _predict,
     "check-base": _check_base,

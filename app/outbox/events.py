@@ -14,6 +14,7 @@ class EventType(StrEnum):
     FINE_TUNING_JOB_CANCELLED = "fine_tuning.job.cancelled"
     MODEL_PROMOTED = "model.promoted"
     SWEEP_FINISHED = "sweep.finished"
+    RETRAINING_FINISHED = "retraining.finished"
 
 
 TEST_EVENT = "webhook.test"  # sent on request, to one endpoint, whatever its events
