@@ -10,7 +10,6 @@ from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import logging
@@ -348,8 +347,8 @@ def _decide_after_evaluation(resources: Resources, run_id: UUID) -> None:
     with resources.database.read() as session:
         run = session.get_one(RetrainingRun, run_id)
         ids = (run.current_run_id, run.new_run_id)
-        states = dict(session.execute(select(Job.id, Job.state).where(Job.id.in_(ids))).tuples())
-    if all(states.get(each) == JobState.SUCCEEDED for each in ids if each):
+        evaluations = [session.get(Job, each) for each in ids]
+    if all(each is not None and each.state == JobState.SUCCEEDED for each in evaluations):
         _run_claimed(RetrainingState.EVALUATING, _decide, resources, run_id)
         return
     with resources.database.write() as session:
