@@ -34,7 +34,7 @@ from app.serving.schemas import ShadowView
 from app.serving.shadow import SHADOW_ALIAS
 from app.storage import repository as artifacts
 from app.storage.store import Store, read_manifest
-from app.web import choices, formats
+from app.web import choices, formats, retraining
 from app.web.page import ListQuery, render
 from app.web.review import LIVE_ACCURACY_DAYS
 from app.web.use_elsewhere import UsedVersion, ways_to_use
@@ -140,7 +140,9 @@ def _render_model(
 ) -> HTMLResponse:
     """Render the page. Raises `ModelNotFound`."""
     with database.read() as session:
-        details = _load_details(session, repository.get_model(session, name))
+        row = repository.get_model(session, name)
+        details = _load_details(session, row)
+        rule, runs = retraining.find_rule(session, name), retraining.last_runs(session, row)
     shown = details.production or details.newest
     ref = name if details.production else shown.view.ref
     spec = _read_spec(database, store, shown)
@@ -153,6 +155,8 @@ def _render_model(
         ways=ways_to_use(_used_version(request, shown, ref, spec)) if spec else [],
         production=PRODUCTION,
         suggested_aliases=[PRODUCTION, SHADOW_ALIAS, "staging"],
+        retraining_rule=rule,
+        retraining_runs=runs,
         accuracies=_live_accuracy(database, name, int(time.monotonic() / _ACCURACY_SECONDS)),
     )
 

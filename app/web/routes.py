@@ -11,6 +11,7 @@ from app.web import (
     labeling,
     models,
     predictions,
+    retraining,
     review,
     settings,
     sign_in,
@@ -33,6 +34,7 @@ PAGE_ROUTERS = (
     *(
         models.router,
         review.router,
+        retraining.router,
         datasets.router,
         labeling.router,
         corrections.router,

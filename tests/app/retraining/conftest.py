@@ -20,7 +20,20 @@ from tests.kept_predictions import add_feedback
 MODEL = "mood"
 LABELS = {"fine": "good", "awful": "bad"}  # what the first version learns
 NEW_WORDS = {"stellar": "good", "dismal": "bad"}  # what only live texts have
-_FILLERS = "table lamp river cloud paper stone bread window garden music train coffee".split()
+_FILLERS = [
+    "table",
+    "lamp",
+    "river",
+    "cloud",
+    "paper",
+    "stone",
+    "bread",
+    "window",
+    "garden",
+    "music",
+    "train",
+    "coffee",
+]
 
 
 @pytest.fixture(autouse=True)
