@@ -8,6 +8,7 @@ from app.queue.fencing import ClaimedJob
 from app.queue.states import DeviceClass, JobKind
 from app.queue.transitions import PermanentFailure
 from app.resources import Resources
+from app.sweeps import scheduler
 from lora_core.batch_prediction import predict_file
 from lora_core.errors import LoraCoreError
 from lora_core.specs.predict import PredictSpec
@@ -19,8 +20,13 @@ from worker import finalize
 from worker.inputs import resolve_inputs
 
 
-def run_jobs(resources: Resources, directory: Path, *, limit: int = 100) -> int:
-    """Run the queued jobs, all linear, and return how many there were."""
+def run_jobs(
+    resources: Resources, directory: Path, *, limit: int = 100, failing: str | None = None
+) -> int:
+    """Run the queued jobs, all linear, and return how many there were.
+
+    `failing`: with this error code, they fail instead.
+    """
     for done in range(limit):
         with resources.database.write() as session:
             claimed = leases.claim(
@@ -32,7 +38,12 @@ def run_jobs(resources: Resources, directory: Path, *, limit: int = 100) -> int:
             )
         if claimed is None:
             return done
-        _run(resources, claimed, directory)
+        if failing is None:
+            _run(resources, claimed, directory)
+        else:
+            failure = PermanentFailure(failing, "It is a test.")
+            finalize.finish(resources, claimed.lease, failure)
+        scheduler.advance_after_job(resources, claimed.lease.job_id)
     return limit
 
 

@@ -20,20 +20,10 @@ from tests.kept_predictions import add_feedback
 MODEL = "mood"
 LABELS = {"fine": "good", "awful": "bad"}  # what the first version learns
 NEW_WORDS = {"stellar": "good", "dismal": "bad"}  # what only live texts have
-_FILLERS = [
-    "table",
-    "lamp",
-    "river",
-    "cloud",
-    "paper",
-    "stone",
-    "bread",
-    "window",
-    "garden",
-    "music",
-    "train",
-    "coffee",
-]
+_FILLERS = (
+    *("table", "lamp", "river", "cloud", "paper", "stone"),
+    *("bread", "window", "garden", "music", "train", "coffee"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -111,16 +101,19 @@ class Retraining:
         rule: dict[str, Any] = response.json()
         return rule
 
-    def advance(self, steps: int = 1) -> dict[str, Any]:
-        """Let the worker's clock tick and the jobs run, some times. Return the newest run."""
+    def advance(self, steps: int = 1, *, failing: str | None = None) -> dict[str, Any]:
+        """Let the worker's clock tick and the jobs run, some times. Return the newest run.
+
+        `failing`: with this error code, jobs fail.
+        """
         for _ in range(steps):
             advance.advance_all(self.resources)
-            run_jobs(self.resources, self.directory)
+            run_jobs(self.resources, self.directory, failing=failing)
         return self.runs()[0]
 
-    def run_to_end(self) -> dict[str, Any]:
+    def run_to_end(self, *, failing: str | None = None) -> dict[str, Any]:
         for _ in range(10):
-            run = self.advance()
+            run = self.advance(failing=failing)
             if run["finished_at"] is not None:
                 return run
         raise AssertionError(run)
