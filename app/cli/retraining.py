@@ -20,7 +20,6 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Model name.")]
 Run = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="Retraining run. Default: the newest.")
 ]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Retraining run.")]
 NewLabels = Annotated[
     int | None,
     typer.Option("--new-labels", min=1, help="Retrain when so many texts have new feedback."),
@@ -130,13 +129,7 @@ def list_runs(client: "Client", name: Name, limit: Limit = 20, as_json: AsJson =
 @with_client
 def show_report(client: "Client", name: Name, run: Run = None, as_json: AsJson = False) -> None:
     """Show what a retraining trained on, how both versions compare, and what was decided."""
-    if run is None:
-        newest = client.list_retraining_runs(name, 1)
-        if not newest:
-            raise UsageError(f"{name} was not retrained yet", "no_runs")
-        found = newest[0]
-    else:
-        found = client.get_retraining_run(name, run)
+    found = client.get_retraining_run(name, run) if run else _newest_run(client, name)
     if as_json:
         print_json(found)
         return
@@ -160,10 +153,18 @@ def show_report(client: "Client", name: Name, run: Run = None, as_json: AsJson =
 
 @app.command("cancel")
 @with_client
-def cancel_run(client: "Client", name: Name, run: RunId) -> None:
+def cancel_run(client: "Client", name: Name, run: Run = None) -> None:
     """Cancel a retraining with its jobs. What it made so far stays."""
-    client.cancel_retraining(name, run)
-    print_line(f"Cancelled retraining {run}.")
+    cancelled = client.cancel_retraining(name, run or str(_newest_run(client, name).id))
+    print_line(f"Cancelled retraining {cancelled.id}.")
+
+
+def _newest_run(client: "Client", name: str) -> "RetrainingRunView":
+    """Raises `UsageError`."""
+    newest = client.list_retraining_runs(name, 1)
+    if not newest:
+        raise UsageError(f"{name} was not retrained yet", "no_runs")
+    return newest[0]
 
 
 def _print_rule(rule: "RetrainingRuleView", *, as_json: bool) -> None:

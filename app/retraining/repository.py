@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.database.base import now
@@ -164,12 +164,7 @@ def delete_old_runs(session: Session, *, days: float, limit: int) -> int:
     return len(deleted.all())
 
 
-def count_old_runs(session: Session, *, days: float) -> int:
-    """Return how many runs `delete_old_runs` would delete."""
-    return session.scalars(select(func.count(RetrainingRun.id)).where(*_is_old(days))).one()
-
-
-def _is_old(days: float) -> tuple[object, ...]:
+def _is_old(days: float) -> tuple[ColumnElement[bool], ...]:
     """The run of a version is kept with it: it says which of its texts are live ones."""
     version_exists = (
         select(ModelVersion.id)

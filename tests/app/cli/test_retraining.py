@@ -46,4 +46,4 @@ def test_runs(cli: Run, publish: Publish, database: Database) -> None:
     refused = cli("retraining", "cancel", "sentiment", str(run_id))
     assert "retraining_finished" in refused.stderr
     running = add_run(database, state="training", result=None)
-    assert "Cancelled" in cli("retraining", "cancel", "sentiment", str(running)).stdout
+    assert f"Cancelled retraining {running}." in cli("retraining", "cancel", "sentiment").stdout

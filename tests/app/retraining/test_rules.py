@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from starlette.testclient import TestClient
 
 from app.auth.service import CreatedKey
@@ -210,8 +211,8 @@ def test_versions_that_cannot_be_retrained(mood: Retraining, database: Database)
             session.execute(update(Job).values(**columns))
 
     with database.read() as session:
-        job = session.query(Job).one()
-        spec, ids, job_id = job.spec, job.dataset_ids, job.id
+        job = session.scalars(select(Job)).one()
+        spec, ids = job.spec, job.dataset_ids
     hub = {**spec, "data": {**spec["data"], "source": "hub:imdb"}}
     change(spec=hub, dataset_ids={})
     assert start(mood) == (409, "retraining_hub_data")
@@ -222,9 +223,8 @@ def test_versions_that_cannot_be_retrained(mood: Retraining, database: Database)
         session.execute(update(ModelVersion).values(job_id=None))
     assert start(mood) == (409, "retraining_imported_version")
     with database.write() as session:
-        session.execute(update(ModelVersion).values(job_id=ids and all_zero()))
+        session.execute(update(ModelVersion).values(job_id=UUID(int=0)))
     assert start(mood) == (409, "retraining_job_deleted")
-    del job_id
     mood.client.delete(f"/v1/models/{MODEL}/aliases/production")
     assert start(mood) == (404, "no_model_promoted")
 
@@ -238,9 +238,3 @@ def test_due_run_of_an_imported_version_fails(mood: Retraining, database: Databa
     assert (run["state"], run["error"]["code"]) == ("failed", "retraining_imported_version")
     mood.advance()
     assert len(mood.runs()) == 1
-
-
-def all_zero() -> Any:
-    from uuid import UUID
-
-    return UUID(int=0)
