@@ -61,7 +61,7 @@ from lora_core.specs.method import AutoSpec
 from lora_core.specs.text_input import text_input
 from lora_core.specs.train import TrainSpec
 
-MAX_FEEDBACK = 200_000  # rows on a model that are read, the newest
+MAX_FEEDBACK = 100_000  # rows on a model that are read, the newest
 TRAINING_SUFFIX, EVALUATION_SUFFIX = "-retraining", "-evaluation"  # of the names of datasets
 _MAX_NAME, _MAX_TITLE = 64, 255  # characters
 _LABEL_COLUMN = DataSpec().label_column

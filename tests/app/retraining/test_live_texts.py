@@ -27,7 +27,7 @@ ONE = TextForm({"": "single_label"}, pairs=False)
 
 def row(text: str, label: str, **changes: Any) -> Feedback:
     values = {"text_pair": None, "target": "", "task": "single_label", "author": "a"}
-    return Feedback(**{**values, "text": text, "label": label, "sampled": False, **changes})
+    return Feedback(**values | {"text": text, "label": label, "sampled": False} | changes)
 
 
 def test_newest_label_of_an_author_counts() -> None:
@@ -61,12 +61,17 @@ def test_other_tasks_and_forms() -> None:
         row("number", "1.0", task="regression"),
         row("pair", "x", text_pair="second"),
         row("target", "x", target="topic"),
-        row("hash only", "x", text=None),
         row("right", "x"),
     ]
     texts, left_out = resolve_live_texts(rows, ONE)
     assert [each.text for each in texts] == ["right"]
     assert left_out == {LeftOut.OTHER_TASK: 3}
+
+
+def test_texts_that_are_not_known() -> None:
+    without_text = row("", "x")
+    without_text.text = None
+    assert resolve_live_texts([without_text], ONE) == ([], Counter())
 
 
 def test_several_targets_need_all_of_them() -> None:

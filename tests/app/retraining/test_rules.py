@@ -100,7 +100,7 @@ def test_scopes(auth_settings: Settings, new_key: Callable[..., CreatedKey]) -> 
             (other, PATH, "GET", 403),
             (other, f"{PATH}/runs", "GET", 403),
         ):
-            headers = {"Authorization": f"Bearer {key.secret}"}
+            headers = {"Authorization": f"Bearer {key.text}"}
             response = client.request(method, path, headers=headers, json={"new_labels": 5})
             assert response.status_code == expected, (path, method)
 
