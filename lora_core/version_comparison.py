@@ -128,18 +128,25 @@ def _arrays(task: TaskTypeOfTarget, *columns: Sequence[LabelValue]) -> list[Pred
     """Return labels as the metric takes them: (texts,) indices or numbers, (texts, labels) bits."""
     if task == "regression":
         return [np.array(each, dtype=np.float64) for each in columns]
-    named = [[(each,) if isinstance(each, str) else each for each in column] for column in columns]
-    names = sorted({name for column in named for label in column for name in label})  # type: ignore[union-attr]  # no numbers
-    index = {name: i for i, name in enumerate(names)}
+    named = [[_names(label) for label in column] for column in columns]
+    distinct = {name for column in named for names in column for name in names}
+    index = {name: i for i, name in enumerate(sorted(distinct))}
     if task == "single_label":
-        return [np.array([index[label] for label in column]) for column in columns]  # type: ignore[index]  # names
+        return [np.array([index[name] for (name,) in column]) for column in named]
     arrays = []
     for column in named:
-        bits = np.zeros((len(column), len(names)), dtype=np.uint8)
-        for row, label in zip(bits, column, strict=True):
-            row[[index[name] for name in label]] = 1  # type: ignore[union-attr]  # no numbers
+        bits = np.zeros((len(column), len(index)), dtype=np.uint8)
+        for row, names in zip(bits, column, strict=True):
+            row[[index[name] for name in names]] = 1
         arrays.append(bits)
     return arrays
+
+
+def _names(label: LabelValue) -> tuple[str, ...]:
+    """Return the names in the label of a task with labels."""
+    if isinstance(label, float):
+        raise TypeError("a number is no label")
+    return (label,) if isinstance(label, str) else label
 
 
 def _best_constant(task: TaskTypeOfTarget, truth: Predictions) -> Predictions:

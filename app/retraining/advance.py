@@ -48,6 +48,7 @@ from app.sweeps import service as sweep_service
 from app.sweeps.errors import NothingToPromote
 from app.sweeps.schemas import SweepCreate, SweepPromote
 from app.sweeps.states import SweepState
+from app.sweeps.trials import FindBase
 from lora_core.errors import LoraCoreError
 from lora_core.failpoints import failpoint
 from lora_core.specs.predict import RESULTS_FILE
@@ -273,7 +274,7 @@ def _start_sweep(resources: Resources, run_id: UUID) -> None:
             locked.sweep_id = sweep_id
 
 
-def base_finder(resources: Resources) -> planning.FindBase:
+def base_finder(resources: Resources) -> FindBase:
     """Return what looks up the bases of a sweep, outside of transactions."""
     return partial(
         pretrained_bases.resolve_base,

@@ -64,8 +64,9 @@ def set_rule(
         rule.created_by, rule.updated_at = caller_id, now()
     session.flush()
     session.refresh(rule)
-    fields = {field: value for field, value in values.items() if field != "search"}
-    after_commit(session, partial(logging.audit, "retraining_rule_set", model=name, **fields))
+    fields = {field: values[field] for field in ("enabled", "new_labels", "every_days")}
+    audit = partial(logging.audit, "retraining_rule_set", model=name, test_level=rule.level)
+    after_commit(session, partial(audit, **fields))
     return get_rule(session, name=name)
 
 

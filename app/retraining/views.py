@@ -119,8 +119,8 @@ def _lead(result: RetrainingResult, run: RetrainingRun, current: str) -> str:
     verdict = "is better than" if p_value <= run.level else "is not clearly better than"
     comparison = "at most" if p_value <= run.level else "above"
     return (
-        f"{verdict} {current}{_scores(result.all, result.metric)}; {counts}, and p = "
-        f"{format_p(p_value)} is {comparison} the level of {run.level:g}"
+        f"{verdict} {current}{_scores(result.all, result.metric)}; {counts}, and p "
+        f"({format_p(p_value)}) is {comparison} the level of {run.level:g}"
     )
 
 
@@ -134,8 +134,8 @@ def _format(value: float, metric: str) -> str:
 
 
 def format_p(value: float) -> str:
-    """Format a p value."""
-    return "less than 0.0001" if value < 0.0001 else f"{value:.2g}"
+    """Format a p value with two significant digits."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.2g}"
 
 
 def _join(parts: list[str]) -> str:

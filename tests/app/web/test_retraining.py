@@ -65,7 +65,7 @@ def test_why_a_version_was_promoted(
     shown = text_of(html)
     assert "sentiment:2 against sentiment:1" in shown
     assert "(accuracy 80.0% against 70.0%)" in shown
-    assert "p = 0.003 is at most the level of 0.05" in shown
+    assert "p (0.003) is at most the level of 0.05" in shown
     assert "Enough texts had new feedback: 210 texts had feedback since the previous run" in shown
     assert "Live texts with feedback that was volunteered 20" in shown
     assert "Its authors disagree about the label: 3" in shown
@@ -88,7 +88,7 @@ def test_why_a_version_was_not_promoted(
         "Version 2 was not promoted, and has the alias shadow: it is not clearly better than "
         "version 1 (accuracy 71.0% against 70.0%)" in shown
     )
-    assert "p = 0.4 is above the level of 0.05" in shown
+    assert "p (0.4) is above the level of 0.05" in shown
     assert requests(html) == ["PUT /v1/models/sentiment/aliases/production"]
 
 
