@@ -21,8 +21,8 @@ DATA = {
     "new": 95,
     "replaced": 1,
     "forgotten_rows": 2,
-    "judged_test": 60,
-    "judged_live": 90,
+    "evaluated_test": 60,
+    "evaluated_live": 90,
     "left_out": {"disagreement": 3},
 }
 

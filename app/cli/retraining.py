@@ -22,10 +22,11 @@ Run = Annotated[
 ]
 NewLabels = Annotated[
     int | None,
-    typer.Option("--new-labels", min=1, help="Retrain when so many texts have new feedback."),
+    typer.Option("--new-labels", min=1, help="Retrain when this many texts have new feedback."),
 ]
 EveryDays = Annotated[
-    float | None, typer.Option("--every-days", help="Retrain after so many days, if there is any.")
+    float | None,
+    typer.Option("--every-days", help="Retrain after this many days, if there is any."),
 ]
 Level = Annotated[
     float,
@@ -196,8 +197,8 @@ def _print_data(run: "RetrainingRunView") -> None:
             (f"train, of {data.source}", data.train),
             ("train, volunteered feedback", data.live_volunteered),
             ("train, drawn at random", data.live_sampled),
-            ("judge, test part", data.judged_test),
-            ("judge, drawn at random", data.judged_live),
+            ("judge, test part", data.evaluated_test),
+            ("judge, drawn at random", data.evaluated_live),
             *((f"left out, {why.replace('_', ' ')}", n) for why, n in data.left_out.items()),
         ],
         empty="",

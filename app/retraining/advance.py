@@ -424,7 +424,7 @@ def _is_in_production(session: Session, run: RetrainingRun) -> bool:
 
 
 def _delete_evaluation_data(resources: Resources) -> None:
-    """Delete the texts that judged ended runs, unless a prediction run still reads them."""
+    """Delete the evaluation texts of ended runs, unless a prediction run still reads them."""
     with resources.database.read() as session:
         found = repository.list_with_evaluation_data(session)
     for run_id, dataset_id in found:

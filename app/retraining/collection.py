@@ -99,7 +99,7 @@ def collect(resources: Resources, run_id: UUID, claim: int) -> None:
         return
     directory = files.create_incoming_dir(resources.settings)
     try:
-        training_file, evaluation_file = directory / "texts.jsonl", directory / "judging.jsonl"
+        training_file, evaluation_file = directory / "texts.jsonl", directory / "evaluation.jsonl"
         union = _write_files(resources, inputs, directory, training_file, evaluation_file)
         if not union.counts.new:
             _skip(resources, inputs.run, claim, Reason.NOTHING_NEW, union)

@@ -8,12 +8,12 @@ from typing import Any
 from app.retraining.live_texts import ONLY_TARGET, TextForm
 from app.retraining.schemas import PartComparison, RetrainingResult
 from app.retraining.states import Reason
-from app.retraining.union import LABEL, LIVE_PART, PART, TEST_PART, read_judged
+from app.retraining.union import LABEL, LIVE_PART, PART, TEST_PART, read_results
 from lora_core.specs import predict
 from lora_core.specs.label_sets import LabelValue, decode_label, decode_targets
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.version_comparison import (
-    JudgedText,
+    EvaluatedText,
     Labels,
     VersionComparison,
     compare_versions,
@@ -32,8 +32,8 @@ def compare_results(
     current: Path, new: Path, form: TextForm, *, tries: int
 ) -> RetrainingResult | None:
     """Compare two versions by the results of their prediction runs. None: there are no texts."""
-    by_part: dict[str, list[JudgedText]] = {TEST_PART: [], LIVE_PART: []}
-    for part, text in _judged_texts(current, new, form):
+    by_part: dict[str, list[EvaluatedText]] = {TEST_PART: [], LIVE_PART: []}
+    for part, text in _evaluated_texts(current, new, form):
         by_part[part].append(text)
     every = [text for texts in by_part.values() for text in texts]
     if not every:
@@ -68,11 +68,13 @@ def reasons_against(result: RetrainingResult | None, level: float) -> list[Reaso
     return reasons
 
 
-def _judged_texts(current: Path, new: Path, form: TextForm) -> Iterator[tuple[str, JudgedText]]:
+def _evaluated_texts(
+    current: Path, new: Path, form: TextForm
+) -> Iterator[tuple[str, EvaluatedText]]:
     """Yield the texts of both results, which have the same rows, with the part of each."""
-    for first, second in zip(read_judged(current), read_judged(new), strict=True):
+    for first, second in zip(read_results(current), read_results(new), strict=True):
         truth = _truth(first[LABEL], form)
-        yield first[PART], JudgedText(truth, _predicted(first, form), _predicted(second, form))
+        yield first[PART], EvaluatedText(truth, _predicted(first, form), _predicted(second, form))
 
 
 def _truth(label: str, form: TextForm) -> Labels:

@@ -146,7 +146,7 @@ def lock_run(session: Session, run_id: UUID, state: RetrainingState) -> Retraini
 
 
 def list_with_evaluation_data(session: Session) -> list[tuple[UUID, UUID]]:
-    """Return ended runs whose texts that judged are still stored: (run, dataset)."""
+    """Return ended runs whose evaluation texts are still stored: (run, dataset)."""
     statement = select(RetrainingRun.id, RetrainingRun.evaluation_dataset_id).where(
         RetrainingRun.evaluation_dataset_id.is_not(None),
         RetrainingRun.state.not_in(ACTIVE_STATES),

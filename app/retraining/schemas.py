@@ -104,8 +104,8 @@ class TextCounts(ResponseModel):
     new: int = Field(description="Live texts among these that production was not trained on.")
     replaced: int = Field(description="Rows of the data whose text has feedback, which counts.")
     forgotten_rows: int = Field(description="Rows of the data that must be forgotten.")
-    judged_test: int = Field(description="Texts of the test part that judge.")
-    judged_live: int = Field(description="Live texts that judge: drawn at random, held out.")
+    evaluated_test: int = Field(description="Texts of the test part that judge.")
+    evaluated_live: int = Field(description="Live texts that judge: drawn at random, held out.")
     left_out: dict[LeftOut, int] = Field(description="Live texts that do neither, by reason.")
 
 

@@ -20,7 +20,7 @@ from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.label_sets import decode_label, decode_targets
 from lora_core.specs.task import MultiLabelTarget, SeveralTargetsSpec, TaskSpec
 
-MAX_JUDGED = 5_000  # texts of each part, drawn by their hash, so they are the same in each run
+MAX_EVALUATED = 5_000  # texts of each part, drawn by their hash, so they are the same in each run
 TEXT, PAIR, LABEL, SPLIT = "text", "text_pair", "label", "split"
 PART = "part"  # of the texts that judge
 LIVE_PART, TEST_PART = "live", "test"
@@ -111,11 +111,13 @@ def write_union(  # noqa: PLR0913 - what a run is made of
         for each in training:
             row = SplitRow(Split.TRAIN, 0, each.text, each.pair, each.label)
             file.write(_training_line(row, task))
-    judged_test = [row for _, row in heapq.nsmallest(MAX_JUDGED, test, key=lambda item: item[0])]
-    judged_live = heapq.nsmallest(MAX_JUDGED, judging, key=lambda each: each.key)
+    evaluated_test = [
+        row for _, row in heapq.nsmallest(MAX_EVALUATED, test, key=lambda item: item[0])
+    ]
+    evaluated_live = heapq.nsmallest(MAX_EVALUATED, judging, key=lambda each: each.key)
     with evaluation_file.open("x", encoding="utf-8") as file:
-        file.writelines(_judged_line(TEST_PART, each) for each in judged_test)
-        file.writelines(_judged_line(LIVE_PART, each) for each in judged_live)
+        file.writelines(_evaluation_line(TEST_PART, each) for each in evaluated_test)
+        file.writelines(_evaluation_line(LIVE_PART, each) for each in evaluated_live)
     return UnionFiles(
         counts=TextCounts(
             source=source,
@@ -127,8 +129,8 @@ def write_union(  # noqa: PLR0913 - what a run is made of
             new=sum(base.train.get(each.key) != each.label for each in training),
             replaced=replaced,
             forgotten_rows=forgotten,
-            judged_test=len(judged_test),
-            judged_live=len(judged_live),
+            evaluated_test=len(evaluated_test),
+            evaluated_live=len(evaluated_live),
             left_out=dict(left_out),
         ),
         kept_rows=counts.total(),
@@ -155,7 +157,7 @@ def _assign(
     return training, judging
 
 
-def read_judged(path: Path) -> Iterator[dict[str, Any]]:
+def read_results(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the results of a prediction run on an evaluation file."""
     with path.open(encoding="utf-8") as file:
         yield from map(json.loads, file)
@@ -187,7 +189,7 @@ def _training_line(row: SplitRow, task: TaskSpec) -> str:
     return _line({**cells, SPLIT: row.split.value})
 
 
-def _judged_line(part: str, row: SplitRow | LiveText) -> str:
+def _evaluation_line(part: str, row: SplitRow | LiveText) -> str:
     return _line({**_text_cells(row), LABEL: row.label, PART: part})
 
 

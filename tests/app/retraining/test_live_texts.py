@@ -154,21 +154,21 @@ def test_volunteered_texts_train_and_half_of_the_drawn_ones_judge(tmp_path: Path
     counts = found.files.counts
     assert (counts.train, counts.validation, counts.test) == (2, 1, 1)
     assert (counts.live_sampled, counts.live_volunteered, counts.new) == (1, 1, 2)
-    assert (counts.judged_test, counts.judged_live) == (1, 1)
+    assert (counts.evaluated_test, counts.evaluated_live) == (1, 1)
     assert found.files.kept_rows == 4
 
 
 def test_volunteered_text_of_the_held_out_half_trains(tmp_path: Path) -> None:
     found = Union(tmp_path, [live(HELD_OUT)])
     assert found.files.counts.live_volunteered == 1
-    assert found.files.counts.judged_live == 0
+    assert found.files.counts.evaluated_live == 0
 
 
 def test_text_that_production_was_trained_on_never_judges(tmp_path: Path) -> None:
     """It was volunteered, trained a version, and was drawn later."""
     rows = [*BASE, SplitRow(Split.TRAIN, 5, HELD_OUT, None, "a")]
     found = Union(tmp_path, [live(HELD_OUT, sampled=True)], rows, first_live_row=5)
-    assert found.files.counts.judged_live == 0
+    assert found.files.counts.evaluated_live == 0
     assert found.files.counts.live_sampled == 1
     assert found.files.counts.new == 0
 

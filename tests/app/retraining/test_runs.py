@@ -18,8 +18,8 @@ def test_better_version_is_promoted(mood: Retraining) -> None:
     assert mood.aliases() == {"production": 2}
     assert (run["trigger"], run["new_labels"]) == ("new_labels", 160)
     live, data = run["result"]["live"], run["data"]
-    assert data["judged_live"] + data["live_sampled"] == 160
-    assert live["texts"] == data["judged_live"] > 50
+    assert data["evaluated_live"] + data["live_sampled"] == 160
+    assert live["texts"] == data["evaluated_live"] > 50
     assert live["new"]["value"] > 0.95
     assert live["current"]["value"] < 0.75
     assert run["result"]["all"]["texts"] == live["texts"] + run["result"]["test"]["texts"]
@@ -44,7 +44,7 @@ def test_volunteered_corrections_never_judge(mood: Retraining) -> None:
     run = mood.run_to_end()
     assert (run["state"], run["reasons"]) == ("shadowed", ["not_better"])
     assert run["data"]["live_volunteered"] == 200
-    assert run["data"]["judged_live"] == 0
+    assert run["data"]["evaluated_live"] == 0
     assert run["result"]["live"] is None
 
 
@@ -103,10 +103,10 @@ def test_next_run_builds_on_the_promoted_version(mood: Retraining) -> None:
     second = mood.run_to_end()
     assert second["state"] == "promoted", second
     assert second["data"]["train"] == first["data"]["train"]  # live texts are not data
-    assert second["data"]["judged_live"] > first["data"]["judged_live"]
-    trained = first["data"]["live_sampled"] + second["data"]["judged_live"]
+    assert second["data"]["evaluated_live"] > first["data"]["evaluated_live"]
+    trained = first["data"]["live_sampled"] + second["data"]["evaluated_live"]
     assert trained <= 320
-    assert second["data"]["live_sampled"] + second["data"]["judged_live"] == 320
+    assert second["data"]["live_sampled"] + second["data"]["evaluated_live"] == 320
     assert second["result"]["tries"] == 2
     assert mood.aliases()["production"] == 3
     back = mood.client.post(f"/v1/models/{MODEL}/aliases/production/rollback")
@@ -161,10 +161,10 @@ def test_cancel(mood: Retraining) -> None:
     assert (refused.status_code, refused.json()["code"]) == (409, "retraining_finished")
     advance.advance_all(mood.resources)
     names = [each["name"] for each in mood.client.get("/v1/datasets").json()["data"]]
-    assert names == [f"{MODEL}-retraining", "moods"]  # the texts that judge are gone
+    assert names == [f"{MODEL}-retraining", "moods"]  # the evaluation texts are gone
 
 
-def test_texts_that_judged_are_deleted(mood: Retraining) -> None:
+def test_evaluation_texts_are_deleted(mood: Retraining) -> None:
     mood.add_sampled(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule()
     mood.run_to_end()
