@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from app.retraining import advance
+from app.retraining.collection import training_spec
+from app.retraining.production import TrainedVersion
+from lora_core.specs.method import AutoSpec
+from lora_core.specs.train import TrainSpec
 from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, make_texts
 from tests.in_process_jobs import run_jobs
 
@@ -124,3 +128,76 @@ def test_packaged_sample(empty: Retraining) -> None:
     data = run["data"]
     assert (data["source"], data["train"], data["test"]) == ("rotten-tomatoes", 100, 100)
     assert run["result"]["test"]["texts"] == 100
+
+
+def test_examples_in_chat_form(empty: Retraining) -> None:
+    """Models that were made over the APIs of OpenAI and Mistral keep how they read prompts."""
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": "Which mood is it?"},
+                {"role": "user", "content": text},
+                {"role": "assistant", "content": label},
+            ]
+        }
+        for text, label in make_texts(LABELS, 240)
+    ]
+    ref = empty.upload([json.dumps(each) for each in rows])
+    first = empty.train(data={"source": ref})
+    empty.promote(1)
+    empty.add_sampled(make_texts(NEW_WORDS, 160, seed=1))
+    empty.set_rule()
+    run = empty.run_to_end()
+    assert run["state"] == "promoted", run
+    second = empty.client.get(f"/v1/jobs/{run['job_id']}").json()
+    formats = [each["spec"]["data"]["prompt_format"] for each in (first, second)]
+    assert formats[0] == formats[1] is not None
+
+
+def test_data_in_one_dataset_per_split(empty: Retraining) -> None:
+    texts = make_texts(LABELS, 240)
+    sources = {
+        split: empty.upload(
+            ["text,label", *(f"{text},{label}" for text, label in part)],
+            suffix="csv",
+            name=split,
+        )
+        for split, part in (("train", texts[:160]), ("validation", texts[160:190]))
+    }
+    sources["test"] = empty.upload(
+        ["text,label", *(f"{text},{label}" for text, label in texts[190:])], suffix="csv", name="t"
+    )
+    empty.train(data={"source": sources})
+    empty.promote(1)
+    empty.add_sampled(make_texts(NEW_WORDS, 160, seed=1))
+    empty.set_rule()
+    run = empty.run_to_end()
+    assert run["state"] == "promoted", run
+    data = run["data"]
+    assert data["source"] == "train:1, validation:1, t:1"
+    assert (data["train"], data["validation"], data["test"]) == (160, 30, 50)
+
+
+def test_settings_of_production_are_kept() -> None:
+    """Only what followed from the old data is chosen again: the candidates of `auto`."""
+    spec = TrainSpec.model_validate(
+        {
+            "base": "minilm-l6",
+            "method": {
+                "type": "auto",
+                "time_budget": 60,
+                "candidates": [{"method": {"type": "linear"}}],
+            },
+            "data": {"source": "old:1", "max_length": 32, "test_size": 50},
+            "runtime": {"seed": 7},
+            "result": {"model": False, "train_metrics": True},
+        }
+    )
+    version = TrainedVersion(
+        number=1, spec=spec, uploads={}, first_live_row=None, time_limit_seconds=None
+    )
+    made = training_spec(version, "new:2")
+    assert made.method == AutoSpec(time_budget=60)
+    assert (made.base, made.runtime.seed, made.data.max_length) == ("minilm-l6", 7, 32)
+    assert (made.result.model, made.result.train_metrics) == (True, True)
+    assert (made.data.source, made.data.split_column) == ("new:2", "split")
