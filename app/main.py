@@ -57,6 +57,7 @@ from app.openai import moderations as openai_moderations
 from app.predictions import routes as predictions
 from app.registry import routes as registry
 from app.resources import open_resources
+from app.retraining import routes as retraining
 from app.serving import routes as serving
 from app.serving.admission import LoadSheddingMiddleware
 from app.serving.metrics import ServingMetrics
@@ -160,6 +161,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(feedback.router)
     include(drift.router)
     include(forgetting.router)
+    include(retraining.router)
     include(predictions.router)
     include(sweeps.router)
     include(labeling.router)

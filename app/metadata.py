@@ -13,6 +13,7 @@ from app.outbox import tables as outbox
 from app.privacy import tables as privacy
 from app.queue import tables as jobs
 from app.registry import tables as registry
+from app.retraining import tables as retraining
 from app.storage import tables as artifacts
 from app.sweeps import tables as sweeps
 from app.traffic import tables as traffic
@@ -34,6 +35,7 @@ __all__ = [
     "openai",
     "privacy",
     "registry",
+    "retraining",
     "sweeps",
     "traffic",
 ]

@@ -242,6 +242,12 @@ def _drift(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     writer.write(compare_texts(training, recent))
 
 
+def _splits(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+    from lora_core.data.write_splits import write_splits
+
+    writer.write(write_splits(read_spec(arguments.spec), arguments.out))
+
+
 def _columns(arguments: argparse.Namespace) -> ColumnSelection:
     return ColumnSelection(
         arguments.text_column,
@@ -403,6 +409,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] =
     "find": _find,
     "texts": _texts,
     "drift": _drift,
+    "splits": _splits,
     "columns": _columns_command,
     "predict": _predict,
     "check-base": _check_base,

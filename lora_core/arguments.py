@@ -54,6 +54,10 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     )
     _add_file_arguments(drift)
 
+    splits = commands.add_parser("splits", help="write the rows of a run, split by split")
+    splits.add_argument("spec", type=Path, help="JSON spec of the run")
+    splits.add_argument("--out", type=Path, required=True, help="output file")
+
     columns = commands.add_parser("columns", help="show columns and first rows of a data file")
     columns.add_argument("file", type=Path)
     columns.add_argument("--sheet", help="sheet of a workbook")

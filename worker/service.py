@@ -31,6 +31,7 @@ from worker.host_health import HostHealth
 from worker.mlflow import MlflowSender
 from worker.poller import Poller
 from worker.reconciler import Reconciler
+from worker.retraining import RetrainingAdvancer
 from worker.run_job import JobRunner
 from worker.spawn import spawn_child
 from worker.webhooks import WebhookDeliverer
@@ -75,6 +76,7 @@ class WorkerService:
             self._garbage_collector.run,
             self._webhook_deliverer.run,
             DriftChecker(resources, draining=self._draining).run,
+            RetrainingAdvancer(resources, draining=self._draining).run,
             self._drain_on_request,
         ]
         if (connection := parse_connection(settings)) is not None:

@@ -44,6 +44,7 @@ from app.labeling.schemas import (
 from app.mlflow.schemas import MlflowStatus
 from app.predictions.schemas import PredictionListItem, PredictionView
 from app.registry.schemas import ModelListItem, ModelView, VersionView
+from app.retraining.schemas import RetrainingRuleView, RetrainingRunView
 from app.serving.schemas import ExplanationView, LabelScore, ModelInfo, ShadowView
 from app.sweeps.schemas import SweepListItem, SweepPlan, SweepView, TrialView
 from app.webhooks.schemas import DeliveryView, WebhookView
@@ -79,6 +80,10 @@ class StreamMessage:
 def _input_body(text: TextInput) -> str | dict[str, str]:
     """Return a text as `inputs` of a request: a pair is an object."""
     return text if isinstance(text, str) else text_to_object(text)
+
+
+def _retraining_path(name: str) -> str:
+    return f"{resource_path('models', name)}/retraining"
 
 
 @dataclass(frozen=True)
@@ -344,6 +349,31 @@ class Client(Connection):
     def forget(self, body: Json) -> ForgetResult:
         """Forget a text; searching the datasets takes a while."""
         return self.fetch(ForgetResult, "POST", "/v1/forget", json=body, timeout=CHECK_TIMEOUT)
+
+    # -- retraining ---------------------------------------------------------------------------
+
+    def set_retraining_rule(self, name: str, body: Json) -> RetrainingRuleView:
+        return self.fetch(RetrainingRuleView, "PUT", _retraining_path(name), json=body)
+
+    def get_retraining_rule(self, name: str) -> RetrainingRuleView:
+        return self.fetch(RetrainingRuleView, "GET", _retraining_path(name))
+
+    def delete_retraining_rule(self, name: str) -> None:
+        self.request("DELETE", _retraining_path(name))
+
+    def start_retraining(self, name: str) -> RetrainingRunView:
+        return self.create(RetrainingRunView, f"{_retraining_path(name)}/runs")
+
+    def list_retraining_runs(self, name: str, limit: int) -> list[RetrainingRunView]:
+        return self.fetch_pages(RetrainingRunView, f"{_retraining_path(name)}/runs", limit)
+
+    def get_retraining_run(self, name: str, run_id: str) -> RetrainingRunView:
+        path = f"{_retraining_path(name)}/runs/{quote(run_id, safe='')}"
+        return self.fetch(RetrainingRunView, "GET", path)
+
+    def cancel_retraining(self, name: str, run_id: str) -> RetrainingRunView:
+        path = f"{_retraining_path(name)}/runs/{quote(run_id, safe='')}/cancel"
+        return self.fetch(RetrainingRunView, "POST", path)
 
     # -- prediction runs ----------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from app.cli import (
     mlflow,
     models,
     predictions,
+    retraining,
     samples,
     sweeps,
     webhooks,
@@ -160,6 +161,7 @@ app.add_typer(predictions.app, name="predictions", no_args_is_help=True)
 app.add_typer(labeling.app, name="labeling", no_args_is_help=True)
 app.add_typer(models.app, name="models", no_args_is_help=True)
 app.add_typer(feedback.app, name="feedback", no_args_is_help=True)
+app.add_typer(retraining.app, name="retraining", no_args_is_help=True)
 app.add_typer(datasets.app, name="datasets", no_args_is_help=True)
 app.add_typer(bases.app, name="bases", no_args_is_help=True)
 app.add_typer(webhooks.app, name="webhooks", no_args_is_help=True)

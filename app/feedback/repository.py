@@ -104,6 +104,25 @@ def list_newest(
     return session.scalars(statement.order_by(Feedback.id)).all()
 
 
+def list_with_texts(session: Session, *, model: str, limit: int) -> Sequence[Feedback]:
+    """Return the newest feedback on a model whose text is known, the oldest of it first."""
+    statement = (
+        select(Feedback)
+        .where(Feedback.model == model, Feedback.text.is_not(None))
+        .order_by(Feedback.updated_at.desc(), Feedback.id.desc())
+        .limit(limit)
+    )
+    return session.scalars(statement).all()[::-1]
+
+
+def count_new_texts(session: Session, *, model: str, since: float) -> int:
+    """Return how many known texts of a model have feedback that is newer than this time."""
+    statement = select(func.count(Feedback.text_hash.distinct())).where(
+        Feedback.model == model, Feedback.text.is_not(None), Feedback.updated_at > since
+    )
+    return session.scalars(statement).one()
+
+
 def labeled_targets(session: Session, keys: Sequence[TextKey]) -> dict[TextKey, set[str]]:
     """Return the targets of these predictions that have feedback, by prediction."""
     wanted, found = set(keys), dict[TextKey, set[str]]()

@@ -15,6 +15,7 @@ class EventType(StrEnum):
     MODEL_PROMOTED = "model.promoted"
     SWEEP_FINISHED = "sweep.finished"
     DRIFT_DETECTED = "drift.detected"
+    RETRAINING_FINISHED = "retraining.finished"
 
 
 TEST_EVENT = "webhook.test"  # sent on request, to one endpoint, whatever its events

@@ -17,6 +17,7 @@ from app.csv_cells import escape_formula
 from app.database.engines import Database, after_commit
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
+from app.datasets.tables import Dataset
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import repository as jobs
@@ -61,31 +62,37 @@ def create_run(
     upload = datasets.resolve_dataset(session, body.dataset)
     if not datasets.lock_shared(session, upload.id):
         raise DatasetNotFound(ref=repr(body.dataset))
-    source = PredictDataSpec(
-        source=f"{upload.name}:{upload.version}",
-        text_column=upload.text_column,
-        text_pair_column=upload.text_pair_column,
-    )
-    spec = PredictSpec(model=model.ref, data=source)
-    run = Job(
-        kind=JobKind.PREDICTION,
-        name=body.name,
-        user_metadata=body.metadata,
-        method=_METHOD,
-        device_class=_DEVICE_CLASS,
-        priority=body.priority,
-        spec=spec.model_dump(mode="json"),
-        spec_version=spec.spec_version,
-        dataset_ids={"all": str(upload.id)},
-        base=model.ref,
-        total_steps=upload.rows,
-    )
+    run = new_run(model.ref, upload, name=body.name, priority=body.priority)
+    run.user_metadata = body.metadata
     view = enqueue_with_response(
         session, run, view_of=run_view, settings=settings, notifier=notifier, call=call
     )
     created = {"job_id": str(run.id), "model": model.ref}
     after_commit(session, partial(log.info, "created prediction run", **created))
     return view
+
+
+def new_run(model: str, upload: Dataset, *, name: str | None, priority: int = 0) -> Job:
+    """Return a run of a version on a dataset, to be put into the queue."""
+    source = PredictDataSpec(
+        source=f"{upload.name}:{upload.version}",
+        text_column=upload.text_column,
+        text_pair_column=upload.text_pair_column,
+    )
+    spec = PredictSpec(model=model, data=source)
+    return Job(
+        kind=JobKind.PREDICTION,
+        name=name,
+        user_metadata={},
+        method=_METHOD,
+        device_class=_DEVICE_CLASS,
+        priority=priority,
+        spec=spec.model_dump(mode="json"),
+        spec_version=spec.spec_version,
+        dataset_ids={"all": str(upload.id)},
+        base=model,
+        total_steps=upload.rows,
+    )
 
 
 def cancel_run(session: Session, *, run_id: UUID) -> Job:

@@ -35,3 +35,8 @@ def forgotten(session: Session, hashes: Iterable[str]) -> set[str]:
         in_batch = ForgottenText.text_hash.in_(batch)
         found.update(session.scalars(select(ForgottenText.text_hash).where(in_batch)))
     return found
+
+
+def list_forgotten(session: Session) -> frozenset[str]:
+    """Return the hashes of all texts that must not be stored: one for each request to forget."""
+    return frozenset(session.scalars(select(ForgottenText.text_hash)))

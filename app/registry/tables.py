@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.database.base import Base, JsonObject, new_id, now
 
 PRODUCTION = "production"  # the alias that a model name without alias or version stands for
+SHADOW = "shadow"  # the alias whose version predicts the same texts, only to be compared
 
 
 class RegisteredModel(Base):

@@ -20,6 +20,7 @@ from app.resources import Resources, open_cache
 from app.retention import expiry, files, repository, thinning
 from app.retention.expiry import ExpiryRule
 from app.retention.files import ReferencedKeys, Removal, StoreBelongsToAnotherDatabase, group_by_key
+from app.retraining import repository as retraining
 from app.settings import Settings
 from app.sweeps import repository as sweeps
 from app.traffic import repository as traffic
@@ -126,6 +127,7 @@ def collect_garbage(
         _discard_unready_sweeps(database, settings)
         _delete_mlflow_rows(database)
         _delete_old_suspects(database)
+        _delete_old_retrainings(database, settings)
     referenced = _referenced_keys(database)
     with database.read() as session:
         uploads = repository.list_dataset_ids(session)
@@ -327,6 +329,16 @@ def _delete_old_suspects(database: Database) -> None:
             return
         with database.write() as session:
             repository.delete_suspects(session, ids)
+        time.sleep(PAUSE_SECONDS)
+
+
+def _delete_old_retrainings(database: Database, settings: Settings) -> None:
+    """Delete old runs whose version is gone; the others say how it was made."""
+    days = settings.keep_job_days
+    while days is not None:
+        with database.write() as session:
+            if not retraining.delete_old_runs(session, days=days, limit=_ROWS_PER_BATCH):
+                return
         time.sleep(PAUSE_SECONDS)
 
 

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from app.database.engines import Database
 from app.registry import service as registry
 from app.registry.service import ResolvedModel
+from app.registry.tables import SHADOW
 from app.serving.batcher import InferenceOutput
 from app.serving.client_formats import PredictRequest
 from app.serving.loaded_model import LoadedModel
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from lora_core.specs.task import TaskType
 
 
-SHADOW_ALIAS = "shadow"
+SHADOW_ALIAS = SHADOW
 CANDIDATES_TTL_SECONDS = 1.0  # before the candidates are queried again
 MAX_SHADOW_TEXTS_IN_FLIGHT = 64  # in flight
 SHADOW_TIMEOUT_SECONDS = 30.0

@@ -39,7 +39,7 @@ from app.serving.shadow import SHADOW_ALIAS
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store, read_manifest
-from app.web import choices, formats
+from app.web import choices, formats, retraining
 from app.web.drift import DRIFT_DAYS
 from app.web.page import ListQuery, render
 from app.web.review import LIVE_ACCURACY_DAYS
@@ -146,7 +146,9 @@ def _render_model(
     """Render the page. Raises `ModelNotFound`."""
     database, store, settings = resources.database, resources.store, resources.settings
     with database.read() as session:
-        details = _load_details(session, repository.get_model(session, name))
+        row = repository.get_model(session, name)
+        details = _load_details(session, row)
+        rule, runs = retraining.find_rule(session, name), retraining.last_runs(session, row)
     shown = details.production or details.newest
     period = int(time.monotonic() / _CACHE_SECONDS)
     drift_view = _drift(database, settings, shown.view.ref, period)
@@ -161,6 +163,8 @@ def _render_model(
         ways=ways_to_use(_used_version(request, shown, ref, spec)) if spec else [],
         production=PRODUCTION,
         suggested_aliases=[PRODUCTION, SHADOW_ALIAS, "staging"],
+        retraining_rule=rule,
+        retraining_runs=runs,
         drift=drift_view,
         drift_description=describe(drift_view),
         accuracies=_live_accuracy(database, name, period),

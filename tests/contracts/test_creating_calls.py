@@ -7,6 +7,7 @@ from app.settings import Settings
 HARMLESS = {
     *(f"/v1/jobs/{{job_id}}/{verb}" for verb in ("cancel", "pause", "resume")),
     "/v1/predictions/{run_id}/cancel",
+    "/v1/models/{name}/retraining/runs/{run_id}/cancel",
     "/v1/bases/check",
     "/v1/models/{name}/aliases/{alias}/rollback",
     *("/v1/datasets/{ref}/check", "/v1/datasets/preview"),

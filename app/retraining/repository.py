@@ -1,0 +1,182 @@
+"""Queries of retraining rules and runs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.database.base import now
+from app.database.engines import acquire_transaction_lock
+from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
+from app.retraining.errors import RetrainingRuleNotFound, RetrainingRunNotFound
+from app.retraining.states import ACTIVE_STATES, RetrainingState
+from app.retraining.tables import RetrainingRule, RetrainingRun
+
+_DAY_SECONDS = 86_400.0
+_NO_SYNC = {"synchronize_session": False}
+_COMPARED = (RetrainingState.PROMOTED, RetrainingState.SHADOWED)
+
+
+def lock_model(session: Session, model_id: UUID) -> None:
+    """Acquire the lock of all that changes a model's rule and runs, until the transaction ends."""
+    acquire_transaction_lock(session, f"retraining {model_id}")
+
+
+def get_rule(session: Session, model: RegisteredModel) -> RetrainingRule:
+    """Raises `RetrainingRuleNotFound`."""
+    rule = session.get(RetrainingRule, model.id)
+    if rule is None:
+        raise RetrainingRuleNotFound(name=model.name)
+    return rule
+
+
+def list_enabled_rules(session: Session) -> list[tuple[RetrainingRule, RegisteredModel]]:
+    """Return the enabled rules of models that have a version in production."""
+    statement = (
+        select(RetrainingRule, RegisteredModel)
+        .join(RegisteredModel, RegisteredModel.id == RetrainingRule.model_id)
+        .join(
+            ModelAlias,
+            (ModelAlias.model_id == RegisteredModel.id) & (ModelAlias.alias == PRODUCTION),
+        )
+        .where(RetrainingRule.enabled)
+        .order_by(RegisteredModel.id)
+    )
+    return [(rule, model) for rule, model in session.execute(statement)]
+
+
+def get_run(session: Session, model: RegisteredModel, run_id: UUID) -> RetrainingRun:
+    """Raises `RetrainingRunNotFound`."""
+    run = session.get(RetrainingRun, run_id)
+    if run is None or run.model_id != model.id:
+        raise RetrainingRunNotFound(name=model.name, run_id=run_id)
+    return run
+
+
+def list_runs(
+    session: Session, model_id: UUID, *, after: UUID | None, limit: int
+) -> Sequence[RetrainingRun]:
+    """Return the runs of a model, the newest first."""
+    statement = select(RetrainingRun).where(RetrainingRun.model_id == model_id)
+    if after is not None:
+        statement = statement.where(RetrainingRun.id < after)
+    return session.scalars(statement.order_by(RetrainingRun.id.desc()).limit(limit)).all()
+
+
+def find_last_run(session: Session, model_id: UUID) -> RetrainingRun | None:
+    """Return the newest run of a model, whatever became of it."""
+    runs = list_runs(session, model_id, after=None, limit=1)
+    return runs[0] if runs else None
+
+
+def find_run_with_dataset(session: Session, dataset_id: UUID) -> RetrainingRun | None:
+    """Return the run that made a dataset to train on."""
+    statement = select(RetrainingRun).where(RetrainingRun.dataset_id == dataset_id)
+    return session.scalars(statement.limit(1)).first()
+
+
+class ActiveRun(NamedTuple):
+    """A run that has not ended."""
+
+    id: UUID
+    state: RetrainingState
+
+
+def list_active_runs(session: Session) -> list[ActiveRun]:
+    """Return the runs that have not ended, the oldest first."""
+    statement = (
+        select(RetrainingRun.id, RetrainingRun.state)
+        .where(RetrainingRun.state.in_(ACTIVE_STATES))
+        .order_by(RetrainingRun.id)
+    )
+    return [ActiveRun(row.id, RetrainingState(row.state)) for row in session.execute(statement)]
+
+
+def count_compared(session: Session, model_id: UUID) -> int:
+    """Return how many versions of a model were compared with the one in production."""
+    statement = select(func.count()).where(
+        RetrainingRun.model_id == model_id, RetrainingRun.state.in_(_COMPARED)
+    )
+    return session.scalars(statement).one()
+
+
+def claim_step(
+    session: Session, run_id: UUID, state: RetrainingState, *, seconds: float
+) -> int | None:
+    """Claim a long step for some seconds. Return the number of the claim, which fences writes.
+
+    None: somebody works on it, or the run is in another state.
+    """
+    statement = (
+        update(RetrainingRun)
+        .where(
+            RetrainingRun.id == run_id,
+            RetrainingRun.state == state,
+            or_(RetrainingRun.claimed_until.is_(None), RetrainingRun.claimed_until < now()),
+        )
+        .values(claims=RetrainingRun.claims + 1, claimed_until=now() + seconds)
+        .returning(RetrainingRun.claims)
+    )
+    return session.scalars(statement, execution_options=_NO_SYNC).one_or_none()
+
+
+def release_step(session: Session, run_id: UUID, claim: int) -> None:
+    """Let the next worker try a step again at once."""
+    session.execute(
+        update(RetrainingRun)
+        .where(RetrainingRun.id == run_id, RetrainingRun.claims == claim)
+        .values(claimed_until=None),
+        execution_options=_NO_SYNC,
+    )
+
+
+def lock_run(session: Session, run_id: UUID, state: RetrainingState) -> RetrainingRun | None:
+    """Return a run, locked with its model until the transaction ends; None if it is in another
+    state."""
+    model_id = session.scalars(
+        select(RetrainingRun.model_id).where(RetrainingRun.id == run_id)
+    ).one_or_none()
+    if model_id is None:
+        return None
+    lock_model(session, model_id)
+    run = session.get(RetrainingRun, run_id, populate_existing=True)
+    return run if run is not None and run.state == state else None
+
+
+def list_with_evaluation_data(session: Session) -> list[tuple[UUID, UUID]]:
+    """Return ended runs whose evaluation texts are still stored: (run, dataset)."""
+    statement = select(RetrainingRun.id, RetrainingRun.evaluation_dataset_id).where(
+        RetrainingRun.evaluation_dataset_id.is_not(None),
+        RetrainingRun.state.not_in(ACTIVE_STATES),
+    )
+    return [(run_id, dataset_id) for run_id, dataset_id in session.execute(statement) if dataset_id]
+
+
+def delete_old_runs(session: Session, *, days: float, limit: int) -> int:
+    """Delete ended runs without a version that were created this long ago. Return how many."""
+    statement = select(RetrainingRun.id).where(*_is_old(days)).limit(limit)
+    deleted = session.execute(
+        delete(RetrainingRun).where(RetrainingRun.id.in_(statement)).returning(RetrainingRun.id),
+        execution_options=_NO_SYNC,
+    )
+    return len(deleted.all())
+
+
+def _is_old(days: float) -> tuple[ColumnElement[bool], ...]:
+    """The run of a version is kept with it: it says which of its texts are live ones."""
+    version_exists = (
+        select(ModelVersion.id)
+        .where(
+            ModelVersion.model_id == RetrainingRun.model_id,
+            ModelVersion.number == RetrainingRun.new_number,
+        )
+        .exists()
+    )
+    return (
+        RetrainingRun.created_at < now() - days * _DAY_SECONDS,
+        RetrainingRun.state.not_in(ACTIVE_STATES),
+        RetrainingRun.evaluation_dataset_id.is_(None),
+        ~version_exists,
+    )

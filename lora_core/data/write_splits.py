@@ -1,0 +1,33 @@
+"""Write the rows of a run, split by split, to a file that needs no reader of data files."""
+
+from pathlib import Path
+
+from lora_core.data.load import load_splits
+from lora_core.data.split_rows import SplitRow, encode_row
+from lora_core.specs.data import Split
+from lora_core.specs.fields import FrozenModel
+from lora_core.specs.train import TrainSpec
+from lora_core.tasks.build import build_task
+
+
+class WrittenSplits(FrozenModel):
+    """How many rows of each split were written."""
+
+    train: int
+    validation: int
+    test: int
+
+
+def write_splits(spec: TrainSpec, out: Path) -> WrittenSplits:
+    """Write the rows that a run reads to a new file, in the order of `Split`.
+
+    Raises what `load_splits` raises.
+    """
+    splits = load_splits(spec.data, spec.task)
+    task = build_task(spec.task, splits.labels, [each.label for each in splits.train])
+    with out.open("x", encoding="utf-8") as file:
+        for split in Split:
+            for each in splits.examples(split):
+                label = task.label_of(each.label)
+                file.write(encode_row(SplitRow(split, each.row, each.text, each.pair, label)))
+    return WrittenSplits(**{split.value: len(splits.examples(split)) for split in Split})

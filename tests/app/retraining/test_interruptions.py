@@ -1,0 +1,142 @@
+"""A worker that dies at any point of a run costs nothing but time: nothing is done twice."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from app.database.engines import Database
+from app.queue.states import JobKind
+from app.queue.tables import Job
+from app.resources import Resources
+from app.retraining import advance, collection, repository
+from app.retraining.states import RetrainingState
+from app.retraining.tables import RetrainingRun
+from tests.app.retraining.conftest import MODEL, NEW_WORDS, Retraining, make_texts
+from tests.in_process_jobs import run_jobs
+from tests.retraining_rows import all_runs
+from tests.webhook_rows import create_webhook, deliveries
+
+POINTS = (
+    "retraining_started",
+    "retraining_stored",
+    "retraining_collected",
+    "retraining_trained",
+    "retraining_deciding",
+    "retraining_decided",
+)
+
+
+class Killed(BaseException):
+    """The worker dies."""
+
+
+def let_claims_expire(database: Database) -> None:
+    with database.write() as session:
+        session.execute(update(RetrainingRun).values(claimed_until=0.0))
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_worker(mood: Retraining, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_webhook(
+        mood.resources, "http://127.0.0.1:9/", events=["model.promoted", "retraining.finished"]
+    )
+    mood.add_sampled(make_texts(NEW_WORDS, 160, seed=1))
+    mood.set_rule()
+    deaths = []
+
+    def die(reached: str) -> None:
+        if reached == point and not deaths:
+            deaths.append(reached)
+            raise Killed
+
+    monkeypatch.setattr(advance, "failpoint", die)
+    monkeypatch.setattr(collection, "failpoint", die)
+    for _ in range(8):
+        try:
+            advance.advance_all(mood.resources)
+        except Killed:
+            let_claims_expire(mood.resources.database)
+        run_jobs(mood.resources, mood.directory)
+    assert deaths == [point]
+    (run,) = mood.runs()
+    assert run["state"] == "promoted", run
+    assert mood.aliases() == {"production": 2}
+    with mood.resources.database.read() as session:
+        kinds = list(session.scalars(select(Job.kind)))
+    assert sorted(kinds) == [JobKind.PREDICTION] * 2 + [JobKind.TRAINING] * 2  # one of them made v1
+    events = [each.type for each in deliveries(mood.resources.database)]
+    assert sorted(events) == ["model.promoted", "retraining.finished"]
+    versions = mood.client.get("/v1/datasets").json()["data"]
+    assert [each["ref"] for each in versions] == [f"{MODEL}-retraining:1", "moods:1"]
+
+
+def test_worker_that_lost_its_claim_writes_nothing(
+    mood: Retraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was suspended while it collected texts, and another worker did that meanwhile."""
+    mood.add_sampled(make_texts(NEW_WORDS, 40, seed=1))
+    mood.set_rule()
+    entered = []
+
+    def resume_late(reached: str) -> None:
+        if reached == "retraining_stored" and not entered:
+            entered.append(reached)
+            let_claims_expire(mood.resources.database)
+            advance.advance_all(mood.resources)  # the other worker
+
+    monkeypatch.setattr(collection, "failpoint", resume_late)
+    advance.advance_all(mood.resources)
+    assert entered
+    (row,) = all_runs(mood.resources.database)
+    assert row.state == RetrainingState.TRAINING
+    with mood.resources.database.read() as session:
+        assert len(session.scalars(select(Job.id)).all()) == 2
+    assert len(mood.client.get("/v1/datasets").json()["data"]) == 3
+
+
+def test_claim_is_exclusive(resources: Resources, mood: Retraining) -> None:
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule()
+    advance.start_due(resources)
+    (row,) = all_runs(resources.database)
+    state = RetrainingState.COLLECTING
+    with resources.database.write() as session:
+        assert repository.claim_step(session, row.id, state, seconds=60) == 1
+        assert repository.claim_step(session, row.id, state, seconds=60) is None
+        repository.release_step(session, row.id, 1)
+        assert repository.claim_step(session, row.id, state, seconds=0) == 2
+        assert repository.claim_step(session, row.id, RetrainingState.TRAINING, seconds=1) is None
+
+
+def test_step_that_never_ends_fails(
+    mood: Retraining, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule()
+
+    def crash(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(collection, "resolve_live_texts", crash)
+    for _ in range(advance.MAX_CLAIMS + 1):
+        advance.advance_all(mood.resources)
+    assert "a bug" in caplog.text
+    (run,) = mood.runs()
+    assert (run["state"], run["error"]["code"]) == ("failed", "retraining_interrupted")
+
+
+def test_full_disk_waits(mood: Retraining, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule()
+    full = tmp_path / "full"
+    full.touch()
+    monkeypatch.setenv("LORAWORKS_FAULT", f"retraining_stored:enospc:{full}")
+    advance.advance_all(mood.resources)
+    assert mood.runs()[0]["state"] == "collecting"
+    full.unlink()
+    advance.advance_all(mood.resources)
+    assert mood.runs()[0]["state"] == "collecting"  # until the claim expires
+    let_claims_expire(mood.resources.database)
+    advance.advance_all(mood.resources)
+    assert mood.runs()[0]["state"] == "training"

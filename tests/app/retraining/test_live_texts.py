@@ -1,0 +1,245 @@
+"""Which live texts train, which judge, and which are left out. No database and no training."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.feedback.tables import Feedback
+from app.retraining.live_texts import (
+    LiveText,
+    TextForm,
+    is_held_out,
+    resolve_live_texts,
+    text_key,
+)
+from app.retraining.schemas import LeftOut
+from app.retraining.union import UnionFiles, union_data, union_task, write_union
+from lora_core.data.split_rows import SplitRow
+from lora_core.specs.data import DataSpec, Split
+from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskSpec
+
+ONE = TextForm({"": "single_label"}, pairs=False)
+
+
+def row(text: str, label: str, **changes: Any) -> Feedback:
+    values = {"text_pair": None, "target": "", "task": "single_label", "author": "a"}
+    return Feedback(**values | {"text": text, "label": label, "sampled": False} | changes)
+
+
+def test_newest_label_of_an_author_counts() -> None:
+    texts, left_out = resolve_live_texts([row("t", "x"), row(" t ", "y")], ONE)
+    assert [(each.text, each.label) for each in texts] == [(" t ", "y")]
+    assert not left_out
+
+
+def test_authors_who_disagree() -> None:
+    texts, left_out = resolve_live_texts([row("t", "x"), row("t", "y", author="b")], ONE)
+    assert (texts, left_out) == ([], {LeftOut.DISAGREEMENT: 1})
+    texts, _ = resolve_live_texts(
+        [row("t", "x"), row("t", "y", author="b"), row("t", "y")], ONE
+    )  # `a` changed their mind
+    assert [each.label for each in texts] == ["y"]
+
+
+def test_numbers_of_several_authors_are_averaged() -> None:
+    form = TextForm({"": "regression"}, pairs=False)
+    rows = [row("t", "1.0", task="regression"), row("t", "2.0", task="regression", author="b")]
+    assert [each.label for each in resolve_live_texts(rows, form)[0]] == ["1.5"]
+
+
+def test_text_that_was_drawn_once_stays_drawn() -> None:
+    texts, _ = resolve_live_texts([row("t", "x", sampled=True), row("t", "x")], ONE)
+    assert texts[0].sampled
+
+
+def test_other_tasks_and_forms() -> None:
+    rows = [
+        row("number", "1.0", task="regression"),
+        row("pair", "x", text_pair="second"),
+        row("target", "x", target="topic"),
+        row("right", "x"),
+    ]
+    texts, left_out = resolve_live_texts(rows, ONE)
+    assert [each.text for each in texts] == ["right"]
+    assert left_out == {LeftOut.OTHER_TASK: 3}
+
+
+def test_texts_that_are_not_known() -> None:
+    without_text = row("", "x")
+    without_text.text = None
+    assert resolve_live_texts([without_text], ONE) == ([], Counter())
+
+
+def test_several_targets_need_all_of_them() -> None:
+    form = TextForm({"stars": "regression", "topic": "single_label"}, pairs=False)
+    rows = [
+        row("whole", "4.0", target="stars", task="regression"),
+        row("whole", "billing", target="topic"),
+        row("half", "billing", target="topic"),
+    ]
+    texts, left_out = resolve_live_texts(rows, form)
+    assert [json.loads(each.label) for each in texts] == [{"stars": 4.0, "topic": "billing"}]
+    assert left_out == {LeftOut.INCOMPLETE: 1}
+
+
+def test_half_of_the_texts_is_held_out() -> None:
+    held_out = sum(is_held_out(text_key(f"text {i}", None)) for i in range(2000))
+    assert 920 < held_out < 1080
+    assert text_key("a", "b") != text_key("a\0b"[:1], None)
+    assert text_key(" caf\u00e9 ", None) == text_key("cafe\u0301", None)
+
+
+# -- The union ------------------------------------------------------------------------------------
+
+HELD_OUT = next(f"t{i}" for i in range(99) if is_held_out(text_key(f"t{i}", None)))
+NOT_HELD_OUT = next(f"t{i}" for i in range(99) if not is_held_out(text_key(f"t{i}", None)))
+BASE = [
+    SplitRow(Split.TRAIN, 1, "one", None, "a"),
+    SplitRow(Split.TRAIN, 2, "two", None, "b"),
+    SplitRow(Split.VALIDATION, 3, "three", None, "a"),
+    SplitRow(Split.TEST, 4, "four", None, "b"),
+]
+
+
+class Union:
+    """What `write_union` writes."""
+
+    def __init__(
+        self,
+        directory: Path,
+        live: Sequence[LiveText],
+        rows: Sequence[SplitRow] = BASE,
+        *,
+        task: TaskSpec | None = None,
+        first_live_row: int | None = None,
+        forgotten: Sequence[str] = (),
+    ) -> None:
+        files = directory / "training", directory / "judging"
+        self.files: UnionFiles = write_union(
+            lambda: rows,
+            live,
+            Counter(),
+            source="data:1",
+            task=task or SingleLabelSpec(),
+            first_live_row=first_live_row,
+            is_forgotten=lambda text, _: text in forgotten,
+            training_file=files[0],
+            evaluation_file=files[1],
+        )
+        self.training, self.judging = (
+            [json.loads(line) for line in file.read_text().splitlines()] for file in files
+        )
+
+
+def live(text: str, label: str = "a", *, sampled: bool = False) -> LiveText:
+    return LiveText(text, None, label, sampled)
+
+
+def test_volunteered_texts_train_and_half_of_the_drawn_ones_judge(tmp_path: Path) -> None:
+    found = Union(
+        tmp_path, [live(HELD_OUT, sampled=True), live(NOT_HELD_OUT, sampled=True), live("v")]
+    )
+    assert found.training[-2:] == [
+        {"text": NOT_HELD_OUT, "label": "a", "split": "train"},
+        {"text": "v", "label": "a", "split": "train"},
+    ]
+    assert found.judging == [
+        {"text": "four", "label": "b", "part": "test"},
+        {"text": HELD_OUT, "label": "a", "part": "live"},
+    ]
+    counts = found.files.counts
+    assert (counts.train, counts.validation, counts.test) == (2, 1, 1)
+    assert (counts.live_sampled, counts.live_volunteered, counts.new) == (1, 1, 2)
+    assert (counts.evaluated_test, counts.evaluated_live) == (1, 1)
+    assert found.files.kept_rows == 4
+
+
+def test_volunteered_text_of_the_held_out_half_trains(tmp_path: Path) -> None:
+    found = Union(tmp_path, [live(HELD_OUT)])
+    assert found.files.counts.live_volunteered == 1
+    assert found.files.counts.evaluated_live == 0
+
+
+def test_text_that_production_was_trained_on_never_judges(tmp_path: Path) -> None:
+    """It was volunteered, trained a version, and was drawn later."""
+    rows = [*BASE, SplitRow(Split.TRAIN, 5, HELD_OUT, None, "a")]
+    found = Union(tmp_path, [live(HELD_OUT, sampled=True)], rows, first_live_row=5)
+    assert found.files.counts.evaluated_live == 0
+    assert found.files.counts.live_sampled == 1
+    assert found.files.counts.new == 0
+
+
+def test_texts_of_validation_and_test_are_left_out(tmp_path: Path) -> None:
+    found = Union(tmp_path, [live("three"), live(" four ", sampled=True)])
+    assert found.files.counts.left_out == {LeftOut.IN_EVALUATION_SPLIT: 2}
+    assert len(found.training) == 4
+
+
+def test_feedback_replaces_a_row(tmp_path: Path) -> None:
+    found = Union(tmp_path, [live("one", "b")])
+    assert [each["label"] for each in found.training if each["text"] == "one"] == ["b"]
+    assert (found.files.counts.replaced, found.files.counts.new) == (1, 1)
+    assert found.files.kept_rows == 3
+
+
+def test_live_rows_of_an_earlier_run_are_dropped(tmp_path: Path) -> None:
+    rows = [*BASE, SplitRow(Split.TRAIN, 5, "retracted", None, "a")]
+    found = Union(tmp_path, [live("v")], rows, first_live_row=5)
+    assert "retracted" not in {each["text"] for each in found.training}
+    assert found.files.kept_rows == 4
+
+
+def test_test_text_that_is_also_in_train_does_not_judge(tmp_path: Path) -> None:
+    rows = [*BASE, SplitRow(Split.TEST, 5, "one", None, "a")]
+    found = Union(tmp_path, [live("v")], rows)
+    assert [each["text"] for each in found.judging] == ["four"]
+
+
+def test_forgotten_texts(tmp_path: Path) -> None:
+    found = Union(tmp_path, [live("v"), live("w")], forgotten=["one", "four", "v"])
+    assert [each["text"] for each in found.training] == ["two", "three", "w"]
+    assert found.judging == []
+    assert found.files.counts.forgotten_rows == 2
+    assert found.files.counts.left_out == {LeftOut.FORGOTTEN: 1}
+
+
+def test_columns_of_several_targets_never_collide(tmp_path: Path) -> None:
+    task = SeveralTargetsSpec.model_validate(
+        {"targets": {"text": {"type": "single_label"}, "split": {"type": "multi_label"}}}
+    )
+    label = json.dumps({"split": ["x"], "text": "a"})
+    found = Union(
+        tmp_path, [live("v", label)], [SplitRow(Split.TRAIN, 1, "t", None, label)], task=task
+    )
+    assert found.training[1] == {
+        "text": "v",
+        "label.split": ["x"],
+        "label.text": "a",
+        "split": "train",
+    }
+    read = union_task(task)
+    assert isinstance(read, SeveralTargetsSpec)
+    assert {name: each.column for name, each in read.targets.items()} == {
+        "split": "label.split",
+        "text": "label.text",
+    }
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_lengths_of_production_are_kept(pairs: bool) -> None:
+    data = DataSpec(
+        source="old:1",
+        text_column="body",
+        text_pair_column="reply" if pairs else None,
+        max_length=64,
+        train_size=10,
+        label_separator=";",
+    )
+    read = union_data(data, "new:2")
+    assert (read.source, read.text_column, read.max_length) == ("new:2", "text", 64)
+    assert (read.text_pair_column, read.split_column) == ("text_pair" if pairs else None, "split")
+    assert (read.train_size, read.label_separator) == (None, None)
