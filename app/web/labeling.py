@@ -18,7 +18,7 @@ from app.datasets.views import dataset_list_item
 from app.http.dependencies import AppStateDep, Caller, CallerDep, DatabaseDep, SettingsDep
 from app.http.fields import CleanText
 from app.http.pagination import decode_cursor, split_page
-from app.labeling import repository, service
+from app.labeling import annotations, repository, service
 from app.labeling.pools import MIN_RANDOM_TEXTS, LabelingPools
 from app.labeling.repository import TextCounts
 from app.labeling.routes import ProjectName, QueryAnnotator, own_only
@@ -112,7 +112,7 @@ def labeling_project_page(
         request,
         "labeling_project.html",
         project=project,
-        annotations=service.annotation_views(state.labeling, opened, rows),
+        annotations=annotations.annotation_views(state.labeling, opened, rows),
         made=made,
         min_random=MIN_RANDOM_TEXTS,
         max_text_characters=MAX_TEXT_CHARACTERS,
@@ -167,7 +167,7 @@ def _find_labeled_text(
     caller: Caller,
 ) -> dict[str, Any] | None:
     """Return a text that an annotator has labeled, as `label_texts.js` shows it, or None."""
-    who = service.annotator_name(caller, annotator)
+    who = annotations.annotator_name(caller, annotator)
     with database.read() as session:
         opened = service.read_project(session, name)
         annotation = repository.find_annotation(session, opened.project.id, row, who)

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.labeling import service
+from app.labeling import annotations
 from app.labeling.schemas import TextReason
 from app.labeling.tables import LabelingAnnotation, LabelingLease
 from app.main import create_app
@@ -178,7 +178,7 @@ def test_a_wrong_request_for_texts_is_refused(
 def test_annotators_are_limited(
     client: TestClient, project: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "MAX_ANNOTATORS", 2)
+    monkeypatch.setattr(annotations, "MAX_ANNOTATORS", 2)
     next_rows(client, annotator="ann")
     put(client, 5, annotator="bob")
     put(client, 6, annotator="bob")
@@ -490,4 +490,4 @@ def test_leases_use_the_clock_of_the_database(
     with database.read() as session:
         [lease] = session.query(LabelingLease)
         seconds = lease.expires_at - session.scalars(now().select()).one()
-    assert 590 < seconds <= service.LEASE_SECONDS
+    assert 590 < seconds <= annotations.LEASE_SECONDS
