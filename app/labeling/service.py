@@ -31,11 +31,13 @@ from app.labeling.errors import (
     TooManyLabels,
 )
 from app.labeling.pools import LabelingPools, Pool
+from app.labeling.repository import LabelTally, TextCounts
 from app.labeling.resolved_labels import paired_labels, resolve_labels
 from app.labeling.schemas import (
     MAX_LABELS,
     MAX_TEXTS,
     LabelingCreate,
+    LabelingTaskType,
     LabelingUpdate,
     LabelingView,
 )
@@ -99,7 +101,7 @@ def create_project(
     project.job_id = job.id
     session.add(project)
     session.flush()
-    view = project_view(project, ProjectFacts(dataset, job, repository.TextCounts()))
+    view = project_view(project, ProjectFacts(dataset, job, TextCounts()))
     idempotency.save_response(
         session, call, status=201, body=view, location=project_path(project.name)
     )
@@ -212,24 +214,33 @@ def get_project(
     with database.read() as session:
         opened = read_project(session, name)
         project = opened.project
-        stored = repository.read_labels(session, project.id)
-        counts = repository.count_texts(session, [project]).get(project.id)
+        counts = repository.count_texts(session, [project]).get(project.id, TextCounts())
+        tallies = repository.tally_labels(session, project.id)
+        shared = repository.read_labels(session, project.id, shared_only=True)
         annotators = repository.count_by_annotator(session, project.id, created_by=own_only)
-    labels = resolve_labels(stored, project.task)  # type: ignore[arg-type]
+    task: LabelingTaskType = project.task  # type: ignore[assignment]  # one of these
+    resolved = resolve_labels(shared, task)
     pool = None
-    if labels and opened.dataset.deleted_at is None and _has_vectors(opened.job):
+    if counts.labeled and opened.dataset.deleted_at is None and _has_vectors(opened.job):
         pool = pools.open(*opened)
         pools.refit_if_stale(pool, project.changes, wait=True)
     facts = ProjectFacts(
         opened.dataset,
         opened.job,
-        counts or repository.TextCounts(),
+        counts,
         annotators,
-        labels,
-        paired_labels(stored, project.task),  # type: ignore[arg-type]
+        [*tallies, *(LabelTally(each.json, 1, int(each.is_random)) for each in resolved)],
+        paired_labels(shared, task),
         None if pool is None else pool.fitted,
     )
     return project_view(project, facts)
+
+
+def revision(opened: OpenedProject) -> tuple[object, ...]:
+    """Return what is different whenever the view of a project is, without reading its labels."""
+    project, dataset, job = opened
+    vectors = job and (job.id, job.state, job.step, job.error_message, job.artifact_id)
+    return project.id, project.changes, len(project.labels), dataset.deleted_at, vectors
 
 
 def _has_vectors(job: Job | None) -> bool:

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -28,6 +29,7 @@ from tests.labeling_rows import (
     make_pool,
     next_rows,
     put,
+    read_jsonl,
     store_vectors,
     text_of,
     vectors_of,
@@ -491,3 +493,42 @@ def test_leases_use_the_clock_of_the_database(
         [lease] = session.query(LabelingLease)
         seconds = lease.expires_at - session.scalars(now().select()).one()
     assert 590 < seconds <= annotations.LEASE_SECONDS
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
+def test_texts_of_each_label_are_counted_once(
+    client: TestClient, pool: Dataset, resources: Resources, task: str
+) -> None:
+    """Some texts have several annotators; each counts with the label that a dataset gives it."""
+    names: list[Any] = [] if task == "regression" else ["a", "b", "c"]
+    create_project(client, task={"type": task}, labels=names)
+    rng = np.random.default_rng(0)
+    values: list[Any] = {
+        "single_label": ["a", "b"],
+        "multi_label": [["a"], ["a", "b"], []],
+        "regression": [1.0, 2.5],
+    }[task]
+    labels = [
+        LabeledRow(
+            row,
+            None if rng.random() < 0.2 else values[rng.integers(len(values))],
+            TextReason.RANDOM if row % 3 == 0 else TextReason.UNCERTAIN,
+            annotator,
+        )
+        for row in range(1, 61)
+        for annotator in ("ann", "bob", "cid")[: 1 + row % 3]
+    ]
+    add_labels(resources, labels)
+    view = client.get(URL).json()
+    ref = client.post(f"{URL}/dataset").json()["ref"]
+    exported = read_jsonl(client.get(f"/v1/datasets/{ref}/content").text)
+    expected: Counter[str] = Counter()
+    for each in exported:
+        if task != "regression":
+            expected.update([each["label"]] if task == "single_label" else each["label"])
+    assert {each["name"]: each["texts"] for each in view["labels"]} == {
+        name: expected[name] for name in names
+    }
+    labeled = {each.row for each in labels if each.value is not None}
+    assert view["labeled"] == len(labeled) == len(exported)
+    assert view["random_labeled"] == sum(row % 3 == 0 for row in labeled)
