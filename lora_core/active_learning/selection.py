@@ -9,6 +9,8 @@ sample of all texts, and only they may estimate accuracy. The other texts are ch
   arXiv 2407.12212, with cosine similarity);
 - with a model, alternately as the most uncertain one, and as the one that covers the most uncertain
   ones in the same way.
+
+Which random texts are labeled does not matter for the choice of others.
 """
 
 import math
@@ -84,6 +86,9 @@ def choose_next(  # noqa: PLR0913
     random_rows = iter(reserve[free[reserve]].tolist())
     occupied = ~free
     occupied[np.fromiter(labeled, dtype=np.int64)] = True
+    # Random texts cover nothing. If others were chosen where these are not, a random text would have
+    # fewer labels around it than an unlabeled one, and accuracy measured on it would be too low.
+    occupied[reserve] = False
     candidates = np.flatnonzero(free & ~is_reserved)
     active = _ActiveChoices(
         _narrow_down(candidates, uncertainty, count, np.random.default_rng([seed, position])),
