@@ -136,8 +136,9 @@ class Newcomer:
         for _ in range(count):
             text = page.locator(".review-text").first
             content = text.locator(".review-content").first.text_content() or ""
-            self.clicks += 1
-            text.get_by_role("button", name=self.hidden[content], exact=True).click()
+            label = text.get_by_role("button", name=self.hidden[content], exact=True)
+            page.keyboard.press(label.get_attribute("aria-keyshortcuts") or "")
+            self.keys += 1
             expect(text.locator(".review-content", has_text=content)).to_have_count(0)
         expect(page.locator("#live-accuracy tbody")).to_be_visible()
         return " ".join(page.locator("#live-accuracy tbody tr").first.inner_text().split())
