@@ -473,7 +473,7 @@ def _is_label(project_id: UUID) -> tuple[ColumnElement[bool], ...]:
     return annotation.project_id == project_id, annotation.value.is_not(None)
 
 
-def _shared_rows(project_id: UUID) -> Select[tuple[int]]:
+def _shared_rows(project_id: UUID) -> Select[int]:
     row = LabelingAnnotation.row
     return select(row).where(*_is_label(project_id)).group_by(row).having(func.count() > 1)
 
