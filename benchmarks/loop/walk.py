@@ -79,6 +79,8 @@ class Newcomer:
         self.click("Start labeling")
         page.wait_for_url(f"**/labeling/{NAME}/label")
         expect(page.locator("#text")).to_be_visible()
+        # A script is faster than the vectors, which a person need not wait for.
+        expect(page.locator("#progress")).to_contain_text("Suggestions start", timeout=TIMEOUT)
 
     def label(self, count: int) -> dict[str, int]:
         """Label texts by keys; return how often the suggestion was shown, and right."""
@@ -91,9 +93,7 @@ class Newcomer:
                 right += page.locator("#suggested").inner_text() == label
             page.keyboard.press(str(1 + self.labels.index(label)))
             self.keys += 1
-            page.wait_for_function(
-                "(text) => document.getElementById('text').textContent !== text", arg=text
-            )
+            expect(page.locator("#text")).not_to_have_text(text)
         expect(page.locator("#save-state")).to_have_text("All saved")
         return {"suggestions": shown, "right": right}
 
@@ -109,10 +109,12 @@ class Newcomer:
         expect(page.locator("#made")).to_be_visible()
         return so_far
 
-    def train(self) -> str:
+    def train(self, method: str | None) -> str:
         """Return the verdict."""
         page = self.page
         self.click("Train on it", role="link")
+        if method:
+            page.get_by_role("radio", name=re.compile(rf"^{method}\b")).check()
         expect(page.get_by_label("Plan", exact=True)).to_contain_text("about")
         self.click("Start job")
         page.wait_for_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
@@ -122,7 +124,8 @@ class Newcomer:
         self.type(register, MODEL)
         self.click("Register", exact=True)
         self.click("Promote")
-        self.click("Promote", exact=True)  # in the dialog that asks
+        page.locator("#confirm-yes").click()
+        self.clicks += 1
         expect(page.locator(".version")).to_contain_text("production")
         return " ".join(verdict.split())
 
@@ -146,9 +149,12 @@ class Newcomer:
 
 def walk(  # noqa: PLR0913
     service: Service, page: Page, folder: Path, pile: Mapping[str, str], live: Mapping[str, str],
-    *, labels: int, reviewed: int, base: str | None = None,
+    *, labels: int, reviewed: int, base: str | None = None, method: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Label `labels` texts of a pile, train, and review some of the live texts."""
+    """Label `labels` texts of a pile, train, and review some of the live texts.
+
+    Without `base` and `method` those that the forms offer.
+    """
     person = Newcomer(page, {**pile, **live})
     file = folder / f"{NAME}.csv"
     with file.open("w", encoding="utf-8", newline="") as opened:
@@ -163,7 +169,7 @@ def walk(  # noqa: PLR0913
     with person.step("dataset"):
         shown["so_far"] = person.make_dataset()
     with person.step("train"):
-        shown["verdict"] = person.train()
+        shown["verdict"] = person.train(method)
     send_traffic(service, list(live))
     with person.step("review"):
         shown["live"] = person.review(reviewed)

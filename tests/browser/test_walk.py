@@ -32,6 +32,7 @@ def reviews(first: int, last: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.slow  # the steps are tested one by one in this folder
 def test_newcomer_walks_from_texts_to_a_live_accuracy(
     service: Service, open_page: OpenPage, browser_errors: BrowserErrors, tmp_path: Path
@@ -47,6 +48,7 @@ def test_newcomer_walks_from_texts_to_a_live_accuracy(
         labels=120,
         reviewed=40,
         base=str(service.installation.base),
+        method="linear",
     )
     assert found["steps"]["label"]["keys"] == 120
     assert "Accuracy so far" in found["so_far"]
