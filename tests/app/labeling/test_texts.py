@@ -495,6 +495,33 @@ def test_leases_use_the_clock_of_the_database(
     assert 590 < seconds <= annotations.LEASE_SECONDS
 
 
+def test_labels_of_random_texts_do_not_steer_the_choice_of_others(
+    client: TestClient, resources: Resources, tmp_path: Path
+) -> None:
+    """Otherwise these texts would be harder than others, and the accuracy so far too low."""
+    make_pool(resources, tmp_path, texts=200)
+    create_project(client)
+    store_vectors(resources, tmp_path / "vectors", vectors_of(200))
+    create_project(client, name="other")
+    reserve = [row + 1 for row in reserved_rows(200, 0.2, 0).tolist()]
+    others = [row for row in range(1, 201) if row not in reserve][:32]
+    for name, random in (("mood", reserve[:8]), ("other", reserve[8:16])):
+        labels = [LabeledRow(row, label_of(row), TextReason.SPREAD) for row in others]
+        labels += [LabeledRow(row, ("bad", "good")[row % 3 == 0]) for row in random]
+        add_labels(resources, labels, name=name)
+        assert client.get(f"/v1/labeling/{name}").json()["suggestions_from"] == 40  # it is fitted
+    chosen = [
+        [
+            (each["row"], each["reason"])
+            for each in client.post(f"/v1/labeling/{name}/next", json={"count": 20}).json()["texts"]
+            if each["reason"] != "random"
+        ]
+        for name in ("mood", "other")
+    ]
+    assert {reason for _, reason in chosen[0]} == {"uncertain", "diverse"}
+    assert chosen[0] == chosen[1]
+
+
 @pytest.mark.parametrize("task", ["single_label", "multi_label", "regression"])
 def test_texts_of_each_label_are_counted_once(
     client: TestClient, pool: Dataset, resources: Resources, task: str
