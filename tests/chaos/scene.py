@@ -328,7 +328,7 @@ class Scene:
 
     def _upload(self) -> None:
         with self.installation.reviews.open("rb") as file:
-            answer = httpx2.post(f"{self._url}/v1/datasets", files={"file": ("reviews.csv", file)})
+            answer = self._call("POST", "/v1/datasets", files={"file": ("reviews.csv", file)})
         assert answer.status_code == 201, answer.text
 
     @property
