@@ -97,7 +97,7 @@ class FittedLabels:
     indices: NDArray[np.int64]  # of the labeled texts
     labels: list[ResolvedLabel]  # theirs
     model: "SuggestionModel | None"  # None: too few labels
-    uncertainty: NDArray[np.float64] | None  # (texts,)
+    uncertainty: NDArray[np.float64] | None  # (texts,); None: too few labels that are not random
     accuracy: "Estimate | None"
 
 
@@ -311,7 +311,7 @@ def map_vectors(file: Path) -> Vectors:
 def fit_labels(pool: Pool, labels: list[ResolvedLabel], changes: int) -> FittedLabels:
     """Fit the suggestions, and estimate how good they are on the texts drawn at random."""
     from lora_core.active_learning.accuracy import accuracy_so_far
-    from lora_core.active_learning.suggestions import SuggestionModel
+    from lora_core.active_learning.suggestions import SuggestionModel, uncertainty_without_random
 
     assert pool.vectors is not None  # noqa: S101 - the callers have checked it
     found = [(pool.texts.find(each.row), each) for each in labels]
@@ -321,7 +321,7 @@ def fit_labels(pool: Pool, labels: list[ResolvedLabel], changes: int) -> FittedL
     values = [each.value for each in labels]
     x = np.asarray(pool.vectors[indices]) if len(indices) else np.zeros((0, 1), dtype=np.float32)
     model = SuggestionModel.fit(x, values, pool.task)
-    uncertainty = None if model is None else model.uncertainty(pool.vectors)
     random = [i for i, each in enumerate(labels) if each.is_random]
+    uncertainty = uncertainty_without_random(pool.vectors, indices, values, random, pool.task)
     accuracy = accuracy_so_far(x, values, random, pool.task, pool.seed) if model else None
     return FittedLabels(changes, indices, labels, model, uncertainty, accuracy)

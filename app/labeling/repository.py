@@ -5,7 +5,19 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, delete, distinct, func, or_, select, union, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    delete,
+    distinct,
+    func,
+    or_,
+    select,
+    union,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 
 from app.database.base import now
@@ -412,18 +424,58 @@ def list_annotations(
     return session.scalars(statement.order_by(LabelingAnnotation.id.desc()).limit(limit)).all()
 
 
-def read_labels(session: Session, project_id: UUID) -> Mapping[int, list[Label]]:
-    """Return all labels of a project by row, skipped texts left out, the oldest first."""
+def read_labels(
+    session: Session, project_id: UUID, *, shared_only: bool = False
+) -> Mapping[int, list[Label]]:
+    """Return all labels of a project by row, skipped texts left out, the oldest first.
+
+    With `shared_only`, those of texts that several annotators have labeled.
+    """
     annotation = LabelingAnnotation
-    rows = session.execute(
+    statement = (
         select(annotation.row, annotation.value, annotation.annotator, annotation.reason)
-        .where(annotation.project_id == project_id, annotation.value.is_not(None))
+        .where(*_is_label(project_id))
         .order_by(annotation.row, annotation.at, annotation.id)
     )
+    if shared_only:
+        statement = statement.where(annotation.row.in_(_shared_rows(project_id)))
     labels: defaultdict[int, list[Label]] = defaultdict(list)
-    for row, value, annotator, reason in rows:
+    for row, value, annotator, reason in session.execute(statement):
         labels[row].append(Label(row, value, annotator, TextReason(reason)))
     return labels
+
+
+class LabelTally(NamedTuple):
+    """How many texts have a label, and how many of them were drawn at random."""
+
+    value: Any  # as stored: a label, a list of labels, a number
+    texts: int
+    random: int
+
+
+def tally_labels(session: Session, project_id: UUID) -> list[LabelTally]:
+    """Count the texts that only one annotator has labeled, by their label.
+
+    The database counts thousands of labels in the time in which Python reads some hundred.
+    """
+    annotation = LabelingAnnotation
+    random = func.sum(case((annotation.reason == TextReason.RANDOM, 1), else_=0))
+    rows = session.execute(
+        select(annotation.value, func.count(), random)
+        .where(*_is_label(project_id), annotation.row.not_in(_shared_rows(project_id)))
+        .group_by(annotation.value)
+    )
+    return [LabelTally(value, texts, int(random)) for value, texts, random in rows]
+
+
+def _is_label(project_id: UUID) -> tuple[ColumnElement[bool], ...]:
+    annotation = LabelingAnnotation
+    return annotation.project_id == project_id, annotation.value.is_not(None)
+
+
+def _shared_rows(project_id: UUID) -> Select[int]:
+    row = LabelingAnnotation.row
+    return select(row).where(*_is_label(project_id)).group_by(row).having(func.count() > 1)
 
 
 def read_changes(session: Session, project_id: UUID) -> int:

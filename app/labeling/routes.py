@@ -23,7 +23,7 @@ from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, spli
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
 from app.jobs.pretrained_bases import resolve_base
-from app.labeling import export, repository, service
+from app.labeling import annotations, export, repository, service
 from app.labeling.repository import TextCounts
 from app.labeling.schemas import (
     MAX_ANNOTATOR_CHARACTERS,
@@ -167,11 +167,11 @@ def lease_texts(
     Asked again, the same annotator gets those again that are not labeled yet.
     """
     body = body or NextTexts()
-    return service.next_texts(
+    return annotations.next_texts(
         database,
         state.labeling,
         name=name,
-        annotator=service.annotator_name(caller, body.annotator),
+        annotator=annotations.annotator_name(caller, body.annotator),
         count=body.count,
     )
 
@@ -192,14 +192,14 @@ def update_annotation(
     with database.read() as session:
         opened = service.read_project(session, name)
         is_chosen = repository.get_choice(session, opened.project.id, row) is not None
-    hashes = None if is_chosen else service.find_hashes(state.labeling, opened, row)
+    hashes = None if is_chosen else annotations.find_hashes(state.labeling, opened, row)
     with database.write() as session:
-        annotation = service.put_annotation(
+        annotation = annotations.put_annotation(
             session,
             name=name,
             row=row,
             body=body,
-            annotator=service.annotator_name(caller, body.annotator),
+            annotator=annotations.annotator_name(caller, body.annotator),
             caller=caller,
             hashes=hashes,
         )
@@ -216,8 +216,8 @@ def delete_annotation(
 ) -> None:
     """Undo one's own label of a text. The annotator gets the text again next."""
     with database.write() as session:
-        service.delete_annotation(
-            session, name=name, row=row, annotator=service.annotator_name(caller, annotator)
+        annotations.delete_annotation(
+            session, name=name, row=row, annotator=annotations.annotator_name(caller, annotator)
         )
 
 
@@ -241,7 +241,7 @@ def list_annotations(
             created_by=own_only(caller),
         )
     rows, following = split_page(found, limit)
-    return Page(data=service.annotation_views(state.labeling, opened, rows), next=following)
+    return Page(data=annotations.annotation_views(state.labeling, opened, rows), next=following)
 
 
 @router.post(

@@ -10,7 +10,7 @@ import numpy as np
 from app.datasets.tables import Dataset
 from app.jobs.views import progress
 from app.labeling.pools import FittedLabels, Pool, Text
-from app.labeling.repository import TextCounts
+from app.labeling.repository import LabelTally, TextCounts
 from app.labeling.resolved_labels import LabelValue, ResolvedLabel
 from app.labeling.schemas import (
     AgreementView,
@@ -61,7 +61,7 @@ class ProjectFacts:
     job: Job | None
     counts: TextCounts
     annotators: Sequence[tuple[str, int, int]] = ()  # name, labeled, skipped
-    labels: Sequence[ResolvedLabel] = ()
+    tallies: Sequence[LabelTally] = ()  # of all labels
     pairs: Sequence[tuple[LabelValue, LabelValue]] = ()  # texts with two annotators
     fitted: FittedLabels | None = field(default=None)
 
@@ -83,12 +83,12 @@ def project_view(project: LabelingProject, facts: ProjectFacts) -> LabelingView:
         random_share=project.random_share,
         overlap=project.overlap,
         seed=project.seed,
-        labels=_label_counts(project.labels, facts.labels),
+        labels=_label_counts(project.labels, facts.tallies),
         annotators=[
             AnnotatorCount(name=name, labeled=labeled, skipped=skipped)
             for name, labeled, skipped in facts.annotators
         ],
-        random_labeled=sum(each.is_random for each in facts.labels),
+        random_labeled=sum(each.random for each in facts.tallies),
         vectors=_vectors_view(facts.job),
         suggestions_from=len(fitted.labels) if fitted and fitted.model else None,
         accuracy=None if accuracy is None else EstimateView.model_validate(accuracy),
@@ -109,13 +109,11 @@ def _listed(project: LabelingProject, dataset: Dataset, counts: TextCounts) -> d
     }
 
 
-def _label_counts(names: Sequence[str], labels: Sequence[ResolvedLabel]) -> list[LabelCount]:
-    counts = Counter(
-        name
-        for each in labels
-        if not isinstance(each.value, float)
-        for name in ([each.value] if isinstance(each.value, str) else each.value)
-    )
+def _label_counts(names: Sequence[str], tallies: Sequence[LabelTally]) -> list[LabelCount]:
+    counts: Counter[str] = Counter()
+    for value, texts, _ in tallies:
+        if not isinstance(value, int | float):
+            counts.update(dict.fromkeys([value] if isinstance(value, str) else value, texts))
     return [LabelCount(name=name, texts=counts[name]) for name in names]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from app.auth.middleware import require_any_scope, require_scope
 from app.database.engines import Database
@@ -18,7 +18,7 @@ from app.datasets.views import dataset_list_item
 from app.http.dependencies import AppStateDep, Caller, CallerDep, DatabaseDep, SettingsDep
 from app.http.fields import CleanText
 from app.http.pagination import decode_cursor, split_page
-from app.labeling import repository, service
+from app.labeling import annotations, repository, service
 from app.labeling.pools import MIN_RANDOM_TEXTS, LabelingPools
 from app.labeling.repository import TextCounts
 from app.labeling.routes import ProjectName, QueryAnnotator, own_only
@@ -30,7 +30,7 @@ from app.labeling.schemas import (
 )
 from app.labeling.views import annotation_view, project_list_item
 from app.web import choices, formats
-from app.web.page import BlankAsNone, ListQuery, render
+from app.web.page import BlankAsNone, ListQuery, page_etag, render, unchanged
 
 PAGE_SIZE = 50
 MAX_ANNOTATIONS = 20  # of a page
@@ -94,8 +94,11 @@ def labeling_project_page(
     database: DatabaseDep,
     caller: CallerDep,
     query: Annotated[ProjectQuery, Query()],
-) -> HTMLResponse:
+) -> Response:
     """Show a project: progress, labels, annotators, and the latest annotations."""
+    etag = _read_etag(request, database, name, caller)
+    if (not_modified := unchanged(request, etag)) is not None:
+        return not_modified
     project = service.get_project(database, state.labeling, name=name, own_only=own_only(caller))
     with database.read() as session:
         opened = service.read_project(session, name)
@@ -111,8 +114,9 @@ def labeling_project_page(
     return render(
         request,
         "labeling_project.html",
+        etag=etag,
         project=project,
-        annotations=service.annotation_views(state.labeling, opened, rows),
+        annotations=annotations.annotation_views(state.labeling, opened, rows),
         made=made,
         min_random=MIN_RANDOM_TEXTS,
         max_text_characters=MAX_TEXT_CHARACTERS,
@@ -134,8 +138,11 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
     caller: CallerDep,
     row: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     annotator: QueryAnnotator = None,
-) -> HTMLResponse:
+) -> Response:
     """Show the texts of a project one at a time, first that of `row`, if it was labeled before."""
+    etag = _read_etag(request, database, name, caller)
+    if (not_modified := unchanged(request, etag)) is not None:
+        return not_modified
     project = service.get_project(database, state.labeling, name=name, own_only=own_only(caller))
     reopened = None
     if row is not None and not project.dataset_deleted:
@@ -151,11 +158,18 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
     return render(
         request,
         "label_texts.html",
+        etag=etag,
         project=project,
         script_data=script_data,
         min_random=MIN_RANDOM_TEXTS,
         max_annotator_characters=MAX_ANNOTATOR_CHARACTERS,
     )
+
+
+def _read_etag(request: Request, database: Database, name: str, caller: Caller) -> str:
+    with database.read() as session:
+        opened = service.read_project(session, name)
+    return page_etag(request, caller, *service.revision(opened))
 
 
 def _find_labeled_text(
@@ -167,7 +181,7 @@ def _find_labeled_text(
     caller: Caller,
 ) -> dict[str, Any] | None:
     """Return a text that an annotator has labeled, as `label_texts.js` shows it, or None."""
-    who = service.annotator_name(caller, annotator)
+    who = annotations.annotator_name(caller, annotator)
     with database.read() as session:
         opened = service.read_project(session, name)
         annotation = repository.find_annotation(session, opened.project.id, row, who)

@@ -9,6 +9,7 @@ from benchmarks.loop.plan import Cell
 from benchmarks.loop.sets import LoopSet
 from lora_core.active_learning.accuracy import accuracy_so_far
 from lora_core.active_learning.selection import Reason, choose_next
+from lora_core.active_learning.suggestions import uncertainty_without_random
 
 BATCH = 10  # labels after which the model is fitted again, as the service does
 SO_FAR_EVERY = 100  # labels between estimates of the accuracy so far
@@ -35,7 +36,7 @@ def simulate(
     random_order = np.random.default_rng(1000 + seed).permutation(len(available))
     labeled: list[int] = []
     random_rows: list[int] = []  # places in `labeled`
-    model, scores, so_far = None, [], []
+    uncertainty, scores, so_far = None, [], []
     while len(labeled) < labels:
         if choice == "random":
             rows = random_order[len(labeled) :][:BATCH].tolist()
@@ -44,7 +45,7 @@ def simulate(
                 BATCH,
                 available=available,
                 vectors=data.vectors,
-                uncertainty=None if model is None else model.uncertainty(data.vectors),
+                uncertainty=uncertainty,
                 seed=seed,
                 position=len(labeled),
             )
@@ -60,10 +61,14 @@ def simulate(
             if model is None
             else round(sets.score(data.test_labels, model.predict(data.test_vectors)), 5)
         )
-        if choice == "ours" and len(labeled) % SO_FAR_EVERY == 0:
-            found = accuracy_so_far(
-                data.vectors[labeled], [data.labels[i] for i in labeled], random_rows, data.task
-            )
+        if choice == "random":
+            continue
+        labels_so_far = [data.labels[i] for i in labeled]
+        uncertainty = uncertainty_without_random(
+            data.vectors, np.array(labeled), labels_so_far, random_rows, data.task
+        )
+        if len(labeled) % SO_FAR_EVERY == 0:
+            found = accuracy_so_far(data.vectors[labeled], labels_so_far, random_rows, data.task)
             if found is not None:
                 so_far.append([len(labeled), found.value, found.low, found.high, scores[-1]])
     return {"scores": scores, "so_far": so_far}

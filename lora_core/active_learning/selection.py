@@ -9,6 +9,9 @@ sample of all texts, and only they may estimate accuracy. The other texts are ch
   arXiv 2407.12212, with cosine similarity);
 - with a model, alternately as the most uncertain one, and as the one that covers the most uncertain
   ones in the same way.
+
+Which random texts are labeled, and how, does not matter for the choice of others: they cover
+nothing, and uncertainty is that of `uncertainty_without_random`.
 """
 
 import math
@@ -67,7 +70,8 @@ def choose_next(  # noqa: PLR0913
             someone's hands. Its length is the number of texts of the project, which never changes.
         labeled: rows that are labeled and may nevertheless be available, as for a second annotator.
         vectors: (texts, width); None: not computed yet, so all texts are random ones.
-        uncertainty: (texts,) by the model, higher is more uncertain; None: there is no model yet.
+        uncertainty: (texts,) of `uncertainty_without_random`, higher is more uncertain; None: there
+            is no model yet.
         random_share: share of the positions, and of all texts, that is chosen at random.
         seed: of the project.
         position: how many texts were chosen before in this project. It decides which of the next
@@ -84,6 +88,10 @@ def choose_next(  # noqa: PLR0913
     random_rows = iter(reserve[free[reserve]].tolist())
     occupied = ~free
     occupied[np.fromiter(labeled, dtype=np.int64)] = True
+    # Random texts cover nothing. If others were chosen where these are not, a random text would
+    # have fewer labels around it than an unlabeled one, and accuracy measured on it would be too
+    # low.
+    occupied[reserve] = False
     candidates = np.flatnonzero(free & ~is_reserved)
     active = _ActiveChoices(
         _narrow_down(candidates, uncertainty, count, np.random.default_rng([seed, position])),

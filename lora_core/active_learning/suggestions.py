@@ -1,6 +1,6 @@
 """Suggested labels: a regression on the vectors of the texts that are labeled so far."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -130,6 +130,31 @@ class SuggestionModel:
         lower = np.linalg.cholesky(np.linalg.inv(self.precision))
         variance = RIDGE_ALPHA * ((x @ lower) ** 2).sum(axis=1)
         return np.asarray(variance / np.maximum((x**2).sum(axis=1), 1e-12))
+
+
+def uncertainty_without_random(
+    vectors: Vectors,
+    labeled: Rows,
+    labels: Sequence[Label],
+    random_rows: Iterable[int],
+    task: TaskTypeOfTarget,
+) -> Floats | None:
+    """Return the uncertainty of all texts (texts,) by which the next ones are chosen.
+
+    It is that of a model which has not seen the texts that were chosen at random. A model that has
+    is certain around them, so others would be chosen elsewhere; held out, a random text would then
+    be harder than an unlabeled one, and accuracy measured on it too low. None: too few other texts.
+
+    Args:
+        vectors: (texts, width) of the whole pool.
+        labeled: rows of the labeled texts.
+        labels: theirs.
+        random_rows: which of them were chosen at random: positions in `labels`.
+        task: what a label is.
+    """
+    others = np.setdiff1d(np.arange(len(labels)), np.fromiter(random_rows, dtype=np.int64))
+    model = SuggestionModel.fit(vectors[labeled[others]], [labels[i] for i in others], task)
+    return None if model is None else model.uncertainty(vectors)
 
 
 def nearest(vectors: Vectors, row: int, labeled: Sequence[int], k: int = 3) -> list[int]:

@@ -27,9 +27,10 @@ Json = dict[str, Any]
 class Service:
     """A data folder and an API process. Tests start the workers that they need."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        """`changes`: settings of all processes."""
         self.installation = Installation(
-            folder, changes={"base_dirs": str(folder), **RELAXED_TIMEOUTS}
+            folder, changes={"base_dirs": str(folder), **RELAXED_TIMEOUTS, **changes}
         )
         self.url = self.open_api()
         self.client = Connection(self.url)

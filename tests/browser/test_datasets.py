@@ -92,6 +92,24 @@ def test_column_picker(
     assert result["labels"] == {"gut": 10, "schlecht": 10}
 
 
+def test_texts_without_labels_lead_to_a_labeling_project(
+    page: Page, seeded: SeededService, browser_errors: BrowserErrors
+) -> None:
+    browser_errors.expect(422)
+    page.goto("/datasets")
+    drop(page, "with-notes.csv", "note,body\n" + "".join(f"{i},Parcel {i}\n" for i in range(9)))
+    labels = page.get_by_label("Label column of the file")
+    labels.select_option("none: the texts have no labels yet")
+    page.get_by_label("Text column of the file").select_option("body")
+    drop(page, "only-texts.csv", "body\n" + "".join(f"Parcel {i}\n" for i in range(9)))
+    expect(labels).to_have_value("\0")  # there is no other column
+    page.get_by_role("button", name="Upload").click()
+    expect(page).to_have_url(DATASET_URL)
+    assert seeded.service.get("/v1/datasets/only-texts")["label_column"] is None
+    page.get_by_role("link", name="Label these texts").click()
+    expect(page.get_by_label("Texts", exact=True)).to_have_value("only-texts:1")
+
+
 def test_another_file_resets_the_column_picker(page: Page, browser_errors: BrowserErrors) -> None:
     browser_errors.expect(422)
     page.goto("/datasets")

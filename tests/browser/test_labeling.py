@@ -106,9 +106,38 @@ def test_from_the_form_to_a_training(page: Page, idle: Service, texts: str) -> N
     page.get_by_role("link", name="from-the-form").click()
     expect(page.locator("#labels tbody tr")).to_have_text(matching("bad.*2", "good.*1"))
     page.get_by_role("button", name="Make a dataset").click()
+    expect(page.get_by_label("Name")).to_have_value("from-the-form")
+    page.keyboard.press("Enter")
     expect(page.locator("#made")).to_contain_text("3 rows")
     page.get_by_role("link", name="Train on it").click()
     expect(page.get_by_label("Dataset", exact=True)).to_have_value("from-the-form:1")
+
+
+def test_a_dataset_with_a_name_of_its_own(
+    page: Page, idle: Service, create: Create, browser_errors: BrowserErrors
+) -> None:
+    browser_errors.expect(409, 422)
+    open_texts(page, name := create())
+    label(page, "1", "1")
+    expect_saved(page)
+    page.goto(f"/labeling/{name}")
+    page.get_by_role("button", name="Make a dataset").click()
+    field = page.get_by_label("Name")
+    field.fill("Not a name")
+    page.keyboard.press("Enter")
+    expect(page.locator("#error-name")).to_contain_text("lowercase")
+    expect(field).to_be_focused()
+    field.fill("named-by-hand")
+    page.get_by_role("button", name="Make it").click()
+    expect(page.locator("#make-dataset-error")).to_contain_text("have the same label")
+    page.get_by_role("button", name="Go back").click()
+    rows = [each["row"] for each in annotations(idle, name)]
+    path = f"/v1/labeling/{name}/texts/{rows[0]}"
+    idle.client.request_json("PUT", path, json={"label": "good"})
+    page.get_by_role("button", name="Make a dataset").click()
+    expect(page.locator("#make-dataset-error")).to_be_empty()
+    page.get_by_role("button", name="Make it").click()
+    expect(page.locator("#made")).to_contain_text("named-by-hand:1")
 
 
 def test_form_errors_are_shown_at_the_fields(
@@ -272,6 +301,57 @@ def test_two_people_get_different_texts(open_page: OpenPage, idle: Service, crea
         assert {names[text].rpartition("/")[2] for text in own} == {annotator}
     pages["ada"].goto(f"/labeling/{name}")
     expect(pages["ada"].locator("#annotators tbody tr")).to_have_count(2)
+
+
+def test_two_tabs_of_one_annotator_label_no_text_twice(
+    page: Page, idle: Service, create: Create
+) -> None:
+    open_texts(page, name := create())
+    open_texts(other := page.context.new_page(), name)
+    assert page.locator("#text").inner_text() == other.locator("#text").inner_text()
+    sent = []
+    page.context.on("request", lambda each: each.method == "PUT" and sent.append(each.url))
+    for tab, unused in ((page, other), (other, page), (page, other)):
+        shown = label(tab, "1", "2")
+        for text in shown:
+            expect(unused.locator("#text")).not_to_have_text(text)
+        expect(unused.locator("#text")).to_have_text(tab.locator("#text").inner_text())
+    expect_saved(page)
+    expect_saved(other)
+    assert len(annotations(idle, name)) == len(sent) == len(set(sent)) == 6
+    label(other, "z")  # back in this tab, and labeled in the other one after all
+    undone = other.locator("#text").inner_text()
+    assert undone != page.locator("#text").inner_text()
+
+
+def test_a_text_that_was_labeled_elsewhere_is_gone_when_the_tab_is_shown_again(
+    page: Page, idle: Service, create: Create
+) -> None:
+    open_texts(page, name := create())
+    shown = page.locator("#text").inner_text()
+    texts = idle.post(f"/v1/labeling/{name}/next", {"count": 1})["texts"]
+    assert [each["text"] for each in texts] == [shown]
+    path = f"/v1/labeling/{name}/texts/{texts[0]['row']}"
+    idle.client.request_json("PUT", path, json={"label": "good"})
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#text")).not_to_have_text(shown)
+    expect(page.locator("#text")).to_be_visible()
+
+
+def test_nothing_is_rendered_while_nothing_changes(
+    page: Page, idle: Service, create: Create
+) -> None:
+    name = create()
+    polled: list[int] = []
+    page.on("response", lambda each: each.url.endswith(f"/{name}") and polled.append(each.status))
+    page.goto(f"/labeling/{name}")
+    while len(polled) < 5:
+        page.wait_for_timeout(500)
+    assert polled[:2] == [200, 200]  # the page, and the first time that it is fetched again
+    assert polled.count(304) >= len(polled) - 3  # once a minute in between
+    path = f"/v1/labeling/{name}/texts/5"
+    idle.client.request_json("PUT", path, json={"label": "good"})
+    expect(page.locator("#progress")).to_contain_text("1 of 60 texts labeled")
 
 
 def test_several_labels(page: Page, idle: Service, create: Create) -> None:

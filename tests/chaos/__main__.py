@@ -8,7 +8,8 @@ Real processes, real trainings, real servers. A job counts as lost if it did not
 if it has more than one effect, as not identical if one number or one byte of its model differs from
 the run of its twin, to which nothing happened. A job that was cancelled or ran out of time is
 retried through the API, and its retry counts in its place. Answers are changed if a model answers
-otherwise after a hostile import than before.
+otherwise after a hostile import than before. Two annotators label all the time: a label is lost if
+it was acknowledged and is not stored as it was sent, doubled if two people got the same text.
 """
 
 import argparse
@@ -64,6 +65,7 @@ def run(
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         scene = _scene(kind, folder, draw, stack, jobs)
+        stack.callback(scene.annotators.stop)
         scene.rehearse()
         menu: list[Fault] = [*EVERYWHERE, *(CLUSTER if scene.postgres else [])]
         menu = [fault for fault in menu if not only or fault.__name__ in only]

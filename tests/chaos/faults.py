@@ -160,12 +160,25 @@ def kill_api(scene: Scene) -> bool:
     return True
 
 
+def kill_api_between_two_keys(scene: Scene) -> bool:
+    """Kill the API just after it has acknowledged a label; the next one may be on its way."""
+    if not scene.annotators.wait_for_label(seconds=10):
+        return False
+    time.sleep(scene.draw.uniform(0, 0.1))
+    return kill_api(scene)
+
+
 def roll_back_and_upgrade(scene: Scene) -> bool:
-    """Stop everything in the middle of its work, and migrate the database down and up again."""
+    """Stop everything in the middle of its work, and migrate the database down and up again.
+
+    Labeling projects came later than the older revision: they are lost, and begin anew.
+    """
+    scene.annotators.stop()
     kill_api(scene)
     kill_worker_and_training(scene)
     migrations.downgrade(scene.installation.settings, OLDER_REVISION)
     migrations.upgrade(scene.installation.settings)
+    scene.annotators.start()
     return True
 
 
@@ -229,6 +242,8 @@ EVERYWHERE: list[Fault] = [
     submit_with_too_little_time,
     import_hostile_model,
     kill_api,
+    kill_api_between_two_keys,
+    kill_api_between_two_keys,
     roll_back_and_upgrade,
 ]
 CLUSTER: list[Fault] = [

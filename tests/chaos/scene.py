@@ -14,9 +14,10 @@ import httpx2
 from sqlalchemy import func, select
 
 from app.queue.states import AttemptOutcome as Ended
-from app.queue.states import JobState
+from app.queue.states import JobKind, JobState
 from app.queue.tables import Job
 from app.storage.tables import Artifact
+from tests.chaos.annotators import Annotators
 from tests.e2e.installation import Installation, Outcome, Process
 from tests.hostile_archives import hostile_archive
 from tests.job_rows import attempts, get_job
@@ -39,6 +40,7 @@ BODIES: dict[str, dict[str, Any]] = {
     },
 }
 TEXTS = ["an awful film", "great, it made me laugh"]
+_IS_TRAINING = Job.kind == JobKind.TRAINING
 LONGEST_SECONDS = 300.0  # of the last jobs, once nothing is broken any more
 
 
@@ -52,7 +54,7 @@ class Sent:
 
 @dataclass
 class Counts:
-    """The result of a job."""
+    """The result of a run."""
 
     faults: int = 0
     jobs: int = 0
@@ -60,10 +62,14 @@ class Counts:
     doubled: int = 0
     not_identical: int = 0
     answers_changed: int = 0
+    labels: int = 0
+    labels_lost: int = 0
+    labels_doubled: int = 0
 
     @property
     def clean(self) -> bool:
-        return not (self.lost or self.doubled or self.not_identical or self.answers_changed)
+        wrong = (self.lost, self.doubled, self.not_identical, self.answers_changed)
+        return not any((*wrong, self.labels_lost, self.labels_doubled))
 
     def __add__(self, other: "Counts") -> "Counts":
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
@@ -89,6 +95,7 @@ class Scene:
         self.workers: list[Process] = []
         self.api: Process | None = None
         self._port = free_port()
+        self.annotators = Annotators(self._url, str(installation.base), draw)
         self._sent: dict[str, Sent] = {}  # by idempotency key
         self._jobs: dict[UUID, str] = {}  # the kind of each that must succeed
         self._retried: dict[UUID, str] = {}  # the kind of each whose retry must succeed instead
@@ -109,6 +116,8 @@ class Scene:
             self._twins[kind] = self.installation.outcome(job_id)
             if not self._honest:
                 self._register(job_id)
+        self.annotators.upload()
+        self.annotators.start()
 
     def keep_up(self, workers: int) -> None:
         """Start missing processes. A stopping worker may still be running."""
@@ -212,11 +221,23 @@ class Scene:
             if self.installation.outcome(job_id) != self._twins[kind]:
                 counts.not_identical += 1
                 self._show(job_id, "not identical")
+        self._judge_labels(counts)
         with self.installation.database.read() as session:
-            rows = session.scalars(select(func.count()).select_from(Job)).one()
+            rows = session.scalars(select(func.count()).where(_IS_TRAINING)).one()
         made = len(self._jobs) + len(self._retried) + len(self._kinds)
         counts.doubled += max(0, rows - made)
         return counts
+
+    def _judge_labels(self, counts: Counts) -> None:
+        self.annotators.finish()
+        labels = self.annotators.judge(self.installation.database)
+        counts.labels, counts.labels_lost = labels.labels, labels.lost
+        counts.labels_doubled = labels.doubled
+        vectors = self.annotators.project_job(self.installation.database)
+        assert vectors is not None
+        if self.installation.ended(vectors, seconds=LONGEST_SECONDS) is not JobState.SUCCEEDED:
+            counts.lost += 1
+            self._show(vectors, "lost")
 
     def _retry_what_ran_out_of_time(self) -> None:
         """Retry until no job fails: each retry gets further."""
@@ -282,7 +303,7 @@ class Scene:
         try:
             with self.installation.database.read() as session:
                 final = [state for state in JobState if state.final]
-                ended = select(func.count()).select_from(Job).where(Job.state.in_(final))
+                ended = select(func.count()).where(_IS_TRAINING, Job.state.in_(final))
                 extra = len(self._kinds) + len(self._retried)
                 return session.scalars(ended).one() - extra
         except Exception:
@@ -307,7 +328,7 @@ class Scene:
 
     def _upload(self) -> None:
         with self.installation.reviews.open("rb") as file:
-            answer = httpx2.post(f"{self._url}/v1/datasets", files={"file": ("reviews.csv", file)})
+            answer = self._call("POST", "/v1/datasets", files={"file": ("reviews.csv", file)})
         assert answer.status_code == 201, answer.text
 
     @property

@@ -13,7 +13,7 @@ from app.auth.middleware import LOCAL_CALLER
 from app.database.engines import Database
 from app.idempotency.service import IdempotentRequest
 from app.jobs.pretrained_bases import ResolvedBase
-from app.labeling import repository, service
+from app.labeling import annotations, repository, service
 from app.labeling.errors import AnnotationNotFound
 from app.labeling.pools import LabelingPools
 from app.labeling.schemas import AnnotationPut, LabelingCreate
@@ -47,13 +47,13 @@ def create(resources: Resources, directory: Path, **fields: object) -> None:
 
 
 def take(database: Database, pools: LabelingPools, annotator: str, count: int = 1) -> list[int]:
-    leased = service.lease_texts(database, pools, name="mood", annotator=annotator, count=count)
+    leased = annotations.lease_texts(database, pools, name="mood", annotator=annotator, count=count)
     return [each.row for each in leased.texts]
 
 
 def label(database: Database, row: int, annotator: str, value: str | None = None) -> None:
     with database.write() as session:
-        service.put_annotation(
+        annotations.put_annotation(
             session, name="mood", row=row, body=AnnotationPut(label=value or label_of(row)),
             annotator=annotator, caller=LOCAL_CALLER, hashes=None,
         )  # fmt: skip
@@ -65,7 +65,7 @@ def expire_leases(database: Database) -> None:
             lease.expires_at = 1.0
 
 
-def annotations(database: Database) -> Counter[int]:
+def annotation_counts(database: Database) -> Counter[int]:
     """How often each text is labeled."""
     with database.read() as session:
         return Counter(session.scalars(select(LabelingAnnotation.row)))
@@ -93,7 +93,7 @@ def test_annotators_at_once_label_every_text_as_often_as_wanted(
     with ThreadPoolExecutor(annotators) as executor:
         by_annotator = list(executor.map(work, [f"annotator {n}" for n in range(annotators)]))
     wanted = 2 if overlap else 1
-    assert annotations(database) == dict.fromkeys(range(1, TEXTS + 1), wanted)
+    assert annotation_counts(database) == dict.fromkeys(range(1, TEXTS + 1), wanted)
     for done in by_annotator:
         assert len(set(done)) == len(done)  # nobody labels a text twice
     with database.read() as session:
@@ -132,7 +132,7 @@ def test_labels_for_one_text_at_once_are_one_label(
 
     with ThreadPoolExecutor(6) as executor:
         list(executor.map(send, range(6)))
-    assert annotations(resources.database) == {row: 1}
+    assert annotation_counts(resources.database) == {row: 1}
     with resources.database.read() as session:
         assert session.scalars(select(LabelingChoice.missing)).one() == 0
 
@@ -151,7 +151,7 @@ def test_undo_and_label_at_once_leave_the_counts_right(
             return
         try:
             with resources.database.write() as session:
-                service.delete_annotation(session, name="mood", row=row, annotator="ann")
+                annotations.delete_annotation(session, name="mood", row=row, annotator="ann")
         except AnnotationNotFound:
             pass
 
@@ -159,7 +159,7 @@ def test_undo_and_label_at_once_leave_the_counts_right(
         list(executor.map(send, range(4)))
     with resources.database.read() as session:
         missing = session.scalars(select(LabelingChoice.missing)).one()
-    assert missing == 1 - annotations(resources.database)[row]
+    assert missing == 1 - annotation_counts(resources.database)[row]
 
 
 def test_projects_created_at_once_share_their_vectors(resources: Resources, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_values_of_every_task_are_stored_as_sent(
     bodies = [{"labels": ["good", "bad"]}, {"labels": []}, {"skipped": True}]
     for row, body in zip(rows, bodies, strict=True):
         with resources.database.write() as session:
-            service.put_annotation(
+            annotations.put_annotation(
                 session, name="mood", row=row, body=AnnotationPut.model_validate(body),
                 annotator="ann", caller=LOCAL_CALLER, hashes=None,
             )  # fmt: skip
@@ -216,4 +216,4 @@ def test_a_forgotten_text_is_deleted_in_every_project(
     assert forget(resources, text_of(rows[0])) == 2
     assert forget(resources, text_of(rows[0])) == 0
     assert forget(resources, ("never seen", text_of(rows[1]))) == 0
-    assert annotations(resources.database) == {rows[1]: 2}
+    assert annotation_counts(resources.database) == {rows[1]: 2}

@@ -18,6 +18,7 @@ const api = `/v1/labeling/${encodeURIComponent(project.name)}`;
 const options = { suggestions: find("show-suggestions"), keys: find("use-keys"), annotator: find("annotator") };
 const outbox = new Outbox(project.outbox, send);
 const recorded = []; // {text, answer}: what undo takes back, the newest last
+const recordedElsewhere = new Set(); // rows that other tabs of this annotator have labeled
 let current = null; // the text on the screen
 let ahead = []; // the texts after it
 let outdated = false; // others may have labeled the texts ahead
@@ -117,7 +118,9 @@ async function fetchTexts() {
   const count = Math.min(MAX_NEXT, AHEAD + 1 + ahead.filter((text) => text.kept).length);
   const { texts } = await call("POST", `${api}/next`, { count, ...who() }, { signal: AbortSignal.timeout(FETCH_TIMEOUT) });
   const kept = ahead.filter((text) => text.kept); // undo has brought them here
-  const known = new Set([current, ...kept, ...outbox.requests].filter(Boolean).map(({ row }) => row));
+  const isGone = outdated && current && !current.answer && !texts.some(({ row }) => row === current.row); // labeled elsewhere
+  if (isGone) current = null;
+  const known = new Set([current, ...kept, ...outbox.requests].filter(Boolean).map(({ row }) => row).concat([...recordedElsewhere]));
   ahead = [...kept, ...texts.filter(({ row }) => !known.has(row))];
   exhausted = !ahead.length;
   outdated = false;
@@ -134,6 +137,18 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
   outdated = true;
   sync();
+});
+// Tabs of one annotator show the same texts, and what is labeled in one leaves the others too. Their
+// requests are in the same storage.
+addEventListener("storage", ({ key, newValue }) => {
+  if (!key?.startsWith(project.outbox) || newValue === null) return;
+  const { row, body, annotator } = JSON.parse(newValue);
+  if ((body ?? { annotator }).annotator !== who().annotator) return;
+  if (!body) return recordedElsewhere.delete(row); // undone
+  recordedElsewhere.add(row);
+  ahead = ahead.filter((text) => text.row !== row);
+  if (current?.row === row) show(ahead.shift() ?? null);
+  if (!document.hidden) sync();
 });
 addEventListener("beforeunload", (event) => {
   if (outbox.size && !outbox.stored) event.preventDefault(); // nothing else keeps them
@@ -199,6 +214,7 @@ for (const [option, field] of Object.entries(options)) {
 function startOver() {
   ahead = [];
   recorded.length = 0;
+  recordedElsewhere.clear();
   show(null);
   sync();
 }

@@ -5,26 +5,32 @@ import { fetchPage, morph } from "./morph.js";
 const REFRESH_SECONDS = 2;
 const RETRY_SECONDS = 5; // after a failed request
 let timer;
+let etag; // of the page as applied last; only pages that are expensive to read have one
 
 /** Updates the live elements now, then dispatches the event `live` on the document. */
 export async function refresh() {
   clearTimeout(timer);
   let seconds = REFRESH_SECONDS;
   try {
-    const { page, response } = await fetchPage(location.href);
+    const { page, response } = await fetchPage(location.href, { headers: etag ? { "If-None-Match": etag } : {} });
     if (response.redirected) return location.reload(); // signed out in the meantime
-    if (!response.ok) throw new Error(response.status);
-    for (const element of document.querySelectorAll("[data-live]")) {
-      const updated = page.getElementById(element.id);
-      if (updated) morph(element, updated);
-    }
-    document.dispatchEvent(new Event("live"));
+    if (response.ok) update(page);
+    else if (response.status !== 304) throw new Error(response.status);
+    etag = response.headers.get("ETag");
     document.body.classList.remove("stale");
   } catch {
     document.body.classList.add("stale"); // marks the content as outdated
     seconds = RETRY_SECONDS;
   }
   schedule(seconds);
+}
+
+function update(page) {
+  for (const element of document.querySelectorAll("[data-live]")) {
+    const updated = page.getElementById(element.id);
+    if (updated) morph(element, updated);
+  }
+  document.dispatchEvent(new Event("live"));
 }
 
 function schedule(seconds) {

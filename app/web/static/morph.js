@@ -6,7 +6,7 @@ const parser = new DOMParser();
 
 /** Returns {page, response}; `page` is the parsed document. Throws what fetch throws. */
 export async function fetchPage(url, options) {
-  const response = await fetch(url, { ...options, headers: { Accept: "text/html" } });
+  const response = await fetch(url, { ...options, headers: { Accept: "text/html", ...options?.headers } });
   return { page: parser.parseFromString(await response.text(), "text/html"), response };
 }
 

@@ -47,3 +47,13 @@ document.addEventListener("submit", async (event) => {
     buttons.forEach((each) => (each.disabled = false));
   }
 });
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || !/^[1-9]$/.test(event.key)) return;
+  if (event.target.closest("input, select, textarea") || document.querySelector("dialog[open]")) return;
+  const text = event.target.closest(".review-text") ?? document.querySelector(".review-text");
+  const button = text?.querySelector(`button[aria-keyshortcuts="${event.key}"]`);
+  if (!button || button.disabled) return;
+  event.preventDefault();
+  button.form.requestSubmit(button);
+});

@@ -49,6 +49,8 @@ function showError(problem) {
   invalid.focus();
 }
 
+const NO_LABELS = "\u0000"; // instead of the name of a column
+const pickLabel = document.getElementById("pick-label"); // absent in the prediction form
 const columnSelects = [...picker.querySelectorAll("select")];
 
 /** Fills a select, and copies its choice to the form field named by `data-field`. */
@@ -76,7 +78,10 @@ function showColumnPicker(preview) {
   const labelField = document.getElementById("pick-label-field"); // absent in the prediction form
   if (labelField) {
     labelField.hidden = form.elements.purpose.checked;
-    setOptions(document.getElementById("pick-label"), preview.columns, labelField.hidden ? "" : preview.label_column);
+    setOptions(pickLabel, preview.columns, labelField.hidden ? "" : preview.label_column);
+    pickLabel.append(new Option("none: the texts have no labels yet", NO_LABELS));
+    if (!labelField.hidden && preview.columns.length === 1) pickLabel.value = NO_LABELS;
+    pickLabel.dispatchEvent(new Event("change"));
   }
   document.getElementById("pick-sheet-field").hidden = preview.sheets.length < 2;
   const tableRow = (kind, cells) => {
@@ -94,6 +99,7 @@ function resetColumnPicker() {
   if (picker.hidden) return;
   picker.hidden = true;
   for (const select of columnSelects) form.elements[select.dataset.field].value = "";
+  if (pickLabel?.value === NO_LABELS) form.elements.purpose.checked = false;
 }
 
 async function loadPreview() {
@@ -142,7 +148,9 @@ form.addEventListener("submit", async (event) => {
 
 for (const select of columnSelects) {
   select.addEventListener("change", () => {
-    form.elements[select.dataset.field].value = select.value;
+    const isNone = select.value === NO_LABELS;
+    form.elements[select.dataset.field].value = isNone ? "" : select.value;
+    if (select === pickLabel && !select.closest(".field").hidden) form.elements.purpose.checked = isNone;
     if (select.id === "pick-sheet") loadPreview();
   });
 }

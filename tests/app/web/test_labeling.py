@@ -53,6 +53,11 @@ def script_data(html: str) -> Any:
     return json.loads(data or "")
 
 
+def button(html: str, identifier: str) -> Any:
+    [found] = [each for each in elements(html, "button") if each.get("id") == identifier]
+    return found
+
+
 @pytest.fixture
 def project(client: TestClient) -> None:
     upload(client)
@@ -96,10 +101,7 @@ def test_page_of_a_project(client: TestClient) -> None:
     assert "It needs 20 labeled texts that were drawn at random; there are 0." in text
     assert "Vectors: waiting for a worker" in text
     assert "Nobody has labeled a text yet." in text
-    [make, _] = [
-        each for each in elements(page(client, "/films"), "button") if each.get("data-request")
-    ]
-    assert "disabled" in make.attributes
+    assert "disabled" in button(page(client, "/films"), "open-make-dataset").attributes
     say(client, 3, label=HOSTILE)
     say(client, 2, label="bad", annotator="grace")
     say(client, 1, skipped=True)
@@ -111,10 +113,47 @@ def test_page_of_a_project(client: TestClient) -> None:
     assert text.index("skipped local") < text.index("bad local/grace")
     links = [each["href"] for each in elements(html, "a") if "?row=" in each["href"]]
     assert links == [f"/labeling/films/label?row={row}" for row in ("1", "2&annotator=grace", "3")]
-    [make, delete] = [each for each in elements(html, "button") if each.get("data-request")]
-    assert make["data-request"] == "POST /v1/labeling/films/dataset"
-    assert "disabled" not in make.attributes
+    [delete] = [each for each in elements(html, "button") if each.get("data-request")]
+    assert "disabled" not in button(html, "open-make-dataset").attributes
     assert delete["data-request"] == "DELETE /v1/labeling/films"
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("path", ["/labeling/films", "/labeling/films/label"])
+def test_page_is_rendered_again_only_if_it_changed(
+    client: TestClient,
+    anonymous_client: TestClient,
+    database: Database,
+    path: str,
+    new_key: Callable[..., CreatedKey],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.web.page._minute", lambda: 1)
+
+    def etag(reader: TestClient = client, **headers: str) -> str:
+        shown = reader.get(path, headers=PAGE | headers)
+        assert shown.status_code == 200
+        return shown.headers["ETag"]
+
+    changes: list[Callable[[], object]] = [
+        lambda: say(client, 3, label="bad"),
+        lambda: say(client, 3, skipped=True),
+        lambda: client.delete("/v1/labeling/films/texts/3"),
+        lambda: client.patch("/v1/labeling/films", json={"add_labels": ["new"]}),
+        lambda: cancel_vectors(client, database),
+    ]
+    for change in changes:
+        known = {"If-None-Match": etag()}
+        same = client.get(path, headers=PAGE | known)
+        assert (same.status_code, same.content) == (304, b"")
+        assert same.headers["ETag"] == known["If-None-Match"]
+        change()
+        assert client.get(path, headers=PAGE | known).status_code == 200
+    keys = [f"Bearer {new_key('labels:read', 'labels:write').text}" for _ in range(2)]
+    assert len({etag(anonymous_client, Authorization=key) for key in keys}) == 2
+    known = {"If-None-Match": etag()}
+    monkeypatch.setattr("app.web.page._minute", lambda: 2)  # “2 min ago”
+    assert client.get(path, headers=PAGE | known).status_code == 200
 
 
 @pytest.mark.usefixtures("project")

@@ -85,6 +85,25 @@ def test_random_texts_are_a_uniform_sample_whatever_else_is_chosen(
     assert abs(np.mean(rows) - (TEXTS - 1) / 2) < 3 * TEXTS / 12**0.5 / len(rows) ** 0.5
 
 
+@pytest.mark.parametrize("with_model", [False, True])
+def test_other_texts_are_not_chosen_where_the_random_ones_are_not(
+    vectors: NDArray[np.float32], with_model: bool
+) -> None:
+    """Otherwise a random text would be harder than others, once its own label is left out."""
+    reserve = reserved_rows(TEXTS, 0.2, 0)
+    uncertainty = np.random.default_rng(1).random(TEXTS) if with_model else None
+    chosen = []
+    for labeled in (reserve[:40], reserve[40:]):
+        available = np.ones(TEXTS, dtype=bool)
+        available[labeled] = False
+        made = choose_next(
+            30, available=available, vectors=vectors, uncertainty=uncertainty, seed=0, position=40
+        )
+        chosen.append([each for each in made if each.reason is not Reason.RANDOM])
+    assert len(chosen[0]) == 24
+    assert chosen[0] == chosen[1]
+
+
 def test_choices_do_not_depend_on_how_many_are_asked_for_at_once() -> None:
     alone = [choice.row for choice in label_all(None, count=1, limit=30)]
     assert alone == [choice.row for choice in label_all(None, count=13, limit=30)]

@@ -13,6 +13,7 @@ from lora_core.active_learning.suggestions import (
     Label,
     SuggestionModel,
     nearest,
+    uncertainty_without_random,
 )
 from lora_core.specs.task import TaskTypeOfTarget
 
@@ -47,6 +48,32 @@ def test_probabilities_are_those_of_scikit_learn(data: tuple[Vectors, NDArray[np
     reference.fit(x[:60] / norm, center[:60])
     assert model.scores(x) == pytest.approx(reference.predict_proba(x / norm), abs=0.01)
     assert model.predict(x) == names_of(reference.predict(x / norm))
+
+
+@pytest.mark.parametrize("task", get_args(TaskTypeOfTarget))
+def test_uncertainty_does_not_know_random_texts(
+    data: tuple[Vectors, NDArray[np.int64]], task: TaskTypeOfTarget
+) -> None:
+    x, center = data
+    labels: list[Label] = {
+        "single_label": names_of(center),
+        "multi_label": sets_of(center),
+        "regression": [float(each) for each in center],
+    }[task]
+    rows = np.arange(119, 59, -1)  # the labeled texts, in the order of their labels
+    random = range(0, 60, 3)
+    given = [labels[row] for row in rows]
+    found = uncertainty_without_random(x, rows, given, random, task)
+    others = [row for place, row in enumerate(rows) if place % 3]
+    model = SuggestionModel.fit(x[others], [labels[row] for row in others], task)
+    assert model is not None
+    assert found == pytest.approx(model.uncertainty(x), abs=1e-6)
+    changed = [given[5] if place % 3 == 0 else each for place, each in enumerate(given)]
+    again = uncertainty_without_random(x, rows, changed, random, task)
+    assert found is not None
+    assert again is not None
+    assert np.array_equal(found, again)
+    assert uncertainty_without_random(x, rows, given, range(60), task) is None
 
 
 def test_two_labels(data: tuple[Vectors, NDArray[np.int64]]) -> None:
