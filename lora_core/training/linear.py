@@ -300,9 +300,7 @@ def _verdict(  # noqa: PLR0913
     )
 
 
-def _example_index(
-    splits: Splits, task: Task, model: LinearModel, held_out: Split
-) -> ExampleIndex:
+def _example_index(splits: Splits, task: Task, model: LinearModel, held_out: Split) -> ExampleIndex:
     """Return the TF-IDF of a sample of training texts, to find the nearest ones of a text."""
     train = [splits.train[i] for i in nearest_examples.sample_examples(splits.train)]
     examples = splits.examples(held_out)
