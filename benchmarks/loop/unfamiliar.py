@@ -89,9 +89,7 @@ def _shares(out: Path, texts: dict[str, Sequence[TextRow]], own: str) -> dict[st
         name: index.highest_similarities(predictor.states(predictor.encode([r.text for r in rows])))
         for name, rows in texts.items()
     }
-    size = sum(
-        (out / name).stat().st_size for name in nearest_examples.manifest.NEAREST_EXAMPLES_FILES
-    )
+    size = sum((out / name).stat().st_size for name in manifest.NEAREST_EXAMPLES_FILES)
     return {**_compare(index, similarities, own), "bytes": size}
 
 
