@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import Field
 
 from app.http.fields import ResponseModel, Timestamp
-from app.labeling.schemas import LabelFields
 from lora_core.specs.task import TaskType
 
 
@@ -63,9 +62,21 @@ class WordScore(ResponseModel):
 HiddenReason = Literal["scope", "deleted", "forgotten", "elsewhere", "unavailable"]
 
 
-class NearestExample(LabelFields):
-    """A training text that is similar to the explained one, by what the model reads of both."""
+class NearestExample(ResponseModel):
+    """A training text that is similar to the explained one, by what the model reads of both.
 
+    It has a label in the field of the task; the others are left out.
+    """
+
+    label: str | None = Field(
+        None, description="single_label", exclude_if=lambda value: value is None
+    )
+    labels: list[str] | None = Field(
+        None, description="multi_label", exclude_if=lambda value: value is None
+    )
+    value: float | None = Field(
+        None, description="regression", exclude_if=lambda value: value is None
+    )
     row: int = Field(description="Row number in the training data; 1 is the first data row.")
     similarity: float = Field(description="Cosine: 1 for the same text, 0 for an unrelated one.")
     text: str | None = Field(
