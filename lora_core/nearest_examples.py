@@ -35,8 +35,8 @@ from lora_core.specs.data import Split
 from lora_core.specs.fields import FrozenModel
 from lora_core.tasks.base import Task
 
-MAX_EXAMPLES = 1000
-MAX_HELD_OUT = 1000  # texts that the threshold comes from
+MAX_EXAMPLES = 600
+MAX_HELD_OUT = 400  # texts that the threshold comes from
 MAX_VECTOR_BYTES = 2_000_000  # of all vectors
 UNFAMILIAR_SHARE = 0.01  # of texts like the training texts that count as unfamiliar
 MIN_HELD_OUT = 20  # with fewer texts, no text is said to be unfamiliar
@@ -135,7 +135,7 @@ class SparseVectors(Vectors):
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], width: int) -> Self:
         data, indices, indptr = (tensors[name] for name in ("data", "indices", "indptr"))
-        if (data.dtype, indices.dtype, indptr.dtype) != (np.float16, np.int32, np.int32):
+        if data.dtype != np.float16 or indices.dtype != np.int32 or indptr.dtype != np.int32:
             raise ValueError("its vectors have another type")
         shape = (len(indptr) - 1, width)
         vectors = csr_matrix((data, indices, indptr), shape=shape)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # nearest examples of a text
 MAX_CHARACTERS = 2000  # shown of a text
 MAX_INDEXES = 32  # in memory, of at most 4 MB each
-MAX_VERSIONS_WITH_TEXTS = 16  # in memory, of at most 1,000 texts each
+MAX_VERSIONS_WITH_TEXTS = 16  # in memory, of at most 600 texts each
 TEXTS_TIMEOUT_SECONDS = 3.0  # an explanation waits no longer for texts, which are read on
 
 _Value = TypeVar("_Value")

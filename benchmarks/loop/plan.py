@@ -23,7 +23,7 @@ CHOICE_BUDGETS: Mapping[str, int] = {
     "tweets-multilabel": 500,
 }
 # Models are trained on the first three, and meet the texts of all others.
-UNFAMILIAR_SETS = ("rotten-tomatoes", "questions", "drug-condition", "newsgroups", "sms-spam")
+UNFAMILIAR_SETS = ("rotten-tomatoes", "questions", "drug-condition", "sms-spam")
 TRAINED_SETS = UNFAMILIAR_SETS[:3]
 QUICK_SETS = ("rotten-tomatoes", "multilabel")  # they come with the environment
 
@@ -48,7 +48,8 @@ class Size:
     curve_draws: int
     retrainings: int
     paired_texts: int  # that both models are compared on
-    unfamiliar_texts: int  # that a model is trained on, and of each other set
+    unfamiliar_texts: int  # that a model is trained on
+    foreign_texts: int  # of each other set
 
 
 FULL = Size(
@@ -63,7 +64,8 @@ FULL = Size(
     curve_draws=3,
     retrainings=500,
     paired_texts=200,
-    unfamiliar_texts=2000,
+    unfamiliar_texts=1500,
+    foreign_texts=300,
 )
 QUICK = Size(
     seeds=1,
@@ -77,7 +79,8 @@ QUICK = Size(
     curve_draws=1,
     retrainings=10,
     paired_texts=30,
-    unfamiliar_texts=300,
+    unfamiliar_texts=120,
+    foreign_texts=30,
 )
 QUICK_BUDGET = 40
 

@@ -1,6 +1,7 @@
 """Runs store vectors of training texts that the served model finds again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from lora_core import manifest, nearest_examples
+from lora_core.cross_validation import AutoOutcome
 from lora_core.data.load import load_splits
 from lora_core.errors.artifact import NoNearestExamples
 from lora_core.inference.load import load_predictor
 from lora_core.nearest_examples import INDEX_FILE, VECTORS_FILE
+from lora_core.results import MethodSelection
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.linear import train_linear
@@ -92,6 +95,28 @@ def test_linear_index(tmp_path: Path) -> None:
     threshold = nearest_examples.load_index(out).threshold
     assert threshold is not None
     assert threshold.expected_share == pytest.approx(1 / (threshold.held_out + 1))
+
+
+def test_cross_validated_run_holds_out_its_test_split(tmp_path: Path) -> None:
+    """Its validation texts are also training texts."""
+    described = TrainSpec.model_validate(
+        {
+            "method": {"type": "linear"},
+            "data": {"source": str(make_reviews(tmp_path / "reviews.csv", rows=240))},
+        }
+    )
+    splits = load_splits(described.data, described.task)
+    together = replace(splits, train=splits.train + splits.validation)
+    selected = AutoOutcome(
+        MethodSelection(texts=len(together.train), chosen=0, candidates=()),
+        together,
+        np.zeros((len(splits.validation), 2), dtype=np.float32),
+    )
+    out, observer = tmp_path / "out", RecordingObserver()
+    train_linear(described, out_dir=out, observer=observer, stop=observer, selected=selected)
+    index = nearest_examples.load_index(out)
+    assert index.held_out_split is Split.TEST
+    assert len(index.held_out) == len(splits.test)
 
 
 def test_model_without_terms_has_no_index(tmp_path: Path) -> None:
