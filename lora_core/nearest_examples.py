@@ -7,10 +7,9 @@ with row numbers and labels, but without the texts:
 nearest_examples.json         rows and labels, and the split that the threshold comes from
 nearest_examples.safetensors  the vectors, each with norm 1, and the similarities of held-out texts
 
-Similarity is the cosine of the angle between two vectors; of an encoder, after subtracting the mean
-of all examples, because its states have a direction in common. A text is unfamiliar if its nearest
-example is less similar than those of nearly all held-out texts are (as in Sun et al. 2022, arXiv
-2204.06507, with the first neighbor).
+Similarity is the cosine of the angle between two vectors. A text is unfamiliar if its fifth nearest
+example is less similar than those of nearly all held-out texts are (Sun et al. 2022, arXiv
+2204.06507).
 """
 
 import json
@@ -39,6 +38,7 @@ MAX_EXAMPLES = 600
 MAX_HELD_OUT = 400  # texts that the threshold comes from
 MAX_VECTOR_BYTES = 2_000_000  # of all vectors
 UNFAMILIAR_SHARE = 0.01  # of texts like the training texts that count as unfamiliar
+NEIGHBOR = 5  # the neighbor whose similarity tells: an odd example alone makes nothing familiar
 MIN_HELD_OUT = 20  # with fewer texts, no text is said to be unfamiliar
 MAX_GROUPS = 20_000  # distinct texts that the sample is drawn from: stratifying more takes seconds
 
@@ -48,7 +48,7 @@ _SEED = 0
 _BYTES_OF_NONZERO = 6  # a weight in float16 and its column in int32
 
 States = Any  # (texts, width): an array, or a sparse matrix of a linear model
-Similarities = NDArray[np.float32]  # (texts, examples), or of a text to its nearest example
+Similarities = NDArray[np.float32]  # (texts, examples), or (texts,) to one of them
 
 
 class Vectors(ABC):
@@ -82,30 +82,27 @@ class Vectors(ABC):
 
 
 class DenseVectors(Vectors):
-    """Vectors of an encoder, with the mean of the examples as their origin."""
+    """Vectors of an encoder."""
 
-    def __init__(self, vectors: NDArray[np.float16], center: NDArray[np.float32]) -> None:
-        """`vectors` (examples, width), `center` (width,)."""
-        self.vectors, self.center = vectors.astype(np.float32), center
+    def __init__(self, vectors: NDArray[np.float16]) -> None:
+        """`vectors` (examples, width), whose rows have the norm 1."""
+        self.vectors = vectors.astype(np.float32)
 
     @classmethod
     def from_states(cls, states: States) -> Self:
         states = np.asarray(states, dtype=np.float32)
         states = states[: MAX_VECTOR_BYTES // (2 * states.shape[1])]
-        center: NDArray[np.float32] = states.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return cls(_normalized(states - center).astype(np.float16), center)
+        return cls(_normalized(states).astype(np.float16))
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], width: int) -> Self:
-        vectors, center = tensors["vectors"], tensors["center"]
+        vectors = tensors["vectors"]
         if vectors.dtype != np.float16 or vectors.ndim != 2 or vectors.shape[1] != width:
             raise ValueError("its vectors have another type or width")
-        if center.dtype != np.float32 or center.shape != (width,):
-            raise ValueError("its center has another type or width")
-        return cls(vectors, center)
+        return cls(vectors)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        return {"vectors": self.vectors.astype(np.float16), "center": self.center}
+        return {"vectors": self.vectors.astype(np.float16)}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -113,7 +110,7 @@ class DenseVectors(Vectors):
         return examples, width
 
     def similarities(self, states: States) -> Similarities:
-        x = _normalized(np.asarray(states, dtype=np.float32) - self.center)
+        x = _normalized(np.asarray(states, dtype=np.float32))
         similarities: Similarities = x @ self.vectors.T
         return similarities
 
@@ -201,7 +198,7 @@ class ExampleIndex:
     labels: tuple[str, ...]
     vectors: Vectors
     held_out_split: Split
-    # Similarity of each held-out text to its nearest example, in ascending order.
+    # `neighbor_similarities` of the held-out texts, in ascending order.
     held_out: NDArray[np.float32]
 
     @property
@@ -219,10 +216,9 @@ class ExampleIndex:
         k = max(1, int(UNFAMILIAR_SHARE * (n + 1)))
         return Threshold(float(self.held_out[k - 1]), n, k / (n + 1))
 
-    def highest_similarities(self, states: States) -> Similarities:
-        """Return the similarity (texts,) of each text to its nearest example."""
-        highest: Similarities = self.vectors.similarities(states).max(axis=1)
-        return highest
+    def neighbor_similarities(self, states: States) -> Similarities:
+        """Return the similarity (texts,) of each text to its fifth nearest example."""
+        return neighbor_similarities(self.vectors, states)
 
     def nearest(self, state: States, count: int) -> list[Neighbor]:
         """Return the nearest examples of the text with this state (1, width), nearest first."""
@@ -241,6 +237,13 @@ class ExampleIndex:
                 "expected_share": round(threshold.expected_share, 4),
             }
         return facts
+
+
+def neighbor_similarities(vectors: Vectors, states: States) -> Similarities:
+    """Return the similarity (texts,) to the fifth nearest example, or to the last of fewer."""
+    similarities = np.sort(vectors.similarities(states), axis=1)
+    nth: Similarities = similarities[:, -min(NEIGHBOR, similarities.shape[1])]
+    return nth
 
 
 def sample_examples(examples: Sequence[Example]) -> NDArray[np.int64]:
@@ -273,13 +276,12 @@ def build_index(
 ) -> ExampleIndex:
     """Return the index of examples with these vectors; there may be fewer vectors."""
     examples = examples[: vectors.shape[0]]
-    similarities = vectors.similarities(held_out_states).max(axis=1)
     return ExampleIndex(
         tuple(example.row for example in examples),
         tuple(task.label_of(example.label) for example in examples),
         vectors,
         held_out_split,
-        np.sort(similarities),
+        np.sort(neighbor_similarities(vectors, held_out_states)),
     )
 
 

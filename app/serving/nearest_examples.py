@@ -154,7 +154,7 @@ def find_unfamiliar(index: "ExampleIndex", outputs: Sequence[InferenceOutput]) -
     """Return which texts are unfamiliar, to an index that has a threshold."""
     threshold = index.threshold
     assert threshold is not None  # noqa: S101 - checked by `ExampleIndexes.get`
-    similarities = index.highest_similarities(states_of(outputs))
+    similarities = index.neighbor_similarities(states_of(outputs))
     return [similarity < threshold.similarity for similarity in similarities.tolist()]
 
 
@@ -282,7 +282,7 @@ def _without_forgotten(
 
 
 def familiarity_view(index: "ExampleIndex", similarity: float) -> Familiarity:
-    """Return how a text whose nearest example is this similar compares with held-out texts."""
+    """Return how a text whose fifth nearest example is this similar compares with others."""
     threshold = index.threshold
     if threshold is None:
         return Familiarity(
@@ -343,7 +343,8 @@ async def describe_neighbors(
         task: Of the target.
         target: Which of several targets to show the labels of.
     """
-    neighbors = index.nearest(states_of([output]), SHOWN)
+    state = states_of([output])
+    neighbors = index.nearest(state, SHOWN)
     rows = [neighbor.row for neighbor in neighbors]
     found: TextsByRow = dict.fromkeys(rows, "scope")
     if texts is not None:
@@ -352,4 +353,4 @@ async def describe_neighbors(
         example_view(*neighbor, found[neighbor.row], task=task, target=target)
         for neighbor in neighbors
     ]
-    return familiarity_view(index, neighbors[0].similarity), views
+    return familiarity_view(index, float(index.neighbor_similarities(state)[0])), views

@@ -78,7 +78,7 @@ class NearestExample(ResponseModel):
         None, description="regression", exclude_if=lambda value: value is None
     )
     row: int = Field(description="Row number in the training data; 1 is the first data row.")
-    similarity: float = Field(description="Cosine: 1 for the same text, 0 for an unrelated one.")
+    similarity: float = Field(description="Cosine: 1 for the same text.")
     text: str | None = Field(
         None,
         description="Its first 2,000 characters.",
@@ -100,12 +100,12 @@ class Familiarity(ResponseModel):
     """Whether a text is like the training texts."""
 
     unfamiliar: bool | None = Field(
-        description="True: the nearest training example is less similar than those of nearly all "
-        "held-out texts. Null: there were too few of these to say."
+        description="True: the fifth nearest training example is less similar than those of nearly "
+        "all held-out texts. Null: there were too few of these to say."
     )
-    similarity: float = Field(description="To the nearest training example.")
+    similarity: float = Field(description="To the fifth nearest training example.")
     threshold: float | None = Field(
-        None, description="A text whose nearest example is less similar is unfamiliar."
+        None, description="A text whose fifth nearest example is less similar is unfamiliar."
     )
     held_out_texts: int = Field(description="Texts of the validation split that it comes from.")
     expected_share: float | None = Field(

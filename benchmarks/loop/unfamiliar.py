@@ -73,7 +73,7 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
     vectors = {cell.data: data.test_vectors} | {
         name: other.test_vectors[: len(texts[name])] for name, other in others.items()
     }
-    similarities = {name: index.highest_similarities(each) for name, each in vectors.items()}
+    similarities = {name: index.neighbor_similarities(each) for name, each in vectors.items()}
     found["base"] = _compare(index, similarities, cell.data)
     return found
 
@@ -93,7 +93,9 @@ def _shares(out: Path, texts: dict[str, Sequence[TextRow]], own: str) -> dict[st
     predictor.states(predictor.encode(computed))
     seconds = (time.process_time() - started) / len(computed)
     similarities = {
-        name: index.highest_similarities(predictor.states(predictor.encode([r.text for r in rows])))
+        name: index.neighbor_similarities(
+            predictor.states(predictor.encode([r.text for r in rows]))
+        )
         for name, rows in texts.items()
     }
     size = sum((out / name).stat().st_size for name in manifest.NEAREST_EXAMPLES_FILES)

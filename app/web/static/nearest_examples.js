@@ -19,7 +19,7 @@ function familiarityInWords(familiarity) {
   if (unfamiliar === null) return `Its ${count} held-out texts are too few to say whether this text is unlike the training texts.`;
   const usual = `${(100 * (1 - share)).toFixed(0)}% of texts like the training texts have ${rounded(threshold)} or more`;
   if (!unfamiliar) return "Similar to texts that it was trained on.";
-  return `Unlike anything it was trained on: the nearest example has a similarity of ${rounded(similarity)}, and ${usual}. Do not rely on this prediction.`;
+  return `Unlike anything it was trained on: its fifth nearest example has a similarity of ${rounded(similarity)}, and ${usual}. Do not rely on this prediction.`;
 }
 
 function exampleItem(example) {

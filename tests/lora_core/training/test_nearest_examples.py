@@ -40,7 +40,7 @@ def check_index(out: Path, spec: TrainSpec, held_out: Split = Split.VALIDATION) 
         [nearest, *_] = index.nearest(predictor.states(predictor.encode([example.input])), 3)
         assert nearest.similarity == pytest.approx(1, abs=5e-3)
     others = predictor.encode([example.input for example in splits.examples(held_out)])
-    expected = np.sort(index.highest_similarities(predictor.states(others)))
+    expected = np.sort(index.neighbor_similarities(predictor.states(others)))
     assert index.held_out == pytest.approx(expected, abs=5e-3)
     assert index.held_out_split is held_out
     assert manifest.read(out)["nearest_examples"] == index.facts()
