@@ -25,6 +25,8 @@ MERGED_DIR = "merged"  # directory of the plain transformers checkpoint in an ar
 BASE_DIR = "base"  # directory of the frozen encoder in an artifact that has no merged checkpoint
 CLASSIFIER_FILE = "classifier.json"  # next to `BASE_DIR`: what the config says about this version
 LINEAR_FILE = "linear.json"  # a linear model has this and linear.safetensors instead
+# Vectors of training texts (`lora_core.nearest_examples`). Older artifacts have none.
+NEAREST_EXAMPLES_FILES = ("nearest_examples.json", "nearest_examples.safetensors")
 # No such file. Any other error says nothing about what was written.
 _MISSING_FILE_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _MALFORMED_ERRORS = (ValueError, KeyError, AttributeError, TypeError, RecursionError)
@@ -62,6 +64,11 @@ def has_model(manifest: Mapping[str, Any]) -> bool:
 def is_linear(files: Collection[str]) -> bool:
     """Return whether these file names are those of a linear model."""
     return LINEAR_FILE in files
+
+
+def has_nearest_examples(files: Collection[str]) -> bool:
+    """Return whether these file names include vectors of training texts."""
+    return any(name in files for name in NEAREST_EXAMPLES_FILES)
 
 
 def prompt_format(manifest: Mapping[str, Any]) -> PromptFormat | None:

@@ -63,6 +63,7 @@ def model_card(manifest_data: Mapping[str, Any], card_format: CardFormat, *, nam
         "## Training",
         _table(("", ""), _training(manifest_data, spec, base, data)),
         *_calibration(manifest_data, card_format),
+        *_unfamiliar_texts(manifest_data, card_format),
         "## What is left out",
         _LEFT_OUT[card_format],
         "## License",
@@ -209,7 +210,8 @@ _LEFT_OUT = {
     ),
     CardFormat.LORAWORKS: (
         "The training texts. But `golden.json` and `misclassified/` contain texts of the test and "
-        "validation splits: publish an export for transformers or PEFT if they are confidential."
+        "validation splits, and `nearest_examples.safetensors` vectors of training texts: publish "
+        "an export for transformers or PEFT if they are confidential."
     ),
 }
 
@@ -585,6 +587,22 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
                 "label: to predict as loraworks does, divide the probabilities by the thresholds, "
                 f"which are also in `{manifest.USAGE_FILE}`."
             )
+
+
+def _unfamiliar_texts(manifest_data: Mapping[str, Any], card_format: CardFormat) -> Iterator[str]:
+    """Yield what the artifact knows about texts unlike the training texts."""
+    examples, held_out, share = (
+        _number(manifest_data, "nearest_examples", name)
+        for name in ("examples", "held_out", "expected_share")
+    )
+    if card_format is not CardFormat.LORAWORKS or None in (examples, held_out, share):
+        return
+    yield "## Unfamiliar texts"
+    yield (
+        f"The vectors of {examples:,.0f} training texts tell whether a text is unlike what the "
+        f"model was trained on. The threshold comes from {held_out:,.0f} held-out texts: of texts "
+        f"like these, {share:.1%} are expected to be called unfamiliar."
+    )
 
 
 _PROGRAMS = {

@@ -21,6 +21,7 @@ from app.cli.output import (
 if TYPE_CHECKING:
     from app.cli.client import Client
     from app.labeling.schemas import EstimateView, LabelFields, LabelingView, SuggestionView
+    from app.serving.schemas import NearestExample
 
 app = typer.Typer(help="Label the texts of a dataset. `loraworks label` does it key by key.")
 
@@ -218,7 +219,7 @@ def describe_suggestion(suggestion: "SuggestionView | None") -> str | None:
     return f"{describe_label(suggestion)}{score}"
 
 
-def describe_label(fields: "LabelFields") -> str:
+def describe_label(fields: "LabelFields | NearestExample") -> str:
     """Return a label, several labels, or a number."""
     if fields.value is not None:
         return f"{fields.value:.4g}"

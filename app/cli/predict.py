@@ -8,6 +8,7 @@ import typer
 
 from app.cli import files
 from app.cli.errors import UsageError
+from app.cli.labeling import describe_label
 from app.cli.options import AsJson, with_client
 from app.cli.output import (
     MODEL_LOADING_MESSAGE,
@@ -61,7 +62,9 @@ NoTruncate = Annotated[
 Explain = Annotated[
     bool,
     typer.Option(
-        "--explain", help="Show which words drove each prediction. Slow: needs many predictions."
+        "--explain",
+        help="Show which words drove each prediction, and similar training examples. Slow: needs "
+        "many predictions.",
     ),
 ]
 File = Annotated[
@@ -259,6 +262,44 @@ def _print_explanation(task: str, text: TextInput, why: "ExplanationView") -> No
         ],
         empty=f"No words in: {_truncate(text)}",
     )
+    _print_nearest_examples(text, why)
+
+
+# Why the text of an example is not shown, in place of the text.
+_HIDDEN_TEXTS = {
+    "scope": "(needs the scope datasets:read)",
+    "deleted": "(its dataset was deleted)",
+    "forgotten": "(it was forgotten)",
+    "elsewhere": "(its data are not stored on the server)",
+    "unavailable": "(it cannot be read at the moment)",
+}
+
+
+def _print_nearest_examples(text: TextInput, why: "ExplanationView") -> None:
+    """Print the training examples that are similar to a text, if the version has some."""
+    if why.familiarity is None:
+        return
+    print_line("")
+    print_table(
+        [">similarity", "label", ">row", f"training examples similar to: {_truncate(text)}"],
+        [
+            (
+                f"{each.similarity:.2f}",
+                describe_label(each),
+                each.row,
+                _HIDDEN_TEXTS[each.hidden]
+                if each.hidden
+                else _truncate(text_input(each.text or "", each.text_pair)),
+            )
+            for each in why.nearest
+        ],
+        empty="",
+    )
+    if why.familiarity.unfamiliar:
+        print_warning(
+            f"{_truncate(text)!r} is unlike anything that the model was trained on. Do not rely on "
+            "this prediction."
+        )
 
 
 def _truncate(text: TextInput) -> str:

@@ -47,6 +47,10 @@ class BatchEngine(Protocol):
         self, texts: Sequence[Any], adapters: Sequence[Any], *, threads: int | None = None
     ) -> list[Any]: ...
 
+    def logits_and_states(
+        self, texts: Sequence[Any], adapters: Sequence[Any], *, threads: int | None = None
+    ) -> list[tuple[Any, Any]]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class InferenceOutput:
@@ -55,6 +59,7 @@ class InferenceOutput:
     logits: Any
     queue_seconds: float
     inference_seconds: float  # of its batch
+    state: Any = None  # what the head reads of the text (width,), if the caller asked for it
 
 
 @dataclass(eq=False, slots=True)
@@ -65,6 +70,7 @@ class _QueuedText:
     adapter: Any
     item: TokenizedText
     deadline: float  # on the monotonic clock
+    with_state: bool
     future: "asyncio.Future[InferenceOutput]"
     enqueued_at: float = field(default_factory=time.monotonic)
 
@@ -90,15 +96,21 @@ class Batcher:
             ).start()
 
     async def compute(
-        self, engine: BatchEngine, adapter: Any, texts: Sequence[TokenizedText], *, deadline: float
+        self,
+        engine: BatchEngine,
+        adapter: Any,
+        texts: Sequence[TokenizedText],
+        *,
+        deadline: float,
+        with_states: bool = False,
     ) -> list[InferenceOutput]:
-        """Return the outputs of texts, in the order given.
+        """Return the outputs of texts, in the order given; `with_states` with the states of them.
 
         `deadline` is on the monotonic clock. A cancelled caller's texts leave the queue. Raises
         `DeadlineExceeded`, `InferenceFailed`.
         """
         queued = [
-            _QueuedText(engine, adapter, item, deadline, self._loop.create_future())
+            _QueuedText(engine, adapter, item, deadline, with_states, self._loop.create_future())
             for item in texts
         ]
         with self._lock:
@@ -126,7 +138,7 @@ class Batcher:
         while (batch := self._next_batch(worker)) is not None:
             if batch.texts:
                 start = time.monotonic()
-                rows = self._compute_logits(batch.texts, batch.threads)
+                rows = self._compute_rows(batch.texts, batch.threads)
                 seconds = time.monotonic() - start
                 with self._lock:
                     self._idle.add(worker)
@@ -175,22 +187,25 @@ class Batcher:
         batch.active_workers = self._workers - len(self._idle) + 1
         return batch, expired
 
-    def _compute_logits(self, texts: Sequence[_QueuedText], threads: int) -> list[Any]:
-        """Return the logits, or one error for each text.
+    def _compute_rows(self, texts: Sequence[_QueuedText], threads: int) -> "list[_Row]":
+        """Return logits and state, or one error, for each text.
 
         On out-of-memory, split the batch in half and retry.
         """
+        engine = texts[0].engine
         items, adapters = [text.item for text in texts], [text.adapter for text in texts]
         try:
-            return texts[0].engine.logits(items, adapters, threads=threads)
+            if any(text.with_state for text in texts):
+                return list(engine.logits_and_states(items, adapters, threads=threads))
+            return [(row, None) for row in engine.logits(items, adapters, threads=threads)]
         except Exception as error:
             if not is_out_of_memory(error) or len(texts) == 1:
                 log.exception("batch_failed", texts=len(texts))
                 return [InferenceFailed(kind=type(error).__name__)] * len(texts)
         # Outside of the handler, whose traceback keeps the tensors of the whole batch in memory.
         half = len(texts) // 2
-        first = self._compute_logits(texts[:half], threads)
-        return [*first, *self._compute_logits(texts[half:], threads)]
+        first = self._compute_rows(texts[:half], threads)
+        return [*first, *self._compute_rows(texts[half:], threads)]
 
     def _record_batch(self, batch: "_Batch", seconds: float) -> None:
         parallel = batch.active_workers if batch.threads == 1 else 1
@@ -235,13 +250,21 @@ class _Batch:
 _TextOutcomes = Sequence[tuple[_QueuedText, InferenceOutput | Exception]]
 
 
+_Row = tuple[Any, Any] | Exception  # logits and state of a text
+
+
 def _outcome(
-    text: _QueuedText, row: Any, start: float, seconds: float
+    text: _QueuedText, row: _Row, start: float, seconds: float
 ) -> InferenceOutput | Exception:
     if isinstance(row, Exception):
         return row
-    queue_seconds = start - text.enqueued_at
-    return InferenceOutput(row, queue_seconds=queue_seconds, inference_seconds=seconds)
+    logits, state = row
+    return InferenceOutput(
+        logits,
+        queue_seconds=start - text.enqueued_at,
+        inference_seconds=seconds,
+        state=state if text.with_state else None,
+    )
 
 
 def _resolve_futures(outcomes: _TextOutcomes) -> None:

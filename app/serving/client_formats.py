@@ -134,6 +134,11 @@ class ModelPredictBody(LenientBody):
         description="Of a single-label model: return no labels for texts whose highest "
         "probability is lower; `X-Abstained` counts them.",
     )
+    abstain_unfamiliar: StrictBool = Field(
+        False,
+        description="Return no labels for texts unlike everything that the model was trained on; "
+        "`X-Unfamiliar` counts them, and so does `X-Abstained`.",
+    )
     parameters: HubParameters | None = Field(
         None,
         description="Sent by clients of the Hugging Face hub: the response is always nested.",
@@ -203,6 +208,7 @@ class PredictRequest:
     # Whether the inputs are a list of two texts in the format of text-embeddings-inference.
     two_texts: bool = False
     target: str | None = None  # which of several targets to predict; None: all
+    abstain_unfamiliar: bool = False
     stock_form: bool = False  # whether the response has the form of another server
 
     def for_model(self, *, pairs: bool) -> "PredictRequest":
@@ -240,6 +246,7 @@ def parse_request(
         function="none" if body.raw_scores else function,
         top_k=(parameters.top_k if parameters else None) or body.top_k,
         abstain_below=body.abstain_below,
+        abstain_unfamiliar=body.abstain_unfamiliar,
         two_texts=(
             not from_hub
             and isinstance(body.inputs, list)

@@ -38,6 +38,24 @@ class AbstentionNotApplicable(UnprocessableContent):
     )
 
 
+class VersionWithoutExamples(UnprocessableContent):
+    code = "no_nearest_examples"
+    title = "The version has no training examples to compare texts with."
+    message = (
+        "{ref} has no training examples to compare texts with: it was imported, or trained before "
+        "they were stored. Train it again, or leave out `abstain_unfamiliar`."
+    )
+
+
+class TooFewHeldOutTexts(UnprocessableContent):
+    code = "too_few_held_out_texts"
+    title = "The version had too few held-out texts to say which texts are unfamiliar."
+    message = (
+        "{ref} had {count} texts in the {split} split, and 20 are needed to say which texts are "
+        "unfamiliar. Train it with more texts, or leave out `abstain_unfamiliar`."
+    )
+
+
 class ScoreFunctionNotApplicable(UnprocessableContent):
     code = "score_function_not_applicable"
     title = "The score function does not apply to a number."

@@ -1,4 +1,4 @@
-"""Explanations: how much each word of a text contributes to a prediction.
+"""Explanations: how much each word of a text contributes to a prediction, and similar examples.
 
 An encoder computes the text many times, with different words left out. For a linear model the
 contributions are computed exactly.
@@ -8,7 +8,7 @@ import itertools
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -18,9 +18,11 @@ from pydantic import BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 
 from app.http.fields import RequestModel, reject_unstorable_text
+from app.serving.batcher import InferenceOutput
 from app.serving.client_formats import TEXT_PAIR_SCHEMA, validate_text_input
 from app.serving.errors import UnknownLabel
-from app.serving.loaded_model import LoadedLinearModel, TokenizedBatch
+from app.serving.loaded_model import LoadedEncoder, LoadedLinearModel, TokenizedBatch
+from app.serving.nearest_examples import describe_neighbors
 from app.serving.schemas import ExplanationView, WordScore
 from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
 from lora_core.errors.artifact import TargetRequired
@@ -77,56 +79,75 @@ class Explanation:
     truncated: bool  # the words lack those that the model did not read
 
 
-async def explain(  # noqa: PLR0913
-    service: InferenceService,
-    text: TextInput,
-    label: str | None,
-    ref: str,
-    *,
-    target: str | None = None,
-    key_id: UUID,
-    deadline: float,
-) -> Explanation:
-    """Explain the probability of `label`; None: the most probable label.
+@dataclass(frozen=True, slots=True)
+class ExplainRequest:
+    """What is explained, and for whom."""
 
-    A model with several targets is explained for one `target`, and `label` is one of its labels.
+    text: TextInput
+    label: str | None  # None: the most probable one
+    target: str | None  # which of several targets, which has the label
+    key_id: UUID
+    deadline: float  # on the monotonic clock
+    shows_texts: bool  # whether the caller may read training texts
+
+
+async def explain(service: InferenceService, request: ExplainRequest, ref: str) -> Explanation:
+    """Explain the probability of a label by the words of the text, and by training examples.
 
     The texts of an explanation are admitted and computed like those of `InferenceService.predict`,
     a chunk at a time, between those of other requests. Raises what `predict` raises, and
     `UnknownLabel`.
     """
-    timeout = deadline - time.monotonic()
-    service.admission.check(key_id, texts=1, tokens=1, timeout=timeout)
-    resolved, model = await service.pool.get(ref, deadline=deadline)
+    timeout, target = request.deadline - time.monotonic(), request.target
+    service.admission.check(request.key_id, texts=1, tokens=1, timeout=timeout)
+    resolved, model = await service.pool.get(ref, deadline=request.deadline)
     if target is None and model.targets:
         raise TargetRequired(model=resolved.ref, targets=", ".join(model.targets))
-    model.task_of(target)
+    task = model.task_of(target)
     labels = model.predictor.labels
     if target is not None:
         labels = outputs_of(target, labels)
-    if label is not None and label not in labels:
+    if request.label is not None and request.label not in labels:
         ellipsis = ["…"] if len(labels) > _MAX_LABELS_SHOWN else []
         shown = [*labels[:_MAX_LABELS_SHOWN], *ellipsis]
         raise UnknownLabel(ref=resolved.ref, labels=", ".join(shown), at="label")
+    index = await service.example_indexes.find(resolved)
+    with_state = index is not None
     if isinstance(model, LoadedLinearModel):
-        service.rate_limiter.acquire(key_id, 1)
-        tokens = min(count_characters(text), ASSUMED_MAX_LENGTH)
-        with service.admission.reserve(key_id, texts=1, tokens=tokens):
-            return await _explain_linear(
-                model, resolved.ref, text, label, target=target, deadline=deadline
-            )
+        explanation, output = await _explain_linear(service, request, model, with_state=with_state)
+    else:
+        explanation, output = await _explain_encoder(service, request, model, with_state=with_state)
+    if index is not None:
+        texts = service.training_texts if request.shows_texts else None
+        familiarity, nearest = await describe_neighbors(
+            index, texts, resolved, output, task=task, target=target
+        )
+        view = explanation.view.model_copy(update={"familiarity": familiarity, "nearest": nearest})
+        explanation = replace(explanation, view=view)
+    return explanation
+
+
+async def _explain_encoder(
+    service: InferenceService, request: ExplainRequest, model: LoadedEncoder, *, with_state: bool
+) -> tuple[Explanation, InferenceOutput]:
+    """Return the explanation by words, and the output of the whole text."""
+    text = request.text
     all_words = await model.tokenize_into_words(text)
     words = all_words.grouped(MAX_WORDS)
     count = len(words.words)
     permutations = sample_permutations(count, len(words.ids))
     masks = coalitions(count, permutations)
-    service.rate_limiter.acquire(key_id, len(masks))
-    predictions: list[dict[str, float]] = []
+    service.rate_limiter.acquire(request.key_id, len(masks))
+    outputs: list[InferenceOutput] = []
     for chunk in _split_into_chunks(words, masks):
-        with service.admission.reserve(key_id, texts=len(chunk.items), tokens=chunk.tokens):
-            outputs = await model.compute(chunk, deadline=deadline)
-        predictions += [_scores(row) for row in model.decode(outputs, None, target)]
-    label = label or next(iter(predictions[0]))  # the most probable label with all words
+        # The first text of the first chunk has all words.
+        states_needed = with_state and not outputs
+        with service.admission.reserve(request.key_id, texts=len(chunk.items), tokens=chunk.tokens):
+            outputs += await model.compute(
+                chunk, deadline=request.deadline, with_states=states_needed
+            )
+    predictions = [_scores(row) for row in model.decode(outputs, None, request.target)]
+    label = request.label or next(iter(predictions[0]))  # the most probable label with all words
     scores = {mask: each[label] for mask, each in zip(masks, predictions, strict=True)}
     values = await run_in_threadpool(shapley_values, scores, permutations) if count else []
     view = ExplanationView(
@@ -140,23 +161,27 @@ async def explain(  # noqa: PLR0913
         grouped=count < len(all_words.words),
         texts=len(masks),
     )
-    return Explanation(view, resolved.ref, model.predictor.engine.name, all_words.truncated)
+    engine = model.predictor.engine.name
+    return Explanation(view, model.ref, engine, all_words.truncated), outputs[0]
 
 
 async def _explain_linear(
+    service: InferenceService,
+    request: ExplainRequest,
     model: LoadedLinearModel,
-    ref: str,
-    text: TextInput,
-    label: str | None,
     *,
-    target: str | None,
-    deadline: float,
-) -> Explanation:
-    batch = await model.prepare_batch([text], truncate=True, side="right")
-    outputs = await model.compute(batch, deadline=deadline)
-    scores = _scores(model.decode(outputs, None, target)[0])
-    label = label or next(iter(scores))  # the most probable label
-    words, empty_score = await model.contributions(text, label, target)
+    with_state: bool,
+) -> tuple[Explanation, InferenceOutput]:
+    """Return the explanation by words, and the output of the whole text."""
+    text, target = request.text, request.target
+    service.rate_limiter.acquire(request.key_id, 1)
+    tokens = min(count_characters(text), ASSUMED_MAX_LENGTH)
+    with service.admission.reserve(request.key_id, texts=1, tokens=tokens):
+        batch = await model.prepare_batch([text], truncate=True, side="right")
+        outputs = await model.compute(batch, deadline=request.deadline, with_states=with_state)
+        scores = _scores(model.decode(outputs, None, target)[0])
+        label = request.label or next(iter(scores))  # the most probable label
+        words, empty_score = await model.contributions(text, label, target)
     view = ExplanationView(
         label=label,
         score=scores[label],
@@ -175,7 +200,8 @@ async def _explain_linear(
         grouped=len(words) > MAX_LINEAR_WORDS,
         texts=1,
     )
-    return Explanation(view, ref, model.predictor.engine.name, truncated=False)
+    explanation = Explanation(view, model.ref, model.predictor.engine.name, truncated=False)
+    return explanation, outputs[0]
 
 
 def _scores(row: "Sequence[Output]") -> dict[str, float]:

@@ -170,14 +170,19 @@ class LoadedEncoder(_WithTask):
             log.exception("tokenizer_failed", model=self.ref)
             raise ModelTokenizerFailed(ref=self.ref, **error.detail) from error
 
-    async def compute(self, batch: TokenizedBatch, *, deadline: float) -> list[InferenceOutput]:
+    async def compute(
+        self, batch: TokenizedBatch, *, deadline: float, with_states: bool = False
+    ) -> list[InferenceOutput]:
         """Return the outputs in the order given. `deadline` is on the monotonic clock.
 
-        A cancelled caller's texts leave the queue. Raises `DeadlineExceeded`, `InferenceFailed`.
+        `with_states`: with what the model reads of each text. A cancelled caller's texts leave the
+        queue. Raises `DeadlineExceeded`, `InferenceFailed`.
         """
         engine, adapter = self.predictor.engine, self.predictor.adapter
         windows = [window for item in batch.items for window in item.windows]
-        outputs = await self._batcher.compute(engine, adapter, windows, deadline=deadline)
+        outputs = await self._batcher.compute(
+            engine, adapter, windows, deadline=deadline, with_states=with_states
+        )
         if len(windows) == len(batch.items):
             return outputs
         following = iter(outputs)
@@ -200,11 +205,13 @@ class LoadedEncoder(_WithTask):
 
 
 def _mean_output(outputs: Sequence[InferenceOutput]) -> InferenceOutput:
-    """Return the mean logits of the windows of a text, and the times of the slowest one."""
+    """Return the mean logits and state of the windows of a text, and the times of the slowest."""
+    states = [output.state for output in outputs if output.state is not None]
     return InferenceOutput(
         logits=sum(output.logits for output in outputs) / len(outputs),
         queue_seconds=max(output.queue_seconds for output in outputs),
         inference_seconds=max(output.inference_seconds for output in outputs),
+        state=sum(states) / len(states) if states else None,
     )
 
 
@@ -229,10 +236,12 @@ class LoadedLinearModel(_WithTask):
         """
         return TokenizedBatch(self.predictor.encode(texts), 0.0, token_cost=_WORD_COST)
 
-    async def compute(self, batch: TokenizedBatch, *, deadline: float) -> list[InferenceOutput]:
+    async def compute(
+        self, batch: TokenizedBatch, *, deadline: float, with_states: bool = False
+    ) -> list[InferenceOutput]:
         """Return the outputs in the order given. `deadline` is on the monotonic clock.
 
-        Raises `DeadlineExceeded`, `InferenceFailed`.
+        `with_states`: with the TF-IDF of each text. Raises `DeadlineExceeded`, `InferenceFailed`.
         """
         enqueued = time.monotonic()
 
@@ -241,10 +250,16 @@ class LoadedLinearModel(_WithTask):
             if start >= deadline:
                 raise DeadlineExceeded()
             logits = self.predictor.forward(batch.items)
+            states = self.predictor.states(batch.items) if with_states else None
             seconds = time.monotonic() - start
             return [
-                InferenceOutput(row, queue_seconds=start - enqueued, inference_seconds=seconds)
-                for row in logits
+                InferenceOutput(
+                    row,
+                    queue_seconds=start - enqueued,
+                    inference_seconds=seconds,
+                    state=None if states is None else states[i],
+                )
+                for i, row in enumerate(logits)
             ]
 
         return await self._run(work, sum(count_characters(item.text) for item in batch.items))

@@ -40,7 +40,7 @@ from app.serving.client_formats import (
     parse_text_input,
 )
 from app.serving.errors import RerankNotApplicable, TooManyInputs
-from app.serving.explanation import ExplainBody, explain
+from app.serving.explanation import ExplainBody, ExplainRequest, explain
 from app.serving.loaded_model import LoadedModel
 from app.serving.schemas import (
     ClassifierLabels,
@@ -275,24 +275,25 @@ async def explain_prediction(
     ref: ModelRefParam,
     body: ExplainBody,
     context: RequestContextDep,
+    caller: CallerDep,
     response: Response,
 ) -> ExplanationView:
-    """Return how much each word of a text contributes to the prediction.
+    """Return how much each word of a text contributes to the prediction, and similar examples.
 
     The model computes the text many times, each time without some of its words; each of these texts
-    counts toward the rate limit. The same text gets the same scores.
+    counts toward the rate limit. The same text gets the same scores. The texts of training examples
+    are shown to keys with the scope `datasets:read`.
     """
-    text = parse_text_input(body.inputs, "The text", at="inputs")
+    request = ExplainRequest(
+        text=parse_text_input(body.inputs, "The text", at="inputs"),
+        label=body.label,
+        target=context.target,
+        key_id=context.key_id,
+        deadline=context.deadline,
+        shows_texts="datasets:read" in caller.scopes,
+    )
     async with cancel_on_disconnect(context.receive):
-        explanation = await explain(
-            context.service,
-            text,
-            body.label,
-            ref,
-            target=context.target,
-            key_id=context.key_id,
-            deadline=context.deadline,
-        )
+        explanation = await explain(context.service, request, ref)
     response.headers["X-Model-Version"] = explanation.version
     response.headers["X-Engine"] = explanation.engine
     if explanation.truncated:
@@ -344,6 +345,8 @@ def _response_headers(*results: PredictResult) -> dict[str, str]:
         headers["X-Truncated"] = str(truncated)
     if abstained := sum(each.abstained for each in results):
         headers["X-Abstained"] = str(abstained)
+    if unfamiliar := sum(each.unfamiliar for each in results):
+        headers["X-Unfamiliar"] = str(unfamiliar)
     return headers
 
 

@@ -56,6 +56,63 @@ class WordScore(ResponseModel):
     score: float = Field(description="Negative: the word lowers the probability or the number.")
 
 
+# Why the text of a training example is not shown: the key lacks the scope `datasets:read`; the
+# dataset was deleted; the text was forgotten; the data were never stored here; they could not be
+# read, or not yet.
+HiddenReason = Literal["scope", "deleted", "forgotten", "elsewhere", "unavailable"]
+
+
+class NearestExample(ResponseModel):
+    """A training text that is similar to the explained one, by what the model reads of both.
+
+    It has a label in the field of the task; the others are left out.
+    """
+
+    label: str | None = Field(
+        None, description="single_label", exclude_if=lambda value: value is None
+    )
+    labels: list[str] | None = Field(
+        None, description="multi_label", exclude_if=lambda value: value is None
+    )
+    value: float | None = Field(
+        None, description="regression", exclude_if=lambda value: value is None
+    )
+    row: int = Field(description="Row number in the training data; 1 is the first data row.")
+    similarity: float = Field(description="Cosine: 1 for the same text.")
+    text: str | None = Field(
+        None,
+        description="Its first 2,000 characters.",
+        exclude_if=lambda value: value is None,
+    )
+    text_pair: str | None = Field(
+        None, description="Of a pair: the second text.", exclude_if=lambda value: value is None
+    )
+    hidden: HiddenReason | None = Field(
+        None,
+        description="Why the text is missing: the key lacks `datasets:read` (`scope`), the dataset "
+        "was deleted, the text was forgotten, the data were never stored here (`elsewhere`), or "
+        "they cannot be read at the moment (`unavailable`).",
+        exclude_if=lambda value: value is None,
+    )
+
+
+class Familiarity(ResponseModel):
+    """Whether a text is like the training texts."""
+
+    unfamiliar: bool | None = Field(
+        description="True: the fifth nearest training example is less similar than those of nearly "
+        "all held-out texts. Null: there were too few of these to say."
+    )
+    similarity: float = Field(description="To the fifth nearest training example.")
+    threshold: float | None = Field(
+        None, description="A text whose fifth nearest example is less similar is unfamiliar."
+    )
+    held_out_texts: int = Field(description="Texts of the validation split that it comes from.")
+    expected_share: float | None = Field(
+        None, description="Of texts like the training texts that are unfamiliar nevertheless."
+    )
+
+
 class ExplanationView(ResponseModel):
     """The scores of the words add up to `score` minus `empty_score`."""
 
@@ -65,6 +122,14 @@ class ExplanationView(ResponseModel):
     words: list[WordScore]
     grouped: bool = Field(description="Neighboring words count as one, because there are many.")
     texts: int = Field(description="Number of texts that the model computed for this.")
+    familiarity: Familiarity | None = Field(
+        None,
+        description="Null: the version has no training examples to compare with, because it was "
+        "imported, or trained before they were stored.",
+    )
+    nearest: list[NearestExample] = Field(
+        default=[], description="Up to five training examples, the most similar first."
+    )
 
 
 class ShadowView(ResponseModel):

@@ -11,6 +11,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from starlette.concurrency import run_in_threadpool
+
 from app.errors import AppError, TooManyRequests
 from app.registry.service import ResolvedModel
 from app.resources import Resources
@@ -21,6 +23,7 @@ from app.serving.errors import AbstentionNotApplicable, ScoreFunctionNotApplicab
 from app.serving.loaded_model import EncoderLoader, LoadedModel, TokenizedBatch
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
+from app.serving.nearest_examples import ExampleIndexes, TrainingTexts, find_unfamiliar
 from app.serving.shadow import ShadowEvaluator
 from lora_core.errors.artifact import (
     InputTooLong,
@@ -70,7 +73,8 @@ class PredictResult:
     prompt_format: PromptFormat  # of the training file, in which prompts are answered
     label_columns: Mapping[str | None, str]  # of the training file, by target
     truncated: int  # truncated texts
-    abstained: int  # texts without labels, because no label was probable enough
+    abstained: int  # texts without an answer: no label was probable enough, or unfamiliar
+    unfamiliar: int  # of these, texts unlike all training texts
     tokens: int
     characters: int
     tokenization_seconds: float
@@ -104,6 +108,8 @@ class InferenceService:
             executor=self._tokenizer_executor,
             metrics=metrics,
         )
+        self.example_indexes = ExampleIndexes(resources)
+        self.training_texts = TrainingTexts(resources)
         self.shadow_evaluator = ShadowEvaluator(
             resources.database, self.pool, metrics, is_idle=self._is_idle
         )
@@ -161,6 +167,9 @@ class InferenceService:
                 self.rate_limiter.acquire(key_id, count)  # only once the request is admitted
                 resolved, model = await self.pool.get(ref, deadline=deadline)
                 _check_options(request, resolved, model)
+                index = None
+                if request.abstain_unfamiliar:
+                    index = await self.example_indexes.get(resolved)
                 if texts_of_prompts is not None:
                     prompts = texts_of_prompts(_prompt_format(model))
                     request = replace(request, texts=prompts)
@@ -169,9 +178,21 @@ class InferenceService:
                     request.texts, truncate=request.truncate, side=request.truncation_side
                 )
                 self.admission.set_tokens(reservation, key_id, batch.cost)
-                outputs = await model.compute(batch, deadline=deadline)
+                outputs = await model.compute(
+                    batch, deadline=deadline, with_states=index is not None
+                )
+            unfamiliar = [False] * len(outputs)
+            if index is not None:
+                unfamiliar = await run_in_threadpool(find_unfamiliar, index, outputs)
             result = _build_result(
-                request, resolved, model, batch, outputs, start, with_scores=self._keeps_scores
+                request,
+                resolved,
+                model,
+                batch,
+                outputs,
+                unfamiliar,
+                start,
+                with_scores=self._keeps_scores,
             )
             self._record_result(result, batch)
         self.shadow_evaluator.mirror(request, resolved, model, outputs)
@@ -227,22 +248,25 @@ def _build_result(  # noqa: PLR0913
     model: LoadedModel,
     batch: TokenizedBatch,
     outputs: Sequence[InferenceOutput],
+    unfamiliar: Sequence[bool],
     start: float,
     *,
     with_scores: bool,
 ) -> PredictResult:
-    """Build the result. `with_scores`: its answers have probabilities, even if its rows do not."""
+    """Build the result, without an answer for texts that are `unfamiliar`.
+
+    `with_scores`: its answers have probabilities, even if its rows do not.
+    """
     rows = probabilities = model.decode(outputs, request.function, request.target)
     threshold = request.abstain_below
     if request.function is not None and (with_scores or threshold is not None):
         probabilities = model.decode(outputs, None, request.target)
-    abstained = 0
     if threshold is not None:
         rows = [
             row if best[0].score >= threshold else []
             for row, best in zip(rows, probabilities, strict=True)
         ]
-        abstained = sum(not row for row in rows)
+    rows = [[] if unlike else row for row, unlike in zip(rows, unfamiliar, strict=True)]
     return PredictResult(
         rows=[_top_k_per_target(row, request.top_k) for row in rows],
         answers=probabilities,
@@ -255,7 +279,8 @@ def _build_result(  # noqa: PLR0913
         prompt_format=_prompt_format(model),
         label_columns=model.predictor.label_columns,
         truncated=batch.truncated,
-        abstained=abstained,
+        abstained=sum(not row for row in rows),
+        unfamiliar=sum(unfamiliar),
         tokens=batch.tokens,
         characters=sum(map(count_characters, request.texts)),
         tokenization_seconds=batch.seconds,

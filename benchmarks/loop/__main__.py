@@ -1,9 +1,10 @@
 """The loop from answers back to data, measured: `python -m benchmarks.loop`.
 
 Annotators who know the hidden labels label what the library chooses; intervals, suspect labels, the
-drift test, the learning curve and the promotion test are compared with the truth, and a real server
-is timed. Every cell runs in its own process and is stored in `benchmarks/results/`. Ends with one
-JSON object. `--choose` simulates projects on other datasets, by which settings may be chosen.
+drift test, the learning curve, the promotion test and unfamiliar texts are compared with the truth,
+and a real server is timed. Every cell runs in its own process and is stored in
+`benchmarks/results/`. Ends with one JSON object. `--choose` simulates projects on other datasets,
+by which settings may be chosen.
 """
 
 import argparse
@@ -26,6 +27,7 @@ MODULES = {
     "drift": "drift",
     "curve": "learning_curve",
     "promote": "promotion",
+    "unfamiliar": "unfamiliar",
     "service": "service",
 }
 

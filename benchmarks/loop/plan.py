@@ -22,6 +22,9 @@ CHOICE_BUDGETS: Mapping[str, int] = {
     "tweets": 500,
     "tweets-multilabel": 500,
 }
+# Models are trained on the first three, and meet the texts of all others.
+UNFAMILIAR_SETS = ("rotten-tomatoes", "questions", "drug-condition", "sms-spam")
+TRAINED_SETS = UNFAMILIAR_SETS[:3]
 QUICK_SETS = ("rotten-tomatoes", "multilabel")  # they come with the environment
 
 LEVEL = 0.05  # of all tests
@@ -45,6 +48,8 @@ class Size:
     curve_draws: int
     retrainings: int
     paired_texts: int  # that both models are compared on
+    unfamiliar_texts: int  # that a model is trained on
+    foreign_texts: int  # of each other set
 
 
 FULL = Size(
@@ -59,6 +64,8 @@ FULL = Size(
     curve_draws=3,
     retrainings=500,
     paired_texts=200,
+    unfamiliar_texts=1500,
+    foreign_texts=300,
 )
 QUICK = Size(
     seeds=1,
@@ -72,6 +79,8 @@ QUICK = Size(
     curve_draws=1,
     retrainings=10,
     paired_texts=30,
+    unfamiliar_texts=120,
+    foreign_texts=30,
 )
 QUICK_BUDGET = 40
 
@@ -114,6 +123,7 @@ def cells(*, quick: bool = False, choose: bool = False) -> list[Cell]:
         *(Cell("live", data) for data in kept(tuple(BUDGETS))),
         *(Cell("promote", data) for data in kept(LARGE_SETS)),
         *(Cell("drift", data) for data in kept(("rotten-tomatoes", "questions"))),
+        *(Cell("unfamiliar", data) for data in kept(TRAINED_SETS)),
         *(Cell("labels", data, seed) for data in kept(tuple(BUDGETS)) for seed in seeds),
         Cell("service", "rotten-tomatoes"),
     ]

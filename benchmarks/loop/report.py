@@ -19,9 +19,9 @@ def summary(cells: Sequence[Cell], results: ResultsFile) -> dict[str, Any]:
     """The numbers of the benchmark, then each set."""
     found = {cell: results.metrics(cell.name) for cell in cells if cell.name in results.cells}
     labels = {data: labels_to_target(each) for data, each in _projects(found).items()}
-    live, suspects, drift, promote = (
+    live, suspects, drift, promote, unfamiliar = (
         {cell.data: metrics for cell, metrics in found.items() if cell.what == what}
-        for what in ("live", "suspects", "drift", "promote")
+        for what in ("live", "suspects", "drift", "promote", "unfamiliar")
     )
     service = next((metrics for cell, metrics in found.items() if cell.what == "service"), {})
     points = [
@@ -57,6 +57,7 @@ def summary(cells: Sequence[Cell], results: ResultsFile) -> dict[str, Any]:
         "suspects": suspects,
         "learning_curve_held": _mean([low <= came <= high for _, _, low, high, came in points]),
         "promote": promote,
+        "unfamiliar": unfamiliar,
         "service": service,
         **results.where(cell.name for cell in found),
     }

@@ -88,6 +88,15 @@ class OneTarget(ArtifactError):
     message = "{model} predicts one thing only, so there is no target to choose: omit `target`."
 
 
+class NoNearestExamples(ArtifactError):
+    code = "no_nearest_examples"
+    title = "The model has no training examples to compare texts with."
+    message = (
+        "{path} has no training examples to compare texts with: it was imported, or trained before "
+        "they were stored. Train it again."
+    )
+
+
 class InvalidArchive(ArtifactError):
     code = "archive_broken"
     title = "The model archive is damaged or incomplete."

@@ -307,7 +307,8 @@ def read_metadata(directory: Path, base: Path | None = None) -> UntrustedManifes
 def _check_linear(directory: Path, content: dict[str, Any], facts: UntrustedManifest) -> None:
     if facts.labels is None or len(set(facts.labels)) != len(facts.labels):
         raise UnsupportedArtifact(problem="its manifest has no labels, or duplicate ones")
-    if odd := [name for name in facts.files if name not in MODEL_FILES and _is_of_encoder(name)]:
+    own = {*MODEL_FILES, *manifest.NEAREST_EXAMPLES_FILES}
+    if odd := [name for name in facts.files if name not in own and _is_of_encoder(name)]:
         raise UnsupportedArtifact(problem=f"it is a linear model, but has {odd[0]}")
     _check_task(content, facts, facts.labels)
     pairs = facts.spec.data.text_pair_column is not None

@@ -70,6 +70,14 @@ class InferenceEncoder(Protocol):
         threads: int | None = None,
     ) -> list[Tensor]: ...
 
+    def logits_and_states(
+        self,
+        texts: Sequence[TokenizedText],
+        adapters: Sequence[Any],
+        *,
+        threads: int | None = None,
+    ) -> list[tuple[Tensor, Tensor]]: ...
+
 
 def build_encoder(
     model: PreTrainedModel,

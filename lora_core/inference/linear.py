@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from lora_core import manifest
 from lora_core.data.rows import MAX_CELL_CHARACTERS
@@ -125,6 +126,10 @@ class LinearPredictor:
     def forward(self, items: Sequence[LinearInput]) -> NDArray[np.float64]:
         """Return logits (items, labels), in the order given."""
         return self.model.logits([item.text for item in items])
+
+    def states(self, items: Sequence[LinearInput]) -> csr_matrix:
+        """Return the TF-IDF (items, width) of at least one text."""
+        return self.model.features([item.text for item in items])
 
     def decode(
         self, logits: Any, function: ScoreFunction | None = None

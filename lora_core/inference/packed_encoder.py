@@ -240,13 +240,35 @@ class PackedEncoder:
             adapters: Adapter of each text, prepared by `prepare_adapter`.
             threads: Number of intra-op threads of the calling thread from now on; None keeps it.
         """
+        x, layout = self._encode(texts, adapters, threads)
+        return self._logits(x, layout)
+
+    @torch.inference_mode()
+    def logits_and_states(
+        self,
+        texts: Sequence[TokenizedText],
+        adapters: Sequence[Adapter],
+        *,
+        threads: int | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return what `logits` returns, each with the input of the head (width,) for that text."""
+        x, layout = self._encode(texts, adapters, threads)
+        states = layout.restore_order(list(x.float().cpu()))
+        return list(zip(self._logits(x, layout), states, strict=True))
+
+    def _encode(
+        self, texts: Sequence[TokenizedText], adapters: Sequence[Adapter], threads: int | None
+    ) -> tuple[Tensor, BatchLayout]:
+        """Return the input of the head (texts, width) in the order of the layout."""
         if threads is not None and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
         layout = BatchLayout([text.length for text in texts], adapters, self._row_step)
         x = self._embed([texts[i] for i in layout.order], layout)
         for index, block in enumerate(self._blocks):
             x = self._run_block(index, block, x, layout)
-        x = self._pool(x, layout)
+        return self._pool(x, layout), layout
+
+    def _logits(self, x: Tensor, layout: BatchLayout) -> list[Tensor]:
         return layout.restore_order([row for rows, adapter in layout.slices("texts")
                                      for row in self._head(x[rows], adapter).cpu()])  # fmt: skip
 

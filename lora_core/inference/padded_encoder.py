@@ -5,6 +5,7 @@ each has modules of its own, whose tensors are those of the base, besides its Lo
 head. A batch is computed one version at a time.
 """
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,11 +29,35 @@ class PaddedAdapter:
 
     model: PreTrainedModel
     own: Sequence[Tensor]  # its LoRA weights and its head
+    head_input: "HeadInput"
 
     @property
     def nbytes(self) -> int:
         """Memory of the tensors in bytes, without those that versions share."""
         return sum(t.nbytes for t in self.own)
+
+
+class HeadInput(threading.local):
+    """What the head of a model read in the last forward pass of the calling thread."""
+
+    def __init__(self) -> None:
+        self._x: Tensor | None = None
+
+    def record(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        """Keep the input of the head; a hook that torch calls before its first layer."""
+        self._x = arguments[0]
+
+    def pop(self, attention_mask: Tensor) -> Tensor:
+        """Return the states (texts, width) of the last forward pass, and release them.
+
+        A head that reads every token, and averages its logits, has the mean of its inputs.
+        """
+        x, self._x = self._x, None
+        assert x is not None  # noqa: S101 - every head has a first layer
+        if x.dim() == 2:
+            return x
+        seen = attention_mask[..., None]
+        return (x * seen).sum(dim=1) / seen.sum(dim=1)
 
 
 class PaddedEncoder:
@@ -102,7 +127,10 @@ class PaddedEncoder:
                 if not isinstance(layer := model.get_submodule(path), _Float32):
                     model.set_submodule(path, _Float32(layer))
         known = {id(t) for t in shared}
-        return PaddedAdapter(model, [p for p in model.parameters() if id(p) not in known])
+        head_input = HeadInput()
+        model.get_submodule(self.family.head[0]).register_forward_pre_hook(head_input.record)
+        own = [p for p in model.parameters() if id(p) not in known]
+        return PaddedAdapter(model, own, head_input)
 
     @torch.inference_mode()
     def logits(
@@ -119,23 +147,39 @@ class PaddedEncoder:
             adapters: Adapter of each text.
             threads: Number of intra-op threads of the calling thread from now on; None keeps it.
         """
+        return [logits for logits, _ in self.logits_and_states(texts, adapters, threads=threads)]
+
+    @torch.inference_mode()
+    def logits_and_states(
+        self,
+        texts: Sequence[TokenizedText],
+        adapters: Sequence[PaddedAdapter],
+        *,
+        threads: int | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return what `logits` returns, each with the input of the head (width,) for that text."""
         if threads is not None and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
-        rows: dict[int, Tensor] = {}
+        rows: dict[int, tuple[Tensor, Tensor]] = {}
         for adapter, indices in _batches(texts, adapters, self.batch_tokens):
-            logits = self._compute(adapter.model, [texts[i] for i in indices])
-            rows.update(zip(indices, logits.float().cpu(), strict=True))
+            computed = self._compute(adapter, [texts[i] for i in indices])
+            logits, states = (each.float().cpu() for each in computed)
+            rows.update(zip(indices, zip(logits, states, strict=True), strict=True))
         return [rows[i] for i in range(len(texts))]
 
-    def _compute(self, model: PreTrainedModel, texts: Sequence[TokenizedText]) -> Tensor:
-        """Return logits (texts, classes) of one padded batch."""
+    def _compute(
+        self, adapter: PaddedAdapter, texts: Sequence[TokenizedText]
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (texts, classes) and states (texts, width) of one padded batch."""
         starts = None
         if self._has_segments and any(text.segment_start is not None for text in texts):
             starts = np.array([text.segment_start or text.length for text in texts])
         batch = collate([text.ids for text in texts], self._pad_id, None, starts).to(self.device)
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
-            logits: Tensor = model(**batch.token_inputs, attention_mask=batch.attention_mask).logits
-        return logits
+            logits: Tensor = adapter.model(
+                **batch.token_inputs, attention_mask=batch.attention_mask
+            ).logits
+        return logits, adapter.head_input.pop(batch.attention_mask)
 
 
 def _batches(

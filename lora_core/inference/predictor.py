@@ -1,12 +1,13 @@
 """Predictors of encoder models: texts in, labels with probabilities out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -125,14 +126,23 @@ class Predictor:
         """
         windows = [window for item in items for window in item.windows]
         logits = torch.empty(len(windows), len(self.labels))
-        lengths = np.array([window.length for window in windows])
-        for indices in length_sorted_batches(lengths, BATCH_TOKENS):
-            texts = [windows[i] for i in indices]
+        for indices, texts in _batches(windows):
             logits[indices] = torch.stack(self.engine.logits(texts, [self.adapter] * len(texts)))
-        if len(windows) == len(items):
-            return logits
-        by_text = torch.split(logits, [len(item.windows) for item in items])
-        return torch.stack([rows.mean(dim=0) for rows in by_text])
+        return _mean_of_windows(logits, items)
+
+    def states(self, items: Sequence[TokenizedText]) -> NDArray[np.float32]:
+        """Return what the head reads of each text (items, width), of at least one.
+
+        Those of a text in windows are the mean of the windows.
+        """
+        windows = [window for item in items for window in item.windows]
+        states: dict[int, Tensor] = {}
+        for indices, texts in _batches(windows):
+            computed = self.engine.logits_and_states(texts, [self.adapter] * len(texts))
+            states |= {i: state for i, (_, state) in zip(indices, computed, strict=True)}
+        rows = torch.stack([states[i] for i in range(len(windows))])
+        by_text: NDArray[np.float32] = _mean_of_windows(rows, items).numpy()
+        return by_text
 
     def decode(
         self, logits: Any, function: ScoreFunction | None = None
@@ -152,3 +162,20 @@ class Predictor:
     ) -> list[list[tuple[str, float]]]:
         """Encode, forward and decode."""
         return self.decode(self.forward(self.encode(texts, truncate=truncate)))
+
+
+def _batches(
+    windows: Sequence[TokenizedText],
+) -> Iterator[tuple[list[int], list[TokenizedText]]]:
+    """Yield indices and texts of batches, by length."""
+    lengths = np.array([window.length for window in windows])
+    for indices in length_sorted_batches(lengths, BATCH_TOKENS):
+        yield indices, [windows[i] for i in indices]
+
+
+def _mean_of_windows(rows: Tensor, items: Sequence[TokenizedText]) -> Tensor:
+    """Return the mean (items, …) of the rows of each text, which has one for each window."""
+    if len(rows) == len(items):
+        return rows
+    by_text = torch.split(rows, [len(item.windows) for item in items])
+    return torch.stack([windows.mean(dim=0) for windows in by_text])

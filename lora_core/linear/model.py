@@ -176,7 +176,7 @@ class LinearModel:
         """
         if self._vectorizer is None or not texts:
             return self._expand(np.tile(self.parameters.intercept, (len(texts), 1)))
-        return self.logits_of_features(self._features(texts))
+        return self.logits_of_features(self.features(texts))
 
     def logits_of_features(self, features: csr_matrix) -> NDArray[np.float64]:
         """Return logits (texts, labels) of TF-IDF (texts, terms) with the terms of the model."""
@@ -185,8 +185,10 @@ class LinearModel:
             decision += features @ self._weights
         return self._expand(decision)
 
-    def _features(self, texts: Sequence[TextInput]) -> csr_matrix:
-        assert self._vectorizer is not None  # noqa: S101
+    def features(self, texts: Sequence[TextInput]) -> csr_matrix:
+        """Return the TF-IDF (texts, terms) of at least one text, (texts, 3 · terms) of pairs."""
+        if self._vectorizer is None:
+            return csr_matrix((len(texts), 0))
         return combine_sides([self._vectorizer.transform(side) for side in split_sides(texts)])
 
     def _expand(self, decision: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -209,7 +211,7 @@ class LinearModel:
         without_words = self._expand(self.parameters.intercept)
         added = [np.zeros(len(spans)) for spans in words]
         if self._vectorizer is not None and any(words):
-            row = self._features([text])
+            row = self.features([text])
             parts = self._expand(row.data[:, None] * self._weights[row.indices])  # (found, labels)
             gradient = score.mean_gradient(without_words, parts.sum(axis=0))
             shares = np.zeros(row.shape[1])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from lora_core import compatibility, manifest
+from lora_core import compatibility, manifest, nearest_examples
 from lora_core.atomic_files import is_disk_full
 from lora_core.cross_validation import (
     AutoOutcome,
@@ -48,6 +48,7 @@ from lora_core.failpoints import failpoint
 from lora_core.inference.linear import LINEAR_ENGINE
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, resolve_min_df
+from lora_core.nearest_examples import ExampleIndex, SparseVectors
 from lora_core.process import available_cores, is_out_of_memory
 from lora_core.progress_reporter import ProgressReporter, run_with_progress
 from lora_core.results import Verdict
@@ -130,13 +131,21 @@ def train_linear(
             correctness[split] = encode_correctness(examples, task, predicted)
             if spec.result.model:
                 save_misclassified(out_dir, split, examples, rows, task, calibration)
+        facts: dict[str, Any] = {}
         if spec.result.model:
             files.save_parameters(out_dir, model.parameters)
+            if model.parameters.terms:
+                # Cross-validated texts are validation texts that the model was trained on.
+                cross_validated = selected is not None and selected.cross_validated is not None
+                held_out = Split.TEST if cross_validated else Split.VALIDATION
+                index = _example_index(splits, task, model, held_out)
+                nearest_examples.save_index(out_dir, index)
+                facts[nearest_examples.MANIFEST_KEY] = index.facts()
             save_golden_predictions(
                 out_dir, [example.input for example in splits.test], logits[Split.TEST]
             )
         summary["total_seconds"] = round(time.monotonic() - started, 2)
-        facts = {
+        facts |= {
             "labels": list(task.labels),
             "calibration": calibration.model_dump(mode="json", exclude={"fitted"}),
             "graded": correctness,
@@ -289,6 +298,16 @@ def _verdict(  # noqa: PLR0913
         training_targets=training_targets,
         measured_on="cross_validation",
     )
+
+
+def _example_index(splits: Splits, task: Task, model: LinearModel, held_out: Split) -> ExampleIndex:
+    """Return the TF-IDF of a sample of training texts, to find the nearest ones of a text."""
+    train = [splits.train[i] for i in nearest_examples.sample_examples(splits.train)]
+    examples = splits.examples(held_out)
+    others = [examples[i] for i in nearest_examples.sample_held_out(len(examples))]
+    vectors = SparseVectors.from_states(model.features([each.input for each in train]))
+    states = model.features([each.input for each in others])
+    return nearest_examples.build_index(train, task, vectors, held_out, states)
 
 
 def _run_summary(

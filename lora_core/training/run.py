@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from lora_core import artifact, distributed, manifest, runtime
+from lora_core import artifact, distributed, manifest, nearest_examples, runtime
 from lora_core.cross_validation import AutoOutcome
 from lora_core.encoders.load import weights_sha256
 from lora_core.events import Finished, NullObserver, Observer, Phase, Started, StopSignal
@@ -33,6 +33,7 @@ from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.correctness import Correctness, encode_correctness, save_misclassified
 from lora_core.training.final_evaluation import Evaluation
 from lora_core.training.loop import TrainingResult
+from lora_core.training.nearest_examples import index_of_run
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer, with_resolved_settings
 
@@ -108,6 +109,9 @@ def train_encoder(  # noqa: PLR0913
         out_dir.mkdir(parents=True, exist_ok=True)
         facts: dict[str, Any] = {"graded": _save_predictions(out_dir, prepared, evaluation)}
         if saves_model(prepared.spec):
+            index = index_of_run(prepared, local)
+            nearest_examples.save_index(out_dir, index)
+            facts[nearest_examples.MANIFEST_KEY] = index.facts()
             # This merges the adapters: from here on, the model has none.
             summary["merge_difference"], merged_sha256 = _save_model(out_dir, prepared, local)
             facts["merged_sha256"] = merged_sha256

@@ -127,6 +127,10 @@ def test_cell_on_a_few_texts(cell: Cell) -> None:
             assert found["flipped"] > 0
         case "drift":
             assert (found["weeks"], len(found["texts_to_alarm"])) == (2, 1)
+        case "unfamiliar":
+            for vectors in ("linear", "base"):
+                assert found[vectors]["unfamiliar"].keys() == {cell.data, "multilabel"}
+                assert 0 <= found[vectors]["auc"]["multilabel"] <= 1
         case "promote":
             assert found["promoted_wrong"] <= found["retrainings"] == 10
         case "curve":

@@ -90,6 +90,53 @@ def test_explanation(box: Locator, page: Page) -> None:
     expect(explanation.get_by_role("heading")).to_contain_text(label)
 
 
+EXPLANATION = {
+    "label": "bad", "score": 0.9, "empty_score": 0.5, "grouped": False, "texts": 2,
+    "words": [{"text": "a", "field": "text", "start": 0, "end": 1, "score": 0.4}],
+}  # fmt: skip
+
+
+def test_similar_training_examples(box: Locator, page: Page) -> None:
+    familiarity = {"unfamiliar": False, "similarity": 0.8, "threshold": 0.4, "expected_share": 0.01}
+    shown = {"familiarity": {**familiarity, "held_out_texts": 99}, "nearest": [
+        {"row": 17, "label": "bad", "similarity": 0.8, "text": "<b>dull</b> plot"},
+        {"row": 3, "labels": [], "similarity": -0.25, "hidden": "scope"},
+    ]}  # fmt: skip
+    page.route("**/explain", lambda route: route.fulfill(json=EXPLANATION | shown))
+    box.fill(TEXT)
+    examples = page.locator("#answer-model .by-example")
+    expect(examples.locator(".familiarity")).to_have_text(
+        "Similar to texts that it was trained on."
+    )
+    items = examples.get_by_role("listitem")
+    expect(items).to_have_count(2)
+    expect(items.first).to_have_text("bad similarity 0.80, row 17<b>dull</b> plot")
+    expect(items.last).to_have_text(
+        "no label similarity \u22120.25, row 3text hidden: this needs the scope datasets:read"
+    )
+    shown["familiarity"] |= {"unfamiliar": True, "similarity": 0.1}  # type: ignore[operator]
+    box.press_sequentially(" x")
+    expect(examples.locator(".familiarity")).to_have_text(
+        "Unlike anything it was trained on: its fifth nearest example has a similarity of 0.10, "
+        "and 99% of texts like the training texts have 0.40 or more. Do not rely on this "
+        "prediction."
+    )
+    shown["familiarity"] |= {"unfamiliar": None, "held_out_texts": 7}  # type: ignore[operator]
+    box.press_sequentially("y")
+    expect(examples.locator(".familiarity")).to_contain_text("Its 7 held-out texts are too few")
+    box.fill("")
+    expect(examples).to_have_count(0)
+
+
+def test_version_without_training_examples(box: Locator, page: Page) -> None:
+    older = {"familiarity": None, "nearest": []}
+    page.route("**/explain", lambda route: route.fulfill(json=EXPLANATION | older))
+    box.fill(TEXT)
+    examples = page.locator("#answer-model .by-example")
+    expect(examples.locator(".familiarity")).to_contain_text("has no training examples")
+    expect(examples.get_by_role("heading")).to_be_hidden()
+
+
 def test_two_models_side_by_side(box: Locator, page: Page, seeded: SeededService) -> None:
     box.fill(TEXT)
     page.get_by_label("Compare with").select_option(f"{MODEL}:2")

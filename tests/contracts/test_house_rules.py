@@ -49,6 +49,7 @@ LATE_IMPORTS = (
     "lora_core/tasks/primary_metric.py",
     "app/serving/explanation.py",
     "app/serving/loaded_model.py",
+    "app/serving/nearest_examples.py",
     "app/jobs/results/comparison.py",
     "app/sweeps/strategies.py",
     "app/charts/",

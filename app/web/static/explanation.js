@@ -33,7 +33,7 @@ export function verdictOfTargets(targets) {
   return Object.entries(targets).map(([name, outputs]) => `${name}: ${verdict(taskOf(outputs), outputs)}`).join(" · ");
 }
 
-function element(name, text = "", className = "") {
+export function element(name, text = "", className = "") {
   const created = document.createElement(name);
   created.textContent = text;
   if (className) created.className = className;

@@ -1,6 +1,7 @@
 // Queries models while the user types: predictions, and explanations by word.
 import { Problem, request } from "./api.js";
 import { renderExplanation, renderScores, responseInfo, taskOf, verdict, verdictOfTargets } from "./explanation.js";
+import { renderNearestExamples } from "./nearest_examples.js";
 
 const PREDICT_DELAY = 120; // ms after the last input
 const EXPLAIN_DELAY = 600; // ms after the prediction: an explanation costs hundreds of predictions
@@ -67,7 +68,7 @@ class ModelPanel {
     }
     if (!this.panel.isConnected) panels.append(this.panel);
     this.find("h2").textContent = this.select.selectedOptions[0].textContent;
-    for (const part of [".explanation", ".explaining"]) this.find(part).hidden = true; // of the previous text
+    for (const part of [".explanation", ".by-example", ".explaining"]) this.find(part).hidden = true; // of the previous text
     this.showError("");
     this.setBusy(true);
     this.timer = setTimeout(() => this.predict(text), PREDICT_DELAY);
@@ -115,6 +116,7 @@ class ModelPanel {
     this.send(path, body, () => this.explain(text), (explanation, headers) => {
       this.find(".explaining").hidden = true;
       renderExplanation(this.panel, text, explanation, Boolean(headers.get("X-Truncated")), task);
+      renderNearestExamples(this.panel, explanation);
     });
   }
 

@@ -9,7 +9,9 @@ from app.registry import service as registry
 from app.resources import Resources
 from app.storage import repository as artifacts
 from tests.app.cli.conftest import Run, answer
-from tests.job_rows import MANIFEST
+from tests.example_index import add_example_index
+from tests.job_rows import MANIFEST, SPEC, add_job
+from tests.stored_artifact import store_artifact
 from tests.tiny_artifact import make_artifact
 
 
@@ -62,6 +64,27 @@ def test_explanation_lists_words(cli: Run, promoted: str) -> None:
     assert "words of: a good film" in shown
     assert f"{100 * only['score']:+.1f}  fine" in shown
     assert "explanation" not in answer(cli("predict", "fine", "--json"))["predictions"][0]
+
+
+def test_explanation_shows_similar_training_examples(
+    cli: Run, resources: Resources, tmp_path: Path
+) -> None:
+    spec = {**SPEC, "data": {**SPEC["data"], "source": "hub:owner/name"}}
+    directory, job_id = make_artifact(tmp_path / "made"), add_job(resources.database, spec=spec)
+    texts = ("a good film",) * 5 + ("a dull plot",) * 5
+    add_example_index(directory, texts, ("good",) * 5 + ("bad",) * 5, held_out=[0.9985] * 99)
+    artifact = store_artifact(resources, directory, f"jobs/{job_id}/a1", job_id=job_id)
+    with resources.database.write() as session:
+        registry.add_version(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
+    asked = ("predict", "a dull plot", "unlike", "--model", "sentiment:1", "--explain")
+    result = cli(*asked)
+    assert "training examples similar to: a dull plot" in result.stdout
+    assert "1.00  bad      6  (its data are not stored on the server)" in result.stdout
+    assert "'unlike' is unlike anything that the model was trained on" in result.stderr
+    assert "'a dull plot' is unlike" not in result.stderr
+    first, second = answer(cli(*asked, "--json"))["predictions"]
+    assert first["explanation"]["nearest"][0]["row"] == 6
+    assert second["explanation"]["familiarity"]["unfamiliar"]
 
 
 def test_texts_come_from_standard_input(cli: Run, promoted: str) -> None:

@@ -206,11 +206,11 @@ def record_chunks(app: FastAPI, client: TestClient, publish: Publish) -> Callabl
     compute: Compute = batcher.compute
 
     def record(before: Before | None = None) -> list[int]:
-        async def recording(engine: Any, adapter: Any, texts: Any, *, deadline: float) -> Any:
+        async def recording(engine: Any, adapter: Any, texts: Any, **settings: Any) -> Any:
             tokens.append(sum(text.length for text in texts))
             if before is not None:
                 await before(tokens)
-            return await compute(engine, adapter, texts, deadline=deadline)
+            return await compute(engine, adapter, texts, **settings)
 
         batcher.compute = recording
         return tokens

@@ -343,3 +343,15 @@ def test_card_of_several_targets_has_their_mean_skill() -> None:
     assert "| test | 200 | 0.750 | 0.500 |" in card
     assert '"topic/refund"' in card
     assert not metadata(card).get("metrics")
+
+
+def test_card_of_an_archive_says_which_texts_are_unfamiliar() -> None:
+    found = {"examples": 1000, "held_out": 853, "similarity": -0.1, "expected_share": 0.0094}
+    facts = make_manifest(nearest_examples=found)
+    card = model_card(facts, CardFormat.LORAWORKS, name="m")
+    assert "The vectors of 1,000 training texts" in card
+    assert "853 held-out texts: of texts like these, 0.9% are" in card
+    assert "## Unfamiliar" not in model_card(facts, CardFormat.PEFT, name="m")
+    for unusable in ({}, {"examples": "<b>"}, {**found, "held_out": None}, "text"):
+        facts = make_manifest(nearest_examples=unusable)
+        assert "## Unfamiliar" not in model_card(facts, CardFormat.LORAWORKS, name="m")

@@ -45,6 +45,7 @@ def test_linear_run_writes_a_model_metrics_and_predictions(reviews: Path, tmp_pa
     facts = manifest.verify(tmp_path / "out")
     assert set(facts["files"]) == {
         *("golden.json", "linear.json", "linear.safetensors"),
+        *manifest.NEAREST_EXAMPLES_FILES,
         *(f"{kind}/{part}.jsonl" for kind in ("misclassified", "predictions")
           for part in ("validation", "test")),
     }  # fmt: skip

@@ -1,0 +1,356 @@
+"""The training examples that a text is nearest to, and whether it is unlike all of them.
+
+The index of a version is read from its artifact when it is first needed. Texts are not in it: they
+are read from the stored dataset, for callers that may read datasets, and a sample of them stays in
+memory.
+"""
+
+import json
+import shutil
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.database.engines import Database
+from app.database.single_flight import SingleFlight
+from app.datasets import files
+from app.datasets import repository as datasets
+from app.datasets import service as dataset_service
+from app.datasets.errors import DatasetNotFound
+from app.datasets.tables import Dataset
+from app.errors import AppError
+from app.jobs import repository as jobs
+from app.jobs.data_sources import ALL_ROWS
+from app.jobs.errors import JobNotFound
+from app.privacy import repository as privacy
+from app.privacy.text_hashes import TextHasher
+from app.registry import repository as registry
+from app.registry.errors import ModelNotFound
+from app.registry.refs import ModelRef
+from app.registry.service import ResolvedModel
+from app.resources import Resources
+from app.serving.batcher import InferenceOutput
+from app.serving.errors import (
+    ModelArtifactCorrupt,
+    TooFewHeldOutTexts,
+    VersionWithoutExamples,
+)
+from app.serving.schemas import Familiarity, HiddenReason, NearestExample
+from lora_core import manifest
+from lora_core.errors import LoraCoreError
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.samples import reviews
+from lora_core.specs.data import Split
+from lora_core.specs.label_sets import decode_label, label_of_target
+from lora_core.specs.task import TaskType
+from lora_core.specs.text_input import TextInput, text_input, text_sides
+
+if TYPE_CHECKING:
+    from lora_core.nearest_examples import ExampleIndex
+
+SHOWN = 5  # nearest examples of a text
+MAX_CHARACTERS = 2000  # shown of a text
+MAX_INDEXES = 32  # in memory, of at most 4 MB each
+MAX_VERSIONS_WITH_TEXTS = 16  # in memory, of at most 600 texts each
+TEXTS_TIMEOUT_SECONDS = 3.0  # an explanation waits no longer for texts, which are read on
+
+_Value = TypeVar("_Value")
+
+log = structlog.get_logger()
+
+
+class _RecentlyUsed(Generic[_Value]):
+    """Values by the key of an artifact; the least recently used ones are dropped."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[str, _Value] = OrderedDict()
+
+    def get(self, key: str) -> _Value | None:
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def put(self, key: str, value: _Value) -> None:
+        self._values[key] = value
+        while len(self._values) > self._size:
+            self._values.popitem(last=False)
+
+
+class ExampleIndexes:
+    """The indexes of versions in use. Use on the event loop only."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._store = resources.store
+        self._loaded: _RecentlyUsed[ExampleIndex | _NoIndex] = _RecentlyUsed(MAX_INDEXES)
+        self._loads: SingleFlight[str, ExampleIndex | _NoIndex] = SingleFlight(
+            timeout_seconds=TEXTS_TIMEOUT_SECONDS
+        )
+
+    async def find(self, resolved: ResolvedModel) -> "ExampleIndex | None":
+        """Return the index of a version; None if it has none.
+
+        An imported version has none: its rows are those of a dataset that is elsewhere. Raises
+        `ModelArtifactCorrupt`, `StorageUnavailable`, `StorageRefused`.
+        """
+        if resolved.imported:
+            return None
+        key = resolved.artifact.key
+        index = self._loaded.get(key)
+        if index is None:
+            index = await self._loads.run(key, lambda: self._load(resolved))
+            self._loaded.put(key, index)
+        return None if isinstance(index, _NoIndex) else index
+
+    async def get(self, resolved: ResolvedModel) -> "ExampleIndex":
+        """Return the index of a version that can tell which texts are unfamiliar.
+
+        Raises `VersionWithoutExamples`, `TooFewHeldOutTexts`, and what `find` raises.
+        """
+        index = await self.find(resolved)
+        if index is None:
+            raise VersionWithoutExamples(ref=resolved.ref, at="abstain_unfamiliar")
+        if index.threshold is None:
+            raise TooFewHeldOutTexts(
+                ref=resolved.ref,
+                count=len(index.held_out),
+                split=index.held_out_split,
+                at="abstain_unfamiliar",
+            )
+        return index
+
+    def _load(self, resolved: ResolvedModel) -> "ExampleIndex | _NoIndex":
+        from lora_core.nearest_examples import load_index
+
+        try:
+            directory = self._store.local_directory(resolved.artifact)
+            facts = manifest.read(directory, digest=resolved.artifact.manifest_sha256)
+            if not manifest.has_nearest_examples(facts["files"]):
+                return _NoIndex()
+            return load_index(directory)
+        except ArtifactCorrupt as error:
+            problem = error.detail["problem"]
+            raise ModelArtifactCorrupt(ref=resolved.ref, problem=problem) from error
+
+
+class _NoIndex:
+    """A version from before indexes were stored, or a linear model without terms."""
+
+
+def states_of(outputs: Sequence[InferenceOutput]) -> Any:
+    """Return the states (texts, width) of outputs that were computed with them."""
+    from scipy.sparse import issparse, vstack
+
+    states = [output.state for output in outputs]
+    return vstack(states) if issparse(states[0]) else [state.numpy() for state in states]
+
+
+def find_unfamiliar(index: "ExampleIndex", outputs: Sequence[InferenceOutput]) -> list[bool]:
+    """Return which texts are unfamiliar, to an index that has a threshold."""
+    threshold = index.threshold
+    assert threshold is not None  # noqa: S101 - checked by `ExampleIndexes.get`
+    similarities = index.neighbor_similarities(states_of(outputs))
+    return [similarity < threshold.similarity for similarity in similarities.tolist()]
+
+
+# -- Texts of the examples ------------------------------------------------------------------------
+
+
+class StoredText(NamedTuple):
+    """The beginning of a training text or pair, and the hashes that it is forgotten by."""
+
+    sides: tuple[str, ...]
+    hashes: tuple[str, ...]
+
+
+TextsByRow = Mapping[int, StoredText | HiddenReason]
+
+
+class TrainingTexts:
+    """Texts of training examples, read from the stored datasets. Use on the event loop only."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._cache: _RecentlyUsed[Mapping[int, StoredText]] = _RecentlyUsed(
+            MAX_VERSIONS_WITH_TEXTS
+        )
+        self._cache_lock = Lock()  # held while a file is read: one at a time
+        self._reads: SingleFlight[tuple[str, tuple[int, ...]], TextsByRow] = SingleFlight(
+            timeout_seconds=TEXTS_TIMEOUT_SECONDS
+        )
+
+    async def find(
+        self, resolved: ResolvedModel, index: "ExampleIndex", rows: Sequence[int]
+    ) -> TextsByRow:
+        """Return the texts of these rows of the index, or why they are not shown."""
+        return await self._reads.run(
+            (resolved.ref, tuple(rows)),
+            lambda: self._read(resolved, index, rows),
+            fallback=dict.fromkeys(rows, "unavailable"),
+        )
+
+    def _read(
+        self, resolved: ResolvedModel, index: "ExampleIndex", rows: Sequence[int]
+    ) -> TextsByRow:
+        with self._resources.database.read() as session:
+            source = _find_source(session, resolved)
+        if isinstance(source, _Hidden):
+            return dict.fromkeys(rows, source.reason)
+        key = resolved.artifact.key
+        with self._cache_lock:
+            texts = self._cache.get(key)
+            if texts is None:
+                try:
+                    texts = self._read_source(source, frozenset(index.rows))
+                except (AppError, LoraCoreError, OSError) as error:
+                    log.warning("training_texts_unavailable", model=resolved.ref, why=repr(error))
+                    return dict.fromkeys(rows, "unavailable")
+                self._cache.put(key, texts)
+        return _without_forgotten(self._resources.database, texts, rows)
+
+    def _read_source(self, source: Dataset | str, rows: frozenset[int]) -> dict[int, StoredText]:
+        hasher = TextHasher.from_settings(self._resources.settings)
+        if isinstance(source, str):
+            numbered = enumerate(reviews.load_reviews(source), start=1)
+            return {row: _stored(text, hasher) for row, (text, _) in numbered if row in rows}
+        settings, store = self._resources.settings, self._resources.store
+        directory = files.create_incoming_dir(settings)
+        try:
+            target = directory / "texts.jsonl"
+            dataset_service.write_texts(store, settings=settings, dataset=source, target=target)
+            with target.open(encoding="utf-8") as lines:
+                return {
+                    row: _stored(text_input(text, pair), hasher)
+                    for row, text, pair in map(json.loads, lines)
+                    if row in rows
+                }
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+class _Hidden(NamedTuple):
+    """Why the texts of a version cannot be read."""
+
+    reason: HiddenReason
+
+
+def _find_source(session: Session, resolved: ResolvedModel) -> Dataset | str | _Hidden:
+    """Return the dataset that a version was trained on, or the name of a sample."""
+    try:
+        version = registry.get_version(session, ModelRef(resolved.name, number=resolved.number))
+        if version.job_id is None:
+            return _Hidden("elsewhere")
+        job = jobs.get_job(session, version.job_id)
+    except (ModelNotFound, JobNotFound):
+        return _Hidden("deleted")
+    dataset_id = job.dataset_ids.get(ALL_ROWS) or job.dataset_ids.get(Split.TRAIN)
+    if dataset_id is not None:
+        try:
+            return datasets.get_dataset(session, UUID(dataset_id))
+        except DatasetNotFound:
+            return _Hidden("deleted")
+    source = job.spec["data"]["source"]
+    name = source if isinstance(source, str) else source[Split.TRAIN]
+    return name if name in reviews.SAMPLES and reviews.is_available() else _Hidden("elsewhere")
+
+
+def _stored(text: TextInput, hasher: TextHasher) -> StoredText:
+    sides = tuple(side[:MAX_CHARACTERS] for side in text_sides(text))
+    return StoredText(sides, hasher.hash_input(text).all)
+
+
+def _without_forgotten(
+    database: Database, texts: Mapping[int, StoredText], rows: Sequence[int]
+) -> TextsByRow:
+    found: dict[int, StoredText | HiddenReason] = {
+        row: texts.get(row, "unavailable") for row in rows
+    }
+    stored = {row: text for row, text in found.items() if isinstance(text, StoredText)}
+    with database.read() as session:
+        forgotten = privacy.forgotten(session, [h for text in stored.values() for h in text.hashes])
+    return found | {
+        row: "forgotten" for row, text in stored.items() if forgotten.intersection(text.hashes)
+    }
+
+
+# -- What a response says -------------------------------------------------------------------------
+
+
+def familiarity_view(index: "ExampleIndex", similarity: float) -> Familiarity:
+    """Return how a text whose fifth nearest example is this similar compares with others."""
+    threshold = index.threshold
+    if threshold is None:
+        return Familiarity(
+            unfamiliar=None, similarity=similarity, held_out_texts=len(index.held_out)
+        )
+    return Familiarity(
+        unfamiliar=similarity < threshold.similarity,
+        similarity=similarity,
+        threshold=threshold.similarity,
+        held_out_texts=threshold.held_out,
+        expected_share=threshold.expected_share,
+    )
+
+
+def example_view(
+    row: int,
+    label: str,
+    similarity: float,
+    text: StoredText | HiddenReason,
+    *,
+    task: TaskType,
+    target: str | None,
+) -> NearestExample:
+    """Return a training example with its label, or that of the one of several targets."""
+    value = decode_label(label if target is None else label_of_target(label, target), task)
+    shown: dict[str, Any] = {"hidden": text}
+    if isinstance(text, StoredText):
+        shown = dict(zip(("text", "text_pair"), text.sides, strict=False))
+    return NearestExample(row=row, similarity=similarity, **_label_field(value), **shown)
+
+
+def _label_field(value: str | float | tuple[str, ...]) -> dict[str, Any]:
+    match value:
+        case str():
+            return {"label": value}
+        case tuple():
+            return {"labels": list(value)}
+        case _:
+            return {"value": value}
+
+
+async def describe_neighbors(
+    index: "ExampleIndex",
+    texts: TrainingTexts | None,
+    resolved: ResolvedModel,
+    output: InferenceOutput,
+    *,
+    task: TaskType,
+    target: str | None,
+) -> tuple[Familiarity, list[NearestExample]]:
+    """Return how familiar a text is, and its nearest training examples.
+
+    Args:
+        index: That of the version.
+        texts: None: the caller may not read texts of datasets.
+        resolved: The version.
+        output: That of the text, with its state.
+        task: Of the target.
+        target: Which of several targets to show the labels of.
+    """
+    state = states_of([output])
+    neighbors = index.nearest(state, SHOWN)
+    rows = [neighbor.row for neighbor in neighbors]
+    found: TextsByRow = dict.fromkeys(rows, "scope")
+    if texts is not None:
+        found = await texts.find(resolved, index, rows)
+    views = [
+        example_view(*neighbor, found[neighbor.row], task=task, target=target)
+        for neighbor in neighbors
+    ]
+    return familiarity_view(index, float(index.neighbor_similarities(state)[0])), views
