@@ -7,7 +7,7 @@ import structlog
 from app.database.errors import OUTAGE_ERRORS
 from app.drift.schedule import check_next_due
 from app.resources import Resources
-from worker.db_retry import DatabaseRetry
+from worker.outages import OutageTracker
 
 POLL_SECONDS = 60.0  # between two looks for versions that are due
 
@@ -23,13 +23,13 @@ class DriftChecker:
     def __init__(self, resources: Resources, *, draining: Flag) -> None:
         self._resources = resources
         self._draining = draining
-        self._db_retry = DatabaseRetry(log)
+        self._outages = OutageTracker(log)
 
     def run(self) -> None:
         """Run until the worker drains. A check that is under way then is made by another one."""
         while not self._draining.wait(POLL_SECONDS):
             try:
-                with self._db_retry.tracking_outage():
+                with self._outages.tracking_outage():
                     while not self._draining.is_set() and check_next_due(self._resources):
                         pass
             except OUTAGE_ERRORS:

@@ -20,9 +20,9 @@ from app.resources import Resources
 from app.storage.new_artifact import NewArtifact
 from app.storage.tables import METRICS_KIND, MODEL_KIND
 from lora_core import manifest
-from worker.db_retry import DatabaseRetry
 from worker.failures import LEASE_LOST_MESSAGE
 from worker.inputs import JOB_KINDS, LocalInputs
+from worker.outages import OutageTracker
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +103,7 @@ def _commit_with_retry(
             return _already_finished(resources, lease)
         return True
 
-    return DatabaseRetry(log).retry(commit)
+    return OutageTracker(log).retry(commit)
 
 
 def _already_finished(resources: Resources, lease: Lease) -> bool:

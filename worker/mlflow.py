@@ -10,7 +10,7 @@ from app.mlflow.connection import MlflowConnection
 from app.mlflow.sender import send_due
 from app.mlflow.urls import public_url
 from app.resources import Resources
-from worker.db_retry import DatabaseRetry
+from worker.outages import OutageTracker
 
 POLL_SECONDS = 5.0  # between two looks for something to send, which read every unfinished job
 
@@ -26,14 +26,14 @@ class MlflowSender:
         self._resources = resources
         self._connection = connection
         self._draining = draining
-        self._db_retry = DatabaseRetry(log)
+        self._outages = OutageTracker(log)
         self._registered = False
 
     def run(self) -> None:
         """Run until the worker drains. What was being sent then is sent by another worker."""
         while not self._draining.wait(POLL_SECONDS):
             try:
-                with self._db_retry.tracking_outage():
+                with self._outages.tracking_outage():
                     self._send()
             except OUTAGE_ERRORS:
                 continue

@@ -17,9 +17,9 @@ from app.queue.states import DeviceClass
 from app.queue.transitions import Preempted
 from app.resources import Resources
 from worker import finalize
-from worker.db_retry import DatabaseRetry
 from worker.devices import Slot, SlotPool
 from worker.host_health import HostHealth
+from worker.outages import OutageTracker
 from worker.run_job import JobRunner
 
 _PROBLEM_NOTE_SECONDS = 5.0  # between two updates of the jobs that a host problem keeps waiting
@@ -60,7 +60,7 @@ class Poller:
         self._head_start_seconds = (
             min(TASK_HEAD_START_SECONDS, self._poll_seconds) if settings.broker_url else 0.0
         )
-        self._db_retry = DatabaseRetry(log)
+        self._outages = OutageTracker(log)
         self._problem: str | None = None  # code of this host's problem at the last check
         self._shown_at: dict[DeviceClass, float] = {}  # when it was last written to jobs
 
@@ -148,7 +148,7 @@ class Poller:
         if previous != self._problem:
             log.warning("not claiming jobs", code=problem.code, reason=str(problem))
         if time.monotonic() - self._shown_at.get(device_class, -inf) >= _PROBLEM_NOTE_SECONDS:
-            with self._db_retry.tracking_outage():
+            with self._outages.tracking_outage():
                 self._show_on_jobs(problem, device_class)
             self._shown_at[device_class] = time.monotonic()
         return True
@@ -174,7 +174,7 @@ class Poller:
         return [device_class] if any(other_workers.values()) else [device_class, DeviceClass.ANY]
 
     def _claim(self, slot: Slot, job_id: UUID | None = None) -> ClaimedJob | None:
-        with self._db_retry.tracking_outage(), self._resources.database.write() as session:
+        with self._outages.tracking_outage(), self._resources.database.write() as session:
             return leases.claim(
                 session,
                 owner=self._identity,

@@ -22,9 +22,9 @@ from app.retention.thinning import thin_page
 from app.sweeps import scheduler
 from app.webhooks import repository as webhooks
 from worker import process_identity, workdir
-from worker.db_retry import DatabaseRetry
 from worker.failures import worker_lost_failure
 from worker.host_health import HostHealth
+from worker.outages import OutageTracker
 
 DEAD_WORKER_SECONDS = 24 * 3600.0
 CLOCK_JUMP_SECONDS = 5.0
@@ -70,7 +70,7 @@ class Reconciler:
         self._draining = draining
         self._devices = devices
         self._stop_requested = Flag()
-        self._db_retry = DatabaseRetry(log)
+        self._outages = OutageTracker(log)
         self._healthy_since = time.monotonic()
         self._last_outage_at = -inf  # when the database was last unreachable
         self._round_started_at = boot_clock()
@@ -111,7 +111,7 @@ class Reconciler:
                 self._healthy_since = self._last_outage_at = time.monotonic()
             except Exception:
                 log.exception("reconciliation failed", step=step.__name__)
-        self._db_retry.record_result(outage)
+        self._outages.record_result(outage)
 
     def _recover_attempts(self) -> None:
         self._send_heartbeat()

@@ -40,7 +40,7 @@ from lora_core.events import (
 from lora_core.specs.data import Split
 from lora_core.specs.method import describe_method
 from lora_core.tasks.metric_names import METRICS
-from worker.db_retry import DatabaseRetry
+from worker.outages import OutageTracker
 
 STEP_METRICS = (
     "loss",
@@ -225,7 +225,7 @@ class Recorder:
         self._lease = lease
         self._heartbeat_seconds = heartbeat_seconds
         self._delete_artifact = delete_artifact
-        self._db_retry = DatabaseRetry(log)
+        self._outages = OutageTracker(log)
         self._inexact_resume = False  # to be recorded with the next write
         self._total_steps: int | None = None
         self._rows: list[MetricValue | EventContent | CheckpointRow] = []
@@ -281,12 +281,12 @@ class Recorder:
 
         Sets `fenced`, `cancel_requested` and `pause_requested`.
         """
-        with suppress(*OUTAGE_ERRORS), self._db_retry.tracking_outage():
+        with suppress(*OUTAGE_ERRORS), self._outages.tracking_outage():
             self._write()
 
     def flush(self) -> None:
         """Write the last rows, retrying until the database is reachable, so no curve has a gap."""
-        self._db_retry.retry(self._write)
+        self._outages.retry(self._write)
 
     def renewing_lease(self) -> AbstractContextManager[None]:
         """Renew the lease in the background while the block handles files.

@@ -7,7 +7,7 @@ import structlog
 from app.database.errors import OUTAGE_ERRORS
 from app.resources import Resources
 from app.retraining import advance
-from worker.db_retry import DatabaseRetry
+from worker.outages import OutageTracker
 
 log = structlog.get_logger(__name__)
 
@@ -19,13 +19,13 @@ class RetrainingAdvancer:
     def __init__(self, resources: Resources, *, draining: Flag) -> None:
         self._resources = resources
         self._draining = draining
-        self._db_retry = DatabaseRetry(log)
+        self._outages = OutageTracker(log)
 
     def run(self) -> None:
         """Run until the worker drains. A step that is interrupted then is taken again."""
         while not self._draining.wait(self._resources.settings.reconcile_seconds):
             try:
-                with self._db_retry.tracking_outage():
+                with self._outages.tracking_outage():
                     advance.advance_all(self._resources)
             except OUTAGE_ERRORS:
                 continue

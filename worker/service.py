@@ -22,13 +22,13 @@ from app.retention import service as retention
 from app.settings import Settings
 from app.storage.data_dir import make_process_private
 from worker import process_identity, workdir
-from worker.db_retry import brief_message
 from worker.devices import CPU, Device, SlotPool, select_devices
 from worker.drift import DriftChecker
 from worker.failures import is_disk_error
 from worker.fork_server import ForkServer
 from worker.host_health import HostHealth
 from worker.mlflow import MlflowSender
+from worker.outages import brief_message
 from worker.poller import Poller
 from worker.reconciler import Reconciler
 from worker.retraining import RetrainingAdvancer

@@ -11,7 +11,7 @@ from app.database.errors import OUTAGE_ERRORS
 from app.resources import Resources
 from app.webhooks import repository
 from app.webhooks.delivery import deliver_next
-from worker.db_retry import DatabaseRetry
+from worker.outages import OutageTracker
 
 POLL_SECONDS = 1.0  # between two looks for deliveries that are due
 
@@ -27,7 +27,7 @@ class WebhookDeliverer:
     def __init__(self, resources: Resources, *, draining: Flag) -> None:
         self._resources = resources
         self._draining = draining
-        self._db_retry = DatabaseRetry(log)
+        self._outages = OutageTracker(log)
         self._busy: set[UUID] = set()  # endpoints that have a thread
         self._lock = threading.Lock()
 
@@ -36,7 +36,7 @@ class WebhookDeliverer:
         unless its result is recorded in time."""
         while not self._draining.wait(POLL_SECONDS):
             try:
-                with self._db_retry.tracking_outage(), self._resources.database.read() as session:
+                with self._outages.tracking_outage(), self._resources.database.read() as session:
                     due = repository.list_due_endpoints(session)
                 self._start_threads(due)
             except OUTAGE_ERRORS:
@@ -69,7 +69,7 @@ class WebhookDeliverer:
             ):
                 pass
         except OUTAGE_ERRORS as error:
-            self._db_retry.record_result(error)
+            self._outages.record_result(error)
         except Exception:
             log.exception("failed to deliver a webhook", webhook_id=str(endpoint_id))
         finally:

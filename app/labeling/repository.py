@@ -106,7 +106,7 @@ def find_vectors(session: Session, identity: str) -> Job | None:
     ).first()
 
 
-def get_jobs(session: Session, projects: Collection[LabelingProject]) -> dict[UUID, Job]:
+def get_embedding_jobs(session: Session, projects: Collection[LabelingProject]) -> dict[UUID, Job]:
     """Return the jobs of projects by id."""
     ids = {project.job_id for project in projects if project.job_id is not None}
     return {each.id: each for each in session.scalars(select(Job).where(Job.id.in_(ids)))}

@@ -192,7 +192,7 @@ def read_project(session: Session, name: str) -> OpenedProject:
     project = repository.get_project(session, name)
     dataset = repository.get_datasets(session, [project])[project.dataset_id]
     return OpenedProject(
-        project, dataset, repository.get_jobs(session, [project]).get(project.job_id)  # type: ignore[arg-type]
+        project, dataset, repository.get_embedding_jobs(session, [project]).get(project.job_id)  # type: ignore[arg-type]
     )  # fmt: skip
 
 

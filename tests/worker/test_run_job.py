@@ -409,7 +409,7 @@ def test_result_waits_for_the_database_without_limit(
         real(session)
 
     impatient = resources.settings.model_copy(update={"hub_timeout_seconds": 0.0})
-    monkeypatch.setattr("worker.db_retry.MAX_DELAY_SECONDS", 0.1)
+    monkeypatch.setattr("worker.outages.MAX_DELAY_SECONDS", 0.1)
     monkeypatch.setattr(Session, "commit", commit)
     run(dataclasses.replace(resources, settings=impatient), *SAVED, "steps:5", "succeed")
     assert len(refused) == 4

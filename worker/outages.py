@@ -21,7 +21,7 @@ def brief_message(outage: Exception) -> str:
     return str(outage).partition("\n")[0]
 
 
-class DatabaseRetry:
+class OutageTracker:
     """Tracks outages for one part of the worker, and logs them with its logger."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
