@@ -8,7 +8,6 @@ import typer
 
 from app.cli import files
 from app.cli.errors import UsageError
-from app.cli.labeling import describe_label
 from app.cli.options import AsJson, with_client
 from app.cli.output import (
     MODEL_LOADING_MESSAGE,
@@ -277,6 +276,8 @@ _HIDDEN_TEXTS = {
 
 def _print_nearest_examples(text: TextInput, why: "ExplanationView") -> None:
     """Print the training examples that are similar to a text, if the version has some."""
+    from app.cli.labeling import describe_label
+
     if why.familiarity is None:
         return
     print_line("")
