@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.datasets import service as datasets
-from app.datasets.files import DatasetColumns, FileInspector
+from app.datasets.files import FileInspector, SelectedColumns
 from app.datasets.tables import Dataset
 from app.drift.errors import TrainingDataDeleted, TrainingDataNotStored, TrainingDataUnknown
 from app.queue.tables import Job
@@ -45,7 +45,7 @@ class TrainingData:
         """Return what reads the file. Raises what `fetch_dataset_file` raises."""
         if self.dataset is not None:
             return datasets.stored_file(store, settings, self.dataset)
-        columns = DatasetColumns(text="text", label="label", split=None)
+        columns = SelectedColumns(text="text", label="label", split=None)
         return FileInspector(Path(self.name), self.name, columns, settings)
 
 

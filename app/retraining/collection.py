@@ -20,7 +20,7 @@ from app.datasets import files
 from app.datasets import repository as datasets
 from app.datasets import service as dataset_service
 from app.datasets.errors import UploadTooLarge
-from app.datasets.files import DatasetColumns, FileInspector
+from app.datasets.files import FileInspector, SelectedColumns
 from app.datasets.tables import Dataset
 from app.feedback import repository as feedback
 from app.feedback.tables import Feedback
@@ -256,7 +256,7 @@ def _make_datasets(
         row = new.row
         if row.bytes > resources.settings.max_upload_bytes:
             raise UploadTooLarge(limit=resources.settings.max_upload_bytes)
-        columns = DatasetColumns(
+        columns = SelectedColumns(
             row.text_column,
             row.label_column,
             row.split_column,

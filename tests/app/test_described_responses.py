@@ -11,8 +11,10 @@ from fastapi import FastAPI
 from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
+from app.drift.tables import DriftCheck
 from app.outbox.tables import MlflowRun, MlflowServer
 from app.resources import Resources
+from tests import retraining_rows
 from tests.app.jobs.conftest import submit, worker
 from tests.app.jobs.test_misclassified import finish
 from tests.app.predictions.conftest import store_results
@@ -27,6 +29,20 @@ ENDLESS = {"stream_job_events"}  # until the job ends; tests/app/jobs/test_event
 # A tar file: openapi-python-client warns of every binary media type but octet-stream.
 UNDESCRIBED = {"download_artifact"}
 SPACE = {"method.alpha": [4.0, 8.0], "method.r": [4, 8]}
+DRIFT_CHECK: dict[str, Any] = {
+    "model": "sentiment",
+    "number": 1,
+    "window_start": 0.0,
+    "window_end": 1.8e9,
+    "training_texts": 500,
+    "recent_texts": 100,
+    "p_value": 0.002,
+    "auc": 0.9,
+    "level": 0.01,
+    "alarm": True,
+    "automatic": True,
+    "most_different": [],
+}
 
 
 @pytest.fixture
@@ -68,6 +84,9 @@ def examples(
     with resources.database.write() as session:
         session.add(MlflowServer(id=1, tracking_uri="https://mlflow.example", experiment="mail"))
         session.add(MlflowRun(id=UUID(job_id), run_id="1"))
+        session.add(drift_check := DriftCheck(**DRIFT_CHECK))
+    retraining_rows.add_rule(resources.database)
+    retraining_run_id = retraining_rows.add_run(resources.database)
     return {
         "job_id": job_id,
         "artifact_id": client.get(f"/v1/jobs/{job_id}").json()["artifact_id"],
@@ -77,6 +96,8 @@ def examples(
         "models/name": "sentiment",
         "models/ref": "sentiment:1",
         "model_id": "sentiment",
+        "check_id": str(drift_check.id),
+        "models/run_id": str(retraining_run_id),
         "sweep_id": sweep_id,
         "run_id": run["id"],
         "webhook_id": hook["id"],
@@ -93,7 +114,7 @@ def fill(path: str, examples: Mapping[str, str]) -> str:
     def example(match: re.Match[str]) -> str:
         (domain,) = re.findall(r"^(?:/openai|/mistral)?(?:/v1)?/(\w+)/", path)
         api = path.split("/")[1]
-        names = (f"{api}/{match[1]}", match[1], f"{domain}/{match[1]}")
+        names = (f"{api}/{match[1]}", f"{domain}/{match[1]}", match[1])
         found = next((examples[name] for name in names if name in examples), None)
         assert found, f"{path}: add a value for {match[1]} that exists to the fixture `examples`"
         return found

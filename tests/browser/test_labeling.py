@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, Response, expect
 
 from tests.browser import upload_files
 from tests.browser.browser_errors import BrowserErrors
@@ -309,8 +309,13 @@ def test_two_tabs_of_one_annotator_label_no_text_twice(
     open_texts(page, name := create())
     open_texts(other := page.context.new_page(), name)
     assert page.locator("#text").inner_text() == other.locator("#text").inner_text()
-    sent = []
-    page.context.on("request", lambda each: each.method == "PUT" and sent.append(each.url))
+    sent: list[str] = []
+
+    def note(request: Request) -> None:
+        if request.method == "PUT":
+            sent.append(request.url)
+
+    page.context.on("request", note)
     for tab, unused in ((page, other), (other, page), (page, other)):
         shown = label(tab, "1", "2")
         for text in shown:
@@ -343,7 +348,12 @@ def test_nothing_is_rendered_while_nothing_changes(
 ) -> None:
     name = create()
     polled: list[int] = []
-    page.on("response", lambda each: each.url.endswith(f"/{name}") and polled.append(each.status))
+
+    def note(response: Response) -> None:
+        if response.url.endswith(f"/{name}"):
+            polled.append(response.status)
+
+    page.on("response", note)
     page.goto(f"/labeling/{name}")
     while len(polled) < 5:
         page.wait_for_timeout(500)

@@ -129,7 +129,7 @@ def test_similar_training_examples(box: Locator, page: Page) -> None:
 
 
 def test_version_without_training_examples(box: Locator, page: Page) -> None:
-    older = {"familiarity": None, "nearest": []}
+    older: dict[str, Any] = {"familiarity": None, "nearest": []}
     page.route("**/explain", lambda route: route.fulfill(json=EXPLANATION | older))
     box.fill(TEXT)
     examples = page.locator("#answer-model .by-example")

@@ -20,6 +20,8 @@ DOMAINS = {
     "predictions": ("Prediction runs", ("predictions",)),
     "labeling": ("Labeling", ("labeling",)),
     "feedback": ("Feedback", ("feedback", "forgetting")),
+    "drift": ("Drift", ("drift",)),
+    "retraining": ("Retraining", ("retraining",)),
     "openai": ("OpenAI API", ("openai", "fine_tuning")),
     "mistral": ("Mistral API", ("mistral", "fine_tuning")),
     "webhooks": ("Webhooks", ("webhooks",)),

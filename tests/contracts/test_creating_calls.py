@@ -26,6 +26,7 @@ HARMLESS = {
     "/v1/models/{ref}/explain",
     # The newest feedback of an author counts; a sample is drawn only when none is left to label.
     *("/v1/feedback", "/v1/models/{ref}/review", "/v1/forget"),
+    "/v1/models/{ref}/drift/checks",  # a second check has no new texts
     "/v1/labeling/{name}/next",  # the same annotator gets the same texts again
     # The last secret counts, and receivers may get an event more than once.
     *(f"/v1/webhooks/{{webhook_id}}/{verb}" for verb in ("rotate", "test")),

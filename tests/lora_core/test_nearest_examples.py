@@ -101,7 +101,8 @@ def test_a_training_text_is_nearest_to_itself() -> None:
     index = index_of(DenseVectors.from_states(states), np.zeros(0, dtype=np.float32))
     for i, state in enumerate(states):
         [first, *_] = index.nearest(state[None], 3)
-        assert (first.row, first.similarity) == (i + 3, pytest.approx(1, abs=FP16))
+        assert first.row == i + 3
+        assert first.similarity == pytest.approx(1, abs=FP16)
 
 
 # -- The threshold --------------------------------------------------------------------------------

@@ -12,9 +12,7 @@ from starlette.testclient import TestClient
 from app.database.engines import Database
 from app.queue.states import JobState
 from app.registry.tables import ModelVersion
-from app.sandbox import process
 from tests.app.feedback.conftest import Publish, Serving, keeping, publish, serving
-from tests.in_process_sandbox import run_in_process
 from tests.job_rows import SPEC, add_job
 from tests.kept_predictions import add_predictions
 
@@ -36,18 +34,6 @@ def texts(words: Sequence[str], count: int, seed: int) -> list[str]:
 def keep(database: Database, kept: Sequence[str], **changes: Any) -> list[UUID]:
     """Insert kept predictions of these texts, all at once."""
     return add_predictions(database, [{"text": text, **changes} for text in kept])
-
-
-@pytest.fixture(autouse=True)
-def _in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare texts without a child process, except in tests that say `in_child`."""
-    if "in_child" not in request.fixturenames:
-        monkeypatch.setattr(process, "run_child", run_in_process)
-
-
-@pytest.fixture
-def in_child() -> None:
-    """Compare texts in a child process with resource limits, as the service does."""
 
 
 @pytest.fixture

@@ -530,11 +530,12 @@ def test_texts_of_each_label_are_counted_once(
     names: list[Any] = [] if task == "regression" else ["a", "b", "c"]
     create_project(client, task={"type": task}, labels=names)
     rng = np.random.default_rng(0)
-    values: list[Any] = {
+    values_of: dict[str, list[Any]] = {
         "single_label": ["a", "b"],
         "multi_label": [["a"], ["a", "b"], []],
         "regression": [1.0, 2.5],
-    }[task]
+    }
+    values = values_of[task]
     labels = [
         LabeledRow(
             row,

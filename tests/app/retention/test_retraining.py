@@ -1,5 +1,7 @@
 """Old runs of retraining are deleted, but not those that say how a version was made."""
 
+from typing import Any
+
 from app.database.engines import Database
 from app.resources import Resources
 from app.retention import service
@@ -11,7 +13,7 @@ __all__ = ["publish"]
 
 def test_old_runs(resources: Resources, publish: Publish, database: Database) -> None:
     publish()
-    old = {"created_at": 1e9}
+    old: dict[str, Any] = {"created_at": 1e9}
     with_version = add_run(database, new_number=1, **old)
     add_run(database, new_number=2, **old)  # was deleted
     add_run(database, state="failed", new_number=None, **old)

@@ -43,7 +43,7 @@ def test_killed_worker(mood: Retraining, point: str, monkeypatch: pytest.MonkeyP
     )
     mood.add_sampled(make_texts(NEW_WORDS, 160, seed=1))
     mood.set_rule()
-    deaths = []
+    deaths: list[str] = []
 
     def die(reached: str) -> None:
         if reached == point and not deaths:
@@ -77,7 +77,7 @@ def test_worker_that_lost_its_claim_writes_nothing(
     """It was suspended while it collected texts, and another worker did that meanwhile."""
     mood.add_sampled(make_texts(NEW_WORDS, 40, seed=1))
     mood.set_rule()
-    entered = []
+    entered: list[str] = []
 
     def resume_late(reached: str) -> None:
         if reached == "retraining_stored" and not entered:

@@ -24,6 +24,7 @@ from app.serving import nearest_examples
 from lora_core.errors.data import DataTooLarge
 from lora_core.inference.predictor import Predictor
 from lora_core.nearest_examples import VECTORS_FILE
+from lora_core.samples import reviews
 from lora_core.specs.train import TrainSpec
 from lora_core.training import linear
 from tests.app.serving.conftest import Publish
@@ -307,9 +308,9 @@ def test_texts_from_elsewhere_are_hidden(client: TestClient, train: Callable[...
 def test_texts_of_a_sample_are_shown(
     client: TestClient, train: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nearest_examples.reviews, "is_available", lambda: True)
+    monkeypatch.setattr(reviews, "is_available", lambda: True)
     monkeypatch.setattr(
-        nearest_examples.reviews,
+        reviews,
         "load_reviews",
         lambda name: [(f"{name}: {text}", "x") for text in TEXTS],
     )

@@ -55,11 +55,12 @@ def test_uncertainty_does_not_know_random_texts(
     data: tuple[Vectors, NDArray[np.int64]], task: TaskTypeOfTarget
 ) -> None:
     x, center = data
-    labels: list[Label] = {
+    labels_of: dict[str, list[Label]] = {
         "single_label": names_of(center),
         "multi_label": sets_of(center),
         "regression": [float(each) for each in center],
-    }[task]
+    }
+    labels = labels_of[task]
     rows = np.arange(119, 59, -1)  # the labeled texts, in the order of their labels
     random = range(0, 60, 3)
     given = [labels[row] for row in rows]

@@ -23,7 +23,7 @@ def first_tokens(model: PreTrainedModel, predictor: Predictor, text: str) -> Ten
     """Return the last hidden state (width,) of the first token, computed alone by transformers."""
     [item] = predictor.encode([text])
     with torch.inference_mode():
-        states = model.base_model(torch.tensor([item.windows[0].ids])).last_hidden_state
+        states: Tensor = model.base_model(torch.tensor([item.windows[0].ids])).last_hidden_state
     return states[0, 0]
 
 
