@@ -138,15 +138,15 @@ async def _explain_encoder(
     permutations = sample_permutations(count, len(words.ids))
     masks = coalitions(count, permutations)
     service.rate_limiter.acquire(request.key_id, len(masks))
-    outputs: list[InferenceOutput] = []
+    whole: list[InferenceOutput] = []  # the output of the whole text, which is computed first
+    predictions: list[dict[str, float]] = []
     for chunk in _split_into_chunks(words, masks):
-        # The first text of the first chunk has all words.
-        states_needed = with_state and not outputs
         with service.admission.reserve(request.key_id, texts=len(chunk.items), tokens=chunk.tokens):
-            outputs += await model.compute(
-                chunk, deadline=request.deadline, with_states=states_needed
+            outputs = await model.compute(
+                chunk, deadline=request.deadline, with_states=with_state and not whole
             )
-    predictions = [_scores(row) for row in model.decode(outputs, None, request.target)]
+        whole = whole or outputs[:1]
+        predictions += [_scores(row) for row in model.decode(outputs, None, request.target)]
     label = request.label or next(iter(predictions[0]))  # the most probable label with all words
     scores = {mask: each[label] for mask, each in zip(masks, predictions, strict=True)}
     values = await run_in_threadpool(shapley_values, scores, permutations) if count else []
@@ -162,7 +162,7 @@ async def _explain_encoder(
         texts=len(masks),
     )
     engine = model.predictor.engine.name
-    return Explanation(view, model.ref, engine, all_words.truncated), outputs[0]
+    return Explanation(view, model.ref, engine, all_words.truncated), whole[0]
 
 
 async def _explain_linear(
