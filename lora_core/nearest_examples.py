@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,8 @@ Similarities = NDArray[np.float32]  # (texts, examples), or (texts,) to one of t
 class Vectors(ABC):
     """The vectors of the examples, in the form in which a kind of model computes them."""
 
+    least_similarity: ClassVar[float]  # that a text can have
+
     @classmethod
     @abstractmethod
     def from_states(cls, states: States) -> Self:
@@ -83,6 +85,8 @@ class Vectors(ABC):
 
 class DenseVectors(Vectors):
     """Vectors of an encoder."""
+
+    least_similarity = -1.0
 
     def __init__(self, vectors: NDArray[np.float16]) -> None:
         """`vectors` (examples, width), whose rows have the norm 1."""
@@ -117,6 +121,8 @@ class DenseVectors(Vectors):
 
 class SparseVectors(Vectors):
     """Vectors of a linear model: TF-IDF, which has an origin, a text without known terms."""
+
+    least_similarity = 0.0  # no weight is negative
 
     def __init__(self, vectors: csr_matrix) -> None:
         """`vectors` (examples, width), whose rows have the norm 1 or 0."""
@@ -203,17 +209,18 @@ class ExampleIndex:
 
     @property
     def threshold(self) -> Threshold | None:
-        """The threshold; None with too few held-out texts.
+        """The threshold; None if there are too few held-out texts, or no examples like them.
 
         It is the k-th smallest similarity of n held-out texts. For a new text from the same
         distribution, the probability to be below it is at most k / (n + 1), whatever the
-        distribution; k is the largest number with which that is at most `UNFAMILIAR_SHARE`, but at
-        least 1.
+        distribution; k is the largest number with which that is at most `UNFAMILIAR_SHARE`, but so
+        large that a text can be below.
         """
         n = len(self.held_out)
-        if n < MIN_HELD_OUT:
+        lowest = int(np.searchsorted(self.held_out, self.vectors.least_similarity, "right"))
+        k = max(lowest + 1, int(UNFAMILIAR_SHARE * (n + 1)))
+        if n < MIN_HELD_OUT or k > n:
             return None
-        k = max(1, int(UNFAMILIAR_SHARE * (n + 1)))
         return Threshold(float(self.held_out[k - 1]), n, k / (n + 1))
 
     def neighbor_similarities(self, states: States) -> Similarities:

@@ -51,8 +51,8 @@ class TooFewHeldOutTexts(UnprocessableContent):
     code = "too_few_held_out_texts"
     title = "The version had too few held-out texts to say which texts are unfamiliar."
     message = (
-        "{ref} had {count} texts in the {split} split, and 20 are needed to say which texts are "
-        "unfamiliar. Train it with more texts, or leave out `abstain_unfamiliar`."
+        "{ref} had {count} texts in the {split} split. To say which texts are unfamiliar, {needed} "
+        "needed. Train it with more texts, or leave out `abstain_unfamiliar`."
     )
 
 

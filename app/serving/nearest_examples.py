@@ -120,6 +120,7 @@ class ExampleIndexes:
                 ref=resolved.ref,
                 count=len(index.held_out),
                 split=index.held_out_split,
+                needed=_needed(index),
                 at="abstain_unfamiliar",
             )
         return index
@@ -136,6 +137,15 @@ class ExampleIndexes:
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
             raise ModelArtifactCorrupt(ref=resolved.ref, problem=problem) from error
+
+
+def _needed(index: "ExampleIndex") -> str:
+    """Return which held-out texts are missing to an index without a threshold."""
+    from lora_core.nearest_examples import MIN_HELD_OUT
+
+    if len(index.held_out) < MIN_HELD_OUT:
+        return f"{MIN_HELD_OUT} are"
+    return "some that have words in common with five training examples are"
 
 
 class _NoIndex:

@@ -101,13 +101,16 @@ class Familiarity(ResponseModel):
 
     unfamiliar: bool | None = Field(
         description="True: the fifth nearest training example is less similar than those of nearly "
-        "all held-out texts. Null: there were too few of these to say."
+        "all held-out texts. Null: these were too few, or too unlike the examples, to say."
     )
     similarity: float = Field(description="To the fifth nearest training example.")
     threshold: float | None = Field(
         None, description="A text whose fifth nearest example is less similar is unfamiliar."
     )
-    held_out_texts: int = Field(description="Texts of the validation split that it comes from.")
+    held_out_texts: int = Field(
+        description="Texts that it comes from: at most 400 of the validation split, or of the test "
+        "split if the model was trained on the validation texts."
+    )
     expected_share: float | None = Field(
         None, description="Of texts like the training texts that are unfamiliar nevertheless."
     )

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +126,31 @@ def test_few_held_out_texts_give_no_threshold() -> None:
     assert index.facts() == {"examples": 60, "held_out_split": "validation"}
 
 
+def test_threshold_of_a_linear_model_is_above_the_least_similarity() -> None:
+    """A text without known terms has the similarity 0, and nothing is below that."""
+    similarities = np.array([0.0] * 7 + [0.2] + [0.5] * 91, dtype=np.float32)
+    index = replace(sparse(), held_out=similarities)
+    threshold = index.threshold
+    assert threshold is not None
+    assert astuple(threshold) == (pytest.approx(0.2), 99, pytest.approx(0.08))
+    [unknown] = index.neighbor_similarities(csr_matrix((1, len(WORDS))))
+    assert unknown < threshold.similarity
+    other = replace(dense(), held_out=similarities).threshold
+    assert other is not None
+    assert astuple(other) == (0, 99, pytest.approx(0.01))
+
+
+def test_held_out_texts_without_known_terms_give_no_threshold() -> None:
+    index = replace(sparse(), held_out=np.zeros(99, dtype=np.float32))
+    assert index.threshold is None
+
+
 @pytest.mark.parametrize("held_out", [30, 150, 600])
 def test_expected_share_of_familiar_texts_is_unfamiliar(held_out: int) -> None:
     rng = np.random.default_rng(0)
     shares, expected = [], 0.0
     for _ in range(400):
-        similarities = rng.gumbel(size=held_out + 300).astype(np.float32)
+        similarities = np.tanh(rng.gumbel(size=held_out + 300)).astype(np.float32)
         index = replace(dense(4), held_out=np.sort(similarities[:held_out]))
         threshold = index.threshold
         assert threshold is not None

@@ -16,7 +16,7 @@ const describe = ({ label, labels, value }) => label ?? (labels ? labels.join(",
 function familiarityInWords(familiarity) {
   if (!familiarity) return "This version has no training examples to compare with: it was imported, or trained before they were stored.";
   const { unfamiliar, similarity, threshold, held_out_texts: count, expected_share: share } = familiarity;
-  if (unfamiliar === null) return `Its ${count} held-out texts are too few to say whether this text is unlike the training texts.`;
+  if (unfamiliar === null) return `Its ${count} held-out texts are too few, or too unlike the training texts, to say whether this text is unlike them.`;
   const usual = `${(100 * (1 - share)).toFixed(0)}% of texts like the training texts have ${rounded(threshold)} or more`;
   if (!unfamiliar) return "Similar to texts that it was trained on.";
   return `Unlike anything it was trained on: its fifth nearest example has a similarity of ${rounded(similarity)}, and ${usual}. Do not rely on this prediction.`;

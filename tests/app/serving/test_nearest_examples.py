@@ -3,12 +3,15 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
+from scipy.sparse import csr_matrix
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
@@ -23,8 +26,9 @@ from app.resources import Resources
 from app.serving import nearest_examples
 from lora_core.errors.data import DataTooLarge
 from lora_core.inference.predictor import Predictor
-from lora_core.nearest_examples import VECTORS_FILE
+from lora_core.nearest_examples import VECTORS_FILE, ExampleIndex, SparseVectors
 from lora_core.samples import reviews
+from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training import linear
 from tests.app.serving.conftest import Publish
@@ -473,6 +477,17 @@ def test_few_held_out_texts(client: TestClient, train: Callable[..., UUID]) -> N
     response = predict(client, "a film")
     assert (response.status_code, response.json()["code"]) == (422, "too_few_held_out_texts")
     assert "had 19 texts in the validation split" in response.json()["error"]
+    assert "20 are needed" in response.json()["error"]
+
+
+def test_message_says_which_held_out_texts_are_missing() -> None:
+    vectors = SparseVectors.from_states(csr_matrix(np.eye(2)))
+    index = ExampleIndex((1, 2), ("a", "b"), vectors, Split.TEST, np.zeros(99, dtype=np.float32))
+    assert nearest_examples._needed(index) == (
+        "some that have words in common with five training examples are"
+    )
+    few = replace(index, held_out=np.ones(19, dtype=np.float32))
+    assert nearest_examples._needed(few) == "20 are"
 
 
 @pytest.mark.parametrize("value", ["yes", 1, 0.5, None])
