@@ -285,7 +285,7 @@ def _print_nearest_examples(text: TextInput, why: "ExplanationView") -> None:
         [">similarity", "label", ">row", f"training examples similar to: {_truncate(text)}"],
         [
             (
-                f"{each.similarity:.2f}",
+                f"{each.similarity:.4f}",
                 describe_label(each),
                 each.row,
                 _HIDDEN_TEXTS[each.hidden]

@@ -9,7 +9,8 @@ const HIDDEN = {
   unavailable: "text not shown: it cannot be read at the moment",
 };
 
-const rounded = (similarity) => similarity.toFixed(2).replace("-", "−");
+// Four decimals: of some encoders, all similarities are above 0.99.
+const rounded = (similarity) => similarity.toFixed(4).replace("-", "−");
 const describe = ({ label, labels, value }) => label ?? (labels ? labels.join(", ") || "no label" : String(Number(value.toPrecision(4))));
 
 /** Returns whether a text is like the training texts, in words. */
