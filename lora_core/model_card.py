@@ -210,8 +210,9 @@ _LEFT_OUT = {
     ),
     CardFormat.LORAWORKS: (
         "The training texts. But `golden.json` and `misclassified/` contain texts of the test and "
-        "validation splits, and `nearest_examples.safetensors` vectors of training texts: publish "
-        "an export for transformers or PEFT if they are confidential."
+        "validation splits, and `nearest_examples.safetensors` vectors of training texts, of a "
+        "linear model their words and word pairs: publish an export for transformers or PEFT if "
+        "they are confidential."
     ),
 }
 
