@@ -2,7 +2,7 @@
 
 The vector of a text is what the last layers of the model read of it: the pooled state of an
 encoder, or the TF-IDF of a linear model. A run stores those of a sample of its training texts,
-with row numbers and labels, but without the texts:
+with row numbers and labels. The texts are not stored, but TF-IDF lists their words and word pairs:
 
 nearest_examples.json         rows and labels, and the split that the threshold comes from
 nearest_examples.safetensors  the vectors, each with norm 1, and the similarities of held-out texts
@@ -332,14 +332,15 @@ def save_index(directory: Path, index: ExampleIndex) -> None:
 def load_index(directory: Path) -> ExampleIndex:
     """Load the index of an artifact, checking the digests of its files.
 
-    Raises `NoNearestExamples` if the artifact has none, and `ArtifactCorrupt`.
+    Raises `NoNearestExamples` if the artifact has none, and `ArtifactCorrupt`. A file that cannot
+    be read is not treated as corrupt: its `OSError` propagates.
     """
     if not manifest.has_nearest_examples(manifest.read(directory)["files"]):
         raise NoNearestExamples(path=directory.name)
     manifest.verify(directory, only=manifest.NEAREST_EXAMPLES_FILES)
     try:
         return _read_index(directory)
-    except (OSError, SafetensorError, ValidationError, KeyError, ValueError) as error:
+    except (FileNotFoundError, SafetensorError, ValidationError, KeyError, ValueError) as error:
         problem = f"its nearest examples are invalid ({error})"
         raise ArtifactCorrupt(path=directory.name, problem=problem) from error
 

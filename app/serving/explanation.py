@@ -111,7 +111,7 @@ async def explain(service: InferenceService, request: ExplainRequest, ref: str) 
         ellipsis = ["…"] if len(labels) > _MAX_LABELS_SHOWN else []
         shown = [*labels[:_MAX_LABELS_SHOWN], *ellipsis]
         raise UnknownLabel(ref=resolved.ref, labels=", ".join(shown), at="label")
-    index = await service.example_indexes.find(resolved)
+    index = await service.example_indexes.find(resolved, deadline=request.deadline)
     with_state = index is not None
     if isinstance(model, LoadedLinearModel):
         explanation, output = await _explain_linear(service, request, model, with_state=with_state)

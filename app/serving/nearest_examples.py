@@ -5,18 +5,20 @@ are read from the stored dataset, for callers that may read datasets, and a samp
 memory.
 """
 
+import asyncio
 import json
 import shutil
+import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from threading import Lock
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import structlog
 from sqlalchemy.orm import Session
 
-from app.database.engines import Database
 from app.database.single_flight import SingleFlight
 from app.datasets import files
 from app.datasets import repository as datasets
@@ -36,7 +38,9 @@ from app.registry.service import ResolvedModel
 from app.resources import Resources
 from app.serving.batcher import InferenceOutput
 from app.serving.errors import (
+    DeadlineExceeded,
     ModelArtifactCorrupt,
+    ModelLoadFailed,
     TooFewHeldOutTexts,
     VersionWithoutExamples,
 )
@@ -58,6 +62,8 @@ MAX_CHARACTERS = 2000  # shown of a text
 MAX_INDEXES = 32  # in memory, of at most 4 MB each
 MAX_VERSIONS_WITH_TEXTS = 16  # in memory, of at most 600 texts each
 TEXTS_TIMEOUT_SECONDS = 3.0  # an explanation waits no longer for texts, which are read on
+RETRY_SECONDS = 60.0  # after texts could not be read
+MAX_FILES_READ = 4  # at a time: each takes a thread and a child process
 
 _Value = TypeVar("_Value")
 
@@ -69,17 +75,20 @@ class _RecentlyUsed(Generic[_Value]):
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self._lock = Lock()  # threads add what they read
         self._values: OrderedDict[str, _Value] = OrderedDict()
 
     def get(self, key: str) -> _Value | None:
-        if key in self._values:
-            self._values.move_to_end(key)
-        return self._values.get(key)
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
 
     def put(self, key: str, value: _Value) -> None:
-        self._values[key] = value
-        while len(self._values) > self._size:
-            self._values.popitem(last=False)
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
 
 
 class ExampleIndexes:
@@ -92,27 +101,31 @@ class ExampleIndexes:
             timeout_seconds=TEXTS_TIMEOUT_SECONDS
         )
 
-    async def find(self, resolved: ResolvedModel) -> "ExampleIndex | None":
+    async def find(self, resolved: ResolvedModel, *, deadline: float) -> "ExampleIndex | None":
         """Return the index of a version; None if it has none.
 
-        An imported version has none: its rows are those of a dataset that is elsewhere. Raises
-        `ModelArtifactCorrupt`, `StorageUnavailable`, `StorageRefused`.
+        An imported version has none: its rows are those of a dataset that is elsewhere. `deadline`
+        is on the monotonic clock; a load continues after it. Raises `DeadlineExceeded`,
+        `ModelArtifactCorrupt`, `ModelLoadFailed`, `StorageUnavailable`, `StorageRefused`.
         """
         if resolved.imported:
             return None
         key = resolved.artifact.key
         index = self._loaded.get(key)
         if index is None:
-            index = await self._loads.run(key, lambda: self._load(resolved))
-            self._loaded.put(key, index)
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    index = await self._loads.run(key, lambda: self._load(resolved))
+            except TimeoutError:
+                raise DeadlineExceeded() from None
         return None if isinstance(index, _NoIndex) else index
 
-    async def get(self, resolved: ResolvedModel) -> "ExampleIndex":
+    async def get(self, resolved: ResolvedModel, *, deadline: float) -> "ExampleIndex":
         """Return the index of a version that can tell which texts are unfamiliar.
 
         Raises `VersionWithoutExamples`, `TooFewHeldOutTexts`, and what `find` raises.
         """
-        index = await self.find(resolved)
+        index = await self.find(resolved, deadline=deadline)
         if index is None:
             raise VersionWithoutExamples(ref=resolved.ref, at="abstain_unfamiliar")
         if index.threshold is None:
@@ -126,6 +139,11 @@ class ExampleIndexes:
         return index
 
     def _load(self, resolved: ResolvedModel) -> "ExampleIndex | _NoIndex":
+        index = self._read(resolved)
+        self._loaded.put(resolved.artifact.key, index)
+        return index
+
+    def _read(self, resolved: ResolvedModel) -> "ExampleIndex | _NoIndex":
         from lora_core.nearest_examples import load_index
 
         try:
@@ -137,6 +155,9 @@ class ExampleIndexes:
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
             raise ModelArtifactCorrupt(ref=resolved.ref, problem=problem) from error
+        except OSError as error:
+            log.exception("nearest_examples_unreadable", model=resolved.ref)
+            raise ModelLoadFailed(ref=resolved.ref, kind=type(error).__name__) from error
 
 
 def _needed(index: "ExampleIndex") -> str:
@@ -189,8 +210,12 @@ class TrainingTexts:
         self._cache: _RecentlyUsed[Mapping[int, StoredText]] = _RecentlyUsed(
             MAX_VERSIONS_WITH_TEXTS
         )
-        self._cache_lock = Lock()  # held while a file is read: one at a time
-        self._reads: SingleFlight[tuple[str, tuple[int, ...]], TextsByRow] = SingleFlight(
+        self._failed_at: _RecentlyUsed[float] = _RecentlyUsed(MAX_VERSIONS_WITH_TEXTS)
+        self._reading = BoundedSemaphore(MAX_FILES_READ)
+        self._reads: SingleFlight[str, Mapping[int, StoredText] | _Hidden] = SingleFlight(
+            timeout_seconds=TEXTS_TIMEOUT_SECONDS
+        )
+        self._checks: SingleFlight[tuple[str, tuple[int, ...]], TextsByRow] = SingleFlight(
             timeout_seconds=TEXTS_TIMEOUT_SECONDS
         )
 
@@ -198,30 +223,59 @@ class TrainingTexts:
         self, resolved: ResolvedModel, index: "ExampleIndex", rows: Sequence[int]
     ) -> TextsByRow:
         """Return the texts of these rows of the index, or why they are not shown."""
-        return await self._reads.run(
-            (resolved.ref, tuple(rows)),
-            lambda: self._read(resolved, index, rows),
-            fallback=dict.fromkeys(rows, "unavailable"),
+        key = resolved.artifact.key
+        unavailable = _Hidden("unavailable")
+        texts: Mapping[int, StoredText] | _Hidden | None = self._cache.get(key)
+        if texts is None and self._failed_recently(key):
+            texts = unavailable
+        if texts is None:
+            texts = await self._reads.run(
+                key, partial(self._read, resolved, index), fallback=unavailable
+            )
+        if isinstance(texts, _Hidden):
+            return dict.fromkeys(rows, texts.reason)
+        return await self._checks.run(
+            (key, tuple(rows)),
+            partial(self._check, resolved, texts, rows),
+            fallback=dict.fromkeys(rows, unavailable.reason),
         )
 
+    def _failed_recently(self, key: str) -> bool:
+        failed_at = self._failed_at.get(key)
+        return failed_at is not None and time.monotonic() - failed_at < RETRY_SECONDS
+
     def _read(
-        self, resolved: ResolvedModel, index: "ExampleIndex", rows: Sequence[int]
-    ) -> TextsByRow:
+        self, resolved: ResolvedModel, index: "ExampleIndex"
+    ) -> "Mapping[int, StoredText] | _Hidden":
+        """Return the texts of all examples, and keep them. A failure is remembered, too."""
         with self._resources.database.read() as session:
             source = _find_source(session, resolved)
         if isinstance(source, _Hidden):
-            return dict.fromkeys(rows, source.reason)
+            return source
+        # No thread waits for the files of other versions: all requests share a few dozen.
+        if not self._reading.acquire(blocking=False):
+            return _Hidden("unavailable")
         key = resolved.artifact.key
-        with self._cache_lock:
-            texts = self._cache.get(key)
-            if texts is None:
-                try:
-                    texts = self._read_source(source, frozenset(index.rows))
-                except (AppError, LoraCoreError, OSError) as error:
-                    log.warning("training_texts_unavailable", model=resolved.ref, why=repr(error))
-                    return dict.fromkeys(rows, "unavailable")
-                self._cache.put(key, texts)
-        return _without_forgotten(self._resources.database, texts, rows)
+        try:
+            texts = self._read_source(source, frozenset(index.rows))
+        except (AppError, LoraCoreError, OSError) as error:
+            log.warning("training_texts_unavailable", model=resolved.ref, why=repr(error))
+            self._failed_at.put(key, time.monotonic())
+            return _Hidden("unavailable")
+        finally:
+            self._reading.release()
+        self._cache.put(key, texts)
+        return texts
+
+    def _check(
+        self, resolved: ResolvedModel, texts: Mapping[int, StoredText], rows: Sequence[int]
+    ) -> TextsByRow:
+        """Return the texts of these rows, unless they were deleted or forgotten since."""
+        with self._resources.database.read() as session:
+            source = _find_source(session, resolved)
+            if isinstance(source, _Hidden):
+                return dict.fromkeys(rows, source.reason)
+            return _without_forgotten(session, texts, rows)
 
     def _read_source(self, source: Dataset | str, rows: frozenset[int]) -> dict[int, StoredText]:
         hasher = TextHasher.from_settings(self._resources.settings)
@@ -236,8 +290,7 @@ class TrainingTexts:
             with target.open(encoding="utf-8") as lines:
                 return {
                     row: _stored(text_input(text, pair), hasher)
-                    for row, text, pair in map(json.loads, lines)
-                    if row in rows
+                    for row, text, pair in map(json.loads, _lines_of_rows(lines, rows))
                 }
         finally:
             shutil.rmtree(directory, ignore_errors=True)
@@ -269,20 +322,24 @@ def _find_source(session: Session, resolved: ResolvedModel) -> Dataset | str | _
     return name if name in reviews.SAMPLES and reviews.is_available() else _Hidden("elsewhere")
 
 
+def _lines_of_rows(lines: Iterable[str], rows: frozenset[int]) -> Iterator[str]:
+    """Yield the lines of these rows. A line is a JSON array that begins with the row number."""
+    return (line for line in lines if int(line[1 : line.index(",")]) in rows)
+
+
 def _stored(text: TextInput, hasher: TextHasher) -> StoredText:
     sides = tuple(side[:MAX_CHARACTERS] for side in text_sides(text))
     return StoredText(sides, hasher.hash_input(text).all)
 
 
 def _without_forgotten(
-    database: Database, texts: Mapping[int, StoredText], rows: Sequence[int]
+    session: Session, texts: Mapping[int, StoredText], rows: Sequence[int]
 ) -> TextsByRow:
     found: dict[int, StoredText | HiddenReason] = {
         row: texts.get(row, "unavailable") for row in rows
     }
     stored = {row: text for row, text in found.items() if isinstance(text, StoredText)}
-    with database.read() as session:
-        forgotten = privacy.forgotten(session, [h for text in stored.values() for h in text.hashes])
+    forgotten = privacy.forgotten(session, [h for text in stored.values() for h in text.hashes])
     return found | {
         row: "forgotten" for row, text in stored.items() if forgotten.intersection(text.hashes)
     }

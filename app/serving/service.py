@@ -169,7 +169,7 @@ class InferenceService:
                 _check_options(request, resolved, model)
                 index = None
                 if request.abstain_unfamiliar:
-                    index = await self.example_indexes.get(resolved)
+                    index = await self.example_indexes.get(resolved, deadline=deadline)
                 if texts_of_prompts is not None:
                     prompts = texts_of_prompts(_prompt_format(model))
                     request = replace(request, texts=prompts)

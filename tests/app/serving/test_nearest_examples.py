@@ -3,8 +3,10 @@
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -20,10 +22,12 @@ from app.database.engines import Database
 from app.datasets.files import FileInspector
 from app.http.dependencies import get_app_state
 from app.queue.states import JobState
-from app.registry.service import add_version, move_alias
+from app.registry.service import ResolvedModel, add_version, move_alias
 from app.registry.tables import ModelVersion
 from app.resources import Resources
 from app.serving import nearest_examples
+from app.serving.nearest_examples import ExampleIndexes
+from lora_core import manifest
 from lora_core.errors.data import DataTooLarge
 from lora_core.inference.predictor import Predictor
 from lora_core.nearest_examples import VECTORS_FILE, ExampleIndex, SparseVectors
@@ -350,7 +354,31 @@ def test_unreadable_file_hides_texts_until_it_can_be_read(
     with monkeypatch.context() as patch:
         patch.setattr(FileInspector, "write_texts", fail)
         assert hidden(explain(client)) == {"unavailable"}
+    assert hidden(explain(client)) == {"unavailable"}  # it is not tried again at once
+    monkeypatch.setattr(nearest_examples, "RETRY_SECONDS", 0)
     assert explain(client)["nearest"][0]["text"] == TEXTS[1]
+
+
+def test_file_is_read_once_for_many_explanations(
+    client: TestClient, train: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Explained texts have different neighbors, but wait for the same file, in one thread."""
+    train(dataset_ids={"all": upload(client)["id"]})
+    explain(client)  # loads the model
+    app: FastAPI = client.app  # type: ignore[assignment]
+    get_app_state(app).serving.training_texts._cache = nearest_examples._RecentlyUsed(1)
+    write_texts, reads = FileInspector.write_texts, []
+
+    def slow(inspector: FileInspector, target: Path) -> None:
+        reads.append(target)
+        time.sleep(1)
+        write_texts(inspector, target)
+
+    monkeypatch.setattr(FileInspector, "write_texts", slow)
+    with ThreadPoolExecutor(4) as threads:
+        for explanation in threads.map(lambda text: explain(client, text), TEXTS[:4]):
+            assert all("text" in each for each in explanation["nearest"])
+    assert len(reads) == 1
 
 
 def test_explanation_does_not_wait_for_a_large_file(
@@ -412,6 +440,40 @@ def test_damaged_index_is_reported(
     assert (response.status_code, response.json()["code"]) == (424, "artifact_corrupt")
     assert VECTORS_FILE in response.json()["detail"]
     assert client.post("/predict", json={"inputs": "a film"}).status_code == 200
+
+
+def test_unreadable_index_is_reported(
+    client: TestClient, train: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train()
+    assert client.post("/predict", json={"inputs": "a film"}).status_code == 200
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(manifest, "verify", fail)
+    response = client.post("/v1/models/sentiment/explain", json={"inputs": "a film"})
+    assert (response.status_code, response.json()["code"]) == (424, "model_unloadable")
+    assert "PermissionError" in response.json()["detail"]
+
+
+def test_index_is_loaded_until_the_deadline(
+    client: TestClient, train: Callable[..., UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(held_out=HIGH)
+    assert client.post("/predict", json={"inputs": "a film"}).status_code == 200
+    read, released = ExampleIndexes._read, Event()
+
+    def slow(indexes: ExampleIndexes, resolved: ResolvedModel) -> Any:
+        released.wait(60)
+        return read(indexes, resolved)
+
+    monkeypatch.setattr(ExampleIndexes, "_read", slow)
+    body = {"inputs": "unlike", "abstain_unfamiliar": True}
+    late = client.post("/predict", json=body, headers={"X-Request-Timeout": "1"})
+    assert (late.status_code, late.json()["code"]) == (504, "deadline_passed")
+    released.set()
+    assert client.post("/predict", json=body).json() == []
 
 
 # -- Unfamiliar texts -----------------------------------------------------------------------------
