@@ -367,7 +367,8 @@ def test_file_is_read_once_for_many_explanations(
     explain(client)  # loads the model
     app: FastAPI = client.app  # type: ignore[assignment]
     get_app_state(app).serving.training_texts._cache = nearest_examples._RecentlyUsed(1)
-    write_texts, reads = FileInspector.write_texts, []
+    write_texts = FileInspector.write_texts
+    reads: list[Path] = []
 
     def slow(inspector: FileInspector, target: Path) -> None:
         reads.append(target)
@@ -470,7 +471,7 @@ def test_index_is_loaded_until_the_deadline(
 
     monkeypatch.setattr(ExampleIndexes, "_read", slow)
     body = {"inputs": "unlike", "abstain_unfamiliar": True}
-    late = client.post("/predict", json=body, headers={"X-Request-Timeout": "1"})
+    late = client.post("/predict", json=body, headers={"X-Request-Timeout": "2"})
     assert (late.status_code, late.json()["code"]) == (504, "deadline_passed")
     released.set()
     assert client.post("/predict", json=body).json() == []
