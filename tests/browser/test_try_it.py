@@ -110,9 +110,9 @@ def test_similar_training_examples(box: Locator, page: Page) -> None:
     )
     items = examples.get_by_role("listitem")
     expect(items).to_have_count(2)
-    expect(items.first).to_have_text("bad similarity 0.80, row 17<b>dull</b> plot")
+    expect(items.first).to_have_text("bad similarity 0.8000, row 17<b>dull</b> plot")
     expect(items.last).to_have_text(
-        "no label similarity \u22120.25, row 3text hidden: this needs the scope datasets:read"
+        "no label similarity \u22120.2500, row 3text hidden: this needs the scope datasets:read"
     )
     shown["familiarity"] |= {"unfamiliar": True, "similarity": 0.1}  # type: ignore[operator]
     box.press_sequentially(" x")
