@@ -117,9 +117,9 @@ def test_similar_training_examples(box: Locator, page: Page) -> None:
     shown["familiarity"] |= {"unfamiliar": True, "similarity": 0.1}  # type: ignore[operator]
     box.press_sequentially(" x")
     expect(examples.locator(".familiarity")).to_have_text(
-        "Unlike anything it was trained on: its fifth nearest example has a similarity of 0.10, "
-        "and 99% of texts like the training texts have 0.40 or more. Do not rely on this "
-        "prediction."
+        "Unlike anything it was trained on: its fifth nearest example has a similarity of "
+        "0.1000, and 99% of texts like the training texts have 0.4000 or more. Do not rely on "
+        "this prediction."
     )
     shown["familiarity"] |= {"unfamiliar": None, "held_out_texts": 7}  # type: ignore[operator]
     box.press_sequentially("y")
