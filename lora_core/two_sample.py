@@ -120,7 +120,10 @@ def _centered_kernel(reference: Vectors, recent: Vectors) -> Floats:
 
 
 def _out_of_fold(kernel: Floats, sides: Floats, fold: NDArray[np.int64]) -> Floats:
-    """Return the scores (texts, columns) of ridge regressions to each column of `sides`."""
+    """Return the scores (texts, columns) of ridge regressions to each column of `sides`.
+
+    They are rounded, so that equal texts have equal scores, whatever the order of the sums.
+    """
     scores = np.empty_like(sides)
     for each in range(NUM_FOLDS):
         test, train = fold == each, fold != each
@@ -129,7 +132,7 @@ def _out_of_fold(kernel: Floats, sides: Floats, fold: NDArray[np.int64]) -> Floa
         with threadpool_limits(1, user_api="blas"):
             solution = np.linalg.solve(inner, targets)
             scores[test] = kernel[np.ix_(test, train)] @ solution
-    return scores
+    return scores.round(12)
 
 
 def _auc(scores: Floats, sides: Floats) -> Floats:
