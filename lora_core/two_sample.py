@@ -3,8 +3,12 @@
 A classifier that distinguishes held-out recent texts from training texts shows that they differ
 (Lopez-Paz and Oquab 2017, arXiv 1610.06545). The classifier is ridge regression, cross-validated.
 The p value is that of a permutation test: the sides of the texts are shuffled, and the classifier
-is fitted again each time. So the test holds its level whatever the vectors are, if the texts of
+is fitted again each time. So the test holds its level, whatever the vectors are, if the texts of
 both sides are independent draws.
+
+A text that is on both sides says nothing of a difference. It stays on both in all permutations:
+apart in the observed sides, together in some shuffled ones, it would hide that others differ. It is
+in the same fold as its twin, which would otherwise predict the wrong side for it.
 """
 
 from dataclasses import dataclass
@@ -32,13 +36,18 @@ class TwoSampleResult:
 
     p_value: float
     auc: float  # of recent against reference texts; 0.5: they cannot be distinguished
-    most_different: tuple[int, ...]  # rows of `recent`, the most different first
+    most_different: tuple[int, ...]  # rows of `recent` alone, the most different first
     reference_texts: int  # that were used
     recent_texts: int
 
 
 def classifier_two_sample_test(
-    reference: Vectors, recent: Vectors, seed: int = 0, *, rows: int = 10
+    reference: Vectors,
+    recent: Vectors,
+    seed: int = 0,
+    *,
+    twins: NDArray[np.int64] | None = None,
+    rows: int = 10,
 ) -> TwoSampleResult | None:
     """Return the result of the test, or None with fewer than `MIN_TEXTS` texts on a side.
 
@@ -46,6 +55,7 @@ def classifier_two_sample_test(
         reference: (texts, width) of training texts.
         recent: (texts, width) of recent texts.
         seed: of samples, folds and permutations.
+        twins: (recent texts,) the row of `reference` that is the same text, or -1.
         rows: how many of the most different texts to return.
     """
     if min(reference.shape[0], recent.shape[0]) < MIN_TEXTS:
@@ -55,15 +65,21 @@ def classifier_two_sample_test(
     kernel = _centered_kernel(reference[drawn[0]], recent[drawn[1]])
     n = len(kernel)
     is_recent = np.arange(n) >= len(drawn[0])
+    pairs = _pairs(drawn[0], drawn[1], twins)
+    is_free = np.ones(n, dtype=bool)
+    is_free[pairs] = False
+    free = np.flatnonzero(is_free)
     # (texts, 1 + permutations): the true sides first
-    sides = np.empty((n, 1 + PERMUTATIONS))
-    sides[:, 0] = is_recent
+    sides = np.repeat(is_recent[:, None].astype(np.float64), 1 + PERMUTATIONS, axis=1)
     for i in range(PERMUTATIONS):
-        sides[:, 1 + i] = is_recent[rng.permutation(n)]
-    scores = _out_of_fold(kernel, sides, rng.permutation(n) % NUM_FOLDS)
+        sides[free, 1 + i] = is_recent[free[rng.permutation(len(free))]]
+    fold = rng.permutation(n) % NUM_FOLDS
+    fold[pairs[1]] = fold[pairs[0]]
+    scores = _out_of_fold(kernel, sides, fold)
     aucs = _auc(scores, sides)
     as_high = int((aucs[1:] >= aucs[0] - 1e-12).sum())
     order = np.argsort(-scores[is_recent, 0], kind="stable")
+    order = order[is_free[is_recent][order]]
     return TwoSampleResult(
         p_value=(as_high + 1) / (PERMUTATIONS + 1),
         auc=float(aucs[0]),
@@ -71,6 +87,18 @@ def classifier_two_sample_test(
         reference_texts=len(drawn[0]),
         recent_texts=len(drawn[1]),
     )
+
+
+def _pairs(
+    reference: NDArray[np.int64], recent: NDArray[np.int64], twins: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """Return the places (2, pairs) of drawn texts that are the same, all recent ones being last."""
+    if twins is None:
+        return np.empty((2, 0), dtype=np.int64)
+    wanted = twins[recent]
+    place = np.searchsorted(reference, wanted).clip(max=len(reference) - 1)
+    found = np.flatnonzero(reference[place] == wanted)
+    return np.stack([place[found], len(reference) + found])
 
 
 def _centered_kernel(reference: Vectors, recent: Vectors) -> Floats:
@@ -92,7 +120,10 @@ def _centered_kernel(reference: Vectors, recent: Vectors) -> Floats:
 
 
 def _out_of_fold(kernel: Floats, sides: Floats, fold: NDArray[np.int64]) -> Floats:
-    """Return the scores (texts, columns) of ridge regressions to each column of `sides`."""
+    """Return the scores (texts, columns) of ridge regressions to each column of `sides`.
+
+    They are rounded, so that equal texts have equal scores, whatever the order of the sums.
+    """
     scores = np.empty_like(sides)
     for each in range(NUM_FOLDS):
         test, train = fold == each, fold != each
@@ -101,7 +132,7 @@ def _out_of_fold(kernel: Floats, sides: Floats, fold: NDArray[np.int64]) -> Floa
         with threadpool_limits(1, user_api="blas"):
             solution = np.linalg.solve(inner, targets)
             scores[test] = kernel[np.ix_(test, train)] @ solution
-    return scores
+    return scores.round(12)
 
 
 def _auc(scores: Floats, sides: Floats) -> Floats:

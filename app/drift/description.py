@@ -1,5 +1,7 @@
 """What is known about the texts of a version, as a sentence."""
 
+from datetime import UTC, datetime
+
 from app.drift.schemas import DriftState, DriftView
 
 
@@ -19,9 +21,10 @@ def describe(view: DriftView) -> str:
             )
     assert check is not None  # noqa: S101 - the other states have one
     numbers = f"p = {check.p_value:.3f}, level {check.level:g}, AUC {check.auc:.2f}"
+    day = datetime.fromtimestamp(float(check.until), UTC).date().isoformat()
+    texts = f"{check.recent_texts} texts until {day}"
     if view.state == DriftState.DRIFT:
-        return f"Drift: {check.recent_texts} texts differ from the training texts ({numbers})."
+        return f"Drift: {texts} differ from the training texts ({numbers})."
     return (
-        f"No drift found: {check.recent_texts} texts do not differ significantly from the training "
-        f"texts ({numbers})."
+        f"No drift found: {texts} do not differ significantly from the training texts ({numbers})."
     )

@@ -40,10 +40,9 @@ def read_label_shares(
 ) -> LabelShares:
     """Return the shares of a version's labels in the last `days`, and in the four times before."""
     at = read_clock(session)
-    step = HOUR if days < HOURLY_DAYS else DAY  # of the counts of that time
-    since = (at - days * DAY) // step * step
+    since = _floor(at, at - days * DAY)
     recent = _count(session, model, number, since)
-    in_all = _count(session, model, number, (since - PERIODS_BEFORE * days * DAY) // DAY * DAY)
+    in_all = _count(session, model, number, _floor(at, since - PERIODS_BEFORE * days * DAY))
     before = {key: count - recent.get(key, 0) for key, count in in_all.items()}
     labels = {label for outcome, label in in_all if outcome is Outcome.LABEL}
     known = {label[:MAX_LABEL_LENGTH]: share for label, share in (training or {}).items()}
@@ -65,6 +64,12 @@ def read_label_shares(
         ),
         labels=sorted(changes, key=_size, reverse=True),
     )
+
+
+def _floor(at: float, start: float) -> float:
+    """Return when the count that has this time starts: of the hour or, if it is old, of the day."""
+    step = HOUR if at - start < HOURLY_DAYS * DAY else DAY
+    return start // step * step
 
 
 def _count(

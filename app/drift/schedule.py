@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.database.base import read_clock
-from app.database.engines import acquire_transaction_lock
+from app.database.engines import Database, acquire_transaction_lock
 from app.drift import repository, service
 from app.drift.errors import DriftTextsNotKept, TooFewDriftTexts
 from app.drift.tables import DriftClaim
@@ -55,12 +55,10 @@ def check_next_due(resources: Resources) -> bool:
     except ServiceUnavailable as error:  # the claim will expire
         log.warning("drift check postponed", model=due.ref, reason=str(error))
     except (DriftTextsNotKept, TooFewDriftTexts, NotFound):  # many were the same, or it is gone
-        with database.write() as session:
-            _claim(session, due, FEW_TEXTS_SECONDS)
+        _extend(database, due, FEW_TEXTS_SECONDS)
     except (AppError, LoraCoreError) as error:
         log.warning("drift check failed", model=due.ref, code=error.code, reason=str(error))
-        with database.write() as session:
-            _claim(session, due, RETRY_SECONDS, error)
+        _extend(database, due, RETRY_SECONDS, error)
     return True
 
 
@@ -86,6 +84,20 @@ def _is_due(session: Session, resolved: ResolvedModel, settings: Settings) -> bo
         limit=MIN_TEXTS,
     )
     return texts >= MIN_TEXTS
+
+
+def _extend(
+    database: Database,
+    resolved: ResolvedModel,
+    seconds: float,
+    error: AppError | LoraCoreError | None = None,
+) -> None:
+    """Extend the claim on a version, unless it was checked meanwhile or another one is claimed."""
+    with database.write() as session:
+        acquire_transaction_lock(session, f"drift of {resolved.name}")
+        claim = repository.find_claim(session, resolved.name)
+        if claim is not None and claim.number == resolved.number:
+            _claim(session, resolved, seconds, error)
 
 
 def _claim(

@@ -24,9 +24,8 @@ from app.registry.service import ResolvedModel
 from app.settings import Settings
 from app.storage.store import Store
 from app.traffic import repository as traffic
-from app.traffic.repository import TextKey, Window
-from app.traffic.tables import KeptPrediction
-from lora_core.specs.drift import MAX_TEXTS, MIN_TEXTS, DriftReport, RecentText
+from app.traffic.repository import DrawnText, TextKey, Window
+from lora_core.specs.drift import MAX_CHARACTERS, MAX_TEXTS, MIN_TEXTS, DriftReport, RecentText
 
 
 def check_version(
@@ -53,16 +52,21 @@ def check_version(
         data = find_training_data(session, resolved)
         window = next_window(session, resolved)
         recent = traffic.draw_texts(
-            session, model=resolved.name, number=resolved.number, window=window, count=MAX_TEXTS
+            session,
+            model=resolved.name,
+            number=resolved.number,
+            window=window,
+            count=MAX_TEXTS,
+            characters=2 * MAX_CHARACTERS,  # white space at the start is not compared
         )
+    few = TooFewDriftTexts if settings.keep_traffic == "texts" else DriftTextsNotKept
     if len(recent) < MIN_TEXTS:
-        few = TooFewDriftTexts if settings.keep_traffic == "texts" else DriftTextsNotKept
         raise few(version=resolved.ref, texts=len(recent), needed=MIN_TEXTS)
     report = data.file(store, settings).compare(
-        RecentText(text=each.text, text_pair=each.text_pair)
-        for each in recent
-        if each.text is not None
+        RecentText(text=each.text, text_pair=each.text_pair) for each in recent
     )
+    if report.recent_texts < MIN_TEXTS:  # others differ only where they are not compared
+        raise few(version=resolved.ref, texts=report.recent_texts, needed=MIN_TEXTS)
     if report.p_value is None:
         raise TooFewTrainingTexts(
             version=resolved.ref, texts=report.training_texts, needed=MIN_TEXTS
@@ -82,13 +86,13 @@ def next_window(session: Session, resolved: ResolvedModel) -> Window:
 def _new_check(
     resolved: ResolvedModel,
     window: Window,
-    recent: Sequence[KeptPrediction],
+    recent: Sequence[DrawnText],
     report: DriftReport,
     level: float,
 ) -> DriftCheck:
     assert report.p_value is not None  # noqa: S101 - there were enough texts
     assert report.auc is not None  # noqa: S101
-    different = [recent[position] for position in report.most_different]
+    different = [recent[position].key for position in report.most_different]
     return DriftCheck(
         model=resolved.name,
         number=resolved.number,

@@ -117,10 +117,12 @@ class Pool:
     fitting: Lock = field(default_factory=Lock)
     _choosing: Lock = field(default_factory=Lock)
     _taken: NDArray[np.bool_] = field(init=False)  # (texts,) chosen at some time
+    _random: NDArray[np.bool_] = field(init=False)  # (texts,) and as a random one
     _position: int = 0  # number of choices that `_taken` has
 
     def __post_init__(self) -> None:
         self._taken = np.zeros(len(self.texts), dtype=bool)
+        self._random = np.zeros(len(self.texts), dtype=bool)
 
     @property
     def bytes(self) -> int:
@@ -142,13 +144,15 @@ class Pool:
         with self._choosing:
             with database.read() as session:
                 chosen = repository.list_chosen_rows(session, self.project_id, since=self._position)
-            for position, row in chosen:
+            for position, row, is_random in chosen:
                 self._position = position + 1
                 if (index := self.texts.find(row)) is not None:
                     self._taken[index] = True
+                    self._random[index] = is_random
             choices = choose_next(
                 count,
                 available=~self._taken,
+                random=self._random,
                 vectors=self.vectors,
                 uncertainty=None if self.fitted is None else self.fitted.uncertainty,
                 random_share=self.random_share,

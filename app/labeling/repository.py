@@ -228,13 +228,15 @@ class OpenText(NamedTuple):
     reason: TextReason
 
 
-def list_chosen_rows(session: Session, project_id: UUID, *, since: int) -> list[tuple[int, int]]:
-    """Return (position, row) of the texts that were chosen from a position on."""
-    statement = select(LabelingChoice.position, LabelingChoice.row).where(
+def list_chosen_rows(
+    session: Session, project_id: UUID, *, since: int
+) -> list[tuple[int, int, bool]]:
+    """Return (position, row, whether it is random) of the texts chosen from a position on."""
+    statement = select(LabelingChoice.position, LabelingChoice.row, LabelingChoice.reason).where(
         LabelingChoice.project_id == project_id, LabelingChoice.position >= since
     )
     rows = session.execute(statement.order_by(LabelingChoice.position))
-    return [(position, row) for position, row in rows]
+    return [(position, row, reason == TextReason.RANDOM) for position, row, reason in rows]
 
 
 def add_choices(session: Session, project: LabelingProject, choices: Sequence[NewChoice]) -> None:

@@ -184,6 +184,10 @@ class MetricQueries:
         """Whether the same checks raised an alarm."""
         return [(each.model, each.version, each.alarm) for each in self._newest_drift_checks()]
 
+    def drift_check_timestamp(self) -> LabeledValues:
+        """Unix time of the same checks."""
+        return [(each.model, each.version, each.window_end) for each in self._newest_drift_checks()]
+
     def drift_checks(self) -> LabeledValues:
         """Drift checks by outcome."""
         grouped = select(DriftCheck.alarm, func.count()).group_by(DriftCheck.alarm)
@@ -355,6 +359,12 @@ DATABASE_METRICS = (
         f"1 if the same check raised an alarm. Up to {HISTORY_SECONDS:g} s old.",
         ("model", "version"),
         read_history=MetricQueries.drift_alarm,
+    ),
+    MetricDefinition(
+        "loraworks_drift_check_timestamp_seconds",
+        f"Unix time of the same check. Up to {HISTORY_SECONDS:g} s old.",
+        ("model", "version"),
+        read_history=MetricQueries.drift_check_timestamp,
     ),
     MetricDefinition(
         "loraworks_drift_checks",

@@ -4,7 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from app.database.base import first_id_at, now, read_clock
@@ -15,7 +25,8 @@ HOUR, DAY = 3600, 86_400  # seconds
 HOURLY_DAYS = 14  # how long counts are by the hour; older ones are by the day
 COUNT_DAYS = 400  # how long counts are kept
 _DRAW_STEP_SECONDS = 1e-5  # a double still tells such times of this century apart
-_DRAWS_PER_TEXT = 3  # so that repeated texts leave enough others
+_NEWEST = 200_000  # predictions of a version among which different texts are searched
+_FEW = 1000  # the newest ones of these, which usually have enough different texts
 _NO_SYNC = {"synchronize_session": False}
 _COLUMNS = [column.key for column in KeptPrediction.__table__.columns]
 
@@ -296,31 +307,71 @@ class Window(NamedTuple):
     until: float
 
 
+class DrawnText(NamedTuple):
+    """A predicted text, or a pair of texts."""
+
+    key: TextKey
+    text: str
+    text_pair: str | None
+
+
 def count_texts(session: Session, *, model: str, number: int, window: Window, limit: int) -> int:
-    """Count the predictions of a version that are kept with their text, up to `limit`."""
-    some = select(KeptPrediction.position).where(*_with_text(model, number, window)).limit(limit)
-    return session.scalars(select(func.count()).select_from(some.subquery())).one()
+    """Count the different texts of a version that are kept, up to `limit`.
+
+    They are those of the newest `_NEWEST` predictions.
+    """
+    found = 0
+    for newest in (_FEW, _NEWEST):
+        rows = _newest_texts(model, number, window, newest).subquery()
+        some = select(rows.c.text_hash).distinct().limit(limit).subquery()
+        found = session.scalars(select(func.count()).select_from(some)).one()
+        if found == limit:
+            break
+    return found
 
 
 def draw_texts(
-    session: Session, *, model: str, number: int, window: Window, count: int
-) -> Sequence[KeptPrediction]:
-    """Draw predictions of a version that are kept with their text, each text once.
+    session: Session, *, model: str, number: int, window: Window, count: int, characters: int
+) -> list[DrawnText]:
+    """Draw texts of a version uniformly at random, however often each was predicted.
 
-    Of texts that were predicted often, all predictions are in the draw, so fewer texts may be
-    found than there are.
+    They are those of the newest `_NEWEST` predictions. Of each, the first `characters` are read.
     """
-    keys: dict[str, TextKey] = {}
-    drawn = session.execute(
+    rows = _newest_texts(model, number, window, _NEWEST).subquery()
+    occurrence = func.row_number().over(
+        partition_by=rows.c.text_hash, order_by=(rows.c.prediction_id, rows.c.position)
+    )
+    ranked = select(rows.c.prediction_id, rows.c.position, occurrence.label("n")).subquery()
+    drawn = (
+        select(ranked.c.prediction_id, ranked.c.position)
+        .where(ranked.c.n == 1)
+        .order_by(func.random())
+        .limit(count)
+        .subquery()
+    )
+    is_drawn = (KeptPrediction.prediction_id == drawn.c.prediction_id) & (
+        KeptPrediction.position == drawn.c.position
+    )
+    found = session.execute(
+        select(
+            KeptPrediction.prediction_id,
+            KeptPrediction.position,
+            func.substr(KeptPrediction.text, 1, characters),
+            func.substr(KeptPrediction.text_pair, 1, characters),
+        ).join(drawn, is_drawn)
+    )
+    return [DrawnText(TextKey(id_, position), *texts) for id_, position, *texts in found]
+
+
+def _newest_texts(
+    model: str, number: int, window: Window, count: int
+) -> Select[tuple[UUID, int, str]]:
+    return (
         select(KeptPrediction.prediction_id, KeptPrediction.position, KeptPrediction.text_hash)
         .where(*_with_text(model, number, window))
-        .order_by(func.random())
-        .limit(_DRAWS_PER_TEXT * count)
+        .order_by(KeptPrediction.prediction_id.desc())
+        .limit(count)
     )
-    for prediction_id, position, text_hash in drawn:
-        if len(keys) < count:
-            keys.setdefault(text_hash, TextKey(prediction_id, position))
-    return find_texts(session, keys.values())
 
 
 def find_texts(session: Session, keys: Iterable[TextKey]) -> Sequence[KeptPrediction]:

@@ -72,6 +72,14 @@ class KeptPrediction(Base):
     __table_args__ = (
         Index("ix_kept_predictions_version", "model", "number", "prediction_id"),
         Index("ix_kept_predictions_text_hash", "text_hash"),
+        Index(
+            "ix_kept_predictions_with_text",
+            "model",
+            "number",
+            "prediction_id",
+            sqlite_where=sql("text IS NOT NULL"),
+            postgresql_where=sql("text IS NOT NULL"),
+        ),
         *(
             Index(
                 f"ix_kept_predictions_{name}",

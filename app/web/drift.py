@@ -19,8 +19,11 @@ DRIFT_DAYS = 7.0  # what counts as recent
 MAX_LABELS = 30
 MAX_CHECKS = 50
 
-# The page shows texts of traffic.
-router = APIRouter(include_in_schema=False, dependencies=[require_scope("datasets:read")])
+# The page shows what is known of a version, and texts of traffic.
+router = APIRouter(
+    include_in_schema=False,
+    dependencies=[require_scope("models:read"), require_scope("datasets:read")],
+)
 
 
 @router.get("/models/{name}/drift")

@@ -77,8 +77,11 @@ def _minute() -> int:
 
 
 def unchanged(request: Request, etag: str) -> Response | None:
-    """Return the response 304 if the browser has this version of a page already."""
-    if request.headers.get("If-None-Match") != etag:
+    """Return the response 304 if the browser has this version of a page already.
+
+    A proxy that compresses pages marks their ETags as weak.
+    """
+    if request.headers.get("If-None-Match", "").removeprefix("W/") != etag:
         return None
     return Response(status_code=304, headers={"ETag": etag})
 

@@ -56,6 +56,7 @@ def choose_next(  # noqa: PLR0913
     *,
     available: NDArray[np.bool_],
     labeled: Iterable[int] = (),
+    random: NDArray[np.bool_] | None = None,
     vectors: Vectors | None,
     uncertainty: NDArray[np.floating[Any]] | None,
     random_share: float = RANDOM_SHARE,
@@ -69,6 +70,8 @@ def choose_next(  # noqa: PLR0913
         available: (texts,) whether a text may be chosen: it is neither labeled, nor skipped, nor in
             someone's hands. Its length is the number of texts of the project, which never changes.
         labeled: rows that are labeled and may nevertheless be available, as for a second annotator.
+        random: (texts,) whether a text was chosen as a random one. Before there are vectors, these
+            may be more than the reserved ones.
         vectors: (texts, width); None: not computed yet, so all texts are random ones.
         uncertainty: (texts,) of `uncertainty_without_random`, higher is more uncertain; None: there
             is no model yet.
@@ -92,6 +95,8 @@ def choose_next(  # noqa: PLR0913
     # have fewer labels around it than an unlabeled one, and accuracy measured on it would be too
     # low.
     occupied[reserve] = False
+    if random is not None:
+        occupied[random] = False
     candidates = np.flatnonzero(free & ~is_reserved)
     active = _ActiveChoices(
         _narrow_down(candidates, uncertainty, count, np.random.default_rng([seed, position])),

@@ -57,8 +57,10 @@ def compare_texts(
     if min(len(before), len(after)) < MIN_TEXTS:
         return DriftReport(training_texts=len(before), recent_texts=len(after))
     vectors = _vectors([*before, *after])
+    place = {text: i for i, text in enumerate(before)}
+    twins = np.array([place.get(text, -1) for text in after])
     found = classifier_two_sample_test(
-        vectors[: len(before)], vectors[len(before) :], seed, rows=MAX_DIFFERENT
+        vectors[: len(before)], vectors[len(before) :], seed, twins=twins, rows=MAX_DIFFERENT
     )
     assert found is not None  # noqa: S101 - there are enough texts
     return DriftReport(

@@ -44,8 +44,17 @@ def upgrade() -> None:
         sa.Column("error_message", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("model", name=op.f("pk_drift_claims")),
     )
+    with_text = sa.text("text IS NOT NULL")
+    op.create_index(
+        "ix_kept_predictions_with_text",
+        "kept_predictions",
+        ["model", "number", "prediction_id"],
+        sqlite_where=with_text,
+        postgresql_where=with_text,
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_kept_predictions_with_text", table_name="kept_predictions")
     op.drop_table("drift_claims")
     op.drop_table("drift_checks")

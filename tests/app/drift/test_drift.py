@@ -251,6 +251,20 @@ def test_label_shares_come_from_counts(serving: Serving, train: Train, database:
     assert "LORAWORKS_KEEP_TRAFFIC" in message
 
 
+def test_few_days_are_compared_with_the_hours_before(
+    serving: Serving, train: Train, database: Database
+) -> None:
+    client = serving()
+    train(client)
+    hour = int(time.time()) // 3600 * 3600
+    with database.write() as session:
+        for hours in range(48):
+            key = {"model": "sentiment", "number": 1, "outcome": Outcome.TEXT, "label": ""}
+            session.add(PredictionCount(**key, start=hour - hours * 3600, count=1))
+    view = drift(client, days=0.25)  # the current hour has just begun, or is nearly over
+    assert (view["predicted"], view["predicted_before"]) == (7, 24)
+
+
 def test_a_version_without_training_texts(
     keeping: TestClient, train: Train, publish: Publish, database: Database
 ) -> None:
@@ -302,6 +316,16 @@ def test_too_few_training_texts(keeping: TestClient, train: Train, database: Dat
     keep(database, texts(FILMS, 60, seed=1))
     status, code, message = refusal(keeping)
     assert (status, code, "49" in message) == (409, "too_few_training_texts", True)
+
+
+def test_too_few_texts_that_differ_where_they_are_compared(
+    keeping: TestClient, train: Train, database: Database
+) -> None:
+    train(keeping)
+    start = "plot " * 1200
+    keep(database, [f"{start}{text}" for text in texts(FILMS, 60, seed=1)])
+    status, code, message = refusal(keeping)
+    assert (status, code, "; 1 are kept" in message) == (409, "too_few_drift_texts", True)
 
 
 def test_unknown_things(keeping: TestClient, train: Train, database: Database) -> None:

@@ -4,15 +4,16 @@ import time
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from starlette.testclient import TestClient
 
 from app.database.base import now
 from app.database.engines import Database
 from app.drift import schedule
+from app.drift.errors import TooFewDriftTexts, TrainingDataDeleted
 from app.drift.schedule import check_next_due
 from app.drift.tables import DriftCheck, DriftClaim
-from app.errors import ServiceUnavailable
+from app.errors import AppError, ServiceUnavailable
 from app.resources import Resources
 from app.retention.service import collect_garbage
 from lora_core import failpoints
@@ -162,11 +163,55 @@ def test_texts_that_are_mostly_the_same_are_counted_again_later(
     keeping: TestClient, train: Train, resources: Resources
 ) -> None:
     train(keeping)
-    keep(resources.database, texts(FILMS, 1, seed=1) * 60, text_hash="same")
+    start = "plot " * 1200  # the rest is not compared
+    keep(resources.database, [f"{start}{text}" for text in texts(FILMS, 60, seed=1)])
     assert check_next_due(resources)
     assert not check_next_due(resources)
     (claim,) = claims(resources.database)
     assert (claim.error_code, drift(keeping)["problem"]) == (None, None)
+
+
+def test_a_text_that_is_sent_all_the_time_counts_once(
+    keeping: TestClient, train: Train, resources: Resources
+) -> None:
+    train(keeping)
+    keep(resources.database, texts(FILMS, 1, seed=1) * 4000, text_hash="same")
+    keep(resources.database, texts(FILMS, 48, seed=2))
+    assert drift(keeping)["new_texts"] == 49
+    assert not check_next_due(resources)
+    keep(resources.database, texts(FILMS, 1, seed=3))
+    keep(resources.database, texts(FILMS, 1, seed=1) * 1100, text_hash="same")
+    assert check_next_due(resources)
+    (made,) = checks(resources.database)
+    assert made.recent_texts == 50
+
+
+@pytest.mark.parametrize("error", [TooFewDriftTexts, TrainingDataDeleted])
+def test_a_failed_check_leaves_the_claims_of_others_alone(
+    error: type[AppError],
+    keeping: TestClient,
+    train: Train,
+    resources: Resources,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train(keeping)
+    database = resources.database
+    keep(database, texts(FILMS, 60, seed=1))
+    others: list[DriftClaim | None] = [None, DriftClaim(model="sentiment", number=2, until=1.9e9)]
+    for other in others:
+
+        def fail(*_: Any, other: DriftClaim | None = other, **__: Any) -> None:
+            with database.write() as session:
+                session.execute(delete(DriftClaim))
+                if other is not None:
+                    session.add(other)
+            raise error(version="sentiment:1", texts=1, needed=50, dataset="films:1")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("app.drift.service.check_version", fail)
+            assert check_next_due(resources)
+        found = [(each.number, each.until) for each in claims(database)]
+        assert found == ([] if other is None else [(2, 1.9e9)])
 
 
 def test_an_unavailable_store_postpones_the_check(

@@ -15,9 +15,11 @@ __all__ = ["_fresh", "database_kind", "publish", "scrape"]
 def test_the_newest_check_of_each_version_in_production(
     scrape: Scrape, database: Database, publish: Publish
 ) -> None:
-    names = [f"loraworks_drift_{name}" for name in ("auc", "p_value", "alarm")]
+    names = [
+        f"loraworks_drift_{name}" for name in ("auc", "p_value", "alarm", "check_timestamp_seconds")
+    ]
     before = scrape()
-    assert [before.get(name) for name in names] == [None] * 3
+    assert [before.get(name) for name in names] == [None] * 4
     assert before["loraworks_drift_checks"] == {("alarm",): 0, ("no_alarm",): 0}
     publish()
     publish(promote=False)
@@ -31,6 +33,7 @@ def test_the_newest_check_of_each_version_in_production(
         {("sentiment", "sentiment:1"): 0.51},
         {("sentiment", "sentiment:1"): 0.4},
         {("sentiment", "sentiment:1"): 0},
+        {("sentiment", "sentiment:1"): 2e9},
     ]
     assert after["loraworks_drift_checks"] == {("alarm",): 3, ("no_alarm",): 1}
     registry.move_alias(database, name="sentiment", alias="production", number=2)

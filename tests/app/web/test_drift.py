@@ -1,8 +1,11 @@
 """The page of a version's traffic, and its section on the page of the model."""
 
+from collections.abc import Callable
+
 import pytest
 from starlette.testclient import TestClient
 
+from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.drift.tables import DriftClaim
 from app.web import models
@@ -50,7 +53,7 @@ def test_drift_is_shown_with_its_texts(
     add_check(database, alarm=False, number=2)
     add_check(database, alarm=True, number=2, start=1e9)
     html = page(client, PATH)
-    assert "Drift: 120 texts differ from the training texts (p = 0.002, level 0.01" in html
+    assert "Drift: 120 texts until 2033-05-18 differ from the training texts (p = 0.002, " in html
     assert HOSTILE not in html
     (shown,) = (each for each in elements(html, "ol") if each.attributes.get("id") == "different")
     assert shown.text.count("Prediction") == 1  # the other one is not kept any more
@@ -81,3 +84,13 @@ def test_unknown_versions(client: TestClient, publish: Publish) -> None:
     assert client.get(PATH).status_code == 404
     publish()
     assert client.get(PATH, params={"version": 7}).status_code == 404
+
+
+def test_the_page_needs_the_scopes_of_models_and_of_texts(
+    anonymous_client: TestClient, new_key: Callable[..., CreatedKey], publish: Publish
+) -> None:
+    publish()
+    wanted = {("models:read",): 403, ("datasets:read",): 403, ("models:read", "datasets:read"): 200}
+    for scopes, status in wanted.items():
+        headers = {"Authorization": f"Bearer {new_key(*scopes).text}", "Accept": "text/html"}
+        assert anonymous_client.get(PATH, headers=headers).status_code == status

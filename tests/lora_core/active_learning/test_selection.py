@@ -104,6 +104,32 @@ def test_other_texts_are_not_chosen_where_the_random_ones_are_not(
     assert chosen[0] == chosen[1]
 
 
+@pytest.mark.parametrize("with_model", [False, True])
+def test_random_texts_beyond_the_reserved_ones_cover_nothing_either(
+    vectors: NDArray[np.float32], with_model: bool
+) -> None:
+    uncertainty = np.random.default_rng(1).random(TEXTS) if with_model else None
+    early = [each.row for each in label_all(None, limit=TEXTS // 4)]  # before there are vectors
+    random = np.zeros(TEXTS, dtype=bool)
+    random[early] = True
+    elsewhere = vectors.copy()
+    elsewhere[early] = -vectors[early]
+    made = [
+        choose_next(
+            30,
+            available=~random,
+            random=random,
+            vectors=given,
+            uncertainty=uncertainty,
+            seed=0,
+            position=len(early),
+        )
+        for given in (vectors, elsewhere)
+    ]
+    assert len(made[0]) == 30
+    assert made[0] == made[1]
+
+
 def test_choices_do_not_depend_on_how_many_are_asked_for_at_once() -> None:
     alone = [choice.row for choice in label_all(None, count=1, limit=30)]
     assert alone == [choice.row for choice in label_all(None, count=13, limit=30)]

@@ -63,6 +63,26 @@ def test_a_text_counts_once() -> None:
     assert all(position == 0 or 500 <= position < 559 for position in found.most_different)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_texts_that_are_on_both_sides_hide_no_drift(seed: int) -> None:
+    training = texts(FILMS, 300, 10 + seed)
+    usual = training[:60] + texts(FILMS, 60, 20 + seed)
+    found = compare_texts(training, usual + texts(BILLS, 30, 30 + seed))
+    assert found.p_value == 0.002
+    assert found.auc is not None
+    assert found.auc > 0.55
+    assert set(found.most_different) <= set(range(60, 150))  # none is a training text
+    same = compare_texts(training, usual + texts(FILMS, 30, 40 + seed))
+    assert same.p_value is not None
+    assert same.p_value > 0.01
+
+
+def test_the_same_texts_do_not_differ() -> None:
+    training = texts(FILMS, 60, 1)
+    found = compare_texts(training, training)
+    assert (found.p_value, found.most_different) == (1.0, ())
+
+
 def test_too_few_texts_and_texts_without_words() -> None:
     few = compare_texts(texts(FILMS, 200, 0), texts(FILMS, 49, 1))
     assert (few.p_value, few.auc, few.recent_texts) == (None, None, 49)
