@@ -1,5 +1,6 @@
 """Operations on sweeps: start, pause, stop, resume, retry, extend, delete, promote."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -59,13 +60,15 @@ def create_sweep(
     settings: Settings,
     notifier: WorkerNotifier,
     call: IdempotentRequest,
+    link: Callable[[Session, UUID], None] | None = None,
 ) -> SweepView:
     """Store a sweep with its first trials, create their first jobs and notify the workers.
 
     Trials are stored in small transactions, so that other writers do not wait long. The last
     transaction makes the sweep visible; if the process dies before, garbage collection removes it.
+    `link` is called first in that transaction, with the id of the sweep.
 
-    Raises `TrialQuotaExceeded`, and what `planning.resolve_trials` and `idempotency.reserve` raise;
+    Raises `TrialQuotaExceeded`, what `link` raises, and what `planning.resolve_trials` and `idempotency.reserve` raise;
     nothing is stored then.
     """
     with database.read() as session:
@@ -95,6 +98,8 @@ def create_sweep(
                 repository.add_trials(session, rows)
         with database.write() as session:
             idempotency.reserve(session, call)
+            if link is not None:
+                link(session, sweep.id)
             acquire_transaction_lock(session, f"trials of {call.caller_id}")
             _check_trial_quota(session, call.caller_id, plan, settings)
             sweep = repository.publish_sweep(session, sweep.id)
