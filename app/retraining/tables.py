@@ -19,7 +19,7 @@ class RetrainingRule(Base):
     model_id: Mapped[UUID] = mapped_column(
         ForeignKey("registered_models.id", ondelete="CASCADE"), primary_key=True
     )
-    created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))  # owns jobs and datasets
+    created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))  # owns those of due runs
     enabled: Mapped[bool]
     new_labels: Mapped[int | None]  # texts with new feedback that start a run
     every_days: Mapped[float | None] = mapped_column(Double)
