@@ -52,7 +52,7 @@ JOBS_PER_DELETE = 20  # jobs that one transaction deletes
 log = structlog.get_logger(__name__)
 
 
-def create_sweep(
+def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
     database: Database,
     *,
     body: SweepCreate,
@@ -68,8 +68,8 @@ def create_sweep(
     transaction makes the sweep visible; if the process dies before, garbage collection removes it.
     `link` is called first in that transaction, with the id of the sweep.
 
-    Raises `TrialQuotaExceeded`, what `link` raises, and what `planning.resolve_trials` and `idempotency.reserve` raise;
-    nothing is stored then.
+    Raises `TrialQuotaExceeded`, and what `link`, `planning.resolve_trials` and
+    `idempotency.reserve` raise; nothing is stored then.
     """
     with database.read() as session:
         _check_trial_quota(session, call.caller_id, plan, settings)

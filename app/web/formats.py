@@ -171,7 +171,8 @@ def job_seconds(job: JobListItem) -> float | None:
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        *(percent, count, number, metric, metric_label, metric_title, label_parts, size),
+        *(percent, count, number, exact, metric, metric_label, metric_title),
+        *(label_parts, size),
         *(duration, approximate_duration, ago, date_time, time_of_day, short_id),
     )
 }
