@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, Uuid, column, delete, func, select, table, update
 from sqlalchemy.orm import Session, aliased
 
 from app.database.base import now
@@ -13,6 +13,9 @@ from app.errors import AppError
 from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted, NothingToRollBack
 from app.registry.refs import ModelRef
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
+
+# Retraining is a higher layer and cannot be imported here.
+_RULES = table("retraining_rules", column("model_id", Uuid()))
 
 
 @dataclass(frozen=True)
@@ -239,12 +242,16 @@ def delete_versions(
 ) -> frozenset[UUID]:
     """Delete a version, or all of a model, and return their artifact ids.
 
-    The model keeps its version counter.
+    The model keeps its version counter. Its retraining rule goes with its last version.
     """
     statement = delete(ModelVersion).where(ModelVersion.model_id == model_id)
     if number is not None:
         statement = statement.where(ModelVersion.number == number)
-    return frozenset(session.scalars(statement.returning(ModelVersion.artifact_id)))
+    artifact_ids = frozenset(session.scalars(statement.returning(ModelVersion.artifact_id)))
+    remaining = select(ModelVersion.id).where(ModelVersion.model_id == model_id).limit(1)
+    if session.scalar(remaining) is None:
+        session.execute(delete(_RULES).where(_RULES.c.model_id == model_id))
+    return artifact_ids
 
 
 def _with_versions() -> Select[RegisteredModel]:

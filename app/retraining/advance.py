@@ -6,6 +6,7 @@ steps, which read files, are claimed before: so two workers do not do the same w
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
@@ -22,9 +23,10 @@ from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
 from app.errors import AppError, InsufficientStorage, ServiceUnavailable
 from app.feedback import repository as feedback
-from app.idempotency.service import IdempotentRequest, ReplayedResponse
+from app.idempotency.service import IdempotentRequest
 from app.jobs import pretrained_bases
 from app.jobs import service as jobs
+from app.jobs.errors import TooManyJobs
 from app.predictions import service as predictions
 from app.queue.states import JobState
 from app.queue.tables import Job
@@ -55,11 +57,16 @@ from lora_core.specs.predict import RESULTS_FILE
 from lora_core.specs.train import TrainSpec
 
 CLAIM_SECONDS = 600.0  # for a long step; then another worker may try it
-MAX_CLAIMS = 5  # of a step that never ends
-_PASSING_ERRORS = (*OUTAGE_ERRORS, ServiceUnavailable, InsufficientStorage, OSError)
+MAX_CRASHES = 5  # of a step
+_PASSING_ERRORS = (
+    *OUTAGE_ERRORS,
+    ServiceUnavailable,
+    InsufficientStorage,
+    TooManyJobs,
+    OSError,
+)
 _DAY_SECONDS = 86_400.0
-_SWEEP_ROUTE = "retraining"  # of the idempotency key with which a search is started once
-_KEEP_SWEEP_KEY_SECONDS = 7 * _DAY_SECONDS
+_SWEEP_ROUTE = "retraining"  # of calls without an idempotency key
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +78,7 @@ def advance_all(resources: Resources) -> None:
         active = repository.list_active_runs(session)
     for run in active:
         _advance_safely(resources, run.id, run.state)
-    _delete_evaluation_data(resources)
+    _delete_unused_data(resources)
 
 
 def _advance_safely(resources: Resources, run_id: UUID, state: RetrainingState) -> None:
@@ -196,15 +203,17 @@ def _run_claimed(
         claim = repository.claim_step(session, run_id, state, seconds=CLAIM_SECONDS)
     if claim is None:
         return
-    if claim > MAX_CLAIMS:
-        raise RetrainingInterrupted(state=state.value, claims=MAX_CLAIMS)
+    if claim.crashes >= MAX_CRASHES:
+        raise RetrainingInterrupted(state=state.value, claims=MAX_CRASHES)
     try:
-        work(resources, run_id, claim)
+        work(resources, run_id, claim.number)
     except _PASSING_ERRORS:
+        with suppress(*OUTAGE_ERRORS), resources.database.write() as session:
+            repository.excuse_claim(session, run_id, claim.number)
         raise
     except BaseException:
         with resources.database.write() as session:
-            repository.release_step(session, run_id, claim)
+            repository.release_step(session, run_id, claim.number)
         raise
 
 
@@ -214,7 +223,7 @@ def _search(resources: Resources, run_id: UUID) -> None:
         run = session.get_one(RetrainingRun, run_id)
         sweep = None if run.sweep_id is None else sweeps.get_sweep(session, run.sweep_id)
     if sweep is None:
-        _start_sweep(resources, run_id)
+        _run_claimed(RetrainingState.SEARCHING, _start_sweep, resources, run_id)
         return
     if sweep.state not in (SweepState.FINISHED, SweepState.STOPPED):
         return
@@ -242,36 +251,48 @@ def _search(resources: Resources, run_id: UUID) -> None:
         runs.advance_to(session, locked, RetrainingState.TRAINING)
 
 
-def _start_sweep(resources: Resources, run_id: UUID) -> None:
-    """Start the sweep of a run. An idempotency key lets there be only one."""
+class _ClaimLost(Exception):
+    """The run was cancelled, or another worker starts its sweep."""
+
+
+def _start_sweep(resources: Resources, run_id: UUID, claim: int) -> None:
+    """Start the sweep of a run. One transaction makes it visible and notes it in the run."""
     with resources.database.read() as session:
         run = session.get_one(RetrainingRun, run_id)
         model = session.get_one(RegisteredModel, run.model_id).name
         dataset = datasets.get_dataset(session, run.dataset_id) if run.dataset_id else None
         production = read_production(session, model)
+    if production.number != run.current_number:
+        with resources.database.write() as session:
+            claimed = runs.lock_claimed(session, run_id, RetrainingState.SEARCHING, claim)
+            if claimed is not None:
+                reasons = [Reason.PRODUCTION_CHANGED]
+                runs.end(session, claimed, RetrainingState.SKIPPED, reasons=reasons)
+        return
     if dataset is None or run.search is None:
         raise DatasetNotFound(ref=run.dataset_id)
     spec = collection.training_spec(production, f"{dataset.name}:{dataset.version}")
     body = sweep_body(spec, SettingsSearch.model_validate(run.search), model=model)
     plan = planning.plan_trials(body, base_finder(resources))
-    try:
-        sweep_id = sweep_service.create_sweep(
+
+    def link(session: Session, sweep_id: UUID) -> None:
+        claimed = runs.lock_claimed(session, run_id, RetrainingState.SEARCHING, claim)
+        if claimed is None:
+            raise _ClaimLost
+        claimed.sweep_id = sweep_id
+        session.flush()
+
+    with suppress(_ClaimLost):
+        sweep_service.create_sweep(
             resources.database,
             body=body,
             plan=plan,
             settings=resources.settings,
             notifier=resources.notifier,
-            call=IdempotentRequest(
-                run.created_by, _SWEEP_ROUTE, str(run.id), "", _KEEP_SWEEP_KEY_SECONDS
-            ),
-        ).id
-    except ReplayedResponse as replayed:
-        sweep_id = UUID(replayed.body["id"])
+            call=IdempotentRequest(run.created_by, _SWEEP_ROUTE, None, None, 0.0),
+            link=link,
+        )
     failpoint("retraining_sweep_started")
-    with resources.database.write() as session:
-        locked = repository.lock_run(session, run_id, RetrainingState.SEARCHING)
-        if locked is not None:
-            locked.sweep_id = sweep_id
 
 
 def base_finder(resources: Resources) -> FindBase:
@@ -372,14 +393,17 @@ def _decide(resources: Resources, run_id: UUID, claim: int) -> None:
     with resources.database.read() as session:
         run = session.get_one(RetrainingRun, run_id)
         form = _text_form(session, run)
-        tries = repository.count_compared(session, run.model_id) + 1
+        earlier_tries = repository.count_compared(session, run.model_id)
     current, new = (
         predictions.open_results(resources.database, resources.store, run_id=each)
         for each in (run.current_run_id, run.new_run_id)
         if each is not None
     )
     result = compare_results(
-        current.directory / RESULTS_FILE, new.directory / RESULTS_FILE, form, tries=tries
+        current.directory / RESULTS_FILE,
+        new.directory / RESULTS_FILE,
+        form,
+        earlier_tries=earlier_tries,
     )
     reasons = reasons_against(result, run.level)
     with resources.database.write() as session:
@@ -423,24 +447,32 @@ def _is_in_production(session: Session, run: RetrainingRun) -> bool:
     return version is not None and version.number == run.current_number
 
 
-def _delete_evaluation_data(resources: Resources) -> None:
-    """Delete the evaluation texts of ended runs, unless a prediction run still reads them."""
+def _delete_unused_data(resources: Resources) -> None:
+    """Delete the datasets of ended runs that nothing needs any more."""
     with resources.database.read() as session:
-        found = repository.list_with_evaluation_data(session)
-    for run_id, dataset_id in found:
-        with resources.database.write() as session:
-            run = session.get_one(RetrainingRun, run_id)
-            try:
-                dataset = datasets.get_dataset(session, dataset_id, for_update=True)
-            except DatasetNotFound:
-                run.evaluation_dataset_id = None
-                continue
-            if datasets.count_readers(session, dataset_id):
-                continue
-            datasets.delete_dataset(session, dataset)
-            run.evaluation_dataset_id = None
-            delete = partial(files.delete_file, resources.settings, resources.store, dataset)
-            after_commit(session, delete)
+        evaluation = repository.list_unused_evaluation_data(session)
+        training = repository.list_unused_training_data(session)
+    for run_id, dataset_id in evaluation:
+        _delete_dataset(resources, run_id, "evaluation_dataset_id", dataset_id)
+    for run_id, dataset_id in training:
+        _delete_dataset(resources, run_id, "dataset_id", dataset_id)
+
+
+def _delete_dataset(resources: Resources, run_id: UUID, field: str, dataset_id: UUID) -> None:
+    """Delete a dataset of a run, unless a job or a prediction run reads it."""
+    with resources.database.write() as session:
+        run = session.get_one(RetrainingRun, run_id)
+        try:
+            dataset = datasets.get_dataset(session, dataset_id, for_update=True)
+        except DatasetNotFound:
+            setattr(run, field, None)
+            return
+        if datasets.count_readers(session, dataset_id):
+            return
+        datasets.delete_dataset(session, dataset)
+        setattr(run, field, None)
+        delete = partial(files.delete_file, resources.settings, resources.store, dataset)
+        after_commit(session, delete)
 
 
 _Step = Callable[[Resources, UUID], None]

@@ -33,7 +33,7 @@ from app.privacy.text_hashes import TextHasher
 from app.queue.tables import Job
 from app.registry.tables import RegisteredModel
 from app.resources import Resources
-from app.retraining import runs
+from app.retraining import repository, runs
 from app.retraining.errors import PepperDiffers
 from app.retraining.live_texts import resolve_live_texts
 from app.retraining.production import TrainedVersion, read_production
@@ -325,6 +325,11 @@ def _store(
         with resources.database.write() as session:
             run = runs.lock_claimed(session, inputs.run.id, RetrainingState.COLLECTING, claim)
             if run is None:
+                return
+            privacy.lock_texts(session)
+            if privacy.list_forgotten(session) != inputs.forgotten:
+                # A text was forgotten meanwhile, and may be in these files: collect again.
+                repository.release_step(session, run.id, claim, excused=True)
                 return
             _add_datasets(session, [each.row for each in new], resources.settings)
             training, evaluation = (each.row for each in new)

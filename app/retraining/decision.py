@@ -29,9 +29,12 @@ _PREDICTED: Mapping[TaskTypeOfTarget, str] = {
 
 
 def compare_results(
-    current: Path, new: Path, form: TextForm, *, tries: int
+    current: Path, new: Path, form: TextForm, *, earlier_tries: int
 ) -> RetrainingResult | None:
-    """Compare two versions by the results of their prediction runs. None: there are no texts."""
+    """Compare two versions by the results of their prediction runs. None: there are no texts.
+
+    With fewer than `MIN_TEXTS`, no test decides, so it is not a try.
+    """
     by_part: dict[str, list[EvaluatedText]] = {TEST_PART: [], LIVE_PART: []}
     for part, text in _evaluated_texts(current, new, form):
         by_part[part].append(text)
@@ -47,7 +50,7 @@ def compare_results(
         all=_view(compare_versions(every, form.tasks)),
         test=parts[TEST_PART],
         live=parts[LIVE_PART],
-        tries=tries,
+        tries=earlier_tries + (len(every) >= MIN_TEXTS),
     )
 
 

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, String, cast, delete, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from app.database.base import now
 from app.database.engines import acquire_transaction_lock
+from app.datasets.tables import Dataset
+from app.queue.tables import Job
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
 from app.retraining.errors import RetrainingRuleNotFound, RetrainingRunNotFound
-from app.retraining.states import ACTIVE_STATES, RetrainingState
+from app.retraining.states import ACTIVE_STATES, Reason, RetrainingState
 from app.retraining.tables import RetrainingRule, RetrainingRun
 
 _DAY_SECONDS = 86_400.0
@@ -77,6 +79,13 @@ def find_run_with_dataset(session: Session, dataset_id: UUID) -> RetrainingRun |
     return session.scalars(statement.limit(1)).first()
 
 
+class Claim(NamedTuple):
+    """A claim of a long step."""
+
+    number: int  # fences writes
+    crashes: int  # earlier claims that ended neither the step nor by a cause that passes
+
+
 class ActiveRun(NamedTuple):
     """A run that has not ended."""
 
@@ -95,17 +104,18 @@ def list_active_runs(session: Session) -> list[ActiveRun]:
 
 
 def count_compared(session: Session, model_id: UUID) -> int:
-    """Return how many versions of a model were compared with the one in production."""
+    """Return how many versions of a model the test has compared with the one in production."""
+    too_few_texts = cast(RetrainingRun.reasons, String).contains(Reason.TOO_FEW_TEXTS.value)
     statement = select(func.count()).where(
-        RetrainingRun.model_id == model_id, RetrainingRun.state.in_(_COMPARED)
+        RetrainingRun.model_id == model_id, RetrainingRun.state.in_(_COMPARED), ~too_few_texts
     )
     return session.scalars(statement).one()
 
 
 def claim_step(
     session: Session, run_id: UUID, state: RetrainingState, *, seconds: float
-) -> int | None:
-    """Claim a long step for some seconds. Return the number of the claim, which fences writes.
+) -> Claim | None:
+    """Claim a long step for some seconds.
 
     None: somebody works on it, or the run is in another state.
     """
@@ -117,17 +127,28 @@ def claim_step(
             or_(RetrainingRun.claimed_until.is_(None), RetrainingRun.claimed_until < now()),
         )
         .values(claims=RetrainingRun.claims + 1, claimed_until=now() + seconds)
-        .returning(RetrainingRun.claims)
+        .returning(RetrainingRun.claims, RetrainingRun.excused)
     )
-    return session.scalars(statement, execution_options=_NO_SYNC).one_or_none()
+    row = session.execute(statement, execution_options=_NO_SYNC).one_or_none()
+    return None if row is None else Claim(row.claims, row.claims - 1 - row.excused)
 
 
-def release_step(session: Session, run_id: UUID, claim: int) -> None:
-    """Let the next worker try a step again at once."""
+def release_step(session: Session, run_id: UUID, claim: int, *, excused: bool = False) -> None:
+    """Let the next worker try a step again at once. `excused`: this try was no crash."""
     session.execute(
         update(RetrainingRun)
         .where(RetrainingRun.id == run_id, RetrainingRun.claims == claim)
-        .values(claimed_until=None),
+        .values(claimed_until=None, excused=RetrainingRun.excused + int(excused)),
+        execution_options=_NO_SYNC,
+    )
+
+
+def excuse_claim(session: Session, run_id: UUID, claim: int) -> None:
+    """Let the next worker try a step again when the claim has expired, as if this one had not."""
+    session.execute(
+        update(RetrainingRun)
+        .where(RetrainingRun.id == run_id, RetrainingRun.claims == claim)
+        .values(excused=RetrainingRun.excused + 1),
         execution_options=_NO_SYNC,
     )
 
@@ -145,17 +166,54 @@ def lock_run(session: Session, run_id: UUID, state: RetrainingState) -> Retraini
     return run if run is not None and run.state == state else None
 
 
-def list_with_evaluation_data(session: Session) -> list[tuple[UUID, UUID]]:
-    """Return ended runs whose evaluation texts are still stored: (run, dataset)."""
+def list_unused_evaluation_data(session: Session) -> list[tuple[UUID, UUID]]:
+    """Return ended runs with evaluation texts that no stored result has: (run, dataset).
+
+    While a result has them, the dataset stays: by it, forgetting finds the result.
+    """
+    has_result = (
+        select(Job.id)
+        .where(
+            Job.id.in_((RetrainingRun.current_run_id, RetrainingRun.new_run_id)),
+            Job.artifact_id.is_not(None),
+        )
+        .exists()
+    )
     statement = select(RetrainingRun.id, RetrainingRun.evaluation_dataset_id).where(
         RetrainingRun.evaluation_dataset_id.is_not(None),
         RetrainingRun.state.not_in(ACTIVE_STATES),
+        ~has_result,
     )
     return [(run_id, dataset_id) for run_id, dataset_id in session.execute(statement) if dataset_id]
 
 
+def list_unused_training_data(session: Session) -> list[tuple[UUID, UUID]]:
+    """Return ended runs whose texts no version was made of: (run, dataset)."""
+    statement = select(RetrainingRun.id, RetrainingRun.dataset_id).where(
+        RetrainingRun.state.not_in(ACTIVE_STATES),
+        ~_version_exists(),
+        _dataset_is_stored(),
+    )
+    return [
+        (run_id, dataset_id)
+        for run_id, dataset_id in session.execute(statement)
+        if dataset_id and not _has_version(session, dataset_id)
+    ]
+
+
+def _has_version(session: Session, dataset_id: UUID) -> bool:
+    """Return whether a version of any model was trained on a dataset, such as by a job of its
+    own."""
+    statement = (
+        select(ModelVersion.id)
+        .join(Job, Job.id == ModelVersion.job_id)
+        .where(cast(Job.dataset_ids, String).contains(str(dataset_id)))
+    )
+    return session.scalars(statement.limit(1)).first() is not None
+
+
 def delete_old_runs(session: Session, *, days: float, limit: int) -> int:
-    """Delete ended runs without a version that were created this long ago. Return how many."""
+    """Delete ended runs of this age on which nothing depends. Return how many."""
     statement = select(RetrainingRun.id).where(*_is_old(days)).limit(limit)
     deleted = session.execute(
         delete(RetrainingRun).where(RetrainingRun.id.in_(statement)).returning(RetrainingRun.id),
@@ -165,8 +223,26 @@ def delete_old_runs(session: Session, *, days: float, limit: int) -> int:
 
 
 def _is_old(days: float) -> tuple[ColumnElement[bool], ...]:
-    """The run of a version is kept with it: it says which of its texts are live ones."""
-    version_exists = (
+    """Kept are runs that later ones read: the newest of a model says which feedback is new, a
+    comparison is one of the tries, and the run of a dataset says which of its rows are live."""
+    newer = aliased(RetrainingRun)
+    newer_exists = (
+        select(newer.id)
+        .where(newer.model_id == RetrainingRun.model_id, newer.id > RetrainingRun.id)
+        .exists()
+    )
+    return (
+        RetrainingRun.created_at < now() - days * _DAY_SECONDS,
+        RetrainingRun.state.not_in((*ACTIVE_STATES, *_COMPARED)),
+        RetrainingRun.evaluation_dataset_id.is_(None),
+        newer_exists,
+        ~_version_exists(),
+        ~_dataset_is_stored(),
+    )
+
+
+def _version_exists() -> ColumnElement[bool]:
+    return (
         select(ModelVersion.id)
         .where(
             ModelVersion.model_id == RetrainingRun.model_id,
@@ -174,9 +250,11 @@ def _is_old(days: float) -> tuple[ColumnElement[bool], ...]:
         )
         .exists()
     )
+
+
+def _dataset_is_stored() -> ColumnElement[bool]:
     return (
-        RetrainingRun.created_at < now() - days * _DAY_SECONDS,
-        RetrainingRun.state.not_in(ACTIVE_STATES),
-        RetrainingRun.evaluation_dataset_id.is_(None),
-        ~version_exists,
+        select(Dataset.id)
+        .where(Dataset.id == RetrainingRun.dataset_id, Dataset.deleted_at.is_(None))
+        .exists()
     )

@@ -39,7 +39,8 @@ def update_rule(
 ) -> RetrainingRuleView:
     """Set when a model is retrained, in place of an earlier rule.
 
-    The jobs and datasets of its runs belong to the API key that sets the rule.
+    The jobs and datasets of runs that become due belong to the API key that sets the rule; those of
+    a run on request belong to the key that starts it.
     """
     if body.search is not None:
         service.check_search(state.resources, name=name, search=body.search)
@@ -86,6 +87,6 @@ def get_run(name: Slug, run_id: RunId, database: DatabaseDep) -> RetrainingRunVi
 
 @router.post("/runs/{run_id}/cancel", dependencies=_ADMIN)
 def cancel_run(name: Slug, run_id: RunId, database: DatabaseDep) -> RetrainingRunView:
-    """Cancel a retraining with its jobs. What it made so far stays."""
+    """Cancel a retraining with its jobs. Its datasets are deleted unless a version was made."""
     with database.write() as session:
         return service.cancel_run(session, name=name, run_id=run_id)

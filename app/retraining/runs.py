@@ -31,7 +31,7 @@ def lock_claimed(
 
 def advance_to(session: Session, run: RetrainingRun, state: RetrainingState) -> None:
     """Begin the next step, which nobody has claimed yet."""
-    run.state, run.claims, run.claimed_until = state, 0, None
+    run.state, run.claims, run.excused, run.claimed_until = state, 0, 0, None
     session.flush()
 
 

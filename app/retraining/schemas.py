@@ -96,13 +96,15 @@ class TextCounts(ResponseModel):
     """How many texts of which origin a run trains on, and which judge it."""
 
     source: str = Field(description="The data of the version in production.")
-    train: int = Field(description="Training texts of these data.")
+    train: int = Field(description="Training texts of these data with their own labels.")
     validation: int
     test: int
     live_volunteered: int = Field(description="Live texts that train: feedback without being asked")
     live_sampled: int = Field(description="Live texts that train: drawn at random for a review.")
     new: int = Field(description="Live texts among these that production was not trained on.")
-    replaced: int = Field(description="Rows of the data whose text has feedback, which counts.")
+    replaced: int = Field(
+        description="Training rows of the data with feedback, whose label counts."
+    )
     forgotten_rows: int = Field(description="Rows of the data that must be forgotten.")
     evaluated_test: int = Field(description="Texts of the test part that judge.")
     evaluated_live: int = Field(description="Live texts that judge: drawn at random, held out.")
@@ -139,7 +141,7 @@ class RetrainingResult(ResponseModel):
     all: PartComparison
     test: PartComparison | None = Field(description="On the test part of the data.")
     live: PartComparison | None = Field(description="On live texts that were held out.")
-    tries: int = Field(description="Versions that were compared so far, this one included.")
+    tries: int = Field(description="Versions that the test has compared so far, this one included.")
 
 
 class RetrainingError(ResponseModel):

@@ -119,7 +119,7 @@ def create_run(database: Database, *, name: str, call: IdempotentRequest) -> Ret
 
 
 def cancel_run(session: Session, *, name: str, run_id: UUID) -> RetrainingRunView:
-    """Cancel a run with its jobs. What it made so far stays.
+    """Cancel a run with its jobs. Its datasets are deleted later, unless a version was made.
 
     Raises `ModelNotFound`, `RetrainingRunNotFound`, `RetrainingFinished`.
     """

@@ -19,7 +19,7 @@ class RetrainingRule(Base):
     model_id: Mapped[UUID] = mapped_column(
         ForeignKey("registered_models.id", ondelete="CASCADE"), primary_key=True
     )
-    created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))  # owns jobs and datasets
+    created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))  # owns those of due runs
     enabled: Mapped[bool]
     new_labels: Mapped[int | None]  # texts with new feedback that start a run
     every_days: Mapped[float | None] = mapped_column(Double)
@@ -33,7 +33,7 @@ class RetrainingRun(Base):
     """One retraining of a model: what it trained on, and what became of the new version.
 
     `claims` counts the workers that began a long step. It fences their writes: only the last one
-    may end the step.
+    may end the step. `excused` counts those that could not end it for a cause that passes.
     """
 
     __tablename__ = "retraining_runs"
@@ -62,6 +62,7 @@ class RetrainingRun(Base):
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
     claims: Mapped[int] = mapped_column(default=0)
+    excused: Mapped[int] = mapped_column(default=0)
     claimed_until: Mapped[float | None] = mapped_column(Double)  # None: nobody works on the step
     created_at: Mapped[float] = mapped_column(Double, default=now())
     finished_at: Mapped[float | None] = mapped_column(Double)

@@ -1,8 +1,10 @@
 """The texts of a run: the data of production's job with its splits, and live texts.
 
 Two files are written. One is trained on: the rows of the data with the splits they have, then the
-live texts that train. The other has the texts that judge: the test part and the live texts that are
-held out, with their labels. No text is in both, and none judges that either version was trained on.
+live texts that train. Feedback on a training row corrects the label in its place: appended as a
+live text, the row would be lost once the feedback is gone. The other file has the texts that judge:
+the test part and the live texts that are held out, with their labels. No text is in both, and none
+judges that either version was trained on.
 """
 
 import heapq
@@ -91,7 +93,8 @@ def write_union(  # noqa: PLR0913 - what a run is made of
     """
     base = _collect_keys(read_rows())
     training, judging = _assign(live, base, is_forgotten, left_out)
-    replacing = {each.key for each in training}
+    labels = {each.key: each.label for each in training}
+    in_place: set[bytes] = set()
     counts, replaced, forgotten = Counter[Split](), 0, 0
     test: list[tuple[bytes, SplitRow]] = []
     with training_file.open("x", encoding="utf-8") as file:
@@ -99,8 +102,10 @@ def write_union(  # noqa: PLR0913 - what a run is made of
             key = text_key(row.text, row.pair)
             if _is_live(row, first_live_row):
                 continue
-            if row.split is Split.TRAIN and key in replacing:
+            if row.split is Split.TRAIN and key in labels:
                 replaced += 1
+                in_place.add(key)
+                file.write(_training_line(row._replace(label=labels[key]), task))
             elif is_forgotten(row.text, row.pair):
                 forgotten += 1
             else:
@@ -108,12 +113,13 @@ def write_union(  # noqa: PLR0913 - what a run is made of
                 file.write(_training_line(row, task))
                 if row.split is Split.TEST and key not in base.train:
                     test.append((key, row))
+                    if len(test) >= 2 * MAX_EVALUATED:  # bounds the memory
+                        test = _smallest(test)
         for each in training:
-            row = SplitRow(Split.TRAIN, 0, each.text, each.pair, each.label)
-            file.write(_training_line(row, task))
-    evaluated_test = [
-        row for _, row in heapq.nsmallest(MAX_EVALUATED, test, key=lambda item: item[0])
-    ]
+            if each.key not in in_place:
+                row = SplitRow(Split.TRAIN, 0, each.text, each.pair, each.label)
+                file.write(_training_line(row, task))
+    evaluated_test = [row for _, row in _smallest(test)]
     evaluated_live = heapq.nsmallest(MAX_EVALUATED, judging, key=lambda each: each.key)
     with evaluation_file.open("x", encoding="utf-8") as file:
         file.writelines(_evaluation_line(TEST_PART, each) for each in evaluated_test)
@@ -133,7 +139,7 @@ def write_union(  # noqa: PLR0913 - what a run is made of
             evaluated_live=len(evaluated_live),
             left_out=dict(left_out),
         ),
-        kept_rows=counts.total(),
+        kept_rows=counts.total() + replaced,
     )
 
 
@@ -173,6 +179,11 @@ def _collect_keys(rows: Iterable[SplitRow]) -> _BaseKeys:
         else:
             evaluation.add(key)
     return _BaseKeys(train, frozenset(evaluation))
+
+
+def _smallest(test: list[tuple[bytes, SplitRow]]) -> list[tuple[bytes, SplitRow]]:
+    """Return the test rows that judge: those with the smallest keys."""
+    return heapq.nsmallest(MAX_EVALUATED, test, key=lambda item: item[0])
 
 
 def _is_live(row: SplitRow, first_live_row: int | None) -> bool:

@@ -1,5 +1,6 @@
 """Operations on sweeps: start, pause, stop, resume, retry, extend, delete, promote."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -51,7 +52,7 @@ JOBS_PER_DELETE = 20  # jobs that one transaction deletes
 log = structlog.get_logger(__name__)
 
 
-def create_sweep(
+def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
     database: Database,
     *,
     body: SweepCreate,
@@ -59,14 +60,16 @@ def create_sweep(
     settings: Settings,
     notifier: WorkerNotifier,
     call: IdempotentRequest,
+    link: Callable[[Session, UUID], None] | None = None,
 ) -> SweepView:
     """Store a sweep with its first trials, create their first jobs and notify the workers.
 
     Trials are stored in small transactions, so that other writers do not wait long. The last
     transaction makes the sweep visible; if the process dies before, garbage collection removes it.
+    `link` is called first in that transaction, with the id of the sweep.
 
-    Raises `TrialQuotaExceeded`, and what `planning.resolve_trials` and `idempotency.reserve` raise;
-    nothing is stored then.
+    Raises `TrialQuotaExceeded`, and what `link`, `planning.resolve_trials` and
+    `idempotency.reserve` raise; nothing is stored then.
     """
     with database.read() as session:
         _check_trial_quota(session, call.caller_id, plan, settings)
@@ -95,6 +98,8 @@ def create_sweep(
                 repository.add_trials(session, rows)
         with database.write() as session:
             idempotency.reserve(session, call)
+            if link is not None:
+                link(session, sweep.id)
             acquire_transaction_lock(session, f"trials of {call.caller_id}")
             _check_trial_quota(session, call.caller_id, plan, settings)
             sweep = repository.publish_sweep(session, sweep.id)

@@ -36,6 +36,11 @@ def number(value: float | None) -> str:
     return MISSING_VALUE if value is None else f"{value:.4g}"
 
 
+def exact(value: float) -> str:
+    """Format with all digits, for fields of forms: `0.0123456`, `30`."""
+    return repr(value).removesuffix(".0")
+
+
 def metric(value: float | None, name: str) -> str:
     """Format the metric of a report: a share of 1 as `81.2%`, others as a number."""
     return percent(value) if METRICS[name].is_share else number(value)
@@ -166,7 +171,8 @@ def job_seconds(job: JobListItem) -> float | None:
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        *(percent, count, number, metric, metric_label, metric_title, label_parts, size),
+        *(percent, count, number, exact, metric, metric_label, metric_title),
+        *(label_parts, size),
         *(duration, approximate_duration, ago, date_time, time_of_day, short_id),
     )
 }

@@ -15,7 +15,10 @@ form?.addEventListener("submit", async (event) => {
   button.disabled = true;
   try {
     // A search is set by the API or the command line only, and kept here.
-    const rule = await call("GET", form.dataset.path).catch(() => ({ search: null }));
+    const rule = await call("GET", form.dataset.path).catch((problem) => {
+      if (problem.code === "retraining_rule_not_found") return { search: null };
+      throw problem; // otherwise saving would delete the search
+    });
     await call("PUT", form.dataset.path, {
       enabled: enabled.checked,
       new_labels: number(new_labels),

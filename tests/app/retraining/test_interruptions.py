@@ -1,6 +1,7 @@
 """A worker that dies at any point of a run costs nothing but time: nothing is done twice."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -12,6 +13,7 @@ from app.resources import Resources
 from app.retraining import advance, collection, repository
 from app.retraining.states import RetrainingState
 from app.retraining.tables import RetrainingRun
+from app.sweeps import planning
 from tests.app.retraining.conftest import MODEL, NEW_WORDS, Retraining, make_texts
 from tests.in_process_jobs import run_jobs
 from tests.retraining_rows import all_runs
@@ -68,7 +70,11 @@ def test_killed_worker(mood: Retraining, point: str, monkeypatch: pytest.MonkeyP
     events = [each.type for each in deliveries(mood.resources.database)]
     assert sorted(events) == ["model.promoted", "retraining.finished"]
     versions = mood.client.get("/v1/datasets").json()["data"]
-    assert [each["ref"] for each in versions] == [f"{MODEL}-retraining:1", "moods:1"]
+    assert [each["ref"] for each in versions] == [
+        f"{MODEL}-evaluation:1",
+        f"{MODEL}-retraining:1",
+        "moods:1",
+    ]
 
 
 def test_worker_that_lost_its_claim_writes_nothing(
@@ -102,10 +108,10 @@ def test_claim_is_exclusive(resources: Resources, mood: Retraining) -> None:
     (row,) = all_runs(resources.database)
     state = RetrainingState.COLLECTING
     with resources.database.write() as session:
-        assert repository.claim_step(session, row.id, state, seconds=60) == 1
+        assert repository.claim_step(session, row.id, state, seconds=60) == (1, 0)
         assert repository.claim_step(session, row.id, state, seconds=60) is None
         repository.release_step(session, row.id, 1)
-        assert repository.claim_step(session, row.id, state, seconds=0) == 2
+        assert repository.claim_step(session, row.id, state, seconds=0) == (2, 1)
         assert repository.claim_step(session, row.id, RetrainingState.TRAINING, seconds=1) is None
 
 
@@ -119,7 +125,7 @@ def test_step_that_never_ends_fails(
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(collection, "resolve_live_texts", crash)
-    for _ in range(advance.MAX_CLAIMS + 1):
+    for _ in range(advance.MAX_CRASHES + 1):
         advance.advance_all(mood.resources)
     assert "a bug" in caplog.text
     (run,) = mood.runs()
@@ -132,6 +138,9 @@ def test_full_disk_waits(mood: Retraining, monkeypatch: pytest.MonkeyPatch, tmp_
     full = tmp_path / "full"
     full.touch()
     monkeypatch.setenv("LORAWORKS_FAULT", f"retraining_stored:enospc:{full}")
+    for _ in range(advance.MAX_CRASHES + 1):  # it is no crash, however often it happens
+        advance.advance_all(mood.resources)
+        let_claims_expire(mood.resources.database)
     advance.advance_all(mood.resources)
     assert mood.runs()[0]["state"] == "collecting"
     full.unlink()
@@ -140,3 +149,50 @@ def test_full_disk_waits(mood: Retraining, monkeypatch: pytest.MonkeyPatch, tmp_
     let_claims_expire(mood.resources.database)
     advance.advance_all(mood.resources)
     assert mood.runs()[0]["state"] == "training"
+
+
+def test_text_forgotten_while_texts_are_collected(
+    mood: Retraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = make_texts(NEW_WORDS, 20, seed=1)
+    mood.volunteer(live)
+    mood.set_rule()
+    forgotten: list[str] = []
+
+    def forget(reached: str) -> None:
+        if reached == "retraining_stored" and not forgotten:
+            forgotten.append(live[0][0])
+            response = mood.client.post("/v1/forget", json={"text": live[0][0]})
+            assert response.status_code == 200, response.text
+
+    monkeypatch.setattr(collection, "failpoint", forget)
+    advance.advance_all(mood.resources)
+    assert forgotten
+    assert mood.runs()[0]["state"] == "collecting"
+    assert len(mood.client.get("/v1/datasets").json()["data"]) == 1
+    advance.advance_all(mood.resources)
+    run = mood.runs()[0]
+    assert (run["state"], run["data"]["live_volunteered"]) == ("training", 19)
+    found = mood.client.post("/v1/forget", json={"text": live[0][0]}).json()
+    assert found["datasets"] == []
+
+
+def test_run_that_is_cancelled_while_its_search_starts(
+    mood: Retraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule(search={"space": {"method.C": [0.01, 10.0]}})
+    advance.advance_all(mood.resources)
+    run = mood.runs()[0]
+    plan_trials = planning.plan_trials
+
+    def cancel_meanwhile(*args: Any, **kwargs: Any) -> Any:
+        path = f"/v1/models/{MODEL}/retraining/runs/{run['id']}/cancel"
+        assert mood.client.post(path).status_code == 200
+        return plan_trials(*args, **kwargs)
+
+    monkeypatch.setattr(planning, "plan_trials", cancel_meanwhile)
+    advance.advance_all(mood.resources)
+    assert mood.runs()[0]["state"] == "cancelled"
+    assert mood.client.get("/v1/sweeps").json()["data"] == []
+    assert run_jobs(mood.resources, mood.directory) == 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.feedback.tables import Feedback
+from app.retraining import union
 from app.retraining.live_texts import (
     LiveText,
     TextForm,
@@ -180,10 +181,34 @@ def test_texts_of_validation_and_test_are_left_out(tmp_path: Path) -> None:
 
 
 def test_feedback_replaces_a_row(tmp_path: Path) -> None:
-    found = Union(tmp_path, [live("one", "b")])
-    assert [each["label"] for each in found.training if each["text"] == "one"] == ["b"]
-    assert (found.files.counts.replaced, found.files.counts.new) == (1, 1)
-    assert found.files.kept_rows == 3
+    """The row stays in its place: it is one of the data, though its label is corrected."""
+    found = Union(tmp_path, [live("one", "b"), live("v")])
+    assert found.training[0] == {"text": "one", "label": "b", "split": "train"}
+    assert [each["text"] for each in found.training] == ["one", "two", "three", "four", "v"]
+    assert (found.files.counts.replaced, found.files.counts.new) == (1, 2)
+    assert found.files.kept_rows == 4
+
+
+def test_row_outlives_its_feedback(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    found = Union(first, [live("one", "b"), live("v")])
+    rows = [
+        SplitRow(Split(each["split"]), number, each["text"], None, each["label"])
+        for number, each in enumerate(found.training, start=1)
+    ]
+    found = Union(second, [], rows, first_live_row=found.files.kept_rows + 1)
+    assert [each["text"] for each in found.training] == ["one", "two", "three", "four"]
+    assert found.training[0]["label"] == "b"
+
+
+def test_test_part_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [SplitRow(Split.TEST, i, f"test {i}", None, "a") for i in range(1, 24)]
+    everything = sorted((text_key(row.text, None), row.text) for row in rows)
+    monkeypatch.setattr(union, "MAX_EVALUATED", 3)
+    found = Union(tmp_path, [], rows)
+    assert [each["text"] for each in found.judging] == [text for _, text in everything[:3]]
 
 
 def test_live_rows_of_an_earlier_run_are_dropped(tmp_path: Path) -> None:

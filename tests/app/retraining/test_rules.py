@@ -44,6 +44,19 @@ def test_set_read_and_delete(client: TestClient, publish: Publish) -> None:
     assert client.delete(PATH).status_code == 404
 
 
+def test_rule_is_deleted_with_its_model(
+    client: TestClient, publish: Publish, database: Database
+) -> None:
+    """A new model of that name does not inherit it."""
+    publish()
+    add_rule(database)
+    client.delete("/v1/models/sentiment/aliases/production")
+    assert client.get(PATH).status_code == 200
+    assert client.delete("/v1/models/sentiment").status_code == 204
+    publish()
+    assert client.get(PATH).json()["code"] == "retraining_rule_not_found"
+
+
 @pytest.mark.parametrize(
     "body",
     [

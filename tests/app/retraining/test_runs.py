@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from sqlalchemy import update
 
 from app.privacy.text_hashes import TextHasher
+from app.queue.states import JobKind
+from app.queue.tables import Job
 from app.retraining import advance
 from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, make_texts
 from tests.webhook_rows import create_webhook, deliveries
@@ -67,6 +70,9 @@ def test_too_few_texts_never_promote(empty: Retraining) -> None:
     run = empty.run_to_end()
     assert (run["state"], run["reasons"]) == ("shadowed", ["too_few_texts"])
     assert run["result"]["all"]["texts"] < 50
+    assert run["result"]["tries"] == 0  # no test decided
+    rule = empty.client.get(f"/v1/models/{MODEL}/retraining").json()
+    assert rule["tries"] == 0
 
 
 def test_production_that_moved_meanwhile_stays(mood: Retraining) -> None:
@@ -161,13 +167,19 @@ def test_cancel(mood: Retraining) -> None:
     assert (refused.status_code, refused.json()["code"]) == (409, "retraining_finished")
     advance.advance_all(mood.resources)
     names = [each["name"] for each in mood.client.get("/v1/datasets").json()["data"]]
-    assert names == [f"{MODEL}-retraining", "moods"]  # the evaluation texts are gone
+    assert names == ["moods"]  # no version was made of the others
 
 
-def test_evaluation_texts_are_deleted(mood: Retraining) -> None:
+def test_evaluation_texts_are_deleted_with_the_results(mood: Retraining) -> None:
+    """Until then, forgetting a text finds the results by the dataset."""
     mood.add_sampled(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule()
     mood.run_to_end()
+    advance.advance_all(mood.resources)
+    names = [each["name"] for each in mood.client.get("/v1/datasets").json()["data"]]
+    assert names == [f"{MODEL}-evaluation", f"{MODEL}-retraining", "moods"]
+    with mood.resources.database.write() as session:
+        session.execute(update(Job).where(Job.kind == JobKind.PREDICTION).values(artifact_id=None))
     advance.advance_all(mood.resources)
     names = [each["name"] for each in mood.client.get("/v1/datasets").json()["data"]]
     assert names == [f"{MODEL}-retraining", "moods"]

@@ -89,6 +89,17 @@ def test_search_makes_the_version_of_the_best_trial(mood: Retraining) -> None:
     assert len(mood.client.get("/v1/sweeps").json()["data"]) == 1
 
 
+def test_production_that_moves_before_a_search_stops_the_run(mood: Retraining) -> None:
+    mood.train(data={"source": "moods:1"})
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule(search={"space": {"method.C": [0.01, 10.0]}})
+    assert mood.advance()["state"] == "searching"
+    mood.promote(2)
+    run = mood.advance()
+    assert (run["state"], run["reasons"]) == ("skipped", ["production_changed"])
+    assert mood.client.get("/v1/sweeps").json()["data"] == []
+
+
 def test_search_without_a_winner_fails(mood: Retraining) -> None:
     mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule(search={"space": {"method.C": [0.01, 10.0]}})

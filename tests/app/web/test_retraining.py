@@ -55,6 +55,17 @@ def test_rule_and_runs(client: TestClient, publish: Publish, database: Database)
     ]
 
 
+def test_form_keeps_all_digits(client: TestClient, publish: Publish, database: Database) -> None:
+    """Saving an unchanged form changes nothing."""
+    publish()
+    add_rule(database, every_days=1.234567, level=0.0123456)
+    html = page(client, "/models/sentiment/retraining")
+    values = {
+        each.attributes["name"]: each.attributes.get("value") for each in elements(html, "input")
+    }
+    assert (values["every_days"], values["level"]) == ("1.234567", "0.0123456")
+
+
 def test_why_a_version_was_promoted(
     client: TestClient, publish: Publish, database: Database
 ) -> None:
