@@ -363,9 +363,8 @@ def draw_texts(
     return [DrawnText(TextKey(id_, position), *texts) for id_, position, *texts in found]
 
 
-def _newest_texts(
-    model: str, number: int, window: Window, count: int
-) -> Select[tuple[UUID, int, str]]:
+def _newest_texts(model: str, number: int, window: Window, count: int) -> Select[UUID, int, str]:
+    """Select id, position and hash of the newest texts."""
     return (
         select(KeptPrediction.prediction_id, KeptPrediction.position, KeptPrediction.text_hash)
         .where(*_with_text(model, number, window))
