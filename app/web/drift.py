@@ -10,10 +10,8 @@ from app.drift.description import describe
 from app.drift.views import check_view
 from app.http.dependencies import DatabaseDep, SettingsDep
 from app.http.fields import Slug
-from app.registry import repository
-from app.registry.tables import PRODUCTION
 from app.web.page import render
-from app.web.review import VersionQuery
+from app.web.shown_version import VersionQuery, find_shown_version
 
 DRIFT_DAYS = 7.0  # what counts as recent
 MAX_LABELS = 30
@@ -39,11 +37,7 @@ def drift_page(
     By default of the version in production or, without any, of the newest one.
     """
     with database.read() as session:
-        model = repository.get_model(session, name)
-        aliases = repository.get_aliases(session, model.id)
-        numbers = [each.number for each in repository.list_versions(session, model.id)]
-        number = version or aliases.get(PRODUCTION) or numbers[0]
-        ref = f"{name}:{number}"
+        ref, number, numbers = find_shown_version(session, name, version)
         view = service.get_drift(session, settings=settings, ref=ref, days=DRIFT_DAYS)
         checks = drift.list_checks(session, model=name, number=number, after=None, limit=MAX_CHECKS)
         newest = view.newest_check

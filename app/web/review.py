@@ -1,8 +1,6 @@
 """The page on which people label a random sample of a version's kept predictions."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
@@ -11,19 +9,16 @@ from app.feedback.live_accuracy import list_live_accuracy
 from app.feedback.views import ONLY_TARGET
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
 from app.http.fields import Slug
-from app.registry import repository
 from app.registry import service as registry
 from app.registry.model_outputs import read_outputs
-from app.registry.tables import PRODUCTION
 from app.web.page import render
+from app.web.shown_version import VersionQuery, find_shown_version
 
 LIVE_ACCURACY_DAYS = 30.0
 MAX_BUTTONS = 12  # labels that get a button each; with more, they are in a list
 SAMPLE_SIZES = (20, 60, 200)
 
 router = APIRouter(include_in_schema=False, dependencies=[require_scope("datasets:read")])
-
-VersionQuery = Annotated[int | None, Query(ge=1, lt=10**9)]
 
 
 @router.get("/models/{name}/review")
@@ -40,10 +35,7 @@ def review_page(
     By default of the version in production or, without any, of the newest one.
     """
     with database.read() as session:
-        model = repository.get_model(session, name)
-        aliases = repository.get_aliases(session, model.id)
-        numbers = [each.number for each in repository.list_versions(session, model.id)]
-        ref = f"{name}:{version or aliases.get(PRODUCTION) or numbers[0]}"
+        ref, _, numbers = find_shown_version(session, name, version)
         resolved = registry.resolve(session, ref)
         accuracies = list_live_accuracy(session, model=name, days=LIVE_ACCURACY_DAYS)
     outputs = read_outputs(store, resolved)

@@ -6,19 +6,16 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.main import create_app
-from app.sandbox import process
 from app.settings import Settings
 from tests.app.cli.conftest import Run, answer
 from tests.app.drift.conftest import BILLS, FILMS, Publish, Train, keep, publish, texts, train
-from tests.in_process_sandbox import run_in_process
 
 __all__ = ["Publish", "publish", "train"]
 
 
 @pytest.fixture
-def app(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+def app(settings: Settings) -> FastAPI:
     """The application, which keeps texts."""
-    monkeypatch.setattr(process, "run_child", run_in_process)
     changes = {"log_level": "ERROR", "keep_traffic": "texts"}
     return create_app(settings.model_copy(update=changes))
 

@@ -12,10 +12,8 @@ from starlette.testclient import TestClient
 
 from app.resources import Resources
 from app.retraining import advance
-from app.sandbox import process
 from lora_core.data import learning_curve
 from tests.in_process_jobs import run_jobs
-from tests.in_process_sandbox import run_in_process
 from tests.kept_predictions import add_feedback
 
 MODEL = "mood"
@@ -28,9 +26,8 @@ _FILLERS = (
 
 
 @pytest.fixture(autouse=True)
-def _sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are read in this process, and without a learning curve, which takes a second."""
-    monkeypatch.setattr(process, "run_child", run_in_process)
+def _no_learning_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read without a learning curve, which takes a second."""
     monkeypatch.setattr(learning_curve, "add_learning_curve", lambda report, _: report)
 
 
