@@ -134,6 +134,8 @@ def correct(  # noqa: PLR0913 - one parameter per option
         print_line(f"Kept {diff.kept:,} label(s) of {diff.ref}.")
     else:
         print_line(f"Created {diff.ref}: {len(diff.changes):,} label(s) changed.")
+        if diff.forgotten_rows:
+            print_line(f"Left out, to be forgotten: {len(diff.forgotten_rows):,} row(s).")
         print_line(f"Show them: loraworks datasets diff {diff.ref}")
 
 
@@ -151,6 +153,7 @@ def show_diff(client: "Client", ref: Ref, as_json: AsJson = False) -> None:
             ("by", diff.corrected_by),
             ("created", format_time(diff.created_at)),
             ("kept", diff.kept or None),
+            ("forgotten rows", len(diff.forgotten_rows) or None),
         ]
     )
     has_targets = any(each.target for each in diff.changes)

@@ -57,6 +57,15 @@ class VersionNotNamed(UnprocessableContent):
     )
 
 
+class TextForgottenMeanwhile(Conflict):
+    code = "text_forgotten_meanwhile"
+    title = "A text was forgotten while the request ran."
+    message = (
+        "A text was forgotten while {ref} was corrected, and the new version may have it, so it "
+        "was not stored. Send the request again."
+    )
+
+
 class StaleVersion(Conflict):
     code = "dataset_version_stale"
     title = "There is a newer version of the dataset."

@@ -10,7 +10,7 @@ from app.auth.tables import ApiKey
 from app.corrections.errors import DatasetNotCorrected
 from app.corrections.tables import Correction, KeptLabelDigest, StoredSuspects
 from app.datasets.tables import Dataset
-from lora_core.data.label_review import SUSPECTS_VERSION, ChangedLabel, SuspectReport
+from lora_core.data.label_review import SUSPECTS_VERSION, CorrectionResult, SuspectReport
 
 
 def find_report(session: Session, dataset_id: UUID, target: str | None) -> SuspectReport | None:
@@ -51,15 +51,15 @@ def add_kept(session: Session, name: str, digests: Sequence[str], created_by: UU
 
 
 def add_correction(
-    session: Session, dataset: Dataset, source: Dataset, changes: Sequence[ChangedLabel], kept: int
+    session: Session, dataset: Dataset, source: Dataset, result: CorrectionResult
 ) -> Correction:
     """Store where a new version comes from."""
     correction = Correction(
         dataset_id=dataset.id,
         corrected_from=source.id,
         created_by=dataset.created_by,
-        changes={"changes": [each.model_dump(mode="json") for each in changes]},
-        kept=kept,
+        changes=result.model_dump(mode="json", include={"changes", "left_out"}),
+        kept=len(result.kept),
     )
     session.add(correction)
     session.flush()

@@ -181,7 +181,7 @@ def _raise_if_repeated(keys: list[tuple[int, str | None]]) -> None:
 class LabelChangeView(ResponseModel):
     """A label before and after."""
 
-    row: int
+    row: int = Field(description="Row number in the version before.")
     target: str | None = Field(default=None, exclude_if=lambda value: value is None)
     before: Label
     after: Label
@@ -200,6 +200,10 @@ class DatasetDiff(ResponseModel):
     created_at: Timestamp
     filename: str
     changes: list[LabelChangeView] = Field(description="By row.")
+    forgotten_rows: list[int] = Field(
+        description="Rows of the version before that are left out, and not changed, because their "
+        "texts must be forgotten."
+    )
     kept: int = Field(description="Labels that were kept by the same request.")
 
     @property

@@ -1,6 +1,9 @@
 """Operations on labels: find suspect ones, correct them in a new version, show what changed."""
 
+import json
 import shutil
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePath
 
@@ -14,6 +17,7 @@ from app.corrections.errors import (
     StaleVersion,
     TargetNotFound,
     TargetNotNamed,
+    TextForgottenMeanwhile,
     TooManyKeptLabels,
     UnknownLabel,
     VersionNotNamed,
@@ -39,6 +43,7 @@ from app.datasets.files import FileInspector, SelectedColumns
 from app.datasets.tables import Dataset
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
+from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
 from app.settings import Settings
 from app.storage.store import Store
@@ -53,6 +58,7 @@ from lora_core.data.label_review import (
 from lora_core.data.labels import LabelFormat
 from lora_core.specs.label_sets import encode_label, output_name
 from lora_core.specs.task import TaskType
+from lora_core.specs.text_input import text_input
 
 MAX_KEPT_LABELS = 50_000  # of all versions of a dataset
 _MAX_LISTED = 20  # labels in an error
@@ -141,6 +147,8 @@ def create_correction(
 ) -> tuple[DatasetDiff, bool]:
     """Change labels in a new version of a dataset, and remember which ones were kept.
 
+    Rows whose texts must be forgotten are left out of the new version.
+
     Returns (what changed, whether there is a new version): if labels are only kept, there is none.
     Raises the errors of `app.corrections.errors`, those in the file, `UploadQuotaExceeded`, and
     what `idempotency.reserve` raises; nothing is stored then.
@@ -150,16 +158,19 @@ def create_correction(
         source = datasets.resolve_dataset(session, ref)
         _check_version(session, source, ref, body)
         corrections = _corrections(source, body)
+        forgotten = privacy.list_forgotten(session)
     directory = files.create_incoming_dir(settings)
     try:
-        result = dataset_service.stored_file(store, settings, source).correct(
-            corrections, directory
-        )
+        file = dataset_service.stored_file(store, settings, source)
+        leave_out = _find_forgotten(file, forgotten, directory / "texts.jsonl")
+        corrections = corrections.model_copy(update={"leave_out": leave_out})
+        result = file.correct(corrections, directory)
         _check_given(source, body, result)
         if result.file is None:
             return _keep_only(database, settings, source, result, call), False
         dataset, file = _new_version(source, directory / result.file, settings, call)
-        return _store(database, store, settings, source, dataset, file, result, call), True
+        new = _NewVersion(source, dataset, file.file, result, forgotten)
+        return _store(database, store, settings, new, call), True
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -171,6 +182,17 @@ def get_diff(session: Session, ref: str) -> DatasetDiff:
     source = repository.find_source(session, correction)
     by = repository.key_name(session, correction.created_by)
     return diff_view(dataset, source, correction, by)
+
+
+@dataclass(frozen=True)
+class _NewVersion:
+    """A version that is not stored yet."""
+
+    source: Dataset
+    dataset: Dataset
+    file: Path
+    result: CorrectionResult
+    forgotten: Set[str]  # hashes of the texts that it leaves out
 
 
 def _ref(dataset: Dataset) -> str:
@@ -247,12 +269,29 @@ def _check_known(source: Dataset, change: LabelCorrection, value: Label, *, at: 
             )
 
 
+def _find_forgotten(file: FileInspector, forgotten: Set[str], texts: Path) -> Sequence[int]:
+    """Return the numbers of the rows whose text, or one of a pair, must be forgotten.
+
+    `texts` is a file to write. Raises what `FileInspector.write_texts` raises.
+    """
+    if not forgotten:  # then no pepper is needed
+        return ()
+    hasher = TextHasher.from_settings(file.settings)
+    file.write_texts(texts)
+    with texts.open(encoding="utf-8") as lines:
+        return tuple(
+            row
+            for row, text, pair in map(json.loads, lines)
+            if not forgotten.isdisjoint(hasher.hash_input(text_input(text, pair)).all)
+        )
+
+
 def _check_given(source: Dataset, body: CorrectionCreate, result: CorrectionResult) -> None:
     """Raise `LabelDiffers` if a row has another label than the caller saw."""
     before = {(each.row, each.target): each.before for each in result.changes}
     for i, each in enumerate(body.changes):
-        label = before[each.row, each.target]
-        if each.given is not None and _encode(each.given) != label:
+        label = before.get((each.row, each.target))
+        if label is not None and each.given is not None and _encode(each.given) != label:
             label_format = _check_target(source, each.target)
             raise LabelDiffers(
                 row=each.row,
@@ -323,32 +362,31 @@ def _new_version(
     return dataset, inspector
 
 
-def _store(  # noqa: PLR0913 - all that a new version is made of
+def _store(
     database: Database,
     store: Store,
     settings: Settings,
-    source: Dataset,
-    dataset: Dataset,
-    file: FileInspector,
-    result: CorrectionResult,
+    new: _NewVersion,
     call: IdempotentRequest,
 ) -> DatasetDiff:
     """Store the new version, where it comes from, and what was kept."""
+    dataset, result = new.dataset, new.result
     # Before the transaction, so that other writers do not wait for the store.
-    store.put_file(file.file, files.store_key(dataset))
+    store.put_file(new.file, files.store_key(dataset))
     delete_file = True
     try:
         with database.write() as session:
             idempotency.reserve(session, call)
+            privacy.lock_texts(session)
             acquire_transaction_lock(session, f"datasets of {dataset.created_by}")
             acquire_transaction_lock(session, f"dataset {dataset.name}")
-            source = datasets.get_dataset(session, source.id)
+            source = datasets.get_dataset(session, new.source.id)
             _raise_if_stale(session, source)
+            if privacy.list_forgotten(session) != new.forgotten:
+                raise TextForgottenMeanwhile(ref=_ref(source))
             dataset_service.check_quota(session, dataset, settings)
             datasets.add_dataset(session, dataset)
-            correction = repository.add_correction(
-                session, dataset, source, result.changes, len(result.kept)
-            )
+            correction = repository.add_correction(session, dataset, source, result)
             _add_kept(session, settings, dataset.name, result, call)
             by = repository.key_name(session, dataset.created_by)
             view = diff_view(dataset, source, correction, by)

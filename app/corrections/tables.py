@@ -41,6 +41,7 @@ class Correction(Base):
     dataset_id: Mapped[UUID] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
     corrected_from: Mapped[UUID] = mapped_column(ForeignKey("datasets.id"))
     created_by: Mapped[UUID] = mapped_column(ForeignKey("api_keys.id"))
-    changes: Mapped[JsonObject]  # {"changes": […]}, each a `ChangedLabel`
+    # {"changes": […], "left_out": […]}, as in `CorrectionResult`; earlier versions left nothing out
+    changes: Mapped[JsonObject]
     kept: Mapped[int]  # labels that were kept by the same request
     created_at: Mapped[float] = mapped_column(Double, default=now())

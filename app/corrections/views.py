@@ -67,6 +67,7 @@ def diff_view(dataset: Dataset, source: Dataset, correction: Correction, by: str
         corrected_by=by,
         created_at=correction.created_at,
         changes=_changes(changes, dataset.label_format),
+        forgotten_rows=correction.changes.get("left_out", []),
         kept=correction.kept,
     )
 
@@ -74,7 +75,13 @@ def diff_view(dataset: Dataset, source: Dataset, correction: Correction, by: str
 def kept_view(dataset: Dataset, by: str, at: float, kept: int) -> DatasetDiff:
     """Return the response to a request that only kept labels."""
     return _diff(
-        dataset, corrected_from=None, corrected_by=by, created_at=at, changes=[], kept=kept
+        dataset,
+        corrected_from=None,
+        corrected_by=by,
+        created_at=at,
+        changes=[],
+        forgotten_rows=[],
+        kept=kept,
     )
 
 

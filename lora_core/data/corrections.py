@@ -1,10 +1,11 @@
-"""Change labels in a data file, and nothing else.
+"""Change labels in a data file, leave out rows, and nothing else.
 
 CSV, TSV and JSON Lines: only the lines of changed rows are written anew; all others stay as they
 are, byte by byte, except where a Windows-1252 file gets a label that this encoding lacks. JSON
 arrays and Parquet files keep their format, columns and types. A sheet of a workbook becomes a CSV
 file, and an export of Label Studio JSON Lines: neither could be written without losing something
-else of it. Rows keep their numbers in all of them.
+else of it. Rows keep their numbers in all of them, and a row that is left out becomes a blank line;
+only in JSON arrays and Parquet files the rows after it move up.
 
 At the end the new file is read again: it must have the same rows, with the new labels.
 """
@@ -16,9 +17,9 @@ import io
 import json
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,24 @@ class _Edit:
         return {column: _cell(old[column], self.value, self.label_format.separator)}
 
 
-Edits = Mapping[int, Sequence[_Edit]]  # by row number
+@dataclass(frozen=True)
+class _Plan:
+    """What to write: the edits of changed rows, by row number, and rows that are left out."""
+
+    edits: Mapping[int, Sequence[_Edit]]
+    left_out: Set[int]
+
+    def of_row(self, number: int) -> Sequence[_Edit]:
+        """Return the edits of a row, none for most."""
+        return self.edits.get(number, ())
 
 
 def correct_file(
     path: Path, columns: ColumnSelection, corrections: Corrections, out_dir: Path
 ) -> CorrectionResult:
     """Write a file with the changed labels to `out_dir`, unless there are no changes.
+
+    Rows that are left out are not changed.
 
     Raises `MissingRows`, `UnchangedLabel`, `LabelNotWritable`, `DataTooLarge`, and what
     `files.read_rows` raises.
@@ -78,23 +90,25 @@ def correct_file(
     wanted = {each.row for each in corrections.changes} | {each.row for each in corrections.keep}
     if missing := sorted(wanted - rows.keys()):
         raise MissingRows(file=path.name, count=len(missing), rows=list_rows(missing))
-    changed, edits = _plan(path.name, columns, rows, corrections)
+    left_out = rows.keys() & set(corrections.leave_out)
+    changed, edits = _edits(path.name, columns, rows, corrections, left_out)
     kept = tuple(
         label_digest(rows[each.row], target, label)
         for each in corrections.keep
+        if each.row not in left_out
         for target, label in labels_by_target(rows[each.row], columns.label_format).items()
         if each.target in (None, target)
     )
-    if not changed:
-        return CorrectionResult(file=None, changes=(), kept=kept)
+    if not corrections.changes:
+        return CorrectionResult(file=None, changes=(), left_out=(), kept=kept)
     try:
-        out = _write(path, columns, edits, out_dir)
+        out = _write(path, columns, _Plan(edits, left_out), out_dir)
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
         limit = "that of an upload"
         raise DataTooLarge(file=path.name, what="its corrected version", limit=limit) from error
-    expected = dict(rows)
+    expected = {number: row for number, row in rows.items() if number not in left_out}
     for each in changed:
         row = expected[each.row]
         label = each.after
@@ -102,8 +116,10 @@ def correct_file(
             value = decode_label(label, columns.label_format.target(each.target).task)
             label = replace_target_value(row.label, each.target, value)
         expected[each.row] = replace(row, label=label)
-    _check(out, columns, expected)
-    return CorrectionResult(file=out.name, changes=tuple(changed), kept=kept)
+    _check(out, columns, expected.values())
+    return CorrectionResult(
+        file=out.name, changes=tuple(changed), left_out=tuple(sorted(left_out)), kept=kept
+    )
 
 
 def labels_by_target(row: TextRow, label_format: LabelFormat) -> dict[str | None, str]:
@@ -113,13 +129,19 @@ def labels_by_target(row: TextRow, label_format: LabelFormat) -> dict[str | None
     return {name: label_of_target(row.label, name) for name in decode_targets(row.label)}
 
 
-def _plan(
-    file: str, columns: ColumnSelection, rows: Mapping[int, TextRow], corrections: Corrections
-) -> tuple[list[ChangedLabel], Edits]:
+def _edits(
+    file: str,
+    columns: ColumnSelection,
+    rows: Mapping[int, TextRow],
+    corrections: Corrections,
+    left_out: Set[int],
+) -> tuple[list[ChangedLabel], Mapping[int, Sequence[_Edit]]]:
     """Return the changes with the labels before, and what to write. Raises `UnchangedLabel`."""
     changed: list[ChangedLabel] = []
     edits: dict[int, list[_Edit]] = defaultdict(list)
     for each in corrections.changes:
+        if each.row in left_out:
+            continue
         before = labels_by_target(rows[each.row], columns.label_format)[each.target]
         label_format, label_columns = columns.label_format, columns.label_columns
         if each.target is not None:
@@ -135,35 +157,35 @@ def _plan(
     return changed, edits
 
 
-def _write(path: Path, columns: ColumnSelection, edits: Edits, out_dir: Path) -> Path:
+def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> Path:
     """Write the corrected file in its own format, or in the one nearest to it."""
     out = out_dir / path.name
     match suffix := files.detect_suffix(path, columns.sheet):
         case ".parquet":
-            _write_parquet(path, out, edits)
+            _write_parquet(path, out, plan)
         case ".xlsx":
             out = out.with_suffix(".csv")
-            _write_sheet(path, columns.sheet, out, edits)
+            _write_sheet(path, columns.sheet, out, plan)
         case ".jsonl":
-            _write_json_lines(path, out, _json_editor(path, columns, edits))
+            _write_json_lines(path, out, plan, _json_editor(path, columns, plan))
         case ".json" if label_studio.is_export(path, columns):
             out = out.with_suffix(".jsonl")
             objects = label_studio.read_objects(path, columns, ParseInfo())
-            _write_objects(objects, out, edits)
+            _write_objects(objects, out, plan)
         case ".json":
-            _write_json_array(path, out, edits)
+            _write_json_array(path, out, plan)
         case _:
-            _write_delimited(path, out, "," if suffix == ".csv" else "\t", edits)
+            _write_delimited(path, out, "," if suffix == ".csv" else "\t", plan)
     return out
 
 
-def _check(out: Path, columns: ColumnSelection, expected: Mapping[int, TextRow]) -> None:
+def _check(out: Path, columns: ColumnSelection, expected: Iterable[TextRow]) -> None:
     """Read the corrected file and compare every row. Raises `LabelNotWritable`."""
-    found = {row.number: row for row in files.read_rows(out, replace(columns, sheet=None))}
-    for number in sorted(expected.keys() | found.keys()):
-        if found.get(number) != expected.get(number):
-            wanted = expected[number].label if number in expected else ""
-            raise LabelNotWritable(file=out.name, row=number, label=wanted)
+    found = files.read_rows(out, replace(columns, sheet=None))
+    for wanted, row in zip_longest(expected, found):
+        if wanted is None or row is None or replace(row, number=wanted.number) != wanted:
+            number, label = (row.number, "") if wanted is None else (wanted.number, wanted.label)
+            raise LabelNotWritable(file=out.name, row=number, label=label)
 
 
 # -- Cells ----------------------------------------------------------------------------------------
@@ -247,29 +269,30 @@ class _Recorder:
         return taken
 
 
-def _write_delimited(path: Path, out: Path, default: str, edits: Edits) -> None:
+def _write_delimited(path: Path, out: Path, default: str, plan: _Plan) -> None:
     layout = text_files.detect_layout(path, default)
     recorder = _Recorder(TextLines(path, layout.encoding, line_end=layout.line_end))
     records = csv.reader(islice(recorder, layout.skipped, None), delimiter=layout.separator)
     header: list[str] | None = None
     row = 0
-    with _open_text(path, out, layout.encoding, edits) as file:
+    with _open_text(path, out, layout.encoding, plan) as file:
         for cells in records:
             source = recorder.take()
             if header is None:
                 header = cells if any(cell.strip() for cell in cells) else None
                 row = 0 if header is None else 1
             else:
-                if row in edits:
-                    end = source[len(source.rstrip("\r\n")) :]
-                    new = _edited_row(header, cells, edits[row])
-                    source = _delimited_line(new, layout.separator, end)
+                if row in plan.left_out:
+                    source = _line_end(source)
+                elif edits := plan.of_row(row):
+                    new = _edited_row(header, cells, edits)
+                    source = _delimited_line(new, layout.separator, _line_end(source))
                 row += 1
             file.write(source)
         file.write(recorder.take())
 
 
-def _open_text(path: Path, out: Path, encoding: Encoding, edits: Edits) -> io.TextIOWrapper:
+def _open_text(path: Path, out: Path, encoding: Encoding, plan: _Plan) -> io.TextIOWrapper:
     """Open the corrected file in the encoding of the file, or in UTF-8 if that lacks a letter."""
     with path.open("rb") as file:
         start = file.read(3)
@@ -279,13 +302,17 @@ def _open_text(path: Path, out: Path, encoding: Encoding, edits: Edits) -> io.Te
         marks[codecs.BOM_UTF16_BE] = "utf-16"
         codec = next((each for mark, each in marks.items() if start.startswith(mark)), codec)
     else:
-        labels = [str(edit.value) for of_row in edits.values() for edit in of_row]
+        labels = [str(edit.value) for of_row in plan.edits.values() for edit in of_row]
         try:
             "".join(labels).encode(encoding.codec)
             codec = encoding.codec
         except UnicodeEncodeError:
             codec = "utf-8-sig"  # with a mark, so that spreadsheets read it
     return out.open("w", encoding=codec, newline="")
+
+
+def _line_end(line: str) -> str:
+    return line[len(line.rstrip("\r\n")) :]
 
 
 def _delimited_line(cells: Sequence[str], separator: str, end: str) -> str:
@@ -295,18 +322,20 @@ def _delimited_line(cells: Sequence[str], separator: str, end: str) -> str:
     return line.getvalue().removesuffix("\r\n") + end
 
 
-def _write_sheet(path: Path, sheet: str | None, out: Path, edits: Edits) -> None:
+def _write_sheet(path: Path, sheet: str | None, out: Path, plan: _Plan) -> None:
     """Write a sheet as CSV. Blank rows become blank lines, so that rows keep their numbers."""
     table = files.open_table(path, ".xlsx", sheet)
     with out.open("w", encoding="utf-8-sig", newline="") as file:
         file.write(_delimited_line(table.header, ",", "\r\n"))
         next_row = 1
         for number, cells in table.rows:
+            if number in plan.left_out:
+                continue
             file.write("\r\n" * (number - next_row))
             next_row = number + 1
             new = cells
-            if number in edits:
-                new = _edited_row(table.header, cells, edits[number])
+            if edits := plan.of_row(number):
+                new = _edited_row(table.header, cells, edits)
             file.write(_delimited_line(new, ",", "\r\n"))
 
 
@@ -316,16 +345,16 @@ def _write_sheet(path: Path, sheet: str | None, out: Path, edits: Edits) -> None
 _Editor = Callable[[int, dict[str, Any]], dict[str, Any]]
 
 
-def _json_editor(path: Path, columns: ColumnSelection, edits: Edits) -> _Editor:
+def _json_editor(path: Path, columns: ColumnSelection, plan: _Plan) -> _Editor:
     """Return what changes the objects of a `.jsonl` file, which may keep labels in several ways."""
     first = next(text_files.read_json_objects(path), (0, {}))[1]
     if label_objects.has_label_object(first, columns):
-        return lambda number, record: _edit_label_object(record, edits.get(number, ()))
+        return lambda number, record: _edit_label_object(record, plan.of_row(number))
     if not chat.has_chat_form(first, columns):
-        return lambda number, record: _edited(record, edits.get(number, ()))
+        return lambda number, record: _edited(record, plan.of_row(number))
     answers = {number: cells[chat.LABEL] for number, cells in chat.read_objects(path, columns)[0]}
     return lambda number, record: _edit_answer(
-        path.name, number, record, answers[number], edits.get(number, ())
+        path.name, number, record, answers[number], plan.of_row(number)
     )
 
 
@@ -372,12 +401,13 @@ def _edit_answer(
     return {**record, chat.MESSAGES: [*before, {**last, "content": replaced(last["content"])}]}
 
 
-def _write_json_lines(path: Path, out: Path, editor: _Editor) -> None:
+def _write_json_lines(path: Path, out: Path, plan: _Plan, editor: _Editor) -> None:
     lines = TextLines(path)
     lines.row = 1
-    with _open_text(path, out, UTF_8, {}) as file:
+    with _open_text(path, out, UTF_8, plan) as file:
         for line in lines:
-            file.write(_edited_line(line, lines.row, editor))
+            left_out = lines.row in plan.left_out
+            file.write(_line_end(line) if left_out else _edited_line(line, lines.row, editor))
             lines.row += 1
 
 
@@ -389,14 +419,14 @@ def _edited_line(line: str, number: int, editor: _Editor) -> str:
     new = editor(number, record)
     if new == record:
         return line
-    end = line[len(line.rstrip("\r\n")) :]
-    return json.dumps(new, ensure_ascii=line.isascii()) + end
+    return json.dumps(new, ensure_ascii=line.isascii()) + _line_end(line)
 
 
-def _write_json_array(path: Path, out: Path, edits: Edits) -> None:
+def _write_json_array(path: Path, out: Path, plan: _Plan) -> None:
     records = (
-        _edited(record, edits.get(number, ()))
+        _edited(record, plan.of_row(number))
         for number, record in text_files.read_json_array(path)
+        if number not in plan.left_out
     )
     with out.open("w", encoding="utf-8") as file:
         for i, record in enumerate(records):
@@ -405,21 +435,23 @@ def _write_json_array(path: Path, out: Path, edits: Edits) -> None:
         file.write("\n]\n")
 
 
-def _write_objects(objects: chat.NumberedObjects, out: Path, edits: Edits) -> None:
+def _write_objects(objects: chat.NumberedObjects, out: Path, plan: _Plan) -> None:
     """Write objects as JSON Lines, with blank lines for numbers that are left out."""
     next_row = 1
     with out.open("w", encoding="utf-8") as file:
         for number, record in objects:
+            if number in plan.left_out:
+                continue
             file.write("\n" * (number - next_row))
             next_row = number + 1
-            file.write(json.dumps(_edited(record, edits.get(number, ())), ensure_ascii=False))
+            file.write(json.dumps(_edited(record, plan.of_row(number)), ensure_ascii=False))
             file.write("\n")
 
 
 # -- Parquet --------------------------------------------------------------------------------------
 
 
-def _write_parquet(path: Path, out: Path, edits: Edits) -> None:
+def _write_parquet(path: Path, out: Path, plan: _Plan) -> None:
     import pyarrow as pa  # slow to import, and most files do not need it
     import pyarrow.parquet as pq
 
@@ -434,7 +466,7 @@ def _write_parquet(path: Path, out: Path, edits: Edits) -> None:
                 table = source.read_row_group(group, use_threads=False)
                 of_group = {
                     number - first_row: each
-                    for number, each in edits.items()
+                    for number, each in plan.edits.items()
                     if first_row <= number < first_row + len(table)
                 }
                 for name in {n for each in of_group.values() for e in each for n in e.columns}:
@@ -447,8 +479,9 @@ def _write_parquet(path: Path, out: Path, edits: Edits) -> None:
                     row = first_row + min(of_group)
                     column = _arrow_column(path.name, row, cells, schema.field(name).type, pa)
                     table = table.set_column(names.index(name), schema.field(name), column)
-                writer.write_table(table)
-                first_row += len(table)
+                rows = range(first_row, first_row + len(table))
+                first_row = rows.stop
+                writer.write_table(table.filter([row not in plan.left_out for row in rows]))
 
 
 def _arrow_column(file: str, row: int, cells: list[Any], arrow_type: Any, pa: Any) -> Any:

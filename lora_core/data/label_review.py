@@ -82,10 +82,11 @@ class KeptLabel(FrozenModel):
 
 
 class Corrections(FrozenModel):
-    """What to change in a file, and what not to suspect again."""
+    """What to change in a file, what not to suspect again, and which rows to leave out."""
 
     changes: tuple[LabelChange, ...]
     keep: tuple[KeptLabel, ...]
+    leave_out: tuple[int, ...] = ()
 
 
 class ChangedLabel(FrozenModel):
@@ -98,11 +99,12 @@ class ChangedLabel(FrozenModel):
 
 
 class CorrectionResult(FrozenModel):
-    """What was changed, and the digests of what was kept (`label_digest`).
+    """What was changed and left out, and the digests of what was kept (`label_digest`).
 
     `file` is the name of the corrected file, None without changes. Its format may be another one.
     """
 
     file: str | None
     changes: tuple[ChangedLabel, ...]
+    left_out: tuple[int, ...]  # numbers of rows
     kept: tuple[str, ...]

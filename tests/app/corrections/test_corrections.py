@@ -252,6 +252,61 @@ def test_a_version_that_becomes_stale_meanwhile(
     assert len(stored_files()) == 2
 
 
+def forget(client: TestClient, text: str) -> None:
+    answer = client.post("/v1/forget", json={"text": text, "search_datasets": False})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.usefixtures("in_child")
+def test_forgotten_texts_are_left_out(client: TestClient, upload: Upload) -> None:
+    upload(SMALL)
+    forget(client, " text 4 ")
+    forget(client, "text 7")
+    diff = created(
+        correct(client, changes=[{"row": 3, "label": "b"}, {"row": 5, "label": "b", "given": "x"}])
+    )
+    assert diff["forgotten_rows"] == [5, 8]
+    assert [each["row"] for each in diff["changes"]] == [3]
+    assert client.get("/v1/datasets/a:2/diff").json() == diff
+    expected = SMALL.replace("text 2,a", "text 2,b").replace("text 4,a", "").replace("text 7,b", "")
+    assert content(client, "a") == expected
+    assert client.get("/v1/datasets/a").json()["rows"] == 18
+    third = created(correct(client, "a:2", changes=[{"row": 3, "label": "a"}]))
+    assert third["forgotten_rows"] == []
+
+
+def test_pairs_with_a_forgotten_text_are_left_out(client: TestClient, upload: Upload) -> None:
+    rows = "".join(f"one {i},two {i},{'ab'[i % 2]}\n" for i in range(20))
+    upload("text,text_pair,label\n" + rows, text_pair_column="text_pair")
+    forget(client, "two 5")
+    diff = created(correct(client, changes=[{"row": 1, "label": "b"}]))
+    assert diff["forgotten_rows"] == [6]
+    assert "two 5" not in content(client, "a")
+
+
+def test_a_text_that_is_forgotten_meanwhile(
+    client: TestClient,
+    upload: Upload,
+    stored_files: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upload(SMALL)
+    original = service._new_version
+
+    def forget_first(*args: Any) -> Any:
+        made = original(*args)
+        forget(client, "text 4")
+        return made
+
+    monkeypatch.setattr(service, "_new_version", forget_first)
+    answer = correct(client, changes=[{"row": 3, "label": "b"}])
+    assert (answer.status_code, answer.json()["code"]) == (409, "text_forgotten_meanwhile")
+    assert client.get("/v1/datasets/a").json()["version"] == 1
+    assert len(stored_files()) == 1
+    monkeypatch.undo()
+    assert created(correct(client, changes=[{"row": 3, "label": "b"}]))["forgotten_rows"] == [5]
+
+
 def test_a_name_alone_needs_the_labels_that_were_seen(client: TestClient, upload: Upload) -> None:
     upload(SMALL)
     change = {"row": 1, "label": "b"}

@@ -53,16 +53,18 @@ class Corrected:
 
 
 def correct(
-    path: Path, *changes: tuple[Any, ...], columns: ColumnSelection | None = None
+    path: Path,
+    *changes: tuple[Any, ...],
+    columns: ColumnSelection | None = None,
+    leave_out: tuple[int, ...] = (),
 ) -> Corrected:
     """Change labels given as (row, label) or (row, label, target)."""
     out = path.parent / "out"
     out.mkdir()
     wanted = tuple(LabelChange(row=r, label=label, target=dict(enumerate(t)).get(0))
                    for r, label, *t in changes)  # fmt: skip
-    result = correct_file(
-        path, columns or ColumnSelection(), Corrections(changes=wanted, keep=()), out
-    )
+    corrections = Corrections(changes=wanted, keep=(), leave_out=leave_out)
+    result = correct_file(path, columns or ColumnSelection(), corrections, out)
     return Corrected(path, out, result)
 
 
@@ -251,6 +253,57 @@ def test_an_export_of_label_studio_becomes_json_lines(tmp_path: Path) -> None:
         None,
         ("text 2", "pos"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("a.csv", 'text,label\n"a\n1",x\r\n\nb,x\nc,pos\n', "text,label\n\r\n\nb,pos\n\n"),
+        ("a.tsv", "text\tlabel\na\tx\n\nb\tx\nc\tpos", "text\tlabel\n\n\nb\tpos\n"),
+        ("a.jsonl",
+         '{"text":"a","label":"x"}\n\n{"text":"b","label":"x"}\n{"text":"c","label":"pos"}\n',
+         '\n\n{"text": "b", "label": "pos"}\n\n'),
+        ("a.json",
+         '[{"text":"a","label":"x"},{"text":"d","label":"x"},{"text":"b","label":"x"},'
+         '{"text":"c","label":"pos"}]',
+         '[\n{"text": "d", "label": "x"},\n{"text": "b", "label": "pos"}\n]\n'),
+    ],
+)  # fmt: skip
+def test_rows_are_left_out(tmp_path: Path, name: str, before: str, after: str) -> None:
+    """Other rows keep their numbers, except in an array. A row that is left out is not changed."""
+    path = write(tmp_path, name, before)
+    corrected = correct(path, (1, "pos"), (3, "pos"), leave_out=(1, 4, 9))
+    assert corrected.text == after
+    assert [each.row for each in corrected.result.changes] == [3]
+    assert corrected.result.left_out == (1, 4)
+
+
+def test_rows_of_a_sheet_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    with xlsxwriter.Workbook(path) as workbook:
+        sheet = workbook.add_worksheet("Data")
+        for i, cells in enumerate([["text", "label"], ["a", "x"], ["b", "x"], ["c", "y"]]):
+            sheet.write_row(i, 0, cells)
+    corrected = correct(path, (3, "x"), columns=ColumnSelection(sheet="Data"), leave_out=(1,))
+    assert corrected.text == "\ufefftext,label\r\n\r\nb,x\r\nc,x\r\n"
+
+
+def test_rows_of_an_export_of_label_studio_are_left_out(tmp_path: Path) -> None:
+    tasks = [
+        {"id": i, "data": {"text": f"text {i}"}, "annotations": [_choice(name)]}
+        for i, name in enumerate(["pos", "neg", "neg"])
+    ]
+    corrected = correct(write(tmp_path, "a.json", json.dumps(tasks)), (3, "pos"), leave_out=(2,))
+    lines = [line and json.loads(line)["label"] for line in corrected.text.splitlines()]
+    assert lines == ["pos", "", "pos"]
+
+
+def test_rows_of_parquet_are_left_out(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", "b", "c", "d"], "label": ["x", "y", "x", "y"]})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, row_group_size=2)
+    corrected = correct(path, (4, "x"), leave_out=(1, 2, 3))
+    assert pq.read_table(corrected.after).to_pydict() == {"text": ["d"], "label": ["x"]}
 
 
 def _choice(name: str) -> dict[str, Any]:
