@@ -18,7 +18,7 @@ from torch.utils.benchmark import Timer
 
 from benchmarks import machine
 from lora_core.fast import unfused_attention
-from lora_core.process import retain_freed_memory
+from lora_core.process_settings import retain_freed_memory
 from lora_core.specs.train import OptimSpec
 
 HEADS, SIZE = 12, 32  # of the packaged base

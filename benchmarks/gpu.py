@@ -23,7 +23,7 @@ from benchmarks.results_file import DIRECTORY, ResultsFile
 from benchmarks.train import cells, ours
 from benchmarks.train.plan import Place, Size
 from lora_core import distributed
-from lora_core.process import torchrun_world_size
+from lora_core.process_settings import torchrun_world_size
 
 NAMES = ("lora_qv", "lora_all", "full")
 ONE = tuple(f"rate-{name}-{side}" for name in NAMES for side in ("tuned", "ours"))

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks import child_process, machine
 from benchmarks.train.plan import METHODS, rate_data, train_spec
 from lora_core.cpu import has_fast_bf16
-from lora_core.process import limit_openmp_spinning, retain_freed_memory
+from lora_core.process_settings import limit_openmp_spinning, retain_freed_memory
 
 NOTHING = "nothing"
 

@@ -17,7 +17,7 @@ from lora_core import child_protocol
 from lora_core.arguments import build_parser
 from lora_core.atomic_files import check_new_directory
 from lora_core.child_protocol import ParentConnection
-from lora_core.data.labels import LabelFormat, targets_of_spec
+from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import UnequalPairs
@@ -25,7 +25,7 @@ from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
 from lora_core.hf_hub import take_token
-from lora_core.process import (
+from lora_core.process_settings import (
     imports_without_gc,
     is_rank_zero,
     limit_openmp_spinning,
@@ -267,7 +267,7 @@ def _label_format(arguments: argparse.Namespace) -> LabelFormat:
         except ValidationError as error:
             field, problem = first_problem(error, SeveralTargetsSpec)
             raise InvalidSpec(path="--targets", problem=f"{field}: {problem}") from error
-        return LabelFormat(task.type, targets=targets_of_spec(task))
+        return LabelFormat(task.type, targets=target_formats(task))
     return LabelFormat(
         arguments.task,
         arguments.label_separator,

@@ -26,7 +26,7 @@ from lora_core.failpoints import failpoint
 from lora_core.inference.load import load_predictor
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import parse_sheet_suffix
-from lora_core.specs.label_sets import output_name
+from lora_core.specs.encoded_labels import output_name
 from lora_core.specs.predict import (
     HIGH,
     LABEL,

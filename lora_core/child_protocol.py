@@ -11,7 +11,7 @@ from types import FrameType
 
 from pydantic import BaseModel
 
-from lora_core.process import torchrun_world_size
+from lora_core.process_settings import torchrun_world_size
 
 # Exit statuses.
 EXIT_FAILED = 65  # an error that a user can act on, reported by a `failed` event

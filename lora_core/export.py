@@ -58,7 +58,7 @@ from lora_core.model_card import CardFormat, model_card
 from lora_core.samples import minilm
 from lora_core.saved_predictions import compare_logits, load_golden_predictions
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import outputs_of
+from lora_core.specs.encoded_labels import outputs_of
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
 from lora_core.tasks.base import read_calibration

@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from lora_core.__main__ import main_and_exit
 from lora_core.child_protocol import EXIT_STOPPED, MAX_REQUEST_BYTES, READY_MESSAGE, ForkRequest
 from lora_core.encoders import FAMILIES
-from lora_core.process import (
+from lora_core.process_settings import (
     available_cores,
     die_with_parent,
     imports_without_gc,

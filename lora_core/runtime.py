@@ -14,7 +14,7 @@ from lora_core import cpu, distributed
 from lora_core.atomic_files import is_disk_full
 from lora_core.errors.spec import DeviceUnavailable, PrecisionUnsupported, TooFewDevices
 from lora_core.errors.training import DeviceOutOfMemory, DiskFull, HostOutOfMemory
-from lora_core.process import is_out_of_memory
+from lora_core.process_settings import is_out_of_memory
 from lora_core.specs.train import RuntimeSpec, TrainSpec
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_core.paired_test import paired_test
 from lora_core.results import MetricName
-from lora_core.specs.label_sets import LabelValue
+from lora_core.specs.encoded_labels import LabelValue
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.tasks.primary_metric import (
     Accuracy,

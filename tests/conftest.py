@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from lora_core.process import limit_openmp_spinning
+from lora_core.process_settings import limit_openmp_spinning
 from tests.s3_server import s3
 from tests.servers import postgres, valkey
 

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from pydantic import BaseModel
 
-from app.sandbox.process import SandboxLimits, SandboxResult
+from app.sandbox.child import SandboxLimits, SandboxResult
 from lora_core import __main__ as library
 from lora_core import child_protocol
 from lora_core.arguments import build_parser
@@ -34,7 +34,7 @@ def run_in_process(
     cwd: Path,
     stdin: IO[bytes] | None = None,
 ) -> SandboxResult:
-    """Do what `app.sandbox.process.run_child` does, without limits."""
+    """Do what `app.sandbox.child.run_child` does, without limits."""
     del limits, cwd
     parsed, lines = build_parser(None).parse_args(arguments), _Lines()
     code = 0

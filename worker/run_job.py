@@ -29,7 +29,7 @@ from app.resources import Resources
 from app.storage.data_dir import check_free_space
 from app.sweeps import scheduler
 from lora_core.errors import LoraCoreError
-from lora_core.process import available_cores
+from lora_core.process_settings import available_cores
 from worker import finalize, inputs, workdir
 from worker.checkpoint_sync import CheckpointSync
 from worker.devices import Slot

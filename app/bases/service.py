@@ -12,7 +12,7 @@ from app.database.engines import Database
 from app.datasets.files import create_incoming_dir
 from app.jobs.pretrained_bases import ResolvedBase, resolve_base
 from app.registry import service as registry
-from app.sandbox import process
+from app.sandbox import child
 from app.settings import Settings
 from app.storage.store import Store, restore_artifact
 from lora_core import child_protocol
@@ -81,10 +81,10 @@ def _find_files(base: ResolvedBase, folder: Path, *, database: Database, store: 
 
 
 def _check_in_child(name: str, location: Path, folder: Path, settings: Settings) -> BaseCheck:
-    limits = process.SandboxLimits(
+    limits = child.SandboxLimits(
         settings.import_memory_mb, settings.import_seconds, _MAX_OUTPUT_BYTES
     )
-    result = process.run_child(["check-base", str(location)], limits=limits, cwd=folder)
+    result = child.run_child(["check-base", str(location)], limits=limits, cwd=folder)
     if result.returncode == 0:
         return BaseCheck.model_validate_json(result.stdout)
     if result.returncode == child_protocol.EXIT_FAILED:

@@ -24,7 +24,7 @@ from app.cli.output import (
     print_table,
     strip_control_characters,
 )
-from lora_core.data.labels import LabelFormat, targets_of_spec
+from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn
 from lora_core.specs.task import SeveralTargetsSpec, TaskType
@@ -349,7 +349,7 @@ def _targets_format(text: str) -> LabelFormat:
     except ValidationError as error:
         at, problem = first_problem(error, SeveralTargetsSpec)
         raise UsageError(f"--targets: {at}: {problem}", "wrong_options") from error
-    return LabelFormat(task.type, targets=targets_of_spec(task))
+    return LabelFormat(task.type, targets=target_formats(task))
 
 
 def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":

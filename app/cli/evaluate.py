@@ -116,7 +116,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     by label. Regression: errors, correlation, coverage of the intervals.
     """
     from lora_core.data.split import label_names
-    from lora_core.specs.label_sets import decode_label_set, output_name
+    from lora_core.specs.encoded_labels import decode_label_set, output_name
 
     info = client.get_model_info(model)
     task, thresholds = info.task, info.thresholds

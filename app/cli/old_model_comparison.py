@@ -24,7 +24,7 @@ from app.cli.output import (
 from app.csv_cells import escape_formula
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.errors.data import EmptyData, MissingText
-from lora_core.specs.label_sets import encode_label_set
+from lora_core.specs.encoded_labels import encode_label_set
 
 if TYPE_CHECKING:
     from app.cli.client import LabeledPredictions

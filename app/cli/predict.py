@@ -19,7 +19,7 @@ from app.cli.output import (
     print_warning,
 )
 from app.cli.predictions import predict_file
-from lora_core.specs.label_sets import NUMBER
+from lora_core.specs.encoded_labels import NUMBER
 from lora_core.specs.text_input import TextInput, text_input, text_sides, text_to_object
 
 if TYPE_CHECKING:

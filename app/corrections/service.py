@@ -56,7 +56,7 @@ from lora_core.data.label_review import (
     SuspectReport,
 )
 from lora_core.data.labels import LabelFormat
-from lora_core.specs.label_sets import encode_label, output_name
+from lora_core.specs.encoded_labels import encode_label, output_name
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import text_input
 

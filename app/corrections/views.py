@@ -15,7 +15,7 @@ from app.corrections.tables import Correction
 from app.datasets.tables import Dataset
 from lora_core.data.label_review import ChangedLabel, SuspectReport
 from lora_core.data.labels import LabelFormat
-from lora_core.specs.label_sets import decode_label
+from lora_core.specs.encoded_labels import decode_label
 from lora_core.specs.task import TaskType
 
 

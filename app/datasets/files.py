@@ -16,8 +16,8 @@ import structlog
 from app.datasets.errors import DatasetUnreadable
 from app.datasets.tables import Dataset
 from app.errors import DataDirectoryUnusable
-from app.sandbox import process
-from app.sandbox.process import SandboxResult
+from app.sandbox import child
+from app.sandbox.child import SandboxResult
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
@@ -219,10 +219,10 @@ class FileInspector:
         """Return the JSON lines that the child wrote, without its error, and how it ended."""
         if self.columns.sheet is not None:
             options = (*options, f"--sheet={self.columns.sheet}")
-        limits = process.SandboxLimits(
+        limits = child.SandboxLimits(
             self.settings.inspect_memory_mb, self.settings.inspect_seconds, file_bytes
         )
-        result = process.run_child(
+        result = child.run_child(
             [command, str(self.file), *options], limits=limits, cwd=self.file.parent, stdin=stdin
         )
         lines = result.stdout.split(b"\n")[:-1]  # without an incomplete line

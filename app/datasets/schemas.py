@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp, multipart_file_body
 from lora_core.data.findings import DataReport, Severity
-from lora_core.data.labels import LabelFormat, TargetFormat, targets_of_spec
+from lora_core.data.labels import LabelFormat, TargetFormat, target_formats
 from lora_core.data.rows import MAX_COLUMNS
 from lora_core.specs.task import SeveralTargetsSpec, TaskType
 from lora_core.specs.validation_problems import first_problem
@@ -131,7 +131,7 @@ class UploadFields(RequestModel):
 
 
 def _read_targets(text: str) -> tuple[TargetFormat, ...]:
-    return targets_of_spec(SeveralTargetsSpec.model_validate({"targets": text}))
+    return target_formats(SeveralTargetsSpec.model_validate({"targets": text}))
 
 
 class DatasetListItem(ResponseModel):

@@ -11,7 +11,7 @@ from app.feedback.errors import (
 from app.feedback.schemas import FeedbackItem, LabelValue
 from app.registry.model_outputs import ModelOutputs, TargetOutputs
 from lora_core.data.labels import normalize_name
-from lora_core.specs.label_sets import decode_label_set, encode_label_set, label_of_target
+from lora_core.specs.encoded_labels import decode_label_set, encode_label_set, label_of_target
 from lora_core.specs.task import TaskType
 
 MAX_LISTED_LABELS = 20

@@ -20,7 +20,7 @@ from app.traffic.repository import DAY, HOUR, KeptNumbers, TextKey
 from app.traffic.tables import Outcome
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.prediction_powered import mean_estimate
-from lora_core.specs.label_sets import decode_label_set
+from lora_core.specs.encoded_labels import decode_label_set
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.tasks.primary_metric import (
     MacroF1,

@@ -2,7 +2,7 @@
 
 Reads of dataset rows and checks of base models have limits of their own, so that they cannot delay
 uploads and imports. When the client disconnects, its work is cancelled: queued work never starts,
-and `app.sandbox.process.run_child` kills the child process.
+and `app.sandbox.child.run_child` kills the child process.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
 from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels, DatasetTaskMismatch
 from app.settings import Settings
-from lora_core.data.labels import LabelFormat, describe_targets, targets_of_spec
+from lora_core.data.labels import LabelFormat, describe_targets, target_formats
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.data.windows import check_long_texts, max_tokens_read, mean_tokens_computed
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
@@ -166,7 +166,7 @@ def _label_count(train: SourceSummary, task: TaskSpec) -> int | None:
     if train.upload is not None and train.upload.label_format.task != task.type:
         return None
     if isinstance(task, SeveralTargetsSpec):
-        targets = targets_of_spec(task)
+        targets = target_formats(task)
         if train.upload is None or train.upload.label_format.targets != targets:
             return None
         numbers = [each for each in targets if each.label_format.task == "regression"]
@@ -264,7 +264,7 @@ def _check_sample_columns(source: str | Mapping[Split, str], task: SeveralTarget
     """Raise `MissingColumn` if a sample lacks the column of a target."""
     sources = [source] if isinstance(source, str) else source.values()
     for sample in reviews.SAMPLES.keys() & set(sources):
-        for column in (name for target in targets_of_spec(task) for name in target.columns):
+        for column in (name for target in target_formats(task) for name in target.columns):
             if column not in reviews.COLUMNS:
                 available = ", ".join(reviews.COLUMNS)
                 raise MissingColumn(file=sample, column=column, available=available)

@@ -20,7 +20,7 @@ from app.mistral.schemas import LossFunction, MistralTarget
 from app.queue.transitions import EventContent
 from lora_core.data.labels import describe_targets
 from lora_core.errors.data import DataTooLarge
-from lora_core.specs.label_sets import outputs_of
+from lora_core.specs.encoded_labels import outputs_of
 from lora_core.specs.task import (
     MAX_TARGET_CHARACTERS,
     MAX_TARGETS,

@@ -32,7 +32,7 @@ from app.serving.errors import TooManyInputs
 from app.serving.routes import RequestContext, RequestContextDep
 from app.serving.service import PredictResult
 from lora_core.specs.chat import PromptFormat, parse_json_object
-from lora_core.specs.label_sets import encode_label_set
+from lora_core.specs.encoded_labels import encode_label_set
 
 _IMPOSSIBLE_LOGPROB = -9999.0  # of a probability of 0, as OpenAI writes it
 _LEFT_OUT = "without what all prompts of the training file share"

@@ -9,7 +9,7 @@ from typing import Any
 from app.registry.service import ResolvedModel
 from app.storage.store import Store, read_manifest
 from lora_core import manifest
-from lora_core.specs.label_sets import outputs_of
+from lora_core.specs.encoded_labels import outputs_of
 from lora_core.specs.task import TaskType
 
 _MAX_CACHED = 256

@@ -32,7 +32,7 @@ from app.registry.refs import ModelRef
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, ModelVersion, RegisteredModel
 from app.registry.views import version_view
-from app.sandbox import process
+from app.sandbox import child
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.new_artifact import NewArtifact
@@ -323,11 +323,11 @@ def import_model(
 
 def _unpack_and_check(archive: Path, folder: Path, settings: Settings) -> dict[str, Any]:
     """Run `python -m lora_core unpack` with resource limits, and return its report."""
-    limits = process.SandboxLimits(
+    limits = child.SandboxLimits(
         settings.import_memory_mb, settings.import_seconds, settings.max_import_bytes
     )
     arguments = ["unpack", str(archive), "--into", str(folder)]
-    result = process.run_child(arguments, limits=limits, cwd=folder)
+    result = child.run_child(arguments, limits=limits, cwd=folder)
     if result.returncode == 0:
         return dict(json.loads(result.stdout))
     if result.returncode == child_protocol.EXIT_FAILED:

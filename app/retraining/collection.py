@@ -48,7 +48,7 @@ from app.retraining.union import (
     union_task,
     write_union,
 )
-from app.sandbox import process
+from app.sandbox import child
 from app.settings import Settings
 from lora_core import child_protocol, manifest
 from lora_core.data import split_rows
@@ -192,11 +192,11 @@ def _write_splits(
     spec_file: Path, out: Path, production: TrainedVersion, settings: Settings
 ) -> None:
     """Raises the errors in the data, and `DataTooLarge`."""
-    limits = process.SandboxLimits(
+    limits = child.SandboxLimits(
         settings.inspect_memory_mb, settings.inspect_seconds, files.MAX_TEXTS_BYTES
     )
     arguments = ["splits", str(spec_file), f"--out={out}"]
-    result = process.run_child(arguments, limits=limits, cwd=spec_file.parent)
+    result = child.run_child(arguments, limits=limits, cwd=spec_file.parent)
     if result.returncode == 0:
         return
     if result.returncode == child_protocol.EXIT_FAILED:

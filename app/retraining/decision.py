@@ -10,7 +10,7 @@ from app.retraining.schemas import PartComparison, RetrainingResult
 from app.retraining.states import Reason
 from app.retraining.union import LABEL, LIVE_PART, PART, TEST_PART, read_results
 from lora_core.specs import predict
-from lora_core.specs.label_sets import LabelValue, decode_label, decode_targets
+from lora_core.specs.encoded_labels import LabelValue, decode_label, decode_targets
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.version_comparison import (
     EvaluatedText,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from app.feedback.tables import Feedback
 from app.retraining.schemas import LeftOut
 from lora_core.data.stratify import normalize_text
-from lora_core.specs.label_sets import LabelValue, decode_label, encode_label, encode_targets
+from lora_core.specs.encoded_labels import LabelValue, decode_label, encode_label, encode_targets
 from lora_core.specs.task import SeveralTargetsSpec, TaskSpec, TaskTypeOfTarget
 
 _HELD_OUT = b"held out of retraining\0"  # so that other draws by hash are independent of this one

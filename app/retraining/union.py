@@ -19,7 +19,7 @@ from app.retraining.live_texts import LiveText, is_held_out, text_key
 from app.retraining.schemas import LeftOut, TextCounts
 from lora_core.data.split_rows import SplitRow
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.label_sets import decode_label, decode_targets
+from lora_core.specs.encoded_labels import decode_label, decode_targets
 from lora_core.specs.task import MultiLabelTarget, SeveralTargetsSpec, TaskSpec
 
 MAX_EVALUATED = 5_000  # texts of each part, drawn by their hash, so they are the same in each run

@@ -20,7 +20,7 @@ import structlog
 
 from app.serving.errors import DeadlineExceeded, InferenceFailed
 from app.serving.metrics import ServingMetrics
-from lora_core.process import is_out_of_memory
+from lora_core.process_settings import is_out_of_memory
 
 # A worker starts one matrix multiplication after the other, and needs the interpreter lock in
 # between. The default of 5 ms is longer than most of them take.

@@ -26,8 +26,8 @@ from app.serving.nearest_examples import describe_neighbors
 from app.serving.schemas import ExplanationView, WordScore
 from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
 from lora_core.errors.artifact import TargetRequired
-from lora_core.process import imports_without_gc
-from lora_core.specs.label_sets import outputs_of
+from lora_core.process_settings import imports_without_gc
+from lora_core.specs.encoded_labels import outputs_of
 from lora_core.specs.text_input import TextInput, count_characters, text_sides
 
 if TYPE_CHECKING:

@@ -23,13 +23,13 @@ from app.serving.errors import (
     NonFiniteScore,
 )
 from lora_core.errors.artifact import OneTarget, TokenizerFailed, UnknownTarget
-from lora_core.process import (
+from lora_core.process_settings import (
     freeze_gc,
     imports_without_gc,
     limit_kernel_cache,
     limit_openmp_spinning,
 )
-from lora_core.specs.label_sets import output_name
+from lora_core.specs.encoded_labels import output_name
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput, count_characters
 

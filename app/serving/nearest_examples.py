@@ -50,7 +50,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import decode_label, label_of_target
+from lora_core.specs.encoded_labels import decode_label, label_of_target
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import TextInput, text_input, text_sides
 

@@ -33,7 +33,7 @@ from lora_core.errors.artifact import (
     TextPairUnsupported,
     UnknownTarget,
 )
-from lora_core.process import available_cores
+from lora_core.process_settings import available_cores
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.text_input import TextInput, count_characters
 

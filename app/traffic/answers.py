@@ -7,7 +7,7 @@ from math import prod
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from lora_core.specs.label_sets import encode_label_set, encode_targets, output_name
+from lora_core.specs.encoded_labels import encode_label_set, encode_targets, output_name
 
 if TYPE_CHECKING:  # it needs NumPy and SciPy, which this module does not
     from lora_core.inference.decoding import Output

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from app.jobs.schemas import JobListItem
 from app.queue.tables import Job
-from lora_core.specs.label_sets import decode_targets
+from lora_core.specs.encoded_labels import decode_targets
 from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, describe_method
 from lora_core.tasks.metric_names import METRICS
 

@@ -35,7 +35,7 @@ from app.web.scatter_plot import ScatterPlot
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
 from lora_core.results import CandidateResult, MetricName
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import output_name, outputs_of
+from lora_core.specs.encoded_labels import output_name, outputs_of
 from lora_core.specs.method import SKLEARN_METHODS, describe_method
 from lora_core.tasks.metric_names import METRICS, main_metric, task_metrics, task_type
 

@@ -18,7 +18,7 @@ from benchmarks.accuracy import changes, contenders
 from benchmarks.accuracy.changes import CHANGES
 from benchmarks.accuracy.contenders import FULL, Cell, few
 from benchmarks.results_file import DIRECTORY, ResultsFile
-from lora_core.process import limit_openmp_spinning, retain_freed_memory
+from lora_core.process_settings import limit_openmp_spinning, retain_freed_memory
 from lora_core.specs.data import DataSpec
 
 

@@ -17,7 +17,7 @@ from benchmarks.tasks.plan import Size as TaskSize
 from lora_core.active_learning.suggestions import Label, SuggestionModel, label_set
 from lora_core.data.rows import TextRow
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import decode_label_set, encode_label_set
+from lora_core.specs.encoded_labels import decode_label_set, encode_label_set
 from lora_core.specs.task import TaskTypeOfTarget
 
 POOL_TEXTS, TEST_TEXTS, QUICK_TEXTS = 6000, 2000, 120

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from benchmarks.page import listening_worker, stored
 from benchmarks.page.plan import Size
-from lora_core.process import available_cores
+from lora_core.process_settings import available_cores
 from tests.browser.chromium import locate
 from tests.browser.service import Service
 

@@ -21,7 +21,7 @@ from benchmarks.reproduce import plan
 from benchmarks.reproduce.plan import Size
 from benchmarks.results_file import ResultsFile, choose
 from lora_core.errors import LoraCoreError
-from lora_core.process import limit_openmp_spinning, retain_freed_memory
+from lora_core.process_settings import limit_openmp_spinning, retain_freed_memory
 
 SEEDS = 1
 

@@ -16,7 +16,7 @@ from benchmarks.serve.plan import Size
 from benchmarks.serve.server_process import Server
 from benchmarks.serve.sides import Side
 from benchmarks.serve.target import Target, scores
-from lora_core.process import available_cores
+from lora_core.process_settings import available_cores
 
 KINDS = 8  # of adapters: enough to cover all ranks and all sets of targets
 BLOCK = 20  # requests in a row before the engine alone has its turn

@@ -13,7 +13,7 @@ import numpy as np
 from app.serving.loaded_model import EncoderLoader
 from lora_core.cache import cache_dir
 from lora_core.data.batching import length_sorted_batches
-from lora_core.process import available_cores
+from lora_core.process_settings import available_cores
 
 AT_ONCE = 256  # texts that are sorted by length together
 

@@ -11,7 +11,7 @@ from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier, resolve_base
 from lora_core.inference.predictor import Predictor
 from lora_core.saved_predictions import save_golden_predictions
-from lora_core.specs.label_sets import NUMBER
+from lora_core.specs.encoded_labels import NUMBER
 from lora_core.specs.method import LoraSpec, Role
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 from lora_core.tasks.base import UNCALIBRATED, Calibration

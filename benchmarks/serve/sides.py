@@ -12,7 +12,7 @@ from benchmarks.serve import checkpoint
 from benchmarks.serve.server_process import free_port
 from benchmarks.serve.target import Target
 from lora_core.cpu import has_fast_bf16
-from lora_core.process import available_cores
+from lora_core.process_settings import available_cores
 
 BIN = ROOT / ".venv-competitors" / "bin"
 HERE = Path(__file__).parent / "competitors"

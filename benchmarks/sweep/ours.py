@@ -16,7 +16,7 @@ from app.cli.connection import Connection
 from app.cli.demo import temporary_service
 from benchmarks.sweep.plan import LEARNING_RATE, TARGETS, Size
 from benchmarks.train.plan import BASE, BATCH, WARMUP, WEIGHT_DECAY
-from lora_core.process import available_cores
+from lora_core.process_settings import available_cores
 
 FINISHED = "finished"
 WITHOUT_RESULT = ("failed", "cancelled")

@@ -13,7 +13,7 @@ from benchmarks.child_process import measure
 from benchmarks.options import parser
 from benchmarks.results_file import ResultsFile, choose
 from benchmarks.tasks.plan import ACCURACY_CELLS, FULL, QUICK, SPEED_CELLS, Size
-from lora_core.process import limit_openmp_spinning, retain_freed_memory
+from lora_core.process_settings import limit_openmp_spinning, retain_freed_memory
 
 
 def run(cell: str, size: Size) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Imports are in the functions: a process loads only what its side needs, for its 
 from typing import Any
 
 from benchmarks.train.plan import Size
-from lora_core.process import limit_openmp_spinning, retain_freed_memory
+from lora_core.process_settings import limit_openmp_spinning, retain_freed_memory
 
 
 def run(cell: str, size: Size) -> dict[str, Any]:

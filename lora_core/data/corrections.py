@@ -35,7 +35,7 @@ from lora_core.errors.data import (
     UnchangedLabel,
     list_rows,
 )
-from lora_core.specs.label_sets import (
+from lora_core.specs.encoded_labels import (
     LabelValue,
     decode_label,
     decode_targets,

@@ -31,7 +31,7 @@ from lora_core.data.more_labels import ACCURACY_ERRORS, MIN_TEXTS
 from lora_core.data.rows import TextRow
 from lora_core.data.split import are_numeric, group_similar_labels, rows_of_target
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import decode_label_set, outputs_of
+from lora_core.specs.encoded_labels import decode_label_set, outputs_of
 from lora_core.specs.task import TaskType
 
 DOMINANT_SHARE = 0.8  # share of one label from which accuracy is uninformative

@@ -28,7 +28,7 @@ from lora_core.errors.data import (
     list_rows,
 )
 from lora_core.specs.data import DataSpec
-from lora_core.specs.label_sets import (
+from lora_core.specs.encoded_labels import (
     decode_label_set,
     decode_targets,
     encode_label_set,
@@ -59,7 +59,7 @@ class LabelFormat:
     @classmethod
     def from_spec(cls, data: DataSpec, task: TaskSpec) -> "LabelFormat":
         if isinstance(task, SeveralTargetsSpec):
-            return cls(task.type, targets=targets_of_spec(task))
+            return cls(task.type, targets=target_formats(task))
         ordered = getattr(task, "ordered", False)
         return cls(task.type, data.label_separator, data.label_columns, ordered)
 
@@ -81,7 +81,7 @@ class TargetFormat(NamedTuple):
     label_format: LabelFormat
 
 
-def targets_of_spec(task: SeveralTargetsSpec) -> tuple[TargetFormat, ...]:
+def target_formats(task: SeveralTargetsSpec) -> tuple[TargetFormat, ...]:
     """Return the format of each target."""
     formats = []
     for name, target in task.targets.items():

@@ -52,7 +52,7 @@ from lora_core.data.split import rows_of_target
 from lora_core.linear.files import weight_rows
 from lora_core.linear.model import combine_sides, split_sides
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import decode_label_set, tasks_of_targets
+from lora_core.specs.encoded_labels import decode_label_set, tasks_of_targets
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import text_input
 from lora_core.tasks.base import Task

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from lora_core.data.labels import label_names_in
 from lora_core.results import Measured, MetricName
+from lora_core.specs.encoded_labels import label_of_target, tasks_of_targets
 from lora_core.specs.fields import FrozenModel
-from lora_core.specs.label_sets import label_of_target, tasks_of_targets
 from lora_core.specs.task import TaskType
 from lora_core.tasks.metric_names import METRICS
 

@@ -39,7 +39,7 @@ from lora_core.errors.data import (
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_count
-from lora_core.specs.label_sets import NUMBER, decode_label_set, label_of_target, output_name
+from lora_core.specs.encoded_labels import NUMBER, decode_label_set, label_of_target, output_name
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import TextInput, text_input

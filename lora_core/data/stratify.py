@@ -16,7 +16,7 @@ from operator import attrgetter
 import numpy as np
 
 from lora_core.data.rows import TextRow
-from lora_core.specs.label_sets import decode_label_set, decode_targets, output_name
+from lora_core.specs.encoded_labels import decode_label_set, decode_targets, output_name
 from lora_core.specs.task import TaskType
 
 

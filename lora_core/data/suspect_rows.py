@@ -34,7 +34,7 @@ from lora_core.data.split import assign_folds_of_rows, rows_of_target, stratifie
 from lora_core.errors.data import TooFewRows
 from lora_core.linear.files import weight_rows
 from lora_core.linear.model import Tfidf, fit_tfidf
-from lora_core.specs.label_sets import decode_label_set, encode_label, encode_label_set
+from lora_core.specs.encoded_labels import decode_label_set, encode_label, encode_label_set
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType, TaskTypeOfTarget
 from lora_core.specs.text_input import text_input

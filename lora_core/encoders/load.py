@@ -31,7 +31,7 @@ from lora_core.hf_hub import (
     download_token,
     is_gated,
 )
-from lora_core.process import is_out_of_memory
+from lora_core.process_settings import is_out_of_memory
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE

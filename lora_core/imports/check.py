@@ -25,7 +25,7 @@ from lora_core.imports.tokenizer import try_tokenizer
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
 from lora_core.methods import LoraMethod
-from lora_core.process import is_out_of_memory
+from lora_core.process_settings import is_out_of_memory
 from lora_core.rust_panics import convert_panics
 from lora_core.saved_predictions import compare_logits, load_golden_predictions
 

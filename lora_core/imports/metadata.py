@@ -28,8 +28,8 @@ from lora_core.linear.files import MODEL_FILES, weight_rows
 from lora_core.linear.files import read_parameters as read_linear
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import ColumnName, LongTexts
+from lora_core.specs.encoded_labels import outputs_of
 from lora_core.specs.fields import BaseName
-from lora_core.specs.label_sets import outputs_of
 from lora_core.specs.task import (
     MAX_TARGET_CHARACTERS,
     MAX_TARGETS,

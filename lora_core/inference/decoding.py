@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from lora_core.specs.label_sets import output_name
+from lora_core.specs.encoded_labels import output_name
 from lora_core.specs.predict import ScoreFunction
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
 from lora_core.tasks.multi_label import MultiLabel

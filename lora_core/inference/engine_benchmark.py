@@ -11,7 +11,7 @@ from pathlib import Path
 from lora_core import cpu, manifest
 from lora_core.base_files import BASE_DIGEST
 from lora_core.inference.predictor import Predictor
-from lora_core.process import available_cores
+from lora_core.process_settings import available_cores
 from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.text_input import TextInput
 

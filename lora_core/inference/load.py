@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lora_core import manifest
 from lora_core.inference.linear import LinearPredictor
-from lora_core.process import imports_without_gc
+from lora_core.process_settings import imports_without_gc
 
 if TYPE_CHECKING:
     from lora_core.inference.predictor import Predictor

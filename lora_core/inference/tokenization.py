@@ -16,7 +16,7 @@ from lora_core.data.tokens import (
 )
 from lora_core.data.windows import max_tokens_read, split_into_windows
 from lora_core.errors.artifact import InputTooLong, TokenizerFailed
-from lora_core.process import is_out_of_memory
+from lora_core.process_settings import is_out_of_memory
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.predict import TruncationSide
 from lora_core.specs.text_input import TextInput, check_inputs, text_sides

@@ -10,8 +10,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.manifest import MANIFEST_FILE
+from lora_core.specs.encoded_labels import outputs_of
 from lora_core.specs.fields import Float, FrozenModel
-from lora_core.specs.label_sets import outputs_of
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.predict import ScoreFunction
 from lora_core.specs.task import (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_core.specs.label_sets import outputs_of
+from lora_core.specs.encoded_labels import outputs_of
 from lora_core.specs.task import (
     MultiLabelSpec,
     RegressionSpec,

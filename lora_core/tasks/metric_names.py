@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lora_core.specs.label_sets import TARGET_SEPARATOR
+from lora_core.specs.encoded_labels import TARGET_SEPARATOR
 from lora_core.specs.task import SingleLabelSpec
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
 
-from lora_core.specs.label_sets import NUMBER
+from lora_core.specs.encoded_labels import NUMBER
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import RootMeanSquaredError

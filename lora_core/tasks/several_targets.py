@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.specs.label_sets import decode_label_set, encode_targets, output_name
+from lora_core.specs.encoded_labels import decode_label_set, encode_targets, output_name
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import Floats, MeanSkill, Predictions, PrimaryMetric

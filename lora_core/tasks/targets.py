@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.specs.label_sets import (
+from lora_core.specs.encoded_labels import (
     TARGET_SEPARATOR,
     decode_label_set,
     decode_targets,

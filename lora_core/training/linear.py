@@ -49,7 +49,7 @@ from lora_core.inference.linear import LINEAR_ENGINE
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, resolve_min_df
 from lora_core.nearest_examples import ExampleIndex, SparseVectors
-from lora_core.process import available_cores, is_out_of_memory
+from lora_core.process_settings import available_cores, is_out_of_memory
 from lora_core.progress_reporter import ProgressReporter, run_with_progress
 from lora_core.results import Verdict
 from lora_core.saved_predictions import save_golden_predictions, save_predictions

@@ -14,8 +14,8 @@ import pytest
 
 from app.auth import service
 from app.main import create_app
-from app.sandbox import process
-from app.sandbox.process import SandboxLimits
+from app.sandbox import child
+from app.sandbox.child import SandboxLimits
 from app.settings import Settings
 from tests.app.cli.conftest import serving
 from tests.waiting import wait_until
@@ -29,14 +29,14 @@ SLOW = "slow-child-of-this-test"
 def slow_commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Commands in this list take a minute."""
     commands: list[str] = []
-    usual = process._command
+    usual = child._command
 
     def command(arguments: Sequence[str], limits: SandboxLimits) -> list[str]:
         if arguments[0] in commands:
             return [sys.executable, "-c", "import time; time.sleep(60)", SLOW, str(os.getpid())]
         return usual(arguments, limits)
 
-    monkeypatch.setattr(process, "_command", command)
+    monkeypatch.setattr(child, "_command", command)
     return commands
 
 

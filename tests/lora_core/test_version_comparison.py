@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score, root_mean_squared_error
 
-from lora_core.specs.label_sets import LabelValue
+from lora_core.specs.encoded_labels import LabelValue
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.version_comparison import EvaluatedText, compare_versions, metric_name
 

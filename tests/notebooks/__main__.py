@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.font_manager  # noqa: F401 - builds its cache, or the first notebook warns
 import nbformat
 
-from lora_core.process import limit_openmp_spinning
+from lora_core.process_settings import limit_openmp_spinning
 from tests.notebooks import course
 
 limit_openmp_spinning()  # inherited by the kernels

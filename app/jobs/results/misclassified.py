@@ -13,7 +13,7 @@ from app.jobs.errors import NoPredictions
 from app.jobs.schemas import MisclassifiedText
 from app.queue.tables import Job
 from app.storage.store import ArtifactRef, Store, read_json_lines, read_manifest
-from lora_core.specs.label_sets import encode_label_set, outputs_of
+from lora_core.specs.encoded_labels import encode_label_set, outputs_of
 from lora_core.tasks.metric_names import task_type
 from lora_core.tasks.mispredictions import most_confident_errors
 from lora_core.training import correctness

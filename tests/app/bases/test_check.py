@@ -15,7 +15,7 @@ from app.jobs.pretrained_bases import ResolvedBase
 from app.main import create_app
 from app.registry import service as registry
 from app.resources import Resources
-from app.sandbox import process
+from app.sandbox import child
 from app.settings import Settings
 from app.storage.new_artifact import NewArtifact
 from lora_core import manifest
@@ -106,7 +106,7 @@ def test_most_bases_are_refused_without_a_process(
     config: dict[str, Any],
     code: str,
 ) -> None:
-    monkeypatch.delattr(process, "run_child")
+    monkeypatch.delattr(child, "run_child")
     directory = make_base(folder / "tiny")
     (directory / "config.json").write_text(json.dumps(config))
     status, problem = check(client, str(directory))

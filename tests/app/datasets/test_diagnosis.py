@@ -12,8 +12,8 @@ from app.database.engines import Database
 from app.datasets import repository
 from app.datasets.files import FileInspector, SelectedColumns
 from app.datasets.tables import Dataset
-from app.sandbox import process
-from app.sandbox.process import SandboxResult
+from app.sandbox import child
+from app.sandbox.child import SandboxResult
 from app.settings import Settings
 from lora_core import child_protocol
 from lora_core.errors.data import DataTooLarge
@@ -106,7 +106,7 @@ def test_the_learning_curve_is_stored_with_the_diagnosis(
 def test_a_timeout_during_the_learning_curve_keeps_the_rest(
     upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_child = process.run_child
+    run_child = child.run_child
 
     def stopped_early(*arguments: Any, **limits: Any) -> SandboxResult:
         """The child is stopped before its last line."""
@@ -115,7 +115,7 @@ def test_a_timeout_during_the_learning_curve_keeps_the_rest(
         assert len(lines) == 3
         return SandboxResult(None, b"".join(lines[:-1]), ended.stderr)
 
-    monkeypatch.setattr(process, "run_child", stopped_early)
+    monkeypatch.setattr(child, "run_child", stopped_early)
     dataset = upload(MANY, "many.csv").json()
     assert dataset["diagnosis"]["more_labels"] is None
     assert dataset["findings"] == {}
@@ -204,14 +204,14 @@ def inspection(settings: Settings) -> FileInspector:
 def test_a_profile_without_diagnosis_if_only_the_diagnosis_exceeded_limits(
     inspection: FileInspector, monkeypatch: pytest.MonkeyPatch, ended: SandboxResult
 ) -> None:
-    monkeypatch.setattr(process, "run_child", lambda *_, **__: ended)
+    monkeypatch.setattr(child, "run_child", lambda *_, **__: ended)
     assert inspection.profile() == {"rows": 2, "diagnosis": None}
 
 
 def test_a_requested_diagnosis_that_exceeds_limits_is_an_error(
     inspection: FileInspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "run_child", lambda *_, **__: SandboxResult(None, PROFILE, ""))
+    monkeypatch.setattr(child, "run_child", lambda *_, **__: SandboxResult(None, PROFILE, ""))
     with pytest.raises(DataTooLarge, match=r"a\.csv.*time needed"):
         inspection.check()
 
@@ -223,7 +223,7 @@ def test_an_unreadable_file_is_an_error(
         b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'
     )
     monkeypatch.setattr(
-        process, "run_child", lambda *_, **__: SandboxResult(child_protocol.EXIT_FAILED, lines, "")
+        child, "run_child", lambda *_, **__: SandboxResult(child_protocol.EXIT_FAILED, lines, "")
     )
     for ask in (inspection.profile, inspection.check):
         with pytest.raises(Exception, match=r"a\.csv has no rows"):

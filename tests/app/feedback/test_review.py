@@ -26,7 +26,7 @@ from app.feedback import repository as feedback_repository
 from app.feedback import service as feedback_service
 from app.feedback.tables import Feedback
 from app.traffic.tables import KeptPrediction
-from lora_core.specs.label_sets import encode_label_set
+from lora_core.specs.encoded_labels import encode_label_set
 from tests.app.feedback.conftest import Publish
 from tests.app.feedback.test_feedback import Json, listed, predict, send
 from tests.kept_predictions import add_feedback, add_prediction, all_feedback, kept_predictions

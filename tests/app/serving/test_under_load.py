@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.serving import model_pool
-from lora_core.process import available_cores
+from lora_core.process_settings import available_cores
 from tests.app.cli.conftest import serving
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT, StubLoader, StubPredictor

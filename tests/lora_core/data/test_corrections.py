@@ -16,7 +16,7 @@ import xlsxwriter
 from lora_core.data import corrections, files
 from lora_core.data.corrections import correct_file
 from lora_core.data.label_review import CorrectionResult, Corrections, KeptLabel, LabelChange
-from lora_core.data.labels import LabelFormat, targets_of_spec
+from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import DataTooLarge, LabelNotWritable, MissingRows, UnchangedLabel
 from lora_core.specs.task import SeveralTargetsSpec
@@ -30,7 +30,7 @@ TARGETS = ColumnSelection(
     label="label",
     label_format=LabelFormat(
         "several_targets",
-        targets=targets_of_spec(
+        targets=target_formats(
             SeveralTargetsSpec.model_validate(
                 {"targets": "stars=regression,topic,flags=multi_label"}
             )

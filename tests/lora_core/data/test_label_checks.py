@@ -15,7 +15,7 @@ from lora_core.data.labels import LabelFormat
 from lora_core.data.learning_curve import add_learning_curve
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import encode_label_set
+from lora_core.specs.encoded_labels import encode_label_set
 
 SEPARATED = LabelFormat("multi_label", separator=";")
 NUMBERS = LabelFormat("regression")

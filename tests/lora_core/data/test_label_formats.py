@@ -38,7 +38,7 @@ from lora_core.errors.data import (
     UnseenLabel,
 )
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.label_sets import decode_label_set, encode_label_set
+from lora_core.specs.encoded_labels import decode_label_set, encode_label_set
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 
 SETS = LabelFormat("multi_label")

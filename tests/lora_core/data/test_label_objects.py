@@ -8,7 +8,7 @@ import pytest
 
 from lora_core.data.contents import build_profile, read_contents, read_file_layout
 from lora_core.data.label_objects import detect_targets
-from lora_core.data.labels import LabelFormat, targets_of_spec
+from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -25,7 +25,7 @@ TARGETS = {"flags": {"type": "multi_label"}, "topic": {"type": "single_label"}}
 SEVERAL = ColumnSelection(
     label_format=LabelFormat(
         "several_targets",
-        targets=targets_of_spec(SeveralTargetsSpec.model_validate({"targets": TARGETS})),
+        targets=target_formats(SeveralTargetsSpec.model_validate({"targets": TARGETS})),
     )
 )
 TOPIC = ColumnSelection(label="topic")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lora_core.data import checks, contents, files, load
-from lora_core.data.labels import LabelFormat, targets_of_spec
+from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -216,7 +216,7 @@ def test_several_fields_or_controls_must_be_named(write: Write) -> None:
     assert [row.label for row in found.rows] == ["good", "bad", "bad"]
     with pytest.raises(MissingColumn):
         read(path, ColumnSelection("body"))
-    several = LabelFormat("several_targets", targets=targets_of_spec(TARGETS))
+    several = LabelFormat("several_targets", targets=target_formats(TARGETS))
     found = read(path, ColumnSelection("body", label_format=several))
     assert found.rows[1].label == '{"mood": "bad", "topic": ["x", "y"]}'
 

@@ -22,7 +22,7 @@ from lora_core.data.more_labels import (
 )
 from lora_core.data.rows import TextRow
 from lora_core.specs.data import DataSpec
-from lora_core.specs.label_sets import encode_label_set, encode_targets, label_of_target
+from lora_core.specs.encoded_labels import encode_label_set, encode_targets, label_of_target
 from lora_core.specs.task import TaskType
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.primary_metric import Predictions

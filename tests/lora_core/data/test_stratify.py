@@ -25,7 +25,7 @@ from lora_core.data.stratify import (
 )
 from lora_core.errors.data import TooFewRows
 from lora_core.specs.data import Split
-from lora_core.specs.label_sets import decode_label_set, encode_label_set
+from lora_core.specs.encoded_labels import decode_label_set, encode_label_set
 from lora_core.specs.method import NUM_FOLDS
 
 Rows = Sequence[TextRow]

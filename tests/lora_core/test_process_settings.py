@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from lora_core.process import freeze_gc, imports_without_gc
+from lora_core.process_settings import freeze_gc, imports_without_gc
 
 
 def test_garbage_collector_is_off_during_imports(monkeypatch: pytest.MonkeyPatch) -> None:

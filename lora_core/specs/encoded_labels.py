@@ -1,4 +1,4 @@
-"""Labels of rows in JSON: a list of names in their order, or an object of several targets."""
+"""Labels of rows as strings: a name, a number, a list of names, or an object of several targets."""
 
 import json
 from collections.abc import Iterable, Mapping
