@@ -183,7 +183,7 @@ def save_merged(
 
     `pairs`: whether it reads pairs of texts.
     """
-    save_classifier(directory / MERGED_DIR, model)
+    save_weights_and_config(directory / MERGED_DIR, model)
     token_types = pairs and uses_segment_ids(model.config.to_dict())
     save_tokenizer(directory / MERGED_DIR, tokenizer, max_length, token_types=token_types)
 
@@ -213,7 +213,7 @@ def save_tokenizer(
     )
 
 
-def save_classifier(directory: Path, model: PreTrainedModel) -> None:
+def save_weights_and_config(directory: Path, model: PreTrainedModel) -> None:
     """Save weights and config, see `save_classifier_config`."""
     model.save_pretrained(directory)
     save_classifier_config(directory, model)

@@ -19,8 +19,8 @@ from lora_core.errors.base_model import ConfigKeyIgnored, UnreadableBase
 from lora_core.errors.spec import (
     LayerOutOfRange,
     MaxLengthTooLarge,
+    MeanPoolingBuiltIn,
     PartialRunUnsupported,
-    PoolingNotChangeable,
     PoolingUnsupported,
     RankTooLarge,
     RoleNotFound,
@@ -203,7 +203,7 @@ def read_encoder_shape(
 ) -> EncoderShape:
     """Read the sizes in the config of the base with the name `base`.
 
-    Raises `UnsupportedEncoder`, `UnreadableBase`, `ConfigKeyIgnored`, `PoolingNotChangeable`,
+    Raises `UnsupportedEncoder`, `UnreadableBase`, `ConfigKeyIgnored`, `MeanPoolingBuiltIn`,
     `PoolingUnsupported`.
     """
     family = get_family(config, base=base)
@@ -219,7 +219,7 @@ def read_encoder_shape(
         pooling = Pooling.CLS
     has_mean_pooling_block = config.get(POOLING_BLOCK_KEY) is True
     if has_mean_pooling_block and pooling is Pooling.CLS:
-        raise PoolingNotChangeable(base=base)
+        raise MeanPoolingBuiltIn(base=base)
     if pooling is Pooling.AUTO:
         declared = config.get("pooling", config.get(family.pooling_key or "pooling"))
         mean = has_mean_pooling_block or declared == Pooling.MEAN
@@ -312,7 +312,7 @@ def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
     Raises `MaxLengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RolesFused`, `RankTooLarge`,
     `PartialRunUnsupported`.
     """
-    check_partial_run(spec)
+    check_trial_method(spec)
     max_length = spec.data.max_length
     if max_length is not None and max_length > shape.max_tokens:
         raise MaxLengthTooLarge(max_length=max_length, limit=shape.max_tokens)
@@ -323,7 +323,7 @@ def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
             _check_lora(shape, lora)
 
 
-def check_partial_run(spec: TrainSpec) -> None:
+def check_trial_method(spec: TrainSpec) -> None:
     """Reject a partial run of a method without steps. Raises `PartialRunUnsupported`."""
     if spec.trial is not None and spec.method.type in {"auto", *SKLEARN_METHODS}:
         raise PartialRunUnsupported(method=spec.method.type)

@@ -38,8 +38,8 @@ from lora_core.artifact import (
     load_merged_model,
     read_config,
     resolve_base,
-    save_classifier,
     save_tokenizer,
+    save_weights_and_config,
     uses_segment_ids,
 )
 from lora_core.atomic_files import check_new_directory, write_json
@@ -77,7 +77,7 @@ def export_merged(artifact: Path, out: Path, *, target: str | None = None) -> No
     """
     exported = load_calibrated(artifact, target, program="transformers")
     with atomic_directory(out) as directory:
-        save_classifier(directory, exported.model)
+        save_weights_and_config(directory, exported.model)
         write_tokenizer_and_card(directory, exported, CardFormat.TRANSFORMERS, out)
 
 
@@ -279,7 +279,7 @@ def export_adapter(
         if pretrained.commit is None or has_mean_pooling_block(
             model.config
         ):  # the hub does not have it
-            save_classifier(directory / manifest.BASE_DIR, model)
+            save_weights_and_config(directory / manifest.BASE_DIR, model)
             _save_tokenizer(artifact, directory / manifest.BASE_DIR, manifest_data)
             source = {"base_model_name_or_path": str(out.absolute() / manifest.BASE_DIR)}
         inject_adapter(model, adapter)

@@ -7,8 +7,8 @@ import structlog
 
 from app.errors import AppError
 from app.queue import checkpoints
+from app.queue.events import EventContent
 from app.queue.fencing import Lease, StoredCheckpoint
-from app.queue.transitions import EventContent
 from app.resources import Resources
 from app.storage.store import CHECKPOINTS_PREFIX
 from lora_core.errors import LoraCoreError

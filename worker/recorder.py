@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 from app.database.engines import Database
 from app.database.errors import OUTAGE_ERRORS
 from app.queue import checkpoints, leases
+from app.queue.events import EventContent
 from app.queue.fencing import Lease, StoredCheckpoint
 from app.queue.tables import JobEvent, MetricPoint
-from app.queue.transitions import EventContent
 from app.storage.store import ArtifactRef
 from lora_core.events import (
     CandidateEvaluated,

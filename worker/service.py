@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from threading import Event as Flag
 from typing import TypeVar
@@ -19,22 +20,20 @@ from app.mlflow.connection import parse_connection
 from app.queue.tables import Job
 from app.resources import Resources, open_resources
 from app.retention import service as retention
+from app.retraining.advance import advance_all
 from app.settings import Settings
 from app.storage.data_dir import make_process_private
-from worker import process_identity, workdir
+from worker import drift, mlflow, process_identity, webhooks, workdir
+from worker.background import repeat
 from worker.devices import CPU, Device, SlotPool, select_devices
-from worker.drift import DriftChecker
 from worker.failures import is_disk_error
 from worker.fork_server import ForkServer
 from worker.host_health import HostHealth
-from worker.mlflow import MlflowSender
 from worker.outages import brief_message
 from worker.poller import Poller
 from worker.reconciler import Reconciler
-from worker.retraining import RetrainingAdvancer
 from worker.run_job import JobRunner
 from worker.spawn import spawn_child
-from worker.webhooks import WebhookDeliverer
 
 FINAL_WRITE_SECONDS = 30.0  # for the last transactions, after the stop grace of the trainings
 DEREGISTER_SECONDS = 5.0  # to remove the worker's own row
@@ -68,20 +67,20 @@ class WorkerService:
             devices=device_names,
             host_health=host_health,
         )
-        self._reconciler_thread = _daemon_thread(self._reconciler.run)
+        self._reconciler_thread = _daemon_thread(self._reconciler.run, "reconciler")
         self._garbage_collector = GarbageCollector(resources, draining=self._draining)
         self._fork_server = ForkServer()
-        self._webhook_deliverer = WebhookDeliverer(resources, draining=self._draining)
-        self._background = [
-            self._garbage_collector.run,
-            self._webhook_deliverer.run,
-            DriftChecker(resources, draining=self._draining).run,
-            RetrainingAdvancer(resources, draining=self._draining).run,
-            self._drain_on_request,
+        deliverer = webhooks.WebhookDeliverer(resources, draining=self._draining)
+        check_drift = partial(drift.check_all_due, resources, draining=self._draining)
+        self._background = [self._garbage_collector.run, self._drain_on_request]
+        self._repeated: list[tuple[str, Callable[[], object], float]] = [  # name, task, seconds
+            ("webhooks", deliverer.start_due, webhooks.POLL_SECONDS),
+            ("drift", check_drift, drift.POLL_SECONDS),
+            ("retraining", partial(advance_all, resources), settings.reconcile_seconds),
         ]
         if (connection := parse_connection(settings)) is not None:
-            sender = MlflowSender(resources, connection, draining=self._draining)
-            self._background.append(sender.run)
+            sender = mlflow.MlflowSender(resources, connection, draining=self._draining)
+            self._repeated.append(("mlflow", sender.send_due, mlflow.POLL_SECONDS))
         spawn = spawn_child
         if settings.fork_server and CPU in devices:
             spawn = self._fork_server.spawn
@@ -101,7 +100,10 @@ class WorkerService:
         self._reconciler.run_once()
         self._reconciler_thread.start()
         for target in (self._poller.run, *self._background):
-            _daemon_thread(target).start()
+            _daemon_thread(target, target.__qualname__).start()
+        for name, task, seconds in self._repeated:
+            repeated = partial(repeat, task, name=name, seconds=seconds, draining=self._draining)
+            _daemon_thread(repeated, name).start()
         log.info("worker ready", worker=self._identity.id, devices=self._slots.device_names())
 
     def run_job(self, job_id: UUID) -> Job | None:
@@ -202,5 +204,5 @@ def open_service(settings: Settings, *, devices: Sequence[Device] = ()) -> Worke
         raise
 
 
-def _daemon_thread(target: Callable[[], None]) -> threading.Thread:
-    return threading.Thread(target=target, name=target.__qualname__, daemon=True)
+def _daemon_thread(target: Callable[[], None], name: str) -> threading.Thread:
+    return threading.Thread(target=target, name=name, daemon=True)

@@ -11,7 +11,7 @@ from app.database.errors import OUTAGE_ERRORS
 from app.resources import Resources
 from app.webhooks import repository
 from app.webhooks.delivery import deliver_next
-from worker.outages import OutageTracker
+from worker.outages import brief_message
 
 POLL_SECONDS = 1.0  # between two looks for deliveries that are due
 
@@ -27,22 +27,18 @@ class WebhookDeliverer:
     def __init__(self, resources: Resources, *, draining: Flag) -> None:
         self._resources = resources
         self._draining = draining
-        self._outages = OutageTracker(log)
         self._busy: set[UUID] = set()  # endpoints that have a thread
         self._lock = threading.Lock()
 
-    def run(self) -> None:
-        """Run until the worker drains. What is being sent then is sent again by another worker,
-        unless its result is recorded in time."""
-        while not self._draining.wait(POLL_SECONDS):
-            try:
-                with self._outages.tracking_outage(), self._resources.database.read() as session:
-                    due = repository.list_due_endpoints(session)
-                self._start_threads(due)
-            except OUTAGE_ERRORS:
-                continue
-            except Exception:
-                log.exception("failed to deliver webhooks")
+    def start_due(self) -> None:
+        """Start the threads of endpoints with deliveries that are due.
+
+        What is being sent when the worker drains is sent again by another worker, unless its result
+        is recorded in time.
+        """
+        with self._resources.database.read() as session:
+            due = repository.list_due_endpoints(session)
+        self._start_threads(due)
 
     def _start_threads(self, endpoint_ids: Iterable[UUID]) -> None:
         for endpoint_id in endpoint_ids:
@@ -69,7 +65,7 @@ class WebhookDeliverer:
             ):
                 pass
         except OUTAGE_ERRORS as error:
-            self._outages.record_result(error)
+            log.warning("the database is unreachable", error=brief_message(error))
         except Exception:
             log.exception("failed to deliver a webhook", webhook_id=str(endpoint_id))
         finally:

@@ -209,7 +209,7 @@ def _find_job(client: "Client", model: str) -> "JobView":
     """Return the job that trained a model. Raises `UsageError` if none did."""
     from app.openai import ids
 
-    job_id = ids.parse_model_name(model) or resolve_version(client, model).job_id
+    job_id = ids.job_id_in_model_name(model) or resolve_version(client, model).job_id
     job = client.get_job(str(job_id)) if job_id else None
     if job is None or job.model_version is None:
         raise UsageError(

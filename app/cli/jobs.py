@@ -25,7 +25,7 @@ from app.cli.output import (
 )
 from app.cli.predictions import FORMATS, check_output_file
 from app.cli.watch import report_or_watch
-from app.jobs.tags import normalize
+from app.jobs.tags import normalize_tag
 from app.queue.states import JobState
 from lora_core.specs.method import MethodName
 from lora_core.tasks.metric_names import METRICS
@@ -224,7 +224,7 @@ def edit_job(
     """Edit the tags or notes of a job in any state."""
     changes: Json = {} if notes is None else {"notes": notes}
     if add_tag or remove_tag:
-        removed = {normalize(tag) for tag in remove_tag or ()}
+        removed = {normalize_tag(tag) for tag in remove_tag or ()}
         remaining = [tag for tag in client.get_job(job).tags if tag not in removed]
         changes["tags"] = remaining + (add_tag or [])
     if not changes:

@@ -20,7 +20,8 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from app.cli.watch import RunProgress, open_display, poll
+from app.cli.polling import poll
+from app.cli.watch import RunProgress, open_display
 from app.queue.states import JobState
 
 if TYPE_CHECKING:

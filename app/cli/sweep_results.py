@@ -32,11 +32,11 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
+from app.cli.polling import poll
 from app.cli.watch import (
     ProgressDisplay,
     RunProgress,
     open_display,
-    poll,
     run_failed_error,
     watch_with_hint,
 )
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from app.jobs.schemas import JobView
     from app.sweeps.schemas import (
         ComparisonView,
-        RankedTrialView,
+        SelectedTrialView,
         SplitScoreView,
         SweepListItem,
         SweepResultView,
@@ -137,7 +137,7 @@ def format_settings(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _winner_fields(sweep: "SweepView", winner: "RankedTrialView") -> list[tuple[str, object]]:
+def _winner_fields(sweep: "SweepView", winner: "SelectedTrialView") -> list[tuple[str, object]]:
     objective, validation = sweep.objective, winner.validation
     metric = main_metric(sweep.job)
     value = validation.objective if validation and objective != metric else None
@@ -150,7 +150,7 @@ def _winner_fields(sweep: "SweepView", winner: "RankedTrialView") -> list[tuple[
     ]
 
 
-def _trial_label(trial: "RankedTrialView") -> str:
+def _trial_label(trial: "SelectedTrialView") -> str:
     return f"trial {trial.number} ({format_settings(trial.settings)})"
 
 

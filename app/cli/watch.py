@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self
 from uuid import UUID
 
 from rich.console import Group, RenderableType
@@ -31,34 +31,12 @@ from app.cli.output import (
     print_warning,
     strip_control_characters,
 )
+from app.cli.polling import OUTAGE_TIMEOUT
 from lora_core.tasks.metric_names import METRICS, main_metric
 
 if TYPE_CHECKING:
     from app.cli.client import Client, StreamMessage
     from app.jobs.schemas import JobView, PointView, StateView
-
-
-OUTAGE_TIMEOUT = 60.0  # seconds without a response until polling gives up
-
-_Polled = TypeVar("_Polled")
-
-
-def poll(fetch: Callable[[], _Polled], *, interval: float) -> Iterator[_Polled]:
-    """Yield the result of `fetch` now and every `interval` seconds.
-
-    An outage of less than a minute is waited out. Raises `ServiceUnreachable` after that.
-    """
-    last_success = monotonic()
-    while True:
-        try:
-            value = fetch()
-        except ServiceUnreachable:
-            if monotonic() - last_success > OUTAGE_TIMEOUT:
-                raise
-        else:
-            last_success = monotonic()
-            yield value
-        sleep(interval)
 
 
 SeriesKey = tuple[str, str]  # split and metric, such as ("validation", "accuracy")

@@ -30,7 +30,7 @@ class WrongKindOfLabel(UnprocessableContent):
     message = "Row {row}: {ref} is of the task {task}, so send `{field}`, not `{sent}`."
 
 
-class UnknownLabel(UnprocessableContent):
+class LabelNotInDataset(UnprocessableContent):
     code = "label_not_in_dataset"
     title = "No row of the dataset has this label."
     message = (

@@ -14,12 +14,12 @@ from app.corrections import repository
 from app.corrections.errors import (
     DatasetWithoutLabels,
     LabelDiffers,
+    LabelNotInDataset,
     StaleVersion,
     TargetNotFound,
     TargetNotNamed,
     TextForgottenMeanwhile,
     TooManyKeptLabels,
-    UnknownLabel,
     VersionNotNamed,
     WrongKindOfLabel,
 )
@@ -251,7 +251,7 @@ def _sent_label(source: Dataset, change: LabelCorrection, task: TaskType, *, at:
 
 
 def _check_known(source: Dataset, change: LabelCorrection, value: Label, *, at: str) -> None:
-    """Raise `UnknownLabel` for a name that no row has."""
+    """Raise `LabelNotInDataset` for a name that no row has."""
     known: dict[str, int] = source.profile["labels"]
     names = [] if isinstance(value, float) else [value] if isinstance(value, str) else value
     prefix = "" if change.target is None else output_name(change.target, "")
@@ -260,7 +260,7 @@ def _check_known(source: Dataset, change: LabelCorrection, value: Label, *, at: 
             available = [each.removeprefix(prefix) for each in known if each.startswith(prefix)]
             listed = get_close_matches(name, available, cutoff=0.8) or available[:_MAX_LISTED]
             more = len(available) - len(listed)
-            raise UnknownLabel(
+            raise LabelNotInDataset(
                 row=change.row,
                 ref=_ref(source),
                 label=name,

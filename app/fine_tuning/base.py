@@ -7,7 +7,7 @@ from app.fine_tuning.errors import FineTuningModelNotFound
 from app.jobs import pretrained_bases
 from app.jobs.errors import BaseDirectoriesDisabled, BaseDirectoryNotAllowed, InvalidBase
 from app.jobs.pretrained_bases import ResolvedBase
-from app.queue.transitions import EventContent
+from app.queue.events import EventContent
 from app.registry import refs
 from app.registry import service as registry
 from app.registry.errors import ModelNotFound
@@ -57,7 +57,7 @@ def warning(kind: str, message: str) -> EventContent:
 
 def _own_version(model: str, owner: str, database: Database) -> str:
     """Return the version that an `ft:…` name of ours stands for; other names unchanged."""
-    if refs.parse_model_name(model) is None:
+    if refs.job_id_in_model_name(model) is None:
         return model
     try:
         with database.read() as session:

@@ -7,9 +7,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
-from app.queue.fencing import append_event
+from app.queue.events import EventContent, add_job_event
 from app.queue.tables import Job, JobEvent, MetricPoint
-from app.queue.transitions import EventContent
 from lora_core.specs.data import Split
 
 
@@ -54,12 +53,12 @@ DEFERRED = tuple(
 )
 
 
-def append_events(session: Session, job_id: UUID, events: Sequence[EventContent]) -> Job:
+def add_job_events(session: Session, job_id: UUID, events: Sequence[EventContent]) -> Job:
     """Add events to a job that was just created; return it."""
     job = session.get_one(Job, job_id)
     for content in events:
         job.stream_seq += 1
-        append_event(session, job, content)
+        add_job_event(session, job, content)
     return job
 
 

@@ -29,7 +29,10 @@ from sqlalchemy.orm import Session, defer, load_only
 from app.database.base import now
 from app.jobs.errors import JobNotFinished, JobNotFound
 from app.outbox import repository as outbox
-from app.queue.fencing import NO_SESSION_SYNC, append_event
+from app.queue.events import EventContent, add_job_event
+from app.queue.fencing import (
+    NO_SESSION_SYNC,
+)
 from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 from app.queue.transitions import (
@@ -37,7 +40,6 @@ from app.queue.transitions import (
     CLAIMABLE,
     CLEARED_WAIT,
     PAUSE_REQUESTED,
-    EventContent,
 )
 from app.queue.webhook_events import publish_job_ended
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec
@@ -311,7 +313,7 @@ def add_job(session: Session, job: Job) -> None:
     job.stream_seq = (job.stream_seq or 0) + 1
     session.add(job)
     session.flush()
-    append_event(session, job, EventContent("queued", "info", "The job was queued.", {}))
+    add_job_event(session, job, EventContent("queued", "info", "The job was queued.", {}))
     if job.kind == JobKind.TRAINING:
         outbox.add_mlflow_run(session, job.id)
 
@@ -354,7 +356,7 @@ def request_cancel(session: Session, job_id: UUID) -> None:
     if row.state == JobState.CANCELLED:
         when = "in the queue" if row.attempt else "before it ran"
         kind, message = "cancelled", f"The job was cancelled {when}."
-    append_event(session, row, EventContent(kind, "info", message, {}))
+    add_job_event(session, row, EventContent(kind, "info", message, {}))
     if row.state == JobState.CANCELLED:
         publish_job_ended(session, row.id)
 
@@ -376,7 +378,7 @@ def request_pause(session: Session, job_id: UUID) -> None:
     kind, message = "pause_requested", "A pause was requested."
     if row.state == JobState.QUEUED:
         kind, message = "paused", "The job was paused in the queue."
-    append_event(session, row, EventContent(kind, "info", message, {}))
+    add_job_event(session, row, EventContent(kind, "info", message, {}))
 
 
 def request_resume(session: Session, job_id: UUID) -> bool:
@@ -408,7 +410,7 @@ def request_resume(session: Session, job_id: UUID) -> bool:
         return False
     resumed: bool = row.state == JobState.QUEUED
     message = "The job is back in the queue." if resumed else "The pause was withdrawn."
-    append_event(session, row, EventContent("resume_requested", "info", message, {}))
+    add_job_event(session, row, EventContent("resume_requested", "info", message, {}))
     return resumed
 
 

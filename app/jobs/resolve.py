@@ -165,7 +165,7 @@ class JobResolver:
         self, spec: TrainSpec, auto: AutoSpec, base: ResolvedBase, shape: EncoderShape
     ) -> ResolvedJob:
         """Resolve the method `auto`; its candidates are stored so that a resume tries the same."""
-        compatibility.check_partial_run(spec)
+        compatibility.check_trial_method(spec)
         data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
         device_class = _device_class(spec.runtime.device)
         candidates, cost = estimate.plan_auto(
@@ -198,7 +198,7 @@ class JobResolver:
 
     def _resolve_linear(self, spec: TrainSpec) -> ResolvedJob:
         """Resolve the method `linear`, which has no base. Its terms are unknown before the run."""
-        compatibility.check_partial_run(spec)
+        compatibility.check_trial_method(spec)
         data = self._resolve_data(spec, _UNLIMITED_LENGTH)
         spec = spec.model_copy(update={"data": data.spec})
         labels = data.label_count or _ASSUMED_LABEL_COUNT

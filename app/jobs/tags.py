@@ -17,13 +17,13 @@ MAX_TAGS = 16  # per job
 _RESERVED = frozenset('",\\')
 
 
-def normalize(text: str) -> str:
+def normalize_tag(text: str) -> str:
     """Return the stored form of a tag: lower case, single spaces."""
     return " ".join(text.split()).lower()
 
 
 def _validate_tag(text: str) -> str:
-    tag = normalize(text)
+    tag = normalize_tag(text)
     if not tag:
         raise PydanticCustomError("blank_tag", "must not be blank")
     if not tag.isprintable() or not _RESERVED.isdisjoint(tag):

@@ -41,7 +41,7 @@ def get_mistral_model(model_id: MistralModelId, database: DatabaseDep) -> Mistra
     with database.read() as session:
         ref = registry.parse_ref(session, refs.check_name(model_id))
         version = registry_repository.get_version(session, ref)
-        job_id = refs.parse_model_name(model_id)
+        job_id = refs.job_id_in_model_name(model_id)
         models = [] if job_id is None else repository.list_models(session, job_id)
         if models:
             return views.model_card(models[0])

@@ -15,12 +15,12 @@ from app.fine_tuning.repository import (
     DEFERRED,
     SUMMARY_COLUMNS,
     SummaryNumbers,
-    append_events,
+    add_job_events,
 )
 from app.mistral.tables import MistralJob
+from app.queue.events import EventContent
 from app.queue.states import JobState
 from app.queue.tables import Job
-from app.queue.transitions import EventContent
 from app.registry.tables import ModelVersion, RegisteredModel
 
 
@@ -138,7 +138,7 @@ def add_request(
     events: Sequence[EventContent],
 ) -> MistralRow:
     """Store what the client asked for, and tell it events about a job that was just created."""
-    job = append_events(session, job_id, events)
+    job = add_job_events(session, job_id, events)
     asked = MistralJob(job_id=job_id, request=dict(request), archived=False)
     session.add(asked)
     session.flush()

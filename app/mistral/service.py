@@ -35,7 +35,7 @@ from app.mistral.schemas import (
 from app.mistral.targets import JobTargets, check_targets, choose_targets, to_upload_fields
 from app.mistral.views import file_view, job_details, job_view
 from app.queue.dispatch import WorkerNotifier
-from app.queue.transitions import EventContent
+from app.queue.events import EventContent
 from app.registry import refs
 from app.settings import Settings
 from app.storage.store import Store
@@ -170,7 +170,7 @@ def describe_job(session: Session, row: MistralRow) -> MistralJobDetails:
 
 def get_model(session: Session, model_id: str) -> TrainedModel:
     """Return the model of a job by its `ft:…` name. Raises `FineTunedModelNotFound`."""
-    job_id = refs.parse_model_name(model_id)
+    job_id = refs.job_id_in_model_name(model_id)
     models = [] if job_id is None else repository.list_models(session, job_id)
     if not models:
         raise FineTunedModelNotFound(model=model_id[:100])

@@ -17,7 +17,7 @@ from app.mistral.errors import (
     UnlistedLabel,
 )
 from app.mistral.schemas import LossFunction, MistralTarget
-from app.queue.transitions import EventContent
+from app.queue.events import EventContent
 from lora_core.data.labels import describe_targets
 from lora_core.errors.data import DataTooLarge
 from lora_core.specs.encoded_labels import outputs_of

@@ -12,12 +12,12 @@ from app.fine_tuning.repository import (
     DEFERRED,
     SUMMARY_COLUMNS,
     SummaryNumbers,
-    append_events,
+    add_job_events,
 )
 from app.openai.tables import OpenAIJob
+from app.queue.events import EventContent
 from app.queue.states import JobState
 from app.queue.tables import Job
-from app.queue.transitions import EventContent
 from app.registry.tables import ModelVersion
 
 Order = Literal["asc", "desc"]
@@ -77,7 +77,7 @@ def add_request(
     session: Session, job_id: UUID, *, request: Mapping[str, object], events: Sequence[EventContent]
 ) -> FineTuningRow:
     """Store what the client asked for, and tell it events about a job that was just created."""
-    job = append_events(session, job_id, events)
+    job = add_job_events(session, job_id, events)
     asked = OpenAIJob(job_id=job_id, request=dict(request))
     session.add(asked)
     session.flush()

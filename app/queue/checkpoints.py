@@ -9,16 +9,18 @@ from uuid import UUID
 from sqlalchemy import Select, delete, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
+from app.queue.events import EventContent, add_job_event
 from app.queue.fencing import (
     NO_SESSION_SYNC,
     Lease,
     LeaseLost,
     StoredCheckpoint,
-    append_event,
     owned_by,
 )
 from app.queue.tables import Checkpoint, Job, MetricPoint
-from app.queue.transitions import CLEARED_WAIT, EventContent
+from app.queue.transitions import (
+    CLEARED_WAIT,
+)
 from app.storage.store import ArtifactRef
 
 MAX_CHECKPOINTS = 2  # the newest, and the one before in case the newest is damaged
@@ -124,7 +126,7 @@ def reject(
         f"resuming from {resumed_from}."
     )
     data = {"step": checkpoint.step, "problem": problem}
-    append_event(session, row, EventContent("checkpoint_rejected", "warning", message, data))
+    add_job_event(session, row, EventContent("checkpoint_rejected", "warning", message, data))
     session.execute(
         update(Job).where(*owned_by(lease)).values(step=previous.step if previous else 0),
         execution_options=NO_SESSION_SYNC,

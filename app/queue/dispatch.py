@@ -26,14 +26,16 @@ from sqlalchemy.orm import Session
 
 from app.database.base import now
 from app.errors import AppError, ServiceUnavailable
-from app.queue.fencing import NO_SESSION_SYNC, append_event
+from app.queue.events import EventContent, add_job_event
+from app.queue.fencing import (
+    NO_SESSION_SYNC,
+)
 from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job
 from app.queue.transitions import (
     CLAIMABLE,
     CLEARED_WAIT,
     STORAGE_UNAVAILABLE,
-    EventContent,
     backoff,
 )
 from app.queue.webhook_events import publish_job_ended
@@ -330,7 +332,7 @@ def fail_queue_timeouts(session: Session, *, queue_seconds: float) -> list[UUID]
         execution_options=NO_SESSION_SYNC,
     ).all()
     for row in rows:
-        append_event(
+        add_job_event(
             session, row, EventContent("failed", "error", message, {"code": "queue_timeout"})
         )
         publish_job_ended(session, row.id)

@@ -5,16 +5,13 @@ changes nothing.
 """
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement
 
 from app.database.base import JsonObject
 from app.queue.states import JobKind, JobState
-from app.queue.tables import Job, JobEvent
-from app.queue.transitions import EventContent
+from app.queue.tables import Job
 from app.storage.store import ArtifactRef
 
 FenceConditions = tuple[ColumnElement[bool], ...]
@@ -106,11 +103,4 @@ def owned_by(lease: Lease) -> FenceConditions:
         Job.attempt == lease.attempt,
         Job.worker == lease.worker,
         Job.state == JobState.RUNNING,
-    )
-
-
-def append_event(session: Session, job: Row[*tuple[Any, ...]] | Job, content: EventContent) -> None:
-    """Add an event to a job that has just reserved its `stream_seq` for it."""
-    session.add(
-        JobEvent(job_id=job.id, seq=job.stream_seq, attempt=job.attempt, **content._asdict())
     )

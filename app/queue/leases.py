@@ -16,6 +16,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.database.base import JsonObject, now
 from app.queue import checkpoints, transitions
+from app.queue.events import EventContent, add_job_event
 from app.queue.fencing import (
     NO_SESSION_SYNC,
     ClaimedJob,
@@ -25,7 +26,6 @@ from app.queue.fencing import (
     LeaseRenewal,
     StoredCheckpoint,
     WorkerIdentity,
-    append_event,
     owned_by,
 )
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
@@ -34,7 +34,6 @@ from app.queue.transitions import (
     CRASH_LOOP,
     FAILURES_EXHAUSTED,
     AttemptResult,
-    EventContent,
     ExitStatus,
     RetryableFailure,
     closing_event,
@@ -146,7 +145,7 @@ def claim(
         )
     )
     message = _started_message(job.attempt, owner, step)
-    append_event(session, job, EventContent("started", "info", message, {"worker": owner.id}))
+    add_job_event(session, job, EventContent("started", "info", message, {"worker": owner.id}))
     return claimed
 
 
@@ -352,7 +351,9 @@ def _end_attempt(
     )
     state = JobState(row.state)
     paused = row.pause_requested_at is not None
-    append_event(session, row, closing_event(result, state, row.error_code, pause_requested=paused))
+    add_job_event(
+        session, row, closing_event(result, state, row.error_code, pause_requested=paused)
+    )
     if state.final:
         publish_job_ended(session, row.id)
     return True

@@ -1,13 +1,14 @@
 """State transitions: how an attempt may end, and what that writes to the row of its job."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, case, func, literal, null, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.database.base import JsonObject, now
+from app.queue.events import EventContent
 from app.queue.states import AttemptOutcome, JobState
 from app.queue.tables import Attempt, Job
 
@@ -111,15 +112,6 @@ class ExitStatus:
 
     code: int | None = None
     signal: int | None = None
-
-
-class EventContent(NamedTuple):
-    """The content of an event, without its job and sequence number."""
-
-    kind: str
-    level: str
-    message: str
-    data: JsonObject
 
 
 def closing_event(

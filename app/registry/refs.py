@@ -51,7 +51,7 @@ def parse_ref(text: str) -> ModelRef:
     return ModelRef(name, alias=alias or PRODUCTION)
 
 
-def parse_model_name(text: str) -> UUID | None:
+def job_id_in_model_name(text: str) -> UUID | None:
     """Return the job after which a model is named; None if this is no such name."""
     match = _FINE_TUNED.fullmatch(text)
     return UUID(hex=match[1]) if match else None
@@ -62,7 +62,7 @@ def check_name(name: str) -> str:
 
     Scripts that move here may still name a model of another service, such as `gpt-4.1`.
     """
-    if parse_model_name(name) is None:
+    if job_id_in_model_name(name) is None:
         try:
             parse_ref(name)
         except InvalidModelRef as error:

@@ -108,7 +108,7 @@ def parse_ref(session: Session, text: str) -> ModelRef:
 
     Raises `InvalidModelRef`, `ModelNotFound`.
     """
-    job_id = refs.parse_model_name(text)
+    job_id = refs.job_id_in_model_name(text)
     if job_id is not None:
         return repository.get_version_of_job(session, job_id, ref=text)
     return refs.parse_ref(text)

@@ -18,9 +18,11 @@ from app.datasets.tables import Dataset
 from app.jobs.repository import ACTIVE_STATES
 from app.labeling.tables import LabelingProject
 from app.outbox.tables import WebhookDelivery
-from app.queue.fencing import NO_SESSION_SYNC, append_event
+from app.queue.events import EventContent, add_job_event
+from app.queue.fencing import (
+    NO_SESSION_SYNC,
+)
 from app.queue.tables import Checkpoint, Job
-from app.queue.transitions import EventContent
 from app.registry.tables import ModelVersion
 from app.retention.files import DataKind, Removal
 from app.retention.repository import BATCH_SIZE, next_id_range
@@ -165,7 +167,7 @@ class ArtifactExpiry:
             execution_options=NO_SESSION_SYNC,
         )
         for job in jobs:
-            append_event(session, job, self.event)
+            add_job_event(session, job, self.event)
         ids = [row.id for row in deleted]
         session.execute(
             delete(Artifact).where(Artifact.id.in_(ids)), execution_options=NO_SESSION_SYNC

@@ -142,7 +142,7 @@ class ComparisonView(ResponseModel):
     texts: int = Field(description="Number of texts compared.")
 
 
-class RankedTrialView(ResponseModel):
+class SelectedTrialView(ResponseModel):
     """The winner, or the cheapest trial within noise of it."""
 
     number: int
@@ -156,8 +156,8 @@ class RankedTrialView(ResponseModel):
 class SweepResultView(ResponseModel):
     """The winner on validation, and the trials within noise of it."""
 
-    winner: RankedTrialView
-    cheapest: RankedTrialView = Field(
+    winner: SelectedTrialView
+    cheapest: SelectedTrialView = Field(
         description="The trial with the fewest trainable parameters within noise of the winner."
     )
     within_noise: list[int] = Field(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.sweeps import repository
 from app.sweeps.schemas import (
     ComparisonView,
-    RankedTrialView,
+    SelectedTrialView,
     SplitScoreView,
     SweepListItem,
     SweepResultView,
@@ -67,8 +67,8 @@ def sweep_result_view(snapshot: SweepSnapshot) -> SweepResultView | None:
         return None
     by_number = {trial.number: trial for trial in snapshot.trials}
     return SweepResultView(
-        winner=_ranked_trial_view(by_number[selection.winner], selection, "winner"),
-        cheapest=_ranked_trial_view(by_number[selection.cheapest], selection, "cheapest"),
+        winner=_selected_trial_view(by_number[selection.winner], selection, "winner"),
+        cheapest=_selected_trial_view(by_number[selection.cheapest], selection, "cheapest"),
         within_noise=list(selection.within_noise),
         compared=selection.compared,
         validation=_comparison_view(selection, "validation"),
@@ -98,9 +98,9 @@ def trial_views(
     ]
 
 
-def _ranked_trial_view(
+def _selected_trial_view(
     trial: TrialSnapshot, selection: WinnerAndCheapest, which: str
-) -> RankedTrialView:
+) -> SelectedTrialView:
     def view(split: str) -> SplitScoreView | None:
         score: SplitScore | None = getattr(selection, f"{which}_{split}")
         return (
@@ -111,7 +111,7 @@ def _ranked_trial_view(
             )
         )
 
-    return RankedTrialView(
+    return SelectedTrialView(
         number=trial.number,
         settings=dict(trial.settings),
         job_id=UUID(trial.job_id) if trial.job_id else None,

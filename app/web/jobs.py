@@ -20,7 +20,7 @@ from app.jobs.repository import JobFilter
 from app.jobs.results import curves
 from app.jobs.results.comparison import flatten
 from app.jobs.schemas import JobListItem
-from app.jobs.tags import normalize
+from app.jobs.tags import normalize_tag
 from app.jobs.views import job_list_items
 from app.queue.states import JobState
 from app.web import choices, formats
@@ -108,7 +108,7 @@ def jobs_page(
 
 def _rows(session: Session, query: JobListQuery) -> tuple[list[JobRow], str | None]:
     # A partly typed tag that is not a valid tag matches no job, instead of failing.
-    tag = normalize(query.tag or "") or None
+    tag = normalize_tag(query.tag or "") or None
     only = JobFilter(query.state, query.method, query.q, tag, query.include_trials)
     jobs, last = repository.list_jobs(
         session, after=decode_cursor(query.after), limit=PAGE_SIZE, job_filter=only

@@ -59,7 +59,7 @@ class AllowedHosts:
 
 
 @dataclass(frozen=True)
-class Target:
+class ParsedUrl:
     """A URL that was checked, apart from the addresses of its host name."""
 
     url: httpx2.URL
@@ -71,7 +71,7 @@ class Target:
         return self.url.copy_with(host=str(address))
 
 
-def parse_url(text: str, allowed: AllowedHosts) -> Target:
+def parse_url(text: str, allowed: AllowedHosts) -> ParsedUrl:
     """Check everything about a URL that needs no name resolution.
 
     Raises `InvalidWebhookUrl`, `InsecureWebhookUrl`, `PrivateWebhookAddress`.
@@ -96,10 +96,12 @@ def parse_url(text: str, allowed: AllowedHosts) -> Target:
         raise InsecureWebhookUrl(host=host)
     if (address := _literal_address(host)) is not None:
         _check(address, host, allowed)
-    return Target(url, host, port)
+    return ParsedUrl(url, host, port)
 
 
-def resolve_target(target: Target, allowed: AllowedHosts, resolve: Resolver) -> Sequence[Address]:
+def resolve_addresses(
+    target: ParsedUrl, allowed: AllowedHosts, resolve: Resolver
+) -> Sequence[Address]:
     """Resolve the host once, and return its addresses, all of which are allowed.
 
     Raises `WebhookHostNotFound`, `PrivateWebhookAddress`.

@@ -8,7 +8,7 @@ from functools import cache
 import httpx2
 
 import lora_core
-from app.webhooks.addresses import AllowedHosts, Resolver, Target, parse_url, resolve_target
+from app.webhooks.addresses import AllowedHosts, ParsedUrl, Resolver, parse_url, resolve_addresses
 from app.webhooks.errors import NoWebhookResponse
 
 SEND_SECONDS = 10.0  # to connect, send the request and read the response
@@ -20,10 +20,10 @@ def post(
 ) -> int:
     """Send the request and return the status of the response. Redirects are not followed.
 
-    Raises `NoWebhookResponse`, and what `parse_url` and `resolve_target` raise.
+    Raises `NoWebhookResponse`, and what `parse_url` and `resolve_addresses` raise.
     """
     target = parse_url(url, allowed)
-    addresses = resolve_target(target, allowed, resolve)
+    addresses = resolve_addresses(target, allowed, resolve)
     try:
         return asyncio.run(
             _post(target, [target.with_address(each) for each in addresses], body, headers)
@@ -39,7 +39,7 @@ def post(
 
 
 async def _post(
-    target: Target, urls: list[httpx2.URL], body: bytes, headers: Mapping[str, str]
+    target: ParsedUrl, urls: list[httpx2.URL], body: bytes, headers: Mapping[str, str]
 ) -> int:
     """Send it to the first address that accepts a connection."""
     headers = {

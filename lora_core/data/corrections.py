@@ -96,7 +96,7 @@ def correct_file(
         label_digest(rows[each.row], target, label)
         for each in corrections.keep
         if each.row not in left_out
-        for target, label in labels_by_target(rows[each.row], columns.label_format).items()
+        for target, label in row_labels_by_target(rows[each.row], columns.label_format).items()
         if each.target in (None, target)
     )
     if not corrections.changes:
@@ -122,7 +122,7 @@ def correct_file(
     )
 
 
-def labels_by_target(row: TextRow, label_format: LabelFormat) -> dict[str | None, str]:
+def row_labels_by_target(row: TextRow, label_format: LabelFormat) -> dict[str | None, str]:
     """Return the label of each target of a row; of tasks with a single one, its name is None."""
     if not label_format.targets:
         return {None: row.label}
@@ -142,7 +142,7 @@ def _edits(
     for each in corrections.changes:
         if each.row in left_out:
             continue
-        before = labels_by_target(rows[each.row], columns.label_format)[each.target]
+        before = row_labels_by_target(rows[each.row], columns.label_format)[each.target]
         label_format, label_columns = columns.label_format, columns.label_columns
         if each.target is not None:
             target = next(one for one in label_format.targets if one.name == each.target)

@@ -140,7 +140,7 @@ class TokenStatistics(FrozenModel):
     unknown: float  # share of tokens that are not in the vocabulary
 
 
-class TargetReport(FrozenModel):
+class TargetStatistics(FrozenModel):
     """The labels or numbers of one of several targets."""
 
     balance: ClassBalance | None
@@ -161,7 +161,7 @@ class DataReport(FrozenModel):
         default=None, exclude_if=lambda value: value is None
     )
     numbers: NumberStatistics | None = Field(default=None, exclude_if=lambda value: value is None)
-    targets: dict[str, TargetReport] = Field(default={}, exclude_if=lambda value: not value)
+    targets: dict[str, TargetStatistics] = Field(default={}, exclude_if=lambda value: not value)
     tokens: TokenStatistics | None  # None: the sample base model is not on this host
     findings: tuple[Finding, ...]  # most severe first
     # None: there was no time to measure a learning curve

@@ -19,7 +19,7 @@ from lora_core.data.findings import (
     LabelSetStatistics,
     NumberStatistics,
     Severity,
-    TargetReport,
+    TargetStatistics,
     format_percent,
     join_names,
     make_example,
@@ -46,7 +46,7 @@ class LabelReport:
     balance: ClassBalance | None = None
     label_sets: LabelSetStatistics | None = None
     numbers: NumberStatistics | None = None
-    targets: Mapping[str, TargetReport] = field(default_factory=dict)
+    targets: Mapping[str, TargetStatistics] = field(default_factory=dict)
 
 
 def check_labels(
@@ -68,7 +68,7 @@ def check_labels(
         return LabelReport()
     task = label_format.task
     balance = measure_balance(rows, names, task)
-    findings = list(check_class_balance(balance, rows, task))
+    findings = list(_check_classes(balance, rows, task))
     if label_format.ordered:
         findings += _alphabetical_ranks(names)
     if task == "single_label":
@@ -89,7 +89,7 @@ def _check_targets(
             outputs_of(target.name, names),
             target.label_format,
         )
-        targets[target.name] = TargetReport(
+        targets[target.name] = TargetStatistics(
             balance=report.balance, label_sets=report.label_sets, numbers=report.numbers
         )
         findings += [
@@ -131,7 +131,7 @@ def measure_balance(
     )
 
 
-def check_class_balance(
+def _check_classes(
     balance: ClassBalance, rows: Sequence[TextRow], task: TaskType = "single_label"
 ) -> Iterator[Finding]:
     """Yield `few_rows`, `similar_labels`, `labels_missing`, `rare_labels`, `imbalanced`."""

@@ -10,7 +10,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.tasks.build import build_task
 
 
-class WrittenSplits(FrozenModel):
+class SplitSizes(FrozenModel):
     """How many rows of each split were written."""
 
     train: int
@@ -18,7 +18,7 @@ class WrittenSplits(FrozenModel):
     test: int
 
 
-def write_splits(spec: TrainSpec, out: Path) -> WrittenSplits:
+def write_splits(spec: TrainSpec, out: Path) -> SplitSizes:
     """Write the rows that a run reads to a new file, in the order of `Split`.
 
     Raises what `load_splits` raises.
@@ -30,4 +30,4 @@ def write_splits(spec: TrainSpec, out: Path) -> WrittenSplits:
             for each in splits.examples(split):
                 label = task.label_of(each.label)
                 file.write(encode_row(SplitRow(split, each.row, each.text, each.pair, label)))
-    return WrittenSplits(**{split.value: len(splits.examples(split)) for split in Split})
+    return SplitSizes(**{split.value: len(splits.examples(split)) for split in Split})

@@ -58,7 +58,7 @@ class WindowsOfPairs(SpecError):
     )
 
 
-class PoolingNotChangeable(SpecError):
+class MeanPoolingBuiltIn(SpecError):
     code = "pooling_fixed"
     title = "The pooling of this base model cannot be changed."
     message = (

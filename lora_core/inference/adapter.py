@@ -97,10 +97,10 @@ def build_lora_weights(
 
 def head_from_model(model: nn.Module, family: FastFamily) -> HeadWeights:
     """Return the classification head of a model."""
-    return head_weights(head_tensors(model, family))
+    return head_from_tensors(head_tensors(model, family))
 
 
-def head_weights(tensors: Mapping[str, Tensor]) -> HeadWeights:
+def head_from_tensors(tensors: Mapping[str, Tensor]) -> HeadWeights:
     """Return the classification head with the tensors of `artifact.head_tensors`."""
     names = [name for name in HEAD_LAYERS if f"{name}.weight" in tensors]
     return tuple((tensors[f"{name}.weight"], tensors.get(f"{name}.bias")) for name in names)

@@ -40,7 +40,7 @@ from lora_core.inference.adapter import (
     LoraByLayer,
     build_lora_weights,
     head_from_model,
-    head_weights,
+    head_from_tensors,
     parts_of_fused_layers,
 )
 from lora_core.inference.tokenization import TokenizedText
@@ -214,7 +214,7 @@ class PackedEncoder:
         lora: LoraByLayer = {}
         if saved is not None:
             lora = build_lora_weights(saved.spec, saved.tensors, self.family)
-        return self.prepare_adapter(Adapter(lora, head_weights(head)))
+        return self.prepare_adapter(Adapter(lora, head_from_tensors(head)))
 
     def prepare_adapter(self, adapter: Adapter) -> Adapter:
         """Return the adapter in the precision and on the device of this encoder."""

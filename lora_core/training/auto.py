@@ -107,7 +107,7 @@ def _select_method(
         seconds = time.monotonic() - started
         results.append(_result(candidate, scores[-1], logits, cross_validation, seconds))
         observer.on_event(CandidateEvaluated(number=number, of=len(candidates), result=results[-1]))
-    best = model_selection.select_best(scores)
+    best = model_selection.select_candidate(scores)
     selection = MethodSelection(texts=len(examples), chosen=best, candidates=tuple(results))
     observer.on_event(MethodSelected(number=best + 1, method=selection.method, texts=len(examples)))
     if Split.VALIDATION not in splits.drawn:

@@ -26,7 +26,7 @@ from lora_core.tasks.targets import Targets
 MAX_COMPARED_TEXTS = 10_000
 
 
-class Correctness(TypedDict):
+class EncodedCorrectness(TypedDict):
     """The correctness of the predictions on one split, as it is stored in a manifest.
 
     It covers all texts of a single-label task, and the first `MAX_COMPARED_TEXTS` of others; of
@@ -44,13 +44,13 @@ class Correctness(TypedDict):
     errors: NotRequired[str]  # of a regression: prediction - number, float32, little-endian
     # Of several targets: each as if it were alone, with the error of its best constant prediction
     # for these texts, which its skill refers to (`MeanSkill`).
-    targets: NotRequired[dict[str, "Correctness"]]
+    targets: NotRequired[dict[str, "EncodedCorrectness"]]
     constant_error: NotRequired[float]
 
 
 def encode_correctness(
     examples: Sequence[Example], task: Task, predicted: Predictions
-) -> Correctness:
+) -> EncodedCorrectness:
     """Compare predictions for these examples, in their order, with their targets."""
     if not isinstance(task.metric, Accuracy):
         targets_of_text = len(task.tasks) if isinstance(task, SeveralTargets) else 1
@@ -62,7 +62,7 @@ def encode_correctness(
         text = "\0".join([task.label_of(example.label), *texts]).encode()
         digest.update(len(text).to_bytes(8, "big"))  # so that one text never hashes like two
         digest.update(text)
-    stored = Correctness(texts_sha256=digest.hexdigest(), count=len(examples))
+    stored = EncodedCorrectness(texts_sha256=digest.hexdigest(), count=len(examples))
     targets = task.targets([example.label for example in examples])
     if isinstance(task, SeveralTargets):
         of_targets = {}
@@ -70,12 +70,14 @@ def encode_correctness(
             truth = task.values_of(targets, name)
             error = constant_error(each, truth) if len(truth) else 0.0
             encoded = _encode_answers(stored, truth, task.values_of(predicted, name))
-            of_targets[name] = Correctness(**encoded, constant_error=error)
+            of_targets[name] = EncodedCorrectness(**encoded, constant_error=error)
         return {**stored, "targets": of_targets}
     return _encode_answers(stored, targets, predicted)
 
 
-def _encode_answers(stored: Correctness, targets: Targets, predicted: Predictions) -> Correctness:
+def _encode_answers(
+    stored: EncodedCorrectness, targets: Targets, predicted: Predictions
+) -> EncodedCorrectness:
     if np.issubdtype(predicted.dtype, np.floating):
         errors = (predicted - targets).astype("<f4")
         return {**stored, "errors": _encode(errors.tobytes())}

@@ -84,7 +84,7 @@ def train_linear(
     method = spec.method
     if not isinstance(method, LinearSpec):
         raise TypeError(f"{method.type} is trained by `train_encoder`")
-    compatibility.check_partial_run(spec)
+    compatibility.check_trial_method(spec)
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
     with _translate_errors():

@@ -30,7 +30,11 @@ from lora_core.training import (
 )
 from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.correctness import Correctness, encode_correctness, save_misclassified
+from lora_core.training.correctness import (
+    EncodedCorrectness,
+    encode_correctness,
+    save_misclassified,
+)
 from lora_core.training.final_evaluation import Evaluation
 from lora_core.training.loop import TrainingResult
 from lora_core.training.nearest_examples import index_of_run
@@ -172,7 +176,7 @@ def keeps_base_weights(spec: TrainSpec) -> bool:
 
 def _save_predictions(
     out_dir: Path, prepared: PreparedRun, evaluation: Evaluation
-) -> dict[Split, Correctness]:
+) -> dict[Split, EncodedCorrectness]:
     """Write the predictions for each split; return how well each text is predicted."""
     task, calibration = prepared.task, evaluation.calibration
     correctness = {}

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from tests.worker.test_run_job import GOOD
 from worker import drift
-from worker.drift import DriftChecker
+from worker.background import repeat
 from worker.service import open_service
 
 
@@ -37,8 +38,10 @@ def test_due_checks_are_made_and_errors_end_nothing(
         return answer
 
     monkeypatch.setattr("worker.drift.check_next_due", check)
-    monkeypatch.setattr(drift, "POLL_SECONDS", 0.01)
-    thread = threading.Thread(target=DriftChecker(resources, draining=draining).run)
+    task = partial(drift.check_all_due, resources, draining=draining)
+    thread = threading.Thread(
+        target=repeat, args=(task,), kwargs={"name": "drift", "seconds": 0.01, "draining": draining}
+    )
     thread.start()
     wait_until(lambda: len(calls) > len(answers), what="checks")
     draining.set()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from app.queue.transitions import EventContent
+from app.queue.events import EventContent
 from lora_core.events import (
     CandidateEvaluated,
     Evaluated,

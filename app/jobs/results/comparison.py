@@ -49,7 +49,7 @@ SIGNIFICANCE_LEVEL = 0.05  # a p value below it is unlikely to be chance
 MAX_SQL_PARAMETERS = 500
 
 
-# Correctness per text
+# EncodedCorrectness per text
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def test_json_has_what_a_script_needs(
     job = made["job"]
     assert job["register_as"] == "my-films"
     assert job["spec"]["data"]["source"] == "my-films:1"
-    parsed = ids.parse_model_name(made["openai_model"])
+    parsed = ids.job_id_in_model_name(made["openai_model"])
     assert str(parsed) == job["id"]
     assert (made["comparison"], made["out"]) == (None, None)
 

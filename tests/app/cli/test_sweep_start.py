@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from app.cli import sweep_start, watch
+from app.cli import polling, sweep_start
 from app.sweeps import strategies
 from tests.app.cli.conftest import Run, SweepJobWorker, answer
 
@@ -156,7 +156,7 @@ def test_preset_is_the_seed_grid(cli: Run) -> None:
 def test_starting_and_watching_ends_with_the_winner(
     cli: Run, sweep_job_worker: SweepJobWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "sleep", lambda _: sweep_job_worker.run_jobs(1))
+    monkeypatch.setattr(polling, "sleep", lambda _: sweep_job_worker.run_jobs(1))
     result = cli("sweep", "start", "--over", "r=2,4", "--watch", "--json")
     sweep = answer(result)
     assert (sweep["state"], sweep["result"]["winner"]["number"]) == ("finished", 2)

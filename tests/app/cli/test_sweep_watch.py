@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.cli import sweep_results, watch
+from app.cli import polling, sweep_results
 from app.cli.client import Client
 from app.cli.errors import ServiceUnreachable
 from app.sweeps.schemas import SweepView
@@ -15,7 +15,7 @@ from tests.app.cli.conftest import Run, SweepJobWorker, answer
 @pytest.fixture(autouse=True)
 def _worked_between(monkeypatch: pytest.MonkeyPatch, sweep_job_worker: SweepJobWorker) -> None:
     """Finish one trial between two polls."""
-    monkeypatch.setattr(watch, "sleep", lambda _: sweep_job_worker.run_jobs(1))
+    monkeypatch.setattr(polling, "sleep", lambda _: sweep_job_worker.run_jobs(1))
 
 
 def started(cli: Run, *options: str) -> str:
@@ -37,7 +37,7 @@ def test_json_prints_one_line_per_change(
     cli: Run, sweep_job_worker: SweepJobWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = iter([0, 1, 0, 0, 1, 1])
-    monkeypatch.setattr(watch, "sleep", lambda _: sweep_job_worker.run_jobs(next(turns)))
+    monkeypatch.setattr(polling, "sleep", lambda _: sweep_job_worker.run_jobs(next(turns)))
     sweep = started(cli, "--over", "r=2,4,8")
     result = cli("sweep", "watch", sweep, "--json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
@@ -93,7 +93,7 @@ def test_short_outage_is_waited_out(cli: Run, monkeypatch: pytest.MonkeyPatch) -
 
 def test_long_outage_ends_watching(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(0, 1000, 40))
-    monkeypatch.setattr(watch, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(polling, "monotonic", lambda: next(seconds))
     polls: list[str] = []
 
     def away(client: Client, sweep_id: str) -> None:

@@ -21,8 +21,8 @@ from app.webhooks.addresses import (
     Address,
     AllowedHosts,
     parse_url,
+    resolve_addresses,
     resolve_host,
-    resolve_target,
 )
 from app.webhooks.errors import NoWebhookResponse, PrivateWebhookAddress, WebhookHostNotFound
 from tests.webhook_receiver import receiving
@@ -129,9 +129,11 @@ def test_a_name_is_resolved_once_and_its_checked_address_is_used() -> None:
 
         url = f"http://rebind.example:{allowed_receiver.port}/events"
         target = parse_url(url, AllowedHosts(("rebind.example",)))
-        assert resolve_target(target, AllowedHosts(("::1/128",)), rebinding) == [ip_address("::1")]
+        assert resolve_addresses(target, AllowedHosts(("::1/128",)), rebinding) == [
+            ip_address("::1")
+        ]
         with pytest.raises(PrivateWebhookAddress):
-            resolve_target(target, AllowedHosts(("::1/128",)), rebinding)
+            resolve_addresses(target, AllowedHosts(("::1/128",)), rebinding)
         asked.clear()
         names = AllowedHosts(("rebind.example",))
         assert sender.post(url, b"{}", {}, allowed=names, resolve=rebinding) == 204
@@ -158,7 +160,7 @@ def test_the_next_address_is_used_if_one_refuses_the_connection() -> None:
 def test_allowed_hosts_may_be_private(url: str, allowed: str) -> None:
     hosts = AllowedHosts((allowed,))
     target = parse_url(url, hosts)
-    assert resolve_target(target, hosts, lambda *_: [ip_address("10.1.2.3")])
+    assert resolve_addresses(target, hosts, lambda *_: [ip_address("10.1.2.3")])
 
 
 def test_an_allowed_network_allows_no_other(listener: socket.socket) -> None:

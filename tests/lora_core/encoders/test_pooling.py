@@ -14,7 +14,7 @@ from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import resolve_base
 from lora_core.encoders.modules import blocks
 from lora_core.encoders.pooling import set_pooling
-from lora_core.errors.spec import LayerOutOfRange, PoolingNotChangeable
+from lora_core.errors.spec import LayerOutOfRange, MeanPoolingBuiltIn
 from lora_core.fast import first_token
 from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, LoraSpec, ProbeSpec
 from lora_core.specs.pooling import POOLING_FILE, Pooling
@@ -86,7 +86,7 @@ def test_transformers_loads_the_pooled_model(family: str, tmp_path: Path) -> Non
         json.loads((tmp_path / "config.json").read_text()), base="b"
     )
     assert (shape.layers, shape.pooling) == (2, Pooling.MEAN)
-    with pytest.raises(PoolingNotChangeable):
+    with pytest.raises(MeanPoolingBuiltIn):
         compatibility.read_encoder_shape(again.config.to_dict(), base="b", pooling=Pooling.CLS)
 
 

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from lora_core import manifest
-from lora_core.artifact import load_merged_model, save_classifier
+from lora_core.artifact import load_merged_model, save_weights_and_config
 from lora_core.errors.export import OutputExists
 from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
@@ -106,7 +106,7 @@ def test_text_embeddings_inference_reads_modernbert(layers: int, tmp_path: Path)
     """The fields without a default in its `modernbert.rs`; it takes one label if not told."""
     base = tmp_path / "base"
     made = modernbert(labels=3, num_hidden_layers=layers)
-    save_classifier(base, made)
+    save_weights_and_config(base, made)
     config = json.loads((base / "config.json").read_text())
     assert config["num_labels"] == 3
     assert config["local_attention"] == 8

@@ -1,0 +1,29 @@
+"""Fetching something from the service again and again."""
+
+from collections.abc import Callable, Iterator
+from time import monotonic, sleep
+from typing import TypeVar
+
+from app.cli.errors import ServiceUnreachable
+
+OUTAGE_TIMEOUT = 60.0  # seconds without a response until polling gives up
+
+_Polled = TypeVar("_Polled")
+
+
+def poll(fetch: Callable[[], _Polled], *, interval: float) -> Iterator[_Polled]:
+    """Yield the result of `fetch` now and every `interval` seconds.
+
+    An outage of less than a minute is waited out. Raises `ServiceUnreachable` after that.
+    """
+    last_success = monotonic()
+    while True:
+        try:
+            value = fetch()
+        except ServiceUnreachable:
+            if monotonic() - last_success > OUTAGE_TIMEOUT:
+                raise
+        else:
+            last_success = monotonic()
+            yield value
+        sleep(interval)
