@@ -101,9 +101,11 @@ class Newcomer:
         """Return the accuracy so far, as the page shows it."""
         page = self.page
         self.click(NAME, role="link", exact=True)
+        page.wait_for_url(f"**/labeling/{NAME}")
         expect(page.locator("#progress")).to_contain_text("so far")
         so_far = page.locator("#progress p").nth(1).inner_text()
         self.click("Make a dataset")
+        expect(page.get_by_role("dialog")).to_be_visible()
         page.keyboard.press("Enter")
         self.keys += 1
         expect(page.locator("#made")).to_be_visible()
@@ -123,6 +125,8 @@ class Newcomer:
         verdict = page.locator("#verdict").inner_text()
         self.type(register, MODEL)
         self.click("Register", exact=True)
+        expect(page.get_by_role("button", name="Promote")).to_be_visible()
+        page.wait_for_load_state()
         self.click("Promote")
         page.locator("#confirm-yes").click()
         self.clicks += 1
@@ -184,11 +188,8 @@ def send_traffic(service: Service, texts: list[str]) -> None:
     """Send each text, as a program would that uses the model, and wait until all are kept."""
     for text in texts:
         service.post("/predict", {"inputs": text, "model": MODEL})
-    path = f"/v1/models/{MODEL}/live-accuracy"
-    service.wait(
-        "the traffic",
-        lambda: sum(each["kept"] for each in service.get(path)["data"]) >= len(texts),
-    )
+    kept = f"loraworks_traffic_kept_total {len(texts)}.0"
+    service.wait("the traffic", lambda: kept in service.client.request("GET", "/metrics").text)
 
 
 def main() -> None:

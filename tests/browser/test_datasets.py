@@ -105,9 +105,9 @@ def test_texts_without_labels_lead_to_a_labeling_project(
     expect(labels).to_have_value("\0")  # there is no other column
     page.get_by_role("button", name="Upload").click()
     expect(page).to_have_url(DATASET_URL)
-    assert seeded.service.get("/v1/datasets/only-texts")["label_column"] is None
+    assert seeded.service.get("/v1/datasets/only-texts-to-predict")["label_column"] is None
     page.get_by_role("link", name="Label these texts").click()
-    expect(page.get_by_label("Texts", exact=True)).to_have_value("only-texts:1")
+    expect(page.get_by_label("Texts", exact=True)).to_have_value("only-texts-to-predict:1")
 
 
 def test_another_file_resets_the_column_picker(page: Page, browser_errors: BrowserErrors) -> None:

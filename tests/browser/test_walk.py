@@ -52,5 +52,5 @@ def test_newcomer_walks_from_texts_to_a_live_accuracy(
     )
     assert found["steps"]["label"]["keys"] == 120
     assert "Accuracy so far" in found["so_far"]
-    assert found["live"].startswith("1 ")
+    assert found["live"].startswith("drug-reviews:1 100.0% 91.2% to 100.0%")
     assert "40" in found["live"]

@@ -77,6 +77,7 @@ function showColumnPicker(preview) {
   setOptions(document.getElementById("pick-sheet"), preview.sheets, preview.sheet);
   const labelField = document.getElementById("pick-label-field"); // absent in the prediction form
   if (labelField) {
+    forgetNoLabels(); // another sheet may have labels
     labelField.hidden = form.elements.purpose.checked;
     setOptions(pickLabel, preview.columns, labelField.hidden ? "" : preview.label_column);
     pickLabel.append(new Option("none: the texts have no labels yet", NO_LABELS));
@@ -99,6 +100,11 @@ function resetColumnPicker() {
   if (picker.hidden) return;
   picker.hidden = true;
   for (const select of columnSelects) form.elements[select.dataset.field].value = "";
+  forgetNoLabels();
+}
+
+/** Unchecks what the choice of no label column has checked. */
+function forgetNoLabels() {
   if (pickLabel?.value === NO_LABELS) form.elements.purpose.checked = false;
 }
 
