@@ -200,7 +200,7 @@ def main() -> None:
     labels = parser.parse_args().labels
     texts = sets.load("drug-rating")
     pile, live = (
-        {row.text.replace("\r\n", "\n"): row.label for row in part}  # as a page shows them
+        {re.sub(r"\r+\n", "\n", row.text): row.label for row in part}  # as a page shows them
         for part in (texts.pool, texts.test)
     )
     os.environ["OMP_NUM_THREADS"] = str(available_cores())  # one training has all of them
