@@ -111,7 +111,9 @@ def read_production(session: Session, name: str) -> TrainedVersion:
 
 
 def _sources(source: str | Mapping[Split, str]) -> list[str]:
-    return [source] if isinstance(source, str) else list(source.values())
+    if isinstance(source, str):
+        return [source]
+    return [source[split] for split in Split if split in source]  # PostgreSQL keeps no order
 
 
 def _source_name(source: str | Mapping[Split, str]) -> str:
