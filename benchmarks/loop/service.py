@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -19,7 +18,7 @@ TEXTS, QUICK_TEXTS = 20_000, 200
 LABELS, QUICK_LABELS = 300, 30
 REFRESH_LABELS = 10  # after which suggestions are fitted again
 NAME = "bench"
-PATIENCE = 60.0  # seconds
+PATIENCE, VECTOR_SECONDS = 60.0, 1800.0
 
 
 def run(cell: Cell, *, quick: bool) -> dict[str, Any]:  # noqa: ARG001
@@ -37,10 +36,15 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:  # noqa: ARG001
 
 
 def sentences(count: int) -> list[tuple[str, str]]:
-    """Distinct sentences of film reviews with their sentiment, then two of them in one text."""
+    """Distinct sentences of film reviews with their sentiment, then two of one in a text."""
     single = list(dict(reviews.load_reviews("rotten-tomatoes")).items())
     random.Random(0).shuffle(single)  # noqa: S311 - the file begins with all positive ones
-    double = ((f"{a} {b}", label) for (a, label), (b, other) in pairwise(single) if label == other)
+    double = (
+        (f"{a} {b}", label)
+        for distance in (1, 2, 3)
+        for (a, label), (b, other) in zip(single, single[distance:], strict=False)
+        if label == other
+    )
     return [*single, *double][:count]
 
 
@@ -67,7 +71,7 @@ def create_project(service: Service, folder: Path, texts: list[str]) -> None:
         assert vectors["state"] != "failed", vectors
         return bool(vectors["state"] == "ready")
 
-    service.wait("the vectors", is_ready)
+    service.wait("the vectors", is_ready, seconds=VECTOR_SECONDS)
 
 
 def label(service: Service, hidden: dict[str, str], count: int) -> dict[str, Any]:

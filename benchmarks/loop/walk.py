@@ -10,7 +10,6 @@ keys, clicks and seconds of each step, and what the page showed in the end.
 import argparse
 import csv
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,6 @@ from typing import Any
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from benchmarks.small import sets
-from lora_core.process_settings import available_cores
 from tests.browser.chromium import locate
 from tests.browser.service import Service
 
@@ -203,10 +201,9 @@ def main() -> None:
         {re.sub(r"\r+\n", "\n", row.text): row.label for row in part}  # as a page shows them
         for part in (texts.pool, texts.test)
     )
-    os.environ["OMP_NUM_THREADS"] = str(available_cores())  # one training has all of them
     with TemporaryDirectory(prefix="walk-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        service = Service(folder / "installation", keep_traffic="texts")
+        service = Service(folder / "installation", keep_traffic="texts", concurrency=1)
         try:
             service.installation.worker()
             with sync_playwright() as playwright:

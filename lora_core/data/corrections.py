@@ -32,6 +32,7 @@ from lora_core.errors.data import (
     DataTooLarge,
     LabelNotWritable,
     MissingRows,
+    NoRowsLeft,
     UnchangedLabel,
     list_rows,
 )
@@ -83,8 +84,8 @@ def correct_file(
 
     Rows that are left out are not changed.
 
-    Raises `MissingRows`, `UnchangedLabel`, `LabelNotWritable`, `DataTooLarge`, and what
-    `files.read_rows` raises.
+    Raises `MissingRows`, `NoRowsLeft`, `UnchangedLabel`, `LabelNotWritable`, `DataTooLarge`, and
+    what `files.read_rows` raises.
     """
     rows = {row.number: row for row in files.read_rows(path, columns)}
     wanted = {each.row for each in corrections.changes} | {each.row for each in corrections.keep}
@@ -101,6 +102,8 @@ def correct_file(
     )
     if not corrections.changes:
         return CorrectionResult(file=None, changes=(), left_out=(), kept=kept)
+    if len(left_out) == len(rows):
+        raise NoRowsLeft(file=path.name)
     try:
         out = _write(path, columns, _Plan(edits, left_out), out_dir)
     except OSError as error:
@@ -168,6 +171,8 @@ def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> 
             _write_sheet(path, columns.sheet, out, plan)
         case ".jsonl":
             _write_json_lines(path, out, plan, _json_editor(path, columns, plan))
+            if plan.left_out and _prompt_format_differs(path, out, columns):
+                _write_objects(label_objects.read_objects(path, columns)[0], out, plan)
         case ".json" if label_studio.is_export(path, columns):
             out = out.with_suffix(".jsonl")
             objects = label_studio.read_objects(path, columns, ParseInfo())
@@ -177,6 +182,12 @@ def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> 
         case _:
             _write_delimited(path, out, "," if suffix == ".csv" else "\t", plan)
     return out
+
+
+def _prompt_format_differs(path: Path, out: Path, columns: ColumnSelection) -> bool:
+    """Return whether prompts that remain have other words in common: their texts would change."""
+    before, after = (files.detect_prompt_format(each, columns) for each in (path, out))
+    return before != after
 
 
 def _check(out: Path, columns: ColumnSelection, expected: Iterable[TextRow]) -> None:
@@ -481,7 +492,20 @@ def _write_parquet(path: Path, out: Path, plan: _Plan) -> None:
                     table = table.set_column(names.index(name), schema.field(name), column)
                 rows = range(first_row, first_row + len(table))
                 first_row = rows.stop
-                writer.write_table(table.filter([row not in plan.left_out for row in rows]))
+                if not plan.left_out.isdisjoint(rows):
+                    table = table.filter(pa.array([row not in plan.left_out for row in rows]))
+                    table = _with_used_values(path.name, table, pa)
+                if len(table):
+                    writer.write_table(table)
+
+
+def _with_used_values(file: str, table: Any, pa: Any) -> Any:
+    """Return a table whose dictionaries have no values of rows that were left out."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            cells = table.column(i).to_pylist()
+            table = table.set_column(i, field, _arrow_column(file, 1, cells, field.type, pa))
+    return table
 
 
 def _arrow_column(file: str, row: int, cells: list[Any], arrow_type: Any, pa: Any) -> Any:

@@ -59,6 +59,12 @@ class EmptyData(DataError):
     message = "{file} has no rows."
 
 
+class NoRowsLeft(DataError):
+    code = "no_rows_left"
+    title = "No row would be left."
+    message = "Every row of {file} has a text that must be forgotten. Delete the dataset instead."
+
+
 class MalformedRow(DataError):
     code = "malformed_row"
     title = "A row cannot be parsed."

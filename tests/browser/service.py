@@ -69,9 +69,9 @@ class Service:
             dataset: Json = self.client.request_json("POST", "/v1/datasets", **form)
         return dataset
 
-    def wait(self, what: str, poll: Callable[[], Any]) -> Any:
+    def wait(self, what: str, poll: Callable[[], Any], *, seconds: float = END_SECONDS) -> Any:
         """Poll every 0.2 s; return the first truthy result."""
-        deadline = time.monotonic() + END_SECONDS
+        deadline = time.monotonic() + seconds
         while not (result := poll()):
             in_time = time.monotonic() < deadline
             assert in_time, f"timed out waiting for {what}\n{self.installation.tail()}"

@@ -80,7 +80,7 @@ class Installation:
         own = {f"LORAWORKS_{n.upper()}": str(v) for n, v in chosen.items() if v is not None}
         threads = {"OMP_NUM_THREADS": "1"}
         outside = {n: v for n, v in os.environ.items() if n != "LORAWORKS_TEST_DATABASE"}
-        return threads | outside | own
+        return outside | threads | own
 
     def worker(self, *actions: str, fault: str | None = None, **changes: Any) -> "Process":
         """Real training without `actions`; else a worker whose trainings do those."""

@@ -101,6 +101,7 @@ function resetColumnPicker() {
   picker.hidden = true;
   for (const select of columnSelects) form.elements[select.dataset.field].value = "";
   forgetNoLabels();
+  pickLabel?.replaceChildren();
 }
 
 /** Unchecks what the choice of no label column has checked. */

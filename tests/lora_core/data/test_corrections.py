@@ -18,7 +18,13 @@ from lora_core.data.corrections import correct_file
 from lora_core.data.label_review import CorrectionResult, Corrections, KeptLabel, LabelChange
 from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
-from lora_core.errors.data import DataTooLarge, LabelNotWritable, MissingRows, UnchangedLabel
+from lora_core.errors.data import (
+    DataTooLarge,
+    LabelNotWritable,
+    MissingRows,
+    NoRowsLeft,
+    UnchangedLabel,
+)
 from lora_core.specs.task import SeveralTargetsSpec
 
 ASSETS = Path(__file__).parents[2] / "assets" / "label_studio"
@@ -299,11 +305,48 @@ def test_rows_of_an_export_of_label_studio_are_left_out(tmp_path: Path) -> None:
 
 
 def test_rows_of_parquet_are_left_out(tmp_path: Path) -> None:
-    table = pa.table({"text": ["a", "b", "c", "d"], "label": ["x", "y", "x", "y"]})
+    """Not even the dictionary of a column has their texts, and the file can be corrected again."""
+    texts = pa.array(["secret a", "secret b", "secret c", "d"]).dictionary_encode()
+    table = pa.table({"text": texts, "label": ["x", "y", "x", "y"]})
     path = tmp_path / "a.parquet"
     pq.write_table(table, path, row_group_size=2)
     corrected = correct(path, (4, "x"), leave_out=(1, 2, 3))
-    assert pq.read_table(corrected.after).to_pydict() == {"text": ["d"], "label": ["x"]}
+    after = pq.read_table(corrected.after)
+    assert (after.to_pydict(), after.schema) == ({"text": ["d"], "label": ["x"]}, table.schema)
+    assert b"secret" not in corrected.after.read_bytes()
+    (tmp_path / "again").mkdir()
+    change = LabelChange(row=1, label="y", target=None)
+    again = Corrections(changes=(change,), keep=())
+    correct_file(corrected.after, ColumnSelection(), again, tmp_path / "again")
+
+
+def test_an_empty_row_group_is_harmless(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
+    path = tmp_path / "a.parquet"
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for part in (table[:1], table[:0], table[1:]):
+            writer.write_table(part)
+    corrected = correct(path, (2, "x"))
+    assert pq.read_table(corrected.after).column("label").to_pylist() == ["x", "x"]
+
+
+def test_prompts_keep_their_texts_when_others_are_left_out(tmp_path: Path) -> None:
+    """Without the last row all prompts would share a word, which texts leave out."""
+    prompts = ["Rate: a fine film", "Rate: a dull plot", "Rate: so bad it hurts", "No words at all"]
+    lines = [json.dumps({"prompt": each, "completion": f"label {i % 2}"})
+             for i, each in enumerate(prompts)]  # fmt: skip
+    path = write(tmp_path, "a.jsonl", "\n".join(lines) + "\n")
+    before = [(row.text, row.label) for row in files.read_rows(path, ColumnSelection())]
+    corrected = correct(path, (1, "label 1"), leave_out=(4,))
+    after = [(row.text, row.label) for row in files.read_rows(corrected.after, ColumnSelection())]
+    assert after == [(before[0][0], "label 1"), *before[1:3]]
+    assert "at all" not in corrected.text
+
+
+def test_a_file_without_rows_is_not_written(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.json", '[{"text":"a","label":"x"},{"text":"b","label":"y"}]')
+    with pytest.raises(NoRowsLeft, match="Delete the dataset"):
+        correct(path, (1, "y"), leave_out=(1, 2))
 
 
 def _choice(name: str) -> dict[str, Any]:
