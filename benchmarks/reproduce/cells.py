@@ -22,7 +22,7 @@ from lora_core.encoders.load import resolve_base
 from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.tasks.single_label import SingleLabel
-from lora_core.training.correctness import Correctness
+from lora_core.training.correctness import EncodedCorrectness
 from lora_core.training.run import train_encoder as train
 
 
@@ -95,6 +95,6 @@ def _train(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _bits(graded: Correctness) -> str:
+def _bits(graded: EncodedCorrectness) -> str:
     packed = np.frombuffer(base64.b64decode(graded["correct"]), np.uint8)
     return "".join(map(str, np.unpackbits(packed, count=graded["count"])))
