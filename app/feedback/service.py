@@ -230,6 +230,7 @@ def _save(session: Session, submissions: Sequence[Submission]) -> None:
             continue
         found = existing.get(_key(row))
         if found is None:
+            row.created_at = row.updated_at = at
             if row.prediction_id is not None and row.position is not None:
                 drawn_at = drawn.get(TextKey(row.prediction_id, row.position))
                 row.sampled = drawn_at is not None

@@ -16,10 +16,11 @@ import errno
 import io
 import json
 import unicodedata
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def correct_file(
             value = decode_label(label, columns.label_format.target(each.target).task)
             label = replace_target_value(row.label, each.target, value)
         expected[each.row] = replace(row, label=label)
-    _check(out, columns, expected.values())
+    keeps_numbers = out.suffix not in (".json", ".parquet")
+    _check(out, columns, expected if keeps_numbers else _moved_up(expected, left_out))
     return CorrectionResult(
         file=out.name, changes=tuple(changed), left_out=tuple(sorted(left_out)), kept=kept
     )
@@ -190,13 +192,20 @@ def _prompt_format_differs(path: Path, out: Path, columns: ColumnSelection) -> b
     return before != after
 
 
-def _check(out: Path, columns: ColumnSelection, expected: Iterable[TextRow]) -> None:
+def _moved_up(rows: Mapping[int, TextRow], left_out: Set[int]) -> Mapping[int, TextRow]:
+    """Return rows with the numbers that they have in a format without blank lines."""
+    gone = sorted(left_out)
+    numbers = {number: number - bisect_left(gone, number) for number in rows}
+    return {numbers[number]: replace(row, number=numbers[number]) for number, row in rows.items()}
+
+
+def _check(out: Path, columns: ColumnSelection, expected: Mapping[int, TextRow]) -> None:
     """Read the corrected file and compare every row. Raises `LabelNotWritable`."""
-    found = files.read_rows(out, replace(columns, sheet=None))
-    for wanted, row in zip_longest(expected, found):
-        if wanted is None or row is None or replace(row, number=wanted.number) != wanted:
-            number, label = (row.number, "") if wanted is None else (wanted.number, wanted.label)
-            raise LabelNotWritable(file=out.name, row=number, label=label)
+    found = {row.number: row for row in files.read_rows(out, replace(columns, sheet=None))}
+    for number in sorted(expected.keys() | found.keys()):
+        if found.get(number) != expected.get(number):
+            wanted = expected[number].label if number in expected else ""
+            raise LabelNotWritable(file=out.name, row=number, label=wanted)
 
 
 # -- Cells ----------------------------------------------------------------------------------------

@@ -231,6 +231,18 @@ def test_a_stale_version_is_rejected(client: TestClient, upload: Upload) -> None
     assert correct(client, "a:1", keep=[3]).status_code == 409
 
 
+def run_meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something between the reading of a dataset and the storing of its new version."""
+    original = service._new_version
+
+    def make_and_act(*args: Any) -> Any:
+        made = original(*args)
+        act()
+        return made
+
+    monkeypatch.setattr(service, "_new_version", make_and_act)
+
+
 def test_a_version_that_becomes_stale_meanwhile(
     client: TestClient,
     upload: Upload,
@@ -238,14 +250,7 @@ def test_a_version_that_becomes_stale_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upload(SMALL)
-    original = service._new_version
-
-    def upload_first(*args: Any) -> Any:
-        made = original(*args)
-        upload(SMALL + "more,a\n")
-        return made
-
-    monkeypatch.setattr(service, "_new_version", upload_first)
+    run_meanwhile(monkeypatch, lambda: upload(SMALL + "more,a\n"))
     answer = correct(client, changes=[{"row": 3, "label": "b"}])
     assert (answer.status_code, answer.json()["code"]) == (409, "dataset_version_stale")
     assert client.get("/v1/datasets/a").json()["rows"] == 21
@@ -291,14 +296,7 @@ def test_a_text_that_is_forgotten_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upload(SMALL)
-    original = service._new_version
-
-    def forget_first(*args: Any) -> Any:
-        made = original(*args)
-        forget(client, "text 4")
-        return made
-
-    monkeypatch.setattr(service, "_new_version", forget_first)
+    run_meanwhile(monkeypatch, lambda: forget(client, "text 4"))
     answer = correct(client, changes=[{"row": 3, "label": "b"}])
     assert (answer.status_code, answer.json()["code"]) == (409, "text_forgotten_meanwhile")
     assert client.get("/v1/datasets/a").json()["version"] == 1
