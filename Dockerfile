@@ -6,6 +6,13 @@
 # PyPI's build of torch runs on CPUs and NVIDIA GPUs, and is large. For CPUs alone, give the index of
 # the CPU wheels, as the installation page of PyTorch names it; the image is then much smaller.
 
+# The native engine. This image has the compiler; the one below needs none.
+FROM python:3.11.16-trixie AS native
+
+RUN --mount=type=bind,source=lora_core/fast/native,target=/src \
+    python /src/build.py /native
+
+
 FROM python:3.11.16-slim-trixie
 
 ARG TORCH_VERSION=2.13.0
@@ -44,6 +51,7 @@ ENV HOME=/tmp \
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,target=/src \
     pip install --no-deps /src
+COPY --from=native /native /usr/local/lib/python3.11/site-packages/lora_core/fast/native/build
 
 LABEL org.opencontainers.image.title="loraworks" \
     org.opencontainers.image.description="Self-hosted LoRA fine-tuning and serving of text classifiers" \

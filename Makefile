@@ -24,7 +24,7 @@ SEED ?= 0
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
-install: .venv/.runtime  ## An environment in .venv, with the sample model and reviews: 2 minutes, 1.8 GB
+install: .venv/.native  ## An environment in .venv, with the sample model and reviews: 2 minutes, 1.8 GB
 	@echo 'Ready: . .venv/bin/activate, then loraworks up'
 
 # -c pins everything but torch.
@@ -34,9 +34,14 @@ install: .venv/.runtime  ## An environment in .venv, with the sample model and r
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SAMPLES)
 	@touch $@
 
+# Without a C++ compiler this only says so.
+.venv/.native: .venv/.runtime $(wildcard lora_core/fast/native/*.*)
+	@$(BIN)/python -m lora_core.fast.native.build
+	@touch $@
+
 # The generator wants an older typer, and Mistral's client an older OpenTelemetry; they work with ours, and the rest of
 # what they need is here.
-.venv/.dev: .venv/.runtime
+.venv/.dev: .venv/.runtime | .venv/.native
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps openapi-python-client==0.29.1
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MISTRAL)
@@ -78,7 +83,7 @@ install: .venv/.runtime  ## An environment in .venv, with the sample model and r
 	.venv-label-studio/bin/pip install --quiet --disable-pip-version-check -r tests/e2e/label-studio.txt
 	@touch $@
 
-demo: .venv/.runtime  ## Fine-tune on real reviews through the service: REVIEW="…" DATA=imdb
+demo: .venv/.native  ## Fine-tune on real reviews through the service: REVIEW="…" DATA=imdb
 	@$(BIN)/loraworks demo --data "$$DATA" --review "$$REVIEW"
 
 test: .venv/.dev  ## Every check once, small

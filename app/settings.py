@@ -355,7 +355,15 @@ class Settings(BaseSettings):
         "evicted first.",
     )
     engine: Literal[
-        "auto", "torch-fp32", "torch-bf16", "compiled-fp32", "compiled-bf16", "cuda-bf16"
+        "auto",
+        "native-bf16",
+        "onednn-fp32",
+        "onednn-bf16",
+        "torch-fp32",
+        "torch-bf16",
+        "compiled-fp32",
+        "compiled-bf16",
+        "cuda-bf16",
     ] = Field(
         "auto",
         description="Inference engine; `auto`: the fastest one here that reproduces the model's "

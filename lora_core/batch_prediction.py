@@ -23,7 +23,7 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull, StopRequested
 from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
 from lora_core.failpoints import failpoint
-from lora_core.inference.load import load_predictor
+from lora_core.inference.load import load_fastest_predictor
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.encoded_labels import output_name
@@ -66,6 +66,7 @@ class PredictedLogits:
     """The logits of all rows so far, in chunks."""
 
     labels: Sequence[str]
+    engine: str  # what computed them
     chunks: list[Logits] = field(default_factory=list)
     truncated: int = 0  # texts that were longer than the model reads
 
@@ -96,16 +97,23 @@ def predict_file(
 ) -> Summary:
     """Predict every row, write a directory with `results.jsonl`, and return the counts.
 
-    The same file, model and threads give the same bytes, however often the run was interrupted.
-    `resume` is the checkpoint to continue from. Raises `StopRequested`, `DiskFull`,
+    The same file, model, engine and threads give the same bytes, however often the run was
+    interrupted. `resume` is the checkpoint to continue from; one of another engine, such as that of
+    another machine, is not used. Raises `StopRequested`, `DiskFull`,
     `ArtifactCorrupt`, `CheckpointCorrupt`, `CheckpointMismatch`, and what `files.read_records`
     raises.
     """
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
-    predictor = load_predictor(Path(spec.model), threads=spec.runtime.threads)
-    labels = predictor.labels
-    state = read_checkpoint(resume, labels) if resume else PredictedLogits(labels)
+    predictor = load_fastest_predictor(Path(spec.model), threads=spec.runtime.threads)
+    state = PredictedLogits(predictor.labels, predictor.engine.name)
+    if resume:
+        saved = read_checkpoint(resume, predictor.labels)
+        if saved.engine == state.engine:
+            state = saved
+        else:
+            message = f"Rows predicted by {saved.engine} are predicted again by {state.engine}."
+            observer.on_event(Noted(level="warning", code="engine_changed", message=message))
     schedule = None
     if checkpoint_settings is not None:
         schedule = CheckpointSchedule(
@@ -295,6 +303,7 @@ def _manifest(
     return {
         "format": FORMAT_VERSION,
         "created_by": manifest.library_versions(),
+        "engine": predictor.engine.name,
         "spec": spec.model_dump(mode="json"),
         "columns": list(results.columns),
         "task": predictor.task.type,
@@ -325,7 +334,7 @@ def _targets(task: Task) -> dict[str, Any]:
 # -- Checkpoints: the logits of the first rows of a file ------------------------------------------
 
 # logits.safetensors   (rows, labels) in float32, in the order of the rows
-# manifest.json        number of truncated texts, labels, sha256 of the other file; written last
+# manifest.json        number of truncated texts, labels, engine, digest of the other file; last
 _CHECKPOINT_KIND = "answers"
 _LOGITS_FILE = "logits.safetensors"
 
@@ -339,6 +348,7 @@ def write_checkpoint(parent: Path, state: PredictedLogits) -> Path:
         manifest_data = {
             "kind": _CHECKPOINT_KIND,
             "labels": list(state.labels),
+            "engine": state.engine,
             "cut": state.truncated,
         }
         manifest.create(unfinished, manifest_data)
@@ -366,4 +376,5 @@ def read_checkpoint(directory: Path, labels: Sequence[str]) -> PredictedLogits:
         raise CheckpointCorrupt(path=directory.name, problem=problem) from error
     if saved_labels != list(labels) or logits.shape[1:] != (len(labels),):
         raise CheckpointMismatch(path=directory.name, what="the model has other labels")
-    return PredictedLogits(labels, [logits], int(truncated))
+    engine = manifest_data.get("engine", "torch-fp32")  # before there was a choice
+    return PredictedLogits(labels, engine, [logits], int(truncated))

@@ -13,6 +13,7 @@ import torch
 
 from lora_core import __version__, cpu
 from lora_core.fast import unfused_attention
+from lora_core.fast.native.library import best_library
 from lora_core.runtime import Runtime
 from lora_core.training_version import TRAINING_VERSION
 
@@ -41,6 +42,8 @@ def describe(runtime: Runtime, micro_batch_tokens: int, processes: int = 1) -> d
     }
     if unfused_attention.is_faster(runtime.device, runtime.precision):
         facts["attention"] = f"unfused in steps of {unfused_attention.LENGTH_STEP}"
+        if (library := best_library()) is not None:
+            facts["attention"] = f"native {library.name}"
     if processes > 1:
         facts["processes"] = str(processes)
     if runtime.device != "cpu":

@@ -45,12 +45,13 @@ def make_artifact(
     calibration: Calibration | None = None,
     pairs: bool = False,
     windows: bool = False,
+    heads: int = 4,
 ) -> Path:
     """Make a two-layer DistilBERT that gives `top_label` the highest score for any text, or for any
     pair of texts. With `windows` it reads long texts in windows."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = distilbert(labels=len(labels))
+        model = distilbert(labels=len(labels), n_heads=heads)
     with torch.no_grad():
         model.get_parameter("classifier.bias")[labels.index(top_label)] += 3.0
     model.config.id2label = dict(enumerate(labels))

@@ -34,7 +34,7 @@ class RotaryEmbedding:
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 cos, sin = self._compute(torch.empty(0, device=device), positions, layer_type)
             half = cos.shape[-1] // 2  # the other half is the same
-            cached = cos[0, :, None, None, :half], sin[0, :, None, None, :half]
+            cached = tuple(table[0, :, None, None, :half].contiguous() for table in (cos, sin))
             self._cached[layer_type] = cached
         return cached[0][:length], cached[1][:length]
 

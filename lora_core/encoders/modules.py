@@ -39,6 +39,12 @@ def head_activation(family: EncoderFamily) -> Callable[[Tensor], Tensor]:
     return _HEAD_ACTIVATIONS[family.head_activation]
 
 
+def is_gelu(activation: Callable[[Tensor], Tensor]) -> bool:
+    """Return whether this is the exact GELU, and not one of its approximations."""
+    x = torch.linspace(-4, 4, 65)
+    return torch.allclose(activation(x), F.gelu(x), atol=1e-6)
+
+
 def blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Module]:
     """Return the transformer blocks, first to last."""
     module_list = model.get_submodule(family.block_list)

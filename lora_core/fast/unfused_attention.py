@@ -8,6 +8,8 @@ P = softmax(s Q Kᵀ)    O = P V
 dV = Pᵀ dO    dS = P ∘ (dP - rowsum(P ∘ dP)),  dP = dO Vᵀ    dQ = s dS K    dK = s dSᵀ Q
 
 Where it is faster was measured by `python -m benchmarks.attention` (docs/decisions/0015).
+
+Where the native engine was built, it computes the same with no probability saved (`native/`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,8 @@ from transformers.masking_utils import sdpa_mask
 
 from lora_core.data.batching import padded_length
 from lora_core.encoders import local_attention
+from lora_core.fast.native.attention import SIZE_STEP, NativeAttention
+from lora_core.fast.native.library import best_library
 
 ATTENTION_NAME = "loraworks_unfused"
 LENGTH_STEP = 16  # tokens: lengths are padded to multiples of it
@@ -95,6 +99,11 @@ def attention_forward(  # noqa: PLR0913 - the signature of transformers
     if attention_mask is not None:
         lengths = attention_mask[:, 0, 0].sum(dim=-1).tolist()
     scale = size**-0.5 if scaling is None else scaling
+    library = best_library()
+    if library is not None and query.dtype == torch.bfloat16 and size % SIZE_STEP == 0:
+        return NativeAttention.apply(  # type: ignore[no-untyped-call]
+            query, key, value, lengths, scale, window, library
+        ), None
     pieces = [
         piece
         for text, n in enumerate(lengths)

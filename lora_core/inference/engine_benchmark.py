@@ -10,11 +10,14 @@ from pathlib import Path
 
 from lora_core import cpu, manifest
 from lora_core.base_files import BASE_DIGEST
+from lora_core.errors.artifact import EngineUnavailable
+from lora_core.fast.native.build import source_digest
 from lora_core.inference.predictor import Predictor
 from lora_core.process_settings import available_cores
 from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.text_input import TextInput
 
+_Speeds = dict[str, float | None]  # None: the engine does not compute such an encoder
 _LIBRARIES = ("loraworks", "torch", "transformers")
 _ROUNDS = 2  # after a warm-up round; the fastest counts
 
@@ -31,8 +34,8 @@ def benchmark_engines(
 ) -> Mapping[str, float]:
     """Return engine -> tokens per second on an artifact, fastest first.
 
-    Engines that fail are left out, and are tried again at the next call. If all fail, the error of
-    the last one is raised.
+    Engines that do not compute such an encoder are left out. So are those that fail, which are
+    tried again at the next call. If all fail, the error of the last one is raised.
 
     Args:
         cache_dir: Folder that keeps the results.
@@ -44,30 +47,34 @@ def benchmark_engines(
     """
     file = cache_dir / f"{_cache_key(directory, engine_names, shared=shared)}.json"
     try:
-        speeds: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))["tokens_per_second"]
+        speeds: _Speeds = json.loads(file.read_text(encoding="utf-8"))["tokens_per_second"]
     except (OSError, ValueError, KeyError):
         speeds = _measure(directory, engine_names, load)
         if len(speeds) == len(engine_names):
             _save(file, speeds)
-    return speeds
+    measured = {name: speed for name, speed in speeds.items() if speed is not None}
+    return dict(sorted(measured.items(), key=lambda item: -item[1]))
 
 
 def _measure(
     directory: Path, engine_names: Sequence[str], load: Callable[[str], Predictor]
-) -> dict[str, float]:
+) -> _Speeds:
     texts, _ = load_golden_predictions(directory)
-    speeds: dict[str, float] = {}
+    speeds: _Speeds = {}
     for name in engine_names:
         try:
             speeds[name] = round(_tokens_per_second(load(name), texts), 1)
-        except Exception:
-            if not speeds and name == engine_names[-1]:
+        except Exception as error:
+            if not any(speeds.values()) and name == engine_names[-1]:
                 raise
-            log.warning("Engine %s failed its benchmark.", name, exc_info=True)
-    return dict(sorted(speeds.items(), key=lambda item: -item[1]))
+            if isinstance(error, EngineUnavailable):
+                speeds[name] = None
+            else:
+                log.warning("Engine %s failed its benchmark.", name, exc_info=True)
+    return speeds
 
 
-def _save(file: Path, speeds: Mapping[str, float]) -> None:
+def _save(file: Path, speeds: _Speeds) -> None:
     """Save the results. Failure only means that the next process measures again."""
     content = {"processor": cpu.model_name(), "tokens_per_second": speeds}
     unfinished = file.with_suffix(f".{time.monotonic_ns()}")
@@ -100,5 +107,5 @@ def _cache_key(directory: Path, engine_names: Sequence[str], *, shared: bool) ->
     encoder = base or manifest.sha256(directory / manifest.MANIFEST_FILE)
     machine = [cpu.model_name(), *cpu.instruction_sets(), str(available_cores())]
     libraries = (version(name) for name in _LIBRARIES)
-    parts = [encoder, *sorted(engine_names), *machine, *libraries]
+    parts = [encoder, *sorted(engine_names), *machine, *libraries, source_digest()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

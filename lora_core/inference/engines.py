@@ -33,13 +33,14 @@ from lora_core.encoders import get_family
 from lora_core.encoders.families import MODERNBERT, FastFamily
 from lora_core.encoders.modules import blocks, family_of, linear_layer
 from lora_core.errors.artifact import ArtifactCorrupt, EngineUnavailable
+from lora_core.fast.native.library import best_library
 from lora_core.inference.adapter import (
     Adapter,
     LoraByLayer,
     build_lora_weights,
     parts_of_fused_layers,
 )
-from lora_core.inference.packed_encoder import PackedEncoder
+from lora_core.inference.packed_encoder import Backend, PackedEncoder
 from lora_core.inference.packed_modernbert import PackedModernBert
 from lora_core.inference.padded_encoder import PaddedAdapter, PaddedEncoder
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
@@ -83,18 +84,37 @@ def build_encoder(
     model: PreTrainedModel,
     dtype: torch.dtype,
     device: str = "cpu",
-    *,
-    compiled: bool = False,
+    backend: Backend = "torch",
 ) -> InferenceEncoder:
     """Return an encoder for inference that computes in `dtype`.
 
-    It is padded, and never compiled, for families whose parts this library does not run itself.
+    It is padded, and torch computes it, for families whose parts this library does not run itself.
     """
     family = family_of(model)
     if not isinstance(family, FastFamily):
         return PaddedEncoder(model, dtype, device)
     kind = PackedModernBert if family is MODERNBERT else PackedEncoder
-    return kind(model, family, dtype, device, compiled=compiled)
+    return kind(model, family, dtype, device, backend)
+
+
+def _build_fast(
+    model: PreTrainedModel, name: str, dtype: torch.dtype, backend: Backend
+) -> InferenceEncoder:
+    """Build the encoder of an engine that only computes fast families."""
+    if not isinstance(family_of(model), FastFamily):
+        raise EngineUnavailable(engine=name, needs="an encoder of a fast family")
+    return build_encoder(model, dtype, backend=backend)
+
+
+def _build_onednn(model: PreTrainedModel, dtype: torch.dtype) -> InferenceEncoder:
+    name = "onednn-fp32" if dtype == FP32 else "onednn-bf16"
+    return _build_fast(model, name, dtype, "onednn")
+
+
+def _build_native(model: PreTrainedModel) -> InferenceEncoder:
+    library = best_library()
+    assert library is not None  # noqa: S101 - `get_engine` has checked
+    return _build_fast(model, "native-bf16", BF16, library)
 
 
 @dataclass(frozen=True)
@@ -116,6 +136,16 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def has_onednn() -> bool:
+    """Return whether torch was built with oneDNN."""
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def has_native_library() -> bool:
+    """Return whether the native engine was built, and this machine can run it."""
+    return best_library() is not None
+
+
 def _always() -> bool:
     return True
 
@@ -127,19 +157,25 @@ def _never() -> bool:
 ENGINES: Mapping[str, EngineSpec] = {
     "torch-fp32": EngineSpec(partial(build_encoder, dtype=FP32), _always, _always),
     "torch-bf16": EngineSpec(partial(build_encoder, dtype=BF16), _always, has_fast_bf16),
+    "onednn-fp32": EngineSpec(partial(_build_onednn, dtype=FP32), has_onednn, has_onednn),
+    "onednn-bf16": EngineSpec(partial(_build_onednn, dtype=BF16), has_onednn, has_fast_bf16),
+    "native-bf16": EngineSpec(_build_native, has_native_library, has_native_library),
     # Only on request by name; `auto` never tries them. They save a tenth of the time at most, on
     # the operations between the products, and compile for seconds: useful for a server that runs
     # for long and whose encoder is shared by no other version. A padded encoder is not compiled.
     "compiled-fp32": EngineSpec(
-        partial(build_encoder, dtype=FP32, compiled=True), has_compiler, _never
+        partial(build_encoder, dtype=FP32, backend="compiled"), has_compiler, _never
     ),
     "compiled-bf16": EngineSpec(
-        partial(build_encoder, dtype=BF16, compiled=True), has_compiler, _never
+        partial(build_encoder, dtype=BF16, backend="compiled"), has_compiler, _never
     ),
     "cuda-bf16": EngineSpec(partial(build_encoder, dtype=BF16, device="cuda"), has_gpu, has_gpu),
 }
 _REQUIREMENTS = {
     "compiled": "a C++ compiler; install g++",
+    "onednn": "a build of torch with oneDNN",
+    "native": "a processor with AVX512-BF16, and g++ when loraworks is installed; run "
+    "python -m lora_core.fast.native.build",
     "cuda": "a GPU and the CUDA build of torch",
 }
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_core import manifest
+from lora_core.errors.artifact import EngineOutputMismatch, EngineUnavailable
 from lora_core.inference.linear import LinearPredictor
 from lora_core.process_settings import imports_without_gc
 
@@ -11,8 +12,25 @@ if TYPE_CHECKING:
     from lora_core.inference.predictor import Predictor
 
 
-def load_predictor(directory: Path, *, threads: int | None = None) -> "LinearPredictor | Predictor":
-    """Load the predictor of an artifact directory.
+def load_predictor(directory: Path, *, engine: str = "torch-fp32") -> "LinearPredictor | Predictor":
+    """Load the predictor of an artifact directory; a linear model has one engine.
+
+    Raises `ArtifactCorrupt`, `EngineUnavailable`, `UnsupportedArtifact`.
+    """
+    if manifest.is_linear(manifest.read(directory)["files"]):
+        return LinearPredictor.load(directory)
+    with imports_without_gc():
+        from lora_core.inference.predictor import Predictor
+    return Predictor.load(directory, engine=engine)
+
+
+def load_fastest_predictor(
+    directory: Path, *, threads: int | None = None
+) -> "LinearPredictor | Predictor":
+    """Load the predictor of an artifact for many texts.
+
+    That is the native engine if it was built, computes such an encoder and reproduces the golden
+    predictions, and torch in float32 otherwise.
 
     `threads` is the number of intra-op threads of torch; a linear model does not import torch.
     Raises `ArtifactCorrupt`, `UnsupportedArtifact`.
@@ -22,7 +40,12 @@ def load_predictor(directory: Path, *, threads: int | None = None) -> "LinearPre
     with imports_without_gc():
         import torch
 
-        from lora_core.inference.predictor import Predictor
+        from lora_core.saved_predictions import check_golden_predictions
     if threads is not None:
         torch.set_num_threads(threads)
-    return Predictor.load(directory)
+    try:
+        predictor = load_predictor(directory, engine="native-bf16")
+        check_golden_predictions(predictor, directory)
+    except (EngineUnavailable, EngineOutputMismatch):
+        return load_predictor(directory)
+    return predictor

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -30,9 +30,22 @@ from lora_core.encoders.modules import (
     embedding_modules,
     has_mean_pooling_block,
     head_activation,
+    is_gelu,
     pretrained_blocks,
+    uses_mean_pooling,
 )
 from lora_core.encoders.pooling import MEAN_SCALE
+from lora_core.errors.artifact import EngineUnavailable
+from lora_core.fast.native.blocks import (
+    ROW_STEP,
+    BlockWeights,
+    EncoderShape,
+    NativeBlocks,
+    PackedAdapter,
+    UnsupportedEncoder,
+    check_supported,
+)
+from lora_core.fast.native.library import Library
 from lora_core.fast.unfused_attention import LENGTH_STEP
 from lora_core.inference.adapter import (
     Adapter,
@@ -47,7 +60,9 @@ from lora_core.inference.tokenization import TokenizedText
 
 T = TypeVar("T")
 RowKind = Literal["texts", "tokens"]  # what a row of a table holds
+Backend: TypeAlias = Literal["torch", "compiled", "onednn"] | Library  # of the native engine
 
+CPU_BATCH_TOKENS = 1024
 MAX_UNFUSED_LENGTH = 1024  # tokens; for longer texts the probabilities would take much memory
 
 
@@ -84,6 +99,16 @@ class BatchLayout:
     def slices(self, kind: RowKind) -> list[tuple[slice, Adapter]]:
         """Return the rows of each adapter."""
         return self._text_slices if kind == "texts" else self._token_slices
+
+    def versions(self) -> list[tuple[int, int, PackedAdapter]]:
+        """Return the number of rows and of texts of each adapter, and its packed weights."""
+        return [
+            (rows.stop - rows.start, texts.stop - texts.start, adapter.packed)
+            for (rows, adapter), (texts, _) in zip(
+                self._token_slices, self._text_slices, strict=True
+            )
+            if isinstance(adapter, NativeAdapter)
+        ]
 
     @cached_property
     def positions(self) -> Tensor:
@@ -130,6 +155,18 @@ class UnfusedAttention(threading.local):
         return torch.bmm(p, v)[:, :length]
 
 
+@dataclass(frozen=True, eq=False)
+class NativeAdapter(Adapter):
+    """An adapter whose LoRA weights are packed for the native engine."""
+
+    packed: PackedAdapter
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors in bytes."""
+        return super().nbytes + self.packed.nbytes
+
+
 _LayerNorms = tuple[Any, Any]  # after attention, and after the feed-forward network
 
 
@@ -154,23 +191,29 @@ class PackedEncoder:
         family: FastFamily,
         dtype: torch.dtype,
         device: str = "cpu",
-        *,
-        compiled: bool = False,
+        backend: Backend = "torch",
     ) -> None:
-        """If `compiled`, torch compiles the operations between the products.
+        """`backend` is what computes on a CPU.
 
-        Products and attention are kernels already, and attention depends on the lengths of the
-        texts, of which there are too many to compile for. Compiling happens at the first use, takes
-        about ten seconds and needs a C++ compiler.
+        With `compiled`, torch compiles the operations between the products. Products and attention
+        are kernels already, and attention depends on the lengths of the texts, of which there are
+        too many to compile for. Compiling happens at the first use, takes about ten seconds and
+        needs a C++ compiler.
+
+        With `onednn`, that library computes the products, with weights in the order in which it
+        reads them. torch would leave those in fp32 to MKL, which takes twice as long on AMD cores.
+
+        With a library, the native engine computes the blocks. Raises `EngineUnavailable` if it
+        cannot.
         """
-        self._compiled = compiled
-        if compiled:
+        self._backend = backend if isinstance(backend, str) else "native"
+        if backend == "compiled":
             self._add_norm = torch.compile(self._add_norm, dynamic=True)  # type: ignore[method-assign]
             self._activate = torch.compile(self._activate, dynamic=True)  # type: ignore[method-assign]
         self.family, self.dtype, self.device = family, dtype, device
         unfused = (dtype, device) == (torch.bfloat16, "cpu")
         self._unfused_attention = UnfusedAttention() if unfused else None
-        self._row_step = LENGTH_STEP if unfused else 1  # see `padded_length`
+        self._row_step = LENGTH_STEP if unfused or backend == "onednn" else 1  # see `padded_length`
         shape = compatibility.read_encoder_shape(model.config.to_dict(), base=family.model_type)
         self._heads = shape.heads
         self._has_segments = shape.segments > 1
@@ -180,25 +223,56 @@ class PackedEncoder:
         self._embeddings = [module.to(device) for module in embedding_modules(model, family)]
         self._blocks = [_fuse_block(block, family, dtype, device)
                         for block in pretrained_blocks(model, family)]  # fmt: skip
-        self._first_only = not has_mean_pooling_block(model.config)  # of the last block
+        self._first_only = not (  # of the last block
+            has_mean_pooling_block(model.config) or uses_mean_pooling(model.config, family)
+        )
         self._pooling_norms = None  # of the block that averages
         if has_mean_pooling_block(model.config):
             self._pooling_norms = _layer_norms(blocks(model, family)[-1], family, device)
+        tensors: list[Tensor] = [p for each in self._embeddings for p in each.parameters()]
+        for block in self._blocks:
+            tensors += [t for layer in block.layers.values() for t in layer if t is not None]
+        self._nbytes = sum(t.nbytes for t in tensors)
+        if backend == "onednn":
+            for block in self._blocks:
+                block.layers.update({name: (_pack_for_onednn(weight), bias)
+                                     for name, (weight, bias) in block.layers.items()})  # fmt: skip
+        self._fuses_gelu = (
+            backend == "onednn" and not family.gated and is_gelu(self._blocks[0].activation)
+        )
+        self._native = None if isinstance(backend, str) else self._build_native(backend)
+
+    def _build_native(self, library: Library) -> NativeBlocks:
+        """Move the blocks to the native engine."""
+        weights = [self._native_weights(index) for index in range(len(self._blocks))]
+        shape = EncoderShape(
+            heads=self._heads,
+            norm_first=self.family.final_norm is not None,
+            gated=self.family.gated,
+            first_only=self._first_only,
+        )
+        try:
+            check_supported(weights, shape, self._blocks[0].activation)
+        except UnsupportedEncoder as error:
+            raise EngineUnavailable(engine="native-bf16", needs=str(error)) from error
+        native = NativeBlocks(library, weights, shape)
+        self._blocks, self._row_step = [], ROW_STEP
+        return native
+
+    def _native_weights(self, index: int) -> BlockWeights:
+        block = self._blocks[index]
+        return BlockWeights(block.layers, block.norms, rotation=None, window=None)
 
     @property
     def name(self) -> str:
         """The name of the engine, such as `torch-bf16`: backend and precision."""
-        on_cpu = "compiled" if self._compiled else "torch"
-        backend = on_cpu if self.device == "cpu" else self.device
+        backend = self._backend if self.device == "cpu" else self.device
         return f"{backend}-{'bf16' if self.dtype == torch.bfloat16 else 'fp32'}"
 
     @property
     def nbytes(self) -> int:
         """Memory of the weights in bytes."""
-        tensors: list[Tensor] = [p for each in self._embeddings for p in each.parameters()]
-        for block in self._blocks:
-            tensors += [t for layer in block.layers.values() for t in layer if t is not None]
-        return sum(t.nbytes for t in tensors)
+        return self._nbytes
 
     def extract_adapter(self, model: PreTrainedModel) -> Adapter:
         """Return the adapter of a version whose model this engine was built of: only a head."""
@@ -218,12 +292,14 @@ class PackedEncoder:
 
     def prepare_adapter(self, adapter: Adapter) -> Adapter:
         """Return the adapter in the precision and on the device of this encoder."""
+        if self._native is not None:
+            return NativeAdapter({}, adapter.head, self._native.pack_adapter(adapter.lora))
         return adapter.to(self.dtype, self.device)
 
     @property
     def batch_tokens(self) -> int:
         """Maximum tokens of a batch; more are not faster. One text keeps a core busy, not a GPU."""
-        return 1024 if self.device == "cpu" else 16_384
+        return CPU_BATCH_TOKENS if self.device == "cpu" else 16_384
 
     @torch.inference_mode()
     def logits(
@@ -264,6 +340,9 @@ class PackedEncoder:
             torch.set_num_threads(threads)
         layout = BatchLayout([text.length for text in texts], adapters, self._row_step)
         x = self._embed([texts[i] for i in layout.order], layout)
+        if self._native is not None:
+            x = self._native(x, layout.starts, layout.lengths, layout.versions(),
+                             torch.get_num_threads())  # fmt: skip
         for index, block in enumerate(self._blocks):
             x = self._run_block(index, block, x, layout)
         return self._pool(x, layout), layout
@@ -302,10 +381,18 @@ class PackedEncoder:
         y = self._attention(qkv, layout, first_only=last)
         y = self._linear(block, (index, "projection"), y, layout, kind)
         x = self._add_norm(block.norms[0], y, x[layout.starts] if last else x)
-        y = self._linear(block, (index, "up"), x, layout, kind)
-        y = self._activate(block.activation, y)
+        y = self._up(index, block, x, layout, kind)
         y = self._linear(block, (index, "down"), y, layout, kind)
         return self._add_norm(block.norms[1], y, x)
+
+    def _up(
+        self, index: int, block: EncoderBlock, x: Tensor, layout: BatchLayout, kind: RowKind
+    ) -> Tensor:
+        """Return the hidden states of the feed-forward network."""
+        key = index, "up"
+        if self._fuses_gelu and not any(key in adapter.lora for _, adapter in layout.slices(kind)):
+            return _onednn_product(x.to(self.dtype), *block.layers["up"], "gelu")
+        return self._activate(block.activation, self._linear(block, key, x, layout, kind))
 
     def _pool(self, x: Tensor, layout: BatchLayout) -> Tensor:
         """Output of the last block -> input of the head (texts, width)."""
@@ -332,7 +419,8 @@ class PackedEncoder:
         kind: RowKind,
     ) -> Tensor:
         x = x.to(self.dtype)
-        y = F.linear(x, *block.layers[key[1]])
+        product = _onednn_product if self._backend == "onednn" else F.linear
+        y = product(x, *block.layers[key[1]])
         for rows, adapter in layout.slices(kind):
             if (lora := adapter.lora.get(key)) is not None:
                 y[rows].addmm_(x[rows] @ lora.A.t(), lora.B.t())
@@ -386,6 +474,19 @@ def _fuse_block(
         layers[fused_layer] = weight, torch.cat(biases).to(device, dtype) if biases else None
     norms = _layer_norms(block, family, device)
     return EncoderBlock(layers, norms, block.get_submodule(family.activation))
+
+
+def _pack_for_onednn(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, CPU_BATCH_TOKENS)
+    return packed
+
+
+def _onednn_product(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none"
+) -> Tensor:
+    """Return activation(x Wᵀ + b); the packed `weight` is (d_out, d_in)."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")
+    return y
 
 
 def _layer_norms(block: nn.Module, family: FastFamily, device: str) -> _LayerNorms:

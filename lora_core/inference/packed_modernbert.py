@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lora_core.encoders.families import FastFamily
 from lora_core.encoders.modernbert import RotaryEmbedding, apply_rotary, attention_window
-from lora_core.encoders.modules import blocks, uses_mean_pooling
+from lora_core.encoders.modules import blocks
+from lora_core.fast.native.blocks import BlockWeights
 from lora_core.inference.adapter import Adapter
 from lora_core.inference.packed_encoder import (
     BatchLayout,
@@ -28,14 +30,23 @@ class PackedModernBert(PackedEncoder):
     def __init__(
         self, model: PreTrainedModel, family: FastFamily, *arguments: Any, **settings: Any
     ) -> None:
-        super().__init__(model, family, *arguments, **settings)
         every: list[Any] = list(blocks(model, family))
         self._layer_types = [block.attention_type for block in every]
         self._windows = [attention_window(block) for block in every]
-        self._rotations = RotaryEmbedding(model.to(self.device))
-        self._first_only = not uses_mean_pooling(model.config, family)
+        self._rotations = RotaryEmbedding(model)
+        self._positions = model.config.max_position_embeddings
+        super().__init__(model, family, *arguments, **settings)
+        model.to(self.device)
         self._final_norm: Any = model.get_submodule(family.final_norm or "")
         self._norm_eps = model.config.norm_eps
+
+    def _native_weights(self, index: int) -> BlockWeights:
+        layer_type = self._layer_types[index]
+        cos, sin = self._rotations(layer_type, self._positions, torch.device("cpu"))
+        rotation = cos[:, 0, 0], sin[:, 0, 0]
+        return (
+            super()._native_weights(index)._replace(rotation=rotation, window=self._windows[index])
+        )
 
     def _run_block(self, index: int, block: EncoderBlock, x: Tensor, layout: BatchLayout) -> Tensor:
         last = self._first_only and index == len(self._blocks) - 1

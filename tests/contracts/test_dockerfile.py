@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from app.cli.main import app
 from app.settings import ENV_PREFIX, Settings
+from lora_core.fast.native import build
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "Dockerfile"
@@ -37,10 +38,18 @@ def test_dockerfile_passes_the_linter() -> None:
 
 
 def test_base_image_version_is_pinned() -> None:
-    [base] = arguments("FROM")
+    compiler, base = arguments("FROM")
     found = re.fullmatch(r"python:(3\.\d+)\.\d+-slim-trixie", base)
     assert found, base
+    assert compiler == f"{base.replace('-slim', '')} AS native"
     assert f">={found[1]}," in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+def test_image_has_the_native_engine_where_it_is_looked_for() -> None:
+    version = arguments("FROM")[1].removeprefix("python:").rsplit(".", 1)[0]
+    installed = f"/usr/local/lib/python{version}/site-packages"
+    target = f"{installed}/{build.BUILD_DIR.relative_to(ROOT)}"
+    assert arguments("COPY") == [f"--from=native /native {target}"]
 
 
 def test_image_runs_as_an_unprivileged_user() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lora_core import environment
+from lora_core.fast.native.library import best_library
 from lora_core.runtime import Runtime
 
 MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
@@ -23,11 +24,13 @@ def test_identical_environments_have_no_differences() -> None:
 def test_different_threads_and_precision_are_listed() -> None:
     one = environment.describe(MACHINE, 4096)
     two = environment.describe(replace(MACHINE, threads=2, precision="bf16"), 2048)
+    library = best_library()
+    kernel = "unfused in steps of 16" if library is None else f"native {library.name}"
     assert environment.differences(two, one) == [
         "threads 2 → 1",
         "precision bf16 → fp32",
         "micro_batch_tokens 2048 → 4096",
-        "attention unfused in steps of 16 → none",
+        f"attention {kernel} → none",
     ]
 
 

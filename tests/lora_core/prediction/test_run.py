@@ -11,13 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lora_core import child_protocol, manifest
+from lora_core import batch_prediction, child_protocol, manifest
 from lora_core.batch_prediction import CHUNK_ROWS, predict_file
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import MissingText
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
 from lora_core.events import Failed
+from lora_core.fast.native.library import best_library
 from lora_core.inference.linear import LinearPredictor
+from lora_core.inference.load import load_fastest_predictor
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.predict import RESULTS_FILE, PredictSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
@@ -105,6 +107,37 @@ def test_finished_run_reports_its_counts(
     assert note.message.startswith(f"{long} of {ROWS} texts")
     assert [event.event for event in listener.events][-1] == "finished"
     assert max(event.step for event in listener.events if event.event == "tick") == ROWS
+
+
+def test_rows_of_another_engine_are_predicted_again(
+    spec: PredictSpec, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(directory: Path, *, threads: int | None) -> Predictor:
+        return Predictor.load(directory, engine="torch-bf16")
+
+    checkpoints, listener = tmp_path / "checkpoints", StoppingListener(CHUNK_ROWS)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(batch_prediction, "load_fastest_predictor", load)
+        with pytest.raises(StopRequested):
+            predict_file(
+                spec, out_dir=tmp_path / "stopped", observer=listener, stop=listener,
+                checkpoint_settings=CheckpointSettings(checkpoints, 0.0),
+            )  # fmt: skip
+    [resume] = checkpoints.iterdir()
+    listener = StoppingListener()
+    predict_file(spec, out_dir=tmp_path / "out", observer=listener, stop=listener, resume=resume)
+    assert digest(tmp_path / "out") == digest(uninterrupted)
+    assert manifest.read(tmp_path / "out")["engine"] == "torch-fp32"
+    [note] = [each for each in listener.all("noted") if each.code == "engine_changed"]
+    assert note.message == "Rows predicted by torch-bf16 are predicted again by torch-fp32."
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_native_engine_is_used_where_it_computes_the_encoder(tmp_path: Path, heads: int) -> None:
+    artifact = make_artifact(tmp_path / "artifact", heads=heads)  # of 32 or of 8
+    native = heads == 1 and best_library() is not None
+    predictor = load_fastest_predictor(artifact, threads=1)
+    assert predictor.engine.name == ("native-bf16" if native else "torch-fp32")
 
 
 def test_stopped_run_resumes_with_the_same_bytes(

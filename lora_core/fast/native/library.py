@@ -1,0 +1,146 @@
+"""The compiled library: which one this machine can use, and the C structures of its functions."""
+
+import ctypes
+import threading
+from collections.abc import Callable
+from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lora_core import cpu
+from lora_core.fast.native.build import VARIANTS, library_file
+
+_ALIGNMENT = 64  # bytes, of a workspace
+
+
+class Linear(Structure):
+    """A packed linear layer."""
+
+    _fields_ = (
+        ("weight", c_void_p), ("bias", c_void_p), ("inputs", c_int32), ("outputs", c_int32),
+    )  # fmt: skip
+
+
+class LowRank(Structure):
+    """The packed LoRA weights of one layer; without `a` there are none."""
+
+    _fields_ = (("a", c_void_p), ("b", c_void_p), ("rank", c_int32))
+
+
+class Norm(Structure):
+    """A layer norm; without `weight` there is none."""
+
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p))
+
+
+class Block(Structure):
+    """One block."""
+
+    _fields_ = (
+        ("qkv", Linear), ("projection", Linear), ("up", Linear), ("down", Linear),
+        ("first", Norm), ("second", Norm),
+        ("cosines", c_void_p), ("sines", c_void_p), ("window", c_int32),
+    )  # fmt: skip
+
+
+class Encoder(Structure):
+    """All blocks, and their sizes."""
+
+    _fields_ = (
+        ("blocks", POINTER(Block)),
+        ("block_count", c_int32), ("width", c_int32), ("heads", c_int32), ("head_size", c_int32),
+        ("feed_forward", c_int32), ("norm_first", c_int32), ("gated", c_int32),
+        ("first_only", c_int32), ("positions", c_int32), ("norm_epsilon", c_float),
+    )  # fmt: skip
+
+
+class Batch(Structure):
+    """Packed texts, and where the rows of each version are."""
+
+    _fields_ = (
+        ("texts", c_int32), ("rows", c_int32), ("versions", c_int32),
+        ("starts", c_void_p), ("lengths", c_void_p),
+        ("version_rows", c_void_p), ("version_texts", c_void_p),
+        ("low_rank", POINTER(LowRank)), ("x", c_void_p), ("first", c_void_p),
+    )  # fmt: skip
+
+
+class Rows(Structure):
+    """Where the numbers of a token and head are; strides in elements."""
+
+    _fields_ = (("data", c_void_p), ("text", c_int64), ("head", c_int64), ("token", c_int64))
+
+
+class Attention(Structure):
+    """Queries, keys and values of padded texts, and their gradients."""
+
+    _fields_ = (
+        ("texts", c_int32), ("heads", c_int32), ("size", c_int32), ("tokens", c_int32),
+        ("window", c_int32), ("scale", c_float), ("lengths", c_void_p), ("log_sums", c_void_p),
+        ("query", Rows), ("key", Rows), ("value", Rows), ("out", Rows),
+        ("d_out", Rows), ("d_query", Rows), ("d_key", Rows), ("d_value", Rows),
+    )  # fmt: skip
+
+
+class InvalidArguments(ValueError):
+    """A native function refused its arguments, and computed nothing."""
+
+
+class _Workspace(threading.local):
+    """Memory for what a call computes on the way, kept by each thread."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.uint8)
+
+    def get(self, size: int) -> Tensor:
+        """Return at least `size` bytes, aligned."""
+        if len(self._memory) < size + _ALIGNMENT:
+            self._memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+        return self._memory[-self._memory.data_ptr() % _ALIGNMENT :]
+
+
+class Library:
+    """The functions of a compiled variant. ctypes lets go of the GIL while they compute.
+
+    Each raises `InvalidArguments`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        library = ctypes.CDLL(str(file))
+        self.name = file.stem  # variant and digest of the sources
+        self.is_usable: bool = library.lw_is_usable() == 1
+        self._workspace = _Workspace()
+        encoder, attention = (POINTER(Encoder), POINTER(Batch)), (POINTER(Attention),)
+        sizes = library.lw_encode_workspace, library.lw_attention_workspace
+        self.encode = self._function(library.lw_encode, sizes[0], encoder)
+        self.attention_forward = self._function(library.lw_attention_forward, sizes[1], attention)
+        self.attention_backward = self._function(library.lw_attention_backward, sizes[1], attention)
+
+    def _function(self, function: Any, size: Any, types: tuple[Any, ...]) -> Callable[..., None]:
+        """Return a function of structures and a number of threads, which gets its workspace."""
+        size.argtypes, size.restype = (*types, c_int), c_size_t
+        function.argtypes = (*types, c_int, c_void_p, c_size_t)
+
+        def call(*arguments: Any, threads: int) -> None:
+            workspace = self._workspace.get(size(*arguments, threads))
+            if function(*arguments, threads, workspace.data_ptr(), workspace.nbytes):
+                raise InvalidArguments(f"the native engine refused to compute {function.__name__}")
+
+        return call
+
+
+@cache
+def best_library() -> Library | None:
+    """Return the fastest variant that was built and that this machine can run."""
+    available = set(cpu.instruction_sets())
+    for variant, (needs, _) in reversed(list(VARIANTS.items())):
+        file = library_file(variant)
+        if variant != "portable" and available.issuperset(needs) and file.exists():
+            library = Library(file)
+            if library.is_usable:
+                return library
+    return None

@@ -1,0 +1,57 @@
+// Threads of one call, and the memory that its caller gives them.
+#pragma once
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "attention.h"
+
+#ifdef __AMX_BF16__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace native {
+
+// Calls work(0) here and work(1) ... work(threads - 1) on other threads, and waits for all.
+template <class Work>
+void run_on_threads(int threads, Work work) {
+  std::vector<std::thread> others;
+  for (int i = 1; i < threads; i++) others.emplace_back(work, i);
+  work(0);
+  for (std::thread& other : others) other.join();
+}
+
+struct Barrier {
+  std::atomic<int> arrived{0}, round{0};
+  void wait(int threads) {
+    if (threads == 1) return;
+    const int now = round.load(std::memory_order_relaxed);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
+      arrived.store(0, std::memory_order_relaxed);
+      round.store(now + 1, std::memory_order_release);
+      return;
+    }
+    for (int spins = 1; round.load(std::memory_order_acquire) == now; spins++)
+      if (spins % 10000 == 0) std::this_thread::yield();
+  }
+};
+
+constexpr size_t ALIGNMENT = 64;  // of the caller's memory, and of each piece: a cache line
+
+inline bool is_aligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % ALIGNMENT == 0; }
+
+// Hands out pieces of the caller's memory. From null it only counts.
+struct Allocator {
+  char* memory;
+  size_t used = 0;
+  template <class T>
+  T* take(size_t count) {
+    T* result = memory == nullptr ? nullptr : reinterpret_cast<T*>(memory + used);
+    used += round_up(count * sizeof(T), ALIGNMENT);
+    return result;
+  }
+};
+
+}  // namespace native

@@ -1,0 +1,133 @@
+"""Tests of native attention: output and gradients against float64, on every variant."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lora_core.fast import unfused_attention
+from lora_core.fast.native.attention import NativeAttention
+from lora_core.fast.native.library import InvalidArguments, Library
+from tests.lora_core.fast.native.libraries import libraries
+
+LENGTHS = (48, 1, 17, 0, 33)
+HEADS = 3
+
+
+def _draw(tokens: int, size: int, layout: str) -> list[Tensor]:
+    """Return query, key and value in float64: (batch, heads, tokens, size)."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(LENGTHS), tokens, 3, HEADS, size)
+    together = torch.randn(shape, generator=generator, dtype=torch.float64) * 1.5
+    parts = [part.transpose(1, 2) for part in together.unbind(2)]  # of one fused layer
+    return parts if layout == "fused" else [part.contiguous() for part in parts]
+
+
+def _visible(tokens: int, window: int | None) -> Tensor:
+    """Return which keys a query sees: (batch, 1, tokens, tokens)."""
+    positions = torch.arange(tokens)
+    inside = positions < torch.tensor(LENGTHS)[:, None]
+    near = (positions[:, None] - positions).abs() <= (tokens if window is None else window)
+    return (inside[:, :, None] & inside[:, None] & near | torch.eye(tokens, dtype=torch.bool))[
+        :, None
+    ]
+
+
+def _gradients(
+    attend: Callable[..., Tensor], inputs: list[Tensor], d_out: Tensor, dtype: torch.dtype
+) -> list[Tensor]:
+    """Return output (batch, tokens, heads, size) and gradients, in float64."""
+    leaves = [each.to(dtype).detach().requires_grad_() for each in inputs]
+    out = attend(*leaves)
+    torch.autograd.backward([out], [d_out.to(dtype)])
+    return [each.double() for each in (out.detach(), *(leaf.grad for leaf in leaves))]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("window", [None, 5, 40])
+@pytest.mark.parametrize("layout", ["fused", "apart"])
+def test_output_and_gradients_are_as_near_to_float64_as_those_of_torch(
+    size: int, window: int | None, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfused_attention, "best_library", lambda: None)
+    tokens, scale = 48, size**-0.5
+    inputs = _draw(tokens, size, layout)
+    inside = torch.arange(tokens) < torch.tensor(LENGTHS)[:, None]
+    d_out = torch.randn(len(LENGTHS), tokens, HEADS, size, dtype=torch.float64)
+    d_out *= inside[:, :, None, None]
+
+    def exact(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        scores: Tensor = scale * query @ key.transpose(2, 3)
+        hidden = ~_visible(tokens, window)
+        out: Tensor = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value
+        return out.transpose(1, 2) * inside[:, :, None, None]
+
+    def by_torch(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        mask = inside[:, None, None]
+        out, _ = unfused_attention.attention_forward(
+            torch.nn.Module(), query, key, value, mask, window=window
+        )
+        return out
+
+    expected = _gradients(exact, inputs, d_out, torch.float64)
+    ours = _gradients(by_torch, inputs, d_out, torch.bfloat16)
+    bounds = [1.1 * (a - b).norm() for a, b in zip(ours, expected, strict=True)]
+    for variant, library in libraries().items():
+
+        def native(*leaves: Tensor, library: Library = library) -> Tensor:
+            out: Tensor = NativeAttention.apply(  # type: ignore[no-untyped-call]
+                *leaves, LENGTHS, scale, window, library
+            )
+            return out
+
+        results = _gradients(native, inputs, d_out, torch.bfloat16)
+        for i, (result, reference, bound) in enumerate(zip(results, expected, bounds, strict=True)):
+            assert (result - reference).norm() <= bound, (variant, i)
+            padding = result.transpose(1, 2) if i else result
+            assert (padding[~inside] == 0).all(), (variant, i)
+
+
+def test_threads_change_no_bit() -> None:
+    inputs = _draw(48, 64, "fused")
+    d_out = torch.randn(len(LENGTHS), 48, HEADS, 64, dtype=torch.float64)
+    for variant, library in libraries().items():
+        results = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+
+            def native(*leaves: Tensor, library: Library = library) -> Tensor:
+                out: Tensor = NativeAttention.apply(  # type: ignore[no-untyped-call]
+                    *leaves, LENGTHS, 0.125, None, library
+                )
+                return out
+
+            results.append(_gradients(native, inputs, d_out, torch.bfloat16))
+        torch.set_num_threads(1)
+        for others in results[1:]:
+            assert all(map(torch.equal, results[0], others)), variant
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"lengths": (-1, 1)}, {"lengths": (17, 1)}, {"size": 16}, {"window": -2}],
+)
+def test_wrong_bounds_are_refused(arguments: dict[str, Any]) -> None:
+    settings = {"lengths": (16, 1), "size": 32, "window": None, **arguments}
+    query = torch.zeros(2, 1, 16, settings["size"], dtype=torch.bfloat16)
+    for library in libraries().values():
+        with pytest.raises(InvalidArguments, match="refused to compute lw_attention_forward"):
+            NativeAttention.apply(  # type: ignore[no-untyped-call]
+                query, query, query, settings["lengths"], 1.0, settings["window"], library
+            )
+
+
+def test_a_number_that_is_not_finite_stays_visible() -> None:
+    query = torch.zeros(1, 1, 16, 32, dtype=torch.bfloat16)
+    query[0, 0, 3] = torch.nan
+    for variant, library in libraries().items():
+        out = NativeAttention.apply(  # type: ignore[no-untyped-call]
+            query, query, query, (16,), 1.0, None, library
+        )
+        assert out.isnan().all(), variant

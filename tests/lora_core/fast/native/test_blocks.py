@@ -1,0 +1,246 @@
+"""Tests of the native engine: it computes what the torch engines do, with each variant."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lora_core import encoders
+from lora_core.encoders.pooling import set_pooling
+from lora_core.errors.artifact import EngineUnavailable
+from lora_core.fast.native import blocks
+from lora_core.fast.native.library import Batch, InvalidArguments, Library
+from lora_core.inference.adapter import Adapter, LoraWeights
+from lora_core.inference.engines import build_encoder
+from lora_core.inference.packed_encoder import NativeAdapter, PackedEncoder
+from lora_core.inference.tokenization import TokenizedText
+from lora_core.specs.pooling import Pooling
+from tests import tiny_base
+from tests.lora_core.fast.native.libraries import libraries
+
+# One token; around the 16 rows of a tile and the 32 keys of two panels; more than a block of rows.
+LENGTHS = (1, 15, 16, 17, 31, 32, 33, 64, 5, 60)
+LONG = (150, 7, 129)
+
+
+def _model(family: str, **changes: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model = tiny_base.FAMILIES[family](labels=3, max_position_embeddings=160, **changes)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1 and "head" not in name and "classifier" not in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def _mean_pooling(model: PreTrainedModel) -> PreTrainedModel:
+    set_pooling(model, encoders.FAMILIES["bert"], Pooling.MEAN)
+    return model
+
+
+def _modernbert(**changes: Any) -> PreTrainedModel:
+    return _model(
+        "modernbert", hidden_size=64, num_attention_heads=1, intermediate_size=96,
+        num_hidden_layers=4, pad_token_id=0, **changes,
+    )  # fmt: skip
+
+
+# Heads of 32, 64 and 128; inputs that one pass of the product holds, and those that take several;
+# norms before and after; windows; mean pooling, by a block and by the head; narrow embeddings.
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "bert": lambda: _model("bert", hidden_size=64, num_attention_heads=2, intermediate_size=160),
+    "one block": lambda: _model(
+        "bert", hidden_size=64, num_attention_heads=1, intermediate_size=64, num_hidden_layers=1
+    ),
+    "roberta": lambda: _model("roberta", hidden_size=128, num_attention_heads=1),
+    "bert, mean": lambda: _mean_pooling(
+        _model("bert", hidden_size=64, num_attention_heads=2, pad_token_id=0)
+    ),
+    "electra": lambda: _model("electra", hidden_size=64, num_attention_heads=2),
+    "distilbert": lambda: _model("distilbert", dim=64, n_heads=1, hidden_dim=800),
+    "modernbert": _modernbert,
+    "modernbert, mean": lambda: _modernbert(classifier_pooling="mean"),
+    "modernbert, wide": lambda: _model(
+        "modernbert", hidden_size=64, num_attention_heads=2, intermediate_size=32,
+        attention_bias=True, mlp_bias=True, norm_bias=True, classifier_bias=True,
+        local_attention=100,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return MODELS[request.param]()
+
+
+def _texts(lengths: Sequence[int]) -> list[TokenizedText]:
+    generator = torch.Generator().manual_seed(1)
+    return [TokenizedText(torch.randint(5, 120, (n,), generator=generator).tolist(), False)
+            for n in lengths]  # fmt: skip
+
+
+def _adapters(model: PreTrainedModel, encoder: PackedEncoder) -> list[Adapter]:
+    """Return no LoRA, LoRA in some layers, and a rank above one block of 32 in others."""
+    plain = build_encoder(model, torch.float32)
+    assert isinstance(plain, PackedEncoder)
+    head = plain.extract_adapter(model).head
+    versions = [Adapter({}, head)]
+    for seed, rank, layers in ((1, 3, {"qkv", "down"}), (2, 40, {"projection", "up", "down"})):
+        generator = torch.Generator().manual_seed(seed)
+        lora = {
+            (index, name): LoraWeights(
+                0.2 * torch.randn(rank, weight.shape[1], generator=generator),
+                0.05 * torch.randn(weight.shape[0], rank, generator=generator),
+            )
+            for index, block in enumerate(plain._blocks)
+            for name, (weight, _) in block.layers.items()
+            if name in layers
+        }
+        versions.append(Adapter(lora, head))
+    return [encoder.prepare_adapter(version) for version in versions]
+
+
+def _outputs(
+    model: PreTrainedModel,
+    dtype: torch.dtype,
+    library: Library | None = None,
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    threads: int = 1,
+) -> Tensor:
+    """Return the states of texts whose versions take turns: (texts, width)."""
+    encoder = build_encoder(model, dtype, backend=library or "torch")
+    assert isinstance(encoder, PackedEncoder)
+    versions = _adapters(model, encoder)
+    adapters = [versions[i % len(versions)] for i in range(len(lengths))]
+    outputs = encoder.logits_and_states(_texts(lengths), adapters, threads=threads)
+    torch.set_num_threads(1)
+    return torch.stack([states for _, states in outputs])
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, LONG])
+def test_states_are_as_near_to_float32_as_those_of_torch(
+    model: PreTrainedModel, lengths: Sequence[int]
+) -> None:
+    exact = _outputs(model, torch.float32, lengths=lengths)
+    torch_error = (_outputs(model, torch.bfloat16, lengths=lengths) - exact).square().mean().sqrt()
+    for variant, library in libraries().items():
+        states = _outputs(model, torch.bfloat16, library, lengths=lengths)
+        error = (states - exact).square().mean().sqrt()
+        assert error < 1.1 * torch_error, variant  # two blocks of 64 numbers leave it to chance
+        assert error < 0.01 * exact.square().mean().sqrt(), variant
+
+
+def test_a_text_has_the_same_bits_in_any_batch_with_any_threads(model: PreTrainedModel) -> None:
+    for variant, library in libraries().items():
+        together = _outputs(model, torch.bfloat16, library)
+        for threads in (2, 3):
+            shared = _outputs(model, torch.bfloat16, library, threads=threads)
+            assert torch.equal(together, shared), (variant, threads)
+        encoder = build_encoder(model, torch.bfloat16, backend=library)
+        versions = _adapters(model, encoder)  # type: ignore[arg-type]
+        for i, text in enumerate(_texts(LENGTHS)):
+            ((_, alone),) = encoder.logits_and_states([text], [versions[i % len(versions)]])
+            assert torch.equal(together[i], alone), (variant, i)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_stays_visible(value: float) -> None:
+    model = MODELS["bert"]()
+    with torch.no_grad():
+        model.get_parameter("bert.encoder.layer.0.intermediate.dense.bias")[3] = value
+    for variant, library in libraries().items():
+        assert not _outputs(model, torch.bfloat16, library).isfinite().any(), variant
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("bert", {}, "multiples of 32, and not 8 and 64"),
+        ("bert", {"num_attention_heads": 1, "intermediate_size": 72}, "and not 32 and 72"),
+        ("bert", {"num_attention_heads": 1, "hidden_act": "relu"}, "the exact GELU"),
+        (
+            "modernbert",
+            {"num_attention_heads": 1, "intermediate_size": 32, "hidden_activation": "gelu_new"},
+            "the exact",
+        ),
+    ],
+)
+def test_what_it_does_not_compute_is_refused(
+    family: str, changes: dict[str, Any], reason: str
+) -> None:
+    for library in libraries().values():
+        with pytest.raises(EngineUnavailable, match=f"native-bf16 requires .*{reason}"):
+            build_encoder(_model(family, **changes), torch.bfloat16, backend=library)
+
+
+def _break_rows(batch: Batch) -> None:
+    batch.rows = 40
+
+
+def _break_start(batch: Batch) -> None:
+    (ctypes.c_int32 * 3).from_address(batch.starts)[1] = 3
+
+
+def _break_length(batch: Batch) -> None:
+    (ctypes.c_int32 * 3).from_address(batch.lengths)[2] = 0
+
+
+def _break_end(batch: Batch) -> None:
+    (ctypes.c_int32 * 3).from_address(batch.lengths)[2] = 10_000
+
+
+def _break_versions(batch: Batch) -> None:
+    (ctypes.c_int32 * 2).from_address(batch.version_rows)[1] += 1
+
+
+def _break_texts(batch: Batch) -> None:
+    (ctypes.c_int32 * 2).from_address(batch.version_texts)[1] -= 1
+
+
+def _break_rank(batch: Batch) -> None:
+    batch.low_rank[0].a, batch.low_rank[0].b, batch.low_rank[0].rank = batch.x, batch.x, 3
+
+
+def _break_first(batch: Batch) -> None:
+    batch.first = None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [_break_rows, _break_start, _break_length, _break_end, _break_versions, _break_texts,
+     _break_rank, _break_first],
+)  # fmt: skip
+def test_a_batch_with_wrong_bounds_is_refused(
+    damage: Callable[[Batch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MODELS["bert"]()
+    texts = _texts((5, 20, 3))
+    for variant, library in libraries().items():
+        encoder = build_encoder(model, torch.bfloat16, backend=library)
+        adapter = encoder.extract_adapter(model)
+        assert isinstance(adapter, NativeAdapter)
+        encoder.logits(texts, [adapter] * 3, threads=1)
+
+        def damaged(*arguments: Any) -> Batch:
+            batch = Batch(*arguments)
+            damage(batch)
+            return batch
+
+        with monkeypatch.context() as patched:
+            patched.setattr(blocks, "Batch", damaged)
+            with pytest.raises(InvalidArguments, match="refused to compute lw_encode"):
+                encoder.logits(texts, [adapter] * 3, threads=1)
+        assert encoder.nbytes > 0, variant
+
+
+def test_modernbert_refuses_texts_beyond_its_positions() -> None:
+    model = _modernbert()
+    for library in libraries().values():
+        encoder = build_encoder(model, torch.bfloat16, backend=library)
+        with pytest.raises(InvalidArguments, match="refused to compute lw_encode"):
+            encoder.logits(_texts((161,)), [encoder.extract_adapter(model)], threads=1)

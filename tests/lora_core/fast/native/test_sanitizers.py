@@ -1,0 +1,61 @@
+"""The native engine under the address and undefined-behavior sanitizers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lora_core.fast.native.build import SANITIZERS, compile_variant
+from tests.lora_core.fast.native.libraries import ONLY, libraries
+
+TESTS = ("test_blocks.py", "test_attention.py")
+
+
+def _environment() -> dict[str, str]:
+    command = ["g++", "-print-file-name=libasan.so", "-print-file-name=libubsan.so"]
+    runtimes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {
+        **os.environ,
+        "LD_PRELOAD": " ".join(runtimes.split()),
+        "ASAN_OPTIONS": "detect_leaks=0",  # of Python and torch
+        "PYTHONMALLOC": "malloc",
+    }
+
+
+@pytest.mark.slow
+def test_no_access_out_of_bounds_and_no_undefined_behavior(tmp_path: Path) -> None:
+    for variant in libraries():
+        file = tmp_path / f"{variant}.so"
+        compile_variant(variant, file, SANITIZERS)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+             *(str(Path(__file__).with_name(name)) for name in TESTS)],
+            env={**_environment(), ONLY: str(file)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        assert " passed" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_sanitizer_sees_an_access_out_of_bounds(tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        return
+    file = tmp_path / "portable.so"
+    compile_variant("portable", file, SANITIZERS)
+    program = (
+        "import ctypes\n"
+        f"library = ctypes.CDLL({str(file)!r})\n"
+        "print('loaded', flush=True)\n"
+        "short = ctypes.create_string_buffer(b'\\1' * 18, 18)\n"
+        "library.lw_encode_workspace(short, ctypes.c_void_p(1), 1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=_environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout == "loaded\n"
+    assert "AddressSanitizer" in done.stderr
