@@ -48,16 +48,30 @@ def _metrics(cell: str, size: Size, capacity: float) -> dict[str, Any]:
             return _adapters(size)
         case "single":
             return _single(size)
+        case "engines":
+            return _engines(size)
     return _offline(size)
 
 
 def _offline(size: Size) -> dict[str, Any]:
+    import torch
+
     from benchmarks.serve import engine
+    from benchmarks.train import peak
 
     predictor = engine.load(checkpoint.artifact())
     texts = checkpoint.read_texts(20 * engine.AT_ONCE)
     found = engine.offline(predictor, texts, size.offline_seconds)
-    return found | {"engine": predictor.engine.name}
+    dtype = torch.bfloat16 if predictor.engine.name.endswith("bf16") else torch.float32
+    torch.set_num_threads(available_cores())
+    return found | {"engine": predictor.engine.name, "peak_gflops": peak.best(dtype, 1.0)}
+
+
+def _engines(size: Size) -> dict[str, Any]:
+    from benchmarks.serve import engine
+
+    texts = checkpoint.read_texts(size.compared_texts)
+    return {"engines": engine.compare(checkpoint.artifact(), texts, size.single_texts)}
 
 
 def _closed(name: str, size: Size) -> dict[str, Any]:

@@ -13,9 +13,12 @@ import numpy as np
 from app.serving.loaded_model import EncoderLoader
 from lora_core.cache import cache_dir
 from lora_core.data.batching import length_sorted_batches
+from lora_core.inference.engines import auto_engine_names
+from lora_core.inference.predictor import Predictor
 from lora_core.process_settings import available_cores
 
 AT_ONCE = 256  # texts that are sorted by length together
+TURN = 20  # lone texts of one engine before the next one has its turn
 
 
 def load(directory: Path) -> Any:
@@ -48,7 +51,45 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
             if encoding + computing >= seconds:
                 break
     total = encoding + computing
-    return {"per_s": done / total, "encoding_share": encoding / total, "texts": done}
+    return {
+        "per_s": done / total,
+        "encoding_share": encoding / total,
+        "texts": done,
+        "tokens_per_text": float(lengths.mean()),
+        "flops_per_text": float(np.mean([needed_flops(predictor, n) for n in lengths])),
+    }
+
+
+def needed_flops(predictor: Any, length: int) -> float:
+    """FLOPs of the products for one text: of the last block, keys and values are computed for all
+    tokens and the rest for the first one."""
+    shape = predictor.engine.shape
+    layer = 2 * shape.block_multiplications * length + 4 * length**2 * shape.width
+    last = 2 * 2 * shape.width**2 * length + 2 * shape.block_multiplications
+    return float((shape.layers - 1) * layer + last)
+
+
+def compare(directory: Path, texts: Sequence[str], single_texts: int) -> dict[str, Any]:
+    """Every engine of this machine: milliseconds of lone texts, in turns, and how far the logits
+    are from those in float32."""
+    names = ["torch-fp32", *(name for name in auto_engine_names() if name != "torch-fp32")]
+    predictors = {name: Predictor.load(directory, engine=name) for name in names}
+    took: dict[str, list[float]] = {name: [] for name in names}
+    for start in (0, *range(0, single_texts, TURN)):  # the first turn warms up
+        for name in names:
+            took[name] += one_by_one(predictors[name], texts[start : start + TURN])
+    exact, *_ = logits = [
+        np.asarray(predictors[name].forward(predictors[name].encode(texts))) for name in names
+    ]
+    return {
+        name: {
+            "single_ms_p50": float(np.median(took[name][TURN:])),
+            "same_labels": float((found.argmax(-1) == exact.argmax(-1)).mean()),
+            "rms_error": float(np.sqrt(np.square(found - exact).mean())),
+            "max_error": float(np.abs(found - exact).max()),
+        }
+        for name, found in zip(names, logits, strict=True)
+    }
 
 
 def _compute(predictor: Any, items: Sequence[Any]) -> None:

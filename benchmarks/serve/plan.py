@@ -19,6 +19,7 @@ MOVES = 20  # of an alias, from one version to the other and back
 COMPETITORS = ("pipeline", "litserve", "infinity")
 CELLS = (
     "offline",
+    "engines",
     "closed-ours",
     *(f"closed-{name}" for name in COMPETITORS),
     *(f"plain-{name}" for name in COMPETITORS),
@@ -45,10 +46,11 @@ class Size:
     try_seconds: float
     offline_seconds: float
     single_texts: int
+    compared_texts: int  # by every engine
     open_seconds: float
     recovery_seconds: float  # after the highest rate
     move_seconds: float  # between two moves of an alias
 
 
-FULL = Size(8.0, 50.0, 25.0, 2, 12.0, 50.0, 200, 50.0, 20.0, 2.0)
-QUICK = Size(3.0, 12.0, 8.0, 1, 0.0, 10.0, 40, 10.0, 5.0, 0.8)
+FULL = Size(8.0, 50.0, 25.0, 2, 12.0, 50.0, 200, 2000, 50.0, 20.0, 2.0)
+QUICK = Size(3.0, 12.0, 8.0, 1, 0.0, 10.0, 40, 200, 10.0, 5.0, 0.8)

@@ -9,7 +9,8 @@ from benchmarks.serve import outcomes
 from benchmarks.serve.plan import CALM, COMPETITORS, RATES
 
 LISTED = (
-    "vs_best_competitor", "vs_plain", "share_of_offline", "overhead_ms_p50", "goodput_at_5x",
+    "vs_best_competitor", "vs_plain", "share_of_offline", "share_of_peak", "single_ms_ratio",
+    "same_labels", "logit_error_ratio", "overhead_ms_p50", "goodput_at_5x",
     "refusal_ms_p99", "others_answered_at_5x", "seconds_to_normal", "rss_growth",
     "adapters_32_share", "swap_failures", "statuses", "client_share_of_core", "tunings", "engine",
     "processor",
@@ -24,6 +25,10 @@ def summary(results: ResultsFile) -> dict[str, Any]:
     competitors = {name: results.metrics(f"closed-{name}") for name in COMPETITORS}
     plain = {name: results.metrics(f"plain-{name}") for name in COMPETITORS}
     per_s = ours["per_s"]
+    engines = results.metrics("engines")["engines"]
+    engine = engines[ours["engine"]]
+    # What served before there was a native engine.
+    torch = engines.get("torch-bf16", engines["torch-fp32"])
     statuses: Counter[str] = Counter()
     for loop in loops.values():
         statuses.update(loop["statuses"])
@@ -37,6 +42,15 @@ def summary(results: ResultsFile) -> dict[str, Any]:
         "competitors_plain": {name: round(found["per_s"], 2) for name, found in plain.items()},
         "vs_plain": {name: round(per_s / found["per_s"], 2) for name, found in plain.items()},
         "share_of_offline": round(per_s / offline["per_s"], 4),
+        "share_of_peak": round(
+            offline["per_s"] * offline["flops_per_text"] / offline["peak_gflops"] / 1e9, 4
+        ),
+        "single_ms_ratio": round(engine["single_ms_p50"] / torch["single_ms_p50"], 3),
+        "same_labels": round(engine["same_labels"], 4),
+        "logit_error_ratio": round(engine["rms_error"] / torch["rms_error"], 3)
+        if torch["rms_error"]
+        else None,
+        "engines": engines,
         "overhead_ms_p50": round(single["http_ms_p50"] - single["bare_ms_p50"], 2),
         "p50_ms": {str(rate): _rounded(loop["p50_ms"]) for rate, loop in loops.items()},
         "p99_ms": {str(rate): _rounded(loop["p99_ms"]) for rate, loop in loops.items()},

@@ -214,7 +214,9 @@ class PackedEncoder:
         unfused = (dtype, device) == (torch.bfloat16, "cpu")
         self._unfused_attention = UnfusedAttention() if unfused else None
         self._row_step = LENGTH_STEP if unfused or backend == "onednn" else 1  # see `padded_length`
-        shape = compatibility.read_encoder_shape(model.config.to_dict(), base=family.model_type)
+        self.shape = shape = compatibility.read_encoder_shape(
+            model.config.to_dict(), base=family.model_type
+        )
         self._heads = shape.heads
         self._has_segments = shape.segments > 1
         self._padding_idx = shape.padding  # RoBERTa: id and position of padding; others: -1

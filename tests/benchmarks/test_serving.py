@@ -15,13 +15,24 @@ PER_S = {"ours": 40.0, "pipeline": 20.0, "litserve": 10.0, "infinity": 16.0}
 LABELS = {"reviews:1": ["bad", "good"], "reviews:2": ["dull", "fine"]}
 
 
+def engine(single: float, error: float, same: float) -> dict[str, float]:
+    return {"single_ms_p50": single, "rms_error": error, "same_labels": same}
+
+
 def example_metrics(cell: str) -> dict[str, Any]:
     """Made-up metrics of a cell."""
     kind, _, name = cell.partition("-")
     common = {"client_share_of_core": 0.01, "cores": 2}
     match kind:
         case "offline":
-            return {"per_s": 50.0, "engine": "torch-fp32"}
+            work = {"flops_per_text": 4e9, "peak_gflops": 250.0}
+            return {"per_s": 50.0, "engine": "native-bf16", **work}
+        case "engines":
+            return {"engines": {
+                "torch-fp32": engine(20.0, 0.0, 1.0),
+                "torch-bf16": engine(10.0, 0.004, 0.99),
+                "native-bf16": engine(5.0, 0.003, 0.9985),
+            }}  # fmt: skip
         case "single":
             return {"http_ms_p50": 25.5, "bare_ms_p50": 23.0}
         case "adapters":
@@ -31,7 +42,7 @@ def example_metrics(cell: str) -> dict[str, Any]:
         case "closed" | "plain":
             per_s = PER_S[name] / (2 if kind == "plain" else 1)
             closed = {"per_s": per_s, "p50_ms": 1500.0, "p99_ms": 2000.0, "agreement": 1.0}
-            more = {"rss_mb": 500.0, "libraries": {}, "engine": "torch-fp32", "tuning": "--fast"}
+            more = {"rss_mb": 500.0, "libraries": {}, "engine": "native-bf16", "tuning": "--fast"}
             return common | closed | more
     found: dict[str, Any] = {
         "p50_ms": 40.0, "p99_ms": 100.0, "goodput_per_s": 36.0, "refusal_ms_p99": 4.0,
@@ -58,6 +69,8 @@ def test_ratios_and_shares(results: ResultsFile) -> None:
         0.8,
     )
     assert (summary["overhead_ms_p50"], summary["goodput_at_5x"]) == (2.5, 0.9)
+    assert (summary["share_of_peak"], summary["single_ms_ratio"]) == (0.8, 0.5)
+    assert (summary["same_labels"], summary["logit_error_ratio"]) == (0.9985, 0.75)
     assert summary["statuses"] == {"200": 40, "429": 20}
     assert summary["seconds_to_normal"] == 0.5
     assert summary["rss_growth"] == 0.02
