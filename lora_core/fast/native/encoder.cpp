@@ -62,7 +62,8 @@ struct Batch {
 
 namespace {
 
-constexpr int ROW_BLOCK = 128;  // rows whose intermediate states stay in the second-level cache
+// Rows whose intermediate states stay in the second-level cache: whole products.
+constexpr int ROW_BLOCK = 128 / BEST_ROWS * BEST_ROWS;
 constexpr int INPUT_BLOCK = 384;  // inputs of two panels that stay in the first-level cache
 
 struct Shared {  // by the threads of a batch
