@@ -1,8 +1,9 @@
-"""Training speed on GPUs compared with a tuned PEFT and Trainer: `python -m benchmarks.gpu`.
+"""Training on GPUs compared with a tuned PEFT and Trainer, and serving with a pipeline:
+`python -m benchmarks.gpu`.
 
-First one GPU for ours and the competitor in turn, then all GPUs for ours. Every number is
-measured in its own processes and stored in `benchmarks/results/`: a stopped run continues.
-Ends with one JSON object.
+First one GPU for ours and the competitor in turn, then all GPUs for ours. The Trainer pads, since
+PEFT has no unpadding for these encoders. Every number is measured in its own processes and stored
+in `benchmarks/results/`: a stopped run continues. Ends with one JSON object.
 """
 
 import argparse
@@ -10,6 +11,8 @@ import json
 import os
 import re
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,18 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import pipeline
 
 from benchmarks import child_process
 from benchmarks.results_file import DIRECTORY, ResultsFile
 from benchmarks.train import cells, ours
 from benchmarks.train.plan import Place, Size
 from lora_core import distributed
+from lora_core.inference.predictor import Predictor
 from lora_core.process_settings import torchrun_world_size
 
 NAMES = ("lora_qv", "lora_all", "full")
-ONE = tuple(f"rate-{name}-{side}" for name in NAMES for side in ("tuned", "ours"))
+SERVING = ("serve-pipeline", "serve-ours")
+ONE = (*(f"rate-{name}-{side}" for name in NAMES for side in ("tuned", "ours")), *SERVING)
 ALL = tuple(f"together-{name}" for name in NAMES)
 # One pass is 50 steps: both samplers sort as many batches together.
+PIPELINE_BATCH = 64
 SIZE = Size(20.0, 3200, 20, 0, 0, 0, 0.0, Place("cuda", batch=64, tokens=64 * 512))
 
 
@@ -37,6 +44,8 @@ def here(cell: str) -> dict[str, Any] | None:
 
     Several get as much work each as one alone.
     """
+    if cell in SERVING:
+        return serve(cell)
     if cell in ONE:
         return cells.run(cell, SIZE)
     several = torchrun_world_size()
@@ -45,6 +54,37 @@ def here(cell: str) -> dict[str, Any] | None:
     with distributed.process_group():
         metrics = ours.rate(cell.partition("-")[2], size) | {"processes": several}
         return metrics if distributed.destroy_process_group() else None
+
+
+def serve(
+    cell: str, seconds: float = 20.0, device: str = "cuda", engine_name: str = "cuda-bf16"
+) -> dict[str, Any]:
+    """Texts per second with all texts available, and the peak of memory."""
+    from benchmarks.serve import checkpoint, engine
+
+    texts = checkpoint.read_texts(20 * engine.AT_ONCE)
+    if cell == "serve-ours":
+        predictor = Predictor.load(checkpoint.artifact(), engine=engine_name)
+        per_s = engine.offline(predictor, texts, seconds)["per_s"]
+    else:
+        per_s = _pipeline(str(checkpoint.merged()), sorted(texts, key=len), seconds, device)
+    peak = torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else 0.0
+    return {"texts_per_s": per_s, "peak_mb": peak}
+
+
+def _pipeline(model: str, texts: Sequence[str], seconds: float, device: str) -> float:
+    """Texts per second of a pipeline on texts of similar lengths, in bf16."""
+    classify = pipeline(
+        "text-classification", model=model, device=device, dtype=torch.bfloat16,
+        batch_size=PIPELINE_BATCH, truncation=True,
+    )  # fmt: skip
+    classify(texts[:PIPELINE_BATCH])
+    done, start = 0, time.perf_counter()
+    while (took := time.perf_counter() - start) < seconds or not done:
+        first = done % (len(texts) - PIPELINE_BATCH)
+        classify(texts[first : first + PIPELINE_BATCH])
+        done += PIPELINE_BATCH
+    return done / took
 
 
 def measure(cell: str, card: str, gpus: int) -> dict[str, Any]:
@@ -69,7 +109,16 @@ def kept(directory: Path, card: str) -> ResultsFile:
 
 def summary(results: ResultsFile, card: str) -> dict[str, Any]:
     """Throughput, ratios and peak memory of each method."""
-    report: dict[str, Any] = {"card": card}
+    ours, competitor = (results.metrics(f"serve-{side}") for side in ("ours", "pipeline"))
+    report: dict[str, Any] = {
+        "card": card,
+        "serving": {
+            "texts_per_s": ours["texts_per_s"],
+            "vs_pipeline": ours["texts_per_s"] / competitor["texts_per_s"],
+            "peak_mb": ours["peak_mb"],
+            "peak_mb_pipeline": competitor["peak_mb"],
+        },
+    }
     for name in NAMES:
         mine, tuned = (results.metrics(f"rate-{name}-{side}") for side in ("ours", "tuned"))
         report[name] = {

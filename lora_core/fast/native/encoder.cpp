@@ -81,7 +81,6 @@ struct Scratch {  // of one thread
   size_t low_stride;    // of the largest rank
   float* sums;          // (ROW_BLOCK, COLUMNS)
   float* low_sums;      // likewise
-  float* output;        // (ROW_BLOCK, width) of the second product, before the norm
   AttentionScratch attention;
 };
 
@@ -108,7 +107,6 @@ Scratch take_scratch(Allocator& memory, const Encoder& e, const Sizes& s) {
   scratch.low = memory.take<bf16>((ROW_BLOCK + ROW_STEP) * scratch.low_stride);
   scratch.sums = memory.take<float>(ROW_BLOCK * COLUMNS);
   scratch.low_sums = memory.take<float>(ROW_BLOCK * COLUMNS);
-  scratch.output = memory.take<float>(size_t(ROW_BLOCK) * e.width);
   scratch.attention.scores = memory.take<float>(BEST_ROWS * stride_of(padded(s.longest)));
   scratch.attention.probabilities = memory.take<bf16>(BEST_ROWS * stride_of(padded(s.longest)));
   scratch.attention.sums = scratch.sums;

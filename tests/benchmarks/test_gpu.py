@@ -1,0 +1,46 @@
+"""What a machine with a GPU reports: the summary, and serving as far as a CPU can run it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import gpu
+from benchmarks.results_file import ResultsFile
+from benchmarks.serve import checkpoint, engine
+from lora_core.export import export_merged
+from tests.tiny_artifact import make_artifact
+
+
+def example_metrics(cell: str) -> dict[str, Any]:
+    """Made-up metrics of a cell."""
+    kind, _, name = cell.partition("-")
+    if kind == "serve":
+        return {"texts_per_s": {"ours": 900.0, "pipeline": 300.0}[name], "peak_mb": 700.0}
+    if kind == "together":
+        return {"reviews_per_s": 300.0, "processes": 2}
+    return {"reviews_per_s": 200.0 if "ours" in cell else 100.0, "peak_mb": 4000.0}
+
+
+def test_summary_has_training_serving_and_the_card(tmp_path: Path) -> None:
+    results = ResultsFile(tmp_path / "gpu.jsonl")
+    for cell in (*gpu.ONE, *gpu.ALL):
+        results.add(cell, example_metrics(cell), seconds=1.0)
+    report = gpu.summary(results, "H100")
+    assert report["card"] == "H100"
+    assert (report["serving"]["vs_pipeline"], report["serving"]["peak_mb"]) == (3.0, 700.0)
+    assert (report["full"]["vs_tuned"], report["full"]["vs_one_process"]) == (2.0, 1.5)
+
+
+@pytest.mark.parametrize("cell", gpu.SERVING)
+def test_both_sides_classify_texts(
+    cell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = make_artifact(tmp_path / "artifact")
+    texts = ["a good film", "a dull plot and an awful end"] * (10 * engine.AT_ONCE)
+    export_merged(artifact, tmp_path / "merged")
+    monkeypatch.setattr(checkpoint, "artifact", lambda: artifact)
+    monkeypatch.setattr(checkpoint, "merged", lambda: tmp_path / "merged")
+    monkeypatch.setattr(checkpoint, "read_texts", lambda count: texts[:count])
+    found = gpu.serve(cell, seconds=0.01, device="cpu", engine_name="torch-fp32")
+    assert found["texts_per_s"] > 0
