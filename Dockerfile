@@ -10,7 +10,7 @@
 FROM python:3.11.16-trixie AS native
 
 RUN --mount=type=bind,source=lora_core/fast/native,target=/src \
-    python /src/build.py /native
+    mkdir /native && python /src/build.py /native
 
 
 FROM python:3.11.16-slim-trixie

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull, StopRequested
 from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
 from lora_core.failpoints import failpoint
-from lora_core.inference.load import load_fastest_predictor
+from lora_core.inference.load import engine_build, load_fastest_predictor
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.encoded_labels import output_name
@@ -106,13 +107,14 @@ def predict_file(
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
     predictor = load_fastest_predictor(Path(spec.model), threads=spec.runtime.threads)
-    state = PredictedLogits(predictor.labels, predictor.engine.name)
+    state = PredictedLogits(predictor.labels, engine_build(predictor))
     if resume:
         saved = read_checkpoint(resume, predictor.labels)
         if saved.engine == state.engine:
             state = saved
         else:
-            message = f"Rows predicted by {saved.engine} are predicted again by {state.engine}."
+            before = saved.engine or "another engine"
+            message = f"Rows predicted by {before} are predicted again by {state.engine}."
             observer.on_event(Noted(level="warning", code="engine_changed", message=message))
     schedule = None
     if checkpoint_settings is not None:
@@ -303,7 +305,7 @@ def _manifest(
     return {
         "format": FORMAT_VERSION,
         "created_by": manifest.library_versions(),
-        "engine": predictor.engine.name,
+        "engine": engine_build(predictor),
         "spec": spec.model_dump(mode="json"),
         "columns": list(results.columns),
         "task": predictor.task.type,
@@ -342,6 +344,8 @@ _LOGITS_FILE = "logits.safetensors"
 def write_checkpoint(parent: Path, state: PredictedLogits) -> Path:
     """Publish a new directory `step-<rows>` in `parent` and return it. Raises `DiskFull`."""
     directory = parent / f"step-{state.step}"
+    if directory.exists():  # of another engine, whose rows are predicted again
+        shutil.rmtree(directory)
     with atomic_path(directory) as unfinished:
         unfinished.mkdir()
         save_file({"logits": state.logits()}, unfinished / _LOGITS_FILE)
@@ -376,5 +380,5 @@ def read_checkpoint(directory: Path, labels: Sequence[str]) -> PredictedLogits:
         raise CheckpointCorrupt(path=directory.name, problem=problem) from error
     if saved_labels != list(labels) or logits.shape[1:] != (len(labels),):
         raise CheckpointMismatch(path=directory.name, what="the model has other labels")
-    engine = manifest_data.get("engine", "torch-fp32")  # before there was a choice
+    engine = manifest_data.get("engine", "")  # missing before there was a choice
     return PredictedLogits(labels, engine, [logits], int(truncated))

@@ -55,13 +55,11 @@ def patch(model: PreTrainedModel) -> None:
     model.set_attn_implementation(ATTENTION_NAME)
 
 
-def _is_supported(query: Tensor, dropout: float, window: int | None) -> bool:
-    """Return whether to use this implementation: for training on a CPU, without dropout."""
+def _fits(query: Tensor, window: int | None) -> bool:
+    """Return whether the probabilities are few enough to be saved."""
     batch, heads, length, _ = query.shape
     keys = length if window is None else min(length, (WINDOWS_PER_PIECE + 2) * window)
-    size = batch * heads * length * keys * query.element_size()  # bytes
-    trains = torch.is_grad_enabled() and query.device.type == "cpu" and dropout == 0
-    return trains and size <= MAX_PROBABILITY_BYTES
+    return batch * heads * length * keys * query.element_size() <= MAX_PROBABILITY_BYTES
 
 
 def attention_forward(  # noqa: PLR0913 - the signature of transformers
@@ -84,8 +82,12 @@ def attention_forward(  # noqa: PLR0913 - the signature of transformers
     if torch.is_autocast_enabled(device):  # it does not cast for calls with `out=`
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    size = query.shape[-1]
     in_mask = rest.get("sliding_window") is not None  # the window, by transformers' own blocks
-    if in_mask or key.shape != query.shape or not _is_supported(query, dropout, window):
+    trains = torch.is_grad_enabled() and device == "cpu" and dropout == 0
+    library = best_library() if query.dtype == torch.bfloat16 and size % SIZE_STEP == 0 else None
+    fits = library is not None or _fits(query, window)
+    if in_mask or key.shape != query.shape or not trains or not fits:
         if window is not None:
             return local_attention.attention_forward(
                 module, query, key, value, attention_mask, dropout=dropout, window=window
@@ -94,13 +96,12 @@ def attention_forward(  # noqa: PLR0913 - the signature of transformers
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
         )
         return fused
-    batch, _, length, size = query.shape
+    batch, length = query.shape[0], query.shape[2]
     lengths = [length] * batch
     if attention_mask is not None:
         lengths = attention_mask[:, 0, 0].sum(dim=-1).tolist()
     scale = size**-0.5 if scaling is None else scaling
-    library = best_library()
-    if library is not None and query.dtype == torch.bfloat16 and size % SIZE_STEP == 0:
+    if library is not None:
         return NativeAttention.apply(  # type: ignore[no-untyped-call]
             query, key, value, lengths, scale, window, library
         ), None

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_core import manifest
+from lora_core import cpu, manifest
 from lora_core.errors.artifact import EngineOutputMismatch, EngineUnavailable
 from lora_core.inference.linear import LinearPredictor
 from lora_core.process_settings import imports_without_gc
@@ -29,8 +29,8 @@ def load_fastest_predictor(
 ) -> "LinearPredictor | Predictor":
     """Load the predictor of an artifact for many texts.
 
-    That is the native engine if it was built, computes such an encoder and reproduces the golden
-    predictions, and torch in float32 otherwise.
+    That is the native engine if bf16 is fast here, it was built, computes such an encoder and
+    reproduces the golden predictions, and torch in float32 otherwise.
 
     `threads` is the number of intra-op threads of torch; a linear model does not import torch.
     Raises `ArtifactCorrupt`, `UnsupportedArtifact`.
@@ -43,9 +43,22 @@ def load_fastest_predictor(
         from lora_core.saved_predictions import check_golden_predictions
     if threads is not None:
         torch.set_num_threads(threads)
+    if not cpu.has_fast_bf16():
+        return load_predictor(directory)
     try:
         predictor = load_predictor(directory, engine="native-bf16")
         check_golden_predictions(predictor, directory)
     except (EngineUnavailable, EngineOutputMismatch):
         return load_predictor(directory)
     return predictor
+
+
+def engine_build(predictor: "LinearPredictor | Predictor") -> str:
+    """Return what the bits of predictions depend on: the engine, and what was built of it."""
+    name = predictor.engine.name
+    if not name.startswith("native"):
+        return name
+    from lora_core.fast.native.library import best_library
+
+    library = best_library()
+    return name if library is None else f"{name} {library.name}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -38,11 +38,11 @@ from lora_core.encoders.pooling import MEAN_SCALE
 from lora_core.errors.artifact import EngineUnavailable
 from lora_core.fast.native.blocks import (
     ROW_STEP,
+    BlockSettings,
     BlockWeights,
-    EncoderShape,
     NativeBlocks,
     PackedAdapter,
-    UnsupportedEncoder,
+    UnsupportedBlocks,
     check_supported,
 )
 from lora_core.fast.native.library import Library
@@ -102,12 +102,10 @@ class BatchLayout:
 
     def versions(self) -> list[tuple[int, int, PackedAdapter]]:
         """Return the number of rows and of texts of each adapter, and its packed weights."""
+        slices = zip(self._token_slices, self._text_slices, strict=True)
         return [
-            (rows.stop - rows.start, texts.stop - texts.start, adapter.packed)
-            for (rows, adapter), (texts, _) in zip(
-                self._token_slices, self._text_slices, strict=True
-            )
-            if isinstance(adapter, NativeAdapter)
+            (rows.stop - rows.start, texts.stop - texts.start, cast(NativeAdapter, adapter).packed)
+            for (rows, adapter), (texts, _) in slices
         ]
 
     @cached_property
@@ -247,7 +245,7 @@ class PackedEncoder:
     def _build_native(self, library: Library) -> NativeBlocks:
         """Move the blocks to the native engine."""
         weights = [self._native_weights(index) for index in range(len(self._blocks))]
-        shape = EncoderShape(
+        shape = BlockSettings(
             heads=self._heads,
             norm_first=self.family.final_norm is not None,
             gated=self.family.gated,
@@ -255,7 +253,7 @@ class PackedEncoder:
         )
         try:
             check_supported(weights, shape, self._blocks[0].activation)
-        except UnsupportedEncoder as error:
+        except UnsupportedBlocks as error:
             raise EngineUnavailable(engine="native-bf16", needs=str(error)) from error
         native = NativeBlocks(library, weights, shape)
         self._blocks, self._row_step = [], ROW_STEP

@@ -19,6 +19,8 @@ from lora_core.inference.packed_encoder import (
     RowKind,
 )
 
+MAX_POSITIONS = 8192  # the longest text that a version may read
+
 
 class PackedModernBert(PackedEncoder):
     """The same as `PackedEncoder` for ModernBERT.
@@ -34,7 +36,8 @@ class PackedModernBert(PackedEncoder):
         self._layer_types = [block.attention_type for block in every]
         self._windows = [attention_window(block) for block in every]
         self._rotations = RotaryEmbedding(model)
-        self._positions = model.config.max_position_embeddings
+        # Nothing else in a file bounds this number.
+        self._positions = min(model.config.max_position_embeddings, MAX_POSITIONS)
         super().__init__(model, family, *arguments, **settings)
         model.to(self.device)
         self._final_norm: Any = model.get_submodule(family.final_norm or "")

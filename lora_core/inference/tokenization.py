@@ -15,7 +15,7 @@ from lora_core.data.tokens import (
     truncate_ids,
 )
 from lora_core.data.windows import max_tokens_read, split_into_windows
-from lora_core.errors.artifact import InputTooLong, TokenizerFailed
+from lora_core.errors.artifact import EmptyInput, InputTooLong, TokenizerFailed
 from lora_core.process_settings import is_out_of_memory
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.predict import TruncationSide
@@ -92,6 +92,8 @@ class ModelTokenizer:
         limit = self.max_tokens_read
         for index, encoding in enumerate(encodings):
             ids: Sequence[int] = encoding.ids
+            if not ids:  # there are tokenizers without special tokens
+                raise EmptyInput(index=index)
             too_long = len(ids) > limit
             if too_long and not truncate:
                 raise InputTooLong(index=index, tokens=len(ids), limit=limit)

@@ -29,7 +29,7 @@ class BlockWeights(NamedTuple):
     window: int | None  # how far a token sees to each side; None: all of its text
 
 
-class EncoderShape(NamedTuple):
+class BlockSettings(NamedTuple):
     """What all blocks have in common."""
 
     heads: int
@@ -38,7 +38,7 @@ class EncoderShape(NamedTuple):
     first_only: bool  # whether the last block computes only the first token of each text
 
 
-class UnsupportedEncoder(Exception):
+class UnsupportedBlocks(Exception):
     """The native engine does not compute such blocks; the message says why."""
 
 
@@ -55,60 +55,66 @@ class PackedAdapter:
         return sum(tensor.nbytes for tensor in self.tensors)
 
 
-def check_supported(blocks: Sequence[BlockWeights], shape: EncoderShape, activation: Any) -> None:
-    """Raise `UnsupportedEncoder` if the native engine cannot compute these blocks."""
+def check_supported(
+    blocks: Sequence[BlockWeights], settings: BlockSettings, activation: Any
+) -> None:
+    """Raise `UnsupportedBlocks` if the native engine cannot compute these blocks."""
     width = blocks[0].layers["projection"][0].shape[0]
     feed_forward = blocks[0].layers["down"][0].shape[1]
-    head_size = width // shape.heads
+    head_size = width // settings.heads
     if head_size % _STEP or feed_forward % _STEP:
-        raise UnsupportedEncoder(
+        raise UnsupportedBlocks(
             f"heads and feed-forward networks whose sizes are multiples of {_STEP}, and not "
             f"{head_size} and {feed_forward}"
         )
     if not is_gelu(activation):
-        raise UnsupportedEncoder("the exact GELU as activation")
-    if any(type(norm) not in (nn.LayerNorm, nn.Identity) for b in blocks for norm in b.norms):
-        raise UnsupportedEncoder("layer norms")
+        raise UnsupportedBlocks("the exact GELU as activation")
+    norms = [norm for block in blocks for norm in block.norms if type(norm) is not nn.Identity]
+    if any(type(norm) is not nn.LayerNorm for norm in norms) or len({n.eps for n in norms}) != 1:
+        raise UnsupportedBlocks("layer norms with the same epsilon")
+    tables = [table for block in blocks for table in block.rotation or ()]
+    if any(table.shape[1] != head_size // 2 for table in tables):
+        raise UnsupportedBlocks("rotations of whole heads")
 
 
 class NativeBlocks:
     """Computes all blocks of an encoder in one call, with LoRA weights per version. Thread-safe."""
 
     def __init__(
-        self, library: Library, blocks: Sequence[BlockWeights], shape: EncoderShape
+        self, library: Library, blocks: Sequence[BlockWeights], settings: BlockSettings
     ) -> None:
         """`blocks` are supported, see `check_supported`."""
         self._library = library
-        self._shape = shape
+        self._settings = settings
         self._width = blocks[0].layers["projection"][0].shape[0]
         feed_forward = blocks[0].layers["down"][0].shape[1]
-        head_size = self._width // shape.heads
+        head_size = self._width // settings.heads
         self._orders = {
-            "qkv": _rotary_order(shape.heads, head_size) if blocks[0].rotation else None,
-            "up": _gate_order(feed_forward) if shape.gated else None,
+            "qkv": _rotary_order(settings.heads, head_size) if blocks[0].rotation else None,
+            "up": _gate_order(feed_forward) if settings.gated else None,
         }
         self._tensors: dict[int, Tensor] = {}  # by address; keeps their memory alive
         self._blocks = (Block * len(blocks))(*(self._pack_block(block) for block in blocks))
-        epsilon = {norm.eps for b in blocks for norm in b.norms if isinstance(norm, nn.LayerNorm)}
-        (norm_epsilon,) = epsilon
+        norms = [norm for block in blocks for norm in block.norms if type(norm) is nn.LayerNorm]
         rotation = blocks[0].rotation
         self._encoder = Encoder(
-            self._blocks, len(blocks), self._width, shape.heads, head_size, feed_forward,
-            shape.norm_first, shape.gated, shape.first_only,
-            0 if rotation is None else len(rotation[0]), norm_epsilon,
+            self._blocks, len(blocks), self._width, settings.heads, head_size, feed_forward,
+            settings.norm_first, settings.gated, settings.first_only,
+            0 if rotation is None else len(rotation[0]), norms[0].eps,
         )  # fmt: skip
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the weights in bytes."""
-        return sum(tensor.nbytes for tensor in self._tensors.values())
-
     def pack_adapter(self, lora: Mapping[tuple[int, str], Any]) -> PackedAdapter:
-        """Pack LoRA weights; `lora` has A (R, d_in) and B (d_out, R) by block and layer."""
+        """Pack LoRA weights; `lora` has A (R, d_in) and B (d_out, R) by block and layer.
+
+        Raises `ValueError` if they do not have the shape of their layer.
+        """
         low_rank = (LowRank * (4 * len(self._blocks)))()
         tensors: list[Tensor] = []
         for (block, layer), weights in lora.items():
             rank = len(weights.A)
+            sizes: Linear = getattr(self._blocks[block], layer)
+            if weights.A.shape != (rank, sizes.inputs) or weights.B.shape != (sizes.outputs, rank):
+                raise ValueError(f"LoRA weights of block {block}, {layer}, have other sizes")
             padding = -rank % _STEP
             A = F.pad(weights.A.float(), (0, 0, 0, padding))
             B = F.pad(_in_order(weights.B.float(), self._orders.get(layer)), (0, padding))
@@ -153,7 +159,7 @@ class NativeBlocks:
             low_rank, x.data_ptr(), first.data_ptr(),
         )  # fmt: skip
         self._library.encode(self._encoder, batch, threads=threads)
-        return first if self._shape.first_only else x
+        return first if self._settings.first_only else x
 
     def _pack_block(self, block: BlockWeights) -> Block:
         layers = []

@@ -90,14 +90,21 @@ def main(arguments: Sequence[str]) -> int:
             print(f"Native engine: not built, because there is no C++ compiler (g++). {_FALLBACK}")
             return 0
         except (CompilationFailed, OSError) as error:
-            print(f"Native engine: {variant} was not built: {str(error).splitlines()[0]}")
+            print(f"Native engine: {variant} was not built: {_reason(str(error))}")
         else:
             built.append(variant)
-    for file in set(folder.glob("*.so")) - {library_file(variant, folder) for variant in built}:
-        file.unlink()  # of older sources
+    for variant in built:
+        for file in set(folder.glob(f"{variant}-*.so")) - {library_file(variant, folder)}:
+            file.unlink()  # of older sources
     print(f"Native engine: built for {' and '.join(built)}." if built else
           f"Native engine: not built. {_FALLBACK}")  # fmt: skip
     return 0
+
+
+def _reason(message: str) -> str:
+    """Return the line of a compiler's message that names the error."""
+    lines = message.splitlines()
+    return next((line for line in lines if "error" in line), lines[0])
 
 
 if __name__ == "__main__":

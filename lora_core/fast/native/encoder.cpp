@@ -4,7 +4,7 @@
 // Texts lie one after the other without padding. Several threads may share a batch: each has a
 // range of rows, and they meet where attention needs the keys and values of other rows.
 // All memory belongs to the caller. Structures and `lw_` functions are the C ABI that
-// native_library.py mirrors; `lw_encode` checks every size that it relies on.
+// library.py mirrors; `lw_encode` checks the bounds of a batch, blocks.py the shapes of weights.
 
 #include "threads.h"
 
@@ -76,8 +76,8 @@ struct Shared {  // by the threads of a batch
 };
 
 struct Scratch {  // of one thread
-  bf16* hidden;         // (ROW_BLOCK, stride of feed_forward)
-  bf16* low;            // (ROW_BLOCK, low_stride): A x
+  bf16* hidden;         // (ROW_BLOCK + ROW_STEP, stride of feed_forward)
+  bf16* low;            // (ROW_BLOCK + ROW_STEP, low_stride): A x
   size_t low_stride;    // of the largest rank
   float* sums;          // (ROW_BLOCK, COLUMNS)
   float* low_sums;      // likewise
@@ -102,7 +102,7 @@ Shared take_shared(Allocator& memory, const Encoder& e, const Sizes& s) {
 
 Scratch take_scratch(Allocator& memory, const Encoder& e, const Sizes& s) {
   Scratch scratch;
-  scratch.hidden = memory.take<bf16>(ROW_BLOCK * stride_of(e.feed_forward));
+  scratch.hidden = memory.take<bf16>((ROW_BLOCK + ROW_STEP) * stride_of(e.feed_forward));
   scratch.low_stride = stride_of(s.rank);
   scratch.low = memory.take<bf16>((ROW_BLOCK + ROW_STEP) * scratch.low_stride);
   scratch.sums = memory.take<float>(ROW_BLOCK * COLUMNS);
@@ -239,9 +239,10 @@ void project_qkv(const Task& t, int index, const bf16* a, int from, int to, int 
     bf16* out = t.shared.qkv + ((size_t(part) * e.heads + head) * t.shared.rows) * e.head_size + element;
     for (int r = from, text = first_text; r < to; r++, sums += COLUMNS) {
       Floats low = load(sums) + b0, high = load(sums + LANES) + b1;
-      if (block.cosines != nullptr && part < 2 && !first_tokens) {  // position 0 does not rotate
-        while (text + 1 < t.batch.texts && t.batch.starts[text + 1] <= r) text++;
-        const int position = std::min(std::max(r - t.batch.starts[text], 0), e.positions - 1);
+      if (block.cosines != nullptr && part < 2) {
+        while (!first_tokens && text + 1 < t.batch.texts && t.batch.starts[text + 1] <= r) text++;
+        const int in_text = first_tokens ? 0 : std::max(r - t.batch.starts[text], 0);
+        const int position = std::min(in_text, e.positions - 1);  // rows of no text may be beyond
         const size_t at = size_t(position) * (e.head_size / 2) + element / 2;
         const Floats cosine = load(block.cosines + at), sine = load(block.sines + at);
         const Floats turned = low * cosine - high * sine;
@@ -402,6 +403,11 @@ Sizes sizes_of(const Encoder& e, const Batch& b) {
   return s;
 }
 
+// A thread without rows would only wait for the others.
+int useful_threads(const Batch& b, int threads) {
+  return std::min(threads, (b.rows + ROW_STEP - 1) / ROW_STEP);
+}
+
 struct Workspace {
   Shared shared;
   std::vector<Scratch> scratch;  // by thread
@@ -478,7 +484,7 @@ int lw_is_usable() {
 // Bytes of aligned memory that `lw_encode` needs for this batch; 0 if an argument is invalid.
 size_t lw_encode_workspace(const Encoder* encoder, const Batch* batch, int threads) {
   if (threads <= 0 || !is_valid(*encoder) || !is_valid(*encoder, *batch)) return 0;
-  return place(nullptr, *encoder, *batch, threads).size;
+  return place(nullptr, *encoder, *batch, useful_threads(*batch, threads)).size;
 }
 
 // Computes all blocks of a batch. Returns 0, or 1 if an argument is invalid or the workspace too
@@ -486,6 +492,7 @@ size_t lw_encode_workspace(const Encoder* encoder, const Batch* batch, int threa
 int lw_encode(const Encoder* encoder, const Batch* batch, int threads, void* memory, size_t size) {
   const size_t needed = lw_encode_workspace(encoder, batch, threads);
   if (needed == 0 || size < needed || !is_aligned(memory)) return 1;
+  threads = useful_threads(*batch, threads);
   const Workspace workspace = place(memory, *encoder, *batch, threads);
   std::vector<int32_t> key_starts(batch->texts);
   int32_t row = 0;
@@ -494,9 +501,9 @@ int lw_encode(const Encoder* encoder, const Batch* batch, int threads, void* mem
     row += padded(batch->lengths[i]);
   }
   Barrier barrier;
-  run_on_threads(threads, [&](int thread) {
+  run_on_threads(threads, [&](int thread, int count) {
     run({*encoder, *batch, workspace.shared, workspace.scratch[thread], key_starts.data(), barrier,
-         thread, threads});
+         thread, count});
   });
   return 0;
 }

@@ -15,6 +15,7 @@ from lora_core import cpu
 from lora_core.fast.native.build import VARIANTS, library_file
 
 _ALIGNMENT = 64  # bytes, of a workspace
+_MAX_KEPT = 2**25  # bytes; a usual batch needs a third of it
 
 
 class Linear(Structure):
@@ -97,10 +98,13 @@ class _Workspace(threading.local):
         self._memory = torch.empty(0, dtype=torch.uint8)
 
     def get(self, size: int) -> Tensor:
-        """Return at least `size` bytes, aligned."""
-        if len(self._memory) < size + _ALIGNMENT:
-            self._memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
-        return self._memory[-self._memory.data_ptr() % _ALIGNMENT :]
+        """Return at least `size` bytes, aligned. Much memory is not kept."""
+        memory = self._memory
+        if len(memory) < size + _ALIGNMENT:
+            memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
+            if size <= _MAX_KEPT:
+                self._memory = memory
+        return memory[-memory.data_ptr() % _ALIGNMENT :]
 
 
 class Library:

@@ -88,6 +88,7 @@ static void multiply_rows(const Product& p, int row) {
 // Two or one times 16 rows, with sums in tiles 0 to 3.
 template <int R>
 static void multiply_tiles(const Product& p, int row) {
+  asm volatile("" ::: "memory");  // the loads below do not say what they read
   const bf16* a = p.a + row * p.a_stride;
   float* c = p.c + row * p.c_stride;
   const size_t a_bytes = p.a_stride * sizeof(bf16), c_bytes = p.c_stride * sizeof(float);

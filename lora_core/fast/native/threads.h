@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -14,12 +15,24 @@
 
 namespace native {
 
-// Calls work(0) here and work(1) ... work(threads - 1) on other threads, and waits for all.
+// Calls work(0, n) here and work(1, n) ... work(n - 1, n) on other threads, and waits for all. n is
+// `threads`, or fewer where the system refuses to start as many.
 template <class Work>
 void run_on_threads(int threads, Work work) {
+  std::atomic<int> started{0};  // 0: not all of them yet
+  const auto wait_and_work = [&](int thread) {
+    while (started.load(std::memory_order_acquire) == 0) std::this_thread::yield();
+    work(thread, started.load(std::memory_order_relaxed));
+  };
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; i++) others.emplace_back(work, i);
-  work(0);
+  others.reserve(threads - 1);
+  try {
+    for (int i = 1; i < threads; i++) others.emplace_back(wait_and_work, i);
+  } catch (const std::exception&) {
+  }
+  const int count = int(others.size()) + 1;
+  started.store(count, std::memory_order_release);
+  work(0, count);
   for (std::thread& other : others) other.join();
 }
 

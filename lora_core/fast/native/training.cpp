@@ -194,10 +194,11 @@ template <class Work>
 int run(const Attention& a, int threads, void* memory, size_t size, Work work) {
   size_t needed = 0;
   if (threads <= 0 || !is_valid(a) || !is_aligned(memory)) return 1;
+  threads = std::min(threads, a.texts * a.heads);
   const std::vector<Scratch> scratch = place(memory, a, threads, &needed);
   if (size < needed) return 1;
   std::atomic<int> next{0};
-  run_on_threads(threads, [&](int thread) {
+  run_on_threads(threads, [&](int thread, int) {
     [[maybe_unused]] const Tiles tiles;
     for (int i; (i = next.fetch_add(1)) < a.texts * a.heads;)
       work(a, scratch[thread], i / a.heads, i % a.heads);

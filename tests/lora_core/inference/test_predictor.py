@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from lora_core import manifest
 from lora_core.errors.artifact import EmptyInput, InputTooLong
 from lora_core.inference.predictor import Predictor
+from lora_core.inference.tokenization import ModelTokenizer
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import distilbert, tokenizer
 
@@ -56,6 +59,12 @@ def test_long_text_is_rejected_without_truncation(predictor: Predictor) -> None:
 def test_empty_text_is_rejected(predictor: Predictor, text: str) -> None:
     with pytest.raises(EmptyInput, match="Input 1"):
         predictor.encode(["good", text])
+
+
+def test_text_of_which_the_tokenizer_leaves_nothing_is_rejected() -> None:
+    plain = Tokenizer(BPE({"g": 0}, []))
+    with pytest.raises(EmptyInput, match="Input 1"):
+        ModelTokenizer(plain, 64).encode(["good", "dull"])
 
 
 def test_all_labels_are_sorted(predictor: Predictor) -> None:

@@ -7,12 +7,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_core import batch_prediction, child_protocol, manifest
-from lora_core.batch_prediction import CHUNK_ROWS, predict_file
+from lora_core.batch_prediction import (
+    CHUNK_ROWS,
+    PredictedLogits,
+    predict_file,
+    read_checkpoint,
+    write_checkpoint,
+)
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import MissingText
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
@@ -159,6 +166,15 @@ def test_stopped_run_resumes_with_the_same_bytes(
     )
     assert digest(tmp_path / "last") == digest(uninterrupted)
     assert summary == manifest.read(uninterrupted)["metrics"]
+
+
+def test_checkpoint_of_another_engine_is_replaced(tmp_path: Path) -> None:
+    for engine, value in (("torch-fp32", 1.0), ("native-bf16 avx512-0", 2.0)):
+        state = PredictedLogits(LABELS, engine)
+        state.append(np.full((3, len(LABELS)), value, np.float32), truncated=0)
+        directory = write_checkpoint(tmp_path, state)
+    saved = read_checkpoint(directory, LABELS)
+    assert (saved.engine, saved.logits()[0, 0]) == ("native-bf16 avx512-0", 2.0)
 
 
 def test_linear_model_resumes_with_the_same_bytes(

@@ -27,6 +27,11 @@ LENGTHS = (1, 15, 16, 17, 31, 32, 33, 64, 5, 60)
 LONG = (150, 7, 129)
 
 
+YARN = {
+    "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32,
+}  # fmt: skip
+
+
 def _model(family: str, **changes: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3, max_position_embeddings=160, **changes)
@@ -68,6 +73,9 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
         "modernbert", hidden_size=64, num_attention_heads=2, intermediate_size=32,
         attention_bias=True, mlp_bias=True, norm_bias=True, classifier_bias=True,
         local_attention=100,
+    ),
+    "modernbert, yarn": lambda: _modernbert(
+        rope_parameters={"full_attention": YARN, "sliding_attention": YARN}
     ),
 }  # fmt: skip
 
@@ -148,6 +156,39 @@ def test_a_text_has_the_same_bits_in_any_batch_with_any_threads(model: PreTraine
             assert torch.equal(together[i], alone), (variant, i)
 
 
+def test_many_short_texts_of_versions_with_other_layers(model: PreTrainedModel) -> None:
+    lengths = [1 + i % 3 for i in range(300)]
+    exact = _outputs(model, torch.float32, lengths=lengths)
+    for variant, library in libraries().items():
+        states = _outputs(model, torch.bfloat16, library, lengths=lengths)
+        error = (states - exact).square().mean().sqrt()
+        assert error < 0.01 * exact.square().mean().sqrt(), variant
+
+
+def test_position_tables_do_not_outgrow_the_longest_text() -> None:
+    torch.manual_seed(0)
+    model = tiny_base.modernbert(
+        hidden_size=64, num_attention_heads=1, intermediate_size=96,
+        max_position_embeddings=10_000_000,
+    )  # fmt: skip
+    for library in libraries().values():
+        encoder = build_encoder(model, torch.bfloat16, backend=library)
+        encoder.logits(_texts((8192,)), [encoder.extract_adapter(model)], threads=1)
+
+
+@pytest.mark.parametrize("shapes", [((8, 32), (192, 8)), ((8, 64), (32, 8))])
+def test_lora_weights_of_other_sizes_are_refused(
+    shapes: tuple[tuple[int, int], tuple[int, int]],
+) -> None:
+    model = MODELS["bert"]()
+    weights = LoraWeights(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+    for library in libraries().values():
+        encoder = build_encoder(model, torch.bfloat16, backend=library)
+        assert isinstance(encoder, PackedEncoder)
+        with pytest.raises(ValueError, match="block 0, qkv, have other sizes"):
+            encoder.prepare_adapter(Adapter({(0, "qkv"): weights}, ()))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_stays_visible(value: float) -> None:
     model = MODELS["bert"]()
@@ -163,6 +204,12 @@ def test_a_number_that_is_not_finite_stays_visible(value: float) -> None:
         ("bert", {}, "multiples of 32, and not 8 and 64"),
         ("bert", {"num_attention_heads": 1, "intermediate_size": 72}, "and not 32 and 72"),
         ("bert", {"num_attention_heads": 1, "hidden_act": "relu"}, "the exact GELU"),
+        ("bert", {"num_attention_heads": 1, "hidden_act": "gelu_10"}, "the exact GELU"),
+        (
+            "modernbert",
+            {"num_attention_heads": 1, "intermediate_size": 32, "head_dim": 2},
+            "rotations of whole heads",
+        ),
         (
             "modernbert",
             {"num_attention_heads": 1, "intermediate_size": 32, "hidden_activation": "gelu_new"},
