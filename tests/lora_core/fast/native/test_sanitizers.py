@@ -14,18 +14,22 @@ from tests.lora_core.fast.native.libraries import ONLY, libraries
 TESTS = ("test_blocks.py", "test_attention.py")
 
 
+def _runtime(name: str) -> str:
+    command = ["g++", f"-print-file-name={name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def _environment() -> dict[str, str]:
-    command = ["g++", "-print-file-name=libasan.so", "-print-file-name=libubsan.so"]
-    runtimes = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {
         **os.environ,
-        "LD_PRELOAD": " ".join(runtimes.split()),
+        "LD_PRELOAD": f"{_runtime('libasan.so')} {_runtime('libubsan.so')}",
         "ASAN_OPTIONS": "detect_leaks=0",  # of Python and torch
         "PYTHONMALLOC": "malloc",
     }
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_access_out_of_bounds_and_no_undefined_behavior(tmp_path: Path) -> None:
     for variant in libraries():
         file = tmp_path / f"{variant}.so"
