@@ -1,1 +1,1 @@
-"""Optimizations that change speed but not results. Start at `optimize`."""
+"""Optimizations that change speed but not results. Start at `speed_up_training`."""

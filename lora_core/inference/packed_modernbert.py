@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lora_core.encoders.families import FastFamily
+from lora_core.encoders.families import FastPathFamily
 from lora_core.encoders.modernbert import RotaryEmbedding, apply_rotary, attention_window
 from lora_core.encoders.modules import blocks, uses_mean_pooling
 from lora_core.inference.adapter import Adapter
@@ -26,7 +26,7 @@ class PackedModernBert(PackedEncoder):
     """
 
     def __init__(
-        self, model: PreTrainedModel, family: FastFamily, *arguments: Any, **settings: Any
+        self, model: PreTrainedModel, family: FastPathFamily, *arguments: Any, **settings: Any
     ) -> None:
         super().__init__(model, family, *arguments, **settings)
         every: list[Any] = list(blocks(model, family))

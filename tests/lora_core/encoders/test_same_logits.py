@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES
-from lora_core.fast.optimize import optimize
+from lora_core.fast.speed_up import speed_up_training
 from lora_core.inference.engines import build_encoder
 from lora_core.inference.tokenization import TokenizedText
 from lora_core.progress_reporter import ProgressReporter
@@ -51,7 +51,7 @@ def test_training_has_the_logits_of_transformers(model: PreTrainedModel) -> None
     ids = [np.array(each, dtype=np.int32) for each in texts(model)]
     pad_id = model.config.pad_token_id or 0
     data = TokenizedSplit(Split.TRAIN, ids, lengths, np.zeros_like(lengths), pad_id)
-    forward = optimize(
+    forward = speed_up_training(
         fast,
         FAMILIES[model.config.model_type],
         Runtime(device="cpu", precision="fp32", threads=1),
