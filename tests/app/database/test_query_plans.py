@@ -102,7 +102,7 @@ def _many_rows(connection: Connection, statement: str, given: Any) -> Iterator[s
     assert row is not None
     for node in _nodes(row[0][0]["Plan"]):
         if node.get("Relation Name") in LARGE:
-            each = node["Actual Rows"] + node.get("Rows Removed by JobFilter", 0)
+            each = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
             if each * node["Actual Loops"] > MOST_ROWS:
                 yield json.dumps(node, indent=1)
 
