@@ -76,7 +76,7 @@ class Predictor:
 
         Args:
             directory: The artifact.
-            base: The directory of its base, if it is not in the artifact (see `base_files`).
+            base: The directory of its base, if it is not in the artifact (see `artifact_base`).
             engine: Name of an engine.
             engine_cache: Encoders and tokenizers in memory that may be shared.
 
