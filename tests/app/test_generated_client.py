@@ -81,7 +81,7 @@ def test_client_uploads_a_file_and_trains_on_it(client: Any, worker: FakeWorker)
     assert call(client, "datasets.download_dataset", "mail").payload.read() == ROWS
 
     body = made.JobCreate(
-        method=made.LoraSpec(r=4, targets=[made.Role.QUERY]),
+        method=made.LoraSpec(r=4, targets=[made.LayerRole.QUERY]),
         data=made.DataSpec(source=dataset.ref),
         tags=["mail"],
     )
