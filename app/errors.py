@@ -94,7 +94,7 @@ class InsufficientStorage(AppError):
 # -- errors that belong to no domain ------------------------------------------------------------
 
 
-class InsufficientDiskSpace(InsufficientStorage):
+class FreeDiskBelowReserve(InsufficientStorage):
     code = "insufficient_disk_space"
     title = "Free disk space is below the reserve."
     message = (
@@ -158,7 +158,7 @@ class ClientDisconnected(AppError):
     message = "The client closed the connection before the response was ready."
 
 
-class TooManyRequestsForKey(TooManyRequests):
+class KeyConcurrencyLimitReached(TooManyRequests):
     code = "too_many_requests_for_key"
     title = "This API key has too many requests in progress."
     message = (

@@ -42,7 +42,7 @@ _SECRET_PATTERNS = (
 audit_log = structlog.get_logger(AUDIT_LOGGER)
 
 
-def audit(action: str, **fields: object) -> None:
+def write_audit_line(action: str, **fields: object) -> None:
     """Write a line to the audit log. Call it after the commit."""
     audit_log.info("audit", action=action, **fields)
 

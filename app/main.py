@@ -13,8 +13,8 @@ import lora_core
 from app import logging
 from app.auth.authenticator import Authenticator
 from app.auth.middleware import AuthMiddleware, check_any_scope
-from app.auth.secrets import load_pepper
-from app.bases import routes as bases
+from app.auth.secrets import load_or_create_pepper
+from app.base_models import routes as bases
 from app.charts import routes as charts
 from app.corrections import routes as corrections
 from app.database import migrations
@@ -25,7 +25,7 @@ from app.feedback import routes as feedback
 from app.forgetting import routes as forgetting
 from app.http import error_responses, health, openapi
 from app.http.concurrency import CancelOnDisconnectMiddleware, ConcurrencyLimiters
-from app.http.connections import raise_file_limit
+from app.http.connections import raise_open_file_limit
 from app.http.dependencies import AppState, get_app_state
 from app.http.middleware import (
     BodyLimitMiddleware,
@@ -48,7 +48,7 @@ from app.mistral import files as mistral_files
 from app.mistral import fine_tuning as mistral_fine_tuning
 from app.mistral import models as mistral_models
 from app.mlflow import routes as mlflow
-from app.mlflow.connection import parse_connection
+from app.mlflow.connection import parse_mlflow_settings
 from app.openai import completions as openai_completions
 from app.openai import files as openai_files
 from app.openai import fine_tuning
@@ -130,7 +130,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics=metrics,
         serving_metrics=ServingMetrics(metrics.registry),
         readiness_checks=health.ReadinessChecks(timeout_seconds=health.CHECK_TIMEOUT_SECONDS),
-        render_problem=page.render_error,
+        render_problem=page.render_error_page,
     )
     error_responses.add_exception_handlers(app)
     idempotency_header.add_exception_handlers(app)
@@ -189,17 +189,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = state.settings
     logging.configure(settings.log_level)
     make_process_private()
-    log.info("open_files", limit=raise_file_limit())
+    log.info("open_files", limit=raise_open_file_limit())
     with ExitStack() as exit_stack:
         try:
-            parse_connection(settings)  # used by workers only, but a mistake shows at once
+            parse_mlflow_settings(settings)  # used by workers only, but a mistake shows at once
             resources = state.resources = open_resources(settings)
             exit_stack.callback(resources.close)
-            migrations.check(resources.database)
+            migrations.check_schema_revision(resources.database)
             if settings.auth == "on":
                 state.authenticator = Authenticator(
                     resources.database,
-                    load_pepper(settings),
+                    load_or_create_pepper(settings),
                     session_seconds=settings.session_days * 86_400,
                     idle_seconds=settings.session_idle_days * 86_400,
                 )

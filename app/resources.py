@@ -71,10 +71,10 @@ def open_store(settings: Settings) -> Store:
     url = _parse_store_url(settings.store_url)
     if url.scheme == "file":
         return LocalStore(Path(unquote(url.path)))
-    return S3Store(url.netloc, url.path.strip("/"), cache=open_cache(settings))
+    return S3Store(url.netloc, url.path.strip("/"), cache=open_store_cache(settings))
 
 
-def open_cache(settings: Settings) -> VerifiedCache:
+def open_store_cache(settings: Settings) -> VerifiedCache:
     """Return this host's cache of the objects of a bucket."""
     return VerifiedCache(settings.data_dir / "cache" / "store", limit=settings.store_cache_bytes)
 

@@ -22,7 +22,7 @@ NOTHING = "nothing"
 def first_token() -> None:
     from lora_core.fast import first_token
 
-    first_token.patch = lambda *_: None
+    first_token.patch_last_block = lambda *_: None
 
 
 def folding() -> None:
@@ -49,7 +49,7 @@ def texts_of_like_length() -> None:
 def unfused_attention() -> None:
     from lora_core.fast import unfused_attention
 
-    unfused_attention.patch = lambda _: None
+    unfused_attention.patch_attention = lambda _: None
 
 
 def steps_of_lengths() -> None:
@@ -61,7 +61,7 @@ def steps_of_lengths() -> None:
 def held_weights() -> None:
     from lora_core.fast import cast_weights
 
-    cast_weights.patch = lambda *_: None
+    cast_weights.patch_frozen_linears = lambda *_: None
 
 
 LEFT_OUT: Mapping[str, Callable[[], None]] = {

@@ -7,7 +7,7 @@ Reading order:
 3. training/optim and training/loop
 4. artifact: what a run saves
 5. inference/predictor, inference/adapter, inference/packed_encoder
-6. a whole run: training/run, training/prepare
+6. a whole run: training/encoder, training/prepare
 
 Skip `fast/` at first: it computes the same numbers, only faster. Skip `distributed` too: it is for
 several processes.

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from lora_core import child_protocol
 from lora_core.arguments import build_parser
 from lora_core.atomic_files import check_new_directory
-from lora_core.child_protocol import ParentConnection
+from lora_core.child_protocol import ParentStopSignal
 from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
@@ -37,7 +37,7 @@ from lora_core.specs.embed import EmbedSpec
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import PredictSpec, ScoredOutput, TextPrediction
 from lora_core.specs.task import SeveralTargetsSpec
-from lora_core.specs.text_input import text_input, text_to_object
+from lora_core.specs.text_input import build_text_input, text_to_dict
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation_problems import first_problem
 
@@ -88,7 +88,7 @@ def _train(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
 
 
 def _train_in_group(
-    arguments: argparse.Namespace, writer: JsonLinesWriter, parent: ParentConnection
+    arguments: argparse.Namespace, writer: JsonLinesWriter, parent: ParentStopSignal
 ) -> None:
     spec = read_spec(arguments.spec)
     check_new_directory(arguments.out)
@@ -104,7 +104,7 @@ def _train_in_group(
         return
     with imports_without_gc():
         from lora_core.training.auto import train_auto
-        from lora_core.training.run import train_encoder
+        from lora_core.training.encoder import train_encoder
 
     checkpoint_settings = _checkpoint_settings(arguments)
     train = train_auto if isinstance(spec.method, AutoSpec) else train_encoder
@@ -152,8 +152,8 @@ def _embed_file(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     )
 
 
-def _connect_parent(arguments: argparse.Namespace) -> ParentConnection:
-    parent = ParentConnection()
+def _connect_parent(arguments: argparse.Namespace) -> ParentStopSignal:
+    parent = ParentStopSignal()
     parent.install_signal_handlers()
     if arguments.exit_with_parent:
         parent.exit_with_parent()
@@ -214,17 +214,17 @@ def _suspects(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
 
 def _correct(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     from lora_core.data.corrections import correct_file
-    from lora_core.data.label_review import Corrections
+    from lora_core.data.label_review import CorrectionPlan
 
-    corrections = _read(arguments.corrections, Corrections)
+    corrections = _read(arguments.corrections, CorrectionPlan)
     writer.write(correct_file(arguments.file, _columns(arguments), corrections, arguments.out))
 
 
 def _find(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
-    from lora_core.data.contents import WantedText, find_text
+    from lora_core.data.contents import WantedText, find_rows_by_text
 
     wanted = _read(arguments.wanted, WantedText)
-    writer.write(find_text(arguments.file, _columns(arguments), wanted))
+    writer.write(find_rows_by_text(arguments.file, _columns(arguments), wanted))
 
 
 def _texts(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
@@ -234,12 +234,12 @@ def _texts(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
 
 
 def _drift(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
-    from lora_core.data.drift import compare_texts, read_training_texts
+    from lora_core.data.drift import measure_text_drift, read_training_texts
     from lora_core.specs.drift import RecentText
 
     recent = [RecentText.model_validate_json(line).input for line in sys.stdin.buffer]
     training = read_training_texts(arguments.file, _columns(arguments))
-    writer.write(compare_texts(training, recent))
+    writer.write(measure_text_drift(training, recent))
 
 
 def _splits(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
@@ -290,20 +290,20 @@ def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     pairs = arguments.pair or [None] * len(arguments.text)
     if len(pairs) != len(arguments.text):
         raise UnequalPairs(texts=len(arguments.text), pairs=len(pairs))
-    texts = [text_input(text, pair) for text, pair in zip(arguments.text, pairs, strict=True)]
+    texts = [build_text_input(text, pair) for text, pair in zip(arguments.text, pairs, strict=True)]
     items: Any = predictor.encode(texts)  # of the one kind that it takes itself
     outputs = predictor.outputs(predictor.forward(items))
     for text, of_text in zip(texts, outputs, strict=True):
         labels = [ScoredOutput(**output.to_json()) for output in of_text]
-        writer.write(TextPrediction(**text_to_object(text), labels=labels))
+        writer.write(TextPrediction(**text_to_dict(text), labels=labels))
 
 
 def _check_base(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     with imports_without_gc():
-        from lora_core.base_check import check_base
+        from lora_core.base_check import run_base_check
 
     base = _absolute_directory(arguments.base) or ""
-    writer.write(check_base(base, arguments.revision))
+    writer.write(run_base_check(base, arguments.revision))
 
 
 def _export(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
@@ -328,7 +328,7 @@ def _export_onnx(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None
 
     artifact, texts = arguments.artifact, None
     if arguments.int8:
-        texts = onnx_export.read_texts(artifact, arguments.texts) if arguments.texts else []
+        texts = onnx_export.read_int8_texts(artifact, arguments.texts) if arguments.texts else []
     certificate = onnx_export.export_onnx(
         artifact, arguments.out, target=arguments.target, int8_texts=texts
     )
@@ -340,7 +340,7 @@ def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
 
     peft_format.read_config(arguments.adapter)  # reports errors before the slow import of torch
     with imports_without_gc():
-        from lora_core.imports.peft import import_adapter
+        from lora_core.model_imports.peft import import_adapter
 
     import_adapter(
         arguments.adapter,
@@ -354,13 +354,13 @@ def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
 
 
 def _unpack(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
-    from lora_core.imports.archive import unpack_archive
+    from lora_core.model_imports.archive import unpack_archive
 
     directory = unpack_archive(arguments.archive, arguments.into)  # before the slow import of torch
     with imports_without_gc():
-        from lora_core.imports.check import check_import
+        from lora_core.model_imports.check import check_imported_model
 
-    writer.write(check_import(directory))
+    writer.write(check_imported_model(directory))
 
 
 def _absolute_directory(base: str | None) -> str | None:

@@ -14,8 +14,8 @@ from lora_core.specs.method import HeadMode, LoraSpec
 def inject_adapters(model: nn.Module, family: EncoderFamily, spec: LoraSpec) -> list[str]:
     """Wrap every target layer in an adapter layer, and return the targets' paths in block order.
 
-    Raises `RoleNotFound`, `RolesFused`, `LayerOutOfRange`, `RankTooLarge`; the model is then
-    unchanged.
+    Raises `LayerRoleNotFound`, `LayerRolesFused`, `LayerOutOfRange`, `RankTooLarge`; the model is
+    then unchanged.
     """
     family.check_targets(spec.targets)
     blocks = pretrained_blocks(model, family)

@@ -8,7 +8,7 @@ misclassified/*.jsonl     misclassified texts, the most confident predictions fi
 If the run froze the encoder (LoRA, probe, baseline without blocks):
 
 base/                     weights and config of the encoder, and the tokenizer; byte for byte the
-                          same for all runs on it, so that a store can keep it once (`base_files`)
+                          same for all runs on it: a store keeps it once (`artifact_base`)
 classifier.json           the rest of the config: labels, dropout rates
 head.safetensors          the layers after the encoder
 adapter.safetensors/.json the trained tensors and the spec, for LoRA
@@ -34,14 +34,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core.adapters import adapter_layers, merge_adapters
-from lora_core.atomic_files import write_json
-from lora_core.base_files import (
+from lora_core.artifact_base import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
-    join_config,
-    split_config,
+    join_classifier_config,
+    split_classifier_config,
 )
+from lora_core.atomic_files import write_indented_json
 from lora_core.compatibility import read_encoder_shape
 from lora_core.data.tokens import find_special_tokens
 from lora_core.encoders import get_family, modernbert
@@ -72,7 +72,7 @@ def save_adapter(directory: Path, spec: LoraSpec, state: dict[str, Tensor], fami
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, directory / "adapter.safetensors", metadata={"format": "pt"})
     facts = {"encoder": family, "method": spec.model_dump(mode="json")}
-    write_json(directory / "adapter.json", facts)
+    write_indented_json(directory / "adapter.json", facts)
 
 
 def load_adapter(directory: Path) -> SavedAdapter:
@@ -122,9 +122,11 @@ def _save_base(
     base = directory / BASE_DIR
     base.mkdir()
     save_file(_encoder_weights(model, family), base / WEIGHTS_FILE, metadata={"format": "pt"})
-    config, classifier = split_config({**model.config.to_diff_dict(), **_label_maps(model)})
-    write_json(base / CONFIG_FILE, config)
-    write_json(directory / CLASSIFIER_FILE, classifier)
+    config, classifier = split_classifier_config(
+        {**model.config.to_diff_dict(), **_label_maps(model)}
+    )
+    write_indented_json(base / CONFIG_FILE, config)
+    write_indented_json(directory / CLASSIFIER_FILE, classifier)
     tokenizer.save(str(base / TOKENIZER_FILE))
 
 
@@ -149,7 +151,7 @@ def save_head(directory: Path, model: PreTrainedModel, family: EncoderFamily) ->
     save_file(tensors, directory / "head.safetensors", metadata={"format": "pt"})
 
 
-def head_layers(family: EncoderFamily) -> dict[str, str]:
+def head_layer_paths(family: EncoderFamily) -> dict[str, str]:
     """Return the layers of the head that a family has, by their names in head.safetensors."""
     first = family.head[0] if len(family.head) > 1 else None
     layers = zip(HEAD_LAYERS, (first, family.head_norm, family.head[-1]), strict=True)
@@ -165,7 +167,7 @@ def head_tensors(model: nn.Module, family: EncoderFamily) -> dict[str, Tensor]:
     """
     return {
         f"{name}.{part}": tensor.detach().float().contiguous()
-        for name, path in head_layers(family).items()
+        for name, path in head_layer_paths(family).items()
         for part in ("weight", "bias")
         if (tensor := getattr(model.get_submodule(path), part)) is not None
     }
@@ -202,7 +204,7 @@ def save_tokenizer(
     """
     segments = ["token_type_ids"] if token_types else []
     tokenizer.save(str(directory / TOKENIZER_FILE))
-    write_json(
+    write_indented_json(
         directory / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -231,7 +233,9 @@ def save_classifier_config(directory: Path, model: PreTrainedModel) -> None:
     if config["model_type"] == "modernbert":
         config |= modernbert.transformers_4_config_fields(config)
         config["num_labels"] = model.config.num_labels
-    write_json(path, {**config, **_label_maps(model), "architectures": [type(model).__name__]})
+    write_indented_json(
+        path, {**config, **_label_maps(model), "architectures": [type(model).__name__]}
+    )
 
 
 def _label_maps(model: PreTrainedModel) -> dict[str, Any]:
@@ -271,7 +275,7 @@ def load_merged_model(directory: Path, base: Path | None = None) -> PreTrainedMo
     if not has_merged_checkpoint(directory):
         model = load_base_with_head(directory, base)
         if (directory / "adapter.json").is_file():
-            inject_adapter(model, load_adapter(directory))
+            inject_saved_adapter(model, load_adapter(directory))
             merge_adapters(model)
         return model.eval()
     silence_transformers()
@@ -291,10 +295,10 @@ def load_base_with_head(directory: Path, base: Path | None = None) -> PreTrained
 
     Raises `ValueError` as `load_merged_model` does.
     """
-    config = read_config(directory, base)
+    config = read_merged_config(directory, base)
     weights = load_file(checkpoint_directory(directory, base) / WEIGHTS_FILE)
     head = load_file(directory / "head.safetensors")
-    for name, path in head_layers(get_family(config)).items():
+    for name, path in head_layer_paths(get_family(config)).items():
         weights |= {
             f"{path}.{part}": head[key]
             for part in ("weight", "bias")
@@ -309,7 +313,7 @@ def _checked(model: PreTrainedModel, info: dict[str, Any]) -> PreTrainedModel:
     return model.eval()
 
 
-def inject_adapter(model: PreTrainedModel, adapter: SavedAdapter) -> None:
+def inject_saved_adapter(model: PreTrainedModel, adapter: SavedAdapter) -> None:
     """Add an adapter to the encoder of a model, whose head is the final one."""
     family = family_of(model)
     method = LoraMethod(adapter.spec.model_copy(update={"head": HeadMode.FROZEN}))
@@ -320,7 +324,7 @@ def inject_adapter(model: PreTrainedModel, adapter: SavedAdapter) -> None:
     method.load_state_dict(model, tensors)
 
 
-def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
+def resolve_base_or_artifact(base: str, revision: str | None = None) -> BaseCheckpoint:
     """Return a base model, as `encoders.load.resolve_base` does, or the model of an artifact.
 
     Raises what `encoders.load.resolve_base` raises.
@@ -334,7 +338,7 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
     config = read_base_config(files, base)
     if has_merged_checkpoint(directory):
         return BaseCheckpoint(base, files, config)
-    config = join_config(config, _read_json(directory / CLASSIFIER_FILE))
+    config = join_classifier_config(config, _read_json(directory / CLASSIFIER_FILE))
     return BaseCheckpoint(base, files, config, lambda: load_merged_model(directory).state_dict())
 
 
@@ -347,15 +351,18 @@ def read_labels(directory: Path) -> list[str]:
     return [names[str(i)] for i in range(len(names))]
 
 
-def read_config(directory: Path, base: Path | None = None) -> dict[str, Any]:
-    """Return the config of the merged model. Raises `ArtifactCorrupt`, see `join_config`."""
+def read_merged_config(directory: Path, base: Path | None = None) -> dict[str, Any]:
+    """Return the config of the merged model.
+
+    Raises `ArtifactCorrupt`, see `join_classifier_config`.
+    """
     config = _read_json(checkpoint_directory(directory, base) / CONFIG_FILE)
     if has_merged_checkpoint(directory):
         return config
-    return join_config(config, _read_json(directory / CLASSIFIER_FILE))
+    return join_classifier_config(config, _read_json(directory / CLASSIFIER_FILE))
 
 
-def check_merge(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
+def check_merged_logits(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
     """Return the largest difference of logits. Raises `MergeMismatch` if too large or NaN."""
     difference, limit = compare_logits(merged, unmerged)
     if not difference <= limit:

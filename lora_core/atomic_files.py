@@ -33,7 +33,7 @@ def check_new_directory(path: Path) -> None:
         raise OutputExists(path=path)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_indented_json(path: Path, value: Any) -> None:
     """Write a JSON file, indented so that people can read it."""
     path.write_text(
         json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False), encoding="utf-8"

@@ -18,14 +18,14 @@ from transformers import PreTrainedModel
 
 from lora_core import compatibility, methods
 from lora_core.adapters import adapter_layers, merge_adapters
-from lora_core.artifact import check_merge, resolve_base
+from lora_core.artifact import check_merged_logits, resolve_base_or_artifact
 from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer
 from lora_core.defaults import default_learning_rate
-from lora_core.encoders.families import EncoderFamily, FastFamily
+from lora_core.encoders.families import EncoderFamily, FastPathFamily
 from lora_core.encoders.load import load_classifier
 from lora_core.encoders.modules import pretrained_blocks
 from lora_core.encoders.pooling import set_pooling
-from lora_core.errors.base_model import BaseComputesDifferently, UnreadableBase
+from lora_core.errors.base_model import BaseNotBatchInvariant, UnreadableBase
 from lora_core.errors.training import NonFiniteLoss
 from lora_core.events import NullObserver
 from lora_core.fast.optimize import optimize
@@ -33,7 +33,7 @@ from lora_core.forward import Forward
 from lora_core.inference.engines import build_encoder
 from lora_core.inference.tokenization import TokenizedText
 from lora_core.progress_reporter import ProgressReporter
-from lora_core.results import AdaptedLayers, BaseCheck
+from lora_core.results import AdaptedLayers, BaseModelReport
 from lora_core.runtime import Runtime, peak_process_memory_mb, setup_runtime
 from lora_core.saved_predictions import compare_logits
 from lora_core.specs.data import Split
@@ -53,13 +53,13 @@ class _Quiet(NullObserver):
         return False
 
 
-def check_base(name: str, revision: str | None = None) -> BaseCheck:
+def run_base_check(name: str, revision: str | None = None) -> BaseModelReport:
     """Load a base and try it on this machine.
 
-    Raises `BaseComputesDifferently`, `MergeMismatch`, `NonFiniteLoss`, `UnreadableBase`, and what
+    Raises `BaseNotBatchInvariant`, `MergeMismatch`, `NonFiniteLoss`, `UnreadableBase`, and what
     loading raises.
     """
-    base = resolve_base(name, revision)
+    base = resolve_base_or_artifact(name, revision)
     shape = compatibility.read_encoder_shape(base.config, base=base.name)
     check_special_tokens(load_tokenizer(base.directory / "tokenizer.json"), base.name)
     runtime = setup_runtime(RuntimeSpec())
@@ -78,11 +78,11 @@ def check_base(name: str, revision: str | None = None) -> BaseCheck:
     adapted = tuple(_adapted_layers(model, family))
     model.to(runtime.device)
     step_seconds = _train(model, family, runtime, texts, default_learning_rate(method, shape.width))
-    return BaseCheck(
+    return BaseModelReport(
         base=base.name,
         commit=base.commit,
         model_type=family.model_type,
-        road="fast" if isinstance(family, FastFamily) else "general",
+        road="fast" if isinstance(family, FastPathFamily) else "general",
         blocks=shape.layers,
         passes=shape.block_passes,
         width=shape.width,
@@ -131,7 +131,7 @@ def _compare_with_transformers(
 ) -> tuple[float, float]:
     """Return how far the logits of a batch are from those of each text alone, and its seconds.
 
-    Raises `BaseComputesDifferently`, `UnreadableBase`.
+    Raises `BaseNotBatchInvariant`, `UnreadableBase`.
     """
     model.eval()
     expected = _stack([_alone(model, text) for text in texts], base)
@@ -143,7 +143,7 @@ def _compare_with_transformers(
     seconds = time.perf_counter() - started
     difference, limit = compare_logits(_stack(logits, base), expected)
     if not difference <= limit:
-        raise BaseComputesDifferently(base=base, difference=difference, limit=limit)
+        raise BaseNotBatchInvariant(base=base, difference=difference, limit=limit)
     return difference, seconds
 
 
@@ -210,7 +210,7 @@ def _merge(model: PreTrainedModel, texts: Sequence[TokenizedText], base: str) ->
     unmerged = [_alone(model, text) for text in texts]
     merge_adapters(model)
     merged = [_alone(model, text) for text in texts]
-    return check_merge(_stack(unmerged, base), _stack(merged, base))
+    return check_merged_logits(_stack(unmerged, base), _stack(merged, base))
 
 
 def _memory_mb(parameters: int, trained: int) -> float:

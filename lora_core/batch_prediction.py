@@ -19,10 +19,10 @@ from safetensors.numpy import load_file, save_file
 from lora_core import manifest
 from lora_core.atomic_files import atomic_path, is_disk_full
 from lora_core.data import files
-from lora_core.data.files import Record
+from lora_core.data.files import WholeRow
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull, StopRequested
-from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
+from lora_core.events import Finished, NoteLogged, Observer, Phase, StopSignal
 from lora_core.failpoints import failpoint
 from lora_core.inference.load import engine_build, load_fastest_predictor
 from lora_core.progress_reporter import ProgressReporter
@@ -43,7 +43,7 @@ from lora_core.specs.predict import (
 from lora_core.specs.task import TaskType
 from lora_core.tasks.base import Task
 from lora_core.tasks.several_targets import SeveralTargets
-from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
+from lora_core.training.checkpoint_schedule import CheckpointSaver, CheckpointSettings
 
 if TYPE_CHECKING:
     from lora_core.inference.decoding import Output
@@ -101,7 +101,7 @@ def predict_file(
     The same file, model, engine and threads give the same bytes, however often the run was
     interrupted. `resume` is the checkpoint to continue from; one of another engine, such as that of
     another machine, is not used. Raises `StopRequested`, `DiskFull`,
-    `ArtifactCorrupt`, `CheckpointCorrupt`, `CheckpointMismatch`, and what `files.read_records`
+    `ArtifactCorrupt`, `CheckpointCorrupt`, `CheckpointMismatch`, and what `files.iter_whole_rows`
     raises.
     """
     progress = ProgressReporter(observer, stop)
@@ -115,15 +115,13 @@ def predict_file(
         else:
             before = saved.engine or "another engine"
             message = f"Rows predicted by {before} are predicted again by {state.engine}."
-            observer.on_event(Noted(level="warning", code="engine_changed", message=message))
+            observer.on_event(NoteLogged(level="warning", code="engine_changed", message=message))
     schedule = None
     if checkpoint_settings is not None:
-        schedule = CheckpointSchedule(
-            checkpoint_settings, write_checkpoint, observer, step=state.step
-        )
+        schedule = CheckpointSaver(checkpoint_settings, write_checkpoint, observer, step=state.step)
     progress.enter_phase(Phase.PREDICTING, state.step)
     source, sheet = parse_sheet_suffix(spec.data.source)
-    records = files.read_records(
+    records = files.iter_whole_rows(
         Path(source), spec.data.text_column, sheet, pair_column=spec.data.text_pair_column
     )
     try:
@@ -164,7 +162,7 @@ class ResultsWriter:
         self.rows = 0
         self.columns: dict[str, None] = {}  # of all rows, in order of first occurrence
 
-    def write(self, records: Sequence[Record], predictions: Sequence[Sequence["Output"]]) -> None:
+    def write(self, records: Sequence[WholeRow], predictions: Sequence[Sequence["Output"]]) -> None:
         """Write the next rows with their predictions."""
         for record, outputs in zip(records, predictions, strict=True):
             cells = {**record.cells, **self._tally.add(outputs)}
@@ -254,10 +252,10 @@ class _PredictionLoop:
 
     predictor: "AnyPredictor"
     state: PredictedLogits
-    schedule: CheckpointSchedule[PredictedLogits] | None
+    schedule: CheckpointSaver[PredictedLogits] | None
     progress: ProgressReporter
 
-    def run(self, records: Iterator[Record], results: ResultsWriter) -> None:
+    def run(self, records: Iterator[WholeRow], results: ResultsWriter) -> None:
         """Predict and write all rows, from the first."""
         resumed_rows, saved_logits = self.state.step, self.state.logits()
         while chunk := list(islice(records, _chunk_rows(resumed_rows - results.rows))):
@@ -271,7 +269,7 @@ class _PredictionLoop:
             what = f"the file has {results.rows:,} rows, not the {resumed_rows:,} that it holds"
             raise CheckpointMismatch(path="to resume from", what=what)
 
-    def _compute(self, chunk: list[Record]) -> Logits:
+    def _compute(self, chunk: list[WholeRow]) -> Logits:
         """Compute the logits (rows, labels) of the next rows and add them to the state."""
         items = self.predictor.encode([record.text for record in chunk])
         logits = np.empty((len(chunk), len(self.state.labels)), dtype=np.float32)
@@ -295,7 +293,7 @@ def _summarize(results: ResultsWriter, state: PredictedLogits, observer: Observe
     if state.truncated:
         share = f"{state.truncated:,} of {results.rows:,} texts"
         message = f"{share} were longer than the model reads and were truncated."
-        observer.on_event(Noted(level="warning", code="truncated", message=message))
+        observer.on_event(NoteLogged(level="warning", code="truncated", message=message))
     return {"rows": results.rows, "cut": state.truncated, **results.summary()}
 
 

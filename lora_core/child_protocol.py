@@ -35,7 +35,7 @@ class ForkRequest(BaseModel):
     parent: int  # pid of the worker, which becomes the parent of the process
 
 
-class ParentConnection:
+class ParentStopSignal:
     """The connection to the parent process: a stop signal, which the training loop polls."""
 
     def __init__(self) -> None:

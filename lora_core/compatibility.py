@@ -13,28 +13,28 @@ from lora_core.encoders.families import (
     MAX_SQUARE_WINDOWS,
     ConfigField,
     EncoderFamily,
-    FastFamily,
+    FastPathFamily,
 )
 from lora_core.errors.base_model import ConfigKeyIgnored, UnreadableBase
 from lora_core.errors.spec import (
     LayerOutOfRange,
+    LayerRoleNotFound,
     MaxLengthTooLarge,
     MeanPoolingBuiltIn,
     PartialRunUnsupported,
     PoolingUnsupported,
     RankTooLarge,
-    RoleNotFound,
 )
 from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import (
     SKLEARN_METHODS,
-    BaselineSpec,
     EncoderMethod,
-    FullSpec,
+    FullFineTuningSpec,
     HeadMode,
+    LastLayersBaselineSpec,
+    LayerRole,
     LoraSpec,
     ProbeSpec,
-    Role,
 )
 from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
 from lora_core.specs.train import TrainSpec
@@ -93,7 +93,7 @@ class EncoderShape:
         """The number of parameters of one transformer block."""
         parameters = 2 * self.norm_parameters
         for name, dims in self.target_layers(self.family.roles).items():
-            in_feed_forward = name in self.family.roles[Role.MLP]
+            in_feed_forward = name in self.family.roles[LayerRole.MLP]
             bias = self.feed_forward_bias if in_feed_forward else self.attention_bias
             parameters += _linear_parameters(*dims, bias=bias)
         return parameters
@@ -129,7 +129,7 @@ class EncoderShape:
     @property
     def counts_are_exact(self) -> bool:
         """Whether `count_parameters` is exact: of general families it leaves out small tensors."""
-        return isinstance(self.family, FastFamily)
+        return isinstance(self.family, FastPathFamily)
 
     @property
     def max_tokens(self) -> int:
@@ -161,24 +161,26 @@ class EncoderShape:
         norm = self.norm_parameters if self.family.head_norm is not None else 0
         return linears + norm + _linear_parameters(*last)
 
-    def target_layers(self, roles: Collection[Role]) -> dict[str, tuple[int, int]]:
+    def target_layers(self, roles: Collection[LayerRole]) -> dict[str, tuple[int, int]]:
         """Return (d_in, d_out) of the layers with these roles in one block, by path.
 
-        Raises `RoleNotFound`.
+        Raises `LayerRoleNotFound`.
         """
         return {
             name: (d_in, d_out) for role in roles for name, d_in, d_out in self.linear_layers(role)
         }
 
-    def linear_layers(self, role: Role) -> Iterator[tuple[str, int, int]]:
+    def linear_layers(self, role: LayerRole) -> Iterator[tuple[str, int, int]]:
         """Yield (name, d_in, d_out) of each layer with this role in one block.
 
-        Raises `RoleNotFound`.
+        Raises `LayerRoleNotFound`.
         """
         roles = self.family.roles
         if role not in roles:
             available = ", ".join(roles)
-            raise RoleNotFound(role=str(role), encoder=self.family.model_type, available=available)
+            raise LayerRoleNotFound(
+                role=str(role), encoder=self.family.model_type, available=available
+            )
         d, f = self.width, self.feed_forward
         inner = self.inner_width or d
         head_width = self.head_width or inner // self.heads
@@ -188,11 +190,11 @@ class EncoderShape:
         networks = self.family.feed_forward_networks
         count = len(roles[role])
         dims = {
-            Role.QUERY: [(inner, fused * query)] * count,
-            Role.KEY: [(inner, fused * key)] * count,
-            Role.VALUE: [(d, fused * key)] * count,
-            Role.PROJECTION: [(query, inner)],
-            Role.MLP: ([up] * (count // networks - 1) + [(f, inner)]) * networks,
+            LayerRole.QUERY: [(inner, fused * query)] * count,
+            LayerRole.KEY: [(inner, fused * key)] * count,
+            LayerRole.VALUE: [(d, fused * key)] * count,
+            LayerRole.PROJECTION: [(query, inner)],
+            LayerRole.MLP: ([up] * (count // networks - 1) + [(f, inner)]) * networks,
         }
         for name, (d_in, d_out) in zip(roles[role], dims[role], strict=True):
             yield name, d_in, d_out
@@ -214,7 +216,7 @@ def read_encoder_shape(
     if invalid := [name for name, value in biases.items() if type(value) is not bool]:
         key = family.biases[invalid[0]].name
         raise UnreadableBase(base=base, reason=f"{key} in config.json is not true or false")
-    if not isinstance(family, FastFamily):
+    if not isinstance(family, FastPathFamily):
         _check_general(config, family, sizes, base, pooling)
         pooling = Pooling.CLS
     has_mean_pooling_block = config.get(POOLING_BLOCK_KEY) is True
@@ -309,21 +311,21 @@ def _check_general(
 def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
     """Reject a spec that could never run on this base.
 
-    Raises `MaxLengthTooLarge`, `LayerOutOfRange`, `RoleNotFound`, `RolesFused`, `RankTooLarge`,
-    `PartialRunUnsupported`.
+    Raises `MaxLengthTooLarge`, `LayerOutOfRange`, `LayerRoleNotFound`, `LayerRolesFused`,
+    `RankTooLarge`, `PartialRunUnsupported`.
     """
-    check_trial_method(spec)
+    check_supports_partial_run(spec)
     max_length = spec.data.max_length
     if max_length is not None and max_length > shape.max_tokens:
         raise MaxLengthTooLarge(max_length=max_length, limit=shape.max_tokens)
     match spec.method:
-        case BaselineSpec(blocks=blocks) if blocks > shape.layers:
+        case LastLayersBaselineSpec(blocks=blocks) if blocks > shape.layers:
             raise LayerOutOfRange(layer=blocks - 1, count=shape.layers, last=shape.layers - 1)
         case LoraSpec() as lora:
             _check_lora(shape, lora)
 
 
-def check_trial_method(spec: TrainSpec) -> None:
+def check_supports_partial_run(spec: TrainSpec) -> None:
     """Reject a partial run of a method without steps. Raises `PartialRunUnsupported`."""
     if spec.trial is not None and spec.method.type in {"auto", *SKLEARN_METHODS}:
         raise PartialRunUnsupported(method=spec.method.type)
@@ -345,7 +347,7 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
     """Return the counts for a base with a head for `n_labels` labels: `counts_are_exact`.
 
     With `head: lora`, the rank of a head layer is at most its smaller side: a higher rank adds
-    nothing to a layer with n_labels outputs. Raises `RoleNotFound`.
+    nothing to a layer with n_labels outputs. Raises `LayerRoleNotFound`.
     """
     head = shape.head_parameters(n_labels)
     pooling_block = shape.pooling_blocks * shape.block_parameters
@@ -356,11 +358,11 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
             return ParameterCounts(
                 trainable=_linear_parameters(*shape.head_layers(n_labels)[-1]), total=base
             )
-        case BaselineSpec(blocks=blocks):
+        case LastLayersBaselineSpec(blocks=blocks):
             return ParameterCounts(
                 trainable=head + shape.last_blocks_parameters(blocks), total=base
             )
-        case FullSpec():
+        case FullFineTuningSpec():
             return ParameterCounts(trainable=base - pooling_block, total=base)
         case LoraSpec():
             adapters = [

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 from lora_core.compatibility import EncoderShape, adapted_layer_dims
 from lora_core.defaults import epochs_and_batch_size
-from lora_core.linear.files import weight_rows
+from lora_core.linear.files import count_weight_rows
 from lora_core.specs.method import (
-    BaselineSpec,
     EncoderMethod,
-    FullSpec,
+    FullFineTuningSpec,
+    LastLayersBaselineSpec,
     LinearSpec,
     LoraSpec,
     ProbeSpec,
@@ -39,22 +39,22 @@ LABEL_SHARE = 0.075  # of that, for each label of a multi-label task; measured w
 ATTENDED_LENGTH_RATIO = 1.25  # E[L²] / E[L]², measured on film reviews
 
 
-def forward_flops(shape: EncoderShape, *, length: float) -> float:
+def forward_flops_per_token(shape: EncoderShape, *, length: float) -> float:
     """Return FLOPs per token for a forward pass. `length` is E[L²] / E[L] in tokens."""
     linears, attention = _linear_and_attention_flops(shape, length)
     return linears + attention
 
 
-def training_flops(shape: EncoderShape, method: EncoderMethod, *, length: float) -> float:
+def training_flops_per_token(shape: EncoderShape, method: EncoderMethod, *, length: float) -> float:
     """Return FLOPs per token for a forward and a backward pass."""
     linears, attention = _linear_and_attention_flops(shape, length)
     not_needed = 6 * shape.width**2  # the input gradient of the lowest trained block
     match method:
-        case FullSpec():
+        case FullFineTuningSpec():
             return 3 * linears + 3.5 * attention
-        case ProbeSpec() | BaselineSpec(blocks=0):
+        case ProbeSpec() | LastLayersBaselineSpec(blocks=0):
             return linears + attention
-        case BaselineSpec():
+        case LastLayersBaselineSpec():
             backward = (1 - frozen_fraction(shape, method)) * (2 * linears + 2.5 * attention)
             return linears + attention + backward - not_needed
         case LoraSpec():
@@ -71,7 +71,7 @@ def frozen_fraction(shape: EncoderShape, method: EncoderMethod) -> float:
     match method:
         case ProbeSpec():
             return 1.0
-        case BaselineSpec(blocks=blocks):
+        case LastLayersBaselineSpec(blocks=blocks):
             return 1 - blocks / shape.layers
         case LoraSpec(layers=layers) if layers is not None:
             return min(layers) / shape.layers
@@ -84,7 +84,7 @@ def _linear_and_attention_flops(shape: EncoderShape, length: float) -> tuple[flo
     return linears, 4 * shape.attended_tokens(length) * shape.width
 
 
-def linear_seconds_per_token(task: TaskType, labels: int) -> float:
+def linear_model_seconds_per_token(task: TaskType, labels: int) -> float:
     """Return the time of fitting the linear model on one core, per token of the training texts.
 
     Logistic regression of several classes has a row of weights for each. One of several labels is
@@ -92,7 +92,7 @@ def linear_seconds_per_token(task: TaskType, labels: int) -> float:
     """
     if task == "multi_label":
         return LINEAR_SECONDS_PER_TOKEN * (1 + LABEL_SHARE * labels)
-    rows = weight_rows(labels) if task == "single_label" else 1
+    rows = count_weight_rows(labels) if task == "single_label" else 1
     return LINEAR_SECONDS_PER_TOKEN * max(1.0, rows / 2)
 
 
@@ -112,11 +112,11 @@ class CostModel:
         length = self.mean_tokens * ATTENDED_LENGTH_RATIO
         match method:
             case LinearSpec():
-                of_a_token = linear_seconds_per_token(self.task, self.labels)
+                of_a_token = linear_model_seconds_per_token(self.task, self.labels)
                 return texts * self.mean_tokens * of_a_token
             case ProbeSpec():
-                work = forward_flops(self.shape, length=length)
+                work = forward_flops_per_token(self.shape, length=length)
             case _:
                 epochs, _ = epochs_and_batch_size(self.optim, texts)
-                work = epochs * training_flops(self.shape, method, length=length)
+                work = epochs * training_flops_per_token(self.shape, method, length=length)
         return texts * self.mean_tokens * work / self.flops_per_second

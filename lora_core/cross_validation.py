@@ -1,7 +1,7 @@
 """Cross-validation: predict each text with a model that was not trained on it.
 
 This module does it for linear models and needs no torch; `training.cross_validation` does it for
-all methods. It also holds `AutoOutcome`, the outcome of the method `auto`.
+all methods. It also holds `AutoSelectionResult`, the outcome of the method `auto`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from lora_core.data.linear_baseline import fit_examples, subsample_to_max_characters
+from lora_core.data.linear_baseline import fit_linear_model, subsample_to_max_characters
 from lora_core.data.split import Example, Splits, assign_folds
 from lora_core.model_selection import CandidateScores
 from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter, run_with_progress
@@ -100,7 +100,7 @@ class LinearCrossValidation:
 
         def fit_and_predict() -> NDArray[np.floating[Any]]:
             balanced = self._spec.with_method(method).balanced
-            model = fit_examples(examples, method, self.task, balanced=balanced)
+            model = fit_linear_model(examples, method, self.task, balanced=balanced)
             return model.logits(texts)
 
         # With several BLAS threads they would wait for each other.
@@ -109,7 +109,7 @@ class LinearCrossValidation:
 
 
 @dataclass(frozen=True)
-class AutoOutcome:
+class AutoSelectionResult:
     """The method that cross-validation selected, with the splits it is trained and evaluated on.
 
     Where the data define no validation split, it is trained on all texts that are not for testing,

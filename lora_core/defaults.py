@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from lora_core.compatibility import EncoderShape
 from lora_core.specs.data import Split
 from lora_core.specs.method import (
-    BaselineSpec,
     EncoderMethod,
-    FullSpec,
+    FullFineTuningSpec,
     HeadMode,
+    LastLayersBaselineSpec,
     LoraSpec,
     LoraVariant,
     ProbeSpec,
@@ -36,7 +36,7 @@ def default_learning_rate(method: EncoderMethod, width: int) -> float:
             return 5e-5
         case LoraSpec():
             return 1.5e-3 if small else 5e-4
-        case BaselineSpec(blocks=0):
+        case LastLayersBaselineSpec(blocks=0):
             return 1e-3
         case _:
             return 1e-4 if small else 5e-5
@@ -51,7 +51,9 @@ def resolve_learning_rates(
     not: each step moves its logits far. With few training texts, its adapters do not either: a
     model that already classifies would memorize the texts long before the run ends.
     """
-    rate, full_rate = (default_learning_rate(m, width) for m in (spec.encoder_method, FullSpec()))
+    rate, full_rate = (
+        default_learning_rate(m, width) for m in (spec.encoder_method, FullFineTuningSpec())
+    )
     from_probe = resolve_head_init(spec) is HeadInit.PROBE
     lower = from_probe and isinstance(spec.method, LoraSpec) and rate > full_rate
     if lower and texts is not None:
@@ -77,7 +79,7 @@ _SELECT_BY = {  # with enough validation texts
 }
 
 
-def resolve_select_by(stop: StopSpec, texts: int, task: TaskSpec) -> StopSpec:
+def resolve_checkpoint_selection(stop: StopSpec, texts: int, task: TaskSpec) -> StopSpec:
     """Choose how to select the checkpoint, given the number of validation texts."""
     too_few = texts < BEST_CHECKPOINT_MIN_TEXTS and stop.patience is None
     select_by = stop.select_by or (SelectBy.LAST if too_few else _SELECT_BY[task.type])
@@ -113,7 +115,7 @@ def resolve_defaults(
     if texts is not None:
         epochs, batch_size = epochs_and_batch_size(optim, texts[Split.TRAIN])
         optim = optim.model_copy(update={"epochs": epochs, "batch_size": batch_size})
-        stop = resolve_select_by(stop, texts[Split.VALIDATION], spec.task)
+        stop = resolve_checkpoint_selection(stop, texts[Split.VALIDATION], spec.task)
     update = {
         "pooling": shape.pooling,
         "head_init": resolve_head_init(spec),

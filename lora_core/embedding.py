@@ -13,16 +13,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from lora_core import compatibility, environment, manifest
-from lora_core.artifact import resolve_base
+from lora_core.artifact import resolve_base_or_artifact
 from lora_core.atomic_files import atomic_path, is_disk_full
 from lora_core.data import files
 from lora_core.data.batching import length_sorted_batches
-from lora_core.data.files import Record
+from lora_core.data.files import WholeRow
 from lora_core.data.tokens import (
     TokenizedSplit,
     check_special_tokens,
-    encode_texts,
     load_tokenizer,
+    tokenize_texts,
 )
 from lora_core.encoders.load import load_classifier
 from lora_core.encoders.pooling import set_pooling
@@ -35,7 +35,7 @@ from lora_core.errors.training import (
     NonFiniteStates,
     StopRequested,
 )
-from lora_core.events import Finished, Noted, Observer, Phase, StopSignal
+from lora_core.events import Finished, NoteLogged, Observer, Phase, StopSignal
 from lora_core.failpoints import failpoint
 from lora_core.fast.optimize import optimize
 from lora_core.progress_reporter import ProgressReporter
@@ -43,7 +43,7 @@ from lora_core.runtime import setup_runtime
 from lora_core.specs.data import Split, parse_sheet_suffix
 from lora_core.specs.embed import VECTORS, VECTORS_FILE, EmbedSpec
 from lora_core.specs.train import RuntimeSpec
-from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
+from lora_core.training.checkpoint_schedule import CheckpointSaver, CheckpointSettings
 
 FORMAT_VERSION = 1  # of the manifest
 # Rows that are read, tokenized and computed together. The chunk boundaries decide which texts share
@@ -88,7 +88,7 @@ def embed_file(
     The same file, base and threads give the same bytes, however often the run was interrupted.
     `resume` is the checkpoint to continue from. Raises `StopRequested`, `DiskFull`,
     `NonFiniteStates`, `CheckpointCorrupt`, `CheckpointMismatch`, what loading a base raises, and
-    what `files.read_records` raises.
+    what `files.iter_whole_rows` raises.
     """
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
@@ -96,12 +96,10 @@ def embed_file(
     state = read_checkpoint(resume, encoder.width) if resume else ComputedVectors()
     schedule = None
     if checkpoint_settings is not None:
-        schedule = CheckpointSchedule(
-            checkpoint_settings, write_checkpoint, observer, step=state.step
-        )
+        schedule = CheckpointSaver(checkpoint_settings, write_checkpoint, observer, step=state.step)
     progress.enter_phase(Phase.FEATURES, state.step)
     source, sheet = parse_sheet_suffix(spec.data.source)
-    records = files.read_records(
+    records = files.iter_whole_rows(
         Path(source), spec.data.text_column, sheet, pair_column=spec.data.text_pair_column
     )
     try:
@@ -138,7 +136,7 @@ class _Encoder:
         runtime = setup_runtime(
             RuntimeSpec(device=spec.runtime.device, threads=spec.runtime.threads, precision="fp32")
         )
-        base = resolve_base(spec.base, spec.base_revision)
+        base = resolve_base_or_artifact(spec.base, spec.base_revision)
         check_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
         shape = compatibility.read_encoder_shape(base.config, base=base.name)
         self._max_length = shape.resolve_max_length(None)
@@ -162,16 +160,16 @@ class _Encoder:
             encoder_dropout=0.0,
             micro_batch_tokens=BATCH_TOKENS,
             progress=progress,
-            environment=environment.describe(runtime, BATCH_TOKENS),
+            environment=environment.describe_environment(runtime, BATCH_TOKENS),
         )
 
     @torch.no_grad()
-    def vectors(self, chunk: list[Record]) -> tuple[Vectors, int]:
+    def vectors(self, chunk: list[WholeRow]) -> tuple[Vectors, int]:
         """Return the vectors (texts, width) of a chunk, and how many texts were truncated.
 
         Raises `NonFiniteStates`, `StopRequested`.
         """
-        tokens = encode_texts(self._tokenizer, [each.text for each in chunk], self._max_length)
+        tokens = tokenize_texts(self._tokenizer, [each.text for each in chunk], self._max_length)
         split = TokenizedSplit(
             Split.TRAIN,
             tokens,
@@ -190,7 +188,7 @@ class _Encoder:
         return vectors, tokens.truncated
 
 
-def _skip_rows(records: Iterator[Record], rows: int) -> None:
+def _skip_rows(records: Iterator[WholeRow], rows: int) -> None:
     skipped = sum(1 for _ in islice(records, rows))
     if skipped < rows:
         what = f"the file has {skipped:,} rows, not the {rows:,} that it holds"
@@ -201,7 +199,7 @@ def _summarize(state: ComputedVectors, width: int, observer: Observer) -> Summar
     if state.truncated:
         share = f"{state.truncated:,} of {state.step:,} texts"
         message = f"{share} were longer than the encoder reads and were truncated."
-        observer.on_event(Noted(level="warning", code="truncated", message=message))
+        observer.on_event(NoteLogged(level="warning", code="truncated", message=message))
     return {"rows": state.step, "cut": state.truncated, "width": width}
 
 

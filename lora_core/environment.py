@@ -23,7 +23,9 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 _CPU_MODEL_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping")
 
 
-def describe(runtime: Runtime, micro_batch_tokens: int, processes: int = 1) -> dict[str, str]:
+def describe_environment(
+    runtime: Runtime, micro_batch_tokens: int, processes: int = 1
+) -> dict[str, str]:
     """Return the facts that numbers depend on, for a run with these settings on this machine."""
     facts = {
         "loraworks": __version__,
@@ -52,7 +54,7 @@ def describe(runtime: Runtime, micro_batch_tokens: int, processes: int = 1) -> d
     return facts
 
 
-def differences(saved: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
+def describe_environment_changes(saved: Mapping[str, str], current: Mapping[str, str]) -> list[str]:
     """Return short texts such as "threads 2 → 1". An empty list means identical numbers."""
     # A single process, and the first training version, are not recorded.
     saved, current = ({"processes": "1", "training": "1", **facts} for facts in (saved, current))

@@ -42,7 +42,7 @@ class Tick(_Event):
     step: int = 0
 
 
-class Noted(_Event):
+class NoteLogged(_Event):
     """A note or warning for the user, such as the share of texts that were truncated."""
 
     event: Literal["noted"] = "noted"
@@ -161,7 +161,7 @@ class Failed(_Event):
 
 Event = Annotated[
     Tick
-    | Noted
+    | NoteLogged
     | Resumed
     | Started
     | StepLogged

@@ -32,39 +32,39 @@ from lora_core import manifest, peft_format
 from lora_core.adapters import adapter_layers
 from lora_core.artifact import (
     checkpoint_directory,
-    inject_adapter,
+    inject_saved_adapter,
     label_names,
     load_adapter,
     load_merged_model,
-    read_config,
-    resolve_base,
+    read_merged_config,
+    resolve_base_or_artifact,
     save_tokenizer,
     save_weights_and_config,
     uses_segment_ids,
 )
-from lora_core.atomic_files import check_new_directory, write_json
-from lora_core.base_files import TOKENIZER_FILE, has_base
+from lora_core.artifact_base import TOKENIZER_FILE, has_base
+from lora_core.atomic_files import check_new_directory, write_indented_json
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import get_family
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.load import BaseCheckpoint, load_with_head, weights_sha256
+from lora_core.encoders.load import BaseCheckpoint, load_with_saved_head, weights_sha256
 from lora_core.encoders.modules import has_mean_pooling_block, linear_layer
 from lora_core.encoders.pooling import set_pooling
-from lora_core.errors.artifact import OneTarget, TargetRequired, UnknownTarget
+from lora_core.errors.artifact import SingleTargetModel, TargetRequired, UnknownTarget
 from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapter, NoEncoder
+from lora_core.exported_model_settings import ExportedModelSettings
 from lora_core.hf_hub import is_hub_name
 from lora_core.inference.predictor import Predictor
 from lora_core.model_card import CardFormat, model_card
 from lora_core.samples import minilm
 from lora_core.saved_predictions import compare_logits, load_golden_predictions
 from lora_core.specs.data import Split
-from lora_core.specs.encoded_labels import outputs_of
+from lora_core.specs.encoded_labels import outputs_of_target
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
 from lora_core.tasks.base import read_calibration
 from lora_core.tasks.build import read_task
 from lora_core.tasks.several_targets import SeveralTargets
-from lora_core.usage import Usage
 
 
 def export_merged(artifact: Path, out: Path, *, target: str | None = None) -> None:
@@ -73,9 +73,9 @@ def export_merged(artifact: Path, out: Path, *, target: str | None = None) -> No
     The weights have the bits that they had at the end of the run, except for those of the last
     layer, which the calibration is folded into. The config is written anew,
     because artifacts of version 0.1 may lack the names of their labels. `target`: which of several
-    targets to write. Raises `OutputExists`, and what `load_calibrated` raises.
+    targets to write. Raises `OutputExists`, and what `load_calibrated_model` raises.
     """
-    exported = load_calibrated(artifact, target, program="transformers")
+    exported = load_calibrated_model(artifact, target, program="transformers")
     with atomic_directory(out) as directory:
         save_weights_and_config(directory, exported.model)
         write_tokenizer_and_card(directory, exported, CardFormat.TRANSFORMERS, out)
@@ -91,15 +91,16 @@ class CalibratedModel:
     outputs: slice  # of the artifact's model, which this one has
 
 
-def load_calibrated(artifact: Path, target: str | None, *, program: str) -> CalibratedModel:
+def load_calibrated_model(artifact: Path, target: str | None, *, program: str) -> CalibratedModel:
     """Load the merged model of an artifact for a program that knows of no calibration.
 
-    Raises `ArtifactCorrupt`, `NoEncoder`, `MergedWeightsChanged`, and what `select_target` raises.
+    Raises `ArtifactCorrupt`, `NoEncoder`, `MergedWeightsChanged`, and what
+    `narrow_manifest_to_target` raises.
     """
     manifest_data = manifest.verify(artifact)
     if manifest.is_linear(manifest_data["files"]):
         raise NoEncoder(path=artifact.name, program=program)
-    selected = select_target(manifest_data, target, artifact.name)
+    selected = narrow_manifest_to_target(manifest_data, target, artifact.name)
     model = load_merged_model(artifact)
     expected = manifest_data.get("merged_sha256")  # artifacts in format 1 have none
     if expected is not None and weights_sha256(model.state_dict()) != expected:
@@ -155,13 +156,13 @@ def _write_card(
 def _write_usage(directory: Path, manifest_data: dict[str, Any], labels: list[str]) -> None:
     """Write how loraworks predicts with the model."""
     task, calibration = read_calibration(manifest_data, labels)
-    usage = Usage(
+    usage = ExportedModelSettings(
         task=task,
         text_pairs=manifest.reads_pairs(manifest_data),
         thresholds=dict(zip(labels, calibration.thresholds, strict=False)),  # it may have none
         half_width=calibration.half_width,
     )
-    write_json(directory / manifest.USAGE_FILE, usage.model_dump(mode="json"))
+    write_indented_json(directory / manifest.USAGE_FILE, usage.model_dump(mode="json"))
 
 
 @torch.no_grad()
@@ -180,25 +181,29 @@ def _fold_calibration(model: PreTrainedModel, manifest_data: dict[str, Any]) -> 
 
 def _save_tokenizer(artifact: Path, directory: Path, manifest_data: dict[str, Any]) -> None:
     tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
-    token_types = manifest.reads_pairs(manifest_data) and uses_segment_ids(read_config(artifact))
+    token_types = manifest.reads_pairs(manifest_data) and uses_segment_ids(
+        read_merged_config(artifact)
+    )
     save_tokenizer(directory, tokenizer, manifest_data["max_length"], token_types=token_types)
 
 
 # -- One of several targets -----------------------------------------------------------------------
 
 
-def select_target(manifest_data: dict[str, Any], target: str | None, model: str) -> dict[str, Any]:
+def narrow_manifest_to_target(
+    manifest_data: dict[str, Any], target: str | None, model: str
+) -> dict[str, Any]:
     """Return the manifest of a model that has this one of several targets only.
 
     It is unchanged if there is one target and none is named. Raises `TargetRequired`,
-    `UnknownTarget`, `OneTarget`.
+    `UnknownTarget`, `SingleTargetModel`.
     """
     spec = manifest_data["spec"]
     task = (spec or {}).get("task", {})
     targets = task.get("targets") if task.get("type") == "several_targets" else None
     if targets is None:
         if target is not None:
-            raise OneTarget(model=model)
+            raise SingleTargetModel(model=model)
         return manifest_data
     if target is None:
         raise TargetRequired(model=model, targets=", ".join(targets))
@@ -212,7 +217,7 @@ def select_target(manifest_data: dict[str, Any], target: str | None, model: str)
         if name not in ("calibration", "linear", "verdict")
     }
     calibration = manifest_data["calibration"]["targets"][target]
-    outputs = list(outputs_of(target, manifest_data["labels"]))
+    outputs = list(outputs_of_target(target, manifest_data["labels"]))
     return {
         **manifest_data,
         "spec": {**spec, "task": alone},
@@ -261,14 +266,14 @@ def export_adapter(
         target: Which of several targets to write.
 
     Raises `NoEncoder`, `NoAdapter`, `BaseMismatch`, `ArtifactCorrupt`, `OutputExists`, and what
-    `resolve_base` and `select_target` raise.
+    `resolve_base_or_artifact` and `narrow_manifest_to_target` raise.
     """
     manifest_data = manifest.verify(artifact)
     if manifest.is_linear(manifest_data["files"]):
         raise NoEncoder(path=artifact.name, program="PEFT")
     if not (artifact / "adapter.safetensors").is_file():
         raise NoAdapter(path=artifact.name, method=manifest_data["spec"]["method"]["type"])
-    selected = select_target(manifest_data, target, artifact.name)
+    selected = narrow_manifest_to_target(manifest_data, target, artifact.name)
     adapter = load_adapter(artifact)
     pretrained = _find_base(artifact, manifest_data, base)
     merged = load_merged_model(artifact)
@@ -282,7 +287,7 @@ def export_adapter(
             save_weights_and_config(directory / manifest.BASE_DIR, model)
             _save_tokenizer(artifact, directory / manifest.BASE_DIR, manifest_data)
             source = {"base_model_name_or_path": str(out.absolute() / manifest.BASE_DIR)}
-        inject_adapter(model, adapter)
+        inject_saved_adapter(model, adapter)
         _check_base(artifact, model, pretrained, manifest_data, outputs)
         _fold_calibration(model, selected)
         config = source | _adapter_config(adapter.spec, pretrained.family, model)
@@ -295,17 +300,17 @@ def export_adapter(
 def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None) -> BaseCheckpoint:
     """Return the base that is given, the one on the hub, or the one in the artifact."""
     if given is not None:
-        return resolve_base(given)
+        return resolve_base_or_artifact(given)
     spec = manifest_data["spec"]
     on_hub = is_hub_name(spec["base"]) and spec["base"] != minilm.NAME
     if has_base(manifest_data["files"]) and not on_hub:
-        return resolve_base(str(artifact.absolute() / manifest.BASE_DIR))
-    return resolve_base(spec["base"], spec.get("base_revision"))
+        return resolve_base_or_artifact(str(artifact.absolute() / manifest.BASE_DIR))
+    return resolve_base_or_artifact(spec["base"], spec.get("base_revision"))
 
 
 def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrainedModel:
     """Return the base with the final head, in which an adapter is merged: PEFT supports none."""
-    model, _ = load_with_head(base, label_names(merged), merged.config.problem_type)
+    model, _ = load_with_saved_head(base, label_names(merged), merged.config.problem_type)
     set_pooling(model, base.family, Pooling(getattr(merged.config, "pooling", Pooling.CLS)))
     for name in base.family.head_modules:
         model.set_submodule(name, merged.get_submodule(name))
@@ -387,6 +392,6 @@ def _write_adapter(
         f"{peft_format.TENSOR_PREFIX}{n}": t.detach().to(torch.float32) for n, t in tensors.items()
     }
     save_file(prefixed, directory / peft_format.WEIGHTS_FILE, metadata={"format": "pt"})
-    write_json(directory / peft_format.CONFIG_FILE, config)
+    write_indented_json(directory / peft_format.CONFIG_FILE, config)
     labels = {str(i): label for i, label in enumerate(label_names(model))}
-    write_json(directory / "id2label.json", labels)
+    write_indented_json(directory / "id2label.json", labels)

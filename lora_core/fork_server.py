@@ -35,7 +35,7 @@ from lora_core.process_settings import (
     imports_without_gc,
     limit_openmp_spinning,
     set_dumpable,
-    set_name,
+    set_process_name,
 )
 
 MAX_GROWTH_BYTES = 2**28  # of resident memory, after the imports
@@ -45,7 +45,7 @@ _MODULES = (
     "lora_core.embedding",
     "lora_core.training.auto",
     "lora_core.training.linear",
-    "lora_core.training.run",
+    "lora_core.training.encoder",
 )
 
 
@@ -112,7 +112,7 @@ def _become_child(
         time.sleep(_ADOPTION_POLL_SECONDS)
     die_with_parent(request.parent)
     set_dumpable(True)
-    set_name(f"lora_core {request.arguments[0]}")  # its command line is that of the server
+    set_process_name(f"lora_core {request.arguments[0]}")  # its command line is that of the server
     for stream, fd in enumerate(fds):
         os.dup2(fd, stream)
         os.close(fd)

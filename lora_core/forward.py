@@ -10,7 +10,7 @@ from lora_core import compatibility
 from lora_core.data.batching import Batch, collate, padded_length
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import modernbert, modules
-from lora_core.encoders.families import MODERNBERT, FastFamily
+from lora_core.encoders.families import MODERNBERT, FastPathFamily
 from lora_core.encoders.modules import blocks, family_of
 from lora_core.runtime import Runtime
 
@@ -79,13 +79,13 @@ class BlockwiseForward(Forward):
         self,
         model: PreTrainedModel,
         runtime: Runtime,
-        family: FastFamily,
+        family: FastPathFamily,
         *,
         pad_multiple: int = 1,
     ) -> None:
         super().__init__(model, runtime, pad_multiple=pad_multiple)
         if family is MODERNBERT:
-            modernbert.patch(model, family)
+            modernbert.patch_blocks(model, family)
         self._family = family
         self._embeddings = modules.embedding_modules(model, family)
         self._blocks = blocks(model, family)
@@ -139,7 +139,7 @@ class WindowedForward(Forward):
         return torch.stack([windows.mean(dim=0) for windows in by_text])
 
 
-def apply_head(model: PreTrainedModel, family: FastFamily, x: Tensor) -> Tensor:
+def apply_head(model: PreTrainedModel, family: FastPathFamily, x: Tensor) -> Tensor:
     """Return logits (batch, classes) from the pooled states x (batch, width).
 
     This is the head that the classifiers of transformers have.

@@ -22,7 +22,7 @@ def is_hub_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and ".." not in text
 
 
-def is_allowed(name: str, allowed: Collection[str]) -> bool:
+def is_allowed_repository(name: str, allowed: Collection[str]) -> bool:
     """Return whether this is the name of a repository in a list of allowed ones, or `*` is."""
     return is_hub_name(name) and (name in allowed or ALLOW_ANY in allowed)
 
@@ -48,7 +48,7 @@ _taken_token: str | None = None
 
 
 def take_token() -> bool:
-    """Remove the token from the environment of this process; only `download_token` has it then.
+    """Remove the token from the environment of this process; only `get_hub_token` has it then.
 
     Returns whether there was one.
     """
@@ -60,13 +60,13 @@ def take_token() -> bool:
     return True
 
 
-def download_token() -> str | None:
+def get_hub_token() -> str | None:
     """Return the token for downloads from the hub: the one taken, else as huggingface_hub finds
     it."""
     return _taken_token or get_token()
 
 
-def is_gated(error: BaseException | None) -> bool:
+def is_gated_error(error: BaseException | None) -> bool:
     """Return whether the hub refused a download because the repository is gated."""
     while error is not None:
         # `datasets` replaces the exception of huggingface_hub by one with this message.
@@ -81,7 +81,7 @@ def describe_gated_repository(path: str) -> dict[str, str]:
 
     `path` is that of the page, such as `datasets/OWNER/NAME`.
     """
-    has_token = download_token() is not None
+    has_token = get_hub_token() is not None
     problem = "the token (HF_TOKEN) has no access to it" if has_token else "no token is set"
     return {"problem": problem, "page": f"{constants.ENDPOINT}/{path}"}
 

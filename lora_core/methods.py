@@ -13,10 +13,10 @@ from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.modules import pretrained_blocks
 from lora_core.errors.spec import LayerOutOfRange
 from lora_core.specs.method import (
-    BaselineSpec,
     EncoderMethod,
-    FullSpec,
+    FullFineTuningSpec,
     HeadMode,
+    LastLayersBaselineSpec,
     LoraSpec,
     ProbeSpec,
 )
@@ -75,7 +75,7 @@ class LoraMethod(FineTuningMethod):
                 model.get_submodule(name).requires_grad_(True)
 
 
-class FullMethod(FineTuningMethod):
+class FullFineTuningMethod(FineTuningMethod):
     """Full fine-tuning: train every parameter, except for a pooling block."""
 
     def prepare(self, model: nn.Module, family: EncoderFamily) -> None:
@@ -83,10 +83,10 @@ class FullMethod(FineTuningMethod):
         pooling.freeze_pooling_block(model, family)
 
 
-class BaselineMethod(FineTuningMethod):
+class LastLayersBaselineMethod(FineTuningMethod):
     """The baseline: freeze the encoder and train the head and, if configured, the last blocks."""
 
-    def __init__(self, spec: BaselineSpec) -> None:
+    def __init__(self, spec: LastLayersBaselineSpec) -> None:
         self.spec = spec
 
     def prepare(self, model: nn.Module, family: EncoderFamily) -> None:
@@ -118,9 +118,9 @@ def build_method(spec: EncoderMethod) -> FineTuningMethod:
     match spec:
         case ProbeSpec():
             return ProbeMethod()
-        case BaselineSpec():
-            return BaselineMethod(spec)
+        case LastLayersBaselineSpec():
+            return LastLayersBaselineMethod(spec)
         case LoraSpec():
             return LoraMethod(spec)
-        case FullSpec():
-            return FullMethod()
+        case FullFineTuningSpec():
+            return FullFineTuningMethod()

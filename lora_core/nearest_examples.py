@@ -28,7 +28,7 @@ from scipy.sparse import csr_matrix
 
 from lora_core import manifest
 from lora_core.data.split import Example, examples_to_rows
-from lora_core.data.stratify import DuplicateGroup, choose_stratification, group_duplicates
+from lora_core.data.stratify import TextGroup, choose_stratification, group_rows_by_text
 from lora_core.errors.artifact import ArtifactCorrupt, NoNearestExamples
 from lora_core.specs.data import Split
 from lora_core.specs.fields import FrozenModel
@@ -188,7 +188,7 @@ class Neighbor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Threshold:
+class UnfamiliarityThreshold:
     """The similarity below which a text is unfamiliar."""
 
     similarity: float
@@ -204,11 +204,11 @@ class ExampleIndex:
     labels: tuple[str, ...]
     vectors: Vectors
     held_out_split: Split
-    # `neighbor_similarities` of the held-out texts, in ascending order.
+    # `kth_neighbor_similarities` of the held-out texts, in ascending order.
     held_out: NDArray[np.float32]
 
     @property
-    def threshold(self) -> Threshold | None:
+    def threshold(self) -> UnfamiliarityThreshold | None:
         """The threshold; None if there are too few held-out texts, or no examples like them.
 
         It is the k-th smallest similarity of n held-out texts. For a new text from the same
@@ -221,11 +221,11 @@ class ExampleIndex:
         k = max(lowest + 1, int(UNFAMILIAR_SHARE * (n + 1)))
         if n < MIN_HELD_OUT or k > n:
             return None
-        return Threshold(float(self.held_out[k - 1]), n, k / (n + 1))
+        return UnfamiliarityThreshold(float(self.held_out[k - 1]), n, k / (n + 1))
 
-    def neighbor_similarities(self, states: States) -> Similarities:
+    def kth_neighbor_similarities(self, states: States) -> Similarities:
         """Return the similarity (texts,) of each text to its fifth nearest example."""
-        return neighbor_similarities(self.vectors, states)
+        return kth_neighbor_similarities(self.vectors, states)
 
     def nearest(self, state: States, count: int) -> list[Neighbor]:
         """Return the nearest examples of the text with this state (1, width), nearest first."""
@@ -246,7 +246,7 @@ class ExampleIndex:
         return facts
 
 
-def neighbor_similarities(vectors: Vectors, states: States) -> Similarities:
+def kth_neighbor_similarities(vectors: Vectors, states: States) -> Similarities:
     """Return the similarity (texts,) to the fifth nearest example, or to the last of fewer."""
     similarities = np.sort(vectors.similarities(states), axis=1)
     nth: Similarities = similarities[:, -min(NEIGHBOR, similarities.shape[1])]
@@ -259,9 +259,9 @@ def sample_examples(examples: Sequence[Example]) -> NDArray[np.int64]:
     They are the same in whatever order the examples are.
     """
     rows, task = examples_to_rows(examples)
-    distinct = [
-        DuplicateGroup(group.key, group.rows[:1]) for group in group_duplicates(rows, _SEED)
-    ][:MAX_GROUPS]
+    distinct = [TextGroup(group.key, group.rows[:1]) for group in group_rows_by_text(rows, _SEED)][
+        :MAX_GROUPS
+    ]
     if len(distinct) > MAX_EXAMPLES:
         strata = choose_stratification(task, [group.rows[0] for group in distinct])
         # None if there are more labels than examples
@@ -288,7 +288,7 @@ def build_index(
         tuple(task.label_of(example.label) for example in examples),
         vectors,
         held_out_split,
-        np.sort(neighbor_similarities(vectors, held_out_states)),
+        np.sort(kth_neighbor_similarities(vectors, held_out_states)),
     )
 
 

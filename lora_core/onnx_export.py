@@ -19,30 +19,30 @@ from numpy.typing import NDArray
 
 from lora_core import manifest
 from lora_core.artifact import label_names, save_classifier_config, uses_segment_ids
-from lora_core.atomic_files import write_json
-from lora_core.certificate import CERTIFICATE_FILE, Certificate
+from lora_core.atomic_files import write_indented_json
 from lora_core.data.batching import collate
-from lora_core.data.files import read_records
+from lora_core.data.files import iter_whole_rows
 from lora_core.errors.export import (
     Int8Mismatch,
-    Int8NeedsLabels,
-    Int8TextsRequired,
+    Int8RegressionUnsupported,
     OnnxMismatch,
     OnnxPackagesMissing,
+    TooFewInt8Texts,
 )
 from lora_core.export import (
     CalibratedModel,
     atomic_directory,
-    load_calibrated,
+    load_calibrated_model,
     write_tokenizer_and_card,
 )
 from lora_core.inference.predictor import Predictor
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
 from lora_core.model_card import CardFormat
+from lora_core.onnx_certificate import CERTIFICATE_FILE, OnnxCertificate
 from lora_core.onnx_graph import OUTPUT, write_graph
 from lora_core.saved_predictions import check_golden_predictions, load_golden_predictions
 from lora_core.specs.data import parse_sheet_suffix
-from lora_core.specs.text_input import TextInput, text_input, text_sides
+from lora_core.specs.text_input import TextInput, build_text_input, text_sides
 from lora_core.tasks.base import Calibration, Task
 from lora_core.tasks.build import read_task
 
@@ -64,7 +64,7 @@ def export_onnx(
     *,
     target: str | None = None,
     int8_texts: Sequence[TextInput] | None = None,
-) -> Certificate:
+) -> OnnxCertificate:
     """Write the merged model of an artifact for ONNX Runtime into the directory `out`.
 
     Args:
@@ -73,13 +73,13 @@ def export_onnx(
         target: Which of several targets to write.
         int8_texts: Quantize the weights to int8, and certify that on these texts.
 
-    Raises `OnnxPackagesMissing`, `Int8NeedsLabels`, `Int8TextsRequired`, `NotTranslatable`,
+    Raises `OnnxPackagesMissing`, `Int8RegressionUnsupported`, `TooFewInt8Texts`, `NotTranslatable`,
     `OnnxMismatch`, `Int8Mismatch`, `EngineOutputMismatch`, `OutputExists`, and what
-    `load_calibrated` raises.
+    `load_calibrated_model` raises.
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise OnnxPackagesMissing(missing=", ".join(missing))
-    exported = load_calibrated(artifact, target, program="ONNX")
+    exported = load_calibrated_model(artifact, target, program="ONNX")
     if int8_texts is not None:
         _check_int8_texts(exported, int8_texts)
     reference = Predictor.load(artifact)
@@ -96,18 +96,18 @@ def export_onnx(
             _quantize(path)
             certificate = _certify(path, exported, reference, reference.encode(int8_texts), "int8")
         write_tokenizer_and_card(directory, exported, CardFormat.ONNX, out)
-        write_json(directory / CERTIFICATE_FILE, certificate.model_dump(mode="json"))
+        write_indented_json(directory / CERTIFICATE_FILE, certificate.model_dump(mode="json"))
     return certificate
 
 
-def read_texts(artifact: Path, source: str) -> list[TextInput]:
+def read_int8_texts(artifact: Path, source: str) -> list[TextInput]:
     """Return the distinct texts of a data file, in the columns that a model was trained on.
 
-    Raises what `read_records` raises, and `ArtifactCorrupt`.
+    Raises what `iter_whole_rows` raises, and `ArtifactCorrupt`.
     """
     data = manifest.read(artifact)["spec"].get("data", {})
     file, sheet = parse_sheet_suffix(source)
-    records = read_records(
+    records = iter_whole_rows(
         Path(file), data.get("text_column", "text"), sheet, pair_column=data.get("text_pair_column")
     )
     return list(dict.fromkeys(record.text for record in records))
@@ -116,9 +116,9 @@ def read_texts(artifact: Path, source: str) -> list[TextInput]:
 def _check_int8_texts(exported: CalibratedModel, texts: Sequence[TextInput]) -> None:
     task, _ = read_task(exported.manifest, label_names(exported.model))
     if task.type == "regression":
-        raise Int8NeedsLabels(path=exported.artifact.name)
+        raise Int8RegressionUnsupported(path=exported.artifact.name)
     if len(texts) < MIN_INT8_TEXTS:
-        raise Int8TextsRequired(required=MIN_INT8_TEXTS, count=len(texts))
+        raise TooFewInt8Texts(required=MIN_INT8_TEXTS, count=len(texts))
 
 
 def _long_text(reference: Predictor, texts: Sequence[TextInput]) -> list[TokenizedText]:
@@ -131,7 +131,7 @@ def _long_text(reference: Predictor, texts: Sequence[TextInput]) -> list[Tokeniz
     tokens = sum(item.length for item in tokenizer.encode(texts))
     repeated = list(texts) * (2 * length // tokens + 1)
     first, *second = (" ".join(side) for side in zip(*map(text_sides, repeated), strict=True))
-    return tokenizer.encode([text_input(first, second[0] if second else None)])
+    return tokenizer.encode([build_text_input(first, second[0] if second else None)])
 
 
 def _quantize(path: Path) -> None:
@@ -170,7 +170,7 @@ def _certify(
     reference: Predictor,
     items: Sequence[TokenizedText],
     precision: Literal["fp32", "int8"],
-) -> Certificate:
+) -> OnnxCertificate:
     """Compare a graph with the predictor of its artifact. Raises `OnnxMismatch`, `Int8Mismatch`."""
     import onnxruntime
 
@@ -191,7 +191,7 @@ def _certify(
         raise Int8Mismatch(
             equal=equal, texts=len(items), minimum=MIN_EQUAL_LABELS, difference=difference
         )
-    return Certificate(
+    return OnnxCertificate(
         precision=precision,
         texts=len(items),
         longest_text=max(len(item.ids) for item in items),

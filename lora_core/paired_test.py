@@ -21,7 +21,7 @@ PERMUTATIONS_AT_ONCE = 250
 
 
 @dataclass(frozen=True)
-class PairedTest:
+class PairedTestResult:
     """Whether a new model is better than the current one on the same texts."""
 
     p_value: float  # one-sided
@@ -33,7 +33,7 @@ class PairedTest:
 
 def paired_test(
     metric: MetricOfMeans, new: Statistics, current: Statistics, seed: int = 0
-) -> PairedTest:
+) -> PairedTestResult:
     """Return the test of two models by the statistics (texts, k) of their predictions.
 
     They are what `metric.statistics` returns for the predictions of each. Raises `ValueError` if
@@ -49,7 +49,7 @@ def paired_test(
         p_value = sign_test(better, worse)
     else:
         p_value = _permutation_test(metric, new, current, sign, seed)
-    return PairedTest(p_value, difference, len(new), better, worse)
+    return PairedTestResult(p_value, difference, len(new), better, worse)
 
 
 def sign_test(better: int, worse: int) -> float:

@@ -16,7 +16,7 @@ _RETAINED_BYTES = 2**30
 _MAX_CACHED_KERNELS = "192"  # per thread
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def is_oom_error(error: BaseException) -> bool:
     """Return whether Python, the operating system or torch failed to allocate memory.
 
     For host memory torch raises a plain RuntimeError, which only its message identifies. Its
@@ -62,7 +62,7 @@ def set_dumpable(dumpable: bool) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
-def set_name(name: str) -> None:
+def set_process_name(name: str) -> None:
     """Set the name of this process in `top` and `ps -o comm`, which show 15 characters."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
@@ -76,7 +76,7 @@ def limit_openmp_spinning() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
-def limit_kernel_cache() -> None:
+def limit_onednn_cache() -> None:
     """Limit the cache of oneDNN kernels, which saves memory.
 
     oneDNN builds a kernel for each shape of a matrix product, 0.4 MB on average, and torch caches

@@ -5,14 +5,14 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from lora_core.specs.fields import Float, FrozenModel, Int
-from lora_core.specs.method import Role, SingleMethod
+from lora_core.specs.method import LayerRole, SingleMethod
 
 # What models are compared by: single-label, multi-label, regression, where lower is better, and
 # several targets
 MetricName = Literal["accuracy", "macro_f1", "rmse", "skill"]
 
 
-class Measured(FrozenModel):
+class MetricValue(FrozenModel):
     """The value of a metric. Results that are older than other tasks have only an accuracy."""
 
     value: Float  # of the metric
@@ -26,7 +26,7 @@ class Measured(FrozenModel):
         return stored
 
 
-class ReferenceComparison(Measured):
+class ReferenceComparison(MetricValue):
     """The model compared with a reference, which has the `value`, on the same texts."""
 
     texts: Int
@@ -44,7 +44,7 @@ class RareLabel(FrozenModel):
     correct: Int  # of both
 
 
-class Verdict(Measured):
+class Verdict(MetricValue):
     """Whether a model is useful. Proportions are from 0 to 1, intervals are 95%."""
 
     measured_on: Literal["test", "cross_validation"]
@@ -66,7 +66,7 @@ class Verdict(Measured):
     sentences: tuple[str, ...]
 
 
-class CandidateResult(Measured):
+class CandidateResult(MetricValue):
     """The cross-validation result of one method."""
 
     method: SingleMethod = Field(discriminator="type")
@@ -95,12 +95,12 @@ class MethodSelection(FrozenModel):
 class AdaptedLayers(FrozenModel):
     """The linear layers of a block that roles of `method.targets` stand for."""
 
-    roles: tuple[Role, ...]  # several: they are parts of one layer, and adapted together
+    roles: tuple[LayerRole, ...]  # several: they are parts of one layer, and adapted together
     layers: tuple[str, ...]  # names inside a block
     parameters: Int  # of their adapters in all blocks, with the default rank
 
 
-class BaseCheck(FrozenModel):
+class BaseModelReport(FrozenModel):
     """The report on a base model. Speeds and peak memory are those of the machine that tried it."""
 
     base: str

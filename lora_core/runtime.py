@@ -14,7 +14,7 @@ from lora_core import cpu, distributed
 from lora_core.atomic_files import is_disk_full
 from lora_core.errors.spec import DeviceUnavailable, PrecisionUnsupported, TooFewDevices
 from lora_core.errors.training import DeviceOutOfMemory, DiskFull, HostOutOfMemory
-from lora_core.process_settings import is_out_of_memory
+from lora_core.process_settings import is_oom_error
 from lora_core.specs.train import RuntimeSpec, TrainSpec
 
 
@@ -96,7 +96,7 @@ MIN_MICRO_BATCH_TOKENS = 16  # the lowest valid `optim.micro_batch_tokens`
 
 
 @contextmanager
-def translate_errors(spec: TrainSpec) -> Iterator[None]:
+def convert_resource_errors(spec: TrainSpec) -> Iterator[None]:
     """Raise `DeviceOutOfMemory`, `HostOutOfMemory` or `DiskFull` for errors with that cause."""
     tokens = spec.optim.micro_batch_tokens
     advice = {"tokens": tokens, "suggested": max(MIN_MICRO_BATCH_TOKENS, tokens // 2)}
@@ -110,6 +110,6 @@ def translate_errors(spec: TrainSpec) -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise DiskFull(what="the model") from error
-        if is_out_of_memory(error):
+        if is_oom_error(error):
             raise HostOutOfMemory(peak_mb=peak_process_memory_mb(), **advice) from error
         raise

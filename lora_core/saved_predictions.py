@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.atomic_files import write_json
+from lora_core.atomic_files import write_indented_json
 from lora_core.data.split import Example
 from lora_core.errors.artifact import EngineOutputMismatch
-from lora_core.specs.text_input import TextInput, text_input, text_to_object
+from lora_core.specs.text_input import TextInput, build_text_input, text_to_dict
 from lora_core.tasks.base import Task
 from lora_core.tasks.targets import Target
 
@@ -39,17 +39,17 @@ def save_golden_predictions(
 ) -> None:
     """Save some texts with their logits, which every inference engine must reproduce."""
     rows = [
-        {**text_to_object(text), "logits": [float(x) for x in row]}
+        {**text_to_dict(text), "logits": [float(x) for x in row]}
         for text, row in zip(texts[:GOLDEN_TEXT_COUNT], logits[:GOLDEN_TEXT_COUNT], strict=True)
     ]
-    write_json(directory / "golden.json", rows)
+    write_indented_json(directory / "golden.json", rows)
 
 
 def load_golden_predictions(directory: Path) -> tuple[list[TextInput], NDArray[np.float32]]:
     """Load the texts and logits (texts, labels) of `save_golden_predictions`."""
     rows = json.loads((directory / "golden.json").read_text(encoding="utf-8"))
     logits = np.array([row["logits"] for row in rows], dtype=np.float32)
-    return [text_input(row["text"], row.get("text_pair")) for row in rows], logits
+    return [build_text_input(row["text"], row.get("text_pair")) for row in rows], logits
 
 
 def save_predictions(

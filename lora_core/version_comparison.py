@@ -29,7 +29,7 @@ Labels = Mapping[str, LabelValue]  # of a text, by target; the only target of a 
 
 
 @dataclass(frozen=True)
-class Score:
+class MetricWithInterval:
     """The metric of one version, with its 95% interval."""
 
     value: float
@@ -42,8 +42,8 @@ class VersionComparison:
     """Two versions on the same texts."""
 
     texts: int
-    current: Score
-    new: Score
+    current: MetricWithInterval
+    new: MetricWithInterval
     difference: float  # of the metric; positive: the new version is better
     better: int  # texts that the new version predicts better
     worse: int
@@ -60,7 +60,7 @@ class EvaluatedText:
     new: Labels
 
 
-def metric_name(tasks: Mapping[str, TaskTypeOfTarget]) -> MetricName:
+def primary_metric_name(tasks: Mapping[str, TaskTypeOfTarget]) -> MetricName:
     """Return the metric that models of these targets are compared by."""
     return MeanSkill.name if len(tasks) > 1 else _METRICS[next(iter(tasks.values()))].name
 
@@ -83,8 +83,8 @@ def compare_versions(
     )
 
 
-def _score(metric: MetricOfMeans, statistics: Statistics) -> Score:
-    return Score(metric.value(statistics), *metric.interval(statistics))
+def _score(metric: MetricOfMeans, statistics: Statistics) -> MetricWithInterval:
+    return MetricWithInterval(metric.value(statistics), *metric.interval(statistics))
 
 
 def _statistics(

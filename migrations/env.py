@@ -6,8 +6,8 @@ from alembic import context
 from sqlalchemy import Connection
 
 from app.database.engines import create_migration_engine
-from app.metadata import metadata
 from app.settings import Settings
+from app.table_metadata import metadata
 
 
 def _migrate(connection: Connection) -> None:

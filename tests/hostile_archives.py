@@ -20,7 +20,7 @@ from app.storage.store import tar_stream
 from lora_core import manifest
 from lora_core.artifact import load_merged_model, save_merged
 from lora_core.data.tokens import load_tokenizer
-from lora_core.imports.archive import unpack_archive
+from lora_core.model_imports.archive import unpack_archive
 from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.method import LoraSpec
 from tests.lora_artifact import make_lora_artifact

@@ -29,7 +29,7 @@ def run_jobs(
     """
     for done in range(limit):
         with resources.database.write() as session:
-            claimed = leases.claim(
+            claimed = leases.claim_job(
                 session,
                 owner=ALICE,
                 device_class=DeviceClass.CPU,
@@ -42,7 +42,7 @@ def run_jobs(
             _run(resources, claimed, directory)
         else:
             failure = PermanentFailure(failing, "It is a test.")
-            finalize.finish(resources, claimed.lease, failure)
+            finalize.finish_without_artifact(resources, claimed.lease, failure)
         scheduler.advance_after_job(resources, claimed.lease.job_id)
     return limit
 
@@ -67,9 +67,9 @@ def _run(resources: Resources, claimed: ClaimedJob, directory: Path) -> None:
             predict_file(predict, out_dir=out, observer=observer, stop=observer)
     except LoraCoreError as error:
         failure = PermanentFailure(error.code, inputs.replace_local_paths(str(error)))
-        finalize.finish(resources, claimed.lease, failure)
+        finalize.finish_without_artifact(resources, claimed.lease, failure)
         return
-    finalize.publish(resources, claimed, out, inputs)
+    finalize.publish_artifact(resources, claimed, out, inputs)
 
 
 _numbers = itertools.count()

@@ -50,7 +50,7 @@ def update_job(database: Database, job_id: UUID, **values: Any) -> None:
 def claim_next(database: Database, owner: WorkerIdentity = ALICE) -> ClaimedJob:
     """Claim the next job."""
     with database.write() as session:
-        claimed = leases.claim(
+        claimed = leases.claim_job(
             session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
         )
     assert claimed is not None
@@ -60,7 +60,7 @@ def claim_next(database: Database, owner: WorkerIdentity = ALICE) -> ClaimedJob:
 def preempt(database: Database, lease: Lease) -> None:
     """End the attempt as a worker does when it shuts down."""
     with database.write() as session:
-        leases.finish(session, lease, Preempted())
+        leases.finish_attempt(session, lease, Preempted())
 
 
 def get_job(database: Database, job_id: UUID) -> Job:

@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 from app.auth.tables import LOCAL_KEY_ID
 from app.datasets.tables import Dataset
 from app.labeling import repository
-from app.labeling.repository import NewChoice
-from app.labeling.schemas import TextReason
+from app.labeling.repository import NewChosenText
+from app.labeling.schemas import ChosenTextReason
 from app.labeling.tables import LabelingAnnotation
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
@@ -70,7 +70,7 @@ def store_vectors(resources: Resources, directory: Path, vectors: NDArray[np.flo
     ref = resources.store.put(directory, f"vectors/{job_id}/a{claimed.lease.attempt}")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=job_id, kind=VECTORS_KIND, ref=ref)
-        leases.finish(session, claimed.lease, Succeeded(artifact.id, summary))
+        leases.finish_attempt(session, claimed.lease, Succeeded(artifact.id, summary))
     return job_id
 
 
@@ -112,7 +112,7 @@ class LabeledRow(NamedTuple):
 
     row: int
     value: Any  # None: skipped
-    reason: TextReason = TextReason.RANDOM
+    reason: ChosenTextReason = ChosenTextReason.RANDOM
     annotator: str = "local"
 
 
@@ -122,10 +122,10 @@ def add_labels(resources: Resources, labels: Iterable[LabeledRow], name: str = "
     with resources.database.write() as session:
         project = repository.lock_project(session, name)
         for each in labels:
-            if repository.get_choice(session, project.id, each.row) is None:
+            if repository.find_chosen_text(session, project.id, each.row) is None:
                 hashes = hasher.hash_input(text_of(each.row))
-                choice = NewChoice(each.row, each.reason, hashes, 0)
-                repository.add_choices(session, project, [choice])
+                choice = NewChosenText(each.row, each.reason, hashes, 0)
+                repository.add_chosen_texts(session, project, [choice])
             session.add(
                 LabelingAnnotation(
                     project_id=project.id, row=each.row, annotator=each.annotator,
@@ -143,6 +143,6 @@ def forget(resources: Resources, text: TextInput) -> int:
     """Forget a text; return how many annotations of it there were."""
     hashes = [TextHasher.from_settings(resources.settings).hash_input(text).whole]
     with resources.database.write() as session:
-        privacy.lock_texts(session)
-        privacy.add_forgotten(session, hashes)
+        privacy.lock_text_storage(session)
+        privacy.add_forgotten_hashes(session, hashes)
         return repository.forget_text(session, hashes)

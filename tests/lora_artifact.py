@@ -9,7 +9,7 @@ from torch import nn
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
 from lora_core.artifact import (
-    resolve_base,
+    resolve_base_or_artifact,
     save_adapter,
     save_base_and_adapter,
     save_head,
@@ -49,7 +49,7 @@ def make_lora_artifact(
 
     In format 1 it has a merged checkpoint instead of a base.
     """
-    pretrained = resolve_base(str(base or make_base(directory / "base", family)))
+    pretrained = resolve_base_or_artifact(str(base or make_base(directory / "base", family)))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model, _ = load_classifier(pretrained, labels, PROBLEM_TYPES[task.type])

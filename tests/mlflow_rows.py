@@ -29,7 +29,7 @@ def connect(database: Database, url: str, experiment: str = "loraworks") -> Mlfl
     """Register a server as a worker does when it starts."""
     connection = MlflowConnection(url, experiment)
     with database.write() as session:
-        repository.register(session, connection)
+        repository.register_server(session, connection)
     return connection
 
 
@@ -69,7 +69,9 @@ def log_points(
 ) -> None:
     """Add points of a curve, whose values are 1/step."""
     with database.write() as session:
-        renewed = leases.renew(session, lease, step=steps[-1], total_steps=100, reserve=len(steps))
+        renewed = leases.renew_lease(
+            session, lease, step=steps[-1], total_steps=100, reserve=len(steps)
+        )
         assert renewed is not None
         for seq, step in enumerate(steps, renewed.first_seq):
             session.add(
@@ -91,7 +93,7 @@ def finish(
     """End an attempt; without a result, the job succeeds."""
     artifact = add_artifact(database, lease.job_id)
     with database.write() as session:
-        leases.finish(session, lease, result or Succeeded(artifact.id, summary))
+        leases.finish_attempt(session, lease, result or Succeeded(artifact.id, summary))
 
 
 def add_artifact(database: Database, job_id: UUID | None) -> Artifact:

@@ -4,7 +4,7 @@ from pathlib import Path
 from uuid import UUID
 
 from app.resources import Resources
-from app.storage.new_artifact import NewArtifact
+from app.storage.staged_artifact import StagedArtifact
 from app.storage.tables import MODEL_KIND, Artifact
 
 
@@ -12,7 +12,7 @@ def store_artifact(
     resources: Resources, directory: Path, key: str, *, job_id: UUID | None
 ) -> Artifact:
     """Move an artifact into the store, and insert its row. `key` is like `jobs/<id>/a1`."""
-    new = NewArtifact(resources.store, directory, key)
+    new = StagedArtifact(resources.store, directory, key)
 
     def write() -> Artifact:
         with resources.database.write() as session:

@@ -34,7 +34,7 @@ from transformers import (
 
 from lora_core import encoders
 from lora_core.data.tokens import find_special_tokens
-from lora_core.specs.method import Role
+from lora_core.specs.method import LayerRole
 
 WORDS = (  # noqa: SIM905
     "the a film movie was is good bad great awful fine dull very not plot cast it and of to in "
@@ -119,11 +119,11 @@ FAMILIES = {
 }
 
 
-def whole_layers(family: str, *roles: Role) -> tuple[Role, ...]:
+def whole_layers(family: str, *roles: LayerRole) -> tuple[LayerRole, ...]:
     """Return these roles, with all others that are parts of the same layers in this family."""
     paths = encoders.FAMILIES[family].roles
     layers = {paths[role] for role in roles}
-    return tuple(role for role in Role if paths[role] in layers)
+    return tuple(role for role in LayerRole if paths[role] in layers)
 
 
 GENERAL_CONFIGS: dict[str, dict[str, Any]] = {

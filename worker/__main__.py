@@ -17,12 +17,12 @@ def main() -> int:
     """Run the worker and return its exit status."""
     service = start_or_exit(open_service)
     try:
-        return serve(service)
+        return run_until_drained(service)
     finally:
         service.close()
 
 
-def serve(service: WorkerService) -> int:
+def run_until_drained(service: WorkerService) -> int:
     """Run until asked to drain. Return 0 if every job was requeued in time, else 1."""
     exit_fds = [_signal_fd(), *_parent_pipe()]
     service.start()

@@ -11,7 +11,9 @@ from worker.outages import OutageTracker
 log = structlog.get_logger(__name__)
 
 
-def repeat(task: Callable[[], object], *, name: str, seconds: float, draining: Flag) -> None:
+def repeat_until_drained(
+    task: Callable[[], object], *, name: str, seconds: float, draining: Flag
+) -> None:
     """Run a task every `seconds` until the worker drains, whatever it raises.
 
     Of an outage of the database, only the start and the end are logged.

@@ -159,7 +159,7 @@ def _select_queues(app: Celery) -> Sequence[Device]:
     return devices
 
 
-class JobConsumer(Consumer):  # type: ignore[misc]
+class ResilientConsumer(Consumer):  # type: ignore[misc]
     """Celery's consumer, which survives malformed messages and a broker that refuses commands.
 
     Celery's own handling of messages ends the process for many malformed ones, such as invalid JSON
@@ -243,7 +243,7 @@ def create_celery_app(settings: Settings) -> Celery:
         task_create_missing_queues=False,
         task_ignore_result=True,
         accept_content=["json"],
-        worker_consumer=JobConsumer,
+        worker_consumer=ResilientConsumer,
         worker_pool="threads",
         worker_concurrency=count_slots(app.devices, cpu_slots=settings.concurrency),
         worker_prefetch_multiplier=1,

@@ -17,7 +17,7 @@ from app.queue.fencing import ClaimedJob, Lease, LeaseLost
 from app.queue.transitions import AttemptResult, ExitStatus, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
-from app.storage.new_artifact import NewArtifact
+from app.storage.staged_artifact import StagedArtifact
 from app.storage.tables import METRICS_KIND, MODEL_KIND
 from lora_core import manifest
 from worker.failures import LEASE_LOST_MESSAGE
@@ -27,17 +27,17 @@ from worker.outages import OutageTracker
 log = structlog.get_logger(__name__)
 
 
-def finish(
+def finish_without_artifact(
     resources: Resources, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
 ) -> None:
     """Finish an attempt that produced no artifact, unless its lease is lost."""
     if _commit_with_retry(
-        resources, lease, lambda session: leases.finish(session, lease, result, exit_status)
+        resources, lease, lambda session: leases.finish_attempt(session, lease, result, exit_status)
     ):
         log.info("attempt finished", result=type(result).__name__)
 
 
-def publish(
+def publish_artifact(
     resources: Resources, claimed: ClaimedJob, output_dir: Path, inputs: LocalInputs
 ) -> None:
     """Store the output and finish the attempt. If its lease is lost, nothing is published.
@@ -56,7 +56,7 @@ def publish(
         }
         manifest.save(output_dir, manifest_data)
     key = f"{JOB_KINDS[claimed.kind].key_prefix}/{lease.job_id}/a{lease.attempt}"
-    artifact = NewArtifact(resources.store, output_dir, key)
+    artifact = StagedArtifact(resources.store, output_dir, key)
     if artifact.commit(
         lambda: _commit_with_retry(
             resources, lease, lambda session: _succeed(session, claimed, artifact, manifest_data)
@@ -64,11 +64,13 @@ def publish(
     ):
         log.info("attempt succeeded")
         if claimed.promote_to is not None:
-            logging.audit("alias_moved", job_id=str(lease.job_id), alias=claimed.promote_to)
+            logging.write_audit_line(
+                "alias_moved", job_id=str(lease.job_id), alias=claimed.promote_to
+            )
 
 
 def _succeed(
-    session: Session, claimed: ClaimedJob, new: NewArtifact, manifest_data: JsonObject
+    session: Session, claimed: ClaimedJob, new: StagedArtifact, manifest_data: JsonObject
 ) -> None:
     lease = claimed.lease
     kind = JOB_KINDS[claimed.kind].artifact_kind
@@ -82,9 +84,9 @@ def _succeed(
             session, name=name, artifact=artifact, manifest=manifest_data
         )
         if claimed.promote_to is not None:
-            registry.promote(session, version, alias=claimed.promote_to)
+            registry.point_alias(session, version, alias=claimed.promote_to)
         summary = {**summary, "model_version": f"{name}:{version.number}"}
-    leases.finish(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
+    leases.finish_attempt(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
 
 
 def _commit_with_retry(

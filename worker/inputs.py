@@ -20,11 +20,11 @@ from app.queue.fencing import ClaimedJob
 from app.queue.states import JobKind
 from app.registry import service as registry
 from app.settings import Settings
-from app.storage.store import Store, restore_artifact
+from app.storage.store import Store, materialize_artifact
 from app.storage.tables import MODEL_KIND, RESULTS_KIND, VECTORS_KIND
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hf_hub import HUB_PREFIX
-from lora_core.imports import metadata
+from lora_core.model_imports import metadata
 from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.fields import is_model_version
 from worker.failures import InputChanged
@@ -102,7 +102,9 @@ def resolve_inputs(
             split: datasets.get_dataset(session, UUID(dataset_id))
             for split, dataset_id in claimed.dataset_ids.items()
         }
-        version = registry.resolve(session, model) if model and is_model_version(model) else None
+        version = (
+            registry.resolve_model(session, model) if model and is_model_version(model) else None
+        )
     sources: dict[str, str] = {}
     for split, upload in uploads.items():
         name = f"{upload.name}:{upload.version}"
@@ -117,7 +119,7 @@ def resolve_inputs(
         spec["data"] = {**spec["data"], "source": source}
     if version is not None:
         name = f"model {version.ref}"
-        artifact_dir = restore_artifact(store, version.artifact, model_dir, name=name)
+        artifact_dir = materialize_artifact(store, version.artifact, model_dir, name=name)
         if version.imported:
             metadata.read_metadata(artifact_dir)  # may have been imported before these checks
         spec[kind.model_field] = str(artifact_dir)

@@ -5,7 +5,7 @@ from threading import Event as Flag
 from app.mlflow import repository
 from app.mlflow.connection import MlflowConnection
 from app.mlflow.sender import send_due
-from app.mlflow.urls import public_url
+from app.mlflow.urls import loraworks_url
 from app.resources import Resources
 
 POLL_SECONDS = 5.0  # between two looks for something to send, which read every unfinished job
@@ -30,11 +30,11 @@ class MlflowSender:
         database = self._resources.database
         if not self._registered:
             with database.write() as session:
-                repository.register(session, self._connection)
+                repository.register_server(session, self._connection)
             self._registered = True
         send_due(
             database,
             self._connection,
-            public_url=public_url(self._resources.settings),
+            public_url=loraworks_url(self._resources.settings),
             should_stop=self._draining.is_set,
         )

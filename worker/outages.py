@@ -16,7 +16,7 @@ MAX_DELAY_SECONDS = 5.0
 _Result = TypeVar("_Result")
 
 
-def brief_message(outage: Exception) -> str:
+def brief_error_message(outage: Exception) -> str:
     """Return the error without the documentation link that SQLAlchemy appends."""
     return str(outage).partition("\n")[0]
 
@@ -32,7 +32,7 @@ class OutageTracker:
         """Record how the last try ended. `None`: the database answered."""
         if outage is not None and self._outage_started is None:
             self._outage_started = time.monotonic()
-            self._log.warning("the database is unreachable", error=brief_message(outage))
+            self._log.warning("the database is unreachable", error=brief_error_message(outage))
         elif outage is None and self._outage_started is not None:
             seconds = round(time.monotonic() - self._outage_started, 1)
             self._outage_started = None

@@ -19,8 +19,8 @@ from app.resources import Resources
 from worker import finalize
 from worker.devices import Slot, SlotPool
 from worker.host_health import HostHealth
+from worker.job_runner import JobRunner
 from worker.outages import OutageTracker
-from worker.run_job import JobRunner
 
 _PROBLEM_NOTE_SECONDS = 5.0  # between two updates of the jobs that a host problem keeps waiting
 # With a broker, a free slot waits this long for a task before a job is polled for: jobs that were
@@ -175,7 +175,7 @@ class Poller:
 
     def _claim(self, slot: Slot, job_id: UUID | None = None) -> ClaimedJob | None:
         with self._outages.tracking_outage(), self._resources.database.write() as session:
-            return leases.claim(
+            return leases.claim_job(
                 session,
                 owner=self._identity,
                 device_class=slot.device_class,
@@ -193,7 +193,7 @@ class Poller:
         try:
             thread.start()
         except Exception:
-            finalize.finish(self._resources, claimed.lease, Preempted())
+            finalize.finish_without_artifact(self._resources, claimed.lease, Preempted())
             raise
 
     def _run_claimed(self, claimed: ClaimedJob, slot: Slot) -> None:

@@ -18,7 +18,7 @@ from app.queue import dispatch, heartbeats, leases
 from app.queue.fencing import RunningJob, WorkerIdentity
 from app.queue.states import DeviceClass
 from app.resources import Resources
-from app.retention.thinning import thin_page
+from app.retention.curve_thinning import thin_job_curves
 from app.sweeps import scheduler
 from app.webhooks import repository as webhooks
 from worker import process_identity, workdir
@@ -126,7 +126,7 @@ class Reconciler:
 
     def _advance_sweeps(self) -> None:
         """Advance sweeps whose worker died before it could, or for which new workers arrived."""
-        scheduler.advance_all(self._resources)
+        scheduler.advance_running_sweeps(self._resources)
 
     def _redispatch(self) -> None:
         """Send the tasks of waiting jobs, and fail jobs that have waited too long."""
@@ -147,7 +147,7 @@ class Reconciler:
 
     def _thin_curves(self) -> None:
         """Thin the curves of jobs that have ended, one page per round. `gc` thins all of them."""
-        thin_page(self._resources.database, max_points=self._settings.keep_curve_points)
+        thin_job_curves(self._resources.database, max_points=self._settings.keep_curve_points)
 
     def _fail_overdue(self, session: Session) -> list[UUID]:
         """Fail jobs that exceed the queue limit. Time in a database outage is excluded."""
@@ -193,9 +193,9 @@ class Reconciler:
 
     def _reset_waits(self) -> None:
         with self._resources.database.write() as session:
-            dispatch.make_all_due(session)
-            webhooks.make_all_due(session)
-            mlflow.make_all_due(session)
+            dispatch.make_waiting_jobs_due(session)
+            webhooks.make_pending_deliveries_due(session)
+            mlflow.make_waiting_rows_due(session)
 
     def _expire(self, job: RunningJob) -> bool:
         """Expire a job's lease: at once if its worker on this machine is dead, else when overdue.
@@ -211,7 +211,7 @@ class Reconciler:
         if not dead and (healthy < self._settings.lease_seconds or not job.lease_expired):
             return False
         with self._resources.database.write() as session:
-            expired = leases.expire(
+            expired = leases.expire_attempt(
                 session,
                 job.job_id,
                 attempt=job.attempt,
@@ -237,4 +237,4 @@ class Reconciler:
                 process_identity.kill_group(process_identity.ProcessIdentity(boot_id, pid, start))
             except (OSError, ValueError):
                 log.debug("no process to kill", directory=str(attempt_dir.path))
-            workdir.remove(attempt_dir.path)
+            workdir.remove_attempt_dir(attempt_dir.path)

@@ -31,7 +31,7 @@ from lora_core.events import (
     Finished,
     LinearModelFitted,
     MethodSelected,
-    Noted,
+    NoteLogged,
     Resumed,
     Started,
     StepLogged,
@@ -85,7 +85,7 @@ def metric_values(event: Event) -> Iterator[MetricValue]:
             yield _metric_value(event.split, name, event.step, None, value)
 
 
-def event_content(event: Event) -> EventContent | None:
+def event_to_content(event: Event) -> EventContent | None:
     """Return the row of an event, if it has one. A failure has none: the final event reports it."""
     match event:
         case Started():
@@ -93,7 +93,7 @@ def event_content(event: Event) -> EventContent | None:
         case Resumed():
             level = "info" if event.exact else "warning"
             return EventContent("resumed", level, _describe_resume(event), _event_data(event))
-        case Noted():
+        case NoteLogged():
             return EventContent("noted", event.level, event.message, {"code": event.code})
         case Evaluated():
             return EventContent(
@@ -254,7 +254,7 @@ class Recorder:
             if is_new and len(self._rows) < MAX_BUFFERED_ROWS:
                 self._last_steps[curve] = metric.step
                 self._rows.append(metric)
-        if (entry := event_content(event)) is not None:
+        if (entry := event_to_content(event)) is not None:
             message = self.to_public(entry.message)[:MAX_MESSAGE_CHARS]
             self._rows.append(entry._replace(message=message, data=self.to_public(entry.data)))
 
@@ -298,7 +298,7 @@ class Recorder:
     def _write(self) -> None:
         self._written_at = time.monotonic()
         with self._database.write() as session:
-            heartbeat = leases.renew(
+            heartbeat = leases.renew_lease(
                 session,
                 self._lease,
                 step=self.step,
@@ -368,4 +368,6 @@ class Recorder:
             session.add(JobEvent(**columns, **row._asdict()))
             return []
         session.add(JobEvent(**columns, **row.to_event_content()._asdict()))
-        return checkpoints.add(session, self._lease, step=row.step, ref=row.ref, seq=seq)
+        return checkpoints.record_checkpoint(
+            session, self._lease, step=row.step, ref=row.ref, seq=seq
+        )

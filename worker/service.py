@@ -16,23 +16,23 @@ from app import logging
 from app.database import migrations
 from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
-from app.mlflow.connection import parse_connection
+from app.mlflow.connection import parse_mlflow_settings
 from app.queue.tables import Job
 from app.resources import Resources, open_resources
 from app.retention import service as retention
-from app.retraining.advance import advance_all
+from app.retraining.scheduler import start_and_advance_runs
 from app.settings import Settings
 from app.storage.data_dir import make_process_private
 from worker import drift, mlflow, process_identity, webhooks, workdir
-from worker.background import repeat
+from worker.background import repeat_until_drained
 from worker.devices import CPU, Device, SlotPool, select_devices
 from worker.failures import is_disk_error
-from worker.fork_server import ForkServer
+from worker.fork_server_supervisor import ForkServerSupervisor
 from worker.host_health import HostHealth
-from worker.outages import brief_message
+from worker.job_runner import JobRunner
+from worker.outages import brief_error_message
 from worker.poller import Poller
 from worker.reconciler import Reconciler
-from worker.run_job import JobRunner
 from worker.spawn import spawn_child
 
 FINAL_WRITE_SECONDS = 30.0  # for the last transactions, after the stop grace of the trainings
@@ -69,16 +69,16 @@ class WorkerService:
         )
         self._reconciler_thread = _daemon_thread(self._reconciler.run, "reconciler")
         self._garbage_collector = GarbageCollector(resources, draining=self._draining)
-        self._fork_server = ForkServer()
+        self._fork_server = ForkServerSupervisor()
         deliverer = webhooks.WebhookDeliverer(resources, draining=self._draining)
-        check_drift = partial(drift.check_all_due, resources, draining=self._draining)
+        check_drift = partial(drift.run_due_drift_checks, resources, draining=self._draining)
         self._background = [self._garbage_collector.run, self._drain_on_request]
         self._repeated: list[tuple[str, Callable[[], object], float]] = [  # name, task, seconds
             ("webhooks", deliverer.start_due, webhooks.POLL_SECONDS),
             ("drift", check_drift, drift.POLL_SECONDS),
-            ("retraining", partial(advance_all, resources), settings.reconcile_seconds),
+            ("retraining", partial(start_and_advance_runs, resources), settings.reconcile_seconds),
         ]
-        if (connection := parse_connection(settings)) is not None:
+        if (connection := parse_mlflow_settings(settings)) is not None:
             sender = mlflow.MlflowSender(resources, connection, draining=self._draining)
             self._repeated.append(("mlflow", sender.send_due, mlflow.POLL_SECONDS))
         spawn = spawn_child
@@ -102,7 +102,9 @@ class WorkerService:
         for target in (self._poller.run, *self._background):
             _daemon_thread(target, target.__qualname__).start()
         for name, task, seconds in self._repeated:
-            repeated = partial(repeat, task, name=name, seconds=seconds, draining=self._draining)
+            repeated = partial(
+                repeat_until_drained, task, name=name, seconds=seconds, draining=self._draining
+            )
             _daemon_thread(repeated, name).start()
         log.info("worker ready", worker=self._identity.id, devices=self._slots.device_names())
 
@@ -168,7 +170,7 @@ class GarbageCollector:
         try:
             retention.collect_garbage(self._resources)
         except OUTAGE_ERRORS as error:
-            log.warning("the database is unreachable", error=brief_message(error))
+            log.warning("the database is unreachable", error=brief_error_message(error))
         except Exception as error:
             expected = isinstance(error, AppError) or is_disk_error(error)
             log.error("garbage collection failed", error=str(error), exc_info=not expected)
@@ -197,7 +199,7 @@ def open_service(settings: Settings, *, devices: Sequence[Device] = ()) -> Worke
     resources = open_resources(settings)
     try:
         workdir.check_writable(settings)  # otherwise it would claim jobs and fail to run them
-        migrations.check(resources.database)
+        migrations.check_schema_revision(resources.database)
         return WorkerService(resources, devices or select_devices(settings.devices))
     except BaseException:
         resources.close()

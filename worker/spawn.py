@@ -263,7 +263,7 @@ def child_environment(environ: Mapping[str, str], task: ChildTask) -> dict[str, 
     }
 
 
-def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def fork_server_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a fork server: that of a training without its own variables.
 
     No library may start a thread when it is loaded. Each process sets its own number of threads.

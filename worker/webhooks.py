@@ -11,7 +11,7 @@ from app.database.errors import OUTAGE_ERRORS
 from app.resources import Resources
 from app.webhooks import repository
 from app.webhooks.delivery import deliver_next
-from worker.outages import brief_message
+from worker.outages import brief_error_message
 
 POLL_SECONDS = 1.0  # between two looks for deliveries that are due
 
@@ -65,7 +65,7 @@ class WebhookDeliverer:
             ):
                 pass
         except OUTAGE_ERRORS as error:
-            log.warning("the database is unreachable", error=brief_message(error))
+            log.warning("the database is unreachable", error=brief_error_message(error))
         except Exception:
             log.exception("failed to deliver a webhook", webhook_id=str(endpoint_id))
         finally:

@@ -82,7 +82,7 @@ def list_attempt_dirs(settings: Settings) -> Iterator[AttemptDir]:
             yield AttemptDir(UUID(match[1]), int(match[2]), directory)
 
 
-def remove(directory: Path) -> None:
+def remove_attempt_dir(directory: Path) -> None:
     """Remove an attempt's directory."""
     shutil.rmtree(directory, ignore_errors=True)
 

@@ -69,13 +69,13 @@ async def authenticate(request: HTTPConnection) -> Caller:
     scheme, _, text = headers[0].strip().partition(" ")
     if len(headers) > 1 or scheme.lower() != "bearer":
         raise KeyMalformed(problem="but the header has a different form")
-    return await cache.authenticate_key(secrets.parse_key(text.strip()))
+    return await cache.authenticate_key(secrets.parse_api_key(text.strip()))
 
 
 def session_token(request: HTTPConnection) -> secrets.Token | None:
     """Return the session token of the cookie, if there is one. Raises `SessionInvalid`."""
     cookie = request.cookies.get(SECURE_SESSION_COOKIE) or request.cookies.get(SESSION_COOKIE)
-    return secrets.parse_session(cookie) if cookie else None
+    return secrets.parse_session_token(cookie) if cookie else None
 
 
 def _csrf_checked_session(request: HTTPConnection, cache: Authenticator) -> secrets.Token:

@@ -46,17 +46,17 @@ def new_session_token(session_id: UUID) -> Token:
     return Token(id=session_id, text=f"lws_{session_id.hex}_{secrets.token_urlsafe(32)}")
 
 
-def parse_session(text: str) -> Token:
+def parse_session_token(text: str) -> Token:
     """Parse a session token. Raises `SessionInvalid`, which does not repeat the text."""
     if not text.startswith("lws_"):
         raise SessionInvalid()
     try:
-        return Token(id=parse_key(text.replace("lws_", "lw_", 1)).id, text=text)
+        return Token(id=parse_api_key(text.replace("lws_", "lw_", 1)).id, text=text)
     except KeyMalformed as error:
         raise SessionInvalid() from error
 
 
-def parse_key(text: str) -> Token:
+def parse_api_key(text: str) -> Token:
     """Parse an API key. Raises `HuggingFaceTokenSent`, `KeyMalformed`; neither repeats the text."""
     if text.startswith("hf_"):
         raise HuggingFaceTokenSent()
@@ -72,7 +72,7 @@ def parse_key(text: str) -> Token:
         raise KeyMalformed(problem="but it is truncated or altered") from error
 
 
-def load_pepper(settings: Settings) -> bytes:
+def load_or_create_pepper(settings: Settings) -> bytes:
     """Return the pepper from the settings, or from a file that is created on first use (mode 0600).
 
     Raises `PepperFileInvalid`.

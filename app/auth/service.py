@@ -13,7 +13,7 @@ from app.auth import repository, secrets
 from app.auth.errors import KeyNameInvalid, LocalKeyNotRevocable, SessionNotFound, UnknownScope
 from app.auth.tables import ALL_SCOPES, LOCAL_KEY_ID, ApiKey, BrowserSession
 from app.database.base import new_id, read_clock
-from app.database.engines import acquire_transaction_lock, after_commit
+from app.database.engines import acquire_transaction_lock, call_after_commit
 
 MAX_NAME_LENGTH = 64  # characters
 
@@ -89,9 +89,11 @@ def start_session(
             expires_at=read_clock(session) + seconds,
         )
     )
-    after_commit(
+    call_after_commit(
         session,
-        partial(logging.audit, "session_started", session=str(token.id), key=str(key_id)),
+        partial(
+            logging.write_audit_line, "session_started", session=str(token.id), key=str(key_id)
+        ),
     )
     return token
 
@@ -104,9 +106,11 @@ def end_sessions(session: Session, *, id_: UUID) -> int:
     count = repository.delete_sessions(session, id_)
     if not count:
         raise SessionNotFound(session_id=id_)
-    after_commit(
+    call_after_commit(
         session,
-        partial(logging.audit, "sessions_ended", id=str(id_), count=count, uid=os.getuid()),
+        partial(
+            logging.write_audit_line, "sessions_ended", id=str(id_), count=count, uid=os.getuid()
+        ),
     )
     return count
 
@@ -125,4 +129,4 @@ def ensure_admin_key(session: Session, *, pepper: bytes) -> CreatedKey | None:
 def _audit(session: Session, action: str, key: ApiKey) -> None:
     """Log with the operating system's user: commands have no API caller."""
     fields = {"key": str(key.id), "name": key.name, "scopes": key.scopes, "uid": os.getuid()}
-    after_commit(session, partial(logging.audit, action, **fields))
+    call_after_commit(session, partial(logging.write_audit_line, action, **fields))

@@ -9,7 +9,7 @@ from itertools import combinations
 from threading import Lock
 from typing import Any, Literal
 
-from app.charts.fields import Axis, format_score, varied_axes
+from app.charts.formatting import Axis, format_score, varied_axes
 from app.charts.style import (
     LEGEND_LAYOUT,
     WITHIN_NOISE_MARK,
@@ -21,7 +21,12 @@ from app.charts.style import (
     objective_label,
     tick_format,
 )
-from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest, select_winner
+from app.sweeps.snapshot import (
+    SweepSnapshot,
+    TrialSnapshot,
+    WinnerAndCheapest,
+    select_winner_and_cheapest,
+)
 
 MAX_CACHED_CHART_SETS = 8
 
@@ -70,16 +75,16 @@ def charts_digest(snapshot: SweepSnapshot) -> str:
         )
         for trial in snapshot.ranked
     ]
-    shown = (snapshot.objective, snapshot.fields, select_winner(snapshot), trials)
+    shown = (snapshot.objective, snapshot.fields, select_winner_and_cheapest(snapshot), trials)
     return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
 
 
 def _draw_charts(snapshot: SweepSnapshot) -> list[Chart]:
-    selection = select_winner(snapshot)
+    selection = select_winner_and_cheapest(snapshot)
     if selection is None:
         return []
     charts = (
-        objective_map(snapshot),
+        objective_map_chart(snapshot),
         importance_chart(snapshot),
         parallel_coordinates(snapshot, selection),
         cost_chart(snapshot, selection, "trainable_parameters"),
@@ -97,7 +102,7 @@ _POINT_OUTLINE = {"width": 1, "color": "#8b95a5"}  # makes the palest points vis
 _LOG_AXIS_RATIO = 50  # largest / smallest value above which an axis is logarithmic
 
 
-def objective_map(snapshot: SweepSnapshot) -> Chart | None:
+def objective_map_chart(snapshot: SweepSnapshot) -> Chart | None:
     """Show the objective of the best trial at each pair of values of two fields.
 
     The fields are r and alpha, or else the two with the most values; None if fewer than two vary.

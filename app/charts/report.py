@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.charts import figures
-from app.charts.fields import (
-    display_value,
+from app.charts.formatting import (
     field_labels,
     format_difference,
     format_interval,
     format_percent,
     format_score,
     format_setting_list,
+    format_setting_value,
     is_numeric_field,
 )
 from app.charts.style import (
@@ -33,7 +33,7 @@ from app.sweeps.snapshot import (
     SweepSnapshot,
     TrialSnapshot,
     WinnerAndCheapest,
-    select_winner,
+    select_winner_and_cheapest,
 )
 from lora_core.data.findings import pluralize
 from lora_core.tasks.metric_names import METRICS
@@ -53,7 +53,7 @@ class ReportTable:
     marked: Sequence[bool]  # by row: whether it is highlighted
 
 
-def winner_comparison_table(
+def winner_and_cheapest_table(
     snapshot: SweepSnapshot, selection: WinnerAndCheapest | None
 ) -> ReportTable | None:
     """Return the winner side by side with the cheapest trial within noise of it."""
@@ -72,7 +72,7 @@ def winner_comparison_table(
     rows = [
         ["trial", *(str(trial.number) for trial in trials)],
         *(
-            [labels[field], *(display_value(trial.settings.get(field)) for trial in trials)]
+            [labels[field], *(format_setting_value(trial.settings.get(field)) for trial in trials)]
             for field in snapshot.fields
         ),
         ["trainable parameters", *(f"{trial.trainable_parameters:,}" for trial in trials)],
@@ -121,7 +121,7 @@ def trial_table(
         [
             str(trial.number),
             _mark_name(trial, selection),
-            *(display_value(trial.settings.get(field)) for field in snapshot.fields),
+            *(format_setting_value(trial.settings.get(field)) for field in snapshot.fields),
             *(_metric_text(trial, split, name) for split, name in metrics),
             f"{trial.trainable_parameters:,}",
             _seconds_text(trial),
@@ -307,7 +307,7 @@ def render_report(snapshot: SweepSnapshot) -> str:
         lstrip_blocks=True,
     )
     templates.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    selection = select_winner(snapshot)
+    selection = select_winner_and_cheapest(snapshot)
     charts = figures.sweep_charts(snapshot)
     script = (TEMPLATE_DIR / "report.js").read_text(encoding="utf-8")
     scripts = [get_plotlyjs(), script] if charts else []
@@ -317,7 +317,7 @@ def render_report(snapshot: SweepSnapshot) -> str:
         running=snapshot.state in OPEN_SWEEP_STATES,
         progress=progress_sentence(snapshot),
         findings=describe_results(snapshot, selection),
-        winner_comparison_table=winner_comparison_table(snapshot, selection),
+        winner_and_cheapest_table=winner_and_cheapest_table(snapshot, selection),
         charts=charts,
         figures=[chart.figure.to_dict() for chart in charts],
         trial_table=trial_table(snapshot, selection),

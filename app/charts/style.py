@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from app.charts.fields import format_score, format_setting_list
+from app.charts.formatting import format_score, format_setting_list
 from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest
 from lora_core.tasks.metric_names import METRICS
 

@@ -7,7 +7,7 @@ import typer
 from app.cli.local import run_lora_core
 from app.cli.options import AsJson
 from app.cli.output import delayed_spinner, print_fields, print_json, print_line, print_table
-from lora_core.results import BaseCheck
+from lora_core.results import BaseModelReport
 
 app = typer.Typer(help="Base models.")
 
@@ -20,7 +20,7 @@ Revision = Annotated[
 
 
 @app.command("check")
-def check(name: Name, revision: Revision = None, as_json: AsJson = False) -> None:
+def check_base_model(name: Name, revision: Revision = None, as_json: AsJson = False) -> None:
     """Try a base model on this machine: what is adapted, whether it computes right, speed, memory.
 
     Needs no service. A model of the hub is downloaded. Exits with 1 if it cannot be trained.
@@ -28,11 +28,11 @@ def check(name: Name, revision: Revision = None, as_json: AsJson = False) -> Non
     options = () if revision is None else ("--revision", revision)
     with delayed_spinner("loading and trying the base model"):
         output = run_lora_core("check-base", name, *options)
-    found = BaseCheck.model_validate_json(output)
+    found = BaseModelReport.model_validate_json(output)
     print_json(found) if as_json else _print_check(found)
 
 
-def _print_check(found: BaseCheck) -> None:
+def _print_check(found: BaseModelReport) -> None:
     repeated = f", run {found.passes} times" if found.passes > found.blocks else ""
     print_fields(
         [

@@ -23,17 +23,17 @@ from app.cli.output import Json
 from app.corrections.schemas import DatasetDiff, SuspectLabels
 from app.datasets.schemas import DatasetListItem, DatasetView
 from app.drift.schemas import DriftCheckDetail, DriftCheckView, DriftView
-from app.feedback.schemas import FeedbackResults, FeedbackView, LiveAccuracy, Review
+from app.feedback.schemas import FeedbackResults, FeedbackView, LiveAccuracy, ReviewSample
 from app.forgetting.schemas import ForgetResult
 from app.jobs.schemas import (
-    EventView,
     JobComparison,
+    JobEventView,
     JobListItem,
     JobPlan,
+    JobStateView,
     JobView,
+    MetricPointView,
     MisclassifiedText,
-    PointView,
-    StateView,
 )
 from app.labeling.schemas import (
     AnnotationView,
@@ -49,7 +49,7 @@ from app.serving.schemas import ExplanationView, LabelScore, ModelInfo, ShadowVi
 from app.sweeps.schemas import SweepListItem, SweepPlan, SweepView, TrialView
 from app.webhooks.schemas import DeliveryView, WebhookView
 from lora_core.data.findings import DataReport
-from lora_core.specs.text_input import TextInput, text_to_object
+from lora_core.specs.text_input import TextInput, text_to_dict
 
 SweepAction = Literal["pause", "stop", "resume", "retry"]
 
@@ -60,10 +60,10 @@ CHECK_TIMEOUT = 300  # a check may wait for others
 STREAM_TIMEOUT = 45  # the stream pings every 15 s; after three missed pings it is considered lost
 
 
-STREAM_BODIES: dict[str, type[PointView | EventView | StateView | JobView]] = {
-    "metric": PointView,
-    "event": EventView,
-    "state": StateView,
+STREAM_BODIES: dict[str, type[MetricPointView | JobEventView | JobStateView | JobView]] = {
+    "metric": MetricPointView,
+    "event": JobEventView,
+    "state": JobStateView,
     "end": JobView,
 }
 
@@ -74,12 +74,12 @@ class StreamMessage:
 
     event: str
     id: str
-    body: PointView | EventView | StateView | JobView
+    body: MetricPointView | JobEventView | JobStateView | JobView
 
 
 def _input_body(text: TextInput) -> str | dict[str, str]:
     """Return a text as `inputs` of a request: a pair is an object."""
-    return text if isinstance(text, str) else text_to_object(text)
+    return text if isinstance(text, str) else text_to_dict(text)
 
 
 def _retraining_path(name: str) -> str:
@@ -87,7 +87,7 @@ def _retraining_path(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class LabeledPredictions:
+class PredictResponse:
     """Labels with scores, or a number, for each text, and the model version that predicted them."""
 
     labels: list[list[LabelScore]]
@@ -151,13 +151,15 @@ class Client(Connection):
     def compare_jobs(self, job_ids: list[str]) -> JobComparison:
         return self.fetch(JobComparison, "GET", "/v1/jobs/compare", params={"job": job_ids})
 
-    def list_metric_points(self, job_id: str, limit: int, **filters: str | None) -> list[PointView]:
+    def list_metric_points(
+        self, job_id: str, limit: int, **filters: str | None
+    ) -> list[MetricPointView]:
         return self.fetch_pages(
-            PointView, f"{resource_path('jobs', job_id)}/metrics", limit, **filters
+            MetricPointView, f"{resource_path('jobs', job_id)}/metrics", limit, **filters
         )
 
-    def list_job_events(self, job_id: str, limit: int) -> list[EventView]:
-        return self.fetch_pages(EventView, f"{resource_path('jobs', job_id)}/events", limit)
+    def list_job_events(self, job_id: str, limit: int) -> list[JobEventView]:
+        return self.fetch_pages(JobEventView, f"{resource_path('jobs', job_id)}/events", limit)
 
     def stream_job(self, job_id: str | UUID, after: str | None = None) -> Iterator[StreamMessage]:
         """Yield messages after the id `after`, until the job or the connection ends."""
@@ -273,7 +275,7 @@ class Client(Connection):
         *,
         truncate: bool,
         target: str | None = None,
-    ) -> LabeledPredictions:
+    ) -> PredictResponse:
         """Predict texts or pairs. In the format `hf` two texts are never taken for a pair.
 
         `target`: the one of several targets to predict.
@@ -284,7 +286,7 @@ class Client(Connection):
         response = self.request("POST", "/predict", params=params, json=body)
         rows = decode_json(response)
         several = isinstance(rows, list) and any(isinstance(row, dict) for row in rows)
-        return LabeledPredictions(
+        return PredictResponse(
             labels=[] if several else parse_body(list[list[LabelScore]], rows),
             targets=parse_body(list[dict[str, list[LabelScore]]], rows) if several else [],
             version=response.headers.get("X-Model-Version"),
@@ -332,10 +334,10 @@ class Client(Connection):
     def delete_feedback(self, feedback_id: str) -> None:
         self.request("DELETE", resource_path("feedback", feedback_id))
 
-    def create_review(self, model: str, count: int) -> Review:
+    def create_review_sample(self, model: str, count: int) -> ReviewSample:
         """Return a random sample of kept predictions to label."""
         path = f"{resource_path('models', model)}/review"
-        return self.fetch(Review, "POST", path, json={"count": count})
+        return self.fetch(ReviewSample, "POST", path, json={"count": count})
 
     def list_live_accuracy(self, name: str, days: float) -> list[LiveAccuracy]:
         path = f"{resource_path('models', name)}/live-accuracy"
@@ -405,7 +407,7 @@ class Client(Connection):
     def create_sweep(self, body: Json) -> SweepView:
         return self.create(SweepView, "/v1/sweeps", json=body)
 
-    def plan_sweep(self, body: Json) -> SweepPlan:
+    def preview_sweep(self, body: Json) -> SweepPlan:
         return self.fetch(SweepPlan, "POST", "/v1/sweeps", json=body, params={"dry_run": "true"})
 
     def get_sweep(self, sweep_id: str | UUID) -> SweepView:
@@ -458,13 +460,13 @@ class Client(Connection):
     def delete_labeling_project(self, name: str) -> None:
         self.request("DELETE", resource_path("labeling", name))
 
-    def next_texts(self, name: str, count: int, annotator: str | None) -> LeasedTexts:
+    def lease_texts(self, name: str, count: int, annotator: str | None) -> LeasedTexts:
         """Lease texts to label."""
         body = {"count": count, "annotator": annotator}
         path = f"{resource_path('labeling', name)}/next"
         return self.fetch(LeasedTexts, "POST", path, json=body)
 
-    def put_annotation(self, name: str, row: int, body: Json) -> AnnotationView:
+    def update_annotation(self, name: str, row: int, body: Json) -> AnnotationView:
         """Label or skip a text. May be repeated."""
         path = f"{resource_path('labeling', name)}/texts/{row}"
         return self.fetch(AnnotationView, "PUT", path, json=body)

@@ -20,7 +20,7 @@ from app.cli.output import (
     print_line,
     print_table,
 )
-from app.corrections.schemas import label_field
+from app.corrections.schemas import label_field_name
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -62,7 +62,7 @@ NewLabel = Annotated[
 
 
 @with_client
-def suspects(
+def list_suspects(
     client: "Client", ref: Ref, target: Target = None, limit: Limit = 50, as_json: AsJson = False
 ) -> None:
     """List labels that are probably wrong, the most suspect first."""
@@ -106,7 +106,7 @@ def suspects(
 
 
 @with_client
-def correct(  # noqa: PLR0913 - one parameter per option
+def correct_labels(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     ref: Ref,
     change: Changes = [],  # noqa: B006 - typer's way of a repeatable option
@@ -200,7 +200,7 @@ def _parse_change(change: str, dataset: "DatasetView", target: str | None) -> Js
     if target is not None and dataset.targets and target in dataset.targets:
         task = dataset.targets[target]["type"]
     value: Any = label.strip()
-    field = label_field(task)
+    field = label_field_name(task)
     if field == "labels":
         value = [] if value in ("", "-") else [name.strip() for name in value.split(",")]
     elif field == "value":

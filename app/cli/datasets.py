@@ -19,8 +19,8 @@ from app.cli.output import (
     format_value,
     print_fields,
     print_json,
-    print_learning_curve_estimate,
     print_line,
+    print_more_labels_estimate,
     print_table,
     strip_control_characters,
 )
@@ -128,7 +128,7 @@ def upload(  # noqa: PLR0913 - one parameter per option
     as_json: AsJson = False,
 ) -> None:
     """Upload a file. Every row is validated before a job may use it."""
-    dataset = files.upload(
+    dataset = files.upload_with_column_prompt(
         client,
         file,
         name=name,
@@ -272,7 +272,7 @@ Data = Annotated[str, typer.Argument(metavar="DATA", help="Dataset (name, name:2
 
 
 @with_client
-def check(  # noqa: PLR0913 - one parameter per option
+def check_dataset_or_file(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     data: Data,
     purpose: Purpose = None,
@@ -405,7 +405,7 @@ def _print_diagnosis(diagnosis: "DataReport") -> None:
         print_finding(finding)
     if not diagnosis.findings:
         print_line("\nNo problems found.", style="green")
-    print_learning_curve_estimate(diagnosis.more_labels)
+    print_more_labels_estimate(diagnosis.more_labels)
 
 
 MAX_PAIRS = 5  # of labels, that are shown

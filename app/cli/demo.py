@@ -144,7 +144,7 @@ def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
         with temporary_service(Path(directory)) as url, Client(url) as client:
             startup_seconds = time.monotonic() - started
             print_line(f"Ready: {url}, API docs at {url}/docs")
-            jobs = train_all(client, data)
+            jobs = train_each_method(client, data)
             promote_best(client, jobs)
             answer = client.predict(reviews, None, truncate=True)
     predictions = [
@@ -164,7 +164,7 @@ def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
     )
 
 
-def train_all(client: "Client", data: str) -> dict[str, "JobView"]:
+def train_each_method(client: "Client", data: str) -> dict[str, "JobView"]:
     """Submit a job for each method on the same split, and follow each to its end.
 
     Raises `RunFailed` if one does not succeed.

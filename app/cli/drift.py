@@ -34,7 +34,7 @@ Days = Annotated[float, typer.Option("--days", min=0.05, max=80, help="What coun
 
 
 @with_client
-def drift(
+def show_drift(
     client: "Client",
     model: ModelRef,
     check: Check = False,
@@ -43,7 +43,7 @@ def drift(
     as_json: AsJson = False,
 ) -> None:
     """Show whether texts of traffic are still like those that a version was trained on."""
-    from app.drift.description import describe
+    from app.drift.description import describe_drift
 
     if check:
         client.create_drift_check(model)
@@ -53,7 +53,7 @@ def drift(
     if as_json:
         print_json(view if detail is None else {"drift": view, "check": detail})
         return
-    print_line(f"{view.version}: {describe(view)}")
+    print_line(f"{view.version}: {describe_drift(view)}")
     if view.problem is not None:
         print_warning(f"The last automatic check failed: {view.problem.message}")
     _print_numbers(view)

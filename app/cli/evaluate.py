@@ -9,9 +9,9 @@ import typer
 
 from app.cli.errors import RequestRejected, UsageError
 from app.cli.evaluation_metrics import (
-    compute_metrics,
     compute_multi_label_metrics,
     compute_regression_metrics,
+    compute_single_label_metrics,
 )
 from app.cli.labeled_rows import read_labeled_rows
 from app.cli.options import AsJson, with_client
@@ -30,11 +30,11 @@ from app.cli.output import (
 from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import ColumnSelection
 from lora_core.specs.data import Split
-from lora_core.specs.text_input import TextInput, count_characters, text_input
+from lora_core.specs.text_input import TextInput, build_text_input, count_characters
 from lora_core.tasks.metric_names import METRICS, task_metrics
 
 if TYPE_CHECKING:
-    from app.cli.client import Client, LabeledPredictions
+    from app.cli.client import Client, PredictResponse
     from app.serving.schemas import LabelScore
 
 
@@ -115,7 +115,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     Single label: accuracy, F1, loss, confusion matrix. Multi-label: F1, average precision, metrics
     by label. Regression: errors, correlation, coverage of the intervals.
     """
-    from lora_core.data.split import label_names
+    from lora_core.data.split import sort_label_names
     from lora_core.specs.encoded_labels import decode_label_set, output_name
 
     info = client.get_model_info(model)
@@ -149,14 +149,14 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         label_format=label_format,
     )
     labeled = read_labeled_rows(client, data, columns, split, target, info.targets)
-    texts = [text_input(row.text, row.pair) for row in labeled.rows]
+    texts = [build_text_input(row.text, row.pair) for row in labeled.rows]
     labels = [row.label for row in labeled.rows]
     if task == "single_label":
         answers = predict_all(
             client, info.model_id, texts, [[label] for label in labels], target=target
         )
-        names = label_names([each.label for each in answers.labels[0]])
-        metrics = compute_metrics(names, labels, answers.labels)
+        names = sort_label_names([each.label for each in answers.labels[0]])
+        metrics = compute_single_label_metrics(names, labels, answers.labels)
     elif task == "multi_label":
         truth = [decode_label_set(label) for label in labels]
         answers = predict_all(client, info.model_id, texts, truth, target=target)
@@ -183,7 +183,7 @@ def predict_all(
     truth: Sequence[Collection[str]] = (),
     *,
     target: str | None = None,
-) -> "LabeledPredictions":
+) -> "PredictResponse":
     """Predict all texts with one version. Texts are sorted by length to reduce padding.
 
     `truth` is the labels of each text. Raises `UsageError` for true labels that the model does not
@@ -208,7 +208,7 @@ def predict_all(
 
 def _predict_with_retry(
     client: "Client", texts: list[TextInput], model: str, target: str | None
-) -> "LabeledPredictions":
+) -> "PredictResponse":
     """Predict a batch, retrying while the service is overloaded. Raises `RequestRejected`."""
     for left in reversed(range(MAX_TRIES)):
         try:
@@ -220,7 +220,7 @@ def _predict_with_retry(
     raise AssertionError("not reached")
 
 
-def _check_labels(truth: Sequence[Collection[str]], answer: "LabeledPredictions") -> None:
+def _check_labels(truth: Sequence[Collection[str]], answer: "PredictResponse") -> None:
     """Raise `UsageError` for true labels that the model does not have."""
     model_labels = sorted(each.label for each in answer.labels[0])
     unknown = [number for number, labels in enumerate(truth, 1) if {*labels} - {*model_labels}]

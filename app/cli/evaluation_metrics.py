@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PER_CLASS_METRICS = ("precision", "recall", "f1", "support")
 
 
-def compute_metrics(
+def compute_single_label_metrics(
     labels: Sequence[str], truth: Sequence[str], answers: Sequence[Sequence["LabelScore"]]
 ) -> Json:
     """Compute metrics for texts whose true labels are `truth`.

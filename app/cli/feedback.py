@@ -189,12 +189,14 @@ def delete_feedback(client: "Client", feedback: FeedbackId) -> None:
 
 @app.command("review")
 @with_client
-def review(client: "Client", model: ModelRef, count: Count = 60, as_json: AsJson = False) -> None:
+def create_review_sample(
+    client: "Client", model: ModelRef, count: Count = 60, as_json: AsJson = False
+) -> None:
     """Draw a random sample of kept predictions to label: only these estimate accuracy.
 
     What was predicted is left out, so that it does not sway you; --json has it.
     """
-    sample = client.create_review(model, count)
+    sample = client.create_review_sample(model, count)
     if as_json:
         print_json(sample)
         return
@@ -215,7 +217,7 @@ def review(client: "Client", model: ModelRef, count: Count = 60, as_json: AsJson
 
 @app.command("export")
 @with_client
-def export_feedback(
+def create_feedback_dataset(
     client: "Client",
     name: Name,
     dataset: DatasetName = None,
@@ -231,7 +233,7 @@ def export_feedback(
 
 
 @with_client
-def forget(  # noqa: PLR0913 - one parameter per option
+def forget_text(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     text: TextOption = None,
     pair: Pair = None,

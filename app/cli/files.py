@@ -26,7 +26,7 @@ MAX_EXAMPLE_CHARS = 60  # of the cells shown for a column
 ColumnNames = dict[str, str]  # text_column, text_pair_column, label_column
 
 
-def upload(client: "Client", file: Path, **fields: str | None) -> "DatasetView":
+def upload_with_column_prompt(client: "Client", file: Path, **fields: str | None) -> "DatasetView":
     """Upload a file. If it lacks the named columns, ask for them and upload it again.
 
     Raises the errors of `Client.upload_dataset`.
@@ -43,10 +43,10 @@ def upload(client: "Client", file: Path, **fields: str | None) -> "DatasetView":
     )
 
 
-def upload_sources(client: "Client", body: Json) -> None:
+def upload_spec_sources(client: "Client", body: Json) -> None:
     """Upload the files that a spec names as its data, and replace them with the datasets.
 
-    Raises the errors of `upload`.
+    Raises the errors of `upload_with_column_prompt`.
     """
     data = body.get("data")
     source = data.get("source") if isinstance(data, dict) else None
@@ -71,7 +71,7 @@ def upload_sources(client: "Client", body: Json) -> None:
         file, sheet = parse_sheet_suffix(source_item)
         if not Path(file).is_file():
             return source_item
-        dataset = upload(client, Path(file), sheet=sheet, **column_fields)
+        dataset = upload_with_column_prompt(client, Path(file), sheet=sheet, **column_fields)
         console(stderr=True).print(
             strip_control_characters(f"Uploaded {file} as {dataset.ref}."), soft_wrap=True
         )
@@ -170,7 +170,7 @@ def has_one_text_per_line(file: Path) -> bool:
     return file.suffix.lower() not in SUFFIXES
 
 
-def read_lines(file: Path) -> list[str]:
+def read_nonempty_lines(file: Path) -> list[str]:
     """Return the lines that are not empty. Raises `UsageError`."""
     try:
         text = sys.stdin.read() if file == STDIN else file.read_text(encoding="utf-8")
@@ -180,9 +180,9 @@ def read_lines(file: Path) -> list[str]:
 
 
 @contextmanager
-def converted_to_table(file: Path) -> Iterator[Path]:
+def temporary_table_from_lines(file: Path) -> Iterator[Path]:
     """Yield a temporary table with a row for each line. Raises `UsageError`."""
-    texts = read_lines(file)
+    texts = read_nonempty_lines(file)
     if not texts:
         raise UsageError(f"{file} contains no text", "no_text")
     with TemporaryDirectory(prefix="loraworks-") as folder:
@@ -195,7 +195,7 @@ def converted_to_table(file: Path) -> Iterator[Path]:
 # -- Downloads, which appear only when they are complete ------------------------------------------
 
 
-def check_new_file(file: Path) -> None:
+def check_file_creatable(file: Path) -> None:
     """Raise `UsageError` if the file cannot be created. Call this before any request."""
     if file.exists():
         raise UsageError(f"{file} already exists; choose another file with --out", "output_exists")

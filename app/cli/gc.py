@@ -13,7 +13,7 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from app.cli.preflight import load_existing_settings
+from app.cli.preflight import load_settings_requiring_database
 
 if TYPE_CHECKING:
     from app.database.engines import Database
@@ -47,9 +47,9 @@ def gc(
     from app.resources import open_resources
     from app.retention.service import collect_garbage, disk_use
 
-    resources = open_resources(load_existing_settings(data_dir))
+    resources = open_resources(load_settings_requiring_database(data_dir))
     try:
-        migrations.check(resources.database)
+        migrations.check_schema_revision(resources.database)
         result = collect_garbage(resources, dry_run=dry_run, any_age=after_restore)
         database_bytes = result.database_bytes
         if not dry_run:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.cli.labeled_rows import download_source
+from app.cli.labeled_rows import download_dataset_source
 from lora_core import manifest
 from lora_core.hf_hub import HUB_PREFIX
 from lora_core.samples import reviews
@@ -43,4 +43,4 @@ def _download(client: "Client", source: str, folder: Path) -> str:
     if source in reviews.SAMPLES or source.startswith(HUB_PREFIX):
         return source
     folder.mkdir()
-    return download_source(client, client.get_dataset(source), folder)
+    return download_dataset_source(client, client.get_dataset(source), folder)

@@ -13,12 +13,12 @@ from app.cli import old_model_comparison
 from app.cli.datasets import Task, print_finding
 from app.cli.errors import UsageError
 from app.cli.evaluate import predict_all
-from app.cli.files import check_new_file, write_file
-from app.cli.labeled_rows import download_source
+from app.cli.files import check_file_creatable, write_file
+from app.cli.labeled_rows import download_dataset_source
 from app.cli.models import resolve_version
 from app.cli.options import AsJson, with_client
 from app.cli.output import Json, print_fields, print_json, print_line
-from app.cli.watch import print_outcome, run_failed_error, watch_with_hint
+from app.cli.watch import print_job_outcome, run_failed_error, watch_job_with_hint
 from lora_core.specs.fields import is_model_version
 from lora_core.specs.method import MethodName
 from lora_core.tasks.metric_names import task_type
@@ -118,7 +118,9 @@ def import_openai(  # noqa: PLR0913 - one parameter per option
         job = _train(client, body, quiet=as_json)
     comparison = _compare(client, job, old) if old else None
     if out and comparison:
-        write_file(iter([old_model_comparison.to_csv(comparison.differing).encode()]), out)
+        write_file(
+            iter([old_model_comparison.differing_texts_to_csv(comparison.differing).encode()]), out
+        )
     report = _print_json if as_json else _print_report
     report(client, job, comparison, out)
 
@@ -156,7 +158,7 @@ def _check_out(out: Path | None, answers: Path | None) -> None:
         raise UsageError("--out needs --answers", "wrong_options")
     if out.suffix.lower() != ".csv":
         raise UsageError(f"--out must end in .csv: {out}", "out_format")
-    check_new_file(out)
+    check_file_creatable(out)
 
 
 # -- Data and training ----------------------------------------------------------------------------
@@ -197,11 +199,11 @@ def _train(client: "Client", body: Json, *, quiet: bool) -> "JobView":
     """Run a job to its end. Raises `RunFailed` unless it succeeds."""
     if not quiet:
         print_line("")
-    job = watch_with_hint(client, client.create_job(body), quiet=quiet)
+    job = watch_job_with_hint(client, client.create_job(body), quiet=quiet)
     if job.state != "succeeded":
         raise run_failed_error(job)
     if not quiet:
-        print_outcome(job)
+        print_job_outcome(job)
     return job
 
 
@@ -236,7 +238,7 @@ def _select_answers(
             break
         spec = client.get_job(str(base.job_id)).spec
         of_base.append(_load_splits(client, spec))
-    return old_model_comparison.select_answers(file, splits, of_base, task_type=task)
+    return old_model_comparison.select_comparable_answers(file, splits, of_base, task_type=task)
 
 
 def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
@@ -262,7 +264,7 @@ def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
             dataset = client.get_dataset(source)
             folder = Path(work, str(dataset.id))
             folder.mkdir(exist_ok=True)
-            return download_source(client, dataset, folder)
+            return download_dataset_source(client, dataset, folder)
 
         source = data.source
         local_source = (
@@ -278,7 +280,7 @@ def _compare(client: "Client", job: "JobView", old: "OldModelAnswers") -> "OldMo
     is_multi_label = task_type(job.spec) == "multi_label"
     thresholds = client.get_model_info(model).thresholds if is_multi_label else None
     predictions = predict_all(client, model, old.texts)
-    return old_model_comparison.compare(model, old, predictions, thresholds)
+    return old_model_comparison.compare_with_old_model(model, old, predictions, thresholds)
 
 
 # -- Output ---------------------------------------------------------------------------------------

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.charts.fields import display_value, format_difference, format_interval
+from app.charts.formatting import format_difference, format_interval, format_setting_value
 from app.cli.errors import UsageError
 from app.cli.files import describe_model_folder, unpack_artifact, write_file
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     Json,
-    display_state,
     format_duration,
     format_failure,
     format_metric,
     format_percent,
+    format_state,
     format_time,
     print_fields,
     print_json,
@@ -44,7 +44,7 @@ UNPAIRED_REASONS = {
 
 
 @with_client
-def compare(client: "Client", job: JobIds, as_json: AsJson = False) -> None:
+def compare_jobs(client: "Client", job: JobIds, as_json: AsJson = False) -> None:
     """Compare jobs: metric, tests against the first job, and settings that differ."""
     comparison = client.compare_jobs(job)
     if as_json:
@@ -63,7 +63,7 @@ def compare(client: "Client", job: JobIds, as_json: AsJson = False) -> None:
                 ">p",
             ],
             [
-                (name, display_state(each.job), *_result_cells(getattr(each, split)))
+                (name, format_state(each.job), *_result_cells(getattr(each, split)))
                 for name, each in zip(names, comparison.jobs, strict=True)
             ],
             empty="",
@@ -71,7 +71,10 @@ def compare(client: "Client", job: JobIds, as_json: AsJson = False) -> None:
         print_line("")
     print_table(
         ["setting", *names],
-        [(field, *map(display_value, values)) for field, values in comparison.settings.items()],
+        [
+            (field, *map(format_setting_value, values))
+            for field, values in comparison.settings.items()
+        ],
         empty="The settings are identical.",
     )
 
@@ -155,7 +158,7 @@ def list_jobs(
                 job.name,
                 ", ".join(job.tags),
                 job.method,
-                display_state(job),
+                format_state(job),
                 f"{job.step}/{job.total_steps or '-'}",
                 _format_result(job),
                 job.model_version,
@@ -189,7 +192,7 @@ def show_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
             ("name", found.name),
             ("tags", ", ".join(found.tags) or None),
             ("notes", found.notes),
-            ("state", display_state(found)),
+            ("state", format_state(found)),
             ("method", found.method),
             ("base", found.base),
             ("trainable parameters", found.parameters.trainable),
@@ -208,7 +211,7 @@ def show_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
         print_results(found.method, found.summary)
 
 
-app.command("compare")(compare)
+app.command("compare")(compare_jobs)
 
 
 @app.command("edit")
@@ -265,7 +268,7 @@ def pause_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
     elif found.state == "running":
         print_line(f"Pausing job {found.id}.")
     else:
-        print_line(f"Job {found.id} is {display_state(found)}.")
+        print_line(f"Job {found.id} is {format_state(found)}.")
 
 
 @app.command("resume")
@@ -276,7 +279,7 @@ def resume_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
     else:
-        print_line(f"Job {found.id} is {display_state(found)}.")
+        print_line(f"Job {found.id} is {format_state(found)}.")
 
 
 @app.command("retry")
@@ -298,7 +301,9 @@ def delete_job(client: "Client", job: JobId) -> None:
 
 @app.command("events")
 @with_client
-def events(client: "Client", job: JobId, limit: Limit = 100, as_json: AsJson = False) -> None:
+def list_job_events(
+    client: "Client", job: JobId, limit: Limit = 100, as_json: AsJson = False
+) -> None:
     """List the events of a job, oldest first."""
     notes = client.list_job_events(job, limit)
     if as_json:
@@ -313,7 +318,7 @@ def events(client: "Client", job: JobId, limit: Limit = 100, as_json: AsJson = F
 
 @app.command("metrics")
 @with_client
-def metrics(
+def list_metric_points(
     client: "Client",
     job: JobId,
     split: SplitFilter = None,
@@ -381,7 +386,9 @@ def _excerpt(misclassified: "MisclassifiedText") -> str | None:
 
 @app.command("download")
 @with_client
-def download(client: "Client", job: JobId, out: Out = None, as_json: AsJson = False) -> None:
+def download_job_model(
+    client: "Client", job: JobId, out: Out = None, as_json: AsJson = False
+) -> None:
     """Download the model of a finished job and verify its files."""
     artifact_id = client.get_job(job).artifact_id
     if artifact_id is None:

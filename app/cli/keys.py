@@ -10,7 +10,7 @@ import typer
 
 from app.cli.options import AsJson, ExistingDataDir, inject
 from app.cli.output import Json, format_time, print_json, print_line, print_table
-from app.cli.preflight import load_existing_settings, load_settings
+from app.cli.preflight import load_settings, load_settings_requiring_database
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -45,14 +45,14 @@ class _SettingsAndSession:
 @contextmanager
 def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSession]:
     from app.database.engines import open_database
-    from app.database.migrations import check, upgrade
+    from app.database.migrations import check_schema_revision, upgrade
 
     settings = load_settings({"data_dir": data_dir})
     if settings.database_url is None:  # embedded database: the service may not have started yet
         upgrade(settings)
     database = open_database(settings)
     try:
-        check(database)
+        check_schema_revision(database)
         with database.write() as session:
             yield _SettingsAndSession(settings, session)
     finally:
@@ -62,7 +62,7 @@ def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSes
 @contextmanager
 def _open_existing_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSession]:
     """Open the database, but raise `UsageError` if there is no service data yet."""
-    load_existing_settings(data_dir)
+    load_settings_requiring_database(data_dir)
     with _open_database(data_dir) as keys:
         yield keys
 
@@ -81,14 +81,14 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create an API key. Its secret is shown once and not stored."""
-    from app.auth.secrets import load_pepper
+    from app.auth.secrets import load_or_create_pepper
     from app.auth.service import create_key as create_key
     from app.auth.tables import ALL_SCOPES
     from app.database.engines import display_url
 
     created = create_key(
         keys.session,
-        pepper=load_pepper(keys.settings),
+        pepper=load_or_create_pepper(keys.settings),
         name=name,
         scopes=scopes or ALL_SCOPES,
         days=days,
@@ -168,7 +168,9 @@ def list_sessions(keys: _SettingsAndSession, as_json: AsJson = False) -> None:
 
 @app.command("sign-out")
 @with_existing_database
-def sign_out(keys: _SettingsAndSession, session: SessionId, as_json: AsJson = False) -> None:
+def end_browser_sessions(
+    keys: _SettingsAndSession, session: SessionId, as_json: AsJson = False
+) -> None:
     """End a browser session, or all sessions of a key. Takes effect within a minute."""
     from app.auth.service import end_sessions
 

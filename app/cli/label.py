@@ -70,7 +70,7 @@ def label(
             "no_terminal",
         )
     with _keys_at_once() as terminal:
-        labeling = KeyLabeling(client, terminal, project=project, annotator=annotator)
+        labeling = TerminalLabelingLoop(client, terminal, project=project, annotator=annotator)
         labeling.run(count)
     print_line(
         f"You labeled or skipped {labeling.done:,} texts. `loraworks labeling export {project}` "
@@ -124,7 +124,7 @@ class _TerminalKeys:
 
 
 @dataclass
-class KeyLabeling:
+class TerminalLabelingLoop:
     """Labels texts one after the other."""
 
     client: "Client"
@@ -160,7 +160,7 @@ class KeyLabeling:
     def _next_text(self) -> "LeasedText | None":
         if not self._queue:
             leased = self._retry(
-                lambda: self.client.next_texts(self.project, PREFETCHED, self.annotator)
+                lambda: self.client.lease_texts(self.project, PREFETCHED, self.annotator)
             )
             self._queue.extend(leased.texts)
         return self._queue.popleft() if self._queue else None
@@ -191,7 +191,7 @@ class KeyLabeling:
                 if each is not None
             )
         sent = {**body, "annotator": self.annotator, "suggested": suggested}
-        self._retry(lambda: self.client.put_annotation(self.project, text.row, sent))
+        self._retry(lambda: self.client.update_annotation(self.project, text.row, sent))
         self._labeled.append(text)
         self.done += 1
         if self.done % PROGRESS_EVERY == 0:

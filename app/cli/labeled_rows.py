@@ -78,7 +78,7 @@ def read_labeled_rows(
         label_format=label_format,
     )
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
-        source = download_source(client, dataset, Path(work))
+        source = download_dataset_source(client, dataset, Path(work))
         labeled = _select_split(source, dataset_columns, split, sample=False, target=target)
     if target is not None and label_format.targets:
         return replace(labeled, rows=rows_of_target(labeled.rows, target))
@@ -123,7 +123,7 @@ def _check_selection(
             )
 
 
-def download_source(client: "Client", dataset: "DatasetView", folder: Path) -> str:
+def download_dataset_source(client: "Client", dataset: "DatasetView", folder: Path) -> str:
     """Download the file of a dataset to a folder, and return it as the source of a spec."""
     file = folder / Path(dataset.filename).name
     with client.download_dataset(dataset.ref) as chunks, file.open("xb") as opened:

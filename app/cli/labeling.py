@@ -93,9 +93,9 @@ def _find_dataset(client: "Client", source: str, columns: dict[str, str | None])
             raise UsageError(f"file {source} does not exist", "no_file")
         return source
     if files.has_one_text_per_line(file):
-        with files.converted_to_table(file) as table:
+        with files.temporary_table_from_lines(file) as table:
             return client.upload_dataset(table, purpose="predict").ref
-    return files.upload(client, file, purpose="predict", **columns).ref
+    return files.upload_with_column_prompt(client, file, purpose="predict", **columns).ref
 
 
 @app.command("list")
@@ -184,7 +184,7 @@ def _describe_agreement(kappa: float | None, texts: int) -> str:
 
 @app.command("next")
 @with_client
-def next_texts(
+def lease_next_texts(
     client: "Client",
     project: Project,
     count: Annotated[int, typer.Option("--count", min=1, max=20, help="How many texts.")] = 1,
@@ -192,7 +192,7 @@ def next_texts(
     as_json: AsJson = False,
 ) -> None:
     """Get the next texts to label. Nobody else gets them for 10 minutes."""
-    leased = client.next_texts(project, count, annotator)
+    leased = client.lease_texts(project, count, annotator)
     if as_json:
         print_json(leased)
         return
@@ -249,7 +249,7 @@ def label_text(  # noqa: PLR0913 - options
         return
     task = client.get_labeling_project(project).task.type
     body = {"skipped": True} if skip else annotation_body(task, values or [])
-    stored = client.put_annotation(project, row, {**body, "annotator": annotator})
+    stored = client.update_annotation(project, row, {**body, "annotator": annotator})
     print_line(f"Row {row:,}: {describe_label(stored)}.")
 
 
@@ -281,7 +281,7 @@ def add_labels(
 
 @app.command("export")
 @with_client
-def export_labels(
+def create_labeled_dataset(
     client: "Client",
     project: Project,
     name: Annotated[

@@ -28,7 +28,7 @@ from lora_core.events import (
     Finished,
     LinearModelFitted,
     MethodSelected,
-    Noted,
+    NoteLogged,
     Started,
     StepLogged,
     Tick,
@@ -188,7 +188,7 @@ def _describe_event(event: Event) -> str | None:
         case LinearModelFitted():
             metric = _main_metric("validation", event.validation)
             return f"linear model (TF-IDF + logistic regression): validation {metric}"
-        case Noted() | Failed():
+        case NoteLogged() | Failed():
             return event.message
     return None
 

@@ -25,12 +25,12 @@ from app.cli import (
     sweeps,
     webhooks,
 )
-from app.cli.datasets import check
+from app.cli.datasets import check_dataset_or_file
 from app.cli.demo import demo
-from app.cli.drift import drift
+from app.cli.drift import show_drift
 from app.cli.errors import EXIT_CODES, EXIT_INTERNAL_ERROR, CliError
 from app.cli.evaluate import evaluate
-from app.cli.feedback import forget
+from app.cli.feedback import forget_text
 from app.cli.gc import gc
 from app.cli.import_openai import import_openai
 from app.cli.label import label
@@ -50,7 +50,7 @@ from lora_core.errors.data import DataError
 EPILOG = "Exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES.items()) + "."
 
 
-class LoraworksGroup(TyperGroup):
+class ErrorReportingGroup(TyperGroup):
     """Reports every error of a command on standard error and as an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -91,7 +91,7 @@ def _print_and_exit(code: int, *lines: str) -> None:
 
 app = typer.Typer(
     name="loraworks",
-    cls=LoraworksGroup,
+    cls=ErrorReportingGroup,
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -146,13 +146,13 @@ app.command()(evaluate)
 app.command()(import_openai)
 app.command()(label)
 app.command()(demo)
-app.command()(forget)
+app.command("forget")(forget_text)
 app.command()(gc)
-datasets.app.command("check")(check)
-datasets.app.command("suspects")(corrections.suspects)
-datasets.app.command("correct")(corrections.correct)
+datasets.app.command("check")(check_dataset_or_file)
+datasets.app.command("suspects")(corrections.list_suspects)
+datasets.app.command("correct")(corrections.correct_labels)
 datasets.app.command("diff")(corrections.show_diff)
-models.app.command("drift")(drift)
+models.app.command("drift")(show_drift)
 models.app.command("export")(export_model)
 models.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)

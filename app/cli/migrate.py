@@ -53,11 +53,11 @@ def migrate(
 
 def _check_revision(settings: "Settings") -> "RevisionChange":
     from app.database.engines import open_database
-    from app.database.migrations import RevisionChange, check
+    from app.database.migrations import RevisionChange, check_schema_revision
 
     database = open_database(settings)
     try:
-        revision = check(database)
+        revision = check_schema_revision(database)
     finally:
         database.close()
     return RevisionChange(revision, revision)

@@ -24,12 +24,12 @@ from app.cli.output import (
     print_warning,
 )
 from lora_core import manifest
-from lora_core.certificate import Certificate, read_certificate
+from lora_core.exported_model_settings import read_exported_model_settings
+from lora_core.onnx_certificate import OnnxCertificate, read_onnx_certificate
 from lora_core.peft_format import CONFIG_FILE
 from lora_core.specs.fields import is_model_version
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.tasks.metric_names import METRICS, summary_metrics
-from lora_core.usage import read_usage
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -159,8 +159,8 @@ def export_model(  # noqa: PLR0913 - one parameter per option
 
 def _print_export(ref: str, export_format: ExportFormat, path: Path, *, as_json: bool) -> None:
     is_ours = export_format is ExportFormat.LORAWORKS
-    thresholds = {} if is_ours else read_usage(path).thresholds
-    certificate = read_certificate(path) if export_format is ExportFormat.ONNX else None
+    thresholds = {} if is_ours else read_exported_model_settings(path).thresholds
+    certificate = read_onnx_certificate(path) if export_format is ExportFormat.ONNX else None
     if as_json:
         answer = {"ref": ref, "format": export_format, "path": str(path)}
         certified = {"certificate": certificate} if certificate else {}
@@ -221,7 +221,7 @@ def resolve_version(client: "Client", ref: str) -> "VersionView":
     )
 
 
-def _describe_certificate(certificate: Certificate) -> str:
+def _describe_certificate(certificate: OnnxCertificate) -> str:
     """Return one line about how close ONNX Runtime comes to the predictions of loraworks."""
     difference = f"{certificate.largest_difference:.2g}"
     if certificate.tolerance is not None:
@@ -410,7 +410,9 @@ def roll_back(
 
 @app.command("live-accuracy")
 @with_client
-def live_accuracy(client: "Client", name: Name, days: Days = 30.0, as_json: AsJson = False) -> None:
+def list_live_accuracy(
+    client: "Client", name: Name, days: Days = 30.0, as_json: AsJson = False
+) -> None:
     """Estimate the accuracy on live traffic, from feedback on random samples of it.
 
     Start with `loraworks feedback review`. Corrections are feedback on other texts; people report
@@ -451,7 +453,7 @@ def _format_interval(estimate: "LiveEstimate | None") -> str | None:
 
 @app.command("shadow")
 @with_client
-def shadow(client: "Client", name: Name, as_json: AsJson = False) -> None:
+def list_shadow_comparisons(client: "Client", name: Name, as_json: AsJson = False) -> None:
     """Compare NAME@shadow with the serving version. Start with `promote --alias shadow`."""
     pairs = client.list_shadow_comparisons(name)
     if as_json:
@@ -477,7 +479,7 @@ def shadow(client: "Client", name: Name, as_json: AsJson = False) -> None:
 
 @app.command("demote")
 @with_client
-def demote(client: "Client", name: Name, alias: Alias = PRODUCTION_ALIAS) -> None:
+def delete_alias(client: "Client", name: Name, alias: Alias = PRODUCTION_ALIAS) -> None:
     """Remove an alias. The version is kept."""
     client.delete_alias(name, alias)
     print_line(f"Removed alias {name}@{alias}.")

@@ -21,13 +21,13 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from app.csv_cells import escape_formula
+from app.csv_injection import escape_formula
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.errors.data import EmptyData, MissingText
 from lora_core.specs.encoded_labels import encode_label_set
 
 if TYPE_CHECKING:
-    from app.cli.client import LabeledPredictions
+    from app.cli.client import PredictResponse
     from app.jobs.results.comparison import AccuracyComparison, SplitCorrectness
     from app.serving.schemas import LabelScore
     from lora_core.data.chat import ChatExample
@@ -90,7 +90,7 @@ def read_answer_file(file: Path) -> AnswerFile:
     return AnswerFile(file.name, rows)
 
 
-def select_answers(
+def select_comparable_answers(
     file: AnswerFile,
     splits: "Splits",
     of_base: Sequence["Splits"] = (),
@@ -282,10 +282,10 @@ class OldModelComparison:
     differing: Sequence[DifferingText]
 
 
-def compare(
+def compare_with_old_model(
     model: str,
     old: OldModelAnswers,
-    predictions: "LabeledPredictions",
+    predictions: "PredictResponse",
     thresholds: Mapping[str, float] | None = None,
 ) -> OldModelComparison:
     """Compare the predictions for `old.texts` with the old answers.
@@ -338,7 +338,7 @@ def _correctness(correct: Sequence[bool]) -> "SplitCorrectness":
     return SplitCorrectness("", np.packbits(correct).tobytes(), len(correct))
 
 
-def to_csv(texts: Iterable[DifferingText]) -> str:
+def differing_texts_to_csv(texts: Iterable[DifferingText]) -> str:
     """Return a header and one row per text. No cell is a formula to a spreadsheet."""
     output = io.StringIO()
     writer = csv.writer(output)

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lora_core.data.more_labels import MoreLabelsEstimate, describe_curve_model
+from lora_core.data.more_labels_estimate import MoreLabelsEstimate, describe_curve_model
 from lora_core.results import CandidateResult
 from lora_core.specs.method import describe_method
 from lora_core.tasks.metric_names import METRICS, summary_metrics
 
 if TYPE_CHECKING:
-    from app.jobs.schemas import JobErrorSummaryView, JobListItem, JobWait, StateView
+    from app.jobs.schemas import JobErrorSummaryView, JobListItem, JobStateView, JobWaitReason
 
 
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ STATE_STYLE = {
 }
 
 
-def display_state(job: "JobListItem | StateView") -> str:
+def format_state(job: "JobListItem | JobStateView") -> str:
     """Return the state of a job as users know it: a paused job is queued for the API."""
     return "paused" if job.paused else job.state
 
@@ -123,7 +123,7 @@ def _escape_control_characters(text: str) -> str:
     )
 
 
-def format_failure(failure: "JobErrorSummaryView | JobWait | None") -> str | None:
+def format_failure(failure: "JobErrorSummaryView | JobWaitReason | None") -> str | None:
     """Return why something failed or waits: the message, and the code to search for."""
     return None if failure is None else f"{failure.message} ({failure.code})"
 
@@ -219,7 +219,7 @@ def print_results(method: str, summary: Json) -> None:
     if verdict := summary.get("verdict"):
         print_verdict(verdict)
     selection = summary.get("selection")
-    name = f"{method}: {selected_method(selection)}" if selection else method
+    name = f"{method}: {describe_selected_method(selection)}" if selection else method
     print_table(result_columns(summary), result_rows(name, summary), empty="")
     if selection:
         print_line("Cross-validation:")
@@ -230,7 +230,7 @@ def print_results(method: str, summary: Json) -> None:
     if calibration := summary.get("calibration"):
         print_line(describe_calibration(calibration))
     if estimate := summary.get("more_labels"):
-        print_learning_curve_estimate(MoreLabelsEstimate.model_validate(estimate, extra="ignore"))
+        print_more_labels_estimate(MoreLabelsEstimate.model_validate(estimate, extra="ignore"))
     if version := summary.get("model_version"):
         print_line(f"Registered {version}.")
 
@@ -242,7 +242,7 @@ def print_verdict(verdict: Json) -> None:
         print_line(sentence)
 
 
-def selected_method(selection: Json) -> str:
+def describe_selected_method(selection: Json) -> str:
     """Return the selected method in a few words."""
     return describe_method(_parse_candidate(selection["candidates"][selection["chosen"]]).method)
 
@@ -263,7 +263,7 @@ def candidate_rows(candidates: Sequence[CandidateResult], chosen: int) -> list[l
     ]
 
 
-def print_learning_curve_estimate(estimate: MoreLabelsEstimate | None) -> None:
+def print_more_labels_estimate(estimate: MoreLabelsEstimate | None) -> None:
     """Print whether more labels would help, if that is known."""
     if estimate is None:
         return

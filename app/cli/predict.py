@@ -20,7 +20,7 @@ from app.cli.output import (
 )
 from app.cli.predictions import predict_file
 from lora_core.specs.encoded_labels import NUMBER
-from lora_core.specs.text_input import TextInput, text_input, text_sides, text_to_object
+from lora_core.specs.text_input import TextInput, build_text_input, text_sides, text_to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,7 +162,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     if as_json:
         predictions = [
             {
-                **text_to_object(text),
+                **text_to_dict(text),
                 "targets" if targets else "labels": scores,
                 **({"explanation": why} if why else {}),
             }
@@ -208,7 +208,7 @@ def _read_inputs(
             "per line are .txt, or - for standard input",
             "out_needed",
         )
-    single = [*(texts or []), *(files.read_lines(file) if file else [])]
+    single = [*(texts or []), *(files.read_nonempty_lines(file) if file else [])]
     if not single:
         raise UsageError("no text: pass texts as arguments or with --file", "no_text")
     if pair and len(pair) != len(single):
@@ -216,7 +216,7 @@ def _read_inputs(
             f"{len(single)} texts, but {len(pair)} second texts: give --pair once for each text",
             "unequal_pairs",
         )
-    return [text_input(text, second) for text, second in zip_longest(single, pair or [])]
+    return [build_text_input(text, second) for text, second in zip_longest(single, pair or [])]
 
 
 COLUMNS = {
@@ -290,7 +290,7 @@ def _print_nearest_examples(text: TextInput, why: "ExplanationView") -> None:
                 each.row,
                 _HIDDEN_TEXTS[each.hidden]
                 if each.hidden
-                else _truncate(text_input(each.text or "", each.text_pair)),
+                else _truncate(build_text_input(each.text or "", each.text_pair)),
             )
             for each in why.nearest
         ],

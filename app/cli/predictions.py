@@ -9,7 +9,7 @@ import typer
 
 from app.cli import files
 from app.cli.errors import RunFailed, UsageError
-from app.cli.files import check_new_file, write_file
+from app.cli.files import check_file_creatable, write_file
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import (
     format_failure,
@@ -37,7 +37,7 @@ def check_output_file(out: Path) -> None:
     """Raise `UsageError` if `--out` cannot be created. Call this before any request."""
     if out.suffix.lower() not in FORMATS:
         raise UsageError(f"--out must end in {' or '.join(FORMATS)}: {out}", "out_format")
-    check_new_file(out)
+    check_file_creatable(out)
 
 
 def predict_file(  # noqa: PLR0913 - what a user may say about it
@@ -94,10 +94,12 @@ def _submit(
                 "text per line",
                 "wrong_options",
             )
-        with files.converted_to_table(file) as table:
+        with files.temporary_table_from_lines(file) as table:
             dataset = client.upload_dataset(table, purpose="predict")
     else:
-        dataset = files.upload(client, file, purpose="predict", sheet=sheet, **columns)
+        dataset = files.upload_with_column_prompt(
+            client, file, purpose="predict", sheet=sheet, **columns
+        )
     model_field = {"model": model} if model else {}
     return client.create_prediction_run({"dataset": dataset.ref, **model_field})
 
@@ -262,7 +264,7 @@ def download(client: "Client", run: RunId, out: Out) -> None:
 @with_client
 def download_labeling_config(client: "Client", run: RunId, out: ConfigOut) -> None:
     """Download the labeling configuration of a Label Studio project for the results."""
-    check_new_file(out)
+    check_file_creatable(out)
     with client.download_labeling_config(run) as chunks:
         write_file(chunks, out)
     print_line(f"Saved the labeling configuration to {out}.")

@@ -44,7 +44,7 @@ def load_settings(overrides: Mapping[str, Any]) -> "Settings":
     return settings
 
 
-def load_existing_settings(data_dir: Path | None) -> "Settings":
+def load_settings_requiring_database(data_dir: Path | None) -> "Settings":
     """Load settings, but raise `UsageError` if there is no service data yet.
 
     This avoids creating a mistyped data directory.
@@ -104,7 +104,7 @@ def data_dir_lock(settings: "Settings") -> Iterator[None]:
         yield
 
 
-def export_settings(settings: "Settings") -> None:
+def export_settings_to_environ(settings: "Settings") -> None:
     """Export the settings to the environment, where the application and the worker read them."""
     os.environ["LORAWORKS_HOST"] = settings.host
     os.environ["LORAWORKS_PORT"] = str(settings.port)
@@ -119,7 +119,7 @@ def service_url(host: str, port: int) -> str:
 
 def create_first_admin_key(settings: "Settings") -> str | None:
     """Create an admin key and return its text, if authentication is on and there is no key yet."""
-    from app.auth.secrets import load_pepper
+    from app.auth.secrets import load_or_create_pepper
     from app.auth.service import ensure_admin_key
     from app.database.engines import open_database
 
@@ -128,7 +128,7 @@ def create_first_admin_key(settings: "Settings") -> str | None:
     database = open_database(settings)
     try:
         with database.write() as session:
-            created_key = ensure_admin_key(session, pepper=load_pepper(settings))
+            created_key = ensure_admin_key(session, pepper=load_or_create_pepper(settings))
     finally:
         database.close()
     return created_key.text if created_key else None

@@ -12,7 +12,7 @@ from app.cli.output import format_time, print_fields, print_json, print_line, pr
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.retraining.schemas import PartComparison, RetrainingRuleView, RetrainingRunView
+    from app.retraining.schemas import RetrainingRuleView, RetrainingRunView, VersionComparisonView
 
 app = typer.Typer(help="Retrain models from feedback by rule, and see what became of it.")
 
@@ -218,7 +218,7 @@ def _print_result(run: "RetrainingRunView") -> None:
     print_line(f"Versions compared so far, each at its level: {result.tries}.")
 
 
-def _result_row(name: str, part: "PartComparison") -> tuple[Any, ...]:
+def _result_row(name: str, part: "VersionComparisonView") -> tuple[Any, ...]:
     scores = [
         f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g})" for each in (part.current, part.new)
     ]

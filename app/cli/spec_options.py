@@ -17,7 +17,7 @@ import typer
 from app.cli.errors import UsageError
 from app.cli.output import Json
 from lora_core.specs.data import LongTexts
-from lora_core.specs.method import HeadMode, LoraVariant, MethodName, Role
+from lora_core.specs.method import HeadMode, LayerRole, LoraVariant, MethodName
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.task import ClassWeights, LossName, TaskType, parse_targets
 from lora_core.specs.train import HeadInit, Preset, SelectBy
@@ -35,9 +35,9 @@ def _parse_roles(values: list[str]) -> list[str]:
     """Parse roles, repeated or separated by commas; `all` is every linear layer of a block."""
     roles = [role for value in values for role in value.split(",")]
     if "all" in roles:
-        return [role.value for role in Role]
-    if unknown := [role for role in roles if role not in list(Role)]:
-        known = ", ".join(Role)
+        return [role.value for role in LayerRole]
+    if unknown := [role for role in roles if role not in list(LayerRole)]:
+        known = ", ".join(LayerRole)
         raise typer.BadParameter(f"{unknown[0]!r} is not one of: {known}, all")
     return roles
 

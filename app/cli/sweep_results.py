@@ -9,15 +9,15 @@ from uuid import UUID
 
 import typer
 
-from app.charts.fields import (
-    display_value,
+from app.charts.formatting import (
     field_labels,
     format_difference,
     format_interval,
     format_score,
+    format_setting_value,
 )
 from app.cli.errors import RunFailed, ServiceUnreachable, UsageError
-from app.cli.files import check_new_file, write_file
+from app.cli.files import check_file_creatable, write_file
 from app.cli.options import AsJson, Limit, SweepId, with_client
 from app.cli.output import (
     format_json,
@@ -38,7 +38,7 @@ from app.cli.watch import (
     RunProgress,
     open_display,
     run_failed_error,
-    watch_with_hint,
+    watch_job_with_hint,
 )
 from lora_core.tasks.metric_names import METRICS, main_metric
 
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from app.cli.connection import ByteStream
     from app.jobs.schemas import JobView
     from app.sweeps.schemas import (
-        ComparisonView,
         SelectedTrialView,
         SplitScoreView,
         SweepListItem,
         SweepResultView,
         SweepView,
         TrialView,
+        WinnerComparisonView,
     )
 
 
@@ -70,7 +70,7 @@ def print_sweep(sweep: "SweepView") -> None:
             ("state", sweep.state),
             ("strategy", sweep.strategy["type"]),
             ("objective", f"validation {METRICS[sweep.objective].label}"),
-            ("trials", format_counts(sweep)),
+            ("trials", format_trial_counts(sweep)),
             ("created", format_time(sweep.created_at)),
             ("finished", format_time(sweep.finished_at)),
             *(_winner_fields(sweep, result.winner) if result else ()),
@@ -86,7 +86,7 @@ def print_sweep(sweep: "SweepView") -> None:
         print_line("None of them has fewer trainable parameters.")
 
 
-def format_counts(sweep: "SweepView") -> str:
+def format_trial_counts(sweep: "SweepView") -> str:
     """Return the counts by state, such as `36: 34 succeeded, 2 failed`."""
     parts = [
         f"{n:,} {state}" for state in TRIAL_STATES if (n := getattr(sweep.trial_counts, state))
@@ -94,7 +94,7 @@ def format_counts(sweep: "SweepView") -> str:
     return f"{sweep.trial_count:,}: {', '.join(parts)}"
 
 
-def count_finished(sweep: "SweepListItem") -> int:
+def count_ended_trials(sweep: "SweepListItem") -> int:
     """Return how many trials have ended."""
     counts = sweep.trial_counts
     return counts.succeeded + counts.failed + counts.cancelled
@@ -133,7 +133,7 @@ def format_settings(settings: Mapping[str, Any]) -> str:
     """Return settings such as `r = 8, targets = query+value`."""
     names = field_labels(list(settings))
     return ", ".join(
-        f"{names[field]} = {display_value(value)}" for field, value in settings.items()
+        f"{names[field]} = {format_setting_value(value)}" for field, value in settings.items()
     )
 
 
@@ -179,7 +179,7 @@ def _describe_cheapest(result: "SweepResultView") -> str:
     )
 
 
-def _describe_difference(difference: "ComparisonView", metric: str, split: str) -> str:
+def _describe_difference(difference: "WinnerComparisonView", metric: str, split: str) -> str:
     # Negated: the value of the cheapest trial minus that of the winner.
     low, high = (format_difference(metric, -end) for end in (difference.high, difference.low))
     way = "lower" if difference.difference > 0 else "higher"
@@ -224,7 +224,9 @@ def _sort_key(trial: "TrialView", objective: str) -> tuple[float, bool, float, i
 def _trial_row(trial: "TrialView", sweep: "SweepView", *, show_budget: bool) -> dict[str, object]:
     """Return the cells of a trial by column; columns without values are not shown."""
     names = field_labels(list(sweep.space))
-    settings = {name: display_value(trial.settings.get(field)) for field, name in names.items()}
+    settings = {
+        name: format_setting_value(trial.settings.get(field)) for field, name in names.items()
+    }
     metric = main_metric(sweep.job)
     validation = {
         f">validation {METRICS[name].short}": _format_metric(trial, "validation", name)
@@ -273,10 +275,12 @@ NoWait = Annotated[
 
 
 @with_client
-def results(client: "Client", sweep: SweepId, format: Format = "csv", out: Out = None) -> None:
+def export_trials(
+    client: "Client", sweep: SweepId, format: Format = "csv", out: Out = None
+) -> None:
     """Export the trials of a sweep as a file, even while it runs."""
     if out is not None:
-        check_new_file(out)
+        check_file_creatable(out)
     elif format == "html":
         raise UsageError("--format html needs --out", "no_out")
     with _open_results(client, sweep, format) as chunks:
@@ -305,7 +309,7 @@ def promote(  # noqa: PLR0913 - one parameter per option
     target_alias = None if no_alias else alias
     job = client.promote_trial(sweep, {"model": model, "trial": trial, "alias": target_alias})
     if not no_wait:
-        job = watch_with_hint(client, job)
+        job = watch_job_with_hint(client, job)
     if as_json:
         print_json(job)
     if job.state not in ("queued", "running", "succeeded"):
@@ -348,7 +352,7 @@ def watch_sweep(client: "Client", sweep: SweepId, as_json: AsJson = False) -> No
     Ctrl-C stops watching; the sweep continues. --json prints one line per change.
     """
     if not as_json:
-        print_outcome(watch_sweep_with_hint(client, sweep))
+        print_sweep_outcome(watch_sweep_with_hint(client, sweep))
         return
     last = None
     for found in poll_sweep(client, sweep):
@@ -379,7 +383,7 @@ def watch_sweep_with_hint(client: "Client", sweep_id: str | UUID) -> "SweepView"
         raise
 
 
-def print_outcome(sweep: "SweepView") -> None:
+def print_sweep_outcome(sweep: "SweepView") -> None:
     """Print the sweep. Raises `RunFailed` unless it finished with a winner."""
     print_sweep(sweep)
     raise_unless_finished(sweep)
@@ -403,7 +407,9 @@ def _watch(client: "Client", sweep_id: str | UUID, display: ProgressDisplay) -> 
             news = describe_leader(sweep)
             display.update(progress, news if news != last_news else None)
             last_news = news or last_news
-        display.update(progress, f"{progress.title}: {progress.state}, {format_counts(sweep)}")
+        display.update(
+            progress, f"{progress.title}: {progress.state}, {format_trial_counts(sweep)}"
+        )
     return sweep
 
 
@@ -412,9 +418,9 @@ def _update_progress(progress: RunProgress, sweep: "SweepView") -> None:
     progress.title = f"{sweep.name or sweep.id} ({sweep.strategy['type']})"
     progress.state = sweep.state
     progress.total = sweep.trial_count
-    if (done := count_finished(sweep)) != progress.step:
+    if (done := count_ended_trials(sweep)) != progress.step:
         progress.set_step(done, at=time.time())
     progress.notes.clear()
-    progress.add_note(format_counts(sweep))
+    progress.add_note(format_trial_counts(sweep))
     if ahead := describe_leader(sweep):
         progress.add_note(ahead)

@@ -32,8 +32,8 @@ from app.cli.spec_options import (
     read_json_object,
 )
 from app.cli.sweep_results import (
-    format_counts,
-    print_outcome,
+    format_trial_counts,
+    print_sweep_outcome,
     raise_unless_finished,
     watch_sweep_with_hint,
 )
@@ -69,7 +69,7 @@ def parse_search_space(assignments: Iterable[str]) -> Json:
         if field in space:
             raise _invalid_space(assignment, f"{field} is given twice")
         try:
-            space[field] = search_space.parse_values(field, values.strip())
+            space[field] = search_space.parse_values_or_range(field, values.strip())
         except ValueError as error:
             raise _invalid_space(assignment, str(error)) from error
     return space
@@ -261,7 +261,7 @@ def start(
 
 @with_client
 @inject("body", body_from_preset)
-def preset(
+def start_preset_sweep(
     client: "Client",
     body: Json,
     dry_run: DryRun = False,
@@ -278,7 +278,7 @@ def preset(
 
 def _submit(client: "Client", body: Json, *, dry_run: bool, watch: bool, as_json: bool) -> None:
     if dry_run:
-        plan = client.plan_sweep(body)
+        plan = client.preview_sweep(body)
         print_json(plan) if as_json else _print_plan(plan)
         return
     sweep = client.create_sweep(body)
@@ -287,7 +287,7 @@ def _submit(client: "Client", body: Json, *, dry_run: bool, watch: bool, as_json
         return
     sweep = watch_sweep_with_hint(client, sweep.id)
     if not as_json:
-        print_outcome(sweep)
+        print_sweep_outcome(sweep)
         return
     print_json(sweep)
     raise_unless_finished(sweep)
@@ -309,5 +309,7 @@ def _print_plan(plan: "SweepPlan") -> None:
 
 
 def _print_started(sweep: "SweepView") -> None:
-    print_fields([("sweep", sweep.id), ("state", sweep.state), ("trials", format_counts(sweep))])
+    print_fields(
+        [("sweep", sweep.id), ("state", sweep.state), ("trials", format_trial_counts(sweep))]
+    )
     print_line(f"Follow it with `loraworks sweep watch {sweep.id}`.")

@@ -8,15 +8,15 @@ from app.cli.errors import UsageError
 from app.cli.options import AsJson, Limit, SweepId, with_client
 from app.cli.output import Json, format_time, print_json, print_line, print_table
 from app.cli.sweep_results import (
-    count_finished,
-    format_counts,
+    count_ended_trials,
+    export_trials,
+    format_trial_counts,
     list_trials,
     print_sweep,
     promote,
-    results,
     watch_sweep,
 )
-from app.cli.sweep_start import Over, parse_search_space, preset, start
+from app.cli.sweep_start import Over, parse_search_space, start, start_preset_sweep
 from app.sweeps.states import SweepState
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ TrialCount = Annotated[
 ]
 
 app.command("start")(start)
-app.command("preset")(preset)
+app.command("preset")(start_preset_sweep)
 
 
 @app.command("list")
@@ -55,7 +55,7 @@ def list_sweeps(
                 sweep.name,
                 sweep.strategy["type"],
                 sweep.state,
-                f"{count_finished(sweep)}/{sweep.trial_count}",
+                f"{count_ended_trials(sweep)}/{sweep.trial_count}",
                 format_time(sweep.created_at),
             )
             for sweep in sweeps
@@ -122,7 +122,7 @@ def extend(
     _print_state(client.extend_sweep(sweep, body), as_json=as_json)
 
 
-app.command("results")(results)
+app.command("results")(export_trials)
 app.command("promote")(promote)
 
 
@@ -142,4 +142,4 @@ def _print_state(sweep: "SweepView", *, as_json: bool) -> None:
     if as_json:
         print_json(sweep)
     else:
-        print_line(f"Sweep {sweep.id} is {sweep.state}. Trials: {format_counts(sweep)}.")
+        print_line(f"Sweep {sweep.id} is {sweep.state}. Trials: {format_trial_counts(sweep)}.")

@@ -35,7 +35,7 @@ RETENTION_SETTINGS = {
 }
 
 
-def ready_announcement(
+def build_ready_callback(
     settings: "Settings", *, admin_key: str | None = None, as_json: bool = False
 ) -> Callable[[], None]:
     """Return a function that prints the service's URLs, for people or as one line of JSON.
@@ -127,7 +127,7 @@ def up(
         embedded = settings.database_url is None
         with nullcontext() if no_worker and not embedded else data_dir_lock(settings):
             upgrade(settings)
-            announce = ready_announcement(
+            announce = build_ready_callback(
                 settings, admin_key=create_first_admin_key(settings), as_json=as_json
             )
             # This worker does not listen to a broker, so it must poll often.
@@ -164,7 +164,7 @@ def api(
     with open_listener(settings.host, settings.port) as listener:
         settings = load_settings({**options, "port": listener.getsockname()[1]})
         run_service(
-            settings, listener, ready_announcement(settings, as_json=as_json), with_worker=False
+            settings, listener, build_ready_callback(settings, as_json=as_json), with_worker=False
         )
 
 

@@ -20,9 +20,9 @@ from app.cli.options import AsJson, JobId, with_client
 from app.cli.output import (
     STATE_STYLE,
     console,
-    display_state,
     format_duration,
     format_metric,
+    format_state,
     print_fields,
     print_json,
     print_json_line,
@@ -36,7 +36,7 @@ from lora_core.tasks.metric_names import METRICS, main_metric
 
 if TYPE_CHECKING:
     from app.cli.client import Client, StreamMessage
-    from app.jobs.schemas import JobView, PointView, StateView
+    from app.jobs.schemas import JobStateView, JobView, MetricPointView
 
 
 SeriesKey = tuple[str, str]  # split and metric, such as ("validation", "accuracy")
@@ -260,7 +260,7 @@ def _format_position(progress: RunProgress) -> str:
 RETRY_SECONDS = 1.0
 
 
-def follow(client: "Client", job_id: str | UUID) -> Iterator["StreamMessage"]:
+def stream_job_messages(client: "Client", job_id: str | UUID) -> Iterator["StreamMessage"]:
     """Yield the job's messages until its end, reconnecting as needed."""
     after: str | None = None
     last_message_at = monotonic()
@@ -288,14 +288,14 @@ def watch_job(client: "Client", job: "JobView", display: ProgressDisplay) -> "Jo
     _apply_state(progress, job)
     with display:
         display.update(progress)
-        for message in follow(client, job.id):
+        for message in stream_job_messages(client, job.id):
             display.update(progress, _apply_message(progress, message))
             if isinstance(message.body, JobView):
                 return message.body
     raise ServiceUnreachable("the stream ended before the job finished", "stream_ended")
 
 
-def print_outcome(job: "JobView") -> None:
+def print_job_outcome(job: "JobView") -> None:
     """Print how the job ended. Raises `RunFailed` unless it succeeded."""
     if job.state == "succeeded":
         print_results(job.method, job.summary or {})
@@ -319,15 +319,15 @@ def watch(client: "Client", job: JobId, as_json: AsJson = False) -> None:
     from app.jobs.schemas import JobView
 
     if as_json:
-        for message in follow(client, job):
+        for message in stream_job_messages(client, job):
             print_json_line({"event": message.event, "id": message.id, "data": message.body})
             if isinstance(message.body, JobView) and message.body.state != "succeeded":
                 raise run_failed_error(message.body)
         return
-    print_outcome(watch_with_hint(client, client.get_job(job)))
+    print_job_outcome(watch_job_with_hint(client, client.get_job(job)))
 
 
-def watch_with_hint(client: "Client", job: "JobView", *, quiet: bool = False) -> "JobView":
+def watch_job_with_hint(client: "Client", job: "JobView", *, quiet: bool = False) -> "JobView":
     """Watch a job. After Ctrl-C or an outage, print how to return to it."""
     try:
         return watch_job(client, job, open_display(quiet=quiet))
@@ -347,9 +347,9 @@ def report_or_watch(
     if not (live or wait):
         print_json(job) if as_json else _print_submitted(job)
         return
-    job = watch_with_hint(client, job, quiet=not live)
+    job = watch_job_with_hint(client, job, quiet=not live)
     if not as_json:
-        print_outcome(job)
+        print_job_outcome(job)
         return
     print_json(job)
     if job.state != "succeeded":
@@ -360,7 +360,7 @@ def _print_submitted(job: "JobView") -> None:
     print_fields(
         [
             ("job", job.id),
-            ("state", display_state(job)),
+            ("state", format_state(job)),
             ("trainable parameters", job.parameters.trainable),
             ("estimated time", format_duration(job.estimated_seconds)),
             ("queue position", job.queue_position),
@@ -371,13 +371,13 @@ def _print_submitted(job: "JobView") -> None:
 
 def _apply_message(progress: RunProgress, message: "StreamMessage") -> str | None:
     """Apply a message to the progress. Return a sentence if it is worth showing."""
-    from app.jobs.schemas import EventView, JobView, PointView
+    from app.jobs.schemas import JobEventView, JobView, MetricPointView
 
     match message.body:
-        case EventView() as event:
+        case JobEventView() as event:
             progress.add_note(event.message)
             return event.message
-        case PointView() as point:
+        case MetricPointView() as point:
             _apply_point(progress, point)
         case JobView() as job:
             _apply_state(progress, job)
@@ -387,14 +387,14 @@ def _apply_message(progress: RunProgress, message: "StreamMessage") -> str | Non
     return None
 
 
-def _apply_point(progress: RunProgress, point: "PointView") -> None:
+def _apply_point(progress: RunProgress, point: "MetricPointView") -> None:
     if point.value is not None:
         series = (point.split, point.name)
         progress.add_point(series, point.step, point.value, at=point.at, attempt=point.attempt)
 
 
-def _apply_state(progress: RunProgress, job: "JobView | StateView") -> None:
-    progress.state = display_state(job)
+def _apply_state(progress: RunProgress, job: "JobView | JobStateView") -> None:
+    progress.state = format_state(job)
     progress.queue_position = job.queue_position
     progress.step = job.step
     progress.total = job.total_steps

@@ -13,7 +13,7 @@ import typer
 from app.cli.errors import ServiceUnreachable
 from app.cli.options import DataDir
 from app.cli.output import print_line, print_warning
-from app.cli.preflight import export_settings, load_settings
+from app.cli.preflight import export_settings_to_environ, load_settings
 
 RESTART_DELAYS = (1, 2, 4, 8, 15, 30)  # seconds until the next start, by consecutive failures
 _STABLE_SECONDS = 60  # running that long resets the count of failures
@@ -21,7 +21,7 @@ DRAIN_EXTRA_SECONDS = 35  # for the last writes, after the stop grace of the tra
 WORKER_COMMAND = (sys.executable, "-P", "-m", "worker")  # -P: do not import from the current folder
 
 
-class WorkerProcess:
+class RestartingWorkerProcess:
     """Runs `python -m worker`, and restarts it with increasing delays when it exits."""
 
     def __init__(self, *, grace_seconds: float) -> None:
@@ -110,7 +110,7 @@ def worker(data_dir: DataDir = None, check_only: CheckOnly = False) -> None:
     if check_only:
         _check_heartbeat(settings)
         return
-    export_settings(settings)
+    export_settings_to_environ(settings)
     command = CELERY_COMMAND if settings.broker_url else POLLING_COMMAND
     # Replace this process, so that signals reach the worker itself.
     os.execv(command[0], command)  # noqa: S606 - a list, no shell

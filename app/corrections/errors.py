@@ -12,7 +12,7 @@ class DatasetWithoutLabels(UnprocessableContent):
     )
 
 
-class TargetNotNamed(UnprocessableContent):
+class DatasetTargetRequired(UnprocessableContent):
     code = "dataset_target_required"
     title = "The dataset has several targets, and none was named."
     message = "{ref} has several targets: {targets}. Name one of them as `target`."
@@ -48,7 +48,7 @@ class TooManyKeptLabels(UnprocessableContent):
     )
 
 
-class VersionNotNamed(UnprocessableContent):
+class DatasetVersionRequired(UnprocessableContent):
     code = "dataset_version_required"
     title = "The version that the corrections refer to is not named."
     message = (
@@ -75,7 +75,7 @@ class StaleVersion(Conflict):
     )
 
 
-class LabelDiffers(Conflict):
+class GivenLabelMismatch(Conflict):
     code = "label_differs"
     title = "The row has another label than the one that was sent as given."
     message = "Row {row} of {ref} has the label {label}, not {given}. Look at the row again."

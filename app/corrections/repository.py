@@ -13,7 +13,9 @@ from app.datasets.tables import Dataset
 from lora_core.data.label_review import SUSPECTS_VERSION, CorrectionResult, SuspectReport
 
 
-def find_report(session: Session, dataset_id: UUID, target: str | None) -> SuspectReport | None:
+def find_suspect_report(
+    session: Session, dataset_id: UUID, target: str | None
+) -> SuspectReport | None:
     """Return the stored report on a dataset, unless an older method made it."""
     stored = session.get(StoredSuspects, (dataset_id, target or ""))
     if stored is None or stored.report["version"] != SUSPECTS_VERSION:
@@ -21,13 +23,13 @@ def find_report(session: Session, dataset_id: UUID, target: str | None) -> Suspe
     return SuspectReport.model_validate(stored.report)
 
 
-def save_report(session: Session, dataset_id: UUID, report: SuspectReport) -> None:
+def save_suspect_report(session: Session, dataset_id: UUID, report: SuspectReport) -> None:
     """Store a report in place of an earlier one. The caller has locked the dataset."""
     content = report.model_dump(mode="json")
     session.merge(StoredSuspects(dataset_id=dataset_id, target=report.target or "", report=content))
 
 
-def list_kept(session: Session, name: str, digests: Collection[str]) -> frozenset[str]:
+def find_kept_digests(session: Session, name: str, digests: Collection[str]) -> frozenset[str]:
     """Return those of the digests that were kept in a version of a dataset."""
     statement = select(KeptLabelDigest.digest).where(
         KeptLabelDigest.dataset_name == name, KeptLabelDigest.digest.in_(digests)
@@ -35,15 +37,15 @@ def list_kept(session: Session, name: str, digests: Collection[str]) -> frozense
     return frozenset(session.scalars(statement))
 
 
-def count_kept(session: Session, name: str) -> int:
+def count_kept_labels(session: Session, name: str) -> int:
     """Return how many labels of a dataset were kept."""
     statement = select(func.count()).where(KeptLabelDigest.dataset_name == name)
     return session.scalars(statement).one()
 
 
-def add_kept(session: Session, name: str, digests: Sequence[str], created_by: UUID) -> None:
+def add_kept_labels(session: Session, name: str, digests: Sequence[str], created_by: UUID) -> None:
     """Remember kept labels. The caller holds the lock of the name."""
-    known = list_kept(session, name, digests)
+    known = find_kept_digests(session, name, digests)
     for digest in dict.fromkeys(digests):
         if digest not in known:
             session.add(KeptLabelDigest(dataset_name=name, digest=digest, created_by=created_by))
@@ -79,11 +81,11 @@ def get_correction(session: Session, dataset: Dataset) -> Correction:
     return correction
 
 
-def find_source(session: Session, correction: Correction) -> Dataset:
+def get_source_dataset(session: Session, correction: Correction) -> Dataset:
     """Return the version that was corrected, which may have been deleted since."""
     return session.get_one(Dataset, correction.corrected_from)
 
 
-def key_name(session: Session, key_id: UUID) -> str:
+def get_api_key_name(session: Session, key_id: UUID) -> str:
     """Return the name of an API key."""
     return session.get_one(ApiKey, key_id).name

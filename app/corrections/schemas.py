@@ -142,7 +142,7 @@ class CorrectionCreate(RequestModel):
     @field_validator("keep")
     @classmethod
     def _kept_once(cls, keep: list[int | KeptRow]) -> list[int | KeptRow]:
-        _raise_if_repeated([(each.row, each.target) for each in kept_rows(keep)])
+        _raise_if_repeated([(each.row, each.target) for each in expand_kept_rows(keep)])
         return keep
 
     @field_validator("changes")
@@ -156,7 +156,7 @@ class CorrectionCreate(RequestModel):
         if not self.changes and not self.keep:
             raise PydanticCustomError("empty", "needs a row in changes or in keep")
         changed = {(each.row, each.target) for each in self.changes}
-        for each in kept_rows(self.keep):
+        for each in expand_kept_rows(self.keep):
             both = {(each.row, each.target)}
             if each.target is None:
                 both |= {key for key in changed if key[0] == each.row}
@@ -167,7 +167,7 @@ class CorrectionCreate(RequestModel):
         return self
 
 
-def kept_rows(keep: list[int | KeptRow]) -> list[KeptRow]:
+def expand_kept_rows(keep: list[int | KeptRow]) -> list[KeptRow]:
     """Return kept rows in their long form."""
     return [KeptRow(row=each) if isinstance(each, int) else each for each in keep]
 
@@ -212,7 +212,7 @@ class DatasetDiff(ResponseModel):
         return f"/v1/datasets/{self.id}"
 
 
-def label_field(task: TaskType) -> str:
+def label_field_name(task: TaskType) -> str:
     """Return the field that a label of this task is sent in."""
     fields: dict[str, Any] = {"multi_label": "labels", "regression": "value"}
     return str(fields.get(task, "label"))

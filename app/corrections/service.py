@@ -12,15 +12,15 @@ from sqlalchemy.orm import Session
 from app import logging
 from app.corrections import repository
 from app.corrections.errors import (
+    DatasetTargetRequired,
+    DatasetVersionRequired,
     DatasetWithoutLabels,
-    LabelDiffers,
+    GivenLabelMismatch,
     LabelNotInDataset,
     StaleVersion,
     TargetNotFound,
-    TargetNotNamed,
     TextForgottenMeanwhile,
     TooManyKeptLabels,
-    VersionNotNamed,
     WrongKindOfLabel,
 )
 from app.corrections.schemas import (
@@ -29,10 +29,10 @@ from app.corrections.schemas import (
     Label,
     LabelCorrection,
     SuspectLabels,
-    kept_rows,
-    label_field,
+    expand_kept_rows,
+    label_field_name,
 )
-from app.corrections.views import diff_view, kept_view, label_view, suspects_view
+from app.corrections.views import diff_view, kept_only_diff_view, label_view, suspects_view
 from app.database.base import new_id, read_clock
 from app.database.engines import Database, acquire_transaction_lock
 from app.datasets import files
@@ -49,16 +49,16 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core import manifest
 from lora_core.data.label_review import (
+    ConfirmedLabel,
+    CorrectionPlan,
     CorrectionResult,
-    Corrections,
-    KeptLabel,
-    LabelChange,
+    RequestedLabelChange,
     SuspectReport,
 )
 from lora_core.data.labels import LabelFormat
 from lora_core.specs.encoded_labels import encode_label, output_name
 from lora_core.specs.task import TaskType
-from lora_core.specs.text_input import text_input
+from lora_core.specs.text_input import build_text_input
 
 MAX_KEPT_LABELS = 50_000  # of all versions of a dataset
 _MAX_LISTED = 20  # labels in an error
@@ -72,11 +72,11 @@ def find_suspects(
 ) -> SuspectLabels | None:
     """Return the suspect labels of a dataset if they have been computed.
 
-    Raises `DatasetNotFound`, `DatasetWithoutLabels`, `TargetNotNamed`, `TargetNotFound`.
+    Raises `DatasetNotFound`, `DatasetWithoutLabels`, `DatasetTargetRequired`, `TargetNotFound`.
     """
     dataset = datasets.resolve_dataset(session, ref)
     _check_target(dataset, target)
-    report = repository.find_report(session, dataset.id, target)
+    report = repository.find_suspect_report(session, dataset.id, target)
     return None if report is None else _without_kept(session, settings, dataset, report, limit)
 
 
@@ -96,10 +96,10 @@ def compute_suspects(
     with database.read() as session:
         dataset = datasets.resolve_dataset(session, ref)
         _check_target(dataset, target)
-    report = dataset_service.stored_file(store, settings, dataset).suspects(target)
+    report = dataset_service.open_file_inspector(store, settings, dataset).suspects(target)
     with database.write() as session:
         dataset = datasets.get_dataset(session, dataset.id, for_update=True)
-        repository.save_report(session, dataset.id, report)
+        repository.save_suspect_report(session, dataset.id, report)
         return _without_kept(session, settings, dataset, report, limit)
 
 
@@ -107,17 +107,19 @@ def _without_kept(
     session: Session, settings: Settings, dataset: Dataset, report: SuspectReport, limit: int
 ) -> SuspectLabels:
     kept: set[str] = set()
-    if repository.count_kept(session, dataset.name):  # otherwise no pepper is needed
+    if repository.count_kept_labels(session, dataset.name):  # otherwise no pepper is needed
         hasher = TextHasher.from_settings(settings)
         digests = {hasher.hash_text(each.digest): each.digest for each in report.suspects}
-        kept = {digests[each] for each in repository.list_kept(session, dataset.name, digests)}
+        kept = {
+            digests[each] for each in repository.find_kept_digests(session, dataset.name, digests)
+        }
     return suspects_view(dataset, report, kept, limit)
 
 
 def _check_target(dataset: Dataset, target: str | None, **at: str) -> LabelFormat:
     """Return what the labels, or those of the target, are. `at`: the field that names the target.
 
-    Raises `DatasetWithoutLabels`, `TargetNotNamed`, `TargetNotFound`.
+    Raises `DatasetWithoutLabels`, `DatasetTargetRequired`, `TargetNotFound`.
     """
     ref, label_format = _ref(dataset), dataset.label_format
     if dataset.label_column is None:
@@ -125,7 +127,7 @@ def _check_target(dataset: Dataset, target: str | None, **at: str) -> LabelForma
     targets = [each.name for each in label_format.targets]
     if target is None:
         if targets:
-            raise TargetNotNamed(ref=ref, targets=", ".join(targets), **at)
+            raise DatasetTargetRequired(ref=ref, targets=", ".join(targets), **at)
         return label_format
     if target not in targets:
         available = f"its targets are {', '.join(targets)}" if targets else "it has a single one"
@@ -158,10 +160,10 @@ def create_correction(
         source = datasets.resolve_dataset(session, ref)
         _check_version(session, source, ref, body)
         corrections = _corrections(source, body)
-        forgotten = privacy.list_forgotten(session)
+        forgotten = privacy.list_forgotten_hashes(session)
     directory = files.create_incoming_dir(settings)
     try:
-        file = dataset_service.stored_file(store, settings, source)
+        file = dataset_service.open_file_inspector(store, settings, source)
         leave_out = _find_forgotten(file, forgotten, directory / "texts.jsonl")
         corrections = corrections.model_copy(update={"leave_out": leave_out})
         result = file.correct(corrections, directory)
@@ -179,8 +181,8 @@ def get_diff(session: Session, ref: str) -> DatasetDiff:
     """Return what a corrected version changed. Raises `DatasetNotFound`, `DatasetNotCorrected`."""
     dataset = datasets.resolve_dataset(session, ref)
     correction = repository.get_correction(session, dataset)
-    source = repository.find_source(session, correction)
-    by = repository.key_name(session, correction.created_by)
+    source = repository.get_source_dataset(session, correction)
+    by = repository.get_api_key_name(session, correction.created_by)
     return diff_view(dataset, source, correction, by)
 
 
@@ -202,11 +204,11 @@ def _ref(dataset: Dataset) -> str:
 def _check_version(session: Session, source: Dataset, ref: str, body: CorrectionCreate) -> None:
     """Check that the caller saw this version, and that it is the newest one.
 
-    Raises `VersionNotNamed`, `StaleVersion`.
+    Raises `DatasetVersionRequired`, `StaleVersion`.
     """
     shows_labels = not body.keep and all(each.given is not None for each in body.changes)
     if ref == source.name and not shows_labels:
-        raise VersionNotNamed(name=source.name, ref=_ref(source))
+        raise DatasetVersionRequired(name=source.name, ref=_ref(source))
     _raise_if_stale(session, source)
 
 
@@ -216,7 +218,7 @@ def _raise_if_stale(session: Session, source: Dataset) -> None:
         raise StaleVersion(ref=_ref(source), newest=_ref(newest))
 
 
-def _corrections(source: Dataset, body: CorrectionCreate) -> Corrections:
+def _corrections(source: Dataset, body: CorrectionCreate) -> CorrectionPlan:
     """Return the changes in the form that the file's labels have. Raises what they do not fit."""
     changes = []
     for i, each in enumerate(body.changes):
@@ -224,14 +226,14 @@ def _corrections(source: Dataset, body: CorrectionCreate) -> Corrections:
         value = _sent_label(source, each, label_format.task, at=f"changes.{i}")
         if not body.new_label:
             _check_known(source, each, value, at=f"changes.{i}")
-        changes.append(LabelChange(row=each.row, target=each.target, label=_encode(value)))
-    keep = kept_rows(body.keep)
+        changes.append(RequestedLabelChange(row=each.row, target=each.target, label=_encode(value)))
+    keep = expand_kept_rows(body.keep)
     for i, kept in enumerate(keep):
         if kept.target is not None or source.label_column is None:
             _check_target(source, kept.target, at=f"keep.{i}.target")
-    return Corrections(
+    return CorrectionPlan(
         changes=tuple(changes),
-        keep=tuple(KeptLabel(row=each.row, target=each.target) for each in keep),
+        keep=tuple(ConfirmedLabel(row=each.row, target=each.target) for each in keep),
     )
 
 
@@ -241,7 +243,7 @@ def _encode(value: Label) -> str:
 
 def _sent_label(source: Dataset, change: LabelCorrection, task: TaskType, *, at: str) -> Label:
     """Return the new label. Raises `WrongKindOfLabel`."""
-    field, (sent,) = label_field(task), change.sent_fields
+    field, (sent,) = label_field_name(task), change.sent_fields
     if sent != field:
         raise WrongKindOfLabel(
             row=change.row, ref=_ref(source), task=task, field=field, sent=sent, at=f"{at}.{sent}"
@@ -282,18 +284,18 @@ def _find_forgotten(file: FileInspector, forgotten: Set[str], texts: Path) -> Se
         return tuple(
             row
             for row, text, pair in map(json.loads, lines)
-            if not forgotten.isdisjoint(hasher.hash_input(text_input(text, pair)).all)
+            if not forgotten.isdisjoint(hasher.hash_input(build_text_input(text, pair)).all)
         )
 
 
 def _check_given(source: Dataset, body: CorrectionCreate, result: CorrectionResult) -> None:
-    """Raise `LabelDiffers` if a row has another label than the caller saw."""
+    """Raise `GivenLabelMismatch` if a row has another label than the caller saw."""
     before = {(each.row, each.target): each.before for each in result.changes}
     for i, each in enumerate(body.changes):
         label = before.get((each.row, each.target))
         if label is not None and each.given is not None and _encode(each.given) != label:
             label_format = _check_target(source, each.target)
-            raise LabelDiffers(
+            raise GivenLabelMismatch(
                 row=each.row,
                 ref=_ref(source),
                 label=repr(label_view(label, label_format.task)),
@@ -316,10 +318,10 @@ def _keep_only(
         source = datasets.get_dataset(session, source.id)
         _raise_if_stale(session, source)
         _add_kept(session, settings, source.name, result, call)
-        by = repository.key_name(session, call.caller_id)
-        view = kept_view(source, by, read_clock(session), len(result.kept))
+        by = repository.get_api_key_name(session, call.caller_id)
+        view = kept_only_diff_view(source, by, read_clock(session), len(result.kept))
         idempotency.save_response(session, call, status=200, body=view, location=view.location)
-    logging.audit("labels_kept", dataset=view.ref, kept=view.kept)
+    logging.write_audit_line("labels_kept", dataset=view.ref, kept=view.kept)
     return view
 
 
@@ -358,7 +360,7 @@ def _new_version(
         source.label_format,
     )
     inspector = FileInspector(file, filename, columns, settings)
-    dataset_service.add_profile(dataset, inspector)
+    dataset_service.validate_and_profile(dataset, inspector)
     return dataset, inspector
 
 
@@ -377,18 +379,18 @@ def _store(
     try:
         with database.write() as session:
             idempotency.reserve(session, call)
-            privacy.lock_texts(session)
+            privacy.lock_text_storage(session)
             acquire_transaction_lock(session, f"datasets of {dataset.created_by}")
             acquire_transaction_lock(session, f"dataset {dataset.name}")
             source = datasets.get_dataset(session, new.source.id)
             _raise_if_stale(session, source)
-            if privacy.list_forgotten(session) != new.forgotten:
+            if privacy.list_forgotten_hashes(session) != new.forgotten:
                 raise TextForgottenMeanwhile(ref=_ref(source))
             dataset_service.check_quota(session, dataset, settings)
             datasets.add_dataset(session, dataset)
             correction = repository.add_correction(session, dataset, source, result)
             _add_kept(session, settings, dataset.name, result, call)
-            by = repository.key_name(session, dataset.created_by)
+            by = repository.get_api_key_name(session, dataset.created_by)
             view = diff_view(dataset, source, correction, by)
             idempotency.save_response(session, call, status=201, body=view, location=view.location)
             # A commit that fails may still have succeeded; garbage collection then decides.
@@ -396,7 +398,7 @@ def _store(
     finally:
         if delete_file:
             store.delete_best_effort(files.store_key(dataset))
-    logging.audit(
+    logging.write_audit_line(
         "labels_corrected", dataset=view.ref, source=_ref(source), changes=len(view.changes)
     )
     return view
@@ -416,9 +418,9 @@ def _add_kept(
     """
     if not result.kept:
         return
-    count = repository.count_kept(session, name)
+    count = repository.count_kept_labels(session, name)
     if count + len(result.kept) > MAX_KEPT_LABELS:
         raise TooManyKeptLabels(name=name, count=count, limit=MAX_KEPT_LABELS)
     hasher = TextHasher.from_settings(settings)
     digests = [hasher.hash_text(each) for each in result.kept]
-    repository.add_kept(session, name, digests, call.caller_id)
+    repository.add_kept_labels(session, name, digests, call.caller_id)

@@ -13,7 +13,7 @@ from app.corrections.schemas import (
 )
 from app.corrections.tables import Correction
 from app.datasets.tables import Dataset
-from lora_core.data.label_review import ChangedLabel, SuspectReport
+from lora_core.data.label_review import AppliedLabelChange, SuspectReport
 from lora_core.data.labels import LabelFormat
 from lora_core.specs.encoded_labels import decode_label
 from lora_core.specs.task import TaskType
@@ -60,7 +60,7 @@ def suspects_view(
 
 def diff_view(dataset: Dataset, source: Dataset, correction: Correction, by: str) -> DatasetDiff:
     """Return the diff of a version that corrections made."""
-    changes = [ChangedLabel.model_validate(each) for each in correction.changes["changes"]]
+    changes = [AppliedLabelChange.model_validate(each) for each in correction.changes["changes"]]
     return _diff(
         dataset,
         corrected_from=f"{source.name}:{source.version}",
@@ -72,7 +72,7 @@ def diff_view(dataset: Dataset, source: Dataset, correction: Correction, by: str
     )
 
 
-def kept_view(dataset: Dataset, by: str, at: float, kept: int) -> DatasetDiff:
+def kept_only_diff_view(dataset: Dataset, by: str, at: float, kept: int) -> DatasetDiff:
     """Return the response to a request that only kept labels."""
     return _diff(
         dataset,
@@ -90,7 +90,9 @@ def _diff(dataset: Dataset, **fields: Any) -> DatasetDiff:
     return DatasetDiff(id=dataset.id, ref=ref, filename=dataset.filename, **fields)
 
 
-def _changes(changes: Sequence[ChangedLabel], label_format: LabelFormat) -> list[LabelChangeView]:
+def _changes(
+    changes: Sequence[AppliedLabelChange], label_format: LabelFormat
+) -> list[LabelChangeView]:
     return [
         LabelChangeView(
             row=each.row,

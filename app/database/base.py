@@ -42,7 +42,7 @@ def new_id() -> UUID:
     return uuid7()
 
 
-def first_id_at(seconds: float) -> UUID:
+def min_uuid7_at(seconds: float) -> UUID:
     """Return the smallest UUIDv7 of a time since 1970: ids of earlier rows are lower."""
     return UUID(int=int(seconds * 1000) << 80 | 0x7 << 76 | 0x2 << 62)
 

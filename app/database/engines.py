@@ -25,8 +25,8 @@ class Database:
     def write(self) -> Iterator[Session]:
         """Yield a session that may write.
 
-        Commits at the end of the block, and then runs what was registered with `after_commit`. If
-        the block raises, everything is rolled back.
+        Commits at the end of the block, and then runs what was registered with `call_after_commit`.
+        If the block raises, everything is rolled back.
         """
         with Session(self.write_engine, expire_on_commit=False) as session:
             yield session
@@ -45,11 +45,11 @@ class Database:
         try:
             with self.write() as session:
                 if is_sqlite:
-                    sqlite.start_overwriting(session.connection())
+                    sqlite.enable_secure_delete(session.connection())
                 yield session
         finally:
             if is_sqlite:
-                sqlite.stop_overwriting(self.write_engine)
+                sqlite.disable_secure_delete(self.write_engine)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -64,7 +64,7 @@ class Database:
         """
         if self.write_engine.dialect.name != "sqlite":
             return 0
-        vacuum = sqlite.free_bytes if dry_run else sqlite.incremental_vacuum
+        vacuum = sqlite.unused_file_bytes if dry_run else sqlite.incremental_vacuum
         return vacuum(self.write_engine)
 
     def vacuum(self) -> int:
@@ -75,7 +75,7 @@ class Database:
         """
         if self.write_engine.dialect.name != "sqlite":
             return 0
-        return sqlite.vacuum(self.write_engine)
+        return sqlite.enable_auto_vacuum(self.write_engine)
 
     def close(self) -> None:
         """Close all connections."""
@@ -125,7 +125,7 @@ def _parse_url(settings: Settings) -> URL:
     raise UnsupportedDatabase(dialect=url.drivername, supported="sqlite, postgresql")
 
 
-def after_commit(session: Session, call: Callable[[], object]) -> None:
+def call_after_commit(session: Session, call: Callable[[], object]) -> None:
     """Register a call for the end of the transaction, such as sending a message.
 
     It runs once the transaction is committed and its connection released, and not at all after a

@@ -50,7 +50,7 @@ def downgrade(settings: Settings, revision: str) -> None:
     _migrate(settings, command.downgrade, revision)
 
 
-def check(database: Database) -> str:
+def check_schema_revision(database: Database) -> str:
     """Return the revision of the schema if it matches this version.
 
     Raises `SchemaOutdated`, `SchemaTooNew`, `DatabaseUnavailable`, `DatabaseOperationRefused`.

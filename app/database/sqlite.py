@@ -53,7 +53,7 @@ def has_wal_fix(version: tuple[int, int, int]) -> bool:
     return version >= first_fixed
 
 
-def free_bytes(engine: Engine) -> int:
+def unused_file_bytes(engine: Engine) -> int:
     """Return the bytes of the file that no row uses."""
     with _driver_connection(engine) as connection:
         return _pragma(connection, "freelist_count") * _pragma(connection, "page_size")
@@ -63,7 +63,7 @@ def incremental_vacuum(engine: Engine) -> int:
     """Shorten the file by its free pages, and return their bytes.
 
     Others can read and write meanwhile. Does nothing to a file of before `auto_vacuum` was on:
-    `vacuum` turns it on.
+    `enable_auto_vacuum` turns it on.
     """
     given_back = 0
     while True:
@@ -83,7 +83,7 @@ def incremental_vacuum(engine: Engine) -> int:
     return given_back
 
 
-def vacuum(engine: Engine) -> int:
+def enable_auto_vacuum(engine: Engine) -> int:
     """Rewrite a file that was created without `auto_vacuum`, and turn it on; return the bytes by
     which the file shrank.
 
@@ -103,12 +103,12 @@ def vacuum(engine: Engine) -> int:
     return free * page_size
 
 
-def start_overwriting(connection: Connection) -> None:
-    """Overwrite what is deleted from now on, until `stop_overwriting`."""
+def enable_secure_delete(connection: Connection) -> None:
+    """Overwrite what is deleted from now on, until `disable_secure_delete`."""
     connection.exec_driver_sql("PRAGMA secure_delete=ON")
 
 
-def stop_overwriting(engine: Engine) -> None:
+def disable_secure_delete(engine: Engine) -> None:
     """Stop overwriting what is deleted, and empty the WAL, unless a reader still needs it."""
     with _driver_connection(engine) as connection:
         connection.execute("PRAGMA secure_delete=OFF").fetchall()

@@ -22,8 +22,8 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
-from lora_core.data.label_review import CorrectionResult, Corrections, SuspectReport
-from lora_core.data.labels import SINGLE_LABEL, LabelFormat, describe_targets
+from lora_core.data.label_review import CorrectionPlan, CorrectionResult, SuspectReport
+from lora_core.data.labels import SINGLE_LABEL, LabelFormat, build_targets_spec
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataTooLarge
@@ -140,7 +140,7 @@ class FileInspector:
             raise self._error(result)
         return SuspectReport.model_validate(reports[0])
 
-    def correct(self, corrections: Corrections, out_dir: Path) -> CorrectionResult:
+    def correct(self, corrections: CorrectionPlan, out_dir: Path) -> CorrectionResult:
         """Write a file with changed labels to `out_dir`. Raises `DataTooLarge`, among others."""
         request = out_dir / CORRECTIONS_FILE
         request.write_text(corrections.model_dump_json(), encoding="utf-8")
@@ -249,7 +249,7 @@ class FileInspector:
 def _label_options(label_format: LabelFormat) -> list[str]:
     """Return the options of the child that describe the labels."""
     if label_format.targets:
-        return [f"--targets={json.dumps(describe_targets(label_format.targets))}"]
+        return [f"--targets={json.dumps(build_targets_spec(label_format.targets))}"]
     options = [f"--task={label_format.task}"]
     if label_format.ordered:
         options.append("--ordered")

@@ -14,8 +14,8 @@ from lora_core.data.labels import LabelFormat
 
 _REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
 
-# Jobs are a higher layer and cannot be imported here. `count_readers` uses two of their columns by
-# name. Prediction runs are jobs too.
+# Jobs are a higher layer and cannot be imported here. `count_active_jobs` uses two of their columns
+# by name. Prediction runs are jobs too.
 _JOBS = table("jobs", column("state"), column("dataset_ids"))
 # So are corrections. What they have of a dataset is deleted with it.
 _SUSPECTS = table("dataset_suspects", column("dataset_id", Uuid()))
@@ -31,7 +31,7 @@ def get_dataset(session: Session, dataset_id: UUID, *, for_update: bool = False)
     return dataset
 
 
-def lock_shared(session: Session, dataset_id: UUID) -> bool:
+def lock_against_deletion(session: Session, dataset_id: UUID) -> bool:
     """Lock a dataset against deletion until the transaction ends; return False if it is gone."""
     statement = _not_deleted().where(Dataset.id == dataset_id)
     return session.scalar(statement.with_for_update(read=True, key_share=True)) is not None
@@ -92,7 +92,7 @@ def find_identical(session: Session, wanted: Dataset, label_format: LabelFormat)
     return next((each for each in found if each.label_format == label_format), None)
 
 
-def stored_bytes(session: Session, caller_id: UUID) -> int:
+def total_dataset_bytes(session: Session, caller_id: UUID) -> int:
     """Return the total size of a caller's datasets, in bytes."""
     statement = select(func.sum(Dataset.bytes)).where(
         Dataset.created_by == caller_id, Dataset.deleted_at.is_(None)
@@ -108,7 +108,7 @@ def add_dataset(session: Session, dataset: Dataset) -> None:
     session.flush()
 
 
-def count_readers(session: Session, dataset_id: UUID) -> int:
+def count_active_jobs(session: Session, dataset_id: UUID) -> int:
     """Return the number of queued or running jobs and prediction runs that read a dataset."""
     reads_dataset = cast(_JOBS.c.dataset_ids, String).contains(str(dataset_id))
     # One query per state: each state has its own index.

@@ -24,7 +24,7 @@ from app.datasets.upload import receive_upload
 from app.datasets.views import dataset_list_item, dataset_view
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import FormValidationError
-from app.http.fields import file_response
+from app.http.fields import file_response_openapi
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency.header import IdempotencyDep
 
@@ -118,7 +118,7 @@ def get_dataset(ref: DatasetRef, database: DatabaseDep) -> DatasetView:
     "/{ref}/content",
     dependencies=_READ,
     response_class=FileResponse,
-    responses=file_response("application/octet-stream"),
+    responses=file_response_openapi("application/octet-stream"),
 )
 def download_dataset(
     ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep

@@ -6,7 +6,13 @@ from uuid import UUID
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp, multipart_file_body
+from app.http.fields import (
+    CleanText,
+    RequestModel,
+    ResponseModel,
+    Timestamp,
+    multipart_file_openapi,
+)
 from lora_core.data.findings import DataReport, Severity
 from lora_core.data.labels import LabelFormat, TargetFormat, target_formats
 from lora_core.data.rows import MAX_COLUMNS
@@ -27,7 +33,7 @@ DatasetRef = Annotated[
 ]
 
 
-def parse_names(text: str) -> tuple[str, ...]:
+def parse_comma_separated(text: str) -> tuple[str, ...]:
     """Parse `toxic, insult`."""
     return tuple(name.strip() for name in text.split(","))
 
@@ -92,7 +98,7 @@ class UploadFields(RequestModel):
             return None
         if info.data.get("label_separator") is not None:
             raise PydanticCustomError("exclusive", "must be empty if label_separator is given")
-        names = parse_names(value)
+        names = parse_comma_separated(value)
         if "" in names or len(set(names)) < len(names) or len(names) > MAX_COLUMNS:
             raise PydanticCustomError("column_names", "must be distinct names of columns")
         return value
@@ -126,7 +132,7 @@ class UploadFields(RequestModel):
         """What the label column contains."""
         if self.targets is not None:
             return LabelFormat(self.task, targets=_read_targets(self.targets))
-        columns = self.label_columns and parse_names(self.label_columns)
+        columns = self.label_columns and parse_comma_separated(self.label_columns)
         return LabelFormat(self.task, self.label_separator, columns or None, self.ordered)
 
 
@@ -229,7 +235,7 @@ class FilePreview(ResponseModel):
     )
 
 
-UPLOAD_FORM = multipart_file_body(
+UPLOAD_FORM = multipart_file_openapi(
     "A .csv, .tsv, .xlsx, .jsonl, .json or .parquet file.",
     **UploadFields.model_json_schema()["properties"],
 )

@@ -28,7 +28,7 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataTooLarge
-from lora_core.specs.data import file_suffix
+from lora_core.specs.data import parse_file_suffix
 from lora_core.specs.task import TaskType
 
 _PREDICT_SUFFIX = "-to-predict"
@@ -72,7 +72,7 @@ def create_dataset(
             return existing, False
         check_quota(session, dataset, settings)
 
-    add_profile(dataset, FileInspector(file, upload.filename, columns, settings))
+    validate_and_profile(dataset, FileInspector(file, upload.filename, columns, settings))
     # Before the transaction, so that other writers do not wait for the store.
     store.put_file(file, files.store_key(dataset))
     delete_file = True
@@ -96,7 +96,7 @@ def create_dataset(
     return existing or dataset, existing is None
 
 
-def add_profile(dataset: Dataset, inspector: FileInspector) -> None:
+def validate_and_profile(dataset: Dataset, inspector: FileInspector) -> None:
     """Validate the file of a new dataset, and set its profile.
 
     Raises what `FileInspector.profile` raises, and `DataTooLarge`.
@@ -140,13 +140,13 @@ def _with_original_suffix(upload: Upload) -> Path:
 
     Raises `UnsupportedFormat`.
     """
-    renamed = upload.path.with_suffix(file_suffix(upload.filename))
+    renamed = upload.path.with_suffix(parse_file_suffix(upload.filename))
     return renamed if renamed.exists() else upload.path.rename(renamed)
 
 
 def check_quota(session: Session, dataset: Dataset, settings: Settings) -> None:
     """Raise `UploadQuotaExceeded` if the caller may not store another dataset of this size."""
-    used = repository.stored_bytes(session, dataset.created_by)
+    used = repository.total_dataset_bytes(session, dataset.created_by)
     if used + dataset.bytes > settings.max_upload_bytes_per_key:
         raise UploadQuotaExceeded(used=f"{used:,}", limit=f"{settings.max_upload_bytes_per_key:,}")
 
@@ -167,7 +167,7 @@ def check_dataset(database: Database, store: Store, *, settings: Settings, ref: 
     """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
-    diagnosis = stored_file(store, settings, dataset).check()
+    diagnosis = open_file_inspector(store, settings, dataset).check()
     with database.write() as session:
         dataset = repository.get_dataset(session, dataset.id, for_update=True)
         dataset.profile = {**dataset.profile, "diagnosis": diagnosis}
@@ -183,17 +183,17 @@ def list_rows(
     """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
-    return dataset, stored_file(store, settings, dataset).rows(after=after, limit=limit)
+    return dataset, open_file_inspector(store, settings, dataset).rows(after=after, limit=limit)
 
 
-def find_text(
+def find_rows_by_text(
     store: Store, *, settings: Settings, dataset: Dataset, wanted: Path
 ) -> dict[str, Any]:
     """Return how many rows have the text in a JSON file, and their first numbers.
 
     Raises what `fetch_dataset_file` and `FileInspector.find` raise.
     """
-    return stored_file(store, settings, dataset).find(wanted)
+    return open_file_inspector(store, settings, dataset).find(wanted)
 
 
 def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: Path) -> None:
@@ -201,10 +201,10 @@ def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: P
 
     Raises what `fetch_dataset_file` and `FileInspector.write_texts` raise.
     """
-    stored_file(store, settings, dataset).write_texts(target)
+    open_file_inspector(store, settings, dataset).write_texts(target)
 
 
-def stored_file(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
+def open_file_inspector(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
     """Return what inspects the file of a dataset. Raises what `fetch_dataset_file` raises."""
     file = fetch_dataset_file(store, settings=settings, dataset=dataset)
     columns = SelectedColumns(
@@ -224,7 +224,7 @@ def delete_dataset(database: Database, store: Store, *, settings: Settings, ref:
         resolved = repository.resolve_dataset(session, ref)
         # The lock excludes jobs that are being submitted for this dataset.
         dataset = repository.get_dataset(session, resolved.id, for_update=True)
-        if count := repository.count_readers(session, dataset.id):
+        if count := repository.count_active_jobs(session, dataset.id):
             raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
         repository.delete_dataset(session, dataset)
     files.delete_file(settings, store, dataset)

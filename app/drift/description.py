@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from app.drift.schemas import DriftState, DriftView
 
 
-def describe(view: DriftView) -> str:
+def describe_drift(view: DriftView) -> str:
     """Return the state of a version in a sentence or two."""
     check = view.newest_check
     match view.state:

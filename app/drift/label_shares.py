@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from app.database.base import read_clock
-from app.drift.schemas import Change, LabelChange
+from app.drift.schemas import LabelShareChange, ShareChange
 from app.traffic import repository as traffic
 from app.traffic.repository import DAY, HOUR, HOURLY_DAYS
-from app.traffic.tables import MAX_LABEL_LENGTH, Outcome
+from app.traffic.tables import MAX_LABEL_LENGTH, CountedOutcome
 
 PERIODS_BEFORE = 4  # that the recent one is compared with
 
-_Counts = Mapping[tuple[Outcome, str], int]
+_Counts = Mapping[tuple[CountedOutcome, str], int]
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class LabelShares:
 
     predicted: int
     predicted_before: int
-    abstained: Change
-    labels: list[LabelChange]  # the largest change first
+    abstained: ShareChange
+    labels: list[LabelShareChange]  # the largest change first
 
 
 def read_label_shares(
@@ -44,23 +44,23 @@ def read_label_shares(
     recent = _count(session, model, number, since)
     in_all = _count(session, model, number, _floor(at, since - PERIODS_BEFORE * days * DAY))
     before = {key: count - recent.get(key, 0) for key, count in in_all.items()}
-    labels = {label for outcome, label in in_all if outcome is Outcome.LABEL}
+    labels = {label for outcome, label in in_all if outcome is CountedOutcome.LABEL}
     known = {label[:MAX_LABEL_LENGTH]: share for label, share in (training or {}).items()}
     changes = [
-        LabelChange(
+        LabelShareChange(
             label=label,
-            recent=_share(recent, Outcome.LABEL, label),
-            before=_share(before, Outcome.LABEL, label),
+            recent=_share(recent, CountedOutcome.LABEL, label),
+            before=_share(before, CountedOutcome.LABEL, label),
             training=None if training is None else known.get(label, 0.0),
         )
         for label in sorted(labels | known.keys())
     ]
     return LabelShares(
-        predicted=recent.get((Outcome.TEXT, ""), 0),
-        predicted_before=before.get((Outcome.TEXT, ""), 0),
-        abstained=Change(
-            recent=_share(recent, Outcome.ABSTAINED, ""),
-            before=_share(before, Outcome.ABSTAINED, ""),
+        predicted=recent.get((CountedOutcome.TEXT, ""), 0),
+        predicted_before=before.get((CountedOutcome.TEXT, ""), 0),
+        abstained=ShareChange(
+            recent=_share(recent, CountedOutcome.ABSTAINED, ""),
+            before=_share(before, CountedOutcome.ABSTAINED, ""),
         ),
         labels=sorted(changes, key=_size, reverse=True),
     )
@@ -74,7 +74,7 @@ def _floor(at: float, start: float) -> float:
 
 def _count(
     session: Session, model: str, number: int, since: float
-) -> dict[tuple[Outcome, str], int]:
+) -> dict[tuple[CountedOutcome, str], int]:
     counts = traffic.count_outcomes(session, model=model, since=since)
     return {
         (outcome, label): count
@@ -83,12 +83,12 @@ def _count(
     }
 
 
-def _share(counts: _Counts, outcome: Outcome, label: str) -> float | None:
-    texts = counts.get((Outcome.TEXT, ""), 0)
+def _share(counts: _Counts, outcome: CountedOutcome, label: str) -> float | None:
+    texts = counts.get((CountedOutcome.TEXT, ""), 0)
     return counts.get((outcome, label), 0) / texts if texts else None
 
 
-def _size(change: LabelChange) -> float:
+def _size(change: LabelShareChange) -> float:
     """Return by how much the recent share differs from that before or, without one, in training."""
     reference = change.training if change.before is None else change.before
     if change.recent is None or reference is None:

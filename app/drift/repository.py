@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from app.database.base import first_id_at, now, read_clock
+from app.database.base import min_uuid7_at, now, read_clock
 from app.drift.errors import DriftCheckNotFound
 from app.drift.tables import DriftCheck, DriftClaim
 from app.registry import repository as registry
@@ -83,13 +83,13 @@ def delete_claim(session: Session, model: str) -> None:
 # -- Retention ------------------------------------------------------------------------------------
 
 
-def count_expired(session: Session) -> int:
+def count_expired_checks(session: Session) -> int:
     """Return how many checks are older than `CHECK_DAYS`."""
-    expired = DriftCheck.id < first_id_at(read_clock(session) - CHECK_DAYS * DAY)
+    expired = DriftCheck.id < min_uuid7_at(read_clock(session) - CHECK_DAYS * DAY)
     return session.scalars(select(func.count()).select_from(DriftCheck).where(expired)).one()
 
 
-def delete_expired(session: Session, *, limit: int) -> int:
+def delete_expired_checks(session: Session, *, limit: int) -> int:
     """Delete one batch of checks that are older than `CHECK_DAYS`, and old claims.
 
     Return how many checks.
@@ -97,7 +97,7 @@ def delete_expired(session: Session, *, limit: int) -> int:
     session.execute(
         delete(DriftClaim).where(DriftClaim.until < now() - 7 * DAY), execution_options=_NO_SYNC
     )
-    expired = DriftCheck.id < first_id_at(read_clock(session) - CHECK_DAYS * DAY)
+    expired = DriftCheck.id < min_uuid7_at(read_clock(session) - CHECK_DAYS * DAY)
     ids = session.scalars(select(DriftCheck.id).where(expired).limit(limit)).all()
     session.execute(delete(DriftCheck).where(DriftCheck.id.in_(ids)), execution_options=_NO_SYNC)
     return len(ids)

@@ -10,9 +10,9 @@ from app.auth.middleware import require_scope
 from app.drift import repository, service
 from app.drift.errors import DriftCheckNotFound
 from app.drift.schemas import DriftCheckDetail, DriftCheckView, DriftView
-from app.drift.views import check_view
+from app.drift.views import drift_check_view
 from app.http.dependencies import AppStateDep, DatabaseDep, ExecutorDep, SettingsDep
-from app.http.fields import uuid_or_raise
+from app.http.fields import uuid_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.registry import service as registry
 from app.registry.refs import ModelRefParam
@@ -20,7 +20,7 @@ from app.registry.refs import ModelRefParam
 router = APIRouter(prefix="/v1/models", tags=["drift"])
 
 CheckId = Annotated[
-    UUID, uuid_or_raise(lambda text: DriftCheckNotFound(version="This model", check_id=text))
+    UUID, uuid_validator(lambda text: DriftCheckNotFound(version="This model", check_id=text))
 ]
 Days = Annotated[float, Query(gt=0, le=80, description="What counts as recent.")]
 
@@ -43,7 +43,7 @@ def list_drift_checks(
 ) -> Page[DriftCheckView]:
     """List the checks of a version, the newest first."""
     with database.read() as session:
-        resolved = registry.resolve(session, ref)
+        resolved = registry.resolve_model(session, ref)
         found = repository.list_checks(
             session,
             model=resolved.name,
@@ -52,7 +52,7 @@ def list_drift_checks(
             limit=limit + 1,
         )
     rows, following = split_page(found, limit)
-    return Page(data=[check_view(row) for row in rows], next=following)
+    return Page(data=[drift_check_view(row) for row in rows], next=following)
 
 
 @router.post(
@@ -75,7 +75,7 @@ async def create_drift_check(
         ref=ref,
         flush_traffic=state.traffic.flush,
     )
-    return check_view(await executor.run_check(work))
+    return drift_check_view(await executor.run_check(work))
 
 
 @router.get("/{ref}/drift/checks/{check_id}", dependencies=[require_scope("datasets:read")])

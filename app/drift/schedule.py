@@ -31,7 +31,7 @@ RETRY_SECONDS = 86_400.0  # after a failure
 log = structlog.get_logger(__name__)
 
 
-def check_next_due(resources: Resources) -> bool:
+def run_next_due_check(resources: Resources) -> bool:
     """Check one version that is due. Return whether there was one.
 
     Raises database errors. The claim keeps the version from being tried again at once then.
@@ -76,7 +76,7 @@ def _is_due(session: Session, resolved: ResolvedModel, settings: Settings) -> bo
         return False
     if window.until - window.since < settings.drift_days * traffic.DAY:
         return False
-    texts = traffic.count_texts(
+    texts = traffic.count_distinct_texts(
         session,
         model=resolved.name,
         number=resolved.number,

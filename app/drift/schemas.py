@@ -58,7 +58,7 @@ class DriftCheckDetail(DriftCheckView):
     )
 
 
-class DriftProblem(ResponseModel):
+class DriftCheckFailure(ResponseModel):
     """Why the last automatic check failed."""
 
     code: str
@@ -66,14 +66,14 @@ class DriftProblem(ResponseModel):
     retry_at: Timestamp
 
 
-class Change(ResponseModel):
+class ShareChange(ResponseModel):
     """A share of the predicted texts; null if there are none."""
 
     recent: float | None
     before: float | None = Field(description="In the four periods before.")
 
 
-class LabelChange(Change):
+class LabelShareChange(ShareChange):
     """How often a label is predicted."""
 
     label: str = Field(description="Of several targets TARGET/LABEL.")
@@ -90,12 +90,12 @@ class DriftView(ResponseModel):
     )
     needed_texts: int = Field(description="Different texts that a check needs.")
     newest_check: DriftCheckView | None
-    problem: DriftProblem | None
+    problem: DriftCheckFailure | None
     days: float = Field(description="What counts as recent in the numbers below.")
     predicted: int = Field(description="Texts that were predicted recently.")
     predicted_before: int = Field(description="In the four periods before.")
-    abstained: Change
-    labels: list[LabelChange] = Field(
+    abstained: ShareChange
+    labels: list[LabelShareChange] = Field(
         description="Predicted labels, the largest change first; empty for numbers. They raise no "
         "alarm."
     )

@@ -8,14 +8,14 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.database.base import JsonObject, read_clock
-from app.database.engines import Database, acquire_transaction_lock, after_commit
+from app.database.engines import Database, acquire_transaction_lock, call_after_commit
 from app.drift import repository
 from app.drift.errors import DriftTextsNotKept, TooFewDriftTexts, TooFewTrainingTexts
 from app.drift.label_shares import read_label_shares
 from app.drift.schemas import DriftCheckDetail, DriftState, DriftView
 from app.drift.tables import DriftCheck
 from app.drift.training_data import find_training_data
-from app.drift.views import check_detail, check_view, problem_view
+from app.drift.views import drift_check_detail_view, drift_check_failure_view, drift_check_view
 from app.errors import AppError
 from app.outbox import repository as outbox
 from app.outbox.events import EventType
@@ -24,7 +24,7 @@ from app.registry.service import ResolvedModel
 from app.settings import Settings
 from app.storage.store import Store
 from app.traffic import repository as traffic
-from app.traffic.repository import DrawnText, TextKey, Window
+from app.traffic.repository import DrawnText, KeptPredictionKey, TimeWindow
 from lora_core.specs.drift import MAX_CHARACTERS, MAX_TEXTS, MIN_TEXTS, DriftReport, RecentText
 
 
@@ -42,16 +42,16 @@ def check_version(
     If another process has checked the same texts meanwhile, its check is returned.
 
     Raises `DriftTextsNotKept`, `TooFewDriftTexts`, `TooFewTrainingTexts`, and what
-    `registry.resolve`, `find_training_data`, `fetch_dataset_file` and `FileInspector.compare`
+    `registry.resolve_model`, `find_training_data`, `fetch_dataset_file` and `FileInspector.compare`
     raise.
     """
     if flush_traffic is not None:
         flush_traffic()
     with database.read() as session:
-        resolved = registry.resolve(session, ref)
+        resolved = registry.resolve_model(session, ref)
         data = find_training_data(session, resolved)
         window = next_window(session, resolved)
-        recent = traffic.draw_texts(
+        recent = traffic.draw_distinct_texts(
             session,
             model=resolved.name,
             number=resolved.number,
@@ -77,15 +77,15 @@ def check_version(
         return _save(session, check)
 
 
-def next_window(session: Session, resolved: ResolvedModel) -> Window:
+def next_window(session: Session, resolved: ResolvedModel) -> TimeWindow:
     """Return the time of the next check of a version: from the end of its last one to now."""
     newest = repository.find_newest_check(session, model=resolved.name, number=resolved.number)
-    return Window(newest.window_end if newest else 0.0, read_clock(session))
+    return TimeWindow(newest.window_end if newest else 0.0, read_clock(session))
 
 
 def _new_check(
     resolved: ResolvedModel,
-    window: Window,
+    window: TimeWindow,
     recent: Sequence[DrawnText],
     report: DriftReport,
     level: float,
@@ -119,11 +119,11 @@ def _save(session: Session, check: DriftCheck) -> DriftCheck:
     repository.delete_claim(session, check.model)
     known = previous is not None and previous.alarm and previous.number == check.number
     if check.alarm and not known:
-        outbox.publish(session, EventType.DRIFT_DETECTED, _event(check))
-    after_commit(
+        outbox.publish_event(session, EventType.DRIFT_DETECTED, _event(check))
+    call_after_commit(
         session,
         partial(
-            logging.audit,
+            logging.write_audit_line,
             "drift_checked",
             model=check.version,
             alarm=check.alarm,
@@ -149,8 +149,11 @@ def _event(check: DriftCheck) -> JsonObject:
 
 
 def get_drift(session: Session, *, settings: Settings, ref: str, days: float) -> DriftView:
-    """Return what is known about the texts of a version. Raises what `registry.resolve` raises."""
-    resolved = registry.resolve(session, ref)
+    """Return what is known about the texts of a version.
+
+    Raises what `registry.resolve_model` raises.
+    """
+    resolved = registry.resolve_model(session, ref)
     model, number = resolved.name, resolved.number
     newest = repository.find_newest_check(session, model=model, number=number)
     claim = repository.find_claim(session, model)
@@ -159,7 +162,7 @@ def get_drift(session: Session, *, settings: Settings, ref: str, days: float) ->
     except AppError:  # the shares of predictions are known all the same
         training = None
     shares = read_label_shares(session, model=model, number=number, days=days, training=training)
-    new_texts = traffic.count_texts(
+    new_texts = traffic.count_distinct_texts(
         session,
         model=model,
         number=number,
@@ -171,8 +174,8 @@ def get_drift(session: Session, *, settings: Settings, ref: str, days: float) ->
         state=_state(newest, settings, new_texts),
         new_texts=new_texts,
         needed_texts=MIN_TEXTS,
-        newest_check=None if newest is None else check_view(newest),
-        problem=problem_view(claim if claim and claim.number == number else None),
+        newest_check=None if newest is None else drift_check_view(newest),
+        problem=drift_check_failure_view(claim if claim and claim.number == number else None),
         days=days,
         predicted=shares.predicted,
         predicted_before=shares.predicted_before,
@@ -192,11 +195,11 @@ def _state(newest: DriftCheck | None, settings: Settings, new_texts: int) -> Dri
 def get_check(session: Session, *, ref: str, check_id: UUID) -> DriftCheckDetail:
     """Return a check with its most different texts, as far as they are still kept.
 
-    Raises `DriftCheckNotFound`, and what `registry.resolve` raises.
+    Raises `DriftCheckNotFound`, and what `registry.resolve_model` raises.
     """
-    resolved = registry.resolve(session, ref)
+    resolved = registry.resolve_model(session, ref)
     check = repository.get_check(
         session, model=resolved.name, number=resolved.number, check_id=check_id
     )
-    keys = [TextKey(UUID(hex=each[:32]), int(each[33:])) for each in check.most_different]
-    return check_detail(check, traffic.find_texts(session, keys))
+    keys = [KeptPredictionKey(UUID(hex=each[:32]), int(each[33:])) for each in check.most_different]
+    return drift_check_detail_view(check, traffic.find_predictions_by_key(session, keys))

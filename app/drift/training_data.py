@@ -44,7 +44,7 @@ class TrainingData:
     def file(self, store: Store, settings: Settings) -> FileInspector:
         """Return what reads the file. Raises what `fetch_dataset_file` raises."""
         if self.dataset is not None:
-            return datasets.stored_file(store, settings, self.dataset)
+            return datasets.open_file_inspector(store, settings, self.dataset)
         columns = SelectedColumns(text="text", label="label", split=None)
         return FileInspector(Path(self.name), self.name, columns, settings)
 

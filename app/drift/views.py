@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.drift.schemas import DifferentText, DriftCheckDetail, DriftCheckView, DriftProblem
+from app.drift.schemas import DifferentText, DriftCheckDetail, DriftCheckFailure, DriftCheckView
 from app.drift.tables import DriftCheck, DriftClaim
 from app.traffic.tables import KeptPrediction
 
 
-def check_view(check: DriftCheck) -> DriftCheckView:
+def drift_check_view(check: DriftCheck) -> DriftCheckView:
     """Return a check without texts."""
     return DriftCheckView(**_fields(check))
 
 
-def check_detail(check: DriftCheck, texts: Sequence[KeptPrediction]) -> DriftCheckDetail:
+def drift_check_detail_view(check: DriftCheck, texts: Sequence[KeptPrediction]) -> DriftCheckDetail:
     """Return a check with the texts that differ most."""
     different = [
         DifferentText(
@@ -28,11 +28,13 @@ def check_detail(check: DriftCheck, texts: Sequence[KeptPrediction]) -> DriftChe
     return DriftCheckDetail(**_fields(check), most_different=different)
 
 
-def problem_view(claim: DriftClaim | None) -> DriftProblem | None:
+def drift_check_failure_view(claim: DriftClaim | None) -> DriftCheckFailure | None:
     """Return why the last automatic check failed, if it did."""
     if claim is None or claim.error_code is None or claim.error_message is None:
         return None
-    return DriftProblem(code=claim.error_code, message=claim.error_message, retry_at=claim.until)
+    return DriftCheckFailure(
+        code=claim.error_code, message=claim.error_message, retry_at=claim.until
+    )
 
 
 def _fields(check: DriftCheck) -> dict[str, Any]:

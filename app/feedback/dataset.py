@@ -50,11 +50,11 @@ def create_dataset(
         registry.get_model(session, model)
         rows = [
             row
-            for row in repository.list_newest(session, model=model)
+            for row in repository.list_newest_per_text(session, model=model)
             if row.text is not None and not (body.changed_only and row.answer == row.label)
         ]
         hashes = {each for row in rows for each in _hashes(row)}
-        unwanted = privacy.forgotten(session, hashes)
+        unwanted = privacy.find_forgotten_hashes(session, hashes)
     known = [row for row in rows if unwanted.isdisjoint(_hashes(row))]
     lines, fields = _lines(_of_one_form(known))
     if not lines:

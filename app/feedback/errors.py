@@ -72,7 +72,7 @@ class FeedbackTargetUnknown(UnprocessableContent):
     message = "{version} has no target {target!r}. It has {targets}."
 
 
-class FeedbackLabelForm(UnprocessableContent):
+class WrongFeedbackField(UnprocessableContent):
     code = "feedback_label_form"
     title = "The label has the wrong form."
     message = "The task of {version} is {task}, so its feedback has the field `{field}`."

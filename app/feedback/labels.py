@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from app.feedback.errors import (
-    FeedbackLabelForm,
     FeedbackLabelUnknown,
     FeedbackTargetRequired,
     FeedbackTargetUnknown,
+    WrongFeedbackField,
 )
 from app.feedback.schemas import FeedbackItem, LabelValue
-from app.registry.model_outputs import ModelOutputs, TargetOutputs
+from app.registry.model_signatures import ModelSignature, TargetSignature
 from lora_core.data.labels import normalize_name
-from lora_core.specs.encoded_labels import decode_label_set, encode_label_set, label_of_target
+from lora_core.specs.encoded_labels import decode_label_set, encode_label_set, extract_target_label
 from lora_core.specs.task import TaskType
 
 MAX_LISTED_LABELS = 20
@@ -19,8 +19,8 @@ _FIELDS = {"single_label": "label", "multi_label": "labels", "regression": "valu
 
 
 def find_target(
-    item: FeedbackItem, outputs: ModelOutputs, *, version: str, predicted: str | None = None
-) -> tuple[str, TargetOutputs]:
+    item: FeedbackItem, outputs: ModelSignature, *, version: str, predicted: str | None = None
+) -> tuple[str, TargetSignature]:
     """Return the name of the target that feedback is about, empty for the only one, and its
     outputs. `predicted`: the only one that the request asked for.
 
@@ -37,14 +37,14 @@ def find_target(
     return name, outputs.targets[name]
 
 
-def encode_label(item: FeedbackItem, outputs: TargetOutputs, *, version: str) -> str:
+def encode_label(item: FeedbackItem, outputs: TargetSignature, *, version: str) -> str:
     """Return the label as rows of a dataset have it (`lora_core.data.labels`).
 
-    Raises `FeedbackLabelForm`, `FeedbackLabelUnknown`.
+    Raises `WrongFeedbackField`, `FeedbackLabelUnknown`.
     """
     field = _FIELDS[outputs.task]
     if getattr(item, field) is None:
-        raise FeedbackLabelForm(version=version, task=outputs.task, field=field, at=field)
+        raise WrongFeedbackField(version=version, task=outputs.task, field=field, at=field)
     if item.value is not None:
         return repr(float(item.value))
     # Labels of imported models may have another Unicode form, or white space around them.
@@ -72,7 +72,7 @@ def decode_label(label: str, task: TaskType) -> LabelValue:
 
 def answer_of_target(answer: str, target: str, *, several: bool) -> str:
     """Return what was predicted for one target. `several`: whether `answer` has all of them."""
-    return label_of_target(answer, target) if several else answer
+    return extract_target_label(answer, target) if several else answer
 
 
 def _listed(labels: Sequence[str]) -> str:

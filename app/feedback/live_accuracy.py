@@ -12,14 +12,14 @@ from sqlalchemy.orm import Session
 
 from app.database.base import read_clock
 from app.feedback import repository
-from app.feedback.schemas import CorrectionCounts, LiveAccuracy, LiveEstimate
+from app.feedback.schemas import LiveAccuracy, LiveEstimate, VolunteeredFeedbackCounts
 from app.feedback.tables import Feedback
 from app.registry import repository as registry
 from app.traffic import repository as traffic
-from app.traffic.repository import DAY, HOUR, KeptNumbers, TextKey
-from app.traffic.tables import Outcome
+from app.traffic.repository import DAY, HOUR, KeptPredictionCounts, KeptPredictionKey
+from app.traffic.tables import CountedOutcome
 from lora_core.confidence_intervals import wilson_interval
-from lora_core.prediction_powered import mean_estimate
+from lora_core.prediction_powered_inference import estimate_mean
 from lora_core.specs.encoded_labels import decode_label_set
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.tasks.primary_metric import (
@@ -51,9 +51,12 @@ def list_live_accuracy(session: Session, *, model: str, days: float) -> list[Liv
     registry.get_model(session, model)
     since = read_clock(session) - days * DAY
     counts = traffic.count_outcomes(session, model=model, since=since // HOUR * HOUR)
-    kept = {each.number: each for each in traffic.count_kept(session, model=model, since=since)}
+    kept = {
+        each.number: each
+        for each in traffic.count_kept_by_version(session, model=model, since=since)
+    }
     parts: dict[_Part, list[Feedback]] = {}
-    for row in repository.list_newest(session, model=model, since=since, with_texts=False):
+    for row in repository.list_newest_per_text(session, model=model, since=since, with_texts=False):
         if row.answer is not None:  # otherwise nothing is known of the prediction
             parts.setdefault(_part(row), []).append(row)
     views = [
@@ -74,8 +77,8 @@ def _live_accuracy(  # noqa: PLR0913 - what was read for all versions at once
     model: str,
     part: _Part,
     rows: Sequence[Feedback],
-    counts: dict[tuple[int, Outcome, str], int],
-    kept: KeptNumbers | None,
+    counts: dict[tuple[int, CountedOutcome, str], int],
+    kept: KeptPredictionCounts | None,
     since: float,
 ) -> LiveAccuracy:
     sampled = [row for row in rows if row.sampled]
@@ -84,22 +87,24 @@ def _live_accuracy(  # noqa: PLR0913 - what was read for all versions at once
         version=f"{model}:{part.number}",
         target=part.target or None,
         task=part.task,
-        predicted=counts.get((part.number, Outcome.TEXT, ""), 0),
-        abstained=counts.get((part.number, Outcome.ABSTAINED, ""), 0),
+        predicted=counts.get((part.number, CountedOutcome.TEXT, ""), 0),
+        abstained=counts.get((part.number, CountedOutcome.ABSTAINED, ""), 0),
         kept=kept.kept if kept else 0,
         sampled=max(kept.sampled if kept else 0, len(sampled)),
         labeled=len(sampled),
         since=min((row.predicted_at for row in sampled if row.predicted_at), default=None),
-        estimate=estimate(sampled, part.task),
+        estimate=estimate_main_metric(sampled, part.task),
         with_scores=_with_scores(session, model, part, sampled, kept, since),
-        further=further_estimates(sampled, part.task),
-        corrections=CorrectionCounts(
+        further=estimate_macro_f1(sampled, part.task),
+        corrections=VolunteeredFeedbackCounts(
             texts=len(volunteered), changed=sum(row.answer != row.label for row in volunteered)
         ),
     )
 
 
-def estimate(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> LiveEstimate | None:
+def estimate_main_metric(
+    sampled: Sequence[Feedback], task: TaskTypeOfTarget
+) -> LiveEstimate | None:
     """Return the accuracy on randomly drawn texts, or the RMSE of numbers."""
     if not sampled:
         return None
@@ -110,7 +115,7 @@ def estimate(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> LiveEstimat
     return LiveEstimate(metric="accuracy", value=accuracy, low=low, high=high, texts=len(sampled))
 
 
-def further_estimates(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> list[LiveEstimate]:
+def estimate_macro_f1(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> list[LiveEstimate]:
     """Return the macro F1 of a multi-label task; others have none."""
     if task != "multi_label":
         return []
@@ -123,7 +128,7 @@ def _with_scores(
     model: str,
     part: _Part,
     sampled: Sequence[Feedback],
-    kept: KeptNumbers | None,
+    kept: KeptPredictionCounts | None,
     since: float,
 ) -> LiveEstimate | None:
     """Return the prediction-powered accuracy; None if there is too little for it.
@@ -139,7 +144,7 @@ def _with_scores(
     ]
     if len(recent) < MIN_POWERED_TEXTS:
         return None
-    labeled = {TextKey(row.prediction_id, row.position) for row in recent}  # type: ignore[arg-type]
+    labeled = {KeptPredictionKey(row.prediction_id, row.position) for row in recent}  # type: ignore[arg-type]
     found = traffic.list_confidences(
         session, model=model, number=part.number, since=since, limit=MAX_OTHER_TEXTS
     )
@@ -151,7 +156,7 @@ def _with_scores(
     ]
     if not others:
         return None
-    mean = mean_estimate(_correct(recent), [row.confidence or 0.0 for row in recent], others)
+    mean = estimate_mean(_correct(recent), [row.confidence or 0.0 for row in recent], others)
     return LiveEstimate(
         metric="accuracy",
         value=min(max(mean.value, 0.0), 1.0),

@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session, defer
 from app.database.base import now
 from app.feedback.errors import FeedbackNotFound
 from app.feedback.tables import Feedback
-from app.traffic.repository import DAY, TextKey
+from app.traffic.repository import DAY, KeptPredictionKey
 from app.traffic.tables import KeptPrediction
 
 _NO_SYNC = {"synchronize_session": False}
 _KEYS_PER_QUERY = 500
 
 
-class FeedbackPart(NamedTuple):
+class VersionTarget(NamedTuple):
     """What has a live accuracy: a target of a version, empty if it has one only."""
 
     model: str
@@ -71,7 +71,7 @@ def list_feedback(
     return session.scalars(statement.order_by(Feedback.id.desc()).limit(limit)).all()
 
 
-def list_newest(
+def list_newest_per_text(
     session: Session,
     *,
     model: str,
@@ -123,9 +123,11 @@ def count_new_texts(session: Session, *, model: str, since: float) -> int:
     return session.scalars(statement).one()
 
 
-def labeled_targets(session: Session, keys: Sequence[TextKey]) -> dict[TextKey, set[str]]:
+def labeled_targets(
+    session: Session, keys: Sequence[KeptPredictionKey]
+) -> dict[KeptPredictionKey, set[str]]:
     """Return the targets of these predictions that have feedback, by prediction."""
-    wanted, found = set(keys), dict[TextKey, set[str]]()
+    wanted, found = set(keys), dict[KeptPredictionKey, set[str]]()
     ids = list({key.prediction_id for key in keys})
     for start in range(0, len(ids), _KEYS_PER_QUERY):
         statement = select(Feedback.prediction_id, Feedback.position, Feedback.target).where(
@@ -133,13 +135,13 @@ def labeled_targets(session: Session, keys: Sequence[TextKey]) -> dict[TextKey, 
         )
         for prediction_id, position, target in session.execute(statement):
             if prediction_id is not None and position is not None:
-                key = TextKey(prediction_id, position)
+                key = KeptPredictionKey(prediction_id, position)
                 if key in wanted:
                     found.setdefault(key, set()).add(target)
     return found
 
 
-def has_unlabeled_draws(session: Session, part: FeedbackPart) -> bool:
+def has_unlabeled_samples(session: Session, part: VersionTarget) -> bool:
     """Return whether predictions that were drawn for reviews lack feedback on a target."""
     labeled = (
         select(Feedback.id)
@@ -158,7 +160,7 @@ def has_unlabeled_draws(session: Session, part: FeedbackPart) -> bool:
     return session.execute(statement.limit(1)).first() is not None
 
 
-def mark_sampled(session: Session, part: FeedbackPart, *, drawn_until: float) -> None:
+def mark_sampled(session: Session, part: VersionTarget, *, drawn_until: float) -> None:
     """Mark the feedback on predictions that were drawn up to this time."""
     drawn = select(KeptPrediction.prediction_id, KeptPrediction.position).where(
         *_drawn(part), KeptPrediction.sampled_at <= drawn_until
@@ -177,7 +179,7 @@ def mark_sampled(session: Session, part: FeedbackPart, *, drawn_until: float) ->
     )
 
 
-def _drawn(part: FeedbackPart) -> tuple[ColumnElement[bool], ...]:
+def _drawn(part: VersionTarget) -> tuple[ColumnElement[bool], ...]:
     return (
         KeptPrediction.model == part.model,
         KeptPrediction.number == part.number,
@@ -191,7 +193,7 @@ def delete_feedback(session: Session, row: Feedback) -> None:
     session.flush()
 
 
-def delete_texts(session: Session, hashes: Iterable[str]) -> int:
+def delete_by_text_hashes(session: Session, hashes: Iterable[str]) -> int:
     """Delete the feedback on these texts, and on pairs with one of them."""
     wanted = list(set(hashes))
     of_texts = or_(
@@ -205,18 +207,18 @@ def delete_texts(session: Session, hashes: Iterable[str]) -> int:
     return len(deleted.all())
 
 
-def find_of_prediction(session: Session, prediction_id: UUID) -> dict[int, Feedback]:
+def find_by_prediction(session: Session, prediction_id: UUID) -> dict[int, Feedback]:
     """Return any feedback on each text of a prediction, by position."""
     statement = select(Feedback).where(Feedback.prediction_id == prediction_id)
     return {row.position: row for row in session.scalars(statement) if row.position is not None}
 
 
-def count_expired(session: Session, *, days: float) -> int:
+def count_expired_feedback(session: Session, *, days: float) -> int:
     """Return how much feedback has not changed for this long."""
     return session.scalars(select(func.count()).select_from(Feedback).where(_expired(days))).one()
 
 
-def delete_expired(session: Session, *, days: float, limit: int) -> int:
+def delete_expired_feedback(session: Session, *, days: float, limit: int) -> int:
     """Delete one batch of feedback that has not changed for this long. Return how much."""
     batch = select(Feedback.id).where(_expired(days)).limit(limit)
     deleted = session.execute(

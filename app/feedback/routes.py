@@ -18,10 +18,10 @@ from app.feedback.schemas import (
     FeedbackResults,
     FeedbackView,
     LiveAccuracy,
-    Review,
-    ReviewCreate,
+    ReviewSample,
+    ReviewSampleCreate,
 )
-from app.feedback.views import feedback_results, feedback_view
+from app.feedback.views import feedback_results_view, feedback_view
 from app.http.dependencies import (
     AppStateDep,
     CallerDep,
@@ -30,7 +30,7 @@ from app.http.dependencies import (
     SettingsDep,
     StoreDep,
 )
-from app.http.fields import Slug, uuid_or_raise
+from app.http.fields import Slug, uuid_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency.header import IdempotencyDep
 from app.privacy.text_hashes import TextHasher
@@ -39,7 +39,7 @@ from app.registry.refs import ModelRefParam
 
 router = APIRouter(tags=["feedback"])
 
-FeedbackId = Annotated[UUID, uuid_or_raise(lambda text: FeedbackNotFound(feedback_id=text))]
+FeedbackId = Annotated[UUID, uuid_validator(lambda text: FeedbackNotFound(feedback_id=text))]
 Days = Annotated[float, Query(gt=0, le=400, description="Only predictions of the last days.")]
 
 _WRITE = require_scope("feedback:write")
@@ -63,7 +63,7 @@ def create_feedback(body: FeedbackCreate, state: AppStateDep, caller: CallerDep)
     )
     if body.items is None and submissions[0].error is not None:
         raise submissions[0].error
-    return feedback_results(submissions)
+    return feedback_results_view(submissions)
 
 
 @router.delete(
@@ -128,19 +128,21 @@ async def create_feedback_dataset(  # noqa: PLR0913 - FastAPI dependencies
 
 
 @router.get("/v1/models/{ref}/review", dependencies=[_READ_TEXTS])
-def get_review(ref: ModelRefParam, database: DatabaseDep, store: StoreDep) -> Review:
+def get_review_sample(ref: ModelRefParam, database: DatabaseDep, store: StoreDep) -> ReviewSample:
     """Get the texts that were drawn for reviews of a version and have no feedback yet."""
-    return service.get_review(database, store, ref=ref)
+    return service.get_review_sample(database, store, ref=ref)
 
 
 @router.post("/v1/models/{ref}/review", dependencies=[_READ_TEXTS, _WRITE])
-def create_review(ref: ModelRefParam, body: ReviewCreate, state: AppStateDep) -> Review:
+def create_review_sample(
+    ref: ModelRefParam, body: ReviewSampleCreate, state: AppStateDep
+) -> ReviewSample:
     """Draw a random sample of a version's kept predictions to label.
 
     Only feedback on such samples estimates accuracy. Texts of earlier samples that have no feedback
     yet come first, so a repeated request draws no more than are missing.
     """
-    return service.create_review(
+    return service.create_review_sample(
         state.resources.database,
         state.resources.store,
         ref=ref,

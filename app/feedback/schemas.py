@@ -145,7 +145,7 @@ class FeedbackCreate(_FeedbackFields):
         return [FeedbackItem.model_validate(self.model_dump(exclude={"items"}))]
 
 
-class FeedbackStatus(StrEnum):
+class FeedbackOutcome(StrEnum):
     """What became of an item."""
 
     CREATED = "created"
@@ -165,7 +165,7 @@ class FeedbackResult(ResponseModel):
     """What became of an item."""
 
     index: int = Field(description="Position of the item in the request, from 0.")
-    status: FeedbackStatus
+    status: FeedbackOutcome
     id: UUID | None = None
     version: str | None = Field(None, description="The version that the feedback is about.")
     error: FeedbackError | None = None
@@ -202,7 +202,7 @@ class FeedbackView(ResponseModel):
     updated_at: Timestamp
 
 
-class ReviewCreate(RequestModel):
+class ReviewSampleCreate(RequestModel):
     """How many texts to review."""
 
     count: Annotated[int, Field(ge=1, le=MAX_REVIEW, strict=True)] = 60
@@ -221,7 +221,7 @@ class ReviewText(ResponseModel):
     missing: list[str] = Field(description="Targets without feedback.")
 
 
-class Review(ResponseModel):
+class ReviewSample(ResponseModel):
     """A random sample of the kept predictions of a version, as far as it has no feedback."""
 
     version: str
@@ -243,7 +243,7 @@ class LiveEstimate(ResponseModel):
     )
 
 
-class CorrectionCounts(ResponseModel):
+class VolunteeredFeedbackCounts(ResponseModel):
     """Feedback that people volunteered. It is no estimate of accuracy: people report errors."""
 
     texts: int
@@ -271,7 +271,7 @@ class LiveAccuracy(ResponseModel):
         "its answers on all kept texts."
     )
     further: list[LiveEstimate] = Field(description="Other metrics of the drawn texts.")
-    corrections: CorrectionCounts
+    corrections: VolunteeredFeedbackCounts
 
 
 class FeedbackDatasetCreate(RequestModel):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app import logging
 from app.auth.middleware import check_scope
 from app.database.base import read_clock
-from app.database.engines import Database, after_commit
+from app.database.engines import Database, call_after_commit
 from app.errors import AppError
 from app.feedback import repository
 from app.feedback.errors import (
@@ -25,21 +25,21 @@ from app.feedback.errors import (
     TrafficNotKept,
 )
 from app.feedback.labels import answer_of_target, encode_label, find_target
-from app.feedback.repository import FeedbackKey, FeedbackPart
-from app.feedback.schemas import FeedbackItem, FeedbackStatus, Review
+from app.feedback.repository import FeedbackKey, VersionTarget
+from app.feedback.schemas import FeedbackItem, FeedbackOutcome, ReviewSample
 from app.feedback.tables import Feedback
-from app.feedback.views import format_prediction_id, review_text
+from app.feedback.views import format_prediction_id, review_text_view
 from app.http.dependencies import Caller
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
 from app.registry import service as registry
-from app.registry.model_outputs import ModelOutputs, read_outputs
+from app.registry.model_signatures import ModelSignature, read_signature
 from app.registry.service import ResolvedModel
 from app.storage.store import Store
 from app.traffic import repository as traffic
-from app.traffic.repository import TextKey
+from app.traffic.repository import KeptPredictionKey
 from app.traffic.tables import KeptPrediction
-from lora_core.specs.text_input import text_input
+from lora_core.specs.text_input import build_text_input
 
 MAX_SAMPLED = 10_000  # drawn predictions of a version that a review looks through
 _REPLACED = ("label", "number", "task", "text", "text_pair", "answer", "confidence")
@@ -53,7 +53,7 @@ class Submission:
     prediction: KeptPrediction | None = None
     resolved: ResolvedModel | None = None
     row: Feedback | None = None
-    status: FeedbackStatus = FeedbackStatus.FAILED
+    status: FeedbackOutcome = FeedbackOutcome.FAILED
     error: AppError | None = None
 
     def attempt(self, step: Callable[["Submission"], None]) -> None:
@@ -90,13 +90,13 @@ def add_feedback(
         flush_traffic()
         _find_predictions(database, submissions)
     with database.read() as session:
-        resolve = cache(partial(registry.resolve, session))
+        resolve = cache(partial(registry.resolve_model, session))
         for each in submissions:
             each.attempt(partial(_resolve_model, session, resolve))
     for each in submissions:
         each.attempt(partial(_build_row, store=store, caller=caller, hasher=hasher))
     with database.write() as session:
-        privacy.lock_texts(session)
+        privacy.lock_text_storage(session)
         _save(session, submissions)
     return submissions
 
@@ -106,14 +106,19 @@ def delete_feedback(session: Session, *, feedback_id: UUID, caller: Caller) -> N
 
     Raises `FeedbackNotFound`, `ScopeMissing`.
     """
-    privacy.lock_texts(session)  # somebody may be changing it
+    privacy.lock_text_storage(session)  # somebody may be changing it
     row = repository.get_feedback(session, feedback_id)
     if row.key_id != caller.id:
         check_scope(caller, "datasets:write")
     repository.delete_feedback(session, row)
-    after_commit(
+    call_after_commit(
         session,
-        partial(logging.audit, "feedback_deleted", feedback_id=str(feedback_id), model=row.model),
+        partial(
+            logging.write_audit_line,
+            "feedback_deleted",
+            feedback_id=str(feedback_id),
+            model=row.model,
+        ),
     )
 
 
@@ -125,7 +130,7 @@ def _find_predictions(database: Database, submissions: Sequence[Submission]) -> 
         if each.item.prediction_id is not None
     }
     with database.read() as session:
-        kept = traffic.find_predictions(session, (id_ for id_, _ in wanted.values()))
+        kept = traffic.find_predictions_by_request(session, (id_ for id_, _ in wanted.values()))
     for each in submissions:
         if id(each) in wanted:
             id_, position = wanted[id(each)]
@@ -143,7 +148,7 @@ def _resolve_model(
 ) -> None:
     """Resolve the version that predicted, or that the item names.
 
-    Raises `PredictionNotKept`, `PredictionOfOtherModel`, and what `registry.resolve` raises.
+    Raises `PredictionNotKept`, `PredictionOfOtherModel`, and what `registry.resolve_model` raises.
     """
     item, prediction = submission.item, submission.prediction
     if prediction is None:
@@ -152,7 +157,10 @@ def _resolve_model(
         submission.resolved = resolve(item.model)
         return
     version = f"{prediction.model}:{prediction.number}"
-    if item.model is not None and registry.parse_ref(session, item.model).name != prediction.model:
+    if (
+        item.model is not None
+        and registry.resolve_ref(session, item.model).name != prediction.model
+    ):
         raise PredictionOfOtherModel(
             prediction_id=item.prediction_id, version=version, model=item.model, at="model"
         )
@@ -163,7 +171,7 @@ def _build_row(submission: Submission, *, store: Store, caller: Caller, hasher: 
     """Build the row. Raises the errors of `app.feedback.errors`, and those of a store."""
     item, prediction, resolved = submission.item, submission.prediction, submission.resolved
     assert resolved is not None  # noqa: S101 - otherwise there is an error
-    outputs, version = read_outputs(store, resolved), resolved.ref
+    outputs, version = read_signature(store, resolved), resolved.ref
     predicted_target = prediction.target if prediction else None
     target, of_target = find_target(item, outputs, version=version, predicted=predicted_target)
     row = Feedback(
@@ -180,7 +188,7 @@ def _build_row(submission: Submission, *, store: Store, caller: Caller, hasher: 
             raise FeedbackPairRequired(version=version, at="text_pair")
         if item.text_pair is not None and not outputs.pairs:
             raise FeedbackPairUnexpected(version=version, at="text_pair")
-        hashes = hasher.hash_input(text_input(item.text, item.text_pair))
+        hashes = hasher.hash_input(build_text_input(item.text, item.text_pair))
         if prediction is not None and hashes.whole != prediction.text_hash:
             raise FeedbackTextMismatch(prediction_id=item.prediction_id, at="text")
         row.text_hash, row.first_hash, row.second_hash = hashes
@@ -193,7 +201,7 @@ def _build_row(submission: Submission, *, store: Store, caller: Caller, hasher: 
 
 def _copy_prediction(row: Feedback, prediction: KeptPrediction, *, several: bool) -> None:
     """Copy what is known of a prediction, which will expire."""
-    key = TextKey(prediction.prediction_id, prediction.position)
+    key = KeptPredictionKey(prediction.prediction_id, prediction.position)
     row.prediction_id, row.position = key
     row.subject = format_prediction_id(key)
     row.predicted_at = prediction.created_at
@@ -211,8 +219,10 @@ def _copy_prediction(row: Feedback, prediction: KeptPrediction, *, several: bool
 def _save(session: Session, submissions: Sequence[Submission]) -> None:
     """Insert or update the rows. The caller holds the lock of texts."""
     open_ = [(each, each.row) for each in submissions if each.error is None and each.row]
-    unwanted = privacy.forgotten(session, (hash_ for _, row in open_ for hash_ in _hashes(row)))
-    predicted = traffic.find_predictions(
+    unwanted = privacy.find_forgotten_hashes(
+        session, (hash_ for _, row in open_ for hash_ in _hashes(row))
+    )
+    predicted = traffic.find_predictions_by_request(
         session, (row.prediction_id for _, row in open_ if row.prediction_id)
     )
     drawn = {
@@ -221,7 +231,7 @@ def _save(session: Session, submissions: Sequence[Submission]) -> None:
         for each in rows
         if each.sampled_at is not None
     }
-    reviewed: dict[FeedbackPart, float] = {}  # when the last text with feedback was drawn
+    reviewed: dict[VersionTarget, float] = {}  # when the last text with feedback was drawn
     existing = repository.find_feedback(session, (_key(row) for _, row in open_))
     at = read_clock(session)
     for submission, row in open_:
@@ -232,33 +242,33 @@ def _save(session: Session, submissions: Sequence[Submission]) -> None:
         if found is None:
             row.created_at = row.updated_at = at
             if row.prediction_id is not None and row.position is not None:
-                drawn_at = drawn.get(TextKey(row.prediction_id, row.position))
+                drawn_at = drawn.get(KeptPredictionKey(row.prediction_id, row.position))
                 row.sampled = drawn_at is not None
                 if drawn_at is not None:
-                    part = FeedbackPart(row.model, row.number, row.target)
+                    part = VersionTarget(row.model, row.number, row.target)
                     reviewed[part] = max(drawn_at, reviewed.get(part, 0.0))
             existing[_key(row)] = row
             session.add(row)
-            submission.status = FeedbackStatus.CREATED
+            submission.status = FeedbackOutcome.CREATED
         elif any(getattr(found, name) != getattr(row, name) for name in _REPLACED):
             for name in _REPLACED:
                 setattr(found, name, getattr(row, name))
             found.updated_at, submission.row = at, found
-            submission.status = FeedbackStatus.UPDATED
+            submission.status = FeedbackOutcome.UPDATED
         else:
-            submission.row, submission.status = found, FeedbackStatus.UNCHANGED
+            submission.row, submission.status = found, FeedbackOutcome.UNCHANGED
     session.flush()
     for part, drawn_at in reviewed.items():
         _count_earlier(session, part, drawn_until=drawn_at)
 
 
-def _count_earlier(session: Session, part: FeedbackPart, *, drawn_until: float) -> None:
+def _count_earlier(session: Session, part: VersionTarget, *, drawn_until: float) -> None:
     """Let feedback that was there before its text was drawn count as part of the sample, up to the
     last text that was labeled since its draw, or all of it if no drawn text lacks feedback.
 
     To let it count at once would count the errors that people reported before the other texts.
     """
-    if not repository.has_unlabeled_draws(session, part):
+    if not repository.has_unlabeled_samples(session, part):
         drawn_until = inf
     repository.mark_sampled(session, part, drawn_until=drawn_until)
 
@@ -274,14 +284,14 @@ def _hashes(row: Feedback) -> list[str]:
 # -- Reviews: random samples of kept predictions ---------------------------------------------------
 
 
-def create_review(
+def create_review_sample(
     database: Database,
     store: Store,
     *,
     ref: str,
     count: int,
     flush_traffic: Callable[[], None],
-) -> Review:
+) -> ReviewSample:
     """Return up to `count` texts to label: those of earlier samples that have no feedback yet, and
     as many new ones as are missing.
 
@@ -289,19 +299,19 @@ def create_review(
     those with feedback: to leave these out would leave out the errors that people report. So the
     answer may have fewer texts.
 
-    Raises `TrafficNotKept`, and what `registry.resolve` and `read_outputs` raise.
+    Raises `TrafficNotKept`, and what `registry.resolve_model` and `read_signature` raise.
     """
     flush_traffic()
     with database.read() as session:
-        resolved = registry.resolve(session, ref)
-    outputs = read_outputs(store, resolved)
+        resolved = registry.resolve_model(session, ref)
+    outputs = read_signature(store, resolved)
     with database.write() as session:
-        privacy.lock_texts(session)
-        before = traffic.list_sampled(
+        privacy.lock_text_storage(session)
+        before = traffic.list_review_sample(
             session, model=resolved.name, number=resolved.number, limit=MAX_SAMPLED
         )
         waiting = _missing_targets(session, before, outputs)
-        drawn = traffic.draw_sample(
+        drawn = traffic.draw_review_sample(
             session,
             model=resolved.name,
             number=resolved.number,
@@ -310,22 +320,22 @@ def create_review(
         if not (before or drawn):
             raise TrafficNotKept(version=resolved.ref)
         for target in outputs.targets:
-            part = FeedbackPart(resolved.name, resolved.number, target)
+            part = VersionTarget(resolved.name, resolved.number, target)
             _count_earlier(session, part, drawn_until=0.0)
         new = _missing_targets(session, drawn, outputs)
     return _review(resolved, outputs, [*waiting, *new][:count], drawn=len(drawn), new=len(new))
 
 
-def get_review(database: Database, store: Store, *, ref: str) -> Review:
+def get_review_sample(database: Database, store: Store, *, ref: str) -> ReviewSample:
     """Return the texts of earlier samples that have no feedback yet. Draws none.
 
-    Raises what `registry.resolve` and `read_outputs` raise.
+    Raises what `registry.resolve_model` and `read_signature` raise.
     """
     with database.read() as session:
-        resolved = registry.resolve(session, ref)
-    outputs = read_outputs(store, resolved)
+        resolved = registry.resolve_model(session, ref)
+    outputs = read_signature(store, resolved)
     with database.read() as session:
-        sampled = traffic.list_sampled(
+        sampled = traffic.list_review_sample(
             session, model=resolved.name, number=resolved.number, limit=MAX_SAMPLED
         )
         waiting = _missing_targets(session, sampled, outputs)
@@ -336,7 +346,7 @@ _Waiting = tuple[KeptPrediction, list[str]]  # and its targets without feedback
 
 
 def _missing_targets(
-    session: Session, predictions: Sequence[KeptPrediction], outputs: ModelOutputs
+    session: Session, predictions: Sequence[KeptPrediction], outputs: ModelSignature
 ) -> list[_Waiting]:
     """Return those of the predictions that lack feedback on any of their targets."""
     labeled = repository.labeled_targets(session, [_text_key(each) for each in predictions])
@@ -351,19 +361,19 @@ def _missing_targets(
 
 def _review(
     resolved: ResolvedModel,
-    outputs: ModelOutputs,
+    outputs: ModelSignature,
     waiting: Sequence[_Waiting],
     *,
     drawn: int,
     new: int,
-) -> Review:
-    return Review(
+) -> ReviewSample:
+    return ReviewSample(
         version=resolved.ref,
         drawn=drawn,
         already_labeled=drawn - new,
-        data=[review_text(each, missing, outputs) for each, missing in waiting],
+        data=[review_text_view(each, missing, outputs) for each, missing in waiting],
     )
 
 
-def _text_key(prediction: KeptPrediction) -> TextKey:
-    return TextKey(prediction.prediction_id, prediction.position)
+def _text_key(prediction: KeptPrediction) -> KeptPredictionKey:
+    return KeptPredictionKey(prediction.prediction_id, prediction.position)

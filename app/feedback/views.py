@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, cast
 from app.feedback.labels import answer_of_target, decode_label
 from app.feedback.schemas import (
     FeedbackError,
+    FeedbackOutcome,
     FeedbackResult,
     FeedbackResults,
-    FeedbackStatus,
     FeedbackView,
     LabelValue,
     ReviewText,
 )
 from app.feedback.tables import Feedback
-from app.registry.model_outputs import ModelOutputs
-from app.traffic.repository import TextKey
+from app.registry.model_signatures import ModelSignature
+from app.traffic.repository import KeptPredictionKey
 from app.traffic.tables import KeptPrediction
 from lora_core.specs.task import TaskType, TaskTypeOfTarget
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ONLY_TARGET = "label"  # the name in bodies of the only target of a model
 
 
-def format_prediction_id(key: TextKey) -> str:
+def format_prediction_id(key: KeptPredictionKey) -> str:
     """Return the name of the prediction for one text."""
     return f"{key.prediction_id.hex}-{key.position}"
 
@@ -36,7 +36,7 @@ def feedback_view(row: Feedback) -> FeedbackView:
     task = cast(TaskTypeOfTarget, row.task)
     key = None
     if row.prediction_id is not None and row.position is not None:
-        key = format_prediction_id(TextKey(row.prediction_id, row.position))
+        key = format_prediction_id(KeptPredictionKey(row.prediction_id, row.position))
     return FeedbackView(
         id=row.id,
         version=f"{row.model}:{row.number}",
@@ -55,12 +55,12 @@ def feedback_view(row: Feedback) -> FeedbackView:
     )
 
 
-def feedback_results(submissions: "Sequence[Submission]") -> FeedbackResults:
+def feedback_results_view(submissions: "Sequence[Submission]") -> FeedbackResults:
     """Return what became of each item."""
     results = [
         FeedbackResult(
             index=index,
-            status=FeedbackStatus.FAILED if each.error else each.status,
+            status=FeedbackOutcome.FAILED if each.error else each.status,
             id=each.row.id if each.row and not each.error else None,
             version=each.resolved.ref if each.resolved else None,
             error=FeedbackError(code=each.error.code, message=str(each.error))
@@ -69,22 +69,24 @@ def feedback_results(submissions: "Sequence[Submission]") -> FeedbackResults:
         )
         for index, each in enumerate(submissions)
     ]
-    counts: Mapping[FeedbackStatus, int] = Counter(each.status for each in results)
+    counts: Mapping[FeedbackOutcome, int] = Counter(each.status for each in results)
     return FeedbackResults(
         data=results,
-        created=counts[FeedbackStatus.CREATED],
-        updated=counts[FeedbackStatus.UPDATED],
-        unchanged=counts[FeedbackStatus.UNCHANGED],
-        failed=counts[FeedbackStatus.FAILED],
+        created=counts[FeedbackOutcome.CREATED],
+        updated=counts[FeedbackOutcome.UPDATED],
+        unchanged=counts[FeedbackOutcome.UNCHANGED],
+        failed=counts[FeedbackOutcome.FAILED],
     )
 
 
-def review_text(
-    prediction: KeptPrediction, missing: Sequence[str], outputs: ModelOutputs
+def review_text_view(
+    prediction: KeptPrediction, missing: Sequence[str], outputs: ModelSignature
 ) -> ReviewText:
     """Return a prediction to label."""
     return ReviewText(
-        prediction_id=format_prediction_id(TextKey(prediction.prediction_id, prediction.position)),
+        prediction_id=format_prediction_id(
+            KeptPredictionKey(prediction.prediction_id, prediction.position)
+        ),
         text=prediction.text,
         text_pair=prediction.text_pair,
         answer=_answers(prediction, outputs),
@@ -93,7 +95,7 @@ def review_text(
     )
 
 
-def _answers(prediction: KeptPrediction, outputs: ModelOutputs) -> dict[str, LabelValue]:
+def _answers(prediction: KeptPrediction, outputs: ModelSignature) -> dict[str, LabelValue]:
     """Return what was predicted, by target."""
     if outputs.several and prediction.target is None:
         return {

@@ -26,7 +26,7 @@ class TrainedVersion(NamedTuple):
     base: str
 
 
-def delete_responses(session: Session, holds_text: Callable[[JsonObject], bool]) -> int:
+def delete_responses_with_text(session: Session, holds_text: Callable[[JsonObject], bool]) -> int:
     """Delete the stored responses whose body has the text. Return how many."""
     key = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
     columns = (IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
@@ -55,7 +55,9 @@ def list_datasets(session: Session) -> Sequence[Dataset]:
     return session.scalars(statement.order_by(Dataset.id.desc())).all()
 
 
-def list_readers(session: Session, dataset_ids: Collection[UUID]) -> list[tuple[UUID, UUID]]:
+def list_jobs_reading_datasets(
+    session: Session, dataset_ids: Collection[UUID]
+) -> list[tuple[UUID, UUID]]:
     """Return the jobs and prediction runs that read one of these datasets: (job, dataset)."""
     if not dataset_ids:
         return []

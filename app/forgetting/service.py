@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app import logging
-from app.database.engines import Database, after_commit
+from app.database.engines import Database, call_after_commit
 from app.datasets import files
 from app.datasets import service as datasets
 from app.datasets.tables import Dataset
@@ -40,7 +40,7 @@ from app.traffic import repository as traffic
 from app.traffic.tables import KeptPrediction
 from lora_core.data.stratify import normalize_text
 from lora_core.errors import LoraCoreError
-from lora_core.specs.text_input import TextInput, text_input, text_sides
+from lora_core.specs.text_input import TextInput, build_text_input, text_sides
 
 SEARCH_SECONDS = 100.0  # for all datasets
 _MIN_PART_CHARACTERS = 20  # a shorter text is only recognized as a whole, not within another
@@ -68,10 +68,12 @@ def forget(
     hasher = TextHasher.from_settings(settings)
     flush_traffic()  # so that the prediction of a moment ago is known
     with database.erase() as session:
-        privacy.lock_texts(session)
+        privacy.lock_text_storage(session)
         text, hashes = _identify(session, body, hasher)
         removed = _remove(session, text, hashes)
-        after_commit(session, partial(logging.audit, "text_forgotten", **removed.model_dump()))
+        call_after_commit(
+            session, partial(logging.write_audit_line, "text_forgotten", **removed.model_dump())
+        )
     if text is None or not body.search_datasets:
         return ForgetResult(
             removed=removed, searched=False, datasets=[], unsearched=[], jobs=[], models=[]
@@ -97,13 +99,13 @@ def _identify(
     Raises `PredictionUnknown`, `PredictionAmbiguous`.
     """
     if body.text is not None:
-        text = text_input(body.text, body.text_pair)
+        text = build_text_input(body.text, body.text_pair)
         return text, (hasher.hash_input(text).whole,)
     assert body.prediction_id is not None  # noqa: S101 - the body was validated
     prediction_id, position = parse_prediction_id(body.prediction_id)
-    kept = traffic.find_predictions(session, [prediction_id]).get(prediction_id, [])
+    kept = traffic.find_predictions_by_request(session, [prediction_id]).get(prediction_id, [])
     known: dict[int, KeptPrediction | Feedback] = {
-        **feedback.find_of_prediction(session, prediction_id),
+        **feedback.find_by_prediction(session, prediction_id),
         **{each.position: each for each in kept},
     }
     texts = max([max(known, default=0) + 1, *(each.texts for each in kept)])
@@ -112,19 +114,19 @@ def _identify(
     found = known.get(position or 0)
     if found is None:
         raise PredictionUnknown(prediction_id=body.prediction_id, at="prediction_id")
-    known_text = None if found.text is None else text_input(found.text, found.text_pair)
+    known_text = None if found.text is None else build_text_input(found.text, found.text_pair)
     return known_text, (found.text_hash,)
 
 
 def _remove(session: Session, text: TextInput | None, hashes: Sequence[str]) -> RemovedCounts:
     """Remove a text everywhere, and remember its hash."""
-    privacy.add_forgotten(session, hashes)
+    privacy.add_forgotten_hashes(session, hashes)
     responses = 0
     if text is not None:
-        responses = repository.delete_responses(session, partial(holds_text, text=text))
+        responses = repository.delete_responses_with_text(session, partial(holds_text, text=text))
     return RemovedCounts(
-        predictions=traffic.delete_texts(session, hashes),
-        feedback=feedback.delete_texts(session, hashes),
+        predictions=traffic.delete_by_text_hashes(session, hashes),
+        feedback=feedback.delete_by_text_hashes(session, hashes),
         labels=labeling.forget_text(session, hashes),
         responses=responses,
     )
@@ -194,7 +196,7 @@ def _search(
 ) -> dict[str, Any] | None:
     """Return the rows of a dataset with the text; None if it cannot be read."""
     try:
-        return datasets.find_text(store, settings=settings, dataset=dataset, wanted=wanted)
+        return datasets.find_rows_by_text(store, settings=settings, dataset=dataset, wanted=wanted)
     except (AppError, LoraCoreError) as error:
         log.warning("dataset_not_searched", dataset=str(dataset.id), reason=error.code)
         return None
@@ -206,7 +208,9 @@ def _find_models(
     """Return the jobs that read these datasets, and the versions made from these jobs or, in turn,
     trained further from such a version."""
     readers: dict[UUID, str] = {}
-    for job_id, dataset_id in repository.list_readers(session, list(datasets_with_text)):
+    for job_id, dataset_id in repository.list_jobs_reading_datasets(
+        session, list(datasets_with_text)
+    ):
         readers.setdefault(job_id, datasets_with_text[dataset_id])
     origins: dict[str, str] = {}  # of versions
     models = []

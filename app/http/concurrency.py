@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import (
     ClientDisconnected,
     ConcurrencyLimitReached,
+    KeyConcurrencyLimitReached,
     TooManyRequests,
-    TooManyRequestsForKey,
 )
 from app.settings import Settings
 
@@ -154,14 +154,14 @@ class ConcurrencyLimiter:
             total=max_pending,
             per_key=max_pending_per_key,
             error=ConcurrencyLimitReached,
-            error_for_key=TooManyRequestsForKey,
+            error_for_key=KeyConcurrencyLimitReached,
             retry_after=RETRY_AFTER_SECONDS,
         )
 
     async def run(self, caller: UUID, work: Callable[[], _ResultT]) -> _ResultT:
         """Run `work` in a thread and return its result.
 
-        Raises `TooManyRequestsForKey`, `ConcurrencyLimitReached`, and whatever `work` raises.
+        Raises `KeyConcurrencyLimitReached`, `ConcurrencyLimitReached`, and whatever `work` raises.
         """
         with self._pending.reserve(caller):
             return await anyio.to_thread.run_sync(work, limiter=self._limiter)

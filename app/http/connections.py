@@ -26,7 +26,7 @@ LOG_INTERVAL_SECONDS = 60  # minimum time between two warnings about the connect
 log = structlog.get_logger()
 
 
-def raise_file_limit() -> int:
+def raise_open_file_limit() -> int:
     """Raise this process's open-file limit to the hard limit, and return the new limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # some systems do not allow their own hard limit
@@ -36,7 +36,7 @@ def raise_file_limit() -> int:
 
 def build_protocol_class(settings: Settings) -> type[H11Protocol]:
     """Return the HTTP protocol class for one server, with its connection limit."""
-    file_limit = raise_file_limit()
+    file_limit = raise_open_file_limit()
     limit = settings.max_connections
     if file_limit != resource.RLIM_INFINITY:
         limit = min(limit, int(file_limit * MAX_SHARE_OF_OPEN_FILES))

@@ -80,7 +80,7 @@ def normalize_label(name: str) -> str:
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN)]
 
 
-def uuid_or_raise(not_found: Callable[[str], Exception]) -> BeforeValidator:
+def uuid_validator(not_found: Callable[[str], Exception]) -> BeforeValidator:
     """Validate a UUID in a path. Text that is not a UUID raises the error that `not_found` makes,
     because no resource can have such an id."""
 
@@ -127,7 +127,7 @@ Timestamp = Annotated[
 _BINARY = {"type": "string", "format": "binary"}
 
 
-def file_response(*media_types: str) -> dict[int | str, dict[str, Any]]:
+def file_response_openapi(*media_types: str) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI description of a route that responds with a file in one of these types."""
     return {
         200: {
@@ -140,7 +140,7 @@ def file_response(*media_types: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def multipart_file_body(description: str, **other_fields: Any) -> dict[str, Any]:
+def multipart_file_openapi(description: str, **other_fields: Any) -> dict[str, Any]:
     """Return the OpenAPI description of a multipart form with one `file` and other fields."""
     fields = {name: _without_null(schema) for name, schema in other_fields.items()}
     file = {**_BINARY, "description": description}

@@ -79,7 +79,7 @@ async def _run_checks(
 ) -> dict[str, ProblemDetails | None]:
     """Check all parts concurrently, and return the problem of each, or None."""
     checks: dict[str, Callable[[], object]] = {
-        "database": partial(migrations.check, resources.database),
+        "database": partial(migrations.check_schema_revision, resources.database),
         "store": resources.store.check,
         "disk": partial(data_dir.check_data_dir, resources.settings),
     }

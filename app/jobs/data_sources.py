@@ -10,13 +10,18 @@ from sqlalchemy.orm import Session
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from app.jobs.errors import ColumnMismatch, ColumnsDiffer, DatasetHasNoLabels, DatasetTaskMismatch
+from app.jobs.errors import (
+    ColumnNotAsUploaded,
+    DatasetColumnsDiffer,
+    DatasetHasNoLabels,
+    DatasetTaskMismatch,
+)
 from app.settings import Settings
-from lora_core.data.labels import LabelFormat, describe_targets, target_formats
+from lora_core.data.labels import LabelFormat, build_targets_spec, target_formats
 from lora_core.data.split import DatasetSize, check_split_sizes
-from lora_core.data.windows import check_long_texts, max_tokens_read, mean_tokens_computed
+from lora_core.data.windows import check_no_windowed_pairs, max_tokens_read, mean_tokens_computed
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
-from lora_core.hf_hub import HUB_PREFIX, is_allowed, parse_hub_dataset
+from lora_core.hf_hub import HUB_PREFIX, is_allowed_repository, parse_hub_dataset
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split
@@ -37,7 +42,7 @@ _CHARACTERS_PER_TOKEN = 4.4  # English film reviews, WordPiece of 30,522 pieces
 
 
 @dataclass(frozen=True)
-class SourceSummary:
+class ResolvedSource:
     """One resolved source. `rows` are per split if it has splits, else under `ALL_ROWS`."""
 
     name: str
@@ -61,7 +66,7 @@ class ResolvedData:
     fingerprints: Mapping[str, str]  # of the bytes of each source; keys as in `dataset_ids`
 
 
-def resolve(
+def resolve_data(
     session: Session, data: DataSpec, task: TaskSpec, *, settings: Settings, max_length: int
 ) -> ResolvedData:
     """Resolve the sources and columns of a job.
@@ -70,8 +75,9 @@ def resolve(
     separator and the columns of labels, and the format of prompts, which are those of the training
     data for all splits.
 
-    Raises `DatasetHasNoLabels`, `DatasetTaskMismatch`, `ColumnMismatch`, `ColumnsDiffer`,
-    `WindowsOfPairs` and the subclasses of `lora_core.errors.data.DataError`.
+    Raises `DatasetHasNoLabels`, `DatasetTaskMismatch`, `ColumnNotAsUploaded`,
+    `DatasetColumnsDiffer`, `WindowsOfPairs` and the subclasses of
+    `lora_core.errors.data.DataError`.
     """
     limit = max_tokens_read(max_length, data.long_texts)
     if isinstance(data.source, str):
@@ -118,7 +124,7 @@ def resolve(
         label_count=label_count,
         fingerprints={key: source.fingerprint for key, source in sources.items()},
     )
-    check_long_texts(resolved.spec)
+    check_no_windowed_pairs(resolved.spec)
     _check_sizes(resolved, train, task)
     return resolved
 
@@ -133,7 +139,7 @@ def task_of_upload(session: Session, data: DataSpec) -> TaskSpec:
         return SingleLabelSpec()
     try:
         checked = datasets.resolve_dataset(session, name).label_format
-    except DatasetNotFound:  # `resolve` raises an error that says what there is
+    except DatasetNotFound:  # `resolve_data` raises an error that says what there is
         return SingleLabelSpec()
     match checked.task:
         case "multi_label":
@@ -143,10 +149,12 @@ def task_of_upload(session: Session, data: DataSpec) -> TaskSpec:
         case "single_label":
             return SingleLabelSpec(ordered=checked.ordered)
         case "several_targets":
-            return SeveralTargetsSpec.model_validate({"targets": describe_targets(checked.targets)})
+            return SeveralTargetsSpec.model_validate(
+                {"targets": build_targets_spec(checked.targets)}
+            )
 
 
-def _check_task(source: SourceSummary, task: TaskSpec) -> None:
+def _check_task(source: ResolvedSource, task: TaskSpec) -> None:
     """Raise `DatasetTaskMismatch` if the upload has label sets or numbers, the job others.
 
     Names may also be read as sets or numbers.
@@ -159,7 +167,7 @@ def _check_task(source: SourceSummary, task: TaskSpec) -> None:
             )
 
 
-def _label_count(train: SourceSummary, task: TaskSpec) -> int | None:
+def _label_count(train: ResolvedSource, task: TaskSpec) -> int | None:
     """Return the number of outputs of a model; None if it is not known before the run."""
     if task.type == "regression":
         return 1
@@ -184,26 +192,30 @@ def _label_set_fields(data: DataSpec, checked: LabelFormat) -> dict[str, Any]:
 def lock_datasets(session: Session, dataset_ids: Mapping[str, str]) -> None:
     """Lock uploads against deletion until the job is stored. Raises `DataNotFound`."""
     for dataset_id in dataset_ids.values():
-        if not datasets.lock_shared(session, UUID(dataset_id)):
+        if not datasets.lock_against_deletion(session, UUID(dataset_id)):
             raise DataNotFound(source=dataset_id, reason="it has just been deleted")
 
 
 def _resolve_source(
     session: Session, name: str, settings: Settings, max_length: int
-) -> SourceSummary:
+) -> ResolvedSource:
     if name in reviews.SAMPLES:
         reviews.check_available()
         sample = reviews.SAMPLES[name]
         tokens = sample.mean_tokens(max_length)
         fingerprint = f"{reviews.FILE.sha256} {name}"
-        return SourceSummary(name, {ALL_ROWS: sample.rows}, tokens, len(sample.labels), fingerprint)
+        return ResolvedSource(
+            name, {ALL_ROWS: sample.rows}, tokens, len(sample.labels), fingerprint
+        )
     if name.startswith(HUB_PREFIX):
         dataset = parse_hub_dataset(name)
-        if dataset is None or not is_allowed(dataset.name, settings.hub_datasets):
+        if dataset is None or not is_allowed_repository(dataset.name, settings.hub_datasets):
             allowed = ", ".join(settings.hub_datasets) or "none"
             reason = f"hub datasets allowed here: {allowed} (LORAWORKS_HUB_DATASETS)"
             raise DataNotFound(source=name, reason=reason)
-        return SourceSummary(name, _HUB_ROWS, _mean_tokens(_HUB_CHARACTERS, max_length), None, name)
+        return ResolvedSource(
+            name, _HUB_ROWS, _mean_tokens(_HUB_CHARACTERS, max_length), None, name
+        )
     try:
         upload = datasets.resolve_dataset(session, name)
     except DatasetNotFound as error:
@@ -213,7 +225,7 @@ def _resolve_source(
     ref = f"{upload.name}:{upload.version}"
     if upload.label_column is None:
         raise DatasetHasNoLabels(ref=ref, at="data.source")
-    return SourceSummary(
+    return ResolvedSource(
         name=ref,
         rows=upload.overview.get("splits") or {ALL_ROWS: upload.rows},
         mean_tokens=_mean_tokens(upload.overview["mean_characters"], max_length),
@@ -237,7 +249,7 @@ def _mean_tokens(characters: float, max_length: int) -> float:
     return min(characters / _CHARACTERS_PER_TOKEN + 2, 0.85 * max_length)
 
 
-def _resolve_column(data: DataSpec, uploads: list[SourceSummary], role: str) -> str | None:
+def _resolve_column(data: DataSpec, uploads: list[ResolvedSource], role: str) -> str | None:
     """Return the column that the job names, else the one that all uploads were checked with."""
     field_name = f"{role}_column"
     named: str | None = getattr(data, field_name)
@@ -250,13 +262,13 @@ def _resolve_column(data: DataSpec, uploads: list[SourceSummary], role: str) -> 
     if field_name in data.model_fields_set and named is not None:
         for ref, column in checked.items():
             if column != named:
-                raise ColumnMismatch(
+                raise ColumnNotAsUploaded(
                     ref=ref, what=role, column=named, checked=column, at=f"data.{field_name}"
                 )
         return named
     if len(set(checked.values())) > 1:
         columns = ", ".join(f"{column!r} in {ref}" for ref, column in checked.items())
-        raise ColumnsDiffer(what=role, columns=columns, at="data.source")
+        raise DatasetColumnsDiffer(what=role, columns=columns, at="data.source")
     return next(iter(checked.values()), named)
 
 
@@ -270,7 +282,7 @@ def _check_sample_columns(source: str | Mapping[Split, str], task: SeveralTarget
                 raise MissingColumn(file=sample, column=column, available=available)
 
 
-def _rows_per_split(sources: Mapping[str, SourceSummary]) -> dict[str, int]:
+def _rows_per_split(sources: Mapping[str, ResolvedSource]) -> dict[str, int]:
     """Return the rows of each split, or all of them under `ALL_ROWS` if there are no splits."""
     if ALL_ROWS in sources:
         return dict(sources[ALL_ROWS].rows)
@@ -280,7 +292,7 @@ def _rows_per_split(sources: Mapping[str, SourceSummary]) -> dict[str, int]:
     }
 
 
-def _check_sizes(data: ResolvedData, train: SourceSummary, task: TaskSpec) -> None:
+def _check_sizes(data: ResolvedData, train: ResolvedSource, task: TaskSpec) -> None:
     """Reject splits larger than the rows allow. A hub dataset is not known before it is read."""
     if train.label_count is None:
         return

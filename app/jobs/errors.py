@@ -63,7 +63,7 @@ class JobCancelling(Conflict):
     )
 
 
-class TrialNotPaused(Conflict):
+class TrialNotPausable(Conflict):
     code = "trial_not_paused"
     title = "A trial is paused through its sweep."
     message = (
@@ -72,7 +72,7 @@ class TrialNotPaused(Conflict):
     )
 
 
-class PredictionRunNotPaused(Conflict):
+class PredictionRunNotPausable(Conflict):
     code = "prediction_run_not_paused"
     title = "A prediction run cannot be paused."
     message = (
@@ -96,7 +96,7 @@ class NoCheckpoint(Conflict):
     )
 
 
-class TrainingVersionChanged(Conflict):
+class CheckpointVersionMismatch(Conflict):
     code = "training_version_changed"
     title = "The checkpoint was written by an incompatible training version."
     message = (
@@ -106,7 +106,7 @@ class TrainingVersionChanged(Conflict):
     )
 
 
-class TrialNotRetried(Conflict):
+class TrialNotRetryable(Conflict):
     code = "trial_not_retried"
     title = "A trial is retried through its sweep."
     message = (
@@ -115,7 +115,7 @@ class TrialNotRetried(Conflict):
     )
 
 
-class PredictionRunNotRetried(Conflict):
+class PredictionRunNotRetryable(Conflict):
     code = "prediction_run_not_retried"
     title = "A prediction run cannot be retried."
     message = "{run_id} is a prediction run. Create it again with POST /v1/predictions."
@@ -127,7 +127,7 @@ class AlreadyRetried(Conflict):
     message = "Job {other} already continues job {job_id}. Wait for it, or cancel it first."
 
 
-class DuplicateJob(UnprocessableContent):
+class DuplicateComparedJob(UnprocessableContent):
     code = "duplicate_job"
     title = "The same job was given twice."
     message = "Job {job_id} was given twice. Give each job once."
@@ -173,7 +173,7 @@ class RevisionNotSupported(UnprocessableContent):
     message = "{base!r} has no revision {revision}: only hub models have revisions. Leave it out."
 
 
-class ColumnMismatch(UnprocessableContent):
+class ColumnNotAsUploaded(UnprocessableContent):
     code = "column_not_checked"
     title = "The dataset was checked with another column."
     message = (
@@ -200,7 +200,7 @@ class DatasetHasNoLabels(UnprocessableContent):
     )
 
 
-class ColumnsDiffer(UnprocessableContent):
+class DatasetColumnsDiffer(UnprocessableContent):
     code = "columns_differ"
     title = "The datasets of the job have different columns."
     message = (

@@ -19,8 +19,8 @@ from lora_core.cost_model import (
     CostModel,
 )
 from lora_core.defaults import HEAD_INIT_MAX_TEXTS, epochs_and_batch_size, resolve_head_init
-from lora_core.linear.files import max_terms, weight_rows
-from lora_core.specs.data import Split, resolve_count
+from lora_core.linear.files import count_weight_rows, max_terms
+from lora_core.specs.data import Split, resolve_split_size
 from lora_core.specs.method import AutoSpec, CandidateSpec
 from lora_core.specs.task import TaskType
 from lora_core.specs.train import HeadInit, TrainSpec
@@ -63,8 +63,8 @@ def estimate_encoder_cost(
     length = data.mean_tokens * ATTENDED_LENGTH_RATIO
     texts = split_sizes(data)
     epochs, _ = epochs_and_batch_size(spec.optim, texts[Split.TRAIN])
-    training = cost_model.training_flops(shape, spec.encoder_method, length=length)
-    forward = cost_model.forward_flops(shape, length=length)
+    training = cost_model.training_flops_per_token(shape, spec.encoder_method, length=length)
+    forward = cost_model.forward_flops_per_token(shape, length=length)
     # Blocks below the lowest trained one run once per text (lora_core/fast/frozen_encoder.py).
     frozen_fraction = (
         cost_model.frozen_fraction(shape, spec.encoder_method)
@@ -85,7 +85,7 @@ def estimate_encoder_cost(
         + _evaluated_texts(spec, texts, epochs, completed_share) * (forward - frozen)
     )
     linear_texts = 0 if spec.trial else min(texts[Split.TRAIN], _LINEAR_MODEL_MAX_TEXTS)
-    of_a_token = cost_model.linear_seconds_per_token(spec.task.type, data.label_count or 2)
+    of_a_token = cost_model.linear_model_seconds_per_token(spec.task.type, data.label_count or 2)
     linear_seconds = linear_texts * of_a_token * data.mean_tokens
     seconds = STARTUP_SECONDS + linear_seconds + operations * data.mean_tokens / speed
     trained_texts = epochs * max(1, texts[Split.TRAIN])
@@ -93,7 +93,7 @@ def estimate_encoder_cost(
     return JobCost(seconds=round(seconds), flops_per_token=per_token)
 
 
-def plan_auto(
+def plan_auto_candidates(
     spec: TrainSpec, auto: AutoSpec, *, shape: EncoderShape, data: ResolvedData, speed: float
 ) -> tuple[tuple[CandidateSpec, ...], JobCost]:
     """Return the candidates to cross-validate, and the cost of all of it.
@@ -112,21 +112,21 @@ def plan_auto(
     seconds = model_selection.estimate_seconds(candidates, texts, costs.seconds)
     test_tokens = sizes[Split.TEST] * data.mean_tokens
     length = data.mean_tokens * ATTENDED_LENGTH_RATIO
-    seconds += test_tokens * cost_model.forward_flops(shape, length=length) / speed
+    seconds += test_tokens * cost_model.forward_flops_per_token(shape, length=length) / speed
     return candidates, JobCost(round(STARTUP_SECONDS + seconds), 0.0)
 
 
-def linear_parameter_count(data: ResolvedData, labels: int) -> int:
+def estimate_linear_parameters(data: ResolvedData, labels: int) -> int:
     """Estimate roughly how many parameters a linear model of these texts has."""
     tokens = split_sizes(data)[Split.TRAIN] * data.mean_tokens
-    terms = min(max_terms(weight_rows(labels)), round(_TERMS_PER_TOKEN * tokens))
-    return (terms + 1) * weight_rows(labels)
+    terms = min(max_terms(count_weight_rows(labels)), round(_TERMS_PER_TOKEN * tokens))
+    return (terms + 1) * count_weight_rows(labels)
 
 
 def estimate_linear_cost(data: ResolvedData, task: TaskType, labels: int) -> JobCost:
     """Estimate the cost of a linear model, which is fitted in one step."""
     tokens = sum(split_sizes(data).values()) * data.mean_tokens
-    seconds = tokens * cost_model.linear_seconds_per_token(task, labels)
+    seconds = tokens * cost_model.linear_model_seconds_per_token(task, labels)
     return JobCost(round(_LINEAR_STARTUP_SECONDS + seconds), 0.0, _LINEAR_STARTUP_SECONDS)
 
 
@@ -162,9 +162,9 @@ def split_sizes(data: ResolvedData) -> dict[Split, int]:
     ):
         size = data.rows.get(split.value)
         if size is None:
-            size = resolve_count(requested, all_rows)
+            size = resolve_split_size(requested, all_rows)
             remaining -= size
         sizes[split] = size
-    train = remaining if spec.train_size is None else resolve_count(spec.train_size, all_rows)
+    train = remaining if spec.train_size is None else resolve_split_size(spec.train_size, all_rows)
     sizes[Split.TRAIN] = max(0, min(remaining, train))
     return sizes

@@ -19,8 +19,8 @@ from app.database.engines import Database
 from app.http.concurrency import KeyedLimit
 from app.jobs import repository
 from app.jobs.errors import TooManyStreams, TooManyStreamsForKey
-from app.jobs.schemas import EventView, JobView, PointView, StateView
-from app.jobs.views import job_view, state_view
+from app.jobs.schemas import JobEventView, JobStateView, JobView, MetricPointView
+from app.jobs.views import job_state_view, job_view
 from app.queue.states import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 
@@ -38,7 +38,7 @@ class StreamSnapshot:
     rows: Sequence[JobEvent | MetricPoint]
     last_seq: int
     has_more: bool
-    state: StateView
+    state: JobStateView
     ended: JobView | None  # set once there is nothing more to come
 
 
@@ -100,7 +100,7 @@ async def stream_job(
     Ends early when the job is deleted, and when `may_continue` returns False: a client that
     reconnects with its last id is served by another process, or gets the reason.
     """
-    last_state: StateView | None = None
+    last_state: JobStateView | None = None
     while await may_continue():
         snapshot = await streams.read_after(job_id, after)
         if snapshot is None:
@@ -138,7 +138,7 @@ def _snapshot(session: Session, job: Job, after: int, queue_position: int | None
     newest = job.stream_seq
     after = min(after, newest)  # a number that was never given counts as the newest one
     last_seq = min(after + MAX_ROWS_PER_POLL, newest)
-    state = state_view(job, queue_position)
+    state = job_state_view(job, queue_position)
     rows: Sequence[JobEvent | MetricPoint] = ()
     if after < last_seq:
         rows = repository.list_stream_rows(session, job.id, after=after, last_seq=last_seq)
@@ -153,5 +153,9 @@ def _snapshot(session: Session, job: Job, after: int, queue_position: int | None
 
 def _server_sent_event(row: JobEvent | MetricPoint) -> ServerSentEvent:
     if isinstance(row, JobEvent):
-        return ServerSentEvent(event="event", id=str(row.seq), data=EventView.model_validate(row))
-    return ServerSentEvent(event="metric", id=str(row.seq), data=PointView.model_validate(row))
+        return ServerSentEvent(
+            event="event", id=str(row.seq), data=JobEventView.model_validate(row)
+        )
+    return ServerSentEvent(
+        event="metric", id=str(row.seq), data=MetricPointView.model_validate(row)
+    )

@@ -39,7 +39,7 @@ from app.registry import service as registry
 from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
 from app.settings import Settings
 from app.storage.store import Store
-from lora_core import base_files, manifest
+from lora_core import artifact_base, manifest
 from lora_core.encoders.safety import (
     check_fast_tokenizer,
     check_no_custom_code,
@@ -49,7 +49,7 @@ from lora_core.encoders.safety import (
 )
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound, GatedBase
-from lora_core.hf_hub import describe_gated_repository, is_allowed, is_hub_name
+from lora_core.hf_hub import describe_gated_repository, is_allowed_repository, is_hub_name
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.pooling import POOLING_FILE
@@ -221,14 +221,16 @@ def _read_config(store: Store, version: registry.ResolvedModel) -> dict[str, Any
     ref = version.artifact
     if ref.base is None:
         return parse_config(store.read(ref, f"{manifest.MERGED_DIR}/config.json"), version.ref)
-    config = parse_config(store.read(ref.base, base_files.CONFIG_FILE), version.ref)
-    return base_files.join_config(config, json.loads(store.read(ref, manifest.CLASSIFIER_FILE)))
+    config = parse_config(store.read(ref.base, artifact_base.CONFIG_FILE), version.ref)
+    return artifact_base.join_classifier_config(
+        config, json.loads(store.read(ref, manifest.CLASSIFIER_FILE))
+    )
 
 
 def _find_version(session: Session, name: str) -> registry.ResolvedModel | None:
     """Return the version a name refers to; None if it can only be a hub model."""
     try:
-        return registry.resolve(session, name)
+        return registry.resolve_model(session, name)
     except InvalidModelRef as error:
         raise InvalidBase(base=name[:100], at="base") from error
     except NoModelPromoted as error:
@@ -276,7 +278,7 @@ def _directory_fingerprint(directory: Path) -> str:
 def _resolve_hub(name: str, revision: str | None, settings: Settings) -> ResolvedBase:
     if not is_hub_name(name):
         raise InvalidBase(base=name[:100], at="base")
-    if not is_allowed(name, settings.hub_models):
+    if not is_allowed_repository(name, settings.hub_models):
         reason = (
             "it is neither in the registry nor among the allowed hub models: "
             f"{', '.join(settings.hub_models) or 'none'} (LORAWORKS_HUB_MODELS)"

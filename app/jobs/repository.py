@@ -107,7 +107,7 @@ def find_job(session: Session, job_id: UUID, *, kind: JobKind) -> Job | None:
 
 
 def load_state_columns(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
-    """Return those of the jobs that exist, with the columns of a `StateView`.
+    """Return those of the jobs that exist, with the columns of a `JobStateView`.
 
     Other columns are loaded on access.
     """
@@ -419,13 +419,13 @@ def delete_job(session: Session, job_id: UUID) -> list[UUID]:
 
     Raises `JobNotFound`, `JobNotFinished`.
     """
-    artifact_ids = delete_finished(session, job_id, kind=JobKind.TRAINING)
+    artifact_ids = delete_finished_job(session, job_id, kind=JobKind.TRAINING)
     if artifact_ids is None:
         raise JobNotFinished(job_id=job_id, state=get_job(session, job_id).state)
     return artifact_ids
 
 
-def delete_finished(session: Session, job_id: UUID, *, kind: JobKind) -> list[UUID] | None:
+def delete_finished_job(session: Session, job_id: UUID, *, kind: JobKind) -> list[UUID] | None:
     """Delete a finished row of this kind; return its artifact ids. None: there is no such row."""
     deleted = session.scalars(
         delete(Job)
@@ -444,13 +444,13 @@ def list_events(session: Session, job_id: UUID, *, after: int, limit: int) -> Se
     return session.scalars(statement.order_by(JobEvent.seq).limit(limit)).all()
 
 
-def list_latest_events(session: Session, job_id: UUID, *, limit: int) -> Sequence[JobEvent]:
+def list_newest_events(session: Session, job_id: UUID, *, limit: int) -> Sequence[JobEvent]:
     """Return the latest events, the newest first."""
     statement = select(JobEvent).where(JobEvent.job_id == job_id)
     return session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)).all()
 
 
-def list_points(
+def list_metric_points(
     session: Session,
     job_id: UUID,
     *,

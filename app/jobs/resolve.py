@@ -92,7 +92,7 @@ class JobResolver:
         `completed_share` is passed to `estimate.estimate_encoder_cost`.
 
         Raises `BaseNotFound` when the base was deleted since then, the subclasses of `SpecError`
-        when the spec does not fit it, and what `data_sources.resolve` raises.
+        when the spec does not fit it, and what `data_sources.resolve_data` raises.
         """
         spec = self._with_task_of_upload(spec)
         if base is None:
@@ -165,10 +165,10 @@ class JobResolver:
         self, spec: TrainSpec, auto: AutoSpec, base: ResolvedBase, shape: EncoderShape
     ) -> ResolvedJob:
         """Resolve the method `auto`; its candidates are stored so that a resume tries the same."""
-        compatibility.check_trial_method(spec)
+        compatibility.check_supports_partial_run(spec)
         data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
         device_class = _device_class(spec.runtime.device)
-        candidates, cost = estimate.plan_auto(
+        candidates, cost = estimate.plan_auto_candidates(
             spec, auto, shape=shape, data=data, speed=self._speed(device_class)
         )
         for candidate in candidates:
@@ -181,7 +181,7 @@ class JobResolver:
             for candidate in candidates
             if not isinstance(candidate.method, LinearSpec)
         ]
-        linear_count = estimate.linear_parameter_count(data, labels)
+        linear_count = estimate.estimate_linear_parameters(data, labels)
         return ResolvedJob(
             spec=spec,
             base=base,
@@ -198,11 +198,11 @@ class JobResolver:
 
     def _resolve_linear(self, spec: TrainSpec) -> ResolvedJob:
         """Resolve the method `linear`, which has no base. Its terms are unknown before the run."""
-        compatibility.check_trial_method(spec)
+        compatibility.check_supports_partial_run(spec)
         data = self._resolve_data(spec, _UNLIMITED_LENGTH)
         spec = spec.model_copy(update={"data": data.spec})
         labels = data.label_count or _ASSUMED_LABEL_COUNT
-        count = estimate.linear_parameter_count(data, labels)
+        count = estimate.estimate_linear_parameters(data, labels)
         return ResolvedJob(
             spec=spec,
             base=None,
@@ -218,7 +218,7 @@ class JobResolver:
         task = spec.task.model_dump_json() if several else spec.task.type
         key = (spec.data.model_dump_json(), task, max_length)
         if key not in self._data:
-            self._data[key] = data_sources.resolve(
+            self._data[key] = data_sources.resolve_data(
                 self._session,
                 spec.data,
                 spec.task,

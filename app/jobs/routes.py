@@ -22,7 +22,7 @@ from app.http.dependencies import (
     SettingsDep,
     StoreDep,
 )
-from app.http.fields import CleanText, file_response, uuid_or_raise
+from app.http.fields import CleanText, file_response_openapi, uuid_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -34,15 +34,15 @@ from app.jobs.resolve import JobResolver
 from app.jobs.results import comparison, curves, misclassified
 from app.jobs.schemas import (
     Curves,
-    EventView,
     JobComparison,
     JobCreate,
+    JobEventView,
     JobListItem,
     JobPlan,
     JobUpdate,
     JobView,
+    MetricPointView,
     MisclassifiedText,
-    PointView,
     SequencePage,
 )
 from app.jobs.tags import Tag
@@ -67,7 +67,7 @@ REQUIRE_WRITE = [require_scope("jobs:write")]
 MAX_POINTS = 10_000
 MAX_COMPARED = 20
 
-JobId = Annotated[UUID, uuid_or_raise(lambda text: JobNotFound(job_id=text))]
+JobId = Annotated[UUID, uuid_validator(lambda text: JobNotFound(job_id=text))]
 SplitParam = Annotated[
     misclassified.EvaluatedSplit, Query(description="Split that the texts are from.")
 ]
@@ -270,14 +270,14 @@ def list_metric_points(
     limit: Annotated[
         int, Query(ge=1, le=MAX_POINTS, description="Maximum number of points.")
     ] = MAX_POINTS,
-) -> SequencePage[PointView]:
+) -> SequencePage[MetricPointView]:
     """List the metric points of a job: loss, accuracy and so on by step."""
     with database.read() as session:
         repository.get_job(session, job_id)
-        rows = repository.list_points(
+        rows = repository.list_metric_points(
             session, job_id, after=after, limit=limit + 1, split=split, name=name
         )
-    views = [PointView.model_validate(row) for row in rows[:limit]]
+    views = [MetricPointView.model_validate(row) for row in rows[:limit]]
     return SequencePage(data=views, next=views[-1].seq if len(rows) > limit else None)
 
 
@@ -299,7 +299,7 @@ def get_job_curves(
     "/{job_id}/misclassified/download",
     dependencies=REQUIRE_READ,
     response_class=Response,
-    responses=file_response("text/csv", "application/jsonl"),
+    responses=file_response_openapi("text/csv", "application/jsonl"),
 )
 def download_misclassified(
     job_id: JobId,
@@ -359,12 +359,12 @@ def list_job_events(
     database: DatabaseDep,
     after: Seq = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of events.")] = 100,
-) -> SequencePage[EventView]:
+) -> SequencePage[JobEventView]:
     """List the events of a job, in order."""
     with database.read() as session:
         repository.get_job(session, job_id)
         rows = repository.list_events(session, job_id, after=after, limit=limit + 1)
-    views = [EventView.model_validate(row) for row in rows[:limit]]
+    views = [JobEventView.model_validate(row) for row in rows[:limit]]
     return SequencePage(data=views, next=views[-1].seq if len(rows) > limit else None)
 
 

@@ -104,7 +104,7 @@ class JobErrorView(JobErrorSummaryView):
     detail: dict[str, Any] | None
 
 
-class JobWait(ResponseModel):
+class JobWaitReason(ResponseModel):
     """What a queued job waits for: an unavailable disk, storage, database or hub, or its resume."""
 
     code: str
@@ -161,7 +161,7 @@ class JobListItem(LocatedResource):
     progress: float | None
     paused: bool = Field(description="No worker claims the job until it is resumed.")
     queue_position: int | None
-    waiting: JobWait | None
+    waiting: JobWaitReason | None
     parameters: ParameterCountsView
     estimated_seconds: int
     created_at: Timestamp
@@ -190,7 +190,7 @@ class JobView(JobListItem):
     error: JobErrorView | None
 
 
-class EventView(ResponseModel):
+class JobEventView(ResponseModel):
     """Something that happened to a job."""
 
     seq: int
@@ -202,7 +202,7 @@ class EventView(ResponseModel):
     at: Timestamp
 
 
-class PointView(ResponseModel):
+class MetricPointView(ResponseModel):
     """One value of a metric at one step. `value` is null where it is not finite."""
 
     seq: int
@@ -216,7 +216,7 @@ class PointView(ResponseModel):
     at: Timestamp
 
 
-class StateView(ResponseModel):
+class JobStateView(ResponseModel):
     """The current state of a job; a stream sends it whenever it changes."""
 
     state: JobState

@@ -10,23 +10,23 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.database.base import now
-from app.database.engines import acquire_transaction_lock, after_commit
+from app.database.engines import acquire_transaction_lock, call_after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import data_sources, pretrained_bases, repository
 from app.jobs.errors import (
     AlreadyRetried,
+    CheckpointVersionMismatch,
     JobCancelling,
     JobFinished,
     JobNotFinished,
     JobSucceeded,
     NoCheckpoint,
-    PredictionRunNotPaused,
-    PredictionRunNotRetried,
+    PredictionRunNotPausable,
+    PredictionRunNotRetryable,
     TooManyJobs,
-    TrainingVersionChanged,
-    TrialNotPaused,
-    TrialNotRetried,
+    TrialNotPausable,
+    TrialNotRetryable,
 )
 from app.jobs.repository import FINAL_STATES
 from app.jobs.resolve import ResolvedJob
@@ -91,7 +91,7 @@ def create_job(
         session, job, view_of=job_view, settings=settings, notifier=notifier, call=call
     )
     created = {"job_id": str(job.id), "device_class": resolved.device_class}
-    after_commit(session, partial(log.info, "created job", **created))
+    call_after_commit(session, partial(log.info, "created job", **created))
     return view
 
 
@@ -131,7 +131,7 @@ def enqueue(session: Session, job: Job, *, created_by: UUID, notifier: WorkerNot
     job.created_by, job.dispatched_at = created_by, now()
     repository.add_job(session, job)
     task = JobTask(job.id, job.device_class, message_priority(job.priority, attempt=0))
-    after_commit(session, partial(notifier.notify, task))
+    call_after_commit(session, partial(notifier.notify, task))
 
 
 def update_job(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:
@@ -140,8 +140,10 @@ def update_job(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:
     changes = {name: value or None for name, value in fields.items()}
     job = repository.update_job(session, job_id, changes)
     view = job_view(job, repository.queue_positions(session, [job_id]).get(job_id))
-    audit = partial(logging.audit, "job_updated", job=str(job_id), fields=sorted(changes))
-    after_commit(session, audit)
+    audit = partial(
+        logging.write_audit_line, "job_updated", job=str(job_id), fields=sorted(changes)
+    )
+    call_after_commit(session, audit)
     return view
 
 
@@ -160,7 +162,7 @@ def pause_job(session: Session, *, job_id: UUID) -> Job:
     A paused job keeps its id, and no worker claims it until it is resumed. A second pause changes
     nothing.
 
-    Raises `JobNotFound`, `PredictionRunNotPaused`, `TrialNotPaused`, `JobFinished`,
+    Raises `JobNotFound`, `PredictionRunNotPausable`, `TrialNotPausable`, `JobFinished`,
     `JobCancelling`.
     """
     repository.request_pause(session, job_id)  # an error below rolls it back
@@ -178,16 +180,16 @@ def resume_job(session: Session, *, job_id: UUID, notifier: WorkerNotifier) -> J
     if resumed:
         priority = message_priority(job.priority, attempt=job.attempt)
         task = JobTask(job.id, job.device_class, priority)
-        after_commit(session, partial(notifier.notify, task))
+        call_after_commit(session, partial(notifier.notify, task))
     return job
 
 
 def _get_pausable_job(session: Session, job_id: UUID) -> Job:
     if repository.find_job(session, job_id, kind=JobKind.PREDICTION) is not None:
-        raise PredictionRunNotPaused(run_id=job_id)
+        raise PredictionRunNotPausable(run_id=job_id)
     job = repository.get_job(session, job_id)
     if job.sweep_id is not None:
-        raise TrialNotPaused(job_id=job_id, sweep_id=job.sweep_id)
+        raise TrialNotPausable(job_id=job_id, sweep_id=job.sweep_id)
     if job.state in FINAL_STATES:
         raise JobFinished(job_id=job_id, state=job.state)
     if job.cancel_requested_at is not None:
@@ -265,7 +267,7 @@ def retry_job(
         start=start,
     )
     retried = {"job_id": str(job.id), "of": str(job_id), "step": start.step if start else 0}
-    after_commit(session, partial(log.info, "retried job", **retried))
+    call_after_commit(session, partial(log.info, "retried job", **retried))
     return view
 
 
@@ -274,15 +276,15 @@ def find_retry_checkpoint(session: Session, job: Job) -> Checkpoint | None:
 
     None: it starts from the beginning, since no checkpoint is expected.
 
-    Raises `JobNotFinished`, `JobSucceeded`, `TrialNotRetried`, `NoCheckpoint`,
-    `TrainingVersionChanged`.
+    Raises `JobNotFinished`, `JobSucceeded`, `TrialNotRetryable`, `NoCheckpoint`,
+    `CheckpointVersionMismatch`.
     """
     if job.state not in FINAL_STATES:
         raise JobNotFinished(job_id=job.id, state=job.state)
     if job.state == JobState.SUCCEEDED:
         raise JobSucceeded(job_id=job.id)
     if job.sweep_id is not None:
-        raise TrialNotRetried(job_id=job.id, sweep_id=job.sweep_id)
+        raise TrialNotRetryable(job_id=job.id, sweep_id=job.sweep_id)
     if job.method in SKLEARN_METHODS:
         return None
     start = checkpoints.find_latest(session, job.id)
@@ -293,7 +295,7 @@ def find_retry_checkpoint(session: Session, job: Job) -> Checkpoint | None:
     if start is None:
         raise NoCheckpoint(job_id=job.id)
     if start.training_version != TRAINING_VERSION:
-        raise TrainingVersionChanged(
+        raise CheckpointVersionMismatch(
             job_id=job.id, made=start.training_version, now=TRAINING_VERSION
         )
     return start
@@ -301,5 +303,5 @@ def find_retry_checkpoint(session: Session, job: Job) -> Checkpoint | None:
 
 def _get_training_job(session: Session, job_id: UUID) -> Job:
     if repository.find_job(session, job_id, kind=JobKind.PREDICTION) is not None:
-        raise PredictionRunNotRetried(run_id=job_id)
+        raise PredictionRunNotRetryable(run_id=job_id)
     return repository.get_job(session, job_id)

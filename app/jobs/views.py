@@ -13,10 +13,10 @@ from app.jobs.schemas import (
     JobErrorView,
     JobListItem,
     JobMetricView,
+    JobStateView,
     JobView,
-    JobWait,
+    JobWaitReason,
     ParameterCountsView,
-    StateView,
 )
 from app.queue.states import JobState
 from app.queue.tables import Job
@@ -32,7 +32,8 @@ def job_list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
     summaries = repository.load_summaries(session, ids)
     return [
         JobListItem(
-            **_fields(job, positions.get(job.id), summaries[job.id]), error=job_error_summary(job)
+            **_fields(job, positions.get(job.id), summaries[job.id]),
+            error=job_error_summary_view(job),
         )
         for job in jobs
     ]
@@ -46,12 +47,12 @@ def job_view(job: Job, queue_position: int | None) -> JobView:
         notes=job.notes,
         summary=job.summary,
         verdict=(job.summary or {}).get("verdict"),
-        error=job_error(job),
+        error=job_error_view(job),
     )
 
 
-def state_view(job: Job, queue_position: int | None) -> StateView:
-    return StateView(
+def job_state_view(job: Job, queue_position: int | None) -> JobStateView:
+    return JobStateView(
         state=JobState(job.state),
         attempt=job.attempt,
         step=job.step,
@@ -71,25 +72,25 @@ def progress(job: Job) -> float | None:
     return job.step / job.total_steps if job.total_steps else None
 
 
-def job_wait(job: Job) -> JobWait | None:
+def job_wait_reason_view(job: Job) -> JobWaitReason | None:
     """Return what a queued job waits for, other than its turn."""
     if job.paused and job.pause_requested_at is not None:
-        return JobWait(code=PAUSED_CODE, message=PAUSED_MESSAGE, since=job.pause_requested_at)
+        return JobWaitReason(code=PAUSED_CODE, message=PAUSED_MESSAGE, since=job.pause_requested_at)
     if job.state != JobState.QUEUED or job.waiting_code is None or job.waiting_since is None:
         return None
-    return JobWait(
+    return JobWaitReason(
         code=job.waiting_code, message=job.waiting_message or "", since=job.waiting_since
     )
 
 
-def job_error_summary(job: Job) -> JobErrorSummaryView | None:
+def job_error_summary_view(job: Job) -> JobErrorSummaryView | None:
     """Return why a job failed, without details."""
     if job.error_code is None:
         return None
     return JobErrorSummaryView(code=job.error_code, message=job.error_message or "")
 
 
-def job_error(job: Job) -> JobErrorView | None:
+def job_error_view(job: Job) -> JobErrorView | None:
     """Return why a job failed, with details."""
     if job.error_code is None:
         return None
@@ -107,7 +108,7 @@ def _fields(job: Job, queue_position: int | None, summary: JobSummary) -> dict[s
         "progress": progress(job),
         "paused": job.paused,
         "queue_position": queue_position,
-        "waiting": job_wait(job),
+        "waiting": job_wait_reason_view(job),
         "parameters": _parameter_counts(job, summary),
         "estimated_seconds": job.plan["estimated_seconds"],
         "accuracy": summary.accuracy,

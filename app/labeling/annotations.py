@@ -11,25 +11,25 @@ from app.http.dependencies import Caller
 from app.labeling import repository
 from app.labeling.errors import (
     AnnotationNotFound,
-    PoolDeleted,
+    LabelingDatasetDeleted,
     TextNotInPool,
     TooManyAnnotators,
     UnknownLabel,
     WrongAnnotationField,
 )
 from app.labeling.pools import ChosenTexts, LabelingPools, Pool
-from app.labeling.repository import NewChoice, OpenText
+from app.labeling.repository import NewChosenText, TextToLabel
 from app.labeling.schemas import (
-    AnnotationPut,
+    AnnotationUpdate,
     AnnotationView,
+    ChosenTextReason,
     LabelingTaskType,
     LeasedTexts,
     ShownValue,
-    TextReason,
 )
-from app.labeling.service import OpenedProject, open_pool, read_project
+from app.labeling.service import ProjectRows, load_project_rows, open_pool
 from app.labeling.tables import LabelingAnnotation, LabelingProject
-from app.labeling.views import DescribedText, annotation_view
+from app.labeling.views import TextWithSuggestion, annotation_view
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import InputHashes
 
@@ -52,16 +52,16 @@ def annotator_name(caller: Caller, annotator: str | None) -> str:
     return caller.name if annotator is None else f"{caller.name}/{annotator}"
 
 
-class Leased(NamedTuple):
+class LeaseResult(NamedTuple):
     """Texts that an annotator has, and until when."""
 
     pool: Pool
     project: LabelingProject
-    texts: list[OpenText]
+    texts: list[TextToLabel]
     expires_at: float
 
 
-def next_texts(
+def lease_texts_with_suggestions(
     database: Database, pools: LabelingPools, *, name: str, annotator: str, count: int
 ) -> LeasedTexts:
     """Return texts to label with suggestions. Raises what `lease_texts` raises."""
@@ -69,7 +69,7 @@ def next_texts(
     pool, fitted = leased.pool, leased.pool.fitted
     found = [(each, pool.texts.find(each.row)) for each in leased.texts]
     described = [
-        DescribedText.of(pool, fitted, index, each.reason)
+        TextWithSuggestion.of(pool, fitted, index, each.reason)
         for each, index in found
         if index is not None
     ]
@@ -77,7 +77,7 @@ def next_texts(
     with database.read() as session:
         done = repository.count_done(session, project.id)
         rows = {row for each in described for row in each.nearest_rows}
-        hidden = repository.find_hidden(session, project.id, rows) if rows else frozenset()
+        hidden = repository.find_forgotten_rows(session, project.id, rows) if rows else frozenset()
     labels = project.labels
     return LeasedTexts(
         texts=[each.view(labels, leased.expires_at, hidden) for each in described],
@@ -87,18 +87,18 @@ def next_texts(
 
 def lease_texts(
     database: Database, pools: LabelingPools, *, name: str, annotator: str, count: int
-) -> Leased:
+) -> LeaseResult:
     """Return texts to label, which others do not get before the lease expires.
 
     First those that the annotator has and did not label, then those that others gave back or that
     want a second annotator, then new ones. New ones are chosen before the transaction that stores
     them. If somebody else has stored some by then, the choice is made again.
 
-    Raises `LabelingProjectNotFound`, `PoolDeleted`, `TooManyAnnotators`, and what
+    Raises `LabelingProjectNotFound`, `LabelingDatasetDeleted`, `TooManyAnnotators`, and what
     `LabelingPools.open` raises.
     """
     with database.read() as session:
-        opened = read_project(session, name)
+        opened = load_project_rows(session, name)
     pool = open_pool(pools, opened)
     pools.refit_if_stale(pool, opened.project.changes)
     chosen: ChosenTexts | None = None
@@ -121,33 +121,33 @@ def _lease_stored(
     annotator: str,
     count: int,
     chosen: ChosenTexts | None,
-) -> Leased:
+) -> LeaseResult:
     """Store new choices, unless others were stored since, and lease what is open."""
     if chosen is not None:
-        privacy.lock_texts(session)  # before the project, as forgetting does
+        privacy.lock_text_storage(session)  # before the project, as forgetting does
     project = repository.lock_project(session, name)
     if project.id != pool.project_id:  # deleted, and created anew
-        raise PoolDeleted(name=name, ref=name)
+        raise LabelingDatasetDeleted(name=name, ref=name)
     if chosen is None:
         repository.delete_expired_leases(session, project.id)
         _check_annotators(session, project, annotator)
     elif chosen.position == project.chosen:
         hashes = (each for choice in chosen.choices for each in choice.hashes.all)
-        forgotten = privacy.forgotten(session, hashes)
-        repository.add_choices(
+        forgotten = privacy.find_forgotten_hashes(session, hashes)
+        repository.add_chosen_texts(
             session, project, [_hide(each, forgotten) for each in chosen.choices]
         )
     texts = repository.list_held_texts(session, project.id, annotator, limit=count)
     if len(texts) < count:
-        texts += repository.list_open_texts(
+        texts += repository.list_available_texts(
             session, project.id, annotator, limit=count - len(texts)
         )
     rows = [each.row for each in texts]
     expires_at = repository.lease(session, project.id, rows, annotator, seconds=LEASE_SECONDS)
-    return Leased(pool, project, texts, expires_at)
+    return LeaseResult(pool, project, texts, expires_at)
 
 
-def _hide(choice: NewChoice, forgotten: Set[str]) -> NewChoice:
+def _hide(choice: NewChosenText, forgotten: Set[str]) -> NewChosenText:
     if forgotten.isdisjoint(choice.hashes.all):
         return choice
     return choice._replace(wanted=0, hidden=True)
@@ -164,12 +164,12 @@ def _check_annotators(session: Session, project: LabelingProject, annotator: str
 # -- Annotations ----------------------------------------------------------------------------------
 
 
-def put_annotation(  # noqa: PLR0913
+def update_annotation(  # noqa: PLR0913
     session: Session,
     *,
     name: str,
     row: int,
-    body: AnnotationPut,
+    body: AnnotationUpdate,
     annotator: str,
     caller: Caller,
     hashes: InputHashes | None,
@@ -181,17 +181,17 @@ def put_annotation(  # noqa: PLR0913
     `TooManyAnnotators`.
     """
     if hashes is not None:
-        privacy.lock_texts(session)  # before the project, as forgetting does
+        privacy.lock_text_storage(session)  # before the project, as forgetting does
     project = repository.lock_project(session, name)
     value = _validated_value(project, body)
-    choice = repository.get_choice(session, project.id, row)
+    choice = repository.find_chosen_text(session, project.id, row)
     if choice is None and hashes is not None:
-        if privacy.forgotten(session, hashes.all):
+        if privacy.find_forgotten_hashes(session, hashes.all):
             raise TextNotInPool(name=name, row=row)
-        requested = body.reason not in (None, TextReason.RANDOM)
-        reason = body.reason if requested and body.reason else TextReason.REQUESTED
-        repository.add_choices(session, project, [NewChoice(row, reason, hashes, 1)])
-        choice = repository.get_choice(session, project.id, row)
+        requested = body.reason not in (None, ChosenTextReason.RANDOM)
+        reason = body.reason if requested and body.reason else ChosenTextReason.REQUESTED
+        repository.add_chosen_texts(session, project, [NewChosenText(row, reason, hashes, 1)])
+        choice = repository.find_chosen_text(session, project.id, row)
     if choice is None or choice.hidden:
         raise TextNotInPool(name=name, row=row)
     annotation = repository.find_annotation(session, project.id, row, annotator)
@@ -211,11 +211,11 @@ def put_annotation(  # noqa: PLR0913
     annotation.value, annotation.suggested = value, body.suggested
     annotation.created_by, annotation.at = caller.id, read_clock(session)
     repository.end_lease(session, project.id, row, annotator)
-    repository.count_changes(session, project)
+    repository.increment_change_count(session, project)
     return annotation
 
 
-def _validated_value(project: LabelingProject, body: AnnotationPut) -> ShownValue | None:
+def _validated_value(project: LabelingProject, body: AnnotationUpdate) -> ShownValue | None:
     """Return the label to store; None: skipped."""
     if body.skipped:
         return None
@@ -242,7 +242,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def annotation_views(
-    pools: LabelingPools, opened: OpenedProject, annotations: Sequence[LabelingAnnotation]
+    pools: LabelingPools, opened: ProjectRows, annotations: Sequence[LabelingAnnotation]
 ) -> list[AnnotationView]:
     """Return annotations with their texts, unless the dataset was deleted."""
     if not annotations or opened.dataset.deleted_at is not None:
@@ -255,8 +255,8 @@ def annotation_views(
     ]
 
 
-def find_hashes(pools: LabelingPools, opened: OpenedProject, row: int) -> InputHashes:
-    """Return the hashes of a text of the pool. Raises `TextNotInPool`, `PoolDeleted`."""
+def get_text_hashes(pools: LabelingPools, opened: ProjectRows, row: int) -> InputHashes:
+    """Return the hashes of a text of the pool. Raises `TextNotInPool`, `LabelingDatasetDeleted`."""
     pool = open_pool(pools, opened)
     index = pool.texts.find(row)
     if index is None:
@@ -274,8 +274,8 @@ def delete_annotation(session: Session, *, name: str, row: int, annotator: str) 
     if annotation is None:
         raise AnnotationNotFound(annotator=annotator, row=row, name=name)
     session.delete(annotation)
-    choice = repository.get_choice(session, project.id, row)
+    choice = repository.find_chosen_text(session, project.id, row)
     if choice is not None:
         choice.missing += 1
     repository.lease(session, project.id, [row], annotator, seconds=LEASE_SECONDS)
-    repository.count_changes(session, project)
+    repository.increment_change_count(session, project)

@@ -39,7 +39,7 @@ class TooManyLabels(UnprocessableContent):
     message = "The labeling project {name} would have {count:,} labels, and the limit is {limit:,}."
 
 
-class NumbersHaveNoLabels(UnprocessableContent):
+class RegressionHasNoLabels(UnprocessableContent):
     code = "numbers_have_no_labels"
     title = "A regression has no labels."
     message = "The labeling project {name} asks for numbers, so it has no labels to add to."
@@ -69,7 +69,7 @@ class AnnotationNotFound(NotFound):
     message = "{annotator} has not labeled row {row} of {name}."
 
 
-class PoolDeleted(Conflict):
+class LabelingDatasetDeleted(Conflict):
     code = "labeling_dataset_deleted"
     title = "The dataset of the project was deleted."
     message = (
@@ -89,7 +89,7 @@ class NothingLabeled(Conflict):
     message = "No text of {name} is labeled yet. Label some texts first."
 
 
-class TooFewLabels(Conflict):
+class TooFewDistinctLabels(Conflict):
     code = "too_few_labels"
     title = "Too few labels for a dataset."
     message = (

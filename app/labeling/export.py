@@ -15,7 +15,7 @@ from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.idempotency.service import IdempotentRequest
 from app.labeling import repository, service
-from app.labeling.errors import NothingLabeled, TooFewLabels
+from app.labeling.errors import NothingLabeled, TooFewDistinctLabels
 from app.labeling.pools import LabelingPools, Pool
 from app.labeling.resolved_labels import LabelValue, ResolvedLabel, resolve_labels
 from app.settings import Settings
@@ -37,21 +37,22 @@ def create_dataset(  # noqa: PLR0913
 ) -> tuple[Dataset, bool]:
     """Store the labels so far as the next version of a dataset.
 
-    Returns (dataset, whether it is new). Raises `LabelingProjectNotFound`, `PoolDeleted`,
-    `NothingLabeled`, `TooFewLabels`, and what `datasets.service.create_dataset` raises.
+    Returns (dataset, whether it is new). Raises `LabelingProjectNotFound`,
+    `LabelingDatasetDeleted`, `NothingLabeled`, `TooFewDistinctLabels`, and what
+    `datasets.service.create_dataset` raises.
     """
     with database.read() as session:
-        opened = service.read_project(session, name)
+        opened = service.load_project_rows(session, name)
         project = opened.project
         stored = repository.read_labels(session, project.id)
     labels = resolve_labels(stored, project.task)  # type: ignore[arg-type]  # one of these
     if not labels:
         raise NothingLabeled(name=name)
     if len({each.value for each in labels}) == 1:
-        raise TooFewLabels(name=name, label=json.dumps(labels[0].json, ensure_ascii=False))
+        raise TooFewDistinctLabels(name=name, label=json.dumps(labels[0].json, ensure_ascii=False))
     pool = service.open_pool(pools, opened)
     paired = opened.dataset.text_pair_column is not None
-    in_test = test_rows(labels)
+    in_test = select_test_rows(labels)
     directory = files.create_incoming_dir(settings)
     try:
         upload = _write_file(
@@ -73,7 +74,7 @@ def create_dataset(  # noqa: PLR0913
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_rows(labels: Iterable[ResolvedLabel]) -> frozenset[int]:
+def select_test_rows(labels: Iterable[ResolvedLabel]) -> frozenset[int]:
     """Return the rows of the test part: the texts drawn at random, if there are enough of them.
 
     Texts with a label that no other text has are not among them, since training has to see it.

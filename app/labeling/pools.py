@@ -24,9 +24,9 @@ from app.datasets import files
 from app.datasets import service as datasets
 from app.datasets.tables import Dataset
 from app.labeling import repository
-from app.labeling.repository import NewChoice
+from app.labeling.repository import NewChosenText
 from app.labeling.resolved_labels import ResolvedLabel, resolve_labels
-from app.labeling.schemas import LabelingTaskType, TextReason
+from app.labeling.schemas import ChosenTextReason, LabelingTaskType
 from app.labeling.tables import LabelingProject
 from app.privacy.text_hashes import InputHashes, TextHasher
 from app.queue.tables import Job
@@ -34,10 +34,10 @@ from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef, verify_artifact
 from lora_core.specs.embed import VECTORS_FILE
-from lora_core.specs.text_input import text_input
+from lora_core.specs.text_input import build_text_input
 
 if TYPE_CHECKING:
-    from lora_core.active_learning.accuracy import Estimate
+    from lora_core.active_learning.accuracy import MetricEstimate
     from lora_core.active_learning.suggestions import SuggestionModel
 
 MAX_POOLS = 8  # in the memory of a process
@@ -50,7 +50,7 @@ Vectors = NDArray[np.float32]  # (texts, width)
 log = structlog.get_logger(__name__)
 
 
-class Text(NamedTuple):
+class PoolText(NamedTuple):
     """A text, or a pair of texts."""
 
     text: str
@@ -74,9 +74,9 @@ class PoolTexts:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Text:
+    def __getitem__(self, index: int) -> PoolText:
         _, text, text_pair = json.loads(self._lines[self._starts[index] : self._starts[index + 1]])
-        return Text(text, text_pair)
+        return PoolText(text, text_pair)
 
     def find(self, row: int) -> int | None:
         """Return the index of a row of the file; None if it has no text."""
@@ -90,7 +90,7 @@ class PoolTexts:
 
 
 @dataclass(frozen=True)
-class FittedLabels:
+class FittedSuggestions:
     """What was computed from the labels at one time."""
 
     changes: int  # of the project at that time
@@ -98,7 +98,7 @@ class FittedLabels:
     labels: list[ResolvedLabel]  # theirs
     model: "SuggestionModel | None"  # None: too few labels
     uncertainty: NDArray[np.float64] | None  # (texts,); None: too few labels that are not random
-    accuracy: "Estimate | None"
+    accuracy: "MetricEstimate | None"
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Pool:
     seed: int
     hasher: TextHasher
     vectors: Vectors | None = None
-    fitted: FittedLabels | None = None
+    fitted: FittedSuggestions | None = None
     fitting: Lock = field(default_factory=Lock)
     _choosing: Lock = field(default_factory=Lock)
     _taken: NDArray[np.bool_] = field(init=False)  # (texts,) chosen at some time
@@ -163,9 +163,9 @@ class Pool:
         return ChosenTexts(
             position,
             [
-                NewChoice(
+                NewChosenText(
                     int(self.texts.rows[each.row]),
-                    TextReason(each.reason.value),
+                    ChosenTextReason(each.reason.value),
                     self.hashes(each.row),
                     self._annotations_wanted(position + offset),
                 )
@@ -175,7 +175,7 @@ class Pool:
 
     def hashes(self, index: int) -> InputHashes:
         """Return the hashes that a text is forgotten by."""
-        return self.hasher.hash_input(text_input(*self.texts[index]))
+        return self.hasher.hash_input(build_text_input(*self.texts[index]))
 
     def _annotations_wanted(self, position: int) -> int:
         draw = np.random.default_rng([self.seed, 1, position]).random()
@@ -186,7 +186,7 @@ class ChosenTexts(NamedTuple):
     """The next texts of a project whose first `position` texts are chosen."""
 
     position: int
-    choices: list[NewChoice]
+    choices: list[NewChosenText]
 
 
 class LabelingPools:
@@ -242,9 +242,9 @@ class LabelingPools:
         if not pool.is_stale(changes):
             return  # somebody else was faster
         with self._resources.database.read() as session:
-            changes = repository.read_changes(session, pool.project_id)
+            changes = repository.read_change_count(session, pool.project_id)
             stored = repository.read_labels(session, pool.project_id)
-        pool.fitted = fit_labels(pool, resolve_labels(stored, pool.task), changes)
+        pool.fitted = fit_suggestions(pool, resolve_labels(stored, pool.task), changes)
 
     def _find(self, project_id: UUID) -> Pool | None:
         with self._lock:
@@ -293,10 +293,10 @@ class LabelingPools:
 
     def _map_vectors(self, ref: ArtifactRef) -> Vectors:
         directory = verify_artifact(self._resources.store, ref, name="vectors")
-        return map_vectors(directory / VECTORS_FILE)
+        return mmap_vectors(directory / VECTORS_FILE)
 
 
-def map_vectors(file: Path) -> Vectors:
+def mmap_vectors(file: Path) -> Vectors:
     """Map the one tensor of a safetensors file: the system reads the parts that are used.
 
     The file starts with the size of a JSON header, in eight bytes; the numbers follow it.
@@ -312,10 +312,13 @@ def map_vectors(file: Path) -> Vectors:
     return vectors
 
 
-def fit_labels(pool: Pool, labels: list[ResolvedLabel], changes: int) -> FittedLabels:
+def fit_suggestions(pool: Pool, labels: list[ResolvedLabel], changes: int) -> FittedSuggestions:
     """Fit the suggestions, and estimate how good they are on the texts drawn at random."""
-    from lora_core.active_learning.accuracy import accuracy_so_far
-    from lora_core.active_learning.suggestions import SuggestionModel, uncertainty_without_random
+    from lora_core.active_learning.accuracy import estimate_suggestion_accuracy
+    from lora_core.active_learning.suggestions import (
+        SuggestionModel,
+        score_uncertainty_excluding_random_labels,
+    )
 
     assert pool.vectors is not None  # noqa: S101 - the callers have checked it
     found = [(pool.texts.find(each.row), each) for each in labels]
@@ -326,6 +329,10 @@ def fit_labels(pool: Pool, labels: list[ResolvedLabel], changes: int) -> FittedL
     x = np.asarray(pool.vectors[indices]) if len(indices) else np.zeros((0, 1), dtype=np.float32)
     model = SuggestionModel.fit(x, values, pool.task)
     random = [i for i, each in enumerate(labels) if each.is_random]
-    uncertainty = uncertainty_without_random(pool.vectors, indices, values, random, pool.task)
-    accuracy = accuracy_so_far(x, values, random, pool.task, pool.seed) if model else None
-    return FittedLabels(changes, indices, labels, model, uncertainty, accuracy)
+    uncertainty = score_uncertainty_excluding_random_labels(
+        pool.vectors, indices, values, random, pool.task
+    )
+    accuracy = (
+        estimate_suggestion_accuracy(x, values, random, pool.task, pool.seed) if model else None
+    )
+    return FittedSuggestions(changes, indices, labels, model, uncertainty, accuracy)

@@ -23,10 +23,10 @@ from sqlalchemy.orm import Session, aliased
 from app.database.base import now
 from app.datasets.tables import Dataset
 from app.labeling.errors import LabelingProjectNotFound
-from app.labeling.schemas import TextReason
+from app.labeling.schemas import ChosenTextReason
 from app.labeling.tables import (
     LabelingAnnotation,
-    LabelingChoice,
+    LabelingChosenText,
     LabelingLease,
     LabelingProject,
 )
@@ -35,7 +35,7 @@ from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.states import JobKind, JobState
 from app.queue.tables import Job
 
-_LEASE_COLUMNS = (LabelingChoice.row, LabelingChoice.reason)
+_LEASE_COLUMNS = (LabelingChosenText.row, LabelingChosenText.reason)
 
 
 # -- Projects -------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def delete_project(session: Session, project: LabelingProject) -> None:
 # -- Jobs that compute the vectors ----------------------------------------------------------------
 
 
-def find_vectors(session: Session, identity: str) -> Job | None:
+def find_embedding_job(session: Session, identity: str) -> Job | None:
     """Return the newest job that has computed or will compute these vectors."""
     has_result = and_(Job.state == JobState.SUCCEEDED, Job.artifact_id.is_not(None))
     waits = and_(
@@ -112,7 +112,7 @@ def get_embedding_jobs(session: Session, projects: Collection[LabelingProject]) 
     return {each.id: each for each in session.scalars(select(Job).where(Job.id.in_(ids)))}
 
 
-def is_job_used(session: Session, job_id: UUID) -> bool:
+def is_embedding_job_used(session: Session, job_id: UUID) -> bool:
     """Return whether a project uses the vectors of a job."""
     users = select(LabelingProject.id).where(LabelingProject.job_id == job_id)
     return session.scalars(users.limit(1)).first() is not None
@@ -121,14 +121,16 @@ def is_job_used(session: Session, job_id: UUID) -> bool:
 # -- Counts ---------------------------------------------------------------------------------------
 
 
-class TextCounts(NamedTuple):
+class LabelingCounts(NamedTuple):
     """How many texts of a project were labeled, and how many only skipped."""
 
     labeled: int = 0
     skipped: int = 0
 
 
-def count_texts(session: Session, projects: Collection[LabelingProject]) -> dict[UUID, TextCounts]:
+def count_labeled_and_skipped(
+    session: Session, projects: Collection[LabelingProject]
+) -> dict[UUID, LabelingCounts]:
     """Return the number of labeled and of skipped texts by project."""
     annotation = LabelingAnnotation
     is_labeled = func.max(case((annotation.value.is_not(None), 1), else_=0)).label("is_labeled")
@@ -144,7 +146,7 @@ def count_texts(session: Session, projects: Collection[LabelingProject]) -> dict
         )
     )
     return {
-        project_id: TextCounts(int(labeled), int(total - labeled))
+        project_id: LabelingCounts(int(labeled), int(total - labeled))
         for project_id, labeled, total in rows
     }
 
@@ -195,15 +197,19 @@ def count_done(session: Session, project_id: UUID) -> int:
         LabelingAnnotation.project_id == project_id
     )
     hidden = select(func.count()).where(  # without annotations
-        LabelingChoice.project_id == project_id, LabelingChoice.hidden
+        LabelingChosenText.project_id == project_id, LabelingChosenText.hidden
     )
     return (session.scalar(annotated) or 0) + (session.scalar(hidden) or 0)
 
 
-def find_hidden(session: Session, project_id: UUID, rows: Collection[int]) -> frozenset[int]:
+def find_forgotten_rows(
+    session: Session, project_id: UUID, rows: Collection[int]
+) -> frozenset[int]:
     """Return which of these texts are forgotten."""
-    statement = select(LabelingChoice.row).where(
-        LabelingChoice.project_id == project_id, LabelingChoice.row.in_(rows), LabelingChoice.hidden
+    statement = select(LabelingChosenText.row).where(
+        LabelingChosenText.project_id == project_id,
+        LabelingChosenText.row.in_(rows),
+        LabelingChosenText.hidden,
     )
     return frozenset(session.scalars(statement))
 
@@ -211,39 +217,41 @@ def find_hidden(session: Session, project_id: UUID, rows: Collection[int]) -> fr
 # -- Choices and leases ---------------------------------------------------------------------------
 
 
-class NewChoice(NamedTuple):
+class NewChosenText(NamedTuple):
     """A text that was just chosen."""
 
     row: int
-    reason: TextReason
+    reason: ChosenTextReason
     hashes: InputHashes
     wanted: int  # annotations
     hidden: bool = False  # it was forgotten before it was chosen
 
 
-class OpenText(NamedTuple):
+class TextToLabel(NamedTuple):
     """A chosen text that an annotator may label."""
 
     row: int
-    reason: TextReason
+    reason: ChosenTextReason
 
 
 def list_chosen_rows(
     session: Session, project_id: UUID, *, since: int
 ) -> list[tuple[int, int, bool]]:
     """Return (position, row, whether it is random) of the texts chosen from a position on."""
-    statement = select(LabelingChoice.position, LabelingChoice.row, LabelingChoice.reason).where(
-        LabelingChoice.project_id == project_id, LabelingChoice.position >= since
-    )
-    rows = session.execute(statement.order_by(LabelingChoice.position))
-    return [(position, row, reason == TextReason.RANDOM) for position, row, reason in rows]
+    statement = select(
+        LabelingChosenText.position, LabelingChosenText.row, LabelingChosenText.reason
+    ).where(LabelingChosenText.project_id == project_id, LabelingChosenText.position >= since)
+    rows = session.execute(statement.order_by(LabelingChosenText.position))
+    return [(position, row, reason == ChosenTextReason.RANDOM) for position, row, reason in rows]
 
 
-def add_choices(session: Session, project: LabelingProject, choices: Sequence[NewChoice]) -> None:
+def add_chosen_texts(
+    session: Session, project: LabelingProject, choices: Sequence[NewChosenText]
+) -> None:
     """Insert the next choices of a project that is locked."""
     for offset, choice in enumerate(choices):
         session.add(
-            LabelingChoice(
+            LabelingChosenText(
                 project_id=project.id,
                 row=choice.row,
                 position=project.chosen + offset,
@@ -259,34 +267,34 @@ def add_choices(session: Session, project: LabelingProject, choices: Sequence[Ne
     session.flush()
 
 
-def get_choice(session: Session, project_id: UUID, row: int) -> LabelingChoice | None:
+def find_chosen_text(session: Session, project_id: UUID, row: int) -> LabelingChosenText | None:
     """Return the choice of a text, if it was chosen."""
-    return session.get(LabelingChoice, (project_id, row))
+    return session.get(LabelingChosenText, (project_id, row))
 
 
 def list_held_texts(
     session: Session, project_id: UUID, annotator: str, *, limit: int
-) -> list[OpenText]:
+) -> list[TextToLabel]:
     """Return what an annotator holds and still has to label, in the order of choice."""
     rows = session.execute(
         select(*_LEASE_COLUMNS)
         .join(LabelingLease, _same_text(LabelingLease))
         .where(
-            LabelingChoice.project_id == project_id,
+            LabelingChosenText.project_id == project_id,
             LabelingLease.annotator == annotator,
-            LabelingChoice.missing > 0,
-            ~LabelingChoice.hidden,
+            LabelingChosenText.missing > 0,
+            ~LabelingChosenText.hidden,
             ~_annotated_by(annotator),
         )
-        .order_by(LabelingChoice.position)
+        .order_by(LabelingChosenText.position)
         .limit(limit)
     )
-    return [OpenText(row, TextReason(reason)) for row, reason in rows]
+    return [TextToLabel(row, ChosenTextReason(reason)) for row, reason in rows]
 
 
-def list_open_texts(
+def list_available_texts(
     session: Session, project_id: UUID, annotator: str, *, limit: int
-) -> list[OpenText]:
+) -> list[TextToLabel]:
     """Return chosen texts that an annotator may take, in the order of choice.
 
     They still miss an annotation, and nobody else who holds them is about to give it.
@@ -295,33 +303,33 @@ def list_open_texts(
     holders = (
         select(func.count())
         .where(
-            lease.project_id == LabelingChoice.project_id,
-            lease.row == LabelingChoice.row,
+            lease.project_id == LabelingChosenText.project_id,
+            lease.row == LabelingChosenText.row,
             lease.expires_at > now(),
         )
-        .correlate(LabelingChoice)
+        .correlate(LabelingChosenText)
         .scalar_subquery()
     )
     own = (
         select(1)
         .where(_same_text(LabelingLease), LabelingLease.annotator == annotator)
-        .correlate(LabelingChoice)
+        .correlate(LabelingChosenText)
         .exists()
     )
     rows = session.execute(
         select(*_LEASE_COLUMNS)
         .where(
-            LabelingChoice.project_id == project_id,
-            LabelingChoice.missing > 0,
-            ~LabelingChoice.hidden,
+            LabelingChosenText.project_id == project_id,
+            LabelingChosenText.missing > 0,
+            ~LabelingChosenText.hidden,
             ~_annotated_by(annotator),
             ~own,
-            holders < LabelingChoice.missing,
+            holders < LabelingChosenText.missing,
         )
-        .order_by(LabelingChoice.position)
+        .order_by(LabelingChosenText.position)
         .limit(limit)
     )
-    return [OpenText(row, TextReason(reason)) for row, reason in rows]
+    return [TextToLabel(row, ChosenTextReason(reason)) for row, reason in rows]
 
 
 def delete_expired_leases(session: Session, project_id: UUID) -> None:
@@ -372,14 +380,16 @@ def end_lease(session: Session, project_id: UUID, row: int, annotator: str) -> N
 
 
 def _same_text(table: type[LabelingLease] | type[LabelingAnnotation]) -> ColumnElement[bool]:
-    return and_(table.project_id == LabelingChoice.project_id, table.row == LabelingChoice.row)
+    return and_(
+        table.project_id == LabelingChosenText.project_id, table.row == LabelingChosenText.row
+    )
 
 
 def _annotated_by(annotator: str) -> ColumnElement[bool]:
     return (
         select(1)
         .where(_same_text(LabelingAnnotation), LabelingAnnotation.annotator == annotator)
-        .correlate(LabelingChoice)
+        .correlate(LabelingChosenText)
         .exists()
     )
 
@@ -387,13 +397,13 @@ def _annotated_by(annotator: str) -> ColumnElement[bool]:
 # -- Annotations ----------------------------------------------------------------------------------
 
 
-class Label(NamedTuple):
+class AnnotatorLabel(NamedTuple):
     """What one annotator says of one text: a label, a list of labels, a number, None if skipped."""
 
     row: int
     value: Any
     annotator: str
-    reason: TextReason
+    reason: ChosenTextReason
 
 
 def find_annotation(
@@ -428,7 +438,7 @@ def list_annotations(
 
 def read_labels(
     session: Session, project_id: UUID, *, shared_only: bool = False
-) -> Mapping[int, list[Label]]:
+) -> Mapping[int, list[AnnotatorLabel]]:
     """Return all labels of a project by row, skipped texts left out, the oldest first.
 
     With `shared_only`, those of texts that several annotators have labeled.
@@ -441,9 +451,9 @@ def read_labels(
     )
     if shared_only:
         statement = statement.where(annotation.row.in_(_shared_rows(project_id)))
-    labels: defaultdict[int, list[Label]] = defaultdict(list)
+    labels: defaultdict[int, list[AnnotatorLabel]] = defaultdict(list)
     for row, value, annotator, reason in session.execute(statement):
-        labels[row].append(Label(row, value, annotator, TextReason(reason)))
+        labels[row].append(AnnotatorLabel(row, value, annotator, ChosenTextReason(reason)))
     return labels
 
 
@@ -455,13 +465,13 @@ class LabelTally(NamedTuple):
     random: int
 
 
-def tally_labels(session: Session, project_id: UUID) -> list[LabelTally]:
+def tally_single_annotator_labels(session: Session, project_id: UUID) -> list[LabelTally]:
     """Count the texts that only one annotator has labeled, by their label.
 
     The database counts thousands of labels in the time in which Python reads some hundred.
     """
     annotation = LabelingAnnotation
-    random = func.sum(case((annotation.reason == TextReason.RANDOM, 1), else_=0))
+    random = func.sum(case((annotation.reason == ChosenTextReason.RANDOM, 1), else_=0))
     rows = session.execute(
         select(annotation.value, func.count(), random)
         .where(*_is_label(project_id), annotation.row.not_in(_shared_rows(project_id)))
@@ -480,13 +490,13 @@ def _shared_rows(project_id: UUID) -> Select[int]:
     return select(row).where(*_is_label(project_id)).group_by(row).having(func.count() > 1)
 
 
-def read_changes(session: Session, project_id: UUID) -> int:
+def read_change_count(session: Session, project_id: UUID) -> int:
     """Return how often the annotations of a project were changed; 0 if it was deleted."""
     statement = select(LabelingProject.changes).where(LabelingProject.id == project_id)
     return session.scalar(statement) or 0
 
 
-def count_changes(session: Session, project: LabelingProject) -> None:
+def increment_change_count(session: Session, project: LabelingProject) -> None:
     """Count a change of the annotations of a project that is locked."""
     project.changes += 1
     session.flush()
@@ -502,14 +512,14 @@ def forget_text(session: Session, hashes: Sequence[str]) -> int:
         *(
             column.in_(hashes)
             for column in (
-                LabelingChoice.text_hash,
-                LabelingChoice.first_hash,
-                LabelingChoice.second_hash,
+                LabelingChosenText.text_hash,
+                LabelingChosenText.first_hash,
+                LabelingChosenText.second_hash,
             )
         )
     )
     chosen = session.execute(
-        select(LabelingChoice.project_id, LabelingChoice.row).where(has_text)
+        select(LabelingChosenText.project_id, LabelingChosenText.row).where(has_text)
     ).all()
     projects = sorted({project_id for project_id, _ in chosen})  # in one order: no deadlock
     session.execute(
@@ -525,7 +535,7 @@ def forget_text(session: Session, hashes: Sequence[str]) -> int:
             result = session.execute(found, execution_options=NO_SESSION_SYNC)
             deleted += result.rowcount if table is LabelingAnnotation else 0  # type: ignore[attr-defined]
     session.execute(
-        update(LabelingChoice).where(has_text).values(hidden=True),
+        update(LabelingChosenText).where(has_text).values(hidden=True),
         execution_options=NO_SESSION_SYNC,
     )
     return deleted

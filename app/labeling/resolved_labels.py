@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.labeling.repository import Label
-from app.labeling.schemas import LabelingTaskType, ShownValue, TextReason
+from app.labeling.repository import AnnotatorLabel
+from app.labeling.schemas import ChosenTextReason, LabelingTaskType, ShownValue
 
 LabelValue = str | frozenset[str] | float  # as the library takes it
 
@@ -26,7 +26,7 @@ class ResolvedLabel:
 
 
 def resolve_labels(
-    labels: Mapping[int, Sequence[Label]], task: LabelingTaskType
+    labels: Mapping[int, Sequence[AnnotatorLabel]], task: LabelingTaskType
 ) -> list[ResolvedLabel]:
     """Return one label per text, by row.
 
@@ -36,26 +36,26 @@ def resolve_labels(
     return [
         ResolvedLabel(
             row,
-            _resolve([to_value(each.value, task) for each in of_text]),
+            _resolve([to_label_value(each.value, task) for each in of_text]),
             tuple(dict.fromkeys(each.annotator for each in of_text)),
-            any(each.reason is TextReason.RANDOM for each in of_text),
+            any(each.reason is ChosenTextReason.RANDOM for each in of_text),
         )
         for row, of_text in sorted(labels.items())
     ]
 
 
-def paired_labels(
-    labels: Mapping[int, Sequence[Label]], task: LabelingTaskType
+def list_annotator_label_pairs(
+    labels: Mapping[int, Sequence[AnnotatorLabel]], task: LabelingTaskType
 ) -> list[tuple[LabelValue, LabelValue]]:
     """Return the first two labels of each text that two annotators have labeled."""
     return [
-        (to_value(of_text[0].value, task), to_value(of_text[1].value, task))
+        (to_label_value(of_text[0].value, task), to_label_value(of_text[1].value, task))
         for of_text in (sorted(each, key=lambda label: label.annotator) for each in labels.values())
         if len(of_text) > 1
     ]
 
 
-def to_value(value: ShownValue, task: LabelingTaskType) -> LabelValue:
+def to_label_value(value: ShownValue, task: LabelingTaskType) -> LabelValue:
     """Return a stored label as the library takes it."""
     match task:
         case "single_label":

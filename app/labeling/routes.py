@@ -24,10 +24,10 @@ from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
 from app.jobs.pretrained_bases import resolve_base
 from app.labeling import annotations, export, repository, service
-from app.labeling.repository import TextCounts
+from app.labeling.repository import LabelingCounts
 from app.labeling.schemas import (
     MAX_ANNOTATOR_CHARACTERS,
-    AnnotationPut,
+    AnnotationUpdate,
     AnnotationView,
     LabelingCreate,
     LabelingDatasetCreate,
@@ -35,7 +35,7 @@ from app.labeling.schemas import (
     LabelingUpdate,
     LabelingView,
     LeasedTexts,
-    NextTexts,
+    TextLeaseRequest,
 )
 from app.labeling.views import annotation_view, project_list_item, project_path
 from lora_core.compatibility import read_encoder_shape
@@ -99,9 +99,9 @@ def list_labeling_projects(
         found = repository.list_projects(session, after=decode_cursor(after), limit=limit + 1)
         projects, following = split_page(found, limit)
         datasets = repository.get_datasets(session, projects)
-        counts = repository.count_texts(session, projects)
+        counts = repository.count_labeled_and_skipped(session, projects)
     data = [
-        project_list_item(each, datasets[each.dataset_id], counts.get(each.id, TextCounts()))
+        project_list_item(each, datasets[each.dataset_id], counts.get(each.id, LabelingCounts()))
         for each in projects
     ]
     return Page(data=data, next=following)
@@ -115,7 +115,7 @@ def get_labeling_project(
 
     Without the scope `labels:read`, `annotators` has only those of the API key.
     """
-    return service.get_project(database, state.labeling, name=name, own_only=own_only(caller))
+    return service.get_project(database, state.labeling, name=name, own_only=own_key_filter(caller))
 
 
 @router.patch("/{name}", dependencies=_LABEL)
@@ -144,7 +144,7 @@ def update_labeling_project(  # noqa: PLR0913 - FastAPI dependencies
                 session, name=name, base=base, settings=settings, notifier=notifier,
                 owner=caller.id,
             )  # fmt: skip
-    return service.get_project(database, state.labeling, name=name, own_only=own_only(caller))
+    return service.get_project(database, state.labeling, name=name, own_only=own_key_filter(caller))
 
 
 @router.delete("/{name}", status_code=status.HTTP_204_NO_CONTENT, dependencies=_MANAGE)
@@ -160,14 +160,14 @@ def lease_texts(
     state: AppStateDep,
     database: DatabaseDep,
     caller: CallerDep,
-    body: NextTexts | None = None,
+    body: TextLeaseRequest | None = None,
 ) -> LeasedTexts:
     """Get the next texts to label. Nobody else gets them for 10 minutes.
 
     Asked again, the same annotator gets those again that are not labeled yet.
     """
-    body = body or NextTexts()
-    return annotations.next_texts(
+    body = body or TextLeaseRequest()
+    return annotations.lease_texts_with_suggestions(
         database,
         state.labeling,
         name=name,
@@ -180,7 +180,7 @@ def lease_texts(
 def update_annotation(
     name: ProjectName,
     row: Row,
-    body: AnnotationPut,
+    body: AnnotationUpdate,
     state: AppStateDep,
     database: DatabaseDep,
     caller: CallerDep,
@@ -190,11 +190,11 @@ def update_annotation(
     It is stored before the response is sent, also if the lease has expired.
     """
     with database.read() as session:
-        opened = service.read_project(session, name)
-        is_chosen = repository.get_choice(session, opened.project.id, row) is not None
-    hashes = None if is_chosen else annotations.find_hashes(state.labeling, opened, row)
+        opened = service.load_project_rows(session, name)
+        is_chosen = repository.find_chosen_text(session, opened.project.id, row) is not None
+    hashes = None if is_chosen else annotations.get_text_hashes(state.labeling, opened, row)
     with database.write() as session:
-        annotation = annotations.put_annotation(
+        annotation = annotations.update_annotation(
             session,
             name=name,
             row=row,
@@ -232,13 +232,13 @@ def list_annotations(
 ) -> Page[AnnotationView]:
     """List annotations, the newest first. Without the scope `labels:read`, only one's own."""
     with database.read() as session:
-        opened = service.read_project(session, name)
+        opened = service.load_project_rows(session, name)
         found = repository.list_annotations(
             session,
             opened.project.id,
             after=decode_cursor(after),
             limit=limit + 1,
-            created_by=own_only(caller),
+            created_by=own_key_filter(caller),
         )
     rows, following = split_page(found, limit)
     return Page(data=annotations.annotation_views(state.labeling, opened, rows), next=following)
@@ -279,6 +279,6 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     return dataset_view(dataset)
 
 
-def own_only(caller: Caller) -> UUID | None:
+def own_key_filter(caller: Caller) -> UUID | None:
     """Return the API key whose annotations the caller may see; None: all."""
     return None if "labels:read" in caller.scopes else caller.id

@@ -25,7 +25,7 @@ LabelingTaskType = Literal["single_label", "multi_label", "regression"]
 ShownValue = str | list[str] | float  # a label, several labels, or a number
 
 
-class TextReason(StrEnum):
+class ChosenTextReason(StrEnum):
     """Why a text was chosen."""
 
     RANDOM = "random"  # drawn at random: only these texts estimate accuracy
@@ -47,7 +47,7 @@ class VectorState(StrEnum):
 # -- Requests -------------------------------------------------------------------------------------
 
 
-class LabelingTask(RequestModel):
+class LabelingTaskSpec(RequestModel):
     """What a text gets: one label, any number of labels, or a number."""
 
     type: LabelingTaskType = "single_label"
@@ -76,7 +76,7 @@ class LabelingCreate(RequestModel):
         description="A dataset that was uploaded with `purpose=predict`: `name` (its newest "
         "version), `name:2`, or its id."
     )
-    task: LabelingTask = LabelingTask()
+    task: LabelingTaskSpec = LabelingTaskSpec()
     labels: list[LabelName] = Field(
         default=[], max_length=MAX_LABELS, description="More can be added later. Numbers have none."
     )
@@ -124,14 +124,14 @@ class LabelingUpdate(RequestModel):
         return self
 
 
-class NextTexts(RequestModel):
+class TextLeaseRequest(RequestModel):
     """How many texts to lease, and for whom."""
 
     count: int = Field(default=1, ge=1, le=MAX_NEXT)
     annotator: Annotator = None
 
 
-class AnnotationPut(RequestModel):
+class AnnotationUpdate(RequestModel):
     """What one annotator says of one text: exactly one of the first four fields."""
 
     label: LabelName | None = Field(default=None, description="single_label")
@@ -141,7 +141,7 @@ class AnnotationPut(RequestModel):
     value: float | None = Field(default=None, ge=-1e12, le=1e12, description="regression")
     skipped: StrictBool = Field(default=False, description="True: it cannot be labeled.")
     annotator: Annotator = None
-    reason: TextReason | None = Field(
+    reason: ChosenTextReason | None = Field(
         default=None,
         description="The reason that the text came with. It is kept only for texts that the "
         "server has no record of offering, and never as `random`.",
@@ -211,7 +211,7 @@ class LeasedText(ResponseModel):
     row: int = Field(description="Row number in the dataset; 1 is the first data row.")
     text: str
     text_pair: str | None = None
-    reason: TextReason
+    reason: ChosenTextReason
     suggestion: SuggestionView | None
     nearest: list[NearestText] = Field(description="Similar labeled texts, the nearest first.")
     lease_expires_at: Timestamp
@@ -234,7 +234,7 @@ class AnnotationView(LabelFields):
     )
     skipped: bool
     annotator: str
-    reason: TextReason
+    reason: ChosenTextReason
     suggested: ShownValue | None
     at: Timestamp = Field(description="When it was labeled last.")
 
@@ -254,7 +254,7 @@ class AnnotatorCount(ResponseModel):
     skipped: int
 
 
-class VectorsView(ResponseModel):
+class VectorsStateView(ResponseModel):
     """The vectors of the texts, which a job computes."""
 
     state: VectorState
@@ -286,7 +286,7 @@ class LabelingListItem(ResponseModel):
     id: UUID
     name: str
     dataset: str = Field(description="The dataset with the texts, such as `reviews-to-predict:1`.")
-    task: LabelingTask
+    task: LabelingTaskSpec
     texts: int = Field(description="Texts in the pool.")
     labeled: int = Field(description="Texts that somebody has labeled.")
     skipped: int = Field(description="Texts that were skipped and that nobody has labeled.")
@@ -307,7 +307,7 @@ class LabelingView(LabelingListItem):
         description="Without the scope `labels:read`, only those of the API key."
     )
     random_labeled: int = Field(description="Labeled texts that were drawn at random.")
-    vectors: VectorsView
+    vectors: VectorsStateView
     suggestions_from: int | None = Field(
         description="Number of labeled texts that the suggestions are fitted on. Null: too few."
     )

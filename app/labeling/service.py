@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app import logging
-from app.database.engines import Database, acquire_transaction_lock, after_commit
+from app.database.engines import Database, acquire_transaction_lock, call_after_commit
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
@@ -24,15 +24,15 @@ from app.jobs.service import enqueue
 from app.labeling import repository
 from app.labeling.errors import (
     DatasetHasLabels,
+    LabelingDatasetDeleted,
     LabelingNameTaken,
-    NumbersHaveNoLabels,
-    PoolDeleted,
     PoolTooLarge,
+    RegressionHasNoLabels,
     TooManyLabels,
 )
 from app.labeling.pools import LabelingPools, Pool
-from app.labeling.repository import LabelTally, TextCounts
-from app.labeling.resolved_labels import paired_labels, resolve_labels
+from app.labeling.repository import LabelingCounts, LabelTally
+from app.labeling.resolved_labels import list_annotator_label_pairs, resolve_labels
 from app.labeling.schemas import (
     MAX_LABELS,
     MAX_TEXTS,
@@ -43,7 +43,7 @@ from app.labeling.schemas import (
 )
 from app.labeling.tables import LabelingProject
 from app.labeling.views import (
-    ProjectFacts,
+    ProjectViewData,
     dataset_ref,
     project_path,
     project_view,
@@ -52,7 +52,7 @@ from app.queue.dispatch import WorkerNotifier
 from app.queue.states import DeviceClass, JobKind
 from app.queue.tables import Job
 from app.settings import Settings
-from lora_core.data.split import label_names
+from lora_core.data.split import sort_label_names
 from lora_core.specs.embed import EmbedSpec
 from lora_core.specs.predict import PredictDataSpec
 
@@ -101,7 +101,7 @@ def create_project(
     project.job_id = job.id
     session.add(project)
     session.flush()
-    view = project_view(project, ProjectFacts(dataset, job, TextCounts()))
+    view = project_view(project, ProjectViewData(dataset, job, LabelingCounts()))
     idempotency.save_response(
         session, call, status=201, body=view, location=project_path(project.name)
     )
@@ -111,7 +111,7 @@ def create_project(
 
 def _find_pool(session: Session, ref: str) -> Dataset:
     dataset = datasets.resolve_dataset(session, ref)
-    if not datasets.lock_shared(session, dataset.id):
+    if not datasets.lock_against_deletion(session, dataset.id):
         raise DatasetNotFound(ref=repr(ref))
     name = dataset_ref(dataset)
     if dataset.label_column is not None:
@@ -123,7 +123,7 @@ def _find_pool(session: Session, ref: str) -> Dataset:
 
 def _in_order(labels: Sequence[str], *, ordered: bool) -> list[str]:
     """Return the labels as given; ranks in the order in which a training reads them."""
-    return list(label_names(labels, ordered=True)) if ordered else list(labels)
+    return list(sort_label_names(labels, ordered=True)) if ordered else list(labels)
 
 
 def _find_or_enqueue_vectors(
@@ -138,7 +138,7 @@ def _find_or_enqueue_vectors(
     """Return the job that computes the vectors of a dataset. Raises `TooManyJobs`."""
     identity = _vectors_identity(dataset, base)
     acquire_transaction_lock(session, f"vectors {identity}")
-    if (found := repository.find_vectors(session, identity)) is not None:
+    if (found := repository.find_embedding_job(session, identity)) is not None:
         return found
     acquire_transaction_lock(session, f"jobs of {owner}")
     if jobs.count_active(session, owner) >= settings.max_jobs_per_key:
@@ -179,7 +179,7 @@ def _vectors_identity(dataset: Dataset, base: ResolvedBase) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-class OpenedProject(NamedTuple):
+class ProjectRows(NamedTuple):
     """A project with the rows that it refers to."""
 
     project: LabelingProject
@@ -187,20 +187,23 @@ class OpenedProject(NamedTuple):
     job: Job | None  # that computes the vectors
 
 
-def read_project(session: Session, name: str) -> OpenedProject:
+def load_project_rows(session: Session, name: str) -> ProjectRows:
     """Return a project with its dataset and job. Raises `LabelingProjectNotFound`."""
     project = repository.get_project(session, name)
     dataset = repository.get_datasets(session, [project])[project.dataset_id]
-    return OpenedProject(
+    return ProjectRows(
         project, dataset, repository.get_embedding_jobs(session, [project]).get(project.job_id)  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def open_pool(pools: LabelingPools, opened: OpenedProject) -> Pool:
-    """Return the texts of a project. Raises `PoolDeleted`, and what `LabelingPools.open` raises."""
+def open_pool(pools: LabelingPools, opened: ProjectRows) -> Pool:
+    """Return the texts of a project.
+
+    Raises `LabelingDatasetDeleted`, and what `LabelingPools.open` raises.
+    """
     project, dataset, job = opened
     if dataset.deleted_at is not None:
-        raise PoolDeleted(name=project.name, ref=dataset_ref(dataset))
+        raise LabelingDatasetDeleted(name=project.name, ref=dataset_ref(dataset))
     return pools.open(project, dataset, job)
 
 
@@ -212,10 +215,12 @@ def get_project(
     Raises `LabelingProjectNotFound`, and what `LabelingPools.open` raises.
     """
     with database.read() as session:
-        opened = read_project(session, name)
+        opened = load_project_rows(session, name)
         project = opened.project
-        counts = repository.count_texts(session, [project]).get(project.id, TextCounts())
-        tallies = repository.tally_labels(session, project.id)
+        counts = repository.count_labeled_and_skipped(session, [project]).get(
+            project.id, LabelingCounts()
+        )
+        tallies = repository.tally_single_annotator_labels(session, project.id)
         shared = repository.read_labels(session, project.id, shared_only=True)
         annotators = repository.count_by_annotator(session, project.id, created_by=own_only)
     task: LabelingTaskType = project.task  # type: ignore[assignment]  # one of these
@@ -224,19 +229,19 @@ def get_project(
     if counts.labeled and opened.dataset.deleted_at is None and _has_vectors(opened.job):
         pool = pools.open(*opened)
         pools.refit_if_stale(pool, project.changes, wait=True)
-    facts = ProjectFacts(
+    facts = ProjectViewData(
         opened.dataset,
         opened.job,
         counts,
         annotators,
         [*tallies, *(LabelTally(each.json, 1, int(each.is_random)) for each in resolved)],
-        paired_labels(shared, task),
+        list_annotator_label_pairs(shared, task),
         None if pool is None else pool.fitted,
     )
     return project_view(project, facts)
 
 
-def revision(opened: OpenedProject) -> tuple[object, ...]:
+def project_fingerprint(opened: ProjectRows) -> tuple[object, ...]:
     """Return what is different whenever the view of a project is, without reading its labels."""
     project, dataset, job = opened
     vectors = job and (job.id, job.state, job.step, job.error_message, job.artifact_id)
@@ -250,11 +255,11 @@ def _has_vectors(job: Job | None) -> bool:
 def update_project(session: Session, *, name: str, body: LabelingUpdate) -> None:
     """Add labels; those that the project has already change nothing.
 
-    Raises `LabelingProjectNotFound`, `NumbersHaveNoLabels`, `TooManyLabels`.
+    Raises `LabelingProjectNotFound`, `RegressionHasNoLabels`, `TooManyLabels`.
     """
     project = repository.lock_project(session, name)
     if body.add_labels and project.task == "regression":
-        raise NumbersHaveNoLabels(name=name)
+        raise RegressionHasNoLabels(name=name)
     labels = list(dict.fromkeys([*project.labels, *body.add_labels]))
     if len(labels) > MAX_LABELS:
         raise TooManyLabels(name=name, count=len(labels), limit=MAX_LABELS)
@@ -275,13 +280,13 @@ def retry_vectors(
 ) -> None:
     """Queue a job that computes the vectors, unless they exist or are being computed.
 
-    Raises `LabelingProjectNotFound`, `PoolDeleted`, `BaseNotFound`, `TooManyJobs`.
+    Raises `LabelingProjectNotFound`, `LabelingDatasetDeleted`, `BaseNotFound`, `TooManyJobs`.
     """
     project = repository.lock_project(session, name)
     pretrained_bases.check_base_not_deleted(session, base)
     dataset = repository.get_datasets(session, [project])[project.dataset_id]
-    if not datasets.lock_shared(session, dataset.id):
-        raise PoolDeleted(name=name, ref=dataset_ref(dataset))
+    if not datasets.lock_against_deletion(session, dataset.id):
+        raise LabelingDatasetDeleted(name=name, ref=dataset_ref(dataset))
     job = _find_or_enqueue_vectors(
         session, dataset, base, settings=settings, notifier=notifier, owner=owner
     )
@@ -298,10 +303,10 @@ def delete_project(session: Session, *, name: str) -> None:
     project = repository.lock_project(session, name)
     job_id = project.job_id
     repository.delete_project(session, project)
-    if job_id is not None and not repository.is_job_used(session, job_id):
+    if job_id is not None and not repository.is_embedding_job_used(session, job_id):
         jobs.request_cancel(session, job_id)  # a finished one stays as it is
     _audit(session, "labeling_deleted", name)
 
 
 def _audit(session: Session, action: str, name: str, **fields: object) -> None:
-    after_commit(session, partial(logging.audit, action, project=name, **fields))
+    call_after_commit(session, partial(logging.write_audit_line, action, project=name, **fields))

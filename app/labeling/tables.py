@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database.base import Base, enum_check, new_id, now
-from app.labeling.schemas import TextReason
+from app.labeling.schemas import ChosenTextReason
 from app.privacy.text_hashes import HASH_LENGTH
 
 ANNOTATOR_CHARACTERS = 160  # of "key/annotator"
@@ -56,7 +56,7 @@ class LabelingProject(Base):
     created_at: Mapped[float] = mapped_column(Double, default=now())
 
 
-class LabelingChoice(Base):
+class LabelingChosenText(Base):
     """A text that was chosen to be labeled, and why. It is never chosen again."""
 
     __tablename__ = "labeling_choices"
@@ -74,7 +74,7 @@ class LabelingChoice(Base):
     hidden: Mapped[bool] = mapped_column(default=False, server_default=false())  # forgotten
 
     __table_args__ = (
-        enum_check("reason", tuple(TextReason), "reason"),
+        enum_check("reason", tuple(ChosenTextReason), "reason"),
         UniqueConstraint("project_id", "position"),
         Index(
             "ix_labeling_choices_open",
@@ -128,7 +128,7 @@ class LabelingAnnotation(Base):
             name="fk_labeling_annotations_choice",
             ondelete="CASCADE",
         ),
-        enum_check("reason", tuple(TextReason), "reason"),
+        enum_check("reason", tuple(ChosenTextReason), "reason"),
         UniqueConstraint("project_id", "row", "annotator"),
         Index("ix_labeling_annotations_annotator", "project_id", "annotator"),
     )

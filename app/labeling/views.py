@@ -9,24 +9,24 @@ import numpy as np
 
 from app.datasets.tables import Dataset
 from app.jobs.views import progress
-from app.labeling.pools import FittedLabels, Pool, Text
-from app.labeling.repository import LabelTally, TextCounts
+from app.labeling.pools import FittedSuggestions, Pool, PoolText
+from app.labeling.repository import LabelingCounts, LabelTally
 from app.labeling.resolved_labels import LabelValue, ResolvedLabel
 from app.labeling.schemas import (
     AgreementView,
     AnnotationView,
     AnnotatorCount,
+    ChosenTextReason,
     EstimateView,
     LabelCount,
     LabelingListItem,
-    LabelingTask,
+    LabelingTaskSpec,
     LabelingView,
     LeasedText,
     NearestText,
     SuggestionView,
-    TextReason,
+    VectorsStateView,
     VectorState,
-    VectorsView,
 )
 from app.labeling.tables import LabelingAnnotation, LabelingProject
 from app.queue.states import JobState
@@ -54,25 +54,25 @@ def dataset_ref(dataset: Dataset) -> str:
 
 
 @dataclass(frozen=True)
-class ProjectFacts:
+class ProjectViewData:
     """What the view of a project shows beside its row."""
 
     dataset: Dataset
     job: Job | None
-    counts: TextCounts
+    counts: LabelingCounts
     annotators: Sequence[tuple[str, int, int]] = ()  # name, labeled, skipped
     tallies: Sequence[LabelTally] = ()  # of all labels
     pairs: Sequence[tuple[LabelValue, LabelValue]] = ()  # texts with two annotators
-    fitted: FittedLabels | None = field(default=None)
+    fitted: FittedSuggestions | None = field(default=None)
 
 
 def project_list_item(
-    project: LabelingProject, dataset: Dataset, counts: TextCounts
+    project: LabelingProject, dataset: Dataset, counts: LabelingCounts
 ) -> LabelingListItem:
     return LabelingListItem(**_listed(project, dataset, counts))
 
 
-def project_view(project: LabelingProject, facts: ProjectFacts) -> LabelingView:
+def project_view(project: LabelingProject, facts: ProjectViewData) -> LabelingView:
     fitted = facts.fitted
     accuracy = None if fitted is None else fitted.accuracy
     return LabelingView(
@@ -96,12 +96,12 @@ def project_view(project: LabelingProject, facts: ProjectFacts) -> LabelingView:
     )
 
 
-def _listed(project: LabelingProject, dataset: Dataset, counts: TextCounts) -> dict[str, Any]:
+def _listed(project: LabelingProject, dataset: Dataset, counts: LabelingCounts) -> dict[str, Any]:
     return {
         "id": project.id,
         "name": project.name,
         "dataset": dataset_ref(dataset),
-        "task": LabelingTask.model_validate({"type": project.task, "ordered": project.ordered}),
+        "task": LabelingTaskSpec.model_validate({"type": project.task, "ordered": project.ordered}),
         "texts": dataset.rows,
         "labeled": counts.labeled,
         "skipped": counts.skipped,
@@ -125,10 +125,10 @@ def _agreement_view(pairs: Sequence[tuple[LabelValue, LabelValue]]) -> Agreement
     return AgreementView(kappa=cohen_kappa(pairs), texts=len(pairs))
 
 
-def _vectors_view(job: Job | None) -> VectorsView:
+def _vectors_view(job: Job | None) -> VectorsStateView:
     if job is None or (job.state == JobState.SUCCEEDED and job.artifact_id is None):
         job_id = None if job is None else job.id
-        return VectorsView(
+        return VectorsStateView(
             state=VectorState.FAILED, job=job_id, progress=None, error=_VECTORS_REMOVED
         )
     states = {
@@ -140,28 +140,30 @@ def _vectors_view(job: Job | None) -> VectorsView:
     error = None
     if state is VectorState.FAILED:
         error = job.error_message or f"The job was {job.state}."
-    return VectorsView(state=state, job=job.id, progress=progress(job), error=error)
+    return VectorsStateView(state=state, job=job.id, progress=progress(job), error=error)
 
 
 # -- Texts to label -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class DescribedText:
+class TextWithSuggestion:
     """A text to label, with what the labels so far say about it."""
 
     row: int
-    text: Text
-    reason: TextReason
+    text: PoolText
+    reason: ChosenTextReason
     suggested: LabelValue | None
     score: float | None
-    nearest: tuple[tuple[ResolvedLabel, Text], ...]
+    nearest: tuple[tuple[ResolvedLabel, PoolText], ...]
 
     @classmethod
-    def of(cls, pool: Pool, fitted: FittedLabels | None, index: int, reason: TextReason) -> Self:
+    def of(
+        cls, pool: Pool, fitted: FittedSuggestions | None, index: int, reason: ChosenTextReason
+    ) -> Self:
         """Describe a text of a pool."""
         suggested, score = None, None
-        nearest: tuple[tuple[ResolvedLabel, Text], ...] = ()
+        nearest: tuple[tuple[ResolvedLabel, PoolText], ...] = ()
         if fitted is not None and pool.vectors is not None:
             if fitted.model is not None:
                 suggested, score = _suggest(fitted.model, pool, index)
@@ -214,13 +216,13 @@ def _suggest(model: "SuggestionModel", pool: Pool, index: int) -> tuple[LabelVal
 
 
 def _nearest(
-    fitted: FittedLabels, pool: Pool, index: int
-) -> tuple[tuple[ResolvedLabel, Text], ...]:
-    from lora_core.active_learning.suggestions import nearest
+    fitted: FittedSuggestions, pool: Pool, index: int
+) -> tuple[tuple[ResolvedLabel, PoolText], ...]:
+    from lora_core.active_learning.suggestions import find_nearest_labeled
 
     assert pool.vectors is not None  # noqa: S101 - the caller has checked it
     by_index = dict(zip(fitted.indices.tolist(), fitted.labels, strict=True))
-    found = nearest(pool.vectors, index, list(by_index))
+    found = find_nearest_labeled(pool.vectors, index, list(by_index))
     return tuple((by_index[each], pool.texts[each]) for each in found)
 
 
@@ -234,7 +236,7 @@ def label_fields(value: LabelValue, labels: Sequence[str]) -> dict[str, Any]:
     return {"label": value} if isinstance(value, str) else {"value": value}
 
 
-def annotation_view(annotation: LabelingAnnotation, text: Text | None = None) -> AnnotationView:
+def annotation_view(annotation: LabelingAnnotation, text: PoolText | None = None) -> AnnotationView:
     """Return what an annotator says of a text, with the text."""
     value = annotation.value
     fields: dict[str, Any] = {}
@@ -248,7 +250,7 @@ def annotation_view(annotation: LabelingAnnotation, text: Text | None = None) ->
         text=None if text is None else text.text[:_LISTED_CHARACTERS],
         skipped=annotation.skipped,
         annotator=annotation.annotator,
-        reason=TextReason(annotation.reason),
+        reason=ChosenTextReason(annotation.reason),
         suggested=annotation.suggested,
         at=annotation.at,
         **fields,

@@ -382,7 +382,7 @@ DATABASE_METRICS = (
 )
 
 
-class MetricsQuery:
+class DatabaseMetricsReader:
     """Queries the metrics of one process. Not for several threads at once."""
 
     def __init__(self) -> None:

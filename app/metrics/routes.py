@@ -16,7 +16,12 @@ from starlette.responses import PlainTextResponse
 from app.auth.middleware import require_scope
 from app.database.single_flight import SingleFlight
 from app.http.dependencies import AppStateDep, DatabaseDep, SettingsDep
-from app.metrics.database import UNAVAILABLE, DatabaseCollector, DatabaseMetrics, MetricsQuery
+from app.metrics.database import (
+    UNAVAILABLE,
+    DatabaseCollector,
+    DatabaseMetrics,
+    DatabaseMetricsReader,
+)
 from app.metrics.middleware import RequestMetrics
 
 QUERY_TIMEOUT_SECONDS = 5.0  # Prometheus times out after 10 s
@@ -30,7 +35,7 @@ class MetricsRegistry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestMetrics(self.registry)
-        self.query = MetricsQuery()  # runs in `single_flight` only
+        self.query = DatabaseMetricsReader()  # runs in `single_flight` only
         self.single_flight: SingleFlight[None, DatabaseMetrics] = SingleFlight(
             timeout_seconds=QUERY_TIMEOUT_SECONDS
         )

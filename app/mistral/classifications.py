@@ -15,12 +15,12 @@ from app.auth.middleware import require_scope
 from app.http.concurrency import cancel_on_disconnect
 from app.http.error_responses import MISTRAL_ERROR_RESPONSES
 from app.http.fields import CleanText, ResponseModel
-from app.registry.refs import check_name
+from app.registry.refs import check_model_ref
 from app.serving.client_formats import LenientBody, PredictRequest
 from app.serving.conversations import (
     PARTS_SCHEMA,
     Text,
-    require_text_left,
+    reject_blank_text,
     text_of_content,
     validate_prompt,
 )
@@ -129,9 +129,9 @@ async def create_mistral_classification(
 
     def texts_of_prompts(prompt_format: PromptFormat) -> list[str]:
         if prompt_format == PromptFormat():  # the texts are read as they are
-            return [require_text_left(text, f"Input {i}") for i, text in enumerate(texts)]
+            return [reject_blank_text(text, f"Input {i}") for i, text in enumerate(texts)]
         return [
-            require_text_left(
+            reject_blank_text(
                 prompt_format.text_of_prompt(text),
                 f"Input {i}, without what all training texts share,",
             )
@@ -154,7 +154,7 @@ async def create_mistral_chat_classification(
 
     def texts_of_prompts(prompt_format: PromptFormat) -> list[str]:
         return [
-            require_text_left(prompt_format.text_of_messages(messages), f"Conversation {i}")
+            reject_blank_text(prompt_format.text_of_messages(messages), f"Conversation {i}")
             for i, messages in enumerate(conversations)
         ]
 
@@ -183,7 +183,7 @@ async def _classify(
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(
             request,
-            check_name(model),
+            check_model_ref(model),
             key_id=context.key_id,
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,

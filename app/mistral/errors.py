@@ -22,7 +22,7 @@ class UnknownClassifierTarget(UnprocessableContent):
     )
 
 
-class ClassifierTargetsMissing(UnprocessableContent):
+class TooFewClassifierTargets(UnprocessableContent):
     code = "classifier_targets_missing"
     title = "A job on one of several targets of a file."
     message = (
@@ -58,7 +58,7 @@ class TargetWeightNotApplicable(UnprocessableContent):
     )
 
 
-class NotAClassifierFile(UnprocessableContent):
+class RegressionFileNotSupported(UnprocessableContent):
     code = "not_a_classifier_file"
     title = "The labels of the file are numbers."
     message = (

@@ -14,10 +14,9 @@ from app.datasets import service as datasets
 from app.datasets.upload import receive_upload
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import MISTRAL_ERROR_RESPONSES, FormValidationError
-from app.http.fields import CleanText, file_response
+from app.http.fields import CleanText, file_response_openapi
 from app.idempotency.header import IdempotencyDep
 from app.mistral import repository, service, views
-from app.mistral.parameters import PageNumber, PageSize
 from app.mistral.schemas import (
     MISTRAL_FILE_FORM,
     MistralFile,
@@ -26,6 +25,7 @@ from app.mistral.schemas import (
     MistralFileList,
     MistralFileUpload,
 )
+from app.mistral.url_parameters import PageNumber, PageSize
 
 router = APIRouter(prefix="/mistral/v1/files", tags=["mistral"], responses=MISTRAL_ERROR_RESPONSES)
 
@@ -106,14 +106,14 @@ def list_mistral_files(  # noqa: PLR0913 - the parameters of the SDK
 def get_mistral_file(file_id: MistralFileId, database: DatabaseDep) -> MistralFileDetails:
     """Get a file."""
     with database.read() as session:
-        return views.file_details(service.get_file(session, file_id))
+        return views.file_details_view(service.get_file(session, file_id))
 
 
 @router.get(
     "/{file_id}/content",
     dependencies=_READ,
     response_class=FileResponse,
-    responses=file_response("application/octet-stream"),
+    responses=file_response_openapi("application/octet-stream"),
 )
 def download_mistral_file(
     file_id: MistralFileId, settings: SettingsDep, database: DatabaseDep, store: StoreDep

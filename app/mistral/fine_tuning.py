@@ -13,8 +13,7 @@ from app.http.fields import CleanText
 from app.idempotency.header import IdempotencyDep
 from app.jobs import service as jobs
 from app.mistral import repository, service, views
-from app.mistral.parameters import PageNumber, PageSize
-from app.mistral.repository import JobFilter
+from app.mistral.repository import MistralJobFilter
 from app.mistral.schemas import (
     MistralFineTunedModel,
     MistralJobCreate,
@@ -25,6 +24,7 @@ from app.mistral.schemas import (
     MistralModelUpdate,
     MistralStatusFilter,
 )
+from app.mistral.url_parameters import PageNumber, PageSize
 
 router = APIRouter(
     prefix="/mistral/v1/fine_tuning", tags=["mistral"], responses=MISTRAL_ERROR_RESPONSES
@@ -88,7 +88,7 @@ def list_mistral_jobs(  # noqa: PLR0913 - the parameters of the SDK
     """List the jobs that were created through this API, the newest first."""
     if wandb_project is not None or wandb_name is not None:
         return MistralJobList(data=[], total=0)
-    wanted = JobFilter(
+    wanted = MistralJobFilter(
         model=model,
         suffix=suffix,
         status=status,
@@ -150,7 +150,7 @@ def update_mistral_model(
             asked.model_name = body.name
         if body.description is not None:
             asked.model_description = body.description or None
-        return views.fine_tuned_model(model)
+        return views.fine_tuned_model_view(model)
 
 
 @router.post("/models/{model_id}/archive", dependencies=_ADMIN)

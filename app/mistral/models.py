@@ -29,9 +29,9 @@ def list_mistral_models(database: DatabaseDep) -> MistralModelList:
     """List models: those of jobs, and each registered model by its name, or by its newest version
     if none is in production."""
     with database.read() as session:
-        cards = [views.model_card(model) for model in repository.list_models(session)]
-        names = registry.list_callable_names(session)
-    registered = [views.registered_model(name, at) for name, at in names.items()]
+        cards = [views.job_model_view(model) for model in repository.list_job_models(session)]
+        names = registry.list_model_refs(session)
+    registered = [views.registered_model_view(name, at) for name, at in names.items()]
     return MistralModelList(data=cards + registered)
 
 
@@ -39,13 +39,13 @@ def list_mistral_models(database: DatabaseDep) -> MistralModelList:
 def get_mistral_model(model_id: MistralModelId, database: DatabaseDep) -> MistralModel:
     """Get a model by any name that can be called: `name`, `name@alias`, `name:3` or `ft:…`."""
     with database.read() as session:
-        ref = registry.parse_ref(session, refs.check_name(model_id))
+        ref = registry.resolve_ref(session, refs.check_model_ref(model_id))
         version = registry_repository.get_version(session, ref)
         job_id = refs.job_id_in_model_name(model_id)
-        models = [] if job_id is None else repository.list_models(session, job_id)
+        models = [] if job_id is None else repository.list_job_models(session, job_id)
         if models:
-            return views.model_card(models[0])
-        return views.registered_model(model_id, version.created_at)
+            return views.job_model_view(models[0])
+        return views.registered_model_view(model_id, version.created_at)
 
 
 @router.delete("/{model_id}", dependencies=[require_scope("models:admin")])
@@ -54,5 +54,5 @@ def delete_mistral_model(
 ) -> MistralModelDeleted:
     """Delete a version, or with a `name` alone all versions of a model. It must have no alias."""
     with database.write() as session:
-        registry.delete_by_ref(session, refs.check_name(model_id), store=store)
+        registry.delete_by_ref(session, refs.check_model_ref(model_id), store=store)
     return MistralModelDeleted(id=model_id)

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.datasets.tables import Dataset
-from app.fine_tuning.errors import data_error_codes
-from app.fine_tuning.repository import (
+from app.fine_tuning_apis.errors import data_error_codes
+from app.fine_tuning_apis.repository import (
     DEFERRED,
     SUMMARY_COLUMNS,
     SummaryNumbers,
@@ -24,7 +24,7 @@ from app.queue.tables import Job
 from app.registry.tables import ModelVersion, RegisteredModel
 
 
-class MistralRow(NamedTuple):
+class MistralJobRow(NamedTuple):
     """A job, and what the client asked for."""
 
     job: Job
@@ -35,13 +35,13 @@ class MistralRow(NamedTuple):
 class TrainedModel(NamedTuple):
     """The registered model of a job."""
 
-    row: MistralRow
+    row: MistralJobRow
     created_at: float
     refs: tuple[str, ...]  # such as `spam:3`
 
 
 @dataclass(frozen=True)
-class JobFilter:
+class MistralJobFilter:
     """Which jobs a list has. None: any. Times are in seconds since 1970."""
 
     model: str | None = None
@@ -100,9 +100,9 @@ _JOBS: Select[Any] = (
 )
 
 
-def _load(session: Session, statement: Select[Any]) -> list[MistralRow]:
+def _load(session: Session, statement: Select[Any]) -> list[MistralJobRow]:
     rows = session.execute(statement)
-    return [MistralRow(job, asked, SummaryNumbers(*numbers)) for job, asked, *numbers in rows]
+    return [MistralJobRow(job, asked, SummaryNumbers(*numbers)) for job, asked, *numbers in rows]
 
 
 def list_datasets(
@@ -130,39 +130,41 @@ def _with_labels(search: str | None) -> list[ColumnElement[bool]]:
     return labeled
 
 
-def add_request(
+def add_job_request(
     session: Session,
     job_id: UUID,
     *,
     request: Mapping[str, object],
     events: Sequence[EventContent],
-) -> MistralRow:
+) -> MistralJobRow:
     """Store what the client asked for, and tell it events about a job that was just created."""
     job = add_job_events(session, job_id, events)
     asked = MistralJob(job_id=job_id, request=dict(request), archived=False)
     session.add(asked)
     session.flush()
-    return MistralRow(job, asked)
+    return MistralJobRow(job, asked)
 
 
-def find_job(session: Session, job_id: UUID) -> MistralRow | None:
+def find_job(session: Session, job_id: UUID) -> MistralJobRow | None:
     """Return a job if it was created through this API."""
     return next(iter(_load(session, _JOBS.where(Job.id == job_id))), None)
 
 
-def list_jobs(session: Session, wanted: JobFilter, *, offset: int, limit: int) -> list[MistralRow]:
+def list_jobs(
+    session: Session, wanted: MistralJobFilter, *, offset: int, limit: int
+) -> list[MistralJobRow]:
     """Return jobs, the newest first."""
     statement = _JOBS.where(*wanted.conditions()).order_by(Job.id.desc())
     return _load(session, statement.offset(offset).limit(limit))
 
 
-def count_jobs(session: Session, wanted: JobFilter) -> int:
+def count_jobs(session: Session, wanted: MistralJobFilter) -> int:
     """Return the number of jobs that `list_jobs` pages through."""
     statement = select(func.count()).select_from(MistralJob).join(Job, MistralJob.job_id == Job.id)
     return session.scalars(statement.where(*wanted.conditions())).one()
 
 
-def list_models(session: Session, job_id: UUID | None = None) -> list[TrainedModel]:
+def list_job_models(session: Session, job_id: UUID | None = None) -> list[TrainedModel]:
     """Return the registered models of jobs, the newest job first; or that of one job."""
     statement = (
         select(Job, MistralJob, ModelVersion.created_at, RegisteredModel.name, ModelVersion.number)
@@ -179,5 +181,5 @@ def list_models(session: Session, job_id: UUID | None = None) -> list[TrainedMod
         versions = list(rows)
         job, asked, created_at, *_ = versions[0]
         refs = tuple(f"{name}:{number}" for *_, name, number in versions)
-        models.append(TrainedModel(MistralRow(job, asked), created_at, refs))
+        models.append(TrainedModel(MistralJobRow(job, asked), created_at, refs))
     return models

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.http.fields import CleanText, RequestModel, ResponseModel, multipart_file_body
+from app.http.fields import CleanText, RequestModel, ResponseModel, multipart_file_openapi
 from lora_core.specs.fields import Float, Int
 from lora_core.specs.task import MAX_TARGETS
 
@@ -47,7 +47,7 @@ class MistralFileUpload(RequestModel):
         raise PydanticCustomError("unsupported_expiry", "files do not expire here: leave it out")
 
 
-MISTRAL_FILE_FORM = multipart_file_body(
+MISTRAL_FILE_FORM = multipart_file_openapi(
     "A .jsonl file; each line has `text` or `messages`, and an object `labels`.",
     purpose={"type": "string", "const": "fine-tune"},
     visibility={"type": "string", "const": "workspace"},

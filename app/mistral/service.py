@@ -10,20 +10,20 @@ from app.database.engines import Database
 from app.datasets.service import detect_targets, slugify
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
-from app.fine_tuning import files
-from app.fine_tuning.base import resolve_base_or_default
-from app.fine_tuning.errors import FilesNotUsable, FineTuningJobNotFound
-from app.fine_tuning.repository import list_newest_events, list_points
+from app.fine_tuning_apis import files
+from app.fine_tuning_apis.base_model import resolve_base_or_default
+from app.fine_tuning_apis.errors import FilesNotUsable, FineTuningJobNotFound
+from app.fine_tuning_apis.repository import list_metric_points, list_newest_events
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import service as jobs
-from app.jobs.errors import ColumnsDiffer
+from app.jobs.errors import DatasetColumnsDiffer
 from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.jobs.schemas import JobCreate
 from app.mistral import repository
 from app.mistral.errors import FineTunedModelNotFound, LabelsMissing
-from app.mistral.repository import MistralRow, TrainedModel
+from app.mistral.repository import MistralJobRow, TrainedModel
 from app.mistral.schemas import (
     DEFAULT_LEARNING_RATE,
     MistralFile,
@@ -32,8 +32,13 @@ from app.mistral.schemas import (
     MistralJobDetails,
     MistralJobView,
 )
-from app.mistral.targets import JobTargets, check_targets, choose_targets, to_upload_fields
-from app.mistral.views import file_view, job_details, job_view
+from app.mistral.targets import (
+    JobTargets,
+    check_validation_targets,
+    choose_targets,
+    to_upload_fields,
+)
+from app.mistral.views import file_view, job_details_view, job_view
 from app.queue.dispatch import WorkerNotifier
 from app.queue.events import EventContent
 from app.registry import refs
@@ -42,7 +47,7 @@ from app.storage.store import Store
 from lora_core.errors.data import DataError, FreeTextAnswers
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import AutoSpec, LoraSpec
-from lora_core.specs.train import OptimSpec, ResultSpec
+from lora_core.specs.train import OptimSpec, RunOutputSpec
 
 _MAX_SLUG = 64
 _MAX_EVENTS = 100  # the newest, which a job is shown with
@@ -64,7 +69,7 @@ def create_file(
 
     Raises `LabelsMissing` and what `app.datasets.service.create_dataset` raises.
     """
-    upload = files.with_extension(upload)
+    upload = files.ensure_extension(upload)
     try:
         tasks = detect_targets(upload, settings)
     except FreeTextAnswers as error:  # a file for a model that writes texts
@@ -126,7 +131,7 @@ def create_job(
         job_body, targets = _job_body(session, body, base)
         try:
             job_body, resolved = _resolve(JobResolver(session, settings), body, job_body, base)
-        except (DataError, ColumnsDiffer) as error:
+        except (DataError, DatasetColumnsDiffer) as error:
             raise FilesNotUsable(problem=str(error), at="training_files") from error
     with database.write() as session:
         idempotency.reserve(session, call)
@@ -138,7 +143,7 @@ def create_job(
             notifier=notifier,
             call=replace(call, key=None),  # the response to store is the one below
         )
-        row = repository.add_request(
+        row = repository.add_job_request(
             session,
             job.id,
             request=_stored_request(body, targets),
@@ -152,7 +157,7 @@ def create_job(
     return view
 
 
-def get_job(session: Session, job_id: str) -> MistralRow:
+def get_job(session: Session, job_id: str) -> MistralJobRow:
     """Return a job by its id. Raises `FineTuningJobNotFound`."""
     parsed = _parse_id(job_id)
     row = None if parsed is None else repository.find_job(session, parsed)
@@ -161,17 +166,17 @@ def get_job(session: Session, job_id: str) -> MistralRow:
     return row
 
 
-def describe_job(session: Session, row: MistralRow) -> MistralJobDetails:
+def describe_job(session: Session, row: MistralJobRow) -> MistralJobDetails:
     """Return a job with its events and evaluations."""
     job_id = row.job.id
     events = list_newest_events(session, job_id, limit=_MAX_EVENTS)
-    return job_details(row, events, list_points(session, [job_id])[job_id])
+    return job_details_view(row, events, list_metric_points(session, [job_id])[job_id])
 
 
 def get_model(session: Session, model_id: str) -> TrainedModel:
     """Return the model of a job by its `ft:…` name. Raises `FineTunedModelNotFound`."""
     job_id = refs.job_id_in_model_name(model_id)
-    models = [] if job_id is None else repository.list_models(session, job_id)
+    models = [] if job_id is None else repository.list_job_models(session, job_id)
     if not models:
         raise FineTunedModelNotFound(model=model_id[:100])
     return models[0]
@@ -209,7 +214,7 @@ def _job_body(
     if body.validation_files:
         at = "validation_files.0"
         validation = get_file(session, body.validation_files[0], at=at)
-        check_targets(validation, targets, at=at)
+        check_validation_targets(validation, targets, at=at)
         source = {Split.TRAIN: str(train.id), Split.VALIDATION: str(validation.id)}
     asked = body.hyperparameters
     fields: dict[str, object] = {
@@ -218,7 +223,7 @@ def _job_body(
         "method": AutoSpec() if asked.is_automatic else LoraSpec(),
         "base": base.name,
         "data": DataSpec(source=source, max_length=asked.seq_len),
-        "result": ResultSpec(train_metrics=True),  # the loss of training, in the checkpoint
+        "result": RunOutputSpec(train_metrics=True),  # the loss of training, in the checkpoint
     }
     if targets.task is not None:
         fields["task"] = targets.task

@@ -7,20 +7,20 @@ from typing import Any, NamedTuple
 
 from app.datasets.schemas import UploadFields
 from app.datasets.tables import Dataset
-from app.fine_tuning.base import warning
+from app.fine_tuning_apis.base_model import build_warning_event
 from app.mistral.errors import (
-    ClassifierTargetsMissing,
     LossFunctionNotApplicable,
-    NotAClassifierFile,
+    RegressionFileNotSupported,
     TargetWeightNotApplicable,
+    TooFewClassifierTargets,
     UnknownClassifierTarget,
     UnlistedLabel,
 )
 from app.mistral.schemas import LossFunction, MistralTarget
 from app.queue.events import EventContent
-from lora_core.data.labels import describe_targets
+from lora_core.data.labels import build_targets_spec
 from lora_core.errors.data import DataTooLarge
-from lora_core.specs.encoded_labels import outputs_of
+from lora_core.specs.encoded_labels import outputs_of_target
 from lora_core.specs.task import (
     MAX_TARGET_CHARACTERS,
     MAX_TARGETS,
@@ -81,7 +81,7 @@ def _new_key(name: str, taken: Mapping[str, Any]) -> str:
 
 
 def file_targets(dataset: Dataset) -> list[FileTarget]:
-    """Return the targets that a file was checked with. Raises `NotAClassifierFile`."""
+    """Return the targets that a file was checked with. Raises `RegressionFileNotSupported`."""
     label_format, labels = dataset.label_format, tuple(dataset.profile["labels"])
     if not label_format.targets:
         loss = _loss_function(dataset, label_format.task)
@@ -91,7 +91,7 @@ def file_targets(dataset: Dataset) -> list[FileTarget]:
             name=key if each.columns is not None else columns[0],
             key=key,
             loss_function=_loss_function(dataset, each.task),
-            labels=outputs_of(key, labels),
+            labels=outputs_of_target(key, labels),
         )
         for key, columns, each in label_format.targets
     ]
@@ -99,7 +99,7 @@ def file_targets(dataset: Dataset) -> list[FileTarget]:
 
 def _loss_function(dataset: Dataset, task: TaskType) -> LossFunction:
     if task not in _LOSSES:
-        raise NotAClassifierFile(file=dataset.filename)
+        raise RegressionFileNotSupported(file=dataset.filename)
     return _LOSSES[task]
 
 
@@ -107,7 +107,7 @@ def choose_targets(dataset: Dataset, asked: Sequence[MistralTarget] | None) -> J
     """Return the targets to train: those that were asked for, or all of the file.
 
     Raises `UnknownClassifierTarget`, `LossFunctionNotApplicable`, `UnlistedLabel`,
-    `ClassifierTargetsMissing`, `TargetWeightNotApplicable`, `NotAClassifierFile`.
+    `TooFewClassifierTargets`, `TargetWeightNotApplicable`, `RegressionFileNotSupported`.
     """
     available = {target.name: target for target in file_targets(dataset)}
     if asked is None:
@@ -127,14 +127,14 @@ def choose_targets(dataset: Dataset, asked: Sequence[MistralTarget] | None) -> J
         for target, weight in chosen
     ]
     warnings = [
-        warning("label_without_texts", f"{each.name}: no text has the label {label!r}.")
+        build_warning_event("label_without_texts", f"{each.name}: no text has the label {label!r}.")
         for each, (target, _) in zip(asked or (), chosen, strict=asked is not None)
         for label in sorted(set(each.labels).difference(target.labels))
     ]
     return JobTargets(_task(dataset, chosen, len(available)), described, warnings)
 
 
-def check_targets(dataset: Dataset, chosen: JobTargets, *, at: str) -> None:
+def check_validation_targets(dataset: Dataset, chosen: JobTargets, *, at: str) -> None:
     """Raise `UnknownClassifierTarget` if a validation file lacks a target of the job."""
     available = {target.name for target in file_targets(dataset)}
     for target in chosen.described:
@@ -149,13 +149,13 @@ def _task(
         ((target, weight),) = chosen
         if available > 1:
             names = ", ".join(each.name for each in file_targets(dataset))
-            raise ClassifierTargetsMissing(
+            raise TooFewClassifierTargets(
                 file=dataset.filename, available=names, target=target.name, at="classifier_targets"
             )
         if weight != 1:
             raise TargetWeightNotApplicable(target=target.name, at="classifier_targets.0.weight")
         return None
-    described = describe_targets(dataset.label_format.targets)
+    described = build_targets_spec(dataset.label_format.targets)
     targets = {
         str(target.key): {**described[str(target.key)], "weight": weight}
         for target, weight in chosen

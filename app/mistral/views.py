@@ -6,9 +6,9 @@ from operator import attrgetter
 from typing import Any
 
 from app.datasets.tables import Dataset
-from app.fine_tuning.errors import data_error_codes
-from app.fine_tuning.model_names import ORGANIZATION, base_name, model_name
-from app.mistral.repository import MistralRow, TrainedModel
+from app.fine_tuning_apis.errors import data_error_codes
+from app.fine_tuning_apis.model_names import ORGANIZATION, base_or_method_name, model_name
+from app.mistral.repository import MistralJobRow, TrainedModel
 from app.mistral.schemas import (
     MistralCheckpoint,
     MistralCheckpointMetrics,
@@ -35,7 +35,7 @@ def file_view(dataset: Dataset) -> MistralFile:
     return MistralFile(**_file_fields(dataset))
 
 
-def file_details(dataset: Dataset) -> MistralFileDetails:
+def file_details_view(dataset: Dataset) -> MistralFileDetails:
     return MistralFileDetails(**_file_fields(dataset))
 
 
@@ -53,7 +53,7 @@ def _file_fields(dataset: Dataset) -> dict[str, Any]:
 # -- Jobs -----------------------------------------------------------------------------------------
 
 
-def job_status(row: MistralRow) -> MistralStatus:
+def job_status(row: MistralJobRow) -> MistralStatus:
     """Return the status of a job, the one whose `status_conditions` it meets."""
     job = row.job
     match JobState(job.state):
@@ -70,45 +70,45 @@ def job_status(row: MistralRow) -> MistralStatus:
             return "CANCELLED"
 
 
-def job_view(row: MistralRow) -> MistralJobView:
+def job_view(row: MistralJobRow) -> MistralJobView:
     return MistralJobView(**_job_fields(row))
 
 
-def job_details(
-    row: MistralRow, events: Sequence[JobEvent], points: Sequence[MetricPoint]
+def job_details_view(
+    row: MistralJobRow, events: Sequence[JobEvent], points: Sequence[MetricPoint]
 ) -> MistralJobDetails:
     return MistralJobDetails(
         **_job_fields(row),
         classifier_targets=row.asked.request["classifier_targets"],
         events=[event_view(each) for each in events],
-        checkpoints=checkpoints(row, points),
+        checkpoints=checkpoint_views(row, points),
     )
 
 
-def _job_fields(row: MistralRow) -> dict[str, Any]:
+def _job_fields(row: MistralJobRow) -> dict[str, Any]:
     job, asked = row.job, row.asked.request
     return {
         "id": str(job.id),
         "auto_start": asked["auto_start"],
-        "model": base_name(job),
+        "model": base_or_method_name(job),
         "status": job_status(row),
         "created_at": int(job.created_at),
         "modified_at": int(job.finished_at or job.started_at or job.created_at),
         "training_files": [each["file_id"] for each in asked["training_files"]],
         "validation_files": asked.get("validation_files", []),
         "hyperparameters": asked["hyperparameters"],
-        "fine_tuned_model": name_of_model(row) if job.state == JobState.SUCCEEDED else None,
+        "fine_tuned_model": fine_tuned_model_name(row) if job.state == JobState.SUCCEEDED else None,
         "suffix": asked.get("suffix"),
         "trained_tokens": row.measured.trained_tokens,
         "metadata": {"expected_duration_seconds": job.plan["estimated_seconds"]},
     }
 
 
-def name_of_model(row: MistralRow) -> str:
+def fine_tuned_model_name(row: MistralJobRow) -> str:
     """Return the name by which the model of a job can be called."""
     job = row.job
     suffix = job.register_as if row.asked.request.get("suffix") is not None else None
-    return model_name(_MODEL_PREFIX, job.id, base=base_name(job), suffix=suffix)
+    return model_name(_MODEL_PREFIX, job.id, base=base_or_method_name(job), suffix=suffix)
 
 
 def event_view(event: JobEvent) -> MistralEvent:
@@ -116,7 +116,7 @@ def event_view(event: JobEvent) -> MistralEvent:
     return MistralEvent(name=event.kind, created_at=int(event.at), data=data)
 
 
-def checkpoints(row: MistralRow, points: Sequence[MetricPoint]) -> list[MistralCheckpoint]:
+def checkpoint_views(row: MistralJobRow, points: Sequence[MetricPoint]) -> list[MistralCheckpoint]:
     """Return the evaluations on the validation split, the newest first.
 
     The training loss is the last one before. A method without steps has one evaluation, its result.
@@ -140,7 +140,7 @@ def checkpoints(row: MistralRow, points: Sequence[MetricPoint]) -> list[MistralC
     return found or _result(row)
 
 
-def _result(row: MistralRow) -> list[MistralCheckpoint]:
+def _result(row: MistralJobRow) -> list[MistralCheckpoint]:
     job, measured = row.job, row.measured
     if job.state != JobState.SUCCEEDED:
         return []
@@ -158,7 +158,7 @@ def _result(row: MistralRow) -> list[MistralCheckpoint]:
 # -- Models ---------------------------------------------------------------------------------------
 
 
-def registered_model(name: str, created_at: float) -> MistralModel:
+def registered_model_view(name: str, created_at: float) -> MistralModel:
     """Return a model that is known by its name in the registry."""
     return MistralModel(
         id=name,
@@ -169,11 +169,11 @@ def registered_model(name: str, created_at: float) -> MistralModel:
     )
 
 
-def model_card(model: TrainedModel) -> MistralModel:
+def job_model_view(model: TrainedModel) -> MistralModel:
     """Return the model of a job, as lists show it."""
     job, asked = model.row.job, model.row.asked
     return MistralModel(
-        id=name_of_model(model.row),
+        id=fine_tuned_model_name(model.row),
         created=int(model.created_at),
         owned_by=ORGANIZATION,
         name=asked.model_name,
@@ -182,19 +182,19 @@ def model_card(model: TrainedModel) -> MistralModel:
         aliases=list(model.refs),
         type="fine-tuned",
         job=str(job.id),
-        root=base_name(job),
+        root=base_or_method_name(job),
         archived=asked.archived,
     )
 
 
-def fine_tuned_model(model: TrainedModel) -> MistralFineTunedModel:
+def fine_tuned_model_view(model: TrainedModel) -> MistralFineTunedModel:
     job, asked = model.row.job, model.row.asked
     return MistralFineTunedModel(
-        id=name_of_model(model.row),
+        id=fine_tuned_model_name(model.row),
         created=int(model.created_at),
         owned_by=ORGANIZATION,
         workspace_id=ORGANIZATION,
-        root=base_name(job),
+        root=base_or_method_name(job),
         root_version=str(job.spec.get("base_revision") or ""),
         archived=asked.archived,
         name=asked.model_name,

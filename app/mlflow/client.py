@@ -18,7 +18,7 @@ import lora_core
 from app.mlflow.connection import MlflowConnection
 from app.mlflow.errors import (
     MlflowExperimentDeleted,
-    MlflowHostNotAllowed,
+    MlflowHostHeaderRejected,
     MlflowRejected,
     MlflowUnauthorized,
     MlflowUnexpectedResponse,
@@ -189,7 +189,7 @@ class MlflowClient:
     def _call(self, method: Method, path: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request and return the object in the response.
 
-        Raises `MlflowUnreachable`, `MlflowUnauthorized`, `MlflowHostNotAllowed`,
+        Raises `MlflowUnreachable`, `MlflowUnauthorized`, `MlflowHostHeaderRejected`,
         `MlflowUnexpectedResponse`, `MlflowRejected`.
         """
         url = f"{self._connection.tracking_uri}/api/2.0/mlflow/{path}"
@@ -204,7 +204,7 @@ class MlflowClient:
         except (httpx2.HTTPError, OSError) as error:
             raise self._unreachable(str(error) or "the connection broke") from error
         if status == 403 and b"Invalid Host header" in content:  # of its security middleware
-            raise MlflowHostNotAllowed(tracking_uri=self._connection.tracking_uri)
+            raise MlflowHostHeaderRejected(tracking_uri=self._connection.tracking_uri)
         if status in (401, 403):
             raise MlflowUnauthorized(tracking_uri=self._connection.tracking_uri, http_status=status)
         try:

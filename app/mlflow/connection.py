@@ -26,7 +26,7 @@ class MlflowConnection:
     authorization: str | None = field(default=None, repr=False)  # the header
 
 
-def parse_connection(settings: Settings) -> MlflowConnection | None:
+def parse_mlflow_settings(settings: Settings) -> MlflowConnection | None:
     """Return the connection that the settings describe. None: nothing is sent to MLflow.
 
     Raises `MlflowUrlInvalid`, `MlflowExperimentInvalid`, `MlflowCredentialsInvalid`.

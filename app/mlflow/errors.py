@@ -61,7 +61,7 @@ class MlflowUnauthorized(MlflowError):
     )
 
 
-class MlflowHostNotAllowed(MlflowError):
+class MlflowHostHeaderRejected(MlflowError):
     code = "mlflow_host_not_allowed"
     title = "MLflow does not accept its own host name."
     message = (

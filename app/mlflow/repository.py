@@ -17,8 +17,8 @@ from app.database.base import now
 from app.database.engines import acquire_transaction_lock
 from app.datasets.tables import Dataset
 from app.mlflow.connection import MlflowConnection
-from app.mlflow.entities import SWEEP_STATUSES
 from app.mlflow.errors import MlflowError
+from app.mlflow.payloads import SWEEP_STATUSES
 from app.outbox.events import MlflowRunState
 from app.outbox.tables import (
     MLFLOW_SERVER_ID,
@@ -30,7 +30,7 @@ from app.outbox.tables import (
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.states import JobKind, JobState
 from app.queue.tables import Job, MetricPoint
-from app.queue.transitions import backoff
+from app.queue.transitions import backoff_expression
 from app.registry.tables import ModelVersion
 from app.sweeps.tables import Sweep
 
@@ -48,7 +48,7 @@ UNSENT_RUN: Mapping[str, Any] = {
 }
 
 
-class LeaseLost(Exception):
+class MlflowLeaseLost(Exception):
     """Another worker sends to MLflow now, so nothing may be written."""
 
 
@@ -71,14 +71,15 @@ class Backlog:
 # The server
 
 
-def register(session: Session, connection: MlflowConnection) -> None:
+def register_server(session: Session, connection: MlflowConnection) -> None:
     """Store where workers send to, and add to the outbox what it lacks.
 
     That is every unfinished job, and every model with versions. Another server or experiment than
     before starts empty: unfinished jobs and models are sent to it from their beginning.
     """
     acquire_transaction_lock(session, "mlflow")
-    # Locked first, as `renew` does, so that a worker that sends meanwhile waits or is fenced.
+    # Locked first, as `renew_server_lease` does, so that a worker that sends meanwhile waits or is
+    # fenced.
     server = session.get(MlflowServer, MLFLOW_SERVER_ID, with_for_update=True)
     target = (connection.tracking_uri, connection.experiment)
     if server is None:
@@ -113,7 +114,7 @@ def find_server(session: Session) -> MlflowServer | None:
     return session.get(MlflowServer, MLFLOW_SERVER_ID)
 
 
-def is_due(session: Session) -> bool:
+def has_due_work(session: Session) -> bool:
     """Return whether there is something to send, or the connection to check."""
     to_check = or_(
         MlflowServer.last_success_at.is_(None),
@@ -125,7 +126,7 @@ def is_due(session: Session) -> bool:
     )
 
 
-def claim(session: Session, connection: MlflowConnection) -> ClaimedServer | None:
+def claim_server(session: Session, connection: MlflowConnection) -> ClaimedServer | None:
     """Take the lease. None: another worker has it, or started later with other settings."""
     row = session.execute(
         update(MlflowServer)
@@ -145,8 +146,8 @@ def claim(session: Session, connection: MlflowConnection) -> ClaimedServer | Non
     return None if row is None else ClaimedServer(*row)
 
 
-def renew(session: Session, attempt: int, **values: Any) -> None:
-    """Renew the lease, and change columns of the server. Raises `LeaseLost`."""
+def renew_server_lease(session: Session, attempt: int, **values: Any) -> None:
+    """Renew the lease, and change columns of the server. Raises `MlflowLeaseLost`."""
     renewed = session.scalar(
         update(MlflowServer)
         .where(MlflowServer.id == MLFLOW_SERVER_ID, MlflowServer.attempts == attempt)
@@ -155,22 +156,24 @@ def renew(session: Session, attempt: int, **values: Any) -> None:
         execution_options=NO_SESSION_SYNC,
     )
     if renewed is None:
-        raise LeaseLost
+        raise MlflowLeaseLost
 
 
 def record_success(session: Session, attempt: int) -> None:
-    """Renew the lease, and record that MLflow answered. Raises `LeaseLost`."""
-    renew(session, attempt, failures=0, last_success_at=now())
+    """Renew the lease, and record that MLflow answered. Raises `MlflowLeaseLost`."""
+    renew_server_lease(session, attempt, failures=0, last_success_at=now())
 
 
-def release(session: Session, attempt: int, error: MlflowError | None) -> None:
-    """End the lease, and record how the attempt ended. Raises `LeaseLost`.
+def release_server(session: Session, attempt: int, error: MlflowError | None) -> None:
+    """End the lease, and record how the attempt ended. Raises `MlflowLeaseLost`.
 
     After an error, the next attempt waits, twice as long each time.
     """
     values: dict[str, Any] = {"failures": 0, "last_success_at": now(), "next_attempt_at": now()}
     if error is not None:
-        delay = backoff(FIRST_RETRY_SECONDS, MlflowServer.failures, max_seconds=MAX_RETRY_SECONDS)
+        delay = backoff_expression(
+            FIRST_RETRY_SECONDS, MlflowServer.failures, max_seconds=MAX_RETRY_SECONDS
+        )
         values = {
             "failures": MlflowServer.failures + 1,
             "next_attempt_at": now() + delay,
@@ -178,10 +181,10 @@ def release(session: Session, attempt: int, error: MlflowError | None) -> None:
             "last_error": str(error),
             "last_error_at": now(),
         }
-    renew(session, attempt, lease_expires_at=null(), **values)
+    renew_server_lease(session, attempt, lease_expires_at=null(), **values)
 
 
-def make_all_due(session: Session) -> None:
+def make_waiting_rows_due(session: Session) -> None:
     """Make everything due now that waits: after a clock step it might wait for hours."""
     session.execute(
         update(MlflowServer)
@@ -232,7 +235,9 @@ def find_run(session: Session, job_id: UUID) -> MlflowRun | None:
     return session.get(MlflowRun, job_id)
 
 
-def list_points(session: Session, job_id: UUID, *, after: int, limit: int) -> Sequence[MetricPoint]:
+def list_metric_points(
+    session: Session, job_id: UUID, *, after: int, limit: int
+) -> Sequence[MetricPoint]:
     """Return metric points by sequence number."""
     statement = select(MetricPoint).where(MetricPoint.job_id == job_id, MetricPoint.seq > after)
     return session.scalars(statement.order_by(MetricPoint.seq).limit(limit)).all()

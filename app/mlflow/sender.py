@@ -17,12 +17,12 @@ import structlog
 
 from app.database.base import now, read_clock
 from app.database.engines import Database
-from app.mlflow import entities, repository
+from app.mlflow import payloads, repository
 from app.mlflow.client import DOES_NOT_EXIST, METRICS_PER_BATCH, MlflowClient, RunStatus
 from app.mlflow.connection import MlflowConnection
-from app.mlflow.entities import milliseconds
 from app.mlflow.errors import MlflowError, MlflowRejected
-from app.mlflow.repository import LeaseLost
+from app.mlflow.payloads import to_milliseconds
+from app.mlflow.repository import MlflowLeaseLost
 from app.outbox.events import MlflowRunState
 from app.outbox.tables import MlflowModel, MlflowRun
 from app.queue.tables import Job
@@ -56,13 +56,13 @@ def send_due(
     Raises `OUTAGE_ERRORS`: what was not recorded is then sent again.
     """
     with database.read() as session:
-        if not repository.is_due(session):
+        if not repository.has_due_work(session):
             return False
     with database.write() as session:
-        claimed = repository.claim(session, connection)
+        claimed = repository.claim_server(session, connection)
     if claimed is None:
         return False
-    with suppress(LeaseLost):
+    with suppress(MlflowLeaseLost):
         error: MlflowError | None = None
         try:
             with MlflowClient(connection) as client:
@@ -73,7 +73,7 @@ def send_due(
         except MlflowError as caught:
             error = caught
         with database.write() as session:
-            repository.release(session, claimed.attempt, error)
+            repository.release_server(session, claimed.attempt, error)
         if error is not None and not claimed.failures:
             log.warning("mlflow failed", code=error.code, error=str(error))
         elif error is None and claimed.failures:
@@ -83,7 +83,10 @@ def send_due(
 
 @dataclass(frozen=True)
 class _Sender:
-    """One claim of the server. Writes raise `LeaseLost` once another worker has claimed it."""
+    """One claim of the server.
+
+    Writes raise `MlflowLeaseLost` once another worker has claimed it.
+    """
 
     database: Database
     client: MlflowClient
@@ -98,7 +101,7 @@ class _Sender:
         Raises `MlflowError`.
         """
         with self.database.write() as session:
-            repository.renew(session, self.attempt, experiment_id=self.experiment_id)
+            repository.renew_server_lease(session, self.attempt, experiment_id=self.experiment_id)
         after = None
         while True:
             with self.database.read() as session:
@@ -143,7 +146,7 @@ class _Sender:
         while True:
             with self.database.read() as session:
                 job = session.get(Job, run.id)
-                points = repository.list_points(
+                points = repository.list_metric_points(
                     session, run.id, after=run.seq, limit=METRICS_PER_BATCH
                 )
             if job is None:
@@ -152,23 +155,25 @@ class _Sender:
             run_id = run.run_id or self._start_job(run, job)
             # Before the first point, the settings may not be resolved.
             if not run.has_params and (points or job.finished_at is not None):
-                self.client.log_params(run_id, entities.job_params(job.spec))
+                self.client.log_params(run_id, payloads.job_params(job.spec))
                 self._save(run, has_params=True)
             # A resumed job reports points again. Those of an exact resume have the same values.
-            new = [each for each in points if each.step > run.steps.get(entities.curve(each), -1)]
-            self.client.log_metrics(run_id, [entities.curve_point(each) for each in new])
+            new = [
+                each for each in points if each.step > run.steps.get(payloads.metric_key(each), -1)
+            ]
+            self.client.log_metrics(run_id, [payloads.build_metric(each) for each in new])
             complete = len(points) < METRICS_PER_BATCH
             self._save(
                 run,
                 seq=job.stream_seq if complete else points[-1].seq,
-                steps=run.steps | {entities.curve(each): each.step for each in new},
+                steps=run.steps | {payloads.metric_key(each): each.step for each in new},
             )
             if complete:
                 break
         if job.finished_at is not None:
-            self.client.log_metrics(run_id, entities.final_metrics(job))
-            self.client.set_tags(run_id, entities.final_job_tags(job))
-            self._set_status(run, run_id, entities.JOB_STATUSES[job.state], job.finished_at)
+            self.client.log_metrics(run_id, payloads.final_metrics(job))
+            self.client.set_tags(run_id, payloads.final_job_tags(job))
+            self._set_status(run, run_id, payloads.JOB_STATUSES[job.state], job.finished_at)
             self._save(run, state=MlflowRunState.SENT)
         else:
             later = now() + PROGRESS_SECONDS
@@ -178,7 +183,7 @@ class _Sender:
         parent_run_id = self._parent_run_id(job.sweep_id) if job.sweep_id else None
         with self.database.read() as session:
             digests = repository.list_dataset_digests(session, job)
-        tags = entities.job_tags(
+        tags = payloads.job_tags(
             job,
             url=f"{self.public_url}/jobs/{job.id}",
             dataset_digests=digests,
@@ -194,15 +199,15 @@ class _Sender:
         if run_id is None:
             run_id = self.client.create_run(
                 self.experiment_id,
-                name=name[: entities.MAX_NAME_LENGTH],
-                start_time=milliseconds(started_at),
+                name=name[: payloads.MAX_NAME_LENGTH],
+                start_time=to_milliseconds(started_at),
                 tags=tags,
             )
         self._save(run, run_id=run_id, status="RUNNING")
         return run_id
 
     def _find_run(self, run: MlflowRun) -> str | None:
-        return self.client.find_run(self.experiment_id, entities.RUN_TAG, str(run.id))
+        return self.client.find_run(self.experiment_id, payloads.RUN_TAG, str(run.id))
 
     def _parent_run_id(self, sweep_id: UUID) -> str | None:
         """Return the run of a sweep, which begins with that of its first job. None: deleted."""
@@ -212,7 +217,7 @@ class _Sender:
             return parent.run_id
         if sweep is None:
             return None
-        tags = entities.sweep_tags(sweep, url=f"{self.public_url}/sweeps/{sweep.id}")
+        tags = payloads.sweep_tags(sweep, url=f"{self.public_url}/sweeps/{sweep.id}")
         parent = parent or MlflowRun(id=sweep_id)
         return self._start_run(parent, sweep.name or f"sweep {sweep.id}", sweep.created_at, tags)
 
@@ -220,7 +225,7 @@ class _Sender:
         """Let the status of the run follow that of the sweep, which may go on after its end."""
         run_id = run.run_id or self._parent_run_id(sweep.id)
         if run_id is not None:
-            status = entities.SWEEP_STATUSES[SweepState(sweep.state)]
+            status = payloads.SWEEP_STATUSES[SweepState(sweep.state)]
             self._set_status(run, run_id, status, sweep.finished_at)
 
     def _end_deleted(self, run: MlflowRun) -> None:
@@ -229,14 +234,14 @@ class _Sender:
         if run_id is not None and run.status in (None, "RUNNING"):
             with self.database.read() as session:
                 deleted_at = read_clock(session)
-            self.client.set_tags(run_id, {entities.DELETED_TAG: "true"})
+            self.client.set_tags(run_id, {payloads.DELETED_TAG: "true"})
             self._set_status(run, run_id, "KILLED", deleted_at)
         self._save(run, state=MlflowRunState.SENT)
 
     def _set_status(
         self, run: MlflowRun, run_id: str, status: RunStatus, ended_at: float | None
     ) -> None:
-        end_time = None if ended_at is None else milliseconds(ended_at)
+        end_time = None if ended_at is None else to_milliseconds(ended_at)
         self.client.update_run(run_id, status=status, end_time=end_time)
         self._save(run, status=status, failures=0, last_error=None)
 
@@ -282,7 +287,7 @@ class _Sender:
         aliases = {
             alias: sent.versions[str(number)]
             for alias, number in targets.items()
-            if entities.accepts_alias(alias)
+            if payloads.accepts_alias(alias)
         }
         for alias in sent.aliases.keys() - aliases.keys():
             self._renew()
@@ -294,7 +299,7 @@ class _Sender:
         for number in sent.versions.keys() - versions.keys():
             self._renew()
             deleted = sent.versions[number]
-            self.client.set_version_tag(name, deleted, entities.DELETED_TAG, "true")
+            self.client.set_version_tag(name, deleted, payloads.DELETED_TAG, "true")
         kept = {number: each for number, each in sent.versions.items() if number in versions}
         self._save(sent, versions=kept, aliases=aliases, failures=0, last_error=None)
         with self.database.write() as session:
@@ -302,7 +307,7 @@ class _Sender:
 
     def _create_version(self, name: str, version_id: UUID, version: VersionView) -> str:
         """Return the version in MLflow, as `_start_run` does the run."""
-        found = self.client.find_version(name, entities.VERSION_TAG, str(version_id))
+        found = self.client.find_version(name, payloads.VERSION_TAG, str(version_id))
         if found is not None:
             return found
         run: MlflowRun | None = None
@@ -312,14 +317,17 @@ class _Sender:
         url = f"{self.public_url}/models/{name}#version-{version.number}"
         return self.client.create_version(
             name,
-            source=entities.version_source(version),
+            source=payloads.version_source(version),
             run_id=run.run_id if run else None,
-            description=entities.version_description(version, url=url),
-            tags=entities.version_tags(version, version_id=version_id, url=url),
+            description=payloads.version_description(version, url=url),
+            tags=payloads.version_tags(version, version_id=version_id, url=url),
         )
 
     def _save(self, row: MlflowRun | MlflowModel, **values: Any) -> None:
-        """Store what was sent, in a row that was read before or is new. Raises `LeaseLost`."""
+        """Store what was sent, in a row that was read before or is new.
+
+        Raises `MlflowLeaseLost`.
+        """
         with self.database.write() as session:
             repository.record_success(session, self.attempt)
             session.add(row)
@@ -327,7 +335,10 @@ class _Sender:
                 setattr(row, name, value)
 
     def _renew(self) -> None:
-        """Renew the lease before one of many requests without a `_save`. Raises `LeaseLost`."""
+        """Renew the lease before one of many requests without a `_save`.
+
+        Raises `MlflowLeaseLost`.
+        """
         with self.database.write() as session:
             repository.record_success(session, self.attempt)
 

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from app.auth.middleware import require_scope
 from app.http.concurrency import cancel_on_disconnect
 from app.http.error_responses import OPENAI_ERROR_RESPONSES
-from app.openai.completion_formats import (
+from app.openai.completion_schemas import (
     ChatCompletion,
     ChatCompletionCreate,
     Completion,
@@ -25,9 +25,9 @@ from app.openai.completion_formats import (
     CompletionOptions,
 )
 from app.openai.errors import AnswerNotJson, LogprobsNotApplicable
-from app.registry.refs import check_name
+from app.registry.refs import check_model_ref
 from app.serving.client_formats import PredictRequest
-from app.serving.conversations import require_text_left
+from app.serving.conversations import reject_blank_text
 from app.serving.errors import TooManyInputs
 from app.serving.routes import RequestContext, RequestContextDep
 from app.serving.service import PredictResult
@@ -74,7 +74,7 @@ async def create_chat_completion(
 
     def text_of_conversation(prompt_format: PromptFormat) -> list[str]:
         return [
-            require_text_left(
+            reject_blank_text(
                 prompt_format.text_of_messages(conversation), f"The conversation, {_LEFT_OUT},"
             )
         ]
@@ -130,7 +130,7 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
 
     def texts_of_prompts(prompt_format: PromptFormat) -> list[str]:
         return [
-            require_text_left(prompt_format.text_of_prompt(prompt), f"Prompt {index}, {_LEFT_OUT},")
+            reject_blank_text(prompt_format.text_of_prompt(prompt), f"Prompt {index}, {_LEFT_OUT},")
             for index, prompt in enumerate(prompts)
         ]
 
@@ -176,7 +176,7 @@ async def _predict(
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(
             request,
-            check_name(body.model),
+            check_model_ref(body.model),
             key_id=context.key_id,
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,

@@ -44,7 +44,7 @@ class TooFewExamples(UnprocessableContent):
     )
 
 
-class InvalidAfter(UnprocessableContent):
+class InvalidAfterId(UnprocessableContent):
     code = "invalid_after"
     title = "Not the id of a listed item."
     message = "`after` must be the id of an item of this list, not {after!r}."

@@ -14,16 +14,15 @@ from app.auth.middleware import check_scope, require_scope
 from app.datasets import files as dataset_files
 from app.datasets import service as datasets
 from app.datasets.upload import receive_upload
-from app.fine_tuning.errors import FileNotFound
-from app.fine_tuning.repository import list_points
+from app.fine_tuning_apis.errors import FileNotFound
+from app.fine_tuning_apis.repository import list_metric_points
 from app.http.dependencies import CallerDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import OPENAI_ERROR_RESPONSES, FormValidationError
-from app.http.fields import CleanText, file_response
+from app.http.fields import CleanText, file_response_openapi
 from app.idempotency.header import IdempotencyDep
 from app.openai import ids, repository, service, views
-from app.openai.errors import FileNotDeletable, InvalidAfter
-from app.openai.parameters import AfterId, FileIdParam
-from app.openai.repository import FineTuningRow, Order
+from app.openai.errors import FileNotDeletable, InvalidAfterId
+from app.openai.repository import OpenAIJobRow, Order
 from app.openai.schemas import (
     FILE_FORM,
     FileUpload,
@@ -31,6 +30,7 @@ from app.openai.schemas import (
     OpenAIFileDeleted,
     OpenAIFileList,
 )
+from app.openai.url_parameters import AfterId, FileIdParam
 from app.queue.states import JobState
 
 router = APIRouter(prefix="/openai/v1/files", tags=["openai"], responses=OPENAI_ERROR_RESPONSES)
@@ -90,12 +90,14 @@ def list_openai_files(
         found: list[tuple[UUID, OpenAIFile]] = []
         if purpose in (None, "fine-tune"):
             rows = repository.list_datasets(session, after=start, limit=limit + 1, order=order)
-            found += [(row.id, views.dataset_file(row)) for row in rows]
+            found += [(row.id, views.dataset_file_view(row)) for row in rows]
         if purpose in (None, "fine-tune-results") and "jobs:read" in caller.scopes:
-            tunings = repository.list_succeeded(session, after=start, limit=limit + 1, order=order)
-            points = list_points(session, [each.job.id for each in tunings])
+            tunings = repository.list_succeeded_jobs(
+                session, after=start, limit=limit + 1, order=order
+            )
+            points = list_metric_points(session, [each.job.id for each in tunings])
             found += [
-                (each.job.id, views.result_file(each, points[each.job.id])) for each in tunings
+                (each.job.id, views.result_file_view(each, points[each.job.id])) for each in tunings
             ]
     found.sort(key=lambda item: item[0], reverse=order == "desc")
     data = [file for _, file in found[:limit]]
@@ -112,18 +114,18 @@ def get_openai_file(file_id: FileIdParam, database: DatabaseDep, caller: CallerD
     """Get a file."""
     with database.read() as session:
         if ids.parse_result_file_id(file_id) is None:
-            return views.dataset_file(service.get_file(session, file_id))
+            return views.dataset_file_view(service.get_file(session, file_id))
         check_scope(caller, "jobs:read")
         tuning = _get_result(session, file_id)
-        points = list_points(session, [tuning.job.id])
-        return views.result_file(tuning, points[tuning.job.id])
+        points = list_metric_points(session, [tuning.job.id])
+        return views.result_file_view(tuning, points[tuning.job.id])
 
 
 @router.get(
     "/{file_id}/content",
     dependencies=_READ,
     response_class=Response,
-    responses=file_response("application/octet-stream", "text/csv"),
+    responses=file_response_openapi("application/octet-stream", "text/csv"),
 )
 def download_openai_file(
     file_id: FileIdParam,
@@ -137,8 +139,8 @@ def download_openai_file(
         if ids.parse_result_file_id(file_id) is not None:
             check_scope(caller, "jobs:read")
             tuning = _get_result(session, file_id)
-            points = list_points(session, [tuning.job.id])
-            csv = views.result_csv(tuning.measured, points[tuning.job.id])
+            points = list_metric_points(session, [tuning.job.id])
+            csv = views.build_step_metrics_csv(tuning.measured, points[tuning.job.id])
             return Response(csv, media_type="text/csv")
         dataset = service.get_file(session, file_id)
     return FileResponse(
@@ -173,11 +175,11 @@ def _parse_after(after: str | None) -> UUID | None:
         return None
     parsed = ids.parse_file_id(after) or ids.parse_result_file_id(after)
     if parsed is None:
-        raise InvalidAfter(after=after, at="after")
+        raise InvalidAfterId(after=after, at="after")
     return parsed
 
 
-def _get_result(session: Session, file_id: FileIdParam) -> FineTuningRow:
+def _get_result(session: Session, file_id: FileIdParam) -> OpenAIJobRow:
     job_id = ids.parse_result_file_id(file_id)
     tuning = None if job_id is None else repository.find_job(session, job_id)
     if tuning is None or tuning.job.state != JobState.SUCCEEDED:

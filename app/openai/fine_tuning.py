@@ -6,15 +6,14 @@ from fastapi import APIRouter, Query, Request
 from pydantic import TypeAdapter, ValidationError
 
 from app.auth.middleware import check_scope, require_scope
-from app.fine_tuning.repository import list_newest_events
+from app.fine_tuning_apis.repository import list_newest_events
 from app.http.dependencies import CallerDep, DatabaseDep, NotifierDep, SettingsDep, StoreDep
 from app.http.error_responses import OPENAI_ERROR_RESPONSES
 from app.http.fields import CleanText, Metadata
 from app.idempotency.header import IdempotencyDep
 from app.jobs import service as jobs
 from app.openai import ids, repository, service, views
-from app.openai.errors import InvalidAfter, InvalidMetadataFilter
-from app.openai.parameters import AfterId, JobIdParam
+from app.openai.errors import InvalidAfterId, InvalidMetadataFilter
 from app.openai.schemas import (
     FineTuningCheckpointList,
     FineTuningEventList,
@@ -22,6 +21,7 @@ from app.openai.schemas import (
     FineTuningJobCreate,
     FineTuningJobList,
 )
+from app.openai.url_parameters import AfterId, JobIdParam
 from app.queue.states import JobState
 
 router = APIRouter(
@@ -71,10 +71,10 @@ def list_fine_tuning_jobs(
     pairs = _metadata_filter(request, metadata)
     start = None if after is None else ids.parse_job_id(after)
     if after is not None and start is None:
-        raise InvalidAfter(after=after, at="after")
+        raise InvalidAfterId(after=after, at="after")
     with database.read() as session:
         found = repository.list_jobs(session, after=start, limit=limit + 1, metadata=pairs)
-        data = [views.fine_tuning_job(each) for each in found[:limit]]
+        data = [views.fine_tuning_job_view(each) for each in found[:limit]]
     return FineTuningJobList(data=data, has_more=len(found) > limit)
 
 
@@ -82,7 +82,7 @@ def list_fine_tuning_jobs(
 def get_fine_tuning_job(fine_tuning_job_id: JobIdParam, database: DatabaseDep) -> FineTuningJob:
     """Get a fine-tuning job."""
     with database.read() as session:
-        return views.fine_tuning_job(service.get_job(session, fine_tuning_job_id))
+        return views.fine_tuning_job_view(service.get_job(session, fine_tuning_job_id))
 
 
 @router.post("/{fine_tuning_job_id}/cancel", dependencies=_WRITE)
@@ -92,7 +92,7 @@ def cancel_fine_tuning_job(fine_tuning_job_id: JobIdParam, database: DatabaseDep
         tuning = service.get_job(session, fine_tuning_job_id)
         jobs.cancel_job(session, job_id=tuning.job.id)
         session.refresh(tuning.job)
-        return views.fine_tuning_job(tuning)
+        return views.fine_tuning_job_view(tuning)
 
 
 @router.post("/{fine_tuning_job_id}/pause", dependencies=_WRITE)
@@ -102,7 +102,7 @@ def pause_fine_tuning_job(fine_tuning_job_id: JobIdParam, database: DatabaseDep)
         tuning = service.get_job(session, fine_tuning_job_id)
         jobs.pause_job(session, job_id=tuning.job.id)
         session.refresh(tuning.job)
-        return views.fine_tuning_job(tuning)
+        return views.fine_tuning_job_view(tuning)
 
 
 @router.post("/{fine_tuning_job_id}/resume", dependencies=_WRITE)
@@ -114,7 +114,7 @@ def resume_fine_tuning_job(
         tuning = service.get_job(session, fine_tuning_job_id)
         jobs.resume_job(session, job_id=tuning.job.id, notifier=notifier)
         session.refresh(tuning.job)
-        return views.fine_tuning_job(tuning)
+        return views.fine_tuning_job_view(tuning)
 
 
 @router.get("/{fine_tuning_job_id}/events", dependencies=_READ)
@@ -129,9 +129,9 @@ def list_fine_tuning_events(
         job_id = service.get_job(session, fine_tuning_job_id).job.id
         before = None if after is None else ids.parse_event_id(after, job_id)
         if after is not None and before is None:
-            raise InvalidAfter(after=after, at="after")
+            raise InvalidAfterId(after=after, at="after")
         events = list_newest_events(session, job_id, before=before, limit=limit + 1)
-        data = [views.fine_tuning_event(each) for each in events[:limit]]
+        data = [views.fine_tuning_event_view(each) for each in events[:limit]]
     return FineTuningEventList(data=data, has_more=len(events) > limit)
 
 
@@ -147,10 +147,10 @@ def list_fine_tuning_checkpoints(
         tuning = service.get_job(session, fine_tuning_job_id)
         kept = ids.checkpoint_id(tuning.job.id)
         if after not in (None, kept):
-            raise InvalidAfter(after=after, at="after")
+            raise InvalidAfterId(after=after, at="after")
         if tuning.job.state != JobState.SUCCEEDED or after == kept:
             return FineTuningCheckpointList(data=[], first_id=None, last_id=None)
-        checkpoint = views.fine_tuning_checkpoint(tuning)
+        checkpoint = views.fine_tuning_checkpoint_view(tuning)
     return FineTuningCheckpointList(data=[checkpoint], first_id=kept, last_id=kept)
 
 

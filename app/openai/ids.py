@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from app.fine_tuning import model_names
+from app.fine_tuning_apis import model_names
 from app.registry.refs import job_id_in_model_name as job_id_in_model_name
 
 _FILE, _RESULT_FILE, _JOB, _MODEL = "file-", "file-result-", "ftjob-", "ft:"

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, String, cast, exists, func, litera
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.datasets.tables import Dataset
-from app.fine_tuning.repository import (
+from app.fine_tuning_apis.repository import (
     DEFERRED,
     SUMMARY_COLUMNS,
     SummaryNumbers,
@@ -23,7 +23,7 @@ from app.registry.tables import ModelVersion
 Order = Literal["asc", "desc"]
 
 
-class FineTuningRow(NamedTuple):
+class OpenAIJobRow(NamedTuple):
     """A job, and what the client asked for."""
 
     job: Job
@@ -38,9 +38,9 @@ _JOBS: Select[Any] = (
 )
 
 
-def _load(session: Session, statement: Select[Any]) -> list[FineTuningRow]:
+def _load(session: Session, statement: Select[Any]) -> list[OpenAIJobRow]:
     rows = session.execute(statement)
-    return [FineTuningRow(job, asked, SummaryNumbers(*numbers)) for job, asked, *numbers in rows]
+    return [OpenAIJobRow(job, asked, SummaryNumbers(*numbers)) for job, asked, *numbers in rows]
 
 
 def list_datasets(
@@ -56,9 +56,9 @@ def list_datasets(
     return session.scalars(statement.order_by(ids).limit(limit)).all()
 
 
-def list_succeeded(
+def list_succeeded_jobs(
     session: Session, *, after: UUID | None, limit: int, order: Order
-) -> list[FineTuningRow]:
+) -> list[OpenAIJobRow]:
     """Return the jobs that have a file of results, by their ids."""
     succeeded = (Job.state == JobState.SUCCEEDED, _beyond(Job.id, after, order))
     ids = Job.id.asc() if order == "asc" else Job.id.desc()
@@ -73,18 +73,18 @@ def _beyond(
     return column > after if order == "asc" else column < after
 
 
-def add_request(
+def add_job_request(
     session: Session, job_id: UUID, *, request: Mapping[str, object], events: Sequence[EventContent]
-) -> FineTuningRow:
+) -> OpenAIJobRow:
     """Store what the client asked for, and tell it events about a job that was just created."""
     job = add_job_events(session, job_id, events)
     asked = OpenAIJob(job_id=job_id, request=dict(request))
     session.add(asked)
     session.flush()
-    return FineTuningRow(job, asked)
+    return OpenAIJobRow(job, asked)
 
 
-def find_job(session: Session, job_id: UUID) -> FineTuningRow | None:
+def find_job(session: Session, job_id: UUID) -> OpenAIJobRow | None:
     """Return a job if it was created through this API."""
     return next(iter(_load(session, _JOBS.where(Job.id == job_id))), None)
 
@@ -95,7 +95,7 @@ def list_jobs(
     after: UUID | None,
     limit: int,
     metadata: Mapping[str, str] | None,
-) -> list[FineTuningRow]:
+) -> list[OpenAIJobRow]:
     """Return the newest jobs that have all of these pairs; without any metadata if it is None."""
     statement = _JOBS.where(_beyond(Job.id, after, "desc"))
     if metadata is None:
@@ -105,7 +105,7 @@ def list_jobs(
     return _load(session, statement.order_by(Job.id.desc()).limit(limit))
 
 
-def list_models(session: Session) -> list[tuple[FineTuningRow, float]]:
+def list_jobs_with_models(session: Session) -> list[tuple[OpenAIJobRow, float]]:
     """Return the jobs whose models are registered, with the time of it, the newest job first."""
     rows = session.execute(
         select(Job, OpenAIJob, func.min(ModelVersion.created_at))
@@ -115,7 +115,7 @@ def list_models(session: Session) -> list[tuple[FineTuningRow, float]]:
         .group_by(Job.id, OpenAIJob.job_id)
         .order_by(Job.id.desc())
     )
-    return [(FineTuningRow(job, asked), created_at) for job, asked, created_at in rows]
+    return [(OpenAIJobRow(job, asked), created_at) for job, asked, created_at in rows]
 
 
 def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.http.fields import CleanText, Metadata, RequestModel, ResponseModel, multipart_file_body
+from app.http.fields import CleanText, Metadata, RequestModel, ResponseModel, multipart_file_openapi
 from lora_core.specs.fields import Float, Int
 from lora_core.specs.method import (
     SKLEARN_METHODS,
     AutoSpec,
-    BaselineSpec,
-    FullSpec,
+    FullFineTuningSpec,
+    LastLayersBaselineSpec,
     LinearSpec,
     LoraSpec,
     MethodName,
@@ -48,7 +48,7 @@ class FileUpload(RequestModel):
         )
 
 
-FILE_FORM = multipart_file_body(
+FILE_FORM = multipart_file_openapi(
     "A .jsonl file in chat form, or any file that POST /v1/datasets takes.",
     purpose={"type": "string", "const": "fine-tune"},
 )
@@ -131,9 +131,9 @@ class FineTuningMethod(RequestModel):
     auto: AutoSpec | None = None
     linear: LinearSpec | None = None
     probe: ProbeSpec | None = None
-    baseline: BaselineSpec | None = None
+    baseline: LastLayersBaselineSpec | None = None
     lora: LoraSpec | None = None
-    full: FullSpec | None = None
+    full: FullFineTuningSpec | None = None
 
     @field_validator("type", mode="before")
     @classmethod

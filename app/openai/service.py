@@ -10,19 +10,19 @@ from app.datasets.schemas import UploadFields
 from app.datasets.service import slugify
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
-from app.fine_tuning import files
-from app.fine_tuning.base import resolve_base_or_default, warning
-from app.fine_tuning.errors import FilesNotUsable, FineTuningJobNotFound
+from app.fine_tuning_apis import files
+from app.fine_tuning_apis.base_model import build_warning_event, resolve_base_or_default
+from app.fine_tuning_apis.errors import FilesNotUsable, FineTuningJobNotFound
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import service as jobs
-from app.jobs.errors import ColumnsDiffer
+from app.jobs.errors import DatasetColumnsDiffer
 from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.jobs.schemas import JobCreate
 from app.openai import ids, repository
 from app.openai.errors import TooFewExamples
-from app.openai.repository import FineTuningRow
+from app.openai.repository import OpenAIJobRow
 from app.openai.schemas import (
     MIN_EXAMPLES,
     FineTuningJob,
@@ -30,14 +30,14 @@ from app.openai.schemas import (
     Hyperparameters,
     OpenAIFile,
 )
-from app.openai.views import dataset_file, fine_tuning_job
+from app.openai.views import dataset_file_view, fine_tuning_job_view
 from app.queue.dispatch import WorkerNotifier
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core.errors.data import DataError
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import AutoSpec, LinearSpec, LoraSpec, MethodSpec
-from lora_core.specs.train import OptimSpec, ResultSpec, RuntimeSpec
+from lora_core.specs.train import OptimSpec, RunOutputSpec, RuntimeSpec
 
 _MAX_SLUG = 64
 # In place of these the default base is trained, so that a script runs as it is.
@@ -52,9 +52,9 @@ def create_file(
         database,
         store,
         settings=settings,
-        upload=files.with_extension(upload),
+        upload=files.ensure_extension(upload),
         fields=UploadFields(),
-        view_of=dataset_file,
+        view_of=dataset_file_view,
         call=call,
     )
 
@@ -84,12 +84,12 @@ def create_job(
         settings=settings,
     )
     if body.integrations:
-        events.append(warning("integration_ignored", "Metrics are not sent to wandb."))
+        events.append(build_warning_event("integration_ignored", "Metrics are not sent to wandb."))
     with database.read() as session:
         job_body = _job_body(session, body, base)
         try:
             job_body, resolved = _resolve(JobResolver(session, settings), body, job_body, base)
-        except (DataError, ColumnsDiffer) as error:
+        except (DataError, DatasetColumnsDiffer) as error:
             raise FilesNotUsable(problem=str(error), at="training_file") from error
     with database.write() as session:
         idempotency.reserve(session, call)
@@ -102,13 +102,13 @@ def create_job(
             call=replace(call, key=None),  # the response to store is the one below
         )
         request = body.model_dump(mode="json", exclude_none=True)
-        tuning = repository.add_request(session, job.id, request=request, events=events)
-        view = fine_tuning_job(tuning)
+        tuning = repository.add_job_request(session, job.id, request=request, events=events)
+        view = fine_tuning_job_view(tuning)
         idempotency.save_response(session, call, status=200, body=view)
     return view
 
 
-def get_job(session: Session, job_id: str) -> FineTuningRow:
+def get_job(session: Session, job_id: str) -> OpenAIJobRow:
     """Return a job by its id in the OpenAI API. Raises `FineTuningJobNotFound`."""
     parsed = ids.parse_job_id(job_id)
     tuning = None if parsed is None else repository.find_job(session, parsed)
@@ -141,7 +141,7 @@ def _job_body(session: Session, body: FineTuningJobCreate, base: ResolvedBase) -
         base=base.name,
         data=DataSpec(source=source),
         runtime=RuntimeSpec(seed=body.seed or 0),
-        result=ResultSpec(train_metrics=True),  # the file of results has the training accuracy
+        result=RunOutputSpec(train_metrics=True),  # the file of results has the training accuracy
     )
 
 

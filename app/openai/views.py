@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from app.database.base import JsonObject
 from app.datasets.tables import Dataset
-from app.fine_tuning.errors import data_error_codes
-from app.fine_tuning.model_names import ORGANIZATION, base_name
-from app.fine_tuning.repository import SummaryNumbers
+from app.fine_tuning_apis.errors import data_error_codes
+from app.fine_tuning_apis.model_names import ORGANIZATION, base_or_method_name
+from app.fine_tuning_apis.repository import SummaryNumbers
 from app.openai import ids
-from app.openai.repository import FineTuningRow
+from app.openai.repository import OpenAIJobRow
 from app.openai.schemas import (
     CheckpointMetrics,
     FineTuningCheckpoint,
@@ -37,7 +37,7 @@ _RESULT_COLUMNS = ("step", *_COLUMN_OF_POINT.values())
 # -- Files ----------------------------------------------------------------------------------------
 
 
-def dataset_file(dataset: Dataset) -> OpenAIFile:
+def dataset_file_view(dataset: Dataset) -> OpenAIFile:
     return OpenAIFile(
         id=ids.file_id(dataset.id),
         bytes=dataset.bytes,
@@ -47,17 +47,17 @@ def dataset_file(dataset: Dataset) -> OpenAIFile:
     )
 
 
-def result_file(tuning: FineTuningRow, points: Sequence[MetricPoint]) -> OpenAIFile:
+def result_file_view(tuning: OpenAIJobRow, points: Sequence[MetricPoint]) -> OpenAIFile:
     return OpenAIFile(
         id=ids.result_file_id(tuning.job.id),
-        bytes=len(result_csv(tuning.measured, points)),
+        bytes=len(build_step_metrics_csv(tuning.measured, points)),
         created_at=int(tuning.job.finished_at or 0),
         filename="step_metrics.csv",
         purpose="fine-tune-results",
     )
 
 
-def result_csv(measured: SummaryNumbers, points: Sequence[MetricPoint]) -> bytes:
+def build_step_metrics_csv(measured: SummaryNumbers, points: Sequence[MetricPoint]) -> bytes:
     """Return the metrics of a job by step. Only the step of the model it kept has all of them."""
     rows: dict[int, dict[str, Any]] = {}
     for point in points:
@@ -81,7 +81,7 @@ def result_csv(measured: SummaryNumbers, points: Sequence[MetricPoint]) -> bytes
 # -- Jobs -----------------------------------------------------------------------------------------
 
 
-def fine_tuning_job(tuning: FineTuningRow) -> FineTuningJob:
+def fine_tuning_job_view(tuning: OpenAIJobRow) -> FineTuningJob:
     job, asked = tuning.job, tuning.asked.request
     succeeded = job.state == JobState.SUCCEEDED
     hyperparameters = _hyperparameters(asked)
@@ -89,10 +89,10 @@ def fine_tuning_job(tuning: FineTuningRow) -> FineTuningJob:
         {
             "id": ids.job_id(job.id),
             "created_at": int(job.created_at),
-            "model": base_name(job),
+            "model": base_or_method_name(job),
             "status": job.state,
             "error": _error(job, asked),
-            "fine_tuned_model": model_name(tuning) if succeeded else None,
+            "fine_tuned_model": fine_tuned_model_name(tuning) if succeeded else None,
             "finished_at": None if job.finished_at is None else int(job.finished_at),
             "estimated_finish": _estimated_finish(job),
             "hyperparameters": hyperparameters,
@@ -109,11 +109,11 @@ def fine_tuning_job(tuning: FineTuningRow) -> FineTuningJob:
     )
 
 
-def model_name(tuning: FineTuningRow) -> str:
+def fine_tuned_model_name(tuning: OpenAIJobRow) -> str:
     """Return the name by which the model of a job can be called."""
     job = tuning.job
     suffix = job.register_as if "suffix" in tuning.asked.request else None
-    return ids.model_name(job.id, base=base_name(job), suffix=suffix)
+    return ids.model_name(job.id, base=base_or_method_name(job), suffix=suffix)
 
 
 def _hyperparameters(asked: JsonObject) -> JsonObject:
@@ -144,7 +144,7 @@ def _estimated_finish(job: Job) -> int | None:
 # -- Events and checkpoints -----------------------------------------------------------------------
 
 
-def fine_tuning_event(event: JobEvent) -> FineTuningEvent:
+def fine_tuning_event_view(event: JobEvent) -> FineTuningEvent:
     metrics = event.kind == "evaluated" and event.data.get("split") == Split.VALIDATION
     return FineTuningEvent.model_validate(
         {
@@ -166,13 +166,13 @@ def _event_metrics(data: JsonObject) -> JsonObject:
     }
 
 
-def fine_tuning_checkpoint(tuning: FineTuningRow) -> FineTuningCheckpoint:
+def fine_tuning_checkpoint_view(tuning: OpenAIJobRow) -> FineTuningCheckpoint:
     """Return the checkpoint of a job that succeeded."""
     metrics = _kept_metrics(tuning.measured)
     return FineTuningCheckpoint(
         id=ids.checkpoint_id(tuning.job.id),
         created_at=int(tuning.job.finished_at or 0),
-        fine_tuned_model_checkpoint=model_name(tuning),
+        fine_tuned_model_checkpoint=fine_tuned_model_name(tuning),
         fine_tuning_job_id=ids.job_id(tuning.job.id),
         step_number=metrics.step,
         metrics=metrics,

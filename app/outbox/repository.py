@@ -22,13 +22,13 @@ from app.outbox.tables import (
 GIVE_UP_AFTER_SECONDS = 86_400.0  # for how long a delivery is retried
 
 
-def has_endpoints(session: Session) -> bool:
+def has_enabled_endpoints(session: Session) -> bool:
     """Return whether any event is sent to anybody. Without endpoints, events cost one query."""
     enabled = select(WebhookEndpoint.id).where(WebhookEndpoint.enabled).limit(1)
     return session.scalars(enabled).first() is not None
 
 
-def publish(session: Session, event_type: str, data: JsonObject) -> None:
+def publish_event(session: Session, event_type: str, data: JsonObject) -> None:
     """Add an event to the outbox of each endpoint that wants it. `data` has the field `id`.
 
     The endpoints are locked until the end of the transaction, so that none of them is deleted or
@@ -45,7 +45,7 @@ def publish(session: Session, event_type: str, data: JsonObject) -> None:
         _add_deliveries(session, wanted, event_type, data)
 
 
-def publish_to(
+def publish_event_to_endpoint(
     session: Session, endpoint_id: UUID, event_type: str, data: JsonObject
 ) -> WebhookDelivery:
     """Add an event to the outbox of one endpoint, whatever its filter, and return the delivery."""

@@ -26,7 +26,7 @@ class NoResults(Conflict):
     )
 
 
-class NoLabelsPredicted(Conflict):
+class OnlyNumbersPredicted(Conflict):
     code = "no_labels_predicted"
     title = "The prediction run predicts numbers, not labels."
     message = (

@@ -29,7 +29,7 @@ _NOT_IN_VARIABLES = re.compile(r"\W", re.ASCII)  # what the name after a `$` can
 
 
 @dataclass(frozen=True)
-class LabelingProject:
+class LabelStudioProject:
     """What a project needs to show the results: which texts, and the choices of each target.
 
     `targets` have `task` and `labels`, as in the manifest of the results; numbers are not shown.
@@ -43,7 +43,7 @@ class LabelingProject:
     @classmethod
     def of_results(
         cls, manifest: Mapping[str, Any], *, model: str, data: PredictDataSpec
-    ) -> "LabelingProject | None":
+    ) -> "LabelStudioProject | None":
         """Return the project for results; None if nothing but numbers is predicted."""
         # Of several targets, those of each; older runs have no task: all were single-label.
         targets = manifest.get("targets") or {

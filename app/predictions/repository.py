@@ -36,7 +36,7 @@ def delete_run(session: Session, run_id: UUID) -> list[UUID]:
 
     Raises `PredictionNotFound`, `PredictionNotFinished`.
     """
-    artifact_ids = jobs.delete_finished(session, run_id, kind=JobKind.PREDICTION)
+    artifact_ids = jobs.delete_finished_job(session, run_id, kind=JobKind.PREDICTION)
     if artifact_ids is None:
         raise PredictionNotFinished(run_id=run_id, state=get_run(session, run_id).state)
     return artifact_ids

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, NotifierDep, SettingsDep, StoreDep
-from app.http.fields import file_response, uuid_or_raise
+from app.http.fields import file_response_openapi, uuid_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -20,8 +20,8 @@ from app.predictions.service import (
     EXTENSIONS,
     MEDIA_TYPES,
     ResultsFormat,
-    iterate_csv,
-    iterate_jsonl,
+    stream_results_as_csv,
+    stream_results_as_jsonl,
 )
 from app.predictions.views import run_list_item, run_view
 from app.queue.states import JobState
@@ -32,7 +32,7 @@ router = APIRouter(prefix=PredictionView.prefix, tags=["predictions"])
 REQUIRE_READ = [require_scope("predictions:read")]
 REQUIRE_WRITE = [require_scope("predictions:write")]
 
-RunId = Annotated[UUID, uuid_or_raise(lambda text: PredictionNotFound(run_id=text))]
+RunId = Annotated[UUID, uuid_validator(lambda text: PredictionNotFound(run_id=text))]
 
 
 @router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=REQUIRE_WRITE)
@@ -103,7 +103,7 @@ def cancel_prediction_run(
     "/{run_id}/results",
     dependencies=REQUIRE_READ,
     response_class=StreamingResponse,
-    responses=file_response("application/jsonl", "text/csv", "application/json"),
+    responses=file_response_openapi("application/jsonl", "text/csv", "application/json"),
 )
 def download_predictions(
     run_id: RunId,
@@ -122,16 +122,20 @@ def download_predictions(
     a task whose predictions are the labels.
     """
     results = service.open_results(database, store, run_id=run_id)
-    project = service.labeling_project(results, run_id=run_id) if format == "label-studio" else None
+    project = (
+        service.build_label_studio_project(results, run_id=run_id)
+        if format == "label-studio"
+        else None
+    )
     file = (results.directory / RESULTS_FILE).open(
         "rb"
     )  # an open file stays readable even if it is deleted
     if project is not None:
         chunks = project.iterate_tasks(file)
     elif format == "jsonl":
-        chunks = iterate_jsonl(file)
+        chunks = stream_results_as_jsonl(file)
     else:
-        chunks = iterate_csv(file, results.manifest, spreadsheet=spreadsheet)
+        chunks = stream_results_as_csv(file, results.manifest, spreadsheet=spreadsheet)
     return StreamingResponse(
         chunks,
         media_type=MEDIA_TYPES[format],
@@ -143,12 +147,12 @@ def download_predictions(
     "/{run_id}/labeling-config",
     dependencies=REQUIRE_READ,
     response_class=Response,
-    responses=file_response("text/xml"),
+    responses=file_response_openapi("text/xml"),
 )
-def get_labeling_config(run_id: RunId, database: DatabaseDep, store: StoreDep) -> Response:
+def get_label_studio_config(run_id: RunId, database: DatabaseDep, store: StoreDep) -> Response:
     """Get the labeling configuration of a Label Studio project for the results."""
     results = service.open_results(database, store, run_id=run_id)
-    project = service.labeling_project(results, run_id=run_id)
+    project = service.build_label_studio_project(results, run_id=run_id)
     return Response(project.labeling_config(), media_type="text/xml")
 
 

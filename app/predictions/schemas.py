@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from app.http.fields import CleanText, Metadata, RequestModel, ResponseModel, Timestamp
-from app.jobs.schemas import JobErrorSummaryView, JobErrorView, JobWait, LocatedResource
+from app.jobs.schemas import JobErrorSummaryView, JobErrorView, JobWaitReason, LocatedResource
 from app.queue.states import JobState
 
 
@@ -74,7 +74,7 @@ class PredictionListItem(LocatedResource):
     rows: int
     progress: float
     queue_position: int | None
-    waiting: JobWait | None
+    waiting: JobWaitReason | None
     created_at: Timestamp
     started_at: Timestamp | None
     finished_at: Timestamp | None

@@ -13,8 +13,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app.csv_cells import escape_formula
-from app.database.engines import Database, after_commit
+from app.csv_injection import escape_formula
+from app.database.engines import Database, call_after_commit
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
@@ -23,8 +23,8 @@ from app.idempotency.service import IdempotentRequest
 from app.jobs import repository as jobs
 from app.jobs.service import enqueue_with_response
 from app.predictions import repository
-from app.predictions.errors import NoLabelsPredicted, NoResults, ResultsRemoved
-from app.predictions.label_studio import LabelingProject
+from app.predictions.errors import NoResults, OnlyNumbersPredicted, ResultsRemoved
+from app.predictions.label_studio import LabelStudioProject
 from app.predictions.schemas import PredictionCreate, PredictionView
 from app.predictions.views import run_view
 from app.queue.dispatch import WorkerNotifier
@@ -60,19 +60,21 @@ def create_run(
     idempotency.reserve(session, call)
     model = registry.resolve_or_default(session, body.model)
     upload = datasets.resolve_dataset(session, body.dataset)
-    if not datasets.lock_shared(session, upload.id):
+    if not datasets.lock_against_deletion(session, upload.id):
         raise DatasetNotFound(ref=repr(body.dataset))
-    run = new_run(model.ref, upload, name=body.name, priority=body.priority)
+    run = build_prediction_run(model.ref, upload, name=body.name, priority=body.priority)
     run.user_metadata = body.metadata
     view = enqueue_with_response(
         session, run, view_of=run_view, settings=settings, notifier=notifier, call=call
     )
     created = {"job_id": str(run.id), "model": model.ref}
-    after_commit(session, partial(log.info, "created prediction run", **created))
+    call_after_commit(session, partial(log.info, "created prediction run", **created))
     return view
 
 
-def new_run(model: str, upload: Dataset, *, name: str | None, priority: int = 0) -> Job:
+def build_prediction_run(
+    model: str, upload: Dataset, *, name: str | None, priority: int = 0
+) -> Job:
     """Return a run of a version on a dataset, to be put into the queue."""
     source = PredictDataSpec(
         source=f"{upload.name}:{upload.version}",
@@ -112,7 +114,7 @@ def delete_run(session: Session, *, run_id: UUID, store: Store) -> None:
     delete_unused_artifacts(session, store, repository.delete_run(session, run_id))
 
 
-class Results(NamedTuple):
+class PredictionResults(NamedTuple):
     """The results of a run that succeeded."""
 
     directory: Path  # verified
@@ -121,7 +123,7 @@ class Results(NamedTuple):
     data: PredictDataSpec
 
 
-def open_results(database: Database, store: Store, *, run_id: UUID) -> Results:
+def open_results(database: Database, store: Store, *, run_id: UUID) -> PredictionResults:
     """Return the results of a run.
 
     Raises `PredictionNotFound`, `NoResults`, `ResultsRemoved`, `StoredArtifactCorrupt`.
@@ -135,14 +137,16 @@ def open_results(database: Database, store: Store, *, run_id: UUID) -> Results:
         ref = artifacts.get_artifact(session, run.artifact_id).ref
         spec = PredictSpec.model_validate(run.spec)
     directory = verify_artifact(store, ref, name=f"prediction run {run_id}")
-    return Results(directory, manifest.read(directory), spec.model, spec.data)
+    return PredictionResults(directory, manifest.read(directory), spec.model, spec.data)
 
 
-def labeling_project(results: Results, *, run_id: UUID) -> LabelingProject:
-    """Return the Label Studio project for the results. Raises `NoLabelsPredicted`."""
-    project = LabelingProject.of_results(results.manifest, model=results.model, data=results.data)
+def build_label_studio_project(results: PredictionResults, *, run_id: UUID) -> LabelStudioProject:
+    """Return the Label Studio project for the results. Raises `OnlyNumbersPredicted`."""
+    project = LabelStudioProject.of_results(
+        results.manifest, model=results.model, data=results.data
+    )
     if project is None:
-        raise NoLabelsPredicted(run_id=run_id)
+        raise OnlyNumbersPredicted(run_id=run_id)
     return project
 
 
@@ -160,14 +164,14 @@ CHUNK_BYTES = 1 << 18  # bytes
 ROWS_PER_CHUNK = 200  # converted to CSV at a time
 
 
-def iterate_jsonl(file: BinaryIO) -> Iterator[bytes]:
+def stream_results_as_jsonl(file: BinaryIO) -> Iterator[bytes]:
     """Yield the bytes of the file, and close it at the end."""
     with file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 
-def iterate_csv(
+def stream_results_as_csv(
     file: BinaryIO, manifest_data: Mapping[str, Any], *, spreadsheet: bool = False
 ) -> Iterator[bytes]:
     """Yield CSV: the columns are those of the file, of its task, and the score of each label.

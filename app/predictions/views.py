@@ -2,20 +2,22 @@
 
 from typing import Any
 
-from app.jobs.views import job_error, job_error_summary, job_wait, progress
+from app.jobs.views import job_error_summary_view, job_error_view, job_wait_reason_view, progress
 from app.predictions.schemas import PredictionListItem, PredictionSummary, PredictionView
 from app.queue.tables import Job
 
 
 def run_list_item(run: Job, queue_position: int | None) -> PredictionListItem:
     """`queue_position` is not in the row: it depends on the other rows."""
-    return PredictionListItem(**_fields(run, queue_position), error=job_error_summary(run))
+    return PredictionListItem(**_fields(run, queue_position), error=job_error_summary_view(run))
 
 
 def run_view(run: Job, queue_position: int | None) -> PredictionView:
     """`queue_position` is not in the row: it depends on the other rows."""
     summary = None if run.summary is None else PredictionSummary.model_validate(run.summary)
-    return PredictionView(**_fields(run, queue_position), summary=summary, error=job_error(run))
+    return PredictionView(
+        **_fields(run, queue_position), summary=summary, error=job_error_view(run)
+    )
 
 
 def _fields(run: Job, queue_position: int | None) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def _fields(run: Job, queue_position: int | None) -> dict[str, Any]:
         "rows": run.total_steps or 0,
         "progress": progress(run) or 0.0,
         "queue_position": queue_position,
-        "waiting": job_wait(run),
+        "waiting": job_wait_reason_view(run),
         "has_results": run.artifact_id is not None,
     }
 

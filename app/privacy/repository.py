@@ -11,7 +11,7 @@ from app.privacy.tables import ForgottenText
 _HASHES_PER_QUERY = 500
 
 
-def lock_texts(session: Session) -> None:
+def lock_text_storage(session: Session) -> None:
     """Acquire the lock of all that stores or forgets texts, until the end of the transaction.
 
     Without it, a text could be stored by a transaction that does not see yet that it was forgotten.
@@ -19,14 +19,16 @@ def lock_texts(session: Session) -> None:
     acquire_transaction_lock(session, "texts")
 
 
-def add_forgotten(session: Session, hashes: Iterable[str]) -> None:
+def add_forgotten_hashes(session: Session, hashes: Iterable[str]) -> None:
     """Remember that these texts are forgotten. The caller holds the lock."""
     wanted = set(hashes)
-    session.add_all(ForgottenText(text_hash=each) for each in wanted - forgotten(session, wanted))
+    session.add_all(
+        ForgottenText(text_hash=each) for each in wanted - find_forgotten_hashes(session, wanted)
+    )
     session.flush()
 
 
-def forgotten(session: Session, hashes: Iterable[str]) -> set[str]:
+def find_forgotten_hashes(session: Session, hashes: Iterable[str]) -> set[str]:
     """Return those of these hashes whose text must not be stored."""
     wanted = list(set(hashes))
     found: set[str] = set()
@@ -37,6 +39,6 @@ def forgotten(session: Session, hashes: Iterable[str]) -> set[str]:
     return found
 
 
-def list_forgotten(session: Session) -> frozenset[str]:
+def list_forgotten_hashes(session: Session) -> frozenset[str]:
     """Return the hashes of all texts that must not be stored: one for each request to forget."""
     return frozenset(session.scalars(select(ForgottenText.text_hash)))

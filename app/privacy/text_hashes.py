@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from typing import NamedTuple
 
-from app.auth.secrets import load_pepper
+from app.auth.secrets import load_or_create_pepper
 from app.settings import Settings
 from lora_core.data.stratify import normalize_text
 from lora_core.specs.text_input import TextInput, text_sides
@@ -41,7 +41,7 @@ class TextHasher:
     @classmethod
     def from_settings(cls, settings: Settings) -> "TextHasher":
         """Raises `PepperFileInvalid`."""
-        return cls(load_pepper(settings))
+        return cls(load_or_create_pepper(settings))
 
     def hash_text(self, text: str) -> str:
         """Return the hash of one text."""

@@ -15,7 +15,7 @@ from app.queue.fencing import (
     Lease,
     LeaseLost,
     StoredCheckpoint,
-    owned_by,
+    fencing_conditions,
 )
 from app.queue.tables import Checkpoint, Job, MetricPoint
 from app.queue.transitions import (
@@ -27,14 +27,16 @@ MAX_CHECKPOINTS = 2  # the newest, and the one before in case the newest is dama
 INHERITED_ATTEMPT = 0  # attempt number of points copied from the job that is continued
 
 
-def add(session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int) -> list[str]:
+def record_checkpoint(
+    session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int
+) -> list[str]:
     """Record a stored checkpoint, in the transaction of the renewal that reserved `seq`.
 
     This resets the failure count and ends any wait of the job. Returns the store keys of the
     checkpoints it replaces, which the caller deletes after its commit.
     """
     session.execute(
-        update(Job).where(*owned_by(lease)).values(failures_counted=0, **CLEARED_WAIT),
+        update(Job).where(*fencing_conditions(lease)).values(failures_counted=0, **CLEARED_WAIT),
         execution_options=NO_SESSION_SYNC,
     )
     session.add(
@@ -70,7 +72,7 @@ def inherit_curves(session: Session, job: Job, start: Checkpoint) -> None:
     session.execute(insert(MetricPoint).from_select(names, points.where(*before)))
 
 
-def rewind(session: Session, job_id: UUID) -> StoredCheckpoint | None:
+def rewind_to_checkpoint(session: Session, job_id: UUID) -> StoredCheckpoint | None:
     """Return the newest usable checkpoint and delete the metric points after it.
 
     It is the job's own, or else that of the job it continues. None: start from the beginning.
@@ -93,7 +95,7 @@ def rewind(session: Session, job_id: UUID) -> StoredCheckpoint | None:
     return StoredCheckpoint(newest.job_id, newest.attempt, newest.step, ref)
 
 
-def reject(
+def reject_checkpoint(
     session: Session, lease: Lease, checkpoint: StoredCheckpoint, problem: str
 ) -> StoredCheckpoint | None:
     """Mark a checkpoint as bad and rewind to the one before it, or to the beginning (None).
@@ -102,7 +104,7 @@ def reject(
     """
     row = session.execute(
         update(Job)
-        .where(*owned_by(lease))
+        .where(*fencing_conditions(lease))
         .values(stream_seq=Job.stream_seq + 1)
         .returning(Job.id, Job.attempt, Job.stream_seq),
         execution_options=NO_SESSION_SYNC,
@@ -119,7 +121,7 @@ def reject(
         .values(bad=True),
         execution_options=NO_SESSION_SYNC,
     )
-    previous = rewind(session, lease.job_id)
+    previous = rewind_to_checkpoint(session, lease.job_id)
     resumed_from = f"step {previous.step:,}" if previous else "the beginning"
     message = (
         f"The checkpoint of step {checkpoint.step:,} is damaged or missing; "
@@ -128,7 +130,7 @@ def reject(
     data = {"step": checkpoint.step, "problem": problem}
     add_job_event(session, row, EventContent("checkpoint_rejected", "warning", message, data))
     session.execute(
-        update(Job).where(*owned_by(lease)).values(step=previous.step if previous else 0),
+        update(Job).where(*fencing_conditions(lease)).values(step=previous.step if previous else 0),
         execution_options=NO_SESSION_SYNC,
     )
     return previous

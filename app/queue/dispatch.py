@@ -36,7 +36,7 @@ from app.queue.transitions import (
     CLAIMABLE,
     CLEARED_WAIT,
     STORAGE_UNAVAILABLE,
-    backoff,
+    backoff_expression,
 )
 from app.queue.webhook_events import publish_job_ended
 from app.settings import Settings
@@ -244,7 +244,9 @@ def take_due_for_dispatch(session: Session, *, redispatch_seconds: float) -> lis
     sent again after `redispatch_seconds`. The interval doubles each time, up to a day, because the
     broker keeps every copy until a worker is free.
     """
-    interval = backoff(redispatch_seconds, Job.dispatch_count, max_seconds=MAX_REDISPATCH_SECONDS)
+    interval = backoff_expression(
+        redispatch_seconds, Job.dispatch_count, max_seconds=MAX_REDISPATCH_SECONDS
+    )
     overdue = or_(Job.dispatched_at.is_(None), Job.dispatched_at + interval <= now())
     first = (
         select(Job.id)
@@ -301,7 +303,7 @@ def clear_waiting_for_storage(session: Session, device_classes: Collection[Devic
     )
 
 
-def make_all_due(session: Session) -> None:
+def make_waiting_jobs_due(session: Session) -> None:
     """Make every queued job due now: after a clock step its `run_after` may be hours away."""
     session.execute(
         update(Job)

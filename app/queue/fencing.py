@@ -1,7 +1,7 @@
 """What workers and database agree on: worker identities, leases, and the fencing condition.
 
-Every UPDATE of a worker repeats the condition of `owned_by`, so a worker that lost its lease
-changes nothing.
+Every UPDATE of a worker repeats the condition of `fencing_conditions`, so a worker that lost its
+lease changes nothing.
 """
 
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class RunningJob:
     seconds_since_heartbeat: float  # of its worker
 
 
-def owned_by(lease: Lease) -> FenceConditions:
+def fencing_conditions(lease: Lease) -> FenceConditions:
     """Return the conditions under which the attempt still owns its job."""
     return (
         Job.id == lease.job_id,

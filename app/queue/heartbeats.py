@@ -41,7 +41,7 @@ def has_other_worker(
     return any(name.startswith(prefix) for names in session.scalars(devices) for name in names)
 
 
-def count_slots(session: Session, *, lease_seconds: float) -> int:
+def count_worker_slots(session: Session, *, lease_seconds: float) -> int:
     """Return how many jobs the live workers can run at a time."""
     devices = select(Worker.devices).where(
         Worker.seen_at > now() - lease_seconds, Worker.draining.is_(False)

@@ -26,7 +26,7 @@ from app.queue.fencing import (
     LeaseRenewal,
     StoredCheckpoint,
     WorkerIdentity,
-    owned_by,
+    fencing_conditions,
 )
 from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Job
@@ -79,7 +79,7 @@ _CLAIM_BEST = _build_claim_statement()
 _CLAIM_BY_ID = _build_claim_statement(Job.id == bindparam("job_id"))
 
 
-def claim(
+def claim_job(
     session: Session,
     *,
     owner: WorkerIdentity,
@@ -157,7 +157,7 @@ def _resume_state(session: Session, job_id: UUID) -> _ResumeState:
     """Return where the attempt starts, the furthest step so far, and the steps where attempts
     with the same first step failed.
     """
-    checkpoint = checkpoints.rewind(session, job_id)
+    checkpoint = checkpoints.rewind_to_checkpoint(session, job_id)
     step = checkpoint.step if checkpoint else 0
     session.execute(
         update(Job).where(Job.id == job_id).values(step=step), execution_options=NO_SESSION_SYNC
@@ -178,7 +178,7 @@ def _started_message(attempt: int, owner: WorkerIdentity, step: int) -> str:
 # Renew
 
 
-def renew(
+def renew_lease(
     session: Session, lease: Lease, *, step: int, total_steps: int | None = None, reserve: int = 0
 ) -> LeaseRenewal | None:
     """Renew the lease, store the step and reserve `reserve` sequence numbers.
@@ -188,7 +188,7 @@ def renew(
     """
     row = session.execute(
         update(Job)
-        .where(*owned_by(lease))
+        .where(*fencing_conditions(lease))
         .values(
             lease_expires_at=now() + lease.seconds,
             step=step,
@@ -214,7 +214,7 @@ def renew(
 def mark_resume_inexact(session: Session, lease: Lease) -> None:
     """Record that the run resumed where its numbers differ from those of an uninterrupted run."""
     session.execute(
-        update(Job).where(*owned_by(lease)).values(resume_exact=False),
+        update(Job).where(*fencing_conditions(lease)).values(resume_exact=False),
         execution_options=NO_SESSION_SYNC,
     )
 
@@ -224,7 +224,7 @@ def store_resolved_spec(session: Session, lease: Lease, spec: JsonObject) -> Non
 
     Raises `LeaseLost`.
     """
-    statement = update(Job).where(*owned_by(lease)).values(spec=spec).returning(Job.id)
+    statement = update(Job).where(*fencing_conditions(lease)).values(spec=spec).returning(Job.id)
     if session.scalar(statement, execution_options=NO_SESSION_SYNC) is None:
         raise LeaseLost
 
@@ -232,7 +232,7 @@ def store_resolved_spec(session: Session, lease: Lease, spec: JsonObject) -> Non
 # Finish and expire
 
 
-def finish(
+def finish_attempt(
     session: Session, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
 ) -> None:
     """End the attempt. Raises `LeaseLost`.
@@ -242,7 +242,7 @@ def finish(
     """
     outcome, values = transitions.outcome_and_columns(result)
     if not _end_attempt(
-        session, owned_by(lease), result, outcome, values, exit_status or ExitStatus()
+        session, fencing_conditions(lease), result, outcome, values, exit_status or ExitStatus()
     ):
         raise LeaseLost
 
@@ -256,7 +256,7 @@ def ended_by_its_worker(session: Session, lease: Lease) -> bool:
     return outcome not in (None, AttemptOutcome.LOST)
 
 
-def expire(
+def expire_attempt(
     session: Session,
     job_id: UUID,
     *,
@@ -280,7 +280,7 @@ def expire(
         Job.state == JobState.RUNNING,
         expired if dead_worker is None else or_(expired, Job.worker == dead_worker),
     )
-    exhausted = transitions.prior_failures() + 1 >= max_failures
+    exhausted = transitions.prior_failures_expression() + 1 >= max_failures
     held_until = case((expired, Job.lease_expires_at), else_=now())
     failed = and_(~transitions.CANCEL_REQUESTED, exhausted)
     values = {
@@ -294,7 +294,10 @@ def expire(
         ),
         "finished_at": case((or_(transitions.CANCEL_REQUESTED, exhausted), now()), else_=null()),
         "error_code": case(
-            (and_(failed, Job.step > 0, Job.step == transitions.furthest_step()), CRASH_LOOP),
+            (
+                and_(failed, Job.step > 0, Job.step == transitions.furthest_step_expression()),
+                CRASH_LOOP,
+            ),
             (failed, failure.code),
             else_=null(),
         ),

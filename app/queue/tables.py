@@ -102,7 +102,7 @@ class Job(Base):
     created_at: Mapped[float] = mapped_column(Double, default=now())
     started_at: Mapped[float | None] = mapped_column(Double)
     finished_at: Mapped[float | None] = mapped_column(Double)
-    thinned_at: Mapped[float | None] = mapped_column(Double)  # see `app.retention.thinning`
+    thinned_at: Mapped[float | None] = mapped_column(Double)  # see `app.retention.curve_thinning`
 
     __table_args__ = (
         enum_check("kind", tuple(JobKind), "kind"),

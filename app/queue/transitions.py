@@ -172,23 +172,23 @@ def _final_state(state: JobState) -> dict[str, Any]:
 
 def failure_columns(failure: RetryableFailure) -> dict[str, Any]:
     """Return the columns that count one more consecutive failure and delay the next attempt."""
-    count = prior_failures()
+    count = prior_failures_expression()
     return {
         "failures_counted": count + 1,
-        "run_after": now() + backoff(failure.backoff_seconds, count),
+        "run_after": now() + backoff_expression(failure.backoff_seconds, count),
     }
 
 
-def prior_failures() -> ColumnElement[int]:
+def prior_failures_expression() -> ColumnElement[int]:
     """Return how many failures before the ending attempt still count.
 
     Progress resets the count: it is 0 if the attempt got further than any before it. (Storing a
     checkpoint has already reset it.)
     """
-    return case((Job.step > furthest_step(), 0), else_=Job.failures_counted)
+    return case((Job.step > furthest_step_expression(), 0), else_=Job.failures_counted)
 
 
-def furthest_step() -> ColumnElement[int]:
+def furthest_step_expression() -> ColumnElement[int]:
     """Return the last step that an ended attempt reached."""
     reached = select(func.max(Attempt.last_step)).where(
         Attempt.job_id == Job.id, Attempt.ended_at.is_not(None)
@@ -196,7 +196,7 @@ def furthest_step() -> ColumnElement[int]:
     return func.coalesce(reached.scalar_subquery(), 0)
 
 
-def backoff(
+def backoff_expression(
     seconds: float,
     count: ColumnElement[int] | InstrumentedAttribute[int],
     *,

@@ -19,7 +19,7 @@ def publish_job_ended(session: Session, job_id: UUID) -> None:
 
     A job that was created through the OpenAI API has a second one, in the form of that API.
     """
-    if not outbox.has_endpoints(session):
+    if not outbox.has_enabled_endpoints(session):
         return
     created_by_openai = (
         select(_OPENAI_JOBS.c.job_id).where(_OPENAI_JOBS.c.job_id == Job.id).exists()
@@ -41,7 +41,7 @@ def publish_job_ended(session: Session, job_id: UUID) -> None:
         "error_code": job.error_code,
         "sweep_id": None if job.sweep_id is None else str(job.sweep_id),
     }
-    outbox.publish(session, f"job.{job.state}", data)
+    outbox.publish_event(session, f"job.{job.state}", data)
     if job.created_by_openai:
         data = {"id": _OPENAI_JOB_PREFIX + job.id.hex}
-        outbox.publish(session, f"fine_tuning.job.{job.state}", data)
+        outbox.publish_event(session, f"fine_tuning.job.{job.state}", data)

@@ -134,7 +134,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
         path = directory / "archive.tar"
         upload = await receive_upload(request, path=path, limit=settings.max_import_bytes)
         work = partial(
-            service.import_model,
+            service.import_model_version,
             database,
             store,
             settings=settings,

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.http.fields import RequestModel, ResponseModel, Timestamp, multipart_file_body
+from app.http.fields import RequestModel, ResponseModel, Timestamp, multipart_file_openapi
 
 
 class VersionCreate(RequestModel):
@@ -52,4 +52,4 @@ class ModelView(ResponseModel):
     versions: list[VersionView]
 
 
-IMPORT_FORM = multipart_file_body("The tar file of GET /v1/artifacts/{id}/archive.")
+IMPORT_FORM = multipart_file_openapi("The tar file of GET /v1/artifacts/{id}/archive.")

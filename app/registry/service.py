@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.database.base import new_id
-from app.database.engines import Database, after_commit
+from app.database.engines import Database, call_after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.outbox import repository as outbox
@@ -35,8 +35,8 @@ from app.registry.views import version_view
 from app.sandbox import child
 from app.settings import Settings
 from app.storage import repository as artifacts
-from app.storage.new_artifact import NewArtifact
 from app.storage.repository import delete_unused_artifacts
+from app.storage.staged_artifact import StagedArtifact
 from app.storage.store import ArtifactRef, Store, read_manifest, verify_artifact
 from app.storage.tables import MODEL_KIND, Artifact
 from lora_core import child_protocol
@@ -99,11 +99,11 @@ def register_version(
         version = add_version(session, name=name, artifact=artifact, manifest=manifest)
         view = version_view(name, version)
         idempotency.save_response(session, call, status=201, body=view)
-    logging.audit("version_registered", model=view.ref, job_id=str(job_id))
+    logging.write_audit_line("version_registered", model=view.ref, job_id=str(job_id))
     return view
 
 
-def parse_ref(session: Session, text: str) -> ModelRef:
+def resolve_ref(session: Session, text: str) -> ModelRef:
     """Parse a reference; the name of a job's model stands for its first version.
 
     Raises `InvalidModelRef`, `ModelNotFound`.
@@ -114,7 +114,7 @@ def parse_ref(session: Session, text: str) -> ModelRef:
     return refs.parse_ref(text)
 
 
-def list_callable_names(session: Session) -> dict[str, float]:
+def list_model_refs(session: Session) -> dict[str, float]:
     """Return a name by which each model can be called, with the time of its creation.
 
     That is its name or, if no version is in production, its newest version.
@@ -126,9 +126,9 @@ def list_callable_names(session: Session) -> dict[str, float]:
     }
 
 
-def resolve(session: Session, ref: str) -> ResolvedModel:
+def resolve_model(session: Session, ref: str) -> ResolvedModel:
     """Resolve a reference. Raises `InvalidModelRef`, `ModelNotFound`, `NoModelPromoted`."""
-    parsed = parse_ref(session, ref)
+    parsed = resolve_ref(session, ref)
     version = repository.get_version(session, parsed)
     artifact = artifacts.get_artifact(session, version.artifact_id)
     return ResolvedModel(parsed.name, version.number, artifact.ref, imported=version.imported)
@@ -137,22 +137,22 @@ def resolve(session: Session, ref: str) -> ResolvedModel:
 def resolve_all_with_alias(session: Session, alias: str) -> list[ResolvedModel]:
     """Return every version that has this alias."""
     names = repository.list_model_names_with_alias(session, alias)
-    return [resolve(session, f"{name}@{alias}") for name in names]
+    return [resolve_model(session, f"{name}@{alias}") for name in names]
 
 
 def resolve_or_default(session: Session, ref: str | None) -> ResolvedModel:
     """Resolve a reference; None stands for the only model in production.
 
-    Raises what `resolve` raises, and `ModelAmbiguous`.
+    Raises what `resolve_model` raises, and `ModelAmbiguous`.
     """
     if ref is not None:
-        return resolve(session, ref)
+        return resolve_model(session, ref)
     names = repository.list_model_names_with_alias(session, PRODUCTION)
     if not names:
         raise NoModelPromoted(what="model")
     if len(names) > 1:
         raise ModelAmbiguous(names=", ".join(names))
-    return resolve(session, names[0])
+    return resolve_model(session, names[0])
 
 
 def verify_version(database: Database, *, store: Store, name: str, number: int) -> ResolvedModel:
@@ -161,7 +161,7 @@ def verify_version(database: Database, *, store: Store, name: str, number: int) 
     No transaction is open while files are hashed, so that no writer waits for the disk.
     """
     with database.read() as session:
-        target = resolve(session, f"{name}:{number}")
+        target = resolve_model(session, f"{name}:{number}")
     verify_artifact(store, target.artifact, name=f"model {target.ref}")
     return target
 
@@ -183,11 +183,13 @@ def move_alias(
     """Point `alias` at a version; `rollback`: at its previous one. Raises `ModelNotFound`."""
     with database.write() as session:
         version = repository.get_version(session, ModelRef(name, number=number))
-        promote(session, version, alias=alias, rollback=rollback)
-    logging.audit("alias_moved", model=f"{name}:{number}", alias=alias, back=rollback)
+        point_alias(session, version, alias=alias, rollback=rollback)
+    logging.write_audit_line("alias_moved", model=f"{name}:{number}", alias=alias, back=rollback)
 
 
-def promote(session: Session, version: ModelVersion, *, alias: str, rollback: bool = False) -> None:
+def point_alias(
+    session: Session, version: ModelVersion, *, alias: str, rollback: bool = False
+) -> None:
     """Point an alias at a version. A version that is new in production is an event.
 
     Does not commit.
@@ -209,7 +211,7 @@ def promote(session: Session, version: ModelVersion, *, alias: str, rollback: bo
             "version": version.number,
             "job_id": None if version.job_id is None else str(version.job_id),
         }
-        outbox.publish(session, EventType.MODEL_PROMOTED, data)
+        outbox.publish_event(session, EventType.MODEL_PROMOTED, data)
 
 
 def delete_alias(session: Session, *, name: str, alias: str) -> None:
@@ -217,7 +219,9 @@ def delete_alias(session: Session, *, name: str, alias: str) -> None:
     model = repository.get_model(session, name)
     repository.delete_alias(session, model=model, alias=alias)
     outbox.add_mlflow_model_change(session, model.id)
-    after_commit(session, partial(logging.audit, "alias_deleted", model=name, alias=alias))
+    call_after_commit(
+        session, partial(logging.write_audit_line, "alias_deleted", model=name, alias=alias)
+    )
 
 
 def delete_version(session: Session, *, name: str, number: int, store: Store) -> None:
@@ -234,7 +238,9 @@ def delete_version(session: Session, *, name: str, number: int, store: Store) ->
     if pointing:
         raise VersionInUse(ref=f"{name}:{number}", aliases=_quote_aliases(pointing))
     _delete_versions(session, store, model_id=version.model_id, number=number)
-    after_commit(session, partial(logging.audit, "version_deleted", model=f"{name}:{number}"))
+    call_after_commit(
+        session, partial(logging.write_audit_line, "version_deleted", model=f"{name}:{number}")
+    )
 
 
 def delete_model(session: Session, *, name: str, store: Store) -> None:
@@ -246,15 +252,15 @@ def delete_model(session: Session, *, name: str, store: Store) -> None:
     if aliases := repository.get_aliases(session, model.id):
         raise ModelInUse(name=name, aliases=_quote_aliases(aliases))
     _delete_versions(session, store, model_id=model.id)
-    after_commit(session, partial(logging.audit, "model_deleted", model=name))
+    call_after_commit(session, partial(logging.write_audit_line, "model_deleted", model=name))
 
 
 def delete_by_ref(session: Session, text: str, *, store: Store) -> None:
     """Delete the version that a reference names, or with a name alone the whole model.
 
-    Raises what `parse_ref`, `delete_model` and `delete_version` raise.
+    Raises what `resolve_ref`, `delete_model` and `delete_version` raise.
     """
-    ref = parse_ref(session, text)
+    ref = resolve_ref(session, text)
     if ref.name == text:
         delete_model(session, name=text, store=store)
         return
@@ -277,7 +283,7 @@ def _quote_aliases(aliases: Any) -> str:
 # -- Import of a model archive from another installation ------------------------------------------
 
 
-def import_model(
+def import_model_version(
     database: Database,
     store: Store,
     *,
@@ -297,7 +303,7 @@ def import_model(
     unpacked.mkdir()
     report = _unpack_and_check(archive, unpacked, settings)
     # Before the transaction, so that other writers do not wait for the store.
-    new = NewArtifact(store, unpacked / report["directory"], f"imports/{new_id()}")
+    new = StagedArtifact(store, unpacked / report["directory"], f"imports/{new_id()}")
     delete_files = True
 
     def register() -> VersionView:
@@ -317,7 +323,7 @@ def import_model(
     finally:
         if delete_files:
             new.delete_files()
-    logging.audit("version_imported", model=view.ref)
+    logging.write_audit_line("version_imported", model=view.ref)
     return view
 
 

@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from app.registry import repository
 from app.registry.schemas import ModelView, VersionView
 from app.registry.tables import ModelVersion, RegisteredModel
-from lora_core.imports.metadata import validated_metrics
+from lora_core.model_imports.metadata import parse_metrics_or_empty
 
 
 def version_view(name: str, version: ModelVersion) -> VersionView:
@@ -17,7 +17,7 @@ def version_view(name: str, version: ModelVersion) -> VersionView:
         job_id=version.job_id,
         base=version.base or None,
         method=version.method,
-        metrics=validated_metrics(version.metrics) if version.imported else version.metrics,
+        metrics=parse_metrics_or_empty(version.metrics) if version.imported else version.metrics,
         created_at=version.created_at,
     )
 

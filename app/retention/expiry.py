@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, delete, func, select, update
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
-from app.database.base import first_id_at, now, read_clock
+from app.database.base import min_uuid7_at, now, read_clock
 from app.datasets.tables import Dataset
 from app.jobs.repository import ACTIVE_STATES
 from app.labeling.tables import LabelingProject
@@ -214,7 +214,7 @@ def vector_expiry(*, days: float) -> ArtifactExpiry:
     return ArtifactExpiry(DataKind.VECTORS, condition, reason, _VECTORS_REMOVED)
 
 
-class UnusedBases:
+class UnusedBaseExpiry:
     """Bases to which no model refers any more. The ids are artifact ids."""
 
     batch_size = BATCH_SIZE
@@ -306,7 +306,7 @@ class JobExpiry:
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         # Ids are in the order of creation, so that younger jobs are not read.
-        old = Job.id < first_id_at(read_clock(session) - self.days * _DAY_SECONDS)
+        old = Job.id < min_uuid7_at(read_clock(session) - self.days * _DAY_SECONDS)
         id_range = next_id_range(session, Job.id, after, old)
         jobs = session.execute(
             select(Job.id, _age(Job.finished_at), Artifact.key, Artifact.bytes)
@@ -328,7 +328,7 @@ class JobExpiry:
         for job_id, age, artifact_id in deleted:
             artifact = session.get(Artifact, artifact_id) if artifact_id else None
             key, size = (artifact.key, artifact.bytes) if artifact else (None, None)
-            if artifact and artifacts.delete_if_unused(session, artifact.id) is None:
+            if artifact and artifacts.delete_unused_artifact_row(session, artifact.id) is None:
                 key = None
             removals.extend(self._removals(job_id, age, key, size))
         return removals
@@ -367,7 +367,7 @@ class DeliveryExpiry:
 
     def find_expired(self, session: Session, after: UUID | None) -> ExpiredPage:
         # Ids are in the order of creation, so that younger deliveries are not read.
-        old = WebhookDelivery.id < first_id_at(read_clock(session) - self.days * _DAY_SECONDS)
+        old = WebhookDelivery.id < min_uuid7_at(read_clock(session) - self.days * _DAY_SECONDS)
         id_range = next_id_range(session, WebhookDelivery.id, after, old)
         rows = session.execute(
             select(WebhookDelivery.id, _age(WebhookDelivery.finished_at))

@@ -87,7 +87,7 @@ def list_dataset_ids(session: Session) -> frozenset[str]:
     return frozenset(str(each) for each in ids)
 
 
-# -- Curves of ended jobs: see `app.retention.thinning` -------------------------------------------
+# -- Curves of ended jobs: see `app.retention.curve_thinning` -------------------------------------
 
 
 class CurvePoint(NamedTuple):
@@ -108,7 +108,7 @@ class UnthinnedJob(NamedTuple):
 Curves = dict[tuple[str, str], list[CurvePoint]]  # by split and name; points by step
 
 
-def list_unthinned(session: Session, *, after: UUID | None, limit: int) -> list[UnthinnedJob]:
+def list_unthinned_jobs(session: Session, *, after: UUID | None, limit: int) -> list[UnthinnedJob]:
     """Return ended jobs whose curves have not been thinned, by id.
 
     A job that can be retried is left out, because the retry copies its curves.
@@ -140,7 +140,7 @@ def read_curves(session: Session, job_id: UUID) -> Curves:
     return curves
 
 
-def delete_points(session: Session, job_id: UUID, numbers: Sequence[int]) -> None:
+def delete_metric_points(session: Session, job_id: UUID, numbers: Sequence[int]) -> None:
     """Delete the points with these sequence numbers."""
     points = (MetricPoint.job_id == job_id, MetricPoint.seq.in_(numbers))
     session.execute(delete(MetricPoint).where(*points), execution_options=NO_SESSION_SYNC)
@@ -157,7 +157,7 @@ def mark_thinned(session: Session, job_ids: Sequence[UUID]) -> None:
 # -- The outbox of MLflow ------------------------------------------------------------------------
 
 
-def forget_silent_mlflow_server(session: Session) -> None:
+def delete_silent_mlflow_server(session: Session) -> None:
     """Delete the server, and the models sent to it, if no worker has had its setting for long."""
     silent = MlflowServer.seen_at < now() - MLFLOW_SILENT_SECONDS
     deleted = session.scalars(
@@ -188,14 +188,14 @@ def delete_mlflow_runs(session: Session, ids: Sequence[UUID]) -> None:
     )
 
 
-def list_old_suspects(session: Session) -> Sequence[UUID]:
+def list_old_suspect_reports(session: Session) -> Sequence[UUID]:
     """Return datasets of one batch of old reports on suspect labels, which can be made again."""
     old = StoredSuspects.created_at < now() - SUSPECTS_SECONDS
     statement = select(StoredSuspects.dataset_id).where(old).distinct().limit(BATCH_SIZE)
     return session.scalars(statement).all()
 
 
-def delete_suspects(session: Session, dataset_ids: Sequence[UUID]) -> None:
+def delete_suspect_reports(session: Session, dataset_ids: Sequence[UUID]) -> None:
     """Delete the reports on suspect labels of datasets."""
     session.execute(
         delete(StoredSuspects).where(StoredSuspects.dataset_id.in_(dataset_ids)),
@@ -206,13 +206,13 @@ def delete_suspects(session: Session, dataset_ids: Sequence[UUID]) -> None:
 # -- Responses of an `Idempotency-Key`, and the database itself -----------------------------------
 
 
-def count_expired_responses(session: Session, *, seconds: float) -> int:
+def count_expired_idempotency_keys(session: Session, *, seconds: float) -> int:
     """Count the responses of an `Idempotency-Key` that are older than `seconds`."""
     old = IdempotencyKey.created_at < now() - seconds
     return session.scalars(select(func.count()).select_from(IdempotencyKey).where(old)).one()
 
 
-def delete_expired_responses(session: Session, *, seconds: float) -> int:
+def delete_expired_idempotency_keys(session: Session, *, seconds: float) -> int:
     """Delete one batch of them. Return the count, which is 0 if there are none left."""
     key = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
     batch = (

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from app.database.engines import Database
 from app.drift import repository as drift
 from app.feedback import repository as feedback
-from app.resources import Resources, open_cache
-from app.retention import expiry, files, repository, thinning
+from app.resources import Resources, open_store_cache
+from app.retention import curve_thinning, expiry, files, repository
 from app.retention.expiry import ExpiryRule
 from app.retention.files import ReferencedKeys, Removal, StoreBelongsToAnotherDatabase, group_by_key
 from app.retraining import repository as retraining
@@ -101,7 +101,7 @@ def collect_garbage(
     errors. The next run finds what is left then.
     """
     settings, store, database = resources.settings, resources.store, resources.database
-    cache = open_cache(settings)
+    cache = open_store_cache(settings)
     owns_store = _owns_store(resources, claim=not dry_run)
     stored = group_by_key(store.list_files())  # before reading the rows, see `find_orphans`
     now = store.read_clock()
@@ -119,8 +119,8 @@ def collect_garbage(
     expired_counts = _thin_prediction_counts(database, dry_run=dry_run)
     expired_drift_checks = _delete_in_batches(
         database,
-        drift.count_expired,
-        partial(drift.delete_expired, limit=_ROWS_PER_BATCH),
+        drift.count_expired_checks,
+        partial(drift.delete_expired_checks, limit=_ROWS_PER_BATCH),
         dry_run=dry_run,
     )
     if not dry_run:
@@ -170,7 +170,7 @@ def disk_use(resources: Resources) -> dict[str, int]:
     with resources.database.read() as session:
         use["database"] = repository.database_bytes(session)
     directories = {
-        "copies": open_cache(resources.settings).root,
+        "copies": open_store_cache(resources.settings).root,
         "work": resources.settings.work_dir,
     }
     return use | {name: files.directory_bytes(path) for name, path in directories.items()}
@@ -191,14 +191,14 @@ def _expiry_rules(settings: Settings) -> Iterator[ExpiryRule]:
         yield expiry.vector_expiry(days=settings.keep_prediction_days)
     if settings.keep_delivery_days is not None:
         yield expiry.DeliveryExpiry(settings.keep_delivery_days)
-    yield expiry.UnusedBases()
+    yield expiry.UnusedBaseExpiry()
 
 
 def _thin_curves(database: Database, settings: Settings, *, dry_run: bool) -> int:
     """Thin the curves of all ended jobs; return the number of points."""
     points, after = 0, None
     while True:
-        page = thinning.thin_page(
+        page = curve_thinning.thin_job_curves(
             database, max_points=settings.keep_curve_points, after=after, dry_run=dry_run
         )
         points, after = points + page.points, page.last
@@ -230,8 +230,8 @@ def _delete_expired_responses(database: Database, settings: Settings, *, dry_run
     seconds = settings.idempotency_seconds
     return _delete_in_batches(
         database,
-        partial(repository.count_expired_responses, seconds=seconds),
-        partial(repository.delete_expired_responses, seconds=seconds),
+        partial(repository.count_expired_idempotency_keys, seconds=seconds),
+        partial(repository.delete_expired_idempotency_keys, seconds=seconds),
         dry_run=dry_run,
     )
 
@@ -241,8 +241,8 @@ def _delete_expired_traffic(database: Database, settings: Settings, *, dry_run: 
     days = settings.keep_traffic_days
     return _delete_in_batches(
         database,
-        partial(traffic.count_expired, days=days),
-        partial(traffic.delete_expired, days=days, limit=_ROWS_PER_BATCH),
+        partial(traffic.count_expired_predictions, days=days),
+        partial(traffic.delete_expired_predictions, days=days, limit=_ROWS_PER_BATCH),
         dry_run=dry_run,
     )
 
@@ -253,8 +253,8 @@ def _delete_expired_feedback(database: Database, settings: Settings, *, dry_run:
         return 0
     return _delete_in_batches(
         database,
-        partial(feedback.count_expired, days=days),
-        partial(feedback.delete_expired, days=days, limit=_ROWS_PER_BATCH),
+        partial(feedback.count_expired_feedback, days=days),
+        partial(feedback.delete_expired_feedback, days=days, limit=_ROWS_PER_BATCH),
         dry_run=dry_run,
     )
 
@@ -268,8 +268,8 @@ def _thin_prediction_counts(database: Database, *, dry_run: bool) -> int:
         dry_run=dry_run,
     ) + _delete_in_batches(
         database,
-        traffic.count_thinnable,
-        partial(traffic.thin_counts, limit=_ROWS_PER_BATCH),
+        traffic.count_mergeable_hourly_counts,
+        partial(traffic.merge_hourly_counts, limit=_ROWS_PER_BATCH),
         dry_run=dry_run,
     )
 
@@ -299,17 +299,17 @@ def _discard_unready_sweeps(database: Database, settings: Settings) -> None:
     """Delete sweeps whose process died before all their trials were stored."""
     while True:
         with database.write() as session:
-            left = sweeps.find_oldest_abandoned(session, seconds=settings.orphan_seconds)
+            left = sweeps.find_abandoned_unpublished_sweep(session, seconds=settings.orphan_seconds)
             if left is None:
                 return
-            sweeps.delete_unpublished(session, left)
+            sweeps.delete_unpublished_sweep(session, left)
         time.sleep(PAUSE_SECONDS)
 
 
 def _delete_mlflow_rows(database: Database) -> None:
     """Delete what MLflow has of deleted jobs, and everything once no worker sends to it."""
     with database.write() as session:
-        repository.forget_silent_mlflow_server(session)
+        repository.delete_silent_mlflow_server(session)
     while True:
         with database.read() as session:
             ids = repository.list_unneeded_mlflow_runs(session)
@@ -324,11 +324,11 @@ def _delete_old_suspects(database: Database) -> None:
     """Delete old reports on suspect labels. They are made again when somebody asks."""
     while True:
         with database.read() as session:
-            ids = repository.list_old_suspects(session)
+            ids = repository.list_old_suspect_reports(session)
         if not ids:
             return
         with database.write() as session:
-            repository.delete_suspects(session, ids)
+            repository.delete_suspect_reports(session, ids)
         time.sleep(PAUSE_SECONDS)
 
 

@@ -33,32 +33,32 @@ from app.privacy.text_hashes import TextHasher
 from app.queue.tables import Job
 from app.registry.tables import RegisteredModel
 from app.resources import Resources
-from app.retraining import repository, runs
+from app.retraining import repository, transitions
 from app.retraining.errors import PepperDiffers
-from app.retraining.live_texts import resolve_live_texts
-from app.retraining.production import TrainedVersion, read_production
-from app.retraining.states import Reason, RetrainingState
-from app.retraining.tables import RetrainingRun
-from app.retraining.union import (
+from app.retraining.live_texts import resolve_feedback_labels
+from app.retraining.merged_texts import (
     PAIR,
     SPLIT,
     TEXT,
-    UnionFiles,
-    union_data,
-    union_task,
-    write_union,
+    MergedTextCounts,
+    build_merged_data_spec,
+    build_merged_file_task,
+    write_merged_files,
 )
+from app.retraining.production import TrainedVersion, read_production_version
+from app.retraining.states import NotPromotedReason, RetrainingState
+from app.retraining.tables import RetrainingRun
 from app.sandbox import child
 from app.settings import Settings
 from lora_core import child_protocol, manifest
-from lora_core.data import split_rows
+from lora_core.data import split_file
 from lora_core.data.labels import LabelFormat
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import DataTooLarge
 from lora_core.failpoints import failpoint
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import AutoSpec
-from lora_core.specs.text_input import text_input
+from lora_core.specs.text_input import build_text_input
 from lora_core.specs.train import TrainSpec
 
 MAX_FEEDBACK = 100_000  # rows on a model that are read, the newest
@@ -86,7 +86,7 @@ class _NewDataset:
     file: Path
 
 
-def collect(resources: Resources, run_id: UUID, claim: int) -> None:
+def collect_and_start_training(resources: Resources, run_id: UUID, claim: int) -> None:
     """Collect the texts of a run, and start its training or its search.
 
     Raises what reading the data, making a dataset and resolving a job raise; nothing is stored
@@ -95,24 +95,24 @@ def collect(resources: Resources, run_id: UUID, claim: int) -> None:
     with resources.database.read() as session:
         inputs = _read_inputs(session, run_id)
     if inputs.production.number != inputs.run.current_number:
-        _skip(resources, inputs.run, claim, Reason.PRODUCTION_CHANGED)
+        _skip(resources, inputs.run, claim, NotPromotedReason.PRODUCTION_CHANGED)
         return
     directory = files.create_incoming_dir(resources.settings)
     try:
         training_file, evaluation_file = directory / "texts.jsonl", directory / "evaluation.jsonl"
-        union = _write_files(resources, inputs, directory, training_file, evaluation_file)
-        if not union.counts.new:
-            _skip(resources, inputs.run, claim, Reason.NOTHING_NEW, union)
+        merged = _write_files(resources, inputs, directory, training_file, evaluation_file)
+        if not merged.counts.new:
+            _skip(resources, inputs.run, claim, NotPromotedReason.NOTHING_NEW, merged)
             return
         training, evaluation = _make_datasets(resources, inputs, training_file, evaluation_file)
         base = _resolve_base(resources, inputs.production.spec)
-        _store(resources, inputs, claim, union, (training, evaluation), base)
+        _store(resources, inputs, claim, merged, (training, evaluation), base)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def training_spec(production: TrainedVersion, source: str) -> TrainSpec:
-    """Return the run of production's job on a file of `write_union`, by the name of its dataset.
+    """Return the run of production's job on a file of `write_merged_files`, by its dataset's name.
 
     What the job chose for its data is chosen again.
     """
@@ -123,8 +123,8 @@ def training_spec(production: TrainedVersion, source: str) -> TrainSpec:
     return spec.model_copy(
         update={
             "method": method,
-            "task": union_task(spec.task),
-            "data": union_data(spec.data, source),
+            "task": build_merged_file_task(spec.task),
+            "data": build_merged_data_spec(spec.data, source),
             "result": spec.result.model_copy(update={"model": True}),
             "trial": None,
         }
@@ -137,9 +137,9 @@ def _read_inputs(session: Session, run_id: UUID) -> _Inputs:
     return _Inputs(
         run=run,
         model=model,
-        production=read_production(session, model),
+        production=read_production_version(session, model),
         feedback=feedback.list_with_texts(session, model=model, limit=MAX_FEEDBACK),
-        forgotten=privacy.list_forgotten(session),
+        forgotten=privacy.list_forgotten_hashes(session),
     )
 
 
@@ -147,15 +147,15 @@ def _skip(
     resources: Resources,
     run: RetrainingRun,
     claim: int,
-    reason: Reason,
-    union: UnionFiles | None = None,
+    reason: NotPromotedReason,
+    merged: MergedTextCounts | None = None,
 ) -> None:
     with resources.database.write() as session:
-        claimed = runs.lock_claimed(session, run.id, RetrainingState.COLLECTING, claim)
+        claimed = transitions.lock_claimed_run(session, run.id, RetrainingState.COLLECTING, claim)
         if claimed is not None:
-            if union is not None:
-                claimed.data = union.counts.model_dump(mode="json")
-            runs.end(session, claimed, RetrainingState.SKIPPED, reasons=[reason])
+            if merged is not None:
+                claimed.data = merged.counts.model_dump(mode="json")
+            transitions.end_run(session, claimed, RetrainingState.SKIPPED, reasons=[reason])
 
 
 # -- Files ----------------------------------------------------------------------------------------
@@ -167,16 +167,16 @@ def _write_files(
     directory: Path,
     training_file: Path,
     evaluation_file: Path,
-) -> UnionFiles:
+) -> MergedTextCounts:
     """Read the data of production's job in the sandbox, and write both files."""
     settings, production = resources.settings, inputs.production
     rows = directory / "rows.jsonl"
     spec_file = directory / "spec.json"
     spec_file.write_text(json.dumps(production.local_spec(resources.store, settings)), "utf-8")
     _write_splits(spec_file, rows, production, settings)
-    live, left_out = resolve_live_texts(inputs.feedback, production.form)
-    return write_union(
-        lambda: split_rows.read_rows(rows),
+    live, left_out = resolve_feedback_labels(inputs.feedback, production.form)
+    return write_merged_files(
+        lambda: split_file.read_split_rows(rows),
         live,
         left_out,
         source=production.source,
@@ -217,7 +217,7 @@ def _forgotten_check(inputs: _Inputs, settings: Settings) -> Callable[[str, str 
     hasher = TextHasher.from_settings(settings)
 
     def hashes(text: str, pair: str | None) -> tuple[str, ...]:
-        return hasher.hash_input(text_input(text, pair)).all
+        return hasher.hash_input(build_text_input(text, pair)).all
 
     newest = inputs.feedback[-1] if inputs.feedback else None
     if newest is not None and newest.text_hash not in hashes(newest.text or "", newest.text_pair):
@@ -264,7 +264,7 @@ def _make_datasets(
             label_format=label_format,
         )
         inspector = FileInspector(new.file, row.filename, columns, resources.settings)
-        dataset_service.add_profile(row, inspector)
+        dataset_service.validate_and_profile(row, inspector)
     return training, evaluation
 
 
@@ -311,7 +311,7 @@ def _store(
     resources: Resources,
     inputs: _Inputs,
     claim: int,
-    union: UnionFiles,
+    merged: MergedTextCounts,
     new: Sequence[_NewDataset],
     base: ResolvedBase | None,
 ) -> None:
@@ -323,26 +323,28 @@ def _store(
     failpoint("retraining_stored")
     try:
         with resources.database.write() as session:
-            run = runs.lock_claimed(session, inputs.run.id, RetrainingState.COLLECTING, claim)
+            run = transitions.lock_claimed_run(
+                session, inputs.run.id, RetrainingState.COLLECTING, claim
+            )
             if run is None:
                 return
-            privacy.lock_texts(session)
-            if privacy.list_forgotten(session) != inputs.forgotten:
+            privacy.lock_text_storage(session)
+            if privacy.list_forgotten_hashes(session) != inputs.forgotten:
                 # A text was forgotten meanwhile, and may be in these files: collect again.
                 repository.release_step(session, run.id, claim, excused=True)
                 return
             _add_datasets(session, [each.row for each in new], resources.settings)
             training, evaluation = (each.row for each in new)
             run.dataset_id, run.evaluation_dataset_id = training.id, evaluation.id
-            run.kept_rows = union.kept_rows
-            run.data = union.counts.model_dump(mode="json")
+            run.kept_rows = merged.kept_rows
+            run.data = merged.counts.model_dump(mode="json")
             if run.search is not None:
-                runs.advance_to(session, run, RetrainingState.SEARCHING)
+                transitions.set_run_state(session, run, RetrainingState.SEARCHING)
             else:
                 job = _new_job(session, inputs, training, base, resources.settings)
                 jobs.enqueue(session, job, created_by=run.created_by, notifier=resources.notifier)
                 run.job_id = job.id
-                runs.advance_to(session, run, RetrainingState.TRAINING)
+                transitions.set_run_state(session, run, RetrainingState.TRAINING)
             # A commit that fails may still have succeeded; garbage collection then decides.
             delete_files = False
         failpoint("retraining_collected")

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.retraining.live_texts import ONLY_TARGET, TextForm
-from app.retraining.schemas import PartComparison, RetrainingResult
-from app.retraining.states import Reason
-from app.retraining.union import LABEL, LIVE_PART, PART, TEST_PART, read_results
+from app.retraining.live_texts import ONLY_TARGET, TaskSignature
+from app.retraining.merged_texts import LABEL, LIVE_PART, PART, TEST_PART, read_prediction_results
+from app.retraining.schemas import RetrainingResult, VersionComparisonView
+from app.retraining.states import NotPromotedReason
 from lora_core.specs import predict
 from lora_core.specs.encoded_labels import LabelValue, decode_label, decode_targets
 from lora_core.specs.task import TaskTypeOfTarget
@@ -17,7 +17,7 @@ from lora_core.version_comparison import (
     Labels,
     VersionComparison,
     compare_versions,
-    metric_name,
+    primary_metric_name,
 )
 
 MIN_TEXTS = 50  # with fewer, hardly any lead is significant, and none is convincing
@@ -29,7 +29,7 @@ _PREDICTED: Mapping[TaskTypeOfTarget, str] = {
 
 
 def compare_results(
-    current: Path, new: Path, form: TextForm, *, earlier_tries: int
+    current: Path, new: Path, form: TaskSignature, *, earlier_tries: int
 ) -> RetrainingResult | None:
     """Compare two versions by the results of their prediction runs. None: there are no texts.
 
@@ -46,7 +46,7 @@ def compare_results(
         for part, texts in by_part.items()
     }
     return RetrainingResult(
-        metric=metric_name(form.tasks),
+        metric=primary_metric_name(form.tasks),
         all=_view(compare_versions(every, form.tasks)),
         test=parts[TEST_PART],
         live=parts[LIVE_PART],
@@ -54,39 +54,43 @@ def compare_results(
     )
 
 
-def reasons_against(result: RetrainingResult | None, level: float) -> list[Reason]:
+def find_reasons_against_promotion(
+    result: RetrainingResult | None, level: float
+) -> list[NotPromotedReason]:
     """Return why the new version must not go into production; empty if it may.
 
     One test decides, so the level holds: all other reasons only ever keep a version back.
     """
     if result is None or result.all.texts < MIN_TEXTS:
-        return [Reason.TOO_FEW_TEXTS]
+        return [NotPromotedReason.TOO_FEW_TEXTS]
     reasons = []
     if result.all.p_better > level:
-        reasons.append(Reason.NOT_BETTER)
+        reasons.append(NotPromotedReason.NOT_BETTER)
     if result.test is not None and result.test.p_worse <= level:
-        reasons.append(Reason.WORSE_ON_TEST)
+        reasons.append(NotPromotedReason.WORSE_ON_TEST)
     if result.live is not None and result.live.p_worse <= level:
-        reasons.append(Reason.WORSE_ON_LIVE)
+        reasons.append(NotPromotedReason.WORSE_ON_LIVE)
     return reasons
 
 
 def _evaluated_texts(
-    current: Path, new: Path, form: TextForm
+    current: Path, new: Path, form: TaskSignature
 ) -> Iterator[tuple[str, EvaluatedText]]:
     """Yield the texts of both results, which have the same rows, with the part of each."""
-    for first, second in zip(read_results(current), read_results(new), strict=True):
+    for first, second in zip(
+        read_prediction_results(current), read_prediction_results(new), strict=True
+    ):
         truth = _truth(first[LABEL], form)
         yield first[PART], EvaluatedText(truth, _predicted(first, form), _predicted(second, form))
 
 
-def _truth(label: str, form: TextForm) -> Labels:
+def _truth(label: str, form: TaskSignature) -> Labels:
     if ONLY_TARGET in form.tasks:
         return {ONLY_TARGET: decode_label(label, form.tasks[ONLY_TARGET])}
     return decode_targets(label)
 
 
-def _predicted(row: Mapping[str, Any], form: TextForm) -> Labels:
+def _predicted(row: Mapping[str, Any], form: TaskSignature) -> Labels:
     of_targets = {ONLY_TARGET: row} if ONLY_TARGET in form.tasks else row[predict.TARGETS]
     return {target: _value(of_targets[target], task) for target, task in form.tasks.items()}
 
@@ -96,5 +100,5 @@ def _value(cells: Mapping[str, Any], task: TaskTypeOfTarget) -> LabelValue:
     return tuple(value) if task == "multi_label" else value
 
 
-def _view(comparison: VersionComparison) -> PartComparison:
-    return PartComparison.model_validate(asdict(comparison))
+def _view(comparison: VersionComparison) -> VersionComparisonView:
+    return VersionComparisonView.model_validate(asdict(comparison))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.feedback.tables import Feedback
-from app.retraining.schemas import LeftOut
+from app.retraining.schemas import TextExclusionReason
 from lora_core.data.stratify import normalize_text
 from lora_core.specs.encoded_labels import LabelValue, decode_label, encode_label, encode_targets
 from lora_core.specs.task import SeveralTargetsSpec, TaskSpec, TaskTypeOfTarget
@@ -31,24 +31,24 @@ class LiveText:
 
     @property
     def key(self) -> bytes:
-        return text_key(self.text, self.pair)
+        return hash_normalized_text(self.text, self.pair)
 
 
 @dataclass(frozen=True)
-class TextForm:
+class TaskSignature:
     """What the version in production reads and predicts: the type of each target, and pairs."""
 
     tasks: Mapping[str, TaskTypeOfTarget]
     pairs: bool
 
     @classmethod
-    def of_task(cls, task: TaskSpec, *, pairs: bool) -> "TextForm":
+    def of_task(cls, task: TaskSpec, *, pairs: bool) -> "TaskSignature":
         if isinstance(task, SeveralTargetsSpec):
             return cls({name: each.type for name, each in task.targets.items()}, pairs)
         return cls({ONLY_TARGET: task.type}, pairs)
 
 
-def text_key(text: str, pair: str | None) -> bytes:
+def hash_normalized_text(text: str, pair: str | None) -> bytes:
     """Return what texts are compared by: a hash of the normalized text, or of both of a pair."""
     sides = [normalize_text(each) for each in (text, pair) if each is not None]
     return hashlib.sha256("\0".join(sides).encode()).digest()[:16]
@@ -59,23 +59,23 @@ def is_held_out(key: bytes) -> bool:
     return hashlib.sha256(_HELD_OUT + key).digest()[0] % 2 == 0
 
 
-def resolve_live_texts(
-    feedback: Iterable[Feedback], form: TextForm
-) -> tuple[list[LiveText], Counter[LeftOut]]:
+def resolve_feedback_labels(
+    feedback: Iterable[Feedback], form: TaskSignature
+) -> tuple[list[LiveText], Counter[TextExclusionReason]]:
     """Return the label of each text, and how many texts were left out for which reason.
 
     Of each author, the newest feedback on a text counts. Where authors disagree, the text is left
     out; of numbers, the mean counts. `feedback` has texts, the oldest first.
     """
     by_text: dict[bytes, list[Feedback]] = defaultdict(list)
-    left_out = Counter[LeftOut]()
+    left_out = Counter[TextExclusionReason]()
     for row in feedback:
         if row.text is not None:
-            by_text[text_key(row.text, row.text_pair)].append(row)
+            by_text[hash_normalized_text(row.text, row.text_pair)].append(row)
     texts = []
     for rows in by_text.values():
         label = _resolve(rows, form)
-        if isinstance(label, LeftOut):
+        if isinstance(label, TextExclusionReason):
             left_out[label] += 1
             continue
         newest = rows[-1]
@@ -84,20 +84,20 @@ def resolve_live_texts(
     return texts, left_out
 
 
-def _resolve(rows: Sequence[Feedback], form: TextForm) -> str | LeftOut:
+def _resolve(rows: Sequence[Feedback], form: TaskSignature) -> str | TextExclusionReason:
     """Return the label of a text, or why there is none."""
     labels: dict[str, dict[str, str]] = defaultdict(dict)  # by target, then by author
     for row in rows:
         if form.tasks.get(row.target) != row.task or (row.text_pair is not None) != form.pairs:
-            return LeftOut.OTHER_TASK
+            return TextExclusionReason.OTHER_TASK
         labels[row.target][row.author] = row.label
     if labels.keys() != form.tasks.keys():
-        return LeftOut.INCOMPLETE
+        return TextExclusionReason.INCOMPLETE
     values: dict[str, LabelValue] = {}
     for target, by_author in labels.items():
         value = _agreed(list(by_author.values()), form.tasks[target])
         if value is None:
-            return LeftOut.DISAGREEMENT
+            return TextExclusionReason.DISAGREEMENT
         values[target] = value
     only = values.get(ONLY_TARGET)
     return encode_targets(values) if only is None else encode_label(only)

@@ -25,7 +25,7 @@ from app.retraining.errors import (
     TrainingJobDeleted,
     VersionNotTrainedHere,
 )
-from app.retraining.live_texts import TextForm
+from app.retraining.live_texts import TaskSignature
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core.hf_hub import HUB_PREFIX
@@ -44,10 +44,10 @@ class TrainedVersion:
     time_limit_seconds: float | None
 
     @property
-    def form(self) -> TextForm:
+    def form(self) -> TaskSignature:
         """What it reads and predicts."""
         pairs = self.spec.data.text_pair_column is not None
-        return TextForm.of_task(self.spec.task, pairs=pairs)
+        return TaskSignature.of_task(self.spec.task, pairs=pairs)
 
     @property
     def source(self) -> str:
@@ -73,7 +73,7 @@ class TrainedVersion:
         return spec
 
 
-def read_production(session: Session, name: str) -> TrainedVersion:
+def read_production_version(session: Session, name: str) -> TrainedVersion:
     """Return the version of a model in production.
 
     Raises `NoModelPromoted`, `VersionNotTrainedHere`, `TrainingJobDeleted`, `TrainingDataDeleted`,

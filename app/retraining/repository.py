@@ -13,7 +13,7 @@ from app.datasets.tables import Dataset
 from app.queue.tables import Job
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
 from app.retraining.errors import RetrainingRuleNotFound, RetrainingRunNotFound
-from app.retraining.states import ACTIVE_STATES, Reason, RetrainingState
+from app.retraining.states import ACTIVE_STATES, NotPromotedReason, RetrainingState
 from app.retraining.tables import RetrainingRule, RetrainingRun
 
 _DAY_SECONDS = 86_400.0
@@ -103,9 +103,11 @@ def list_active_runs(session: Session) -> list[ActiveRun]:
     return [ActiveRun(row.id, RetrainingState(row.state)) for row in session.execute(statement)]
 
 
-def count_compared(session: Session, model_id: UUID) -> int:
+def count_compared_versions(session: Session, model_id: UUID) -> int:
     """Return how many versions of a model the test has compared with the one in production."""
-    too_few_texts = cast(RetrainingRun.reasons, String).contains(Reason.TOO_FEW_TEXTS.value)
+    too_few_texts = cast(RetrainingRun.reasons, String).contains(
+        NotPromotedReason.TOO_FEW_TEXTS.value
+    )
     statement = select(func.count()).where(
         RetrainingRun.model_id == model_id, RetrainingRun.state.in_(_COMPARED), ~too_few_texts
     )
@@ -143,7 +145,7 @@ def release_step(session: Session, run_id: UUID, claim: int, *, excused: bool = 
     )
 
 
-def excuse_claim(session: Session, run_id: UUID, claim: int) -> None:
+def exclude_claim_from_crashes(session: Session, run_id: UUID, claim: int) -> None:
     """Let the next worker try a step again when the claim has expired, as if this one had not."""
     session.execute(
         update(RetrainingRun)

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Response, status
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import AppStateDep, CallerDep, DatabaseDep
-from app.http.fields import Slug, uuid_or_raise
+from app.http.fields import Slug, uuid_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency.header import IdempotencyDep
 from app.registry import repository as registry
 from app.retraining import repository, service
 from app.retraining.errors import RetrainingRunNotFound
-from app.retraining.schemas import RetrainingRuleSet, RetrainingRuleView, RetrainingRunView
+from app.retraining.schemas import RetrainingRuleUpdate, RetrainingRuleView, RetrainingRunView
 from app.retraining.views import run_view
 
 router = APIRouter(prefix="/v1/models/{name}/retraining", tags=["retraining"])
@@ -22,7 +22,7 @@ _READ = [require_scope("models:read")]
 _ADMIN = [require_scope("models:admin")]
 
 RunId = Annotated[
-    UUID, uuid_or_raise(lambda text: RetrainingRunNotFound(name="of this name", run_id=text))
+    UUID, uuid_validator(lambda text: RetrainingRunNotFound(name="of this name", run_id=text))
 ]
 
 
@@ -35,7 +35,7 @@ def get_rule(name: Slug, database: DatabaseDep) -> RetrainingRuleView:
 
 @router.put("", dependencies=_ADMIN)
 def update_rule(
-    name: Slug, body: RetrainingRuleSet, caller: CallerDep, state: AppStateDep
+    name: Slug, body: RetrainingRuleUpdate, caller: CallerDep, state: AppStateDep
 ) -> RetrainingRuleView:
     """Set when a model is retrained, in place of an earlier rule.
 
@@ -43,9 +43,9 @@ def update_rule(
     a run on request belong to the key that starts it.
     """
     if body.search is not None:
-        service.check_search(state.resources, name=name, search=body.search)
+        service.validate_hyperparameter_search(state.resources, name=name, search=body.search)
     with state.resources.database.write() as session:
-        return service.set_rule(session, name=name, body=body, caller_id=caller.id)
+        return service.update_rule(session, name=name, body=body, caller_id=caller.id)
 
 
 @router.delete("", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT)

@@ -8,7 +8,7 @@ from pydantic import Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.http.fields import RequestModel, ResponseModel, Timestamp
-from app.retraining.states import Reason, RetrainingState, Trigger
+from app.retraining.states import NotPromotedReason, RetrainingState, Trigger
 from app.sweeps.search_space import Dimensions
 from app.sweeps.strategies import GridSearch, Strategy
 from lora_core.results import MetricName
@@ -19,7 +19,7 @@ DEFAULT_LEVEL = 0.05
 MAX_LEVEL = 0.5
 
 
-class SettingsSearch(RequestModel):
+class HyperparameterSearch(RequestModel):
     """A sweep over settings, such as `method.r`, around those of production's job."""
 
     space: Dimensions
@@ -28,7 +28,7 @@ class SettingsSearch(RequestModel):
     )
 
 
-class RetrainingRuleSet(RequestModel):
+class RetrainingRuleUpdate(RequestModel):
     """When a model is trained again. Whatever comes first starts a run."""
 
     enabled: StrictBool = Field(
@@ -44,7 +44,7 @@ class RetrainingRuleSet(RequestModel):
         default=DEFAULT_LEVEL,
         description="Share of runs without any gain that may be promoted. It holds for each run.",
     )
-    search: SettingsSearch | None = Field(
+    search: HyperparameterSearch | None = Field(
         default=None,
         description="Null: the new version has the settings of production's job. A search tries "
         "others first, and makes the version of the best trial by validation.",
@@ -67,7 +67,7 @@ class RetrainingRuleView(ResponseModel):
     new_labels: int | None
     every_days: float | None
     level: float
-    search: SettingsSearch | None
+    search: HyperparameterSearch | None
     waiting_labels: int = Field(
         description="Texts whose feedback is newer than the previous run, or all if there is none."
     )
@@ -82,7 +82,7 @@ class RetrainingRuleView(ResponseModel):
 # -- Runs -----------------------------------------------------------------------------------------
 
 
-class LeftOut(StrEnum):
+class TextExclusionReason(StrEnum):
     """Why a live text neither trains nor judges."""
 
     DISAGREEMENT = "disagreement"  # of its authors
@@ -108,10 +108,12 @@ class TextCounts(ResponseModel):
     forgotten_rows: int = Field(description="Rows of the data that must be forgotten.")
     evaluated_test: int = Field(description="Texts of the test part that judge.")
     evaluated_live: int = Field(description="Live texts that judge: drawn at random, held out.")
-    left_out: dict[LeftOut, int] = Field(description="Live texts that do neither, by reason.")
+    left_out: dict[TextExclusionReason, int] = Field(
+        description="Live texts that do neither, by reason."
+    )
 
 
-class ScoreView(ResponseModel):
+class MetricWithIntervalView(ResponseModel):
     """A metric with its 95% interval."""
 
     value: float
@@ -119,12 +121,12 @@ class ScoreView(ResponseModel):
     high: float
 
 
-class PartComparison(ResponseModel):
+class VersionComparisonView(ResponseModel):
     """Both versions on the same texts."""
 
     texts: int
-    current: ScoreView
-    new: ScoreView
+    current: MetricWithIntervalView
+    new: MetricWithIntervalView
     difference: float = Field(description="Of the metric. Positive: the new version is better.")
     better: int = Field(description="Texts that the new version predicts better.")
     worse: int
@@ -138,9 +140,9 @@ class RetrainingResult(ResponseModel):
     """How the new version compares with the one in production."""
 
     metric: MetricName
-    all: PartComparison
-    test: PartComparison | None = Field(description="On the test part of the data.")
-    live: PartComparison | None = Field(description="On live texts that were held out.")
+    all: VersionComparisonView
+    test: VersionComparisonView | None = Field(description="On the test part of the data.")
+    live: VersionComparisonView | None = Field(description="On live texts that were held out.")
     tries: int = Field(description="Versions that the test has compared so far, this one included.")
 
 
@@ -163,7 +165,7 @@ class RetrainingRunView(ResponseModel):
     current: str = Field(description="The version in production when the run began.")
     new: str | None = Field(description="The version that was made.")
     summary: str = Field(description="What happened, in a sentence or two.")
-    reasons: list[Reason] = Field(description="Why the new version was not promoted.")
+    reasons: list[NotPromotedReason] = Field(description="Why the new version was not promoted.")
     data: TextCounts | None
     result: RetrainingResult | None
     dataset_id: UUID | None = Field(description="The dataset that it trains on.")

@@ -8,21 +8,21 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.database.base import now
-from app.database.engines import Database, after_commit
+from app.database.engines import Database, call_after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import repository as jobs
 from app.queue.tables import Job
 from app.registry import repository as registry
 from app.resources import Resources
-from app.retraining import advance, repository, runs
+from app.retraining import repository, scheduler, transitions
 from app.retraining.errors import NoLabeledTexts, RetrainingFinished, RetrainingInProgress
-from app.retraining.production import read_production
+from app.retraining.production import read_production_version
 from app.retraining.schemas import (
-    RetrainingRuleSet,
+    HyperparameterSearch,
+    RetrainingRuleUpdate,
     RetrainingRuleView,
     RetrainingRunView,
-    SettingsSearch,
 )
 from app.retraining.states import RetrainingState, Trigger
 from app.retraining.tables import RetrainingRule
@@ -35,20 +35,22 @@ from app.sweeps.states import SweepState
 _STOPPABLE = (SweepState.RUNNING, SweepState.PAUSED)
 
 
-def check_search(resources: Resources, *, name: str, search: SettingsSearch) -> None:
+def validate_hyperparameter_search(
+    resources: Resources, *, name: str, search: HyperparameterSearch
+) -> None:
     """Try a search on the settings of production's job, outside of a transaction.
 
-    Raises the errors in a search, and what `read_production` raises.
+    Raises the errors in a search, and what `read_production_version` raises.
     """
     with resources.database.read() as session:
         registry.get_model(session, name)
-        production = read_production(session, name)
-    body = advance.sweep_body(production.spec, search, model=name)
-    planning.plan_trials(body, advance.base_finder(resources))
+        production = read_production_version(session, name)
+    body = scheduler.build_sweep_request(production.spec, search, model=name)
+    planning.plan_trials(body, scheduler.build_base_resolver(resources))
 
 
-def set_rule(
-    session: Session, *, name: str, body: RetrainingRuleSet, caller_id: UUID
+def update_rule(
+    session: Session, *, name: str, body: RetrainingRuleUpdate, caller_id: UUID
 ) -> RetrainingRuleView:
     """Set the rule of a model, in place of its earlier one. Raises `ModelNotFound`."""
     model = registry.get_model(session, name)
@@ -65,8 +67,10 @@ def set_rule(
     session.flush()
     session.refresh(rule)
     fields = {field: values[field] for field in ("enabled", "new_labels", "every_days")}
-    audit = partial(logging.audit, "retraining_rule_set", model=name, test_level=rule.level)
-    after_commit(session, partial(audit, **fields))
+    audit = partial(
+        logging.write_audit_line, "retraining_rule_set", model=name, test_level=rule.level
+    )
+    call_after_commit(session, partial(audit, **fields))
     return get_rule(session, name=name)
 
 
@@ -78,9 +82,9 @@ def get_rule(session: Session, *, name: str) -> RetrainingRuleView:
     return rule_view(
         rule,
         name,
-        waiting_labels=advance.count_waiting_labels(session, name, last),
-        due_at=advance.time_due(rule, last),
-        tries=repository.count_compared(session, model.id),
+        waiting_labels=scheduler.count_waiting_labels(session, name, last),
+        due_at=scheduler.compute_due_time(rule, last),
+        tries=repository.count_compared_versions(session, model.id),
     )
 
 
@@ -92,14 +96,16 @@ def delete_rule(session: Session, *, name: str) -> None:
     model = registry.get_model(session, name)
     repository.lock_model(session, model.id)
     session.delete(repository.get_rule(session, model))
-    after_commit(session, partial(logging.audit, "retraining_rule_deleted", model=name))
+    call_after_commit(
+        session, partial(logging.write_audit_line, "retraining_rule_deleted", model=name)
+    )
 
 
 def create_run(database: Database, *, name: str, call: IdempotentRequest) -> RetrainingRunView:
     """Start a run by the rule of a model, whether it is due or not.
 
     Raises `ModelNotFound`, `RetrainingRuleNotFound`, `RetrainingInProgress`, `NoLabeledTexts`, and
-    what `read_production` and `idempotency.reserve` raise.
+    what `read_production_version` and `idempotency.reserve` raise.
     """
     with database.write() as session:
         idempotency.reserve(session, call)
@@ -109,10 +115,10 @@ def create_run(database: Database, *, name: str, call: IdempotentRequest) -> Ret
         last = repository.find_last_run(session, model.id)
         if last is not None and not RetrainingState(last.state).final:
             raise RetrainingInProgress(run_id=last.id, name=name, state=last.state)
-        read_production(session, name)
-        if not advance.count_waiting_labels(session, name, None):
+        read_production_version(session, name)
+        if not scheduler.count_waiting_labels(session, name, None):
             raise NoLabeledTexts(name=name)
-        run = advance.add_run(session, rule, model, Trigger.REQUEST, created_by=call.caller_id)
+        run = scheduler.add_run(session, rule, model, Trigger.REQUEST, created_by=call.caller_id)
         view = run_view(run, name)
         idempotency.save_response(session, call, status=202, body=view, location=view.location)
     return view
@@ -134,5 +140,5 @@ def cancel_run(session: Session, *, name: str, run_id: UUID) -> RetrainingRunVie
     for job_id in (run.job_id, run.current_run_id, run.new_run_id):
         if job_id is not None and session.get(Job, job_id) is not None:
             jobs.request_cancel(session, job_id)
-    runs.end(session, run, RetrainingState.CANCELLED)
+    transitions.end_run(session, run, RetrainingState.CANCELLED)
     return run_view(run, name)

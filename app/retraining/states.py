@@ -46,7 +46,7 @@ class Trigger(StrEnum):
     REQUEST = "request"
 
 
-class Reason(StrEnum):
+class NotPromotedReason(StrEnum):
     """Why the new version was not promoted, or nothing was trained."""
 
     NOT_BETTER = "not_better"  # no significant lead on all texts

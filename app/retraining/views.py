@@ -1,14 +1,14 @@
 """Response bodies of retraining, made from their rows; among them what happened, in words."""
 
 from app.retraining.schemas import (
-    PartComparison,
     RetrainingError,
     RetrainingResult,
     RetrainingRuleView,
     RetrainingRunView,
     TextCounts,
+    VersionComparisonView,
 )
-from app.retraining.states import Reason, RetrainingState
+from app.retraining.states import NotPromotedReason, RetrainingState
 from app.retraining.tables import RetrainingRule, RetrainingRun
 from lora_core.tasks.metric_names import METRICS
 
@@ -74,12 +74,12 @@ def _summary(
         case RetrainingState.PROMOTED if result is not None:
             return f"{new} went into production: it {_lead(result, run, current)}."
         case RetrainingState.SHADOWED:
-            return (
-                f"{new} was not promoted, and has the alias shadow: "
-                f"{_join([_explain(Reason(each), run, result, current) for each in run.reasons])}."
-            )
+            reasons = [
+                _explain(NotPromotedReason(each), run, result, current) for each in run.reasons
+            ]
+            return f"{new} was not promoted, and has the alias shadow: {_join(reasons)}."
         case RetrainingState.SKIPPED:
-            reason = _explain(Reason(run.reasons[0]), run, result, current)
+            reason = _explain(NotPromotedReason(run.reasons[0]), run, result, current)
             return f"Nothing was trained: {reason}."
         case RetrainingState.FAILED if error is not None:
             return f"It failed: {error.message}"
@@ -90,22 +90,22 @@ def _summary(
 
 
 def _explain(
-    reason: Reason, run: RetrainingRun, result: RetrainingResult | None, current: str
+    reason: NotPromotedReason, run: RetrainingRun, result: RetrainingResult | None, current: str
 ) -> str:
     """Return why a version was not promoted, as part of a sentence."""
     match reason:
-        case Reason.NOT_BETTER if result is not None:
+        case NotPromotedReason.NOT_BETTER if result is not None:
             return f"it {_lead(result, run, current)}"
-        case Reason.TOO_FEW_TEXTS:
+        case NotPromotedReason.TOO_FEW_TEXTS:
             texts = 0 if result is None else result.all.texts
             return f"there are only {texts} texts to judge it by"
-        case Reason.WORSE_ON_TEST if result is not None and result.test is not None:
+        case NotPromotedReason.WORSE_ON_TEST if result is not None and result.test is not None:
             return f"it is worse on the test part of the data{_scores(result.test, result.metric)}"
-        case Reason.WORSE_ON_LIVE if result is not None and result.live is not None:
+        case NotPromotedReason.WORSE_ON_LIVE if result is not None and result.live is not None:
             return f"it is worse on live texts{_scores(result.live, result.metric)}"
-        case Reason.PRODUCTION_CHANGED:
+        case NotPromotedReason.PRODUCTION_CHANGED:
             return f"another version than {current} is in production by now"
-        case Reason.NOTHING_NEW:
+        case NotPromotedReason.NOTHING_NEW:
             return "there are no live texts that production was not trained on"
         case _:
             return reason.value.replace("_", " ")
@@ -120,11 +120,11 @@ def _lead(result: RetrainingResult, run: RetrainingRun, current: str) -> str:
     comparison = "at most" if p_value <= run.level else "above"
     return (
         f"{verdict} {current}{_scores(result.all, result.metric)}; {counts}, and p "
-        f"({format_p(p_value)}) is {comparison} the level of {run.level:g}"
+        f"({format_p_value(p_value)}) is {comparison} the level of {run.level:g}"
     )
 
 
-def _scores(part: PartComparison, metric: str) -> str:
+def _scores(part: VersionComparisonView, metric: str) -> str:
     new, current = (_format(each.value, metric) for each in (part.new, part.current))
     return f" ({METRICS[metric].label} {new} against {current})"
 
@@ -133,7 +133,7 @@ def _format(value: float, metric: str) -> str:
     return f"{value:.1%}" if METRICS[metric].is_share else f"{value:.4g}"
 
 
-def format_p(value: float) -> str:
+def format_p_value(value: float) -> str:
     """Format a p value with two significant digits."""
     return "< 0.0001" if value < 0.0001 else f"{value:.2g}"
 

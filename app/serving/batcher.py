@@ -20,7 +20,7 @@ import structlog
 
 from app.serving.errors import DeadlineExceeded, InferenceFailed
 from app.serving.metrics import ServingMetrics
-from lora_core.process_settings import is_out_of_memory
+from lora_core.process_settings import is_oom_error
 
 # A worker starts one matrix multiplication after the other, and needs the interpreter lock in
 # between. The default of 5 ms is longer than most of them take.
@@ -199,7 +199,7 @@ class Batcher:
                 return list(engine.logits_and_states(items, adapters, threads=threads))
             return [(row, None) for row in engine.logits(items, adapters, threads=threads)]
         except Exception as error:
-            if not is_out_of_memory(error) or len(texts) == 1:
+            if not is_oom_error(error) or len(texts) == 1:
                 log.exception("batch_failed", texts=len(texts))
                 return [InferenceFailed(kind=type(error).__name__)] * len(texts)
         # Outside of the handler, whose traceback keeps the tensors of the whole batch in memory.

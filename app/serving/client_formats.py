@@ -219,7 +219,7 @@ class PredictRequest:
         return replace(self, texts=[(first, second)], nested=False, two_texts=False)
 
 
-def parse_request(
+def parse_predict_request(
     body: ModelPredictBody,
     request_format: RequestFormat | None,
     *,

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from app.http.fields import reject_unstorable_text
 from app.serving.client_formats import LenientBody
 from app.serving.errors import BlankInput
-from lora_core.specs.chat import join_parts
+from lora_core.specs.chat import join_text_parts
 
 Text = Annotated[StrictStr, AfterValidator(reject_unstorable_text)]
 
@@ -23,7 +23,7 @@ def text_of_content(content: Any) -> Any:
             raise PydanticCustomError(
                 "unsupported_content", "must be a text, or a list of parts of the type `text`"
             )
-    return join_parts([part["text"] for part in content])
+    return join_text_parts([part["text"] for part in content])
 
 
 PARTS_SCHEMA = {
@@ -59,7 +59,7 @@ def validate_prompt(prompt: Any) -> Any:
     return prompt
 
 
-def require_text_left(text: str, what: str) -> str:
+def reject_blank_text(text: str, what: str) -> str:
     """Return a text that is not blank. Raises `BlankInput`."""
     if not text.strip():
         raise BlankInput(what=what)

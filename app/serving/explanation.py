@@ -22,12 +22,12 @@ from app.serving.batcher import InferenceOutput
 from app.serving.client_formats import TEXT_PAIR_SCHEMA, validate_text_input
 from app.serving.errors import UnknownLabel
 from app.serving.loaded_model import LoadedEncoder, LoadedLinearModel, TokenizedBatch
-from app.serving.nearest_examples import describe_neighbors
+from app.serving.nearest_examples import find_familiarity_and_neighbors
 from app.serving.schemas import ExplanationView, WordScore
 from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
 from lora_core.errors.artifact import TargetRequired
 from lora_core.process_settings import imports_without_gc
-from lora_core.specs.encoded_labels import outputs_of
+from lora_core.specs.encoded_labels import outputs_of_target
 from lora_core.specs.text_input import TextInput, count_characters, text_sides
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ async def explain(service: InferenceService, request: ExplainRequest, ref: str) 
     task = model.task_of(target)
     labels = model.predictor.labels
     if target is not None:
-        labels = outputs_of(target, labels)
+        labels = outputs_of_target(target, labels)
     if request.label is not None and request.label not in labels:
         ellipsis = ["…"] if len(labels) > _MAX_LABELS_SHOWN else []
         shown = [*labels[:_MAX_LABELS_SHOWN], *ellipsis]
@@ -119,7 +119,7 @@ async def explain(service: InferenceService, request: ExplainRequest, ref: str) 
         explanation, output = await _explain_encoder(service, request, model, with_state=with_state)
     if index is not None:
         texts = service.training_texts if request.shows_texts else None
-        familiarity, nearest = await describe_neighbors(
+        familiarity, nearest = await find_familiarity_and_neighbors(
             index, texts, resolved, output, task=task, target=target
         )
         view = explanation.view.model_copy(update={"familiarity": familiarity, "nearest": nearest})

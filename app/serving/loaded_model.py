@@ -22,11 +22,11 @@ from app.serving.errors import (
     ModelTokenizerFailed,
     NonFiniteScore,
 )
-from lora_core.errors.artifact import OneTarget, TokenizerFailed, UnknownTarget
+from lora_core.errors.artifact import SingleTargetModel, TokenizerFailed, UnknownTarget
 from lora_core.process_settings import (
     freeze_gc,
     imports_without_gc,
-    limit_kernel_cache,
+    limit_onednn_cache,
     limit_openmp_spinning,
 )
 from lora_core.specs.encoded_labels import output_name
@@ -105,12 +105,12 @@ class _WithTask:
     def task_of(self, target: str | None) -> TaskType:
         """Return the task of a target, or of the whole model.
 
-        Raises `UnknownTarget`, `OneTarget`.
+        Raises `UnknownTarget`, `SingleTargetModel`.
         """
         if target is None:
             return self.predictor.task.type
         if not self.targets:
-            raise OneTarget(model=self.ref)
+            raise SingleTargetModel(model=self.ref)
         if target not in self.targets:
             raise UnknownTarget(model=self.ref, target=target, targets=", ".join(self.targets))
         return self.targets[target]
@@ -338,7 +338,7 @@ class EncoderLoader:
         Raises `ArtifactCorrupt`, `EngineOutputMismatch`, `EngineUnavailable`.
         """
         limit_openmp_spinning()
-        limit_kernel_cache()
+        limit_onednn_cache()
         with imports_without_gc():
             from lora_core.inference.engine_benchmark import benchmark_engines
             from lora_core.inference.engines import (

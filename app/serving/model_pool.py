@@ -20,11 +20,11 @@ from app.registry.service import ResolvedModel
 from app.resources import Resources
 from app.serving.batcher import Batcher
 from app.serving.errors import (
+    GoldenPredictionMismatch,
     ImportedModelRejected,
     ModelArtifactCorrupt,
     ModelLoadFailed,
     ModelLoading,
-    ModelOutputMismatch,
     ModelTooLarge,
 )
 from app.serving.loaded_model import (
@@ -43,7 +43,7 @@ from lora_core.errors.artifact import (
     UnsupportedArtifact,
     UnsupportedTokenizer,
 )
-from lora_core.imports.metadata import read_metadata
+from lora_core.model_imports.metadata import read_metadata
 from lora_core.rust_panics import convert_panics
 
 CACHE_TTL_SECONDS = 0.5  # a cached version is used without a query: promotions take effect soon
@@ -153,7 +153,7 @@ class ModelPool:
         """Return this version, loading it if needed. The load continues if the caller leaves.
 
         Raises `ModelArtifactCorrupt`, `ModelLoadFailed`, `ImportedModelRejected`,
-        `ModelOutputMismatch`, `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
+        `GoldenPredictionMismatch`, `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
         """
         return await asyncio.shield(self._get_or_start_load(resolved))
 
@@ -233,7 +233,7 @@ class ModelPool:
             problem = error.detail["problem"]
             raise ModelArtifactCorrupt(ref=ref, problem=problem) from error
         except EngineOutputMismatch as error:
-            raise ModelOutputMismatch(ref=ref, problem=str(error)) from error
+            raise GoldenPredictionMismatch(ref=ref, problem=str(error)) from error
         except (StorageUnavailable, StorageRefused):
             raise
         except Exception as error:

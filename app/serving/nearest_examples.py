@@ -50,9 +50,9 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
-from lora_core.specs.encoded_labels import decode_label, label_of_target
+from lora_core.specs.encoded_labels import decode_label, extract_target_label
 from lora_core.specs.task import TaskType
-from lora_core.specs.text_input import TextInput, text_input, text_sides
+from lora_core.specs.text_input import TextInput, build_text_input, text_sides
 
 if TYPE_CHECKING:
     from lora_core.nearest_examples import ExampleIndex
@@ -91,7 +91,7 @@ class _RecentlyUsed(Generic[_Value]):
                 self._values.popitem(last=False)
 
 
-class ExampleIndexes:
+class ExampleIndexCache:
     """The indexes of versions in use. Use on the event loop only."""
 
     def __init__(self, resources: Resources) -> None:
@@ -173,7 +173,7 @@ class _NoIndex:
     """A version from before indexes were stored, or a linear model without terms."""
 
 
-def states_of(outputs: Sequence[InferenceOutput]) -> Any:
+def stack_hidden_states(outputs: Sequence[InferenceOutput]) -> Any:
     """Return the states (texts, width) of outputs that were computed with them."""
     from scipy.sparse import issparse, vstack
 
@@ -181,38 +181,38 @@ def states_of(outputs: Sequence[InferenceOutput]) -> Any:
     return vstack(states) if issparse(states[0]) else [state.numpy() for state in states]
 
 
-def find_unfamiliar(index: "ExampleIndex", outputs: Sequence[InferenceOutput]) -> list[bool]:
+def flag_unfamiliar_texts(index: "ExampleIndex", outputs: Sequence[InferenceOutput]) -> list[bool]:
     """Return which texts are unfamiliar, to an index that has a threshold."""
     threshold = index.threshold
-    assert threshold is not None  # noqa: S101 - checked by `ExampleIndexes.get`
-    similarities = index.neighbor_similarities(states_of(outputs))
+    assert threshold is not None  # noqa: S101 - checked by `ExampleIndexCache.get`
+    similarities = index.kth_neighbor_similarities(stack_hidden_states(outputs))
     return [similarity < threshold.similarity for similarity in similarities.tolist()]
 
 
 # -- Texts of the examples ------------------------------------------------------------------------
 
 
-class StoredText(NamedTuple):
+class TrainingTextExcerpt(NamedTuple):
     """The beginning of a training text or pair, and the hashes that it is forgotten by."""
 
     sides: tuple[str, ...]
     hashes: tuple[str, ...]
 
 
-TextsByRow = Mapping[int, StoredText | HiddenReason]
+TextsByRow = Mapping[int, TrainingTextExcerpt | HiddenReason]
 
 
-class TrainingTexts:
+class TrainingTextReader:
     """Texts of training examples, read from the stored datasets. Use on the event loop only."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._cache: _RecentlyUsed[Mapping[int, StoredText]] = _RecentlyUsed(
+        self._cache: _RecentlyUsed[Mapping[int, TrainingTextExcerpt]] = _RecentlyUsed(
             MAX_VERSIONS_WITH_TEXTS
         )
         self._failed_at: _RecentlyUsed[float] = _RecentlyUsed(MAX_VERSIONS_WITH_TEXTS)
         self._reading = BoundedSemaphore(MAX_FILES_READ)
-        self._reads: SingleFlight[str, Mapping[int, StoredText] | _Hidden] = SingleFlight(
+        self._reads: SingleFlight[str, Mapping[int, TrainingTextExcerpt] | _Hidden] = SingleFlight(
             timeout_seconds=TEXTS_TIMEOUT_SECONDS
         )
         self._checks: SingleFlight[tuple[str, tuple[int, ...]], TextsByRow] = SingleFlight(
@@ -225,7 +225,7 @@ class TrainingTexts:
         """Return the texts of these rows of the index, or why they are not shown."""
         key = resolved.artifact.key
         unavailable = _Hidden("unavailable")
-        texts: Mapping[int, StoredText] | _Hidden | None = self._cache.get(key)
+        texts: Mapping[int, TrainingTextExcerpt] | _Hidden | None = self._cache.get(key)
         if texts is None and self._failed_recently(key):
             texts = unavailable
         if texts is None:
@@ -246,7 +246,7 @@ class TrainingTexts:
 
     def _read(
         self, resolved: ResolvedModel, index: "ExampleIndex"
-    ) -> "Mapping[int, StoredText] | _Hidden":
+    ) -> "Mapping[int, TrainingTextExcerpt] | _Hidden":
         """Return the texts of all examples, and keep them. A failure is remembered, too."""
         with self._resources.database.read() as session:
             source = _find_source(session, resolved)
@@ -268,7 +268,7 @@ class TrainingTexts:
         return texts
 
     def _check(
-        self, resolved: ResolvedModel, texts: Mapping[int, StoredText], rows: Sequence[int]
+        self, resolved: ResolvedModel, texts: Mapping[int, TrainingTextExcerpt], rows: Sequence[int]
     ) -> TextsByRow:
         """Return the texts of these rows, unless they were deleted or forgotten since."""
         with self._resources.database.read() as session:
@@ -277,7 +277,9 @@ class TrainingTexts:
                 return dict.fromkeys(rows, source.reason)
             return _without_forgotten(session, texts, rows)
 
-    def _read_source(self, source: Dataset | str, rows: frozenset[int]) -> dict[int, StoredText]:
+    def _read_source(
+        self, source: Dataset | str, rows: frozenset[int]
+    ) -> dict[int, TrainingTextExcerpt]:
         hasher = TextHasher.from_settings(self._resources.settings)
         if isinstance(source, str):
             numbered = enumerate(reviews.load_reviews(source), start=1)
@@ -289,7 +291,7 @@ class TrainingTexts:
             dataset_service.write_texts(store, settings=settings, dataset=source, target=target)
             with target.open(encoding="utf-8") as lines:
                 return {
-                    row: _stored(text_input(text, pair), hasher)
+                    row: _stored(build_text_input(text, pair), hasher)
                     for row, text, pair in map(json.loads, _lines_of_rows(lines, rows))
                 }
         finally:
@@ -327,19 +329,21 @@ def _lines_of_rows(lines: Iterable[str], rows: frozenset[int]) -> Iterator[str]:
     return (line for line in lines if int(line[1 : line.index(",")]) in rows)
 
 
-def _stored(text: TextInput, hasher: TextHasher) -> StoredText:
+def _stored(text: TextInput, hasher: TextHasher) -> TrainingTextExcerpt:
     sides = tuple(side[:MAX_CHARACTERS] for side in text_sides(text))
-    return StoredText(sides, hasher.hash_input(text).all)
+    return TrainingTextExcerpt(sides, hasher.hash_input(text).all)
 
 
 def _without_forgotten(
-    session: Session, texts: Mapping[int, StoredText], rows: Sequence[int]
+    session: Session, texts: Mapping[int, TrainingTextExcerpt], rows: Sequence[int]
 ) -> TextsByRow:
-    found: dict[int, StoredText | HiddenReason] = {
+    found: dict[int, TrainingTextExcerpt | HiddenReason] = {
         row: texts.get(row, "unavailable") for row in rows
     }
-    stored = {row: text for row, text in found.items() if isinstance(text, StoredText)}
-    forgotten = privacy.forgotten(session, [h for text in stored.values() for h in text.hashes])
+    stored = {row: text for row, text in found.items() if isinstance(text, TrainingTextExcerpt)}
+    forgotten = privacy.find_forgotten_hashes(
+        session, [h for text in stored.values() for h in text.hashes]
+    )
     return found | {
         row: "forgotten" for row, text in stored.items() if forgotten.intersection(text.hashes)
     }
@@ -368,15 +372,15 @@ def example_view(
     row: int,
     label: str,
     similarity: float,
-    text: StoredText | HiddenReason,
+    text: TrainingTextExcerpt | HiddenReason,
     *,
     task: TaskType,
     target: str | None,
 ) -> NearestExample:
     """Return a training example with its label, or that of the one of several targets."""
-    value = decode_label(label if target is None else label_of_target(label, target), task)
+    value = decode_label(label if target is None else extract_target_label(label, target), task)
     shown: dict[str, Any] = {"hidden": text}
-    if isinstance(text, StoredText):
+    if isinstance(text, TrainingTextExcerpt):
         shown = dict(zip(("text", "text_pair"), text.sides, strict=False))
     return NearestExample(row=row, similarity=similarity, **_label_field(value), **shown)
 
@@ -391,9 +395,9 @@ def _label_field(value: str | float | tuple[str, ...]) -> dict[str, Any]:
             return {"value": value}
 
 
-async def describe_neighbors(
+async def find_familiarity_and_neighbors(
     index: "ExampleIndex",
-    texts: TrainingTexts | None,
+    texts: TrainingTextReader | None,
     resolved: ResolvedModel,
     output: InferenceOutput,
     *,
@@ -410,7 +414,7 @@ async def describe_neighbors(
         task: Of the target.
         target: Which of several targets to show the labels of.
     """
-    state = states_of([output])
+    state = stack_hidden_states([output])
     neighbors = index.nearest(state, SHOWN)
     rows = [neighbor.row for neighbor in neighbors]
     found: TextsByRow = dict.fromkeys(rows, "scope")
@@ -420,4 +424,4 @@ async def describe_neighbors(
         example_view(*neighbor, found[neighbor.row], task=task, target=target)
         for neighbor in neighbors
     ]
-    return familiarity_view(index, float(index.neighbor_similarities(state)[0])), views
+    return familiarity_view(index, float(index.kth_neighbor_similarities(state)[0])), views

@@ -35,7 +35,7 @@ from app.serving.client_formats import (
     RerankBody,
     VertexBody,
     VertexResponse,
-    parse_request,
+    parse_predict_request,
     parse_rerank_request,
     parse_text_input,
 )
@@ -60,7 +60,7 @@ from app.serving.service import (
 )
 from app.serving.shadow import ShadowStats
 from app.settings import Settings
-from app.traffic.answers import PredictedTask
+from app.traffic.prediction_encoding import PredictedTask
 from app.traffic.recorder import AnsweredRequest, TrafficRecorder
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class RequestContext:
         ref: str | None,
         request_format: RequestFormat | None,
     ) -> PredictResult:
-        """Raises what `parse_request` and `InferenceService.predict` raise."""
-        request = parse_request(
+        """Raises what `parse_predict_request` and `InferenceService.predict` raise."""
+        request = parse_predict_request(
             body, request_format, max_inputs=self.max_inputs, target=self.target
         )
         return await self.service.predict(request, ref, key_id=self.key_id, deadline=self.deadline)
@@ -362,7 +362,7 @@ _DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16"}
 
 
 @info_router.get("/info")
-async def get_info(
+async def get_default_model_info(
     state: AppStateDep,
     model: Annotated[
         ModelRefParam | None, Query(description="Default: the only model in production.")

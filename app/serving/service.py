@@ -23,11 +23,15 @@ from app.serving.errors import AbstentionNotApplicable, ScoreFunctionNotApplicab
 from app.serving.loaded_model import EncoderLoader, LoadedModel, TokenizedBatch
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
-from app.serving.nearest_examples import ExampleIndexes, TrainingTexts, find_unfamiliar
+from app.serving.nearest_examples import (
+    ExampleIndexCache,
+    TrainingTextReader,
+    flag_unfamiliar_texts,
+)
 from app.serving.shadow import ShadowEvaluator
 from lora_core.errors.artifact import (
     InputTooLong,
-    OneTarget,
+    SingleTargetModel,
     TargetRequired,
     TextPairRequired,
     TextPairUnsupported,
@@ -52,7 +56,7 @@ _INVALID_REQUEST = (
     TextPairUnsupported,
     TargetRequired,
     UnknownTarget,
-    OneTarget,
+    SingleTargetModel,
 )
 ASSUMED_MAX_LENGTH = 512  # tokens that models read of a text, while the model is not known
 
@@ -108,8 +112,8 @@ class InferenceService:
             executor=self._tokenizer_executor,
             metrics=metrics,
         )
-        self.example_indexes = ExampleIndexes(resources)
-        self.training_texts = TrainingTexts(resources)
+        self.example_indexes = ExampleIndexCache(resources)
+        self.training_texts = TrainingTextReader(resources)
         self.shadow_evaluator = ShadowEvaluator(
             resources.database, self.pool, metrics, is_idle=self._is_idle
         )
@@ -183,7 +187,7 @@ class InferenceService:
                 )
             unfamiliar = [False] * len(outputs)
             if index is not None:
-                unfamiliar = await run_in_threadpool(find_unfamiliar, index, outputs)
+                unfamiliar = await run_in_threadpool(flag_unfamiliar_texts, index, outputs)
             result = _build_result(
                 request,
                 resolved,

@@ -43,9 +43,9 @@ class ShadowStats:
     shadow: str
     task: "TaskType"  # of the version in production
     since: float  # Unix time
-    agreed: int = 0  # see `compare`
+    agreed: int = 0  # see `compare_shadow_outputs`
     differed: int = 0
-    total_difference: float = 0.0  # sum over texts, see `compare`
+    total_difference: float = 0.0  # sum over texts, see `compare_shadow_outputs`
     skipped: int = 0  # the service was busy
     failed: int = 0
 
@@ -140,9 +140,9 @@ class ShadowEvaluator:
         else:
             for served, shadow in zip(rows, shadow_rows, strict=True):
                 if targets:
-                    agreed, difference = compare_targets(targets, served, shadow)
+                    agreed, difference = compare_shadow_targets(targets, served, shadow)
                 else:
-                    agreed, difference = compare(stats.task, served, shadow)
+                    agreed, difference = compare_shadow_outputs(stats.task, served, shadow)
                 stats.total_difference += difference
                 self._count(stats, "agreed" if agreed else "differed", 1)
         finally:
@@ -164,7 +164,7 @@ class ShadowEvaluator:
         task.add_done_callback(self._tasks.discard)
 
 
-def compare_targets(
+def compare_shadow_targets(
     tasks: "Mapping[str, TaskType]", served: "Sequence[Output]", shadow: "Sequence[Output]"
 ) -> tuple[bool, float]:
     """Return whether a shadow agrees on all targets, and the mean of how far it is off.
@@ -174,13 +174,13 @@ def compare_targets(
     agreed, differences = True, []
     for name, task in tasks.items():
         ours, theirs = ([o for o in row if o.target == name] for row in (served, shadow))
-        same, difference = compare(task, ours, theirs) if theirs else (False, 1.0)
+        same, difference = compare_shadow_outputs(task, ours, theirs) if theirs else (False, 1.0)
         agreed &= same
         differences.append(difference)
     return agreed, fmean(differences)
 
 
-def compare(
+def compare_shadow_outputs(
     task: "TaskType", served: "Sequence[Output]", shadow: "Sequence[Output]"
 ) -> tuple[bool, float]:
     """Return whether a shadow agrees on a text with the served model of this task, and how far it

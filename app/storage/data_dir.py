@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 
-from app.errors import DataDirectoryUnusable, InsufficientDiskSpace
+from app.errors import DataDirectoryUnusable, FreeDiskBelowReserve
 from app.settings import Settings
 
 MB = 10**6
@@ -15,7 +15,7 @@ PR_SET_DUMPABLE = 4  # from <sys/prctl.h>
 def check_data_dir(settings: Settings) -> None:
     """Check that the data directory is writable.
 
-    Raises `InsufficientDiskSpace`, `DataDirectoryUnusable`.
+    Raises `FreeDiskBelowReserve`, `DataDirectoryUnusable`.
     """
     try:
         check_free_space(settings, host="this host")
@@ -25,10 +25,10 @@ def check_data_dir(settings: Settings) -> None:
 
 
 def check_free_space(settings: Settings, *, host: str) -> None:
-    """Raise `InsufficientDiskSpace` if less than the reserve is free."""
+    """Raise `FreeDiskBelowReserve` if less than the reserve is free."""
     free, reserve = shutil.disk_usage(settings.data_dir).free, settings.min_free_bytes
     if free < reserve:
-        raise InsufficientDiskSpace(host=host, free_mb=free // MB, reserve_mb=reserve // MB)
+        raise FreeDiskBelowReserve(host=host, free_mb=free // MB, reserve_mb=reserve // MB)
 
 
 def make_process_private() -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, lazyload
 
-from app.database.engines import acquire_transaction_lock, after_commit
+from app.database.engines import acquire_transaction_lock, call_after_commit
 from app.storage.errors import ArtifactNotFound
 from app.storage.store import ArtifactRef, Store
 from app.storage.tables import BASE_KIND, MODEL_KIND, Artifact
@@ -36,17 +36,17 @@ def add_artifact(
     return artifact
 
 
-def find_base(session: Session, digest: str) -> Artifact | None:
+def find_base_artifact(session: Session, digest: str) -> Artifact | None:
     """Return the base with this digest, which cannot be deleted before the transaction ends."""
     bases = select(Artifact).options(lazyload(Artifact.base))
     found = bases.where(Artifact.kind == BASE_KIND, Artifact.manifest_sha256 == digest)
     return session.scalar(found.with_for_update(read=True, key_share=True))
 
 
-def find_or_add_base(session: Session, ref: ArtifactRef) -> Artifact:
+def ensure_base_artifact(session: Session, ref: ArtifactRef) -> Artifact:
     """Return the base with this digest; insert its row if there is none."""
     acquire_transaction_lock(session, f"base {ref.manifest_sha256}")
-    found = find_base(session, ref.manifest_sha256)
+    found = find_base_artifact(session, ref.manifest_sha256)
     return found or add_artifact(session, job_id=None, kind=BASE_KIND, ref=ref)
 
 
@@ -65,7 +65,7 @@ def find_model_artifact(session: Session, job_id: UUID) -> Artifact | None:
     return session.scalars(statement.limit(1)).first()
 
 
-def delete_if_unused(session: Session, artifact_id: UUID) -> str | None:
+def delete_unused_artifact_row(session: Session, artifact_id: UUID) -> str | None:
     """Delete an artifact's row, unless a job or a model version still refers to it.
 
     Returns the key of its files, which the caller must delete after the commit.
@@ -83,5 +83,5 @@ def delete_unused_artifacts(session: Session, store: Store, artifact_ids: Iterab
     """Delete the artifacts that no job or model version refers to, and their files after the
     commit."""
     for artifact_id in artifact_ids:
-        if (key := delete_if_unused(session, artifact_id)) is not None:
-            after_commit(session, partial(store.delete_best_effort, key))
+        if (key := delete_unused_artifact_row(session, artifact_id)) is not None:
+            call_after_commit(session, partial(store.delete_best_effort, key))

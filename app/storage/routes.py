@@ -11,11 +11,11 @@ from pydantic import Field
 from app.auth.middleware import require_scope
 from app.database.engines import Database
 from app.http.dependencies import DatabaseDep, StoreDep
-from app.http.fields import file_response
+from app.http.fields import file_response_openapi
 from app.storage import repository
 from app.storage.errors import ArtifactFileNotFound, ArtifactNotFound, StoredArtifactCorrupt
 from app.storage.store import (
-    CompleteArtifact,
+    ArtifactWithBase,
     Content,
     Store,
     open_artifact,
@@ -53,7 +53,7 @@ def get_artifact_manifest(
 @router.get(
     "/{artifact_id}/files/{name:path}",
     response_class=FileResponse,
-    responses=file_response(_BINARY),
+    responses=file_response_openapi(_BINARY),
 )
 def download_artifact_file(
     artifact_id: UUID, name: FileName, database: DatabaseDep, store: StoreDep
@@ -98,7 +98,7 @@ def _attachment(filename: str) -> dict[str, str]:
 
 def _open_artifact(
     artifact_id: UUID, database: Database, store: Store
-) -> tuple[Artifact, CompleteArtifact]:
+) -> tuple[Artifact, ArtifactWithBase]:
     artifact = _get_artifact(artifact_id, database)
     return artifact, open_artifact(store, artifact.ref, name=f"artifact {artifact.id}")
 

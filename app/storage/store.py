@@ -31,7 +31,7 @@ import structlog
 
 from app.errors import AppError
 from app.storage.errors import StorageRefused, StorageUnavailable, StoredArtifactCorrupt
-from lora_core import base_files, manifest
+from lora_core import artifact_base, manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 
 CHECK_TTL_SECONDS = 5.0  # a check result is cached this long, to bound the cost
@@ -229,7 +229,7 @@ _TAR_BLOCK_BYTES = tarfile.BLOCKSIZE
 Content = Path | bytes  # of a file: where it is, or its bytes
 
 
-class CompleteArtifact:
+class ArtifactWithBase:
     """A stored artifact as its readers see it: its base is part of it, wherever that is stored."""
 
     def __init__(self, directory: Path, base: Path | None) -> None:
@@ -237,7 +237,7 @@ class CompleteArtifact:
         self._base = base
         self.manifest = manifest.read(directory)
         if base is not None:
-            self.manifest = base_files.join_manifests(self.manifest, manifest.read(base))
+            self.manifest = artifact_base.join_manifests(self.manifest, manifest.read(base))
 
     def find_file(self, name: str) -> Content | None:
         """Return the manifest, or a file that it lists; None if that is not a regular file."""
@@ -276,12 +276,12 @@ def read_manifest(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any
         content: dict[str, Any] = json.loads(store.read(ref, manifest.MANIFEST_FILE))
         if ref.base is None:
             return content
-        return base_files.join_manifests(
+        return artifact_base.join_manifests(
             content, json.loads(store.read(ref.base, manifest.MANIFEST_FILE))
         )
 
 
-def read_json_lines(
+def read_artifact_json_lines(
     store: Store, ref: ArtifactRef, file: str, *, name: str, limit: int | None = None
 ) -> list[dict[str, Any]]:
     """Read a small JSON Lines file, or its first lines.
@@ -292,13 +292,13 @@ def read_json_lines(
         return [json.loads(line) for line in store.read(ref, file).split(b"\n")[:limit] if line]
 
 
-def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> CompleteArtifact:
+def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> ArtifactWithBase:
     """Return the artifact with its base, without verifying files of a local store.
 
     Raises `StoredArtifactCorrupt`.
     """
     with _damage_reported_as(name):
-        return CompleteArtifact(
+        return ArtifactWithBase(
             store.local_directory(ref), store.local_directory(ref.base) if ref.base else None
         )
 
@@ -314,7 +314,7 @@ def verify_artifact(store: Store, ref: ArtifactRef, *, name: str) -> Path:
         return store.verified_directory(ref)
 
 
-def restore_artifact(store: Store, ref: ArtifactRef, target: Path, *, name: str) -> Path:
+def materialize_artifact(store: Store, ref: ArtifactRef, target: Path, *, name: str) -> Path:
     """Return a directory with the complete artifact after verifying every byte.
 
     It is `target` if its base is stored elsewhere, otherwise the stored directory itself. Raises
@@ -324,7 +324,7 @@ def restore_artifact(store: Store, ref: ArtifactRef, target: Path, *, name: str)
     if ref.base is None:
         return directory
     target.mkdir(parents=True)
-    base_files.rejoin_base(directory, store.local_directory(ref.base), target)
+    artifact_base.rejoin_base(directory, store.local_directory(ref.base), target)
     return target
 
 

@@ -11,7 +11,7 @@ class SweepNotFound(NotFound):
     message = "Sweep {sweep_id} does not exist."
 
 
-class UnknownField(UnprocessableContent):
+class FieldNotVariable(UnprocessableContent):
     code = "unknown_field"
     title = "Field cannot be varied."
     message = "The field {field!r} in `space` cannot be varied: {reason}."

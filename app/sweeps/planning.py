@@ -58,7 +58,7 @@ def plan_trials(body: SweepCreate, find_base: FindBase) -> UnresolvedPlan:
 
     Call this outside of a transaction, since `find_base` may query the Hugging Face Hub.
 
-    Raises `UnknownField`, the errors of a search space and of `strategies.initial_trials`, and
+    Raises `FieldNotVariable`, the errors of a search space and of `strategies.initial_trials`, and
     `InvalidTrials`.
     """
     space, strategy = body.search_space, body.strategy
@@ -116,7 +116,7 @@ def resolve_trials(plan: UnresolvedPlan, resolver: JobResolver) -> _ResolvedTria
     return list(zip(plan.settings, resolved, strict=True))
 
 
-def plan_sweep(
+def preview_sweep(
     session: Session, *, body: SweepCreate, plan: UnresolvedPlan, settings: Settings
 ) -> SweepPlan:
     """Return what starting the sweep would do. Raises what `resolve_trials` raises."""
@@ -128,7 +128,7 @@ def plan_sweep(
         trials.has_result(session, job.trial_sha256, job.columns())
         for _, job in resolved[: plan.trial_count]
     )
-    workers = heartbeats.count_slots(session, lease_seconds=settings.lease_seconds)
+    workers = heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)
     parallel = min(body.max_parallel_jobs or workers, workers) or 1
     to_run = [counts[0] - reused, *counts[1:]]
     seconds = _estimated_seconds(plan, resolver, resolved, to_run)
@@ -224,11 +224,11 @@ def _new_settings(
         return []
     if not isinstance(strategy, GridSearch) and strategy.trials is not None:
         count = strategy.trials - len(existing)
-        return search_space.sample(space, count, seed=strategy.seed, exclude=existing)
+        return search_space.sample_settings(space, count, seed=strategy.seed, exclude=existing)
     seen = {search_space.canonical_json(settings) for settings in existing}
     added = [
         settings
-        for settings in search_space.grid(space)
+        for settings in search_space.iterate_grid_settings(space)
         if search_space.canonical_json(settings) not in seen
     ]
     total = len(existing) + len(added)

@@ -84,7 +84,7 @@ def list_running_sweep_ids(session: Session) -> Sequence[UUID]:
     return session.scalars(statement.order_by(Sweep.id)).all()
 
 
-def count_open_trials(session: Session, caller_id: UUID) -> int:
+def count_active_sweep_trials(session: Session, caller_id: UUID) -> int:
     """Return the number of trials in the running and paused sweeps of a caller."""
     open_trials = (
         select(Trial.number)
@@ -114,13 +114,13 @@ def publish_sweep(session: Session, sweep_id: UUID) -> Sweep:
     return sweep
 
 
-def find_oldest_abandoned(session: Session, *, seconds: float) -> UUID | None:
+def find_abandoned_unpublished_sweep(session: Session, *, seconds: float) -> UUID | None:
     """Return a sweep that has been unready for so long that its process must have died."""
     abandoned = (Sweep.ready.is_(False), Sweep.created_at < now() - seconds)
     return session.scalars(select(Sweep.id).where(*abandoned).order_by(Sweep.id).limit(1)).first()
 
 
-def delete_unpublished(session: Session, sweep_id: UUID) -> None:
+def delete_unpublished_sweep(session: Session, sweep_id: UUID) -> None:
     """Delete a sweep that is not ready, with its trials."""
     unready = (Sweep.id == sweep_id, Sweep.ready.is_(False))
     session.execute(delete(Sweep).where(*unready), execution_options=NO_SESSION_SYNC)
@@ -288,7 +288,7 @@ def delete_sweep(session: Session, sweep_id: UUID) -> None:
     session.execute(delete(Sweep).where(Sweep.id == sweep_id), execution_options=NO_SESSION_SYNC)
 
 
-def objective_score(summary: JsonObject | None, objective: str) -> float | None:
+def signed_objective_score(summary: JsonObject | None, objective: str) -> float | None:
     """Return the validation objective of a job summary, negated if lower is better."""
     value: Any = (summary or {}).get("validation", {}).get(objective)
     if value is None:
@@ -308,7 +308,9 @@ class RunningTrial(NamedTuple):
     total_steps: int | None
 
 
-def state_counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[str, int]]:
+def count_trials_by_state(
+    session: Session, sweep_ids: Collection[UUID]
+) -> dict[UUID, dict[str, int]]:
     """Return for each sweep the number of trials in each state, each at its last rung."""
     # A window function, not a self-join: without statistics of new rows the planner would compare
     # every row with every other.
@@ -332,7 +334,9 @@ def state_counts(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, di
     return counts
 
 
-def finished_per_rung(session: Session, sweep_ids: Collection[UUID]) -> dict[UUID, dict[int, int]]:
+def count_finished_by_rung(
+    session: Session, sweep_ids: Collection[UUID]
+) -> dict[UUID, dict[int, int]]:
     """Return for each sweep the number of ended trials at each rung."""
     rows = session.execute(
         select(Trial.sweep_id, Trial.rung, func.count().label("trials"))
@@ -356,7 +360,7 @@ def best_objective(session: Session, sweep: Sweep, *, rung: int) -> float | None
     return session.scalar(statement.where(*at_rung, Job.state == JobState.SUCCEEDED))
 
 
-def running_trials(session: Session, sweep_id: UUID) -> list[RunningTrial]:
+def list_running_trials(session: Session, sweep_id: UUID) -> list[RunningTrial]:
     """Return the trials whose jobs are running, by number."""
     statement = (
         select(Trial.number, Job.id, Job.step, Job.total_steps)

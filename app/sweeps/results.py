@@ -17,7 +17,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.csv_cells import escape_formula
+from app.csv_injection import escape_formula
 from app.database.base import JsonObject
 from app.jobs.results import comparison
 from app.jobs.results.comparison import SplitCorrectness
@@ -29,7 +29,7 @@ from app.sweeps.search_space import SearchSpace
 from app.sweeps.snapshot import SPLITS, SweepSnapshot, TrialSnapshot
 from app.sweeps.states import TrialState
 from app.sweeps.tables import Sweep, Trial
-from lora_core.specs.method import HeadMode, LoraSpec, Role
+from lora_core.specs.method import HeadMode, LayerRole, LoraSpec
 from lora_core.tasks.metric_names import METRICS, main_metric
 
 MAX_CACHED_SNAPSHOTS = 4
@@ -254,6 +254,6 @@ def _results_block(trial: TrialSnapshot) -> Iterator[str]:
 def _block_settings(method: LoraSpec) -> Iterator[tuple[str, object]]:
     yield "lora_r", method.r
     yield "lora_alpha", int(method.alpha) if method.alpha.is_integer() else method.alpha
-    for role in Role:
+    for role in LayerRole:
         yield f"lora_{role.value}", role in method.targets
     yield "lora_head", method.head is HeadMode.LORA

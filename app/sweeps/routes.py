@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response, status
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, NotifierDep, SettingsDep, StoreDep
-from app.http.fields import file_response, uuid_or_raise
+from app.http.fields import file_response_openapi, uuid_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -39,7 +39,7 @@ _EXPORTERS = {"csv": results.to_csv, "txt": results.to_results_txt}
 
 _DEFERRED_COLUMNS = (Sweep.job, Sweep.space, Sweep.resolved_inputs)
 
-SweepId = Annotated[UUID, uuid_or_raise(lambda text: SweepNotFound(sweep_id=text))]
+SweepId = Annotated[UUID, uuid_validator(lambda text: SweepNotFound(sweep_id=text))]
 ExportFormat = Annotated[
     Literal["csv", "txt"], Query(description="txt: the results.txt format of LoRA from scratch.")
 ]
@@ -73,7 +73,7 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     plan = planning.plan_trials(body, find_base)
     if dry_run:
         with database.read() as session:
-            outline = planning.plan_sweep(session, body=body, plan=plan, settings=settings)
+            outline = planning.preview_sweep(session, body=body, plan=plan, settings=settings)
         return Response(outline.model_dump_json(), media_type="application/json")
     sweep = service.create_sweep(
         database, body=body, plan=plan, settings=settings, notifier=notifier, call=call
@@ -124,7 +124,7 @@ def list_trials(sweep_id: SweepId, database: DatabaseDep) -> list[TrialView]:
     "/{sweep_id}/results",
     dependencies=REQUIRE_READ,
     response_class=Response,
-    responses=file_response(*MEDIA_TYPES.values()),
+    responses=file_response_openapi(*MEDIA_TYPES.values()),
 )
 def download_sweep_results(
     sweep_id: SweepId, database: DatabaseDep, format: ExportFormat = "csv"
@@ -188,7 +188,7 @@ def extend_sweep(
     find_base = partial(
         pretrained_bases.resolve_base, database=database, store=store, settings=settings
     )
-    plan = service.plan_extension(database, sweep_id=sweep_id, body=body, find_base=find_base)
+    plan = service.plan_sweep_extension(database, sweep_id=sweep_id, body=body, find_base=find_base)
     service.extend_sweep(
         database, sweep_id=sweep_id, plan=plan, settings=settings, notifier=notifier
     )

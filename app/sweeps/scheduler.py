@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject, now
-from app.database.engines import acquire_transaction_lock, after_commit
+from app.database.engines import acquire_transaction_lock, call_after_commit
 from app.database.errors import OUTAGE_ERRORS
 from app.jobs import data_sources
 from app.jobs import service as jobs
@@ -52,7 +52,7 @@ def advance_after_job(resources: Resources, job_id: UUID) -> None:
     _advance_each(resources, sweep_ids)
 
 
-def advance_all(resources: Resources) -> None:
+def advance_running_sweeps(resources: Resources) -> None:
     """Advance every running sweep.
 
     This covers processes that died before they could advance one, and workers that were added.
@@ -69,26 +69,26 @@ def _advance_each(resources: Resources, sweep_ids: Sequence[UUID]) -> None:
     """
     for sweep_id in sweep_ids:
         try:
-            advance_and_notify(resources, sweep_id)
+            advance_sweep_in_batches(resources, sweep_id)
         except OUTAGE_ERRORS:
             raise
         except Exception:
             log.exception("advancing the sweep failed", sweep_id=str(sweep_id))
 
 
-def advance_and_notify(resources: Resources, sweep_id: UUID) -> None:
+def advance_sweep_in_batches(resources: Resources, sweep_id: UUID) -> None:
     """Advance a sweep in transactions of its own."""
     more = True
     while more:
         with resources.database.write() as session:
-            after_commit(session, partial(failpoint, "sweep_committed"))
-            more = advance(
+            call_after_commit(session, partial(failpoint, "sweep_committed"))
+            more = advance_sweep(
                 session, sweep_id, settings=resources.settings, notifier=resources.notifier
             )
             failpoint("sweep_advanced")
 
 
-def advance(
+def advance_sweep(
     session: Session, sweep_id: UUID, *, settings: Settings, notifier: WorkerNotifier
 ) -> bool:
     """Give trials their jobs, as many as may run at a time, and add the trials that come next.
@@ -107,8 +107,8 @@ def advance(
             sweep.state, sweep.finished_at = SweepState.FINISHED, now()
             session.flush()
             data = {"id": str(sweep_id), "name": sweep.name, "state": sweep.state}
-            outbox.publish(session, EventType.SWEEP_FINISHED, data)
-            after_commit(session, partial(log.info, "sweep finished", sweep_id=str(sweep_id)))
+            outbox.publish_event(session, EventType.SWEEP_FINISHED, data)
+            call_after_commit(session, partial(log.info, "sweep finished", sweep_id=str(sweep_id)))
             return False
 
 
@@ -149,7 +149,7 @@ def _assign_jobs(
 
 
 def _worker_slots(session: Session, settings: Settings) -> int:
-    return heartbeats.count_slots(session, lease_seconds=settings.lease_seconds)
+    return heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)
 
 
 def _queue_job(
@@ -197,7 +197,7 @@ def _add_next_trials(session: Session, sweep: Sweep, settings: Settings) -> bool
             row.number,
             row.rung,
             row.settings,
-            repository.objective_score(row.summary, sweep.objective),
+            repository.signed_objective_score(row.summary, sweep.objective),
         )
         for row in repository.list_trial_summaries(session, sweep.id)
     ]

@@ -129,7 +129,7 @@ class SplitScoreView(ResponseModel):
     objective: float | None = Field(description="The objective of the sweep on this split.")
 
 
-class ComparisonView(ResponseModel):
+class WinnerComparisonView(ResponseModel):
     """The winner compared with the cheapest trial on the same texts."""
 
     difference: float = Field(description="Metric of the winner minus that of the cheapest.")
@@ -167,8 +167,8 @@ class SweepResultView(ResponseModel):
     compared: int = Field(
         description="Trials that were evaluated on the same validation texts as the winner."
     )
-    validation: ComparisonView | None
-    test: ComparisonView | None
+    validation: WinnerComparisonView | None
+    test: WinnerComparisonView | None
 
 
 class SweepListItem(LocatedResource):

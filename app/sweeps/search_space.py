@@ -12,15 +12,15 @@ from pydantic import AfterValidator, Field, JsonValue, StrictBool
 from pydantic_core import PydanticCustomError
 
 from app.sweeps.errors import (
+    FieldNotVariable,
     LogRangeNotPositive,
     RangeNeedsCount,
     RangeReversed,
     SearchSpaceTooSmall,
     TooManyTrialsInSweep,
-    UnknownField,
 )
 from lora_core.specs.fields import Float, FrozenModel, Int
-from lora_core.specs.method import Role
+from lora_core.specs.method import LayerRole
 
 MAX_TRIALS = 5_000
 SIGNIFICANT_DIGITS = 6  # of a float drawn from a range
@@ -121,7 +121,7 @@ def grid_size(space: SearchSpace) -> int | None:
     return None if None in counts else math.prod(count for count in counts if count)
 
 
-def grid(space: SearchSpace) -> Iterator[TrialSettings]:
+def iterate_grid_settings(space: SearchSpace) -> Iterator[TrialSettings]:
     """Iterate over all combinations; the last field varies fastest.
 
     Raises `RangeNeedsCount` and `TooManyTrialsInSweep`.
@@ -135,7 +135,7 @@ def grid(space: SearchSpace) -> Iterator[TrialSettings]:
     return _all_settings(space)
 
 
-def sample(
+def sample_settings(
     space: SearchSpace, count: int, *, seed: int, exclude: Sequence[TrialSettings] = ()
 ) -> list[TrialSettings]:
     """Draw `count` different settings at random, none of them in `exclude`.
@@ -173,13 +173,13 @@ def one_at_a_time_settings(space: SearchSpace) -> Iterator[TrialSettings]:
 def extend_space(space: SearchSpace, added: Mapping[str, list[JsonValue] | Range]) -> SearchSpace:
     """Return the space with these values added; a range replaces what the field had before.
 
-    Raises `UnknownField` for a field that the space does not have.
+    Raises `FieldNotVariable` for a field that the space does not have.
     """
     dimensions: dict[str, Any] = dict(space.dimensions)
     for field, values in added.items():
         if field not in dimensions:
             reason = f"an extension can only add values to {', '.join(dimensions)}"
-            raise UnknownField(field=field, reason=reason, at="space")
+            raise FieldNotVariable(field=field, reason=reason, at="space")
         old = dimensions[field]
         if isinstance(old, list) and isinstance(values, list):
             present = {canonical_json(value) for value in old}
@@ -263,10 +263,10 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"(log:)?({_NUMBER})\.\.({_NUMBER})(?:x(\d+))?")
 _LOOKS_LIKE_RANGE = re.compile(r"log:.*|[-+]?\.?\d.*\.\..*")
 _LIST_FIELDS = ("method.targets", "method.layers", "method.ngram_range")
-ALL_ROLES = [role.value for role in Role]
+ALL_ROLES = [role.value for role in LayerRole]
 
 
-def parse_values(field: str, text: str) -> Any:
+def parse_values_or_range(field: str, text: str) -> Any:
     """Parse a list of values, or a range as an object. Raises `ValueError` with the reason."""
     if match := _RANGE.fullmatch(text):
         log, low, high, count = match.groups()
@@ -274,18 +274,19 @@ def parse_values(field: str, text: str) -> Any:
         return bounds | ({"log": True} if log else {}) | ({"count": int(count)} if count else {})
     if _LOOKS_LIKE_RANGE.fullmatch(text):
         raise ValueError("a range is LOW..HIGH, optionally with log: in front and xCOUNT behind")
-    whole = parse_value(text)
+    whole = parse_json_or_text(text)
     if isinstance(whole, list):
         return whole
     items = [item.strip() for item in text.split(",")]
     if "" in items:
         raise ValueError("a value is empty")
     return [
-        _parse_list_item(item) if field in _LIST_FIELDS else parse_value(item) for item in items
+        _parse_list_item(item) if field in _LIST_FIELDS else parse_json_or_text(item)
+        for item in items
     ]
 
 
-def parse_value(text: str) -> Any:
+def parse_json_or_text(text: str) -> Any:
     """Parse JSON, or return the text itself if it is not JSON."""
     try:
         return json.loads(text)
@@ -293,8 +294,8 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def format_values(field: str, values: Any) -> str:
-    """Format a list of values or a range so that `parse_values` restores it."""
+def format_values_or_range(field: str, values: Any) -> str:
+    """Format a list of values or a range so that `parse_values_or_range` restores it."""
     if isinstance(values, Mapping):
         count = values.get("count")
         bounds = f"{values['low']}..{values['high']}"
@@ -302,7 +303,7 @@ def format_values(field: str, values: Any) -> str:
     short = ",".join(format_value(value) for value in values)
     one_line = "\n" not in short and short == short.strip()
     try:
-        round_trips = one_line and parse_values(field, short) == values
+        round_trips = one_line and parse_values_or_range(field, short) == values
     except ValueError:
         round_trips = False
     return short if round_trips else json.dumps(values)
@@ -319,7 +320,7 @@ def _parse_list_item(text: str) -> Any:
     """Parse `query+value`, `all` (every role) or `null`."""
     if text == "all":
         return list(ALL_ROLES)
-    return None if text == "null" else [parse_value(item) for item in text.split("+")]
+    return None if text == "null" else [parse_json_or_text(item) for item in text.split("+")]
 
 
 def _parse_number(text: str) -> int | float:

@@ -39,7 +39,7 @@ from app.sweeps.planning import SweepBeforeExtension, UnresolvedPlan
 from app.sweeps.repository import TrialStatus
 from app.sweeps.schemas import SweepCreate, SweepExtend, SweepPromote, SweepView
 from app.sweeps.search_space import SearchSpace
-from app.sweeps.snapshot import select_winner
+from app.sweeps.snapshot import select_winner_and_cheapest
 from app.sweeps.states import SweepState, TrialState
 from app.sweeps.tables import Sweep, Trial
 from app.sweeps.trials import FindBase, ResolvedInputs
@@ -103,16 +103,16 @@ def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
             acquire_transaction_lock(session, f"trials of {call.caller_id}")
             _check_trial_quota(session, call.caller_id, plan, settings)
             sweep = repository.publish_sweep(session, sweep.id)
-            more = scheduler.advance(session, sweep.id, settings=settings, notifier=notifier)
+            more = scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
             view = sweep_view(session, sweep, result=None)
             idempotency.save_response(session, call, status=202, body=view, location=view.location)
     except Exception:
         with suppress(*OUTAGE_ERRORS), database.write() as session:
-            repository.delete_unpublished(session, sweep.id)
+            repository.delete_unpublished_sweep(session, sweep.id)
         raise
     while more:
         with database.write() as session:
-            more = scheduler.advance(session, sweep.id, settings=settings, notifier=notifier)
+            more = scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
     log.info("sweep started", sweep_id=str(sweep.id), trials=view.trial_count)
     return view
 
@@ -158,7 +158,7 @@ def retry_sweep(
     return _continue_running(session, sweep, settings, notifier)
 
 
-def plan_extension(
+def plan_sweep_extension(
     database: Database, *, sweep_id: UUID, body: SweepExtend, find_base: FindBase
 ) -> UnresolvedPlan:
     """Plan the trials that an extension adds. Bases are resolved outside of a transaction.
@@ -188,14 +188,14 @@ def extend_sweep(
     settings: Settings,
     notifier: WorkerNotifier,
 ) -> Sweep:
-    """Store the trials of `plan_extension` in small transactions, and run them.
+    """Store the trials of `plan_sweep_extension` in small transactions, and run them.
 
     If the process dies in between, the same call adds the rest. Raises `TrialQuotaExceeded`,
     `ConcurrentUpdate` if another call extended the sweep, and what `planning.resolve_trials`
     raises.
     """
     if plan.extends is None:
-        raise ValueError("the plan is not one of `plan_extension`")
+        raise ValueError("the plan is not one of `plan_sweep_extension`")
     with database.read() as session:
         resolved = planning.resolve_trials(plan, JobResolver(session, settings))
     expected, stored = plan.extends, plan.extends.trials
@@ -239,7 +239,7 @@ def delete_sweep(database: Database, *, sweep_id: UUID, store: Store) -> None:
         with database.write() as session:
             _require_ended(session, sweep_id)
             artifact_ids = [
-                jobs.delete_finished(session, job_id, kind=JobKind.TRAINING) or []
+                jobs.delete_finished_job(session, job_id, kind=JobKind.TRAINING) or []
                 for job_id in job_ids[first : first + JOBS_PER_DELETE]
             ]
             artifacts.delete_unused_artifacts(session, store, chain.from_iterable(artifact_ids))
@@ -288,14 +288,14 @@ def _continue_running(
 ) -> Sweep:
     sweep.state, sweep.finished_at = SweepState.RUNNING, None
     session.flush()
-    scheduler.advance(session, sweep.id, settings=settings, notifier=notifier)
+    scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
     return sweep
 
 
 def _check_trial_quota(
     session: Session, caller_id: UUID, plan: UnresolvedPlan, settings: Settings
 ) -> None:
-    existing, added = repository.count_open_trials(session, caller_id), plan.trial_count
+    existing, added = repository.count_active_sweep_trials(session, caller_id), plan.trial_count
     if existing + added > settings.max_trials_per_key:
         raise TrialQuotaExceeded(there=existing, added=added, limit=settings.max_trials_per_key)
 
@@ -359,7 +359,7 @@ def promote_trial(
 
 
 def _winner_number(session: Session, sweep: Sweep) -> int:
-    selection = select_winner(results.read_snapshot(session, sweep))
+    selection = select_winner_and_cheapest(results.read_snapshot(session, sweep))
     if selection is None:
         raise NothingToPromote(sweep_id=sweep.id)
     return selection.winner

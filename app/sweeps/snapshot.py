@@ -117,7 +117,7 @@ class WinnerAndCheapest:
 
 
 @lru_cache(maxsize=8)
-def select_winner(snapshot: SweepSnapshot) -> WinnerAndCheapest | None:
+def select_winner_and_cheapest(snapshot: SweepSnapshot) -> WinnerAndCheapest | None:
     """Select among the complete trials; return None if no objective is known.
 
     The winner has the best objective; ties go to the fewest trainable parameters, then to the

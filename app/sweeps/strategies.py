@@ -13,7 +13,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.sweeps.search_space import MAX_TRIALS, Range, SearchSpace, TrialSettings, grid, sample
+from app.sweeps.search_space import (
+    MAX_TRIALS,
+    Range,
+    SearchSpace,
+    TrialSettings,
+    iterate_grid_settings,
+    sample_settings,
+)
 from lora_core.specs.fields import Float, FrozenModel, Int
 
 TrialCount = Annotated[Int, Field(ge=1, le=MAX_TRIALS)]
@@ -109,17 +116,17 @@ def rung_budgets(strategy: Strategy) -> tuple[float, ...]:
 
 
 def initial_trials(strategy: Strategy, space: SearchSpace) -> list[TrialSettings]:
-    """Return the first trials. Raises what `grid` and `sample` raise."""
+    """Return the first trials. Raises what `iterate_grid_settings` and `sample_settings` raise."""
     match strategy:
         case (
             RandomSearch(trials=int(count), seed=seed)
             | SuccessiveHalving(trials=int(count), seed=seed)
         ):
-            return sample(space, count, seed=seed)
+            return sample_settings(space, count, seed=seed)
         case TpeSearch():
             return _tpe_suggestions(strategy, space, [])
         case _:
-            return list(grid(space))
+            return list(iterate_grid_settings(space))
 
 
 def next_trials(

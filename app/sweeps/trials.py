@@ -16,7 +16,7 @@ from app.jobs.repository import ACTIVE_STATES
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Checkpoint, Job
-from app.sweeps.errors import InvalidTrials, UnknownField
+from app.sweeps.errors import FieldNotVariable, InvalidTrials
 from app.sweeps.search_space import (
     SearchSpace,
     TrialSettings,
@@ -27,7 +27,7 @@ from app.sweeps.search_space import (
 from app.sweeps.strategies import Strategy, SuccessiveHalving, rung_budgets
 from lora_core.errors import LoraCoreError
 from lora_core.specs.data import DataSpec
-from lora_core.specs.train import TrainSpec, TrialSpec
+from lora_core.specs.train import PartialRunSpec, TrainSpec
 from lora_core.specs.validation_problems import field_problems, first_problem
 
 # Reuse of results. Jobs of the same trial have the same `trial_sha256`, whichever sweep or caller
@@ -204,25 +204,27 @@ class ResolvedInputs:
 
 
 def validate_fields(job: TrainSpec, space: SearchSpace) -> None:
-    """Raise `UnknownField` for the first field of the space that a job does not have."""
+    """Raise `FieldNotVariable` for the first field of the space that a job does not have."""
     description = job.model_dump(mode="json", exclude_unset=True)
     first = next(one_at_a_time_settings(space))
     for name in space.fields:
         shown = name[:MAX_SHOWN_CHARACTERS]
         if name.partition(".")[0] in RESERVED_FIELDS:
-            raise UnknownField(field=shown, reason="the sweep sets it itself", at="space")
+            raise FieldNotVariable(field=shown, reason="the sweep sets it itself", at="space")
         if name in {"task", "task.type"}:
             reason = "trials of different tasks cannot be compared"
-            raise UnknownField(field=shown, reason=reason, at="space")
+            raise FieldNotVariable(field=shown, reason=reason, at="space")
         if not all(part.isidentifier() for part in name.split(".")):
-            raise UnknownField(field=shown, reason="a field looks like `method.r`", at="space")
+            raise FieldNotVariable(field=shown, reason="a field looks like `method.r`", at="space")
         try:
             TrainSpec.model_validate(apply_settings(description, {name: first[name]}))
         except ValidationError as error:
             for problem in field_problems(error.errors(include_url=False), TrainSpec):
                 in_scalar = name.startswith(f"{problem.at}.")  # the parent is not an object
                 if in_scalar or (problem.at == name and problem.code == "extra_forbidden"):
-                    raise UnknownField(field=shown, reason=problem.message, at="space") from error
+                    raise FieldNotVariable(
+                        field=shown, reason=problem.message, at="space"
+                    ) from error
 
 
 def trial_specs(job: TrainSpec, trials: Sequence[TrialSettings]) -> list[TrainSpec | Exception]:
@@ -246,7 +248,7 @@ def spec_at_rung(spec: TrainSpec, strategy: Strategy, rung: int) -> TrainSpec:
     """Return the description of the same run with the budget of a rung."""
     budget = rung_budgets(strategy)[rung]
     texts = strategy.validation_texts if isinstance(strategy, SuccessiveHalving) else None
-    trial = None if budget == 1.0 else TrialSpec(budget=budget, validation_texts=texts)
+    trial = None if budget == 1.0 else PartialRunSpec(budget=budget, validation_texts=texts)
     # `model_copy` keeps the record of which fields were set and which are defaults.
     return spec.model_copy(update={"trial": trial})
 

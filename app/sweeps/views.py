@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 
 from app.sweeps import repository
 from app.sweeps.schemas import (
-    ComparisonView,
     SelectedTrialView,
     SplitScoreView,
     SweepListItem,
@@ -17,13 +16,14 @@ from app.sweeps.schemas import (
     SweepView,
     TrialCounts,
     TrialView,
+    WinnerComparisonView,
 )
 from app.sweeps.snapshot import (
     SplitScore,
     SweepSnapshot,
     TrialSnapshot,
     WinnerAndCheapest,
-    select_winner,
+    select_winner_and_cheapest,
 )
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
@@ -31,7 +31,7 @@ from app.sweeps.tables import Sweep
 
 def sweep_view(session: Session, sweep: Sweep, *, result: SweepResultView | None) -> SweepView:
     """Return the response body of one sweep."""
-    counts = repository.state_counts(session, [sweep.id])[sweep.id]
+    counts = repository.count_trials_by_state(session, [sweep.id])[sweep.id]
     return SweepView(
         **_list_fields(sweep, counts), job=sweep.job, space=dict(sweep.space), result=result
     )
@@ -39,7 +39,7 @@ def sweep_view(session: Session, sweep: Sweep, *, result: SweepResultView | None
 
 def sweep_list_items(session: Session, sweeps: Sequence[Sweep]) -> list[SweepListItem]:
     """Return the list items of these sweeps."""
-    counts = repository.state_counts(session, [sweep.id for sweep in sweeps])
+    counts = repository.count_trials_by_state(session, [sweep.id for sweep in sweeps])
     return [SweepListItem(**_list_fields(sweep, counts[sweep.id])) for sweep in sweeps]
 
 
@@ -62,7 +62,7 @@ def _list_fields(sweep: Sweep, counts: dict[str, int]) -> dict[str, Any]:
 
 def sweep_result_view(snapshot: SweepSnapshot) -> SweepResultView | None:
     """Return the winner and the trials within noise of it; None while no trial is complete."""
-    selection = select_winner(snapshot)
+    selection = select_winner_and_cheapest(snapshot)
     if selection is None:
         return None
     by_number = {trial.number: trial for trial in snapshot.trials}
@@ -121,11 +121,11 @@ def _selected_trial_view(
     )
 
 
-def _comparison_view(selection: WinnerAndCheapest, split: str) -> ComparisonView | None:
+def _comparison_view(selection: WinnerAndCheapest, split: str) -> WinnerComparisonView | None:
     compared = getattr(selection, split)
     if compared is None:
         return None
-    return ComparisonView(
+    return WinnerComparisonView(
         difference=compared.difference,
         low=compared.low,
         high=compared.high,

@@ -22,15 +22,15 @@ from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
 from app.settings import Settings
 from app.traffic import repository
-from app.traffic.answers import (
+from app.traffic.prediction_encoding import (
     PredictedTask,
     confidences,
-    encode_answer,
+    encode_predicted_label,
     highest_scores,
     predicted_labels,
 )
 from app.traffic.repository import CountKey
-from app.traffic.tables import MAX_LABEL_LENGTH, KeptPrediction, Outcome
+from app.traffic.tables import MAX_LABEL_LENGTH, CountedOutcome, KeptPrediction
 from lora_core.specs.text_input import TextInput, count_characters, text_sides
 
 if TYPE_CHECKING:
@@ -159,14 +159,14 @@ class TrafficRecorder:
             self._on_dropped(len(answered.rows))
             return
         version = answered.version
-        self._counts[CountKey(version, Outcome.TEXT, "")] += len(answered.rows)
+        self._counts[CountKey(version, CountedOutcome.TEXT, "")] += len(answered.rows)
         for row, abstained in zip(answered.rows, answered.abstained, strict=True):
             if abstained:
-                self._counts[CountKey(version, Outcome.ABSTAINED, "")] += 1
+                self._counts[CountKey(version, CountedOutcome.ABSTAINED, "")] += 1
                 continue
             for label in predicted_labels(answered.predicted, row):
                 name = label if answered.target is None else f"{answered.target}/{label}"
-                self._counts[CountKey(version, Outcome.LABEL, name[:MAX_LABEL_LENGTH])] += 1
+                self._counts[CountKey(version, CountedOutcome.LABEL, name[:MAX_LABEL_LENGTH])] += 1
 
     def _row(self, answered: AnsweredRequest, index: int) -> KeptPrediction:
         assert self._hasher is not None  # noqa: S101 - nothing is kept without it
@@ -187,7 +187,7 @@ class TrafficRecorder:
             second_hash=hashes.second,
             text=sides[0] if sides else None,
             text_pair=sides[1] if len(sides) > 1 else None,
-            answer=encode_answer(answered.predicted, row),
+            answer=encode_predicted_label(answered.predicted, row),
             scores=highest_scores(answered.predicted, row),
             confidence=confidences(answered.predicted, row),
             abstained=answered.abstained[index],
@@ -210,9 +210,9 @@ class TrafficRecorder:
 
     def _insert(self, batch: Sequence[KeptPrediction]) -> int:
         with self._database.write() as session:
-            privacy.lock_texts(session)
+            privacy.lock_text_storage(session)
             hashes = {each: (each.text_hash, each.first_hash, each.second_hash) for each in batch}
-            unwanted = privacy.forgotten(
+            unwanted = privacy.find_forgotten_hashes(
                 session, (each for row in hashes.values() for each in row if each is not None)
             )
             rows = [row for row, of_row in hashes.items() if unwanted.isdisjoint(of_row)]

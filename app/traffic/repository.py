@@ -17,9 +17,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from app.database.base import first_id_at, now, read_clock
+from app.database.base import min_uuid7_at, now, read_clock
 from app.database.engines import acquire_transaction_lock
-from app.traffic.tables import KeptPrediction, Outcome, PredictionCount
+from app.traffic.tables import CountedOutcome, KeptPrediction, PredictionCount
 
 HOUR, DAY = 3600, 86_400  # seconds
 HOURLY_DAYS = 14  # how long counts are by the hour; older ones are by the day
@@ -35,11 +35,11 @@ class CountKey(NamedTuple):
     """What is counted."""
 
     version: str
-    outcome: Outcome
+    outcome: CountedOutcome
     label: str
 
 
-class TextKey(NamedTuple):
+class KeptPredictionKey(NamedTuple):
     """Names a kept prediction: the id of the request, and the position of the text in it."""
 
     prediction_id: UUID
@@ -86,7 +86,7 @@ def _add_count(session: Session, key: Mapping[str, object], count: int) -> None:
 
 def count_outcomes(
     session: Session, *, model: str, since: float
-) -> dict[tuple[int, Outcome, str], int]:
+) -> dict[tuple[int, CountedOutcome, str], int]:
     """Return the predictions of a model since a time, by version number, outcome and label."""
     rows = session.execute(
         select(
@@ -98,7 +98,7 @@ def count_outcomes(
         .where(PredictionCount.model == model, PredictionCount.start >= since)
         .group_by(PredictionCount.number, PredictionCount.outcome, PredictionCount.label)
     )
-    return {(number, Outcome(outcome), label): int(n) for number, outcome, label, n in rows}
+    return {(number, CountedOutcome(outcome), label): int(n) for number, outcome, label, n in rows}
 
 
 def list_abstention_shares(session: Session, *, days: float) -> dict[tuple[str, int], float]:
@@ -113,20 +113,20 @@ def list_abstention_shares(session: Session, *, days: float) -> dict[tuple[str, 
         )
         .where(
             PredictionCount.start >= now() - days * DAY,
-            PredictionCount.outcome != Outcome.LABEL,
+            PredictionCount.outcome != CountedOutcome.LABEL,
         )
         .group_by(PredictionCount.model, PredictionCount.number, PredictionCount.outcome)
     )
     for model, number, outcome, count in rows:
         counts.setdefault((model, number), {})[outcome] = int(count)
     return {
-        version: found.get(Outcome.ABSTAINED, 0) / found[Outcome.TEXT]
+        version: found.get(CountedOutcome.ABSTAINED, 0) / found[CountedOutcome.TEXT]
         for version, found in counts.items()
-        if found.get(Outcome.TEXT)
+        if found.get(CountedOutcome.TEXT)
     }
 
 
-def thin_counts(session: Session, *, limit: int) -> int:
+def merge_hourly_counts(session: Session, *, limit: int) -> int:
     """Merge one batch of hourly counts that are old into counts of the day. Return how many."""
     acquire_transaction_lock(session, "prediction counts")
     old = PredictionCount.start < now() - HOURLY_DAYS * DAY
@@ -149,8 +149,8 @@ def thin_counts(session: Session, *, limit: int) -> int:
     return merged
 
 
-def count_thinnable(session: Session) -> int:
-    """Return how many hourly counts `thin_counts` would merge."""
+def count_mergeable_hourly_counts(session: Session) -> int:
+    """Return how many hourly counts `merge_hourly_counts` would merge."""
     old = PredictionCount.start < now() - HOURLY_DAYS * DAY
     statement = select(func.count()).select_from(PredictionCount)
     return session.scalars(statement.where(old, PredictionCount.start % DAY != 0)).one()
@@ -186,7 +186,7 @@ def add_predictions(session: Session, rows: Sequence[KeptPrediction]) -> None:
         )
 
 
-def find_predictions(
+def find_predictions_by_request(
     session: Session, prediction_ids: Iterable[UUID]
 ) -> dict[UUID, list[KeptPrediction]]:
     """Return the kept predictions of these requests, by position."""
@@ -201,7 +201,7 @@ def find_predictions(
     return found
 
 
-def draw_sample(
+def draw_review_sample(
     session: Session, *, model: str, number: int, count: int
 ) -> Sequence[KeptPrediction]:
     """Draw kept predictions of a version uniformly at random, and mark them as drawn.
@@ -222,11 +222,11 @@ def draw_sample(
     ).all()
     if not keys:
         return []
-    order = {TextKey(*key): index for index, key in enumerate(keys)}
+    order = {KeptPredictionKey(*key): index for index, key in enumerate(keys)}
     key = tuple_(KeptPrediction.prediction_id, KeptPrediction.position)
     # Locked, so that those that expire at this moment are not there.
     rows = session.scalars(select(KeptPrediction).where(key.in_(list(order))).with_for_update())
-    drawn = sorted(rows, key=lambda row: order[TextKey(row.prediction_id, row.position)])
+    drawn = sorted(rows, key=lambda row: order[KeptPredictionKey(row.prediction_id, row.position)])
     at = read_clock(session)
     for index, row in enumerate(drawn):
         row.sampled_at = at + index * _DRAW_STEP_SECONDS
@@ -234,7 +234,7 @@ def draw_sample(
     return drawn
 
 
-def list_sampled(
+def list_review_sample(
     session: Session, *, model: str, number: int, limit: int
 ) -> Sequence[KeptPrediction]:
     """Return the predictions that were drawn for reviews of a version, the first drawn first."""
@@ -249,7 +249,7 @@ def list_sampled(
     return session.scalars(statement.order_by(*order).limit(limit)).all()
 
 
-class KeptNumbers(NamedTuple):
+class KeptPredictionCounts(NamedTuple):
     """How many predictions of a version are kept, how many were drawn, and since when."""
 
     number: int
@@ -258,7 +258,9 @@ class KeptNumbers(NamedTuple):
     oldest: float  # Unix time
 
 
-def count_kept(session: Session, *, model: str, since: float) -> list[KeptNumbers]:
+def count_kept_by_version(
+    session: Session, *, model: str, since: float
+) -> list[KeptPredictionCounts]:
     """Return these numbers for each version of a model that has any."""
     rows = session.execute(
         select(
@@ -267,15 +269,15 @@ def count_kept(session: Session, *, model: str, since: float) -> list[KeptNumber
             func.count(KeptPrediction.sampled_at),
             func.min(KeptPrediction.created_at),
         )
-        .where(KeptPrediction.model == model, KeptPrediction.prediction_id >= first_id_at(since))
+        .where(KeptPrediction.model == model, KeptPrediction.prediction_id >= min_uuid7_at(since))
         .group_by(KeptPrediction.number)
     )
-    return [KeptNumbers(*row) for row in rows]
+    return [KeptPredictionCounts(*row) for row in rows]
 
 
 def list_confidences(
     session: Session, *, model: str, number: int, since: float, limit: int
-) -> dict[TextKey, dict[str, float]]:
+) -> dict[KeptPredictionKey, dict[str, float]]:
     """Return the model's own probabilities of its answers, newest first, by target."""
     rows = session.execute(
         select(
@@ -286,7 +288,7 @@ def list_confidences(
         )
         .where(
             *_of_version(model, number),
-            KeptPrediction.prediction_id >= first_id_at(since),
+            KeptPrediction.prediction_id >= min_uuid7_at(since),
             KeptPrediction.abstained.is_(False),
         )
         .order_by(KeptPrediction.prediction_id.desc())
@@ -296,11 +298,11 @@ def list_confidences(
     for id_, position, confidence, target in rows:
         if target is not None and confidence:  # the only one of several that was predicted
             confidence = {target: confidence[""]}
-        found[TextKey(id_, position)] = confidence
+        found[KeptPredictionKey(id_, position)] = confidence
     return found
 
 
-class Window(NamedTuple):
+class TimeWindow(NamedTuple):
     """A time: from `since` on, before `until`, in Unix time."""
 
     since: float
@@ -310,12 +312,14 @@ class Window(NamedTuple):
 class DrawnText(NamedTuple):
     """A predicted text, or a pair of texts."""
 
-    key: TextKey
+    key: KeptPredictionKey
     text: str
     text_pair: str | None
 
 
-def count_texts(session: Session, *, model: str, number: int, window: Window, limit: int) -> int:
+def count_distinct_texts(
+    session: Session, *, model: str, number: int, window: TimeWindow, limit: int
+) -> int:
     """Count the different texts of a version that are kept, up to `limit`.
 
     They are those of the newest `_NEWEST` predictions.
@@ -330,8 +334,8 @@ def count_texts(session: Session, *, model: str, number: int, window: Window, li
     return found
 
 
-def draw_texts(
-    session: Session, *, model: str, number: int, window: Window, count: int, characters: int
+def draw_distinct_texts(
+    session: Session, *, model: str, number: int, window: TimeWindow, count: int, characters: int
 ) -> list[DrawnText]:
     """Draw texts of a version uniformly at random, however often each was predicted.
 
@@ -360,10 +364,12 @@ def draw_texts(
             func.substr(KeptPrediction.text_pair, 1, characters),
         ).join(drawn, is_drawn)
     )
-    return [DrawnText(TextKey(id_, position), *texts) for id_, position, *texts in found]
+    return [DrawnText(KeptPredictionKey(id_, position), *texts) for id_, position, *texts in found]
 
 
-def _newest_texts(model: str, number: int, window: Window, count: int) -> Select[UUID, int, str]:
+def _newest_texts(
+    model: str, number: int, window: TimeWindow, count: int
+) -> Select[UUID, int, str]:
     """Select id, position and hash of the newest texts."""
     return (
         select(KeptPrediction.prediction_id, KeptPrediction.position, KeptPrediction.text_hash)
@@ -373,10 +379,12 @@ def _newest_texts(model: str, number: int, window: Window, count: int) -> Select
     )
 
 
-def find_texts(session: Session, keys: Iterable[TextKey]) -> Sequence[KeptPrediction]:
+def find_predictions_by_key(
+    session: Session, keys: Iterable[KeptPredictionKey]
+) -> Sequence[KeptPrediction]:
     """Return those of the predictions that are still kept, in the order of the keys."""
     wanted = list(keys)
-    found: dict[TextKey, KeptPrediction] = {}
+    found: dict[KeptPredictionKey, KeptPrediction] = {}
     for start in range(0, len(wanted), 500):
         statement = select(KeptPrediction).where(
             tuple_(KeptPrediction.prediction_id, KeptPrediction.position).in_(
@@ -384,11 +392,11 @@ def find_texts(session: Session, keys: Iterable[TextKey]) -> Sequence[KeptPredic
             )
         )
         for row in session.scalars(statement):
-            found[TextKey(row.prediction_id, row.position)] = row
+            found[KeptPredictionKey(row.prediction_id, row.position)] = row
     return [found[key] for key in wanted if key in found]
 
 
-def delete_texts(session: Session, hashes: Iterable[str]) -> int:
+def delete_by_text_hashes(session: Session, hashes: Iterable[str]) -> int:
     """Delete the kept predictions of these texts, and of pairs with one of them."""
     deleted = session.execute(
         delete(KeptPrediction).where(_has_text(hashes)).returning(KeptPrediction.prediction_id),
@@ -397,13 +405,13 @@ def delete_texts(session: Session, hashes: Iterable[str]) -> int:
     return len(deleted.all())
 
 
-def count_expired(session: Session, *, days: float) -> int:
+def count_expired_predictions(session: Session, *, days: float) -> int:
     """Return how many kept predictions are older than this."""
     expired = _older_than(session, days)
     return session.scalars(select(func.count()).select_from(KeptPrediction).where(expired)).one()
 
 
-def delete_expired(session: Session, *, days: float, limit: int) -> int:
+def delete_expired_predictions(session: Session, *, days: float, limit: int) -> int:
     """Delete one batch of kept predictions that are older than this. Return how many."""
     key = tuple_(KeptPrediction.prediction_id, KeptPrediction.position)
     batch = (
@@ -419,18 +427,18 @@ def delete_expired(session: Session, *, days: float, limit: int) -> int:
 
 
 def _older_than(session: Session, days: float) -> ColumnElement[bool]:
-    return KeptPrediction.prediction_id < first_id_at(max(0.0, read_clock(session) - days * DAY))
+    return KeptPrediction.prediction_id < min_uuid7_at(max(0.0, read_clock(session) - days * DAY))
 
 
 def _of_version(model: str, number: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return KeptPrediction.model == model, KeptPrediction.number == number
 
 
-def _with_text(model: str, number: int, window: Window) -> tuple[ColumnElement[bool], ...]:
+def _with_text(model: str, number: int, window: TimeWindow) -> tuple[ColumnElement[bool], ...]:
     return (
         *_of_version(model, number),
-        KeptPrediction.prediction_id >= first_id_at(window.since),
-        KeptPrediction.prediction_id < first_id_at(window.until),
+        KeptPrediction.prediction_id >= min_uuid7_at(window.since),
+        KeptPrediction.prediction_id < min_uuid7_at(window.until),
         KeptPrediction.text.is_not(None),
     )
 

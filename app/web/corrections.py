@@ -11,13 +11,13 @@ from starlette.responses import HTMLResponse
 from app.auth.middleware import require_scope
 from app.corrections import routes as corrections
 from app.corrections import service
-from app.corrections.schemas import Label, SuspectLabel, SuspectLabels, label_field
+from app.corrections.schemas import Label, SuspectLabel, SuspectLabels, label_field_name
 from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.web import formats
-from app.web.page import render
+from app.web.page import render_template
 
 MAX_SUSPECTS = 50  # shown first
 MAX_OTHER_LABELS = 50  # offered as another label; with more, the API does it
@@ -36,7 +36,7 @@ class SuspectCard:
     @property
     def change(self) -> str:
         """The change of a request, as JSON."""
-        change = {label_field(self._task): self.suspect.proposed, "given": self.suspect.given}
+        change = {label_field_name(self._task): self.suspect.proposed, "given": self.suspect.given}
         return json.dumps({**self.keep, **change})
 
     @property
@@ -74,7 +74,7 @@ def display_label(label: Label) -> str:
 
 
 @router.get("/datasets/{ref}/suspects")
-async def suspects_page(  # noqa: PLR0913 - parameters are the request's inputs
+async def suspect_labels_page(  # noqa: PLR0913 - parameters are the request's inputs
     request: Request,
     ref: str,
     database: DatabaseDep,
@@ -93,7 +93,7 @@ async def suspects_page(  # noqa: PLR0913 - parameters are the request's inputs
     labels = [
         name.removeprefix(prefix) for name in dataset.profile["labels"] if name.startswith(prefix)
     ]
-    return render(
+    return render_template(
         request,
         "dataset_suspects.html",
         dataset=dataset,
@@ -108,11 +108,11 @@ async def suspects_page(  # noqa: PLR0913 - parameters are the request's inputs
 
 
 @router.get("/datasets/{ref}/diff")
-def diff_page(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
+def dataset_diff_page(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
     """Show what a corrected version changed."""
     with database.read() as session:
         diff = service.get_diff(session, ref)
-    return render(
+    return render_template(
         request,
         "dataset_diff.html",
         diff=diff,

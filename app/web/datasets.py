@@ -16,8 +16,8 @@ from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDe
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
 from app.jobs.repository import JobFilter
-from app.web import choices, formats
-from app.web.page import ListQuery, render
+from app.web import form_options, formats
+from app.web.page import ListQuery, render_template
 from app.web.svg_curves import LearningCurveView
 from lora_core.data.findings import Finding, Severity
 from lora_core.specs.data import MAX_LENGTH, SUFFIXES
@@ -66,14 +66,14 @@ def datasets_page(
         )
         rows, next_cursor = split_page(found, PAGE_SIZE)
         items = [dataset_list_item(row) for row in rows]
-    return render(
+    return render_template(
         request,
         "datasets.html",
         datasets=items,
         next=next_cursor,
         query=query,
         file_extensions=SUFFIXES,
-        samples=choices.sample_datasets(),
+        samples=form_options.sample_datasets(),
         levels=list(Severity),
     )
 
@@ -91,12 +91,12 @@ def dataset_page(request: Request, ref: str, database: DatabaseDep) -> HTMLRespo
             session, after=None, limit=MAX_JOBS, job_filter=JobFilter(dataset=row.id)
         )
         correction = corrections.find_correction(session, row.id)
-        corrected_from = correction and corrections.find_source(session, correction)
-        has_suspects = corrections.find_report(session, row.id, None) is not None
+        corrected_from = correction and corrections.get_source_dataset(session, correction)
+        has_suspects = corrections.find_suspect_report(session, row.id, None) is not None
         recent_jobs = [(job.id, formats.job_name(job), job.state) for job in recent.jobs]
     is_newest = versions[0].version == row.version
     diagnosis = dataset.view.diagnosis
-    return render(
+    return render_template(
         request,
         "dataset.html",
         dataset=dataset,
@@ -136,7 +136,7 @@ async def dataset_rows_page(  # noqa: PLR0913 - parameters are the request's inp
         limit=ROWS_PER_PAGE + 1,
     )
     dataset, rows = await executor.run_dataset_read(read_rows)
-    return render(
+    return render_template(
         request,
         "dataset_rows.html",
         dataset=dataset,

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from app.web.page import render
+from app.web.page import render_template
 
 PATH_PREFIX = "/guide"
 # A wheel includes the documents next to this file; a checkout has them in docs/.
@@ -55,7 +55,7 @@ def contents_page(request: Request) -> Response:
         section: {name: _render_document(name).title for name in _matching_files(pattern)}
         for section, pattern in SECTIONS.items()
     }
-    return render(request, "guide.html", sections=sections, prefix=PATH_PREFIX)
+    return render_template(request, "guide.html", sections=sections, prefix=PATH_PREFIX)
 
 
 @router.get(f"{PATH_PREFIX}/{{name:path}}")
@@ -67,7 +67,9 @@ def document_page(name: str, request: Request) -> Response:
         return FileResponse(DOCS_DIR / name, media_type=_SVG)
     if not _is_document(name):
         raise HTTPException(404)
-    return render(request, "document.html", document=_render_document(name), prefix=PATH_PREFIX)
+    return render_template(
+        request, "document.html", document=_render_document(name), prefix=PATH_PREFIX
+    )
 
 
 @cache

@@ -6,11 +6,11 @@ from starlette.responses import HTMLResponse
 from app.auth.middleware import require_scope
 from app.drift import repository as drift
 from app.drift import service
-from app.drift.description import describe
-from app.drift.views import check_view
+from app.drift.description import describe_drift
+from app.drift.views import drift_check_view
 from app.http.dependencies import DatabaseDep, SettingsDep
 from app.http.fields import Slug
-from app.web.page import render
+from app.web.page import render_template
 from app.web.shown_version import VersionQuery, find_shown_version
 
 DRIFT_DAYS = 7.0  # what counts as recent
@@ -42,15 +42,15 @@ def drift_page(
         checks = drift.list_checks(session, model=name, number=number, after=None, limit=MAX_CHECKS)
         newest = view.newest_check
         detail = newest and service.get_check(session, ref=ref, check_id=newest.id)
-    return render(
+    return render_template(
         request,
         "drift.html",
         name=name,
         number=number,
         numbers=numbers,
         view=view,
-        description=describe(view),
+        description=describe_drift(view),
         newest=detail,
-        checks=[check_view(each) for each in checks],
+        checks=[drift_check_view(each) for each in checks],
         max_labels=MAX_LABELS,
     )

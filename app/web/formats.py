@@ -36,12 +36,12 @@ def number(value: float | None) -> str:
     return MISSING_VALUE if value is None else f"{value:.4g}"
 
 
-def exact(value: float) -> str:
+def exact_number(value: float) -> str:
     """Format with all digits, for fields of forms: `0.0123456`, `30`."""
     return repr(value).removesuffix(".0")
 
 
-def metric(value: float | None, name: str) -> str:
+def metric_value(value: float | None, name: str) -> str:
     """Format the metric of a report: a share of 1 as `81.2%`, others as a number."""
     return percent(value) if METRICS[name].is_share else number(value)
 
@@ -57,7 +57,7 @@ def metric_title(name: str) -> str:
     return label[0].upper() + label[1:]
 
 
-def label_parts(label: str, task_type: str) -> list[str]:
+def display_label_parts(label: str, task_type: str) -> list[str]:
     """Return the label of a row for people: its name, the names of its labels, or its number."""
     match task_type:
         case "multi_label":
@@ -148,7 +148,7 @@ def job_name(job: JobListItem | Job) -> str:
     return job.name or f"job {short_id(job.id)}"
 
 
-def data_name(spec: Mapping[str, Any]) -> str:
+def data_source_name(spec: Mapping[str, Any]) -> str:
     """Return `rotten-tomatoes`, or `reviews:2, more:1` for data given split by split."""
     source = spec["data"]["source"]
     return source if isinstance(source, str) else ", ".join(dict.fromkeys(source.values()))
@@ -171,8 +171,8 @@ def job_seconds(job: JobListItem) -> float | None:
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        *(percent, count, number, exact, metric, metric_label, metric_title),
-        *(label_parts, size),
+        *(percent, count, number, exact_number, metric_value, metric_label, metric_title),
+        *(display_label_parts, size),
         *(duration, approximate_duration, ago, date_time, time_of_day, short_id),
     )
 }

@@ -9,14 +9,14 @@ from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
-from app.charts.fields import display_value
+from app.charts.formatting import format_setting_value
 from app.errors import AppError
 from app.http.dependencies import DatabaseDep, StoreDep
 from app.jobs import repository
 from app.jobs.results import curves, misclassified
 from app.jobs.results.comparison import flatten
 from app.jobs.results.misclassified import EvaluatedSplit
-from app.jobs.results.predicted_numbers import list_predicted_numbers
+from app.jobs.results.regression_predictions import list_regression_predictions
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView, MisclassifiedText
 from app.jobs.service import find_retry_checkpoint
@@ -30,12 +30,12 @@ from app.storage.tables import MODEL_KIND
 from app.web import formats
 from app.web.confusion_matrix import ConfusionMatrix
 from app.web.formats import metric_title
-from app.web.page import render
+from app.web.page import render_template
 from app.web.scatter_plot import ScatterPlot
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
 from lora_core.results import CandidateResult, MetricName
 from lora_core.specs.data import Split
-from lora_core.specs.encoded_labels import output_name, outputs_of
+from lora_core.specs.encoded_labels import output_name, outputs_of_target
 from lora_core.specs.method import SKLEARN_METHODS, describe_method
 from lora_core.tasks.metric_names import METRICS, main_metric, task_metrics, task_type
 
@@ -100,7 +100,7 @@ class MetricsTable:
             ]
             if any(value is not None for value in values):
                 rows[title] = [
-                    formats.metric(value, name) if name else formats.percent(value)
+                    formats.metric_value(value, name) if name else formats.percent(value)
                     for value in values
                 ]
         return cls(splits, rows) if rows else None
@@ -170,7 +170,7 @@ def job_page(
         points = curves.list_curves(
             session, job_id, max_points=MAX_CURVE_POINTS, names=("loss", metric)
         ).data
-        events = repository.list_latest_events(session, job_id, limit=MAX_EVENTS)
+        events = repository.list_newest_events(session, job_id, limit=MAX_EVENTS)
         versions = registry.list_versions_of_job(session, job_id)
         retry_step = _retry_step(session, row)
         mlflow_run = mlflow.find_run(session, job_id)
@@ -193,7 +193,7 @@ def job_page(
     targets = list(report.get("targets", ()))
     target = target if target in targets else next(iter(targets), None)
     if target is not None:
-        report, labels = report["targets"][target], list(outputs_of(target, labels))
+        report, labels = report["targets"][target], list(outputs_of_target(target, labels))
         shown_task = task_type({"task": row.spec["task"]["targets"][target]})
     artifact = None
     if artifact_row is not None:
@@ -207,13 +207,13 @@ def job_page(
             target=target,
             shows_numbers=shown_task == "regression",
         )
-    return render(
+    return render_template(
         request,
         "job.html",
         job=job,
         name=formats.job_name(job),
         method=formats.method_name(job.spec),
-        data=formats.data_name(job.spec),
+        data=formats.data_source_name(job.spec),
         seconds=formats.job_seconds(job),
         seconds_left=_seconds_left(job),
         uploads=row.dataset_ids,
@@ -250,7 +250,8 @@ def job_page(
         linear_metric=summary.get("linear", {}).get("validation", {}).get(metric),
         learning_curve=LearningCurveView.from_estimate(summary.get("more_labels")),
         settings={
-            field: display_value(value) for field, value in _applicable_settings(job.spec).items()
+            field: format_setting_value(value)
+            for field, value in _applicable_settings(job.spec).items()
         },
     )
 
@@ -293,7 +294,7 @@ def _read_artifact(  # noqa: PLR0913
             else []
         )
         points = (
-            list_predicted_numbers(store, job, ref, split=Split(split), target=target)
+            list_regression_predictions(store, job, ref, split=Split(split), target=target)
             if split and shows_numbers
             else []
         )

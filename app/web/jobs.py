@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, SettingsDep
-from app.http.fields import CleanText, uuid_or_raise
+from app.http.fields import CleanText, uuid_validator
 from app.http.pagination import decode_cursor, encode_cursor
 from app.jobs import repository
 from app.jobs.errors import JobNotFound
@@ -23,10 +23,10 @@ from app.jobs.schemas import JobListItem
 from app.jobs.tags import normalize_tag
 from app.jobs.views import job_list_items
 from app.queue.states import JobState
-from app.web import choices, formats
-from app.web.page import BlankAsNone, ListQuery, render
+from app.web import form_options, formats
+from app.web.page import BlankAsNone, ListQuery, render_template
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.method import LoraSpec, MethodName, ProbeSpec, Role
+from lora_core.specs.method import LayerRole, LoraSpec, MethodName, ProbeSpec
 from lora_core.specs.task import SingleLabelSpec, TaskType
 from lora_core.specs.train import RuntimeSpec, StopSpec, TrainSpec
 from lora_core.tasks.metric_names import task_type
@@ -71,7 +71,7 @@ class JobRow:
 
     @property
     def data(self) -> str:
-        return formats.data_name(self.job.spec)
+        return formats.data_source_name(self.job.spec)
 
     @property
     def method(self) -> str:
@@ -91,11 +91,11 @@ def jobs_page(
         counts = repository.count_by_state(session, include_trials=query.include_trials)
         no_jobs = not (counts or repository.count_by_state(session))
         rows, next_cursor = _rows(session, query)
-    return render(
+    return render_template(
         request,
         "jobs.html",
         no_jobs=no_jobs,
-        sample_job=SAMPLE_JOB if choices.can_run_sample_job() else None,
+        sample_job=SAMPLE_JOB if form_options.can_run_sample_job() else None,
         counts=counts,
         max_count=repository.MAX_COUNTED,
         rows=rows,
@@ -132,18 +132,18 @@ def _min_max_scaled(values: list[float]) -> list[float]:
 
 # Fields of the form with a fixed set of values
 FORM_OPTIONS = {
-    "method.variant": choices.field_values(LoraSpec, "variant"),
-    "method.class_weight": choices.field_values(ProbeSpec, "class_weight"),
-    "stop.select_by": choices.field_values(StopSpec, "select_by"),
-    "head_init": choices.field_values(TrainSpec, "head_init"),
-    "pooling": choices.field_values(TrainSpec, "pooling"),
-    "data.long_texts": choices.field_values(DataSpec, "long_texts"),
-    "runtime.precision": choices.field_values(RuntimeSpec, "precision"),
+    "method.variant": form_options.list_allowed_values(LoraSpec, "variant"),
+    "method.class_weight": form_options.list_allowed_values(ProbeSpec, "class_weight"),
+    "stop.select_by": form_options.list_allowed_values(StopSpec, "select_by"),
+    "head_init": form_options.list_allowed_values(TrainSpec, "head_init"),
+    "pooling": form_options.list_allowed_values(TrainSpec, "pooling"),
+    "data.long_texts": form_options.list_allowed_values(DataSpec, "long_texts"),
+    "runtime.precision": form_options.list_allowed_values(RuntimeSpec, "precision"),
     # Several targets are named in a field of their own.
     "task.type": [each for each in get_args(TaskType) if each != "several_targets"],
     "task.ordered": ["true"],
-    "task.class_weights": choices.field_values(SingleLabelSpec, "class_weights"),
-    "task.loss": choices.field_values(SingleLabelSpec, "loss"),
+    "task.class_weights": form_options.list_allowed_values(SingleLabelSpec, "class_weights"),
+    "task.loss": form_options.list_allowed_values(SingleLabelSpec, "loss"),
     "task.tune_thresholds": ["true"],
 }
 
@@ -156,15 +156,15 @@ def new_job_page(
     data: Annotated[Annotated[str, CleanText(1024)] | None, Query()] = None,
     task: Annotated[TaskType | None, Query()] = None,
     from_: Annotated[
-        Annotated[UUID, uuid_or_raise(lambda text: JobNotFound(job_id=text))] | None,
+        Annotated[UUID, uuid_validator(lambda text: JobNotFound(job_id=text))] | None,
         Query(alias="from"),
     ] = None,
 ) -> HTMLResponse:
     """Show a form with defaults, with a dataset, or with the settings of another job."""
     initial: dict[str, Any] = {"method": {"type": "auto"}}
     with database.read() as session:
-        data_sources = choices.data_sources(session, settings)
-        base_models = choices.base_models(session, settings)
+        data_sources = form_options.data_sources(session, settings)
+        base_models = form_options.base_models(session, settings)
         source_job = repository.get_job(session, from_) if from_ else None
         if source_job:
             initial = _explicit_settings(source_job.spec) | {"name": source_job.name}
@@ -175,14 +175,14 @@ def new_job_page(
     values = flatten(initial)
     if targets := initial.get("task", {}).get("targets"):
         values["task.targets"] = json.dumps(targets, ensure_ascii=False)
-    return render(
+    return render_template(
         request,
         "new_job.html",
         initial={name: value for name, value in initial.items() if value},
         values=values,
         source_job=source_job,
         source_job_name=formats.job_name(source_job) if source_job else None,
-        roles=list(Role),
+        roles=list(LayerRole),
         options=FORM_OPTIONS,
         data_sources=data_sources,
         base_models=base_models,

@@ -20,17 +20,17 @@ from app.http.fields import CleanText
 from app.http.pagination import decode_cursor, split_page
 from app.labeling import annotations, repository, service
 from app.labeling.pools import MIN_RANDOM_TEXTS, LabelingPools
-from app.labeling.repository import TextCounts
-from app.labeling.routes import ProjectName, QueryAnnotator, own_only
+from app.labeling.repository import LabelingCounts
+from app.labeling.routes import ProjectName, QueryAnnotator, own_key_filter
 from app.labeling.schemas import (
     MAX_ANNOTATOR_CHARACTERS,
     AnnotationView,
-    LabelingTask,
+    LabelingTaskSpec,
     LabelingTaskType,
 )
 from app.labeling.views import annotation_view, project_list_item
-from app.web import choices, formats
-from app.web.page import BlankAsNone, ListQuery, page_etag, render, unchanged
+from app.web import form_options, formats
+from app.web.page import BlankAsNone, ListQuery, not_modified_response, page_etag, render_template
 
 PAGE_SIZE = 50
 MAX_ANNOTATIONS = 20  # of a page
@@ -52,7 +52,7 @@ class ProjectQuery(ListQuery):
 
 
 @router.get("/labeling", dependencies=[require_any_scope("labels:read", "labels:write")])
-def labeling_page(
+def labeling_projects_page(
     request: Request,
     database: DatabaseDep,
     settings: SettingsDep,
@@ -67,20 +67,20 @@ def labeling_page(
         )
         projects, following = split_page(found, PAGE_SIZE)
         pools = repository.get_datasets(session, projects)
-        counts = repository.count_texts(session, projects)
+        counts = repository.count_labeled_and_skipped(session, projects)
         items = [
-            project_list_item(each, pools[each.dataset_id], counts.get(each.id, TextCounts()))
+            project_list_item(each, pools[each.dataset_id], counts.get(each.id, LabelingCounts()))
             for each in projects
         ]
-        unlabeled = choices.unlabeled_datasets(session) if can_create else []
-        bases = choices.base_models(session, settings)
-    return render(
+        unlabeled = form_options.unlabeled_datasets(session) if can_create else []
+        bases = form_options.base_models(session, settings)
+    return render_template(
         request,
         "labeling.html",
         projects=items,
         datasets=unlabeled,
         base_models=bases,
-        task_name=task_name,
+        describe_labeling_task=describe_labeling_task,
         query=query,
         next=following,
     )
@@ -97,21 +97,23 @@ def labeling_project_page(
 ) -> Response:
     """Show a project: progress, labels, annotators, and the latest annotations."""
     etag = _read_etag(request, database, name, caller)
-    if (not_modified := unchanged(request, etag)) is not None:
+    if (not_modified := not_modified_response(request, etag)) is not None:
         return not_modified
-    project = service.get_project(database, state.labeling, name=name, own_only=own_only(caller))
+    project = service.get_project(
+        database, state.labeling, name=name, own_only=own_key_filter(caller)
+    )
     with database.read() as session:
-        opened = service.read_project(session, name)
+        opened = service.load_project_rows(session, name)
         found = repository.list_annotations(
             session,
             opened.project.id,
             after=decode_cursor(query.after),
             limit=MAX_ANNOTATIONS + 1,
-            created_by=own_only(caller),
+            created_by=own_key_filter(caller),
         )
         made = _find_dataset(session, query.made, caller)
     rows, following = split_page(found, MAX_ANNOTATIONS)
-    return render(
+    return render_template(
         request,
         "labeling_project.html",
         etag=etag,
@@ -120,9 +122,9 @@ def labeling_project_page(
         made=made,
         min_random=MIN_RANDOM_TEXTS,
         max_text_characters=MAX_TEXT_CHARACTERS,
-        task_name=task_name,
-        value_text=value_text,
-        own_annotator=lambda each: own_annotator(each, caller),
+        describe_labeling_task=describe_labeling_task,
+        format_annotation=format_annotation,
+        own_annotator=lambda each: strip_key_from_annotator(each, caller),
         missing=formats.MISSING_VALUE,
         query=query,
         next=following,
@@ -141,9 +143,11 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
 ) -> Response:
     """Show the texts of a project one at a time, first that of `row`, if it was labeled before."""
     etag = _read_etag(request, database, name, caller)
-    if (not_modified := unchanged(request, etag)) is not None:
+    if (not_modified := not_modified_response(request, etag)) is not None:
         return not_modified
-    project = service.get_project(database, state.labeling, name=name, own_only=own_only(caller))
+    project = service.get_project(
+        database, state.labeling, name=name, own_only=own_key_filter(caller)
+    )
     reopened = None
     if row is not None and not project.dataset_deleted:
         reopened = _find_labeled_text(database, state.labeling, name, row, annotator, caller)
@@ -155,7 +159,7 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
         # What one API key could not send yet is not sent by another one.
         "outbox": f"labeling/{project.id}/{caller.id}/",
     }
-    return render(
+    return render_template(
         request,
         "label_texts.html",
         etag=etag,
@@ -168,8 +172,8 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
 
 def _read_etag(request: Request, database: Database, name: str, caller: Caller) -> str:
     with database.read() as session:
-        opened = service.read_project(session, name)
-    return page_etag(request, caller, *service.revision(opened))
+        opened = service.load_project_rows(session, name)
+    return page_etag(request, caller, *service.project_fingerprint(opened))
 
 
 def _find_labeled_text(
@@ -183,7 +187,7 @@ def _find_labeled_text(
     """Return a text that an annotator has labeled, as `label_texts.js` shows it, or None."""
     who = annotations.annotator_name(caller, annotator)
     with database.read() as session:
-        opened = service.read_project(session, name)
+        opened = service.load_project_rows(session, name)
         annotation = repository.find_annotation(session, opened.project.id, row, who)
     texts = service.open_pool(pools, opened).texts
     index = texts.find(row)
@@ -212,7 +216,7 @@ def _find_dataset(session: Session, ref: str | None, caller: Caller) -> DatasetL
         return None
 
 
-def task_name(task: LabelingTask) -> str:
+def describe_labeling_task(task: LabelingTaskSpec) -> str:
     """Return what each text gets."""
     if task.ordered:
         return "one of ordered labels"
@@ -226,7 +230,7 @@ _TASK_NAMES: dict[LabelingTaskType, str] = {
 }
 
 
-def value_text(annotation: AnnotationView) -> str:
+def format_annotation(annotation: AnnotationView) -> str:
     """Return what an annotator said of a text."""
     if annotation.skipped:
         return "skipped"
@@ -235,7 +239,7 @@ def value_text(annotation: AnnotationView) -> str:
     return annotation.label if annotation.label is not None else formats.number(annotation.value)
 
 
-def own_annotator(annotation: AnnotationView, caller: Caller) -> str | None:
+def strip_key_from_annotator(annotation: AnnotationView, caller: Caller) -> str | None:
     """Return the annotator within the caller's API key, "" for the key itself, None for others."""
     if annotation.annotator == caller.name:
         return ""

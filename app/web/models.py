@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from app.auth.middleware import require_scope
 from app.database.engines import Database
 from app.drift import service as drift
-from app.drift.description import describe
+from app.drift.description import describe_drift
 from app.drift.schemas import DriftView
 from app.errors import AppError
 from app.feedback.live_accuracy import list_live_accuracy
@@ -39,11 +39,11 @@ from app.serving.shadow import SHADOW_ALIAS
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store, read_manifest
-from app.web import choices, formats, retraining
+from app.web import form_options, formats, retraining
 from app.web.drift import DRIFT_DAYS
-from app.web.page import ListQuery, render
-from app.web.review import LIVE_ACCURACY_DAYS
-from app.web.use_elsewhere import UsedVersion, ways_to_use
+from app.web.page import ListQuery, render_template
+from app.web.prediction_review import LIVE_ACCURACY_DAYS
+from app.web.usage_snippets import SnippetVersion, build_usage_snippets
 from lora_core.tasks.metric_names import summary_metrics
 
 PAGE_SIZE = 50
@@ -73,7 +73,7 @@ class VersionRow:
         if of is not None:
             metrics = metrics.get(of) or {}
         value: float | None = (metrics.get(split) or {}).get(self.main_metric)
-        return formats.metric(value, self.main_metric)
+        return formats.metric_value(value, self.main_metric)
 
     @property
     def verdict(self) -> str | None:
@@ -129,7 +129,7 @@ def models_page(
         )
         rows, next_cursor = split_page(found, PAGE_SIZE)
         models = [_load_details(session, row) for row in rows]
-    return render(request, "models.html", models=models, next=next_cursor, query=query)
+    return render_template(request, "models.html", models=models, next=next_cursor, query=query)
 
 
 @router.get("/models/{name}")
@@ -148,25 +148,25 @@ def _render_model(
     with database.read() as session:
         row = repository.get_model(session, name)
         details = _load_details(session, row)
-        rule, runs = retraining.find_rule(session, name), retraining.last_runs(session, row)
+        rule, runs = retraining.find_rule(session, name), retraining.list_latest_runs(session, row)
     shown = details.production or details.newest
     period = int(time.monotonic() / _CACHE_SECONDS)
     drift_view = _drift(database, settings, shown.view.ref, period)
     ref = name if details.production else shown.view.ref
     spec = _read_spec(database, store, shown)
-    return render(
+    return render_template(
         request,
         "model.html",
         model=details,
         shadows=shadows,
         ref=ref,
-        ways=ways_to_use(_used_version(request, shown, ref, spec)) if spec else [],
+        ways=build_usage_snippets(_used_version(request, shown, ref, spec)) if spec else [],
         production=PRODUCTION,
         suggested_aliases=[PRODUCTION, SHADOW_ALIAS, "staging"],
         retraining_rule=rule,
         retraining_runs=runs,
         drift=drift_view,
-        drift_description=describe(drift_view),
+        drift_description=describe_drift(drift_view),
         accuracies=_live_accuracy(database, name, period),
     )
 
@@ -201,9 +201,9 @@ def _read_spec(database: Database, store: Store, row: VersionRow) -> Mapping[str
 
 def _used_version(
     request: Request, row: VersionRow, ref: str, spec: Mapping[str, Any]
-) -> UsedVersion:
+) -> SnippetVersion:
     task = spec.get("task", {})
-    return UsedVersion(
+    return SnippetVersion(
         ref=ref,
         method=row.view.method,
         has_encoder=row.view.method != formats.LINEAR_METHOD,
@@ -248,9 +248,9 @@ def try_it_page(
 ) -> HTMLResponse:
     """Show one or two models side by side. Without any model, show how to get one."""
     with database.read() as session:
-        options = choices.model_options(session)
+        options = form_options.model_options(session)
     refs = [option.ref for model_options in options.values() for option in model_options]
-    return render(
+    return render_template(
         request,
         "try_it.html",
         model_options=options,

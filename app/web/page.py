@@ -29,7 +29,7 @@ CONTENT_SECURITY_POLICY = (
 TEMPLATES_DIR = Path(__file__).with_name("templates")
 
 
-def render(
+def render_template(
     request: Request, template: str, *, status: int = 200, etag: str | None = None, **context: Any
 ) -> HTMLResponse:
     """Render a template. `context` holds the template's variables; `etag`: see `page_etag`."""
@@ -76,7 +76,7 @@ def _minute() -> int:
     return int(time.time() // 60)
 
 
-def unchanged(request: Request, etag: str) -> Response | None:
+def not_modified_response(request: Request, etag: str) -> Response | None:
     """Return the response 304 if the browser has this version of a page already.
 
     A proxy that compresses pages marks their ETags as weak.
@@ -86,12 +86,12 @@ def unchanged(request: Request, etag: str) -> Response | None:
     return Response(status_code=304, headers={"ETag": etag})
 
 
-def render_error(request: Request, problem: ProblemDetails) -> Response:
+def render_error_page(request: Request, problem: ProblemDetails) -> Response:
     """Render an error as a page. Unauthenticated visitors are redirected to sign in."""
     if problem.status == 401:
         destination = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"/sign-in?next={quote(destination)}", 303)
-    response = render(request, "error.html", status=problem.status, problem=problem)
+    response = render_template(request, "error.html", status=problem.status, problem=problem)
     response.headers.update(problem.headers)
     return response
 

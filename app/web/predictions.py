@@ -14,9 +14,9 @@ from app.predictions import repository
 from app.predictions.routes import RunId
 from app.predictions.schemas import PredictionListItem
 from app.predictions.views import run_list_item, run_view
-from app.web import choices
+from app.web import form_options
 from app.web.formats import short_id
-from app.web.page import BlankAsNone, ListQuery, render
+from app.web.page import BlankAsNone, ListQuery, render_template
 from lora_core.specs.data import SUFFIXES
 
 PAGE_SIZE = 50
@@ -39,13 +39,13 @@ def predictions_page(
 ) -> HTMLResponse:
     """Show the form that starts a run, and the runs, newest first."""
     with database.read() as session:
-        options = choices.model_options(session)
+        options = form_options.model_options(session)
         runs, last = repository.list_runs(
             session, after=decode_cursor(query.after), limit=PAGE_SIZE
         )
         positions = jobs.queue_positions(session, [run.id for run in runs])
         items = [run_list_item(run, positions.get(run.id)) for run in runs]
-    return render(
+    return render_template(
         request,
         "predictions.html",
         model_options=options,
@@ -66,7 +66,7 @@ def prediction_page(request: Request, run_id: RunId, database: DatabaseDep) -> H
         row = repository.get_run(session, run_id)
         run = run_view(row, jobs.queue_positions(session, [run_id]).get(run_id))
     predicted = run.summary.predicted if run.summary else {}
-    return render(
+    return render_template(
         request,
         "prediction.html",
         run=run,

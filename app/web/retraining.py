@@ -18,22 +18,22 @@ from app.retraining.routes import RunId
 from app.retraining.schemas import (
     DEFAULT_LEVEL,
     MAX_LEVEL,
-    LeftOut,
     RetrainingRuleView,
     RetrainingRunView,
+    TextExclusionReason,
 )
-from app.retraining.views import format_p, run_view
-from app.web.page import ListQuery, render
+from app.retraining.views import format_p_value, run_view
+from app.web.page import ListQuery, render_template
 
 PAGE_SIZE = 50
 SHOWN_ON_MODEL = 5  # runs on the page of a model
 
 LEFT_OUT = {
-    LeftOut.DISAGREEMENT: "Its authors disagree about the label",
-    LeftOut.INCOMPLETE: "Some targets have no feedback",
-    LeftOut.OTHER_TASK: "The feedback is on a version with another task",
-    LeftOut.IN_EVALUATION_SPLIT: "It is a validation or test text of the data",
-    LeftOut.FORGOTTEN: "It must be forgotten",
+    TextExclusionReason.DISAGREEMENT: "Its authors disagree about the label",
+    TextExclusionReason.INCOMPLETE: "Some targets have no feedback",
+    TextExclusionReason.OTHER_TASK: "The feedback is on a version with another task",
+    TextExclusionReason.IN_EVALUATION_SPLIT: "It is a validation or test text of the data",
+    TextExclusionReason.FORGOTTEN: "It must be forgotten",
 }
 TRIGGERS = {
     "new_labels": "enough texts had new feedback",
@@ -52,7 +52,7 @@ def find_rule(session: Session, name: str) -> RetrainingRuleView | None:
         return None
 
 
-def last_runs(session: Session, model: RegisteredModel) -> list[RetrainingRunView]:
+def list_latest_runs(session: Session, model: RegisteredModel) -> list[RetrainingRunView]:
     """Return the runs that the page of a model shows, the newest first."""
     found = repository.list_runs(session, model.id, after=None, limit=SHOWN_ON_MODEL)
     return [run_view(row, model.name) for row in found]
@@ -71,7 +71,7 @@ def retraining_page(
         )
         rows, following = split_page(found, PAGE_SIZE)
         runs = [run_view(row, name) for row in rows]
-    return render(
+    return render_template(
         request,
         "retraining.html",
         name=name,
@@ -100,7 +100,7 @@ def retraining_run_page(
             ),
             None,
         )
-    return render(
+    return render_template(
         request,
         "retraining_run.html",
         run=run,
@@ -108,5 +108,5 @@ def retraining_run_page(
         production=production,
         left_out=LEFT_OUT,
         triggers=TRIGGERS,
-        format_p=format_p,
+        format_p_value=format_p_value,
     )

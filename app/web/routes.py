@@ -2,7 +2,7 @@
 
 from app.web import (
     assets,
-    compare,
+    compare_jobs,
     corrections,
     datasets,
     documentation,
@@ -11,9 +11,9 @@ from app.web import (
     jobs,
     labeling,
     models,
+    prediction_review,
     predictions,
     retraining,
-    review,
     settings,
     sign_in,
     sweep,
@@ -30,11 +30,11 @@ PUBLIC_ROUTES = (
 )
 PAGE_ROUTERS = (
     *(assets.router, documentation.router, sign_in.router),
-    *(jobs.router, job.router, compare.router),
+    *(jobs.router, job.router, compare_jobs.router),
     *(sweeps.router, sweep_form.router, sweep.router),
     *(
         models.router,
-        review.router,
+        prediction_review.router,
         drift.router,
         retraining.router,
         datasets.router,

@@ -6,7 +6,7 @@ from starlette.responses import HTMLResponse
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep
 from app.mlflow import service
-from app.web.page import render
+from app.web.page import render_template
 
 router = APIRouter(include_in_schema=False, dependencies=[require_scope("jobs:read")])
 
@@ -16,4 +16,4 @@ def settings_page(request: Request, database: DatabaseDep) -> HTMLResponse:
     """Show whether MLflow is connected, and how far behind it is."""
     with database.read() as session:
         status = service.get_status(session)
-    return render(request, "settings.html", mlflow=status)
+    return render_template(request, "settings.html", mlflow=status)

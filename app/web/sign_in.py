@@ -15,7 +15,7 @@ from app.auth import secrets
 from app.auth.middleware import SECURE_SESSION_COOKIE, SESSION_COOKIE, session_token
 from app.errors import Unauthorized
 from app.http.dependencies import AppStateDep
-from app.web.page import render
+from app.web.page import render_template
 
 router = APIRouter(include_in_schema=False)
 
@@ -27,7 +27,7 @@ async def sign_in_page(
     """Show the form."""
     if state.settings.auth == "off":
         return RedirectResponse("/", 303)
-    return render(request, "sign_in.html", next=_local_path(next), error=None)
+    return render_template(request, "sign_in.html", next=_local_path(next), error=None)
 
 
 @router.post("/sign-in")
@@ -42,11 +42,13 @@ async def sign_in(
         return RedirectResponse("/", 303)
     cache = state.authenticator
     try:
-        token = await cache.sign_in(secrets.parse_key(key.strip()))
+        token = await cache.sign_in(secrets.parse_api_key(key.strip()))
     except Unauthorized as error:
-        return render(request, "sign_in.html", status=401, next=_local_path(next), error=str(error))
+        return render_template(
+            request, "sign_in.html", status=401, next=_local_path(next), error=str(error)
+        )
     csrf_token = cache.csrf_token(token)
-    response = render(request, "signed_in.html", next=_local_path(next), token=csrf_token)
+    response = render_template(request, "signed_in.html", next=_local_path(next), token=csrf_token)
     tls = request.headers.get("origin", "").startswith("https:")  # TLS may terminate at a proxy
     response.set_cookie(
         SECURE_SESSION_COOKIE if tls else SESSION_COOKIE,

@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.jobs.schemas import Curve
-from app.web.formats import count, metric, metric_title, number, percent
-from lora_core.data.more_labels import ExpectedValue, MoreLabelsEstimate, describe_curve_model
+from app.web.formats import count, metric_title, metric_value, number, percent
+from lora_core.data.more_labels_estimate import (
+    ExpectedMetric,
+    MoreLabelsEstimate,
+    describe_curve_model,
+)
 from lora_core.tasks.metric_names import METRICS
 
 # Training curves
@@ -163,7 +167,7 @@ def _plot(result: MoreLabelsEstimate) -> LearningCurvePlot:
     def polyline(points: list[tuple[float, float]]) -> str:
         return "M" + "L".join(f"{px} {py}" for px, py in points) if points else ""
 
-    def range_at(each: ExpectedValue) -> tuple[float, float, float]:
+    def range_at(each: ExpectedMetric) -> tuple[float, float, float]:
         return x(each.texts), y(each.low), y(each.high)
 
     expected = [(x(each.texts), y(each.value)) for each in result.expected]
@@ -194,4 +198,4 @@ def _tick(extent: float) -> float:
 
 
 def _tick_label(value: float, name: str) -> str:
-    return f"{round(100 * value, 1):g}%" if METRICS[name].is_share else metric(value, name)
+    return f"{round(100 * value, 1):g}%" if METRICS[name].is_share else metric_value(value, name)

@@ -17,7 +17,8 @@ from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
 from app.charts import figures, report, style
-from app.charts.fields import (
+from app.charts.figures import MAX_HEATMAP_VALUES, choose_map_axes, heatmap_fields
+from app.charts.formatting import (
     Axis,
     field_labels,
     format_percent,
@@ -25,7 +26,6 @@ from app.charts.fields import (
     format_setting_list,
     varied_axes,
 )
-from app.charts.figures import MAX_HEATMAP_VALUES, choose_map_axes, heatmap_fields
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
 from app.jobs import pretrained_bases
@@ -34,14 +34,19 @@ from app.sweeps import planning, repository, results, search_space, service
 from app.sweeps.routes import SweepId
 from app.sweeps.schemas import SweepExtend
 from app.sweeps.search_space import SearchSpace
-from app.sweeps.snapshot import FINAL_TRIAL_STATES, SweepSnapshot, TrialSnapshot, select_winner
+from app.sweeps.snapshot import (
+    FINAL_TRIAL_STATES,
+    SweepSnapshot,
+    TrialSnapshot,
+    select_winner_and_cheapest,
+)
 from app.sweeps.states import SweepState, TrialState
 from app.sweeps.tables import Sweep
 from app.sweeps.trials import RESOLVE_ERRORS
-from app.web import choices, sweep_form
+from app.web import form_options, sweep_form
 from app.web.curl import curl_command
-from app.web.page import BlankAsNone, render
-from app.web.sweeps import SweepProgress, base_spec, load_progress, sweep_name
+from app.web.page import BlankAsNone, render_template
+from app.web.sweeps import SweepProgress, load_progress, shared_job_spec, sweep_name
 from lora_core.tasks.metric_names import METRICS
 
 _SCORE_LEVELS = 8  # shading levels, from the worst score to the best
@@ -231,15 +236,15 @@ def sweep_page(
         snapshot = results.read_snapshot(session, sweep)
         (sweep_progress,) = load_progress(session, [sweep])
         running = _running_trials(session, sweep, snapshot)
-        model_names = choices.model_names(session)
-    selection = select_winner(snapshot)
+        model_names = form_options.model_names(session)
+    selection = select_winner_and_cheapest(snapshot)
     grid = build_grid(snapshot, query.x, query.y)
-    return render(
+    return render_template(
         request,
         "sweep.html",
         sweep=sweep,
         name=sweep_name(sweep),
-        job=base_spec(sweep),
+        job=shared_job_spec(sweep),
         search_space=_search_space(sweep),
         state_counts=_state_counts(snapshot),
         progress=sweep_progress,
@@ -251,7 +256,7 @@ def sweep_page(
         cheapest=selection.cheapest if selection else None,
         progress_sentence=report.progress_sentence(snapshot),
         findings=report.describe_results(snapshot, selection),
-        winner_comparison_table=report.winner_comparison_table(snapshot, selection),
+        winner_and_cheapest_table=report.winner_and_cheapest_table(snapshot, selection),
         objective=style.objective_label(snapshot),
         grid=grid,
         # The heat map among the charts would repeat a grid over the same fields.
@@ -270,7 +275,7 @@ def _search_space(sweep: Sweep) -> list[tuple[str, str]]:
     space = SearchSpace.from_pairs(sweep.space)
     dimensions = space.model_dump(mode="json")["dimensions"]
     return [
-        (label, search_space.format_values(field, dimensions[field]).replace(",", ", "))
+        (label, search_space.format_values_or_range(field, dimensions[field]).replace(",", ", "))
         for field, label in field_labels(space.fields).items()
     ]
 
@@ -291,7 +296,7 @@ def _running_trials(
             settings=", ".join(format_setting_list(snapshot, trials[running.number])),
             progress=running.step / running.total_steps if running.total_steps else None,
         )
-        for running in repository.running_trials(session, sweep.id)
+        for running in repository.list_running_trials(session, sweep.id)
         if running.number in trials
     ]
 
@@ -318,7 +323,7 @@ def _trial_table(snapshot: SweepSnapshot, query: SweepPageQuery) -> TrialTablePa
     ]
     first = TABLE_PAGE_SIZE * (query.page - 1)
     rows: list[TrialSnapshot] = trials[first : first + TABLE_PAGE_SIZE]
-    table = report.trial_table(snapshot, select_winner(snapshot), rows)
+    table = report.trial_table(snapshot, select_winner_and_cheapest(snapshot), rows)
     return TrialTablePage(table, [trial.job_id for trial in rows], first + 1, len(trials))
 
 
@@ -347,18 +352,18 @@ def extend_sweep_page(
         )
         try:
             extension = SweepExtend.model_validate(body)
-            plan = service.plan_extension(
+            plan = service.plan_sweep_extension(
                 database, sweep_id=sweep_id, body=extension, find_base=find
             )
             with database.read() as session:
                 planning.resolve_trials(plan, JobResolver(session, settings))
             added = plan.trial_count
         except ValidationError as error:
-            errors = sweep_form.validation_errors(error, SweepExtend)
+            errors = sweep_form.validation_errors_by_input(error, SweepExtend)
         except RESOLVE_ERRORS as error:
             errors = {"": str(error)}
     dimensions = space.model_dump(mode="json")["dimensions"]
-    return render(
+    return render_template(
         request,
         "extend_sweep.html",
         sweep=sweep,
@@ -366,7 +371,11 @@ def extend_sweep_page(
         trial_count=trial_count,
         is_sampled=sweep.strategy.get("trials") is not None,
         fields=[
-            (field, label, search_space.format_values(field, dimensions[field]).replace(",", ", "))
+            (
+                field,
+                label,
+                search_space.format_values_or_range(field, dimensions[field]).replace(",", ", "),
+            )
             for field, label in field_labels(space.fields).items()
         ],
         values=values,
@@ -385,5 +394,5 @@ def _parse_extension(
     space, errors = sweep_form.parse_space(values, fields)
     body: JsonObject = {"space": space} if space else {}
     if trial_count := values.get("trials", "").strip():
-        body["trials"] = search_space.parse_value(trial_count)
+        body["trials"] = search_space.parse_json_or_text(trial_count)
     return body, errors

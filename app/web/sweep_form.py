@@ -20,7 +20,7 @@ from starlette.responses import RedirectResponse, Response
 from app.auth.middleware import require_scope
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
-from app.http.fields import uuid_or_raise
+from app.http.fields import uuid_validator
 from app.jobs import pretrained_bases
 from app.sweeps import planning, repository, search_space
 from app.sweeps.errors import SweepNotFound
@@ -30,12 +30,12 @@ from app.sweeps.states import Objective
 from app.sweeps.strategies import Strategy
 from app.sweeps.tables import Sweep
 from app.sweeps.trials import RESOLVE_ERRORS
-from app.web import choices
+from app.web import form_options
 from app.web.curl import base_url, curl_command
-from app.web.page import render
+from app.web.page import render_template
 from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
-from lora_core.specs.method import MethodName, Role
+from lora_core.specs.method import LayerRole, MethodName
 from lora_core.specs.task import ClassWeights, LossName, TaskType
 from lora_core.specs.train import Preset
 from lora_core.specs.validation_problems import field_problems
@@ -114,7 +114,7 @@ def new_sweep_page(
     store: StoreDep,
     settings: SettingsDep,
     like: Annotated[
-        Annotated[UUID, uuid_or_raise(lambda text: SweepNotFound(sweep_id=text))] | None, Query()
+        Annotated[UUID, uuid_validator(lambda text: SweepNotFound(sweep_id=text))] | None, Query()
     ] = None,
     preset: PresetName | None = None,
 ) -> Response:
@@ -131,22 +131,22 @@ def new_sweep_page(
     if "strategy.type" not in values:  # the form always sends it
         values = _EXAMPLE | values
     find = partial(pretrained_bases.resolve_base, database=database, store=store, settings=settings)
-    form = parse(values)
+    form = parse_sweep_form(values)
     plan, errors = None, form.errors
     try:
         sweep = SweepCreate.model_validate(form.body)
         if not errors:
             trials = planning.plan_trials(sweep, find)
             with database.read() as session:
-                plan = planning.plan_sweep(session, body=sweep, plan=trials, settings=settings)
+                plan = planning.preview_sweep(session, body=sweep, plan=trials, settings=settings)
     except ValidationError as error:
-        errors = validation_errors(error, SweepCreate) | errors
+        errors = validation_errors_by_input(error, SweepCreate) | errors
     except RESOLVE_ERRORS as error:
-        errors = planning_errors(error)
+        errors = planning_errors_by_input(error)
     with database.read() as session:
-        data_sources = choices.data_sources(session, settings)
-        base_model_names = choices.base_models(session, settings)
-    return render(
+        data_sources = form_options.data_sources(session, settings)
+        base_model_names = form_options.base_models(session, settings)
+    return render_template(
         request,
         "new_sweep.html",
         values=values,
@@ -160,7 +160,7 @@ def new_sweep_page(
         tasks=[each for each in get_args(TaskType)[1:] if each != "several_targets"],
         class_weights=list(ClassWeights),
         losses=list(LossName),
-        roles=list(Role),
+        roles=list(LayerRole),
         methods=get_args(MethodName),
         presets=list(Preset),
         data_sources=data_sources,
@@ -196,19 +196,19 @@ class ParsedForm:
     errors: dict[str, str] = field(default_factory=dict)
 
 
-def parse(values: FormValues) -> ParsedForm:
+def parse_sweep_form(values: FormValues) -> ParsedForm:
     """Return the body of POST /v1/sweeps. Empty inputs are left out."""
     body: JsonObject = {"job": {"method": {"type": "lora"}}}
-    for path, text in fixed_values(values).items():
+    for path, text in list_fixed_inputs(values).items():
         is_text = path in _TEXT_OPTIONS and not (path in _TEXT_OR_OBJECT and text.startswith("{"))
-        _set(body, path, text if is_text else search_space.parse_value(text))
+        _set(body, path, text if is_text else search_space.parse_json_or_text(text))
     body["space"], errors = parse_space(values)
     if not (body["space"] or errors):
         errors[""] = "No field varies. Give a field several values, such as 2, 4, 8 for r."
     return ParsedForm(body, errors)
 
 
-def fixed_values(values: FormValues) -> dict[str, str]:
+def list_fixed_inputs(values: FormValues) -> dict[str, str]:
     """Return the nonempty values outside the search space, without other strategies' fields."""
     strategy_fields = STRATEGY_FIELDS.get(values.get("strategy.type") or "grid", ("type",))
     return {
@@ -219,7 +219,7 @@ def fixed_values(values: FormValues) -> dict[str, str]:
     }
 
 
-def space_values(
+def list_space_inputs(
     values: FormValues, fields: Sequence[str] = _SPACE_FIELDS
 ) -> list[tuple[str, str, str]]:
     """Return (field, values, input name) of the search space.
@@ -248,19 +248,19 @@ def parse_space(
     """Return the search space by field, and the errors by input name."""
     space: JsonObject = {}
     errors: dict[str, str] = {}
-    for name, text, input_name in space_values(values, fields):
+    for name, text, input_name in list_space_inputs(values, fields):
         try:
             if not (name and text):
                 raise ValueError("a line is FIELD=VALUES, such as method.head=train,lora")
             if name in space:
                 raise ValueError(f"{name} is given twice")
-            space[name] = search_space.parse_values(name, text)
+            space[name] = search_space.parse_values_or_range(name, text)
         except ValueError as error:
             errors[input_name] = str(error)
     return space, errors
 
 
-def validation_errors(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
+def validation_errors_by_input(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
     """Return the problems of an invalid body by input name."""
     errors: dict[str, str] = {}
     for problem in field_problems(error.errors(include_url=False), model):
@@ -272,7 +272,7 @@ def validation_errors(error: ValidationError, model: type[BaseModel]) -> dict[st
     return errors
 
 
-def planning_errors(error: Exception) -> dict[str, str]:
+def planning_errors_by_input(error: Exception) -> dict[str, str]:
     """Return why a valid body cannot run, by input name."""
     detail: Mapping[str, Any] = getattr(error, "detail", {})
     path = str(detail.get("at", ""))
@@ -318,7 +318,7 @@ def to_form_values(body: Mapping[str, Any]) -> dict[str, str]:
         if path in OPTIONS or path == _TRAIN_METRICS:
             values[path] = search_space.format_value(value)
     for name, options in {**constants, **body["space"]}.items():
-        text = search_space.format_values(name, options)
+        text = search_space.format_values_or_range(name, options)
         if name in _SPACE_FIELDS:
             values[f"{SPACE_PREFIX}{name}"] = text
         elif name not in _SET_BY_SWEEP:
@@ -364,14 +364,14 @@ def extend_command(
 
 
 def _start_options(values: Mapping[str, str]) -> Iterator[str]:
-    for path, text in fixed_values(values).items():
+    for path, text in list_fixed_inputs(values).items():
         if _DEFAULTS.get(path) != text:
             yield OPTIONS[path] if text == "true" else f"{OPTIONS[path]} {quote(text)}"
     yield from _over_options(values, _SPACE_FIELDS)
 
 
 def _over_options(values: Mapping[str, str], fields: Sequence[str]) -> Iterator[str]:
-    for name, text, _ in space_values(values, fields):
+    for name, text, _ in list_space_inputs(values, fields):
         short = name.rpartition(".")[2].replace("_", "-")
         option = short if name in _SPACE_FIELDS else name
         yield f"--over {quote(f'{option}={text}')}"

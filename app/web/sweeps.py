@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
-from app.charts.fields import field_labels, format_score
+from app.charts.formatting import field_labels, format_score
 from app.http.dependencies import DatabaseDep
 from app.http.pagination import decode_cursor, split_page
 from app.sweeps import repository, scheduler, strategies
@@ -19,7 +19,7 @@ from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
 from app.web import formats
 from app.web.formats import short_id
-from app.web.page import BlankAsNone, ListQuery, render
+from app.web.page import BlankAsNone, ListQuery, render_template
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metric_names import METRICS
 
@@ -61,7 +61,7 @@ class SweepRow:
 
     @property
     def data(self) -> str:
-        return formats.data_name(base_spec(self.sweep))
+        return formats.data_source_name(shared_job_spec(self.sweep))
 
     @property
     def varied_fields(self) -> str:
@@ -89,7 +89,7 @@ def sweeps_page(
         sweeps, next_cursor = split_page(found, PAGE_SIZE)
         rows = _rows(session, sweeps)
         no_sweeps = not rows and not repository.list_sweeps(session, after=None, limit=1)
-    return render(
+    return render_template(
         request,
         "sweeps.html",
         no_sweeps=no_sweeps,
@@ -105,7 +105,7 @@ def sweep_name(sweep: Sweep) -> str:
     return sweep.name or f"sweep {short_id(sweep.id)}"
 
 
-def base_spec(sweep: Sweep) -> dict[str, Any]:
+def shared_job_spec(sweep: Sweep) -> dict[str, Any]:
     """Return the settings that all trials share, with defaults filled in."""
     return TrainSpec.model_validate(sweep.job).model_dump(mode="json")
 
@@ -113,8 +113,8 @@ def base_spec(sweep: Sweep) -> dict[str, Any]:
 def load_progress(session: Session, sweeps: Sequence[Sweep]) -> list[SweepProgress]:
     """Return the progress of each sweep, in the same order."""
     ids = [sweep.id for sweep in sweeps]
-    counts = repository.state_counts(session, ids)
-    finished = repository.finished_per_rung(session, ids)
+    counts = repository.count_trials_by_state(session, ids)
+    finished = repository.count_finished_by_rung(session, ids)
     return [_progress(sweep, counts[sweep.id], finished[sweep.id]) for sweep in sweeps]
 
 

@@ -9,7 +9,7 @@ from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep
 from app.http.pagination import decode_cursor, split_page
 from app.outbox.events import DeliveryState, EventType
-from app.web.page import BlankAsNone, ListQuery, render
+from app.web.page import BlankAsNone, ListQuery, render_template
 from app.webhooks import repository
 from app.webhooks.routes import WebhookId
 from app.webhooks.service import MAX_WEBHOOKS
@@ -32,7 +32,7 @@ def webhooks_page(request: Request, database: DatabaseDep) -> HTMLResponse:
     with database.read() as session:
         found = repository.list_endpoints(session, after=None, limit=MAX_WEBHOOKS)
         webhooks = [webhook_view(row) for row in found]
-    return render(request, "webhooks.html", webhooks=webhooks, event_types=list(EventType))
+    return render_template(request, "webhooks.html", webhooks=webhooks, event_types=list(EventType))
 
 
 @router.get("/webhooks/{webhook_id}")
@@ -54,7 +54,7 @@ def webhook_page(
         )
         rows, following = split_page(found, PAGE_SIZE)
         deliveries = [delivery_view(row) for row in rows]
-    return render(
+    return render_template(
         request,
         "webhook.html",
         webhook=webhook,

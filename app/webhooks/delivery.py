@@ -8,9 +8,9 @@ from app.database.engines import Database
 from app.errors import AppError
 from app.settings import Settings
 from app.webhooks import repository, sender, service
-from app.webhooks.addresses import AllowedHosts, Resolver, resolve_host
 from app.webhooks.repository import ClaimedDelivery
 from app.webhooks.signing import signed_headers
+from app.webhooks.url_checks import AllowedHosts, Resolver, resolve_host
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +24,7 @@ def deliver_next(
     then sent again when its lease has run out.
     """
     with database.write() as session:
-        claimed = repository.claim(session, endpoint_id)
+        claimed = repository.claim_due_delivery(session, endpoint_id)
     if claimed is None:
         return False
     status, error = _send(claimed, settings, resolve)
@@ -32,7 +32,7 @@ def deliver_next(
         if error is None:
             repository.record_success(session, claimed, status=status)
         else:
-            service.record_failure(session, claimed, status=status, error=error)
+            service.handle_failed_delivery(session, claimed, status=status, error=error)
     fields = {"webhook_id": str(endpoint_id), "event_id": claimed.event_id}
     if error is None:
         log.info("webhook delivered", **fields)
@@ -51,7 +51,9 @@ def _send(
     )
     allowed = AllowedHosts(settings.webhook_allowed_hosts)
     try:
-        status = sender.post(claimed.url, body, headers, allowed=allowed, resolve=resolve)
+        status = sender.post_to_receiver(
+            claimed.url, body, headers, allowed=allowed, resolve=resolve
+        )
     except AppError as error:
         return None, str(error)
     if 200 <= status < 300:

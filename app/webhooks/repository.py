@@ -18,7 +18,7 @@ from app.outbox.events import DeliveryState
 from app.outbox.repository import GIVE_UP_AFTER_SECONDS
 from app.outbox.tables import WebhookDelivery, WebhookEndpoint
 from app.queue.fencing import NO_SESSION_SYNC
-from app.queue.transitions import backoff
+from app.queue.transitions import backoff_expression
 from app.webhooks.errors import DeliveryNotFound, WebhookNotFound
 
 FIRST_RETRY_SECONDS = 5.0  # doubles with each failure
@@ -95,7 +95,7 @@ def delete_endpoint(session: Session, endpoint_id: UUID) -> None:
         raise WebhookNotFound(webhook_id=endpoint_id)
 
 
-def fail_pending(session: Session, endpoint_id: UUID, *, error: str) -> None:
+def fail_pending_deliveries(session: Session, endpoint_id: UUID, *, error: str) -> None:
     """End the deliveries that are pending. A replay makes them pending again."""
     session.execute(
         update(WebhookDelivery)
@@ -136,7 +136,7 @@ def get_delivery(session: Session, endpoint_id: UUID, delivery_id: UUID) -> Webh
     return delivery
 
 
-def replay(session: Session, delivery_id: UUID) -> None:
+def requeue_delivery(session: Session, delivery_id: UUID) -> None:
     """Make a delivery due now, and retry it for a day. One that is being sent is left as it is."""
     session.execute(
         update(WebhookDelivery)
@@ -152,7 +152,7 @@ def replay(session: Session, delivery_id: UUID) -> None:
     )
 
 
-def make_all_due(session: Session) -> None:
+def make_pending_deliveries_due(session: Session) -> None:
     """Make every delivery due now that waits: after a clock step it might wait for hours."""
     session.execute(
         update(WebhookDelivery)
@@ -170,7 +170,7 @@ def list_due_endpoints(session: Session) -> Sequence[UUID]:
     return session.scalars(due).all()
 
 
-def claim(session: Session, endpoint_id: UUID) -> ClaimedDelivery | None:
+def claim_due_delivery(session: Session, endpoint_id: UUID) -> ClaimedDelivery | None:
     """Claim the delivery to this endpoint that has been due for longest. None: none is due."""
     best = (
         select(WebhookDelivery.id)
@@ -230,7 +230,7 @@ def record_failure(
 
     The delivery fails if that would be after the end of its retries.
     """
-    delay = backoff(
+    delay = backoff_expression(
         FIRST_RETRY_SECONDS, WebhookDelivery.failures, max_seconds=MAX_RETRY_SECONDS
     ) * literal(jitter)
     next_attempt_at = now() + delay
@@ -251,7 +251,7 @@ def record_failure(
     )
 
 
-def fail_overdue(session: Session, claimed: ClaimedDelivery, *, error: str) -> None:
+def fail_overdue_deliveries(session: Session, claimed: ClaimedDelivery, *, error: str) -> None:
     """Fail the other deliveries to the endpoint of a failed attempt that were due for a day.
 
     Each of them would take as long as this attempt. Without a limit, a receiver that is down for

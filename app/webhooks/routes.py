@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response, status
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, SettingsDep
-from app.http.fields import uuid_or_raise
+from app.http.fields import uuid_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -21,9 +21,9 @@ router = APIRouter(
     prefix="/v1/webhooks", tags=["webhooks"], dependencies=[require_scope("webhooks:admin")]
 )
 
-WebhookId = Annotated[UUID, uuid_or_raise(lambda text: WebhookNotFound(webhook_id=text))]
+WebhookId = Annotated[UUID, uuid_validator(lambda text: WebhookNotFound(webhook_id=text))]
 DeliveryId = Annotated[
-    UUID, uuid_or_raise(lambda text: DeliveryNotFound(webhook_id="of this URL", delivery_id=text))
+    UUID, uuid_validator(lambda text: DeliveryNotFound(webhook_id="of this URL", delivery_id=text))
 ]
 
 

@@ -8,22 +8,28 @@ from functools import cache
 import httpx2
 
 import lora_core
-from app.webhooks.addresses import AllowedHosts, ParsedUrl, Resolver, parse_url, resolve_addresses
 from app.webhooks.errors import NoWebhookResponse
+from app.webhooks.url_checks import (
+    AllowedHosts,
+    CheckedUrl,
+    Resolver,
+    check_webhook_url,
+    resolve_allowed_addresses,
+)
 
 SEND_SECONDS = 10.0  # to connect, send the request and read the response
 MAX_RESPONSE_BYTES = 65_536  # the rest of a response is not read
 
 
-def post(
+def post_to_receiver(
     url: str, body: bytes, headers: Mapping[str, str], *, allowed: AllowedHosts, resolve: Resolver
 ) -> int:
     """Send the request and return the status of the response. Redirects are not followed.
 
-    Raises `NoWebhookResponse`, and what `parse_url` and `resolve_addresses` raise.
+    Raises `NoWebhookResponse`, and what `check_webhook_url` and `resolve_allowed_addresses` raise.
     """
-    target = parse_url(url, allowed)
-    addresses = resolve_addresses(target, allowed, resolve)
+    target = check_webhook_url(url, allowed)
+    addresses = resolve_allowed_addresses(target, allowed, resolve)
     try:
         return asyncio.run(
             _post(target, [target.with_address(each) for each in addresses], body, headers)
@@ -39,7 +45,7 @@ def post(
 
 
 async def _post(
-    target: ParsedUrl, urls: list[httpx2.URL], body: bytes, headers: Mapping[str, str]
+    target: CheckedUrl, urls: list[httpx2.URL], body: bytes, headers: Mapping[str, str]
 ) -> int:
     """Send it to the first address that accepts a connection."""
     headers = {

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.database.base import read_clock
-from app.database.engines import acquire_transaction_lock, after_commit
+from app.database.engines import acquire_transaction_lock, call_after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.outbox import repository as outbox
@@ -16,11 +16,11 @@ from app.outbox.events import TEST_EVENT
 from app.outbox.tables import WebhookEndpoint
 from app.settings import Settings
 from app.webhooks import repository
-from app.webhooks.addresses import AllowedHosts, parse_url
 from app.webhooks.errors import TooManyWebhooks, WebhookDisabled, WebhookNotFound
 from app.webhooks.repository import ClaimedDelivery
 from app.webhooks.schemas import DeliveryView, WebhookCreate, WebhookUpdate, WebhookView
 from app.webhooks.signing import new_secret
+from app.webhooks.url_checks import AllowedHosts, check_webhook_url
 from app.webhooks.views import delivery_view, webhook_view
 
 MAX_WEBHOOKS = 32  # a worker has a thread for each that has something due
@@ -35,10 +35,10 @@ def create_webhook(
 ) -> WebhookView:
     """Create a webhook. The response that is stored for a retry lacks the secret.
 
-    Raises `TooManyWebhooks`, and what `parse_url` and `idempotency.reserve` raise.
+    Raises `TooManyWebhooks`, and what `check_webhook_url` and `idempotency.reserve` raise.
     """
     idempotency.reserve(session, call)
-    parse_url(body.url, AllowedHosts(settings.webhook_allowed_hosts))
+    check_webhook_url(body.url, AllowedHosts(settings.webhook_allowed_hosts))
     acquire_transaction_lock(session, "webhooks")
     if repository.count_endpoints(session) >= MAX_WEBHOOKS:
         raise TooManyWebhooks(limit=MAX_WEBHOOKS)
@@ -63,11 +63,11 @@ def update_webhook(
 ) -> WebhookView:
     """Change the fields that the body has. Pending deliveries of a disabled webhook fail.
 
-    Raises `WebhookNotFound`, and what `parse_url` raises.
+    Raises `WebhookNotFound`, and what `check_webhook_url` raises.
     """
     endpoint = repository.lock_endpoint(session, webhook_id)
     if body.url is not None:
-        parse_url(body.url, AllowedHosts(settings.webhook_allowed_hosts))
+        check_webhook_url(body.url, AllowedHosts(settings.webhook_allowed_hosts))
         endpoint.url = body.url
     for name in {"description", "events"} & body.model_fields_set:
         setattr(endpoint, name, getattr(body, name))
@@ -75,7 +75,7 @@ def update_webhook(
         endpoint.enabled, endpoint.disabled_reason = body.enabled, None
     session.flush()
     if not endpoint.enabled:
-        repository.fail_pending(session, webhook_id, error=_DISABLED_ERROR)
+        repository.fail_pending_deliveries(session, webhook_id, error=_DISABLED_ERROR)
     _audit(session, "webhook_updated", webhook_id)
     return webhook_view(endpoint)
 
@@ -104,7 +104,7 @@ def send_test_event(session: Session, *, webhook_id: UUID) -> DeliveryView:
     """Queue the event `webhook.test`. Raises `WebhookNotFound`, `WebhookDisabled`."""
     endpoint = _lock_enabled(session, webhook_id)
     data = {"id": str(endpoint.id), "description": endpoint.description}
-    return delivery_view(outbox.publish_to(session, endpoint.id, TEST_EVENT, data))
+    return delivery_view(outbox.publish_event_to_endpoint(session, endpoint.id, TEST_EVENT, data))
 
 
 def replay_delivery(session: Session, *, webhook_id: UUID, delivery_id: UUID) -> DeliveryView:
@@ -114,11 +114,11 @@ def replay_delivery(session: Session, *, webhook_id: UUID, delivery_id: UUID) ->
     """
     _lock_enabled(session, webhook_id)
     repository.get_delivery(session, webhook_id, delivery_id)
-    repository.replay(session, delivery_id)
+    repository.requeue_delivery(session, delivery_id)
     return delivery_view(repository.get_delivery(session, webhook_id, delivery_id))
 
 
-def record_failure(
+def handle_failed_delivery(
     session: Session, claimed: ClaimedDelivery, *, status: int | None, error: str
 ) -> None:
     """Record a failed attempt, and end what is not retried any more.
@@ -135,10 +135,10 @@ def record_failure(
     except WebhookNotFound:  # deleted in the meantime, with its deliveries
         return
     repository.record_failure(session, claimed, status=status, error=error, jitter=jitter)
-    repository.fail_overdue(session, claimed, error=error)
+    repository.fail_overdue_deliveries(session, claimed, error=error)
     if endpoint is not None:
         endpoint.enabled, endpoint.disabled_reason = False, GONE_REASON
-        repository.fail_pending(session, endpoint.id, error=GONE_REASON)
+        repository.fail_pending_deliveries(session, endpoint.id, error=GONE_REASON)
         _audit(session, "webhook_disabled", endpoint.id)
 
 
@@ -155,4 +155,6 @@ def _lock_enabled(session: Session, webhook_id: UUID) -> WebhookEndpoint:
 
 
 def _audit(session: Session, action: str, webhook_id: UUID) -> None:
-    after_commit(session, partial(logging.audit, action, webhook_id=str(webhook_id)))
+    call_after_commit(
+        session, partial(logging.write_audit_line, action, webhook_id=str(webhook_id))
+    )

@@ -57,7 +57,9 @@ def _shape(base: str) -> compatibility.EncoderShape:
 def _fit(data: DataSpec, evaluated_on: Split) -> dict[str, Any]:
     splits = load_splits(data)
     task = SingleLabel(splits.labels)
-    (logits,) = linear_baseline.fit_logits(splits.train, [splits.examples(evaluated_on)], task)
+    (logits,) = linear_baseline.fit_and_predict_logits(
+        splits.train, [splits.examples(evaluated_on)], task
+    )
     return _score(logits.argmax(axis=1), splits, evaluated_on)
 
 

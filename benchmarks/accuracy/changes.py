@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.accuracy.contenders import CONTENDERS, SEEDS, Cell, Description, described
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.method import LoraVariant, Role
+from lora_core.specs.method import LayerRole, LoraVariant
 from lora_core.specs.train import TrainSpec
 
 DEFAULTS = "defaults"  # what every change is measured against
@@ -31,8 +31,8 @@ CHANGES: Mapping[str, Description] = {
     "rate-1.5e-3": {"optim": {"learning_rate": 1.5e-3}},
     "rate-2e-3": {"optim": {"learning_rate": 2e-3}},
     "rate-4e-3": {"optim": {"learning_rate": 4e-3}},
-    "query-value": {"method": {"targets": (Role.QUERY, Role.VALUE)}},
-    "all-linears": {"method": {"targets": tuple(Role)}},
+    "query-value": {"method": {"targets": (LayerRole.QUERY, LayerRole.VALUE)}},
+    "all-linears": {"method": {"targets": tuple(LayerRole)}},
     "rank-16": {"method": {"r": 16}},
     "alpha-32": {"method": {"alpha": 32.0}},
     "rank-16-alpha-32": {"method": {"r": 16, "alpha": 32.0}},

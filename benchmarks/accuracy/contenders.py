@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.method import Role
+from lora_core.specs.method import LayerRole
 from lora_core.specs.train import Preset, TrainSpec
 
 Description = dict[str, Any]
@@ -40,7 +40,7 @@ CONTENDERS: Mapping[str, Description] = {
             "r": 8,
             "alpha": 16.0,
             "dropout": 0.0,
-            "targets": tuple(Role),
+            "targets": tuple(LayerRole),
             "head": "train",
         },
         "head_init": "random",

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import LEVEL, Cell
-from lora_core.data.drift import compare_texts
+from lora_core.data.drift import measure_text_drift
 from lora_core.data.rows import TextRow
 from lora_core.specs.drift import MIN_TEXTS
 
@@ -51,7 +51,7 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
 
 
 def _is_alarm(training: Sequence[str], recent: Sequence[str], *, seed: int) -> bool:
-    found = compare_texts(training, recent, seed)
+    found = measure_text_drift(training, recent, seed)
     return found.p_value is not None and found.p_value <= LEVEL
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import Cell
 from benchmarks.loop.sets import LoopSet
-from lora_core.active_learning.accuracy import accuracy_so_far
-from lora_core.active_learning.selection import Reason, choose_next
-from lora_core.active_learning.suggestions import uncertainty_without_random
+from lora_core.active_learning.accuracy import estimate_suggestion_accuracy
+from lora_core.active_learning.selection import SelectionReason, choose_next
+from lora_core.active_learning.suggestions import score_uncertainty_excluding_random_labels
 
 BATCH = 10  # labels after which the model is fitted again, as the service does
 SO_FAR_EVERY = 100  # labels between estimates of the accuracy so far
@@ -51,7 +51,9 @@ def simulate(
             )
             rows = [each.row for each in choices]
             random_rows += [
-                len(labeled) + i for i, each in enumerate(choices) if each.reason is Reason.RANDOM
+                len(labeled) + i
+                for i, each in enumerate(choices)
+                if each.reason is SelectionReason.RANDOM
             ]
         labeled += rows
         available[rows] = False
@@ -64,11 +66,13 @@ def simulate(
         if choice == "random":
             continue
         labels_so_far = [data.labels[i] for i in labeled]
-        uncertainty = uncertainty_without_random(
+        uncertainty = score_uncertainty_excluding_random_labels(
             data.vectors, np.array(labeled), labels_so_far, random_rows, data.task
         )
         if len(labeled) % SO_FAR_EVERY == 0:
-            found = accuracy_so_far(data.vectors[labeled], labels_so_far, random_rows, data.task)
+            found = estimate_suggestion_accuracy(
+                data.vectors[labeled], labels_so_far, random_rows, data.task
+            )
             if found is not None:
                 so_far.append([len(labeled), found.value, found.low, found.high, scores[-1]])
     return {"scores": scores, "so_far": so_far}

@@ -19,11 +19,11 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
             if 2 * labels > len(order):
                 continue
             rows = [data.texts.pool[i] for i in order[: 2 * labels]]
-            estimate = curve.estimate_from_rows(rows[:labels], data.task)
+            estimate = curve.estimate_more_labels(rows[:labels], data.task)
             said = [each for each in estimate.expected if each.texts == 2 * labels]
             if not said:
                 continue
-            task, targets = curve.encode_labels([*rows, *data.texts.test], data.task)
+            task, targets = curve.build_task_and_targets([*rows, *data.texts.test], data.task)
             texts = np.arange(len(targets))
             learner = curve.linear_learner([*rows, *data.texts.test], task, targets)
             predicted = learner(texts[: len(rows)], texts[len(rows) :])

@@ -9,7 +9,7 @@ from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import Cell
 from benchmarks.loop.sets import LoopSet
 from lora_core.active_learning.suggestions import Label
-from lora_core.prediction_powered import mean_estimate
+from lora_core.prediction_powered_inference import estimate_mean
 from lora_core.tasks.primary_metric import MacroF1
 
 OTHER_TEXTS = 1000  # of the traffic, with a score and without a label
@@ -36,7 +36,7 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
         labeled = rng.integers(len(x), size=size.live_texts)  # traffic without end
         others = rng.integers(len(x), size=OTHER_TEXTS)
         for name, scores in (("powered", confidence), ("useless", useless)):
-            found = mean_estimate(right[labeled], scores[labeled], scores[others])
+            found = estimate_mean(right[labeled], scores[labeled], scores[others])
             held[name] += int(found.low <= right.mean() <= found.high)
             ratios[name].append((found.high - found.low) / (found.plain_high - found.plain_low))
         held["plain"] += int(found.plain_low <= right.mean() <= found.plain_high)

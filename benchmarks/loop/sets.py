@@ -14,7 +14,7 @@ from benchmarks.small.vectors import Vectors
 from benchmarks.tasks import sets as task_sets
 from benchmarks.tasks.plan import QUICK as QUICK_TASK
 from benchmarks.tasks.plan import Size as TaskSize
-from lora_core.active_learning.suggestions import Label, SuggestionModel, label_set
+from lora_core.active_learning.suggestions import Label, SuggestionModel, require_label_set
 from lora_core.data.rows import TextRow
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import decode_label_set, encode_label_set
@@ -58,12 +58,15 @@ class LoopSet:
     @cached_property
     def names(self) -> list[str]:
         """All labels of a multi-label set."""
-        return sorted(frozenset[str]().union(*map(label_set, (*self.labels, *self.test_labels))))
+        return sorted(
+            frozenset[str]().union(*map(require_label_set, (*self.labels, *self.test_labels)))
+        )
 
     def multi_hot(self, labels: Sequence[Label]) -> NDArray[np.uint8]:
         """(texts, names) of 0 and 1."""
         return np.array(
-            [[name in label_set(each) for name in self.names] for each in labels], dtype=np.uint8
+            [[name in require_label_set(each) for name in self.names] for each in labels],
+            dtype=np.uint8,
         )
 
     def _decoded(self, label: str) -> Label:
@@ -80,7 +83,7 @@ def score(truth: Sequence[Label], predicted: Sequence[Label]) -> float:
     """Accuracy, or macro F1 of sets of labels, by scikit-learn."""
     if isinstance(truth[0], str):
         return float(accuracy_score(truth, predicted))
-    sets = [[label_set(each) for each in side] for side in (truth, predicted)]
+    sets = [[require_label_set(each) for each in side] for side in (truth, predicted)]
     names = sorted(frozenset[str]().union(*sets[0], *sets[1]))
     columns = [np.array([[name in each for name in names] for each in side]) for side in sets]
     return float(f1_score(*columns, average="macro", zero_division=0.0))

@@ -66,6 +66,6 @@ def _probabilities(texts: list[str], given: NDArray[np.int64], labels: int) -> N
             if given.ndim == 2:
                 model = linear.fit_multi_label(train, given[~held_out], SPEC)
             else:
-                model = linear.fit(train, given[~held_out], SPEC, classes=labels)
+                model = linear.fit_single_label(train, given[~held_out], SPEC, classes=labels)
         logits[held_out] = model.logits([texts[i] for i in np.flatnonzero(held_out)])
     return np.asarray(expit(logits) if given.ndim == 2 else softmax(logits, axis=1))

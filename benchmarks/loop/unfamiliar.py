@@ -73,14 +73,14 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
     vectors = {cell.data: data.test_vectors} | {
         name: other.test_vectors[: len(texts[name])] for name, other in others.items()
     }
-    similarities = {name: index.neighbor_similarities(each) for name, each in vectors.items()}
+    similarities = {name: index.kth_neighbor_similarities(each) for name, each in vectors.items()}
     found["base"] = _compare(index, similarities, cell.data)
     return found
 
 
 def _train(spec: TrainSpec, out: Path) -> None:
+    from lora_core.training.encoder import train_encoder
     from lora_core.training.linear import train_linear
-    from lora_core.training.run import train_encoder
 
     train = train_linear if spec.method.type == "linear" else train_encoder
     train(spec, out_dir=out, observer=NullObserver(), stop=_NeverStops())
@@ -93,7 +93,7 @@ def _shares(out: Path, texts: dict[str, Sequence[TextRow]], own: str) -> dict[st
     predictor.states(predictor.encode(computed))
     seconds = (time.process_time() - started) / len(computed)
     similarities = {
-        name: index.neighbor_similarities(
+        name: index.kth_neighbor_similarities(
             predictor.states(predictor.encode([r.text for r in rows]))
         )
         for name, rows in texts.items()

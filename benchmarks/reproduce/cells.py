@@ -23,7 +23,7 @@ from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.correctness import EncodedCorrectness
-from lora_core.training.run import train_encoder as train
+from lora_core.training.encoder import train_encoder as train
 
 
 def run(cell: Cell) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _fit(cell: Cell) -> dict[str, Any]:
     splits = load_splits(imdb.here(cell.size.data))
     began = time.monotonic()
     parts = [splits.examples(split) for split in Split]
-    logits = linear_baseline.fit_logits(splits.train, parts, SingleLabel(splits.labels))
+    logits = linear_baseline.fit_and_predict_logits(splits.train, parts, SingleLabel(splits.labels))
     answers = [each.argmax(axis=1) for each in logits]
     right = {
         split: answer == [each.label for each in splits.examples(split)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lora_core.specs.data import DataSpec
-from lora_core.specs.method import Role
+from lora_core.specs.method import LayerRole
 from lora_core.specs.train import Preset, TrainSpec
 
 LINEAR = "linear"  # has no seed
@@ -32,7 +32,7 @@ class Row:
 
 
 LESSONS = {"preset": Preset.SEED}
-_BEST = {"type": "lora", "alpha": 1.0, "targets": (Role.QUERY, Role.VALUE, Role.MLP)}
+_BEST = {"type": "lora", "alpha": 1.0, "targets": (LayerRole.QUERY, LayerRole.VALUE, LayerRole.MLP)}
 ROWS: Mapping[str, Row] = {
     LINEAR: Row("linear model (TF-IDF + logistic regression)", lesson=Lesson(88.85)),
     "last": Row(

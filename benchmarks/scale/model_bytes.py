@@ -14,7 +14,7 @@ from uuid import uuid4
 from app.database import migrations
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from app.storage.new_artifact import NewArtifact
+from app.storage.staged_artifact import StagedArtifact
 from app.storage.tables import MODEL_KIND
 from benchmarks.child_process import ROOT
 from lora_core.specs.data import DataSpec
@@ -62,7 +62,7 @@ def train(folder: Path, seed: int) -> Path:
 def store(resources: Resources, artifact: Path) -> None:
     """Store an artifact as that of a job."""
     job = uuid4()
-    new = NewArtifact(resources.store, artifact, f"jobs/{job}/a1")
+    new = StagedArtifact(resources.store, artifact, f"jobs/{job}/a1")
 
     def add() -> None:
         with resources.database.write() as session:

@@ -12,13 +12,13 @@ from pathlib import Path
 from uuid import uuid4
 
 from app.auth import service as keys
-from app.auth.secrets import load_pepper
+from app.auth.secrets import load_or_create_pepper
 from app.database import migrations
 from app.registry import service as registry
 from app.registry.tables import PRODUCTION
 from app.resources import Resources, open_resources
 from app.settings import Settings
-from app.storage.new_artifact import NewArtifact
+from app.storage.staged_artifact import StagedArtifact
 from app.storage.tables import MODEL_KIND
 from benchmarks.serve import checkpoint
 from lora_core import manifest
@@ -59,7 +59,7 @@ def main() -> None:
 def publish(resources: Resources, directory: Path, name: str, *, promote: bool = True) -> None:
     """Register it as the next version of a name and promote it."""
     facts, job = manifest.read(directory), uuid4()
-    new = NewArtifact(resources.store, directory, f"jobs/{job}/a1")
+    new = StagedArtifact(resources.store, directory, f"jobs/{job}/a1")
 
     def register() -> int:
         with resources.database.write() as session:
@@ -75,7 +75,7 @@ def publish(resources: Resources, directory: Path, name: str, *, promote: bool =
 
 def make_keys(resources: Resources, count: int) -> list[str]:
     """Create API keys; returns their texts."""
-    pepper, made = load_pepper(resources.settings), []
+    pepper, made = load_or_create_pepper(resources.settings), []
     for i in range(count):
         with resources.database.write() as session:
             made.append(keys.create_key(session, pepper=pepper, name=f"visitor {i}").text)

@@ -12,16 +12,16 @@ from lora_core.encoders.load import encoder_weights_sha256, load_classifier, res
 from lora_core.inference.predictor import Predictor
 from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.encoded_labels import NUMBER
-from lora_core.specs.method import LoraSpec, Role
+from lora_core.specs.method import LayerRole, LoraSpec
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 from lora_core.tasks.base import UNCALIBRATED, Calibration
 from lora_core.tasks.build import build_task
 
 ROLES = (
-    (Role.QUERY, Role.VALUE),
-    tuple(Role),
-    (Role.QUERY, Role.KEY, Role.VALUE, Role.PROJECTION),
-    (Role.MLP,),
+    (LayerRole.QUERY, LayerRole.VALUE),
+    tuple(LayerRole),
+    (LayerRole.QUERY, LayerRole.KEY, LayerRole.VALUE, LayerRole.PROJECTION),
+    (LayerRole.MLP,),
 )
 TEXTS = ("a good film", "a dull plot", "the story was fine")
 

@@ -19,7 +19,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 
 
 def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:

@@ -26,7 +26,7 @@ def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> li
     if not PYTHON.exists():
         sys.exit("SetFit's environment is missing: run `make bench-small`")
     task: dict[str, Any] = {
-        "base": str(minilm.checkpoint_directory()),
+        "base": str(minilm.build_cached_checkpoint()),
         "max_length": MAX_LENGTH,
         "seed": seed,
         "texts": [row.text for row in train],

@@ -47,7 +47,7 @@ def _computed(texts: Sequence[str], precision: Precision) -> NDArray[np.float32]
     from tokenizers import Tokenizer
     from transformers import AutoModel
 
-    directory = minilm.checkpoint_directory()
+    directory = minilm.build_cached_checkpoint()
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_LENGTH)
     tokenizer.enable_padding()

@@ -6,11 +6,11 @@ from typing import Any
 
 from benchmarks.train.plan import RATES, SOURCE
 from lora_core.specs.data import DataSpec
-from lora_core.specs.method import LoraSpec, Role
+from lora_core.specs.method import LayerRole, LoraSpec
 
-TARGETS: Mapping[str, tuple[Role, ...]] = {
-    "qv": (Role.QUERY, Role.VALUE),
-    "qv_mlp": (Role.QUERY, Role.VALUE, Role.MLP),
+TARGETS: Mapping[str, tuple[LayerRole, ...]] = {
+    "qv": (LayerRole.QUERY, LayerRole.VALUE),
+    "qv_mlp": (LayerRole.QUERY, LayerRole.VALUE, LayerRole.MLP),
 }
 LEARNING_RATE = RATES["lora_qv"]  # of every cell
 MAX_LENGTH = 128  # tokens

@@ -14,7 +14,7 @@ from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.regression import Regression
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 
 
 def accuracy(kind: Kind, seed: int, size: Size) -> dict[str, Any]:

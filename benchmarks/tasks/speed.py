@@ -70,7 +70,7 @@ def make_base(directory: Path, encoder: str, size: Size) -> Path:
         **SETTINGS[encoder],
     )
     AutoModelForSequenceClassification.from_config(config).save_pretrained(directory)
-    tokenizer = load_tokenizer(minilm.checkpoint_directory() / "tokenizer.json")
+    tokenizer = load_tokenizer(minilm.build_cached_checkpoint() / "tokenizer.json")
     save_tokenizer(directory, tokenizer, 512)
     return directory
 

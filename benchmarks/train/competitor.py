@@ -31,11 +31,11 @@ from lora_core.encoders.load import (
     silence_transformers,
 )
 from lora_core.fast import first_token
-from lora_core.fast.frozen_encoder import build_forward
+from lora_core.fast.frozen_encoder import build_fastest_forward
 from lora_core.forward import Forward
 from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
+from lora_core.specs.method import FullFineTuningSpec, LastLayersBaselineSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, RuntimeSpec
 
 LABELS = ("negative", "positive")
@@ -96,7 +96,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
         seconds += train(model, texts, base, settings)[1]
         if isinstance(model, PeftModel):
             model = model.merge_and_unload()
-        first_token.patch(model, base.family)
+        first_token.patch_last_block(model, base.family)
         correct.append(right(answering(model, machine, base, test), test))
     return {
         "correct": correct,
@@ -108,7 +108,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
 
 def answering(model: Any, machine: Runtime, base: BaseCheckpoint, test: TokenizedSplit) -> Forward:
     """Computes logits the way ours does."""
-    return build_forward(
+    return build_fastest_forward(
         model,
         machine,
         base.family,
@@ -116,7 +116,7 @@ def answering(model: Any, machine: Runtime, base: BaseCheckpoint, test: Tokenize
         encoder_dropout=0.0,
         budget=OptimSpec().micro_batch_tokens,
         progress=silent_progress(),
-        environment=environment.describe(machine, OptimSpec().micro_batch_tokens),
+        environment=environment.describe_environment(machine, OptimSpec().micro_batch_tokens),
     )
 
 
@@ -137,7 +137,7 @@ def initial_head(base: BaseCheckpoint, seed: int = SEED) -> dict[str, Any]:
 
 def build_model(
     base: BaseCheckpoint,
-    method: LoraSpec | FullSpec | BaselineSpec,
+    method: LoraSpec | FullFineTuningSpec | LastLayersBaselineSpec,
     *,
     tuned: bool,
     head: dict[str, Any],
@@ -168,7 +168,7 @@ def build_model(
                 modules_to_save=list(family.head),
             )
             return get_peft_model(model, config)
-        case BaselineSpec():
+        case LastLayersBaselineSpec():
             model.requires_grad_(False)
             for name in family.head:
                 model.get_submodule(name).requires_grad_(True)

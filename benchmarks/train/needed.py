@@ -24,6 +24,6 @@ def flops_of_review(
     shape = read_encoder_shape(config, base="the base")
     d, f = shape.width, shape.feed_forward
     attended = float((lengths**2).sum() / lengths.sum())
-    a_token = cost_model.training_flops(shape, method, length=attended)
+    a_token = cost_model.training_flops_per_token(shape, method, length=attended)
     unneeded = 2 * 2 * (4 * d**2 + 2 * d * f) + 3.5 * 4 * attended * d
     return float(lengths.mean()) * (a_token - unneeded)

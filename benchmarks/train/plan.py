@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lora_core.specs.data import DataSpec
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
+from lora_core.specs.method import FullFineTuningSpec, LastLayersBaselineSpec, LayerRole, LoraSpec
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, StopSpec, TrainSpec
 
@@ -13,11 +13,11 @@ SEED = 0
 BATCH = 16  # texts of one optimizer step
 EPOCHS_OF_JOB = 3  # of the baseline job
 
-METHODS: Mapping[str, LoraSpec | FullSpec | BaselineSpec] = {
-    "lora_qv": LoraSpec(r=8, alpha=16.0, targets=(Role.QUERY, Role.VALUE)),
-    "lora_all": LoraSpec(r=8, alpha=16.0, targets=tuple(Role)),
-    "full": FullSpec(),
-    "baseline": BaselineSpec(),
+METHODS: Mapping[str, LoraSpec | FullFineTuningSpec | LastLayersBaselineSpec] = {
+    "lora_qv": LoraSpec(r=8, alpha=16.0, targets=(LayerRole.QUERY, LayerRole.VALUE)),
+    "lora_all": LoraSpec(r=8, alpha=16.0, targets=tuple(LayerRole)),
+    "full": FullFineTuningSpec(),
+    "baseline": LastLayersBaselineSpec(),
 }
 RATES = {"lora_qv": 1e-3, "lora_all": 1e-3, "full": 1e-4, "baseline": 1e-3}
 # Of the trainings whose mean accuracy is reported. Heads alone differ most between seeds.

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_core.active_learning.selection import Rows, Vectors
-from lora_core.active_learning.suggestions import Label, SuggestionModel, label_set, number
+from lora_core.active_learning.suggestions import (
+    Label,
+    SuggestionModel,
+    require_label_set,
+    require_number,
+)
 from lora_core.results import MetricName
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.tasks.primary_metric import (
@@ -27,7 +32,7 @@ _METRICS: dict[TaskTypeOfTarget, PrimaryMetric] = {
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MetricEstimate:
     """A metric with its 95% interval."""
 
     metric: MetricName
@@ -37,13 +42,13 @@ class Estimate:
     texts: int  # that it was measured on
 
 
-def accuracy_so_far(
+def estimate_suggestion_accuracy(
     vectors: Vectors,
     labels: Sequence[Label],
     random_rows: Iterable[int],
     task: TaskTypeOfTarget,
     seed: int = 0,
-) -> Estimate | None:
+) -> MetricEstimate | None:
     """Return how good suggestions for texts without a label are; None while it cannot be said.
 
     Each fold of the random texts is predicted by a model of all other labeled texts, so that no
@@ -74,7 +79,7 @@ def accuracy_so_far(
     metric = _METRICS[task]
     statistics = metric.statistics(*_encoded(truth, found, task))
     low, high = metric.interval(statistics)
-    return Estimate(metric.name, metric.value(statistics), low, high, len(evaluated))
+    return MetricEstimate(metric.name, metric.value(statistics), low, high, len(evaluated))
 
 
 def _encoded(
@@ -89,7 +94,7 @@ def _encoded(
             )
             return indices, others
         case "multi_label":
-            sets = [[label_set(each) for each in part] for part in (truth, predicted)]
+            sets = [[require_label_set(each) for each in part] for part in (truth, predicted)]
             every = sorted(frozenset[str]().union(*sets[0], *sets[1]))
             first, second = (
                 np.array([[name in each for name in every] for each in part], dtype=np.uint8)
@@ -98,6 +103,6 @@ def _encoded(
             return first, second
         case "regression":
             return (
-                np.array([number(each) for each in truth]),
-                np.array([number(each) for each in predicted]),
+                np.array([require_number(each) for each in truth]),
+                np.array([require_number(each) for each in predicted]),
             )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lora_core.active_learning.suggestions import Label, label_set, number
+from lora_core.active_learning.suggestions import Label, require_label_set, require_number
 
 
 def cohen_kappa(pairs: Sequence[tuple[Label, Label]]) -> float | None:
@@ -22,14 +22,14 @@ def cohen_kappa(pairs: Sequence[tuple[Label, Label]]) -> float | None:
     if isinstance(first[0], str):
         return _kappa(first, second)
     if isinstance(first[0], frozenset):
-        sets = [[label_set(each) for each in side] for side in (first, second)]
+        sets = [[require_label_set(each) for each in side] for side in (first, second)]
         names = sorted(frozenset[str]().union(*sets[0], *sets[1]))
         kappas = [
             _kappa(*([str(name in each) for each in side] for side in sets)) for name in names
         ]
         defined = [kappa for kappa in kappas if kappa is not None]
         return float(np.mean(defined)) if defined else None
-    a, b = (np.array([number(each) for each in side]) for side in (first, second))
+    a, b = (np.array([require_number(each) for each in side]) for side in (first, second))
     disagreement = a.var() + b.var() + (a.mean() - b.mean()) ** 2
     covariance = ((a - a.mean()) * (b - b.mean())).mean()
     return float(2 * covariance / disagreement) if disagreement else None

@@ -11,7 +11,7 @@ sample of all texts, and only they may estimate accuracy. The other texts are ch
   ones in the same way.
 
 Which random texts are labeled, and how, does not matter for the choice of others: they cover
-nothing, and uncertainty is that of `uncertainty_without_random`.
+nothing, and uncertainty is that of `score_uncertainty_excluding_random_labels`.
 """
 
 import math
@@ -34,7 +34,7 @@ UNCERTAIN_CANDIDATES = 100  # the most uncertain texts, among which diverse ones
 _ROWS_AT_ONCE = 1024  # to which similarities are computed
 
 
-class Reason(StrEnum):
+class SelectionReason(StrEnum):
     """Why a text was chosen."""
 
     RANDOM = "random"
@@ -44,11 +44,11 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectedText:
     """A text to label."""
 
     row: int
-    reason: Reason
+    reason: SelectionReason
 
 
 def choose_next(  # noqa: PLR0913
@@ -62,7 +62,7 @@ def choose_next(  # noqa: PLR0913
     random_share: float = RANDOM_SHARE,
     seed: int,
     position: int,
-) -> list[Choice]:
+) -> list[SelectedText]:
     """Return at most `count` texts to label next, fewer only if no more are available.
 
     Args:
@@ -73,14 +73,14 @@ def choose_next(  # noqa: PLR0913
         random: (texts,) whether a text was chosen as a random one. Before there are vectors, these
             may be more than the reserved ones.
         vectors: (texts, width); None: not computed yet, so all texts are random ones.
-        uncertainty: (texts,) of `uncertainty_without_random`, higher is more uncertain; None: there
-            is no model yet.
+        uncertainty: (texts,) of `score_uncertainty_excluding_random_labels`, higher is more
+            uncertain; None: there is no model yet.
         random_share: share of the positions, and of all texts, that is chosen at random.
         seed: of the project.
         position: how many texts were chosen before in this project. It decides which of the next
             ones are random, and makes choices reproducible.
     """
-    reserve = reserved_rows(len(available), random_share, seed)
+    reserve = random_evaluation_rows(len(available), random_share, seed)
     free = np.array(available, dtype=bool)
     is_reserved = np.zeros(len(free), dtype=bool)
     is_reserved[reserve] = True
@@ -105,18 +105,18 @@ def choose_next(  # noqa: PLR0913
         has_model=uncertainty is not None,
         taken=position - _random_slots_before(position, random_share),
     )
-    choices: list[Choice] = []
+    choices: list[SelectedText] = []
     for is_random in slots:
         row = next(random_rows, None) if is_random else None
-        choice = active.take() if row is None else Choice(row, Reason.RANDOM)
+        choice = active.take() if row is None else SelectedText(row, SelectionReason.RANDOM)
         if choice is None and (row := next(random_rows, None)) is not None:
-            choice = Choice(row, Reason.RANDOM)
+            choice = SelectedText(row, SelectionReason.RANDOM)
         if choice is not None:
             choices.append(choice)
     return choices
 
 
-def reserved_rows(texts: int, random_share: float, seed: int) -> Rows:
+def random_evaluation_rows(texts: int, random_share: float, seed: int) -> Rows:
     """Return the rows that are only chosen at random, in the order in which they are chosen."""
     return _random_order(texts, seed)[: math.ceil(round(random_share * texts, 6))]
 
@@ -134,7 +134,9 @@ def _random_slots_before(position: int, share: float) -> int:
     return math.floor(round(position * share, 6))
 
 
-def _without_vectors(count: int, free: NDArray[np.bool_], seed: int, reserved: int) -> list[Choice]:
+def _without_vectors(
+    count: int, free: NDArray[np.bool_], seed: int, reserved: int
+) -> list[SelectedText]:
     """Return the next texts in random order, the reserved ones first.
 
     Behind those, a text is a random one only if none was chosen for another reason before: all that
@@ -145,7 +147,11 @@ def _without_vectors(count: int, free: NDArray[np.bool_], seed: int, reserved: i
     choices = []
     for place in places[:count].tolist():
         untouched = place < reserved or bool(free[order[place:]].all())
-        choices.append(Choice(int(order[place]), Reason.RANDOM if untouched else Reason.SPREAD))
+        choices.append(
+            SelectedText(
+                int(order[place]), SelectionReason.RANDOM if untouched else SelectionReason.SPREAD
+            )
+        )
     return choices
 
 
@@ -173,24 +179,27 @@ class _ActiveChoices:
     ) -> None:
         """`occupied`: rows that were chosen before; `taken`: how many of them were not random."""
         self._candidates, self._has_model, self._taken = candidates, has_model, taken
-        self._coverage = Coverage(vectors, candidates, occupied)
+        self._coverage = FacilityLocationSelector(vectors, candidates, occupied)
 
-    def take(self) -> Choice | None:
+    def take(self) -> SelectedText | None:
         """Return the next text; None if no candidate is left."""
         coverage = self._coverage
         if not coverage.left.any():
             return None
         if self._has_model and self._taken % 2 == 0:
-            place, reason = int(coverage.left.argmax()), Reason.UNCERTAIN  # the most uncertain one
+            place, reason = (
+                int(coverage.left.argmax()),
+                SelectionReason.UNCERTAIN,
+            )  # the most uncertain one
         else:
             place = coverage.best()
-            reason = Reason.DIVERSE if self._has_model else Reason.SPREAD
+            reason = SelectionReason.DIVERSE if self._has_model else SelectionReason.SPREAD
         coverage.add(place)
         self._taken += 1
-        return Choice(int(self._candidates[place]), reason)
+        return SelectedText(int(self._candidates[place]), reason)
 
 
-class Coverage:
+class FacilityLocationSelector:
     """How well chosen rows cover candidates: by the similarity to the most similar one of them."""
 
     def __init__(self, vectors: Vectors, candidates: Rows, occupied: Rows) -> None:

@@ -59,9 +59,9 @@ class SuggestionModel:
                 case "single_label":
                     fitted = _fit_single_label(x, [str(each) for each in labels])
                 case "multi_label":
-                    fitted = _fit_multi_label(x, [label_set(each) for each in labels])
+                    fitted = _fit_multi_label(x, [require_label_set(each) for each in labels])
                 case "regression":
-                    numbers = np.array([number(each) for each in labels], dtype=np.float64)
+                    numbers = np.array([require_number(each) for each in labels], dtype=np.float64)
                     return cls._fit_numbers(x, numbers, scale or 1.0)
         if fitted is None:
             return None
@@ -132,7 +132,7 @@ class SuggestionModel:
         return np.asarray(variance / np.maximum((x**2).sum(axis=1), 1e-12))
 
 
-def uncertainty_without_random(
+def score_uncertainty_excluding_random_labels(
     vectors: Vectors,
     labeled: Rows,
     labels: Sequence[Label],
@@ -157,7 +157,9 @@ def uncertainty_without_random(
     return None if model is None else model.uncertainty(vectors)
 
 
-def nearest(vectors: Vectors, row: int, labeled: Sequence[int], k: int = 3) -> list[int]:
+def find_nearest_labeled(
+    vectors: Vectors, row: int, labeled: Sequence[int], k: int = 3
+) -> list[int]:
     """Return the labeled rows whose vectors are most similar to that of `row`, nearest first.
 
     By the cosine of the angle between them; `row` itself is left out.
@@ -171,14 +173,14 @@ def nearest(vectors: Vectors, row: int, labeled: Sequence[int], k: int = 3) -> l
     return found
 
 
-def label_set(label: Label) -> frozenset[str]:
+def require_label_set(label: Label) -> frozenset[str]:
     """Return the label of a multi-label task. Raises `TypeError`."""
     if isinstance(label, str | float):
         raise TypeError(f"a label of a multi-label task is a set of names, not {label!r}")
     return label
 
 
-def number(label: Label) -> float:
+def require_number(label: Label) -> float:
     """Return the label of a regression. Raises `TypeError`."""
     if isinstance(label, str | frozenset):
         raise TypeError(f"a label of a regression is a number, not {label!r}")

@@ -153,7 +153,7 @@ ENCRYPTED_MAGIC = b"PARE"  # last bytes of a file with an encrypted footer; else
 _MAX_FOOTER_ENTRIES = 200_000
 
 
-def iter_cells(path: Path, columns: ColumnSelection) -> NumberedCells:
+def iter_parquet_rows(path: Path, columns: ColumnSelection) -> NumberedCells:
     """Yield the selected columns, row group by row group.
 
     Raises `UnsupportedFormat` for a damaged or encrypted file, `EmptyData`, `MissingColumn`,

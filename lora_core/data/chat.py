@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 from lora_core.data import text_files
 from lora_core.data.labels import MAX_LABEL_CHARACTERS
 from lora_core.data.rows import ColumnSelection
-from lora_core.errors.data import FreeTextAnswers, MalformedRow, NulByte, list_rows
+from lora_core.errors.data import FreeTextAnswers, MalformedRow, NulByte, format_row_numbers
 from lora_core.specs.chat import (
     MAX_PHRASE_CHARACTERS,
     SYSTEM_ROLES,
     ChatMessage,
     PromptFormat,
-    join_parts,
+    join_text_parts,
     parse_json_object,
 )
 from lora_core.specs.task import TaskType
@@ -52,7 +52,7 @@ class ChatExample(NamedTuple):
     other_fields: dict[str, Any]
 
 
-def read_objects(
+def read_flattened_chat(
     path: Path, columns: ColumnSelection
 ) -> tuple[NumberedObjects, PromptFormat | None]:
     """Return the objects of a `.jsonl` file, and the format of its prompts.
@@ -60,9 +60,9 @@ def read_objects(
     Examples in chat form have the fields `text` and `label` in place of their messages. Other
     objects are returned as they are, and their format is None.
 
-    Raises `FreeTextAnswers` and what `text_files.read_json_objects` raises, here or while reading.
+    Raises `FreeTextAnswers` and what `text_files.iter_json_lines` raises, here or while reading.
     """
-    objects = text_files.read_json_objects(path)
+    objects = text_files.iter_json_lines(path)
     first = next(objects, None)
     if (
         first is not None
@@ -73,15 +73,15 @@ def read_objects(
         raise MalformedRow(file=path.name, row=first[0], problem=problem)
     if first is None or not has_chat_form(first[1], columns):
         return (objects if first is None else chain([first], objects)), None
-    prompt_format = columns.prompt_format or detect_prompt_format(
+    prompt_format = columns.prompt_format or infer_prompt_template(
         path.name, read_examples(path), columns.label_format.task
     )
     return _as_columns(read_examples(path), prompt_format), prompt_format
 
 
 def read_examples(path: Path) -> Iterator[ChatExample]:
-    """Yield the examples of a file in chat form. Raises what `read_objects` raises."""
-    for number, record in text_files.read_json_objects(path):
+    """Yield the examples of a file in chat form. Raises what `read_flattened_chat` raises."""
+    for number, record in text_files.iter_json_lines(path):
         yield _parse_example(path.name, number, record)
 
 
@@ -105,11 +105,11 @@ def _as_columns(examples: Iterable[ChatExample], prompt_format: PromptFormat) ->
 # -- The format of the prompts --------------------------------------------------------------------
 
 
-def detect_prompt_format(
+def infer_prompt_template(
     file: str, examples: Iterable[ChatExample], task: TaskType = "single_label"
 ) -> PromptFormat:
     """Return the format that the prompts and answers have in common. Raises `FreeTextAnswers`."""
-    prompts, answers = CommonPrompt(), _Answers()
+    prompts, answers = CommonPromptFinder(), _Answers()
     for example in examples:
         prompts.add(example.messages)
         answers.add(example.number, example.answer)
@@ -118,7 +118,7 @@ def detect_prompt_format(
     return prompts.format(answer_prefix=answers.prefix, **answers.json_key())
 
 
-class CommonPrompt:
+class CommonPromptFinder:
     """What the messages before all answers have in common."""
 
     def __init__(self) -> None:
@@ -238,7 +238,7 @@ class _Answers:
             count=f"{len(rows):,}",
             of=f"{self._rows:,}",
             reason=reason,
-            rows=list_rows(rows),
+            rows=format_row_numbers(rows),
         )
 
 
@@ -339,7 +339,7 @@ class _Line(NamedTuple):
                     f"{where} has a part of type {str(kind)[:40]!r}; only text is supported"
                 )
             texts.append(self.text(part.get("text"), f"a part of {where}"))
-        return join_parts(texts)
+        return join_text_parts(texts)
 
     def text(self, value: object, what: str) -> str:
         """Return a string that can be stored."""

@@ -19,20 +19,20 @@ from lora_core.data.findings import (
     Severity,
     TokenStatistics,
     format_percent,
-    join_names,
     make_example,
     pluralize,
+    shorten_name_list,
     split_of,
 )
 from lora_core.data.label_checks import check_labels
-from lora_core.data.more_labels import estimate_without_curve
+from lora_core.data.more_labels_estimate import explain_missing_curve
 from lora_core.data.rows import TextRow
 from lora_core.data.tokens import find_special_tokens, load_tokenizer
 from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
-from lora_core.samples.packages import locate_file
+from lora_core.samples.packages import find_verified_file
 from lora_core.specs.data import MAX_LENGTH, Split
-from lora_core.specs.text_input import TextInput, text_input
+from lora_core.specs.text_input import TextInput, build_text_input
 
 # Limits of the slow checks as (rows, characters), so that a report takes about ten seconds on one
 # core. Tokenization is slowest; with a few thousand texts its shares are accurate to one percent.
@@ -73,7 +73,7 @@ def check_data(contents: FileContents) -> DataReport:
         targets=dict(labels.targets),
         tokens=tokens,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.level))),
-        more_labels=estimate_without_curve(train_labels, task),
+        more_labels=explain_missing_curve(train_labels, task),
     )
 
 
@@ -88,7 +88,7 @@ def sample_rows(rows: Sequence[TextRow], max_rows: int, max_characters: int) -> 
 def _count_tokens(rows: Sequence[TextRow]) -> tuple[TokenStatistics | None, list[Finding]]:
     """Count tokens with the sample base model, which may not be on this host."""
     try:
-        return count_text_tokens(rows, locate_file(minilm.TOKENIZER), minilm.NAME)
+        return check_token_lengths(rows, find_verified_file(minilm.TOKENIZER), minilm.NAME)
     except LoraCoreError as error:
         missing = Finding(
             code="tokens_not_counted",
@@ -124,7 +124,7 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             code="other_sheets",
             level=Severity.INFO,
             count=len(other_sheets),
-            message=f"Only the sheet {info.sheet} was read, not {join_names(other_sheets)}.",
+            message=f"Only the sheet {info.sheet} was read, not {shorten_name_list(other_sheets)}.",
             advice="To read another sheet, load the file again and name the sheet.",
         )
     if info.prompt_format is not None:
@@ -190,7 +190,7 @@ UNKNOWN_WARNING_SHARE = 0.05  # of tokens
 CHUNK_CHARACTERS = 1_000_000
 
 
-def count_text_tokens(
+def check_token_lengths(
     rows: Sequence[TextRow], tokenizer: Path, base: str
 ) -> tuple[TokenStatistics, list[Finding]]:
     """Return statistics of all texts, and findings on truncation and unknown tokens.
@@ -235,7 +235,7 @@ def _text_chunks(rows: Iterable[TextRow]) -> Iterator[list[TextInput]]:
     chunk: list[TextInput] = []
     size = 0
     for row in rows:
-        chunk.append(text_input(row.text, row.pair))
+        chunk.append(build_text_input(row.text, row.pair))
         size += row.characters
         if size >= CHUNK_CHARACTERS:
             yield chunk

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from lora_core.data import chat, files, label_objects, label_studio
-from lora_core.data.labels import describe_targets, label_names_in
+from lora_core.data import chat, files, label_studio, mistral_labels
+from lora_core.data.labels import build_targets_spec, label_names_in
 from lora_core.data.rows import (
     MAX_COLUMNS,
     SPLIT_COLUMN,
@@ -27,7 +27,7 @@ from lora_core.data.split import (
     group_similar_labels,
     require_train,
     split_by_column,
-    validated_labels,
+    validate_label_names,
 )
 from lora_core.data.stratify import comparison_key, normalize_text
 from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
@@ -61,22 +61,22 @@ class FileContents:
 def read_contents(path: Path, columns: ColumnSelection) -> FileContents:
     """Read a file for training, or for prediction if there is no label column.
 
-    Raises what reading raises (`files.read_rows`, `files.read_records`), `InvalidSplitValue`,
+    Raises what reading raises (`files.read_rows`, `files.iter_whole_rows`), `InvalidSplitValue`,
     `MissingSplit`, `SingleClass`, `UnseenLabel`.
     """
     try:
         rows, info = files.read_rows_and_info(path, columns)
     except MissingColumn as error:
-        raise with_suggested_columns(path, columns, error) from error
+        raise enrich_missing_column_error(path, columns, error) from error
     if columns.label is None:
         # Validate the cells that are copied to the results.
-        records = files.read_records(path, columns.text, columns.sheet, pair_column=columns.pair)
+        records = files.iter_whole_rows(path, columns.text, columns.sheet, pair_column=columns.pair)
         for _ in records:
             pass
         return FileContents(rows, columns, (), None, info)
     named_splits = split_by_column(path.name, rows)
     splits = require_train(path.name, {Split.TRAIN: rows} if named_splits is None else named_splits)
-    labels = validated_labels(path.name, splits, columns.label_format)
+    labels = validate_label_names(path.name, splits, columns.label_format)
     return FileContents(rows, columns, labels, named_splits, info)
 
 
@@ -138,7 +138,7 @@ def build_profile(contents: FileContents) -> DatasetProfile:
         ordered=label_format.ordered,
         label_separator=label_format.separator,
         label_columns=label_format.columns,
-        targets=describe_targets(label_format.targets) or None,
+        targets=build_targets_spec(label_format.targets) or None,
         split_column=contents.split_column,
         labels={label: counts[label] for label in contents.labels if label in counts},
         similar_labels=group_similar_labels(contents.labels),
@@ -223,7 +223,7 @@ class FoundRows(FrozenModel):
     rows: tuple[int, ...]
 
 
-def find_text(path: Path, columns: ColumnSelection, wanted: WantedText) -> FoundRows:
+def find_rows_by_text(path: Path, columns: ColumnSelection, wanted: WantedText) -> FoundRows:
     """Return the rows with a text, compared as duplicates are. Raises what `files.read_rows`
     raises."""
     text = normalize_text(wanted.text)
@@ -313,7 +313,7 @@ def read_file_layout(path: Path, sheet: str | None = None) -> FileLayout:
 def _label_objects(path: Path) -> dict[str, TaskType] | None:
     """Return the labels of lines that have an object of them; None for other files."""
     is_json_lines = path.suffix.lower() == ".jsonl"
-    return (label_objects.detect_targets(path) or None) if is_json_lines else None
+    return (mistral_labels.detect_target_tasks(path) or None) if is_json_lines else None
 
 
 def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> ColumnGuess:
@@ -341,7 +341,7 @@ def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Column
     return ColumnGuess(text, label if label != text else None)
 
 
-def with_suggested_columns(
+def enrich_missing_column_error(
     path: Path, selected: ColumnSelection, error: MissingColumn
 ) -> MissingColumn:
     """Return the same error with a suggestion of columns, if the first rows can be read."""
@@ -367,19 +367,19 @@ def with_suggested_columns(
 
 
 def _read_head(path: Path, sheet: str | None) -> FileHead:
-    suffix = files.detect_suffix(path, sheet)
+    suffix = files.check_suffix(path, sheet)
     info = ParseInfo()
     match suffix:
         case ".parquet":
             names, rows = _parquet_head(path)
         case ".jsonl":
-            label = next(iter(label_objects.detect_targets(path)), chat.LABEL)
+            label = next(iter(mistral_labels.detect_target_tasks(path)), chat.LABEL)
             columns = ColumnSelection(label=label)
-            numbered, info.prompt_format = label_objects.read_objects(path, columns)
+            numbered, info.prompt_format = mistral_labels.read_flattened_labels(path, columns)
             names, rows = _objects_head(numbered)
         case ".json":
             names, rows = _objects_head(
-                label_studio.read_objects(path, ColumnSelection(label=None), info)
+                label_studio.read_flattened_tasks(path, ColumnSelection(label=None), info)
             )
         case _:
             table = files.open_table(path, suffix, sheet)

@@ -24,8 +24,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lora_core.data import chat, files, label_objects, label_studio, text_files
-from lora_core.data.label_review import ChangedLabel, CorrectionResult, Corrections, label_digest
+from lora_core.data import chat, files, label_studio, mistral_labels, text_files
+from lora_core.data.label_review import (
+    AppliedLabelChange,
+    CorrectionPlan,
+    CorrectionResult,
+    label_digest,
+)
 from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow
 from lora_core.data.text_files import UTF_8, UTF_16, Encoding, TextLines
@@ -35,14 +40,14 @@ from lora_core.errors.data import (
     MissingRows,
     NoRowsLeft,
     UnchangedLabel,
-    list_rows,
+    format_row_numbers,
 )
 from lora_core.specs.encoded_labels import (
     LabelValue,
     decode_label,
     decode_targets,
     encode_label,
-    label_of_target,
+    extract_target_label,
     replace_target_value,
 )
 
@@ -79,7 +84,7 @@ class _Plan:
 
 
 def correct_file(
-    path: Path, columns: ColumnSelection, corrections: Corrections, out_dir: Path
+    path: Path, columns: ColumnSelection, corrections: CorrectionPlan, out_dir: Path
 ) -> CorrectionResult:
     """Write a file with the changed labels to `out_dir`, unless there are no changes.
 
@@ -91,7 +96,7 @@ def correct_file(
     rows = {row.number: row for row in files.read_rows(path, columns)}
     wanted = {each.row for each in corrections.changes} | {each.row for each in corrections.keep}
     if missing := sorted(wanted - rows.keys()):
-        raise MissingRows(file=path.name, count=len(missing), rows=list_rows(missing))
+        raise MissingRows(file=path.name, count=len(missing), rows=format_row_numbers(missing))
     left_out = rows.keys() & set(corrections.leave_out)
     changed, edits = _edits(path.name, columns, rows, corrections, left_out)
     kept = tuple(
@@ -131,18 +136,18 @@ def row_labels_by_target(row: TextRow, label_format: LabelFormat) -> dict[str | 
     """Return the label of each target of a row; of tasks with a single one, its name is None."""
     if not label_format.targets:
         return {None: row.label}
-    return {name: label_of_target(row.label, name) for name in decode_targets(row.label)}
+    return {name: extract_target_label(row.label, name) for name in decode_targets(row.label)}
 
 
 def _edits(
     file: str,
     columns: ColumnSelection,
     rows: Mapping[int, TextRow],
-    corrections: Corrections,
+    corrections: CorrectionPlan,
     left_out: Set[int],
-) -> tuple[list[ChangedLabel], Mapping[int, Sequence[_Edit]]]:
+) -> tuple[list[AppliedLabelChange], Mapping[int, Sequence[_Edit]]]:
     """Return the changes with the labels before, and what to write. Raises `UnchangedLabel`."""
-    changed: list[ChangedLabel] = []
+    changed: list[AppliedLabelChange] = []
     edits: dict[int, list[_Edit]] = defaultdict(list)
     for each in corrections.changes:
         if each.row in left_out:
@@ -156,7 +161,9 @@ def _edits(
         after = encode_label(value)
         if before == after:
             raise UnchangedLabel(file=file, row=each.row, label=before)
-        changed.append(ChangedLabel(row=each.row, target=each.target, before=before, after=after))
+        changed.append(
+            AppliedLabelChange(row=each.row, target=each.target, before=before, after=after)
+        )
         edits[each.row].append(_Edit(label_columns, label_format, value))
     changed.sort(key=lambda each: (each.row, each.target or ""))
     return changed, edits
@@ -165,7 +172,7 @@ def _edits(
 def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> Path:
     """Write the corrected file in its own format, or in the one nearest to it."""
     out = out_dir / path.name
-    match suffix := files.detect_suffix(path, columns.sheet):
+    match suffix := files.check_suffix(path, columns.sheet):
         case ".parquet":
             _write_parquet(path, out, plan)
         case ".xlsx":
@@ -174,10 +181,10 @@ def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> 
         case ".jsonl":
             _write_json_lines(path, out, plan, _json_editor(path, columns, plan))
             if plan.left_out and _prompt_format_differs(path, out, columns):
-                _write_objects(label_objects.read_objects(path, columns)[0], out, plan)
+                _write_objects(mistral_labels.read_flattened_labels(path, columns)[0], out, plan)
         case ".json" if label_studio.is_export(path, columns):
             out = out.with_suffix(".jsonl")
-            objects = label_studio.read_objects(path, columns, ParseInfo())
+            objects = label_studio.read_flattened_tasks(path, columns, ParseInfo())
             _write_objects(objects, out, plan)
         case ".json":
             _write_json_array(path, out, plan)
@@ -188,7 +195,7 @@ def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> 
 
 def _prompt_format_differs(path: Path, out: Path, columns: ColumnSelection) -> bool:
     """Return whether prompts that remain have other words in common: their texts would change."""
-    before, after = (files.detect_prompt_format(each, columns) for each in (path, out))
+    before, after = (files.infer_file_prompt_template(each, columns) for each in (path, out))
     return before != after
 
 
@@ -290,7 +297,7 @@ class _Recorder:
 
 
 def _write_delimited(path: Path, out: Path, default: str, plan: _Plan) -> None:
-    layout = text_files.detect_layout(path, default)
+    layout = text_files.detect_dialect(path, default)
     recorder = _Recorder(TextLines(path, layout.encoding, line_end=layout.line_end))
     records = csv.reader(islice(recorder, layout.skipped, None), delimiter=layout.separator)
     header: list[str] | None = None
@@ -367,12 +374,14 @@ _Editor = Callable[[int, dict[str, Any]], dict[str, Any]]
 
 def _json_editor(path: Path, columns: ColumnSelection, plan: _Plan) -> _Editor:
     """Return what changes the objects of a `.jsonl` file, which may keep labels in several ways."""
-    first = next(text_files.read_json_objects(path), (0, {}))[1]
-    if label_objects.has_label_object(first, columns):
+    first = next(text_files.iter_json_lines(path), (0, {}))[1]
+    if mistral_labels.has_label_object(first, columns):
         return lambda number, record: _edit_label_object(record, plan.of_row(number))
     if not chat.has_chat_form(first, columns):
         return lambda number, record: _edited(record, plan.of_row(number))
-    answers = {number: cells[chat.LABEL] for number, cells in chat.read_objects(path, columns)[0]}
+    answers = {
+        number: cells[chat.LABEL] for number, cells in chat.read_flattened_chat(path, columns)[0]
+    }
     return lambda number, record: _edit_answer(
         path.name, number, record, answers[number], plan.of_row(number)
     )
@@ -381,10 +390,10 @@ def _json_editor(path: Path, columns: ColumnSelection, plan: _Plan) -> _Editor:
 def _edit_label_object(record: dict[str, Any], edits: Iterable[_Edit]) -> dict[str, Any]:
     """Change labels in the object `labels`; a field of the record has precedence over them."""
     names = {
-        unicodedata.normalize("NFC", name): name for name in record.get(label_objects.LABELS, {})
+        unicodedata.normalize("NFC", name): name for name in record.get(mistral_labels.LABELS, {})
     }
     for edit in edits:
-        labels = record.get(label_objects.LABELS, {})
+        labels = record.get(mistral_labels.LABELS, {})
         old = {name: labels.get(names.get(name, name)) for name in edit.columns} | {
             name: record[name] for name in edit.columns if name in record
         }
@@ -396,7 +405,7 @@ def _edit_label_object(record: dict[str, Any], edits: Iterable[_Edit]) -> dict[s
         others = {names.get(k, k): cell for k, cell in new.items() if k not in record}
         record = {**record, **fields}
         if others:
-            record[label_objects.LABELS] = {**labels, **others}
+            record[mistral_labels.LABELS] = {**labels, **others}
     return record
 
 

@@ -16,12 +16,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from lora_core.data.contents import read_contents
 from lora_core.data.rows import ColumnSelection
 from lora_core.data.stratify import normalize_text
-from lora_core.linear.model import combine_sides, split_sides
+from lora_core.linear.model import combine_pair_features, split_text_pairs
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
 from lora_core.specs.drift import MAX_CHARACTERS, MAX_DIFFERENT, MAX_TEXTS, MIN_TEXTS, DriftReport
-from lora_core.specs.text_input import TextInput, text_input, text_sides
-from lora_core.two_sample import classifier_two_sample_test
+from lora_core.specs.text_input import TextInput, build_text_input, text_sides
+from lora_core.two_sample_test import classifier_two_sample_test
 
 # Of Thai, Lao, Burmese, Khmer, Chinese and Japanese, which do not separate words: each letter is a
 # term, and so is each pair of letters.
@@ -40,10 +40,10 @@ def read_training_texts(file: Path, columns: ColumnSelection) -> list[TextInput]
     if str(file) in reviews.SAMPLES:
         return [text for text, _ in reviews.load_reviews(str(file))]
     rows = read_contents(file, columns).splits[Split.TRAIN]
-    return [text_input(row.text, row.pair) for row in rows]
+    return [build_text_input(row.text, row.pair) for row in rows]
 
 
-def compare_texts(
+def measure_text_drift(
     training: Sequence[TextInput], recent: Sequence[TextInput], seed: int = 0
 ) -> DriftReport:
     """Test whether recent texts are like those of training.
@@ -77,7 +77,7 @@ def _vectors(texts: Sequence[TextInput]) -> csr_matrix:
 
     A term of a single text compares it with no other one, so it is left out.
     """
-    sides = split_sides(texts)
+    sides = split_text_pairs(texts)
     vectorizer = TfidfVectorizer(
         token_pattern=_TERM, ngram_range=(1, 2), min_df=2, sublinear_tf=True
     )
@@ -85,7 +85,9 @@ def _vectors(texts: Sequence[TextInput]) -> csr_matrix:
         weighted = vectorizer.fit_transform(chain(*sides))
     except ValueError:  # no term is in two texts
         return csr_matrix((len(texts), 1))
-    return combine_sides([weighted[i * len(texts) :][: len(texts)] for i in range(len(sides))])
+    return combine_pair_features(
+        [weighted[i * len(texts) :][: len(texts)] for i in range(len(sides))]
+    )
 
 
 def _draw(
@@ -102,4 +104,4 @@ def _draw(
 
 def _shortened(text: TextInput) -> TextInput:
     sides = [normalize_text(each)[:MAX_CHARACTERS] for each in text_sides(text)]
-    return text_input(sides[0], sides[1] if len(sides) > 1 else None)
+    return build_text_input(sides[0], sides[1] if len(sides) > 1 else None)

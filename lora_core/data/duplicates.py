@@ -117,7 +117,7 @@ def duplicate_severity(count: int, rows: int) -> Severity:
     return Severity.WARNING if count >= WARNING_SHARE * rows else Severity.INFO
 
 
-def describe_split_pairs(pairs: Iterable[tuple[TextRow, TextRow]]) -> str:
+def describe_leaks_by_split(pairs: Iterable[tuple[TextRow, TextRow]]) -> str:
     """Return `3 rows of test in train`, for pairs of an earlier and a later row."""
     counts = Counter((split_of(later), split_of(earlier)) for earlier, later in pairs)
     return ", ".join(
@@ -138,7 +138,7 @@ def _leaked(groups: Sequence[Sequence[TextRow]]) -> Iterator[Finding]:
             code="leaked",
             level=Severity.ERROR,
             count=len(pairs),
-            message=f"Texts that occur in two splits: {describe_split_pairs(pairs)}.",
+            message=f"Texts that occur in two splits: {describe_leaks_by_split(pairs)}.",
             advice="Delete them from one of the two splits: the model is scored on texts that it "
             "was trained on, so its metrics are too good.",
             examples=tuple(make_example(*pair) for pair in pairs[:MAX_EXAMPLES]),
@@ -214,7 +214,7 @@ def check_near_duplicates(
             level=Severity.WARNING,
             count=len(leaks),
             message="Near-duplicates of a text in another split: "
-            f"{describe_split_pairs((pair.earlier, pair.later) for pair in leaks)}.",
+            f"{describe_leaks_by_split((pair.earlier, pair.later) for pair in leaks)}.",
             advice="Keep such texts in one split: the metrics of the other one are too good.",
             examples=_pair_examples(leaks),
         )

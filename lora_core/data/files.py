@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_core.data import label_objects, label_studio, text_files
+from lora_core.data import label_studio, mistral_labels, text_files
 from lora_core.data.rows import (
     MAX_BYTES,
     MAX_COLUMNS,
@@ -32,7 +32,7 @@ from lora_core.errors.data import (
     UnsupportedFormat,
 )
 from lora_core.specs.chat import PromptFormat
-from lora_core.specs.data import file_suffix
+from lora_core.specs.data import parse_file_suffix
 from lora_core.specs.predict import RESERVED_COLUMNS, SCORES
 from lora_core.specs.text_input import TextInput
 
@@ -84,33 +84,33 @@ def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
 
     Raises what `read_rows` raises except for missing texts and labels, here or while reading.
     """
-    match detect_suffix(path, columns.sheet):
+    match check_suffix(path, columns.sheet):
         case ".parquet":
             # pyarrow is slow to import, and most files do not need it
             from lora_core.data import arrow
 
-            return OpenedFile(arrow.iter_cells(path, columns), ParseInfo())
+            return OpenedFile(arrow.iter_parquet_rows(path, columns), ParseInfo())
         case ".jsonl":
-            objects, prompt_format = label_objects.read_objects(path, columns)
+            objects, prompt_format = mistral_labels.read_flattened_labels(path, columns)
             rows = text_files.iter_json_rows(path.name, objects, columns)
             return OpenedFile(rows, ParseInfo(prompt_format=prompt_format))
         case ".json":
             info = ParseInfo()
-            objects = label_studio.read_objects(path, columns, info)
+            objects = label_studio.read_flattened_tasks(path, columns, info)
             return OpenedFile(text_files.iter_json_rows(path.name, objects, columns), info)
         case suffix:
             table = open_table(path, suffix, columns.sheet)
             return OpenedFile(table.iter_cells(columns), table.parse_info)
 
 
-def detect_prompt_format(path: Path, columns: ColumnSelection) -> PromptFormat | None:
+def infer_file_prompt_template(path: Path, columns: ColumnSelection) -> PromptFormat | None:
     """Return the prompt format of a file in chat form; None for other files.
 
     Raises what `read_rows` raises.
     """
-    if detect_suffix(path, columns.sheet) != ".jsonl":
+    if check_suffix(path, columns.sheet) != ".jsonl":
         return None
-    return label_objects.read_objects(path, columns)[1]
+    return mistral_labels.read_flattened_labels(path, columns)[1]
 
 
 def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
@@ -118,11 +118,11 @@ def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
     if suffix == ".xlsx":
         from lora_core.data import spreadsheet  # slow to import, like pyarrow
 
-        return spreadsheet.open_table(path, sheet)
+        return spreadsheet.open_sheet(path, sheet)
     return text_files.open_delimited(path, "," if suffix == ".csv" else "\t")
 
 
-def detect_suffix(path: Path, sheet: str | None = None) -> str:
+def check_suffix(path: Path, sheet: str | None = None) -> str:
     """Return the suffix of a file whose size and first bytes are plausible for it.
 
     Raises `DataNotFound`, `UnsupportedFormat`, `EmptyData`, `DataTooLarge`, and `MissingSheet` if a
@@ -131,7 +131,7 @@ def detect_suffix(path: Path, sheet: str | None = None) -> str:
     if not os.path.isfile(path):  # False instead of an error for a name that is too long
         reason = "it is a directory" if os.path.isdir(path) else "there is no such file"
         raise DataNotFound(source=path.name, reason=reason)
-    suffix = file_suffix(path.name)
+    suffix = parse_file_suffix(path.name)
     size = path.stat().st_size
     if size == 0:
         raise EmptyData(file=path.name)
@@ -169,7 +169,7 @@ def _check_magic(file: str, start: bytes, magic: bytes, reason: str) -> None:
 # -- Whole rows, for batch predictions that are written next to them ------------------------------
 
 
-class Record(NamedTuple):
+class WholeRow(NamedTuple):
     """One row. `number` is the row number that users see: 1 is the first data row."""
 
     number: int
@@ -177,9 +177,9 @@ class Record(NamedTuple):
     cells: dict[str, Any]  # the whole row as JSON values
 
 
-def read_records(
+def iter_whole_rows(
     path: Path, text_column: str, sheet: str | None = None, *, pair_column: str | None = None
-) -> Iterator[Record]:
+) -> Iterator[WholeRow]:
     """Yield the rows of a `.csv`, `.tsv`, `.xlsx`, `.jsonl`, `.json` or `.parquet` file.
 
     With `pair_column`, the text of a record is a pair. Raises what `read_rows` raises, and
@@ -187,14 +187,14 @@ def read_records(
     """
     columns = ColumnSelection(text_column, label=None, pair=pair_column)
     names = [text_column] if pair_column is None else [text_column, pair_column]
-    suffix = detect_suffix(path, sheet)
+    suffix = check_suffix(path, sheet)
     match suffix:
         case ".parquet":
             rows = _parquet_records(path, columns, names)
         case ".jsonl":
-            rows = _json_records(path.name, text_files.read_json_objects(path), columns, names)
+            rows = _json_records(path.name, text_files.iter_json_lines(path), columns, names)
         case ".json":
-            objects = label_studio.read_objects(path, columns, ParseInfo())
+            objects = label_studio.read_flattened_tasks(path, columns, ParseInfo())
             rows = _json_records(path.name, objects, columns, names)
         case _:
             rows = _tabular_records(open_table(path, suffix, sheet), columns, names)
@@ -207,7 +207,7 @@ def read_records(
             raise MissingText(file=path.name, count=1, rows=number)
         if not all(texts):
             raise IncompletePair(file=path.name, count=1, rows=number)
-        yield Record(number, texts[0] if pair_column is None else (texts[0], texts[1]), cells)
+        yield WholeRow(number, texts[0] if pair_column is None else (texts[0], texts[1]), cells)
 
 
 def _checked_text(file: str, number: int, text: Any) -> str:
@@ -271,7 +271,10 @@ def _parquet_records(
 
 
 def _check_names(file: str, names: Sequence[str], columns: ColumnSelection) -> None:
-    """Raise `MissingColumn`, `SameColumn`, `MalformedRow`, `ReservedColumn` or `DataTooLarge`."""
+    """Check the names of columns.
+
+    Raises `MissingColumn`, `SameTextPairColumn`, `MalformedRow`, `ReservedColumn`, `DataTooLarge`.
+    """
     columns.find_positions(file, names)
     if duplicate := next((name for name in names if names.count(name) > 1), None):
         raise MalformedRow(file=file, row=0, problem=f"column {duplicate!r} is duplicated")

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from lora_core.data.more_labels import MoreLabelsEstimate
+from lora_core.data.more_labels_estimate import MoreLabelsEstimate
 from lora_core.data.rows import TextRow
 from lora_core.specs.data import Split, parse_split_name
 from lora_core.specs.fields import FrozenModel
@@ -85,14 +85,14 @@ class ClassBalance(FrozenModel):
     baseline: float  # accuracy of always predicting that
 
 
-class LabelSet(FrozenModel):
+class LabelSetCount(FrozenModel):
     """The rows that have exactly these labels."""
 
     labels: tuple[str, ...]
     count: int
 
 
-class LabelPair(FrozenModel):
+class LabelPairCount(FrozenModel):
     """The rows that have both labels."""
 
     labels: tuple[str, str]
@@ -106,8 +106,8 @@ class LabelSetStatistics(FrozenModel):
     distinct: int
     mean_labels: float  # of a row
     unlabeled: int  # rows without any label
-    frequent: tuple[LabelSet, ...]  # the most frequent sets
-    pairs: tuple[LabelPair, ...]  # the most frequent pairs of labels
+    frequent: tuple[LabelSetCount, ...]  # the most frequent sets
+    pairs: tuple[LabelPairCount, ...]  # the most frequent pairs of labels
 
 
 class HistogramBin(FrozenModel):
@@ -190,7 +190,7 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
-def join_names(names: list[str]) -> str:
+def shorten_name_list(names: list[str]) -> str:
     """Return the first names, shortened, and the number of further ones."""
     more = len(names) - _MAX_NAMES
     shown = [name if len(name) <= 40 else f"{name[:39]}…" for name in names[:_MAX_NAMES]]

@@ -14,24 +14,24 @@ from lora_core.data.findings import (
     Finding,
     HistogramBin,
     LabelCounts,
-    LabelPair,
-    LabelSet,
+    LabelPairCount,
+    LabelSetCount,
     LabelSetStatistics,
     NumberStatistics,
     Severity,
     TargetStatistics,
     format_percent,
-    join_names,
     make_example,
     pluralize,
+    shorten_name_list,
     split_of,
 )
 from lora_core.data.labels import LabelFormat, label_names_in
-from lora_core.data.more_labels import ACCURACY_ERRORS, MIN_TEXTS
+from lora_core.data.more_labels_estimate import ACCURACY_ERRORS, MIN_TEXTS
 from lora_core.data.rows import TextRow
 from lora_core.data.split import are_numeric, group_similar_labels, rows_of_target
 from lora_core.specs.data import Split
-from lora_core.specs.encoded_labels import decode_label_set, outputs_of
+from lora_core.specs.encoded_labels import decode_label_set, outputs_of_target
 from lora_core.specs.task import TaskType
 
 DOMINANT_SHARE = 0.8  # share of one label from which accuracy is uninformative
@@ -63,7 +63,7 @@ def check_labels(
             return LabelReport()
         numbers = np.array([float(row.label) for row in rows])
         number_findings = tuple(_check_numbers(rows, numbers))
-        return LabelReport(number_findings, numbers=describe_numbers(numbers))
+        return LabelReport(number_findings, numbers=measure_numbers(numbers))
     if not names:
         return LabelReport()
     task = label_format.task
@@ -73,7 +73,7 @@ def check_labels(
         findings += _alphabetical_ranks(names)
     if task == "single_label":
         return LabelReport(tuple(findings), balance)
-    label_sets = describe_label_sets(rows)
+    label_sets = measure_label_sets(rows)
     findings += _check_label_sets(label_sets, balance, rows)
     return LabelReport(tuple(findings), balance, label_sets)
 
@@ -86,7 +86,7 @@ def _check_targets(
     for target in label_format.targets:
         report = check_labels(
             rows_of_target(rows, target.name),
-            outputs_of(target.name, names),
+            outputs_of_target(target.name, names),
             target.label_format,
         )
         targets[target.name] = TargetStatistics(
@@ -144,7 +144,7 @@ def _check_classes(
         if share.count < MIN_ROWS_PER_LABEL
     ]
     if rare:
-        names = join_names([f"{label} ({count})" for label, count in rare])
+        names = shorten_name_list([f"{label} ({count})" for label, count in rare])
         yield Finding(
             code="rare_labels",
             level=Severity.WARNING,
@@ -160,8 +160,8 @@ def _check_classes(
             code="imbalanced",
             level=Severity.WARNING,
             count=round(balance.baseline * len(rows)),
-            message=f"Always predicting {join_names([balance.majority])} would be correct for "
-            f"{format_percent(balance.baseline)} of the rows.",
+            message=f"Always predicting {shorten_name_list([balance.majority])} would be correct "
+            f"for {format_percent(balance.baseline)} of the rows.",
             advice=f"Compare models by {metrics} instead of accuracy, and try "
             "balanced class weights (task.class_weights).",
         )
@@ -210,7 +210,7 @@ def _similar_labels(
         level=Severity.ERROR,
         count=len(groups),
         message="Labels that differ in case or white space only: "
-        f"{join_names([' and '.join(spellings) for spellings in groups])}.",
+        f"{shorten_name_list([' and '.join(spellings) for spellings in groups])}.",
         advice="Use one spelling: each spelling is trained as a separate label.",
         examples=tuple(
             make_example(*(first[label] for label in spellings[:MAX_EXAMPLES]))
@@ -232,7 +232,7 @@ def _missing_labels(balance: ClassBalance) -> Iterator[Finding]:
             level=Severity.WARNING,
             count=len(missing),
             message="Labels that are missing in a split: "
-            f"{join_names([f'{label} (in {split})' for split, label in missing])}.",
+            f"{shorten_name_list([f'{label} (in {split})' for split, label in missing])}.",
             advice="Move some rows of each label into every split: the metrics of a split do not "
             "cover a label that it lacks.",
         )
@@ -258,10 +258,10 @@ MAX_COUNTED_PAIRS = 1_000_000  # those of the most frequent sets first
 SAME_LABEL_SIMILARITY = 0.95  # of two labels that seem to mean the same
 
 
-def describe_label_sets(rows: Sequence[TextRow]) -> LabelSetStatistics:
+def measure_label_sets(rows: Sequence[TextRow]) -> LabelSetStatistics:
     """Return the statistics of the rows of a multi-label task."""
     sets = [
-        LabelSet(labels=decode_label_set(label), count=count)
+        LabelSetCount(labels=decode_label_set(label), count=count)
         for label, count in sorted(
             Counter(row.label for row in rows).items(), key=lambda item: (-item[1], item[0])
         )
@@ -278,7 +278,9 @@ def describe_label_sets(rows: Sequence[TextRow]) -> LabelSetStatistics:
         unlabeled=sum(each.count for each in sets if not each.labels),
         frequent=tuple(sets[:MAX_LISTED]),
         pairs=tuple(
-            LabelPair(labels=pair, count=n, similarity=n / (counts[pair[0]] + counts[pair[1]] - n))
+            LabelPairCount(
+                labels=pair, count=n, similarity=n / (counts[pair[0]] + counts[pair[1]] - n)
+            )
             for pair, n in sorted(together.items(), key=lambda item: (-item[1], item[0]))[
                 :MAX_LISTED
             ]
@@ -296,7 +298,7 @@ def _check_label_sets(
             code="constant_labels",
             level=Severity.WARNING,
             count=len(constant),
-            message=f"Labels that every row has: {join_names(constant)}.",
+            message=f"Labels that every row has: {shorten_name_list(constant)}.",
             advice="Leave them out, or add texts without them: a model can only learn to predict "
             "them always.",
         )
@@ -311,7 +313,7 @@ def _check_label_sets(
             level=Severity.WARNING,
             count=len(same),
             message="Labels that nearly always occur together: "
-            f"{join_names([' and '.join(pair.labels) for pair in same])}.",
+            f"{shorten_name_list([' and '.join(pair.labels) for pair in same])}.",
             advice="Merge them if they mean the same.",
         )
     if sets.unlabeled:
@@ -347,7 +349,7 @@ _FAR_OUT = (
 )
 
 
-def describe_numbers(numbers: NDArray[np.float64]) -> NumberStatistics:
+def measure_numbers(numbers: NDArray[np.float64]) -> NumberStatistics:
     """Return the statistics of the numbers (rows,) of a regression."""
     counts, edges = np.histogram(numbers, bins=HISTOGRAM_BINS)
     lower, median, upper = np.quantile(numbers, [0.25, 0.5, 0.75]).tolist()

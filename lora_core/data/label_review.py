@@ -66,7 +66,7 @@ def label_digest(row: TextRow, target: str | None, label: str) -> str:
 # -- Corrections ----------------------------------------------------------------------------------
 
 
-class LabelChange(FrozenModel):
+class RequestedLabelChange(FrozenModel):
     """A label to change."""
 
     row: int
@@ -74,22 +74,22 @@ class LabelChange(FrozenModel):
     label: str
 
 
-class KeptLabel(FrozenModel):
+class ConfirmedLabel(FrozenModel):
     """A label that was looked at and is right. `target` None: those of all targets."""
 
     row: int
     target: str | None
 
 
-class Corrections(FrozenModel):
+class CorrectionPlan(FrozenModel):
     """What to change in a file, what not to suspect again, and which rows to leave out."""
 
-    changes: tuple[LabelChange, ...]
-    keep: tuple[KeptLabel, ...]
+    changes: tuple[RequestedLabelChange, ...]
+    keep: tuple[ConfirmedLabel, ...]
     leave_out: tuple[int, ...] = ()
 
 
-class ChangedLabel(FrozenModel):
+class AppliedLabelChange(FrozenModel):
     """A label before and after."""
 
     row: int
@@ -105,6 +105,6 @@ class CorrectionResult(FrozenModel):
     """
 
     file: str | None
-    changes: tuple[ChangedLabel, ...]
+    changes: tuple[AppliedLabelChange, ...]
     left_out: tuple[int, ...]  # numbers of rows
     kept: tuple[str, ...]

@@ -18,7 +18,12 @@ from typing import Any, NamedTuple
 
 from lora_core.data import text_files
 from lora_core.data.rows import ColumnSelection, ParseInfo
-from lora_core.errors.data import MalformedRow, NoAnnotations, NoChoiceAnnotations, SeveralChoices
+from lora_core.errors.data import (
+    MalformedRow,
+    NoAnnotations,
+    NoChoiceAnnotations,
+    SeveralChoicesPerText,
+)
 from lora_core.specs.task import TaskType
 
 TEXT, LABEL = "text", "label"  # what the only texts and the only control are found as
@@ -47,13 +52,13 @@ class Task(NamedTuple):
     annotations: list[Annotation]  # those that count, the latest last
 
 
-def read_objects(path: Path, columns: ColumnSelection, info: ParseInfo) -> NumberedObjects:
+def read_flattened_tasks(path: Path, columns: ColumnSelection, info: ParseInfo) -> NumberedObjects:
     """Return the rows of an export, or the objects of any other JSON array as they are.
 
     Tasks without an annotation of the label columns are skipped and counted in `info`.
 
     Raises `NoAnnotations`, `NoChoiceAnnotations` and what `text_files.read_json_array` raises;
-    while reading, `SeveralChoices`.
+    while reading, `SeveralChoicesPerText`.
     """
     read_tasks = _detect_format(path, columns)
     if read_tasks is None:
@@ -121,7 +126,7 @@ class _Table:
             self._fields = {k: v for k, v in self._fields.items() if v not in hidden}
 
     def rows(self, tasks: Iterable[Task]) -> NumberedObjects:
-        """Yield the rows. Raises `SeveralChoices`."""
+        """Yield the rows. Raises `SeveralChoicesPerText`."""
         for task in tasks:
             cells = {column: task.fields.get(name) for name, column in self._fields.items()}
             labels = {
@@ -155,7 +160,9 @@ class _Table:
             return chosen[0]
         if kind is None:  # not read as a label
             return chosen
-        raise SeveralChoices(file=self._file, row=task.number, control=control, count=len(chosen))
+        raise SeveralChoicesPerText(
+            file=self._file, row=task.number, control=control, count=len(chosen)
+        )
 
 
 def _columns(

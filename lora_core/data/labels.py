@@ -25,7 +25,7 @@ from lora_core.errors.data import (
     MalformedRow,
     MissingTarget,
     NulByte,
-    list_rows,
+    format_row_numbers,
 )
 from lora_core.specs.data import DataSpec
 from lora_core.specs.encoded_labels import (
@@ -97,7 +97,7 @@ def target_formats(task: SeveralTargetsSpec) -> tuple[TargetFormat, ...]:
     return tuple(formats)
 
 
-def describe_targets(targets: Sequence[TargetFormat]) -> dict[str, dict[str, Any]]:
+def build_targets_spec(targets: Sequence[TargetFormat]) -> dict[str, dict[str, Any]]:
     """Return the targets as a spec describes them, without what does not concern their columns."""
     described = {}
     for name, columns, label_format in targets:
@@ -150,15 +150,15 @@ class LabelReader(ABC):
         """Raise the error of the column as a whole, once all rows have been read."""
 
 
-def label_reader(file: str, label_format: LabelFormat) -> LabelReader:
+def build_label_reader(file: str, label_format: LabelFormat) -> LabelReader:
     """Return the reader of a source."""
     match label_format.task:
         case "single_label":
-            return NameReader(file)
+            return SingleLabelReader(file)
         case "multi_label" if label_format.columns is not None:
             return BinaryColumnsReader(file, label_format.columns)
         case "multi_label":
-            return SetReader(file, label_format.separator)
+            return LabelSetReader(file, label_format.separator)
         case "regression":
             return NumberReader(file)
         case "several_targets":
@@ -170,7 +170,7 @@ def normalize_name(name: str) -> str:
     return unicodedata.normalize("NFC", name.strip())
 
 
-class NameReader(LabelReader):
+class SingleLabelReader(LabelReader):
     """Reads names, and limits their length and number."""
 
     def __init__(self, file: str) -> None:
@@ -225,7 +225,7 @@ class NameReader(LabelReader):
         return encode_label_set(names)
 
 
-class SetReader(NameReader):
+class LabelSetReader(SingleLabelReader):
     """Reads the labels of a multi-label task from one cell: a list, or text."""
 
     def __init__(self, file: str, separator: str | None) -> None:
@@ -233,7 +233,7 @@ class SetReader(NameReader):
         self._separator = separator
 
     def read(self, row: int, cells: Sequence[object]) -> str:
-        """Raises `MalformedLabelSet`, `EmptyLabel` and what `NameReader.read` raises."""
+        """Raises `MalformedLabelSet`, `EmptyLabel` and what `SingleLabelReader.read` raises."""
         (cell,) = cells
         match cell:
             case None:
@@ -273,7 +273,7 @@ class SetReader(NameReader):
 _BINARY = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
-class BinaryColumnsReader(NameReader):
+class BinaryColumnsReader(SingleLabelReader):
     """Reads the labels of a multi-label task from one column for each label."""
 
     def __init__(self, file: str, columns: Sequence[str]) -> None:
@@ -281,7 +281,7 @@ class BinaryColumnsReader(NameReader):
         self._columns = columns
 
     def read(self, row: int, cells: Sequence[object]) -> str:
-        """Raises `LabelNotBinary`, `EmptyLabel` and what `NameReader.read` raises."""
+        """Raises `LabelNotBinary`, `EmptyLabel` and what `SingleLabelReader.read` raises."""
         names = []
         for column, cell in zip(self._columns, cells, strict=True):
             text = "" if cell is None else str(cell).strip().lower()
@@ -331,14 +331,14 @@ class NumberReader(LabelReader):
                 file=self.file,
                 count=f"{len(self._invalid) + len(self._with_comma):,}",
                 of=f"{self._rows:,}",
-                rows=list_rows(self._invalid),
+                rows=format_row_numbers(self._invalid),
                 value=self._first_invalid,
             )
         if self._with_comma:
             raise DecimalComma(
                 file=self.file,
                 count=f"{len(self._with_comma):,}",
-                rows=list_rows(self._with_comma),
+                rows=format_row_numbers(self._with_comma),
                 value=self._first_invalid,
             )
 
@@ -350,7 +350,7 @@ class TargetsReader(LabelReader):
         super().__init__(file)
         self._targets = targets
         self._readers = [
-            label_reader(name_column(file, target.columns), target.label_format)
+            build_label_reader(describe_column_location(file, target.columns), target.label_format)
             for target in targets
         ]
         self._missing: dict[str, list[int]] = {target.name: [] for target in targets}
@@ -382,12 +382,12 @@ class TargetsReader(LabelReader):
                     target=target.name,
                     columns=", ".join(target.columns),
                     count=f"{len(rows):,}",
-                    rows=list_rows(rows),
+                    rows=format_row_numbers(rows),
                 )
             reader.check()
 
 
-def name_column(file: str, columns: Sequence[str]) -> str:
+def describe_column_location(file: str, columns: Sequence[str]) -> str:
     """Return the name of a file for errors that are about one of its targets."""
     more = f" and {len(columns) - 1} more" if len(columns) > 1 else ""
     return f"{file}, column {columns[0]!r}{more}"

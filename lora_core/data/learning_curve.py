@@ -36,25 +36,25 @@ from lora_core.cache import cache_dir
 from lora_core.data.contents import FileContents
 from lora_core.data.duplicates import group_duplicates
 from lora_core.data.findings import DataReport
-from lora_core.data.more_labels import (
+from lora_core.data.more_labels_estimate import (
     MIN_TEXTS,
     MIN_TEXTS_PER_LABEL,
     Basis,
     ExpectedGain,
-    ExpectedValue,
-    MeasuredValue,
+    ExpectedMetric,
+    MeasuredMetric,
     MoreLabelsEstimate,
     describe_gains,
-    estimate_without_curve,
+    explain_missing_curve,
 )
 from lora_core.data.rows import TextRow
 from lora_core.data.split import rows_of_target
-from lora_core.linear.files import weight_rows
-from lora_core.linear.model import combine_sides, split_sides
+from lora_core.linear.files import count_weight_rows
+from lora_core.linear.model import combine_pair_features, split_text_pairs
 from lora_core.specs.data import Split
-from lora_core.specs.encoded_labels import decode_label_set, tasks_of_targets
+from lora_core.specs.encoded_labels import decode_label_set, infer_target_tasks
 from lora_core.specs.task import TaskType
-from lora_core.specs.text_input import text_input
+from lora_core.specs.text_input import build_text_input
 from lora_core.tasks.base import Task
 from lora_core.tasks.metric_names import METRICS
 from lora_core.tasks.multi_label import DEFAULT_THRESHOLD, MultiLabel, best_threshold
@@ -114,7 +114,7 @@ class CurveScores:
         return bool(lead.mean() > lead.std() / len(lead) ** 0.5)
 
 
-def estimate_from_rows(
+def estimate_more_labels(
     rows: Iterable[TextRow], task_type: TaskType = "single_label", max_texts: int = MAX_TEXTS
 ) -> MoreLabelsEstimate:
     """Return the estimate for labeled rows, with the linear model.
@@ -122,27 +122,29 @@ def estimate_from_rows(
     Several targets have a curve each, and share `max_texts`.
     """
     distinct = group_duplicates(rows)[0]
-    without_curve = estimate_without_curve([row.label for row in distinct], task_type)
+    without_curve = explain_missing_curve([row.label for row in distinct], task_type)
     if without_curve is not None:
         return without_curve
     if task_type == "several_targets":
-        tasks = tasks_of_targets(distinct[0].label)
+        tasks = infer_target_tasks(distinct[0].label)
         share = max(MIN_TEXTS, max_texts // len(tasks))
         return MoreLabelsEstimate.of_targets(
             {
-                name: estimate_from_rows(rows_of_target(distinct, name), task, share)
+                name: estimate_more_labels(rows_of_target(distinct, name), task, share)
                 for name, task in tasks.items()
             }
         )
-    used = limit_texts(distinct, task_type, max_texts, characters=MAX_CHARACTERS)
-    task, targets = encode_labels(used, task_type)
+    used = subsample_for_curve(distinct, task_type, max_texts, characters=MAX_CHARACTERS)
+    task, targets = build_task_and_targets(used, task_type)
     learner = linear_learner(used, task, targets)
-    return estimate(learner, task, targets, texts=len(distinct), basis="linear")
+    return extrapolate_learning_curve(learner, task, targets, texts=len(distinct), basis="linear")
 
 
 def add_learning_curve(report: DataReport, contents: FileContents) -> DataReport:
     """Return the report with the learning curve of the train split."""
-    estimate = estimate_from_rows(contents.splits[Split.TRAIN], contents.columns.label_format.task)
+    estimate = estimate_more_labels(
+        contents.splits[Split.TRAIN], contents.columns.label_format.task
+    )
     return report.model_copy(update={"more_labels": estimate})
 
 
@@ -162,7 +164,7 @@ def cached_estimate(
     return result
 
 
-def limit_texts(
+def subsample_for_curve(
     distinct: Sequence[TextRow],
     task_type: TaskType,
     max_texts: int = MAX_TEXTS,
@@ -174,7 +176,7 @@ def limit_texts(
     if task_type == "single_label":
         counts = Counter(row.label for row in distinct)
         rows = [row for row in distinct if counts[row.label] >= MIN_TEXTS_PER_LABEL]
-    task, targets = encode_labels(rows, task_type)
+    task, targets = build_task_and_targets(rows, task_type)
     if isinstance(task, MultiLabel):
         max_texts = min(max_texts, max(MIN_TEXTS, MAX_FITTED_LABELS // len(task.labels)))
     if characters is not None:
@@ -186,7 +188,7 @@ def limit_texts(
     return [rows[i] for i in sorted(order[:max_texts])]
 
 
-def encode_labels(rows: Sequence[TextRow], task_type: TaskType) -> tuple[Task, Targets]:
+def build_task_and_targets(rows: Sequence[TextRow], task_type: TaskType) -> tuple[Task, Targets]:
     """Return the task of these rows, and their targets. Of several labels, rare ones are left out.
 
     A sample of the rows may be another task: of fewer labels, or with another deviation.
@@ -212,7 +214,7 @@ def encode_labels(rows: Sequence[TextRow], task_type: TaskType) -> tuple[Task, T
 
 def linear_learner(rows: Sequence[TextRow], task: Task, targets: Targets) -> Learner:
     """Return a learner with TF-IDF of all words and a regression."""
-    sides = split_sides([text_input(row.text, row.pair) for row in rows])
+    sides = split_text_pairs([build_text_input(row.text, row.pair) for row in rows])
     try:
         by_side = CountVectorizer().fit_transform(chain(*sides)).tocsr()
     except ValueError:  # no text contains a word
@@ -225,7 +227,7 @@ def linear_learner(rows: Sequence[TextRow], task: Task, targets: Targets) -> Lea
         terms = np.unique(seen.indices)
         weighting = TfidfTransformer(sublinear_tf=True).fit(seen[:, terms])
         x, x_test = (
-            combine_sides([weighting.transform(side[part][:, terms]) for side in counts])
+            combine_pair_features([weighting.transform(side[part][:, terms]) for side in counts])
             for part in (train, held_out)
         )
         return _fit_and_predict(task, "linear", x, targets[train], x_test, targets[held_out])
@@ -303,7 +305,7 @@ def _constant(task: Task, targets: Targets, count: int) -> Predictions:
     return np.repeat(task.best_constant(targets)[0], count, axis=0)
 
 
-def estimate(
+def extrapolate_learning_curve(
     learner: Learner, task: Task, targets: Targets, *, texts: int, basis: Basis
 ) -> MoreLabelsEstimate:
     """Measure the curve for texts with these targets, and extrapolate it to `texts` and more."""
@@ -343,7 +345,7 @@ def estimate(
         basis=basis,
         used=len(targets),
         measured=tuple(
-            MeasuredValue.model_validate(
+            MeasuredMetric.model_validate(
                 {"texts": int(size), field: round(float(from_error(1 - score)), digits)}
             )
             for size, score in zip(curve.train_sizes, curve.scores.mean(axis=1), strict=True)
@@ -360,7 +362,7 @@ def estimate(
         for low, _, high in [quantiles(after - values[:, 0])]
     ]
     expected = [
-        ExpectedValue.model_validate({"texts": count, field: middle, "low": low, "high": high})
+        ExpectedMetric.model_validate({"texts": count, field: middle, "low": low, "high": high})
         for count, value in zip(counts, values.T, strict=True)
         for low, middle, high in [quantiles(value)]
     ]
@@ -378,7 +380,9 @@ def measure_curve(learner: Learner, task: Task, targets: Targets) -> CurveScores
     """Train on nested subsets of all folds but one, and predict that fold; repeat."""
     rng = np.random.default_rng(0)
     count, strata, metric = len(targets), task.strata(targets), task.metric
-    rows = weight_rows(len(task.labels)) if isinstance(task, SingleLabel) else len(task.labels)
+    rows = (
+        count_weight_rows(len(task.labels)) if isinstance(task, SingleLabel) else len(task.labels)
+    )
     runs = MAX_WORK // (count * rows)
     smallest = count - -(-count // NUM_FOLDS)  # training texts that remain without the largest fold
     train_sizes = np.array([max(2, round(share * smallest)) for share in TRAIN_SHARES])

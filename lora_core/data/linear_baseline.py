@@ -80,7 +80,7 @@ def _evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     train = subsample_to_max_characters(subsample(splits.train, max_texts), len(splits.labels))
     parts = [splits.validation, splits.test]
     validation, test = (task.targets([each.label for each in part]) for part in parts)
-    validation_logits, test_logits = fit_logits(train, parts, task)
+    validation_logits, test_logits = fit_and_predict_logits(train, parts, task)
     calibration = task.calibrate(validation_logits, validation)
     metrics = LinearModelFitted(
         validation=_metrics(validation_logits, validation, task, calibration),
@@ -93,15 +93,15 @@ def _evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     return LinearBaselineResult(metrics=metrics, test_predictions=predictions)
 
 
-def fit_logits(
+def fit_and_predict_logits(
     train: Sequence[Example], parts: Sequence[Sequence[Example]], task: Task
 ) -> list[Logits]:
     """Return logits (texts, outputs) for the texts of each split."""
-    model = fit_examples(train, SPEC, task)
+    model = fit_linear_model(train, SPEC, task)
     return [model.logits([e.input for e in part]) for part in parts]
 
 
-def fit_examples(
+def fit_linear_model(
     train: Sequence[Example],
     spec: LinearSpec,
     task: Task,
@@ -115,10 +115,10 @@ def fit_examples(
     texts = [example.input for example in train]
     targets = task.targets([example.label for example in train])
     if not isinstance(task, SeveralTargets):
-        return fit_targets(texts, targets, spec, task, balanced=bool(balanced))
+        return fit_single_target(texts, targets, spec, task, balanced=bool(balanced))
     tfidf = linear.fit_tfidf(texts, spec, len(task.labels))
     models = [
-        fit_targets(
+        fit_single_target(
             texts,
             task.values_of(targets, name),
             spec,
@@ -128,10 +128,10 @@ def fit_examples(
         )
         for name, each in task.tasks.items()
     ]
-    return linear.join_outputs(models, tfidf)
+    return linear.stack_linear_models(models, tfidf)
 
 
-def fit_targets(
+def fit_single_target(
     texts: Sequence[TextInput],
     targets: Targets,
     spec: LinearSpec,
@@ -144,7 +144,9 @@ def fit_targets(
     match task:
         case SingleLabel():
             classes = len(task.labels)
-            return linear.fit(texts, targets, spec, classes=classes, balanced=balanced, tfidf=tfidf)
+            return linear.fit_single_label(
+                texts, targets, spec, classes=classes, balanced=balanced, tfidf=tfidf
+            )
         case MultiLabel():
             return linear.fit_multi_label(texts, targets, spec, balanced=balanced, tfidf=tfidf)
         case Regression():

@@ -19,7 +19,7 @@ from lora_core.atomic_files import atomic_path, is_disk_full
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data import files
 from lora_core.data.arrow import BATCH_ROWS, ArrowCellDecoder, check_column_types
-from lora_core.data.contents import with_suggested_columns
+from lora_core.data.contents import enrich_missing_column_error
 from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import MAX_BYTES, MAX_ROWS, ColumnSelection, TextRow, collect_rows
 from lora_core.data.split import (
@@ -31,9 +31,9 @@ from lora_core.data.split import (
     require_train,
     split_by_column,
     stratified_subset,
-    validated_labels,
+    validate_label_names,
 )
-from lora_core.data.windows import check_long_texts
+from lora_core.data.windows import check_no_windowed_pairs
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataNotFound,
@@ -52,15 +52,15 @@ from lora_core.hf_hub import (
     HubDataset,
     describe_gated_repository,
     describe_transient_failure,
-    download_token,
-    is_gated,
+    get_hub_token,
+    is_gated_error,
     parse_hub_dataset,
 )
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, parse_split_name
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
-from lora_core.tasks.targets import decode_target, index_labels
+from lora_core.tasks.targets import index_labels, label_to_target
 
 CACHE_VERSION = 1  # increment if the same description of a sample would give other splits
 MAX_CACHE_BYTES = 500_000_000  # of all cache entries
@@ -127,7 +127,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     try:
         rows = files.read_rows(path, columns)
     except MissingColumn as error:
-        raise with_suggested_columns(path, columns, error) from error
+        raise enrich_missing_column_error(path, columns, error) from error
     except DataNotFound as error:
         reason = f"{error.detail['reason']}; samples are {', '.join(reviews.SAMPLES)}"
         raise DataNotFound(source=path.name, reason=reason) from error
@@ -169,7 +169,7 @@ def _load_sample(spec: DataSpec) -> Splits:
 
 
 def _load(spec: DataSpec, task: TaskSpec) -> Splits:
-    check_long_texts(spec)
+    check_no_windowed_pairs(spec)
     columns = ColumnSelection(
         spec.text_column,
         spec.label_column,
@@ -177,10 +177,10 @@ def _load(spec: DataSpec, task: TaskSpec) -> Splits:
         spec.text_pair_column,
         label_format=LabelFormat.from_spec(spec, task),
     )
-    prompt_format = spec.prompt_format or detect_prompt_format(spec.source, columns)
+    prompt_format = spec.prompt_format or infer_source_prompt_template(spec.source, columns)
     given_splits = read_source(spec.source, replace(columns, prompt_format=prompt_format))
     name, label_format = display_name(spec.source), columns.label_format
-    validated_labels(name, given_splits, label_format)
+    validate_label_names(name, given_splits, label_format)
     sizes = {Split.VALIDATION: spec.validation_size, Split.TEST: spec.test_size}
     missing = {split: size for split, size in sizes.items() if split not in given_splits}
     splits = dict(given_splits)
@@ -194,11 +194,11 @@ def _load(spec: DataSpec, task: TaskSpec) -> Splits:
             seed=spec.split_seed,
             task=task.type,
         )
-    labels = validated_labels(name, splits, label_format)
+    labels = validate_label_names(name, splits, label_format)
     indices = index_labels(labels, task.type)
 
     def example(row: TextRow) -> Example:
-        target = decode_target(row.label, task.type, indices)
+        target = label_to_target(row.label, task.type, indices)
         return Example(row.number, row.text, target, row.pair)
 
     return Splits(
@@ -210,7 +210,7 @@ def _load(spec: DataSpec, task: TaskSpec) -> Splits:
     )
 
 
-def detect_prompt_format(
+def infer_source_prompt_template(
     source: str | Mapping[Split, str], columns: ColumnSelection
 ) -> PromptFormat | None:
     """Return the prompt format of the training file, in which all files are read.
@@ -221,7 +221,7 @@ def detect_prompt_format(
     path = Path(train)
     if path.suffix.lower() != ".jsonl" or not path.is_file():
         return None
-    return files.detect_prompt_format(path, columns)
+    return files.infer_file_prompt_template(path, columns)
 
 
 # -- Datasets of the hub --------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def read_hub_dataset(source: str, columns: ColumnSelection) -> RowsBySplit:
 def _prepare_hub_dataset(source: str, dataset: HubDataset) -> datasets.DatasetBuilder:
     """Download the dataset and prepare it for reading."""
     datasets.disable_progress_bars()
-    token = download_token()
+    token = get_hub_token()
     try:
         # the prefix prevents loading a local folder of the same name
         path = f"hf://datasets/{_with_owner(source, dataset.name, token)}"
@@ -312,7 +312,7 @@ def _hub_error(source: str, name: str, error: Exception) -> LoraCoreError:
     """Return the error that an exception of `datasets` stands for."""
     if is_disk_full(error) or is_disk_full(error.__cause__):
         return DiskFull(what=f"the dataset {name}")
-    if is_gated(error):
+    if is_gated_error(error):
         return GatedDataset(source=source, **describe_gated_repository(f"datasets/{name}"))
     if isinstance(error, datasets.exceptions.DatasetNotFoundError | RepositoryNotFoundError):
         reason = "the hub has no such dataset, or it is private"

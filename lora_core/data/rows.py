@@ -8,8 +8,8 @@ from lora_core.data.labels import (
     NO_LABEL,
     SINGLE_LABEL,
     LabelFormat,
+    build_label_reader,
     check_encodable,
-    label_reader,
 )
 from lora_core.errors.data import (
     DataTooLarge,
@@ -20,9 +20,9 @@ from lora_core.errors.data import (
     MissingLabel,
     MissingText,
     NulByte,
-    SameColumn,
+    SameTextPairColumn,
     WrongSeparator,
-    list_rows,
+    format_row_numbers,
 )
 from lora_core.specs.chat import PromptFormat
 
@@ -101,13 +101,13 @@ class ColumnSelection:
         split if there is one.
 
         Raises `MissingColumn`, `WrongSeparator`; `MalformedRow` if a selected column is duplicated;
-        `SameColumn`, `DataTooLarge`.
+        `SameTextPairColumn`, `DataTooLarge`.
         """
         if len(available) > MAX_COLUMNS:
             raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
         selected = [*self.text_columns, *self.label_columns]
         if self.text == self.pair:
-            raise SameColumn(column=self.text)
+            raise SameTextPairColumn(column=self.text)
         if self.split is not None:
             selected.append(self.split)
         elif self.label is not None and self.detect_split and SPLIT_COLUMN in available:
@@ -133,7 +133,7 @@ class RowCollector:
         self.file = file
         self._columns = columns
         self._rows: list[TextRow] = []
-        self._labels = label_reader(file, columns.label_format)
+        self._labels = build_label_reader(file, columns.label_format)
         self._bytes = 0
         self._without_text: list[int] = []
         self._incomplete: list[int] = []  # pairs with one text empty
@@ -179,7 +179,7 @@ class RowCollector:
             (self._without_label, MissingLabel),
         ):
             if numbers:
-                raise error(file=self.file, count=len(numbers), rows=list_rows(numbers))
+                raise error(file=self.file, count=len(numbers), rows=format_row_numbers(numbers))
         self._labels.check()
         return self._rows
 

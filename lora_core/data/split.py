@@ -19,31 +19,41 @@ from numpy.typing import NDArray
 from lora_core.data.labels import (
     SINGLE_LABEL,
     LabelFormat,
+    describe_column_location,
     label_names_in,
-    name_column,
     normalize_name,
 )
 from lora_core.data.rows import TextRow
-from lora_core.data.stratify import choose_stratification, comparison_key, group_duplicates, ungroup
+from lora_core.data.stratify import (
+    choose_stratification,
+    comparison_key,
+    group_rows_by_text,
+    ungroup,
+)
 from lora_core.errors.data import (
     AllUnlabeled,
+    ConstantLabelSets,
     ConstantNumbers,
     InvalidSplitValue,
     LabelWithoutPositives,
     MissingSplit,
-    SameLabels,
     SingleClass,
     TooFewRows,
     UnseenLabel,
-    list_rows,
+    format_row_numbers,
 )
 from lora_core.specs.chat import PromptFormat
-from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_count
-from lora_core.specs.encoded_labels import NUMBER, decode_label_set, label_of_target, output_name
+from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_split_size
+from lora_core.specs.encoded_labels import (
+    NUMBER,
+    decode_label_set,
+    extract_target_label,
+    output_name,
+)
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType
-from lora_core.specs.text_input import TextInput, text_input
-from lora_core.tasks.targets import Target, encode_target, task_of_target
+from lora_core.specs.text_input import TextInput, build_text_input
+from lora_core.tasks.targets import Target, infer_task_type, target_to_index_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,7 @@ class Example:
     @property
     def input(self) -> TextInput:
         """What a model reads: the text, or the pair."""
-        return text_input(self.text, self.pair)
+        return build_text_input(self.text, self.pair)
 
     @property
     def characters(self) -> int:
@@ -197,9 +207,9 @@ def draw_splits(
     Raises `TooFewRows`.
     """
     strata = choose_stratification(task, rows)
-    groups = remaining = group_duplicates(rows, seed)
+    groups = remaining = group_rows_by_text(rows, seed)
     drawn = [split for split in (Split.TEST, Split.VALIDATION) if split in sizes]
-    counts = {split: resolve_count(sizes[split], len(rows)) for split in drawn}
+    counts = {split: resolve_split_size(sizes[split], len(rows)) for split in drawn}
     splits: dict[Split, list[TextRow]] = {}
     for split, count in counts.items():
         selected, rest = strata.draw(remaining, count) or ([], [])
@@ -219,9 +229,9 @@ def stratified_subset(
     A fraction is a share of `of` rows. Of a single-label task, a smaller size returns a subset of
     what a larger one returns, except for duplicated texts. Raises `TooFewRows`.
     """
-    count = resolve_count(size, of)
+    count = resolve_split_size(size, of)
     rounding = 2 if isinstance(size, float) else 0  # two other splits may have been rounded up
-    strata, groups = choose_stratification(task, rows), group_duplicates(rows, seed)
+    strata, groups = choose_stratification(task, rows), group_rows_by_text(rows, seed)
     selected = None
     if count <= len(rows) + rounding:
         selected = strata.subset(groups, min(count, len(rows)))
@@ -260,11 +270,13 @@ def check_split_sizes(spec: DataSpec, drawn: Collection[Split], dataset: Dataset
     """
     rows, minimum = dataset.rows, dataset.min_train_rows
     sizes = {Split.TEST: spec.test_size, Split.VALIDATION: spec.validation_size}
-    counts = {split: resolve_count(size, rows) for split, size in sizes.items() if split in drawn}
+    counts = {
+        split: resolve_split_size(size, rows) for split, size in sizes.items() if split in drawn
+    }
     requested = sum(counts.values())
     train, rounding = minimum, 0
     if spec.train_size is not None:
-        train = resolve_count(spec.train_size, rows)
+        train = resolve_split_size(spec.train_size, rows)
         rounding = 2 if isinstance(spec.train_size, float) else 0  # as in `stratified_subset`
     if (
         train < minimum
@@ -292,7 +304,7 @@ def assign_folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
 
 def assign_folds_of_rows(rows: Sequence[TextRow], task: TaskType, seed: int) -> NDArray[np.int64]:
     """Return the fold of each row, as `assign_folds` does. The rows are numbered from 0."""
-    groups = group_duplicates(rows, seed)
+    groups = group_rows_by_text(rows, seed)
     folds = np.empty(len(rows), dtype=np.int64)
     for group, fold in zip(
         groups, choose_stratification(task, rows).folds(groups, NUM_FOLDS), strict=True
@@ -304,10 +316,10 @@ def assign_folds_of_rows(rows: Sequence[TextRow], task: TaskType, seed: int) -> 
 def examples_to_rows(examples: Sequence[Example]) -> tuple[list[TextRow], TaskType]:
     """Return examples as rows, numbered from 0, to stratify them; and the type of their task."""
     rows = [
-        TextRow(i, example.text, encode_target(example.label), pair=example.pair)
+        TextRow(i, example.text, target_to_index_label(example.label), pair=example.pair)
         for i, example in enumerate(examples)
     ]
-    return rows, task_of_target(examples[0].label) if examples else "single_label"
+    return rows, infer_task_type(examples[0].label) if examples else "single_label"
 
 
 # -- Label names, in an order that does not depend on the order of the data -----------------------
@@ -316,7 +328,7 @@ _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?", re.ASCII)
 
 
-def label_names(labels: Collection[str], *, ordered: bool = False) -> tuple[str, ...]:
+def sort_label_names(labels: Collection[str], *, ordered: bool = False) -> tuple[str, ...]:
     """Return the distinct labels, sorted by value if all are integers, else by name.
 
     If they are `ordered`, also decimal numbers such as 4.5 are sorted by value.
@@ -342,21 +354,21 @@ def group_similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in spellings.values() if len(group) > 1)
 
 
-def validated_labels(
+def validate_label_names(
     file: str, splits: Mapping[Split, Sequence[TextRow]], label_format: LabelFormat = SINGLE_LABEL
 ) -> tuple[str, ...]:
     """Return the label names of the train split. A regression has none, but of several targets
     each number has one output.
 
-    Raises `SingleClass`, `AllUnlabeled`, `SameLabels` or `ConstantNumbers` if there is nothing to
-    predict, and `UnseenLabel` or `LabelWithoutPositives` if train lacks a label.
+    Raises `SingleClass`, `AllUnlabeled`, `ConstantLabelSets` or `ConstantNumbers` if there is
+    nothing to predict, and `UnseenLabel` or `LabelWithoutPositives` if train lacks a label.
     """
     if label_format.targets:
         return tuple(
             output_name(target.name, name)
             for target in label_format.targets
-            for name in validated_labels(
-                name_column(file, target.columns),
+            for name in validate_label_names(
+                describe_column_location(file, target.columns),
                 {split: rows_of_target(rows, target.name) for split, rows in splits.items()},
                 target.label_format,
             )
@@ -383,25 +395,25 @@ def validated_labels(
         if unseen:
             label = unseen[0][0]
             numbers = [number for name, number in unseen if name == label]
-            raise UnseenLabel(label=label, split=split.value, rows=list_rows(numbers))
+            raise UnseenLabel(label=label, split=split.value, rows=format_row_numbers(numbers))
     for column in label_format.columns or ():
         if normalize_name(column) not in seen:
             raise LabelWithoutPositives(file=file, column=column)
-    return label_names(seen, ordered=label_format.ordered)
+    return sort_label_names(seen, ordered=label_format.ordered)
 
 
 def rows_of_target(rows: Sequence[TextRow], target: str) -> list[TextRow]:
     """Return rows with the labels of one of their targets."""
     return [
-        TextRow(row.number, row.text, label_of_target(row.label, target), row.split, row.pair)
+        TextRow(row.number, row.text, extract_target_label(row.label, target), row.split, row.pair)
         for row in rows
     ]
 
 
 def _check_label_sets(file: str, label_sets: Collection[str]) -> None:
-    """Check the sets of labels in train. Raises `AllUnlabeled`, `SameLabels`."""
+    """Check the sets of labels in train. Raises `AllUnlabeled`, `ConstantLabelSets`."""
     if len(label_sets) == 1:
         (names,) = map(decode_label_set, label_sets)
         if names:
-            raise SameLabels(file=file, labels=", ".join(map(repr, names)))
+            raise ConstantLabelSets(file=file, labels=", ".join(map(repr, names)))
         raise AllUnlabeled(file=file)

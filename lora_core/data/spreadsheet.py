@@ -31,7 +31,7 @@ CHUNK_ROWS = 128  # rows parsed at a time
 MAX_SHEET_ROWS = 1 << 20  # the limit of Excel
 
 
-def open_table(path: Path, sheet: str | None) -> StringTable:
+def open_sheet(path: Path, sheet: str | None) -> StringTable:
     """Open a sheet with a header: the one of this name, or the first visible one with any cells.
 
     Rows are numbered as in Excel, but from 1 below the header.

@@ -35,24 +35,23 @@ def comparison_key(row: TextRow) -> str:
 
 
 @dataclass(frozen=True)
-class DuplicateGroup:
+class TextGroup:
     """All rows with the same text, or the same pair of texts."""
 
     key: str  # the position of the text
     rows: tuple[TextRow, ...]
 
 
-Groups = list[DuplicateGroup]  # in the order of their keys
+Groups = list[TextGroup]  # in the order of their keys
 
 
-def group_duplicates(rows: Sequence[TextRow], seed: int) -> Groups:
+def group_rows_by_text(rows: Sequence[TextRow], seed: int) -> Groups:
     """Group the rows of each text."""
     duplicates: dict[str, list[TextRow]] = defaultdict(list)
     for row in rows:
         duplicates[_hash_key(row, seed)].append(row)
     return [
-        DuplicateGroup(key, tuple(sorted(duplicates[key], key=_row_order)))
-        for key in sorted(duplicates)
+        TextGroup(key, tuple(sorted(duplicates[key], key=_row_order))) for key in sorted(duplicates)
     ]
 
 
@@ -104,17 +103,17 @@ def choose_stratification(task: TaskType, rows: Sequence[TextRow]) -> Stratifica
     """Return the stratification of these rows and of parts of them."""
     match task:
         case "single_label":
-            return StratumStratification({row.label: row.label for row in rows})
+            return ProportionalStratification({row.label: row.label for row in rows})
         case "multi_label":
             return LabelSetStratification(decode_label_set)
         case "regression":
-            return StratumStratification(quantile_bins([row.label for row in rows]))
+            return ProportionalStratification(quantile_bins([row.label for row in rows]))
         case "several_targets":
             strata = strata_of_targets([row.label for row in rows])
             return LabelSetStratification(lambda label: strata[label])
 
 
-class StratumStratification(Stratification):
+class ProportionalStratification(Stratification):
     """Texts of a few kinds: those with one label, or with a number in one range."""
 
     def __init__(self, strata: Mapping[str, str]) -> None:
@@ -130,7 +129,7 @@ class StratumStratification(Stratification):
         capacity = {name: rows[name] - len(members[-1].rows) for name, members in strata.items()}
         if sum(capacity.values()) < count:
             return None
-        return _take(strata, allocate(rows, capacity, count, {}))
+        return _take(strata, apportion_rows(rows, capacity, count, {}))
 
     def subset(self, groups: Groups, count: int) -> Groups | None:
         strata = self._divide(groups)
@@ -138,7 +137,7 @@ class StratumStratification(Stratification):
         first = {name: len(members[0].rows) for name, members in strata.items()}
         if sum(first.values()) > count:
             return None
-        return _take(strata, allocate(rows, rows, count, first))[0]
+        return _take(strata, apportion_rows(rows, rows, count, first))[0]
 
     def folds(self, groups: Groups, n: int) -> list[int]:
         # Counted across strata, so that all folds have about the same size.
@@ -158,7 +157,7 @@ class StratumStratification(Stratification):
         return {name: strata[name] for name in sorted(strata)}
 
 
-def allocate(
+def apportion_rows(
     weights: Mapping[str, int], capacity: Mapping[str, int], size: int, minimum: Mapping[str, int]
 ) -> dict[str, int]:
     """Return the number of rows to take of each stratum, in proportion to `weights`.

@@ -26,18 +26,18 @@ from lora_core.data.label_review import (
     label_digest,
 )
 from lora_core.data.labels import label_names_in
-from lora_core.data.learning_curve import encode_labels
-from lora_core.data.linear_baseline import SPEC, fit_targets
-from lora_core.data.more_labels import MIN_TEXTS_PER_LABEL
+from lora_core.data.learning_curve import build_task_and_targets
+from lora_core.data.linear_baseline import SPEC, fit_single_target
+from lora_core.data.more_labels_estimate import MIN_TEXTS_PER_LABEL
 from lora_core.data.rows import TextRow
 from lora_core.data.split import assign_folds_of_rows, rows_of_target, stratified_subset
 from lora_core.errors.data import TooFewRows
-from lora_core.linear.files import weight_rows
+from lora_core.linear.files import count_weight_rows
 from lora_core.linear.model import Tfidf, fit_tfidf
 from lora_core.specs.encoded_labels import decode_label_set, encode_label, encode_label_set
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType, TaskTypeOfTarget
-from lora_core.specs.text_input import text_input
+from lora_core.specs.text_input import build_text_input
 from lora_core.suspect_labels import find_suspects
 from lora_core.tasks.base import Task
 from lora_core.tasks.regression import Regression
@@ -81,7 +81,7 @@ def find_suspect_rows(contents: FileContents, target: str | None = None) -> Susp
     doubts: list[_Doubt] = []
     agreement, spread, tfidf = None, None, None
     if len(checked) >= MIN_TEXTS:
-        task, targets = encode_labels(checked, task_type)
+        task, targets = build_task_and_targets(checked, task_type)
         if task.labels:
             with threadpool_limits(1, user_api="blas"):  # several only wait for each other
                 tfidf, logits = _cross_validate(checked, task_type, task, targets)
@@ -109,7 +109,7 @@ def find_suspect_rows(contents: FileContents, target: str | None = None) -> Susp
 def _sample(rows: Sequence[TextRow], task: TaskTypeOfTarget) -> list[TextRow]:
     """Return as many rows as can be checked in time, stratified and in order."""
     labels = {name for label in {row.label for row in rows} for name in label_names_in(label, task)}
-    outputs = weight_rows(len(labels)) if task == "single_label" else max(1, len(labels))
+    outputs = count_weight_rows(len(labels)) if task == "single_label" else max(1, len(labels))
     characters = sum(row.characters for row in rows)
     max_characters = min(MAX_CHARACTERS, MAX_CHARACTER_WORK // outputs)
     in_time = min(MAX_WORK // outputs, len(rows) * max_characters // max(1, characters))
@@ -136,7 +136,7 @@ def _cross_validate(
     Terms and their weights are those of all texts, labels those of the other folds: reading each
     text once takes a third of the time.
     """
-    texts = [text_input(row.text, row.pair) for row in rows]
+    texts = [build_text_input(row.text, row.pair) for row in rows]
     tfidf = fit_tfidf(texts, SPEC, len(task.labels))
     numbered = [replace(row, number=i) for i, row in enumerate(rows)]
     folds = assign_folds_of_rows(numbered, task_type, seed=0)
@@ -144,7 +144,7 @@ def _cross_validate(
     for fold in range(NUM_FOLDS):
         held_out, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
         if len(held_out) and len(train):
-            model = fit_targets(
+            model = fit_single_target(
                 [texts[i] for i in train],
                 targets[train],
                 SPEC,

@@ -179,14 +179,14 @@ def open_delimited(path: Path, default: str) -> StringTable:
     Raises, here or while rows are read, `MalformedRow`, `WrongEncoding`, `NulByte`, `EmptyData`,
     `DataTooLarge`.
     """
-    layout = detect_layout(path, default)
+    layout = detect_dialect(path, default)
     info = ParseInfo(encoding=layout.encoding.name, separator=layout.separator)
     lines = TextLines(path, layout.encoding, line_end=layout.line_end)
     rows = _numbered_rows(lines, layout.separator, layout.skipped)
     return StringTable.from_rows(path.name, info, rows)
 
 
-class Layout(NamedTuple):
+class DelimitedDialect(NamedTuple):
     """How the text of a table is to be read."""
 
     encoding: Encoding
@@ -195,7 +195,7 @@ class Layout(NamedTuple):
     skipped: int  # lines before the header, which only name the separator
 
 
-def detect_layout(path: Path, default: str) -> Layout:
+def detect_dialect(path: Path, default: str) -> DelimitedDialect:
     """Return the layout of a file; `default` is its separator if nothing shows another one.
 
     Raises `WrongEncoding`, `NulByte`, `DataTooLarge`.
@@ -206,9 +206,9 @@ def detect_layout(path: Path, default: str) -> Layout:
     line_end = detect_line_end(path, encoding)
     sep_line = _SEP_LINE.fullmatch(next(iter(TextLines(path, encoding, line_end=line_end)), ""))
     if sep_line:
-        return Layout(encoding, line_end, sep_line[1], 1)
+        return DelimitedDialect(encoding, line_end, sep_line[1], 1)
     separator = _detect_separator(TextLines(path, encoding, line_end=line_end), default)
-    return Layout(encoding, line_end, separator, 0)
+    return DelimitedDialect(encoding, line_end, separator, 0)
 
 
 def _numbered_rows(lines: TextLines, separator: str, skipped: int) -> NumberedRows:
@@ -305,7 +305,7 @@ def iter_json_rows(
         yield number, [get_json_field(file, number, record, name) for name in names]
 
 
-def read_json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects with their line numbers.
 
     Raises `MalformedRow`, `WrongEncoding`, `NulByte`, `DataTooLarge`.

@@ -116,7 +116,7 @@ def truncate_ids(ids: Sequence[int], max_length: int) -> Sequence[int]:
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def keep_longest_first(
+def truncate_longest_first(
     sequence_ids: Sequence[int | None], max_length: int, side: TruncationSide = "right"
 ) -> list[int]:
     """Return the indices of the tokens of a pair that remain after truncation to `max_length`.
@@ -142,18 +142,20 @@ def find_segment_start(type_ids: Sequence[int]) -> int | None:
     return type_ids.index(1) if 1 in type_ids else None
 
 
-def pair_ids(
+def truncate_pair_ids(
     encoding: Encoding, max_length: int, side: TruncationSide = "right"
 ) -> tuple[Sequence[int], int | None]:
     """Return the ids of a pair, truncated to `max_length`, and where its second segment begins."""
     ids, types = encoding.ids, encoding.type_ids
     if len(ids) > max_length:
-        kept = keep_longest_first(encoding.sequence_ids, max_length, side)
+        kept = truncate_longest_first(encoding.sequence_ids, max_length, side)
         ids, types = [ids[i] for i in kept], [types[i] for i in kept]
     return ids, find_segment_start(types)
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int) -> RaggedTokenIds:
+def tokenize_with_cache(
+    tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int
+) -> RaggedTokenIds:
     """Return the ids of texts, or of pairs of texts, including [CLS] and [SEP].
 
     The result is cached by tokenizer, texts and length. Raises `DiskFull`.
@@ -161,7 +163,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int) 
     path = cache_dir() / "tokens" / f"{_cache_key(tokenizer, texts, max_length)}.safetensors"
     tokenized = _read_cached(path, len(texts))
     if tokenized is None:
-        tokenized = encode_texts(tokenizer, texts, max_length)
+        tokenized = tokenize_texts(tokenizer, texts, max_length)
         with atomic_path(path) as unfinished:
             arrays: dict[str, NDArray[Any]] = {
                 "ids": tokenized.ids,
@@ -188,10 +190,10 @@ def _are_pairs(texts: Sequence[TextInput]) -> bool:
     return bool(texts) and not isinstance(texts[0], str)
 
 
-def encode_texts(
+def tokenize_texts(
     tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int
 ) -> RaggedTokenIds:
-    """Like `tokenize`, without the cache."""
+    """Like `tokenize_with_cache`, without the cache."""
     encoded_texts: list[NDArray[np.int32]] = []
     segment_starts: list[int] = []
     truncated = 0
@@ -201,7 +203,7 @@ def encode_texts(
             too_long = len(encoding.ids) > max_length
             truncated += too_long
             if pairs:
-                ids_of_text, segment_start = pair_ids(encoding, max_length)
+                ids_of_text, segment_start = truncate_pair_ids(encoding, max_length)
                 segment_starts.append(len(ids_of_text) if segment_start is None else segment_start)
             else:
                 ids_of_text = truncate_ids(encoding.ids, max_length)

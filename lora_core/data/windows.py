@@ -27,7 +27,7 @@ def max_tokens_read(max_length: int, long_texts: LongTexts) -> int:
     return max_length + (MAX_WINDOWS - 1) * step
 
 
-def check_long_texts(data: DataSpec) -> None:
+def check_no_windowed_pairs(data: DataSpec) -> None:
     """Raise `WindowsOfPairs` for pairs of texts, which cannot be read in windows."""
     if data.long_texts == "windows" and data.text_pair_column is not None:
         raise WindowsOfPairs()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lora_core.data.load import load_splits
-from lora_core.data.split_rows import SplitRow, encode_row
+from lora_core.data.split_file import SplitRow, encode_row
 from lora_core.specs.data import Split
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.train import TrainSpec

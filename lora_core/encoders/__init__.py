@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lora_core.encoders import families, general
-from lora_core.encoders.families import EncoderFamily, FastFamily
-from lora_core.encoders.general import UNSUITABLE
-from lora_core.errors.base_model import UnsuitableEncoder, UnsupportedEncoder, UntrustedCode
+from lora_core.encoders import families, general_families
+from lora_core.encoders.families import EncoderFamily, FastPathFamily
+from lora_core.encoders.general_families import UNSUITABLE
+from lora_core.errors.base_model import UnsupportedEncoder, UntrainableEncoder, UntrustedCode
 
-FAMILIES: Mapping[str, FastFamily] = {
+FAMILIES: Mapping[str, FastPathFamily] = {
     family.model_type: family
     for family in (
         families.DISTILBERT,
@@ -23,29 +23,29 @@ FAMILIES: Mapping[str, FastFamily] = {
 GENERAL_FAMILIES: Mapping[str, EncoderFamily] = {
     family.model_type: family
     for family in (
-        general.DEBERTA_V2,
-        general.MPNET,
-        general.ALBERT,
-        general.NOMIC,
-        general.GTE,
-        general.JINA_V3,
-        general.EUROBERT,
-        general.ULTRABERT,
-        general.ERNIE,
-        general.MEGATRON_BERT,
-        general.REMBERT,
-        general.MOBILEBERT,
-        general.DATA2VEC_TEXT,
-        general.ROBERTA_PRELAYERNORM,
-        general.XLM_ROBERTA_XL,
-        general.LUKE,
-        general.ROFORMER,
-        general.BIG_BIRD,
-        general.LONGFORMER,
-        general.LAYOUTLM,
-        general.LILT,
-        general.ESM,
-        general.ESMC,
+        general_families.DEBERTA_V2,
+        general_families.MPNET,
+        general_families.ALBERT,
+        general_families.NOMIC,
+        general_families.GTE,
+        general_families.JINA_V3,
+        general_families.EUROBERT,
+        general_families.ULTRABERT,
+        general_families.ERNIE,
+        general_families.MEGATRON_BERT,
+        general_families.REMBERT,
+        general_families.MOBILEBERT,
+        general_families.DATA2VEC_TEXT,
+        general_families.ROBERTA_PRELAYERNORM,
+        general_families.XLM_ROBERTA_XL,
+        general_families.LUKE,
+        general_families.ROFORMER,
+        general_families.BIG_BIRD,
+        general_families.LONGFORMER,
+        general_families.LAYOUTLM,
+        general_families.LILT,
+        general_families.ESM,
+        general_families.ESMC,
     )
 }
 
@@ -53,7 +53,8 @@ GENERAL_FAMILIES: Mapping[str, EncoderFamily] = {
 def get_family(config: Mapping[str, Any], *, base: str | None = None) -> EncoderFamily:
     """Return the family of the encoder with this config.
 
-    `base` is its name in errors. Raises `UnsuitableEncoder`, `UntrustedCode`, `UnsupportedEncoder`.
+    `base` is its name in errors. Raises `UntrainableEncoder`, `UntrustedCode`,
+    `UnsupportedEncoder`.
     """
     model_type = str(config.get("model_type"))[:64]
     family = FAMILIES.get(model_type) or GENERAL_FAMILIES.get(model_type)
@@ -61,7 +62,7 @@ def get_family(config: Mapping[str, Any], *, base: str | None = None) -> Encoder
         return family
     base = base or model_type
     if (reason := UNSUITABLE.get(model_type)) is not None:
-        raise UnsuitableEncoder(base=base, model_type=model_type, reason=reason)
+        raise UntrainableEncoder(base=base, model_type=model_type, reason=reason)
     if "auto_map" in config:
         raise UntrustedCode(base=base, model_type=model_type)
     supported = ", ".join((*FAMILIES, *GENERAL_FAMILIES))

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from lora_core.errors.spec import RolesFused
-from lora_core.specs.method import Role
+from lora_core.errors.spec import LayerRolesFused
+from lora_core.specs.method import LayerRole
 
 FULL_ATTENTION = "full_attention"  # in `layer_types` of the config; other blocks have a window
 MAX_SQUARE_WINDOWS = 6  # a text of more windows, each to one side, is cut into chunks
@@ -29,7 +29,7 @@ class ConfigFlag:
 
 
 @dataclass(frozen=True)
-class Requirement:
+class ConfigRequirement:
     """A value that config.json must have, and the one it has if the key is missing."""
 
     name: str
@@ -48,7 +48,7 @@ class EncoderFamily:
     model_type: str  # as in config.json
     block_list: str  # the module list of transformer blocks
     # Linear layers inside one block. Roles with the same layer are parts of its output.
-    roles: Mapping[Role, tuple[str, ...]]
+    roles: Mapping[LayerRole, tuple[str, ...]]
     head: tuple[str, ...]  # linear layers after the last block, in order: one or two
     # between the two layers of the head; None: there is one layer
     head_activation: Literal["relu", "tanh", "gelu", "gelu_new"] | None
@@ -70,7 +70,7 @@ class EncoderFamily:
     head_dropout_modules: tuple[str, ...] = ()  # those whose rate has no config key of its own
     feed_forward_networks: int = 1  # in one block
     passes_states_only: bool = True  # whether blocks give the next one nothing but their states
-    required: tuple[Requirement, ...] = ()  # what this description holds for
+    required: tuple[ConfigRequirement, ...] = ()  # what this description holds for
     settings: Mapping[str, object] = field(default_factory=dict)  # config values set on loading
 
     @property
@@ -82,13 +82,13 @@ class EncoderFamily:
             else (*self.head[:-1], self.head_norm, self.head[-1])
         )
 
-    def check_targets(self, targets: Collection[Role]) -> None:
-        """Raise `RolesFused` if these are some, but not all, of the roles of one layer."""
+    def check_targets(self, targets: Collection[LayerRole]) -> None:
+        """Raise `LayerRolesFused` if these are some, but not all, of the roles of one layer."""
         for paths in self.roles.values():
             fused = [role for role in self.roles if self.roles[role] == paths]
             given = [role for role in fused if role in targets]
             if given and len(given) < len(fused):
-                raise RolesFused(
+                raise LayerRolesFused(
                     encoder=self.model_type,
                     module=paths[0],
                     roles=", ".join(fused),
@@ -98,7 +98,7 @@ class EncoderFamily:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastFamily(EncoderFamily):
+class FastPathFamily(EncoderFamily):
     """An architecture whose parts this library also runs itself, block by block ("fast")."""
 
     embeddings: str  # the module before the first block
@@ -112,16 +112,16 @@ class FastFamily(EncoderFamily):
 
 # BERT (Devlin et al. 2018, arXiv 1810.04805).
 
-BERT = FastFamily(
+BERT = FastPathFamily(
     model_type="bert",
     embeddings="bert.embeddings",
     block_list="bert.encoder.layer",
     roles={
-        Role.QUERY: ("attention.self.query",),
-        Role.KEY: ("attention.self.key",),
-        Role.VALUE: ("attention.self.value",),
-        Role.PROJECTION: ("attention.output.dense",),
-        Role.MLP: ("intermediate.dense", "output.dense"),
+        LayerRole.QUERY: ("attention.self.query",),
+        LayerRole.KEY: ("attention.self.key",),
+        LayerRole.VALUE: ("attention.self.value",),
+        LayerRole.PROJECTION: ("attention.output.dense",),
+        LayerRole.MLP: ("intermediate.dense", "output.dense"),
     },
     activation="intermediate.intermediate_act_fn",
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
@@ -145,16 +145,16 @@ BERT = FastFamily(
 
 # DistilBERT (Sanh et al. 2019, arXiv 1910.01108).
 
-DISTILBERT = FastFamily(
+DISTILBERT = FastPathFamily(
     model_type="distilbert",
     embeddings="distilbert.embeddings",
     block_list="distilbert.transformer.layer",
     roles={
-        Role.QUERY: ("attention.q_lin",),
-        Role.KEY: ("attention.k_lin",),
-        Role.VALUE: ("attention.v_lin",),
-        Role.PROJECTION: ("attention.out_lin",),
-        Role.MLP: ("ffn.lin1", "ffn.lin2"),
+        LayerRole.QUERY: ("attention.q_lin",),
+        LayerRole.KEY: ("attention.k_lin",),
+        LayerRole.VALUE: ("attention.v_lin",),
+        LayerRole.PROJECTION: ("attention.out_lin",),
+        LayerRole.MLP: ("ffn.lin1", "ffn.lin2"),
     },
     activation="ffn.activation",
     norms=("sa_layer_norm", "output_layer_norm"),
@@ -232,14 +232,14 @@ ELECTRA = replace(
 # ModernBERT (Warner et al. 2024, arXiv 2412.13663), also Ettin and mmBERT: rotary positions, norms
 # before each half of a block, attention within a window in most blocks, gated feed-forward network.
 
-MODERNBERT = FastFamily(
+MODERNBERT = FastPathFamily(
     model_type="modernbert",
     embeddings="model.embeddings",
     block_list="model.layers",
     roles={
-        **dict.fromkeys((Role.QUERY, Role.KEY, Role.VALUE), ("attn.Wqkv",)),
-        Role.PROJECTION: ("attn.Wo",),
-        Role.MLP: ("mlp.Wi", "mlp.Wo"),
+        **dict.fromkeys((LayerRole.QUERY, LayerRole.KEY, LayerRole.VALUE), ("attn.Wqkv",)),
+        LayerRole.PROJECTION: ("attn.Wo",),
+        LayerRole.MLP: ("mlp.Wi", "mlp.Wo"),
     },
     activation="mlp.act",
     norms=("attn_norm", "mlp_norm"),

@@ -28,10 +28,10 @@ from lora_core.errors.training import HubUnavailable
 from lora_core.hf_hub import (
     describe_gated_repository,
     describe_transient_failure,
-    download_token,
-    is_gated,
+    get_hub_token,
+    is_gated_error,
 )
-from lora_core.process_settings import is_out_of_memory
+from lora_core.process_settings import is_oom_error
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
@@ -64,7 +64,7 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
     `SamplePackageMissing`, `SampleChecksumMismatch`.
     """
     if base == minilm.NAME:
-        directory = minilm.checkpoint_directory()
+        directory = minilm.build_cached_checkpoint()
     elif looks_like_path(base):
         directory = Path(base)
         if not directory.is_dir():
@@ -79,13 +79,13 @@ def _download(base: str, revision: str | None) -> Path:
     try:
         return Path(
             snapshot_download(
-                base, revision=revision, allow_patterns=patterns, token=download_token()
+                base, revision=revision, allow_patterns=patterns, token=get_hub_token()
             )
         )
     except HFValidationError as error:
         raise BaseNotFound(base=base, reason="not a sample, directory or hub name") from error
     except (HTTPError, LocalEntryNotFoundError) as error:
-        if is_gated(error):
+        if is_gated_error(error):
             raise GatedBase(base=base, **describe_gated_repository(base)) from error
         if (problem := describe_transient_failure(error)) is not None:
             raise HubUnavailable(what=f"The base {base!r}", trouble=problem) from error
@@ -122,7 +122,7 @@ def load_classifier(
     the same order; otherwise it is initialized from torch's generator. All other weights must be in
     the file: raises `UnreadableBase`.
     """
-    model, missing = load_with_head(
+    model, missing = load_with_saved_head(
         base, labels, problem_type, encoder_dropout=encoder_dropout, head_dropout=head_dropout
     )
     id2label = base.config.get("id2label", {})
@@ -135,7 +135,7 @@ def load_classifier(
     return model, head_kept
 
 
-def load_with_head(
+def load_with_saved_head(
     base: BaseCheckpoint,
     labels: Sequence[str],
     problem_type: str | None = "single_label_classification",
@@ -176,7 +176,7 @@ def load_with_head(
     except LoraCoreError:
         raise
     except Exception as error:  # transformers raises almost anything on a config it cannot use
-        if is_out_of_memory(error):
+        if is_oom_error(error):
             raise
         message = " ".join(f"{type(error).__name__}: {error}".split())
         reason = message.replace(str(base.directory), ".")[:200].rstrip(" .")

@@ -116,7 +116,7 @@ class BlockForward:
         return out
 
 
-def patch(model: Any, family: EncoderFamily) -> None:
+def patch_blocks(model: Any, family: EncoderFamily) -> None:
     """Let every block compute its output from states and a mask of one row per text.
 
     Does nothing to a model whose blocks do already.

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lora_core.encoders import get_family
-from lora_core.encoders.families import EncoderFamily, FastFamily
-from lora_core.errors.spec import RoleNotFound
-from lora_core.specs.method import Role
+from lora_core.encoders.families import EncoderFamily, FastPathFamily
+from lora_core.errors.spec import LayerRoleNotFound
+from lora_core.specs.method import LayerRole
 from lora_core.specs.pooling import POOLING_BLOCK_KEY
 
 _HEAD_ACTIVATIONS: Mapping[str | None, Callable[[Tensor], Tensor]] = {
@@ -60,14 +60,17 @@ def pretrained_blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Mo
 
 
 def linear_layers(
-    block: nn.Module, family: EncoderFamily, role: Role
+    block: nn.Module, family: EncoderFamily, role: LayerRole
 ) -> Iterator[tuple[str, nn.Linear]]:
-    """Yield (path, layer) for the linear layers of a block with a role. Raises `RoleNotFound`."""
+    """Yield (path, layer) for the linear layers of a block with a role.
+
+    Raises `LayerRoleNotFound`.
+    """
     modules = dict(block.named_modules())
     paths = [path for path in family.roles.get(role, ()) if path in modules]
     if not paths:
         available = ", ".join(r for r, names in family.roles.items() if set(names) & set(modules))
-        raise RoleNotFound(role=str(role), encoder=family.model_type, available=available)
+        raise LayerRoleNotFound(role=str(role), encoder=family.model_type, available=available)
     for path in paths:
         yield path, linear_layer(block, path)
 
@@ -83,7 +86,7 @@ def linear_layer(module: nn.Module, path: str) -> nn.Linear:
 # -- Running parts of an encoder ------------------------------------------------------------------
 
 
-def embedding_modules(model: nn.Module, family: FastFamily) -> Sequence[nn.Module]:
+def embedding_modules(model: nn.Module, family: FastPathFamily) -> Sequence[nn.Module]:
     """Return the modules before the first block, in order."""
     modules = [model.get_submodule(family.embeddings)]
     if family.embedding_projection is not None:
@@ -127,7 +130,7 @@ def count_frozen_blocks(model: nn.Module, family: EncoderFamily) -> int:
     return next((i for i, trains in enumerate(trained) if trains), len(blocks(model, family)))
 
 
-def pool(model: Any, family: FastFamily, x: Tensor, mask: Tensor | None) -> Tensor:
+def pool(model: Any, family: FastPathFamily, x: Tensor, mask: Tensor | None) -> Tensor:
     """Return the input of the head, (batch, width), from the states after the last block.
 
     x (batch, length, width), or (batch, 1, width) if the last block computes only the first token.
@@ -169,6 +172,6 @@ def enable_gradient_checkpointing(model: nn.Module, family: EncoderFamily) -> No
     (`first_token.py`).
     """
     all_blocks: list[Any] = list(blocks(model, family))
-    end = len(all_blocks) - isinstance(family, FastFamily)
+    end = len(all_blocks) - isinstance(family, FastPathFamily)
     for block in all_blocks[count_frozen_blocks(model, family) : end]:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lora_core.encoders.families import EncoderFamily, FastFamily
+from lora_core.encoders.families import EncoderFamily, FastPathFamily
 from lora_core.encoders.modules import blocks, has_mean_pooling_block, linear_layer
-from lora_core.specs.method import Role
+from lora_core.specs.method import LayerRole
 from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
 
 MEAN_SCALE = (
@@ -40,7 +40,7 @@ def set_pooling(model: PreTrainedModel, family: EncoderFamily, pooling: Pooling)
         setattr(model.config, family.pooling_key, pooling.value)
     elif (
         pooling is Pooling.MEAN
-        and isinstance(family, FastFamily)
+        and isinstance(family, FastPathFamily)
         and not has_mean_pooling_block(model.config)
     ):
         _append_pooling_block(model, family)
@@ -57,7 +57,9 @@ def freeze_pooling_block(model: nn.Module, family: EncoderFamily) -> None:
         blocks(model, family)[-1].requires_grad_(False)
 
 
-def mean_pool(block: Any, norms: tuple[str, str], x: Tensor, mask: Tensor | None) -> Tensor:
+def run_mean_pooling_block(
+    block: Any, norms: tuple[str, str], x: Tensor, mask: Tensor | None
+) -> Tensor:
     """Return the output of the block for states (batch, length, width): (batch, 1, width), first
     token.
 
@@ -75,7 +77,7 @@ def mean_pool(block: Any, norms: tuple[str, str], x: Tensor, mask: Tensor | None
 
 
 @torch.no_grad()
-def _append_pooling_block(model: PreTrainedModel, family: FastFamily) -> None:
+def _append_pooling_block(model: PreTrainedModel, family: FastPathFamily) -> None:
     """Append the block, and count it in the config."""
     block_list = model.get_submodule(family.block_list)
     if not isinstance(block_list, nn.ModuleList):
@@ -84,8 +86,8 @@ def _append_pooling_block(model: PreTrainedModel, family: FastFamily) -> None:
     for parameter in block.parameters():
         parameter.zero_()
     identity = torch.eye(model.config.hidden_size)
-    linear_layer(block, family.roles[Role.VALUE][0]).weight.copy_(identity)
-    linear_layer(block, family.roles[Role.PROJECTION][0]).weight.copy_(MEAN_SCALE * identity)
+    linear_layer(block, family.roles[LayerRole.VALUE][0]).weight.copy_(identity)
+    linear_layer(block, family.roles[LayerRole.PROJECTION][0]).weight.copy_(MEAN_SCALE * identity)
     for name in family.norms:
         block.get_submodule(name).get_parameter("weight").fill_(1.0)
     block_list.append(block)

@@ -82,7 +82,7 @@ class UnknownTarget(ArtifactError):
     message = "{model} has no target {target!r}. Its targets: {targets}."
 
 
-class OneTarget(ArtifactError):
+class SingleTargetModel(ArtifactError):
     code = "one_target"
     title = "The model does not have several targets."
     message = "{model} predicts one thing only, so there is no target to choose: omit `target`."

@@ -46,7 +46,7 @@ class UnsupportedEncoder(BaseModelError):
     message = "{base!r} is a {model_type!r} model. Supported: {supported}."
 
 
-class UnsuitableEncoder(BaseModelError):
+class UntrainableEncoder(BaseModelError):
     code = "unsuitable_encoder"
     title = "The architecture of the base model cannot be trained here."
     message = "{base!r} is a {model_type!r} model, which cannot be trained here: {reason}."
@@ -62,7 +62,7 @@ class ConfigKeyIgnored(BaseModelError):
     )
 
 
-class BaseComputesDifferently(BaseModelError):
+class BaseNotBatchInvariant(BaseModelError):
     code = "base_computes_differently"
     title = "The base model gives other answers in a batch than alone."
     message = (
@@ -127,7 +127,7 @@ class SampleChecksumMismatch(BaseModelError):
     )
 
 
-class InvalidIndexUrl(BaseModelError):
+class InvalidPackageIndexUrl(BaseModelError):
     code = "invalid_index_url"
     title = "Invalid URL of a package index."
     message = (

@@ -8,7 +8,7 @@ from lora_core.errors import LoraCoreError
 MAX_ROWS_IN_ERROR = 10  # row numbers in an error message
 
 
-def list_rows(numbers: Sequence[int]) -> str:
+def format_row_numbers(numbers: Sequence[int]) -> str:
     """Return the first row numbers for a message."""
     return ", ".join(map(str, numbers[:MAX_ROWS_IN_ERROR]))
 
@@ -101,7 +101,7 @@ class MissingColumn(DataError):
         super().__init__(advice=advice, **detail)
 
 
-class SameColumn(DataError):
+class SameTextPairColumn(DataError):
     code = "same_column"
     title = "Both texts of a pair are read from the same column."
     message = (
@@ -234,7 +234,7 @@ class NoChoiceAnnotations(DataError):
     )
 
 
-class SeveralChoices(DataError):
+class SeveralChoicesPerText(DataError):
     code = "several_choices"
     title = "A text of the Label Studio export has several choices, but one label is read."
     message = (
@@ -255,7 +255,7 @@ class AllUnlabeled(DataError):
     message = "{file}: no training text has any label; a multi-label task needs at least one label."
 
 
-class SameLabels(DataError):
+class ConstantLabelSets(DataError):
     code = "same_labels"
     title = "All training texts have the same labels."
     message = (

@@ -77,7 +77,7 @@ class OnnxMismatch(ExportError):
     )
 
 
-class Int8TextsRequired(ExportError):
+class TooFewInt8Texts(ExportError):
     code = "int8_texts_required"
     title = "Too few texts to certify an int8 model."
     message = (
@@ -87,7 +87,7 @@ class Int8TextsRequired(ExportError):
     )
 
 
-class Int8NeedsLabels(ExportError):
+class Int8RegressionUnsupported(ExportError):
     code = "int8_needs_labels"
     title = "A model of numbers has no labels to certify in int8."
     message = (

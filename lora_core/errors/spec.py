@@ -13,13 +13,13 @@ class InvalidSpec(SpecError):
     message = "{path} is not a valid run description: {problem}."
 
 
-class RoleNotFound(SpecError):
+class LayerRoleNotFound(SpecError):
     code = "role_not_found"
     title = "The encoder has no module with this role."
     message = "No module of {encoder} has the role {role!r}. Available roles: {available}."
 
 
-class RolesFused(SpecError):
+class LayerRolesFused(SpecError):
     code = "roles_fused"
     title = "Several roles are one layer in this encoder."
     message = (

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lora_core.layers.base import AdapterLinear
 
 
-def patch(blocks: Iterable[nn.Module], dtype: torch.dtype) -> None:
+def patch_frozen_linears(blocks: Iterable[nn.Module], dtype: torch.dtype) -> None:
     """Let every frozen linear layer in these blocks use a cast copy of its weight under autocast.
 
     The base layers of adapters are left out: their weights change when they are folded or merged.

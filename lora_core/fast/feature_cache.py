@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lora_core.artifact_base import split_classifier_config
 from lora_core.atomic_files import atomic_path
-from lora_core.base_files import split_config
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data.tokens import TokenizedSplit
 
@@ -47,9 +47,9 @@ def hash_encoder(facts: Iterable[str], weights: Iterable[Tensor]) -> "hashlib._H
     return digest
 
 
-def encoder_config(model: PreTrainedModel) -> str:
+def serialize_encoder_config(model: PreTrainedModel) -> str:
     """Return as JSON those fields of the config of a model that its encoder depends on."""
-    return json.dumps(split_config(model.config.to_diff_dict())[0], sort_keys=True)
+    return json.dumps(split_classifier_config(model.config.to_diff_dict())[0], sort_keys=True)
 
 
 def entry_key(encoder_hash: "hashlib._Hash", data: TokenizedSplit) -> str:

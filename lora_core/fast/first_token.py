@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_core.encoders import modernbert, pooling
-from lora_core.encoders.families import MODERNBERT, FastFamily
+from lora_core.encoders.families import MODERNBERT, FastPathFamily
 from lora_core.encoders.modules import blocks, has_mean_pooling_block, uses_mean_pooling
 from lora_core.layers.base import AdapterLinear
 
 
-def patch(model: nn.Module, family: FastFamily) -> None:
+def patch_last_block(model: nn.Module, family: FastPathFamily) -> None:
     """Let the last block return states (batch, 1, width). Names and weights stay the same."""
     last: Any = blocks(model, family)[-1]
     if family is MODERNBERT:
-        modernbert.patch(model, family)
+        modernbert.patch_blocks(model, family)
         last.forward.first_only = not uses_mean_pooling(model.config, family)
         return
     if has_mean_pooling_block(model.config):
@@ -41,7 +41,7 @@ def patch(model: nn.Module, family: FastFamily) -> None:
 def _average_forward(
     block: Any, norms: tuple[str, str], x: Tensor, mask: Tensor | None = None, *_args: Any, **_: Any
 ) -> Tensor:
-    return pooling.mean_pool(block, norms, x, mask)
+    return pooling.run_mean_pooling_block(block, norms, x, mask)
 
 
 def _distilbert_forward(block: Any, x: Tensor, mask: Tensor | None = None, **_: Any) -> Tensor:

@@ -35,7 +35,7 @@ def is_faster(layer: AdapterLinear, x: Tensor) -> bool:
     return x.numel() // x.shape[-1] >= TOKENS_PER_RANK * layer.r
 
 
-def patch(model: nn.Module) -> None:
+def patch_lora_layers(model: nn.Module) -> None:
     """Let every LoRA layer except DoRA fold its adapter whenever that is faster."""
     for layer in model.modules():
         if (

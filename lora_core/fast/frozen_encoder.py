@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from lora_core.data.batching import length_sorted_batches
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import modules
-from lora_core.encoders.families import EncoderFamily, FastFamily
+from lora_core.encoders.families import EncoderFamily, FastPathFamily
 from lora_core.encoders.modules import blocks
 from lora_core.events import Phase
 from lora_core.fast import feature_cache, unfused_attention
@@ -30,7 +30,7 @@ from lora_core.specs.data import Split
 MAX_RUN_BYTES = feature_cache.MAX_BYTES // 2  # of the cached states of one run
 
 
-class FrozenEncoderForward(BlockwiseForward):
+class CachedFeaturesForward(BlockwiseForward):
     """Caches the states below the first block that trains, and computes only the blocks above.
 
     It equals `Forward` as long as nothing below trains or has dropout. If no block trains, only the
@@ -43,7 +43,7 @@ class FrozenEncoderForward(BlockwiseForward):
         self,
         model: PreTrainedModel,
         runtime: Runtime,
-        family: FastFamily,
+        family: FastPathFamily,
         data: Mapping[Split, TokenizedSplit],
         *,
         budget: int,
@@ -65,7 +65,7 @@ class FrozenEncoderForward(BlockwiseForward):
         below = [*self._embeddings, *self._below]
         if not self._above and family.final_norm is not None:
             below.append(model.get_submodule(family.final_norm))
-        facts = {"config": feature_cache.encoder_config(model), **environment}
+        facts = {"config": feature_cache.serialize_encoder_config(model), **environment}
         self._encoder_hash = feature_cache.hash_encoder(
             (f"{name}={value}" for name, value in facts.items()),
             chain.from_iterable(module.parameters() for module in below),
@@ -132,7 +132,7 @@ class ReplayedEncoderForward(Forward):
         progress: ProgressReporter,
         environment: Mapping[str, str],
     ) -> None:
-        """As in `FrozenEncoderForward`, for a family whose blocks pass on states alone."""
+        """As in `CachedFeaturesForward`, for a family whose blocks pass on states alone."""
         super().__init__(model, runtime)
         self._budget = budget
         self._progress = progress
@@ -142,7 +142,7 @@ class ReplayedEncoderForward(Forward):
         every = range(frozen, len(blocks(model, family)))
         above = tuple(f"{name}." for name in family.head_modules)
         above += tuple(f"{family.block_list}.{i}." for i in every)
-        facts = {"config": feature_cache.encoder_config(model), **environment}
+        facts = {"config": feature_cache.serialize_encoder_config(model), **environment}
         self._encoder_hash = feature_cache.hash_encoder(
             (f"{name}={value}" for name, value in facts.items()),
             (p for name, p in model.named_parameters() if not name.startswith(above)),
@@ -226,7 +226,7 @@ def cached_row_counts(data: TokenizedSplit, blocks_above: int) -> NDArray[np.int
     return data.lengths if blocks_above else np.ones_like(data.lengths)
 
 
-def build_forward(  # noqa: PLR0913 - everything that the choice depends on
+def build_fastest_forward(  # noqa: PLR0913 - everything that the choice depends on
     model: PreTrainedModel,
     runtime: Runtime,
     family: EncoderFamily,
@@ -241,7 +241,7 @@ def build_forward(  # noqa: PLR0913 - everything that the choice depends on
 
     Without `data` nothing is cached: each text is computed once anyway.
     """
-    fast = isinstance(family, FastFamily)
+    fast = isinstance(family, FastPathFamily)
     can_cache = encoder_dropout == 0 and bool(data) and (fast or family.passes_states_only)
     frozen = modules.count_frozen_blocks(model, family) if can_cache else 0
     above = len(blocks(model, family)) - frozen
@@ -251,12 +251,12 @@ def build_forward(  # noqa: PLR0913 - everything that the choice depends on
     )
     if frozen and rows * model.config.hidden_size * 4 <= MAX_RUN_BYTES:
         progress.enter_phase(Phase.FEATURES)
-        cached: Any = FrozenEncoderForward if fast else ReplayedEncoderForward
+        cached: Any = CachedFeaturesForward if fast else ReplayedEncoderForward
         forward: Forward = cached(
             model, runtime, family, data, budget=budget, progress=progress, environment=environment
         )
         return forward
-    if isinstance(family, FastFamily):
+    if isinstance(family, FastPathFamily):
         return BlockwiseForward(model, runtime, family, pad_multiple=_pad_multiple(runtime))
     return Forward(model, runtime)
 

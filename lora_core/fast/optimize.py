@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from lora_core.adapters import adapter_layers
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders.families import EncoderFamily, FastFamily
+from lora_core.encoders.families import EncoderFamily, FastPathFamily
 from lora_core.encoders.modules import blocks
 from lora_core.fast import cast_weights, first_token, folded_lora, frozen_encoder, unfused_attention
 from lora_core.forward import Forward
@@ -33,17 +33,17 @@ def optimize(  # noqa: PLR0913 - everything that decides which optimizations are
     Call it when the model is on its device, has its adapters, and `requires_grad` is set. Names and
     weights stay the same. Without this call, a model computes the same result more slowly.
     """
-    folded_lora.patch(model)
-    if isinstance(family, FastFamily):
-        first_token.patch(model, family)
+    folded_lora.patch_lora_layers(model)
+    if isinstance(family, FastPathFamily):
+        first_token.patch_last_block(model, family)
         if unfused_attention.is_faster(runtime.device, runtime.precision):
-            unfused_attention.patch(model)
+            unfused_attention.patch_attention(model)
     if runtime.precision == "bf16":
-        cast_weights.patch(blocks(model, family), torch.bfloat16)
-    if not isinstance(family, FastFamily):
+        cast_weights.patch_frozen_linears(blocks(model, family), torch.bfloat16)
+    if not isinstance(family, FastPathFamily):
         for adapter in adapter_layers(model).values():
             adapter.register_forward_hook(_round_to_autocast_type)
-    return frozen_encoder.build_forward(
+    return frozen_encoder.build_fastest_forward(
         model,
         runtime,
         family,

@@ -50,7 +50,7 @@ def pad_multiple(device: str, precision: str) -> int:
     return LENGTH_STEP if is_faster(device, precision) else 1
 
 
-def patch(model: PreTrainedModel) -> None:
+def patch_attention(model: PreTrainedModel) -> None:
     """Let every unmodified attention of this model use `attention_forward`."""
     model.set_attn_implementation(ATTENTION_NAME)
 

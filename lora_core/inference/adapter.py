@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from lora_core.artifact import HEAD_LAYERS, head_tensors
-from lora_core.encoders.families import FastFamily
+from lora_core.encoders.families import FastPathFamily
 from lora_core.layers import VARIANTS
-from lora_core.specs.method import LoraSpec, Role
+from lora_core.specs.method import LayerRole, LoraSpec
 
 # Fused layer of a block -> the layers that it is made of, each as (role, index within the role).
-FUSED_LAYERS: Mapping[str, Sequence[tuple[Role, int]]] = {
-    "qkv": ((Role.QUERY, 0), (Role.KEY, 0), (Role.VALUE, 0)),
-    "projection": ((Role.PROJECTION, 0),),
-    "up": ((Role.MLP, 0),),
-    "down": ((Role.MLP, 1),),
+FUSED_LAYERS: Mapping[str, Sequence[tuple[LayerRole, int]]] = {
+    "qkv": ((LayerRole.QUERY, 0), (LayerRole.KEY, 0), (LayerRole.VALUE, 0)),
+    "projection": ((LayerRole.PROJECTION, 0),),
+    "up": ((LayerRole.MLP, 0),),
+    "down": ((LayerRole.MLP, 1),),
 }
 
 LinearWeights = tuple[Tensor, Tensor | None]  # weight (d_out, d_in), bias (d_out,)
@@ -64,7 +64,7 @@ class Adapter:
         return sum(t.nbytes for t in tensors)
 
 
-def parts_of_fused_layers(family: FastFamily) -> dict[str, list[str]]:
+def parts_of_fused_layers(family: FastPathFamily) -> dict[str, list[str]]:
     """Return the layers of a block that each fused layer is made of.
 
     In some families query, key and value are one layer already.
@@ -76,7 +76,7 @@ def parts_of_fused_layers(family: FastFamily) -> dict[str, list[str]]:
 
 
 def build_lora_weights(
-    spec: LoraSpec, tensors: Mapping[str, Tensor], family: FastFamily
+    spec: LoraSpec, tensors: Mapping[str, Tensor], family: FastPathFamily
 ) -> LoraByLayer:
     """Build the fused LoRA weights, in float32, from the tensors of `artifact.load_adapter`.
 
@@ -95,7 +95,7 @@ def build_lora_weights(
     return by_layer
 
 
-def head_from_model(model: nn.Module, family: FastFamily) -> HeadWeights:
+def head_from_model(model: nn.Module, family: FastPathFamily) -> HeadWeights:
     """Return the classification head of a model."""
     return head_from_tensors(head_tensors(model, family))
 

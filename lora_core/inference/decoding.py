@@ -38,7 +38,7 @@ def decode_outputs(
     calibration: Calibration = UNCALIBRATED,
     function: ScoreFunction | None = None,
 ) -> list[list[Output]]:
-    """Return what `decode` returns, with the predicted labels or the intervals of the task.
+    """Return what `decode_scores` returns, with the predicted labels or the intervals of the task.
 
     They do not depend on `function`. Of several targets, the outputs of one follow those of
     another.
@@ -52,7 +52,7 @@ def decode_outputs(
             for name, each, z in _logits_by_target(logits, task)
         ]
         return [list(chain(*rows)) for rows in zip(*by_target, strict=True)]
-    rows = decode(logits, task, calibration, function)
+    rows = decode_scores(logits, task, calibration, function)
     match task:
         case MultiLabel():
             predicted = [
@@ -69,7 +69,7 @@ def decode_outputs(
             return [[Output(label, score) for label, score in row] for row in rows]
 
 
-def decode(
+def decode_scores(
     logits: Any,
     task: Task,
     calibration: Calibration = UNCALIBRATED,
@@ -92,7 +92,7 @@ def decode(
         by_target = [
             [
                 [(output_name(name, label), score) for label, score in row]
-                for row in decode(z, each, calibration.of_target(name), function)
+                for row in decode_scores(z, each, calibration.of_target(name), function)
             ]
             for name, each, z in _logits_by_target(logits, task)
         ]

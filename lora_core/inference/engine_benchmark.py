@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lora_core import cpu, manifest
-from lora_core.base_files import BASE_DIGEST
+from lora_core.artifact_base import BASE_DIGEST
 from lora_core.errors.artifact import EngineUnavailable
 from lora_core.fast.native.build import source_digest
 from lora_core.inference.predictor import Predictor

@@ -24,13 +24,19 @@ from lora_core.artifact import (
     load_adapter,
     load_base_with_head,
     load_merged_model,
-    read_config,
+    read_merged_config,
 )
-from lora_core.base_files import BASE_DIGEST, TOKENIZER_FILE, base_digest, has_base, split_config
+from lora_core.artifact_base import (
+    BASE_DIGEST,
+    TOKENIZER_FILE,
+    base_digest,
+    has_base,
+    split_classifier_config,
+)
 from lora_core.cpu import has_fast_bf16
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import get_family
-from lora_core.encoders.families import MODERNBERT, FastFamily
+from lora_core.encoders.families import MODERNBERT, FastPathFamily
 from lora_core.encoders.modules import blocks, family_of, linear_layer
 from lora_core.errors.artifact import ArtifactCorrupt, EngineUnavailable
 from lora_core.fast.native.library import best_library
@@ -42,7 +48,7 @@ from lora_core.inference.adapter import (
 )
 from lora_core.inference.packed_encoder import Backend, PackedEncoder
 from lora_core.inference.packed_modernbert import PackedModernBert
-from lora_core.inference.padded_encoder import PaddedAdapter, PaddedEncoder
+from lora_core.inference.padded_encoder import PaddedEncoder, SharedBaseClassifier
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
 from lora_core.specs.method import LoraVariant
 
@@ -91,7 +97,7 @@ def build_encoder(
     It is padded, and torch computes it, for families whose parts this library does not run itself.
     """
     family = family_of(model)
-    if not isinstance(family, FastFamily):
+    if not isinstance(family, FastPathFamily):
         return PaddedEncoder(model, dtype, device)
     kind = PackedModernBert if family is MODERNBERT else PackedEncoder
     return kind(model, family, dtype, device, backend)
@@ -101,7 +107,7 @@ def _build_fast(
     model: PreTrainedModel, name: str, dtype: torch.dtype, backend: Backend
 ) -> InferenceEncoder:
     """Build the encoder of an engine that only computes fast families."""
-    if not isinstance(family_of(model), FastFamily):
+    if not isinstance(family_of(model), FastPathFamily):
         raise EngineUnavailable(engine=name, needs="an encoder of a fast family")
     return build_encoder(model, dtype, backend=backend)
 
@@ -218,7 +224,7 @@ class LoadedArtifact(NamedTuple):
     """A version in memory."""
 
     engine: InferenceEncoder
-    adapter: Adapter | PaddedAdapter  # in the precision and on the device of the engine
+    adapter: Adapter | SharedBaseClassifier  # in the precision and on the device of the engine
     tokenizer: ModelTokenizer
     manifest: Mapping[str, Any]
 
@@ -296,20 +302,20 @@ class EngineCache:
 
     def _merged_engine(
         self, directory: Path, manifest_data: Mapping[str, Any], engine_name: str
-    ) -> tuple[InferenceEncoder, Adapter | PaddedAdapter]:
-        config, engine_spec = read_config(directory), get_engine(engine_name)
+    ) -> tuple[InferenceEncoder, Adapter | SharedBaseClassifier]:
+        config, engine_spec = read_merged_config(directory), get_engine(engine_name)
         family = get_family(config)
         base = manifest_data.get("base_sha256")
         saved = load_adapter(directory) if "adapter.json" in manifest_data["files"] else None
         is_dora = saved is not None and saved.spec.variant is LoraVariant.DORA
         has_head = "head.safetensors" in manifest_data["files"]
         # Only fast families have artifacts in format 1.
-        if is_dora or base is None or not has_head or not isinstance(family, FastFamily):
+        if is_dora or base is None or not has_head or not isinstance(family, FastPathFamily):
             model = _load_verified(directory)
             engine = engine_spec.build(model)
             return engine, engine.extract_adapter(model)
         lora = {} if saved is None else build_lora_weights(saved.spec, saved.tensors, family)
-        key = base, json.dumps(split_config(config)[0]), engine_name
+        key = base, json.dumps(split_classifier_config(config)[0]), engine_name
         shared = self._engines.get(key)
         if shared is None:
             model = _load_verified(directory)
@@ -356,7 +362,7 @@ def _load_verified(directory: Path) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _unmerge(model: PreTrainedModel, family: FastFamily, lora: LoraByLayer) -> None:
+def _unmerge(model: PreTrainedModel, family: FastPathFamily, lora: LoraByLayer) -> None:
     """Restore the base weights from the merged ones, up to rounding: W = (W + B A) - B A.
 
     The base itself may be elsewhere or missing on this machine; the merged model is part of the

@@ -11,11 +11,11 @@ from scipy.sparse import csr_matrix
 
 from lora_core import manifest
 from lora_core.data.rows import MAX_CELL_CHARACTERS
-from lora_core.inference.decoding import Output, decode, decode_outputs
+from lora_core.inference.decoding import Output, decode_outputs, decode_scores
 from lora_core.linear import files
 from lora_core.linear.model import (
     LinearModel,
-    NumberScore,
+    RegressionScore,
     ScoreOfLogits,
     SigmoidScore,
     SoftmaxScore,
@@ -80,7 +80,7 @@ class LinearPredictor:
         labels = manifest_data["labels"]
         task, calibration = read_task(manifest_data, labels)
         outputs = len(task.labels)
-        rows = files.weight_rows(outputs, single_label=isinstance(task, SingleLabel))
+        rows = files.count_weight_rows(outputs, single_label=isinstance(task, SingleLabel))
         model = LinearModel(files.read_parameters(directory, rows), outputs=outputs)
         return cls(
             model,
@@ -134,8 +134,8 @@ class LinearPredictor:
     def decode(
         self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Return all outputs with their scores, highest first; see `decoding.decode`."""
-        return decode(logits, self.task, self.calibration, function)
+        """Return all outputs with their scores, highest first; see `decoding.decode_scores`."""
+        return decode_scores(logits, self.task, self.calibration, function)
 
     def outputs(self, logits: Any, function: ScoreFunction | None = None) -> list[list[Output]]:
         """Return what `decode` returns, with what the task predicts; see `decode_outputs`."""
@@ -163,7 +163,7 @@ class LinearPredictor:
                 score = SigmoidScore(index, float(scale[index]), float(offset[index]))
             case _:
                 scale, offset = self.task.scale_and_offset(self.calibration)
-                score = NumberScore(float(scale[0]), float(offset[0]))
+                score = RegressionScore(float(scale[0]), float(offset[0]))
         return self.model.contributions(text, score)
 
     def _of_target(self, target: str) -> "LinearPredictor":

@@ -23,7 +23,7 @@ from lora_core import compatibility
 from lora_core.artifact import SavedAdapter
 from lora_core.data.batching import padded_length
 from lora_core.encoders import local_attention
-from lora_core.encoders.families import FastFamily
+from lora_core.encoders.families import FastPathFamily
 from lora_core.encoders.modules import (
     blocks,
     embed,
@@ -186,7 +186,7 @@ class PackedEncoder:
     def __init__(
         self,
         model: PreTrainedModel,
-        family: FastFamily,
+        family: FastPathFamily,
         dtype: torch.dtype,
         device: str = "cpu",
         backend: Backend = "torch",
@@ -463,7 +463,7 @@ class PackedEncoder:
 
 
 def _fuse_block(
-    block: nn.Module, family: FastFamily, dtype: torch.dtype, device: str
+    block: nn.Module, family: FastPathFamily, dtype: torch.dtype, device: str
 ) -> EncoderBlock:
     layers: dict[str, LinearWeights] = {}
     for fused_layer, paths in parts_of_fused_layers(family).items():
@@ -489,6 +489,6 @@ def _onednn_product(
     return y
 
 
-def _layer_norms(block: nn.Module, family: FastFamily, device: str) -> _LayerNorms:
+def _layer_norms(block: nn.Module, family: FastPathFamily, device: str) -> _LayerNorms:
     first, second = (block.get_submodule(name).to(device) for name in family.norms)
     return first, second

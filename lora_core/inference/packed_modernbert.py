@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lora_core.encoders.families import FastFamily
+from lora_core.encoders.families import FastPathFamily
 from lora_core.encoders.modernbert import RotaryEmbedding, apply_rotary, attention_window
 from lora_core.encoders.modules import blocks
 from lora_core.fast.native.blocks import BlockWeights
@@ -30,7 +30,7 @@ class PackedModernBert(PackedEncoder):
     """
 
     def __init__(
-        self, model: PreTrainedModel, family: FastFamily, *arguments: Any, **settings: Any
+        self, model: PreTrainedModel, family: FastPathFamily, *arguments: Any, **settings: Any
     ) -> None:
         every: list[Any] = list(blocks(model, family))
         self._layer_types = [block.attention_type for block in every]

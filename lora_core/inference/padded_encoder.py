@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lora_core import compatibility
-from lora_core.artifact import SavedAdapter, head_layers, inject_adapter
+from lora_core.artifact import SavedAdapter, head_layer_paths, inject_saved_adapter
 from lora_core.data.batching import collate, length_sorted_batches
 from lora_core.encoders.modules import blocks, family_of
 from lora_core.inference.tokenization import TokenizedText
 
 
 @dataclass(frozen=True, eq=False)
-class PaddedAdapter:
+class SharedBaseClassifier:
     """The classifier of one version. Its encoder weights are those of the engine."""
 
     model: PreTrainedModel
     own: Sequence[Tensor]  # its LoRA weights and its head
-    head_input: "HeadInput"
+    head_input: "HeadInputRecorder"
 
     @property
     def nbytes(self) -> int:
@@ -37,7 +37,7 @@ class PaddedAdapter:
         return sum(t.nbytes for t in self.own)
 
 
-class HeadInput(threading.local):
+class HeadInputRecorder(threading.local):
     """What the head of a model read in the last forward pass of the calling thread."""
 
     def __init__(self) -> None:
@@ -98,11 +98,13 @@ class PaddedEncoder:
         """Maximum tokens of a batch; more are not faster. One text keeps a core busy, not a GPU."""
         return 1024 if self.device == "cpu" else 16_384
 
-    def extract_adapter(self, model: PreTrainedModel) -> PaddedAdapter:
+    def extract_adapter(self, model: PreTrainedModel) -> SharedBaseClassifier:
         """Return the adapter of a version whose model this engine was built of."""
         return self._adapter(model, list(model.parameters()))
 
-    def load_adapter(self, saved: SavedAdapter | None, head: Mapping[str, Tensor]) -> PaddedAdapter:
+    def load_adapter(
+        self, saved: SavedAdapter | None, head: Mapping[str, Tensor]
+    ) -> SharedBaseClassifier:
         """Return the adapter of a version on this base.
 
         Args:
@@ -111,32 +113,32 @@ class PaddedEncoder:
         """
         shared = list(chain(self._model.parameters(), self._model.buffers()))
         model = deepcopy(self._model, {id(t): t for t in shared})
-        for name, path in head_layers(self.family).items():
+        for name, path in head_layer_paths(self.family).items():
             weight, bias = head[f"{name}.weight"], head[f"{name}.bias"]
             layer = nn.Linear(weight.shape[1], len(weight), device="meta")
             layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
             model.set_submodule(path, layer)
         if saved is not None:
-            inject_adapter(model, saved)
+            inject_saved_adapter(model, saved)
         model.eval().requires_grad_(False).to(self.device)
         return self._adapter(model, shared)
 
-    def _adapter(self, model: PreTrainedModel, shared: Sequence[Tensor]) -> PaddedAdapter:
+    def _adapter(self, model: PreTrainedModel, shared: Sequence[Tensor]) -> SharedBaseClassifier:
         if self.dtype != torch.float32:
             for path in self.family.head:
                 if not isinstance(layer := model.get_submodule(path), _Float32):
                     model.set_submodule(path, _Float32(layer))
         known = {id(t) for t in shared}
-        head_input = HeadInput()
+        head_input = HeadInputRecorder()
         model.get_submodule(self.family.head[0]).register_forward_pre_hook(head_input.record)
         own = [p for p in model.parameters() if id(p) not in known]
-        return PaddedAdapter(model, own, head_input)
+        return SharedBaseClassifier(model, own, head_input)
 
     @torch.inference_mode()
     def logits(
         self,
         texts: Sequence[TokenizedText],
-        adapters: Sequence[PaddedAdapter],
+        adapters: Sequence[SharedBaseClassifier],
         *,
         threads: int | None = None,
     ) -> list[Tensor]:
@@ -153,7 +155,7 @@ class PaddedEncoder:
     def logits_and_states(
         self,
         texts: Sequence[TokenizedText],
-        adapters: Sequence[PaddedAdapter],
+        adapters: Sequence[SharedBaseClassifier],
         *,
         threads: int | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
@@ -168,7 +170,7 @@ class PaddedEncoder:
         return [rows[i] for i in range(len(texts))]
 
     def _compute(
-        self, adapter: PaddedAdapter, texts: Sequence[TokenizedText]
+        self, adapter: SharedBaseClassifier, texts: Sequence[TokenizedText]
     ) -> tuple[Tensor, Tensor]:
         """Return logits (texts, classes) and states (texts, width) of one padded batch."""
         starts = None
@@ -183,8 +185,8 @@ class PaddedEncoder:
 
 
 def _batches(
-    texts: Sequence[TokenizedText], adapters: Sequence[PaddedAdapter], max_tokens: int
-) -> Iterator[tuple[PaddedAdapter, list[int]]]:
+    texts: Sequence[TokenizedText], adapters: Sequence[SharedBaseClassifier], max_tokens: int
+) -> Iterator[tuple[SharedBaseClassifier, list[int]]]:
     """Yield the indices of texts with the same adapter and similar lengths."""
     order = sorted(range(len(texts)), key=lambda i: id(adapters[i]))
     for _, group in groupby(order, key=lambda i: id(adapters[i])):

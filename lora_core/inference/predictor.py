@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from lora_core import manifest
 from lora_core.artifact import label_names, read_labels
 from lora_core.data.batching import length_sorted_batches
-from lora_core.inference.decoding import Output, decode, decode_outputs
+from lora_core.inference.decoding import Output, decode_outputs, decode_scores
 from lora_core.inference.engines import EngineCache, InferenceEncoder, build_encoder
 from lora_core.inference.tokenization import (
     ModelTokenizer,
@@ -76,7 +76,7 @@ class Predictor:
 
         Args:
             directory: The artifact.
-            base: The directory of its base, if it is not in the artifact (see `base_files`).
+            base: The directory of its base, if it is not in the artifact (see `artifact_base`).
             engine: Name of an engine.
             engine_cache: Encoders and tokenizers in memory that may be shared.
 
@@ -147,11 +147,11 @@ class Predictor:
     def decode(
         self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Return all outputs with their scores, highest first; see `decoding.decode`.
+        """Return all outputs with their scores, highest first; see `decoding.decode_scores`.
 
         `logits` (items, classes) is a tensor or an array.
         """
-        return decode(logits, self.task, self.calibration, function)
+        return decode_scores(logits, self.task, self.calibration, function)
 
     def outputs(self, logits: Any, function: ScoreFunction | None = None) -> list[list[Output]]:
         """Return what `decode` returns, with what the task predicts; see `decode_outputs`."""

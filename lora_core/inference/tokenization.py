@@ -10,13 +10,13 @@ from tokenizers import Encoding, Tokenizer
 
 from lora_core.data.tokens import (
     find_segment_start,
-    keep_longest_first,
-    pair_ids,
     truncate_ids,
+    truncate_longest_first,
+    truncate_pair_ids,
 )
 from lora_core.data.windows import max_tokens_read, split_into_windows
 from lora_core.errors.artifact import EmptyInput, InputTooLong, TokenizerFailed
-from lora_core.process_settings import is_out_of_memory
+from lora_core.process_settings import is_oom_error
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.predict import TruncationSide
 from lora_core.specs.text_input import TextInput, check_inputs, text_sides
@@ -45,7 +45,7 @@ class TokenizedText:
 
 
 @contextmanager
-def tokenizer_errors() -> Iterator[None]:
+def convert_tokenizer_errors() -> Iterator[None]:
     """Convert the errors of the tokenizers library, which may raise anything.
 
     Raises `TokenizerFailed`. Errors for lack of memory pass unchanged.
@@ -54,7 +54,7 @@ def tokenizer_errors() -> Iterator[None]:
         with convert_panics():
             yield
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_oom_error(error):
             raise
         raise TokenizerFailed(kind=type(error).__name__) from error
 
@@ -86,7 +86,7 @@ class ModelTokenizer:
         false.
         """
         check_inputs(texts, pairs=self.pairs)
-        with tokenizer_errors():
+        with convert_tokenizer_errors():
             encodings = self.tokenizer.encode_batch_fast(list(texts))
         tokenized: list[TokenizedText] = []
         limit = self.max_tokens_read
@@ -98,18 +98,18 @@ class ModelTokenizer:
             if too_long and not truncate:
                 raise InputTooLong(index=index, tokens=len(ids), limit=limit)
             if self.pairs:
-                ids, segment_start = pair_ids(encoding, limit, side)
+                ids, segment_start = truncate_pair_ids(encoding, limit, side)
                 tokenized.append(TokenizedText(ids, too_long, segment_start))
                 continue
             if too_long and side == "left":
                 ids = [ids[0], *ids[len(ids) - limit + 1 :]]
             tokenized.append(
-                in_windows(truncate_ids(ids, limit), self.max_length, truncated=too_long)
+                build_windowed_text(truncate_ids(ids, limit), self.max_length, truncated=too_long)
             )
         return tokenized
 
 
-def in_windows(ids: Sequence[int], max_length: int, *, truncated: bool) -> TokenizedText:
+def build_windowed_text(ids: Sequence[int], max_length: int, *, truncated: bool) -> TokenizedText:
     """Return a text, in windows if it has more than `max_length` tokens."""
     if len(ids) <= max_length:
         return TokenizedText(ids, truncated)
@@ -176,14 +176,14 @@ class TokenizedWords:
         Special tokens are always kept.
         """
         if not self.words:
-            return in_windows(self.ids, self.max_length, truncated=self.truncated)
+            return build_windowed_text(self.ids, self.max_length, truncated=self.truncated)
         starts = [word.first_token for word in self.words]
         keeps = [special or i < starts[0] for i, special in enumerate(self.special)]
         for keep, start, end in zip(kept, starts, [*starts[1:], len(self.ids)], strict=True):
             keeps[start:end] = [special or keep for special in keeps[start:end]]
         ids = list(compress(self.ids, keeps))
         if self.segment_start is None:
-            return in_windows(ids, self.max_length, truncated=self.truncated)
+            return build_windowed_text(ids, self.max_length, truncated=self.truncated)
         return TokenizedText(ids, self.truncated, sum(keeps[: self.segment_start]))
 
 
@@ -200,12 +200,12 @@ def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> Tokenized
     """
     check_inputs([text], pairs=tokenizer.pairs)
     texts = text_sides(text)
-    with tokenizer_errors():
+    with convert_tokenizer_errors():
         encoding = tokenizer.tokenizer.encode(texts[0], texts[1] if tokenizer.pairs else None)
     every, limit = range(len(encoding.ids)), tokenizer.max_tokens_read
     kept: Sequence[int] = truncate_ids(every, limit)
     if tokenizer.pairs and len(every) > limit:
-        kept = keep_longest_first(encoding.sequence_ids, limit)
+        kept = truncate_longest_first(encoding.sequence_ids, limit)
     words = [
         replace(word, side=side)
         for side, each in enumerate(texts)

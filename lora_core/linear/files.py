@@ -31,7 +31,7 @@ MAX_TERM_CHARACTERS = 100
 MAX_WEIGHTS = 4_000_000  # rows x terms: 32 MB, of which a fit needs 25 times as much memory
 
 
-def weight_rows(outputs: int, *, single_label: bool = True) -> int:
+def count_weight_rows(outputs: int, *, single_label: bool = True) -> int:
     """Return the rows of weights for a number of outputs. Two of a single-label task have one."""
     return 1 if outputs == 2 and single_label else outputs
 
@@ -42,7 +42,7 @@ def max_terms(rows: int, *, pairs: bool = False) -> int:
 
 
 def _blocks(pairs: bool) -> int:
-    """Return how many weights each term has: for pairs as in `model.combine_sides`."""
+    """Return how many weights each term has: for pairs as in `model.combine_pair_features`."""
     return 3 if pairs else 1
 
 

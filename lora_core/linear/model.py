@@ -30,8 +30,8 @@ from lora_core.linear.files import (
     MAX_TERM_CHARACTERS,
     LinearParameters,
     VectorizerSettings,
+    count_weight_rows,
     max_terms,
-    weight_rows,
 )
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.text_input import TextInput, text_sides
@@ -55,14 +55,14 @@ class TextSpan:
     side: int = 0  # 1: of the second text of a pair
 
 
-def split_sides(texts: Sequence[TextInput]) -> list[list[str]]:
+def split_text_pairs(texts: Sequence[TextInput]) -> list[list[str]]:
     """Return the texts, or of pairs all first texts and all second texts."""
     if pairs := [text for text in texts if not isinstance(text, str)]:
         return [list(side) for side in zip(*pairs, strict=True)]
     return [[text for text in texts if isinstance(text, str)]]
 
 
-def combine_sides(sides: Sequence[csr_matrix]) -> csr_matrix:
+def combine_pair_features(sides: Sequence[csr_matrix]) -> csr_matrix:
     """Return the features of texts, or of pairs, from the TF-IDF (texts, terms) of each side."""
     if len(sides) == 1:
         return sides[0]
@@ -122,7 +122,7 @@ class SigmoidScore(ScoreOfLogits):
 
 
 @dataclass(frozen=True, slots=True)
-class NumberScore(ScoreOfLogits):
+class RegressionScore(ScoreOfLogits):
     """The number of a regression, scale z + offset."""
 
     scale: float = 1.0
@@ -189,7 +189,9 @@ class LinearModel:
         """Return the TF-IDF (texts, terms) of at least one text, (texts, 3 · terms) of pairs."""
         if self._vectorizer is None:
             return csr_matrix((len(texts), 0))
-        return combine_sides([self._vectorizer.transform(side) for side in split_sides(texts)])
+        return combine_pair_features(
+            [self._vectorizer.transform(side) for side in split_text_pairs(texts)]
+        )
 
     def _expand(self, decision: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return logits (…, outputs) of the values of the rows (…, rows)."""
@@ -255,11 +257,11 @@ def resolve_min_df(spec: LinearSpec, texts: Sequence[TextInput]) -> LinearSpec:
     Words that occur once help as long as there is little text: measured on folds of both samples
     (docs/decisions/0038).
     """
-    few = sum(len(text) for side in split_sides(texts) for text in side) <= FEW_CHARACTERS
+    few = sum(len(text) for side in split_text_pairs(texts) for text in side) <= FEW_CHARACTERS
     return spec if spec.min_df else spec.model_copy(update={"min_df": 1 if few else 2})
 
 
-def fit(
+def fit_single_label(
     texts: Sequence[TextInput],
     labels: NDArray[np.int64],
     spec: LinearSpec,
@@ -278,11 +280,11 @@ def fit(
     """
     present = np.unique(labels)
     if len(present) > 1:
-        tfidf = tfidf or fit_tfidf(texts, spec, weight_rows(classes))
+        tfidf = tfidf or fit_tfidf(texts, spec, count_weight_rows(classes))
     if tfidf is None or not tfidf.terms or len(present) == 1:
         settings = VectorizerSettings(ngram_range=spec.ngram_range)
         frequencies = _label_frequency_model(settings, labels, classes, balanced=balanced)
-        return LinearModel(replace(frequencies, pairs=len(split_sides(texts)) > 1))
+        return LinearModel(replace(frequencies, pairs=len(split_text_pairs(texts)) > 1))
     regression = _fit_logistic_regression(tfidf.weighted, labels, spec, balanced=balanced)
     coef, intercept = _expand_to_all_labels(
         present, classes, regression.coef_, regression.intercept_
@@ -302,9 +304,9 @@ def fit_multi_label(
 ) -> LinearModel:
     """Fit one logistic regression for each label, against the rest. Targets are (texts, labels).
 
-    The vocabulary is that of `fit`. A label that no text or every text has depends on no term, and
-    is practically never or always predicted. `balanced`: for each label, the texts with it and
-    those without it weigh the same.
+    The vocabulary is that of `fit_single_label`. A label that no text or every text has depends on
+    no term, and is practically never or always predicted. `balanced`: for each label, the texts
+    with it and those without it weigh the same.
     """
     labels = targets.shape[1]
     tfidf = tfidf or fit_tfidf(texts, spec, labels)
@@ -336,9 +338,10 @@ def fit_regression(
     *,
     tfidf: "Tfidf | None" = None,
 ) -> LinearModel:
-    """Fit ridge regression to standardized numbers (texts,). The vocabulary is that of `fit`.
+    """Fit ridge regression to standardized numbers (texts,).
 
-    `spec.C` is 1 / alpha of scikit-learn, so that it weighs the texts as in logistic regression.
+    The vocabulary is that of `fit_single_label`. `spec.C` is 1 / alpha of scikit-learn, so that it
+    weighs the texts as in logistic regression.
     """
     tfidf = tfidf or fit_tfidf(texts, spec, 1)
     if not tfidf.terms:
@@ -350,7 +353,7 @@ def fit_regression(
     return LinearModel(tfidf.parameters(coef, intercept), outputs=1)
 
 
-def join_outputs(models: Sequence[LinearModel], tfidf: "Tfidf") -> LinearModel:
+def stack_linear_models(models: Sequence[LinearModel], tfidf: "Tfidf") -> LinearModel:
     """Return one model with the outputs of all models on the same TF-IDF, a row of weights each."""
     width = tfidf.weighted.shape[1]
     coefs, intercepts = [], []
@@ -382,7 +385,7 @@ class Tfidf:
     @classmethod
     def without_terms(cls, texts: Sequence[TextInput], spec: LinearSpec) -> "Tfidf":
         settings = VectorizerSettings(ngram_range=spec.ngram_range)
-        pairs = len(split_sides(texts)) > 1
+        pairs = len(split_text_pairs(texts)) > 1
         return cls(settings, (), np.zeros(0), np.zeros((len(texts), 0)), pairs)
 
     def of_texts(self, indices: NDArray[np.int64]) -> "Tfidf":
@@ -403,7 +406,7 @@ def fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> Tfidf:
     spec = resolve_min_df(spec, texts)
     vectorizer = VectorizerSettings(ngram_range=spec.ngram_range)
     settings = vectorizer.model_dump(exclude={"sublinear_tf", "norm"})
-    sides = split_sides(texts)
+    sides = split_text_pairs(texts)
     pairs = len(sides) > 1
     limit = max_terms(rows, pairs=pairs)
     counter = CountVectorizer(min_df=spec.min_df, max_features=limit, **settings)
@@ -417,7 +420,9 @@ def fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> Tfidf:
         counts, terms = counts[:, short], terms[short]
     weighting = TfidfTransformer(sublinear_tf=vectorizer.sublinear_tf, norm=vectorizer.norm)
     by_side = weighting.fit_transform(counts)  # (sides · texts, terms)
-    weighted = combine_sides([by_side[i * len(texts) :][: len(texts)] for i in range(len(sides))])
+    weighted = combine_pair_features(
+        [by_side[i * len(texts) :][: len(texts)] for i in range(len(sides))]
+    )
     return Tfidf(vectorizer, tuple(map(str, terms)), weighting.idf_, weighted, pairs)
 
 
@@ -473,7 +478,7 @@ def _label_frequency_model(
     """Return a model without terms, whose softmax is the label frequencies."""
     counts = np.bincount(labels, minlength=classes)
     logs = np.log(np.maximum(counts > 0 if balanced else counts, np.exp(UNSEEN_LABEL_LOGIT)))
-    intercept = np.array([logs[1] - logs[0]]) if weight_rows(classes) == 1 else logs
+    intercept = np.array([logs[1] - logs[0]]) if count_weight_rows(classes) == 1 else logs
     none = np.zeros((len(intercept), 0))
     return LinearParameters(vectorizer, (), none, intercept, np.zeros(0))
 

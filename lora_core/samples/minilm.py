@@ -22,9 +22,9 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.samples.packages import (
     PackagedFile,
     SamplePackage,
-    are_present,
+    all_files_present,
     find_file,
-    locate_file,
+    find_verified_file,
 )
 
 NAME = "minilm-l6"
@@ -96,7 +96,7 @@ def config() -> dict[str, Any]:
     }
 
 
-def checkpoint_directory() -> Path:
+def build_cached_checkpoint() -> Path:
     """Return the checkpoint, built on first use: config, weights, tokenizer, manifest.
 
     Raises `SamplePackageMissing`, `SampleChecksumMismatch`, `DiskFull`.
@@ -126,7 +126,7 @@ def check_available() -> None:
 
 def is_available() -> bool:
     """Return whether the checkpoint is built, or can be."""
-    return _cached_checkpoint().is_dir() or are_present(FILES)
+    return _cached_checkpoint().is_dir() or all_files_present(FILES)
 
 
 def _cached_checkpoint() -> Path:
@@ -135,9 +135,9 @@ def _cached_checkpoint() -> Path:
 
 
 def _build_checkpoint(target: Path) -> None:
-    locate_file(CONFIG)  # verifies the file; its values are in `config`
-    weights = bert_to_distilbert(load_file(locate_file(WEIGHTS)))
-    tokenizer = json.loads(locate_file(TOKENIZER).read_text(encoding="utf-8"))
+    find_verified_file(CONFIG)  # verifies the file; its values are in `config`
+    weights = bert_to_distilbert(load_file(find_verified_file(WEIGHTS)))
+    tokenizer = json.loads(find_verified_file(TOKENIZER).read_text(encoding="utf-8"))
     tokenizer |= {"truncation": None, "padding": None}  # the package truncates and pads to 128
     target.mkdir()
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})

@@ -58,7 +58,7 @@ def find_file(file: PackagedFile) -> Path:
     return path
 
 
-def are_present(files: Iterable[PackagedFile]) -> bool:
+def all_files_present(files: Iterable[PackagedFile]) -> bool:
     """Return whether all files are on this host. Their content is not checked."""
     try:
         for file in files:
@@ -68,7 +68,7 @@ def are_present(files: Iterable[PackagedFile]) -> bool:
     return True
 
 
-def locate_file(file: PackagedFile) -> Path:
+def find_verified_file(file: PackagedFile) -> Path:
     """Return the path of the file on this host, after checking its content.
 
     Raises `SamplePackageMissing` if the package or the file is missing, `SampleChecksumMismatch`
@@ -88,11 +88,11 @@ def locate_file(file: PackagedFile) -> Path:
     return path
 
 
-def are_valid(files: Iterable[PackagedFile]) -> bool:
+def all_files_verified(files: Iterable[PackagedFile]) -> bool:
     """Return whether all files are on this host with their pinned content."""
     try:
         for file in files:
-            locate_file(file)
+            find_verified_file(file)
     except (SamplePackageMissing, SampleChecksumMismatch):
         return False
     return True

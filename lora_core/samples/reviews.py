@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from lora_core.samples.packages import (
     PackagedFile,
     SamplePackage,
-    are_present,
+    all_files_present,
     find_file,
-    locate_file,
+    find_verified_file,
 )
 
 PACKAGE = SamplePackage(
@@ -73,7 +73,7 @@ def check_available() -> None:
 
 def is_available() -> bool:
     """Return whether the reviews are on this host."""
-    return are_present([FILE])
+    return all_files_present([FILE])
 
 
 def load_reviews(name: str) -> Sequence[tuple[str, str]]:
@@ -85,7 +85,7 @@ def load_reviews(name: str) -> Sequence[tuple[str, str]]:
     Raises `SamplePackageMissing`, `SampleChecksumMismatch`.
     """
     sample = SAMPLES[name]
-    with locate_file(FILE).open(encoding="utf-8", newline="") as file:
+    with find_verified_file(FILE).open(encoding="utf-8", newline="") as file:
         return [
             (row["text"].replace("<br />", "\n"), LABELS[row["label"]])
             for row in csv.DictReader(file)

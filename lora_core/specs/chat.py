@@ -19,7 +19,7 @@ class ChatMessage(NamedTuple):
     text: str
 
 
-def join_parts(texts: Sequence[str]) -> str:
+def join_text_parts(texts: Sequence[str]) -> str:
     """Return the text of a message whose content is a list of text parts."""
     return "\n".join(texts)
 

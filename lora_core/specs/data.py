@@ -115,7 +115,7 @@ def parse_sheet_suffix(source: str) -> tuple[str, str | None]:
     return (named[1], named[2]) if named else (source, None)
 
 
-def file_suffix(filename: str) -> str:
+def parse_file_suffix(filename: str) -> str:
     """Return the suffix of a file name, one of `SUFFIXES`. Raises `UnsupportedFormat`."""
     suffix = PurePath(filename).suffix.lower()
     if suffix not in SUFFIXES:
@@ -128,6 +128,6 @@ def file_suffix(filename: str) -> str:
     return suffix
 
 
-def resolve_count(size: int | float, rows: int) -> int:
+def resolve_split_size(size: int | float, rows: int) -> int:
     """Return the number of texts for a size: an int is a count, a float a share of `rows`."""
     return size if isinstance(size, int) else max(1, round(size * rows))

@@ -63,7 +63,7 @@ def decode_targets(label: str) -> Mapping[str, str | float | tuple[str, ...]]:
     }
 
 
-def label_of_target(label: str, target: str) -> str:
+def extract_target_label(label: str, target: str) -> str:
     """Return the label of a row that has only this one of its targets."""
     return encode_label(decode_targets(label)[target])
 
@@ -73,7 +73,7 @@ def replace_target_value(label: str, target: str, value: LabelValue) -> str:
     return encode_targets({**decode_targets(label), target: value})
 
 
-def tasks_of_targets(label: str) -> dict[str, TaskType]:
+def infer_target_tasks(label: str) -> dict[str, TaskType]:
     """Return the task of each target of a row."""
     tasks: dict[type, TaskType] = {tuple: "multi_label", float: "regression", str: "single_label"}
     return {name: tasks[type(value)] for name, value in decode_targets(label).items()}
@@ -84,7 +84,7 @@ def output_name(target: str, output: str) -> str:
     return f"{target}{TARGET_SEPARATOR}{output}"
 
 
-def outputs_of(target: str, outputs: Iterable[str]) -> tuple[str, ...]:
+def outputs_of_target(target: str, outputs: Iterable[str]) -> tuple[str, ...]:
     """Return the names that the outputs of one target have without it."""
     prefix = output_name(target, "")
     return tuple(name.removeprefix(prefix) for name in outputs if name.startswith(prefix))

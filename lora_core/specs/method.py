@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from lora_core.specs.fields import Float, FrozenModel, Int
 
 
-class Role(StrEnum):
+class LayerRole(StrEnum):
     """The function of a linear layer inside a transformer block."""
 
     QUERY = "query"
@@ -53,7 +53,7 @@ ClassWeightOption = Literal["balanced"] | None
 NGram = Annotated[Int, Field(ge=1, le=3)]
 
 
-class BaselineSpec(FrozenModel):
+class LastLayersBaselineSpec(FrozenModel):
     """Train the last layers only: the head and the last `blocks` transformer blocks."""
 
     type: Literal["baseline"] = "baseline"
@@ -68,7 +68,7 @@ class LoraSpec(FrozenModel):
     r: Int = Field(default=8, ge=1, le=4096)
     alpha: Float = Field(default=16.0, gt=0, le=1e6)
     dropout: Float = Field(default=0.0, ge=0, lt=1)
-    targets: tuple[Role, ...] = Field(default=tuple(Role), min_length=1)
+    targets: tuple[LayerRole, ...] = Field(default=tuple(LayerRole), min_length=1)
     layers: tuple[Annotated[Int, Field(ge=0)], ...] | None = Field(default=None, min_length=1)
     head: HeadMode = HeadMode.TRAIN
 
@@ -80,7 +80,7 @@ class LoraSpec(FrozenModel):
         return value
 
 
-class FullSpec(FrozenModel):
+class FullFineTuningSpec(FrozenModel):
     """Train all parameters."""
 
     type: Literal["full"] = "full"
@@ -118,7 +118,9 @@ class LinearSpec(FrozenModel):
 
 # fitted in one go: no steps, no checkpoints
 SKLEARN_METHODS: frozenset[str] = frozenset({"linear", "probe"})
-EncoderMethod = ProbeSpec | BaselineSpec | LoraSpec | FullSpec  # methods that need a base model
+EncoderMethod = (
+    ProbeSpec | LastLayersBaselineSpec | LoraSpec | FullFineTuningSpec
+)  # methods that need a base model
 SingleMethod = LinearSpec | EncoderMethod
 
 NUM_FOLDS = 5  # of cross-validation

@@ -7,7 +7,7 @@ from lora_core.errors.artifact import EmptyInput, TextPairRequired, TextPairUnsu
 TextInput = str | tuple[str, str]
 
 
-def text_input(text: str, pair: str | None) -> TextInput:
+def build_text_input(text: str, pair: str | None) -> TextInput:
     """Return a text, or the pair with its second text if there is one."""
     return text if pair is None else (text, pair)
 
@@ -32,6 +32,6 @@ def check_inputs(texts: Sequence[TextInput], *, pairs: bool) -> None:
             raise EmptyInput(index=index)
 
 
-def text_to_object(text: TextInput) -> dict[str, str]:
+def text_to_dict(text: TextInput) -> dict[str, str]:
     """Return a text as an object with `text` and, of a pair, `text_pair`, as in transformers."""
     return {"text": text} if isinstance(text, str) else {"text": text[0], "text_pair": text[1]}

@@ -94,7 +94,9 @@ class OptimSpec(FrozenModel):
 class StopSpec(FrozenModel):
     """Which checkpoint to keep, and when to stop early."""
 
-    select_by: SelectBy | None = None  # None: by number of validation texts (`resolve_select_by`)
+    select_by: SelectBy | None = (
+        None  # None: by number of validation texts (`resolve_checkpoint_selection`)
+    )
     evaluations_per_epoch: Int = Field(default=2, ge=1, le=100)
     patience: Int | None = Field(default=None, ge=1, le=1000)  # evaluations without improvement
 
@@ -118,7 +120,7 @@ class RuntimeSpec(FrozenModel):
     gradient_checkpointing: StrictBool = False
 
 
-class TrialSpec(FrozenModel):
+class PartialRunSpec(FrozenModel):
     """The first steps of a run, to compare runs before they are complete.
 
     A trial reports metrics of the last weights on validation and leaves a checkpoint to resume
@@ -131,7 +133,7 @@ class TrialSpec(FrozenModel):
     validation_texts: Int | None = Field(default=None, ge=1)
 
 
-class ResultSpec(FrozenModel):
+class RunOutputSpec(FrozenModel):
     """What a complete run produces besides the metrics on validation and test."""
 
     train_metrics: StrictBool = False  # also metrics of the best weights on the train split
@@ -240,8 +242,8 @@ class TrainSpec(FrozenModel):
     optim: OptimSpec = OptimSpec()
     stop: StopSpec = StopSpec()
     runtime: RuntimeSpec = RuntimeSpec()
-    result: ResultSpec = ResultSpec()
-    trial: TrialSpec | None = None  # None: the complete run
+    result: RunOutputSpec = RunOutputSpec()
+    trial: PartialRunSpec | None = None  # None: the complete run
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_core.specs.encoded_labels import outputs_of
+from lora_core.specs.encoded_labels import outputs_of_target
 from lora_core.specs.task import (
     MultiLabelSpec,
     RegressionSpec,
@@ -31,7 +31,9 @@ def build_task(spec: TaskSpec, labels: Sequence[str], training_targets: Sequence
         case SeveralTargetsSpec():
             tasks = {
                 name: build_task(
-                    target, outputs_of(name, labels), [each[name] for each in training_targets]
+                    target,
+                    outputs_of_target(name, labels),
+                    [each[name] for each in training_targets],
                 )
                 for name, target in spec.targets.items()
             }
@@ -53,7 +55,7 @@ def _restore(spec: TaskSpec, labels: Sequence[str], calibration: Calibration) ->
             return Regression(calibration.offset[0], calibration.scale[0])
         case SeveralTargetsSpec():
             tasks = {
-                name: _restore(target, outputs_of(name, labels), calibration.of_target(name))
+                name: _restore(target, outputs_of_target(name, labels), calibration.of_target(name))
                 for name, target in spec.targets.items()
             }
             return SeveralTargets(tasks, _weights(spec))

@@ -12,7 +12,7 @@ from lora_core.specs.task import SingleLabelSpec
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricInfo:
     """A metric of a report."""
 
     label: str
@@ -25,10 +25,10 @@ class Metric:
         return -1 if self.lower_is_better else 1
 
 
-class _Metrics(dict[str, Metric]):
+class _Metrics(dict[str, MetricInfo]):
     """Metrics by name. `topic/accuracy` is the accuracy of the target `topic`."""
 
-    def __missing__(self, name: str) -> Metric:
+    def __missing__(self, name: str) -> MetricInfo:
         target, _, metric = name.rpartition(TARGET_SEPARATOR)
         if not target:
             raise KeyError(name)
@@ -37,20 +37,20 @@ class _Metrics(dict[str, Metric]):
         return replace(found, label=label, short=short)
 
 
-METRICS: Mapping[str, Metric] = _Metrics({
-    "accuracy": Metric("accuracy", "acc", is_share=True),
-    "macro_f1": Metric("macro F1", "F1", is_share=True),
-    "micro_f1": Metric("micro F1", "micro F1", is_share=True),
-    "map": Metric("mean average precision", "mAP", is_share=True),
-    "balanced_accuracy": Metric("balanced accuracy", "balanced acc", is_share=True),
-    "hamming_loss": Metric("Hamming loss", "Hamming", is_share=True, lower_is_better=True),
-    "skill": Metric("mean skill", "skill", is_share=True),
-    "rmse": Metric("RMSE", "RMSE", lower_is_better=True),
-    "kappa": Metric("quadratic kappa", "kappa"),
-    "mae": Metric("mean absolute error", "MAE", lower_is_better=True),
-    "r2": Metric("R²", "R²"),
-    "spearman": Metric("Spearman correlation", "Spearman"),
-    "loss": Metric("loss", "loss", lower_is_better=True),
+METRICS: Mapping[str, MetricInfo] = _Metrics({
+    "accuracy": MetricInfo("accuracy", "acc", is_share=True),
+    "macro_f1": MetricInfo("macro F1", "F1", is_share=True),
+    "micro_f1": MetricInfo("micro F1", "micro F1", is_share=True),
+    "map": MetricInfo("mean average precision", "mAP", is_share=True),
+    "balanced_accuracy": MetricInfo("balanced accuracy", "balanced acc", is_share=True),
+    "hamming_loss": MetricInfo("Hamming loss", "Hamming", is_share=True, lower_is_better=True),
+    "skill": MetricInfo("mean skill", "skill", is_share=True),
+    "rmse": MetricInfo("RMSE", "RMSE", lower_is_better=True),
+    "kappa": MetricInfo("quadratic kappa", "kappa"),
+    "mae": MetricInfo("mean absolute error", "MAE", lower_is_better=True),
+    "r2": MetricInfo("R²", "R²"),
+    "spearman": MetricInfo("Spearman correlation", "Spearman"),
+    "loss": MetricInfo("loss", "loss", lower_is_better=True),
 })  # fmt: skip
 _TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "single_label": ("accuracy", "macro_f1", "balanced_accuracy", "loss"),

@@ -14,7 +14,7 @@ from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import MacroF1
 from lora_core.tasks.targets import Target, Targets, multi_hot
-from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_slope
+from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_inverse_temperature
 
 MIN_POSITIVES = 10  # texts with a label, and without it, to fit its calibration and threshold on
 DEFAULT_THRESHOLD = 0.5  # unless it is fitted
@@ -168,7 +168,7 @@ def fit_platt(z: NDArray[np.float64], targets: NDArray[Any]) -> tuple[float, flo
     spread = float(z.std()) or 1.0
     model = LogisticRegression(C=1.0, max_iter=1000)
     model.fit((z / spread)[:, None], targets > 0)
-    return clip_slope(float(model.coef_[0, 0]) / spread), float(model.intercept_[0])
+    return clip_inverse_temperature(float(model.coef_[0, 0]) / spread), float(model.intercept_[0])
 
 
 def best_threshold(scores: NDArray[np.float64], targets: NDArray[Any]) -> float:

@@ -226,11 +226,11 @@ class SkillOfTargets(MeanSkill, PrimaryMetric):
             true = self._task.values_of(truth, name)
             answers = self._task.values_of(predicted, name)
             found.append(each.metric.statistics(true, answers))
-            constants.append(constant_error(each, true))
+            constants.append(best_constant_error(each, true))
         return self.join(found, constants)
 
 
-def constant_error(task: Task, truth: Predictions) -> float:
+def best_constant_error(task: Task, truth: Predictions) -> float:
     """Return the error of the best constant prediction for these texts, as its metric has it."""
     constant, _ = task.best_constant(truth)
     always = np.repeat(constant, len(truth), axis=0)

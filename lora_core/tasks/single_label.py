@@ -50,7 +50,7 @@ class SingleLabel(Task):
         return np.array(values, dtype=np.int64)
 
     def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
-        calibration = Calibration(**temperature_scaling.calibrate(logits, targets))
+        calibration = Calibration(**temperature_scaling.fit_calibration(logits, targets))
         if not self.has_thresholds:
             return calibration
         log_probabilities = log_softmax(self.calibrated(logits, calibration), axis=1)

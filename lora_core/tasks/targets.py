@@ -41,7 +41,7 @@ def index_labels(names: Sequence[str], task: TaskType) -> dict[str, int]:
     return indices
 
 
-def decode_target(label: str, task: TaskType, indices: Mapping[str, int]) -> Target:
+def label_to_target(label: str, task: TaskType, indices: Mapping[str, int]) -> Target:
     """Return the target of a row with this label. `indices` are those of `index_labels`."""
     match task:
         case "single_label":
@@ -69,7 +69,7 @@ def _decode_value(
             return value
 
 
-def encode_target(target: Target) -> str:
+def target_to_index_label(target: Target) -> str:
     """Return a target as the label of a row, with indices as names."""
     match target:
         case dict():
@@ -90,7 +90,7 @@ def _encode_value(target: Target) -> str | float | tuple[str, ...]:
             return str(target)
 
 
-def task_of_target(target: Target) -> TaskType:
+def infer_task_type(target: Target) -> TaskType:
     """Return the type of task that has such targets."""
     match target:
         case dict():

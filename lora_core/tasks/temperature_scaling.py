@@ -47,7 +47,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     return float(1 / brentq(slope, 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE))
 
 
-def calibrate(logits: Logits, labels: Labels) -> dict[str, Any]:
+def fit_calibration(logits: Logits, labels: Labels) -> dict[str, Any]:
     """Return the `temperature` for these texts; 1, not `fitted`, with fewer than `MIN_TEXTS`."""
     enough = len(labels) >= MIN_TEXTS
     return {"temperature": fit_temperature(logits, labels) if enough else 1.0, "fitted": enough}
@@ -94,7 +94,7 @@ def _metrics(z: NDArray[np.float64], labels: Labels) -> dict[str, float]:
     }
 
 
-def clip_slope(slope: float) -> float:
+def clip_inverse_temperature(slope: float) -> float:
     """Return the inverse of a temperature within its limits."""
     return min(max(slope, 1 / MAX_TEMPERATURE), 1 / MIN_TEMPERATURE)
 

@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from lora_core import compatibility, distributed, model_selection, runtime
-from lora_core.artifact import resolve_base
+from lora_core.artifact import resolve_base_or_artifact
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
-from lora_core.cross_validation import AutoOutcome, Logits, in_first_folds, training_pool
+from lora_core.cross_validation import AutoSelectionResult, Logits, in_first_folds, training_pool
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
 from lora_core.data.windows import mean_tokens_computed
@@ -36,7 +36,7 @@ from lora_core.training import checkpoint, linear, verdict
 from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import EncoderCrossValidation
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 
 CHARACTERS_PER_TOKEN = 4.5  # an estimate, for planning before anything is tokenized
 
@@ -56,7 +56,7 @@ def train_auto(
     """
     rank_observer = observer if distributed.is_main_process() else NullObserver()
     progress = ProgressReporter(rank_observer, stop)
-    with runtime.translate_errors(spec):
+    with runtime.convert_resource_errors(spec):
         splits = load_splits(spec.data, spec.task)
         if resume is None:
             selected = _select_method(spec, splits, rank_observer, progress)
@@ -67,7 +67,7 @@ def train_auto(
         if not distributed.destroy_process_group():
             return {}
         if spec.result.model:
-            with runtime.translate_errors(spec):
+            with runtime.convert_resource_errors(spec):
                 probe = verdict.predict_with_probe(
                     spec, splits, ProgressReporter(rank_observer, stop)
                 )
@@ -91,7 +91,7 @@ def train_auto(
 
 def _select_method(
     spec: TrainSpec, splits: Splits, observer: Observer, progress: ProgressReporter
-) -> AutoOutcome:
+) -> AutoSelectionResult:
     examples = training_pool(spec, splits)
     candidates = _plan_candidates(spec, examples, len(splits.labels))
     cross_validation = EncoderCrossValidation(spec, splits.labels, examples, progress)
@@ -111,25 +111,25 @@ def _select_method(
     selection = MethodSelection(texts=len(examples), chosen=best, candidates=tuple(results))
     observer.on_event(MethodSelected(number=best + 1, method=selection.method, texts=len(examples)))
     if Split.VALIDATION not in splits.drawn:
-        return AutoOutcome(selection, splits, None)
+        return AutoSelectionResult(selection, splits, None)
     splits = _with_cross_validated_split(splits, examples, candidates[best])
     predicted = in_first_folds(examples, candidates[best].folds)
-    return AutoOutcome(selection, splits, all_logits[best][0, predicted])
+    return AutoSelectionResult(selection, splits, all_logits[best][0, predicted])
 
 
 def _selection_from_checkpoint(
     spec: TrainSpec, splits: Splits, saved: SavedCheckpoint
-) -> AutoOutcome:
+) -> AutoSelectionResult:
     """Return the selection that was made when the run began. Raises `CheckpointMismatch`."""
     if saved.selection is None:
         what = "its method was given by the spec, not selected by auto"
         raise CheckpointMismatch(path=saved.name, what=what)
     if saved.cross_validated is None:
-        return AutoOutcome(saved.selection, splits, None)
+        return AutoSelectionResult(saved.selection, splits, None)
     result = saved.selection.candidates[saved.selection.chosen]
     candidate = CandidateSpec(method=result.method, folds=result.folds, repeats=result.repeats)
     splits = _with_cross_validated_split(splits, training_pool(spec, splits), candidate)
-    return AutoOutcome(saved.selection, splits, saved.cross_validated.numpy())
+    return AutoSelectionResult(saved.selection, splits, saved.cross_validated.numpy())
 
 
 def _with_cross_validated_split(
@@ -151,7 +151,7 @@ def _plan_candidates(
         raise TypeError(f"{spec.method.type} is one method")
     if spec.method.candidates is not None:
         return spec.method.candidates
-    base = resolve_base(spec.encoder_base, spec.base_revision)
+    base = resolve_base_or_artifact(spec.encoder_base, spec.base_revision)
     shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
     characters = sum(each.characters for each in examples)
     device = "cuda" if spec.runtime.device.startswith("cuda") else "cpu"

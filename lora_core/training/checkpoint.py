@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lora_core import manifest
 from lora_core.atomic_files import fsync, is_disk_full
-from lora_core.cross_validation import AutoOutcome
+from lora_core.cross_validation import AutoSelectionResult
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull
 from lora_core.failpoints import failpoint
@@ -71,7 +71,7 @@ def write(
     parent: Path,
     state: TrainingState,
     identity: RunIdentity,
-    selected: AutoOutcome | None = None,
+    selected: AutoSelectionResult | None = None,
 ) -> Path:
     """Publish a new directory `step-<n>` in `parent`. Raises `DiskFull`, leaving nothing behind."""
     temporary = parent / _TEMPORARY

@@ -33,7 +33,7 @@ class HasStep(Protocol):
 _StateT = TypeVar("_StateT", bound=HasStep, contravariant=True)
 
 
-class CheckpointSchedule(Generic[_StateT]):
+class CheckpointSaver(Generic[_StateT]):
     """Saves checkpoints at intervals.
 
     `write` publishes a checkpoint of a state below a directory, and returns its path. `step` is

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lora_core.data.split import Example
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.primary_metric import Accuracy, Predictions
-from lora_core.tasks.several_targets import SeveralTargets, constant_error
+from lora_core.tasks.several_targets import SeveralTargets, best_constant_error
 from lora_core.tasks.targets import Targets
 
 # Of a split of several labels or of numbers, which take many bytes for each text and target: a
@@ -68,7 +68,7 @@ def encode_correctness(
         of_targets = {}
         for name, each in task.tasks.items():
             truth = task.values_of(targets, name)
-            error = constant_error(each, truth) if len(truth) else 0.0
+            error = best_constant_error(each, truth) if len(truth) else 0.0
             encoded = _encode_answers(stored, truth, task.values_of(predicted, name))
             of_targets[name] = EncodedCorrectness(**encoded, constant_error=error)
         return {**stored, "targets": of_targets}

@@ -41,7 +41,7 @@ class EncoderCrossValidation(LinearCrossValidation):
                 return super()._fit(method, train, held_out)
             case ProbeSpec():
                 x = self._probe_inputs
-                weight, bias = probe.fit_regression(
+                weight, bias = probe.fit_probe_weights(
                     x[train],
                     self.targets[train],
                     method,
@@ -61,8 +61,8 @@ class EncoderCrossValidation(LinearCrossValidation):
             self._spec.with_method(ProbeSpec()), NullObserver(), self._progress, splits
         )
         data = prepared.tokenized[Split.TRAIN]
-        x = probe.checked_pooled_states(prepared, data, np.arange(len(data)), self._progress)
-        return probe.probe_inputs(prepared, x, probe.mean_scale(x))
+        x = probe.compute_finite_states(prepared, data, np.arange(len(data)), self._progress)
+        return probe.probe_inputs(prepared, x, probe.mean_row_rms(x))
 
     def _fit_encoder(self, spec: TrainSpec, train: Indices, held_out: Indices) -> Logits:
         splits = Splits(

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from lora_core import compatibility, manifest, nearest_examples
 from lora_core.atomic_files import is_disk_full
 from lora_core.cross_validation import (
-    AutoOutcome,
+    AutoSelectionResult,
     LinearCrossValidation,
     training_pool,
     uses_cross_validation,
@@ -25,11 +25,15 @@ from lora_core.cross_validation import (
 from lora_core.data import learning_curve as curve
 from lora_core.data.chat import describe_prompt_format
 from lora_core.data.duplicates import group_duplicates
-from lora_core.data.linear_baseline import MAX_CHARACTERS, fit_examples, subsample_to_max_characters
+from lora_core.data.linear_baseline import (
+    MAX_CHARACTERS,
+    fit_linear_model,
+    subsample_to_max_characters,
+)
 from lora_core.data.load import load_splits
-from lora_core.data.more_labels import (
+from lora_core.data.more_labels_estimate import (
     MoreLabelsEstimate,
-    estimate_without_curve,
+    explain_missing_curve,
 )
 from lora_core.data.rows import TextRow
 from lora_core.data.split import Example, Splits, describe_leaked
@@ -37,7 +41,7 @@ from lora_core.errors.training import DiskFull, LinearFitOutOfMemory
 from lora_core.events import (
     Evaluated,
     Finished,
-    Noted,
+    NoteLogged,
     Observer,
     Phase,
     Started,
@@ -49,7 +53,7 @@ from lora_core.inference.linear import LINEAR_ENGINE
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, resolve_min_df
 from lora_core.nearest_examples import ExampleIndex, SparseVectors
-from lora_core.process_settings import available_cores, is_out_of_memory
+from lora_core.process_settings import available_cores, is_oom_error
 from lora_core.progress_reporter import ProgressReporter, run_with_progress
 from lora_core.results import Verdict
 from lora_core.saved_predictions import save_golden_predictions, save_predictions
@@ -73,7 +77,7 @@ def train_linear(
     out_dir: Path,
     observer: Observer,
     stop: StopSignal,
-    selected: AutoOutcome | None = None,
+    selected: AutoSelectionResult | None = None,
 ) -> dict[str, Any]:
     """Fit, evaluate and save a linear model; return the summary.
 
@@ -84,7 +88,7 @@ def train_linear(
     method = spec.method
     if not isinstance(method, LinearSpec):
         raise TypeError(f"{method.type} is trained by `train_encoder`")
-    compatibility.check_trial_method(spec)
+    compatibility.check_supports_partial_run(spec)
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
     with _translate_errors():
@@ -99,12 +103,12 @@ def train_linear(
         fit_started = time.monotonic()
         model = run_with_progress(
             progress,
-            lambda: fit_examples(train, method, task, balanced=spec.balanced),
+            lambda: fit_linear_model(train, method, task, balanced=spec.balanced),
         )
         fit_seconds = time.monotonic() - fit_started
         if not model.converged:
             text = "The fit was stopped before it had converged; a smaller C converges sooner."
-            observer.on_event(Noted(level="warning", code="not_converged", message=text))
+            observer.on_event(NoteLogged(level="warning", code="not_converged", message=text))
         observer.on_event(_started_event(spec, splits, task, model))
         progress.enter_phase(Phase.EVALUATING, _STEPS)
         logits = run_with_progress(progress, lambda: _compute_logits(spec, splits, model))
@@ -113,7 +117,7 @@ def train_linear(
         calibration, metrics = _compute_metrics(splits, task, logits, observer)
         summary = {**_run_summary(splits, task, train, model, fit_seconds), **metrics}
         summary |= selected.summary() if selected else {}
-        more_labels = learning_curve_of_splits(splits, task, progress)
+        more_labels = estimate_more_labels_with_linear(splits, task, progress)
         summary["more_labels"] = more_labels.model_dump(mode="json")
         if spec.result.model:
             progress.enter_phase(Phase.VERDICT, _STEPS)
@@ -155,7 +159,7 @@ def train_linear(
     return summary
 
 
-def learning_curve_of_splits(
+def estimate_more_labels_with_linear(
     splits: Splits, task: Task, progress: ProgressReporter
 ) -> MoreLabelsEstimate:
     """Return the learning curve of a linear model on the training split, cached.
@@ -163,7 +167,7 @@ def learning_curve_of_splits(
     It answers whether more labels would help. Raises `DiskFull`, `StopRequested`.
     """
     distinct = distinct_texts(splits, task)
-    estimate = estimate_without_curve([row.label for row in distinct], task.type)
+    estimate = explain_missing_curve([row.label for row in distinct], task.type)
     if estimate is not None:
         return estimate
     progress.enter_phase(Phase.LEARNING_CURVE)
@@ -172,7 +176,9 @@ def learning_curve_of_splits(
         facts["task"] = task.type
     return run_with_progress(
         progress,
-        lambda: curve.cached_estimate(facts, lambda: curve.estimate_from_rows(distinct, task.type)),
+        lambda: curve.cached_estimate(
+            facts, lambda: curve.estimate_more_labels(distinct, task.type)
+        ),
     )
 
 
@@ -193,7 +199,7 @@ def _translate_errors() -> Iterator[None]:
     except (MemoryError, OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise DiskFull(what="the model") from error
-        if is_out_of_memory(error):
+        if is_oom_error(error):
             raise LinearFitOutOfMemory() from error
         raise
 
@@ -208,17 +214,17 @@ def _training_examples(splits: Splits, observer: Observer) -> list[Example]:
     """Return the training split, or a sample of it that fits in memory."""
     if splits.prompt_format is not None:
         text = describe_prompt_format(splits.prompt_format)
-        observer.on_event(Noted(code="prompt_format", message=text))
+        observer.on_event(NoteLogged(code="prompt_format", message=text))
     if splits.leaked:
         text = describe_leaked(splits.leaked)
-        observer.on_event(Noted(level="warning", code="leaked", message=text))
+        observer.on_event(NoteLogged(level="warning", code="leaked", message=text))
     train = subsample_to_max_characters(splits.train, len(splits.labels))
     if len(train) < len(splits.train):
         text = (
             f"The model is trained on {len(train):,} of the {len(splits.train):,} training texts, "
             f"because together they have more than {MAX_CHARACTERS:,} characters."
         )
-        observer.on_event(Noted(level="warning", code="training_texts_drawn", message=text))
+        observer.on_event(NoteLogged(level="warning", code="training_texts_drawn", message=text))
     return train
 
 
@@ -277,7 +283,7 @@ def _verdict(  # noqa: PLR0913
     splits: Splits,
     task: Task,
     predicted: Predictions,
-    selected: AutoOutcome | None,
+    selected: AutoSelectionResult | None,
     progress: ProgressReporter,
 ) -> Verdict:
     """Return the verdict on the test split or, with few texts, by cross-validation."""

@@ -21,7 +21,7 @@ from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.training import evaluate, rng
 from lora_core.training.best_weights import BestWeights
-from lora_core.training.checkpoint_schedule import CheckpointSchedule
+from lora_core.training.checkpoint_schedule import CheckpointSaver
 from lora_core.training.optim import build_lr_scheduler, build_optimizer
 from lora_core.training.prepare import PreparedRun
 from lora_core.training.throughput import Throughput
@@ -49,7 +49,7 @@ class Trainer:
         *,
         observer: Observer,
         progress: ProgressReporter,
-        checkpoints: CheckpointSchedule[TrainingState] | None = None,
+        checkpoints: CheckpointSaver[TrainingState] | None = None,
     ) -> None:
         self.model, self.method = prepared.model, prepared.method
         self.task, self.loss = prepared.task, prepared.loss

@@ -10,19 +10,24 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from lora_core import compatibility, defaults, environment, methods
-from lora_core.artifact import resolve_base
+from lora_core.artifact import resolve_base_or_artifact
 from lora_core.data.chat import describe_prompt_format
 from lora_core.data.findings import pluralize
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, describe_leaked
-from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer, tokenize
+from lora_core.data.tokens import (
+    TokenizedSplit,
+    check_special_tokens,
+    load_tokenizer,
+    tokenize_with_cache,
+)
 from lora_core.data.windows import max_tokens_read
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.encoders.modules import enable_gradient_checkpointing
 from lora_core.encoders.pooling import set_pooling
 from lora_core.encoders.safety import check_fast_tokenizer
-from lora_core.events import Noted, Observer, Phase
+from lora_core.events import NoteLogged, Observer, Phase
 from lora_core.fast.optimize import optimize
 from lora_core.forward import Forward, WindowedForward
 from lora_core.methods import FineTuningMethod
@@ -72,7 +77,7 @@ def prepare_run(
     `splits` replaces the data that the spec describes.
     """
     runtime = setup_runtime(spec.runtime)
-    base = resolve_base(spec.encoder_base, spec.base_revision)
+    base = resolve_base_or_artifact(spec.encoder_base, spec.base_revision)
     check_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
     shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
     compatibility.check_compatibility(shape, spec)
@@ -96,8 +101,8 @@ def prepare_run(
     spec, learning_rate, max_length = defaults.resolve_defaults(spec, shape, counts)
     spec = _with_resolved_runtime(spec, runtime)
     # The order matters from here on. The base is hashed before injection renames its layers. A is
-    # drawn on the CPU, so that it is the same on every device. `optimize` copies weights on the
-    # device. `enable_gradient_checkpointing` wraps the blocks as they are, so it comes last.
+    # drawn on the CPU, so that it is the same on every device. `optimize` copies weights
+    # on the device. `enable_gradient_checkpointing` wraps the blocks as they are, so it comes last.
     set_pooling(model, family, spec.pooling)
     base_sha256 = encoder_weights_sha256(model, family)
     method = methods.build_method(spec.encoder_method)
@@ -135,7 +140,7 @@ def prepare_run(
         encoder_dropout=spec.optim.encoder_dropout,
         micro_batch_tokens=spec.optim.micro_batch_tokens,
         progress=progress,
-        environment=environment.describe(runtime, spec.optim.micro_batch_tokens),
+        environment=environment.describe_environment(runtime, spec.optim.micro_batch_tokens),
     )
     if in_windows:
         forward = WindowedForward(forward)
@@ -185,7 +190,7 @@ def tokenize_splits(
     truncated = total = 0
     for split in Split:
         examples = splits.examples(split)
-        tokens = tokenize(tokenizer, [e.input for e in examples], max_length)
+        tokens = tokenize_with_cache(tokenizer, [e.input for e in examples], max_length)
         targets = task.targets([e.label for e in examples])
         starts = tokens.segment_starts if segments else None
         tokenized[split] = TokenizedSplit(split, tokens, tokens.lengths, targets, pad_id, starts)
@@ -197,4 +202,4 @@ def tokenize_splits(
 def _note(
     observer: Observer, code: str, message: str, level: Literal["info", "warning"] = "info"
 ) -> None:
-    observer.on_event(Noted(level=level, code=code, message=message))
+    observer.on_event(NoteLogged(level=level, code=code, message=message))

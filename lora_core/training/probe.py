@@ -93,7 +93,7 @@ def fit_probe(
     throughput = Throughput(log_every=1, seconds=prepared.forward.setup_seconds)
     affine = _NEAR_LINEAR[_head_kind(prepared.family)]
     indices = np.arange(len(data))
-    x = checked_pooled_states(prepared, data, indices, progress)
+    x = compute_finite_states(prepared, data, indices, progress)
     _fit_head(prepared, spec, affine, indices, x)
     throughput.add(0.0, 0.0, len(data), int(data.lengths.sum()))
     progress.enter_phase(Phase.EVALUATING, 1)
@@ -116,7 +116,7 @@ def fit_probe(
     )
 
 
-def init_head(prepared: PreparedRun, progress: ProgressReporter) -> None:
+def init_head_with_probe(prepared: PreparedRun, progress: ProgressReporter) -> None:
     """Initialize the head of a model for training, by a fit on a sample of the training texts.
 
     Its time is counted as setup, before the first step. Raises `NonFiniteStates`.
@@ -158,12 +158,12 @@ def _fit_head(
 ) -> None:
     """Write the regression on these training texts into the head. x: their pooled states."""
     data, model = prepared.tokenized[Split.TRAIN], prepared.model
-    size, classes, width = mean_scale(x), model.config.num_labels, x.shape[1]
+    size, classes, width = mean_row_rms(x), model.config.num_labels, x.shape[1]
     solution = np.zeros((classes, width + 1), dtype=np.float32)
     if distributed.is_main_process():  # so that all processes get the same bits
         balanced = prepared.spec.with_method(spec).balanced
         z = probe_inputs(prepared, x, size, affine)
-        weight, bias = fit_regression(
+        weight, bias = fit_probe_weights(
             z,
             data.targets[indices],
             spec,
@@ -199,7 +199,7 @@ def _initial_states(
     data = prepared.tokenized[Split.TRAIN]
 
     def compute() -> NDArray[np.float32]:
-        return checked_pooled_states(prepared, data, indices, progress)
+        return compute_finite_states(prepared, data, indices, progress)
 
     if distributed.world_size() > 1 or prepared.forward.caches_features:
         return compute()  # by all processes, or from cached features
@@ -208,10 +208,10 @@ def _initial_states(
         "states": "pooled",
         "base": prepared.base_sha256,
         "encoder": prepared.family.model_type,
-        "config": feature_cache.encoder_config(prepared.model),
+        "config": feature_cache.serialize_encoder_config(prepared.model),
         "pooling": str(prepared.spec.pooling),
         "method": prepared.spec.method.model_dump_json(),  # adapters change nothing yet but bits
-        **environment.describe(prepared.runtime, budget),
+        **environment.describe_environment(prepared.runtime, budget),
     }
     digest = feature_cache.hash_encoder((f"{name}={fact}" for name, fact in facts.items()), ())
     states = feature_cache.load_or_compute(
@@ -224,7 +224,7 @@ def _initial_states(
     return x
 
 
-def checked_pooled_states(
+def compute_finite_states(
     prepared: PreparedRun,
     data: TokenizedSplit,
     indices: NDArray[np.int64],
@@ -241,7 +241,7 @@ def checked_pooled_states(
     return x
 
 
-def mean_scale(x: NDArray[np.float32]) -> float:
+def mean_row_rms(x: NDArray[np.float32]) -> float:
     """Return m: the mean norm of the rows of x divided by the root of their width; 1 if it is 0."""
     return float(np.linalg.norm(x, axis=1).mean()) / math.sqrt(x.shape[1]) or 1.0
 
@@ -274,7 +274,7 @@ def _hidden_affine(prepared: PreparedRun, affine: _Affine) -> _Affine:
     return _Affine(slope / math.sqrt(slope**2 + norm.eps), 0.0)
 
 
-def fit_regression(
+def fit_probe_weights(
     x: NDArray[np.float32],
     targets: Targets,
     spec: ProbeSpec,
@@ -292,7 +292,7 @@ def fit_regression(
     """
     if isinstance(task, SeveralTargets):
         fitted = [
-            fit_regression(
+            fit_probe_weights(
                 x,
                 task.values_of(targets, name),
                 spec,

@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from lora_core import compatibility, cost_model, distributed
 from lora_core.data import learning_curve as curve
 from lora_core.data.batching import length_sorted_batches
-from lora_core.data.more_labels import (
+from lora_core.data.more_labels_estimate import (
     MoreLabelsEstimate,
-    estimate_without_curve,
+    explain_missing_curve,
 )
 from lora_core.data.rows import TextRow
 from lora_core.events import Phase
 from lora_core.progress_reporter import ProgressReporter, run_with_progress
 from lora_core.specs.data import Split
-from lora_core.training.linear import distinct_texts, learning_curve_of_splits
+from lora_core.training.linear import distinct_texts, estimate_more_labels_with_linear
 from lora_core.training.prepare import PreparedRun
 
 # Limit for one pass of the base: about two seconds of two idle cores, or of a GPU.
 PASS_FLOPS = {"cpu": 1e12, "cuda": 1e14}
 
 
-def learning_curve_of_run(
+def estimate_more_labels_with_probe(
     prepared: PreparedRun, progress: ProgressReporter
 ) -> MoreLabelsEstimate | None:
     """Return the learning curve of a run before it is trained, while its base is unchanged.
@@ -37,14 +37,14 @@ def learning_curve_of_run(
         return None
     task_type = prepared.task.type
     distinct = distinct_texts(prepared.splits, prepared.task)
-    estimate = estimate_without_curve([row.label for row in distinct], task_type)
+    estimate = explain_missing_curve([row.label for row in distinct], task_type)
     if estimate is not None:
         return estimate
     if task_type == "several_targets":
-        return learning_curve_of_splits(prepared.splits, prepared.task, progress)
-    sample = curve.limit_texts(distinct, task_type)
+        return estimate_more_labels_with_linear(prepared.splits, prepared.task, progress)
+    sample = curve.subsample_for_curve(distinct, task_type)
     if not _encoder_pass_is_cheap(prepared, sample):
-        return learning_curve_of_splits(prepared.splits, prepared.task, progress)
+        return estimate_more_labels_with_linear(prepared.splits, prepared.task, progress)
     progress.enter_phase(Phase.LEARNING_CURVE)
     facts = {
         "basis": "probe",
@@ -59,12 +59,14 @@ def learning_curve_of_run(
     def measure() -> MoreLabelsEstimate:
         vectors = _pooled_vectors(prepared, sample, progress)
         if not np.isfinite(vectors).all():  # training fails with an error of its own
-            return learning_curve_of_splits(prepared.splits, prepared.task, progress)
-        task, targets = curve.encode_labels(sample, task_type)
+            return estimate_more_labels_with_linear(prepared.splits, prepared.task, progress)
+        task, targets = curve.build_task_and_targets(sample, task_type)
         learner = curve.probe_learner(vectors, task, targets)
         return run_with_progress(
             progress,
-            lambda: curve.estimate(learner, task, targets, texts=len(distinct), basis="probe"),
+            lambda: curve.extrapolate_learning_curve(
+                learner, task, targets, texts=len(distinct), basis="probe"
+            ),
         )
 
     return curve.cached_estimate(facts, measure)
@@ -76,7 +78,7 @@ def _encoder_pass_is_cheap(prepared: PreparedRun, rows: list[TextRow]) -> bool:
     shape = compatibility.read_encoder_shape(
         prepared.model.config.to_dict(), base=prepared.family.model_type
     )
-    per_token = cost_model.forward_flops(shape, length=(lengths**2).sum() / lengths.sum())
+    per_token = cost_model.forward_flops_per_token(shape, length=(lengths**2).sum() / lengths.sum())
     limit = PASS_FLOPS["cpu" if prepared.runtime.device == "cpu" else "cuda"]
     return bool(per_token * lengths.sum() <= limit)
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from lora_core import distributed, environment
-from lora_core.cross_validation import AutoOutcome
+from lora_core.cross_validation import AutoSelectionResult
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
 from lora_core.progress_reporter import ProgressReporter
@@ -14,7 +14,7 @@ from lora_core.specs.pooling import Pooling
 from lora_core.specs.train import HeadInit, TrainSpec
 from lora_core.training import checkpoint, probe
 from lora_core.training.checkpoint import RunIdentity, SavedCheckpoint
-from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
+from lora_core.training.checkpoint_schedule import CheckpointSaver, CheckpointSettings
 from lora_core.training.loop import Trainer
 from lora_core.training.prepare import PreparedRun
 from lora_core.training.training_state import TrainingState, checkpoint_parameters
@@ -27,7 +27,7 @@ def build_trainer(
     progress: ProgressReporter,
     checkpoint_settings: CheckpointSettings | None,
     saved: SavedCheckpoint | None,
-    selected: AutoOutcome | None = None,
+    selected: AutoSelectionResult | None = None,
 ) -> Trainer:
     """Return a trainer at its first step, or at the step of the checkpoint `saved`.
 
@@ -36,7 +36,7 @@ def build_trainer(
     """
     # A checkpoint includes the head.
     if saved is None and prepared.spec.head_init is HeadInit.PROBE:
-        probe.init_head(prepared, progress)
+        probe.init_head_with_probe(prepared, progress)
     if checkpoint_settings is None and saved is None:
         return Trainer(prepared, observer=observer, progress=progress)
 
@@ -51,7 +51,7 @@ def build_trainer(
     step = saved.progress.step if saved is not None else 0
     checkpoints = None
     if checkpoint_settings is not None:
-        checkpoints = CheckpointSchedule(checkpoint_settings, write, observer, step=step)
+        checkpoints = CheckpointSaver(checkpoint_settings, write, observer, step=step)
     trainer = Trainer(prepared, observer=observer, progress=progress, checkpoints=checkpoints)
     if saved is not None:
         _restore(trainer, saved, identity())
@@ -59,12 +59,14 @@ def build_trainer(
 
 
 def _restore(trainer: Trainer, saved: SavedCheckpoint, current: RunIdentity) -> None:
-    if what := first_difference(saved.identity, current):
+    if what := find_run_difference(saved.identity, current):
         raise CheckpointMismatch(path=saved.name, what=f"{what} differs")
     if problem := trainer.state.find_mismatch(saved.progress, saved.tensors):
         raise CheckpointCorrupt(path=saved.name, problem=problem)
     trainer.state.restore(saved.progress, saved.tensors)
-    differences = environment.differences(saved.identity.environment, current.environment)
+    differences = environment.describe_environment_changes(
+        saved.identity.environment, current.environment
+    )
     trainer.observer.on_event(
         Resumed(step=saved.progress.step, exact=not differences, differences=differences)
     )
@@ -80,11 +82,13 @@ def identify_run(prepared: PreparedRun) -> RunIdentity:
         spec=prepared.spec,
         data_sha256=prepared.splits.digest,
         frozen_weights_sha256=_frozen_weights_sha256(prepared),
-        environment=environment.describe(prepared.runtime, budget, distributed.world_size()),
+        environment=environment.describe_environment(
+            prepared.runtime, budget, distributed.world_size()
+        ),
     )
 
 
-def first_difference(saved: RunIdentity, current: RunIdentity) -> str | None:
+def find_run_difference(saved: RunIdentity, current: RunIdentity) -> str | None:
     """Return the first thing that makes these different runs, or None if they are the same."""
     before, after = _determinants(saved), _determinants(current)
     return next((what for what in before if before[what] != after[what]), None)
@@ -97,7 +101,7 @@ def run_digest(identity: RunIdentity) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def with_resolved_settings(spec: TrainSpec, saved: TrainSpec) -> TrainSpec:
+def apply_saved_settings(spec: TrainSpec, saved: TrainSpec) -> TrainSpec:
     """Fill in what the spec leaves open as the saved spec resolved it.
 
     Device and precision are taken over only where every machine supports them: CPU and fp32.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lora_core.cross_validation import (
-    AutoOutcome,
+    AutoSelectionResult,
     in_first_folds,
     training_pool,
     uses_cross_validation,
@@ -32,7 +32,7 @@ PROBE_TRAIN_TEXTS, PROBE_TEST_TEXTS = 1000, 1000
 def verdict_of_run(
     prepared: PreparedRun,
     evaluation: Evaluation,
-    selected: AutoOutcome | None,
+    selected: AutoSelectionResult | None,
     progress: ProgressReporter,
 ) -> Verdict:
     """Return the verdict on the test split or, with few texts, by cross-validation."""
@@ -80,13 +80,13 @@ def predict_with_probe(
     prepared = prepare_run(spec.with_method(method), NullObserver(), nested, sample)
     task, tokenized = prepared.task, prepared.tokenized
     states = {
-        split: probe.checked_pooled_states(prepared, data, np.arange(len(data)), nested)
+        split: probe.compute_finite_states(prepared, data, np.arange(len(data)), nested)
         for split, data in tokenized.items()
         if len(data)
     }
-    size = probe.mean_scale(states[Split.TRAIN])
+    size = probe.mean_row_rms(states[Split.TRAIN])
     inputs = {split: probe.probe_inputs(prepared, x, size) for split, x in states.items()}
-    weight, bias = probe.fit_regression(
+    weight, bias = probe.fit_probe_weights(
         inputs[Split.TRAIN],
         tokenized[Split.TRAIN].targets,
         method,
@@ -105,7 +105,7 @@ def predict_with_probe(
 def _cross_validated_verdict(
     prepared: PreparedRun,
     examples: tuple[Example, ...],
-    selected: AutoOutcome | None,
+    selected: AutoSelectionResult | None,
     progress: ProgressReporter,
 ) -> Verdict:
     spec, splits = prepared.spec, prepared.splits

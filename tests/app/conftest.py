@@ -122,7 +122,11 @@ def new_key(database: Database, auth_settings: Settings) -> Callable[..., servic
         chosen = {"scopes": scopes} if scopes else {}
         with database.write() as session:
             return service.create_key(
-                session, pepper=secrets.load_pepper(auth_settings), name=name, days=days, **chosen
+                session,
+                pepper=secrets.load_or_create_pepper(auth_settings),
+                name=name,
+                days=days,
+                **chosen,
             )
 
     return make

@@ -26,7 +26,7 @@ from app.http.pagination import CURSOR_PATTERN, encode_cursor
 from app.idempotency.header import KEY_PATTERN as IDEMPOTENCY_KEY
 from app.main import create_app
 from app.openai import ids
-from app.openai.parameters import AFTER_PATTERN, FILE_ID_PATTERN, JOB_ID_PATTERN
+from app.openai.url_parameters import AFTER_PATTERN, FILE_ID_PATTERN, JOB_ID_PATTERN
 from app.registry.refs import MODEL_REF_PATTERN
 from app.settings import Settings
 from lora_core.errors.data import SingleClass

@@ -81,7 +81,7 @@ def test_client_uploads_a_file_and_trains_on_it(client: Any, worker: FakeWorker)
     assert call(client, "datasets.download_dataset", "mail").payload.read() == ROWS
 
     body = made.JobCreate(
-        method=made.LoraSpec(r=4, targets=[made.Role.QUERY]),
+        method=made.LoraSpec(r=4, targets=[made.LayerRole.QUERY]),
         data=made.DataSpec(source=dataset.ref),
         tags=["mail"],
     )
@@ -127,7 +127,7 @@ def test_client_predicts(client: Any, publish: Publish) -> None:
     body = made.ModelPredictBody(inputs=["a", "b"], top_k=1)
     many = call(client, "predict.predict_with_model", "sentiment:1", body=body)
     assert [[each.label for each in labels] for labels in many] == [["good"], ["good"]]
-    info = call(client, "predict.get_info")
+    info = call(client, "predict.get_default_model_info")
     assert info.model_type.classifier.label2id["good"] >= 0
 
 

@@ -77,7 +77,9 @@ def settings(
 def http(settings: Settings, resources: Resources) -> Iterator[httpx2.Client]:
     """A client with an API key, which is looked up on each request instead of every half minute."""
     with resources.database.write() as session:
-        key = service.create_key(session, pepper=secrets.load_pepper(settings), name="test").text
+        key = service.create_key(
+            session, pepper=secrets.load_or_create_pepper(settings), name="test"
+        ).text
     with (
         pytest.MonkeyPatch.context() as patch,
         serving(create_app(settings)) as url,

@@ -11,7 +11,7 @@ from pathlib import Path
 from lora_core.errors.training import StopRequested
 from lora_core.specs.train import TrainSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_base, make_reviews
 

@@ -13,10 +13,10 @@ from lora_core.data.load import load_splits
 from lora_core.events import NullObserver
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LinearSpec, LoraSpec
-from lora_core.specs.train import OptimSpec, ResultSpec, TrainSpec
+from lora_core.specs.train import OptimSpec, RunOutputSpec, TrainSpec
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import evaluate
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.tiny_base import make_base, make_reviews
 
 
@@ -25,7 +25,7 @@ def spec(tmp_path: Path) -> TrainSpec:
     data = DataSpec(source=str(make_reviews(tmp_path / "reviews.csv")), test_size=0.3)
     optim = OptimSpec(epochs=2, learning_rate=0.01, batch_size=8)
     base = str(make_base(tmp_path / "base"))
-    result = ResultSpec(cross_validation=False)
+    result = RunOutputSpec(cross_validation=False)
     return TrainSpec(method=LoraSpec(), base=base, data=data, optim=optim, result=result)
 
 

@@ -11,7 +11,7 @@ from benchmarks.train.plan import METHODS, SEED
 from lora_core import methods
 from lora_core.encoders.load import load_classifier, resolve_base
 from lora_core.specs.data import DataSpec
-from lora_core.specs.method import FullSpec
+from lora_core.specs.method import FullFineTuningSpec
 from lora_core.specs.train import RuntimeSpec, TrainSpec
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
@@ -49,7 +49,10 @@ def test_both_sides_start_from_the_same_head(family: str, tmp_path: Path) -> Non
     directory = str(make_base(tmp_path / "base", family))
     data = DataSpec(source=str(make_reviews(tmp_path / "reviews.csv")))
     spec = TrainSpec(
-        method=FullSpec(), base=directory, data=data, runtime=RuntimeSpec(seed=SEED, threads=1)
+        method=FullFineTuningSpec(),
+        base=directory,
+        data=data,
+        runtime=RuntimeSpec(seed=SEED, threads=1),
     )
     ours, base = ready(spec).model, resolve_base(directory)
     theirs = build_model(base, METHODS["full"], tuned=True, head=initial_head(base))

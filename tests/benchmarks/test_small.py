@@ -215,8 +215,8 @@ def test_probe_uses_mean_pooling() -> None:
     texts = sets.load("rotten-tomatoes", quick=True)
     vectors = Vectors(texts).of(texts.pool)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    tokenizer = AutoTokenizer.from_pretrained(minilm.checkpoint_directory())
-    model = AutoModel.from_pretrained(minilm.checkpoint_directory())
+    tokenizer = AutoTokenizer.from_pretrained(minilm.build_cached_checkpoint())
+    model = AutoModel.from_pretrained(minilm.build_cached_checkpoint())
     with torch.inference_mode():  # each text by itself: nothing is padded
         for text, vector in zip(texts.pool[:3], vectors, strict=False):
             tokens = tokenizer(text.text, return_tensors="pt", return_token_type_ids=False)

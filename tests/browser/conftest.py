@@ -114,5 +114,5 @@ def api_key(seeded: SeededService, locked: str) -> str:
     """An API key with full access."""
     installation = seeded.service.installation
     with installation.database.write() as session:
-        pepper = secrets.load_pepper(installation.settings)
+        pepper = secrets.load_or_create_pepper(installation.settings)
         return auth_service.create_key(session, pepper=pepper, name="ada").text

@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import Page, Route, expect
 
-from lora_core.results import BaseCheck
+from lora_core.results import BaseModelReport
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.seeded_service import SMALL, SeededService
 
@@ -62,8 +62,8 @@ def test_linear_model_has_its_own_fields(page: Page, seeded: SeededService) -> N
 def test_base_is_checked_before_anything_is_trained(
     page: Page, seeded: SeededService, browser_errors: BrowserErrors
 ) -> None:
-    """The report itself is that of tests/app/bases: here it would take seconds."""
-    report = BaseCheck(
+    """The report itself is that of tests/app/base_models: here it would take seconds."""
+    report = BaseModelReport(
         base="minilm-l6", commit=None, model_type="distilbert", road="fast", blocks=6, passes=6,
         width=384, max_tokens=512, parameters=22_713_986, adapted=(), head=(),
         trained_parameters=1, logits_difference=0.0, merge_difference=0.0, device="cpu",

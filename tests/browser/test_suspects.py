@@ -159,7 +159,7 @@ def test_signed_in_sessions_can_save(
 ) -> None:
     url = idle.open_api(auth="on")
     with resources.database.write() as session:
-        pepper = secrets.load_pepper(resources.settings)
+        pepper = secrets.load_or_create_pepper(resources.settings)
         key = auth_service.create_key(session, pepper=pepper, name="ada").text
     page = open_page(url)
     page.goto(f"/datasets/{dataset['ref']}/suspects")

@@ -16,7 +16,7 @@ import httpx2
 from sqlalchemy import select
 
 from app.database.engines import Database
-from app.labeling.tables import LabelingAnnotation, LabelingChoice, LabelingProject
+from app.labeling.tables import LabelingAnnotation, LabelingChosenText, LabelingProject
 from tests.waiting import wait_until
 
 TEXTS = 3_000
@@ -104,7 +104,9 @@ class Annotators:
         table = LabelingAnnotation
         with database.read() as session:
             stored = session.execute(select(table.annotator, table.row, table.value)).all()
-            choices = session.execute(select(LabelingChoice.row, LabelingChoice.missing)).all()
+            choices = session.execute(
+                select(LabelingChosenText.row, LabelingChosenText.missing)
+            ).all()
         found = {(name.rpartition("/")[2], row): value for name, row, value in stored}
         wrong = {key for key in expected.keys() | found if expected.get(key) != found.get(key)}
         times = Counter(row for _, row, _ in stored)

@@ -24,7 +24,7 @@ def claim(
     """Claim as a worker does, retrying while the database is locked."""
     while True:
         with suppress(*OUTAGE_ERRORS), database.write() as session:
-            claimed = leases.claim(
+            claimed = leases.claim_job(
                 session, owner=owner, device_class=device_class, device="cpu", lease_seconds=60
             )
             return claimed

@@ -42,8 +42,8 @@ def end(
     database: Database, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
 ) -> None:
     with database.write() as session:
-        leases.renew(session, lease, step=4)
-        leases.finish(session, lease, result, exit_status)
+        leases.renew_lease(session, lease, step=4)
+        leases.finish_attempt(session, lease, result, exit_status)
 
 
 def success_with_artifact(database: Database) -> Succeeded:

@@ -13,12 +13,12 @@ from tests.job_rows import add_job, claim_next, events, get_job, points, preempt
 
 def end(database: Database, lease: Lease, result: AttemptResult) -> None:
     with database.write() as session:
-        leases.finish(session, lease, result)
+        leases.finish_attempt(session, lease, result)
 
 
 def point(database: Database, lease: Lease, step: int) -> None:
     with database.write() as session:
-        renewal = leases.renew(session, lease, step=step, reserve=1)
+        renewal = leases.renew_lease(session, lease, step=step, reserve=1)
         assert renewal is not None
         row = {"split": "train", "name": "loss", "step": step, "value": 1 / step}
         session.add(MetricPoint(job_id=lease.job_id, seq=renewal.first_seq, attempt=1, **row))
@@ -28,10 +28,12 @@ def save(database: Database, lease: Lease, step: int) -> list[str] | None:
     key = f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}"
     ref = ArtifactRef(key, "0" * 64, 9)
     with database.write() as session:
-        renewal = leases.renew(session, lease, step=step, reserve=1)
+        renewal = leases.renew_lease(session, lease, step=step, reserve=1)
         if renewal is None:
             return None
-        stale = checkpoints.add(session, lease, step=step, ref=ref, seq=renewal.first_seq)
+        stale = checkpoints.record_checkpoint(
+            session, lease, step=step, ref=ref, seq=renewal.first_seq
+        )
     return stale
 
 
@@ -39,10 +41,10 @@ def reject(
     database: Database, lease: Lease, step: int, attempt: int = 1
 ) -> StoredCheckpoint | None:
     with database.write() as session:
-        found = checkpoints.rewind(session, lease.job_id)
+        found = checkpoints.rewind_to_checkpoint(session, lease.job_id)
         assert found is not None
         assert (found.attempt, found.step) == (attempt, step)
-        rewound = checkpoints.reject(session, lease, found, "odd bytes")
+        rewound = checkpoints.reject_checkpoint(session, lease, found, "odd bytes")
     return rewound
 
 

@@ -36,7 +36,7 @@ def claim(
     job_id: UUID | None = None,
 ) -> ClaimedJob | None:
     with database.write() as session:
-        return leases.claim(
+        return leases.claim_job(
             session,
             owner=owner,
             device_class=device_class,

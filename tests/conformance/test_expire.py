@@ -31,7 +31,7 @@ def expire(
     database: Database, lease: Lease, *, dead_worker: str | None = None, failures: int = 3
 ) -> bool:
     with database.write() as session:
-        expired = leases.expire(
+        expired = leases.expire_attempt(
             session,
             lease.job_id,
             attempt=lease.attempt,
@@ -113,7 +113,7 @@ def lose_at(database: Database, *steps: int) -> None:
     for step in steps:
         lease = claim_next(database).lease
         with database.write() as session:
-            assert leases.renew(session, lease, step=step)
+            assert leases.renew_lease(session, lease, step=step)
         assert expire(database, lease, dead_worker="alice", failures=3)
         update_job(database, lease.job_id, run_after=0.0)
 
@@ -154,13 +154,13 @@ def test_between_success_and_expiry_the_first_commit_wins(database: Database) ->
     result = success_with_artifact(database)
     lease = claim_next(database).lease
     with database.write() as session:
-        leases.finish(session, lease, result)
+        leases.finish_attempt(session, lease, result)
     assert not expire(database, lease, dead_worker="alice")
     assert get_state(database, first) is JobState.SUCCEEDED
     lease = claim_next(database).lease
     assert expire(database, lease, dead_worker="alice")
     with pytest.raises(LeaseLost), database.write() as session:
-        leases.finish(session, lease, result)
+        leases.finish_attempt(session, lease, result)
     row = get_job(database, second)
     assert (row.state, row.artifact_id) == (JobState.QUEUED, None)
 
@@ -170,13 +170,13 @@ def test_a_final_state_never_changes(database: Database, final: JobState) -> Non
     job_id = add_job(database, state=final, finished_at=1.0, attempt=1)
     before = dump_tables(database)
     with database.write() as session:
-        claimed = leases.claim(
+        claimed = leases.claim_job(
             session, owner=ALICE, device_class=DeviceClass.CPU, device="cpu", lease_seconds=1
         )
         assert claimed is None
         lease = Lease(job_id, 1, "alice", 60)
-        assert leases.renew(session, lease, step=1) is None
+        assert leases.renew_lease(session, lease, step=1) is None
         with pytest.raises(LeaseLost):
-            leases.finish(session, lease, Preempted())
+            leases.finish_attempt(session, lease, Preempted())
     assert not expire(database, lease, dead_worker="alice")
     assert dump_tables(database) == before

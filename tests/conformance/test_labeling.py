@@ -16,8 +16,13 @@ from app.jobs.pretrained_bases import ResolvedBase
 from app.labeling import annotations, repository, service
 from app.labeling.errors import AnnotationNotFound
 from app.labeling.pools import LabelingPools
-from app.labeling.schemas import AnnotationPut, LabelingCreate
-from app.labeling.tables import LabelingAnnotation, LabelingChoice, LabelingLease, LabelingProject
+from app.labeling.schemas import AnnotationUpdate, LabelingCreate
+from app.labeling.tables import (
+    LabelingAnnotation,
+    LabelingChosenText,
+    LabelingLease,
+    LabelingProject,
+)
 from app.queue.tables import Job
 from app.resources import Resources
 from tests.labeling_rows import forget, label_of, make_pool, text_of
@@ -53,8 +58,8 @@ def take(database: Database, pools: LabelingPools, annotator: str, count: int = 
 
 def label(database: Database, row: int, annotator: str, value: str | None = None) -> None:
     with database.write() as session:
-        annotations.put_annotation(
-            session, name="mood", row=row, body=AnnotationPut(label=value or label_of(row)),
+        annotations.update_annotation(
+            session, name="mood", row=row, body=AnnotationUpdate(label=value or label_of(row)),
             annotator=annotator, caller=LOCAL_CALLER, hashes=None,
         )  # fmt: skip
 
@@ -98,11 +103,11 @@ def test_annotators_at_once_label_every_text_as_often_as_wanted(
         assert len(set(done)) == len(done)  # nobody labels a text twice
     with database.read() as session:
         project = session.scalars(select(LabelingProject)).one()
-        positions = session.scalars(select(LabelingChoice.position)).all()
+        positions = session.scalars(select(LabelingChosenText.position)).all()
         assert (project.chosen, project.changes) == (TEXTS, wanted * TEXTS)
         assert sorted(positions) == list(range(TEXTS))
         assert session.scalar(select(func.count()).select_from(LabelingLease)) == 0
-        assert session.scalar(select(func.sum(LabelingChoice.missing))) == 0
+        assert session.scalar(select(func.sum(LabelingChosenText.missing))) == 0
 
 
 def test_a_text_that_is_held_is_given_to_nobody_else(
@@ -134,7 +139,7 @@ def test_labels_for_one_text_at_once_are_one_label(
         list(executor.map(send, range(6)))
     assert annotation_counts(resources.database) == {row: 1}
     with resources.database.read() as session:
-        assert session.scalars(select(LabelingChoice.missing)).one() == 0
+        assert session.scalars(select(LabelingChosenText.missing)).one() == 0
 
 
 def test_undo_and_label_at_once_leave_the_counts_right(
@@ -158,7 +163,7 @@ def test_undo_and_label_at_once_leave_the_counts_right(
     with ThreadPoolExecutor(4) as executor:
         list(executor.map(send, range(4)))
     with resources.database.read() as session:
-        missing = session.scalars(select(LabelingChoice.missing)).one()
+        missing = session.scalars(select(LabelingChosenText.missing)).one()
     assert missing == 1 - annotation_counts(resources.database)[row]
 
 
@@ -191,8 +196,8 @@ def test_values_of_every_task_are_stored_as_sent(
     bodies = [{"labels": ["good", "bad"]}, {"labels": []}, {"skipped": True}]
     for row, body in zip(rows, bodies, strict=True):
         with resources.database.write() as session:
-            annotations.put_annotation(
-                session, name="mood", row=row, body=AnnotationPut.model_validate(body),
+            annotations.update_annotation(
+                session, name="mood", row=row, body=AnnotationUpdate.model_validate(body),
                 annotator="ann", caller=LOCAL_CALLER, hashes=None,
             )  # fmt: skip
     with resources.database.read() as session:
@@ -201,7 +206,7 @@ def test_values_of_every_task_are_stored_as_sent(
         assert {row: [each.value for each in found] for row, found in labels.items()} == {
             rows[0]: [["bad", "good"]], rows[1]: [[]],
         }  # fmt: skip
-        assert repository.count_texts(session, [project])[project.id] == (2, 1)
+        assert repository.count_labeled_and_skipped(session, [project])[project.id] == (2, 1)
         assert repository.count_by_annotator(session, project.id) == [("ann", 2, 1)]
 
 

@@ -116,7 +116,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def claim(self, owner: WorkerIdentity) -> Any:
         queued = [expected for expected in self.jobs.values() if expected.in_line]
         with self.database.write() as session:
-            claimed = leases.claim(
+            claimed = leases.claim_job(
                 session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=600
             )
         assert (claimed is None) == (not queued)
@@ -148,7 +148,7 @@ class LeaseMachine(RuleBasedStateMachine):
         expected = self.jobs[lease.job_id]
         step = max([0, *expected.points, *expected.saved]) + 1
         with self.database.write() as session:
-            renewal = leases.renew(session, lease, step=step, reserve=1)
+            renewal = leases.renew_lease(session, lease, step=step, reserve=1)
             if renewal is not None:
                 place = {"job_id": lease.job_id, "seq": renewal.first_seq, "attempt": lease.attempt}
                 curve = {"split": "train", "name": "loss", "step": step, "value": 0.5}
@@ -167,9 +167,11 @@ class LeaseMachine(RuleBasedStateMachine):
         step = expected.points[-1]
         ref = ArtifactRef(f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}", "0" * 64, 1)
         with self.database.write() as session:
-            renewal = leases.renew(session, lease, step=step, reserve=1)
+            renewal = leases.renew_lease(session, lease, step=step, reserve=1)
             if renewal is not None:
-                checkpoints.add(session, lease, step=step, ref=ref, seq=renewal.first_seq)
+                checkpoints.record_checkpoint(
+                    session, lease, step=step, ref=ref, seq=renewal.first_seq
+                )
         assert (renewal is None) == (self.owned_job(lease) is None)
         if renewal is not None:
             expected.saved = [*expected.saved, step][-checkpoints.MAX_CHECKPOINTS :]
@@ -181,11 +183,15 @@ class LeaseMachine(RuleBasedStateMachine):
         """Reject the newest checkpoint; the run rewinds to the one before."""
         expected = self.jobs[lease.job_id]
         with self.database.write() as session:
-            newest = checkpoints.rewind(session, lease.job_id) if self.owned_job(lease) else None
+            newest = (
+                checkpoints.rewind_to_checkpoint(session, lease.job_id)
+                if self.owned_job(lease)
+                else None
+            )
             if newest is None or newest.attempt == lease.attempt:  # read only at the start
                 session.rollback()
                 return
-            rewound = checkpoints.reject(session, lease, newest, "odd bytes")
+            rewound = checkpoints.reject_checkpoint(session, lease, newest, "odd bytes")
         expected.saved.pop()
         begins = expected.saved[-1] if expected.saved else 0
         assert begins == (rewound.step if rewound else 0)
@@ -209,7 +215,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def renew(self, lease: Lease, reserve: int) -> None:
         expected = self.owned_job(lease)
         with self.database.write() as session:
-            answer = leases.renew(session, lease, step=1, reserve=reserve)
+            answer = leases.renew_lease(session, lease, step=1, reserve=reserve)
         assert (answer is None) == (expected is None)
         if answer is not None and expected is not None:
             expected.step, expected.lease_expired = 1, False
@@ -228,7 +234,7 @@ class LeaseMachine(RuleBasedStateMachine):
         expected = self.jobs[lease.job_id]
         runs = expected.state is JobState.RUNNING and expected.attempt == lease.attempt
         with self.database.write() as session:
-            expired = leases.expire(
+            expired = leases.expire_attempt(
                 session,
                 lease.job_id,
                 attempt=lease.attempt,
@@ -282,7 +288,7 @@ class LeaseMachine(RuleBasedStateMachine):
             nullcontext() if expected else pytest.raises(LeaseLost),
             self.database.write() as session,
         ):
-            leases.finish(session, lease, result)
+            leases.finish_attempt(session, lease, result)
         if expected is None:
             return
         if isinstance(result, PermanentFailure):
@@ -304,7 +310,7 @@ class LeaseMachine(RuleBasedStateMachine):
             self.database.write() as session,
         ):
             artifact = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
-            leases.finish(session, lease, Succeeded(artifact.id, {}))
+            leases.finish_attempt(session, lease, Succeeded(artifact.id, {}))
         if expected is not None:
             expected.end(JobState.SUCCEEDED)
 

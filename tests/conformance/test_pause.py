@@ -47,7 +47,7 @@ def resume(database: Database, job_id: UUID) -> bool:
 
 def claim(database: Database, job_id: UUID | None = None) -> UUID | None:
     with database.write() as session:
-        claimed = leases.claim(
+        claimed = leases.claim_job(
             session,
             owner=ALICE,
             device_class=DeviceClass.CPU,
@@ -131,7 +131,7 @@ def test_a_pause_does_not_shorten_the_delay_after_a_failure(database: Database) 
     job_id = add_job(database)
     lease = claim_next(database).lease
     with database.write() as session:
-        leases.finish(session, lease, CRASHED)
+        leases.finish_attempt(session, lease, CRASHED)
     due_at = get_job(database, job_id).run_after
     pause(database, job_id)
     resume(database, job_id)
@@ -149,7 +149,7 @@ def test_a_running_job_is_requeued_as_paused_without_a_failure(database: Databas
     pause(database, job_id)
     assert (get_state(database, job_id), get_job(database, job_id).paused) == ("running", False)
     with database.write() as session:
-        leases.finish(session, lease, Paused())
+        leases.finish_attempt(session, lease, Paused())
     row = get_job(database, job_id)
     assert (row.paused, row.worker, row.failures_counted, row.finished_at) == (True, None, 2, None)
     (attempt,) = attempts(database, job_id)
@@ -175,7 +175,7 @@ def test_whatever_requeues_a_job_with_a_request_pauses_it(
     lease = claim_next(database).lease
     pause(database, job_id)
     with database.write() as session:
-        leases.finish(session, lease, result)
+        leases.finish_attempt(session, lease, result)
     assert get_job(database, job_id).paused
     event = events(database, job_id)[-1]
     assert (event.kind, event.level) == ("paused", level)
@@ -191,7 +191,7 @@ def test_the_job_of_a_lost_worker_stays_paused(database: Database, dead: bool) -
     if not dead:
         update_job(database, job_id, lease_expires_at=now() - 1)
     with database.write() as session:
-        assert leases.expire(
+        assert leases.expire_attempt(
             session,
             job_id,
             attempt=1,
@@ -202,7 +202,7 @@ def test_the_job_of_a_lost_worker_stays_paused(database: Database, dead: bool) -
     row = get_job(database, job_id)
     assert (row.paused, row.failures_counted) == (True, 1)
     with pytest.raises(LeaseLost), database.write() as session:
-        leases.finish(session, lease, Paused())
+        leases.finish_attempt(session, lease, Paused())
 
 
 def test_a_pause_that_is_withdrawn_leaves_the_job_running(database: Database) -> None:
@@ -211,7 +211,7 @@ def test_a_pause_that_is_withdrawn_leaves_the_job_running(database: Database) ->
     pause(database, job_id)
     assert not resume(database, job_id), "nobody else can claim it"
     with database.write() as session:
-        renewal = leases.renew(session, lease, step=1)
+        renewal = leases.renew_lease(session, lease, step=1)
     assert renewal is not None
     assert not renewal.pause_requested
     assert kinds(database, job_id) == ["started", "pause_requested", "resume_requested"]
@@ -223,7 +223,7 @@ def test_a_job_that_stopped_for_a_withdrawn_pause_is_back_in_line(database: Data
     pause(database, job_id)
     resume(database, job_id)
     with database.write() as session:
-        leases.finish(session, lease, Paused())
+        leases.finish_attempt(session, lease, Paused())
         assert dispatch.take_due_for_dispatch(session, redispatch_seconds=30) != []
     event = events(database, job_id)[-1]
     assert (event.kind, event.data) == ("requeued", {"code": "pause_requested"})
@@ -239,7 +239,7 @@ def test_a_cancel_wins_over_a_pause(database: Database) -> None:
             repository.request_cancel(session, job_id)
     assert get_state(database, queued) is JobState.CANCELLED
     with database.write() as session:
-        leases.finish(session, lease, Paused())
+        leases.finish_attempt(session, lease, Paused())
     assert get_state(database, running) is JobState.CANCELLED
     assert not get_job(database, running).paused
 
@@ -252,7 +252,7 @@ def test_a_job_that_ends_despite_the_request_has_ended(
     lease = claim_next(database).lease
     pause(database, job_id)
     with database.write() as session:
-        leases.finish(session, lease, result)
+        leases.finish_attempt(session, lease, result)
     assert get_state(database, job_id).final
     assert not get_job(database, job_id).paused
     before = events(database, job_id)

@@ -48,17 +48,19 @@ def add_run(database: Database, **changes: object) -> UUID:
 
 def renew(database: Database, claimed: ClaimedJob, step: int) -> bool:
     with database.write() as session:
-        renewal = leases.renew(session, claimed.lease, step=step)
+        renewal = leases.renew_lease(session, claimed.lease, step=step)
     return renewal is not None
 
 
 def save(database: Database, claimed: ClaimedJob, step: int) -> None:
     """Store a checkpoint with the predictions for the first rows."""
     with database.write() as session:
-        renewal = leases.renew(session, claimed.lease, step=step, reserve=1)
+        renewal = leases.renew_lease(session, claimed.lease, step=step, reserve=1)
         assert renewal is not None
         ref = ArtifactRef(f"checkpoints/{claimed.lease.job_id}/a1/step-{step}", "ab", 9)
-        checkpoints.add(session, claimed.lease, step=step, ref=ref, seq=renewal.first_seq)
+        checkpoints.record_checkpoint(
+            session, claimed.lease, step=step, ref=ref, seq=renewal.first_seq
+        )
 
 
 def succeed(database: Database, claimed: ClaimedJob) -> None:
@@ -66,14 +68,16 @@ def succeed(database: Database, claimed: ClaimedJob) -> None:
         run_id = claimed.lease.job_id
         ref = ArtifactRef(f"predictions/{run_id}/a{claimed.lease.attempt}", "cd", 9)
         made = artifacts.add_artifact(session, job_id=run_id, kind=RESULTS_KIND, ref=ref)
-        leases.finish(session, claimed.lease, Succeeded(made.id, SUMMARY))
+        leases.finish_attempt(session, claimed.lease, Succeeded(made.id, SUMMARY))
 
 
 def expire(database: Database, claimed: ClaimedJob) -> bool:
     update_job(database, claimed.lease.job_id, lease_expires_at=1.0)
     with database.write() as session:
         run_id, attempt = claimed.lease.job_id, claimed.lease.attempt
-        expired = leases.expire(session, run_id, attempt=attempt, failure=LOST, max_failures=3)
+        expired = leases.expire_attempt(
+            session, run_id, attempt=attempt, failure=LOST, max_failures=3
+        )
     return expired
 
 
@@ -147,7 +151,7 @@ def test_a_queued_run_is_cancelled_and_a_running_one_is_requested_to_stop(
     claimed = claim_next(database)
     assert cancel(database, run_id) is JobState.RUNNING
     with database.write() as session:
-        renewal = leases.renew(session, claimed.lease, step=1)
+        renewal = leases.renew_lease(session, claimed.lease, step=1)
     assert renewal is not None
     assert renewal.cancel_requested
     assert expire(database, claimed)  # there is no owner to stop it
@@ -211,7 +215,7 @@ def test_a_failure_of_the_file_is_final(database: Database) -> None:
     claimed = claim_next(database)
     with database.write() as session:
         result = PermanentFailure("reserved_column", "texts.csv has a column.", {"column": "x"})
-        leases.finish(session, claimed.lease, result)
+        leases.finish_attempt(session, claimed.lease, result)
     row = get_job(database, run_id)
     assert (row.state, row.error_code, row.failures_counted) == (
         JobState.FAILED, "reserved_column", 0,

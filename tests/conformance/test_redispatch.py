@@ -93,6 +93,8 @@ def test_an_outage_in_the_jobs_own_attempt_is_shown_until_progress(database: Dat
     job_id = add_job(database)
     lease = claim_next(database).lease
     with database.write() as session:
-        leases.finish(session, lease, DependencyUnavailable("storage_unavailable", "Full.", 10))
+        leases.finish_attempt(
+            session, lease, DependencyUnavailable("storage_unavailable", "Full.", 10)
+        )
         dispatch.clear_waiting_for_storage(session, [DeviceClass.CPU])
     assert get_job(database, job_id).waiting_message == "Full."

@@ -22,7 +22,7 @@ from tests.job_rows import BOB, add_job, claim_next, dump_tables, get_job, preem
 
 def renew(database: Database, lease: Lease, **values: int) -> LeaseRenewal | None:
     with database.write() as session:
-        answer = leases.renew(session, lease, **{"step": 0, **values})
+        answer = leases.renew_lease(session, lease, **{"step": 0, **values})
         return answer
 
 
@@ -129,7 +129,7 @@ def test_a_worker_without_the_lease_changes_nothing(
     with database.write() as session:
         for result in RESULTS:
             with pytest.raises(LeaseLost):
-                leases.finish(session, lost, result)
+                leases.finish_attempt(session, lost, result)
         with pytest.raises(LeaseLost):
             leases.store_resolved_spec(session, lost, {})
     assert dump_tables(database) == before

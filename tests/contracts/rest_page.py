@@ -12,7 +12,7 @@ Schema = Mapping[str, Any]
 # By tag: the title, and the packages of `app` whose errors its routes raise.
 DOMAINS = {
     "jobs": ("Jobs", ("jobs",)),
-    "bases": ("Base models", ("bases",)),
+    "bases": ("Base models", ("base_models",)),
     "sweeps": ("Sweeps", ("sweeps",)),
     "datasets": ("Datasets", ("datasets", "corrections")),
     "models": ("Models", ("registry",)),
@@ -22,8 +22,8 @@ DOMAINS = {
     "feedback": ("Feedback", ("feedback", "forgetting")),
     "drift": ("Drift", ("drift",)),
     "retraining": ("Retraining", ("retraining",)),
-    "openai": ("OpenAI API", ("openai", "fine_tuning")),
-    "mistral": ("Mistral API", ("mistral", "fine_tuning")),
+    "openai": ("OpenAI API", ("openai", "fine_tuning_apis")),
+    "mistral": ("Mistral API", ("mistral", "fine_tuning_apis")),
     "webhooks": ("Webhooks", ("webhooks",)),
     "mlflow": ("MLflow", ("mlflow",)),
     "artifacts": ("Artifacts", ("storage",)),

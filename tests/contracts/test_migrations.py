@@ -20,8 +20,8 @@ from app.auth.tables import ApiKey
 from app.database import migrations
 from app.database.engines import create_migration_engine, open_database
 from app.database.errors import SchemaOutdated, SchemaTooNew
-from app.metadata import metadata
 from app.settings import Settings
+from app.table_metadata import metadata
 from tests.servers import PostgresServer
 from tests.waiting import wait_until
 
@@ -159,7 +159,7 @@ def test_failed_migration_keeps_the_old_schema(
 def test_empty_database_is_reported_as_outdated(settings: Settings) -> None:
     database = open_database(settings)
     with pytest.raises(SchemaOutdated, match="loraworks up") as refused:
-        migrations.check(database)
+        migrations.check_schema_revision(database)
     database.close()
     name = Path(database.write_engine.url.database or "").name
     kind = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[database.write_engine.name]
@@ -170,11 +170,11 @@ def test_empty_database_is_reported_as_outdated(settings: Settings) -> None:
 def test_newer_schema_is_not_changed(settings: Settings) -> None:
     migrations.upgrade(settings)
     database = open_database(settings)
-    migrations.check(database)
+    migrations.check_schema_revision(database)
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = 'ff99'"))
     with pytest.raises(SchemaTooNew, match="ff99"):
-        migrations.check(database)
+        migrations.check_schema_revision(database)
     database.close()
     with pytest.raises(SchemaTooNew, match="ff99"):
         migrations.upgrade(settings)

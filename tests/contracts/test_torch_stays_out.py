@@ -14,7 +14,7 @@ HEAVY = (
 )
 WEB = ("fastapi", "app.main", "app.serving")
 LIGHT = {
-    "worker.run_job": (*HEAVY, *WEB),
+    "worker.job_runner": (*HEAVY, *WEB),
     "worker.__main__": (*HEAVY, *WEB),
     "app.main": HEAVY,
     "app.jobs.routes": HEAVY,

@@ -21,7 +21,7 @@ from app.queue.states import JobState
 from app.settings import Settings
 from app.storage.tables import Artifact
 from lora_core import manifest
-from lora_core.base_files import BASE_DIGEST
+from lora_core.artifact_base import BASE_DIGEST
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metrics import CURVE_METRICS
 from tests.job_rows import add_job, attempts, events, get_job, points

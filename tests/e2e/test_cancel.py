@@ -18,7 +18,7 @@ from tests.e2e.installation import Installation, gone
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import add_job, attempts, get_job
 from tests.waiting import wait_until
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

@@ -12,7 +12,7 @@ from tests.e2e.installation import Installation
 from tests.job_rows import add_job, attempts, get_job
 from tests.shifted_clock import VARIABLE, ShiftedClock
 from tests.waiting import wait_until
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 HOUR = 3600.0

@@ -13,7 +13,7 @@ from tests.e2e.installation import Installation, Process
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.servers import HOST, free_port
 from tests.waiting import wait_until
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 BODY = json.dumps({"method": {"type": "lora"}})

@@ -17,7 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.mlflow import repository
-from app.mlflow.connection import parse_connection
+from app.mlflow.connection import parse_mlflow_settings
 from app.outbox import repository as outbox
 from app.registry import service as registry
 from tests.docs.blocks import blocks
@@ -256,10 +256,10 @@ def test_a_server_that_requires_a_password(tmp_path: Path) -> None:
                     "mlflow_password": SecretStr(sent),
                 }
             )
-            connection = parse_connection(settings)
+            connection = parse_mlflow_settings(settings)
             assert connection is not None
             with installation.database.write() as session:
-                repository.register(session, connection)
+                repository.register_server(session, connection)
             job_id = create_job(installation.database)
             claim_next(installation.database)
             assert send(installation.database, connection)

@@ -1,6 +1,6 @@
 """A run with non-finite metrics is reported in valid JSON.
 
-The small forms are in tests/lora_core/training/test_run.py, tests/worker/test_event_rows.py and
+The small forms are in tests/lora_core/training/test_encoder.py, tests/worker/test_event_rows.py and
 tests/app/jobs/test_curves.py.
 """
 

@@ -12,7 +12,7 @@ from tests.e2e.installation import Installation, Outcome
 from tests.e2e.test_kill import check
 from tests.job_rows import add_job, attempts
 from tests.servers import PostgresServer, ValkeyServer
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 
 pytestmark = [
     pytest.mark.e2e,

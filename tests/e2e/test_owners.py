@@ -19,7 +19,7 @@ from tests.e2e.installation import Installation, gone
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import add_job, attempts, dump_tables, get_job
 from tests.waiting import put_to_sleep, wait_until
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 from worker.failures import LEASE_LOST_MESSAGE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -88,7 +88,7 @@ def test_worker_with_an_expired_lease_changes_nothing(install: Install, tmp_path
     assert outcomes == [Ended.LOST, Ended.SUCCEEDED]
 
 
-@pytest.mark.slow  # the small form is in tests/worker/test_run_job.py
+@pytest.mark.slow  # the small form is in tests/worker/test_job_runner.py
 def test_training_that_always_crashes_fails_after_its_attempts(installation: Installation) -> None:
     job_id = add_job(installation.database)
     installation.worker("started:5", "steps:3", "exit:139")

@@ -24,8 +24,8 @@ from tests.e2e.test_cancel import made
 from tests.e2e.test_kill import check
 from tests.job_rows import add_job, attempts, events, get_job
 from tests.waiting import wait_until
+from tests.worker.test_job_runner import GOOD
 from tests.worker.test_predictions import sigterm_is_caught
-from tests.worker.test_run_job import GOOD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

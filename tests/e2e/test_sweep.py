@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from app.queue.tables import Attempt, Job
 from app.resources import Resources, open_resources
-from app.sweeps.snapshot import SweepSnapshot, select_winner
+from app.sweeps.snapshot import SweepSnapshot, select_winner_and_cheapest
 from app.sweeps.states import SweepState
 from tests import sweep_rows
 from tests.e2e.installation import Installation
@@ -89,7 +89,7 @@ def check(
     """Nothing lost, nothing run twice, the same metrics and verdict."""
     assert [trial.error for trial in snapshot.trials] == [None] * len(snapshot.trials)
     assert outcomes(snapshot) == outcomes(alone)
-    assert select_winner(snapshot) == select_winner(alone)
+    assert select_winner_and_cheapest(snapshot) == select_winner_and_cheapest(alone)
     with resources.database.read() as session:
         succeeded = select(Attempt.job_id).where(Attempt.outcome == "succeeded")
         runs = Counter(session.scalars(succeeded))

@@ -22,7 +22,7 @@ from hatch_build import long_description
 from lora_core import __version__
 from lora_core.samples import packages
 from lora_core.samples.fetch import SAMPLES
-from lora_core.samples.packages import locate_file
+from lora_core.samples.packages import find_verified_file
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -171,7 +171,7 @@ def test_wheel_runs_its_sample_job(
         assert (refused.status_code, refused.json()["code"]) == (422, "sample_missing")
 
     # What `loraworks samples fetch` stores; tests do not use the network.
-    installed = {file: locate_file(file) for files in SAMPLES.values() for file in files}
+    installed = {file: find_verified_file(file) for files in SAMPLES.values() for file in files}
     monkeypatch.setenv("LORAWORKS_CACHE", str(cache))
     for file, path in installed.items():
         fetched = file.package.directory / file.path

@@ -5,36 +5,36 @@ import torch
 
 from lora_core.adapters import adapter_layers, inject_adapters, merge_adapters
 from lora_core.encoders import FAMILIES
-from lora_core.errors.spec import LayerOutOfRange, RankTooLarge, RoleNotFound, RolesFused
-from lora_core.specs.method import HeadMode, LoraSpec, Role
+from lora_core.errors.spec import LayerOutOfRange, LayerRoleNotFound, LayerRolesFused, RankTooLarge
+from lora_core.specs.method import HeadMode, LayerRole, LoraSpec
 from tests import tiny_base
 
 EXPECTED = {
-    ("distilbert", Role.QUERY): ["attention.q_lin"],
-    ("distilbert", Role.KEY): ["attention.k_lin"],
-    ("distilbert", Role.VALUE): ["attention.v_lin"],
-    ("distilbert", Role.PROJECTION): ["attention.out_lin"],
-    ("distilbert", Role.MLP): ["ffn.lin1", "ffn.lin2"],
+    ("distilbert", LayerRole.QUERY): ["attention.q_lin"],
+    ("distilbert", LayerRole.KEY): ["attention.k_lin"],
+    ("distilbert", LayerRole.VALUE): ["attention.v_lin"],
+    ("distilbert", LayerRole.PROJECTION): ["attention.out_lin"],
+    ("distilbert", LayerRole.MLP): ["ffn.lin1", "ffn.lin2"],
 }
 BERT = {
-    Role.QUERY: ["attention.self.query"],
-    Role.KEY: ["attention.self.key"],
-    Role.VALUE: ["attention.self.value"],
-    Role.PROJECTION: ["attention.output.dense"],
-    Role.MLP: ["intermediate.dense", "output.dense"],
+    LayerRole.QUERY: ["attention.self.query"],
+    LayerRole.KEY: ["attention.self.key"],
+    LayerRole.VALUE: ["attention.self.value"],
+    LayerRole.PROJECTION: ["attention.output.dense"],
+    LayerRole.MLP: ["intermediate.dense", "output.dense"],
 }
 for family_ in ("bert", "roberta", "xlm-roberta", "camembert", "electra"):
     EXPECTED |= {(family_, role): paths for role, paths in BERT.items()}
 MODERNBERT = {
-    (Role.QUERY, Role.KEY, Role.VALUE): ["attn.Wqkv"],
-    (Role.PROJECTION,): ["attn.Wo"],
-    (Role.MLP,): ["mlp.Wi", "mlp.Wo"],
+    (LayerRole.QUERY, LayerRole.KEY, LayerRole.VALUE): ["attn.Wqkv"],
+    (LayerRole.PROJECTION,): ["attn.Wo"],
+    (LayerRole.MLP,): ["mlp.Wi", "mlp.Wo"],
 }
 INPUT = torch.tensor([[2, 7, 9, 3]])
 
 
 @pytest.mark.parametrize(("family", "role"), EXPECTED)
-def test_role_selects_its_layers_in_every_block(family: str, role: Role) -> None:
+def test_role_selects_its_layers_in_every_block(family: str, role: LayerRole) -> None:
     model = tiny_base.FAMILIES[family]()
     names = inject_adapters(model, FAMILIES[family], LoraSpec(targets=(role,)))
     prefix = FAMILIES[family].block_list
@@ -44,7 +44,7 @@ def test_role_selects_its_layers_in_every_block(family: str, role: Role) -> None
 
 
 @pytest.mark.parametrize("roles", MODERNBERT, ids="+".join)
-def test_roles_of_one_layer_are_adapted_together(roles: tuple[Role, ...]) -> None:
+def test_roles_of_one_layer_are_adapted_together(roles: tuple[LayerRole, ...]) -> None:
     model = tiny_base.modernbert()
     names = inject_adapters(model, FAMILIES["modernbert"], LoraSpec(targets=roles))
     assert names == [f"model.layers.{i}.{path}" for i in (0, 1) for path in MODERNBERT[roles]]
@@ -53,13 +53,13 @@ def test_roles_of_one_layer_are_adapted_together(roles: tuple[Role, ...]) -> Non
 @pytest.mark.parametrize(
     ("roles", "expected"),
     [
-        ((Role.QUERY, Role.VALUE), "add key, or leave out query, value"),
-        ((Role.KEY, Role.MLP), "add query, value, or leave out key"),
+        ((LayerRole.QUERY, LayerRole.VALUE), "add key, or leave out query, value"),
+        ((LayerRole.KEY, LayerRole.MLP), "add query, value, or leave out key"),
     ],
 )
-def test_part_of_a_layer_is_refused(roles: tuple[Role, ...], expected: str) -> None:
+def test_part_of_a_layer_is_refused(roles: tuple[LayerRole, ...], expected: str) -> None:
     model = tiny_base.modernbert()
-    with pytest.raises(RolesFused, match=rf"query, key, value are one layer.*{expected}"):
+    with pytest.raises(LayerRolesFused, match=rf"query, key, value are one layer.*{expected}"):
         inject_adapters(model, FAMILIES["modernbert"], LoraSpec(targets=roles))
     assert not adapter_layers(model)
 
@@ -67,7 +67,7 @@ def test_part_of_a_layer_is_refused(roles: tuple[Role, ...], expected: str) -> N
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
 def test_only_requested_layers_are_adapted(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
-    targets = tiny_base.whole_layers(family, Role.QUERY, Role.VALUE)
+    targets = tiny_base.whole_layers(family, LayerRole.QUERY, LayerRole.VALUE)
     names = inject_adapters(model, FAMILIES[family], LoraSpec(targets=targets, layers=(1,)))
     paths = {path for role in targets for path in FAMILIES[family].roles[role]}
     assert set(names) == {f"{FAMILIES[family].block_list}.1.{path}" for path in paths}
@@ -87,7 +87,7 @@ def test_injection_keeps_logits_and_merge_restores_plain_layers(family: str) -> 
     model = tiny_base.FAMILIES[family]()
     names = set(model.state_dict())
     before = model(INPUT).logits
-    inject_adapters(model, FAMILIES[family], LoraSpec(targets=tuple(Role), head=HeadMode.LORA))
+    inject_adapters(model, FAMILIES[family], LoraSpec(targets=tuple(LayerRole), head=HeadMode.LORA))
     model.eval()
     torch.testing.assert_close(model(INPUT).logits, before)
     for adapter in adapter_layers(model).values():
@@ -103,8 +103,10 @@ def test_role_without_a_match_lists_available_roles() -> None:
     model = tiny_base.distilbert()
     for block in model.distilbert.transformer.layer:
         block.ffn = torch.nn.Identity()
-    with pytest.raises(RoleNotFound) as caught:
-        inject_adapters(model, FAMILIES["distilbert"], LoraSpec(targets=(Role.QUERY, Role.MLP)))
+    with pytest.raises(LayerRoleNotFound) as caught:
+        inject_adapters(
+            model, FAMILIES["distilbert"], LoraSpec(targets=(LayerRole.QUERY, LayerRole.MLP))
+        )
     assert str(caught.value) == (
         "No module of distilbert has the role 'mlp'. "
         "Available roles: query, key, value, projection."

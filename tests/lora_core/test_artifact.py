@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lora_core.artifact import check_merge
+from lora_core.artifact import check_merged_logits
 from lora_core.errors.training import MergeMismatch
 from lora_core.saved_predictions import compare_logits
 
@@ -18,12 +18,12 @@ def test_tolerance_scales_with_the_largest_logit_above_a_floor(
     assert compare_logits(found, kept, 1e-2)[1] == pytest.approx(100 * limit)
     if limit < 2e-4:
         with pytest.raises(MergeMismatch, match=r"differ by 2\.00e-04, more than 1\.00e-04"):
-            check_merge(kept, found)
+            check_merged_logits(kept, found)
     else:
-        assert check_merge(kept, found) == pytest.approx(2e-4, rel=1e-3)
+        assert check_merged_logits(kept, found) == pytest.approx(2e-4, rel=1e-3)
 
 
 def test_nonfinite_logits_never_match() -> None:
     kept = np.zeros((1, 2), dtype=np.float32)
     with pytest.raises(MergeMismatch):
-        check_merge(kept, np.full((1, 2), np.nan, dtype=np.float32))
+        check_merged_logits(kept, np.full((1, 2), np.nan, dtype=np.float32))

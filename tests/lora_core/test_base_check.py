@@ -8,15 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lora_core import base_check
-from lora_core.base_check import check_base
-from lora_core.errors.base_model import BaseComputesDifferently, UnreadableBase
+from lora_core.base_check import run_base_check
+from lora_core.errors.base_model import BaseNotBatchInvariant, UnreadableBase
 from lora_core.inference.padded_encoder import PaddedEncoder
 from tests.tiny_base import EVERY_FAMILY, make_base, mostly_slow
 
 
 @pytest.mark.parametrize("family", mostly_slow(EVERY_FAMILY))
 def test_every_family_passes(family: str, tmp_path: Path) -> None:
-    found = check_base(str(make_base(tmp_path / "base", family)))
+    found = run_base_check(str(make_base(tmp_path / "base", family)))
     assert found.model_type == family
     assert max(found.logits_difference, found.merge_difference) < 1e-5
     assert all(each.parameters > 0 for each in found.adapted)
@@ -33,8 +33,8 @@ def test_answers_that_depend_on_padding_are_an_error(
 
     monkeypatch.setattr(PaddedEncoder, "_compute", padded)
     base = make_base(tmp_path / "base", "mpnet")
-    with pytest.raises(BaseComputesDifferently, match="alone"):
-        base_check.check_base(str(base))
+    with pytest.raises(BaseNotBatchInvariant, match="alone"):
+        base_check.run_base_check(str(base))
 
 
 def test_a_base_whose_logits_are_not_finite_is_an_error(tmp_path: Path) -> None:
@@ -43,4 +43,4 @@ def test_a_base_whose_logits_are_not_finite_is_an_error(tmp_path: Path) -> None:
     weights["distilbert.transformer.layer.1.ffn.lin2.bias"].fill_(torch.nan)
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UnreadableBase, match="not finite"):
-        check_base(str(base))
+        run_base_check(str(base))

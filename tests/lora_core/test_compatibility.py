@@ -22,17 +22,22 @@ from transformers import (
 from lora_core import compatibility, methods
 from lora_core.encoders import FAMILIES
 from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
-from lora_core.errors.spec import LayerOutOfRange, MaxLengthTooLarge, RankTooLarge, RoleNotFound
+from lora_core.errors.spec import (
+    LayerOutOfRange,
+    LayerRoleNotFound,
+    MaxLengthTooLarge,
+    RankTooLarge,
+)
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import (
-    BaselineSpec,
     EncoderMethod,
-    FullSpec,
+    FullFineTuningSpec,
     HeadMode,
+    LastLayersBaselineSpec,
+    LayerRole,
     LoraSpec,
     LoraVariant,
-    Role,
 )
 from lora_core.specs.train import TrainSpec
 from tests.tiny_base import whole_layers
@@ -68,12 +73,15 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),
 }
 METHODS: list[EncoderMethod] = [
-    FullSpec(),
-    *(BaselineSpec(blocks=blocks) for blocks in (0, 1, 3)),
+    FullFineTuningSpec(),
+    *(LastLayersBaselineSpec(blocks=blocks) for blocks in (0, 1, 3)),
     *(
         LoraSpec(variant=variant, head=head, r=4, targets=targets, layers=layers)
         for variant, head, targets, layers in itertools.product(
-            LoraVariant, HeadMode, [(Role.QUERY, Role.VALUE), tuple(Role)], [None, (0, 2)]
+            LoraVariant,
+            HeadMode,
+            [(LayerRole.QUERY, LayerRole.VALUE), tuple(LayerRole)],
+            [None, (0, 2)],
         )
     ),
 ]
@@ -111,12 +119,12 @@ def test_parameter_count_matches_the_prepared_model(
 
 def test_parameter_count_of_distilbert_base() -> None:
     assert compatibility.count_parameters(
-        shape(DISTILBERT), FullSpec(), 2
+        shape(DISTILBERT), FullFineTuningSpec(), 2
     ) == compatibility.ParameterCounts(66_955_010, 66_955_010)
     assert compatibility.count_parameters(
-        shape(DISTILBERT), BaselineSpec(), 2
+        shape(DISTILBERT), LastLayersBaselineSpec(), 2
     ) == compatibility.ParameterCounts(592_130, 66_955_010)
-    frozen_head = LoraSpec(r=8, targets=(Role.QUERY, Role.VALUE), head=HeadMode.FROZEN)
+    frozen_head = LoraSpec(r=8, targets=(LayerRole.QUERY, LayerRole.VALUE), head=HeadMode.FROZEN)
     assert compatibility.count_parameters(shape(DISTILBERT), frozen_head, 2).trainable == 147_456
 
 
@@ -137,7 +145,13 @@ def spec(method: EncoderMethod, **data: Any) -> TrainSpec:
 
 
 @pytest.mark.parametrize(
-    "method", [FullSpec(), BaselineSpec(blocks=6), LoraSpec(layers=(5,)), LoraSpec(r=384)]
+    "method",
+    [
+        FullFineTuningSpec(),
+        LastLayersBaselineSpec(blocks=6),
+        LoraSpec(layers=(5,)),
+        LoraSpec(r=384),
+    ],
 )
 def test_valid_settings_for_the_sample_base_are_accepted(method: EncoderMethod) -> None:
     compatibility.check_compatibility(shape(minilm.config()), spec(method))
@@ -147,9 +161,9 @@ def test_valid_settings_for_the_sample_base_are_accepted(method: EncoderMethod) 
     ("method", "error", "message"),
     [
         (LoraSpec(r=385), RankTooLarge, "at most 384"),
-        (LoraSpec(r=385, targets=(Role.MLP,)), RankTooLarge, "384 x 1536"),
+        (LoraSpec(r=385, targets=(LayerRole.MLP,)), RankTooLarge, "384 x 1536"),
         (LoraSpec(layers=(0, 6)), LayerOutOfRange, "numbered 0 to 5"),
-        (BaselineSpec(blocks=7), LayerOutOfRange, "has 6 layers"),
+        (LastLayersBaselineSpec(blocks=7), LayerOutOfRange, "has 6 layers"),
     ],
 )
 def test_invalid_setting_is_refused_with_the_limit(
@@ -178,34 +192,41 @@ def test_rotations_by_length_are_refused(settings: dict[str, Any]) -> None:
 def test_positions_up_to_the_padding_id_are_reserved() -> None:
     roberta_base = {"model_type": "roberta", "max_position_embeddings": 514, "type_vocab_size": 1}
     assert compatibility.count_parameters(
-        shape(roberta_base), FullSpec(), 2
+        shape(roberta_base), FullFineTuningSpec(), 2
     ) == compatibility.ParameterCounts(124_647_170, 124_647_170)
     assert shape(roberta_base).max_tokens == shape(roberta_base).resolve_max_length(None) == 512
     assert shape({**roberta_base, "pad_token_id": 0}).max_tokens == 513
     compatibility.check_compatibility(
-        shape({**roberta_base, "max_position_embeddings": 514}), spec(FullSpec(), max_length=512)
+        shape({**roberta_base, "max_position_embeddings": 514}),
+        spec(FullFineTuningSpec(), max_length=512),
     )
     with pytest.raises(MaxLengthTooLarge, match="512 positions"):
-        compatibility.check_compatibility(shape(roberta_base), spec(FullSpec(), max_length=513))
+        compatibility.check_compatibility(
+            shape(roberta_base), spec(FullFineTuningSpec(), max_length=513)
+        )
     for padding in (None, -1, 513):
         with pytest.raises(UnreadableBase):
             shape({**roberta_base, "pad_token_id": padding})
 
 
 def test_max_length_above_the_positions_is_refused() -> None:
-    compatibility.check_compatibility(shape(minilm.config()), spec(FullSpec(), max_length=512))
     compatibility.check_compatibility(
-        shape({**minilm.config(), "max_position_embeddings": 64}), spec(FullSpec())
+        shape(minilm.config()), spec(FullFineTuningSpec(), max_length=512)
+    )
+    compatibility.check_compatibility(
+        shape({**minilm.config(), "max_position_embeddings": 64}), spec(FullFineTuningSpec())
     )
     with pytest.raises(MaxLengthTooLarge, match="512 positions"):
-        compatibility.check_compatibility(shape(minilm.config()), spec(FullSpec(), max_length=513))
+        compatibility.check_compatibility(
+            shape(minilm.config()), spec(FullFineTuningSpec(), max_length=513)
+        )
 
 
 def test_unknown_role_error_lists_available_roles() -> None:
-    only_query = replace(FAMILIES["distilbert"], roles={Role.QUERY: ("attention.q_lin",)})
+    only_query = replace(FAMILIES["distilbert"], roles={LayerRole.QUERY: ("attention.q_lin",)})
     without_mlp = replace(shape(DISTILBERT), family=only_query)
-    with pytest.raises(RoleNotFound, match=r"role 'mlp'.*Available roles: query"):
-        compatibility.check_compatibility(without_mlp, spec(LoraSpec(targets=(Role.MLP,))))
+    with pytest.raises(LayerRoleNotFound, match=r"role 'mlp'.*Available roles: query"):
+        compatibility.check_compatibility(without_mlp, spec(LoraSpec(targets=(LayerRole.MLP,))))
 
 
 @pytest.mark.parametrize("model_type", ["t6", None, ["bert"], "b" * 1000])

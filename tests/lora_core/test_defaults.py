@@ -6,13 +6,13 @@ from lora_core import compatibility
 from lora_core.defaults import (
     default_learning_rate,
     epochs_and_batch_size,
+    resolve_checkpoint_selection,
     resolve_defaults,
     resolve_learning_rates,
-    resolve_select_by,
 )
 from lora_core.samples import minilm
 from lora_core.specs.data import Split
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
+from lora_core.specs.method import FullFineTuningSpec, LastLayersBaselineSpec, LoraSpec
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.task import RegressionSpec, SingleLabelSpec
 from lora_core.specs.train import OptimSpec, SelectBy, StopSpec, TrainSpec
@@ -21,9 +21,11 @@ from lora_core.specs.train import OptimSpec, SelectBy, StopSpec, TrainSpec
 def test_learning_rate_depends_on_method_and_width() -> None:
     assert default_learning_rate(LoraSpec(), 384) == 1.5e-3  # chosen on validation: decision 16
     for width in (384, 768):
-        ratio = default_learning_rate(LoraSpec(), width) / default_learning_rate(FullSpec(), width)
+        ratio = default_learning_rate(LoraSpec(), width) / default_learning_rate(
+            FullFineTuningSpec(), width
+        )
         assert 10 <= ratio <= 20
-    assert default_learning_rate(BaselineSpec(), 384) == 1e-3
+    assert default_learning_rate(LastLayersBaselineSpec(), 384) == 1e-3
 
 
 def test_explicit_settings_are_kept_and_the_rest_is_resolved() -> None:
@@ -60,11 +62,18 @@ def test_few_texts_get_a_minimum_of_updates(texts: int, epochs: int, batch_size:
 
 def test_few_validation_texts_do_not_select_a_checkpoint() -> None:
     task = SingleLabelSpec()
-    assert resolve_select_by(StopSpec(), 99, task).select_by is SelectBy.LAST
-    assert resolve_select_by(StopSpec(), 100, task).select_by is SelectBy.MACRO_F1
-    assert resolve_select_by(StopSpec(patience=2), 9, task).select_by is SelectBy.MACRO_F1
-    assert resolve_select_by(StopSpec(select_by=SelectBy.LOSS), 9, task).select_by is SelectBy.LOSS
-    assert resolve_select_by(StopSpec(), 100, RegressionSpec()).select_by is SelectBy.RMSE
+    assert resolve_checkpoint_selection(StopSpec(), 99, task).select_by is SelectBy.LAST
+    assert resolve_checkpoint_selection(StopSpec(), 100, task).select_by is SelectBy.MACRO_F1
+    assert (
+        resolve_checkpoint_selection(StopSpec(patience=2), 9, task).select_by is SelectBy.MACRO_F1
+    )
+    assert (
+        resolve_checkpoint_selection(StopSpec(select_by=SelectBy.LOSS), 9, task).select_by
+        is SelectBy.LOSS
+    )
+    assert (
+        resolve_checkpoint_selection(StopSpec(), 100, RegressionSpec()).select_by is SelectBy.RMSE
+    )
     with pytest.raises(ValueError, match="patience has no meaning with select_by 'last'"):
         StopSpec(select_by=SelectBy.LAST, patience=2)
 

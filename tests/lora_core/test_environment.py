@@ -14,19 +14,19 @@ MACHINE = Runtime(device="cpu", precision="fp32", threads=1)
 
 
 def test_identical_environments_have_no_differences() -> None:
-    here = environment.describe(MACHINE, 4096)
-    assert environment.differences(here, dict(here)) == []
+    here = environment.describe_environment(MACHINE, 4096)
+    assert environment.describe_environment_changes(here, dict(here)) == []
     assert here["torch"] == torch.__version__
     assert here["python"] == platform.python_version()
     assert all(here.values()), "everything is known here"
 
 
 def test_different_threads_and_precision_are_listed() -> None:
-    one = environment.describe(MACHINE, 4096)
-    two = environment.describe(replace(MACHINE, threads=2, precision="bf16"), 2048)
+    one = environment.describe_environment(MACHINE, 4096)
+    two = environment.describe_environment(replace(MACHINE, threads=2, precision="bf16"), 2048)
     library = best_library()
     kernel = "unfused in steps of 16" if library is None else f"native {library.name}"
-    assert environment.differences(two, one) == [
+    assert environment.describe_environment_changes(two, one) == [
         "threads 2 → 1",
         "precision bf16 → fp32",
         "micro_batch_tokens 2048 → 4096",
@@ -54,4 +54,4 @@ def test_different_threads_and_precision_are_listed() -> None:
 def test_difference_is_described_briefly(
     then: dict[str, str], now: dict[str, str], expected: list[str]
 ) -> None:
-    assert environment.differences(then, now) == expected
+    assert environment.describe_environment_changes(then, now) == expected

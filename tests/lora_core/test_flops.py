@@ -17,7 +17,7 @@ from lora_core import cost_model
 from lora_core.compatibility import EncoderShape, read_encoder_shape
 from lora_core.encoders import modernbert
 from lora_core.encoders.families import MODERNBERT
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, Role
+from lora_core.specs.method import FullFineTuningSpec, LastLayersBaselineSpec, LayerRole, LoraSpec
 from lora_core.specs.task import TaskType
 
 
@@ -41,13 +41,13 @@ def test_flops_of_a_275_token_review(
     def gigaflops(a_token: float) -> float:
         return 275 * a_token / 1e9
 
-    lora = LoraSpec(targets=(Role.QUERY, Role.VALUE))
-    everywhere = LoraSpec(targets=tuple(Role))
+    lora = LoraSpec(targets=(LayerRole.QUERY, LayerRole.VALUE))
+    everywhere = LoraSpec(targets=tuple(LayerRole))
     assert [
-        gigaflops(cost_model.forward_flops(encoder, length=346)),
-        gigaflops(cost_model.training_flops(encoder, FullSpec(), length=346)),
-        gigaflops(cost_model.training_flops(encoder, lora, length=346)),
-        gigaflops(cost_model.training_flops(encoder, everywhere, length=346)),
+        gigaflops(cost_model.forward_flops_per_token(encoder, length=346)),
+        gigaflops(cost_model.training_flops_per_token(encoder, FullFineTuningSpec(), length=346)),
+        gigaflops(cost_model.training_flops_per_token(encoder, lora, length=346)),
+        gigaflops(cost_model.training_flops_per_token(encoder, everywhere, length=346)),
     ] == pytest.approx([forward, full, query_value, all_linears], rel=0.02)
 
 
@@ -58,26 +58,26 @@ def test_forward_flops_match_the_torch_counter() -> None:
     model.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.ones(3, 10, dtype=torch.long))
-    a_token = cost_model.forward_flops(
+    a_token = cost_model.forward_flops_per_token(
         shape({**config.to_dict(), "model_type": "distilbert"}), length=10
     )
     assert counter.get_total_flops() == 30 * a_token
 
 
 def test_fewer_trained_parameters_need_fewer_flops() -> None:
-    def cost(method: BaselineSpec | LoraSpec | FullSpec) -> float:
-        return cost_model.training_flops(SAMPLE, method, length=100)
+    def cost(method: LastLayersBaselineSpec | LoraSpec | FullFineTuningSpec) -> float:
+        return cost_model.training_flops_per_token(SAMPLE, method, length=100)
 
     costs = [
-        cost(BaselineSpec()),
+        cost(LastLayersBaselineSpec()),
         cost(LoraSpec(layers=(5,))),
-        cost(BaselineSpec(blocks=1)),
-        cost(LoraSpec(targets=(Role.QUERY, Role.VALUE))),
-        cost(LoraSpec(targets=tuple(Role))),
-        cost(FullSpec()),
+        cost(LastLayersBaselineSpec(blocks=1)),
+        cost(LoraSpec(targets=(LayerRole.QUERY, LayerRole.VALUE))),
+        cost(LoraSpec(targets=tuple(LayerRole))),
+        cost(FullFineTuningSpec()),
     ]
     assert costs == sorted(costs)
-    assert cost(BaselineSpec()) == cost_model.forward_flops(SAMPLE, length=100)
+    assert cost(LastLayersBaselineSpec()) == cost_model.forward_flops_per_token(SAMPLE, length=100)
 
 
 def test_attention_in_windows_matches_the_torch_counter() -> None:
@@ -93,14 +93,14 @@ def test_attention_in_windows_matches_the_torch_counter() -> None:
         **dict.fromkeys(("cls_token_id", "sep_token_id"), 0),
     )
     model: Any = ModernBertForSequenceClassification(config).eval()
-    modernbert.patch(model, MODERNBERT)
+    modernbert.patch_blocks(model, MODERNBERT)
     encoder = shape(config.to_dict())
     assert (encoder.local_blocks, encoder.window) == (2, 16)
     for length in (32, 128):
         counter = FlopCounterMode(display=False)  # does not know the fused attention of CPUs
         with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             model.model(torch.ones(3, length, dtype=torch.long))
-        a_token = cost_model.forward_flops(encoder, length=length)
+        a_token = cost_model.forward_flops_per_token(encoder, length=length)
         assert counter.get_total_flops() == 3 * length * a_token
     old = {name: value for name, value in config.to_dict().items() if name != "layer_types"}
     assert shape(old).local_blocks == 2
@@ -119,5 +119,5 @@ def test_attention_in_windows_matches_the_torch_counter() -> None:
 def test_a_linear_model_of_more_labels_takes_longer(
     task: TaskType, labels: int, factor: float
 ) -> None:
-    seconds = cost_model.linear_seconds_per_token(task, labels)
+    seconds = cost_model.linear_model_seconds_per_token(task, labels)
     assert seconds == pytest.approx(factor * cost_model.LINEAR_SECONDS_PER_TOKEN)

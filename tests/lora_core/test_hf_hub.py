@@ -5,7 +5,7 @@ import os
 import pytest
 
 from lora_core import hf_hub
-from lora_core.hf_hub import is_allowed, parse_hub_dataset
+from lora_core.hf_hub import is_allowed_repository, parse_hub_dataset
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from lora_core.hf_hub import is_allowed, parse_hub_dataset
 def test_names_are_allowed_by_a_list_or_all(
     name: str, allowed: tuple[str, ...], expected: bool
 ) -> None:
-    assert is_allowed(name, allowed) is expected
+    assert is_allowed_repository(name, allowed) is expected
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_a_configuration_follows_the_name(source: str, expected: object) -> None
 def test_the_token_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_hub, "_taken_token", None)
     monkeypatch.setenv("HF_TOKEN", "hf_hunter2\n")
-    assert hf_hub.download_token() == "hf_hunter2"
+    assert hf_hub.get_hub_token() == "hf_hunter2"
     for found in (True, False):
         assert hf_hub.take_token() is found
         assert "HF_TOKEN" not in os.environ
-        assert hf_hub.download_token() == "hf_hunter2"
+        assert hf_hub.get_hub_token() == "hf_hunter2"

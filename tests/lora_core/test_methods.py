@@ -8,15 +8,22 @@ from lora_core.encoders import FAMILIES
 from lora_core.errors.spec import LayerOutOfRange
 from lora_core.layers import VARIANTS
 from lora_core.layers.lora import LoraLinear
-from lora_core.specs.method import BaselineSpec, FullSpec, HeadMode, LoraSpec, LoraVariant, Role
+from lora_core.specs.method import (
+    FullFineTuningSpec,
+    HeadMode,
+    LastLayersBaselineSpec,
+    LayerRole,
+    LoraSpec,
+    LoraVariant,
+)
 from tests import tiny_base
 
 SPECS = [
-    BaselineSpec(),
-    BaselineSpec(blocks=1),
+    LastLayersBaselineSpec(),
+    LastLayersBaselineSpec(blocks=1),
     LoraSpec(r=2),
     LoraSpec(r=2, head=HeadMode.LORA),
-    FullSpec(),
+    FullFineTuningSpec(),
 ]
 every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
 
@@ -24,7 +31,7 @@ every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
 @every_family
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
 def test_only_trainable_parameters_change_and_restore_undoes_it(
-    family: str, spec: BaselineSpec | LoraSpec | FullSpec
+    family: str, spec: LastLayersBaselineSpec | LoraSpec | FullFineTuningSpec
 ) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
@@ -48,7 +55,7 @@ def test_only_trainable_parameters_change_and_restore_undoes_it(
 @every_family
 def test_baseline_trains_the_head_and_the_last_blocks(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
-    method = methods.build_method(BaselineSpec(blocks=1))
+    method = methods.build_method(LastLayersBaselineSpec(blocks=1))
     method.prepare(model, FAMILIES[family])
     head, last = FAMILIES[family].head_modules, f"{FAMILIES[family].block_list}.1"
     prefixes = (*(f"{name}." for name in head), f"{last}.")
@@ -115,7 +122,9 @@ def test_state_of_another_method_is_refused() -> None:
 
 def test_more_blocks_than_the_encoder_has_is_refused() -> None:
     with pytest.raises(LayerOutOfRange):
-        methods.build_method(BaselineSpec(blocks=3)).prepare(tiny_base.bert(), FAMILIES["bert"])
+        methods.build_method(LastLayersBaselineSpec(blocks=3)).prepare(
+            tiny_base.bert(), FAMILIES["bert"]
+        )
 
 
 def test_parameter_counts_match_the_published_lessons() -> None:
@@ -123,9 +132,10 @@ def test_parameter_counts_match_the_published_lessons() -> None:
         vocab_size=30522, dim=768, n_layers=6, n_heads=12, hidden_dim=3072,
         max_position_embeddings=512,
     )  # fmt: skip
-    query_value = LoraSpec(targets=(Role.QUERY, Role.VALUE), head=HeadMode.FROZEN)
+    query_value = LoraSpec(targets=(LayerRole.QUERY, LayerRole.VALUE), head=HeadMode.FROZEN)
     full, last, lora = (
-        methods.build_method(spec) for spec in (FullSpec(), BaselineSpec(), query_value)
+        methods.build_method(spec)
+        for spec in (FullFineTuningSpec(), LastLayersBaselineSpec(), query_value)
     )
     full.prepare(distilbert, FAMILIES["distilbert"])
     assert full.count_parameters(distilbert).trainable == 66_955_010

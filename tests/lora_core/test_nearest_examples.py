@@ -79,7 +79,7 @@ def test_dense_neighbors_are_those_of_scikit_learn() -> None:
         assert [each.similarity for each in found] == pytest.approx(1 - far, abs=FP16)
         assert {each.row for each in found[:1]} <= set((rows[:2] + 3).tolist())  # but for rounding
         assert [each.label for each in found] == ["ab"[(each.row - 3) % 2] for each in found]
-    fifth = index.neighbor_similarities(queries)
+    fifth = index.kth_neighbor_similarities(queries)
     assert fifth == pytest.approx(1 - distances[:, 4], abs=FP16)
 
 
@@ -93,7 +93,7 @@ def test_sparse_neighbors_are_those_of_scikit_learn() -> None:
     for i, far in enumerate(distances):
         found = index.nearest(queries[i], 5)
         assert [each.similarity for each in found] == pytest.approx(1 - far, abs=FP16)
-    assert index.neighbor_similarities(queries)[-1] == 0
+    assert index.kth_neighbor_similarities(queries)[-1] == 0
 
 
 def test_a_training_text_is_nearest_to_itself() -> None:
@@ -133,7 +133,7 @@ def test_threshold_of_a_linear_model_is_above_the_least_similarity() -> None:
     threshold = index.threshold
     assert threshold is not None
     assert astuple(threshold) == (pytest.approx(0.2), 99, pytest.approx(0.08))
-    [unknown] = index.neighbor_similarities(csr_matrix((1, len(WORDS))))
+    [unknown] = index.kth_neighbor_similarities(csr_matrix((1, len(WORDS))))
     assert unknown < threshold.similarity
     other = replace(dense(), held_out=similarities).threshold
     assert other is not None
@@ -352,5 +352,5 @@ def test_column_beyond_the_width_is_corrupt(tmp_path: Path) -> None:
 def test_few_examples_have_no_fifth() -> None:
     states = random_states(3)
     index = index_of(DenseVectors.from_states(states), np.zeros(0, dtype=np.float32))
-    [similarity] = index.neighbor_similarities(states[:1])
+    [similarity] = index.kth_neighbor_similarities(states[:1])
     assert similarity == index.nearest(states[:1], 5)[-1].similarity

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
+from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from lora_core.specs.train import PRESETS, Preset, TrainSpec
 
 
@@ -25,7 +25,7 @@ def test_seed_preset_adapts_query_and_value_only() -> None:
         variant=LoraVariant.UNSCALED,
         r=8,
         alpha=16,
-        targets=(Role.QUERY, Role.VALUE),
+        targets=(LayerRole.QUERY, LayerRole.VALUE),
         head=HeadMode.FROZEN,
     )
     assert (spec.optim.epochs, spec.optim.batch_size, spec.optim.learning_rate) == (3, 12, 5e-5)

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, root_mean_squared_error
 
 from lora_core.specs.encoded_labels import LabelValue
 from lora_core.specs.task import TaskTypeOfTarget
-from lora_core.version_comparison import EvaluatedText, compare_versions, metric_name
+from lora_core.version_comparison import EvaluatedText, compare_versions, primary_metric_name
 
 ONE: Mapping[str, TaskTypeOfTarget] = {"": "single_label"}
 
@@ -30,7 +30,7 @@ def test_accuracy_and_counts() -> None:
     assert found.p_better == binomtest(6, 7, alternative="greater").pvalue
     assert found.p_worse == binomtest(1, 7, alternative="greater").pvalue
     assert found.new.low < 0.75 < found.new.high
-    assert metric_name(ONE) == "accuracy"
+    assert primary_metric_name(ONE) == "accuracy"
 
 
 def test_sets_of_labels() -> None:
@@ -44,7 +44,7 @@ def test_sets_of_labels() -> None:
     found = compare_versions(evaluated(*columns), {"": "multi_label"})
     for score, predicted in ((found.current, bits[1]), (found.new, bits[2])):
         assert score.value == pytest.approx(f1_score(bits[0], predicted, average="macro"))
-    assert metric_name({"": "multi_label"}) == "macro_f1"
+    assert primary_metric_name({"": "multi_label"}) == "macro_f1"
 
 
 def test_numbers() -> None:
@@ -69,7 +69,7 @@ def test_several_targets() -> None:
     assert found.current.value < 0.1  # no better than constants
     assert found.p_better < 0.001
     assert (found.better, found.worse) == (40, 0)
-    assert metric_name(tasks) == "skill"
+    assert primary_metric_name(tasks) == "skill"
 
 
 def test_labels_that_only_one_has() -> None:

@@ -9,7 +9,7 @@ from app.resources import Resources, open_resources
 from app.settings import Settings
 from tests.app.conftest import database_kind, migrated
 from tests.app.conftest import settings as default_settings
-from worker import fork_server, spawn
+from worker import fork_server_supervisor, spawn
 
 __all__ = ["database_kind", "default_settings", "migrated"]
 
@@ -18,7 +18,9 @@ __all__ = ["database_kind", "default_settings", "migrated"]
 def _program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restore the commands after tests that replace them with a script."""
     monkeypatch.setattr(spawn, "LORA_CORE_COMMAND", spawn.LORA_CORE_COMMAND)
-    monkeypatch.setattr(fork_server, "FORK_SERVER_COMMAND", fork_server.FORK_SERVER_COMMAND)
+    monkeypatch.setattr(
+        fork_server_supervisor, "FORK_SERVER_COMMAND", fork_server_supervisor.FORK_SERVER_COMMAND
+    )
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.job_rows import add_job
 from tests.servers import ValkeyServer
 from tests.waiting import wait_until
 from tests.worker.test_celery import Start, broker, database_kind, listen, log, start, succeeded
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 
 __all__ = ["broker", "database_kind", "log", "start"]
 

@@ -25,7 +25,7 @@ from tests.job_rows import add_job, attempts, get_job, get_state
 from tests.proxy import Proxy
 from tests.servers import ValkeyServer, free_port
 from tests.waiting import wait_until
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 from worker import process_identity
 
 pytestmark = pytest.mark.e2e

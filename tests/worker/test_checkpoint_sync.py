@@ -19,7 +19,7 @@ from lora_core import manifest
 from tests.job_rows import add_job, claim_next, events, get_job, get_state, points
 from tests.starved import no_descriptors
 from tests.waiting import wait_until
-from tests.worker.test_run_job import SAVED, in_background, run
+from tests.worker.test_job_runner import SAVED, in_background, run
 from worker.checkpoint_sync import CheckpointSync
 from worker.recorder import Recorder
 

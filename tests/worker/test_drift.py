@@ -10,9 +10,9 @@ from app.resources import Resources
 from app.settings import Settings
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 from worker import drift
-from worker.background import repeat
+from worker.background import repeat_until_drained
 from worker.service import open_service
 
 
@@ -37,10 +37,12 @@ def test_due_checks_are_made_and_errors_end_nothing(
             raise answer
         return answer
 
-    monkeypatch.setattr("worker.drift.check_next_due", check)
-    task = partial(drift.check_all_due, resources, draining=draining)
+    monkeypatch.setattr("worker.drift.run_next_due_check", check)
+    task = partial(drift.run_due_drift_checks, resources, draining=draining)
     thread = threading.Thread(
-        target=repeat, args=(task,), kwargs={"name": "drift", "seconds": 0.01, "draining": draining}
+        target=repeat_until_drained,
+        args=(task,),
+        kwargs={"name": "drift", "seconds": 0.01, "draining": draining},
     )
     thread.start()
     wait_until(lambda: len(calls) > len(answers), what="checks")
@@ -51,7 +53,7 @@ def test_due_checks_are_made_and_errors_end_nothing(
 
 def test_a_worker_makes_checks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = threading.Event()
-    monkeypatch.setattr("worker.drift.check_next_due", lambda _: checked.set())
+    monkeypatch.setattr("worker.drift.run_next_due_check", lambda _: checked.set())
     monkeypatch.setattr(drift, "POLL_SECONDS", 0.01)
     scripted(*GOOD)
     opened = open_service(settings)

@@ -12,7 +12,7 @@ from lora_core.events import (
     Failed,
     Finished,
     LinearModelFitted,
-    Noted,
+    NoteLogged,
     Phase,
     Started,
     StepLogged,
@@ -22,7 +22,7 @@ from lora_core.events import (
 from lora_core.results import CandidateResult, MetricName
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
-from worker.recorder import STEP_METRICS, event_content, metric_values
+from worker.recorder import STEP_METRICS, event_to_content, metric_values
 
 STEP = StepLogged(
     step=3,
@@ -41,7 +41,7 @@ def test_step_yields_a_value_per_metric() -> None:
     assert [point.name for point in found] == list(STEP_METRICS)
     assert {(point.split, point.step, point.epoch) for point in found} == {(Split.TRAIN, 3, 0.5)}
     assert [point.value for point in found] == [0.25, 0.001, 1.5, 10.0, 100.0, 50.0]
-    assert event_content(STEP) is None
+    assert event_to_content(STEP) is None
 
 
 def test_evaluation_yields_values_and_a_message() -> None:
@@ -50,7 +50,7 @@ def test_evaluation_yields_values_and_a_message() -> None:
         (Split.TEST, "loss", 4, 0.5),
         (Split.TEST, "accuracy", 4, 0.75),
     ]
-    words = event_content(event)
+    words = event_to_content(event)
     assert words is not None
     assert (words.kind, words.message) == (
         "evaluated",
@@ -71,7 +71,7 @@ def test_nonfinite_metric_has_no_value(line: str) -> None:
     )
     (point,) = metric_values(event)
     assert (point.value, point.nonfinite) == (None, True)
-    words = event_content(event)
+    words = event_to_content(event)
     assert words is not None
     assert words.data["metrics"] == {"loss": None}
     assert "loss not finite" in words.message
@@ -110,7 +110,7 @@ def candidate(metric: MetricName, value: float) -> CandidateEvaluated:
             "training",
             "14,770 of 22,000,000 parameters for 1,200 steps on cpu",
         ),
-        (Noted(level="warning", code="cut", message="3% cut."), "noted", "3% cut."),
+        (NoteLogged(level="warning", code="cut", message="3% cut."), "noted", "3% cut."),
         (
             LinearModelFitted(
                 validation={"accuracy": 0.7},
@@ -132,7 +132,7 @@ def candidate(metric: MetricName, value: float) -> CandidateEvaluated:
     ],
 )
 def test_event_messages(event: Event, kind: str, part: str) -> None:
-    words = event_content(event)
+    words = event_to_content(event)
     assert isinstance(words, EventContent)
     assert words.kind == kind
     assert part in words.message
@@ -140,5 +140,5 @@ def test_event_messages(event: Event, kind: str, part: str) -> None:
 
 def test_ticks_and_failures_have_no_rows() -> None:
     for event in (Tick(phase=Phase.LOADING), Failed(code="one_class", message="One.")):
-        assert event_content(event) is None
+        assert event_to_content(event) is None
         assert list(metric_values(event)) == []

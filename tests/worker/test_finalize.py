@@ -20,10 +20,10 @@ from app.storage.tables import Artifact
 from tests.job_rows import SPEC, add_job, claim_next, get_job, get_state, preempt
 from tests.worker.scripted import scripted
 from tests.worker.test_inputs import upload
-from tests.worker.test_run_job import CPU, GOOD, SUMMARY, run, stored
+from tests.worker.test_job_runner import CPU, GOOD, SUMMARY, run, stored
 from worker.failures import LEASE_LOST_MESSAGE
 from worker.host_health import HostHealth
-from worker.run_job import JobRunner
+from worker.job_runner import JobRunner
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_job_with_register_as_creates_a_version(resources: Resources, database: 
         summary = get_job(database, job_id).summary
         assert summary == {**SUMMARY, "model_version": f"sentiment:{number}"}
         with database.read() as session:
-            version = registry.resolve(session, f"sentiment:{number}")
+            version = registry.resolve_model(session, f"sentiment:{number}")
         assert version.artifact.key == f"jobs/{job_id}/a1"
 
 
@@ -47,7 +47,7 @@ def test_base_is_stored_once_for_all_jobs(resources: Resources, database: Databa
     for content in ("one", "one", "other"):
         run(resources, *GOOD[:-1], f"adapter:{content}")
     with database.read() as session:
-        refs = [registry.resolve(session, f"sentiment:{i}").artifact for i in (1, 2, 3)]
+        refs = [registry.resolve_model(session, f"sentiment:{i}").artifact for i in (1, 2, 3)]
     bases = [ref.base.key for ref in refs if ref.base is not None]
     assert bases == [f"bases/{jobs[i]}/a1" for i in (0, 0, 2)]
     assert [ref.key for ref in refs] == [f"jobs/{job_id}/a1" for job_id in jobs]

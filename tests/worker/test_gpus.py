@@ -10,8 +10,8 @@ from app.queue.states import DeviceClass, JobState
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, get_state
 from tests.waiting import wait_until
+from tests.worker.test_job_runner import GOOD
 from tests.worker.test_process import Start, start
-from tests.worker.test_run_job import GOOD
 
 __all__ = ["start"]
 

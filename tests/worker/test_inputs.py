@@ -32,7 +32,7 @@ from tests.s3_server import S3Server
 from tests.servers import HOST, free_port
 from tests.stored_artifact import store_artifact
 from tests.tiny_artifact import make_artifact
-from tests.worker.test_run_job import GOOD, run
+from tests.worker.test_job_runner import GOOD, run
 from worker import inputs
 from worker.failures import InputChanged
 from worker.inputs import LocalInputs

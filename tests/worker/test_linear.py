@@ -20,7 +20,7 @@ from lora_core.specs.train import TrainSpec
 from tests.job_rows import add_job, attempts, claim_next, get_job, get_state
 from worker.devices import Slot
 from worker.host_health import HostHealth
-from worker.run_job import JobRunner
+from worker.job_runner import JobRunner
 
 CPU = Slot("cpu", DeviceClass.CPU)
 SPEC = TrainSpec(

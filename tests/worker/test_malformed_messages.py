@@ -24,7 +24,7 @@ from tests.worker.test_celery import (
     start,
     succeeded,
 )
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 
 __all__ = ["broker", "database_kind", "log", "notifier", "start"]
 

@@ -14,7 +14,7 @@ from tests.mlflow_rows import make_due, run_row, server
 from tests.mlflow_server import MlflowStandIn, mlflow_stand_in
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 from worker import mlflow as worker_mlflow
 from worker.service import WorkerService, open_service
 

@@ -22,11 +22,11 @@ from app.resources import Resources
 from tests.job_rows import ALICE, BOB, add_job, attempts, get_job, get_state
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 from worker.devices import CPU, Device, Slot, SlotPool
 from worker.host_health import HostHealth
+from worker.job_runner import JobRunner
 from worker.poller import Poller
-from worker.run_job import JobRunner
 
 GPU = Device("cuda:0", "GPU-1")
 NEVER = 3600.0  # seconds between two polls: only a wake-up helps
@@ -367,7 +367,7 @@ def test_poller_survives_errors(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.queue.leases.claim", fail)
+        patch.setattr("app.queue.leases.claim_job", fail)
         _, slots = make()
         assert failed.wait(10)
     job_id = add_job(database)
@@ -384,7 +384,7 @@ def test_outage_is_logged_at_start_and_end(make: Make, monkeypatch: pytest.Monke
 
     with structlog.testing.capture_logs() as logs:
         with monkeypatch.context() as patch:
-            patch.setattr("app.queue.leases.claim", away)
+            patch.setattr("app.queue.leases.claim_job", away)
             make()
             wait_until(lambda: len(tries) > 2)
         wait_until(lambda: len(logs) > 1)

@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 from worker import workdir
 from worker.devices import Slot
 from worker.host_health import HostHealth
-from worker.run_job import JobRunner
+from worker.job_runner import JobRunner
 
 CPU = Slot("cpu", DeviceClass.CPU)
 

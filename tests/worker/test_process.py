@@ -17,7 +17,7 @@ from app.queue.tables import Job
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, dump_tables, events, get_job, get_state
 from tests.waiting import put_to_sleep, wait_until
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 from worker import process_identity, workdir
 
 pytestmark = pytest.mark.e2e

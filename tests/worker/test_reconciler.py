@@ -48,7 +48,7 @@ def reconciler(resources: Resources) -> Reconciler:
 def claim(database: Database, owner: WorkerIdentity) -> ClaimedJob:
     with database.write() as session:
         heartbeats.record_heartbeat(session, owner, draining=False, devices=[])
-        claimed = leases.claim(
+        claimed = leases.claim_job(
             session, owner=owner, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
         )
     assert claimed is not None
@@ -287,7 +287,7 @@ def test_draining_worker_is_alive_until_it_exits(resources: Resources, database:
 
 def claim_late(database: Database, job_id: UUID) -> None:
     with database.write() as session:
-        leases.claim(
+        leases.claim_job(
             session, owner=ELSEWHERE, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
         )
     update_job(database, job_id, lease_expires_at=now() - 1)
@@ -330,7 +330,7 @@ def test_vanishing_directories_are_not_an_error(settings: Settings) -> None:
     found = workdir.list_attempt_dirs(settings)
     next(found)
     for each in directories:
-        workdir.remove(each)
+        workdir.remove_attempt_dir(each)
     list(found)
     workdir.attempt_dir(settings, job_id, 3).path.mkdir()  # what it lies in is still there
 

@@ -17,7 +17,7 @@ from app.queue import leases
 from app.queue.fencing import Lease
 from app.settings import Settings
 from app.storage.store import ArtifactRef
-from lora_core.events import Evaluated, Noted, Phase, Resumed, Tick
+from lora_core.events import Evaluated, NoteLogged, Phase, Resumed, Tick
 from lora_core.specs.data import Split
 from tests.job_rows import (
     add_job,
@@ -53,7 +53,7 @@ def test_metrics_and_events_share_sequence_numbers(
     database: Database, job_id: UUID, recorder: Recorder
 ) -> None:
     recorder.add_event(STEP)
-    recorder.add_event(Noted(code="cut", message="Three texts are cut."))
+    recorder.add_event(NoteLogged(code="cut", message="Three texts are cut."))
     recorder.add_event(STEP.model_copy(update={"step": 4}))
     recorder.write()
     numbers = [row.seq for row in points(database, job_id)]
@@ -88,7 +88,7 @@ def test_messages_use_public_names_and_are_truncated(
     recorder.to_public = lambda value: (
         value.replace("/data/1.csv", "reviews:1") if isinstance(value, str) else value
     )
-    recorder.add_event(Noted(code="cut", message="/data/1.csv has long texts." + "x" * 10_000))
+    recorder.add_event(NoteLogged(code="cut", message="/data/1.csv has long texts." + "x" * 10_000))
     recorder.write()
     message = events(database, job_id)[-1].message
     assert message.startswith("reviews:1 has long texts.")
@@ -173,7 +173,7 @@ def lose_an_answer(monkeypatch: pytest.MonkeyPatch, *, happened: bool) -> None:
     monkeypatch.setattr(Session, "commit", commit)
 
 
-NOTED = Noted(code="cut", message="Three texts are cut.")
+NOTED = NoteLogged(code="cut", message="Three texts are cut.")
 PARTS: dict[str, Callable[[Recorder], None]] = {
     "words": lambda recorder: recorder.add_event(NOTED),
     "points": lambda recorder: recorder.add_event(STEP),
@@ -200,7 +200,7 @@ def test_uncertain_commit_is_written_once(
     assert (recorder.saved_step, recorder.cancel_requested) == (None, False)  # not reported yet
     with database.write() as session:  # takes the next number, whichever this is
         repository.request_cancel(session, job_id)
-    recorder.add_event(Noted(code="cut", message="Three more."))
+    recorder.add_event(NoteLogged(code="cut", message="Three more."))
     recorder.write()
     assert len(points(database, job_id)) == 6
     kinds = ["started", "cancel_requested", "checkpoint", "noted", "noted"]

@@ -17,7 +17,7 @@ from tests.job_rows import add_job, attempts, get_state
 from tests.starved import unprivileged
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 from worker.failures import GpuMissing
 from worker.service import open_service
 

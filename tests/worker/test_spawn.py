@@ -14,12 +14,12 @@ from uuid import UUID
 import pytest
 
 from app.queue.transitions import ExitStatus
-from lora_core.events import Evaluated, Event, Finished, Noted, StepLogged
+from lora_core.events import Evaluated, Event, Finished, NoteLogged, StepLogged
 from tests.job_rows import SPEC
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import process_identity, spawn
-from worker.fork_server import ForkServer
+from worker.fork_server_supervisor import ForkServerSupervisor
 from worker.spawn import CHILD_EXEC, ChildProcess, ChildTask, ForkedProcess, child_environment
 from worker.workdir import AttemptDir
 
@@ -30,7 +30,7 @@ Start = Callable[..., ChildProcess]
 def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts a scripted process, in a fresh interpreter or by a fork server."""
     children = []
-    servers: list[ForkServer] = []
+    servers: list[ForkServerSupervisor] = []
 
     def begin(*actions: str) -> ChildProcess:
         (tmp_path / "spec.json").write_text(json.dumps(SPEC))
@@ -51,9 +51,9 @@ def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Start]:
         server.close()
 
 
-def running_server() -> ForkServer:
+def running_server() -> ForkServerSupervisor:
     """A fork server that accepts requests."""
-    server = ForkServer()
+    server = ForkServerSupervisor()
     threading.Thread(target=server.run, daemon=True).start()
     wait_until(lambda: server.pid is not None, what="the fork server")
     return server
@@ -95,7 +95,7 @@ def test_lines_that_are_not_events_are_skipped(start: Start) -> None:
 
 def test_line_is_assembled_from_chunks(start: Start) -> None:
     (event,) = read_all_events(start("long:300000"))
-    assert isinstance(event, Noted)
+    assert isinstance(event, NoteLogged)
     assert len(event.message) == 300_000
 
 

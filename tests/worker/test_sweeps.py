@@ -20,11 +20,11 @@ from tests.worker.scripted import scripted
 from tests.worker.test_spawn import running_server
 from worker import process_identity
 from worker.devices import CPU, SlotPool
-from worker.fork_server import ForkServer
+from worker.fork_server_supervisor import ForkServerSupervisor
 from worker.host_health import HostHealth
+from worker.job_runner import JobRunner
 from worker.poller import Poller
 from worker.reconciler import Reconciler
-from worker.run_job import JobRunner
 
 LORA = {"type": "lora", "targets": ["query", "value"]}
 SPACE = {"method.alpha": [1, 2, 4, 8], "method.r": [2, 4]}
@@ -38,7 +38,7 @@ def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
     draining = threading.Event()
     made: list[tuple[Poller, threading.Thread, SlotPool]] = []
     owner = process_identity.current_worker()
-    servers: list[ForkServer] = []
+    servers: list[ForkServerSupervisor] = []
 
     def go(*actions: str, slots: int = 1) -> Poller:
         scripted(*actions)

@@ -16,7 +16,7 @@ from app.settings import Settings
 from tests.job_rows import claim_next
 from worker.devices import Slot
 from worker.host_health import HostHealth
-from worker.run_job import JobRunner
+from worker.job_runner import JobRunner
 
 CPU = Slot("cpu", DeviceClass.CPU)
 TEXTS = 600

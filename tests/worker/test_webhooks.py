@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 from tests.webhook_receiver import ALLOWED, Receiver, receiving
 from tests.webhook_rows import create_webhook, deliveries, make_due, send_test_event
 from tests.worker.scripted import scripted
-from tests.worker.test_run_job import GOOD
+from tests.worker.test_job_runner import GOOD
 from worker import webhooks
 from worker.service import WorkerService, open_service
 

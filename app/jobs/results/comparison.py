@@ -19,7 +19,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from app.jobs import repository
-from app.jobs.errors import DuplicateJob
+from app.jobs.errors import DuplicateComparedJob
 from app.jobs.schemas import (
     ComparedJob,
     JobComparison,
@@ -301,10 +301,10 @@ def mcnemar_p_values(only_a: _Counts, only_b: _Counts) -> NDArray[np.float64]:
 
 
 def compare_jobs(session: Session, job_ids: Sequence[UUID]) -> JobComparison:
-    """Compare jobs with the first one. Raises `DuplicateJob`, `JobNotFound`."""
+    """Compare jobs with the first one. Raises `DuplicateComparedJob`, `JobNotFound`."""
     for i, job_id in enumerate(job_ids):
         if job_id in job_ids[:i]:
-            raise DuplicateJob(job_id=job_id)
+            raise DuplicateComparedJob(job_id=job_id)
     jobs = [repository.get_job(session, job_id) for job_id in job_ids]
     positions = repository.queue_positions(session, job_ids)
     by_job = load_correctness(session, job_ids)

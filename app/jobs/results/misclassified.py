@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from app.csv_cells import escape_formula
+from app.csv_injection import escape_formula
 from app.jobs.errors import NoPredictions
 from app.jobs.schemas import MisclassifiedText
 from app.queue.tables import Job
-from app.storage.store import ArtifactRef, Store, read_json_lines, read_manifest
-from lora_core.specs.encoded_labels import encode_label_set, outputs_of
+from app.storage.store import ArtifactRef, Store, read_artifact_json_lines, read_manifest
+from lora_core.specs.encoded_labels import encode_label_set, outputs_of_target
 from lora_core.tasks.metric_names import task_type
 from lora_core.tasks.mispredictions import most_confident_errors
 from lora_core.training import correctness
@@ -48,12 +48,12 @@ def list_misclassified(
         if (stored := f"{folder}/{split}.jsonl") in facts["files"]:
             # The errors of several targets are in one file.
             wanted = limit if target is None else MAX_MISCLASSIFIED
-            lines = read_json_lines(store, ref, stored, name=name, limit=wanted)
+            lines = read_artifact_json_lines(store, ref, stored, name=name, limit=wanted)
             return _of_target((MisclassifiedText(**line) for line in lines), target)[:limit]
     predictions = f"predictions/{split}.jsonl"
     if predictions not in facts["files"]:
         raise NoPredictions(job_id=job.id, part=split)
-    lines = read_json_lines(store, ref, predictions, name=name)
+    lines = read_artifact_json_lines(store, ref, predictions, name=name)
     if task_type(job.spec) == "several_targets":
         tasks = job.spec["task"]["targets"]
         chosen = [each for each in sorted(tasks) if target in (None, each)]
@@ -110,10 +110,10 @@ def _errors_of_target(
     limit: int,
 ) -> list[MisclassifiedText]:
     """Return the errors of one of several targets, as those of a job with this task alone."""
-    sizes = {name: len(outputs_of(name, facts["labels"])) for name in tasks}
+    sizes = {name: len(outputs_of_target(name, facts["labels"])) for name in tasks}
     start = sum(size for name, size in sizes.items() if name < target)  # they are in this order
     alone = {
-        "labels": outputs_of(target, facts["labels"]),
+        "labels": outputs_of_target(target, facts["labels"]),
         "calibration": facts.get("calibration", {}).get("targets", {}).get(target, {}),
     }
     lines = [

@@ -29,7 +29,7 @@ def clock() -> Clock:
 def cache(database: Database, auth_settings: Settings, clock: Clock) -> Iterator[Authenticator]:
     made = Authenticator(
         database,
-        secrets.load_pepper(auth_settings),
+        secrets.load_or_create_pepper(auth_settings),
         session_seconds=SESSION_SECONDS,
         idle_seconds=IDLE_SECONDS,
         clock=clock,
@@ -49,7 +49,7 @@ def test_valid_key_returns_its_caller_and_is_cached(
     cache: Authenticator, new_key: NewKey, database: Database
 ) -> None:
     made = new_key("predict", name="shop")
-    token = secrets.parse_key(made.text)
+    token = secrets.parse_api_key(made.text)
     caller = look_up(cache, token)
     assert (caller.id, caller.name, caller.scopes) == (made.key.id, "shop", frozenset({"predict"}))
     with database.write() as session:
@@ -59,7 +59,7 @@ def test_valid_key_returns_its_caller_and_is_cached(
 
 def test_wrong_secret_with_a_known_id_is_rejected(cache: Authenticator, new_key: NewKey) -> None:
     made = new_key()
-    token, forged = secrets.parse_key(made.text), secrets.new_key_token(made.key.id)
+    token, forged = secrets.parse_api_key(made.text), secrets.new_key_token(made.key.id)
     look_up(cache, token)
     with pytest.raises(KeyNotRecognized):
         look_up(cache, forged)
@@ -80,7 +80,7 @@ def test_revoked_key_is_rejected_within_a_minute(
     cache: Authenticator, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     made = new_key(name="gone")
-    token = secrets.parse_key(made.text)
+    token = secrets.parse_api_key(made.text)
     look_up(cache, token)
     with database.write() as session:
         service.revoke_key(session, key_id=made.key.id)
@@ -94,7 +94,7 @@ def test_key_is_not_cached_after_it_expires(
     cache: Authenticator, new_key: NewKey, database: Database, clock: Clock
 ) -> None:
     made = new_key(days=10 / 86_400)
-    token = secrets.parse_key(made.text)
+    token = secrets.parse_api_key(made.text)
     look_up(cache, token)
     with database.write() as session:
         session.get_one(ApiKey, made.key.id).expires_at = 1.0
@@ -108,15 +108,15 @@ def test_key_is_not_cached_after_it_expires(
 def test_expired_key_is_rejected(cache: Authenticator, new_key: NewKey) -> None:
     made = new_key(days=-1)
     with pytest.raises(KeyExpired):
-        look_up(cache, secrets.parse_key(made.text))
+        look_up(cache, secrets.parse_api_key(made.text))
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_cached_key_is_valid_for_ten_minutes_during_an_outage(
     cache: Authenticator, new_key: NewKey, database: Database, settings: Settings, clock: Clock
 ) -> None:
-    token = secrets.parse_key(new_key().text)
-    unseen = secrets.parse_key(new_key().text)
+    token = secrets.parse_api_key(new_key().text)
+    unseen = secrets.parse_api_key(new_key().text)
     caller = look_up(cache, token)
     cache.close()
     database.close()
@@ -134,7 +134,7 @@ def test_last_use_is_recorded_in_the_background(
     cache: Authenticator, new_key: NewKey, database: Database
 ) -> None:
     made = new_key()
-    look_up(cache, secrets.parse_key(made.text))
+    look_up(cache, secrets.parse_api_key(made.text))
     cache.close()  # waits for the writer
     with database.read() as session:
         row = session.get(ApiKey, made.key.id)
@@ -143,7 +143,7 @@ def test_last_use_is_recorded_in_the_background(
 
 
 def sign_in(cache: Authenticator, key: service.CreatedKey) -> Token:
-    return asyncio.run(cache.sign_in(secrets.parse_key(key.text)))
+    return asyncio.run(cache.sign_in(secrets.parse_api_key(key.text)))
 
 
 def read(cache: Authenticator, session: Token) -> Caller:
@@ -155,7 +155,7 @@ def test_session_has_the_caller_of_its_key_and_is_stored_as_an_hmac(
 ) -> None:
     key = new_key("jobs:read", name="ada")
     session = sign_in(cache, key)
-    caller = read(cache, secrets.parse_session(session.text))
+    caller = read(cache, secrets.parse_session_token(session.text))
     assert (caller.id, caller.scopes) == (key.key.id, frozenset({"jobs:read"}))
     with database.read() as rows:
         [row] = repository.list_sessions(rows)
@@ -169,11 +169,11 @@ def test_session_and_key_are_not_interchangeable(cache: Authenticator, new_key: 
     key = new_key()
     session = sign_in(cache, key)
     with pytest.raises(KeyMalformed):
-        secrets.parse_key(session.text)
+        secrets.parse_api_key(session.text)
     with pytest.raises(KeyNotRecognized):
         look_up(cache, session)
     with pytest.raises(SessionInvalid):
-        secrets.parse_session(key.text)
+        secrets.parse_session_token(key.text)
     with pytest.raises(SessionInvalid):
         read(cache, secrets.new_session_token(session.id))
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.charts.report import render_report
-from app.sweeps.snapshot import SweepSnapshot, select_winner
+from app.sweeps.snapshot import SweepSnapshot, select_winner_and_cheapest
 from tests.sweep_snapshots import FIELDS, grid_snapshot, make_snapshot, make_trial
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- & \" ' \u2028"
@@ -80,7 +80,7 @@ def test_headings(page: ReportPage) -> None:
 
 
 def test_sentences_describe_the_winner(page: ReportPage) -> None:
-    selection = select_winner(grid_snapshot())
+    selection = select_winner_and_cheapest(grid_snapshot())
     assert selection is not None
     assert selection.winner_test is not None
     assert selection.validation is not None
@@ -105,7 +105,7 @@ def test_every_trial_has_a_row_the_best_first(page: ReportPage) -> None:
     assert set(scopes) == {"row", "col"}
     names = page.texts("th")
     numbers = [int(name) for name in names[names.index("error") + 1 :]]
-    selection = select_winner(grid_snapshot())
+    selection = select_winner_and_cheapest(grid_snapshot())
     assert selection is not None
     assert numbers[0] == selection.winner
     assert sorted(numbers) == list(range(1, 37))

@@ -130,7 +130,7 @@ class FakeWorker:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with self.database.write() as session:
-                claimed = leases.claim(
+                claimed = leases.claim_job(
                     session,
                     owner=OWNER,
                     device_class=DeviceClass.CPU,
@@ -146,7 +146,7 @@ class FakeWorker:
         """Record an event, the train loss, and the validation accuracy of a step."""
         points = [("train", "loss", loss), ("validation", "accuracy", accuracy)]
         with self.database.write() as session:
-            beat = leases.renew(session, lease, step=step, total_steps=100, reserve=3)
+            beat = leases.renew_lease(session, lease, step=step, total_steps=100, reserve=3)
             assert beat is not None
             seq = beat.first_seq
             where = {"job_id": lease.job_id, "attempt": lease.attempt}
@@ -166,18 +166,20 @@ class FakeWorker:
         """Record a checkpoint without files."""
         ref = ArtifactRef(f"checkpoints/{lease.job_id}/a1/step-{step}", "0" * 64, bytes=1)
         with self.database.write() as session:
-            beat = leases.renew(session, lease, step=step, reserve=1)
+            beat = leases.renew_lease(session, lease, step=step, reserve=1)
             assert beat is not None
-            checkpoints.add(session, lease, step=step, ref=ref, seq=beat.first_seq)
+            checkpoints.record_checkpoint(session, lease, step=step, ref=ref, seq=beat.first_seq)
 
     def fail(self, lease: Lease) -> None:
         with self.database.write() as session:
-            leases.finish(session, lease, PermanentFailure("one_class", "Only one label.", {}))
+            leases.finish_attempt(
+                session, lease, PermanentFailure("one_class", "Only one label.", {})
+            )
 
     def wait(self, lease: Lease) -> None:
         why = DependencyUnavailable("storage_unavailable", "The disk of node-1 is full.", 60)
         with self.database.write() as session:
-            leases.finish(session, lease, why)
+            leases.finish_attempt(session, lease, why)
 
     def succeed(
         self, lease: Lease, directory: Path, *, register_as: str | None = None, **metrics: Any
@@ -194,7 +196,7 @@ class FakeWorker:
                     session, name=register_as, artifact=artifact, manifest=facts
                 )
                 summary["model_version"] = f"{register_as}:{version.number}"
-            leases.finish(session, lease, Succeeded(artifact.id, summary))
+            leases.finish_attempt(session, lease, Succeeded(artifact.id, summary))
         return artifact.id
 
 

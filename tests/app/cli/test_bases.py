@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.results import BaseCheck
+from lora_core.results import BaseModelReport
 from tests.app.cli.conftest import Run
 from tests.tiny_base import make_base
 
@@ -21,7 +21,7 @@ def test_check_of_a_general_base(run: Run, tmp_path: Path) -> None:
 
 def test_check_as_json(run: Run, tmp_path: Path) -> None:
     result = run("bases", "check", str(make_base(tmp_path / "base", "bert")), "--json")
-    found = BaseCheck.model_validate_json(result.stdout)
+    found = BaseModelReport.model_validate_json(result.stdout)
     assert (found.road, found.blocks, found.width, found.max_tokens) == ("fast", 2, 32, 64)
     assert found.logits_difference < 1e-5
     assert found.tokens_per_second > 0 < found.trained_tokens_per_second

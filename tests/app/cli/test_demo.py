@@ -63,7 +63,7 @@ def test_all_jobs_use_the_same_split(
     cli: Run, url: str, worker: FakeWorker, tmp_path: Path
 ) -> None:
     with working(worker, tmp_path, *ALL), Client(url) as client:
-        jobs = demo.train_all(client, "rotten-tomatoes")
+        jobs = demo.train_each_method(client, "rotten-tomatoes")
     assert [job.spec["method"]["type"] for job in jobs.values()] == [*SHARES]
     method = jobs["lora"].spec["method"]
     assert (method["r"], method["alpha"]) == (8, 16)
@@ -81,7 +81,7 @@ def test_best_model_on_validation_is_promoted(
 ) -> None:
     found = [metrics(0.9 if number == best else 0.8) for number in range(5)]
     with working(worker, tmp_path, *found), Client(url) as client:
-        demo.promote_best(client, demo.train_all(client, "imdb"))
+        demo.promote_best(client, demo.train_each_method(client, "imdb"))
     aliases = answer(cli("models", "show", "sentiment", "--json"))["aliases"]
     assert aliases == {"production": best + 1}
 
@@ -90,7 +90,7 @@ def test_table_lists_all_methods_and_json_has_fractions(
     url: str, worker: FakeWorker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with working(worker, tmp_path, *ALL), Client(url) as client:
-        jobs = demo.train_all(client, "rotten-tomatoes")
+        jobs = demo.train_each_method(client, "rotten-tomatoes")
     capsys.readouterr()
     predictions = [{"text": "fine", "label": "pos", "score": 0.9}]
     demo.print_comparison(jobs, predictions, "sentiment:1")
@@ -110,7 +110,7 @@ def test_failed_job_ends_the_demo(url: str, worker: FakeWorker) -> None:
     thread = threading.Thread(target=lambda: worker.fail(worker.claim()))
     thread.start()
     with Client(url) as client, pytest.raises(RunFailed, match="Only one label"):
-        demo.train_all(client, "rotten-tomatoes")
+        demo.train_each_method(client, "rotten-tomatoes")
     thread.join()
 
 

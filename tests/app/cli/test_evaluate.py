@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from app.cli import evaluate, labeled_rows
-from app.cli.client import Client, LabeledPredictions
+from app.cli.client import Client, PredictResponse
 from app.cli.errors import RequestRejected, UsageError
 from app.resources import Resources
 from app.serving.schemas import LabelScore
@@ -219,12 +219,12 @@ class Busy(Client):
         *,
         truncate: bool,  # noqa: ARG002
         target: str | None = None,  # noqa: ARG002
-    ) -> LabeledPredictions:
+    ) -> PredictResponse:
         if self.left:
             self.left -= 1
             raise RequestRejected("full", "overloaded", self.code, (), 0.001)
         scores = [LabelScore(label="good", score=1.0), LabelScore(label="bad", score=0.0)]
-        return LabeledPredictions(labels=[scores] * len(texts), version="m:1", truncated=0)
+        return PredictResponse(labels=[scores] * len(texts), version="m:1", truncated=0)
 
 
 def test_only_overload_is_retried() -> None:

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from app.cli.evaluation_metrics import compute_metrics
+from app.cli.evaluation_metrics import compute_single_label_metrics
 from app.serving.schemas import LabelScore
-from lora_core.inference.decoding import decode
+from lora_core.inference.decoding import decode_scores
 from lora_core.tasks.single_label import SingleLabel
 
 NAMES = ["a", "b", "c"]
@@ -23,9 +23,9 @@ def test_metrics_match_those_of_a_run(rows: list[tuple[int, int]]) -> None:
     expected = task.report(logits.astype(np.float32), truth)
     answers = [
         [LabelScore(label=name, score=score) for name, score in row]
-        for row in decode(torch.from_numpy(logits.astype(np.float32)), task)
+        for row in decode_scores(torch.from_numpy(logits.astype(np.float32)), task)
     ]
-    found = compute_metrics(NAMES, [NAMES[i] for i in truth], answers)
+    found = compute_single_label_metrics(NAMES, [NAMES[i] for i in truth], answers)
     assert found["confusion_matrix"] == expected["confusion_matrix"]
     assert found["texts"] == len(rows)
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss"):
@@ -36,7 +36,7 @@ def test_metrics_match_those_of_a_run(rows: list[tuple[int, int]]) -> None:
 
 def test_standard_error_is_binomial() -> None:
     right = [LabelScore(label="a", score=0.75), LabelScore(label="b", score=0.25)]
-    found = compute_metrics(["a", "b"], ["a"] * 80 + ["b"] * 20, [right] * 100)
+    found = compute_single_label_metrics(["a", "b"], ["a"] * 80 + ["b"] * 20, [right] * 100)
     assert found["accuracy"] == 0.8
     assert found["accuracy_standard_error"] == pytest.approx(0.04)
     matrix = confusion_matrix(["a"] * 80 + ["b"] * 20, ["a"] * 100)
@@ -49,5 +49,5 @@ def test_standard_error_is_binomial() -> None:
 
 def test_zero_probability_has_no_loss() -> None:
     sure = [LabelScore(label="a", score=1.0), LabelScore(label="b", score=0.0)]
-    assert compute_metrics(["a", "b"], ["b"], [sure])["loss"] is None
-    assert compute_metrics(["a", "b"], ["a"], [sure])["loss"] == 0
+    assert compute_single_label_metrics(["a", "b"], ["b"], [sure])["loss"] is None
+    assert compute_single_label_metrics(["a", "b"], ["a"], [sure])["loss"] == 0

@@ -24,7 +24,7 @@ from app.settings import Settings
 from lora_core import manifest
 from lora_core.data.load import load_splits
 from lora_core.inference.predictor import Predictor
-from lora_core.onnx_export import read_texts
+from lora_core.onnx_export import read_int8_texts
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.task import SingleLabelSpec
@@ -233,7 +233,7 @@ def test_held_out_texts_are_those_of_validation_and_test(
         path = write_held_out_texts(client, artifact, tmp_path / "work")
     local = {Split.TRAIN: str(file), Split.TEST: str(file)}
     splits = load_splits(DataSpec.model_validate({"source": local}))
-    assert read_texts(artifact, str(path)) == list(
+    assert read_int8_texts(artifact, str(path)) == list(
         dict.fromkeys(each.text for each in (*splits.validation, *splits.test))
     )
 

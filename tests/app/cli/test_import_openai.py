@@ -12,7 +12,7 @@ import pytest
 
 from app.auth.service import CreatedKey
 from app.cli import old_model_comparison
-from app.cli.client import LabeledPredictions
+from app.cli.client import PredictResponse
 from app.cli.errors import UsageError
 from app.cli.old_model_comparison import (
     AnswerFile,
@@ -435,10 +435,10 @@ def compared(old: list[str], new: list[str], labels: Sequence[str | None]) -> Ol
         for number, (each, label) in enumerate(zip(old, labels, strict=True), 1)
     ]
     scores = [[LabelScore(label=each, score=0.9)] for each in new]
-    return old_model_comparison.compare(
+    return old_model_comparison.compare_with_old_model(
         "films:1",
         OldModelAnswers(answers, trained_on=0, repeated=0, labels_from_training_data=0, unknown={}),
-        LabeledPredictions(scores, "films:1", 0),
+        PredictResponse(scores, "films:1", 0),
     )
 
 
@@ -451,7 +451,9 @@ def test_accuracies_count_labeled_texts_only() -> None:
 
 def test_csv_has_no_formulas() -> None:
     comparison = compared(["=1+1"], ["good"], [None])
-    (line,) = csv.DictReader(old_model_comparison.to_csv(comparison.differing).splitlines())
+    (line,) = csv.DictReader(
+        old_model_comparison.differing_texts_to_csv(comparison.differing).splitlines()
+    )
     assert line == {
         "row": "1", "text": "text 1", "old": "'=1+1", "new": "good", "score": "0.9000",
         "true_label": "",
@@ -460,7 +462,7 @@ def test_csv_has_no_formulas() -> None:
 
 def test_selection_of_no_rows_is_refused(splits: Splits) -> None:
     with pytest.raises(UsageError, match="trained on all"):
-        old_model_comparison.select_answers(AnswerFile("answers.jsonl", []), splits)
+        old_model_comparison.select_comparable_answers(AnswerFile("answers.jsonl", []), splits)
 
 
 SETS = [(text, sorted({"ab"[i % 2], "bc"[i // 2 % 2]})) for i, text in enumerate(TEXTS)]
@@ -474,7 +476,7 @@ def label_set_splits(tmp_path: Path) -> Splits:
 
 def select_sets(tmp_path: Path, splits: Splits, *rows: Row) -> OldModelAnswers:
     file = old_model_comparison.read_answer_file(write(tmp_path / "answers.jsonl", [*rows]))
-    return old_model_comparison.select_answers(file, splits, task_type="multi_label")
+    return old_model_comparison.select_comparable_answers(file, splits, task_type="multi_label")
 
 
 def test_lists_of_labels_are_compared_as_sets(tmp_path: Path, label_set_splits: Splits) -> None:
@@ -494,8 +496,8 @@ def test_lists_of_labels_are_compared_as_sets(tmp_path: Path, label_set_splits: 
         [LabelScore(label=name, score=score) for name, score in zip("abc", of_text, strict=True)]
         for of_text in scores
     ]
-    found = old_model_comparison.compare(
-        "m:1", old, LabeledPredictions(predicted, "m:1", 0), thresholds
+    found = old_model_comparison.compare_with_old_model(
+        "m:1", old, PredictResponse(predicted, "m:1", 0), thresholds
     )
     assert (found.agreement.share, found.agreement.texts) == (0.25, 4)
     assert found.old_accuracy is not None
@@ -524,7 +526,7 @@ def test_unusable_lists_of_labels(
 def test_answers_of_a_regression_are_refused(splits: Splits, fresh_answers: Path) -> None:
     file = old_model_comparison.read_answer_file(fresh_answers)
     with pytest.raises(UsageError, match="the model has the task regression") as error:
-        old_model_comparison.select_answers(file, splits, task_type="regression")
+        old_model_comparison.select_comparable_answers(file, splits, task_type="regression")
     assert error.value.code == "answers_not_comparable"
 
 

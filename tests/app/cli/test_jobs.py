@@ -273,7 +273,7 @@ def test_running_job_is_paused_at_its_next_step(cli: Run, worker: FakeWorker) ->
     assert cli("jobs", "resume", job).stdout == f"Job {job} is running.\n"
     cli("jobs", "pause", job)
     with worker.database.write() as session:
-        leases.finish(session, lease, Paused())
+        leases.finish_attempt(session, lease, Paused())
     assert cli("jobs", "pause", job).stdout == f"Job {job} is paused.\n"
 
 

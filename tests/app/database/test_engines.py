@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.auth.tables import BrowserSession
 from app.database.base import new_id
-from app.database.engines import Database, after_commit, open_database
+from app.database.engines import Database, call_after_commit, open_database
 from app.database.errors import DatabaseUrlInvalid, UnsupportedDatabase
 from app.settings import Settings
 
@@ -48,7 +48,7 @@ def test_after_commit_runs_once_the_rows_are_visible_and_the_connection_is_free(
 
     with database.write() as session:
         session.execute(RENAME, {"name": "kept"})
-        after_commit(session, record)
+        call_after_commit(session, record)
         assert seen == []
     assert seen == ["kept"]
 
@@ -59,7 +59,7 @@ def test_after_commit_does_not_run_after_a_rollback(database: Database) -> None:
 
     def fail_to_commit() -> None:
         with database.write() as session:
-            after_commit(session, lambda: calls.append("sent"))
+            call_after_commit(session, lambda: calls.append("sent"))
             session.add(BrowserSession(key_id=new_id(), secret_hmac="0" * 64, expires_at=0))
 
     with pytest.raises(IntegrityError):

@@ -82,7 +82,7 @@ def test_options_of_the_url_are_applied(settings: Settings) -> None:
 def test_all_postgresql_url_schemes_are_accepted(settings: Settings, scheme: str) -> None:
     url = f"{scheme}:{settings.sqlalchemy_url.partition(':')[2]}"
     database = open_database(settings.model_copy(update={"database_url": url}))
-    migrations.check(database)
+    migrations.check_schema_revision(database)
     database.close()
 
 
@@ -132,7 +132,7 @@ def test_connections_recover_after_a_crash_without_data_loss(own: PostgresServer
         session.scalar(text("SELECT 1"))
     own.kill()
     with pytest.raises(DatabaseUnavailable):
-        migrations.check(database)
+        migrations.check_schema_revision(database)
     own.start()
     with database.read() as session:
         assert session.scalar(text("SELECT name FROM api_keys")) == "kept"

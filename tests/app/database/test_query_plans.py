@@ -102,7 +102,7 @@ def _many_rows(connection: Connection, statement: str, given: Any) -> Iterator[s
     assert row is not None
     for node in _nodes(row[0][0]["Plan"]):
         if node.get("Relation Name") in LARGE:
-            each = node["Actual Rows"] + node.get("Rows Removed by JobFilter", 0)
+            each = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
             if each * node["Actual Loops"] > MOST_ROWS:
                 yield json.dumps(node, indent=1)
 
@@ -126,7 +126,7 @@ def test_sweep_finds_each_trial_by_its_digest(no_full_scans: Database, client: T
 
 def test_claim_reads_few_rows(no_full_scans: Database) -> None:
     with no_full_scans.write() as session:
-        claimed = leases.claim(
+        claimed = leases.claim_job(
             session, owner=ALICE, device_class=DeviceClass.CPU, device="cpu", lease_seconds=60
         )
     assert claimed is not None
@@ -136,7 +136,7 @@ def test_claim_of_a_named_job_reads_few_rows(no_full_scans: Database) -> None:
     with no_full_scans.write() as session:
         queued = select(Job.id).where(Job.state == JobState.QUEUED, Job.run_after <= now())
         job_id = session.scalars(queued.order_by(Job.id.desc()).limit(1)).one()
-        claimed = leases.claim(
+        claimed = leases.claim_job(
             session,
             owner=ALICE,
             device_class=DeviceClass.CPU,

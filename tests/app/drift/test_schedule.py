@@ -11,7 +11,7 @@ from app.database.base import now
 from app.database.engines import Database
 from app.drift import schedule
 from app.drift.errors import TooFewDriftTexts, TrainingDataDeleted
-from app.drift.schedule import check_next_due
+from app.drift.schedule import run_next_due_check
 from app.drift.tables import DriftCheck, DriftClaim
 from app.errors import AppError, ServiceUnavailable
 from app.resources import Resources
@@ -56,22 +56,22 @@ def test_a_version_is_checked_when_enough_texts_are_kept_and_then_after_a_week(
 ) -> None:
     train(keeping)
     database = resources.database
-    assert not check_next_due(resources)
+    assert not run_next_due_check(resources)
     keep(database, texts(FILMS, 49, seed=1))
-    assert not check_next_due(resources)
+    assert not run_next_due_check(resources)
     keep(database, texts(FILMS, 1, seed=2))
-    assert check_next_due(resources)
+    assert run_next_due_check(resources)
     (first,) = checks(database)
     assert (first.version, first.automatic, first.recent_texts) == ("sentiment:1", True, 50)
     assert claims(database) == []
     keep(database, texts(BILLS, 60, seed=3))
-    assert not check_next_due(resources)  # not before the week is over
+    assert not run_next_due_check(resources)  # not before the week is over
     age_last_check(database, 6.9)
-    assert not check_next_due(resources)
+    assert not run_next_due_check(resources)
     age_last_check(database, 7.1)
-    assert check_next_due(resources)
+    assert run_next_due_check(resources)
     assert [each.alarm for each in checks(database)] == [False, True]
-    assert not check_next_due(resources)
+    assert not run_next_due_check(resources)
 
 
 def test_only_versions_in_production(
@@ -81,7 +81,7 @@ def test_only_versions_in_production(
     publish(promote=False)
     keep(resources.database, texts(FILMS, 60, seed=1), number=2)
     keep(resources.database, texts(FILMS, 60, seed=1), model="other")
-    assert not check_next_due(resources)
+    assert not run_next_due_check(resources)
 
 
 class Killed(BaseException):
@@ -100,12 +100,12 @@ def test_a_killed_worker_neither_loses_nor_repeats_a_check(
 
     monkeypatch.setattr(schedule, "failpoint", kill)
     with pytest.raises(Killed, match="drift_claimed"):
-        check_next_due(resources)
+        run_next_due_check(resources)
     monkeypatch.setattr(schedule, "failpoint", failpoints.failpoint)
-    assert not check_next_due(resources)  # another worker leaves the claim alone
+    assert not run_next_due_check(resources)  # another worker leaves the claim alone
     expire_claims(database)
-    assert check_next_due(resources)
-    assert not check_next_due(resources)
+    assert run_next_due_check(resources)
+    assert not run_next_due_check(resources)
     assert (len(checks(database)), claims(database)) == (1, [])
 
 
@@ -120,11 +120,11 @@ def test_of_two_workers_one_checks(
         due = find_due(*args)
         if others[0] == 0:
             others[0] = 1
-            assert check_next_due(resources)  # the other worker is faster
+            assert run_next_due_check(resources)  # the other worker is faster
         return due
 
     monkeypatch.setattr(schedule, "_find_due", find_late)
-    assert check_next_due(resources)
+    assert run_next_due_check(resources)
     assert len(checks(resources.database)) == 1
 
 
@@ -135,8 +135,8 @@ def test_a_failed_check_tells_why_and_waits_a_day(
     database = resources.database
     keep(database, texts(FILMS, 60, seed=1))
     assert keeping.delete("/v1/datasets/films:1").status_code == 204
-    assert check_next_due(resources)
-    assert not check_next_due(resources)
+    assert run_next_due_check(resources)
+    assert not run_next_due_check(resources)
     problem = drift(keeping)["problem"]
     assert problem["code"] == "training_data_deleted"
     assert "films:1" in problem["message"]
@@ -151,11 +151,11 @@ def test_another_version_in_production_does_not_wait(
     train(keeping)
     keep(resources.database, texts(FILMS, 60, seed=1))
     keeping.delete("/v1/datasets/films:1")
-    assert check_next_due(resources)
+    assert run_next_due_check(resources)
     publish(imported=True)
     keep(resources.database, texts(FILMS, 60, seed=1), number=2)
     assert drift(keeping)["problem"] is None
-    assert check_next_due(resources)
+    assert run_next_due_check(resources)
     assert drift(keeping)["problem"]["code"] == "training_data_unknown"
 
 
@@ -165,8 +165,8 @@ def test_texts_that_are_mostly_the_same_are_counted_again_later(
     train(keeping)
     start = "plot " * 1200  # the rest is not compared
     keep(resources.database, [f"{start}{text}" for text in texts(FILMS, 60, seed=1)])
-    assert check_next_due(resources)
-    assert not check_next_due(resources)
+    assert run_next_due_check(resources)
+    assert not run_next_due_check(resources)
     (claim,) = claims(resources.database)
     assert (claim.error_code, drift(keeping)["problem"]) == (None, None)
 
@@ -178,10 +178,10 @@ def test_a_text_that_is_sent_all_the_time_counts_once(
     keep(resources.database, texts(FILMS, 1, seed=1) * 4000, text_hash="same")
     keep(resources.database, texts(FILMS, 48, seed=2))
     assert drift(keeping)["new_texts"] == 49
-    assert not check_next_due(resources)
+    assert not run_next_due_check(resources)
     keep(resources.database, texts(FILMS, 1, seed=3))
     keep(resources.database, texts(FILMS, 1, seed=1) * 1100, text_hash="same")
-    assert check_next_due(resources)
+    assert run_next_due_check(resources)
     (made,) = checks(resources.database)
     assert made.recent_texts == 50
 
@@ -209,7 +209,7 @@ def test_a_failed_check_leaves_the_claims_of_others_alone(
 
         with monkeypatch.context() as patch:
             patch.setattr("app.drift.service.check_version", fail)
-            assert check_next_due(resources)
+            assert run_next_due_check(resources)
         found = [(each.number, each.until) for each in claims(database)]
         assert found == ([] if other is None else [(2, 1.9e9)])
 
@@ -228,10 +228,10 @@ def test_an_unavailable_store_postpones_the_check(
     keep(resources.database, texts(FILMS, 60, seed=1))
     with monkeypatch.context() as patch:
         patch.setattr("app.drift.service.check_version", fail)
-        assert check_next_due(resources)
+        assert run_next_due_check(resources)
     assert drift(keeping)["problem"] is None
     expire_claims(resources.database)
-    assert check_next_due(resources)
+    assert run_next_due_check(resources)
     assert len(checks(resources.database)) == 1
 
 
@@ -252,7 +252,7 @@ def test_checks_have_an_end(keeping: TestClient, train: Train, resources: Resour
     train(keeping)
     database = resources.database
     keep(database, texts(FILMS, 60, seed=1))
-    assert check_next_due(resources)
+    assert run_next_due_check(resources)
     old = int((time.time() - 401 * DAY) * 1000) << 80
     with database.write() as session:
         (check,) = session.scalars(select(DriftCheck)).all()

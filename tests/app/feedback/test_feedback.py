@@ -352,7 +352,7 @@ def test_deletion_waits_for_those_who_are_changing_it(
 
     def change() -> None:
         with database.write() as session:
-            privacy.lock_texts(session)
+            privacy.lock_text_storage(session)
             row = session.get_one(Feedback, UUID(made["id"]))
             changing.set()
             assert not released.wait(1.0)

@@ -357,8 +357,8 @@ def test_forgetting_waits_for_those_who_are_storing_the_text(
 
     def store() -> None:
         with database.write() as session:
-            privacy.lock_texts(session)
-            assert privacy.forgotten(session, hashes.all) == set()
+            privacy.lock_text_storage(session)
+            assert privacy.find_forgotten_hashes(session, hashes.all) == set()
             session.add(
                 KeptPrediction(
                     prediction_id=new_id(),

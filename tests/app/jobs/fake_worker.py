@@ -21,7 +21,7 @@ class FakeWorker:
 
     def claim(self, device_class: DeviceClass = DeviceClass.CPU) -> ClaimedJob:
         with self.database.write() as session:
-            claimed = leases.claim(
+            claimed = leases.claim_job(
                 session, owner=self.owner, device_class=device_class, device="cpu", lease_seconds=60
             )
         assert claimed is not None
@@ -68,7 +68,7 @@ class FakeWorker:
             f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}", "0" * 64, bytes=1
         )
         with self._renewed(lease, step=step, reserve=1) as (session, seq):
-            checkpoints.add(session, lease, step=step, ref=ref, seq=seq)
+            checkpoints.record_checkpoint(session, lease, step=step, ref=ref, seq=seq)
 
     def renew(self, lease: Lease, *, step: int) -> None:
         """Renew the lease without writing anything."""
@@ -77,11 +77,11 @@ class FakeWorker:
 
     def finish(self, lease: Lease, result: AttemptResult) -> None:
         with self.database.write() as session:
-            leases.finish(session, lease, result)
+            leases.finish_attempt(session, lease, result)
 
     @contextmanager
     def _renewed(self, lease: Lease, *, step: int, reserve: int) -> Iterator[tuple[Session, int]]:
         with self.database.write() as session:
-            renewal = leases.renew(session, lease, step=step, total_steps=20, reserve=reserve)
+            renewal = leases.renew_lease(session, lease, step=step, total_steps=20, reserve=reserve)
             assert renewal is not None
             yield session, renewal.first_seq

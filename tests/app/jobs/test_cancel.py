@@ -34,7 +34,7 @@ def test_a_queued_job_is_cancelled_at_once(
     assert job["finished_at"] is not None
     assert kinds(client, job_id) == ["queued", "cancelled"]
     with database.write() as session:
-        claimed = leases.claim(
+        claimed = leases.claim_job(
             session,
             owner=worker.owner,
             device_class=DeviceClass.CPU,
@@ -93,7 +93,7 @@ def test_success_before_the_cancel_wins(
     with database.write() as session:
         ref = ArtifactRef(f"jobs/{uuid4()}", "0" * 64, 1)
         made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
-        leases.finish(session, lease, Succeeded(made.id, {}))
+        leases.finish_attempt(session, lease, Succeeded(made.id, {}))
     answer = client.post(f"/v1/jobs/{job_id}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
 
@@ -109,7 +109,7 @@ def test_concurrent_cancel_and_claim_leave_a_consistent_state(
         def claim(start: Barrier = start, claimed: list[UUID] = claimed) -> None:
             start.wait()
             with database.write() as session:
-                found = leases.claim(
+                found = leases.claim_job(
                     session,
                     owner=worker.owner,
                     device_class=DeviceClass.CPU,

@@ -77,7 +77,7 @@ def test_an_artifact_used_by_a_model_version_is_kept(
 
     assert files.is_dir()
     with database.read() as session:
-        assert registry.resolve(session, "mails:1").artifact == made.ref
+        assert registry.resolve_model(session, "mails:1").artifact == made.ref
     assert [job["id"] for job in client.get("/v1/jobs").json()["data"]] == [other]
 
 

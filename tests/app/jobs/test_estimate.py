@@ -17,7 +17,7 @@ from app.storage.store import ArtifactRef
 from lora_core.compatibility import read_encoder_shape
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.method import FullSpec, LoraSpec
+from lora_core.specs.method import FullFineTuningSpec, LoraSpec
 from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, TrainSpec
 from tests.app.jobs.fake_worker import FakeWorker
 
@@ -55,7 +55,7 @@ def seconds(spec: TrainSpec, speed: float, rows: int = 8530) -> int:
 
 
 def test_more_work_and_less_speed_take_longer() -> None:
-    lora, full = TrainSpec(method=LoraSpec()), TrainSpec(method=FullSpec())
+    lora, full = TrainSpec(method=LoraSpec()), TrainSpec(method=FullFineTuningSpec())
     twice = TrainSpec(method=LoraSpec(), optim=OptimSpec(epochs=4))
     assert seconds(lora, 1e11) < seconds(full, 1e11)
     assert seconds(lora, 1e11) < seconds(twice, 1e11)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.labeling.export import MIN_TEST_TEXTS, test_rows
+from app.labeling.export import MIN_TEST_TEXTS, select_test_rows
 from app.labeling.resolved_labels import ResolvedLabel
-from app.labeling.schemas import TextReason
+from app.labeling.schemas import ChosenTextReason
 from app.resources import Resources
 from tests.labeling_rows import (
     LabeledRow,
@@ -24,7 +24,7 @@ from tests.labeling_rows import (
 )
 
 URL = "/v1/labeling/mood"
-test_rows.__test__ = False  # type: ignore[attr-defined]  # it is no test
+select_test_rows.__test__ = False  # type: ignore[attr-defined]  # it is no test
 
 
 def download(client: TestClient, ref: str) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def test_enough_random_texts_are_the_test_part(
     create_project(client)
     add_labels(resources, [
         *(LabeledRow(row, label_of(row)) for row in range(1, 61)),
-        *(LabeledRow(row, label_of(row), TextReason.SPREAD) for row in range(61, 151)),
+        *(LabeledRow(row, label_of(row), ChosenTextReason.SPREAD) for row in range(61, 151)),
     ])  # fmt: skip
     dataset = client.post(f"{URL}/dataset", json={}).json()
     assert dataset["split_column"] == "split"
@@ -77,16 +77,16 @@ def test_the_test_part_needs_enough_texts_and_known_labels() -> None:
 
     chosen = [resolved(1000, "a", is_random=False), resolved(1001, "b", is_random=False)]
     drawn = [resolved(row, "ab"[row % 2], is_random=True) for row in range(MIN_TEST_TEXTS)]
-    assert test_rows([*chosen, *drawn]) == frozenset(range(MIN_TEST_TEXTS))
-    assert test_rows([*chosen, *drawn[1:]]) == frozenset()
+    assert select_test_rows([*chosen, *drawn]) == frozenset(range(MIN_TEST_TEXTS))
+    assert select_test_rows([*chosen, *drawn[1:]]) == frozenset()
     rare = resolved(500, "rare", is_random=True)
-    assert test_rows([*chosen, *drawn, rare]) == frozenset(range(MIN_TEST_TEXTS))
-    assert test_rows(drawn) == frozenset()  # nothing would be left to train on
+    assert select_test_rows([*chosen, *drawn, rare]) == frozenset(range(MIN_TEST_TEXTS))
+    assert select_test_rows(drawn) == frozenset()  # nothing would be left to train on
     numbers = [resolved(row, float(row), is_random=row > 9) for row in range(70)]
-    assert len(test_rows(numbers)) == 60
+    assert len(select_test_rows(numbers)) == 60
     sets = [resolved(row, frozenset("a" if row % 2 else ""), is_random=row > 9)
             for row in range(70)]  # fmt: skip
-    assert len(test_rows(sets)) == 60
+    assert len(select_test_rows(sets)) == 60
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from app.auth import service as keys
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.labeling.tables import LabelingChoice
+from app.labeling.tables import LabelingChosenText
 from app.queue.states import JobKind, JobState
 from app.queue.tables import Job
 from app.resources import Resources
@@ -181,7 +181,7 @@ def test_a_deleted_project_is_gone_with_its_labels(
         response = client.request(method, f"/v1/labeling/mood{path}", json=body)
         assert problem(response) == (404, "labeling_project_not_found"), (method, path)
     with database.read() as session:
-        assert session.scalar(select(func.count()).select_from(LabelingChoice)) == 0
+        assert session.scalar(select(func.count()).select_from(LabelingChosenText)) == 0
         [job] = session.scalars(select(Job))
     assert job.state == JobState.CANCELLED  # nobody needs the vectors
     again = create_project(client)  # the name is free

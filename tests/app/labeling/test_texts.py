@@ -13,12 +13,12 @@ from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.labeling import annotations
-from app.labeling.schemas import TextReason
+from app.labeling.schemas import ChosenTextReason
 from app.labeling.tables import LabelingAnnotation, LabelingLease
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
-from lora_core.active_learning.selection import reserved_rows
+from lora_core.active_learning.selection import random_evaluation_rows
 from tests.labeling_rows import (
     LabeledRow,
     add_labels,
@@ -356,7 +356,7 @@ def test_every_fifth_text_is_random(
     assert reasons["random"] == 8
     assert set(reasons) == {"random", "spread", "uncertain", "diverse"}
     random_rows = [each["row"] for each in reversed(listed) if each["reason"] == "random"]
-    assert random_rows == [row + 1 for row in reserved_rows(60, 0.2, 0)[:8].tolist()]
+    assert random_rows == [row + 1 for row in random_evaluation_rows(60, 0.2, 0)[:8].tolist()]
     assert client.get(URL).json()["random_labeled"] == 8
 
 
@@ -371,7 +371,7 @@ def test_only_random_texts_are_judged(
     add_labels(resources, [
         *(LabeledRow(row, other[label_of(row)]) for row in range(1, 11)),
         *(LabeledRow(row, label_of(row)) for row in range(11, 41)),
-        *(LabeledRow(row, label_of(row), TextReason.UNCERTAIN) for row in range(41, 141)),
+        *(LabeledRow(row, label_of(row), ChosenTextReason.UNCERTAIN) for row in range(41, 141)),
     ])  # fmt: skip
     view = client.get(URL).json()
     assert (view["random_labeled"], view["labeled"]) == (40, 140)
@@ -503,10 +503,10 @@ def test_labels_of_random_texts_do_not_steer_the_choice_of_others(
     create_project(client)
     store_vectors(resources, tmp_path / "vectors", vectors_of(200))
     create_project(client, name="other")
-    reserve = [row + 1 for row in reserved_rows(200, 0.2, 0).tolist()]
+    reserve = [row + 1 for row in random_evaluation_rows(200, 0.2, 0).tolist()]
     others = [row for row in range(1, 201) if row not in reserve][:32]
     for name, random in (("mood", reserve[:8]), ("other", reserve[8:16])):
-        labels = [LabeledRow(row, label_of(row), TextReason.SPREAD) for row in others]
+        labels = [LabeledRow(row, label_of(row), ChosenTextReason.SPREAD) for row in others]
         labels += [LabeledRow(row, ("bad", "good")[row % 3 == 0]) for row in random]
         add_labels(resources, labels, name=name)
         assert client.get(f"/v1/labeling/{name}").json()["suggestions_from"] == 40  # it is fitted
@@ -540,7 +540,7 @@ def test_texts_of_each_label_are_counted_once(
         LabeledRow(
             row,
             None if rng.random() < 0.2 else values[rng.integers(len(values))],
-            TextReason.RANDOM if row % 3 == 0 else TextReason.UNCERTAIN,
+            ChosenTextReason.RANDOM if row % 3 == 0 else ChosenTextReason.UNCERTAIN,
             annotator,
         )
         for row in range(1, 61)

@@ -152,16 +152,18 @@ def test_attempts_are_counted_by_outcome_and_code(scrape: Scrape, database: Data
         job_id = add_job(database)
         claimed = claim_next(database)
         with database.write() as session:
-            leases.finish(session, claimed.lease, PermanentFailure("one_class", "One label.", {}))
+            leases.finish_attempt(
+                session, claimed.lease, PermanentFailure("one_class", "One label.", {})
+            )
     job_id = add_job(database)
     claimed = claim_next(database)
     with database.write() as session:
-        leases.finish(session, claimed.lease, RetryableFailure("crashed", "It crashed.", 0))
+        leases.finish_attempt(session, claimed.lease, RetryableFailure("crashed", "It crashed.", 0))
     claimed = claim_next(database)
     assert claimed.lease.job_id == job_id
     update_job(database, job_id, lease_expires_at=1.0)
     with database.write() as session:
-        assert leases.expire(session, job_id, attempt=2, failure=LOST, max_failures=9)
+        assert leases.expire_attempt(session, job_id, attempt=2, failure=LOST, max_failures=9)
     metrics = scrape()
     assert nonzero(metrics["loraworks_attempts"]) == {
         ("one_class", "failed"): 2,

@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 from app.errors import AppError
 from app.main import create_app
 from app.mlflow.client import MlflowClient
-from app.mlflow.connection import MlflowConnection, parse_connection
+from app.mlflow.connection import MlflowConnection, parse_mlflow_settings
 from app.mlflow.errors import MlflowUnreachable
-from app.mlflow.urls import public_url
+from app.mlflow.urls import loraworks_url
 from app.settings import Settings
 from tests.mlflow_server import MlflowStandIn
 from worker.service import open_service
@@ -22,11 +22,11 @@ URL = "https://mlflow.example"
 
 
 def parse(**settings: Any) -> MlflowConnection | None:
-    return parse_connection(Settings(**{"mlflow_tracking_uri": URL, **settings}))
+    return parse_mlflow_settings(Settings(**{"mlflow_tracking_uri": URL, **settings}))
 
 
 def test_no_server_by_default() -> None:
-    assert parse_connection(Settings()) is None
+    assert parse_mlflow_settings(Settings()) is None
     assert parse(mlflow_tracking_uri="") is None
 
 
@@ -122,9 +122,9 @@ def test_an_error_of_the_request_does_not_repeat_the_credentials(mlflow: MlflowS
 def test_url_of_the_service(tmp_path: Path) -> None:
     for unset in (None, ""):
         settings = Settings(data_dir=tmp_path, public_url=unset)
-        assert public_url(settings) == "http://127.0.0.1:8000"
-    assert public_url(Settings(host="::1", port=9)) == "http://[::1]:9"
-    assert public_url(Settings(public_url="https://lab.example/l/")) == "https://lab.example/l"
+        assert loraworks_url(settings) == "http://127.0.0.1:8000"
+    assert loraworks_url(Settings(host="::1", port=9)) == "http://[::1]:9"
+    assert loraworks_url(Settings(public_url="https://lab.example/l/")) == "https://lab.example/l"
     for wrong in ("lab.example", "ftp://lab.example", "https://", "https://lab.example/#a"):
         with pytest.raises(ValidationError, match="a URL starts with"):
             Settings(public_url=wrong)

@@ -47,7 +47,7 @@ on_both = pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
 
 def is_due(database: Database) -> bool:
     with database.read() as session:
-        return repository.is_due(session)
+        return repository.has_due_work(session)
 
 
 def changes_left(database: Database) -> int:
@@ -389,7 +389,7 @@ def test_a_week_without_the_server(
     """All arrives in order, and one row per job and change is all that is kept."""
     away = MlflowConnection(f"http://127.0.0.1:{free_port()}", "loraworks")
     with database.write() as session:
-        repository.register(session, away)
+        repository.register_server(session, away)
     job_ids = [create_job(database) for _ in range(3)]
     for number, job_id in enumerate(job_ids, 1):
         lease = claim_next(database).lease
@@ -631,7 +631,7 @@ def test_a_worker_that_lost_the_lease_writes_nothing(
     mlflow.wait_for_call("experiments/get-by-name")
     make_due(database)  # as if the lease had run out
     with database.write() as session:
-        assert repository.claim(session, connection) is not None
+        assert repository.claim_server(session, connection) is not None
     mlflow.respond.set()
     sending.join()
     assert mlflow.runs == {}
@@ -647,7 +647,7 @@ def test_a_worker_that_lost_the_lease_at_its_end(
     def should_stop() -> bool:
         make_due(database)
         with database.write() as session:
-            return repository.claim(session, connection) is not None
+            return repository.claim_server(session, connection) is not None
 
     assert sender.send_due(database, connection, public_url="", should_stop=should_stop)
     assert server(database).attempts == 2
@@ -665,20 +665,20 @@ def test_new_settings_fence_a_worker_that_claims_at_the_same_time(
 
     starting = threading.Thread(target=connect, args=(database, "http://other.example"))
     with database.write() as session:
-        claimed = repository.claim(session, connection)
+        claimed = repository.claim_server(session, connection)
         starting.start()
         wait_until(is_waiting, what="the lock")
     starting.join()
     assert claimed is not None
-    with database.write() as session, pytest.raises(repository.LeaseLost):
-        repository.renew(session, claimed.attempt)
+    with database.write() as session, pytest.raises(repository.MlflowLeaseLost):
+        repository.renew_server_lease(session, claimed.attempt)
 
 
 def test_a_long_backlog_shows_as_connected(
     database: Database, connection: MlflowConnection
 ) -> None:
     with database.write() as session:
-        claimed = repository.claim(session, connection)
+        claimed = repository.claim_server(session, connection)
         assert claimed is not None
         row = repository.find_server(session)
         assert row is not None
@@ -722,9 +722,9 @@ def test_waits_end_after_a_clock_step(database: Database, connection: MlflowConn
         repository.find_server(session).next_attempt_at = 1e12  # type: ignore[union-attr]
         repository.find_server(session).lease_expires_at = 1e12  # type: ignore[union-attr]
     with database.write() as session:
-        assert not repository.is_due(session)
-        repository.make_all_due(session)
-        assert repository.is_due(session)
+        assert not repository.has_due_work(session)
+        repository.make_waiting_rows_due(session)
+        assert repository.has_due_work(session)
         assert len(repository.list_due_runs(session, after=None, limit=9)) == 1
 
 

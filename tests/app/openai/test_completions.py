@@ -36,7 +36,7 @@ from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.main import create_app
 from app.openai import ids
-from app.openai.completion_formats import ChatCompletionCreate, CompletionCreate
+from app.openai.completion_schemas import ChatCompletionCreate, CompletionCreate
 from app.registry import service as registry
 from app.serving.admission import MIN_TOKEN_LIMIT
 from app.settings import Settings

@@ -78,7 +78,7 @@ def test_name_of_a_job_with_two_versions_is_the_first(
     publish(promote=False)
     with database.read() as session:
         found = [
-            service.resolve(
+            service.resolve_model(
                 session, ids.model_name(job_of(database, number), base="b", suffix="")
             ).ref
             for number in (1, 2)

@@ -103,7 +103,7 @@ def store_results(
     ref = resources.store.put(directory, f"predictions/{run_id}/a{claimed.lease.attempt}")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=run_id, kind=RESULTS_KIND, ref=ref)
-        leases.finish(session, claimed.lease, Succeeded(artifact.id, summary))
+        leases.finish_attempt(session, claimed.lease, Succeeded(artifact.id, summary))
     return run_id
 
 

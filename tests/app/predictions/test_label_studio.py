@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from starlette.testclient import TestClient
 
-from app.predictions.label_studio import LabelingProject
+from app.predictions.label_studio import LabelStudioProject
 from app.resources import Resources
 from lora_core.data import contents
 from lora_core.data.labels import LabelFormat
@@ -72,7 +72,7 @@ def test_rows_are_tasks_with_predictions(client: TestClient, answer: Answer) -> 
 
 def test_no_rows_are_an_empty_array() -> None:
     topics = {"label": {"task": "single_label", "labels": ["a", "b"]}}
-    project = LabelingProject("m:1", PredictDataSpec(source="texts:1"), ["text"], topics)
+    project = LabelStudioProject("m:1", PredictDataSpec(source="texts:1"), ["text"], topics)
     assert json.loads(b"".join(project.iterate_tasks(io.BytesIO()))) == []
 
 
@@ -120,7 +120,7 @@ def test_numbers_alone_are_refused(
 
 
 def test_names_that_a_variable_cannot_have_are_replaced() -> None:
-    project = LabelingProject(
+    project = LabelStudioProject(
         "m:1",
         PredictDataSpec(source="texts:1", text_column="Your review?", text_pair_column="Größe"),
         ["Your review?", "Your_review_", "Größe"],

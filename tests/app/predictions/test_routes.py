@@ -188,7 +188,9 @@ def test_only_a_run_that_succeeded_has_results(
     if state == "failed":
         claimed = claim_next(database)
         with database.write() as session:
-            leases.finish(session, claimed.lease, PermanentFailure("reserved_column", "No.", {}))
+            leases.finish_attempt(
+                session, claimed.lease, PermanentFailure("reserved_column", "No.", {})
+            )
         shown = client.get(f"{URL}/{run['id']}").json()
         assert shown["error"] == {"code": "reserved_column", "message": "No.", "detail": {}}
     got = client.get(f"{URL}/{run['id']}/results")

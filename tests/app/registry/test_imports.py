@@ -160,7 +160,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
 }
 
 
-# Each case starts a process. All cases are covered in tests/lora_core/imports.
+# Each case starts a process. All cases are covered in tests/lora_core/model_imports.
 FIRST = ("a way out",)
 
 

@@ -30,7 +30,7 @@ def test_register_is_part_of_the_transaction(database: Database, finished: Finis
         service.add_version(session, name="lost", artifact=artifact, manifest=MANIFEST)
         session.rollback()
     with database.read() as session, pytest.raises(ModelNotFound):
-        service.resolve(session, "lost:1")
+        service.resolve_model(session, "lost:1")
     assert add(database, artifact, "lost") == 1
 
 
@@ -42,13 +42,13 @@ def test_resolve_returns_the_version_and_its_files(
         add(database, artifact)
     promote(resources, 2)
     with database.read() as session:
-        found = service.resolve(session, "sentiment")
+        found = service.resolve_model(session, "sentiment")
         assert (found.ref, found.artifact) == ("sentiment:2", artifacts[1].ref)
-        assert service.resolve(session, "sentiment@production") == found
-        assert service.resolve(session, "sentiment:1").artifact == artifacts[0].ref
+        assert service.resolve_model(session, "sentiment@production") == found
+        assert service.resolve_model(session, "sentiment:1").artifact == artifacts[0].ref
         for unknown in ("sentiment:3", "sentiment@staging", "other"):
             with pytest.raises(ModelNotFound):
-                service.resolve(session, unknown)
+                service.resolve_model(session, unknown)
 
 
 def test_the_default_is_the_only_model_in_production(

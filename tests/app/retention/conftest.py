@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.database.base import first_id_at
+from app.database.base import min_uuid7_at
 from app.queue.states import JobKind, JobState
 from app.queue.tables import Checkpoint, Job
 from app.registry import service as registry
@@ -47,7 +47,7 @@ class World:
         at = time.time() - days * DAY
         times = {"finished_at": at} if state.final else {}
         running = {"worker": "w"} if state == JobState.RUNNING else {}
-        job_id = UUID(int=first_id_at(at - 60).int | uuid4().int & 0xFFFF_FFFF)
+        job_id = UUID(int=min_uuid7_at(at - 60).int | uuid4().int & 0xFFFF_FFFF)
         return add_job(
             self.database, id=job_id, state=state, attempt=1, **times, **running, **changes
         )

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import update
 
-from app.database.base import first_id_at
+from app.database.base import min_uuid7_at
 from app.outbox.tables import WebhookDelivery
 from app.resources import Resources
 from app.retention.service import collect_garbage
@@ -22,7 +22,7 @@ def add_delivery(world: World, *, created: float, ended: float | None) -> Webhoo
     webhook = create_webhook(world.resources, "https://example.com/")
     id_ = send_test_event(world.database, webhook.id).id
     changes: dict[str, Any] = {
-        "id": UUID(int=first_id_at(at - created * DAY).int | uuid4().int & 0xFFFF_FFFF)
+        "id": UUID(int=min_uuid7_at(at - created * DAY).int | uuid4().int & 0xFFFF_FFFF)
     }
     if ended is not None:
         changes |= {"state": "delivered", "finished_at": at - ended * DAY, "next_attempt_at": None}

@@ -6,18 +6,18 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.database.base import first_id_at, new_id
+from app.database.base import min_uuid7_at, new_id
 from app.resources import Resources
 from app.retention import service
 from app.retention.service import collect_garbage
-from app.traffic.tables import Outcome, PredictionCount
+from app.traffic.tables import CountedOutcome, PredictionCount
 from tests.app.retention.conftest import DAY, World
 from tests.kept_predictions import add_feedback, add_prediction, all_feedback, kept_predictions
 
 
 def id_of_age(days: float) -> UUID:
     return UUID(
-        int=first_id_at(time.time() - days * DAY).int | uuid4().int & 0xFFFF_FFFF,
+        int=min_uuid7_at(time.time() - days * DAY).int | uuid4().int & 0xFFFF_FFFF,
     )
 
 
@@ -62,7 +62,7 @@ def test_counts_of_hours_become_days_and_end(world: World) -> None:
                     model="sentiment",
                     number=1,
                     start=start,
-                    outcome=Outcome.LABEL,
+                    outcome=CountedOutcome.LABEL,
                     label=label,
                     count=count,
                 )

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.resources import Resources
-from app.retraining import advance
+from app.retraining import scheduler
 from lora_core.data import learning_curve
 from tests.in_process_jobs import run_jobs
 from tests.kept_predictions import add_feedback
@@ -107,7 +107,7 @@ class Retraining:
         `failing`: with this error code, jobs fail.
         """
         for _ in range(steps):
-            advance.advance_all(self.resources)
+            scheduler.start_and_advance_runs(self.resources)
             run_jobs(self.resources, self.directory, failing=failing)
         return self.runs()[0]
 

@@ -10,7 +10,7 @@ from app.database.engines import Database
 from app.queue.states import JobKind
 from app.queue.tables import Job
 from app.resources import Resources
-from app.retraining import advance, collection, repository
+from app.retraining import collection, repository, scheduler
 from app.retraining.states import RetrainingState
 from app.retraining.tables import RetrainingRun
 from app.sweeps import planning
@@ -52,11 +52,11 @@ def test_killed_worker(mood: Retraining, point: str, monkeypatch: pytest.MonkeyP
             deaths.append(reached)
             raise Killed
 
-    monkeypatch.setattr(advance, "failpoint", die)
+    monkeypatch.setattr(scheduler, "failpoint", die)
     monkeypatch.setattr(collection, "failpoint", die)
     for _ in range(8):
         try:
-            advance.advance_all(mood.resources)
+            scheduler.start_and_advance_runs(mood.resources)
         except Killed:
             let_claims_expire(mood.resources.database)
         run_jobs(mood.resources, mood.directory)
@@ -89,10 +89,10 @@ def test_worker_that_lost_its_claim_writes_nothing(
         if reached == "retraining_stored" and not entered:
             entered.append(reached)
             let_claims_expire(mood.resources.database)
-            advance.advance_all(mood.resources)  # the other worker
+            scheduler.start_and_advance_runs(mood.resources)  # the other worker
 
     monkeypatch.setattr(collection, "failpoint", resume_late)
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     assert entered
     (row,) = all_runs(mood.resources.database)
     assert row.state == RetrainingState.TRAINING
@@ -104,7 +104,7 @@ def test_worker_that_lost_its_claim_writes_nothing(
 def test_claim_is_exclusive(resources: Resources, mood: Retraining) -> None:
     mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule()
-    advance.start_due(resources)
+    scheduler.start_due_runs(resources)
     (row,) = all_runs(resources.database)
     state = RetrainingState.COLLECTING
     with resources.database.write() as session:
@@ -124,9 +124,9 @@ def test_step_that_never_ends_fails(
     def crash(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(collection, "resolve_live_texts", crash)
-    for _ in range(advance.MAX_CRASHES + 1):
-        advance.advance_all(mood.resources)
+    monkeypatch.setattr(collection, "resolve_feedback_labels", crash)
+    for _ in range(scheduler.MAX_CRASHES + 1):
+        scheduler.start_and_advance_runs(mood.resources)
     assert "a bug" in caplog.text
     (run,) = mood.runs()
     assert (run["state"], run["error"]["code"]) == ("failed", "retraining_interrupted")
@@ -138,16 +138,16 @@ def test_full_disk_waits(mood: Retraining, monkeypatch: pytest.MonkeyPatch, tmp_
     full = tmp_path / "full"
     full.touch()
     monkeypatch.setenv("LORAWORKS_FAULT", f"retraining_stored:enospc:{full}")
-    for _ in range(advance.MAX_CRASHES + 1):  # it is no crash, however often it happens
-        advance.advance_all(mood.resources)
+    for _ in range(scheduler.MAX_CRASHES + 1):  # it is no crash, however often it happens
+        scheduler.start_and_advance_runs(mood.resources)
         let_claims_expire(mood.resources.database)
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     assert mood.runs()[0]["state"] == "collecting"
     full.unlink()
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     assert mood.runs()[0]["state"] == "collecting"  # until the claim expires
     let_claims_expire(mood.resources.database)
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     assert mood.runs()[0]["state"] == "training"
 
 
@@ -166,11 +166,11 @@ def test_text_forgotten_while_texts_are_collected(
             assert response.status_code == 200, response.text
 
     monkeypatch.setattr(collection, "failpoint", forget)
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     assert forgotten
     assert mood.runs()[0]["state"] == "collecting"
     assert len(mood.client.get("/v1/datasets").json()["data"]) == 1
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     run = mood.runs()[0]
     assert (run["state"], run["data"]["live_volunteered"]) == ("training", 19)
     found = mood.client.post("/v1/forget", json={"text": live[0][0]}).json()
@@ -182,7 +182,7 @@ def test_run_that_is_cancelled_while_its_search_starts(
 ) -> None:
     mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule(search={"space": {"method.C": [0.01, 10.0]}})
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     run = mood.runs()[0]
     plan_trials = planning.plan_trials
 
@@ -192,7 +192,7 @@ def test_run_that_is_cancelled_while_its_search_starts(
         return plan_trials(*args, **kwargs)
 
     monkeypatch.setattr(planning, "plan_trials", cancel_meanwhile)
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     assert mood.runs()[0]["state"] == "cancelled"
     assert mood.client.get("/v1/sweeps").json()["data"] == []
     assert run_jobs(mood.resources, mood.directory) == 0

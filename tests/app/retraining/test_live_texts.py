@@ -9,21 +9,26 @@ from typing import Any
 import pytest
 
 from app.feedback.tables import Feedback
-from app.retraining import union
+from app.retraining import merged_texts
 from app.retraining.live_texts import (
     LiveText,
-    TextForm,
+    TaskSignature,
+    hash_normalized_text,
     is_held_out,
-    resolve_live_texts,
-    text_key,
+    resolve_feedback_labels,
 )
-from app.retraining.schemas import LeftOut
-from app.retraining.union import UnionFiles, union_data, union_task, write_union
-from lora_core.data.split_rows import SplitRow
+from app.retraining.merged_texts import (
+    MergedTextCounts,
+    build_merged_data_spec,
+    build_merged_file_task,
+    write_merged_files,
+)
+from app.retraining.schemas import TextExclusionReason
+from lora_core.data.split_file import SplitRow
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskSpec
 
-ONE = TextForm({"": "single_label"}, pairs=False)
+ONE = TaskSignature({"": "single_label"}, pairs=False)
 
 
 def row(text: str, label: str, **changes: Any) -> Feedback:
@@ -32,28 +37,28 @@ def row(text: str, label: str, **changes: Any) -> Feedback:
 
 
 def test_newest_label_of_an_author_counts() -> None:
-    texts, left_out = resolve_live_texts([row("t", "x"), row(" t ", "y")], ONE)
+    texts, left_out = resolve_feedback_labels([row("t", "x"), row(" t ", "y")], ONE)
     assert [(each.text, each.label) for each in texts] == [(" t ", "y")]
     assert not left_out
 
 
 def test_authors_who_disagree() -> None:
-    texts, left_out = resolve_live_texts([row("t", "x"), row("t", "y", author="b")], ONE)
-    assert (texts, left_out) == ([], {LeftOut.DISAGREEMENT: 1})
-    texts, _ = resolve_live_texts(
+    texts, left_out = resolve_feedback_labels([row("t", "x"), row("t", "y", author="b")], ONE)
+    assert (texts, left_out) == ([], {TextExclusionReason.DISAGREEMENT: 1})
+    texts, _ = resolve_feedback_labels(
         [row("t", "x"), row("t", "y", author="b"), row("t", "y")], ONE
     )  # `a` changed their mind
     assert [each.label for each in texts] == ["y"]
 
 
 def test_numbers_of_several_authors_are_averaged() -> None:
-    form = TextForm({"": "regression"}, pairs=False)
+    form = TaskSignature({"": "regression"}, pairs=False)
     rows = [row("t", "1.0", task="regression"), row("t", "2.0", task="regression", author="b")]
-    assert [each.label for each in resolve_live_texts(rows, form)[0]] == ["1.5"]
+    assert [each.label for each in resolve_feedback_labels(rows, form)[0]] == ["1.5"]
 
 
 def test_text_that_was_drawn_once_stays_drawn() -> None:
-    texts, _ = resolve_live_texts([row("t", "x", sampled=True), row("t", "x")], ONE)
+    texts, _ = resolve_feedback_labels([row("t", "x", sampled=True), row("t", "x")], ONE)
     assert texts[0].sampled
 
 
@@ -64,40 +69,42 @@ def test_other_tasks_and_forms() -> None:
         row("target", "x", target="topic"),
         row("right", "x"),
     ]
-    texts, left_out = resolve_live_texts(rows, ONE)
+    texts, left_out = resolve_feedback_labels(rows, ONE)
     assert [each.text for each in texts] == ["right"]
-    assert left_out == {LeftOut.OTHER_TASK: 3}
+    assert left_out == {TextExclusionReason.OTHER_TASK: 3}
 
 
 def test_texts_that_are_not_known() -> None:
     without_text = row("", "x")
     without_text.text = None
-    assert resolve_live_texts([without_text], ONE) == ([], Counter())
+    assert resolve_feedback_labels([without_text], ONE) == ([], Counter())
 
 
 def test_several_targets_need_all_of_them() -> None:
-    form = TextForm({"stars": "regression", "topic": "single_label"}, pairs=False)
+    form = TaskSignature({"stars": "regression", "topic": "single_label"}, pairs=False)
     rows = [
         row("whole", "4.0", target="stars", task="regression"),
         row("whole", "billing", target="topic"),
         row("half", "billing", target="topic"),
     ]
-    texts, left_out = resolve_live_texts(rows, form)
+    texts, left_out = resolve_feedback_labels(rows, form)
     assert [json.loads(each.label) for each in texts] == [{"stars": 4.0, "topic": "billing"}]
-    assert left_out == {LeftOut.INCOMPLETE: 1}
+    assert left_out == {TextExclusionReason.INCOMPLETE: 1}
 
 
 def test_half_of_the_texts_is_held_out() -> None:
-    held_out = sum(is_held_out(text_key(f"text {i}", None)) for i in range(2000))
+    held_out = sum(is_held_out(hash_normalized_text(f"text {i}", None)) for i in range(2000))
     assert 920 < held_out < 1080
-    assert text_key("a", "b") != text_key("a\0b"[:1], None)
-    assert text_key(" caf\u00e9 ", None) == text_key("cafe\u0301", None)
+    assert hash_normalized_text("a", "b") != hash_normalized_text("a\0b"[:1], None)
+    assert hash_normalized_text(" caf\u00e9 ", None) == hash_normalized_text("cafe\u0301", None)
 
 
-# -- The union ------------------------------------------------------------------------------------
+# -- The merged texts ----------------------------------------------------------------------------
 
-HELD_OUT = next(f"t{i}" for i in range(99) if is_held_out(text_key(f"t{i}", None)))
-NOT_HELD_OUT = next(f"t{i}" for i in range(99) if not is_held_out(text_key(f"t{i}", None)))
+HELD_OUT = next(f"t{i}" for i in range(99) if is_held_out(hash_normalized_text(f"t{i}", None)))
+NOT_HELD_OUT = next(
+    f"t{i}" for i in range(99) if not is_held_out(hash_normalized_text(f"t{i}", None))
+)
 BASE = [
     SplitRow(Split.TRAIN, 1, "one", None, "a"),
     SplitRow(Split.TRAIN, 2, "two", None, "b"),
@@ -106,8 +113,8 @@ BASE = [
 ]
 
 
-class Union:
-    """What `write_union` writes."""
+class MergedFiles:
+    """What `write_merged_files` writes."""
 
     def __init__(
         self,
@@ -120,7 +127,7 @@ class Union:
         forgotten: Sequence[str] = (),
     ) -> None:
         files = directory / "training", directory / "judging"
-        self.files: UnionFiles = write_union(
+        self.files: MergedTextCounts = write_merged_files(
             lambda: rows,
             live,
             Counter(),
@@ -141,7 +148,7 @@ def live(text: str, label: str = "a", *, sampled: bool = False) -> LiveText:
 
 
 def test_volunteered_texts_train_and_half_of_the_drawn_ones_judge(tmp_path: Path) -> None:
-    found = Union(
+    found = MergedFiles(
         tmp_path, [live(HELD_OUT, sampled=True), live(NOT_HELD_OUT, sampled=True), live("v")]
     )
     assert found.training[-2:] == [
@@ -160,7 +167,7 @@ def test_volunteered_texts_train_and_half_of_the_drawn_ones_judge(tmp_path: Path
 
 
 def test_volunteered_text_of_the_held_out_half_trains(tmp_path: Path) -> None:
-    found = Union(tmp_path, [live(HELD_OUT)])
+    found = MergedFiles(tmp_path, [live(HELD_OUT)])
     assert found.files.counts.live_volunteered == 1
     assert found.files.counts.evaluated_live == 0
 
@@ -168,21 +175,21 @@ def test_volunteered_text_of_the_held_out_half_trains(tmp_path: Path) -> None:
 def test_text_that_production_was_trained_on_never_judges(tmp_path: Path) -> None:
     """It was volunteered, trained a version, and was drawn later."""
     rows = [*BASE, SplitRow(Split.TRAIN, 5, HELD_OUT, None, "a")]
-    found = Union(tmp_path, [live(HELD_OUT, sampled=True)], rows, first_live_row=5)
+    found = MergedFiles(tmp_path, [live(HELD_OUT, sampled=True)], rows, first_live_row=5)
     assert found.files.counts.evaluated_live == 0
     assert found.files.counts.live_sampled == 1
     assert found.files.counts.new == 0
 
 
 def test_texts_of_validation_and_test_are_left_out(tmp_path: Path) -> None:
-    found = Union(tmp_path, [live("three"), live(" four ", sampled=True)])
-    assert found.files.counts.left_out == {LeftOut.IN_EVALUATION_SPLIT: 2}
+    found = MergedFiles(tmp_path, [live("three"), live(" four ", sampled=True)])
+    assert found.files.counts.left_out == {TextExclusionReason.IN_EVALUATION_SPLIT: 2}
     assert len(found.training) == 4
 
 
 def test_feedback_replaces_a_row(tmp_path: Path) -> None:
     """The row stays in its place: it is one of the data, though its label is corrected."""
-    found = Union(tmp_path, [live("one", "b"), live("v")])
+    found = MergedFiles(tmp_path, [live("one", "b"), live("v")])
     assert found.training[0] == {"text": "one", "label": "b", "split": "train"}
     assert [each["text"] for each in found.training] == ["one", "two", "three", "four", "v"]
     assert (found.files.counts.replaced, found.files.counts.new) == (1, 2)
@@ -193,43 +200,43 @@ def test_row_outlives_its_feedback(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
-    found = Union(first, [live("one", "b"), live("v")])
+    found = MergedFiles(first, [live("one", "b"), live("v")])
     rows = [
         SplitRow(Split(each["split"]), number, each["text"], None, each["label"])
         for number, each in enumerate(found.training, start=1)
     ]
-    found = Union(second, [], rows, first_live_row=found.files.kept_rows + 1)
+    found = MergedFiles(second, [], rows, first_live_row=found.files.kept_rows + 1)
     assert [each["text"] for each in found.training] == ["one", "two", "three", "four"]
     assert found.training[0]["label"] == "b"
 
 
 def test_test_part_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [SplitRow(Split.TEST, i, f"test {i}", None, "a") for i in range(1, 24)]
-    everything = sorted((text_key(row.text, None), row.text) for row in rows)
-    monkeypatch.setattr(union, "MAX_EVALUATED", 3)
-    found = Union(tmp_path, [], rows)
+    everything = sorted((hash_normalized_text(row.text, None), row.text) for row in rows)
+    monkeypatch.setattr(merged_texts, "MAX_EVALUATED", 3)
+    found = MergedFiles(tmp_path, [], rows)
     assert [each["text"] for each in found.judging] == [text for _, text in everything[:3]]
 
 
 def test_live_rows_of_an_earlier_run_are_dropped(tmp_path: Path) -> None:
     rows = [*BASE, SplitRow(Split.TRAIN, 5, "retracted", None, "a")]
-    found = Union(tmp_path, [live("v")], rows, first_live_row=5)
+    found = MergedFiles(tmp_path, [live("v")], rows, first_live_row=5)
     assert "retracted" not in {each["text"] for each in found.training}
     assert found.files.kept_rows == 4
 
 
 def test_test_text_that_is_also_in_train_does_not_judge(tmp_path: Path) -> None:
     rows = [*BASE, SplitRow(Split.TEST, 5, "one", None, "a")]
-    found = Union(tmp_path, [live("v")], rows)
+    found = MergedFiles(tmp_path, [live("v")], rows)
     assert [each["text"] for each in found.judging] == ["four"]
 
 
 def test_forgotten_texts(tmp_path: Path) -> None:
-    found = Union(tmp_path, [live("v"), live("w")], forgotten=["one", "four", "v"])
+    found = MergedFiles(tmp_path, [live("v"), live("w")], forgotten=["one", "four", "v"])
     assert [each["text"] for each in found.training] == ["two", "three", "w"]
     assert found.judging == []
     assert found.files.counts.forgotten_rows == 2
-    assert found.files.counts.left_out == {LeftOut.FORGOTTEN: 1}
+    assert found.files.counts.left_out == {TextExclusionReason.FORGOTTEN: 1}
 
 
 def test_columns_of_several_targets_never_collide(tmp_path: Path) -> None:
@@ -237,7 +244,7 @@ def test_columns_of_several_targets_never_collide(tmp_path: Path) -> None:
         {"targets": {"text": {"type": "single_label"}, "split": {"type": "multi_label"}}}
     )
     label = json.dumps({"split": ["x"], "text": "a"})
-    found = Union(
+    found = MergedFiles(
         tmp_path, [live("v", label)], [SplitRow(Split.TRAIN, 1, "t", None, label)], task=task
     )
     assert found.training[1] == {
@@ -246,7 +253,7 @@ def test_columns_of_several_targets_never_collide(tmp_path: Path) -> None:
         "label.text": "a",
         "split": "train",
     }
-    read = union_task(task)
+    read = build_merged_file_task(task)
     assert isinstance(read, SeveralTargetsSpec)
     assert {name: each.column for name, each in read.targets.items()} == {
         "split": "label.split",
@@ -264,7 +271,7 @@ def test_lengths_of_production_are_kept(pairs: bool) -> None:
         train_size=10,
         label_separator=";",
     )
-    read = union_data(data, "new:2")
+    read = build_merged_data_spec(data, "new:2")
     assert (read.source, read.text_column, read.max_length) == ("new:2", "text", 64)
     assert (read.text_pair_column, read.split_column) == ("text_pair" if pairs else None, "split")
     assert (read.train_size, read.label_separator) == (None, None)

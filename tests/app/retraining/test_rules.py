@@ -14,7 +14,7 @@ from app.main import create_app
 from app.queue.tables import Job
 from app.registry.tables import ModelVersion
 from app.resources import Resources
-from app.retraining import advance
+from app.retraining import scheduler
 from app.retraining.tables import RetrainingRule, RetrainingRun
 from app.settings import Settings
 from tests.app.retraining.conftest import MODEL, Retraining
@@ -145,11 +145,11 @@ def test_due_by_new_labels(resources: Resources, publish: Publish, database: Dat
         add_feedback(database)
     add_feedback(database, text=None)  # cannot train
     add_feedback(database, model="other")
-    advance.start_due(resources)
+    scheduler.start_due_runs(resources)
     assert all_runs(database) == []
     add_feedback(database)
-    advance.start_due(resources)
-    advance.start_due(resources)  # one run at a time
+    scheduler.start_due_runs(resources)
+    scheduler.start_due_runs(resources)  # one run at a time
     (run,) = all_runs(database)
     assert (run.trigger, run.new_labels, run.current_number) == ("new_labels", 3, 1)
 
@@ -158,10 +158,10 @@ def test_due_by_time(resources: Resources, publish: Publish, database: Database)
     publish()
     add_rule(database, new_labels=None, every_days=7)
     backdate(database, 8)
-    advance.start_due(resources)
+    scheduler.start_due_runs(resources)
     assert all_runs(database) == []  # there is nothing new
     add_feedback(database)
-    advance.start_due(resources)
+    scheduler.start_due_runs(resources)
     (run,) = all_runs(database)
     assert run.trigger == "time"
 
@@ -173,10 +173,10 @@ def test_days_count_from_the_last_run(
     add_rule(database, new_labels=None, every_days=7)
     add_run(database, state="failed", labels_until=0.0)
     add_feedback(database)
-    advance.start_due(resources)
+    scheduler.start_due_runs(resources)
     assert len(all_runs(database)) == 1
     backdate(database, 7.1)
-    advance.start_due(resources)
+    scheduler.start_due_runs(resources)
     assert len(all_runs(database)) == 2
 
 
@@ -186,10 +186,10 @@ def test_nothing_is_due_without_the_rule_or_production(
     publish()
     add_feedback(database)
     add_rule(database, new_labels=1, enabled=False)
-    advance.start_due(resources)
+    scheduler.start_due_runs(resources)
     client.put(PATH, json={"new_labels": 1})
     client.delete("/v1/models/sentiment/aliases/production")
-    advance.start_due(resources)
+    scheduler.start_due_runs(resources)
     assert all_runs(database) == []
 
 

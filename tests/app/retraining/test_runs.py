@@ -8,7 +8,7 @@ from sqlalchemy import update
 from app.privacy.text_hashes import TextHasher
 from app.queue.states import JobKind
 from app.queue.tables import Job
-from app.retraining import advance
+from app.retraining import scheduler
 from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, make_texts
 from tests.webhook_rows import create_webhook, deliveries
 
@@ -149,7 +149,7 @@ def test_failed_job_ends_the_run_until_the_next_trigger(mood: Retraining) -> Non
 def test_cancelled_job_cancels_the_run(mood: Retraining) -> None:
     mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule()
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     mood.client.post(f"/v1/jobs/{mood.runs()[0]['job_id']}/cancel")
     assert mood.advance()["state"] == "cancelled"
     assert mood.aliases() == {"production": 1}
@@ -158,14 +158,14 @@ def test_cancelled_job_cancels_the_run(mood: Retraining) -> None:
 def test_cancel(mood: Retraining) -> None:
     mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule()
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     run = mood.runs()[0]
     path = f"/v1/models/{MODEL}/retraining/runs/{run['id']}/cancel"
     assert mood.client.post(path).json()["state"] == "cancelled"
     assert mood.client.get(f"/v1/jobs/{run['job_id']}").json()["state"] == "cancelled"
     refused = mood.client.post(path)
     assert (refused.status_code, refused.json()["code"]) == (409, "retraining_finished")
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     names = [each["name"] for each in mood.client.get("/v1/datasets").json()["data"]]
     assert names == ["moods"]  # no version was made of the others
 
@@ -175,12 +175,12 @@ def test_evaluation_texts_are_deleted_with_the_results(mood: Retraining) -> None
     mood.add_sampled(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule()
     mood.run_to_end()
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     names = [each["name"] for each in mood.client.get("/v1/datasets").json()["data"]]
     assert names == [f"{MODEL}-evaluation", f"{MODEL}-retraining", "moods"]
     with mood.resources.database.write() as session:
         session.execute(update(Job).where(Job.kind == JobKind.PREDICTION).values(artifact_id=None))
-    advance.advance_all(mood.resources)
+    scheduler.start_and_advance_runs(mood.resources)
     names = [each["name"] for each in mood.client.get("/v1/datasets").json()["data"]]
     assert names == [f"{MODEL}-retraining", "moods"]
     (training,) = [

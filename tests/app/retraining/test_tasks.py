@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.retraining import advance
+from app.retraining import scheduler
 from app.retraining.collection import training_spec
 from app.retraining.production import TrainedVersion
 from lora_core.specs.method import AutoSpec
@@ -111,7 +111,7 @@ def test_cancel_stops_a_search(mood: Retraining) -> None:
     mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule(search={"space": {"method.C": [0.01, 10.0]}})
     for _ in range(2):
-        advance.advance_all(mood.resources)
+        scheduler.start_and_advance_runs(mood.resources)
     run = mood.runs()[0]
     path = f"/v1/models/{MODEL}/retraining/runs/{run['id']}/cancel"
     assert mood.client.post(path).json()["state"] == "cancelled"

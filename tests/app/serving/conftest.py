@@ -13,7 +13,7 @@ from app.registry import service
 from app.resources import Resources
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
-from app.storage.store import restore_artifact
+from app.storage.store import materialize_artifact
 from tests.app.serving.stub import StubLoader
 from tests.job_rows import MANIFEST
 from tests.stored_artifact import store_artifact
@@ -71,6 +71,6 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
                 number=version.number,
             )
         complete = tmp_path / f"{job.hex}-complete"
-        return restore_artifact(resources.store, stored.ref, complete, name=name)
+        return materialize_artifact(resources.store, stored.ref, complete, name=name)
 
     return publish

@@ -14,9 +14,9 @@ from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.resources import Resources
 from app.serving import model_pool
 from app.serving.errors import (
+    GoldenPredictionMismatch,
     ModelArtifactCorrupt,
     ModelLoadFailed,
-    ModelOutputMismatch,
     ModelTooLarge,
 )
 from app.serving.model_pool import ModelPool
@@ -268,7 +268,7 @@ def test_old_version_keeps_serving_if_the_new_one_fails_to_load(
             assert await get_ref(pool, "sentiment") == "sentiment:1"
             await asyncio.sleep(0)
         assert len(loader.loads) == 2  # not retried at once
-        with pytest.raises(ModelOutputMismatch):
+        with pytest.raises(GoldenPredictionMismatch):
             await get_ref(pool, "sentiment:2")
 
     run(work)

@@ -26,7 +26,7 @@ from app.registry.service import ResolvedModel, add_version, move_alias
 from app.registry.tables import ModelVersion
 from app.resources import Resources
 from app.serving import nearest_examples
-from app.serving.nearest_examples import ExampleIndexes
+from app.serving.nearest_examples import ExampleIndexCache
 from lora_core import manifest
 from lora_core.errors.data import DataTooLarge
 from lora_core.inference.predictor import Predictor
@@ -178,7 +178,7 @@ def test_long_text_is_compared_as_the_mean_of_its_windows(
     train(artifact)
     text = "the plot was dull and the cast was fine " * 4
     index = get_index(client)
-    [expected] = index.neighbor_similarities(predictor.states(predictor.encode([text])))
+    [expected] = index.kth_neighbor_similarities(predictor.states(predictor.encode([text])))
     assert explain(client, text)["familiarity"]["similarity"] == pytest.approx(expected, abs=0.01)
 
 
@@ -463,13 +463,13 @@ def test_index_is_loaded_until_the_deadline(
 ) -> None:
     train(held_out=HIGH)
     assert client.post("/predict", json={"inputs": "a film"}).status_code == 200
-    read, released = ExampleIndexes._read, Event()
+    read, released = ExampleIndexCache._read, Event()
 
-    def slow(indexes: ExampleIndexes, resolved: ResolvedModel) -> Any:
+    def slow(indexes: ExampleIndexCache, resolved: ResolvedModel) -> Any:
         released.wait(60)
         return read(indexes, resolved)
 
-    monkeypatch.setattr(ExampleIndexes, "_read", slow)
+    monkeypatch.setattr(ExampleIndexCache, "_read", slow)
     body = {"inputs": "unlike", "abstain_unfamiliar": True}
     late = client.post("/predict", json=body, headers={"X-Request-Timeout": "2"})
     assert (late.status_code, late.json()["code"]) == (504, "deadline_passed")

@@ -253,7 +253,7 @@ def number(value: float, half_width: float | None = None) -> list[Output]:
 def test_agreement_of_a_shadow(
     task: Any, served: list[Output], candidate: list[Output], agreed: bool, difference: float
 ) -> None:
-    found = shadow.compare(task, served, candidate)
+    found = shadow.compare_shadow_outputs(task, served, candidate)
     assert found[0] is agreed
     assert found[1] == pytest.approx(difference)
 

@@ -14,14 +14,14 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.resources import Resources
-from app.retention.expiry import UnusedBases
+from app.retention.expiry import UnusedBaseExpiry
 from app.retention.service import collect_garbage
-from app.storage.new_artifact import NewArtifact
 from app.storage.repository import delete_unused_artifacts
-from app.storage.store import ArtifactRef, restore_artifact, verify_artifact
+from app.storage.staged_artifact import StagedArtifact
+from app.storage.store import ArtifactRef, materialize_artifact, verify_artifact
 from app.storage.tables import BASE_KIND, MODEL_KIND, Artifact
 from lora_core import manifest
-from lora_core.base_files import BASE_DIGEST
+from lora_core.artifact_base import BASE_DIGEST
 from lora_core.errors.artifact import ArtifactCorrupt
 from tests.stored_artifact import store_artifact
 
@@ -165,12 +165,12 @@ def test_base_is_not_removed_while_a_model_is_being_added(
     with resources.database.write() as session:
         delete_unused_artifacts(session, resources.store, [first.id])
     [base_row] = base_rows(resources)
-    new = NewArtifact(resources.store, make(tmp_path / "made", 2), f"jobs/{UUID(int=2)}/a1")
+    new = StagedArtifact(resources.store, make(tmp_path / "made", 2), f"jobs/{UUID(int=2)}/a1")
     removed: list[object] = []
 
     def remove() -> None:
         with resources.database.write() as session:
-            removed.extend(UnusedBases().delete_expired_rows(session, [base_row.id]))
+            removed.extend(UnusedBaseExpiry().delete_expired_rows(session, [base_row.id]))
 
     remover = threading.Thread(target=remove)
     with resources.database.write() as session:
@@ -188,7 +188,7 @@ def test_complete_artifact_is_restored(
     resources: Resources, publish: Publish, tmp_path: Path
 ) -> None:
     target = tmp_path / "deep" / "restored"
-    assert restore_artifact(resources.store, publish(5).ref, target, name="x") == target
+    assert materialize_artifact(resources.store, publish(5).ref, target, name="x") == target
     assert manifest.verify(target)["files"].keys() >= BASE.keys()
     assert (target / "adapter.safetensors").read_bytes() == bytes([5])
 

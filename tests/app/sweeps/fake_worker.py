@@ -44,7 +44,7 @@ class FakeSweepWorker(FakeWorker):
     def claim_next(self) -> ClaimedJob | None:
         """Claim the next job."""
         with self.database.write() as session:
-            claimed = leases.claim(
+            claimed = leases.claim_job(
                 session,
                 owner=self.owner,
                 device_class=DeviceClass.CPU,
@@ -114,11 +114,13 @@ class FakeSweepWorker(FakeWorker):
                     _add_correctness(
                         session, claimed.lease.job_id, split, accuracy, of_targets=is_several
                     )
-            leases.finish(session, claimed.lease, Succeeded(artifact.id, summary))
+            leases.finish_attempt(session, claimed.lease, Succeeded(artifact.id, summary))
 
     def _save(self, claimed: ClaimedJob, *, step: int) -> None:
         with self._renewed(claimed.lease, step=step, reserve=1) as (session, seq):
-            checkpoints.add(session, claimed.lease, step=step, ref=_artifact_ref(uuid4()), seq=seq)
+            checkpoints.record_checkpoint(
+                session, claimed.lease, step=step, ref=_artifact_ref(uuid4()), seq=seq
+            )
 
 
 def budget_of(spec: dict[str, Any]) -> float:

@@ -72,7 +72,7 @@ def test_a_broken_sweep_does_not_hold_up_the_others(
         patch.setattr(scheduler, "advance_after_job", lambda *_: None)
         worker.run_jobs(2)
     for _ in range(3):
-        scheduler.advance_all(resources)
+        scheduler.advance_running_sweeps(resources)
         worker.run_jobs()
     assert get_sweep(other)["state"] == "finished"
 
@@ -98,7 +98,7 @@ def test_a_shared_job_that_is_cancelled_does_not_end_the_trial(
     sweep = start_sweep(space=ONE)
     assert sweep["trial_counts"]["queued"] == 1
     client.post(f"/v1/jobs/{single['id']}/cancel")
-    scheduler.advance_all(worker.resources)
+    scheduler.advance_running_sweeps(worker.resources)
     assert worker.run_jobs() == 1
     assert get_sweep(sweep)["trial_counts"]["succeeded"] == 1
 
@@ -110,7 +110,7 @@ def test_a_shared_job_that_is_paused_does_not_hold_up_the_trial(
     sweep = start_sweep(space=ONE)
     assert sweep["trial_counts"]["queued"] == 1
     client.post(f"/v1/jobs/{single['id']}/pause")
-    scheduler.advance_all(worker.resources)
+    scheduler.advance_running_sweeps(worker.resources)
     assert worker.run_jobs() == 1
     assert get_sweep(sweep)["trial_counts"]["succeeded"] == 1
     assert client.get(f"/v1/jobs/{single['id']}").json()["paused"]

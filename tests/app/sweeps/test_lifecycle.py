@@ -258,7 +258,7 @@ def test_another_process_advances_a_sweep_whose_worker_died(
     with monkeypatch.context() as patch:
         patch.setattr(scheduler, "advance_after_job", lambda *_: None)
         assert worker.run_jobs() == 1  # the sweep was not advanced
-    scheduler.advance_all(resources)
+    scheduler.advance_running_sweeps(resources)
     assert worker.run_jobs() == 11
     assert get_sweep(sweep)["state"] == "finished"
 

@@ -15,7 +15,9 @@ def test_every_preset_is_a_valid_sweep() -> None:
 
 
 def test_the_seed_grid_has_576_trials() -> None:
-    grid = list(search_space.grid(SweepCreate.model_validate(SEED_GRID).search_space))
+    grid = list(
+        search_space.iterate_grid_settings(SweepCreate.model_validate(SEED_GRID).search_space)
+    )
     assert len({search_space.canonical_json(settings) for settings in grid}) == len(grid) == 576
     assert grid[0] == {
         "method.alpha": 1,
@@ -37,7 +39,7 @@ def test_the_seed_grid_has_576_trials() -> None:
 
 def test_its_trials_have_the_settings_of_the_lessons() -> None:
     body = SweepCreate.model_validate(SEED_GRID)
-    *_, last = search_space.grid(body.search_space)
+    *_, last = search_space.iterate_grid_settings(body.search_space)
     [spec] = trials.trial_specs(body.job, [last])
     assert not isinstance(spec, Exception)
     assert isinstance(spec.method, LoraSpec)

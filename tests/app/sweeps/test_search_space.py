@@ -8,12 +8,12 @@ from pydantic import ValidationError
 
 from app.sweeps import search_space
 from app.sweeps.errors import (
+    FieldNotVariable,
     LogRangeNotPositive,
     RangeNeedsCount,
     RangeReversed,
     SearchSpaceTooSmall,
     TooManyTrialsInSweep,
-    UnknownField,
 )
 from app.sweeps.search_space import Range, SearchSpace
 
@@ -23,7 +23,7 @@ def make_space(**dimensions: Any) -> SearchSpace:
 
 
 def test_in_a_grid_the_last_field_varies_fastest() -> None:
-    trials = list(search_space.grid(make_space(a=[1, 2], b=["x", "y"])))
+    trials = list(search_space.iterate_grid_settings(make_space(a=[1, 2], b=["x", "y"])))
     assert trials == [
         {"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"},
     ]  # fmt: skip
@@ -40,13 +40,15 @@ def test_in_a_grid_the_last_field_varies_fastest() -> None:
     ],
 )
 def test_the_values_of_a_range(dimension: dict[str, Any], values: list[float]) -> None:
-    found = [settings["a"] for settings in search_space.grid(make_space(a=dimension))]
+    found = [
+        settings["a"] for settings in search_space.iterate_grid_settings(make_space(a=dimension))
+    ]
     assert found == pytest.approx(values)
     assert all(type(x) is type(y) for x, y in zip(found, values, strict=True))
 
 
 def test_a_logarithmic_range_is_uniform_in_the_logarithm() -> None:
-    drawn = search_space.sample(
+    drawn = search_space.sample_settings(
         make_space(a={"low": 1e-4, "high": 1e-2, "log": True}), 2000, seed=0
     )
     below = sum(settings["a"] < 1e-3 for settings in drawn) / 2000
@@ -56,11 +58,14 @@ def test_a_logarithmic_range_is_uniform_in_the_logarithm() -> None:
 
 def test_a_sample_is_reproducible_and_has_no_duplicates() -> None:
     wide = make_space(a={"low": 0.0, "high": 1.0}, b=[1, 2, 3])
-    few, many = search_space.sample(wide, 10, seed=3), search_space.sample(wide, 40, seed=3)
+    few, many = (
+        search_space.sample_settings(wide, 10, seed=3),
+        search_space.sample_settings(wide, 40, seed=3),
+    )
     assert few == many[:10]
     assert len({search_space.canonical_json(settings) for settings in many}) == 40
-    assert search_space.sample(wide, 10, seed=4) != few
-    more = search_space.sample(wide, 10, seed=3, exclude=few)
+    assert search_space.sample_settings(wide, 10, seed=4) != few
+    more = search_space.sample_settings(wide, 10, seed=3, exclude=few)
     assert not {search_space.canonical_json(settings) for settings in more} & {
         search_space.canonical_json(settings) for settings in few
     }
@@ -68,9 +73,9 @@ def test_a_sample_is_reproducible_and_has_no_duplicates() -> None:
 
 def test_a_sample_is_at_most_the_whole_space() -> None:
     small = make_space(a=[1, 2, 3], b=[1, 2])
-    assert len(search_space.sample(small, 6, seed=0)) == 6
+    assert len(search_space.sample_settings(small, 6, seed=0)) == 6
     with pytest.raises(SearchSpaceTooSmall, match="only 6 different trials, but 7"):
-        search_space.sample(small, 7, seed=0)
+        search_space.sample_settings(small, 7, seed=0)
 
 
 def test_a_grid_of_ten_million_trials_is_rejected_at_once() -> None:
@@ -78,12 +83,12 @@ def test_a_grid_of_ten_million_trials_is_rejected_at_once() -> None:
     with pytest.raises(
         TooManyTrialsInSweep, match="10,000,000 trials, and the limit for a sweep is 5,000"
     ):
-        search_space.grid(make_space(a=many, b=many, c=many, d=list(range(10))))
+        search_space.iterate_grid_settings(make_space(a=many, b=many, c=many, d=list(range(10))))
 
 
 def test_a_grid_search_rejects_a_continuous_range() -> None:
     with pytest.raises(RangeNeedsCount, match="'a'"):
-        search_space.grid(make_space(a={"low": 0.0, "high": 1.0}))
+        search_space.iterate_grid_settings(make_space(a={"low": 0.0, "high": 1.0}))
 
 
 @pytest.mark.parametrize("bounds", [(2, 1), (1, 1), (0.5, 0.25)])
@@ -132,5 +137,5 @@ def test_an_extended_space_keeps_its_order_and_its_fields() -> None:
         make_space(a=[1, 2], b={"low": 1, "high": 2}), {"a": [2, 3], "b": Range(low=1, high=9)}
     )
     assert wide == make_space(a=[1, 2, 3], b={"low": 1, "high": 9})
-    with pytest.raises(UnknownField, match="only add values"):
+    with pytest.raises(FieldNotVariable, match="only add values"):
         search_space.extend_space(make_space(a=[1]), {"c": [1]})

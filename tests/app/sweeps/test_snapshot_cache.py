@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from app.resources import Resources
 from app.sweeps import repository, results
-from app.sweeps.snapshot import SweepSnapshot, select_winner
+from app.sweeps.snapshot import SweepSnapshot, select_winner_and_cheapest
 from tests.app.sweeps.conftest import StartSweep
 from tests.app.sweeps.fake_worker import FakeSweepWorker
 
@@ -78,7 +78,7 @@ def test_a_cached_snapshot_is_always_current(
         )
         assert vars(snapshot) | {"ranked": 0} == vars(fresh) | {"ranked": 0}, number
         assert read_snapshot(sweep_id) is snapshot
-        assert select_winner(snapshot) == select_winner(fresh)
+        assert select_winner_and_cheapest(snapshot) == select_winner_and_cheapest(fresh)
     assert read_snapshot(sweep_id).state == "finished"
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.sweeps.search_space import ALL_ROLES, format_values, parse_values
+from app.sweeps.search_space import ALL_ROLES, format_values_or_range, parse_values_or_range
 
 VALUES = st.one_of(
     st.none(),
@@ -39,23 +39,23 @@ VALUES = st.one_of(
     ],
 )
 def test_values_are_formatted_as_they_are_typed(field: str, values: Any, text: str) -> None:
-    assert format_values(field, values) == text
-    assert parse_values(field, text) == values
+    assert format_values_or_range(field, values) == text
+    assert parse_values_or_range(field, text) == values
 
 
 @given(st.sampled_from(["method.r", "method.targets"]), st.lists(VALUES, min_size=1, max_size=4))
 def test_formatted_values_are_parsed_back(field: str, values: list[Any]) -> None:
-    text = format_values(field, values)
+    text = format_values_or_range(field, values)
     assert "\n" not in text
-    parsed = parse_values(field, text)
+    parsed = parse_values_or_range(field, text)
     assert json.dumps(parsed) == json.dumps(values)
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_parsed_or_rejected(text: str) -> None:
     with suppress(ValueError):
-        assert isinstance(parse_values("method.alpha", text), list | dict)
+        assert isinstance(parse_values_or_range("method.alpha", text), list | dict)
 
 
 def test_json_nested_too_deeply_is_text() -> None:
-    assert parse_values("method.r", "[" * 100_000) == ["[" * 100_000]
+    assert parse_values_or_range("method.r", "[" * 100_000) == ["[" * 100_000]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from app.jobs.results.comparison import AccuracyComparison
-from app.sweeps.repository import objective_score
-from app.sweeps.snapshot import TrialSnapshot, select_winner
+from app.sweeps.repository import signed_objective_score
+from app.sweeps.snapshot import TrialSnapshot, select_winner_and_cheapest
 from tests.sweep_snapshots import grid_snapshot, make_correctness, make_snapshot, make_trial
 
 TEXT_COUNT = 400
@@ -25,7 +25,7 @@ def correct_texts(count: int, start: int = 0) -> NDArray[np.bool_]:
 
 
 def test_winner_and_cheapest_within_noise() -> None:
-    selection = select_winner(
+    selection = select_winner_and_cheapest(
         make_snapshot(
             make_trial(
                 1, validation=correct_texts(300), test=correct_texts(200), trainable_parameters=10
@@ -58,7 +58,7 @@ def test_winner_and_cheapest_within_noise() -> None:
 
 
 def test_the_accuracy_interval_is_a_wilson_interval() -> None:
-    selection = select_winner(
+    selection = select_winner_and_cheapest(
         make_snapshot(
             make_trial(
                 1,
@@ -89,8 +89,8 @@ def test_the_objective_ranks_and_is_reported_on_test() -> None:
         )
     ]
     by_loss, by_accuracy = (
-        select_winner(make_snapshot(*trials, objective="loss")),
-        select_winner(make_snapshot(*trials)),
+        select_winner_and_cheapest(make_snapshot(*trials, objective="loss")),
+        select_winner_and_cheapest(make_snapshot(*trials)),
     )
     assert by_loss is not None
     assert by_accuracy is not None
@@ -99,7 +99,7 @@ def test_the_objective_ranks_and_is_reported_on_test() -> None:
     assert by_loss.winner_test.objective == 0.3
     # Trial 1 is correct on ten texts more: not within noise, although its loss is worse.
     assert by_loss.within_noise == (2,)
-    assert select_winner(make_snapshot(*trials, objective="macro_f1")) is None
+    assert select_winner_and_cheapest(make_snapshot(*trials, objective="macro_f1")) is None
 
 
 def test_ties_go_to_the_smaller_then_to_the_lower_number() -> None:
@@ -107,7 +107,7 @@ def test_ties_go_to_the_smaller_then_to_the_lower_number() -> None:
         make_trial(number, validation=correct_texts(300), trainable_parameters=size)
         for number, size in ((1, 30), (2, 20), (4, 10), (3, 10))
     ]
-    selection = select_winner(make_snapshot(*trials))
+    selection = select_winner_and_cheapest(make_snapshot(*trials))
     assert selection is not None
     assert (selection.winner, selection.cheapest, selection.within_noise) == (3, 3, (1, 2, 3, 4))
     assert (selection.validation, selection.test) == (None, None)
@@ -124,8 +124,10 @@ def test_ties_go_to_the_smaller_then_to_the_lower_number() -> None:
 )
 def test_only_complete_trials_are_compared(state: dict[str, Any]) -> None:
     best = make_trial(1, validation=correct_texts(400), **state)
-    assert select_winner(make_snapshot(best)) is None
-    selection = select_winner(make_snapshot(best, make_trial(2, validation=correct_texts(100))))
+    assert select_winner_and_cheapest(make_snapshot(best)) is None
+    selection = select_winner_and_cheapest(
+        make_snapshot(best, make_trial(2, validation=correct_texts(100)))
+    )
     assert selection is not None
     assert (selection.winner, selection.compared) == (2, 1)
 
@@ -133,14 +135,16 @@ def test_only_complete_trials_are_compared(state: dict[str, Any]) -> None:
 def test_trials_with_other_texts_are_not_compared() -> None:
     other = make_trial(2, validation=correct_texts(359), trainable_parameters=1)
     other = with_correctness(other, "other texts", correct_texts(359))
-    selection = select_winner(make_snapshot(make_trial(1, validation=correct_texts(360)), other))
+    selection = select_winner_and_cheapest(
+        make_snapshot(make_trial(1, validation=correct_texts(360)), other)
+    )
     assert selection is not None
     assert (selection.within_noise, selection.compared) == ((1,), 1)
 
 
 def test_a_winner_with_unknown_correctness_is_compared_with_nothing() -> None:
     alone = make_trial(1, metrics={"validation": {"accuracy": 0.99}, "test": {"accuracy": 0.9}})
-    selection = select_winner(
+    selection = select_winner_and_cheapest(
         make_snapshot(alone, make_trial(2, validation=correct_texts(300), trainable_parameters=1))
     )
     assert selection is not None
@@ -154,7 +158,7 @@ def test_different_test_texts_are_not_compared() -> None:
     )
     other = {**cheap.correctness, "test": make_correctness(correct_texts(300), "other")}
     winner = make_trial(1, validation=correct_texts(361), test=correct_texts(300))
-    selection = select_winner(
+    selection = select_winner_and_cheapest(
         make_snapshot(winner, TrialSnapshot(**{**vars(cheap), "correctness": other}))
     )
     assert selection is not None
@@ -166,7 +170,7 @@ def test_different_test_texts_are_not_compared() -> None:
 
 def test_within_noise_agrees_with_the_binomial_test() -> None:
     complete = [each for each in grid_snapshot().trials if each.succeeded_at_full_budget]
-    selection = select_winner(grid_snapshot())
+    selection = select_winner_and_cheapest(grid_snapshot())
     assert selection is not None
     right = {each.number: unpack_correctness(each) for each in complete}
     winner = max(complete, key=lambda each: right[each.number].mean()).number
@@ -187,9 +191,9 @@ def test_the_winner_of_many_trials_is_found_in_a_second() -> None:
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        select_winner(make_snapshot(*trials))
+        select_winner_and_cheapest(make_snapshot(*trials))
         began = time.process_time()
-        assert select_winner(make_snapshot(*trials)) is not None
+        assert select_winner_and_cheapest(make_snapshot(*trials)) is not None
     assert time.process_time() - began < 1
 
 
@@ -216,7 +220,7 @@ def test_every_objective_is_ranked_in_its_direction(objective: str, best: int) -
     snapshot = make_snapshot(*trials, objective=objective)
     assert [trial.number for trial in snapshot.ranked] == [best, 2, 4 - best]
     scores = {
-        trial.number: objective_score({"validation": trial.metrics["validation"]}, objective)
+        trial.number: signed_objective_score({"validation": trial.metrics["validation"]}, objective)
         for trial in trials
     }
     assert max(scores, key=lambda number: scores[number] or 0) == best

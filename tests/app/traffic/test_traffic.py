@@ -16,10 +16,10 @@ from starlette.testclient import TestClient
 from app.database.base import new_id
 from app.database.engines import Database
 from app.http.dependencies import get_app_state
-from app.metadata import metadata
 from app.settings import Settings
+from app.table_metadata import metadata
 from app.traffic import recorder as recorder_module
-from app.traffic.answers import PredictedTask
+from app.traffic.prediction_encoding import PredictedTask
 from app.traffic.recorder import AnsweredRequest, TrafficRecorder
 from lora_core.inference.decoding import Output
 from tests.app.traffic.conftest import Publish, Serving

@@ -15,7 +15,7 @@ from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.tables import MODEL_KIND
 from lora_core import manifest
-from lora_core.data.more_labels import MoreLabelsEstimate
+from lora_core.data.more_labels_estimate import MoreLabelsEstimate
 from lora_core.data.split import Example
 from lora_core.saved_predictions import save_predictions
 from lora_core.tasks.base import Calibration, Task

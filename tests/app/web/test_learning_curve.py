@@ -5,13 +5,13 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from app.cli.output import print_learning_curve_estimate
+from app.cli.output import print_more_labels_estimate
 from app.resources import Resources
 from app.web.svg_curves import BOTTOM, LEFT, RIGHT, TOP, LearningCurveView
-from lora_core.data.more_labels import (
+from lora_core.data.more_labels_estimate import (
     ExpectedGain,
-    ExpectedValue,
-    MeasuredValue,
+    ExpectedMetric,
+    MeasuredMetric,
     MoreLabelsEstimate,
 )
 from tests.app.web.finished_jobs import HOSTILE, succeed
@@ -23,11 +23,11 @@ MEASURED = MoreLabelsEstimate(
     texts=1000,
     basis="probe",
     used=800,
-    measured=(MeasuredValue(texts=40, value=0.6), MeasuredValue(texts=640, value=0.72)),
+    measured=(MeasuredMetric(texts=40, value=0.6), MeasuredMetric(texts=640, value=0.72)),
     expected=(
-        ExpectedValue(texts=1000, value=0.73, low=0.71, high=0.75),
-        ExpectedValue(texts=2000, value=0.74, low=0.72, high=0.77),
-        ExpectedValue(texts=4000, value=0.75, low=0.72, high=0.8),
+        ExpectedMetric(texts=1000, value=0.73, low=0.71, high=0.75),
+        ExpectedMetric(texts=2000, value=0.74, low=0.72, high=0.77),
+        ExpectedMetric(texts=4000, value=0.75, low=0.72, high=0.8),
     ),
     gains=(
         ExpectedGain(texts=2000, low=0.005, high=0.02),
@@ -108,8 +108,8 @@ def test_curve_of_an_error_has_its_unit(client: TestClient, resources: Resources
         metric="rmse",
         basis="linear",
         used=1000,
-        measured=(MeasuredValue(texts=50, value=1.92), MeasuredValue(texts=800, value=1.7)),
-        expected=(ExpectedValue(texts=1000, value=1.65, low=1.6, high=1.69),),
+        measured=(MeasuredMetric(texts=50, value=1.92), MeasuredMetric(texts=800, value=1.7)),
+        expected=(ExpectedMetric(texts=1000, value=1.65, low=1.6, high=1.69),),
     )
     text = page(client, succeed(client, resources, more_labels=numbers))
     section = text.partition('id="learning-curve"')[2].partition("</section>")[0]
@@ -126,8 +126,8 @@ def test_flat_curve() -> None:
         update={
             "code": "not_above_majority",
             "measured": (
-                MeasuredValue(texts=40, value=1.0),
-                MeasuredValue(texts=80, value=1.0),
+                MeasuredMetric(texts=40, value=1.0),
+                MeasuredMetric(texts=80, value=1.0),
             ),
             "expected": (),
             "gains": (),
@@ -141,13 +141,13 @@ def test_flat_curve() -> None:
 
 
 def test_command_line_output(capsys: pytest.CaptureFixture[str]) -> None:
-    print_learning_curve_estimate(MEASURED)
+    print_more_labels_estimate(MEASURED)
     output = " ".join(capsys.readouterr().out.split())
     assert output.startswith("Would more labels help? With twice as many labels (2,000) expect")
     assert output.endswith("a fine-tuned model usually lies above it.")
-    print_learning_curve_estimate(MoreLabelsEstimate.of_targets({"topic": MEASURED, "tone": FEW}))
+    print_more_labels_estimate(MoreLabelsEstimate.of_targets({"topic": MEASURED, "tone": FEW}))
     output = " ".join(capsys.readouterr().out.split())
     assert output.startswith("Would more labels help? topic: With twice as many labels (2,000)")
     assert "tone: 64 labeled texts are too few" in output
-    print_learning_curve_estimate(None)
+    print_more_labels_estimate(None)
     assert capsys.readouterr().out == ""

@@ -300,7 +300,7 @@ def test_a_sweep_for_rare_labels(client: TestClient) -> None:
     page = unescape(client.get("/sweeps/new", params=fields).text)
     assert "--loss focal" in page
     assert "--tune-thresholds \\" in page
-    task = sweep_form.parse(fields).body["job"]["task"]
+    task = sweep_form.parse_sweep_form(fields).body["job"]["task"]
     assert task == {
         "loss": "focal", "focal_gamma": 1.5, "tune_thresholds": True, "class_weights": "balanced"
     }  # fmt: skip

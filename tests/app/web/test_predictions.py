@@ -99,7 +99,7 @@ def test_failed_run_shows_the_error(client: TestClient, resources: Resources) ->
     run_id = submit(client)
     claimed = claim_next(resources.database)
     with resources.database.write() as session:
-        leases.finish(
+        leases.finish_attempt(
             session, claimed.lease, PermanentFailure("x_code", "The model is gone.", {"n": 1})
         )
     page = visible_text(text(client, run_id))

@@ -290,7 +290,7 @@ def test_workers_that_claim_at_the_same_time_share_the_deliveries(resources: Res
     def claim_all() -> None:
         while True:
             with database.write() as session:
-                claimed = repository.claim(session, webhook.id)
+                claimed = repository.claim_due_delivery(session, webhook.id)
             if claimed is None:
                 return
             claims.append(claimed.id)
@@ -309,7 +309,7 @@ def test_a_result_after_the_lease_ran_out_changes_nothing(
     webhook = create_webhook(resources, receiver.url)
     send_test_event(resources.database, webhook.id)
     with resources.database.write() as session:
-        late = repository.claim(session, webhook.id)
+        late = repository.claim_due_delivery(session, webhook.id)
     assert late is not None
     assert not deliver(webhook.id)
     make_due(resources.database)
@@ -444,7 +444,7 @@ def test_jobs_of_the_openai_api_end_with_an_event_of_that_api(
     with database.write() as session:
         ref = ArtifactRef(f"jobs/{job_id}/a1", "0" * 64, bytes=1)
         artifact = artifacts.add_artifact(session, job_id=job_id, kind=MODEL_KIND, ref=ref)
-        leases.finish(session, lease, result or Succeeded(artifact.id, {}))
+        leases.finish_attempt(session, lease, result or Succeeded(artifact.id, {}))
     while deliver(webhook.id):
         pass
     assert webhook.secret is not None

@@ -90,7 +90,7 @@ def test_jobs_that_end(
     summary = {"model_version": "sentiment:3", "test": {}}
     ending = result or Succeeded(add_artifact(database).id, summary)
     with database.write() as session:
-        leases.finish(session, lease, ending)
+        leases.finish_attempt(session, lease, ending)
     data = {
         "id": str(job_id),
         "name": "mine",
@@ -106,7 +106,7 @@ def test_jobs_that_go_on_are_no_event(database: Database) -> None:
     add_job(database)
     for result in (Preempted(), RetryableFailure("lost", "Lost.", 0)):
         with database.write() as session:
-            leases.finish(session, claim_next(database).lease, result)
+            leases.finish_attempt(session, claim_next(database).lease, result)
     assert published(database) == []
 
 
@@ -114,7 +114,7 @@ def test_a_rolled_back_end_is_no_event(database: Database) -> None:
     add_job(database)
     lease = claim_next(database).lease
     with database.write() as session:
-        leases.finish(session, lease, Cancelled())
+        leases.finish_attempt(session, lease, Cancelled())
         session.rollback()
     assert published(database) == []
 
@@ -126,9 +126,9 @@ def test_a_lost_lease_is_no_event(database: Database) -> None:
         with database.write() as session:
             jobs.request_cancel(session, lease.job_id)
     with database.write() as session:
-        leases.finish(session, lease, Cancelled())
+        leases.finish_attempt(session, lease, Cancelled())
     with pytest.raises(LeaseLost), database.write() as session:
-        leases.finish(session, lease, Cancelled())
+        leases.finish_attempt(session, lease, Cancelled())
     assert [each for each, _ in published(database)] == ["job.cancelled"]
 
 
@@ -156,7 +156,7 @@ def test_jobs_whose_workers_are_lost_too_often(database: Database) -> None:
     for _ in range(2):
         lease = claim_next(database).lease
         with database.write() as session:
-            assert leases.expire(
+            assert leases.expire_attempt(
                 session,
                 lease.job_id,
                 attempt=lease.attempt,
@@ -171,7 +171,7 @@ def test_jobs_whose_workers_are_lost_too_often(database: Database) -> None:
 def test_prediction_runs_are_no_event(database: Database) -> None:
     add_job(database, kind=JobKind.PREDICTION)
     with database.write() as session:
-        leases.finish(session, claim_next(database).lease, Cancelled())
+        leases.finish_attempt(session, claim_next(database).lease, Cancelled())
     assert published(database) == []
 
 
@@ -207,7 +207,7 @@ def test_a_version_that_two_promote_at_the_same_time(database: Database) -> None
     second = threading.Thread(target=promote, args=(2,))
     with database.write() as session:
         version = registry_repository.get_version(session, ModelRef("sentiment", number=2))
-        registry.promote(session, version, alias="production")
+        registry.point_alias(session, version, alias="production")
         second.start()
         wait_for_a_waiter(database)
     second.join()
@@ -218,7 +218,7 @@ def test_versions_that_a_job_promotes(database: Database) -> None:
     artifact = add_artifact(database)
     with database.write() as session:
         version = registry.add_version(session, name="new", artifact=artifact, manifest=MANIFEST)
-        registry.promote(session, version, alias="production")
+        registry.point_alias(session, version, alias="production")
     ((kind, data),) = published(database)
     assert (kind, data["id"], data["job_id"]) == ("model.promoted", "new:1", str(artifact.job_id))
 
@@ -247,7 +247,7 @@ def test_each_endpoint_gets_the_events_that_it_wants(resources: Resources) -> No
         )
     add_job(database)
     with database.write() as session:
-        leases.finish(session, claim_next(database).lease, Cancelled())
+        leases.finish_attempt(session, claim_next(database).lease, Cancelled())
     all_events, some = deliveries(database)
     assert {all_events.endpoint_id, some.endpoint_id} >= {wanted.id}
     assert disabled.id not in (all_events.endpoint_id, some.endpoint_id)
@@ -262,8 +262,8 @@ def test_without_endpoints_there_are_no_rows(database: Database) -> None:
     add_job(database)
     lease = claim_next(database).lease
     with database.write() as session:
-        assert not outbox.has_endpoints(session)
-        leases.finish(session, lease, Cancelled())
+        assert not outbox.has_enabled_endpoints(session)
+        leases.finish_attempt(session, lease, Cancelled())
     assert deliveries(database) == []
 
 
@@ -288,7 +288,7 @@ def test_an_endpoint_that_changes_at_the_same_time(change: str, resources: Resou
 
     changing = threading.Thread(target=end_endpoint)
     with database.write() as session:
-        outbox.publish(session, EventType.JOB_FAILED, {"id": "1"})
+        outbox.publish_event(session, EventType.JOB_FAILED, {"id": "1"})
         changing.start()
         wait_for_a_waiter(database)
     changing.join()

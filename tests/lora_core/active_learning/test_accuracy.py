@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lora_core.active_learning.accuracy import MIN_RANDOM_TEXTS, NUM_FOLDS, accuracy_so_far
+from lora_core.active_learning.accuracy import (
+    MIN_RANDOM_TEXTS,
+    NUM_FOLDS,
+    estimate_suggestion_accuracy,
+)
 from lora_core.active_learning.suggestions import Label, SuggestionModel
 from lora_core.confidence_intervals import wilson_interval
 
@@ -25,7 +29,7 @@ def draw(seed: int, texts: int) -> tuple[NDArray[Any], list[Label]]:
 def test_out_of_fold_accuracy_of_random_texts() -> None:
     x, labels = draw(0, 120)
     evaluated = list(range(60))
-    found = accuracy_so_far(x, labels, evaluated, "single_label", seed=4)
+    found = estimate_suggestion_accuracy(x, labels, evaluated, "single_label", seed=4)
     assert found is not None
     fold = np.random.default_rng(4).permutation(60) % NUM_FOLDS
     right = 0
@@ -43,8 +47,8 @@ def test_texts_chosen_for_their_uncertainty_only_train() -> None:
     boundary = np.argsort(np.abs(x[100:, 0] - 1.0))[:60] + 100  # between the two labels
     rows = [*range(100), *boundary.tolist()]
     given = [labels[i] for i in rows]
-    found = accuracy_so_far(x[rows], given, range(100), "single_label")
-    everything = accuracy_so_far(x[rows], given, range(160), "single_label")
+    found = estimate_suggestion_accuracy(x[rows], given, range(100), "single_label")
+    everything = estimate_suggestion_accuracy(x[rows], given, range(160), "single_label")
     assert found is not None
     assert everything is not None
     assert found.texts == 100
@@ -56,7 +60,7 @@ def test_interval_holds_the_accuracy_on_new_texts() -> None:
     x_new, new = draw(10_000, 4000)
     for seed in range(60):
         x, labels = draw(seed, 150)
-        found = accuracy_so_far(x, labels, range(50), "single_label", seed=seed)
+        found = estimate_suggestion_accuracy(x, labels, range(50), "single_label", seed=seed)
         model = SuggestionModel.fit(x, labels, "single_label")
         assert found is not None
         assert model is not None
@@ -70,12 +74,14 @@ def test_other_tasks_have_their_metric(task: str) -> None:
     x, labels = draw(2, 100)
     if task == "multi_label":
         sets: list[Label] = [frozenset({"a"}) if each == "1" else frozenset() for each in labels]
-        found = accuracy_so_far(x, sets, range(40), "multi_label")
+        found = estimate_suggestion_accuracy(x, sets, range(40), "multi_label")
         assert found is not None
         assert found.metric == "macro_f1"
         assert 0.6 < found.value <= 1
     else:
-        found = accuracy_so_far(x, [float(each == "1") for each in labels], range(40), "regression")
+        found = estimate_suggestion_accuracy(
+            x, [float(each == "1") for each in labels], range(40), "regression"
+        )
         assert found is not None
         assert found.metric == "rmse"
         assert 0.2 < found.value < 0.5
@@ -85,6 +91,6 @@ def test_other_tasks_have_their_metric(task: str) -> None:
 def test_too_few_random_texts_or_labels_say_nothing() -> None:
     x, labels = draw(3, 100)
     few = range(MIN_RANDOM_TEXTS - 1)
-    assert accuracy_so_far(x, labels, few, "single_label") is None
+    assert estimate_suggestion_accuracy(x, labels, few, "single_label") is None
     same: list[Label] = ["a"] * 100
-    assert accuracy_so_far(x, same, range(40), "single_label") is None
+    assert estimate_suggestion_accuracy(x, same, range(40), "single_label") is None

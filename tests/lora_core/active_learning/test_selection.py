@@ -11,11 +11,11 @@ from sklearn.metrics.pairwise import cosine_similarity
 from lora_core.active_learning.selection import (
     SPREAD_CANDIDATES,
     UNCERTAIN_CANDIDATES,
-    Choice,
-    Coverage,
-    Reason,
+    FacilityLocationSelector,
+    SelectedText,
+    SelectionReason,
     choose_next,
-    reserved_rows,
+    random_evaluation_rows,
 )
 
 TEXTS = 400
@@ -34,10 +34,10 @@ def label_all(
     seed: int = 0,
     limit: int = TEXTS,
     count: int = 7,
-) -> list[Choice]:
+) -> list[SelectedText]:
     """What a project chooses in batches of `count`, until `limit` texts are labeled."""
     available = np.ones(TEXTS, dtype=bool)
-    made: list[Choice] = []
+    made: list[SelectedText] = []
     while len(made) < limit:
         choices = choose_next(
             count,
@@ -63,7 +63,7 @@ def test_every_text_is_chosen_once_and_the_random_share_is_exact(
     uncertainty = np.linspace(0, 1, TEXTS) if with_model else None
     made = label_all(vectors, uncertainty=uncertainty, share=share)
     assert sorted(choice.row for choice in made) == list(range(TEXTS))
-    is_random = [choice.reason is Reason.RANDOM for choice in made]
+    is_random = [choice.reason is SelectionReason.RANDOM for choice in made]
     for texts in (5, 100, 200, TEXTS):
         assert sum(is_random[:texts]) == int(round(texts * share, 6))
 
@@ -78,7 +78,7 @@ def test_random_texts_are_a_uniform_sample_whatever_else_is_chosen(
         choice.row
         for seed in range(20)
         for choice in label_all(vectors, uncertainty=uncertainty, seed=seed, limit=300, count=60)
-        if choice.reason is Reason.RANDOM
+        if choice.reason is SelectionReason.RANDOM
     ]
     assert len(rows) == 20 * 60
     # mean of uniform rows: 199.5 with a standard error of 115 / sqrt(1200)
@@ -90,7 +90,7 @@ def test_other_texts_are_not_chosen_where_the_random_ones_are_not(
     vectors: NDArray[np.float32], with_model: bool
 ) -> None:
     """Otherwise a random text would be harder than others, once its own label is left out."""
-    reserve = reserved_rows(TEXTS, 0.2, 0)
+    reserve = random_evaluation_rows(TEXTS, 0.2, 0)
     uncertainty = np.random.default_rng(1).random(TEXTS) if with_model else None
     chosen = []
     for labeled in (reserve[:40], reserve[40:]):
@@ -99,7 +99,7 @@ def test_other_texts_are_not_chosen_where_the_random_ones_are_not(
         made = choose_next(
             30, available=available, vectors=vectors, uncertainty=uncertainty, seed=0, position=40
         )
-        chosen.append([each for each in made if each.reason is not Reason.RANDOM])
+        chosen.append([each for each in made if each.reason is not SelectionReason.RANDOM])
     assert len(chosen[0]) == 24
     assert chosen[0] == chosen[1]
 
@@ -137,7 +137,7 @@ def test_choices_do_not_depend_on_how_many_are_asked_for_at_once() -> None:
 
 def test_without_vectors_texts_come_in_random_order() -> None:
     made = label_all(None, limit=TEXTS)
-    assert {choice.reason for choice in made} == {Reason.RANDOM}
+    assert {choice.reason for choice in made} == {SelectionReason.RANDOM}
     rows = [choice.row for choice in made]
     assert sorted(rows) == list(range(TEXTS))
     assert rows != sorted(rows)
@@ -149,11 +149,14 @@ def test_random_order_after_other_choices_is_not_a_random_sample(
     made = label_all(vectors, limit=10)
     available = np.ones(TEXTS, dtype=bool)
     available[[choice.row for choice in made]] = False
-    reserved = set(reserved_rows(TEXTS, 0.2, 0).tolist())
+    reserved = set(random_evaluation_rows(TEXTS, 0.2, 0).tolist())
     rest = choose_next(
         TEXTS, available=available, vectors=None, uncertainty=None, seed=0, position=10
     )
-    assert all((choice.reason is Reason.RANDOM) == (choice.row in reserved) for choice in rest[:80])
+    assert all(
+        (choice.reason is SelectionReason.RANDOM) == (choice.row in reserved)
+        for choice in rest[:80]
+    )
 
 
 def test_leased_and_skipped_texts_are_not_chosen(vectors: NDArray[np.float32]) -> None:
@@ -176,7 +179,7 @@ def test_nothing_is_left() -> None:
 def test_coverage_is_that_of_max_herding(vectors: NDArray[np.float32]) -> None:
     similarity = cosine_similarity(vectors)
     labeled, candidates = np.arange(10), np.arange(10, TEXTS)
-    coverage = Coverage(vectors, candidates, labeled)
+    coverage = FacilityLocationSelector(vectors, candidates, labeled)
     chosen = [*labeled]
     for _ in range(12):  # by hand
         covered = similarity[10:, chosen].max(axis=1)
@@ -189,7 +192,7 @@ def test_coverage_is_that_of_max_herding(vectors: NDArray[np.float32]) -> None:
 
 
 def test_first_text_is_the_one_that_is_most_similar_to_all(vectors: NDArray[np.float32]) -> None:
-    coverage = Coverage(vectors, np.arange(TEXTS), np.arange(0))
+    coverage = FacilityLocationSelector(vectors, np.arange(TEXTS), np.arange(0))
     assert coverage.best() == int(cosine_similarity(vectors).sum(axis=1).argmax())
 
 
@@ -207,7 +210,7 @@ def test_spread_leaves_no_cluster_out() -> None:
         seed=0,
         position=0,
     )
-    assert {choice.reason for choice in made} == {Reason.SPREAD}
+    assert {choice.reason for choice in made} == {SelectionReason.SPREAD}
     assert len({int(cluster[choice.row]) for choice in made}) == 12
 
 
@@ -225,7 +228,7 @@ def test_uncertain_and_diverse_texts_take_turns(vectors: NDArray[np.float32]) ->
         position=0,
     )
     counts = Counter(choice.reason for choice in made)
-    assert counts == {Reason.UNCERTAIN: 5, Reason.DIVERSE: 5}
+    assert counts == {SelectionReason.UNCERTAIN: 5, SelectionReason.DIVERSE: 5}
     order = [row for row in np.argsort(-uncertainty).tolist() if row >= 50]
     assert made[0].row == order[0]
     assert {choice.row for choice in made} <= set(order[:UNCERTAIN_CANDIDATES])
@@ -244,13 +247,17 @@ def test_single_choices_take_turns_as_well(
     made = label_all(vectors, uncertainty=np.linspace(0, 1, TEXTS), limit=20, count=1, share=share)
     counts = Counter(choice.reason for choice in made)
     each = (20 - random) // 2
-    assert counts == {Reason.UNCERTAIN: each, Reason.DIVERSE: each, Reason.RANDOM: random}
+    assert counts == {
+        SelectionReason.UNCERTAIN: each,
+        SelectionReason.DIVERSE: each,
+        SelectionReason.RANDOM: random,
+    }
 
 
 def test_large_pools_are_sampled_reproducibly() -> None:
     many = np.random.default_rng(0).normal(size=(4 * SPREAD_CANDIDATES, 4)).astype(np.float32)
 
-    def choose(position: int) -> list[Choice]:
+    def choose(position: int) -> list[SelectedText]:
         asked: dict[str, Any] = {"vectors": many, "uncertainty": None, "seed": 5}
         available = np.ones(len(many), dtype=bool)
         return choose_next(6, available=available, position=position, **asked)

@@ -12,8 +12,8 @@ from lora_core.active_learning.suggestions import (
     RIDGE_ALPHA,
     Label,
     SuggestionModel,
-    nearest,
-    uncertainty_without_random,
+    find_nearest_labeled,
+    score_uncertainty_excluding_random_labels,
 )
 from lora_core.specs.task import TaskTypeOfTarget
 
@@ -64,17 +64,17 @@ def test_uncertainty_does_not_know_random_texts(
     rows = np.arange(119, 59, -1)  # the labeled texts, in the order of their labels
     random = range(0, 60, 3)
     given = [labels[row] for row in rows]
-    found = uncertainty_without_random(x, rows, given, random, task)
+    found = score_uncertainty_excluding_random_labels(x, rows, given, random, task)
     others = [row for place, row in enumerate(rows) if place % 3]
     model = SuggestionModel.fit(x[others], [labels[row] for row in others], task)
     assert model is not None
     assert found == pytest.approx(model.uncertainty(x), abs=1e-6)
     changed = [given[5] if place % 3 == 0 else each for place, each in enumerate(given)]
-    again = uncertainty_without_random(x, rows, changed, random, task)
+    again = score_uncertainty_excluding_random_labels(x, rows, changed, random, task)
     assert found is not None
     assert again is not None
     assert np.array_equal(found, again)
-    assert uncertainty_without_random(x, rows, given, range(60), task) is None
+    assert score_uncertainty_excluding_random_labels(x, rows, given, range(60), task) is None
 
 
 def test_two_labels(data: tuple[Vectors, NDArray[np.int64]]) -> None:
@@ -193,10 +193,10 @@ def test_texts_without_a_vector_are_harmless() -> None:
     model = SuggestionModel.fit(x, ["a", "b"] * 10, "single_label")
     assert model is not None
     assert model.scores(x) == pytest.approx(0.5)
-    assert nearest(x, 0, [1, 2]) == [1, 2]
+    assert find_nearest_labeled(x, 0, [1, 2]) == [1, 2]
 
 
 def test_nearest_texts_by_cosine() -> None:
     x = np.array([[1, 0], [10, 1], [0, 5], [1, 1], [-1, 0]], dtype=np.float32)
-    assert nearest(x, 0, [4, 3, 2, 1, 0], k=3) == [1, 3, 2]
-    assert nearest(x, 0, [0]) == []
+    assert find_nearest_labeled(x, 0, [4, 3, 2, 1, 0], k=3) == [1, 3, 2]
+    assert find_nearest_labeled(x, 0, [0]) == []

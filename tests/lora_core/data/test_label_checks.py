@@ -10,7 +10,7 @@ import pytest
 from lora_core.data.checks import check_data
 from lora_core.data.contents import DatasetProfile, build_profile, read_contents
 from lora_core.data.findings import DataReport, Severity
-from lora_core.data.label_checks import describe_label_sets, describe_numbers
+from lora_core.data.label_checks import measure_label_sets, measure_numbers
 from lora_core.data.labels import LabelFormat
 from lora_core.data.learning_curve import add_learning_curve
 from lora_core.data.rows import ColumnSelection, TextRow
@@ -77,11 +77,11 @@ def test_co_occurrence_is_that_of_the_product_of_indicators() -> None:
         for i, row in enumerate(has)
     ]
     both = has.T.astype(int) @ has
-    for pair in describe_label_sets(rows).pairs:
+    for pair in measure_label_sets(rows).pairs:
         i, j = map(int, pair.labels)
         assert pair.count == both[i, j]
         assert pair.similarity == pair.count / (has[:, i] | has[:, j]).sum()
-    assert len(describe_label_sets(rows).pairs) == 6
+    assert len(measure_label_sets(rows).pairs) == 6
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_numbers_are_described(check: Check) -> None:
 
 
 def test_equal_numbers_have_a_histogram() -> None:
-    assert sum(each.count for each in describe_numbers(np.ones(5)).histogram) == 5
+    assert sum(each.count for each in measure_numbers(np.ones(5)).histogram) == 5
 
 
 def test_outliers_ranks_and_dominant_numbers_are_found(check: Check) -> None:

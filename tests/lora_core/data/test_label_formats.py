@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from lora_core.data.files import read_rows
-from lora_core.data.labels import LabelFormat, label_reader
+from lora_core.data.labels import LabelFormat, build_label_reader
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection, collect_rows
-from lora_core.data.split import label_names
+from lora_core.data.split import sort_label_names
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     AllUnlabeled,
+    ConstantLabelSets,
     ConstantNumbers,
     DataError,
     DataTooLarge,
@@ -34,7 +35,6 @@ from lora_core.errors.data import (
     MalformedRow,
     MissingColumn,
     MissingLabel,
-    SameLabels,
     UnseenLabel,
 )
 from lora_core.specs.data import DataSpec, Split
@@ -123,7 +123,7 @@ def test_every_format_holds_every_kind_of_label(tmp_path: Path, suffix: str) -> 
     ],
 )
 def test_cells_become_labels(label_format: LabelFormat, cells: list[object], label: str) -> None:
-    reader = label_reader("f", label_format)
+    reader = build_label_reader("f", label_format)
     assert reader.read(1, cells) == label
     reader.check()
 
@@ -235,9 +235,9 @@ def test_label_sets_survive_encoding(names: list[str]) -> None:
 
 
 def test_ranks_are_sorted_by_value() -> None:
-    assert label_names(["4.5", "10", "5"], ordered=True) == ("4.5", "5", "10")
-    assert label_names(["4.5", "10", "5"]) == ("10", "4.5", "5")
-    assert label_names(["low", "high"], ordered=True) == ("high", "low")
+    assert sort_label_names(["4.5", "10", "5"], ordered=True) == ("4.5", "5", "10")
+    assert sort_label_names(["4.5", "10", "5"]) == ("10", "4.5", "5")
+    assert sort_label_names(["low", "high"], ordered=True) == ("high", "low")
 
 
 # -- Splits ---------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def test_splits_have_the_targets_of_their_task(tmp_path: Path) -> None:
     ("cells", "task", "error"),
     [
         (["[]", "[]", '["a"]', "[]"], MultiLabelSpec(), AllUnlabeled),
-        (['["a", "b"]'] * 2 + ["[]"] * 2, MultiLabelSpec(), SameLabels),
+        (['["a", "b"]'] * 2 + ["[]"] * 2, MultiLabelSpec(), ConstantLabelSets),
         (['["a"]', "[]", "[]", '["c"]'], MultiLabelSpec(), UnseenLabel),
         (["2", "2.0", "1", "3"], RegressionSpec(), ConstantNumbers),
     ],

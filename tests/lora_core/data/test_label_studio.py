@@ -21,7 +21,7 @@ from lora_core.errors.data import (
     MissingColumn,
     NoAnnotations,
     NoChoiceAnnotations,
-    SeveralChoices,
+    SeveralChoicesPerText,
     SingleClass,
     WrongEncoding,
 )
@@ -159,7 +159,7 @@ def test_annotation_without_choices_has_no_labels_in_a_multi_label_task(write: W
 def test_several_results_of_a_control_are_one_answer(write: Write) -> None:
     path = write(task("x", annotation(choices("a"), choices("b"))), labeled("y", "a"))
     assert texts_and_labels(read(path, MULTI_LABEL))[0] == ("x", '["a", "b"]')
-    with pytest.raises(SeveralChoices):
+    with pytest.raises(SeveralChoicesPerText):
         read(path)
 
 
@@ -238,7 +238,7 @@ def test_split_and_pair_are_fields_of_the_data(write: Write) -> None:
 def test_predictions_read_all_tasks_with_their_data_and_annotations(write: Write) -> None:
     path = write(review("x", "a", stars=3), {"data": {"review": "y"}})
     assert [row.text for row in read(path, ColumnSelection(label=None)).rows] == ["x", "y"]
-    assert [record.cells for record in files.read_records(path, "review")] == [
+    assert [record.cells for record in files.iter_whole_rows(path, "review")] == [
         {"id": 7, "review": "x", "stars": 3, "label": "a"},
         {"id": None, "review": "y", "stars": None, "label": None},
     ]
@@ -271,7 +271,11 @@ ABOUT_A_PART = {
         ([task("x"), task("y", annotation(choices("a"), was_cancelled=True))], NoAnnotations, "2"),
         ([task("x", annotation(SPAN))], NoChoiceAnnotations, "entity (labels)"),
         ([task("x", annotation(ABOUT_A_PART))], NoChoiceAnnotations, "part (choices)"),
-        ([task("x", annotation(choices("a", "b")))], SeveralChoices, "2 choices of 'sentiment'"),
+        (
+            [task("x", annotation(choices("a", "b")))],
+            SeveralChoicesPerText,
+            "2 choices of 'sentiment'",
+        ),
         ([labeled("x", "a"), labeled("y", "a")], SingleClass, "'a'"),
         ([labeled("x", "a"), {"data": "y"}], MalformedRow, "row 2: not a task"),
         ([{"data": {"text": "x"}, "annotations": {}}], NoAnnotations, "1"),
@@ -332,7 +336,7 @@ def test_rows_without_fields(tmp_path: Path, content: str) -> None:
     path = tmp_path / "empty.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(MissingColumn):
-        next(files.read_records(path, "text"))
+        next(files.iter_whole_rows(path, "text"))
 
 
 def test_encoding_error_has_the_row(tmp_path: Path) -> None:
@@ -346,4 +350,4 @@ def test_other_arrays_of_objects_are_read_as_rows(write: Write) -> None:
     rows = [{"text": "x", "label": "a", "n": 1}, {"text": "y", "label": "b", "n": 2}]
     path = write(*rows)
     assert texts_and_labels(read(path)) == [("x", "a"), ("y", "b")]
-    assert [record.cells for record in files.read_records(path, "text")] == rows
+    assert [record.cells for record in files.iter_whole_rows(path, "text")] == rows

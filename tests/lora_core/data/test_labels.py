@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_core.data.rows import TextRow
-from lora_core.data.split import label_names, validated_labels
+from lora_core.data.split import sort_label_names, validate_label_names
 from lora_core.errors.data import SingleClass, UnseenLabel
 from lora_core.specs.data import Split
 
@@ -27,17 +27,19 @@ def rows(labels: str) -> list[TextRow]:
     ],
 )
 def test_integer_labels_are_sorted_by_value(labels: list[str], names: tuple[str, ...]) -> None:
-    assert label_names(labels) == names
+    assert sort_label_names(labels) == names
 
 
 @given(st.lists(st.sampled_from(["3", "20", "-4", "a", "B"]), min_size=1))
 def test_label_order_does_not_depend_on_the_data(labels: list[str]) -> None:
-    assert label_names(labels) == label_names(labels[::-1]) == label_names(set(labels))
+    assert (
+        sort_label_names(labels) == sort_label_names(labels[::-1]) == sort_label_names(set(labels))
+    )
 
 
 def test_single_label_is_refused() -> None:
     with pytest.raises(SingleClass, match="only the label 'a'"):
-        validated_labels("f.csv", {Split.TRAIN: rows("aa"), Split.TEST: rows("a")})
+        validate_label_names("f.csv", {Split.TRAIN: rows("aa"), Split.TEST: rows("a")})
 
 
 @pytest.mark.parametrize(
@@ -51,11 +53,13 @@ def test_unseen_label_is_reported_with_its_rows(
     parts: Mapping[Split, list[TextRow]],
 ) -> None:
     with pytest.raises(UnseenLabel, match=r"'c' occurs in the test split \(rows 3, 5\)"):
-        validated_labels("f.csv", parts)
+        validate_label_names("f.csv", parts)
 
 
 def test_label_names_come_from_train() -> None:
-    assert validated_labels("f.csv", {Split.TRAIN: rows("cab"), Split.VALIDATION: rows("a")}) == (
+    assert validate_label_names(
+        "f.csv", {Split.TRAIN: rows("cab"), Split.VALIDATION: rows("a")}
+    ) == (
         "a",
         "b",
         "c",

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 
 from lora_core.data import learning_curve as curve
 from lora_core.data.load import load_splits
-from lora_core.data.more_labels import (
+from lora_core.data.more_labels_estimate import (
     ExpectedGain,
     MoreLabelsEstimate,
     describe_curve_model,
@@ -22,7 +22,7 @@ from lora_core.data.more_labels import (
 )
 from lora_core.data.rows import TextRow
 from lora_core.specs.data import DataSpec
-from lora_core.specs.encoded_labels import encode_label_set, encode_targets, label_of_target
+from lora_core.specs.encoded_labels import encode_label_set, encode_targets, extract_target_label
 from lora_core.specs.task import TaskType
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.primary_metric import Predictions
@@ -62,7 +62,9 @@ def law_learner(truth: curve.Indices, error: Callable[[float], float]) -> curve.
 
 def estimate_for_law(error: Callable[[float], float], count: int = 2000) -> MoreLabelsEstimate:
     truth = np.arange(count) % 2
-    return curve.estimate(law_learner(truth, error), TWO, truth, texts=count, basis="probe")
+    return curve.extrapolate_learning_curve(
+        law_learner(truth, error), TWO, truth, texts=count, basis="probe"
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,9 @@ def test_sudden_drop_stays_within_possible_values() -> None:
 
 def test_no_extrapolation_below_the_majority_baseline() -> None:
     truth = (np.arange(400) % 4 == 0).astype(np.int64)
-    found = curve.estimate(lambda _, held_out: 0 * held_out, TWO, truth, texts=400, basis="linear")
+    found = curve.extrapolate_learning_curve(
+        lambda _, held_out: 0 * held_out, TWO, truth, texts=400, basis="linear"
+    )
     assert (found.code, found.gains, found.expected) == ("not_above_majority", (), ())
     assert "the most frequent label (75.0%)" in found.message
     assert [each.value for each in found.measured] == [0.75] * 5
@@ -145,7 +149,7 @@ def test_linear_learner_matches_scikit_learn() -> None:
         TextRow(i, text, str(label))
         for i, (text, label) in enumerate(zip(texts, truth, strict=True))
     ]
-    learner = curve.linear_learner(rows, *curve.encode_labels(rows, "single_label"))
+    learner = curve.linear_learner(rows, *curve.build_task_and_targets(rows, "single_label"))
     train, held_out = np.arange(300), np.arange(300, 500)
     reference = make_pipeline(
         TfidfVectorizer(sublinear_tf=True),
@@ -158,7 +162,7 @@ def test_linear_learner_matches_scikit_learn() -> None:
 def test_interval_covers_the_accuracy_with_twice_as_many_texts() -> None:
     splits = load_splits(DataSpec(train_size=2000, validation_size=100, test_size=2000))
     rows = [TextRow(i, e.text, splits.labels[e.label]) for i, e in enumerate(splits.train)]
-    found = curve.estimate_from_rows(rows[:1000])
+    found = curve.estimate_more_labels(rows[:1000])
     both = [*splits.train, *splits.test]
     truth = np.array([e.label for e in both])
     learner = curve.linear_learner(
@@ -194,7 +198,7 @@ def test_interval_of_numbers_covers_the_true_curve(scale: float) -> None:
     numbers = (scale * np.random.default_rng(0).standard_normal(2000)).astype(np.float32)
     task = Regression.of_training_targets(numbers.tolist())
     learner = noisy_number_learner(numbers, error)
-    found = curve.estimate(learner, task, numbers, texts=2000, basis="probe")
+    found = curve.extrapolate_learning_curve(learner, task, numbers, texts=2000, basis="probe")
     assert (found.code, found.metric) == ("measured", "rmse")
     for gain in found.gains:
         assert gain.low <= error(gain.texts) - error(2000) <= gain.high < 0
@@ -223,7 +227,7 @@ def test_interval_of_several_labels_covers_the_true_curve() -> None:
         return np.asarray((targets[held_out] > 0) != wrong)
 
     task = MultiLabel(("a", "b"))
-    found = curve.estimate(learn, task, targets, texts=2000, basis="linear")
+    found = curve.extrapolate_learning_curve(learn, task, targets, texts=2000, basis="linear")
     assert (found.code, found.metric) == ("measured", "macro_f1")
     assert found.measured[-1].value == pytest.approx(1 - error(1600), abs=0.01)
     for gain in found.gains:
@@ -241,14 +245,14 @@ def test_learners_of_numbers_and_several_labels_match_scikit_learn() -> None:
 
     numbers = np.array([len(text) for text in texts], dtype=np.float64)
     rows = [TextRow(i, text, str(numbers[i])) for i, text in enumerate(texts)]
-    learner = curve.linear_learner(rows, *curve.encode_labels(rows, "regression"))
+    learner = curve.linear_learner(rows, *curve.build_task_and_targets(rows, "regression"))
     ridge = Ridge(alpha=curve.RIDGE_ALPHA).fit(x, numbers[:300])
     np.testing.assert_allclose(learner(train, held_out), ridge.predict(x_test), rtol=1e-3)
 
     has = np.array([["the" in text.split(), "not" in text.split()] for text in texts])
     names = np.array(["the", "not"])
     rows = [TextRow(i, text, encode_label_set(names[has[i]])) for i, text in enumerate(texts)]
-    learner = curve.linear_learner(rows, *curve.encode_labels(rows, "multi_label"))
+    learner = curve.linear_learner(rows, *curve.build_task_and_targets(rows, "multi_label"))
     predicted = learner(train, held_out)
     for i, expected in ((1, has[:, 0]), (0, has[:, 1])):  # labels are in alphabetic order
         model = LogisticRegression(C=curve.INVERSE_REGULARIZATION["linear"], max_iter=1000)
@@ -261,19 +265,19 @@ def test_learners_of_numbers_and_several_labels_match_scikit_learn() -> None:
 def test_rare_labels_and_texts_without_a_label() -> None:
     rows = [TextRow(i, f"text {i}", encode_label_set(["a"] * (i % 2))) for i in range(300)]
     rows.append(TextRow(300, "rare", encode_label_set(["a", "b"])))
-    task, targets = curve.encode_labels(rows, "multi_label")
+    task, targets = curve.build_task_and_targets(rows, "multi_label")
     assert (task.labels, targets.shape, targets.sum()) == (("a",), (301, 1), 151)
 
 
 def test_many_labels_limit_the_number_of_texts() -> None:
     rows = [TextRow(i, f"text {i}", encode_label_set([str(i % 100)])) for i in range(4000)]
-    assert len(curve.limit_texts(rows, "multi_label")) == curve.MAX_FITTED_LABELS // 100
+    assert len(curve.subsample_for_curve(rows, "multi_label")) == curve.MAX_FITTED_LABELS // 100
 
 
 def test_labels_that_are_rare_only_in_the_sample_give_no_curve() -> None:
     """Of 2,000 texts 400 are used, 4 with each label."""
     rows = [TextRow(i, f"text {i}", encode_label_set([str(i % 100)])) for i in range(2000)]
-    found = curve.estimate_from_rows(rows, "multi_label")
+    found = curve.estimate_more_labels(rows, "multi_label")
     assert (found.code, found.texts, found.basis) == ("too_few", 2000, None)
     assert "on 400 of the 2,000 labeled texts" in found.message
 
@@ -290,7 +294,7 @@ def test_labels_that_are_rare_only_in_the_sample_give_no_curve() -> None:
 )
 def test_missing_curve_of_other_tasks(task: TaskType, labels: list[str], code: str) -> None:
     rows = [TextRow(i, f"text {i}", label) for i, label in enumerate(labels)]
-    assert curve.estimate_from_rows(rows, task).code == code
+    assert curve.estimate_more_labels(rows, task).code == code
 
 
 def test_each_of_several_targets_has_the_curve_it_has_alone() -> None:
@@ -304,7 +308,7 @@ def test_each_of_several_targets_has_the_curve_it_has_alone() -> None:
     rows = [
         TextRow(i, text, label) for i, (text, label) in enumerate(zip(texts, labels, strict=True))
     ]
-    found = curve.estimate_from_rows(rows, "several_targets", 3 * 400)
+    found = curve.estimate_more_labels(rows, "several_targets", 3 * 400)
     assert found.code == "by_target"
     tasks: dict[str, TaskType] = {
         "topic": "single_label",
@@ -317,14 +321,16 @@ def test_each_of_several_targets_has_the_curve_it_has_alone() -> None:
         "tags": "macro_f1",
     }
     for name, task in tasks.items():
-        alone = [TextRow(row.number, row.text, label_of_target(row.label, name)) for row in rows]
-        assert found.targets[name] == curve.estimate_from_rows(alone, task)
+        alone = [
+            TextRow(row.number, row.text, extract_target_label(row.label, name)) for row in rows
+        ]
+        assert found.targets[name] == curve.estimate_more_labels(alone, task)
 
 
 def test_several_targets_without_enough_texts() -> None:
     label = encode_targets({"topic": "card", "stars": 1.0})
     rows = [TextRow(i, f"text {i}", label) for i in range(300)]
-    found = curve.estimate_from_rows(rows, "several_targets")
+    found = curve.estimate_more_labels(rows, "several_targets")
     assert {name: each.code for name, each in found.targets.items()} == {
         "topic": "one_label",
         "stars": "one_label",
@@ -342,7 +348,7 @@ def test_no_extrapolation_below_the_constant(
     task: TaskType, label: Callable[[int], str], message: str
 ) -> None:
     rows = [TextRow(i, f"{chr(0x4E00 + i)} !", label(i)) for i in range(300)]
-    found = curve.estimate_from_rows(rows, task)
+    found = curve.estimate_more_labels(rows, task)
     assert found.code == "not_above_majority"
     assert f"always predicting {message}" in found.message
 
@@ -365,7 +371,7 @@ def test_no_extrapolation_below_the_constant(
     ],
 )  # fmt: skip
 def test_missing_curve_is_explained(rows: list[TextRow], code: str, message: str) -> None:
-    found = curve.estimate_from_rows(rows)
+    found = curve.estimate_more_labels(rows)
     assert (found.code, found.basis, found.measured, found.gains) == (code, None, (), ())
     assert message in found.message
     assert describe_curve_model(found) is None
@@ -374,7 +380,7 @@ def test_missing_curve_is_explained(rows: list[TextRow], code: str, message: str
 
 @pytest.mark.parametrize("labels", [2, 5, 50, 100])
 def test_any_number_of_labels_gives_finite_numbers(labels: int) -> None:
-    found = curve.estimate_from_rows(rows_with_labels(600, labels=labels))
+    found = curve.estimate_more_labels(rows_with_labels(600, labels=labels))
     assert found.code in ("measured", "not_above_majority")
     assert len(found.measured) == 5
     assert "NaN" not in found.model_dump_json()
@@ -383,26 +389,30 @@ def test_any_number_of_labels_gives_finite_numbers(labels: int) -> None:
 
 def test_texts_without_words_do_not_beat_the_majority() -> None:
     rows = [TextRow(i, f"{chr(0x4E00 + i)} !", str(i % 2)) for i in range(300)]
-    assert curve.estimate_from_rows(rows).code == "not_above_majority"
+    assert curve.estimate_more_labels(rows).code == "not_above_majority"
 
 
 def test_duplicates_count_once() -> None:
     rows = [TextRow(i, f"text number {i // 3}", str(i // 3 % 2)) for i in range(900)]
-    found = curve.estimate_from_rows(rows)
+    found = curve.estimate_more_labels(rows)
     assert (found.texts, found.used) == (300, 300)
     assert found.code == "not_above_majority"  # only the copies can be learned
 
 
 def test_many_texts_are_subsampled_stratified() -> None:
     rows = rows_with_labels(900, labels=3)
-    used = curve.limit_texts(rows, "single_label", 300)
+    used = curve.subsample_for_curve(rows, "single_label", 300)
     assert [row.number for row in used] == sorted(row.number for row in used)
-    assert np.bincount(curve.encode_labels(used, "single_label")[1]).tolist() == [100, 100, 100]
-    short = curve.limit_texts(
+    assert np.bincount(curve.build_task_and_targets(used, "single_label")[1]).tolist() == [
+        100,
+        100,
+        100,
+    ]
+    short = curve.subsample_for_curve(
         rows, "single_label", 300, characters=sum(len(row.text) for row in rows) // 9
     )
     assert len(short) == pytest.approx(100, abs=1)
-    found = curve.estimate(
+    found = curve.extrapolate_learning_curve(
         law_learner(np.arange(300) % 2, lambda n: 1.5 * n**-0.4),
         TWO,
         np.arange(300) % 2,

@@ -141,7 +141,10 @@ def test_formulas_return_the_last_computed_value(tmp_path: Path) -> None:
         sheet.write_row(2, 0, ["b", "y"])
         sheet.write_formula(2, 2, "=1/0", None, "#DIV/0!")  # in an unused column
     assert read(path) == [TextRow(1, "texts", "x"), TextRow(2, "b", "y")]
-    assert [record.cells["note"] for record in files.read_records(path, "text")] == ["", "#DIV/0!"]
+    assert [record.cells["note"] for record in files.iter_whole_rows(path, "text")] == [
+        "",
+        "#DIV/0!",
+    ]
     with xlsxwriter.Workbook(path) as made:
         sheet = made.add_worksheet()
         sheet.write_row(0, 0, ["text", "label"])
@@ -177,13 +180,13 @@ def test_unsplit_column_is_reported(tmp_path: Path) -> None:
 
 def test_read_records_returns_whole_rows(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", {"S": [["id", "text", "on"], [7, "a", True], [8, "b"]]})
-    assert [record.cells for record in files.read_records(path, "text")] == [
+    assert [record.cells for record in files.iter_whole_rows(path, "text")] == [
         {"id": "7", "text": "a", "on": "true"},
         {"id": "8", "text": "b", "on": ""},
     ]
     workbook(path, {"S": [["id", "text"], [7, "a"], [8, None]]})
     with pytest.raises(MissingText):
-        list(files.read_records(path, "text"))
+        list(files.iter_whole_rows(path, "text"))
 
 
 # -- hostile workbooks -----------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from lora_core.data.split import (
 )
 from lora_core.data.stratify import (
     assign_iteratively,
-    group_duplicates,
+    group_rows_by_text,
     normalize_text,
     quantile_bins,
 )
@@ -148,7 +148,7 @@ def test_a_subset_has_its_share_of_each_label() -> None:
 
 def test_a_text_that_fits_nowhere_goes_to_the_last_part() -> None:
     rows = [TextRow(i, "copies" if i < 4 else f"text {i}", '["a"]') for i in range(6)]
-    groups = group_duplicates(rows, 0)
+    groups = group_rows_by_text(rows, 0)
     parts = assign_iteratively(groups, [3, 3])
     assert sorted(parts) == [0, 1, 1]
     assert [parts[i] for i, group in enumerate(groups) if len(group.rows) == 4] == [1]

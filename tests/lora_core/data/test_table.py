@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lora_core.data import files
-from lora_core.data.files import Record
+from lora_core.data.files import WholeRow
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataTooLarge,
@@ -24,16 +24,16 @@ from lora_core.errors.data import (
 )
 
 
-def read(path: Path, content: str | bytes, text_column: str = "text") -> list[Record]:
+def read(path: Path, content: str | bytes, text_column: str = "text") -> list[WholeRow]:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(files.read_records(path, text_column))
+    return list(files.iter_whole_rows(path, text_column))
 
 
 def test_csv_row_keeps_cells_in_order(tmp_path: Path) -> None:
     found = read(tmp_path / "a.csv", 'id,text,\n7,"a, ""b""\nc",x\n\n8,d,\n')
     assert found == [
-        Record(1, 'a, "b"\nc', {"id": "7", "text": 'a, "b"\nc', "": "x"}),
-        Record(3, "d", {"id": "8", "text": "d", "": ""}),
+        WholeRow(1, 'a, "b"\nc', {"id": "7", "text": 'a, "b"\nc', "": "x"}),
+        WholeRow(3, "d", {"id": "8", "text": "d", "": ""}),
     ]
     assert list(found[0].cells) == ["id", "text", ""]
 
@@ -64,7 +64,7 @@ def test_parquet_cells_are_converted_to_json(tmp_path: Path) -> None:
         "many": pa.array([[1, 2], [], None]),
     }
     pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=2)
-    found = list(files.read_records(tmp_path / "a.parquet", "text"))
+    found = list(files.iter_whole_rows(tmp_path / "a.parquet", "text"))
     assert [record.number for record in found] == [1, 2, 3]
     fixed = {"at": "2026-03-01 12:30:00", "price": "1.20"}
     assert [record.cells for record in found] == [
@@ -112,7 +112,7 @@ def test_binary_parquet_column_is_refused(tmp_path: Path) -> None:
     columns = {"text": pa.array(["a", "b"]), "image": pa.array([None, b"\xff"])}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     with pytest.raises(MalformedRow, match="row 2: a cell contains bytes"):
-        list(files.read_records(tmp_path / "a.parquet", "text"))
+        list(files.iter_whole_rows(tmp_path / "a.parquet", "text"))
 
 
 def test_column_limit_counts_names_of_all_objects(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from lora_core.data.duplicates import find_near_duplicates, group_duplicates
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.data.split import draw_splits
-from lora_core.data.tokens import check_special_tokens, keep_longest_first, tokenize
+from lora_core.data.tokens import check_special_tokens, tokenize_with_cache, truncate_longest_first
 from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import PairsNotSeparated
-from lora_core.errors.data import IncompletePair, MissingColumn, MissingText, SameColumn
+from lora_core.errors.data import IncompletePair, MissingColumn, MissingText, SameTextPairColumn
 from lora_core.inference.tokenization import ModelTokenizer
 from lora_core.specs.data import DataSpec, Split
 from tests.tiny_base import make_pairs, tokenizer
@@ -70,7 +70,7 @@ def test_pairs_are_read_from_every_format(write: Callable[[Path], None], tmp_pat
         TextRow(1, "the film", "same", "train", "a film"),
         TextRow(2, "good", "other", "test", "bad"),
     ]
-    records = list(files.read_records(path, "first", pair_column="second"))
+    records = list(files.iter_whole_rows(path, "first", pair_column="second"))
     assert [record.text for record in records] == [("the film", "a film"), ("good", "bad")]
 
 
@@ -106,12 +106,12 @@ def test_pair_with_an_empty_text_is_refused(
         files.read_rows(path, PAIRS)
     assert message in str(raised.value)
     with pytest.raises(error):
-        list(files.read_records(path, "first", pair_column="second"))
+        list(files.iter_whole_rows(path, "first", pair_column="second"))
 
 
 def test_columns_of_a_pair_are_checked(tmp_path: Path) -> None:
     path = make_pairs(tmp_path / "pairs.csv")
-    with pytest.raises(SameColumn):
+    with pytest.raises(SameTextPairColumn):
         files.read_rows(path, ColumnSelection("first", pair="first"))
     with pytest.raises(MissingColumn, match="third"):
         files.read_rows(path, ColumnSelection("first", pair="third"))
@@ -232,18 +232,18 @@ def test_pairs_are_tokenized_for_training_like_for_serving(
     pairs = [("a good film", "bad"), ("film " * 20, "good " * 30), ("a", "the end " * 12)]
     items = ModelTokenizer(FAMILIES["bert"], 16, pairs=True).encode(pairs)
     for _ in ("computed", "from the cache"):
-        tokens = tokenize(FAMILIES["bert"], pairs, 16)
+        tokens = tokenize_with_cache(FAMILIES["bert"], pairs, 16)
         assert [ids.tolist() for ids in tokens] == [list(item.ids) for item in items]
         assert tokens.segment_starts is not None
         assert tokens.segment_starts.tolist() == [item.segment_start for item in items]
         assert tokens.truncated == 2
-    joined = tokenize(FAMILIES["bert"], [text for pair in pairs for text in pair], 16)
+    joined = tokenize_with_cache(FAMILIES["bert"], [text for pair in pairs for text in pair], 16)
     assert joined.segment_starts is None
 
 
 def test_every_special_token_remains() -> None:
-    assert keep_longest_first([None, 0, 0, 0, None, 1, None], 4) == [0, 1, 4, 6]
-    assert keep_longest_first([None, 0, 0, 0, None, 1, 1, None], 5, "left") == [0, 3, 4, 6, 7]
+    assert truncate_longest_first([None, 0, 0, 0, None, 1, None], 4) == [0, 1, 4, 6]
+    assert truncate_longest_first([None, 0, 0, 0, None, 1, 1, None], 5, "left") == [0, 3, 4, 6, 7]
 
 
 def test_tokenizer_must_separate_pairs() -> None:

@@ -11,7 +11,12 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lora_core.data import tokens
-from lora_core.data.tokens import find_special_tokens, load_tokenizer, tokenize, truncate_ids
+from lora_core.data.tokens import (
+    find_special_tokens,
+    load_tokenizer,
+    tokenize_with_cache,
+    truncate_ids,
+)
 from lora_core.errors.base_model import UnreadableBase
 from tests import tiny_base
 
@@ -48,7 +53,7 @@ def test_ids_match_transformers(
     cache_folder: Path,
     max_length: int,
 ) -> None:
-    made = tokenize(tokenizer, TEXTS, max_length)
+    made = tokenize_with_cache(tokenizer, TEXTS, max_length)
     expected = transformers_tokenizer(TEXTS, truncation=True, max_length=max_length)["input_ids"]
     assert [ids.tolist() for ids in made] == expected
     assert made.truncated == sum(
@@ -75,7 +80,7 @@ def test_truncation_matches_transformers(
 
 
 def test_slice_of_tokenized_texts(tokenizer: Tokenizer, cache_folder: Path) -> None:
-    made = tokenize(tokenizer, TEXTS, 20)
+    made = tokenize_with_cache(tokenizer, TEXTS, 20)
     assert len(made) == len(TEXTS)
     assert [ids.tolist() for ids in made[1:3]] == [made[1].tolist(), made[2].tolist()]
     assert made[-1].tolist() == made[len(TEXTS) - 1].tolist()
@@ -84,32 +89,32 @@ def test_slice_of_tokenized_texts(tokenizer: Tokenizer, cache_folder: Path) -> N
 
 
 def test_tokenize_no_texts(tokenizer: Tokenizer, cache_folder: Path) -> None:
-    assert len(tokenize(tokenizer, [], 20)) == 0
+    assert len(tokenize_with_cache(tokenizer, [], 20)) == 0
 
 
 def test_tokenized_texts_are_cached(
     tokenizer: Tokenizer, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = tokenize(tokenizer, TEXTS, 20)
+    made = tokenize_with_cache(tokenizer, TEXTS, 20)
     (entry,) = cache_folder.iterdir()
     os.utime(entry, (1000, 1000))
     with monkeypatch.context() as patch:
-        patch.setattr(tokens, "encode_texts", None)
-        again = tokenize(tokenizer, TEXTS, 20)
+        patch.setattr(tokens, "tokenize_texts", None)
+        again = tokenize_with_cache(tokenizer, TEXTS, 20)
     assert [a.tolist() for a in again] == [b.tolist() for b in made]
     assert again.truncated == made.truncated
     assert entry.stat().st_mtime > 1000
-    tokenize(tokenizer, TEXTS, 21)
-    tokenize(tokenizer, ["".join(TEXTS)], 20)
-    tokenize(tokenizer, TEXTS[::-1], 20)
+    tokenize_with_cache(tokenizer, TEXTS, 21)
+    tokenize_with_cache(tokenizer, ["".join(TEXTS)], 20)
+    tokenize_with_cache(tokenizer, TEXTS[::-1], 20)
     assert len(list(cache_folder.iterdir())) == 4
 
 
 def test_cache_key_includes_the_tokenizer(tokenizer: Tokenizer, cache_folder: Path) -> None:
     changed = Tokenizer.from_str(tokenizer.to_str())
     changed.add_tokens(["film"])
-    ours = tokenize(tokenizer, ["a filmmaker"], 20)
-    other = tokenize(changed, ["a filmmaker"], 20)
+    ours = tokenize_with_cache(tokenizer, ["a filmmaker"], 20)
+    other = tokenize_with_cache(changed, ["a filmmaker"], 20)
     assert ours[0].tolist() != other[0].tolist()
 
 
@@ -117,10 +122,10 @@ def test_cache_key_includes_the_tokenizer(tokenizer: Tokenizer, cache_folder: Pa
 def test_damaged_cache_entry_is_recomputed(
     tokenizer: Tokenizer, cache_folder: Path, damage: bytes
 ) -> None:
-    made = tokenize(tokenizer, TEXTS, 20)
+    made = tokenize_with_cache(tokenizer, TEXTS, 20)
     (entry,) = cache_folder.iterdir()
     entry.write_bytes(damage)
-    assert tokenize(tokenizer, TEXTS, 20).ids.tolist() == made.ids.tolist()
+    assert tokenize_with_cache(tokenizer, TEXTS, 20).ids.tolist() == made.ids.tolist()
 
 
 def test_cache_size_is_limited(
@@ -128,7 +133,7 @@ def test_cache_size_is_limited(
 ) -> None:
     monkeypatch.setattr(tokens, "MAX_CACHE_BYTES", 1000)
     for length in range(8, 20):
-        tokenize(tokenizer, TEXTS, length)
+        tokenize_with_cache(tokenizer, TEXTS, length)
     assert 1 <= len(list(cache_folder.iterdir())) <= 3
     assert sum(path.stat().st_size for path in cache_folder.iterdir()) <= 1000
 

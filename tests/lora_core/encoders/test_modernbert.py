@@ -74,9 +74,9 @@ def alone(model: PreTrainedModel) -> Tensor:
 def test_logits_and_gradients_match_transformers(kind: str, unfused: bool) -> None:
     plain = drawn(**MODELS[kind])
     fast, every = copy.deepcopy(plain), range(len(LENGTHS))
-    first_token.patch(fast, FAMILY)
+    first_token.patch_last_block(fast, FAMILY)
     if unfused:
-        unfused_attention.patch(fast)
+        unfused_attention.patch_attention(fast)
     found = BlockwiseForward(fast, MACHINE, FAMILY)(texts(), every)
     expected = Forward(plain, MACHINE)(texts(), every)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -113,8 +113,8 @@ def test_bf16_is_close_to_fp32(kind: str) -> None:
     adapter = engine.extract_adapter(model)
     tokenized = [TokenizedText(ids.tolist(), truncated=False) for ids in texts().ids]
     rows = torch.stack(engine.logits(tokenized, [adapter] * len(LENGTHS)))
-    first_token.patch(model, FAMILY)
-    unfused_attention.patch(model)
+    first_token.patch_last_block(model, FAMILY)
+    unfused_attention.patch_attention(model)
     machine = Runtime(device="cpu", precision="bf16", threads=1)
     forward = BlockwiseForward(model, machine, FAMILY, pad_multiple=16)
     trained = forward(texts(), range(len(LENGTHS))).float()

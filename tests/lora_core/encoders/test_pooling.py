@@ -16,7 +16,13 @@ from lora_core.encoders.modules import blocks
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.spec import LayerOutOfRange, MeanPoolingBuiltIn
 from lora_core.fast import first_token
-from lora_core.specs.method import BaselineSpec, EncoderMethod, FullSpec, LoraSpec, ProbeSpec
+from lora_core.specs.method import (
+    EncoderMethod,
+    FullFineTuningSpec,
+    LastLayersBaselineSpec,
+    LoraSpec,
+    ProbeSpec,
+)
 from lora_core.specs.pooling import POOLING_FILE, Pooling
 from tests import tiny_base
 
@@ -60,7 +66,7 @@ def test_first_token_is_the_normalized_mean(family: str) -> None:
 def test_first_token_shortcut_matches_the_block(family: str, mask: torch.Tensor | None) -> None:
     full = pooled_model(family)
     short = copy.deepcopy(full)
-    first_token.patch(short, FAMILIES[family])
+    first_token.patch_last_block(short, FAMILIES[family])
     for model in (full, short):
         model.zero_grad()
         model(IDS, attention_mask=mask).logits.square().sum().backward()
@@ -93,7 +99,7 @@ def test_transformers_loads_the_pooled_model(family: str, tmp_path: Path) -> Non
 @every_family
 @pytest.mark.parametrize(
     "method",
-    [ProbeSpec(), BaselineSpec(blocks=1), LoraSpec(r=2), FullSpec()],
+    [ProbeSpec(), LastLayersBaselineSpec(blocks=1), LoraSpec(r=2), FullFineTuningSpec()],
     ids=lambda method: method.type,
 )
 def test_pooling_block_is_frozen_and_counted(family: str, method: EncoderMethod) -> None:

@@ -17,22 +17,22 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from lora_core import manifest, onnx_export
 from lora_core.artifact import read_labels
-from lora_core.certificate import Certificate, read_certificate
 from lora_core.encoders.modules import family_of, linear_layer
 from lora_core.errors.artifact import TargetRequired
 from lora_core.errors.export import (
     Int8Mismatch,
-    Int8NeedsLabels,
-    Int8TextsRequired,
+    Int8RegressionUnsupported,
     NoEncoder,
     NotTranslatable,
     OnnxMismatch,
     OnnxPackagesMissing,
     OutputExists,
+    TooFewInt8Texts,
 )
 from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
-from lora_core.onnx_export import export_onnx, read_texts
+from lora_core.onnx_certificate import OnnxCertificate, read_onnx_certificate
+from lora_core.onnx_export import export_onnx, read_int8_texts
 from lora_core.onnx_graph import write_graph
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import SingleLabelSpec
@@ -115,7 +115,7 @@ def test_exported_files(tmp_path: Path) -> None:
     config = json.loads((out / "config.json").read_text())
     assert config["id2label"] == {"0": "bad", "1": "good"}
     assert config["architectures"] == ["DistilBertForSequenceClassification"]
-    assert read_certificate(out) == certificate
+    assert read_onnx_certificate(out) == certificate
     assert certificate.precision == "fp32"
     assert certificate.texts == len(TEXTS) + 1  # and one as long as the model reads
     assert certificate.tolerance == 1e-3
@@ -266,7 +266,7 @@ def test_missing_package_is_named_with_the_command(
 
 def reviews(tmp_path: Path, rows: int = 500) -> list[Any]:
     make_reviews(tmp_path / "texts.csv", rows)
-    return read_texts(make_artifact(tmp_path / "reader"), str(tmp_path / "texts.csv"))
+    return read_int8_texts(make_artifact(tmp_path / "reader"), str(tmp_path / "texts.csv"))
 
 
 @pytest.mark.slow  # the small form refuses too few texts
@@ -275,7 +275,7 @@ def test_int8_is_certified_on_500_texts(tmp_path: Path) -> None:
     export_onnx(artifact, tmp_path / "fp32")
     texts = reviews(tmp_path)
     certificate = export_onnx(artifact, tmp_path / "int8", int8_texts=texts)
-    assert certificate.model_copy(update={"versions": {}}) == Certificate(
+    assert certificate.model_copy(update={"versions": {}}) == OnnxCertificate(
         precision="int8", texts=500, longest_text=certificate.longest_text,
         largest_difference=certificate.largest_difference, tolerance=None,
         equal_labels=certificate.equal_labels, versions={},
@@ -307,10 +307,10 @@ def test_int8_with_other_labels_is_refused(tmp_path: Path) -> None:
 
 def test_int8_needs_enough_texts_and_labels(tmp_path: Path) -> None:
     texts = reviews(tmp_path, 499)
-    with pytest.raises(Int8TextsRequired, match="at least 500 texts, and there are 499"):
+    with pytest.raises(TooFewInt8Texts, match="at least 500 texts, and there are 499"):
         export_onnx(make_artifact(tmp_path / "made"), tmp_path / "onnx", int8_texts=texts)
     numbers = make_regression_artifact(tmp_path / "numbers")
-    with pytest.raises(Int8NeedsLabels):
+    with pytest.raises(Int8RegressionUnsupported):
         export_onnx(numbers, tmp_path / "onnx", int8_texts=texts)
 
 

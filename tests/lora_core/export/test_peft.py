@@ -20,13 +20,13 @@ from lora_core.errors.base_model import BaseNotFound
 from lora_core.errors.export import BaseMismatch, NoAdapter, OutputExists
 from lora_core.export import export_adapter
 from lora_core.inference.predictor import Predictor
-from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
+from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
 from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import FAMILIES, each_family, make_base, whole_layers
 
-TARGETS = [*((role,) for role in Role), (Role.QUERY, Role.VALUE), tuple(Role)]
+TARGETS = [*((role,) for role in LayerRole), (LayerRole.QUERY, LayerRole.VALUE), tuple(LayerRole)]
 TEXTS = ["a good film", "not a very good story and it was boring", "dull", "the plot of it"]
 
 
@@ -65,7 +65,7 @@ CASES = [
     pytest.param(
         *(family, targets, variant),
         marks=()
-        if family in QUICK_FAMILIES and (variant is LoraVariant.LORA or targets == tuple(Role))
+        if family in QUICK_FAMILIES and (variant is LoraVariant.LORA or targets == tuple(LayerRole))
         else pytest.mark.slow,
         id="-".join((family, *targets, variant)),
     )
@@ -75,7 +75,7 @@ CASES = [
 
 @pytest.mark.parametrize(("family", "targets", "variant"), CASES)
 def test_variants_and_targets_give_the_same_logits(
-    family: str, targets: tuple[Role, ...], variant: LoraVariant, tmp_path: Path
+    family: str, targets: tuple[LayerRole, ...], variant: LoraVariant, tmp_path: Path
 ) -> None:
     targets = whole_layers(family, *targets)
     spec = LoraSpec(variant=variant, r=3, alpha=1.5, targets=targets)
@@ -97,7 +97,7 @@ def test_variants_and_targets_give_the_same_logits(
 def test_head_modes_give_the_same_logits(
     family: str, variant: LoraVariant, head: HeadMode, tmp_path: Path
 ) -> None:
-    targets = whole_layers(family, Role.QUERY)
+    targets = whole_layers(family, LayerRole.QUERY)
     spec = LoraSpec(variant=variant, r=3, alpha=2, targets=targets, layers=(1,), head=head)
     artifact = make_lora_artifact(tmp_path, spec, family=family)
     export_adapter(artifact, tmp_path / "peft")
@@ -105,7 +105,7 @@ def test_head_modes_give_the_same_logits(
 
 
 def test_exported_files(tmp_path: Path) -> None:
-    spec = LoraSpec(variant=LoraVariant.UNSCALED, r=4, alpha=0.75, targets=(Role.MLP,))
+    spec = LoraSpec(variant=LoraVariant.UNSCALED, r=4, alpha=0.75, targets=(LayerRole.MLP,))
     artifact = make_lora_artifact(tmp_path, spec, family="bert")
     out = tmp_path / "peft"
     export_adapter(artifact, out)

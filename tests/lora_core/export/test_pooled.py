@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from lora_core import export
 from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.train import TrainSpec
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.lora_core.export.test_merged import SIZES
 from tests.lora_core.export.test_peft import load_with_peft
 from tests.recording_observer import RecordingObserver

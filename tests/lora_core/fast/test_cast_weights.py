@@ -11,7 +11,7 @@ from lora_core.adapters import merge_adapters
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.modules import blocks
 from lora_core.fast import cast_weights
-from lora_core.specs.method import LoraSpec, Role
+from lora_core.specs.method import LayerRole, LoraSpec
 from tests import tiny_base
 
 IDS = torch.tensor([[2, 7, 9, 30, 3], [2, 8, 3, 30, 3]])
@@ -19,7 +19,7 @@ IDS = torch.tensor([[2, 7, 9, 30, 3], [2, 8, 3, 30, 3]])
 every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
 
 
-def lora(family: str, *targets: Role) -> torch.nn.Module:
+def lora(family: str, *targets: LayerRole) -> torch.nn.Module:
     torch.manual_seed(0)
     model: torch.nn.Module = tiny_base.FAMILIES[family]()
     spec = LoraSpec(r=2, targets=tiny_base.whole_layers(family, *targets))
@@ -41,15 +41,15 @@ def answers(model: torch.nn.Module, *, autocast: bool) -> list[Tensor]:
 @every_family
 @pytest.mark.parametrize("autocast", [True, False])
 def test_logits_and_gradients_are_bitwise_equal(family: str, autocast: bool) -> None:
-    model = lora(family, Role.QUERY, Role.VALUE)
+    model = lora(family, LayerRole.QUERY, LayerRole.VALUE)
     cast = copy.deepcopy(model)
-    cast_weights.patch(blocks(cast, FAMILIES[family]), torch.bfloat16)
+    cast_weights.patch_frozen_linears(blocks(cast, FAMILIES[family]), torch.bfloat16)
     pairs = zip(answers(model, autocast=autocast), answers(cast, autocast=autocast), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
 def test_cast_weights_are_not_cast_again() -> None:
-    model = lora("bert", Role.QUERY, Role.VALUE)
+    model = lora("bert", LayerRole.QUERY, LayerRole.VALUE)
 
     def casts() -> int:
         bf16 = torch.autocast("cpu", dtype=torch.bfloat16)
@@ -58,15 +58,15 @@ def test_cast_weights_are_not_cast_again() -> None:
         return sum(event.name == "aten::_to_copy" for event in profile.events())
 
     before = casts()
-    cast_weights.patch(blocks(model, FAMILIES["bert"]), torch.bfloat16)
+    cast_weights.patch_frozen_linears(blocks(model, FAMILIES["bert"]), torch.bfloat16)
     # Weight and bias of key, attention output and both feed-forward layers, of two blocks.
     assert before - casts() == 2 * 4 * 2
 
 
 @every_family
 def test_merge_updates_cast_weights(family: str) -> None:
-    model = lora(family, *Role)
-    cast_weights.patch(blocks(model, FAMILIES[family]), torch.bfloat16)
+    model = lora(family, *LayerRole)
+    cast_weights.patch_frozen_linears(blocks(model, FAMILIES[family]), torch.bfloat16)
     expected = answers(model, autocast=False)[0]
     merge_adapters(model)
     for autocast, tolerance in ((False, 1e-5), (True, 0.05)):

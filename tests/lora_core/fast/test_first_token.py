@@ -9,7 +9,7 @@ import torch
 from lora_core import methods
 from lora_core.encoders import FAMILIES
 from lora_core.fast import first_token
-from lora_core.specs.method import FullSpec, LoraSpec, Role
+from lora_core.specs.method import FullFineTuningSpec, LayerRole, LoraSpec
 from tests import tiny_base
 
 every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
@@ -18,10 +18,10 @@ MASKS = [torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]), torch.ones_like(IDS),
 
 
 @every_family
-@pytest.mark.parametrize("method", [FullSpec(), LoraSpec(r=2, targets=tuple(Role))])
+@pytest.mark.parametrize("method", [FullFineTuningSpec(), LoraSpec(r=2, targets=tuple(LayerRole))])
 @pytest.mark.parametrize("mask", MASKS, ids=["padded", "full", "none"])
 def test_logits_and_gradients_match_the_full_block(
-    family: str, method: FullSpec | LoraSpec, mask: torch.Tensor | None
+    family: str, method: FullFineTuningSpec | LoraSpec, mask: torch.Tensor | None
 ) -> None:
     torch.manual_seed(0)
     full = tiny_base.FAMILIES[family](labels=3)
@@ -30,7 +30,7 @@ def test_logits_and_gradients_match_the_full_block(
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
     short = copy.deepcopy(full)
-    first_token.patch(short, FAMILIES[family])
+    first_token.patch_last_block(short, FAMILIES[family])
 
     gradients = []
     for model in (full, short):
@@ -53,8 +53,8 @@ def test_logits_and_gradients_match_the_full_block(
 
 
 @every_family
-@pytest.mark.parametrize("role", [Role.KEY, Role.VALUE])
-def test_adapter_dropout_is_drawn_for_every_token(family: str, role: Role) -> None:
+@pytest.mark.parametrize("role", [LayerRole.KEY, LayerRole.VALUE])
+def test_adapter_dropout_is_drawn_for_every_token(family: str, role: LayerRole) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
     targets = tiny_base.whole_layers(family, role)
@@ -63,7 +63,7 @@ def test_adapter_dropout_is_drawn_for_every_token(family: str, role: Role) -> No
     for name, parameter in model.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
-    first_token.patch(model, FAMILIES[family])
+    first_token.patch_last_block(model, FAMILIES[family])
     model.eval()
     assert torch.equal(model(IDS).logits, model(IDS).logits)
     model.train()
@@ -74,7 +74,7 @@ def test_adapter_dropout_is_drawn_for_every_token(family: str, role: Role) -> No
 def test_last_block_returns_one_token_and_keeps_parameter_names(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
     names = set(model.state_dict())
-    first_token.patch(model, FAMILIES[family])
+    first_token.patch_last_block(model, FAMILIES[family])
     assert model.base_model(IDS).last_hidden_state.shape == (2, 1, 32)
     assert set(model.state_dict()) == names
 
@@ -83,7 +83,7 @@ def test_last_block_returns_one_token_and_keeps_parameter_names(family: str) -> 
 def test_dropout_is_active_in_training(family: str) -> None:
     rates: dict[str, Any] = dict.fromkeys(FAMILIES[family].dropouts, 0.5)
     model = tiny_base.FAMILIES[family](**rates)
-    first_token.patch(model, FAMILIES[family])
+    first_token.patch_last_block(model, FAMILIES[family])
     assert torch.equal(model(IDS).logits, model(IDS).logits)
     model.train()
     assert not torch.equal(model(IDS).logits, model(IDS).logits)

@@ -15,7 +15,7 @@ from lora_core.layers.lora import LoraLinear
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec, LoraVariant
+from lora_core.specs.method import FullFineTuningSpec, LastLayersBaselineSpec, LoraSpec, LoraVariant
 from tests import tiny_base
 from tests.recording_observer import RecordingObserver
 
@@ -34,12 +34,17 @@ def texts() -> TokenizedSplit:
 
 @pytest.mark.parametrize(
     "method",
-    [LoraSpec(r=2), LoraSpec(r=2, variant=LoraVariant.DORA), FullSpec(), BaselineSpec(blocks=1)],
+    [
+        LoraSpec(r=2),
+        LoraSpec(r=2, variant=LoraVariant.DORA),
+        FullFineTuningSpec(),
+        LastLayersBaselineSpec(blocks=1),
+    ],
     ids=lambda method: f"{method.type}-{getattr(method, 'variant', '')}",
 )
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
 def test_logits_and_gradients_match_the_plain_model(
-    family: str, method: LoraSpec | FullSpec | BaselineSpec
+    family: str, method: LoraSpec | FullFineTuningSpec | LastLayersBaselineSpec
 ) -> None:
     torch.manual_seed(0)
     plain = tiny_base.FAMILIES[family](labels=3).eval()

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from lora_core import methods
 from lora_core.encoders import FAMILIES
 from lora_core.fast import unfused_attention
-from lora_core.specs.method import LoraSpec, LoraVariant, Role
+from lora_core.specs.method import LayerRole, LoraSpec, LoraVariant
 from tests import tiny_base
 
 TOKENS, HEADS, SIZE = 48, 3, 32
@@ -115,7 +115,7 @@ def test_model_logits_match_without_warnings(
         "apply",
         _counted(unfused_attention._UnfusedAttention.apply, calls),
     )
-    unfused_attention.patch(model)
+    unfused_attention.patch_attention(model)
     found = answers_and_gradients(model, ids, seen)
     # Two blocks, twice. In ModernBERT the window of the second is in the mask.
     assert len(calls) == (2 if family == "modernbert" else 4)
@@ -132,7 +132,7 @@ def test_autocast_error_is_no_larger_than_fused(family: str) -> None:
     """DoRA computes in float32 there, a layer without an adapter in bf16."""
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()
-    targets = tiny_base.whole_layers(family, Role.QUERY, Role.VALUE)
+    targets = tiny_base.whole_layers(family, LayerRole.QUERY, LayerRole.VALUE)
     spec = LoraSpec(variant=LoraVariant.DORA, r=2, targets=targets, layers=(0,))
     methods.build_method(spec).prepare(model, FAMILIES[family])
     ids, seen = torch.randint(5, 60, (4, TOKENS)), mask(LENGTHS)[:, 0, 0].long()

@@ -24,7 +24,7 @@ from lora_core.inference.engines import EngineCache
 from lora_core.inference.packed_encoder import BatchLayout, UnfusedAttention
 from lora_core.inference.predictor import Predictor
 from lora_core.methods import LoraMethod
-from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
+from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_base import FAMILIES as TINY
 from tests.tiny_base import each_family, tokenizer, whole_layers
@@ -90,10 +90,10 @@ def merged_logits(directory: Path, text: str) -> torch.Tensor:
 
 
 SPECS = [
-    LoraSpec(r=4, targets=(Role.QUERY, Role.VALUE)),
-    LoraSpec(r=2, targets=(Role.MLP,), variant=LoraVariant.RSLORA, layers=(1,)),
+    LoraSpec(r=4, targets=(LayerRole.QUERY, LayerRole.VALUE)),
+    LoraSpec(r=2, targets=(LayerRole.MLP,), variant=LoraVariant.RSLORA, layers=(1,)),
     LoraSpec(r=8, alpha=1.0, variant=LoraVariant.UNSCALED, head=HeadMode.LORA),
-    LoraSpec(r=3, targets=(Role.KEY, Role.PROJECTION), head=HeadMode.FROZEN),
+    LoraSpec(r=3, targets=(LayerRole.KEY, LayerRole.PROJECTION), head=HeadMode.FROZEN),
     LoraSpec(r=4, variant=LoraVariant.LORA_FA),
     LoraSpec(r=4, variant=LoraVariant.DORA),
 ]

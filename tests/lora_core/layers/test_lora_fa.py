@@ -15,7 +15,7 @@ from lora_core.encoders import FAMILIES
 from lora_core.fast import folded_lora
 from lora_core.fast.folded_lora import TOKENS_PER_RANK
 from lora_core.methods import LoraMethod
-from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant, Role
+from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from tests import tiny_base
 
 R, ALPHA = 2, 3.0
@@ -42,10 +42,11 @@ def test_losses_match_peft_with_a_frozen_a(folds: bool) -> None:
     ids = torch.randint(5, 60, (4, 12 if folds else 6))
     assert (ids.numel() >= TOKENS_PER_RANK * R) == folds
 
-    spec = LoraSpec(variant=LoraVariant.LORA_FA, r=R, alpha=ALPHA, targets=(Role.QUERY, Role.VALUE),
+    targets = (LayerRole.QUERY, LayerRole.VALUE)
+    spec = LoraSpec(variant=LoraVariant.LORA_FA, r=R, alpha=ALPHA, targets=targets,
                     head=HeadMode.FROZEN)  # fmt: skip
     LoraMethod(spec).prepare(ours, FAMILIES["distilbert"])
-    folded_lora.patch(ours)
+    folded_lora.patch_lora_layers(ours)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = LoraConfig(r=R, lora_alpha=ALPHA, target_modules=["q_lin", "v_lin"])

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from lora_core.errors.artifact import UnsupportedArtifact
 from lora_core.linear import files
-from lora_core.linear.model import LinearModel, fit
+from lora_core.linear.model import LinearModel, fit_single_label
 from lora_core.manifest import LINEAR_FILE
 from lora_core.specs.method import LinearSpec
 
@@ -23,7 +23,7 @@ Tensors = dict[str, NDArray[Any]]
 
 @pytest.fixture
 def made() -> LinearModel:
-    return fit(TEXTS, np.arange(20) % 2, LinearSpec(ngram_range=(1, 3)), classes=2)
+    return fit_single_label(TEXTS, np.arange(20) % 2, LinearSpec(ngram_range=(1, 3)), classes=2)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_saved_model_round_trips_bit_for_bit(made: LinearModel, saved: Path) -> 
 
 
 def test_model_without_terms_round_trips(tmp_path: Path) -> None:
-    made = fit(["one", "two"], np.array([0, 1]), LinearSpec(min_df=2), classes=3)
+    made = fit_single_label(["one", "two"], np.array([0, 1]), LinearSpec(min_df=2), classes=3)
     files.save_parameters(tmp_path, made.parameters)
     assert (
         LinearModel(files.read_parameters(tmp_path, rows=3)).logits(["x"]) == made.logits(["x"])

@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lora_core.linear import model
-from lora_core.linear.model import LinearModel, SoftmaxScore, fit
+from lora_core.linear.model import LinearModel, SoftmaxScore, fit_single_label
 from lora_core.specs.method import LinearSpec
 
 WORDS = (
@@ -47,7 +47,7 @@ def test_logits_match_scikit_learn(classes: int, ngrams: tuple[int, int], balanc
     train_texts = texts(200)
     truth = np.minimum(labels(classes + 2, 200), classes - 1)  # the last one more often
     spec = LinearSpec(C=2.5, ngram_range=ngrams, min_df=2)
-    found = fit(train_texts, truth, spec, classes=classes, balanced=balanced)
+    found = fit_single_label(train_texts, truth, spec, classes=classes, balanced=balanced)
     vectorizer = TfidfVectorizer(ngram_range=ngrams, sublinear_tf=True, min_df=2)
     regression = LogisticRegression(
         C=2.5, max_iter=1000, class_weight="balanced" if balanced else None
@@ -66,7 +66,7 @@ def test_logits_match_scikit_learn(classes: int, ngrams: tuple[int, int], balanc
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
 @pytest.mark.parametrize("classes", [2, 4])
 def test_contributions_sum_to_the_probability_difference(classes: int, temperature: float) -> None:
-    found = fit(texts(200), labels(classes, 200), LinearSpec(C=50.0), classes=classes)
+    found = fit_single_label(texts(200), labels(classes, 200), LinearSpec(C=50.0), classes=classes)
     for text in (*UNSEEN[:7], "great " * 300, *texts(5, seed=3)):
         for label in range(classes):
             words, start = found.contributions(text, SoftmaxScore(label, temperature))
@@ -79,7 +79,9 @@ def test_contributions_sum_to_the_probability_difference(classes: int, temperatu
 def test_contribution_is_proportional_to_the_logit() -> None:
     """With two labels the shares of the probability are those of the logit, term by term."""
     train_texts = ["good film", "good plot", "bad film", "bad plot"] * 5
-    found = fit(train_texts, np.array([1, 1, 0, 0] * 5), LinearSpec(ngram_range=(1, 1)), classes=2)
+    found = fit_single_label(
+        train_texts, np.array([1, 1, 0, 0] * 5), LinearSpec(ngram_range=(1, 1)), classes=2
+    )
     text = "a good, good but BAD film"
     words, start = found.contributions(text, SoftmaxScore(1))
     named = [(text[word.start : word.end], score) for word, score in words]
@@ -102,10 +104,10 @@ def test_contribution_is_proportional_to_the_logit() -> None:
 
 def test_model_without_terms_predicts_label_frequencies() -> None:
     texts_seen, truth = ["one", "two", "three", "four"], np.array([0, 1, 1, 1])
-    found = fit(texts_seen, truth, LinearSpec(min_df=2), classes=2)
+    found = fit_single_label(texts_seen, truth, LinearSpec(min_df=2), classes=2)
     assert found.parameters.terms == ()
     assert softmax(found.logits(["one", ""]), axis=1) == pytest.approx(np.array([[0.25, 0.75]] * 2))
-    even = fit(texts_seen, truth, LinearSpec(min_df=2), classes=2, balanced=True)
+    even = fit_single_label(texts_seen, truth, LinearSpec(min_df=2), classes=2, balanced=True)
     assert softmax(even.logits(["one"])) == pytest.approx(0.5)
     words, start = found.contributions("one two", SoftmaxScore(1))
     assert [score for _, score in words] == [0.0, 0.0]
@@ -115,7 +117,7 @@ def test_model_without_terms_predicts_label_frequencies() -> None:
 def test_label_without_texts_is_never_predicted() -> None:
     train_texts = ["good film", "bad film"] * 10
     for truth in ([1, 3] * 10, [3, 3] * 10):
-        found = fit(train_texts, np.array(truth), LinearSpec(), classes=5)
+        found = fit_single_label(train_texts, np.array(truth), LinearSpec(), classes=5)
         answers = softmax(found.logits(["good film", "bad film", ""]), axis=1)
         assert answers[:, sorted(set(truth))].sum(axis=1) == pytest.approx(1.0, abs=1e-9)
     assert found.logits(["x"]).argmax() == 3
@@ -124,29 +126,32 @@ def test_label_without_texts_is_never_predicted() -> None:
 def test_min_df_depends_on_the_amount_of_text(monkeypatch: pytest.MonkeyPatch) -> None:
     train_texts = [*["good film"] * 5, *["bad film"] * 5, "hapax"]
     truth = np.array([1] * 5 + [0] * 6)
-    assert "hapax" in fit(train_texts, truth, LinearSpec(), classes=2).parameters.terms
+    assert "hapax" in fit_single_label(train_texts, truth, LinearSpec(), classes=2).parameters.terms
     monkeypatch.setattr(model, "FEW_CHARACTERS", 50)
-    assert "hapax" not in fit(train_texts, truth, LinearSpec(), classes=2).parameters.terms
+    assert (
+        "hapax"
+        not in fit_single_label(train_texts, truth, LinearSpec(), classes=2).parameters.terms
+    )
     assert model.resolve_min_df(LinearSpec(min_df=3), train_texts) == LinearSpec(min_df=3)
 
 
 def test_vocabulary_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "max_terms", lambda rows, **_: 30 // rows)
     train_texts = [*texts(100), "y" * 101, "y" * 101]
-    found = fit(train_texts, labels(3, 102), LinearSpec(min_df=1), classes=3)
+    found = fit_single_label(train_texts, labels(3, 102), LinearSpec(min_df=1), classes=3)
     top = TfidfVectorizer(ngram_range=(1, 2), max_features=10).fit(train_texts)
     assert list(found.parameters.terms) == list(top.get_feature_names_out())
     monkeypatch.undo()
-    found = fit(train_texts, labels(3, 102), LinearSpec(min_df=2), classes=3)
+    found = fit_single_label(train_texts, labels(3, 102), LinearSpec(min_df=2), classes=3)
     assert max(map(len, found.parameters.terms)) <= 100
 
 
 def test_fit_reports_missing_convergence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "MAX_ITER", 2)
-    assert not fit(texts(100), labels(3, 100), LinearSpec(C=1e6), classes=3).converged
+    assert not fit_single_label(texts(100), labels(3, 100), LinearSpec(C=1e6), classes=3).converged
 
 
 def test_nbytes_covers_the_terms() -> None:
-    found = fit(texts(200), labels(2, 200), LinearSpec(min_df=1), classes=2)
+    found = fit_single_label(texts(200), labels(2, 200), LinearSpec(min_df=1), classes=2)
     assert isinstance(found, LinearModel)
     assert found.nbytes > 150 * len(found.parameters.terms)

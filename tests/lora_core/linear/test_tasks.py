@@ -11,7 +11,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from lora_core.linear import files
 from lora_core.linear.model import (
     LinearModel,
-    NumberScore,
+    RegressionScore,
     SigmoidScore,
     fit_multi_label,
     fit_regression,
@@ -95,7 +95,7 @@ def test_contributions_add_up_to_the_score() -> None:
             words, start = several.contributions(text, SigmoidScore(label, 1.7, -0.4))
             score = expit(1.7 * several.logits([text])[0, label] - 0.4)
             assert start + added(list(words)) == pytest.approx(score, abs=1e-9)
-        words, start = number.contributions(text, NumberScore(3.0, 10.0))
+        words, start = number.contributions(text, RegressionScore(3.0, 10.0))
         answer = 3.0 * number.logits([text])[0, 0] + 10.0
         assert start + added(list(words)) == pytest.approx(answer, abs=1e-9)
 
@@ -106,6 +106,6 @@ def weights_by_word(model: LinearModel) -> dict[str, NDArray[np.float64]]:
 
 def test_contribution_to_a_number_is_weight_times_tfidf() -> None:
     model = fit_regression(TRAIN, NUMBERS, LinearSpec(ngram_range=(1, 1), min_df=1))
-    (_, film), (_, unknown) = model.contributions("film xyzzy", NumberScore())[0]
+    (_, film), (_, unknown) = model.contributions("film xyzzy", RegressionScore())[0]
     assert film == pytest.approx(float(weights_by_word(model)["film"][0]))  # the norm is that of it
     assert unknown == 0.0

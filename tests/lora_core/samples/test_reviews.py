@@ -16,7 +16,7 @@ def test_sample_facts_match_the_file(name: str) -> None:
     assert len(rows) == facts.rows
     assert Counter(label for _, label in rows) == Counter(facts.labels)
     some = [text for text, _ in rows[:: len(rows) // 1000]]
-    tokenizer = load_tokenizer(minilm.checkpoint_directory() / "tokenizer.json")
+    tokenizer = load_tokenizer(minilm.build_cached_checkpoint() / "tokenizer.json")
     counts = np.array([len(one.ids) for one in tokenizer.encode_batch_fast(some)])
     for max_length in (64, 256, 512):
         measured = np.minimum(counts, max_length).mean()

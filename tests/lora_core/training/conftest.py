@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_core.specs.train import TrainSpec
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.lora_core.training.pairs import LORA, ODD, RANDOM
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_base, make_reviews

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(
-    ["lora_core.__main__", "lora_core.training.run", "lora_core.batch_prediction"]
+    ["lora_core.__main__", "lora_core.training.encoder", "lora_core.batch_prediction"]
 )
 
 

@@ -25,7 +25,7 @@ from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.recording_observer import RecordingObserver, StopDuringFit
 
 Make = Callable[..., TrainSpec]
@@ -190,7 +190,7 @@ def test_stop_request_interrupts_a_linear_fit(
     spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = StopDuringFit()
-    monkeypatch.setattr(cross_validation, "fit_examples", stop.fit)
+    monkeypatch.setattr(cross_validation, "fit_linear_model", stop.fit)
     with pytest.raises(StopRequested):
         auto.train_auto(spec(method=choosing(LINEAR)), out_dir=tmp_path, observer=stop, stop=stop)
     stop.left.set()
@@ -205,10 +205,10 @@ def test_fold_with_many_characters_is_subsampled(
 
     def counted(train: list[Example], *rest: Any, **more: Any) -> LinearModel:
         learned_from.append(sum(len(example.text) for example in train))
-        return comparison.fit_examples(train, *rest, **more)
+        return comparison.fit_linear_model(train, *rest, **more)
 
     monkeypatch.setattr(comparison, "MAX_CHARACTERS", 500)
-    monkeypatch.setattr(cross_validation, "fit_examples", counted)
+    monkeypatch.setattr(cross_validation, "fit_linear_model", counted)
     observer = RecordingObserver()
     tried = cross_validation.LinearCrossValidation(
         described, splits.labels, examples, ProgressReporter(observer=observer, stop=observer)

@@ -17,7 +17,7 @@ from lora_core.events import parse_event
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.single_label import SingleLabel
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.recording_observer import RecordingObserver
 
 Make = Callable[..., TrainSpec]
@@ -40,7 +40,7 @@ def no_memory_for_a_file() -> None:
 def test_out_of_memory_on_the_host(ask: Callable[[], None]) -> None:
     with (
         pytest.raises(HostOutOfMemory, match=r"used \d+ MB.*to 2048 \(now 4096\)"),
-        runtime.translate_errors(SPEC),
+        runtime.convert_resource_errors(SPEC),
     ):
         ask()
 
@@ -49,7 +49,7 @@ def test_out_of_memory_on_the_device() -> None:
     words = r"cuda:0 .* used 0 MB .*to 2048 \(now 4096\)"
     with (
         pytest.raises(DeviceOutOfMemory, match=words) as caught,
-        runtime.translate_errors(SPEC),
+        runtime.convert_resource_errors(SPEC),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory")
     assert caught.value.detail["suggested"] == 2048
@@ -59,7 +59,7 @@ def test_suggested_setting_is_valid() -> None:
     small = SPEC.model_copy(
         update={"optim": SPEC.optim.model_copy(update={"micro_batch_tokens": 20})}
     )
-    with pytest.raises(HostOutOfMemory, match="to 16 "), runtime.translate_errors(small):
+    with pytest.raises(HostOutOfMemory, match="to 16 "), runtime.convert_resource_errors(small):
         raise MemoryError
 
 
@@ -77,7 +77,7 @@ def test_out_of_memory_while_loading_is_not_a_damaged_base(
 
 
 def test_full_disk_is_reported() -> None:
-    with pytest.raises(DiskFull), runtime.translate_errors(SPEC):
+    with pytest.raises(DiskFull), runtime.convert_resource_errors(SPEC):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -85,7 +85,7 @@ def test_full_disk_is_reported() -> None:
 def test_other_errors_are_not_translated(error: Exception) -> None:
     with (
         pytest.raises(type(error), match=str(error.args[-1])),
-        runtime.translate_errors(SPEC),
+        runtime.convert_resource_errors(SPEC),
     ):
         raise error
 

@@ -14,7 +14,7 @@ from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Sto
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.lora_core.training.damage import DAMAGE, flip, rewrite
 from tests.recording_observer import RecordingObserver
 from tests.starved import no_descriptors

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.training.checkpoint_schedule import CheckpointSchedule, CheckpointSettings
+from lora_core.training.checkpoint_schedule import CheckpointSaver, CheckpointSettings
 from tests.recording_observer import RecordingObserver
 
 Move = Callable[[float], None]
@@ -32,29 +32,27 @@ def move(monkeypatch: pytest.MonkeyPatch) -> Move:
 
 
 @pytest.fixture
-def open_saves(move: Move) -> Callable[..., CheckpointSchedule[At]]:
+def open_saves(move: Move) -> Callable[..., CheckpointSaver[At]]:
     """Make schedules whose saves take some seconds and write nothing."""
 
     def make(
         every: float, takes: float, observer: RecordingObserver, step: int = 0
-    ) -> CheckpointSchedule[At]:
+    ) -> CheckpointSaver[At]:
         def write(parent: Path, progress: At) -> Path:
             move(takes)
             return parent / f"step-{progress.step}"
 
-        return CheckpointSchedule(
-            CheckpointSettings(Path("here"), every), write, observer, step=step
-        )
+        return CheckpointSaver(CheckpointSettings(Path("here"), every), write, observer, step=step)
 
     return make
 
 
-def save(saves: CheckpointSchedule[At], step: int) -> None:
+def save(saves: CheckpointSaver[At], step: int) -> None:
     saves.save(At(step))
 
 
 def test_save_is_due_after_the_interval_and_reported(
-    move: Move, open_saves: Callable[..., CheckpointSchedule[At]]
+    move: Move, open_saves: Callable[..., CheckpointSaver[At]]
 ) -> None:
     observer = RecordingObserver()
     saves = open_saves(300, 1, observer)
@@ -76,7 +74,7 @@ def test_save_is_due_after_the_interval_and_reported(
 
 
 def test_slow_disk_makes_saves_less_frequent(
-    move: Move, open_saves: Callable[..., CheckpointSchedule[At]]
+    move: Move, open_saves: Callable[..., CheckpointSaver[At]]
 ) -> None:
     saves = open_saves(300, 60, RecordingObserver())
     save(saves, 1)
@@ -87,7 +85,7 @@ def test_slow_disk_makes_saves_less_frequent(
 
 
 def test_zero_interval_saves_at_every_step(
-    move: Move, open_saves: Callable[..., CheckpointSchedule[At]]
+    move: Move, open_saves: Callable[..., CheckpointSaver[At]]
 ) -> None:
     saves = open_saves(0, 60, RecordingObserver())
     save(saves, 1)
@@ -95,7 +93,7 @@ def test_zero_interval_saves_at_every_step(
 
 
 def test_nothing_is_saved_without_a_new_step(
-    open_saves: Callable[..., CheckpointSchedule[At]],
+    open_saves: Callable[..., CheckpointSaver[At]],
 ) -> None:
     observer = RecordingObserver()
     saves = open_saves(0, 0, observer, step=4)

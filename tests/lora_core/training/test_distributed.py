@@ -17,9 +17,9 @@ from lora_core.__main__ import read_spec
 from lora_core.child_protocol import EXIT_FAILED, EXIT_STOPPED
 from lora_core.events import Event, StepLogged
 from lora_core.progress_reporter import ProgressReporter
+from lora_core.training.encoder import train_encoder
 from lora_core.training.prepare import prepare_run
 from lora_core.training.resume import build_trainer
-from lora_core.training.run import train_encoder
 from tests.lora_core.training.pairs import (
     ODD,
     PLAIN,

@@ -23,7 +23,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training import evaluate
 from lora_core.training.best_weights import BestWeights
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from lora_core.training.throughput import Throughput
 from lora_core.training.training_state import TrainingState
 from tests.lora_core.test_methods import FrozenA

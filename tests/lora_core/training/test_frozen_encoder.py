@@ -14,16 +14,16 @@ from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, modules
 from lora_core.fast import first_token, frozen_encoder
 from lora_core.fast.frozen_encoder import (
-    FrozenEncoderForward,
+    CachedFeaturesForward,
     ReplayedEncoderForward,
-    build_forward,
+    build_fastest_forward,
 )
 from lora_core.fast.unfused_attention import pad_multiple
 from lora_core.forward import BlockwiseForward, Forward
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime
 from lora_core.specs.data import Split
-from lora_core.specs.method import BaselineSpec, FullSpec, LoraSpec
+from lora_core.specs.method import FullFineTuningSpec, LastLayersBaselineSpec, LoraSpec
 from lora_core.specs.train import TrainSpec
 from tests import tiny_base
 from tests.recording_observer import RecordingObserver
@@ -42,18 +42,20 @@ def part() -> TokenizedSplit:
 
 
 @pytest.mark.parametrize(
-    "method", [BaselineSpec(), BaselineSpec(blocks=1), LoraSpec(layers=(1,))], ids=str
+    "method",
+    [LastLayersBaselineSpec(), LastLayersBaselineSpec(blocks=1), LoraSpec(layers=(1,))],
+    ids=str,
 )
 @pytest.mark.parametrize("family", tiny_base.FAMILIES)
 def test_frozen_encoder_logits_match_the_full_model(
-    family: str, method: BaselineSpec | LoraSpec
+    family: str, method: LastLayersBaselineSpec | LoraSpec
 ) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
     methods.build_method(method).prepare(model, FAMILIES[family])
-    first_token.patch(model, FAMILIES[family])
+    first_token.patch_last_block(model, FAMILIES[family])
     parts = {Split.TRAIN: part()}
-    short = FrozenEncoderForward(
+    short = CachedFeaturesForward(
         model, MACHINE, FAMILIES[family], parts, budget=100, progress=PROGRESS, environment={}
     )
     full = Forward(model, MACHINE)
@@ -93,13 +95,15 @@ SHARING = ("albert",)  # has one block, which runs many times
 @pytest.mark.parametrize(
     ("family", "method"),
     [
-        *((name, BaselineSpec()) for name in REPLAYED),
-        *((name, BaselineSpec(blocks=1)) for name in REPLAYED if name not in SHARING),
+        *((name, LastLayersBaselineSpec()) for name in REPLAYED),
+        *((name, LastLayersBaselineSpec(blocks=1)) for name in REPLAYED if name not in SHARING),
         *((name, LoraSpec(layers=(1,))) for name in REPLAYED if name not in SHARING),
     ],
     ids=str,
 )
-def test_replayed_logits_match_the_full_model(family: str, method: BaselineSpec | LoraSpec) -> None:
+def test_replayed_logits_match_the_full_model(
+    family: str, method: LastLayersBaselineSpec | LoraSpec
+) -> None:
     torch.manual_seed(0)
     description = GENERAL_FAMILIES[family]
     model = tiny_base.general(family, labels=3)
@@ -121,7 +125,7 @@ def test_replayed_logits_match_the_full_model(family: str, method: BaselineSpec 
 def test_a_replayed_batch_is_padded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     description = GENERAL_FAMILIES["longformer"]  # pads again, to its window
     model = tiny_base.general("longformer")
-    methods.build_method(BaselineSpec()).prepare(model, description)
+    methods.build_method(LastLayersBaselineSpec()).prepare(model, description)
     parts = {Split.TRAIN: part()}
     replayed = ReplayedEncoderForward(
         model, MACHINE, description, parts, budget=100, progress=PROGRESS, environment={}
@@ -164,7 +168,7 @@ def test_bf16_batch_lengths_are_bucketed_within_the_positions(
     machine = replace(MACHINE, precision=precision)
     ways = (
         BlockwiseForward(model, machine, family, pad_multiple=pad_multiple("cpu", precision)),
-        FrozenEncoderForward(
+        CachedFeaturesForward(
             model,
             machine,
             family,
@@ -186,18 +190,18 @@ def test_bf16_batch_lengths_are_bucketed_within_the_positions(
 @pytest.mark.parametrize(
     ("method", "dropout", "most", "expected"),
     [
-        (BaselineSpec(), 0.0, 2**30, FrozenEncoderForward),
-        (BaselineSpec(), 0.1, 2**30, BlockwiseForward),
-        (BaselineSpec(), 0.0, 100, BlockwiseForward),
-        (BaselineSpec(blocks=1), 0.0, 2**30, FrozenEncoderForward),
-        (BaselineSpec(blocks=2), 0.0, 2**30, BlockwiseForward),
-        (LoraSpec(layers=(1,)), 0.0, 2**30, FrozenEncoderForward),
+        (LastLayersBaselineSpec(), 0.0, 2**30, CachedFeaturesForward),
+        (LastLayersBaselineSpec(), 0.1, 2**30, BlockwiseForward),
+        (LastLayersBaselineSpec(), 0.0, 100, BlockwiseForward),
+        (LastLayersBaselineSpec(blocks=1), 0.0, 2**30, CachedFeaturesForward),
+        (LastLayersBaselineSpec(blocks=2), 0.0, 2**30, BlockwiseForward),
+        (LoraSpec(layers=(1,)), 0.0, 2**30, CachedFeaturesForward),
         (LoraSpec(), 0.0, 2**30, BlockwiseForward),
-        (FullSpec(), 0.0, 2**30, BlockwiseForward),
+        (FullFineTuningSpec(), 0.0, 2**30, BlockwiseForward),
     ],
 )
 def test_frozen_encoder_is_skipped_only_if_nothing_in_it_changes(
-    method: BaselineSpec | LoraSpec | FullSpec,
+    method: LastLayersBaselineSpec | LoraSpec | FullFineTuningSpec,
     dropout: float,
     most: int,
     expected: type,
@@ -207,7 +211,7 @@ def test_frozen_encoder_is_skipped_only_if_nothing_in_it_changes(
     model, family = tiny_base.distilbert(), FAMILIES["distilbert"]
     methods.build_method(method).prepare(model, family)
     parts = {Split.TRAIN: part()}
-    chosen = build_forward(
+    chosen = build_fastest_forward(
         model,
         MACHINE,
         family,
@@ -237,18 +241,18 @@ def test_baseline_run_is_equal_with_and_without_cached_features(
 @pytest.mark.parametrize(
     ("family", "method", "dropout", "expected"),
     [
-        ("deberta-v2", BaselineSpec(), 0.0, ReplayedEncoderForward),
-        ("deberta-v2", BaselineSpec(), 0.1, Forward),
+        ("deberta-v2", LastLayersBaselineSpec(), 0.0, ReplayedEncoderForward),
+        ("deberta-v2", LastLayersBaselineSpec(), 0.1, Forward),
         ("deberta-v2", LoraSpec(), 0.0, Forward),
-        ("lilt", BaselineSpec(), 0.0, Forward),  # its blocks pass on more than states
+        ("lilt", LastLayersBaselineSpec(), 0.0, Forward),  # its blocks pass on more than states
     ],
 )
 def test_general_encoders_are_cached_where_that_is_exact(
-    family: str, method: BaselineSpec | LoraSpec, dropout: float, expected: type[Forward]
+    family: str, method: LastLayersBaselineSpec | LoraSpec, dropout: float, expected: type[Forward]
 ) -> None:
     model = tiny_base.general(family)
     methods.build_method(method).prepare(model, GENERAL_FAMILIES[family])
-    chosen = build_forward(
+    chosen = build_fastest_forward(
         model,
         MACHINE,
         GENERAL_FAMILIES[family],

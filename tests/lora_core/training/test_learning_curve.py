@@ -11,7 +11,7 @@ from lora_core.errors.training import StopRequested
 from lora_core.events import Phase
 from lora_core.specs.train import TrainSpec
 from lora_core.training import linear, probe_learning_curve
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.recording_observer import RecordingObserver
 from tests.task_files import make_label_sets, make_numbers
 from tests.tiny_base import make_reviews
@@ -126,7 +126,7 @@ def test_learning_curve_does_not_affect_training(
 ) -> None:
     described = spec(data={"source": str(many)}, optim={**SHORT, "encoder_dropout": 0.1})
     with_it, _ = train(described)
-    monkeypatch.setattr(probe_learning_curve, "learning_curve_of_run", lambda *_: None)
+    monkeypatch.setattr(probe_learning_curve, "estimate_more_labels_with_probe", lambda *_: None)
     without, _ = train(described)
     assert "more_labels" not in summary(without)
     losses = [[step.loss for step in observer.all("step")] for observer in (with_it, without)]

@@ -21,7 +21,7 @@ from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.load import load_predictor as load_model
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import Split
-from lora_core.specs.train import TrainSpec, TrialSpec
+from lora_core.specs.train import PartialRunSpec, TrainSpec
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import linear
 from tests.linear_artifact import make_linear_artifact
@@ -115,7 +115,7 @@ def test_same_spec_gives_the_same_bytes(reviews: Path, tmp_path: Path) -> None:
 
 
 def test_partial_linear_run_is_refused(reviews: Path, tmp_path: Path) -> None:
-    spec = described(reviews).model_copy(update={"trial": TrialSpec(budget=0.5)})
+    spec = described(reviews).model_copy(update={"trial": PartialRunSpec(budget=0.5)})
     with pytest.raises(PartialRunUnsupported, match="grid, random or tpe"):
         run(spec, tmp_path / "out")
 
@@ -124,7 +124,7 @@ def test_stop_request_interrupts_the_fit(
     reviews: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop = StopDuringFit()
-    monkeypatch.setattr(linear, "fit_examples", stop.fit)
+    monkeypatch.setattr(linear, "fit_linear_model", stop.fit)
     with pytest.raises(StopRequested):
         linear.train_linear(described(reviews), out_dir=tmp_path / "out", observer=stop, stop=stop)
     stop.left.set()
@@ -155,7 +155,7 @@ def test_missing_resource_is_reported(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(linear, "fit_examples", fail)
+    monkeypatch.setattr(linear, "fit_linear_model", fail)
     with pytest.raises(cause):
         run(described(reviews), tmp_path / "out")
 

@@ -8,7 +8,7 @@ import pytest
 
 from lora_core import manifest
 from lora_core.specs.train import TrainSpec
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.recording_observer import RecordingObserver
 
 ASSETS = Path(__file__).parents[2] / "assets"

@@ -15,7 +15,7 @@ from lora_core.errors.training import NonFiniteLoss
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.lora_core.training.twins import product, story
 from tests.recording_observer import RecordingObserver
 

@@ -16,10 +16,10 @@ from sklearn.metrics import f1_score, root_mean_squared_error
 from lora_core import manifest
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example
-from lora_core.imports.check import check_import
-from lora_core.imports.metadata import MAX_MANIFEST_BYTES
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.load import load_predictor
+from lora_core.model_imports.check import check_imported_model
+from lora_core.model_imports.metadata import MAX_MANIFEST_BYTES
 from lora_core.specs.task import LossName
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.regression import Regression
@@ -27,8 +27,8 @@ from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.training import correctness
 from lora_core.training.auto import train_auto
 from lora_core.training.correctness import encode_correctness
+from lora_core.training.encoder import train_encoder
 from lora_core.training.linear import train_linear
-from lora_core.training.run import train_encoder
 from tests.lora_core.training.test_probe import vectors
 from tests.recording_observer import RecordingObserver
 from tests.task_files import LABELS, make_label_sets, make_numbers
@@ -133,7 +133,7 @@ def test_run_is_evaluated_and_judged(
         assert len(wrong) == int((truth != predicted).any(axis=1).sum())
     [texts] = [[each["text"] for each in json.loads((out / "golden.json").read_text())]]
     assert len(load_predictor(out).predict(texts)) == len(texts)
-    assert check_import(out).difference < 1e-3
+    assert check_imported_model(out).difference < 1e-3
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -24,18 +24,18 @@ from lora_core.data.batching import epoch_batches
 from lora_core.errors.artifact import TextPairRequired, TextPairUnsupported, UnsupportedArtifact
 from lora_core.export import export_adapter, export_merged
 from lora_core.fast.feature_cache import entry_key, hash_encoder
-from lora_core.imports.check import check_import
 from lora_core.inference.load import load_predictor
 from lora_core.inference.predictor import Predictor
+from lora_core.model_imports.check import check_imported_model
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.saved_predictions import check_golden_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.predict import PredictDataSpec, PredictRuntimeSpec, PredictSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto, linear
+from lora_core.training.encoder import train_encoder
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_trainer
-from lora_core.training.run import train_encoder
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import make_artifact
@@ -118,7 +118,7 @@ def test_model_of_a_run_answers_like_transformers(
     predictor = Predictor.load(tmp_path / "out")
     assert predictor.pairs
     assert check_golden_predictions(predictor, tmp_path / "out") < 1e-4
-    assert check_import(tmp_path / "out").difference < 1e-4
+    assert check_imported_model(tmp_path / "out").difference < 1e-4
     export_merged(tmp_path / "out", tmp_path / "merged")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     ours = predictor.forward(predictor.encode(PAIRS))
@@ -212,7 +212,7 @@ def test_linear_and_auto_runs(pair_spec: Make, tmp_path: Path) -> None:
     assert summary["test"]["accuracy"] > 0.9
     predictor = load_predictor(tmp_path / "linear")
     assert predictor.pairs
-    assert check_import(tmp_path / "linear").difference < 1e-9
+    assert check_imported_model(tmp_path / "linear").difference < 1e-9
     candidates = [{"method": {"type": "linear"}}, {"method": {"type": "probe"}}]
     auto.train_auto(
         pair_spec(method={"type": "auto", "candidates": candidates}),
@@ -278,4 +278,4 @@ def test_import_with_golden_texts_of_the_other_kind_is_refused(tmp_path: Path) -
     (directory / "manifest.json").unlink()
     manifest.create(directory, facts)
     with pytest.raises(UnsupportedArtifact, match="pairs of texts"):
-        check_import(directory)
+        check_imported_model(directory)

@@ -18,16 +18,16 @@ from lora_core.data.batching import epoch_batches
 from lora_core.data.windows import window_overlap
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.export import export_adapter, export_merged
-from lora_core.imports.check import check_import
 from lora_core.inference.predictor import Predictor
+from lora_core.model_imports.check import check_imported_model
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.saved_predictions import check_golden_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
+from lora_core.training.encoder import train_encoder
 from lora_core.training.prepare import prepare_run
 from lora_core.training.resume import build_trainer
-from lora_core.training.run import train_encoder
 from tests.lora_core.training.twins import product
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import tokenizer
@@ -90,7 +90,7 @@ def test_model_of_a_run_averages_like_transformers(
     assert manifest.reads_windows(manifest.read(tmp_path / "out"))
     predictor = Predictor.load(tmp_path / "out")
     assert check_golden_predictions(predictor, tmp_path / "out") < 1e-4
-    assert check_import(tmp_path / "out").difference < 1e-4
+    assert check_imported_model(tmp_path / "out").difference < 1e-4
     export_merged(tmp_path / "out", tmp_path / "merged")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     items = predictor.encode(TEXTS)

@@ -12,7 +12,7 @@ from lora_core.errors.training import StopRequested
 from lora_core.events import CheckpointSaved, Evaluated, Event, LinearModelFitted, StepLogged
 from lora_core.specs.train import TrainSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.run import train_encoder
+from lora_core.training.encoder import train_encoder
 from tests.recording_observer import RecordingObserver
 
 TIMES = {

@@ -1,0 +1,70 @@
+"""The base model of a fine-tuning job, in place of the model that a script of another API names."""
+
+import re
+
+from app.database.engines import Database
+from app.fine_tuning_apis.errors import FineTuningModelNotFound
+from app.jobs import pretrained_bases
+from app.jobs.errors import BaseDirectoriesDisabled, BaseDirectoryNotAllowed, InvalidBase
+from app.jobs.pretrained_bases import ResolvedBase
+from app.queue.events import EventContent
+from app.registry import refs
+from app.registry import service as registry
+from app.registry.errors import ModelNotFound
+from app.settings import Settings
+from app.storage.store import Store
+from lora_core.errors.base_model import BaseNotFound
+from lora_core.samples import minilm
+
+
+def resolve_base_or_default(
+    model: str,
+    *,
+    owner: str,
+    owners_models: re.Pattern[str],
+    database: Database,
+    store: Store,
+    settings: Settings,
+) -> tuple[ResolvedBase, list[EventContent]]:
+    """Return the base to train, and a warning if it is not the model that was asked for.
+
+    In place of a model of the `owner` of the API, and of a linear one, it is the default base, so
+    that a script runs as it is. Raises `FineTuningModelNotFound`.
+    """
+    wanted = _own_version(model, owner, database)
+
+    def resolve(name: str) -> ResolvedBase:
+        return pretrained_bases.resolve_base(
+            name, None, database=database, store=store, settings=settings
+        )
+
+    try:
+        return resolve(wanted), []
+    except (BaseNotFound, InvalidBase, BaseDirectoriesDisabled, BaseDirectoryNotAllowed) as error:
+        if wanted != model:  # it exists, but is a linear model: there is nothing to train on
+            message = f"{error} {minilm.NAME} is trained in its place."
+        elif owners_models.fullmatch(model):
+            message = f"{model} is a model of {owner}. {minilm.NAME} is trained in its place."
+        else:
+            raise _not_found(model, error, owner) from error
+    return resolve(minilm.NAME), [build_warning_event("model_replaced", message)]
+
+
+def build_warning_event(kind: str, message: str) -> EventContent:
+    """Return a warning for the events of a job."""
+    return EventContent(kind, "warning", message, {})
+
+
+def _own_version(model: str, owner: str, database: Database) -> str:
+    """Return the version that an `ft:…` name of ours stands for; other names unchanged."""
+    if refs.job_id_in_model_name(model) is None:
+        return model
+    try:
+        with database.read() as session:
+            return registry.resolve_model(session, model).ref
+    except ModelNotFound as error:
+        raise _not_found(model, error, owner) from error
+
+
+def _not_found(model: str, reason: Exception, owner: str) -> FineTuningModelNotFound:
+    return FineTuningModelNotFound(model=model[:100], reason=str(reason), owner=owner, at="model")

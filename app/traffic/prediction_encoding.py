@@ -1,0 +1,91 @@
+"""What a model predicted for a text, in the form in which it is counted and kept."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from lora_core.specs.encoded_labels import encode_label_set, encode_targets, output_name
+
+if TYPE_CHECKING:  # it needs NumPy and SciPy, which this module does not
+    from lora_core.inference.decoding import Output
+    from lora_core.specs.task import TaskType
+
+MAX_SCORES = 20  # that are kept of each target, the highest
+ONE_TARGET = ""  # stands for the target of a model that has only one
+
+
+@dataclass(frozen=True, slots=True)
+class PredictedTask:
+    """What the outputs of a prediction are: of a task or, if `targets` is not empty, of several."""
+
+    task: "TaskType"
+    targets: "Mapping[str, TaskType]"
+
+    def parts(self, row: "Sequence[Output]") -> "Iterator[tuple[str, TaskType, list[Output]]]":
+        """Yield name, task and outputs of each target; of a single one the name `ONE_TARGET`."""
+        if not self.targets:
+            yield ONE_TARGET, self.task, list(row)
+            return
+        for name, outputs in groupby(row, key=attrgetter("target")):
+            yield name, self.targets[name], list(outputs)
+
+
+def encode_predicted_label(predicted: PredictedTask, row: "Sequence[Output]") -> str:
+    """Return the predicted label as a row of a dataset has it (`lora_core.data.labels`)."""
+    parts = {name: _answer(task, outputs) for name, task, outputs in predicted.parts(row)}
+    if predicted.targets:
+        return encode_targets(parts)
+    match parts[ONE_TARGET]:
+        case tuple() as names:
+            return encode_label_set(names)
+        case float() as number:
+            return repr(number)
+        case name:
+            return str(name)
+
+
+def predicted_labels(predicted: PredictedTask, row: "Sequence[Output]") -> Iterator[str]:
+    """Yield the predicted labels to count; of several targets TARGET/LABEL. Numbers have none."""
+    for name, task, outputs in predicted.parts(row):
+        answer = _answer(task, outputs)
+        if not isinstance(answer, float):
+            for label in (answer,) if isinstance(answer, str) else answer:
+                yield output_name(name, label) if name else label
+
+
+def highest_scores(predicted: PredictedTask, row: "Sequence[Output]") -> dict[str, float]:
+    """Return the scores to keep, by output; of several targets by TARGET/LABEL."""
+    return {
+        output_name(name, output.label) if name else output.label: round(output.score, 6)
+        for name, _, outputs in predicted.parts(row)
+        for output in outputs[:MAX_SCORES]
+    }
+
+
+def confidences(predicted: PredictedTask, row: "Sequence[Output]") -> dict[str, float]:
+    """Return the model's own probability that its answer is right, by target.
+
+    Of a multi-label task it is that of the whole set of labels, as if they were independent.
+    Numbers have none.
+    """
+    found = {}
+    for name, task, outputs in predicted.parts(row):
+        if task == "single_label":
+            found[name] = outputs[0].score
+        elif task == "multi_label":
+            found[name] = prod(each.score if each.predicted else 1 - each.score for each in outputs)
+    return found
+
+
+def _answer(task: "TaskType", outputs: "Sequence[Output]") -> Any:
+    """Return a name, a tuple of names, or a number."""
+    match task:
+        case "multi_label":
+            return tuple(sorted(output.label for output in outputs if output.predicted))
+        case "regression":
+            return float(outputs[0].score)
+        case _:
+            return outputs[0].label

@@ -1,0 +1,110 @@
+"""Options of form fields: values of settings, data sources, base models and models to query."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import EnumType
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from app.datasets import repository as datasets
+from app.datasets.schemas import DatasetListItem
+from app.datasets.views import dataset_list_item
+from app.registry import repository as registry
+from app.registry.tables import PRODUCTION
+from app.settings import Settings
+from lora_core.hf_hub import ALLOW_ANY, HUB_PREFIX
+from lora_core.samples import minilm, reviews
+from lora_core.samples.reviews import SampleStatistics
+
+_MAX_OPTIONS = 100  # uploads or models listed, newest first
+
+
+@dataclass(frozen=True)
+class ModelOption:
+    """A model reference that can be queried. Its artifact holds example texts."""
+
+    ref: str
+    description: str
+    artifact_id: str
+
+
+def list_allowed_values(model: type[BaseModel], name: str) -> list[str]:
+    """List the values of a field that is an enum or a literal, without `auto`, the default."""
+    return [each for each in _values(model.model_fields[name].annotation) if each != "auto"]
+
+
+def _values(annotation: Any) -> Iterator[str]:
+    if isinstance(annotation, EnumType) or get_origin(annotation) is Literal:
+        yield from annotation if isinstance(annotation, EnumType) else get_args(annotation)
+    else:
+        for member in get_args(annotation):
+            yield from _values(member)
+
+
+def can_run_sample_job() -> bool:
+    """Return whether the sample base model and the sample datasets are on this host."""
+    return minilm.is_available() and reviews.is_available()
+
+
+def sample_datasets() -> Mapping[str, SampleStatistics]:
+    """Return the sample datasets that jobs can train on, by name."""
+    return reviews.SAMPLES if reviews.is_available() else {}
+
+
+def data_sources(session: Session, settings: Settings) -> list[str]:
+    """List sample datasets, uploads and configured Hugging Face datasets."""
+    uploads = datasets.list_datasets(session, after=None, limit=_MAX_OPTIONS)
+    return [
+        *sample_datasets(),
+        *dict.fromkeys(upload.name for upload in uploads),  # one entry for all versions of a name
+        *(f"{HUB_PREFIX}{name}" for name in settings.hub_datasets if name != ALLOW_ANY),
+    ]
+
+
+def unlabeled_datasets(session: Session) -> list[DatasetListItem]:
+    """List uploads without labels, newest first."""
+    rows = datasets.list_datasets(session, after=None, limit=_MAX_OPTIONS, unlabeled_only=True)
+    return [dataset_list_item(row) for row in rows]
+
+
+def base_models(session: Session, settings: Settings) -> list[str]:
+    """List the sample base model, registered models and configured Hugging Face models."""
+    samples = [minilm.NAME] if minilm.is_available() else []
+    hub_models = [name for name in settings.hub_models if name != ALLOW_ANY]
+    return [*samples, *model_names(session), *hub_models]
+
+
+def model_names(session: Session) -> list[str]:
+    """List registered models, newest first."""
+    return [model.name for model in registry.list_models(session, after=None, limit=_MAX_OPTIONS)]
+
+
+def model_options(session: Session) -> dict[str, list[ModelOption]]:
+    """List every model reference that can be queried, by model name."""
+    return {name: _options_of(session, name) for name in model_names(session)}
+
+
+def _options_of(session: Session, name: str) -> list[ModelOption]:
+    """List the production alias, the other aliases, then each version."""
+    row = registry.get_model(session, name)
+    versions = {version.number: version for version in registry.list_versions(session, row.id)}
+
+    def option(ref: str, description: str, number: int) -> ModelOption:
+        return ModelOption(ref, description, str(versions[number].artifact_id))
+
+    aliases = registry.get_aliases(session, row.id)
+    return [
+        *(
+            option(name, f"{PRODUCTION}, now version {number}", number)
+            for alias, number in aliases.items()
+            if alias == PRODUCTION
+        ),
+        *(
+            option(f"{name}@{alias}", f"{alias}, now version {number}", number)
+            for alias, number in aliases.items()
+            if alias != PRODUCTION
+        ),
+        *(option(f"{name}:{number}", f"version {number}", number) for number in versions),
+    ]

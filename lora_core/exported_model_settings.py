@@ -1,0 +1,46 @@
+"""How loraworks predicts with an exported model: `loraworks.json`, for what other formats lack."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.manifest import USAGE_FILE
+from lora_core.specs.fields import Float, FrozenModel
+from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskSpec
+
+
+class ExportedModelSettings(FrozenModel):
+    """The task of a model, whether it reads pairs of texts, and what its head cannot hold of its
+    `Calibration`: the thresholds by label, and half the width of an interval around a number."""
+
+    task: TaskSpec = SingleLabelSpec()
+    text_pairs: bool = False
+    thresholds: dict[str, Annotated[Float, Field(ge=0, le=1)]] = Field(
+        default={}, exclude_if=lambda value: not value
+    )
+    half_width: Annotated[Float, Field(ge=0)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+
+    @field_validator("task")
+    @classmethod
+    def _one_target(cls, value: TaskSpec) -> TaskSpec:
+        if isinstance(value, SeveralTargetsSpec):
+            raise ValueError("other formats have one target")
+        return value
+
+
+def read_exported_model_settings(directory: Path) -> ExportedModelSettings:
+    """Return what the file of an export says, or what holds for files of other programs.
+
+    Raises `ArtifactCorrupt`.
+    """
+    try:
+        return ExportedModelSettings.model_validate_json((directory / USAGE_FILE).read_bytes())
+    except FileNotFoundError:
+        return ExportedModelSettings()
+    except ValidationError as error:
+        problem = f"it is invalid ({error.errors()[0]['msg']})"
+        raise ArtifactCorrupt(path=USAGE_FILE, problem=problem) from error

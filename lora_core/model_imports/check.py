@@ -1,0 +1,145 @@
+"""Check that an imported model can be served, and that it reproduces its golden predictions."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from lora_core import manifest
+from lora_core.artifact import checkpoint_directory, head_tensors, load_adapter, load_merged_model
+from lora_core.artifact_base import TOKENIZER_FILE
+from lora_core.data.tokens import load_tokenizer
+from lora_core.encoders.load import read_base_config as read_base_config
+from lora_core.encoders.modules import family_of
+from lora_core.errors import LoraCoreError
+from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
+from lora_core.inference.linear import LinearPredictor
+from lora_core.inference.predictor import Predictor
+from lora_core.methods import LoraMethod
+from lora_core.model_imports import metadata
+from lora_core.model_imports.archive import check_safetensors_header
+from lora_core.model_imports.tokenizer import stress_test_tokenizer
+from lora_core.process_settings import is_oom_error
+from lora_core.rust_panics import convert_panics
+from lora_core.saved_predictions import compare_logits, load_golden_predictions
+
+# Config settings that make transformers download or run something.
+_FORBIDDEN_SETTING = re.compile("auto_map|custom|implementation|kernel|quantization")
+
+
+class ImportedModelCheck(BaseModel):
+    """The result of `check_imported_model`."""
+
+    directory: str
+    facts: metadata.UntrustedManifest
+    difference: float
+
+
+def check_imported_model(directory: Path) -> ImportedModelCheck:
+    """Load the model of an artifact and recompute its golden predictions.
+
+    Raises `ArtifactCorrupt`, `UnsupportedArtifact`, `UnsupportedTokenizer`,
+    `GoldenPredictionsMismatch`, `HeaderTooLarge`, and the kinds of `BaseModelError` that a base
+    model can raise.
+    """
+    metadata.check_manifest_size(directory)
+    listed = manifest.verify(directory)["files"]
+    for file in directory.rglob("*.safetensors"):
+        check_safetensors_header(file)
+    if manifest.is_linear(listed):
+        return _check_linear(directory)
+    checkpoint = checkpoint_directory(directory)
+    config = read_base_config(checkpoint, checkpoint.name)
+    if forbidden := [key for key in config if _FORBIDDEN_SETTING.search(key)]:
+        problem = f"{checkpoint.name}/config.json sets {forbidden[0][:100]!r}"
+        raise UnsupportedArtifact(problem=problem)
+    facts = metadata.read_metadata(directory)
+    with _convert_errors("its tokenizer does not load"):
+        tokenizer = load_tokenizer(checkpoint / TOKENIZER_FILE)
+    stress_test_tokenizer(tokenizer)
+    texts, golden = load_golden_predictions(directory)
+    with _convert_errors(f"{checkpoint.name}/ does not load or compute"):
+        model = load_merged_model(directory)
+        data = facts.spec.data
+        predictor = Predictor.from_model(
+            model,
+            tokenizer,
+            facts.max_length or 0,
+            pairs=data.text_pair_column is not None,
+            windows=data.long_texts == "windows",
+        )
+        items = predictor.encode(texts)
+        logits = predictor.forward(items).numpy()
+        # may be served through its adapter
+        served = Predictor.load(directory).forward(items).numpy()
+    difference = max(_compare_logits(each, golden) for each in (logits, served))
+    if (directory / "adapter.json").exists() or (directory / "adapter.safetensors").exists():
+        _check_adapter(directory, model, str(config["model_type"]))
+    return ImportedModelCheck(directory=directory.name, facts=facts, difference=difference)
+
+
+def _check_linear(directory: Path) -> ImportedModelCheck:
+    facts = metadata.read_metadata(directory)
+    texts, golden = load_golden_predictions(directory)
+    with _convert_errors("its linear model does not load or compute"):
+        predictor = LinearPredictor.load(directory)
+        logits = predictor.forward(predictor.encode(texts))
+    difference = _compare_logits(logits.astype(np.float32), golden)
+    return ImportedModelCheck(directory=directory.name, facts=facts, difference=difference)
+
+
+@contextmanager
+def _convert_errors(problem: str) -> Iterator[None]:
+    """Convert any exception: libraries raise almost anything on files that they did not write."""
+    try:
+        with convert_panics():
+            yield
+    except (LoraCoreError, MemoryError):
+        raise
+    except Exception as error:
+        if is_oom_error(error):
+            raise
+        raise UnsupportedArtifact(problem=f"{problem} ({type(error).__name__})") from error
+
+
+def _compare_logits(logits: NDArray[np.float32], golden: NDArray[np.float32]) -> float:
+    """Return the largest difference. Raises `GoldenPredictionsMismatch`."""
+    if not np.isfinite(logits).all():
+        raise UnsupportedArtifact(problem="it computes NaN or infinite logits")
+    if logits.shape != golden.shape:
+        raise UnsupportedArtifact(problem="the number of labels differs from its config")
+    difference, limit = compare_logits(logits, golden)
+    if not difference <= limit:
+        raise GoldenPredictionsMismatch(difference=difference, tolerance=limit)
+    return difference
+
+
+def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> None:
+    """Raise `UnsupportedArtifact` unless the adapter fits the model and is finite.
+
+    Adds adapters to the model.
+    """
+    family = family_of(model)
+    with _convert_errors("its adapter cannot be read"):
+        adapter = load_adapter(directory)
+        head = load_file(directory / "head.safetensors")
+        expected_head = head_tensors(model, family)
+        method = LoraMethod(adapter.spec)
+        method.prepare(model, family)
+    if {n: t.shape for n, t in head.items()} != {n: t.shape for n, t in expected_head.items()}:
+        raise UnsupportedArtifact(problem="its head does not match its encoder and labels")
+    full_head = {f"{name}.{part}" for name in family.head_modules for part in ("weight", "bias")}
+    expected, shapes = (  # a head that was trained in full is in head.safetensors
+        {name: tensor.shape for name, tensor in tensors.items() if name not in full_head}
+        for tensors in (method.state_dict(model), adapter.tensors)
+    )
+    if adapter.family != model_type or shapes != expected:
+        raise UnsupportedArtifact(problem="its adapter does not match its model")
+    if not all(bool(tensor.isfinite().all()) for tensor in adapter.tensors.values()):
+        raise UnsupportedArtifact(problem="its adapter contains NaN or infinite values")

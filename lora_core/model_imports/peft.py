@@ -1,0 +1,392 @@
+"""Import an adapter that `peft` trained, as an artifact."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lora_core import __version__, artifact, manifest, peft_format
+from lora_core.adapters import adapter_layers, merge_adapters
+from lora_core.artifact import resolve_base_or_artifact
+from lora_core.compatibility import read_encoder_shape
+from lora_core.data.tokens import load_tokenizer
+from lora_core.encoders.families import EncoderFamily
+from lora_core.encoders.load import (
+    BaseCheckpoint,
+    encoder_weights_sha256,
+    load_with_saved_head,
+    weights_sha256,
+)
+from lora_core.encoders.modules import blocks
+from lora_core.encoders.safety import check_fast_tokenizer
+from lora_core.errors.adapter import (
+    AdapterBaseUnknown,
+    AdapterLabelMismatch,
+    AdapterNotFinite,
+    AdapterNotFound,
+    AdapterShapeMismatch,
+    AdapterTensorMismatch,
+)
+from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.spec import MaxLengthTooLarge
+from lora_core.export import atomic_directory
+from lora_core.exported_model_settings import ExportedModelSettings, read_exported_model_settings
+from lora_core.inference.predictor import Predictor
+from lora_core.layers import VARIANTS
+from lora_core.manifest import USAGE_FILE
+from lora_core.model_imports.archive import check_safetensors_header
+from lora_core.peft_format import MAGNITUDE, TENSOR_PREFIX, WEIGHTS_FILE, A, AdapterConfig, B
+from lora_core.saved_predictions import save_golden_predictions
+from lora_core.specs.data import MAX_LENGTH
+from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
+from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskTypeOfTarget
+from lora_core.specs.text_input import TextInput
+from lora_core.tasks.base import Calibration, Task
+from lora_core.tasks.build import read_task
+from lora_core.tasks.multi_label import DEFAULT_THRESHOLD
+
+
+def find_labels(
+    directory: Path, base: BaseCheckpoint, tensors: Mapping[str, Tensor], given: Sequence[str]
+) -> list[str]:
+    """Return the label names: as given, else from files next to the adapter, the base model, or
+    `LABEL_0`…
+
+    Raises `AdapterLabelMismatch`.
+    """
+    base_labels = base.config.get("id2label") or {}
+    last = tensors.get(f"{base.family.head[-1]}.weight")
+    count = len(last) if last is not None and last.dim() else len(base_labels) or 2
+    if given:
+        if len(given) != count or len(set(given)) != count:
+            raise AdapterLabelMismatch(given=len(set(given)), count=count)
+        return list(given)
+    for names in (_sidecar_labels(directory), base_labels):
+        if len(names) == count and set(names) == {str(i) for i in range(count)}:
+            return [str(names[str(i)]) for i in range(count)]
+    return [f"LABEL_{i}" for i in range(count)]
+
+
+def find_max_length(directory: Path, base: BaseCheckpoint, given: int | None) -> int:
+    """Return the maximum tokens per text: as given, else as in the tokenizer config of the adapter.
+
+    Raises `MaxLengthTooLarge`.
+    """
+    longest = read_encoder_shape(base.config, base=base.name).max_tokens
+    if given is not None:
+        if not 8 <= given <= longest:
+            raise MaxLengthTooLarge(max_length=given, limit=longest)
+        return given
+    tokens = _read_json(directory / "tokenizer_config.json").get("model_max_length")
+    return min(tokens if isinstance(tokens, int) and tokens >= 8 else MAX_LENGTH, longest)
+
+
+def find_tokenizer(directory: Path, base: BaseCheckpoint) -> Path:
+    """Return the `tokenizer.json` of the adapter, else that of the base model.
+
+    Raises `NoFastTokenizer`.
+    """
+    adapter_tokenizer = directory / "tokenizer.json"
+    if adapter_tokenizer.is_file():
+        return adapter_tokenizer
+    check_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
+    return base.directory / "tokenizer.json"
+
+
+def _sidecar_labels(directory: Path) -> Mapping[str, Any]:
+    """Return the id2label of our own export, or of the config that many trainers save with an
+    adapter."""
+    for file, key in (("id2label.json", None), ("config.json", "id2label")):
+        content = _read_json(directory / file)
+        names = content.get(key) if key else content
+        if isinstance(names, dict) and names:
+            return names
+    return {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+# -- Adapters of a model as a LoraSpec ------------------------------------------------------------
+
+
+def infer_lora_spec(
+    model: nn.Module, family: EncoderFamily, variant: LoraVariant, dropout: float
+) -> LoraSpec | None:
+    """Return the spec that produces exactly the adapters of this model.
+
+    None if there is none: adapters differ in rank or scale, or are not on all layers of some roles
+    in some blocks.
+    """
+    by_name = adapter_layers(model)
+    count = len(blocks(model, family))
+    names = {  # of the layers, by block and role
+        (i, role): {f"{family.block_list}.{i}.{path}" for path in paths}
+        for i in range(count)
+        for role, paths in family.roles.items()
+    }
+    adapted = [key for key, paths in names.items() if paths & by_name.keys()]
+    layers, roles = {i for i, _ in adapted}, {role for _, role in adapted}
+    expected = {name for i in layers for role in roles for name in names[i, role]}
+    settings = {(adapter.r, adapter.alpha) for adapter in by_name.values()}
+    if expected != by_name.keys() or len(settings) != 1:
+        return None
+    [(r, alpha)] = settings
+    try:
+        return LoraSpec(
+            variant=variant,
+            r=r,
+            alpha=alpha,
+            dropout=dropout,
+            targets=tuple(role for role in LayerRole if role in roles),
+            layers=None if len(layers) == count else tuple(sorted(layers)),
+            head=HeadMode.TRAIN,
+        )
+    except ValidationError:  # outside the limits of a spec
+        return None
+
+
+# -- Tensors of a PEFT adapter --------------------------------------------------------------------
+
+_PEFT_NAMES = {"A": A, "B": B, "magnitude": MAGNITUDE}
+
+
+def load_peft_weights(
+    model: nn.Module,
+    family: EncoderFamily,
+    config: AdapterConfig,
+    tensors: dict[str, Tensor],
+    missing: set[str],
+) -> bool:
+    """Load a PEFT state dict: add adapters to their layers, and copy full weights.
+
+    `missing`: head layers that the base model does not have. Adapters on the head are merged,
+    because an artifact stores a trained head in full. Returns whether the tensors are adapters and
+    head only.
+
+    Raises `AdapterTensorMismatch` for unexpected or missing tensors, `AdapterShapeMismatch`.
+    """
+    remaining = dict(tensors)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.Linear) and config.adapts(name):
+            _load_adapter(model, name, layer, config, remaining)
+    for name, adapter in adapter_layers(model).items():
+        if name in family.head:
+            adapter.merge()
+            model.set_submodule(name, adapter.base)
+    parameters = dict(model.named_parameters())
+    for name, tensor in remaining.items():
+        if name not in parameters:
+            raise AdapterTensorMismatch(problem="unexpected", names=TENSOR_PREFIX + name)
+        _copy(parameters[name], tensor, name)
+    if not_found := {name for name in missing if f"{name}.weight" not in remaining}:
+        raise AdapterTensorMismatch(
+            problem="missing, here and in the base model", names=", ".join(not_found)
+        )
+    return all(name.rpartition(".")[0] in family.head_modules for name in remaining)
+
+
+def _load_adapter(
+    model: nn.Module,
+    name: str,
+    layer: nn.Linear,
+    config: AdapterConfig,
+    remaining: dict[str, Tensor],
+) -> None:
+    r, alpha = config.rank(name), config.alpha(name)
+    if config.variant is LoraVariant.DORA and config.use_rslora:
+        alpha *= r**0.5  # here the scale of DoRA is alpha / r
+    adapter = VARIANTS[config.variant](layer, r=r, alpha=alpha, dropout=config.lora_dropout)
+    for part, parameter in adapter.adapter_parameters():
+        key = f"{name}.{_PEFT_NAMES[part]}"
+        if key not in remaining:
+            raise AdapterTensorMismatch(problem="missing", names=TENSOR_PREFIX + key)
+        _copy(parameter, remaining.pop(key), key)
+    model.set_submodule(name, adapter.eval())
+
+
+@torch.no_grad()
+def _copy(parameter: Tensor, value: Tensor, name: str) -> None:
+    if parameter.shape != value.shape:
+        raise AdapterShapeMismatch(
+            tensor=TENSOR_PREFIX + name, found=list(value.shape), expected=list(parameter.shape)
+        )
+    parameter.copy_(value)
+
+
+# -- Import ---------------------------------------------------------------------------------------
+
+GOLDEN_TEXTS = (  # their predictions are stored in the artifact
+    "A warm, funny and quietly brilliant film that I did not want to end.",
+    "Two hours of clumsy jokes and wooden acting; I nearly fell asleep.",
+    "It is what it is.",
+    "Please send the invoice again, the last one was for another customer.",
+    "The delivery came two days late, but the people at the desk were kind and found it at once.",
+    "No.",
+    "Prices rose by 3.2% in May, more than had been expected.",
+    "I would not say that it was bad, and I would not say that it was good either.",
+)
+_GOLDEN_PAIRS = tuple(zip(GOLDEN_TEXTS, reversed(GOLDEN_TEXTS), strict=True))
+
+
+def import_adapter(  # noqa: PLR0913 - one parameter per option
+    directory: Path,
+    out: Path,
+    *,
+    base: str | None = None,
+    labels: Sequence[str] = (),
+    max_length: int | None = None,
+    pairs: bool = False,
+    task: TaskTypeOfTarget | None = None,
+) -> dict[str, Any]:
+    """Create the artifact `out` from a PEFT adapter and its base model. Returns the manifest.
+
+    `base`, `labels` and `max_length` override the files. `pairs`: the model reads pairs of texts.
+    `task`: what it predicts. Only the files of `lora_core.export` say both. Adapters that no
+    `LoraSpec` describes, such as those with several ranks, are merged and not stored separately;
+    the method is then `merged`.
+
+    Raises all kinds of `AdapterError`, `UnsafeWeights`, `OutputExists`, `MergeMismatch`, and what
+    `resolve_base_or_artifact` raises.
+    """
+    config = peft_format.read_config(directory)
+    tensors = _read_tensors(directory / WEIGHTS_FILE)
+    name = base or config.base_model_name_or_path
+    if not name:
+        raise AdapterBaseUnknown()
+    pretrained = resolve_base_or_artifact(name, None if base else config.revision)
+    names = find_labels(directory, pretrained, tensors, labels)
+    length = find_max_length(directory, pretrained, max_length)
+    usage = read_exported_model_settings(directory)
+    if task not in (None, usage.task.type):
+        usage = ExportedModelSettings.model_validate(
+            {"task": {"type": task}, "text_pairs": usage.text_pairs}
+        )
+    stored_names = find_labels(directory, pretrained, tensors, ())
+    restored, calibration = _read_task(usage, names, stored_names)
+    pairs = pairs or usage.text_pairs
+    tokenizer = load_tokenizer(find_tokenizer(directory, pretrained))
+
+    model, missing = load_with_saved_head(pretrained, names, restored.problem_type)
+    base_sha256 = encoder_weights_sha256(model, pretrained.family)
+    is_adapter_only = load_peft_weights(model.eval(), pretrained.family, config, tensors, missing)
+    spec = (
+        infer_lora_spec(model, pretrained.family, config.variant, config.lora_dropout)
+        if is_adapter_only
+        else None
+    )
+    with atomic_directory(out) as folder:
+        texts = _GOLDEN_PAIRS if pairs else GOLDEN_TEXTS
+        unmerged = _predict(model, tokenizer, length, texts)
+        if spec is not None:
+            artifact.save_base_and_adapter(folder, model, pretrained.family, tokenizer, spec)
+        else:
+            merge_adapters(model)
+            artifact.save_merged(folder, model, tokenizer, length, pairs=pairs)
+        loaded = artifact.load_merged_model(folder)  # from the files, so that this checks them too
+        merged = _predict(loaded, tokenizer, length, texts)
+        save_golden_predictions(folder, texts, merged)
+        difference = artifact.check_merged_logits(unmerged, merged)
+        facts = {
+            "format": manifest.FORMAT_VERSION,
+            "created_by": {"loraworks": __version__, "import": "peft"},
+            "spec": {
+                "base": pretrained.name,
+                "base_revision": pretrained.commit,
+                "method": _method(spec),
+                "task": usage.task.model_dump(mode="json"),
+                **({"data": {"text_pair_column": "text_pair"}} if pairs else {}),
+            },
+            "encoder": pretrained.family.model_type,
+            "base_sha256": base_sha256,
+            "merged_sha256": weights_sha256(loaded.state_dict()),
+            "labels": names,
+            "calibration": calibration.model_dump(mode="json"),
+            "max_length": length,
+            "metrics": {"labels": names, "merge_difference": difference},
+        }
+        return manifest.create(folder, facts)
+
+
+def _read_task(
+    usage: ExportedModelSettings, labels: Sequence[str], stored_names: Sequence[str]
+) -> tuple[Task, Calibration]:
+    """Return the task, and the calibration: the head of an export has all but the thresholds.
+
+    `stored_names`: what the files call the `labels`. Raises `ArtifactCorrupt`,
+    `AdapterLabelMismatch`.
+    """
+    if isinstance(usage.task, RegressionSpec) and len(labels) != 1:
+        raise AdapterLabelMismatch(given=1, count=len(labels))
+    thresholds = _thresholds(usage, stored_names, labels) if usage.thresholds else ()
+    if isinstance(usage.task, MultiLabelSpec) and not thresholds:
+        thresholds = (DEFAULT_THRESHOLD,) * len(labels)
+    size = 0 if isinstance(usage.task, SingleLabelSpec) else len(labels)
+    calibration = Calibration(
+        scale=(1.0,) * size,
+        offset=(0.0,) * size,
+        thresholds=thresholds,
+        half_width=usage.half_width,
+    )
+    return read_task(
+        {"spec": {"task": usage.task.model_dump()}, "calibration": calibration.model_dump()}, labels
+    )
+
+
+def _thresholds(usage: ExportedModelSettings, *names_of_labels: Sequence[str]) -> tuple[float, ...]:
+    """Return the thresholds in the order of the labels, by the first names that they fit.
+
+    Raises `ArtifactCorrupt`.
+    """
+    for names in names_of_labels:
+        if usage.thresholds.keys() == set(names):
+            return tuple(usage.thresholds[name] for name in names)
+    problem = "its thresholds are not those of the labels"
+    raise ArtifactCorrupt(path=USAGE_FILE, problem=problem)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors in float32, by their names in the model.
+
+    Raises `HeaderTooLarge`, `AdapterNotFound`, `AdapterTensorMismatch`, `AdapterNotFinite`.
+    """
+    check_safetensors_header(path)
+    try:
+        stored = load_file(path)
+    except SafetensorError as error:
+        problem = f"{WEIGHTS_FILE} cannot be read ({error})"
+        raise AdapterNotFound(path=path.parent.name, problem=problem) from error
+    for key, tensor in stored.items():
+        if not key.startswith(TENSOR_PREFIX):
+            raise AdapterTensorMismatch(problem="unexpected", names=key)
+        if not torch.isfinite(tensor).all():
+            raise AdapterNotFinite(tensor=key)
+    return {key.removeprefix(TENSOR_PREFIX): tensor.float() for key, tensor in stored.items()}
+
+
+def _predict(
+    model: PreTrainedModel, tokenizer: Tokenizer, max_length: int, texts: Sequence[TextInput]
+) -> NDArray[np.float32]:
+    """Return the logits (texts, labels) of texts, or of pairs."""
+    pairs = not isinstance(texts[0], str)
+    predictor = Predictor.from_model(model, tokenizer, max_length, pairs=pairs)
+    return predictor.forward(predictor.encode(texts)).numpy()
+
+
+def _method(spec: LoraSpec | None) -> dict[str, Any]:
+    return {"type": "merged"} if spec is None else spec.model_dump(mode="json")

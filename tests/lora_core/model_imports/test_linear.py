@@ -1,0 +1,138 @@
+"""An imported linear model must be consistent and match its golden predictions."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from lora_core.errors import LoraCoreError
+from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
+from lora_core.errors.export import NoEncoder
+from lora_core.export import export_adapter, export_merged
+from lora_core.model_imports import metadata
+from lora_core.model_imports.check import check_imported_model
+from tests.hostile_archives import reseal
+from tests.linear_artifact import make_linear_artifact
+
+
+@pytest.fixture
+def artifact_dir(tmp_path: Path) -> Path:
+    return make_linear_artifact(tmp_path / "made", labels=("bad", "fine", "good"))
+
+
+def test_own_linear_model_is_accepted(artifact_dir: Path) -> None:
+    checked = check_imported_model(artifact_dir)
+    assert checked.difference < 1e-6
+    assert (checked.facts.spec.method.type, checked.facts.spec.base) == ("linear", None)
+    assert checked.facts.labels == ["bad", "fine", "good"]
+    assert checked.facts.metrics["terms"] > 0
+
+
+def edit_json(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    def apply(directory: Path) -> None:
+        content = json.loads((directory / name).read_text())
+        changed = change(content)
+        (directory / name).write_text(json.dumps(content if changed is None else changed))
+        reseal(directory)
+
+    return apply
+
+
+def then_reseal(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    def apply(directory: Path) -> None:
+        change(directory)
+        reseal(directory)
+
+    return apply
+
+
+def change_weights(directory: Path) -> None:
+    """Other weights give other predictions."""
+    tensors = load_file(directory / "linear.safetensors")
+    tensors["intercept"] = tensors["intercept"] + np.array([0.5, 0.0, 0.0])
+    save_file(tensors, directory / "linear.safetensors")
+
+
+def two_models(directory: Path) -> None:
+    (directory / "merged").mkdir()
+    (directory / "merged" / "config.json").write_text("{}")
+
+
+def make_base_file(base: Path) -> None:
+    base.mkdir()
+    (base / "vocabulary").write_text("good")
+
+
+WRONG: dict[str, tuple[Callable[[Path], None], type[LoraCoreError], str]] = {
+    "other weights": (then_reseal(change_weights), GoldenPredictionsMismatch, "differ by"),
+    "an expression": (
+        edit_json("linear.json", lambda s: s["vectorizer"].update(token_pattern="(a|a)*$")),
+        UnsupportedArtifact,
+        "token_pattern",
+    ),
+    "terms exchanged": (
+        edit_json("linear.json", lambda s: s["terms"].reverse()),
+        GoldenPredictionsMismatch,
+        "differ by",
+    ),
+    "no labels": (lambda d: reseal(d, labels=None), UnsupportedArtifact, "no labels"),
+    "a label twice": (
+        lambda d: reseal(d, labels=["bad", "good", "good"]),
+        UnsupportedArtifact,
+        "or duplicate ones",
+    ),
+    "a label less": (
+        lambda d: reseal(d, labels=["bad", "good"]),
+        UnsupportedArtifact,
+        "golden.json",
+    ),
+    "two models": (then_reseal(two_models), UnsupportedArtifact, r"but has merged/config\.json"),
+    "a base": (
+        then_reseal(lambda d: make_base_file(d / "base")),
+        UnsupportedArtifact,
+        "but has base/vocabulary",
+    ),
+    "no kept answers": (edit_json("golden.json", lambda _: []), UnsupportedArtifact, "golden.json"),
+    "a prompt format": (
+        edit_json(
+            "manifest.json", lambda m: m["spec"]["data"].update(prompt_format={"prefix": "\0"})
+        ),
+        UnsupportedArtifact,
+        "spec.data.prompt_format.prefix",
+    ),
+    "a cold temperature": (
+        lambda d: reseal(d, calibration={"temperature": 0}),
+        UnsupportedArtifact,
+        "calibration.temperature",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_invalid_model_is_refused(name: str, artifact_dir: Path) -> None:
+    spoil, error, problem = WRONG[name]
+    spoil(artifact_dir)
+    with pytest.raises(error, match=problem):
+        check_imported_model(artifact_dir)
+
+
+def test_encoder_requires_max_length_and_base(artifact_dir: Path) -> None:
+    (artifact_dir / "linear.json").unlink()
+    reseal(artifact_dir)
+    with pytest.raises(UnsupportedArtifact, match="no max_length, or no base"):
+        metadata.read_metadata(artifact_dir)
+
+
+@pytest.mark.parametrize(("export", "program"), [(export_merged, "transformers"),
+                                                 (export_adapter, "PEFT")])  # fmt: skip
+def test_linear_model_cannot_be_exported_as_an_encoder(
+    export: Callable[[Path, Path], None], program: str, artifact_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(NoEncoder, match=f"cannot be exported to {program}") as refused:
+        export(artifact_dir, tmp_path / "out")
+    assert refused.value.code == "no_encoder"
+    assert not (tmp_path / "out").exists()

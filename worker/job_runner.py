@@ -1,0 +1,283 @@
+"""Runs one attempt of a job: claim → inputs → child process → artifact or failure → result.
+
+All kinds of jobs take the same path; `inputs.JOB_KINDS` lists where they differ.
+"""
+
+import dataclasses
+import json
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event as Flag
+
+import structlog
+
+from app.database.errors import OUTAGE_ERRORS
+from app.errors import AppError
+from app.queue import leases
+from app.queue.fencing import ClaimedJob, LeaseLost
+from app.queue.states import DeviceClass
+from app.queue.transitions import (
+    AttemptResult,
+    DependencyUnavailable,
+    PermanentFailure,
+    Preempted,
+    RetryableFailure,
+)
+from app.resources import Resources
+from app.storage.data_dir import check_free_space
+from app.sweeps import scheduler
+from lora_core.errors import LoraCoreError
+from lora_core.process_settings import available_cores
+from worker import finalize, inputs, workdir
+from worker.checkpoint_sync import CheckpointSync
+from worker.devices import Slot
+from worker.failures import (
+    LEASE_LOST_MESSAGE,
+    classify_error,
+    classify_result,
+    is_disk_error,
+    time_limit_failure,
+)
+from worker.host_health import HostHealth
+from worker.inputs import JOB_KINDS, LocalInputs
+from worker.recorder import Recorder
+from worker.spawn import ChildProcess, ChildTask, spawn_child
+from worker.supervisor import ChildResult, StopReason, Supervisor
+
+LOG_TAIL_BYTES = 4_000
+# A checkpoint that the training process rejects is treated like a damaged one.
+UNUSABLE_CHECKPOINT_CODES = frozenset({"checkpoint_corrupt", "checkpoint_mismatch"})
+
+log = structlog.get_logger(__name__)
+
+
+class JobRunner:
+    """Runs claimed jobs, each in the thread that calls `run`."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        *,
+        draining: Flag,
+        host_health: HostHealth,
+        spawn: Callable[[ChildTask], ChildProcess] = spawn_child,
+    ) -> None:
+        self._resources = resources
+        self._spawn = spawn
+        self._settings = resources.settings
+        self._draining = draining
+        self._host_health = host_health
+
+    def run(self, claimed: ClaimedJob, slot: Slot) -> None:
+        """Run the attempt and record its outcome. An error in the worker is an outcome, too."""
+        lease = claimed.lease
+        attempt = _AttemptContext(claimed, slot, self._resources)
+        with structlog.contextvars.bound_contextvars(
+            job_id=str(lease.job_id), attempt=lease.attempt
+        ):
+            log.info("attempt started", device=slot.device)
+            try:
+                self._run(attempt)
+            except LeaseLost:
+                log.warning(LEASE_LOST_MESSAGE)
+            except Exception as error:
+                expected = isinstance(
+                    error, (AppError, LoraCoreError, *OUTAGE_ERRORS)
+                ) or is_disk_error(error)
+                log.warning("the attempt failed", error=str(error), exc_info=not expected)
+                recorder = attempt.recorder
+                outcome = classify_error(
+                    error,
+                    claimed,
+                    self._settings,
+                    saved_step=recorder.saved_step,
+                    step=recorder.step,
+                )
+                if isinstance(outcome, DependencyUnavailable):
+                    self._host_health.request_store_check()
+                finalize.finish_without_artifact(self._resources, lease, outcome)
+            finally:
+                workdir.remove_attempt_dir(attempt.attempt_dir.path)
+                self._advance_sweeps(claimed)
+
+    def _advance_sweeps(self, claimed: ClaimedJob) -> None:
+        """Advance the sweeps that waited for this job. On failure a reconciler retries it."""
+        try:
+            scheduler.advance_after_job(self._resources, claimed.lease.job_id)
+        except OUTAGE_ERRORS as error:
+            log.warning("cannot advance sweeps: the database is unreachable", error=str(error))
+        except Exception:
+            log.exception("failed to advance sweeps")
+
+    def _run(self, attempt: "_AttemptContext") -> None:
+        lease, attempt_dir = attempt.claimed.lease, attempt.attempt_dir
+        if self._draining.is_set():
+            finalize.finish_without_artifact(self._resources, lease, Preempted())
+            return
+        if attempt.seconds_left() <= 0:
+            outcome = time_limit_failure(attempt.claimed, self._settings, saved_step=None)
+            finalize.finish_without_artifact(self._resources, lease, outcome)
+            return
+        check_free_space(self._settings, host=socket.gethostname())
+        self._pin_runtime(attempt)
+        attempt_dir.path.mkdir(parents=True)
+        with attempt.recorder.renewing_lease():
+            self._resources.store.check()  # cached: in object storage, each check is a paid request
+            local_inputs = inputs.resolve_inputs(
+                self._resources.database,
+                attempt.claimed,
+                settings=self._settings,
+                store=self._resources.store,
+                model_dir=attempt_dir.model,
+            )
+        attempt.recorder.to_public = local_inputs.replace_local_paths
+        attempt_dir.spec.write_text(
+            json.dumps(local_inputs.spec, allow_nan=False), encoding="utf-8"
+        )
+        self._finish_attempt(attempt, self._run_child(attempt), local_inputs)
+
+    def _finish_attempt(
+        self, attempt: "_AttemptContext", result: ChildResult, local_inputs: LocalInputs
+    ) -> None:
+        claimed, attempt_dir = attempt.claimed, attempt.attempt_dir
+        if result.stop_reason is StopReason.FENCED:
+            raise LeaseLost
+        if result.exit_status.code == 0:
+            with attempt.recorder.renewing_lease():
+                finalize.publish_artifact(self._resources, claimed, attempt_dir.out, local_inputs)
+        else:
+            log_event = log.warning if result.stop_reason is None else log.info
+            log_event(
+                "the training process exited",
+                **dataclasses.asdict(result.exit_status),
+                log=_read_tail(attempt_dir.log),
+            )
+            if result.stop_reason is None:  # an unusable disk or store may be the cause
+                if result.failure is None:
+                    workdir.check_writable(self._settings)
+                self._check_store(attempt)
+            mentions_input = result.failure is not None and local_inputs.mentions_input(
+                result.failure.message
+            )
+            outcome = classify_result(
+                result, claimed, self._settings, verified_input=mentions_input
+            )
+            outcome = _replace_local_paths(outcome, local_inputs)
+            finalize.finish_without_artifact(
+                self._resources, claimed.lease, outcome, result.exit_status
+            )
+
+    def _run_child(self, attempt: "_AttemptContext") -> ChildResult:
+        """Run the child process from the last usable checkpoint, or from the start."""
+        checkpoint = attempt.claimed.checkpoint
+        while True:
+            checkpoint, resume_from = attempt.checkpoint_sync.fetch(checkpoint)
+            attempt.recorder.set_start_step(checkpoint)
+            with attempt.recorder.renewing_lease():  # it may wait for the fork server
+                child = self._spawn(attempt.child_task(resume_from))
+            supervisor = Supervisor(
+                child,
+                attempt.recorder,
+                settings=self._settings,
+                draining=self._draining,
+                store_checkpoint=attempt.checkpoint_sync.store,
+                time_limit_seconds=attempt.seconds_left(),
+            )
+            result = supervisor.run()
+            checkpoint_refused = (
+                result.failure is not None and result.failure.code in UNUSABLE_CHECKPOINT_CODES
+            )
+            if checkpoint is None or not checkpoint_refused or result.failure is None:
+                return result
+            self._check_store(attempt)  # the process reads the checkpoint from the store
+            checkpoint = attempt.checkpoint_sync.reject(checkpoint, result.failure.message)
+
+    def _check_store(self, attempt: "_AttemptContext") -> None:
+        """Raise the store's error if it is unreachable now, and so may have caused a failure."""
+        with attempt.recorder.renewing_lease():
+            self._resources.store.read_clock()
+
+    def _pin_runtime(self, attempt: "_AttemptContext") -> None:
+        """Pin threads and device at the first attempt: with others, the metrics would differ."""
+        claimed = attempt.claimed
+        runtime = claimed.spec.get("runtime", {})
+        pinned = {
+            **runtime,
+            "threads": runtime.get("threads")
+            or max(1, available_cores() // self._settings.concurrency),
+            "device": "cuda" if attempt.slot.device_class is DeviceClass.GPU else "cpu",
+        }
+        if pinned == runtime:
+            return
+        spec = {**claimed.spec, "runtime": pinned}
+        with self._resources.database.write() as session:
+            leases.store_resolved_spec(session, claimed.lease, spec)
+        attempt.claimed = dataclasses.replace(claimed, spec=spec)
+
+
+class _AttemptContext:
+    """The state of one attempt while it runs."""
+
+    def __init__(self, claimed: ClaimedJob, slot: Slot, resources: Resources) -> None:
+        self.claimed = claimed
+        self.slot = slot
+        self._settings = resources.settings
+        self.attempt_dir = workdir.attempt_dir(
+            self._settings, claimed.lease.job_id, claimed.lease.attempt
+        )
+        self._started_at = time.monotonic()
+        self.recorder = Recorder(
+            resources.database,
+            claimed.lease,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
+            delete_artifact=resources.store.delete_best_effort,
+        )
+        self.recorder.set_start_step(claimed.checkpoint)
+        self.checkpoint_sync = CheckpointSync(
+            resources, claimed.lease, self.recorder, self.attempt_dir.checkpoints
+        )
+
+    def seconds_left(self) -> float:
+        """Return how much of the job's time limit is left, over all of its attempts."""
+        limit = self.claimed.time_limit_seconds or self._settings.time_limit_seconds
+        if limit is None:
+            return float("inf")
+        return limit - self.claimed.running_seconds - (time.monotonic() - self._started_at)
+
+    def child_task(self, resume_from: Path | None) -> ChildTask:
+        return ChildTask(
+            command=JOB_KINDS[self.claimed.kind].command,
+            attempt_dir=self.attempt_dir,
+            resume_from=resume_from,
+            checkpoint_seconds=self._settings.checkpoint_seconds,
+            threads=self.claimed.spec["runtime"]["threads"],
+            device=self.slot.device,
+            lock_fd=self.slot.lock_fd,
+            from_hub=inputs.needs_hub(self.claimed.spec),
+        )
+
+
+def _replace_local_paths(outcome: AttemptResult, local_inputs: LocalInputs) -> AttemptResult:
+    if isinstance(outcome, PermanentFailure):
+        return PermanentFailure(
+            outcome.code,
+            local_inputs.replace_local_paths(outcome.message),
+            local_inputs.replace_local_paths(outcome.detail),
+        )
+    if isinstance(outcome, DependencyUnavailable | RetryableFailure):
+        return dataclasses.replace(
+            outcome, message=local_inputs.replace_local_paths(outcome.message)
+        )
+    return outcome
+
+
+def _read_tail(path: Path) -> str:
+    """Return the end of the process's log, for our own log. The whole may be large."""
+    try:
+        with path.open("rb") as log_file:
+            log_file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
+            return log_file.read(LOG_TAIL_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
