@@ -229,6 +229,12 @@ def test_a_worker_that_is_killed_while_it_sends(installation: Installation, mlfl
     jobs = [submit(installation, name=str(number)) for number in range(3)]
     worker = installation.worker()
     installation.succeeded(*jobs[:1])
+
+    def sends() -> bool:
+        with installation.database.read() as session:
+            return repository.find_server(session) is not None
+
+    wait_until(sends)
     worker.kill()
     with installation.database.write() as session:  # as if five minutes had passed
         server = repository.find_server(session)
