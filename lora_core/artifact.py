@@ -8,7 +8,7 @@ misclassified/*.jsonl     misclassified texts, the most confident predictions fi
 If the run froze the encoder (LoRA, probe, baseline without blocks):
 
 base/                     weights and config of the encoder, and the tokenizer; byte for byte the
-                          same for all runs on it, so that a store can keep it once (`artifact_base`)
+                          same for all runs on it: a store keeps it once (`artifact_base`)
 classifier.json           the rest of the config: labels, dropout rates
 head.safetensors          the layers after the encoder
 adapter.safetensors/.json the trained tensors and the spec, for LoRA
