@@ -65,7 +65,7 @@ from app.settings import Settings
 from app.storage import routes as artifacts
 from app.storage.data_dir import make_process_private
 from app.sweeps import routes as sweeps
-from app.text_erasure import routes as forgetting
+from app.text_erasure import routes as text_erasure
 from app.traffic.recorder import TrafficRecorder
 from app.web import page
 from app.web import page_routers as web
@@ -160,7 +160,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(registry.import_router, max_body_size=import_bytes + MULTIPART_OVERHEAD_BYTES)
     include(feedback.router)
     include(drift.router)
-    include(forgetting.router)
+    include(text_erasure.router)
     include(retraining.router)
     include(predictions.router)
     include(sweeps.router)

@@ -1,4 +1,4 @@
-"""Errors of forgetting."""
+"""Errors of erasing a text."""
 
 from app.errors import NotFound
 

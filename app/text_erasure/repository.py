@@ -1,4 +1,4 @@
-"""Queries of forgetting: stored responses, datasets to search, and what was made from them."""
+"""Queries of erasing a text: stored responses, datasets to search, and what was made from them."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple

@@ -75,7 +75,7 @@ class OptimSpec(FrozenModel):
     accumulated.
 
     Fields that are None are resolved by method, base model and number of training texts
-    (`defaults.py`).
+    (`resolve_defaults.py`).
     """
 
     epochs: Int | None = Field(default=None, ge=1, le=1000)
