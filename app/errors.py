@@ -122,7 +122,7 @@ class HostNotAllowed(AppError):
     )
 
 
-class AmbiguousContentLength(AppError):
+class ContentLengthWithTransferEncoding(AppError):
     status = 400
     code = "ambiguous_content_length"
     title = "Content-Length and Transfer-Encoding were both sent."

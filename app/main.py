@@ -22,9 +22,8 @@ from app.datasets import routes as datasets
 from app.drift import routes as drift
 from app.errors import AppError
 from app.feedback import routes as feedback
-from app.forgetting import routes as forgetting
 from app.http import error_responses, health, openapi
-from app.http.concurrency import CancelOnDisconnectMiddleware, ConcurrencyLimiters
+from app.http.concurrency import CancelReadsOnDisconnectMiddleware, ConcurrencyLimiters
 from app.http.connections import raise_open_file_limit
 from app.http.dependencies import AppState, get_app_state
 from app.http.middleware import (
@@ -66,9 +65,10 @@ from app.settings import Settings
 from app.storage import routes as artifacts
 from app.storage.data_dir import make_process_private
 from app.sweeps import routes as sweeps
+from app.text_erasure import routes as text_erasure
 from app.traffic.recorder import TrafficRecorder
 from app.web import page
-from app.web import routes as web
+from app.web import page_routers as web
 from app.webhooks import routes as webhooks
 
 MODEL_ROUTES = (  # they run a model
@@ -120,7 +120,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 AuthMiddleware, keys_required=settings.auth == "on", public_routes=PUBLIC_ROUTES
             ),
             Middleware(LoadSheddingMiddleware, routes=MODEL_ROUTES),
-            Middleware(CancelOnDisconnectMiddleware),
+            Middleware(CancelReadsOnDisconnectMiddleware),
             Middleware(SlowBodyMiddleware, bytes_per_second=settings.min_body_bytes_per_second),
             Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
         ],
@@ -130,10 +130,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         metrics=metrics,
         serving_metrics=ServingMetrics(metrics.registry),
         readiness_checks=health.ReadinessChecks(timeout_seconds=health.CHECK_TIMEOUT_SECONDS),
-        render_problem=page.render_error_page,
+        render_problem=page.render_error_or_redirect,
     )
     error_responses.add_exception_handlers(app)
-    idempotency_header.add_exception_handlers(app)
+    idempotency_header.add_replay_handler(app)
     return app
 
 
@@ -160,7 +160,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(registry.import_router, max_body_size=import_bytes + MULTIPART_OVERHEAD_BYTES)
     include(feedback.router)
     include(drift.router)
-    include(forgetting.router)
+    include(text_erasure.router)
     include(retraining.router)
     include(predictions.router)
     include(sweeps.router)

@@ -53,7 +53,7 @@ def here(cell: str) -> dict[str, Any] | None:
     size = replace(SIZE, rate_texts=SIZE.rate_texts * several, place=place)
     with distributed.process_group():
         metrics = ours.rate(cell.partition("-")[2], size) | {"processes": several}
-        return metrics if distributed.destroy_process_group() else None
+        return metrics if distributed.destroy_group_and_check_main() else None
 
 
 def serve(

@@ -3,7 +3,7 @@
 import platform
 from importlib.metadata import version
 
-from lora_core.cpu import cpuinfo_values, instruction_sets, model_name
+from lora_core.cpu import cpuinfo_values, model_name, numeric_instruction_sets
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "scikit-learn")
 # Instructions that decide the speed of matrix products, weakest first.
@@ -21,7 +21,7 @@ def processor() -> str:
 
 def flags() -> list[str]:
     """Those of `INSTRUCTIONS` that the processor supports."""
-    there = instruction_sets()
+    there = numeric_instruction_sets()
     return [flag for flag in INSTRUCTIONS if flag in there]
 
 

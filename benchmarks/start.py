@@ -24,7 +24,7 @@ from typing import Any
 from app.database.engines import Database, open_database
 from app.database.migrations import upgrade
 from app.jobs import repository
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.settings import Settings
 from benchmarks.options import parser
 from benchmarks.results_file import choose

@@ -24,9 +24,9 @@ from lora_core.errors.artifact import UnequalPairs
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
-from lora_core.hf_hub import take_token
+from lora_core.hf_hub import take_token_from_environment
 from lora_core.process_settings import (
-    imports_without_gc,
+    import_without_gc_then_freeze,
     is_rank_zero,
     limit_openmp_spinning,
     retain_freed_memory,
@@ -39,7 +39,7 @@ from lora_core.specs.predict import PredictSpec, ScoredOutput, TextPrediction
 from lora_core.specs.task import SeveralTargetsSpec
 from lora_core.specs.text_input import build_text_input, text_to_dict
 from lora_core.specs.train import TrainSpec
-from lora_core.specs.validation_problems import first_problem
+from lora_core.specs.validation_problems import first_problem_location_and_message
 
 if TYPE_CHECKING:
     from lora_core.training.checkpoint_schedule import CheckpointSettings
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _SpecT = TypeVar("_SpecT", bound=BaseModel)
 
 
-class JsonLinesWriter:
+class ExclusiveStdoutJsonWriter:
     """Writes JSON lines to standard output, and redirects all other output to standard error."""
 
     def __init__(self) -> None:
@@ -65,10 +65,10 @@ class JsonLinesWriter:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, by default that of `sys.argv`; return its exit status."""
     arguments = build_parser(__doc__).parse_args(argv)
-    if take_token():
+    if take_token_from_environment():
         set_dumpable(False)  # other processes of this user cannot read it
     limit_openmp_spinning()
-    writer = JsonLinesWriter()
+    writer = ExclusiveStdoutJsonWriter()
     try:
         _COMMANDS[arguments.command](arguments, writer)
     except StopRequested as error:
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _train(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     retain_freed_memory()
     parent = _connect_parent(arguments)
     with _process_group():
@@ -88,21 +88,21 @@ def _train(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
 
 
 def _train_in_group(
-    arguments: argparse.Namespace, writer: JsonLinesWriter, parent: ParentStopSignal
+    arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter, parent: ParentStopSignal
 ) -> None:
-    spec = read_spec(arguments.spec)
+    spec = read_train_spec(arguments.spec)
     check_new_directory(arguments.out)
     out, resume = arguments.out, arguments.resume
     if isinstance(spec.method, LinearSpec):
         if resume is not None:
             raise CheckpointMismatch(path=resume.name, what="the method linear has no checkpoints")
         if is_rank_zero():  # a linear model needs only one process
-            with imports_without_gc():
+            with import_without_gc_then_freeze():
                 from lora_core.training.linear import train_linear
 
             train_linear(spec, out_dir=out, observer=writer, stop=parent)
         return
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         from lora_core.training.auto import train_auto
         from lora_core.training.encoder import train_encoder
 
@@ -118,10 +118,10 @@ def _train_in_group(
     )
 
 
-def _predict_file(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _predict_file(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     parent = _connect_parent(arguments)
     spec = _read(arguments.spec, PredictSpec)
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         from lora_core.batch_prediction import predict_file
 
     checkpoint_settings = _checkpoint_settings(arguments)
@@ -136,11 +136,11 @@ def _predict_file(arguments: argparse.Namespace, writer: JsonLinesWriter) -> Non
     )
 
 
-def _embed_file(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _embed_file(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     parent = _connect_parent(arguments)
     spec = _read(arguments.spec, EmbedSpec)
-    with imports_without_gc():
-        from lora_core.embedding import embed_file
+    with import_without_gc_then_freeze():
+        from lora_core.embed_file import embed_file
 
     embed_file(
         spec,
@@ -178,7 +178,7 @@ def _process_group() -> AbstractContextManager[None]:
     return process_group()
 
 
-def _inspect(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _inspect(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data import contents
     from lora_core.data.contents import build_profile
 
@@ -194,7 +194,7 @@ def _inspect(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
         writer.write(add_learning_curve(report, data))
 
 
-def _preview(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _preview(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data.contents import preview_rows
 
     writer.write(
@@ -204,7 +204,7 @@ def _preview(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     )
 
 
-def _suspects(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _suspects(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data.contents import read_contents
     from lora_core.data.suspect_rows import find_suspect_rows
 
@@ -212,28 +212,30 @@ def _suspects(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     writer.write(find_suspect_rows(contents, arguments.target))
 
 
-def _correct(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
-    from lora_core.data.corrections import correct_file
-    from lora_core.data.label_review import CorrectionPlan
+def _correct(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
+    from lora_core.data.corrections import write_corrected_file
+    from lora_core.data.label_review_schemas import CorrectionPlan
 
     corrections = _read(arguments.corrections, CorrectionPlan)
-    writer.write(correct_file(arguments.file, _columns(arguments), corrections, arguments.out))
+    writer.write(
+        write_corrected_file(arguments.file, _columns(arguments), corrections, arguments.out)
+    )
 
 
-def _find(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _find(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data.contents import WantedText, find_rows_by_text
 
     wanted = _read(arguments.wanted, WantedText)
     writer.write(find_rows_by_text(arguments.file, _columns(arguments), wanted))
 
 
-def _texts(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _texts(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data.contents import write_texts
 
     writer.write(write_texts(arguments.file, _columns(arguments), arguments.out))
 
 
-def _drift(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _drift(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data.drift import measure_text_drift, read_training_texts
     from lora_core.specs.drift import RecentText
 
@@ -242,10 +244,10 @@ def _drift(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
     writer.write(measure_text_drift(training, recent))
 
 
-def _splits(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _splits(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data.write_splits import write_splits
 
-    writer.write(write_splits(read_spec(arguments.spec), arguments.out))
+    writer.write(write_splits(read_train_spec(arguments.spec), arguments.out))
 
 
 def _columns(arguments: argparse.Namespace) -> ColumnSelection:
@@ -265,7 +267,7 @@ def _label_format(arguments: argparse.Namespace) -> LabelFormat:
         try:
             task = SeveralTargetsSpec.model_validate({"targets": arguments.targets})
         except ValidationError as error:
-            field, problem = first_problem(error, SeveralTargetsSpec)
+            field, problem = first_problem_location_and_message(error, SeveralTargetsSpec)
             raise InvalidSpec(path="--targets", problem=f"{field}: {problem}") from error
         return LabelFormat(task.type, targets=target_formats(task))
     return LabelFormat(
@@ -276,14 +278,14 @@ def _label_format(arguments: argparse.Namespace) -> LabelFormat:
     )
 
 
-def _columns_command(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _columns_command(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data.contents import read_file_layout
 
     writer.write(read_file_layout(arguments.file, arguments.sheet))
 
 
-def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
-    with imports_without_gc():
+def _predict(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
+    with import_without_gc_then_freeze():
         from lora_core.inference.load import load_predictor
 
     predictor = load_predictor(arguments.artifact)
@@ -298,21 +300,21 @@ def _predict(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
         writer.write(TextPrediction(**text_to_dict(text), labels=labels))
 
 
-def _check_base(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
-    with imports_without_gc():
-        from lora_core.base_check import run_base_check
+def _check_base(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
+    with import_without_gc_then_freeze():
+        from lora_core.base_model_check import run_base_model_check
 
     base = _absolute_directory(arguments.base) or ""
-    writer.write(run_base_check(base, arguments.revision))
+    writer.write(run_base_model_check(base, arguments.revision))
 
 
-def _export(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _export(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     if arguments.format == "onnx":
         _export_onnx(arguments, writer)
         return
     if arguments.int8:
         build_parser(__doc__).error("--int8 needs --format onnx")
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         from lora_core import export
 
     if arguments.format == "transformers":
@@ -322,24 +324,28 @@ def _export(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
         export.export_adapter(arguments.artifact, arguments.out, base=base, target=arguments.target)
 
 
-def _export_onnx(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
-    with imports_without_gc():
+def _export_onnx(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
+    with import_without_gc_then_freeze():
         from lora_core import onnx_export
 
     artifact, texts = arguments.artifact, None
     if arguments.int8:
-        texts = onnx_export.read_int8_texts(artifact, arguments.texts) if arguments.texts else []
+        texts = (
+            onnx_export.read_int8_certification_texts(artifact, arguments.texts)
+            if arguments.texts
+            else []
+        )
     certificate = onnx_export.export_onnx(
         artifact, arguments.out, target=arguments.target, int8_texts=texts
     )
     writer.write(certificate)
 
 
-def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
+def _import_peft(arguments: argparse.Namespace, _: ExclusiveStdoutJsonWriter) -> None:
     from lora_core import peft_format
 
     peft_format.read_config(arguments.adapter)  # reports errors before the slow import of torch
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         from lora_core.model_imports.peft import import_adapter
 
     import_adapter(
@@ -353,11 +359,11 @@ def _import_peft(arguments: argparse.Namespace, _: JsonLinesWriter) -> None:
     )
 
 
-def _unpack(arguments: argparse.Namespace, writer: JsonLinesWriter) -> None:
+def _unpack(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.model_imports.archive import unpack_archive
 
     directory = unpack_archive(arguments.archive, arguments.into)  # before the slow import of torch
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         from lora_core.model_imports.check import check_imported_model
 
     writer.write(check_imported_model(directory))
@@ -368,7 +374,7 @@ def _absolute_directory(base: str | None) -> str | None:
     return str(Path(base).absolute()) if base and Path(base).is_dir() else base
 
 
-def read_spec(path: Path) -> TrainSpec:
+def read_train_spec(path: Path) -> TrainSpec:
     """Read the spec of a training run from a JSON file. Raises `InvalidSpec`."""
     return _read(path, TrainSpec)
 
@@ -379,7 +385,7 @@ def _read(path: Path, kind: type[_SpecT]) -> _SpecT:
     except OSError as error:
         raise InvalidSpec(path=path.name, problem=error.strerror) from error
     except ValidationError as error:
-        field, problem = first_problem(error, kind)
+        field, problem = first_problem_location_and_message(error, kind)
         raise InvalidSpec(path=path.name, problem=f"{field}: {problem}") from error
 
 
@@ -398,7 +404,7 @@ def main_and_exit(argv: Sequence[str] | None = None) -> NoReturn:
     os._exit(status)
 
 
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace, JsonLinesWriter], None]] = {
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace, ExclusiveStdoutJsonWriter], None]] = {
     "train": _train,
     "predict-file": _predict_file,
     "embed-file": _embed_file,

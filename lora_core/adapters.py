@@ -2,10 +2,10 @@
 
 from torch import nn
 
+from lora_core.encoders.encoder_parts import linear_layer, linear_layers, pretrained_blocks
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.modules import linear_layer, linear_layers, pretrained_blocks
 from lora_core.errors.spec import LayerOutOfRange, RankTooLarge
-from lora_core.errors.training import NonFiniteWeights
+from lora_core.errors.training import NonFiniteMergedWeights
 from lora_core.layers import VARIANTS
 from lora_core.layers.base import AdapterLinear
 from lora_core.specs.method import HeadMode, LoraSpec
@@ -55,15 +55,15 @@ def adapter_layers(model: nn.Module) -> dict[str, AdapterLinear]:
 def merge_adapters(model: nn.Module) -> None:
     """Merge every adapter into its base layer, and put the base layer back in its place.
 
-    Raises `NonFiniteWeights`; no layer has then been replaced.
+    Raises `NonFiniteMergedWeights`; no layer has then been replaced.
     """
     adapters = adapter_layers(model)
     for name, adapter in adapters.items():
         try:
             adapter.merge()
-        except NonFiniteWeights as error:
+        except NonFiniteMergedWeights as error:
             for merged in adapters.values():
                 merged.unmerge()
-            raise NonFiniteWeights(module=name) from error
+            raise NonFiniteMergedWeights(module=name) from error
     for name, adapter in adapters.items():
         model.set_submodule(name, adapter.base)

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core.adapters import adapter_layers, merge_adapters
-from lora_core.artifact_base import (
+from lora_core.artifact_base_sharing import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
@@ -46,13 +46,13 @@ from lora_core.compatibility import read_encoder_shape
 from lora_core.data.tokens import find_special_tokens
 from lora_core.encoders import get_family, modernbert
 from lora_core.encoders import load as encoders
+from lora_core.encoders.encoder_parts import family_of
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.load import BaseCheckpoint, read_base_config, silence_transformers
-from lora_core.encoders.modules import family_of
+from lora_core.encoders.load import BaseCheckpoint, read_checked_base_config, silence_transformers
 from lora_core.errors.training import MergeMismatch
 from lora_core.manifest import BASE_DIR, CLASSIFIER_FILE, MANIFEST_FILE, MERGED_DIR
 from lora_core.methods import LoraMethod
-from lora_core.saved_predictions import compare_logits
+from lora_core.saved_predictions import logit_difference_and_limit
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.method import HeadMode, LoraSpec
 
@@ -88,7 +88,7 @@ def load_adapter(directory: Path) -> SavedAdapter:
     return SavedAdapter(spec, load_file(directory / "adapter.safetensors"), facts["encoder"])
 
 
-def save_base_and_adapter(
+def save_base_adapter_and_head(
     directory: Path,
     model: PreTrainedModel,
     family: EncoderFamily,
@@ -97,7 +97,7 @@ def save_base_and_adapter(
 ) -> None:
     """Save a model whose encoder is frozen as base, adapter and head. This merges its adapters.
 
-    With the `spec` of its adapters, they are saved. Raises `NonFiniteWeights`.
+    With the `spec` of its adapters, they are saved. Raises `NonFiniteMergedWeights`.
     """
     if spec is not None:
         state = {
@@ -259,7 +259,7 @@ def has_merged_checkpoint(directory: Path) -> bool:
     return (directory / MERGED_DIR).is_dir()
 
 
-def checkpoint_directory(directory: Path, base: Path | None = None) -> Path:
+def encoder_checkpoint_directory(directory: Path, base: Path | None = None) -> Path:
     """Return where the weights of the encoder, its config and the tokenizer are."""
     return (
         directory / MERGED_DIR if has_merged_checkpoint(directory) else base or directory / BASE_DIR
@@ -270,7 +270,7 @@ def load_merged_model(directory: Path, base: Path | None = None) -> PreTrainedMo
     """Load the merged model in float32, in evaluation mode.
 
     It has the same bits on every processor. Raises `ValueError` if a tensor is missing, unexpected,
-    or of another shape, and `NonFiniteWeights`.
+    or of another shape, and `NonFiniteMergedWeights`.
     """
     if not has_merged_checkpoint(directory):
         model = load_base_with_head(directory, base)
@@ -296,7 +296,7 @@ def load_base_with_head(directory: Path, base: Path | None = None) -> PreTrained
     Raises `ValueError` as `load_merged_model` does.
     """
     config = read_merged_config(directory, base)
-    weights = load_file(checkpoint_directory(directory, base) / WEIGHTS_FILE)
+    weights = load_file(encoder_checkpoint_directory(directory, base) / WEIGHTS_FILE)
     head = load_file(directory / "head.safetensors")
     for name, path in head_layer_paths(get_family(config)).items():
         weights |= {
@@ -334,8 +334,8 @@ def resolve_base_or_artifact(base: str, revision: str | None = None) -> BaseChec
     # The directory of the sample has a manifest, too.
     if not is_artifact or (directory / CONFIG_FILE).is_file():
         return encoders.resolve_base(base, revision)
-    files = checkpoint_directory(directory)
-    config = read_base_config(files, base)
+    files = encoder_checkpoint_directory(directory)
+    config = read_checked_base_config(files, base)
     if has_merged_checkpoint(directory):
         return BaseCheckpoint(base, files, config)
     config = join_classifier_config(config, _read_json(directory / CLASSIFIER_FILE))
@@ -356,7 +356,7 @@ def read_merged_config(directory: Path, base: Path | None = None) -> dict[str, A
 
     Raises `ArtifactCorrupt`, see `join_classifier_config`.
     """
-    config = _read_json(checkpoint_directory(directory, base) / CONFIG_FILE)
+    config = _read_json(encoder_checkpoint_directory(directory, base) / CONFIG_FILE)
     if has_merged_checkpoint(directory):
         return config
     return join_classifier_config(config, _read_json(directory / CLASSIFIER_FILE))
@@ -364,7 +364,7 @@ def read_merged_config(directory: Path, base: Path | None = None) -> dict[str, A
 
 def check_merged_logits(unmerged: NDArray[np.float32], merged: NDArray[np.float32]) -> float:
     """Return the largest difference of logits. Raises `MergeMismatch` if too large or NaN."""
-    difference, limit = compare_logits(merged, unmerged)
+    difference, limit = logit_difference_and_limit(merged, unmerged)
     if not difference <= limit:
         raise MergeMismatch(difference=difference, tolerance=limit)
     return difference

@@ -24,10 +24,10 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull, StopRequested
 from lora_core.events import Finished, NoteLogged, Observer, Phase, StopSignal
 from lora_core.failpoints import failpoint
-from lora_core.inference.load import engine_build, load_fastest_predictor
+from lora_core.inference.load import describe_engine_build, load_fastest_predictor
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import parse_sheet_suffix
-from lora_core.specs.encoded_labels import output_name
+from lora_core.specs.encoded_labels import qualified_output_name
 from lora_core.specs.predict import (
     HIGH,
     LABEL,
@@ -107,7 +107,7 @@ def predict_file(
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
     predictor = load_fastest_predictor(Path(spec.model), threads=spec.runtime.threads)
-    state = PredictedLogits(predictor.labels, engine_build(predictor))
+    state = PredictedLogits(predictor.labels, describe_engine_build(predictor))
     if resume:
         saved = read_checkpoint(resume, predictor.labels)
         if saved.engine == state.engine:
@@ -232,7 +232,7 @@ class _TargetTallies:
         """Return the counts of all labels, as TARGET/LABEL, and the `values` of each number."""
         summaries = {name: tally.summary() for name, tally in self._tallies.items()}
         predicted = {
-            output_name(name, label): count
+            qualified_output_name(name, label): count
             for name, summary in summaries.items()
             for label, count in summary["predicted"].items()
         }
@@ -303,7 +303,7 @@ def _manifest(
     return {
         "format": FORMAT_VERSION,
         "created_by": manifest.library_versions(),
-        "engine": engine_build(predictor),
+        "engine": describe_engine_build(predictor),
         "spec": spec.model_dump(mode="json"),
         "columns": list(results.columns),
         "task": predictor.task.type,

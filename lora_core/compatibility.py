@@ -11,7 +11,7 @@ from lora_core.encoders import get_family
 from lora_core.encoders.families import (
     FULL_ATTENTION,
     MAX_SQUARE_WINDOWS,
-    ConfigField,
+    ConfigSizeField,
     EncoderFamily,
     FastPathFamily,
 )
@@ -247,11 +247,11 @@ def _count_local_blocks(config: Mapping[str, Any], layers: int, base: str) -> in
     """
     if isinstance(types := config.get("layer_types"), list):
         return sum(each != FULL_ATTENTION for each in types[:layers])
-    distance = _read_size(config, ConfigField(("global_attn_every_n_layers",), 3), base)
+    distance = _read_size(config, ConfigSizeField(("global_attn_every_n_layers",), 3), base)
     return sum(bool(i % distance) for i in range(layers))
 
 
-def _read_size(config: Mapping[str, Any], field: ConfigField, base: str) -> int:
+def _read_size(config: Mapping[str, Any], field: ConfigSizeField, base: str) -> int:
     """Return a size. Raises `UnreadableBase`."""
     key = next((key for key in field.names if key in config), field.names[0])
     size = config.get(key, field.default)

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lora_core.compatibility import EncoderShape, adapted_layer_dims
-from lora_core.defaults import epochs_and_batch_size
 from lora_core.linear.files import count_weight_rows
+from lora_core.resolve_defaults import epochs_and_batch_size
 from lora_core.specs.method import (
     EncoderMethod,
     FullFineTuningSpec,
@@ -55,10 +55,10 @@ def training_flops_per_token(shape: EncoderShape, method: EncoderMethod, *, leng
         case ProbeSpec() | LastLayersBaselineSpec(blocks=0):
             return linears + attention
         case LastLayersBaselineSpec():
-            backward = (1 - frozen_fraction(shape, method)) * (2 * linears + 2.5 * attention)
+            backward = (1 - frozen_block_fraction(shape, method)) * (2 * linears + 2.5 * attention)
             return linears + attention + backward - not_needed
         case LoraSpec():
-            backward = (1 - frozen_fraction(shape, method)) * (linears + 2.5 * attention)
+            backward = (1 - frozen_block_fraction(shape, method)) * (linears + 2.5 * attention)
             low_rank = sum(
                 min(method.r, d_in, d_out) * (d_in + d_out)
                 for d_in, d_out in adapted_layer_dims(shape, method, n_labels=2)
@@ -66,7 +66,7 @@ def training_flops_per_token(shape: EncoderShape, method: EncoderMethod, *, leng
             return linears + attention + backward + 6 * low_rank - not_needed
 
 
-def frozen_fraction(shape: EncoderShape, method: EncoderMethod) -> float:
+def frozen_block_fraction(shape: EncoderShape, method: EncoderMethod) -> float:
     """Return the share of the blocks that lie below the lowest trained one."""
     match method:
         case ProbeSpec():

@@ -24,7 +24,7 @@ def model_name() -> str:
     return " ".join(cpuinfo_values("model name")) or platform.processor() or platform.machine()
 
 
-def instruction_sets() -> list[str]:
+def numeric_instruction_sets() -> list[str]:
     """Return the numeric instruction sets, such as `avx2` and `amx_bf16`."""
     flags = " ".join(cpuinfo_values("flags", "Features")).split()
     return sorted({flag for flag in flags if _NUMERIC.fullmatch(flag)})
@@ -36,7 +36,7 @@ def has_fast_bf16() -> bool:
     They are with a matrix unit (AMX). AVX512-BF16 doubles the speed on AMD cores and halves it on
     Intel cores (docs/decisions/0006). Elsewhere bfloat16 is emulated and many times slower.
     """
-    available = instruction_sets()
+    available = numeric_instruction_sets()
     return "amx_bf16" in available or (
         "avx512_bf16" in available and "AuthenticAMD" in cpuinfo_values("vendor_id")
     )

@@ -15,7 +15,11 @@ from threadpoolctl import threadpool_limits
 from lora_core.data.linear_baseline import fit_linear_model, subsample_to_max_characters
 from lora_core.data.split import Example, Splits, assign_folds
 from lora_core.model_selection import CandidateScores
-from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter, run_with_progress
+from lora_core.progress_reporter import (
+    HeartbeatOnlyProgress,
+    ProgressReporter,
+    run_in_thread_with_progress,
+)
 from lora_core.results import MethodSelection
 from lora_core.specs.data import Split
 from lora_core.specs.method import CandidateSpec, LinearSpec, SingleMethod
@@ -105,7 +109,7 @@ class LinearCrossValidation:
 
         # With several BLAS threads they would wait for each other.
         with threadpool_limits(1, user_api="blas"):
-            return run_with_progress(self._progress, fit_and_predict)
+            return run_in_thread_with_progress(self._progress, fit_and_predict)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class AutoSelectionResult:
         return {"selection": self.selection.model_dump(mode="json")}
 
 
-def in_first_folds(examples: Sequence[Example], folds: int) -> NDArray[np.bool_]:
+def first_folds_mask(examples: Sequence[Example], folds: int) -> NDArray[np.bool_]:
     """Return for each text (texts,) whether it is in the first `folds` folds of the first repeat.
 
     A candidate that is limited to these folds predicts only these texts.

@@ -48,10 +48,10 @@ def process_group() -> Iterator[None]:
             store.set("stopped", "")  # before the connections close, which the others notice
         raise
     finally:
-        destroy_process_group()
+        destroy_group_and_check_main()
 
 
-def destroy_process_group() -> bool:
+def destroy_group_and_check_main() -> bool:
     """End the distributed part of a run; return whether this process (rank 0) continues alone."""
     continues = is_main_process()
     if dist.is_initialized():
@@ -85,10 +85,10 @@ def local_rank_and_size() -> tuple[int, int]:
 def main_process_first() -> Iterator[None]:
     """Run the block on rank 0 first, then on the others, which find its results on disk."""
     if not is_main_process():
-        all_reduce(0.0)  # waits until rank 0 makes its call
+        all_reduce_scalar(0.0)  # waits until rank 0 makes its call
     yield
     if is_main_process():
-        all_reduce(0.0)
+        all_reduce_scalar(0.0)
 
 
 def shard(texts: Sequence[int]) -> Sequence[int]:
@@ -102,7 +102,7 @@ def shard_batches(batches: Sequence[list[int]]) -> Iterator[list[int]]:
         yield batches[i] if i < len(batches) else []
 
 
-def all_reduce(value: float) -> float:
+def all_reduce_scalar(value: float) -> float:
     """Return the sum over all processes."""
     if world_size() == 1:
         return value
@@ -136,7 +136,7 @@ class DistributedStopSignal:
         self._local = local
 
     def requested(self) -> bool:
-        return all_reduce(float(self._local.requested())) > 0
+        return all_reduce_scalar(float(self._local.requested())) > 0
 
 
 def _all_reduce(tensor: Tensor) -> None:

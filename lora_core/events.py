@@ -202,6 +202,6 @@ class StopSignal(Protocol):
     def requested(self) -> bool: ...
 
 
-def finite_or_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
+def replace_nonfinite_with_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """Return the metrics with `None` in place of non-finite values."""
     return {name: value if abs(value) < float("inf") else None for name, value in metrics.items()}

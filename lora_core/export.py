@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from lora_core import manifest, peft_format
 from lora_core.adapters import adapter_layers
 from lora_core.artifact import (
-    checkpoint_directory,
+    encoder_checkpoint_directory,
     inject_saved_adapter,
     label_names,
     load_adapter,
@@ -42,13 +42,13 @@ from lora_core.artifact import (
     save_weights_and_config,
     uses_segment_ids,
 )
-from lora_core.artifact_base import TOKENIZER_FILE, has_base
+from lora_core.artifact_base_sharing import TOKENIZER_FILE, has_base
 from lora_core.atomic_files import check_new_directory, write_indented_json
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import get_family
+from lora_core.encoders.encoder_parts import has_mean_pooling_block, linear_layer
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, load_with_saved_head, weights_sha256
-from lora_core.encoders.modules import has_mean_pooling_block, linear_layer
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.artifact import SingleTargetModel, TargetRequired, UnknownTarget
 from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapter, NoEncoder
@@ -57,13 +57,13 @@ from lora_core.hf_hub import is_hub_name
 from lora_core.inference.predictor import Predictor
 from lora_core.model_card import CardFormat, model_card
 from lora_core.samples import minilm
-from lora_core.saved_predictions import compare_logits, load_golden_predictions
+from lora_core.saved_predictions import load_golden_predictions, logit_difference_and_limit
 from lora_core.specs.data import Split
-from lora_core.specs.encoded_labels import outputs_of_target
+from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
-from lora_core.tasks.base import read_calibration
-from lora_core.tasks.build import read_task
+from lora_core.tasks.base import read_task_spec_and_calibration
+from lora_core.tasks.build import read_task_and_calibration
 from lora_core.tasks.several_targets import SeveralTargets
 
 
@@ -78,7 +78,7 @@ def export_merged(artifact: Path, out: Path, *, target: str | None = None) -> No
     exported = load_calibrated_model(artifact, target, program="transformers")
     with atomic_directory(out) as directory:
         save_weights_and_config(directory, exported.model)
-        write_tokenizer_and_card(directory, exported, CardFormat.TRANSFORMERS, out)
+        write_export_companion_files(directory, exported, CardFormat.TRANSFORMERS, out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ def load_calibrated_model(artifact: Path, target: str | None, *, program: str) -
     return CalibratedModel(artifact, selected, model, outputs)
 
 
-def write_tokenizer_and_card(
+def write_export_companion_files(
     directory: Path, exported: CalibratedModel, card_format: CardFormat, out: Path
 ) -> None:
     """Write what an export has beside its weights and config; `out` is its final directory."""
@@ -155,7 +155,7 @@ def _write_card(
 
 def _write_usage(directory: Path, manifest_data: dict[str, Any], labels: list[str]) -> None:
     """Write how loraworks predicts with the model."""
-    task, calibration = read_calibration(manifest_data, labels)
+    task, calibration = read_task_spec_and_calibration(manifest_data, labels)
     usage = ExportedModelSettings(
         task=task,
         text_pairs=manifest.reads_pairs(manifest_data),
@@ -172,7 +172,7 @@ def _fold_calibration(model: PreTrainedModel, manifest_data: dict[str, Any]) -> 
     Temperature, scale and offset go into the last layer, W' = diag(s) W and b' = s b + o, so that
     the pipeline of transformers has the scores of loraworks, and the numbers of a regression.
     """
-    task, calibration = read_task(manifest_data, label_names(model))
+    task, calibration = read_task_and_calibration(manifest_data, label_names(model))
     scale, offset = (torch.from_numpy(each).float() for each in task.scale_and_offset(calibration))
     last = linear_layer(model, get_family(model.config.to_dict()).head[-1])
     last.weight *= scale[:, None]
@@ -180,7 +180,7 @@ def _fold_calibration(model: PreTrainedModel, manifest_data: dict[str, Any]) -> 
 
 
 def _save_tokenizer(artifact: Path, directory: Path, manifest_data: dict[str, Any]) -> None:
-    tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(encoder_checkpoint_directory(artifact) / TOKENIZER_FILE)
     token_types = manifest.reads_pairs(manifest_data) and uses_segment_ids(
         read_merged_config(artifact)
     )
@@ -217,7 +217,7 @@ def narrow_manifest_to_target(
         if name not in ("calibration", "linear", "verdict")
     }
     calibration = manifest_data["calibration"]["targets"][target]
-    outputs = list(outputs_of_target(target, manifest_data["labels"]))
+    outputs = list(unqualified_outputs_of_target(target, manifest_data["labels"]))
     return {
         **manifest_data,
         "spec": {**spec, "task": alone},
@@ -233,7 +233,7 @@ def _keep_outputs(
     """Leave the model only the outputs of one of several targets; return which these are."""
     if target is None:
         return slice(None)
-    task, _ = read_task(manifest_data, label_names(model))
+    task, _ = read_task_and_calibration(manifest_data, label_names(model))
     if not isinstance(task, SeveralTargets):
         raise TypeError(f"{task.type} has one target")
     of_target, outputs = task.tasks[target], task.outputs[target]
@@ -326,7 +326,7 @@ def _check_base(
 ) -> None:
     """Raise `BaseMismatch` unless the model reproduces its golden predictions."""
     texts, reference = load_golden_predictions(artifact)
-    tokenizer = load_tokenizer(checkpoint_directory(artifact) / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(encoder_checkpoint_directory(artifact) / TOKENIZER_FILE)
     predictor = Predictor.from_model(
         model,
         tokenizer,
@@ -335,7 +335,7 @@ def _check_base(
         windows=manifest.reads_windows(manifest_data),
     )
     logits = predictor.forward(predictor.encode(texts)).numpy()
-    difference, tolerance = compare_logits(logits, reference[:, outputs])
+    difference, tolerance = logit_difference_and_limit(logits, reference[:, outputs])
     if not difference <= tolerance:
         raise BaseMismatch(base=base.name, difference=difference)
 

@@ -32,7 +32,7 @@ from lora_core.encoders import FAMILIES
 from lora_core.process_settings import (
     available_cores,
     die_with_parent,
-    imports_without_gc,
+    import_without_gc_then_freeze,
     limit_openmp_spinning,
     set_dumpable,
     set_process_name,
@@ -42,7 +42,7 @@ MAX_GROWTH_BYTES = 2**28  # of resident memory, after the imports
 _ADOPTION_POLL_SECONDS = 0.0005
 _MODULES = (
     "lora_core.batch_prediction",
-    "lora_core.embedding",
+    "lora_core.embed_file",
     "lora_core.training.auto",
     "lora_core.training.linear",
     "lora_core.training.encoder",
@@ -53,16 +53,16 @@ def main() -> None:
     """Import, then fork until the worker closes the connection."""
     set_dumpable(False)  # a run must not change the runs that come after it
     limit_openmp_spinning()
-    import_modules()
+    import_modules_without_threads()
     with socket.socket(fileno=os.dup(0)) as connection:
         request = serve(connection)
     if request is not None:
         main_and_exit(request.arguments)
 
 
-def import_modules() -> None:
+def import_modules_without_threads() -> None:
     """Import what runs need. Exits if that has started a thread: a fork would not copy it."""
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         for name in _MODULES:
             importlib.import_module(name)
         conversions = importlib.import_module("transformers.conversion_mapping")

@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 from lora_core import compatibility
 from lora_core.data.batching import Batch, collate, padded_length
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders import modernbert, modules
+from lora_core.encoders import encoder_parts, modernbert
+from lora_core.encoders.encoder_parts import blocks, family_of
 from lora_core.encoders.families import MODERNBERT, FastPathFamily
-from lora_core.encoders.modules import blocks, family_of
 from lora_core.runtime import Runtime
 
 
@@ -87,7 +87,7 @@ class BlockwiseForward(Forward):
         if family is MODERNBERT:
             modernbert.patch_blocks(model, family)
         self._family = family
-        self._embeddings = modules.embedding_modules(model, family)
+        self._embeddings = encoder_parts.embedding_modules(model, family)
         self._blocks = blocks(model, family)
 
     def __call__(self, data: TokenizedSplit, indices: Sequence[int]) -> Tensor:
@@ -98,10 +98,10 @@ class BlockwiseForward(Forward):
         """Return the input of the head for these texts, (len(indices), width)."""
         batch = self._batch(data, indices)
         with self._runtime.autocast():
-            x = modules.embed(self._embeddings, **batch.token_inputs)
-            mask = modules.expand_mask(batch.attention_mask)
-            x = modules.run_blocks(self._blocks, x, mask)
-            return modules.pool(self.model, self._family, x, mask)
+            x = encoder_parts.embed(self._embeddings, **batch.token_inputs)
+            mask = encoder_parts.expand_mask(batch.attention_mask)
+            x = encoder_parts.run_blocks(self._blocks, x, mask)
+            return encoder_parts.pool(self.model, self._family, x, mask)
 
 
 class WindowedForward(Forward):
@@ -147,5 +147,5 @@ def apply_head(model: PreTrainedModel, family: FastPathFamily, x: Tensor) -> Ten
     first, last = (model.get_submodule(name) for name in family.head)
     dropout = model.get_submodule(family.head_dropout_layer)
     hidden = first(dropout(x) if family.drops_head_input else x)
-    logits: Tensor = last(dropout(modules.activate_head(model, family, hidden)))
+    logits: Tensor = last(dropout(encoder_parts.activate_head(model, family, hidden)))
     return logits

@@ -47,7 +47,7 @@ def parse_hub_dataset(source: str) -> HubDataset | None:
 _taken_token: str | None = None
 
 
-def take_token() -> bool:
+def take_token_from_environment() -> bool:
     """Remove the token from the environment of this process; only `get_hub_token` has it then.
 
     Returns whether there was one.

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from lora_core.adapters import adapter_layers, inject_adapters
 from lora_core.compatibility import ParameterCounts
 from lora_core.encoders import pooling
+from lora_core.encoders.encoder_parts import pretrained_blocks
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.modules import pretrained_blocks
 from lora_core.errors.spec import LayerOutOfRange
 from lora_core.specs.method import (
     EncoderMethod,
@@ -22,7 +22,7 @@ from lora_core.specs.method import (
 )
 
 
-def saved_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_and_adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return by name all trainable parameters, and the frozen random parameters of adapters."""
     of_adapters = {
         f"{name}.{part}"
@@ -47,13 +47,15 @@ class FineTuningMethod(ABC):
         )
 
     def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return a copy of every parameter in `saved_parameters`."""
-        return {name: p.detach().clone() for name, p in saved_parameters(model).items()}
+        """Return a copy of every parameter in `trainable_and_adapter_parameters`."""
+        return {
+            name: p.detach().clone() for name, p in trainable_and_adapter_parameters(model).items()
+        }
 
     @torch.no_grad()
     def load_state_dict(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Write a `state_dict` back into the model. Raises `KeyError` unless the names match."""
-        parameters = saved_parameters(model)
+        parameters = trainable_and_adapter_parameters(model)
         if mismatched := parameters.keys() ^ state.keys():
             raise KeyError(f"state and model differ in {sorted(mismatched)[0]}")
         for name, parameter in parameters.items():

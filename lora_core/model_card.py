@@ -18,10 +18,10 @@ from lora_core.confidence_intervals import wilson_interval
 from lora_core.data.windows import MAX_WINDOWS, window_overlap
 from lora_core.hf_hub import HUB_PREFIX, is_hub_name
 from lora_core.samples import minilm, reviews
-from lora_core.specs.fields import is_model_version, looks_like_path
+from lora_core.specs.fields import looks_like_model_version, looks_like_path
 from lora_core.specs.method import LoraSpec, describe_method
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.metric_names import METRICS, task_metrics, task_type
+from lora_core.tasks.metric_info import METRICS, metric_names_of_spec, task_type
 
 _TOO_LARGE = 1e15  # for any count of texts, tokens or parameters
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&$])")
@@ -95,7 +95,7 @@ def _describe_base(manifest_data: Mapping[str, Any]) -> tuple[str | None, str | 
         return f"{base} ({minilm.HUB_NAME}, as a DistilBERT)", minilm.HUB_NAME
     if looks_like_path(base):
         return "a model in a folder", None
-    if is_model_version(base):
+    if looks_like_model_version(base):
         return f"the model version {base}", None
     return base, base if is_hub_name(base) else None
 
@@ -173,7 +173,7 @@ def _task_type(manifest_data: Mapping[str, Any]) -> str:
 
 def _shown_metrics(manifest_data: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the two main metrics of the task."""
-    return task_metrics({"task": {"type": _task_type(manifest_data)}})[:2]
+    return metric_names_of_spec({"task": {"type": _task_type(manifest_data)}})[:2]
 
 
 def _hub_metrics(manifest_data: Mapping[str, Any]) -> list[str]:

@@ -122,7 +122,7 @@ def fold_count(texts: int) -> int:
     return min(NUM_FOLDS, math.ceil(MIN_HELD_OUT_TEXTS * NUM_FOLDS / texts))
 
 
-def select_candidate(scores: Sequence[CandidateScores]) -> int:
+def select_candidate_index(scores: Sequence[CandidateScores]) -> int:
     """Return the index of the best candidate, or of an earlier one within noise of it.
 
     They are compared on the texts that all of them predicted.

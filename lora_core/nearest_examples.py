@@ -51,7 +51,7 @@ States = Any  # (texts, width): an array, or a sparse matrix of a linear model
 Similarities = NDArray[np.float32]  # (texts, examples), or (texts,) to one of them
 
 
-class Vectors(ABC):
+class ExampleVectors(ABC):
     """The vectors of the examples, in the form in which a kind of model computes them."""
 
     least_similarity: ClassVar[float]  # that a text can have
@@ -83,7 +83,7 @@ class Vectors(ABC):
         """Return the similarity (texts, examples) of each text to each example."""
 
 
-class DenseVectors(Vectors):
+class DenseVectors(ExampleVectors):
     """Vectors of an encoder."""
 
     least_similarity = -1.0
@@ -119,7 +119,7 @@ class DenseVectors(Vectors):
         return similarities
 
 
-class SparseVectors(Vectors):
+class SparseVectors(ExampleVectors):
     """Vectors of a linear model: TF-IDF, which has an origin, a text without known terms."""
 
     least_similarity = 0.0  # no weight is negative
@@ -202,7 +202,7 @@ class ExampleIndex:
 
     rows: tuple[int, ...]
     labels: tuple[str, ...]
-    vectors: Vectors
+    vectors: ExampleVectors
     held_out_split: Split
     # `kth_neighbor_similarities` of the held-out texts, in ascending order.
     held_out: NDArray[np.float32]
@@ -246,14 +246,14 @@ class ExampleIndex:
         return facts
 
 
-def kth_neighbor_similarities(vectors: Vectors, states: States) -> Similarities:
+def kth_neighbor_similarities(vectors: ExampleVectors, states: States) -> Similarities:
     """Return the similarity (texts,) to the fifth nearest example, or to the last of fewer."""
     similarities = np.sort(vectors.similarities(states), axis=1)
     nth: Similarities = similarities[:, -min(NEIGHBOR, similarities.shape[1])]
     return nth
 
 
-def sample_examples(examples: Sequence[Example]) -> NDArray[np.int64]:
+def sample_example_indices(examples: Sequence[Example]) -> NDArray[np.int64]:
     """Return the indices of the training examples to store: distinct texts, stratified.
 
     They are the same in whatever order the examples are.
@@ -269,7 +269,7 @@ def sample_examples(examples: Sequence[Example]) -> NDArray[np.int64]:
     return np.array([group.rows[0].number for group in distinct], dtype=np.int64)
 
 
-def sample_held_out(count: int) -> NDArray[np.int64]:
+def sample_held_out_indices(count: int) -> NDArray[np.int64]:
     """Return the ascending indices of the held-out texts, of `count`, that are compared."""
     return np.sort(np.random.default_rng(_SEED).permutation(count)[:MAX_HELD_OUT])
 
@@ -277,7 +277,7 @@ def sample_held_out(count: int) -> NDArray[np.int64]:
 def build_index(
     examples: Sequence[Example],
     task: Task,
-    vectors: Vectors,
+    vectors: ExampleVectors,
     held_out_split: Split,
     held_out_states: States,
 ) -> ExampleIndex:
@@ -304,7 +304,7 @@ class _Description(FrozenModel):
     labels: tuple[str, ...]
 
 
-_KINDS: Mapping[Literal["dense", "sparse"], type[Vectors]] = {
+_KINDS: Mapping[Literal["dense", "sparse"], type[ExampleVectors]] = {
     "dense": DenseVectors,
     "sparse": SparseVectors,
 }

@@ -33,7 +33,7 @@ from lora_core.export import (
     CalibratedModel,
     atomic_directory,
     load_calibrated_model,
-    write_tokenizer_and_card,
+    write_export_companion_files,
 )
 from lora_core.inference.predictor import Predictor
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
@@ -44,7 +44,7 @@ from lora_core.saved_predictions import check_golden_predictions, load_golden_pr
 from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.text_input import TextInput, build_text_input, text_sides
 from lora_core.tasks.base import Calibration, Task
-from lora_core.tasks.build import read_task
+from lora_core.tasks.build import read_task_and_calibration
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -73,9 +73,9 @@ def export_onnx(
         target: Which of several targets to write.
         int8_texts: Quantize the weights to int8, and certify that on these texts.
 
-    Raises `OnnxPackagesMissing`, `Int8RegressionUnsupported`, `TooFewInt8Texts`, `NotTranslatable`,
-    `OnnxMismatch`, `Int8Mismatch`, `EngineOutputMismatch`, `OutputExists`, and what
-    `load_calibrated_model` raises.
+    Raises `OnnxPackagesMissing`, `Int8RegressionUnsupported`, `TooFewInt8Texts`,
+    `NotTranslatableToOnnx`, `OnnxMismatch`, `Int8Mismatch`, `EngineOutputMismatch`, `OutputExists`,
+    and what `load_calibrated_model` raises.
     """
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise OnnxPackagesMissing(missing=", ".join(missing))
@@ -95,12 +95,12 @@ def export_onnx(
         if int8_texts is not None:
             _quantize(path)
             certificate = _certify(path, exported, reference, reference.encode(int8_texts), "int8")
-        write_tokenizer_and_card(directory, exported, CardFormat.ONNX, out)
+        write_export_companion_files(directory, exported, CardFormat.ONNX, out)
         write_indented_json(directory / CERTIFICATE_FILE, certificate.model_dump(mode="json"))
     return certificate
 
 
-def read_int8_texts(artifact: Path, source: str) -> list[TextInput]:
+def read_int8_certification_texts(artifact: Path, source: str) -> list[TextInput]:
     """Return the distinct texts of a data file, in the columns that a model was trained on.
 
     Raises what `iter_whole_rows` raises, and `ArtifactCorrupt`.
@@ -114,7 +114,7 @@ def read_int8_texts(artifact: Path, source: str) -> list[TextInput]:
 
 
 def _check_int8_texts(exported: CalibratedModel, texts: Sequence[TextInput]) -> None:
-    task, _ = read_task(exported.manifest, label_names(exported.model))
+    task, _ = read_task_and_calibration(exported.manifest, label_names(exported.model))
     if task.type == "regression":
         raise Int8RegressionUnsupported(path=exported.artifact.name)
     if len(texts) < MIN_INT8_TEXTS:
@@ -179,7 +179,7 @@ def _certify(
     logits = reference.task.calibrated(reference.forward(items).numpy(), reference.calibration)
     ours = logits[:, exported.outputs]
     difference = float(np.abs(theirs - ours).max())
-    task, calibration = read_task(exported.manifest, label_names(exported.model))
+    task, calibration = read_task_and_calibration(exported.manifest, label_names(exported.model))
     scale, _ = task.scale_and_offset(calibration)
     tolerance = MAX_DIFFERENCE * (float(scale[0]) if task.type == "regression" else 1.0)
     if precision == "fp32" and not difference <= tolerance:

@@ -17,7 +17,7 @@ from torch.onnx import OnnxExporterError
 from transformers import PreTrainedModel
 
 from lora_core.encoders.load import silence_transformers
-from lora_core.errors.export import NotTranslatable
+from lora_core.errors.export import NotTranslatableToOnnx
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "logits"
@@ -29,7 +29,7 @@ def write_graph(path: Path, model: PreTrainedModel, *, segments: bool) -> None:
     """Write the graph of a model in evaluation mode, which is of no use afterwards.
 
     Weights of more than 2 GB go into a file of their own beside it. `segments`: whether it takes
-    the segment of each token. Raises `NotTranslatable`.
+    the segment of each token. Raises `NotTranslatableToOnnx`.
     """
     inputs = INPUTS if segments else INPUTS[:2]
     try:
@@ -49,7 +49,7 @@ def write_graph(path: Path, model: PreTrainedModel, *, segments: bool) -> None:
             program.save(path)
     except OnnxExporterError as error:
         cause = error.__cause__ or error
-        raise NotTranslatable(
+        raise NotTranslatableToOnnx(
             encoder=model.config.model_type,
             torch=torch.__version__,
             reason=f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]}.",

@@ -15,7 +15,7 @@ from lora_core.errors.adapter import AdapterNotFound, UnsupportedAdapterSetting
 from lora_core.errors.base_model import UnsafeWeights
 from lora_core.specs.fields import Int
 from lora_core.specs.method import LoraVariant
-from lora_core.specs.validation_problems import first_problem
+from lora_core.specs.validation_problems import first_problem_location_and_message
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -151,7 +151,7 @@ def _validate(content: dict[str, Any]) -> AdapterConfig:
             re.compile(pattern)
         config.adapts("a.0.b")
     except ValidationError as error:
-        place, fault = first_problem(error, AdapterConfig)
+        place, fault = first_problem_location_and_message(error, AdapterConfig)
         raise _setting_error(place.split(".")[0], content, fault) from error
     except re.error as error:
         raise _setting_error(

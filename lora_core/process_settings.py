@@ -98,7 +98,7 @@ def retain_freed_memory() -> None:
 
 
 @contextmanager
-def imports_without_gc() -> Iterator[None]:
+def import_without_gc_then_freeze() -> Iterator[None]:
     """Import torch and transformers without garbage collection, which takes a third of the time.
 
     What is in memory afterwards is exempt from collection. Nothing is exempted if all modules have
@@ -115,7 +115,7 @@ def imports_without_gc() -> Iterator[None]:
 
 
 @cache
-def freeze_gc() -> None:
+def collect_and_freeze_gc_once() -> None:
     """Exempt everything that is in memory at the first call from garbage collection.
 
     With torch and transformers loaded, a full collection stops every thread for 0.3 s. Reference

@@ -9,7 +9,7 @@ from lora_core.errors.training import StopRequested
 from lora_core.events import Observer, Phase, StopSignal, Tick
 
 TICK_SECONDS = 1.0  # minimum time between two `Tick` events within a phase
-STOP_POLL_SECONDS = 0.2  # between two checks for a stop request in `run_with_progress`
+STOP_POLL_SECONDS = 0.2  # between two checks for a stop request in `run_in_thread_with_progress`
 
 _ResultT = TypeVar("_ResultT")
 
@@ -59,7 +59,9 @@ class HeartbeatOnlyProgress(ProgressReporter):
         self._outer.tick()
 
 
-def run_with_progress(progress: ProgressReporter, function: Callable[[], _ResultT]) -> _ResultT:
+def run_in_thread_with_progress(
+    progress: ProgressReporter, function: Callable[[], _ResultT]
+) -> _ResultT:
     """Run a function in a thread while reporting progress; return its result.
 
     Raises `StopRequested` without waiting for the thread.

@@ -19,10 +19,10 @@ from lora_core.tasks.base import Task
 from lora_core.tasks.targets import Target
 
 GOLDEN_TEXT_COUNT = 16
-TOLERANCE = 1e-4  # for logits computed in float32; see `compare_logits`
+TOLERANCE = 1e-4  # for logits computed in float32; see `logit_difference_and_limit`
 
 
-def compare_logits(
+def logit_difference_and_limit(
     computed: NDArray[np.floating[Any]], saved: NDArray[np.float32], tolerance: float = TOLERANCE
 ) -> tuple[float, float]:
     """Return the largest difference of logits (texts, labels), and the limit for it.
@@ -88,7 +88,7 @@ class _HasName(Protocol):
     def name(self) -> str: ...
 
 
-class SupportsForward(Protocol):
+class GoldenCheckPredictor(Protocol):
     """The part of a predictor of either kind that the check uses."""
 
     @property
@@ -102,7 +102,7 @@ class SupportsForward(Protocol):
     def forward(self, items: Sequence[Any]) -> Any: ...
 
 
-def check_golden_predictions(predictor: SupportsForward, directory: Path) -> float:
+def check_golden_predictions(predictor: GoldenCheckPredictor, directory: Path) -> float:
     """Return the largest difference of a logit from the golden ones.
 
     Raises `EngineOutputMismatch` if it exceeds the tolerance or is NaN, or if the label of a
@@ -112,7 +112,7 @@ def check_golden_predictions(predictor: SupportsForward, directory: Path) -> flo
     logits = np.asarray(predictor.forward(predictor.encode(texts)))
     engine = predictor.engine.name
     tolerance = ENGINE_TOLERANCES[engine.rpartition("-")[2]]
-    difference, _ = compare_logits(logits, golden)
+    difference, _ = logit_difference_and_limit(logits, golden)
     same_labels = bool((logits.argmax(-1) == golden.argmax(-1)).all())
     if not difference <= tolerance or (predictor.task.type == "single_label" and not same_labels):
         raise EngineOutputMismatch(engine=engine, difference=difference, tolerance=tolerance)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True)
-class Suspect:
+class SuspectLabelFinding:
     """A label that is probably wrong."""
 
     row: int
@@ -26,7 +26,7 @@ class Suspect:
     label: int | None = None  # of several labels: the one that is in doubt
 
 
-def find_suspects(probabilities: ArrayLike, given: ArrayLike) -> list[Suspect]:
+def find_suspect_labels(probabilities: ArrayLike, given: ArrayLike) -> list[SuspectLabelFinding]:
     """Return suspect labels, the most suspect first.
 
     Args:
@@ -52,7 +52,9 @@ def find_suspects(probabilities: ArrayLike, given: ArrayLike) -> list[Suspect]:
     return sorted(found, key=lambda each: (-each.score, each.row))
 
 
-def _suspects(p: NDArray[Any], given: NDArray[np.int64], label: int | None) -> list[Suspect]:
+def _suspects(
+    p: NDArray[Any], given: NDArray[np.int64], label: int | None
+) -> list[SuspectLabelFinding]:
     thresholds = np.full(p.shape[1], np.inf)  # a label that no text has is never proposed
     for each in np.unique(given):
         thresholds[each] = p[given == each, each].mean()
@@ -67,7 +69,7 @@ def _suspects(p: NDArray[Any], given: NDArray[np.int64], label: int | None) -> l
     # another label is.
     suspect = confident.any(axis=1) & (proposed != given) & (score > 0)
     return [
-        Suspect(
+        SuspectLabelFinding(
             row=int(row),
             given=int(given[row]),
             proposed=int(proposed[row]),

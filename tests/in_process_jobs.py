@@ -4,8 +4,8 @@ import itertools
 from pathlib import Path
 
 from app.queue import leases
+from app.queue.enums import DeviceClass, JobKind
 from app.queue.fencing import ClaimedJob
-from app.queue.states import DeviceClass, JobKind
 from app.queue.transitions import PermanentFailure
 from app.resources import Resources
 from app.sweeps import scheduler
@@ -42,8 +42,8 @@ def run_jobs(
             _run(resources, claimed, directory)
         else:
             failure = PermanentFailure(failing, "It is a test.")
-            finalize.finish_without_artifact(resources, claimed.lease, failure)
-        scheduler.advance_after_job(resources, claimed.lease.job_id)
+            finalize.finish_attempt_without_artifact(resources, claimed.lease, failure)
+        scheduler.advance_sweeps_after_job(resources, claimed.lease.job_id)
     return limit
 
 
@@ -67,9 +67,9 @@ def _run(resources: Resources, claimed: ClaimedJob, directory: Path) -> None:
             predict_file(predict, out_dir=out, observer=observer, stop=observer)
     except LoraCoreError as error:
         failure = PermanentFailure(error.code, inputs.replace_local_paths(str(error)))
-        finalize.finish_without_artifact(resources, claimed.lease, failure)
+        finalize.finish_attempt_without_artifact(resources, claimed.lease, failure)
         return
-    finalize.publish_artifact(resources, claimed, out, inputs)
+    finalize.publish_artifact_and_finish_attempt(resources, claimed, out, inputs)
 
 
 _numbers = itertools.count()

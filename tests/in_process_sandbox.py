@@ -17,7 +17,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.events import Failed
 
 
-class _Lines(library.JsonLinesWriter):
+class _Lines(library.ExclusiveStdoutJsonWriter):
     """Collects lines instead of writing them to standard output."""
 
     def __init__(self) -> None:

@@ -9,8 +9,8 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.database.engines import Database
 from app.queue import leases
+from app.queue.enums import DeviceClass, JobState
 from app.queue.fencing import ClaimedJob, Lease, WorkerIdentity
-from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue.transitions import Preempted
 from lora_core.specs.train import TrainSpec

@@ -11,7 +11,7 @@ from lora_core.adapters import merge_adapters
 from lora_core.artifact import (
     resolve_base_or_artifact,
     save_adapter,
-    save_base_and_adapter,
+    save_base_adapter_and_head,
     save_head,
     save_merged,
 )
@@ -67,7 +67,7 @@ def make_lora_artifact(
         save_merged(out, model, tokenizer(family), max_length)
         save_head(out, model, pretrained.family)
     else:
-        save_base_and_adapter(out, model, pretrained.family, tokenizer(family), spec)
+        save_base_adapter_and_head(out, model, pretrained.family, tokenizer(family), spec)
     predictor = Predictor.from_model(model, tokenizer(family), max_length, pairs=pairs)
     texts = PAIRS if pairs else TEXTS
     save_golden_predictions(out, texts, predictor.forward(predictor.encode(texts)).numpy())

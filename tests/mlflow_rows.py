@@ -29,7 +29,7 @@ def connect(database: Database, url: str, experiment: str = "loraworks") -> Mlfl
     """Register a server as a worker does when it starts."""
     connection = MlflowConnection(url, experiment)
     with database.write() as session:
-        repository.register_server(session, connection)
+        repository.register_server_and_fill_outbox(session, connection)
     return connection
 
 

@@ -12,7 +12,7 @@ from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.service import IdempotentRequest
 from app.predictions import service
-from app.predictions.schemas import PredictionCreate
+from app.predictions.schemas import PredictionRunCreate
 from app.registry import repository as versions
 from app.registry import service as registry
 from app.resources import Resources
@@ -56,7 +56,7 @@ def add_texts(
 def create_run(resources: Resources, **body: Any) -> UUID:
     """Create a prediction run."""
     with resources.database.write() as session:
-        made = PredictionCreate.model_validate({"dataset": "texts", **body})
+        made = PredictionRunCreate.model_validate({"dataset": "texts", **body})
         run = service.create_run(
             session, body=made, settings=resources.settings, notifier=resources.notifier, call=CALL
         )

@@ -48,4 +48,4 @@ def sweep_state(resources: Resources, sweep_id: UUID) -> SweepState:
 
 def read_snapshot(resources: Resources, sweep_id: UUID) -> SweepSnapshot:
     with resources.database.read() as session:
-        return results.read_snapshot(session, repository.get_sweep(session, sweep_id))
+        return results.read_cached_snapshot(session, repository.get_sweep(session, sweep_id))

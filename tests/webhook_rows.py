@@ -28,7 +28,7 @@ def create_webhook(resources: Resources, url: str, **fields: Any) -> WebhookView
 
 def send_test_event(database: Database, webhook_id: UUID) -> DeliveryView:
     with database.write() as session:
-        return service.send_test_event(session, webhook_id=webhook_id)
+        return service.queue_test_event(session, webhook_id=webhook_id)
 
 
 def replay(database: Database, delivery: WebhookDelivery) -> None:

@@ -33,7 +33,7 @@ from app.queue.dispatch import (
     broker_queues,
     validate_broker_url,
 )
-from app.queue.states import DeviceClass, JobState
+from app.queue.enums import DeviceClass, JobState
 from app.settings import Settings
 from worker.devices import Device, count_slots, select_devices
 from worker.failures import CeleryOptionInvalid
@@ -85,7 +85,7 @@ def run_job(task: Task) -> str:
 # The worker
 
 
-class WorkerStep(bootsteps.StartStopStep):  # type: ignore[misc]
+class WorkerServiceBootstep(bootsteps.StartStopStep):  # type: ignore[misc]
     """Runs our worker inside Celery's. It starts before the broker connection and works without.
 
     It stops before the pool of threads, which waits for running tasks without a limit.
@@ -237,7 +237,9 @@ def create_celery_app(settings: Settings) -> Celery:
     if settings.broker_url is None:
         raise BrokerUrlInvalid(problem="none is set, so use `python -m worker`")
     app = Celery("loraworks", broker=validate_broker_url(settings.broker_url))
-    app.devices = select_devices(settings.devices)  # `WorkerStep` reuses them: listing is slow
+    app.devices = select_devices(
+        settings.devices
+    )  # `WorkerServiceBootstep` reuses them: listing is slow
     app.conf.update(
         task_queues=broker_queues(DeviceClass),
         task_create_missing_queues=False,
@@ -272,7 +274,7 @@ def create_celery_app(settings: Settings) -> Celery:
     # The queues without `-Q`.
     app.amqp.queues.select([DeviceClass.ANY, *{each.device_class for each in app.devices}])
     app.task(name=TASK_NAME, bind=True, throws=(JobFailed, Terminated))(run_job)
-    app.steps["worker"].add(WorkerStep)
+    app.steps["worker"].add(WorkerServiceBootstep)
     return app
 
 

@@ -71,4 +71,6 @@ class CheckpointSync:
         """Mark a checkpoint as unusable and return the previous one. Raises `LeaseLost`."""
         log.warning("unusable checkpoint", step=checkpoint.step, problem=problem)
         with self._resources.database.write() as session:
-            return checkpoints.reject_checkpoint(session, self._lease, checkpoint, problem)
+            return checkpoints.reject_checkpoint_and_rewind(
+                session, self._lease, checkpoint, problem
+            )

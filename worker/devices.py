@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from worker.failures import GpuDriverFailed, GpuMissing
 
 NVIDIA_SMI_COMMAND = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")

@@ -27,7 +27,7 @@ from worker.outages import OutageTracker
 log = structlog.get_logger(__name__)
 
 
-def finish_without_artifact(
+def finish_attempt_without_artifact(
     resources: Resources, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
 ) -> None:
     """Finish an attempt that produced no artifact, unless its lease is lost."""
@@ -37,7 +37,7 @@ def finish_without_artifact(
         log.info("attempt finished", result=type(result).__name__)
 
 
-def publish_artifact(
+def publish_artifact_and_finish_attempt(
     resources: Resources, claimed: ClaimedJob, output_dir: Path, inputs: LocalInputs
 ) -> None:
     """Store the output and finish the attempt. If its lease is lost, nothing is published.
@@ -84,7 +84,7 @@ def _succeed(
             session, name=name, artifact=artifact, manifest=manifest_data
         )
         if claimed.promote_to is not None:
-            registry.point_alias(session, version, alias=claimed.promote_to)
+            registry.point_alias_and_publish(session, version, alias=claimed.promote_to)
         summary = {**summary, "model_version": f"{name}:{version.number}"}
     leases.finish_attempt(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
 

@@ -23,9 +23,9 @@ from worker.spawn import (
     ForkedProcess,
     child_arguments,
     child_environment,
-    die_with_parent_command,
+    create_child_with_pid_file,
+    die_with_parent_command_prefix,
     fork_server_environment,
-    register_child,
     spawn_child,
 )
 
@@ -84,7 +84,7 @@ class ForkServerSupervisor:
         if process is None:
             log.warning("the fork server has not started the process; starting a fresh interpreter")
             return spawn_child(task)
-        child = register_child(process, task)
+        child = create_child_with_pid_file(process, task)
         process.start()
         return child
 
@@ -126,7 +126,7 @@ class _ServerProcess:
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [*die_with_parent_command(), *FORK_SERVER_COMMAND],
+                [*die_with_parent_command_prefix(), *FORK_SERVER_COMMAND],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=fork_server_environment(os.environ),

@@ -16,8 +16,8 @@ from app.datasets import files
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
 from app.jobs.data_sources import ALL_ROWS
+from app.queue.enums import JobKind
 from app.queue.fencing import ClaimedJob
-from app.queue.states import JobKind
 from app.registry import service as registry
 from app.settings import Settings
 from app.storage.store import Store, materialize_artifact
@@ -26,7 +26,7 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hf_hub import HUB_PREFIX
 from lora_core.model_imports import metadata
 from lora_core.specs.data import parse_sheet_suffix
-from lora_core.specs.fields import is_model_version
+from lora_core.specs.fields import looks_like_model_version
 from worker.failures import InputChanged
 
 
@@ -103,7 +103,9 @@ def resolve_inputs(
             for split, dataset_id in claimed.dataset_ids.items()
         }
         version = (
-            registry.resolve_model(session, model) if model and is_model_version(model) else None
+            registry.resolve_model(session, model)
+            if model and looks_like_model_version(model)
+            else None
         )
     sources: dict[str, str] = {}
     for split, upload in uploads.items():

@@ -16,8 +16,8 @@ import structlog
 from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
 from app.queue import leases
+from app.queue.enums import DeviceClass
 from app.queue.fencing import ClaimedJob, LeaseLost
-from app.queue.states import DeviceClass
 from app.queue.transitions import (
     AttemptResult,
     DependencyUnavailable,
@@ -97,7 +97,7 @@ class JobRunner:
                 )
                 if isinstance(outcome, DependencyUnavailable):
                     self._host_health.request_store_check()
-                finalize.finish_without_artifact(self._resources, lease, outcome)
+                finalize.finish_attempt_without_artifact(self._resources, lease, outcome)
             finally:
                 workdir.remove_attempt_dir(attempt.attempt_dir.path)
                 self._advance_sweeps(claimed)
@@ -105,7 +105,7 @@ class JobRunner:
     def _advance_sweeps(self, claimed: ClaimedJob) -> None:
         """Advance the sweeps that waited for this job. On failure a reconciler retries it."""
         try:
-            scheduler.advance_after_job(self._resources, claimed.lease.job_id)
+            scheduler.advance_sweeps_after_job(self._resources, claimed.lease.job_id)
         except OUTAGE_ERRORS as error:
             log.warning("cannot advance sweeps: the database is unreachable", error=str(error))
         except Exception:
@@ -114,11 +114,11 @@ class JobRunner:
     def _run(self, attempt: "_AttemptContext") -> None:
         lease, attempt_dir = attempt.claimed.lease, attempt.attempt_dir
         if self._draining.is_set():
-            finalize.finish_without_artifact(self._resources, lease, Preempted())
+            finalize.finish_attempt_without_artifact(self._resources, lease, Preempted())
             return
         if attempt.seconds_left() <= 0:
             outcome = time_limit_failure(attempt.claimed, self._settings, saved_step=None)
-            finalize.finish_without_artifact(self._resources, lease, outcome)
+            finalize.finish_attempt_without_artifact(self._resources, lease, outcome)
             return
         check_free_space(self._settings, host=socket.gethostname())
         self._pin_runtime(attempt)
@@ -146,7 +146,9 @@ class JobRunner:
             raise LeaseLost
         if result.exit_status.code == 0:
             with attempt.recorder.renewing_lease():
-                finalize.publish_artifact(self._resources, claimed, attempt_dir.out, local_inputs)
+                finalize.publish_artifact_and_finish_attempt(
+                    self._resources, claimed, attempt_dir.out, local_inputs
+                )
         else:
             log_event = log.warning if result.stop_reason is None else log.info
             log_event(
@@ -165,7 +167,7 @@ class JobRunner:
                 result, claimed, self._settings, verified_input=mentions_input
             )
             outcome = _replace_local_paths(outcome, local_inputs)
-            finalize.finish_without_artifact(
+            finalize.finish_attempt_without_artifact(
                 self._resources, claimed.lease, outcome, result.exit_status
             )
 

@@ -30,7 +30,7 @@ class MlflowSender:
         database = self._resources.database
         if not self._registered:
             with database.write() as session:
-                repository.register_server(session, self._connection)
+                repository.register_server_and_fill_outbox(session, self._connection)
             self._registered = True
         send_due(
             database,

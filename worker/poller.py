@@ -12,8 +12,8 @@ import structlog
 from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
 from app.queue import dispatch, heartbeats, leases
+from app.queue.enums import DeviceClass
 from app.queue.fencing import ClaimedJob, WorkerIdentity
-from app.queue.states import DeviceClass
 from app.queue.transitions import Preempted
 from app.resources import Resources
 from worker import finalize
@@ -164,7 +164,7 @@ class Poller:
         seconds = self._resources.settings.lease_seconds
         with self._resources.database.read() as session:
             other_workers = {
-                each: heartbeats.has_other_worker(
+                each: heartbeats.has_other_live_worker(
                     session, each, exclude=self._identity, lease_seconds=seconds
                 )
                 for each in (DeviceClass.CPU, DeviceClass.GPU)
@@ -193,7 +193,7 @@ class Poller:
         try:
             thread.start()
         except Exception:
-            finalize.finish_without_artifact(self._resources, claimed.lease, Preempted())
+            finalize.finish_attempt_without_artifact(self._resources, claimed.lease, Preempted())
             raise
 
     def _run_claimed(self, claimed: ClaimedJob, slot: Slot) -> None:

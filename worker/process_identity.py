@@ -29,7 +29,7 @@ class _ProcStat(NamedTuple):
     start: int
 
 
-def boot_id() -> str:
+def boot_and_pid_namespace_id() -> str:
     """Return `<boot id>/<pid namespace>`: within both, a pid means one process at a time."""
     boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{boot}/{(_PROC / 'self/ns/pid').stat().st_ino}"
@@ -40,12 +40,12 @@ def identify(pid: int) -> ProcessIdentity:
     stat = _stat(pid)
     if stat is None:
         raise ProcessLookupError(pid)
-    return ProcessIdentity(boot_id(), pid, stat.start)
+    return ProcessIdentity(boot_and_pid_namespace_id(), pid, stat.start)
 
 
 def is_alive(identity: ProcessIdentity) -> bool:
     """Return whether exactly this process still runs. A zombie does not."""
-    if identity.boot_id != boot_id():
+    if identity.boot_id != boot_and_pid_namespace_id():
         return False
     stat = _stat(identity.pid)
     return stat is not None and stat.start == identity.start and stat.state not in "ZX"
@@ -61,7 +61,7 @@ def current_worker() -> WorkerIdentity:
     )
 
 
-def is_known_dead(owner: WorkerIdentity, *, silent: bool) -> bool:
+def is_worker_known_dead(owner: WorkerIdentity, *, silent: bool) -> bool:
     """Return whether a worker is known to be dead.
 
     False for a worker in another container, even one with this host's name: it cannot be seen here.
@@ -71,7 +71,7 @@ def is_known_dead(owner: WorkerIdentity, *, silent: bool) -> bool:
     if owner.host != socket.gethostname():
         return False
     boot, container = owner.boot_id.split("/") if "/" in owner.boot_id else (owner.boot_id, "")
-    own_boot, own_container = boot_id().split("/")
+    own_boot, own_container = boot_and_pid_namespace_id().split("/")
     if boot != own_boot:
         return silent
     identity = ProcessIdentity(owner.boot_id, owner.pid, owner.pid_start)
@@ -84,7 +84,7 @@ def kill_group(leader: ProcessIdentity) -> None:
     Linux does not reuse a pid while a process group has that id. So a group without its leader is
     the old one, and a leader with another start time leads an unrelated group.
     """
-    if leader.boot_id != boot_id():
+    if leader.boot_id != boot_and_pid_namespace_id():
         return
     stat = _stat(leader.pid)
     if stat is not None and stat.start != leader.start:

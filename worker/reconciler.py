@@ -15,8 +15,8 @@ from app.database.base import read_clock
 from app.database.errors import OUTAGE_ERRORS
 from app.mlflow import repository as mlflow
 from app.queue import dispatch, heartbeats, leases
+from app.queue.enums import DeviceClass
 from app.queue.fencing import RunningJob, WorkerIdentity
-from app.queue.states import DeviceClass
 from app.resources import Resources
 from app.retention.curve_thinning import thin_job_curves
 from app.sweeps import scheduler
@@ -193,7 +193,7 @@ class Reconciler:
 
     def _reset_waits(self) -> None:
         with self._resources.database.write() as session:
-            dispatch.make_waiting_jobs_due(session)
+            dispatch.make_all_queued_jobs_due(session)
             webhooks.make_pending_deliveries_due(session)
             mlflow.make_waiting_rows_due(session)
 
@@ -207,7 +207,9 @@ class Reconciler:
         silent = min(job.seconds_since_heartbeat, healthy) > (
             _SILENT_ROUNDS * self._settings.reconcile_seconds
         )
-        dead = job.owner is not None and process_identity.is_known_dead(job.owner, silent=silent)
+        dead = job.owner is not None and process_identity.is_worker_known_dead(
+            job.owner, silent=silent
+        )
         if not dead and (healthy < self._settings.lease_seconds or not job.lease_expired):
             return False
         with self._resources.database.write() as session:

@@ -39,7 +39,7 @@ from lora_core.events import (
 )
 from lora_core.specs.data import Split
 from lora_core.specs.method import describe_method
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 from worker.outages import OutageTracker
 
 STEP_METRICS = (
@@ -64,7 +64,7 @@ class CheckpointRow(NamedTuple):
         )
 
 
-class MetricValue(NamedTuple):
+class StepMetricValue(NamedTuple):
     """One metric at one step. A value that is not finite is None, with `nonfinite` set."""
 
     split: Split
@@ -75,7 +75,7 @@ class MetricValue(NamedTuple):
     nonfinite: bool
 
 
-def metric_values(event: Event) -> Iterator[MetricValue]:
+def metric_values(event: Event) -> Iterator[StepMetricValue]:
     """Yield the metrics in an event."""
     if isinstance(event, StepLogged):
         for name in STEP_METRICS:
@@ -114,9 +114,11 @@ def event_to_content(event: Event) -> EventContent | None:
 
 def _metric_value(
     split: Split, name: str, step: int, epoch: float | None, value: float | None
-) -> MetricValue:
+) -> StepMetricValue:
     finite = value is not None and math.isfinite(value)
-    return MetricValue(split, name, step, epoch, value if finite else None, nonfinite=not finite)
+    return StepMetricValue(
+        split, name, step, epoch, value if finite else None, nonfinite=not finite
+    )
 
 
 def _event_data(event: Event) -> dict[str, Any]:
@@ -179,7 +181,7 @@ log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def run_periodically(work: Callable[[], None], *, seconds: float) -> Iterator[None]:
+def running_periodically_in_thread(work: Callable[[], None], *, seconds: float) -> Iterator[None]:
     """Call `work` every `seconds` in a thread while the block runs. The block must not call it."""
     stopped = threading.Event()
 
@@ -228,7 +230,7 @@ class Recorder:
         self._outages = OutageTracker(log)
         self._inexact_resume = False  # to be recorded with the next write
         self._total_steps: int | None = None
-        self._rows: list[MetricValue | EventContent | CheckpointRow] = []
+        self._rows: list[StepMetricValue | EventContent | CheckpointRow] = []
         # First sequence number and length of a batch whose commit may or may not have succeeded.
         self._uncertain_batch = (0, 0)
         self._last_steps: dict[tuple[str, str], int] = {}
@@ -293,7 +295,7 @@ class Recorder:
 
         The block must not call any other method of the recorder.
         """
-        return run_periodically(self.write, seconds=self._heartbeat_seconds)
+        return running_periodically_in_thread(self.write, seconds=self._heartbeat_seconds)
 
     def _write(self) -> None:
         self._written_at = time.monotonic()
@@ -335,14 +337,14 @@ class Recorder:
             self._mark_written(count)
 
     def _row_exists(
-        self, session: Session, seq: int, row: MetricValue | EventContent | CheckpointRow
+        self, session: Session, seq: int, row: StepMetricValue | EventContent | CheckpointRow
     ) -> bool:
         """Return whether the row was written under this number.
 
         The number may have gone to another event instead, such as a request to cancel.
         """
         key = (self._lease.job_id, seq)
-        if isinstance(row, MetricValue):
+        if isinstance(row, StepMetricValue):
             return session.get(MetricPoint, key) is not None
         entry = row.to_event_content() if isinstance(row, CheckpointRow) else row
         event = session.get(JobEvent, key)
@@ -357,17 +359,17 @@ class Recorder:
         self._uncertain_batch = (0, 0)
 
     def _insert_row(
-        self, session: Session, seq: int, row: MetricValue | EventContent | CheckpointRow
+        self, session: Session, seq: int, row: StepMetricValue | EventContent | CheckpointRow
     ) -> list[str]:
         """Insert one row. Return the storage keys of the checkpoints that it supersedes."""
         columns = {"job_id": self._lease.job_id, "attempt": self._lease.attempt, "seq": seq}
-        if isinstance(row, MetricValue):
+        if isinstance(row, StepMetricValue):
             session.add(MetricPoint(**columns, **row._asdict()))
             return []
         if isinstance(row, EventContent):
             session.add(JobEvent(**columns, **row._asdict()))
             return []
         session.add(JobEvent(**columns, **row.to_event_content()._asdict()))
-        return checkpoints.record_checkpoint(
+        return checkpoints.record_and_rotate_checkpoints(
             session, self._lease, step=row.step, ref=row.ref, seq=seq
         )

@@ -87,7 +87,12 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
     attempt_dir.tmp.mkdir(exist_ok=True)
     with attempt_dir.log.open("ab") as stderr:
         process = subprocess.Popen(
-            [*die_with_parent_command(), *LORA_CORE_COMMAND, task.command, *child_arguments(task)],
+            [
+                *die_with_parent_command_prefix(),
+                *LORA_CORE_COMMAND,
+                task.command,
+                *child_arguments(task),
+            ],
             stdin=subprocess.PIPE,  # the child exits at its end, so it cannot outlive us
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -96,10 +101,10 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
             start_new_session=True,
             pass_fds=() if task.lock_fd is None else (task.lock_fd,),
         )
-    return register_child(process, task)
+    return create_child_with_pid_file(process, task)
 
 
-def die_with_parent_command() -> list[str]:
+def die_with_parent_command_prefix() -> list[str]:
     """Return the start of a command line, so that the process ends with the calling thread."""
     return [sys.executable, "-I", "-S", str(CHILD_EXEC), str(os.getpid())]
 
@@ -129,7 +134,7 @@ class ForkedProcess:
         return self.returncode
 
 
-def register_child(
+def create_child_with_pid_file(
     process: subprocess.Popen[bytes] | ForkedProcess, task: ChildTask
 ) -> "ChildProcess":
     """Return the child process, once the file that identifies it is written."""

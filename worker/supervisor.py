@@ -10,7 +10,7 @@ from app.queue.transitions import ExitStatus
 from app.settings import Settings
 from lora_core.events import CheckpointSaved, Failed
 from worker import host_health
-from worker.recorder import Recorder, run_periodically
+from worker.recorder import Recorder, running_periodically_in_thread
 from worker.spawn import ChildProcess
 
 POLL_SECONDS = 0.2  # between two checks of the limits
@@ -103,7 +103,7 @@ class Supervisor:
                     and self._stop_reason is not StopReason.FENCED
                 ):
                     self._last_event_at = float("inf")  # not a stall: no events are read meanwhile
-                    with run_periodically(self._enforce_limits, seconds=POLL_SECONDS):
+                    with running_periodically_in_thread(self._enforce_limits, seconds=POLL_SECONDS):
                         self._store_checkpoint(event)
                     self._last_event_at = time.monotonic()
             if self._stop_reason is not StopReason.FENCED and self._recorder.is_due():

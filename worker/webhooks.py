@@ -37,7 +37,7 @@ class WebhookDeliverer:
         is recorded in time.
         """
         with self._resources.database.read() as session:
-            due = repository.list_due_endpoints(session)
+            due = repository.list_due_endpoint_ids(session)
         self._start_threads(due)
 
     def _start_threads(self, endpoint_ids: Iterable[UUID]) -> None:

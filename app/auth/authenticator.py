@@ -88,7 +88,9 @@ class Authenticator:
 
     async def authenticate_session(self, token: Token) -> Caller:
         """Return the caller of a browser session. Raises subclasses of `Unauthorized`."""
-        return await self._authenticate(token, self._read_session, repository.record_session_use)
+        return await self._authenticate(
+            token, self._read_session, repository.record_session_and_key_use
+        )
 
     async def sign_in(self, key: Token) -> Token:
         """Start a session for a valid API key. Raises subclasses of `Unauthorized`."""
@@ -181,7 +183,7 @@ class Authenticator:
 
     def _start_session(self, key_id: UUID) -> Token:
         with self._database.write() as session:
-            return service.start_session(
+            return service.start_session_purging_expired(
                 session,
                 pepper=self._pepper,
                 key_id=key_id,
@@ -191,7 +193,7 @@ class Authenticator:
 
     def _end_session(self, id_: UUID) -> None:
         with suppress(SessionNotFound), self._database.write() as session:
-            service.end_sessions(session, id_=id_)
+            service.end_session_or_key_sessions(session, id_=id_)
 
     def _schedule_use_record(self, id_: UUID, record_use: _RecordUse) -> None:
         """Record the use in the background: a request must not wait for the single writer."""

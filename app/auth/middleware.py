@@ -72,7 +72,7 @@ async def authenticate(request: HTTPConnection) -> Caller:
     return await cache.authenticate_key(secrets.parse_api_key(text.strip()))
 
 
-def session_token(request: HTTPConnection) -> secrets.Token | None:
+def parse_session_cookie(request: HTTPConnection) -> secrets.Token | None:
     """Return the session token of the cookie, if there is one. Raises `SessionInvalid`."""
     cookie = request.cookies.get(SECURE_SESSION_COOKIE) or request.cookies.get(SESSION_COOKIE)
     return secrets.parse_session_token(cookie) if cookie else None
@@ -87,7 +87,7 @@ def _csrf_checked_session(request: HTTPConnection, cache: Authenticator) -> secr
 
     Raises `KeyMissing`, `SessionInvalid`, `CsrfTokenInvalid`.
     """
-    session = session_token(request)
+    session = parse_session_cookie(request)
     if session is None:
         raise KeyMissing()
     sent_token = request.headers.get(CSRF_TOKEN_HEADER, "")

@@ -56,7 +56,7 @@ def list_sessions(session: Session) -> Sequence[BrowserSession]:
     return session.scalars(select(BrowserSession).order_by(BrowserSession.id)).all()
 
 
-def record_session_use(session: Session, session_id: UUID) -> None:
+def record_session_and_key_use(session: Session, session_id: UUID) -> None:
     """Set the `last_used_at` of the session and of its key to now."""
     key_id = session.scalars(
         update(BrowserSession)
@@ -68,7 +68,7 @@ def record_session_use(session: Session, session_id: UUID) -> None:
         record_key_use(session, key_id)
 
 
-def delete_sessions(session: Session, id_: UUID) -> int:
+def delete_session_or_key_sessions(session: Session, id_: UUID) -> int:
     """Delete the session, or all sessions of the API key, with this id. Return the count."""
     matches = or_(BrowserSession.id == id_, BrowserSession.key_id == id_)
     return len(

@@ -60,7 +60,7 @@ def create_key(
     return CreatedKey(key=key, text=token.text)
 
 
-def revoke_key(session: Session, *, key_id: UUID) -> ApiKey:
+def revoke_key_and_sessions(session: Session, *, key_id: UUID) -> ApiKey:
     """Revoke an API key and end its sessions. Running services notice within a minute.
 
     Raises `KeyNotFound`, `LocalKeyNotRevocable`.
@@ -69,13 +69,13 @@ def revoke_key(session: Session, *, key_id: UUID) -> ApiKey:
         raise LocalKeyNotRevocable()
     key = repository.get_key(session, key_id)
     repository.revoke_key(session, key_id)
-    repository.delete_sessions(session, key_id)
+    repository.delete_session_or_key_sessions(session, key_id)
     session.refresh(key)
     _audit(session, "key_revoked", key)
     return key
 
 
-def start_session(
+def start_session_purging_expired(
     session: Session, *, pepper: bytes, key_id: UUID, seconds: float, idle_seconds: float
 ) -> secrets.Token:
     """Start a session for a browser that sent a valid API key. Also deletes expired sessions."""
@@ -98,12 +98,12 @@ def start_session(
     return token
 
 
-def end_sessions(session: Session, *, id_: UUID) -> int:
+def end_session_or_key_sessions(session: Session, *, id_: UUID) -> int:
     """End one session, or all sessions of an API key. Running services notice within a minute.
 
     Returns the number of sessions. Raises `SessionNotFound`.
     """
-    count = repository.delete_sessions(session, id_)
+    count = repository.delete_session_or_key_sessions(session, id_)
     if not count:
         raise SessionNotFound(session_id=id_)
     call_after_commit(

@@ -28,7 +28,7 @@ async def check_base(
     network. A hub model must be on this host already.
     """
     work = partial(
-        service.check_base,
+        service.check_base_in_subprocess,
         body.base,
         body.base_revision,
         database=database,

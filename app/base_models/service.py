@@ -29,14 +29,15 @@ _MAX_OUTPUT_BYTES = 1_000_000
 log = structlog.get_logger()
 
 
-def check_base(
+def check_base_in_subprocess(
     name: str, revision: str | None, *, database: Database, store: Store, settings: Settings
 ) -> BaseModelReport:
     """Run `python -m lora_core check-base` with the resource limits of an import, and return its
     report.
 
     Raises `BaseModelNotCached`, `BaseCheckLimitExceeded`, `BaseCheckCrashed`, and what
-    `resolve_base`, `read_encoder_shape` and `lora_core.base_check.run_base_check` raise.
+    `resolve_base`, `read_encoder_shape` and `lora_core.base_model_check.run_base_model_check`
+    raise.
     """
     base = resolve_base(name, revision, database=database, store=store, settings=settings)
     read_encoder_shape(base.config, base=base.name)  # refuses most bases without a process

@@ -14,11 +14,11 @@ from app.charts.style import (
     LEGEND_LAYOUT,
     WITHIN_NOISE_MARK,
     color_axis,
-    escape_label,
     format_objective,
     group_by_mark,
     hover_text,
     objective_label,
+    shorten_and_escape_label,
     tick_format,
 )
 from app.sweeps.snapshot import (
@@ -84,7 +84,7 @@ def _draw_charts(snapshot: SweepSnapshot) -> list[Chart]:
     if selection is None:
         return []
     charts = (
-        objective_map_chart(snapshot),
+        objective_heatmap_or_scatter(snapshot),
         importance_chart(snapshot),
         parallel_coordinates(snapshot, selection),
         cost_chart(snapshot, selection, "trainable_parameters"),
@@ -102,7 +102,7 @@ _POINT_OUTLINE = {"width": 1, "color": "#8b95a5"}  # makes the palest points vis
 _LOG_AXIS_RATIO = 50  # largest / smallest value above which an axis is logarithmic
 
 
-def objective_map_chart(snapshot: SweepSnapshot) -> Chart | None:
+def objective_heatmap_or_scatter(snapshot: SweepSnapshot) -> Chart | None:
     """Show the objective of the best trial at each pair of values of two fields.
 
     The fields are r and alpha, or else the two with the most values; None if fewer than two vary.
@@ -182,9 +182,9 @@ def _heatmap(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
     )
     for axis, update in ((x, figure.update_xaxes), (y, figure.update_yaxes)):
         update(
-            title=escape_label(axis.label), tickvals=list(range(len(axis.tick_labels))),
-            ticktext=[escape_label(label) for label in axis.tick_labels], showgrid=False,
-            zeroline=False,
+            title=shorten_and_escape_label(axis.label), tickvals=list(range(len(axis.tick_labels))),
+            ticktext=[shorten_and_escape_label(label) for label in axis.tick_labels],
+            showgrid=False, zeroline=False,
         )  # fmt: skip
     return figure
 
@@ -208,8 +208,8 @@ def _scatter(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
         height=420, margin={"t": 10, "b": 50},
         coloraxis={**color_axis(snapshot), "showscale": True, "colorbar": bar},
     )  # fmt: skip
-    figure.update_xaxes(title=escape_label(x.label), **_axis_options(x))
-    figure.update_yaxes(title=escape_label(y.label), **_axis_options(y))
+    figure.update_xaxes(title=shorten_and_escape_label(x.label), **_axis_options(x))
+    figure.update_yaxes(title=shorten_and_escape_label(y.label), **_axis_options(y))
     return figure
 
 
@@ -223,7 +223,7 @@ def _axis_options(axis: Axis) -> dict[str, Any]:
         positions = list(range(len(axis.tick_labels)))
         return {
             "tickvals": positions,
-            "ticktext": [escape_label(label) for label in axis.tick_labels],
+            "ticktext": [shorten_and_escape_label(label) for label in axis.tick_labels],
         }
     low, *_, high = axis.numeric_values
     return {"type": "log" if low > 0 and high / low >= _LOG_AXIS_RATIO else "linear"}
@@ -248,7 +248,7 @@ def importance_chart(snapshot: SweepSnapshot) -> Chart | None:
     percentages = {labels[field]: f"{100 * share:.0f}%" for field, share in shares.items()}
     figure = go.Figure(
         go.Bar(
-            x=list(shares.values()), y=[escape_label(label) for label in percentages],
+            x=list(shares.values()), y=[shorten_and_escape_label(label) for label in percentages],
             text=list(percentages.values()), orientation="h",
             marker_color=WITHIN_NOISE_MARK.color, hoverinfo="skip", textposition="outside",
             cliponaxis=False,
@@ -362,7 +362,8 @@ def parallel_coordinates(snapshot: SweepSnapshot, selection: WinnerAndCheapest) 
     )
     names = [*(axis.label for axis in axes), objective_label(snapshot)]
     figure.update_xaxes(
-        tickvals=list(range(len(names))), ticktext=[escape_label(name) for name in names],
+        tickvals=list(range(len(names))),
+        ticktext=[shorten_and_escape_label(name) for name in names],
         side="top", showgrid=False, range=[-0.35, len(axes) + 0.1], ticks="",
     )  # fmt: skip
     figure.update_yaxes(visible=False, range=[-0.04, 1.04])
@@ -399,7 +400,12 @@ def _line_heights(
 
 def _annotate(figure: Any, at: int, height: float, text: str) -> None:
     figure.add_annotation(
-        x=at, y=height, text=escape_label(text), showarrow=False, xanchor="right", xshift=-8
+        x=at,
+        y=height,
+        text=shorten_and_escape_label(text),
+        showarrow=False,
+        xanchor="right",
+        xshift=-8,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lora_core.specs.method import LayerRole
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 if TYPE_CHECKING:  # the command line imports this module without SQLAlchemy
     from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot

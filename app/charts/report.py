@@ -36,7 +36,7 @@ from app.sweeps.snapshot import (
     select_winner_and_cheapest,
 )
 from lora_core.data.findings import pluralize
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 # Tables
 

@@ -36,7 +36,7 @@ def list_sweep_charts(
 ) -> list[ChartView]:
     """List the charts of the complete trials: map, importance, settings, costs."""
     with database.read() as session:
-        snapshot = results.read_snapshot(session, repository.get_sweep(session, sweep_id))
+        snapshot = results.read_cached_snapshot(session, repository.get_sweep(session, sweep_id))
     return [
         ChartView(**{**vars(chart), "figure": chart.figure.to_dict()})
         for chart in figures.sweep_charts(snapshot)
@@ -50,6 +50,6 @@ def list_sweep_charts(
 def download_sweep_report(sweep_id: SweepId, database: DatabaseDep) -> HTMLResponse:
     """Get a self-contained page with winner, charts and all trials, also while the sweep runs."""
     with database.read() as session:
-        snapshot = results.read_snapshot(session, repository.get_sweep(session, sweep_id))
+        snapshot = results.read_cached_snapshot(session, repository.get_sweep(session, sweep_id))
     page = report.render_report(snapshot)
     return HTMLResponse(page, headers={"Content-Security-Policy": report.CONTENT_SECURITY_POLICY})

@@ -11,7 +11,7 @@ from typing import Any
 
 from app.charts.formatting import format_score, format_setting_list
 from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 MAX_AXIS_LABEL_CHARACTERS = 28
 LEGEND_LAYOUT = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
@@ -28,7 +28,7 @@ def format_objective(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
     return "unknown" if value is None else format_score(snapshot.objective, value)
 
 
-def escape_label(text: str) -> str:
+def shorten_and_escape_label(text: str) -> str:
     """Shorten and escape a label on an axis: Plotly interprets `<b>` and similar markup."""
     if len(text) > MAX_AXIS_LABEL_CHARACTERS:
         text = f"{text[: MAX_AXIS_LABEL_CHARACTERS - 1]}…"

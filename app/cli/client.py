@@ -15,16 +15,15 @@ from app.cli.connection import (
     convert_http_errors,
     decode_json,
     drop_none,
-    parse_body,
+    parse_response_body,
     raise_for_status,
-    resource_path,
+    resource_url_path,
 )
 from app.cli.output import Json
 from app.corrections.schemas import DatasetDiff, SuspectLabels
 from app.datasets.schemas import DatasetListItem, DatasetView
 from app.drift.schemas import DriftCheckDetail, DriftCheckView, DriftView
 from app.feedback.schemas import FeedbackResults, FeedbackView, LiveAccuracy, ReviewSample
-from app.forgetting.schemas import ForgetResult
 from app.jobs.schemas import (
     JobComparison,
     JobEventView,
@@ -42,11 +41,12 @@ from app.labeling.schemas import (
     LeasedTexts,
 )
 from app.mlflow.schemas import MlflowStatus
-from app.predictions.schemas import PredictionListItem, PredictionView
+from app.predictions.schemas import PredictionRunListItem, PredictionRunView
 from app.registry.schemas import ModelListItem, ModelView, VersionView
 from app.retraining.schemas import RetrainingRuleView, RetrainingRunView
-from app.serving.schemas import ExplanationView, LabelScore, ModelInfo, ShadowView
+from app.serving.schemas import ExplanationView, LabelScore, ModelInfo, ShadowComparisonView
 from app.sweeps.schemas import SweepListItem, SweepPlan, SweepView, TrialView
+from app.text_erasure.schemas import TextErasureResult
 from app.webhooks.schemas import DeliveryView, WebhookView
 from lora_core.data.findings import DataReport
 from lora_core.specs.text_input import TextInput, text_to_dict
@@ -69,7 +69,7 @@ STREAM_BODIES: dict[str, type[MetricPointView | JobEventView | JobStateView | Jo
 
 
 @dataclass(frozen=True)
-class StreamMessage:
+class JobStreamMessage:
     """A server-sent event of a job's stream."""
 
     event: str
@@ -83,7 +83,7 @@ def _input_body(text: TextInput) -> str | dict[str, str]:
 
 
 def _retraining_path(name: str) -> str:
-    return f"{resource_path('models', name)}/retraining"
+    return f"{resource_url_path('models', name)}/retraining"
 
 
 @dataclass(frozen=True)
@@ -113,40 +113,40 @@ class Client(Connection):
         return self.fetch(JobPlan, "POST", "/v1/jobs", json=body, params={"dry_run": "true"})
 
     def get_job(self, job_id: str) -> JobView:
-        return self.fetch(JobView, "GET", resource_path("jobs", job_id))
+        return self.fetch(JobView, "GET", resource_url_path("jobs", job_id))
 
     def list_jobs(self, limit: int, **filters: str | None) -> list[JobListItem]:
         return self.fetch_pages(JobListItem, "/v1/jobs", limit, **filters)
 
     def update_job(self, job_id: str, changes: Json) -> JobView:
-        return self.fetch(JobView, "PATCH", resource_path("jobs", job_id), json=changes)
+        return self.fetch(JobView, "PATCH", resource_url_path("jobs", job_id), json=changes)
 
     def list_misclassified(self, job_id: str, limit: int, split: str) -> list[MisclassifiedText]:
         """Return misclassified texts, the most confident first."""
-        path = f"{resource_path('jobs', job_id)}/misclassified"
+        path = f"{resource_url_path('jobs', job_id)}/misclassified"
         return self.fetch(
             list[MisclassifiedText], "GET", path, params={"split": split, "limit": limit}
         )
 
     def download_misclassified(self, job_id: str, split: str, format: str) -> ByteStream:
         """Stream all misclassified texts as a file."""
-        path = f"{resource_path('jobs', job_id)}/misclassified/download"
+        path = f"{resource_url_path('jobs', job_id)}/misclassified/download"
         return self.stream_bytes(path, split=split, format=format)
 
     def cancel_job(self, job_id: str) -> JobView:
-        return self.fetch(JobView, "POST", f"{resource_path('jobs', job_id)}/cancel")
+        return self.fetch(JobView, "POST", f"{resource_url_path('jobs', job_id)}/cancel")
 
     def pause_job(self, job_id: str) -> JobView:
-        return self.fetch(JobView, "POST", f"{resource_path('jobs', job_id)}/pause")
+        return self.fetch(JobView, "POST", f"{resource_url_path('jobs', job_id)}/pause")
 
     def resume_job(self, job_id: str) -> JobView:
-        return self.fetch(JobView, "POST", f"{resource_path('jobs', job_id)}/resume")
+        return self.fetch(JobView, "POST", f"{resource_url_path('jobs', job_id)}/resume")
 
     def retry_job(self, job_id: str) -> JobView:
-        return self.create(JobView, f"{resource_path('jobs', job_id)}/retry")
+        return self.create(JobView, f"{resource_url_path('jobs', job_id)}/retry")
 
     def delete_job(self, job_id: str) -> None:
-        self.request("DELETE", resource_path("jobs", job_id))
+        self.request("DELETE", resource_url_path("jobs", job_id))
 
     def compare_jobs(self, job_ids: list[str]) -> JobComparison:
         return self.fetch(JobComparison, "GET", "/v1/jobs/compare", params={"job": job_ids})
@@ -155,17 +155,19 @@ class Client(Connection):
         self, job_id: str, limit: int, **filters: str | None
     ) -> list[MetricPointView]:
         return self.fetch_pages(
-            MetricPointView, f"{resource_path('jobs', job_id)}/metrics", limit, **filters
+            MetricPointView, f"{resource_url_path('jobs', job_id)}/metrics", limit, **filters
         )
 
     def list_job_events(self, job_id: str, limit: int) -> list[JobEventView]:
-        return self.fetch_pages(JobEventView, f"{resource_path('jobs', job_id)}/events", limit)
+        return self.fetch_pages(JobEventView, f"{resource_url_path('jobs', job_id)}/events", limit)
 
-    def stream_job(self, job_id: str | UUID, after: str | None = None) -> Iterator[StreamMessage]:
+    def stream_job(
+        self, job_id: str | UUID, after: str | None = None
+    ) -> Iterator[JobStreamMessage]:
         """Yield messages after the id `after`, until the job or the connection ends."""
         headers = {"Last-Event-ID": after} if after else None
         timeout = httpx2.Timeout(STREAM_TIMEOUT, connect=5)
-        path = f"{resource_path('jobs', job_id)}/stream"
+        path = f"{resource_url_path('jobs', job_id)}/stream"
         with (
             convert_http_errors(self.url),
             self.http.sse(path, headers=headers, timeout=timeout) as source,
@@ -173,12 +175,12 @@ class Client(Connection):
             raise_for_status(source.response)
             for message in source:
                 if body_type := STREAM_BODIES.get(message.event):
-                    body = parse_body(body_type, message.json())
-                    yield StreamMessage(message.event, message.id, body)
+                    body = parse_response_body(body_type, message.json())
+                    yield JobStreamMessage(message.event, message.id, body)
 
     def download_artifact(self, artifact_id: UUID) -> ByteStream:
         """Stream the artifact as a tar file."""
-        return self.stream_bytes(f"{resource_path('artifacts', artifact_id)}/archive")
+        return self.stream_bytes(f"{resource_url_path('artifacts', artifact_id)}/archive")
 
     # -- datasets ----------------------------------------------------------------------------
 
@@ -193,35 +195,35 @@ class Client(Connection):
 
     def download_dataset(self, ref: str) -> ByteStream:
         """Stream the file of a dataset."""
-        return self.stream_bytes(f"{resource_path('datasets', ref)}/content")
+        return self.stream_bytes(f"{resource_url_path('datasets', ref)}/content")
 
     def list_datasets(self, limit: int) -> list[DatasetListItem]:
         return self.fetch_pages(DatasetListItem, "/v1/datasets", limit)
 
     def get_dataset(self, ref: str) -> DatasetView:
-        return self.fetch(DatasetView, "GET", resource_path("datasets", ref))
+        return self.fetch(DatasetView, "GET", resource_url_path("datasets", ref))
 
     def check_dataset(self, dataset_id: UUID) -> DataReport:
         """Run the data checks of a dataset again."""
-        path = f"{resource_path('datasets', dataset_id)}/check"
+        path = f"{resource_url_path('datasets', dataset_id)}/check"
         return self.fetch(_CheckedDataset, "POST", path, timeout=CHECK_TIMEOUT).diagnosis
 
     def list_suspects(self, ref: str, limit: int, target: str | None) -> SuspectLabels:
         """List labels that are probably wrong. The first call computes them."""
-        path = f"{resource_path('datasets', ref)}/suspects"
+        path = f"{resource_url_path('datasets', ref)}/suspects"
         params = drop_none({"limit": str(limit), "target": target})
         return self.fetch(SuspectLabels, "GET", path, params=params, timeout=CHECK_TIMEOUT)
 
     def correct_dataset(self, ref: str, body: Json) -> DatasetDiff:
         """Change labels in a new version of a dataset."""
-        path = f"{resource_path('datasets', ref)}/corrections"
+        path = f"{resource_url_path('datasets', ref)}/corrections"
         return self.create(DatasetDiff, path, json=body, timeout=CHECK_TIMEOUT)
 
     def get_dataset_diff(self, ref: str) -> DatasetDiff:
-        return self.fetch(DatasetDiff, "GET", f"{resource_path('datasets', ref)}/diff")
+        return self.fetch(DatasetDiff, "GET", f"{resource_url_path('datasets', ref)}/diff")
 
     def delete_dataset(self, dataset_id: UUID) -> None:
-        self.request("DELETE", resource_path("datasets", dataset_id))
+        self.request("DELETE", resource_url_path("datasets", dataset_id))
 
     # -- models -------------------------------------------------------------------------------
 
@@ -229,11 +231,11 @@ class Client(Connection):
         return self.fetch_pages(ModelListItem, "/v1/models", limit)
 
     def get_model(self, name: str) -> ModelView:
-        return self.fetch(ModelView, "GET", resource_path("models", name))
+        return self.fetch(ModelView, "GET", resource_url_path("models", name))
 
     def register_version(self, name: str, job_id: str) -> VersionView:
         return self.create(
-            VersionView, f"{resource_path('models', name)}/versions", json={"job_id": job_id}
+            VersionView, f"{resource_url_path('models', name)}/versions", json={"job_id": job_id}
         )
 
     def import_version(self, name: str, archive: Path) -> VersionView:
@@ -241,32 +243,36 @@ class Client(Connection):
         with archive.open("rb") as content:
             return self.create(
                 VersionView,
-                f"{resource_path('models', name)}/versions/import",
+                f"{resource_url_path('models', name)}/versions/import",
                 files={"file": (archive.name, content, "application/x-tar")},
                 timeout=httpx2.Timeout(IMPORT_TIMEOUT, connect=5),
             )
 
     def move_alias(self, name: str, version: int, alias: str) -> ModelView:
-        path = f"{resource_path('models', name)}/aliases/{quote(alias, safe='')}"
+        path = f"{resource_url_path('models', name)}/aliases/{quote(alias, safe='')}"
         return self.fetch(
             ModelView, "PUT", path, json={"version": version}, timeout=PROMOTE_TIMEOUT
         )
 
     def delete_alias(self, name: str, alias: str) -> None:
-        self.request("DELETE", f"{resource_path('models', name)}/aliases/{quote(alias, safe='')}")
+        self.request(
+            "DELETE", f"{resource_url_path('models', name)}/aliases/{quote(alias, safe='')}"
+        )
 
-    def list_shadow_comparisons(self, name: str) -> list[ShadowView]:
+    def list_shadow_comparisons(self, name: str) -> list[ShadowComparisonView]:
         """Compare shadow versions with the versions that serve."""
-        return self.fetch(list[ShadowView], "GET", f"{resource_path('models', name)}/shadow")
+        return self.fetch(
+            list[ShadowComparisonView], "GET", f"{resource_url_path('models', name)}/shadow"
+        )
 
     def roll_back_alias(self, name: str, alias: str) -> ModelView:
         """Move an alias back to its previous version."""
-        path = f"{resource_path('models', name)}/aliases/{quote(alias, safe='')}/rollback"
+        path = f"{resource_url_path('models', name)}/aliases/{quote(alias, safe='')}/rollback"
         return self.fetch(ModelView, "POST", path, timeout=PROMOTE_TIMEOUT)
 
     def delete_model(self, name: str, version: int | None = None) -> None:
         versions = "" if version is None else f"/versions/{version}"
-        self.request("DELETE", f"{resource_path('models', name)}{versions}")
+        self.request("DELETE", f"{resource_url_path('models', name)}{versions}")
 
     def predict(
         self,
@@ -287,8 +293,8 @@ class Client(Connection):
         rows = decode_json(response)
         several = isinstance(rows, list) and any(isinstance(row, dict) for row in rows)
         return PredictResponse(
-            labels=[] if several else parse_body(list[list[LabelScore]], rows),
-            targets=parse_body(list[dict[str, list[LabelScore]]], rows) if several else [],
+            labels=[] if several else parse_response_body(list[list[LabelScore]], rows),
+            targets=parse_response_body(list[dict[str, list[LabelScore]]], rows) if several else [],
             version=response.headers.get("X-Model-Version"),
             truncated=int(response.headers.get("X-Truncated", "0")),
             task=response.headers.get("X-Task", "single_label"),
@@ -302,7 +308,7 @@ class Client(Connection):
         return self.fetch(
             ExplanationView,
             "POST",
-            f"{resource_path('models', model)}/explain",
+            f"{resource_url_path('models', model)}/explain",
             params={"target": target} if target else {},
             json={"inputs": _input_body(text)},
         )
@@ -310,17 +316,17 @@ class Client(Connection):
     # -- drift --------------------------------------------------------------------------------
 
     def get_drift(self, model: str, days: float) -> DriftView:
-        path = f"{resource_path('models', model)}/drift"
+        path = f"{resource_url_path('models', model)}/drift"
         return self.fetch(DriftView, "GET", path, params={"days": days})
 
     def create_drift_check(self, model: str) -> DriftCheckView:
         """Compare the texts of a version now, which takes seconds."""
-        path = f"{resource_path('models', model)}/drift/checks"
+        path = f"{resource_url_path('models', model)}/drift/checks"
         return self.fetch(DriftCheckView, "POST", path, timeout=CHECK_TIMEOUT)
 
     def get_drift_check(self, model: str, check_id: UUID) -> DriftCheckDetail:
         """Return a check with the texts that differ most."""
-        path = f"{resource_path('models', model)}/drift/checks/{check_id}"
+        path = f"{resource_url_path('models', model)}/drift/checks/{check_id}"
         return self.fetch(DriftCheckDetail, "GET", path)
 
     # -- feedback -----------------------------------------------------------------------------
@@ -329,28 +335,30 @@ class Client(Connection):
         return self.fetch(FeedbackResults, "POST", "/v1/feedback", json=body)
 
     def list_feedback(self, name: str, limit: int) -> list[FeedbackView]:
-        return self.fetch_pages(FeedbackView, f"{resource_path('models', name)}/feedback", limit)
+        return self.fetch_pages(
+            FeedbackView, f"{resource_url_path('models', name)}/feedback", limit
+        )
 
     def delete_feedback(self, feedback_id: str) -> None:
-        self.request("DELETE", resource_path("feedback", feedback_id))
+        self.request("DELETE", resource_url_path("feedback", feedback_id))
 
     def create_review_sample(self, model: str, count: int) -> ReviewSample:
         """Return a random sample of kept predictions to label."""
-        path = f"{resource_path('models', model)}/review"
+        path = f"{resource_url_path('models', model)}/review"
         return self.fetch(ReviewSample, "POST", path, json={"count": count})
 
     def list_live_accuracy(self, name: str, days: float) -> list[LiveAccuracy]:
-        path = f"{resource_path('models', name)}/live-accuracy"
+        path = f"{resource_url_path('models', name)}/live-accuracy"
         return self.fetch(list[LiveAccuracy], "GET", path, params={"days": days})
 
     def create_feedback_dataset(self, name: str, body: Json) -> DatasetView:
         """Make a dataset of the texts with feedback on a model."""
-        path = f"{resource_path('models', name)}/feedback/dataset"
+        path = f"{resource_url_path('models', name)}/feedback/dataset"
         return self.create(DatasetView, path, json=body, timeout=CHECK_TIMEOUT)
 
-    def forget(self, body: Json) -> ForgetResult:
+    def forget(self, body: Json) -> TextErasureResult:
         """Forget a text; searching the datasets takes a while."""
-        return self.fetch(ForgetResult, "POST", "/v1/forget", json=body, timeout=CHECK_TIMEOUT)
+        return self.fetch(TextErasureResult, "POST", "/v1/forget", json=body, timeout=CHECK_TIMEOUT)
 
     # -- retraining ---------------------------------------------------------------------------
 
@@ -379,28 +387,34 @@ class Client(Connection):
 
     # -- prediction runs ----------------------------------------------------------------------
 
-    def create_prediction_run(self, body: Json) -> PredictionView:
-        return self.create(PredictionView, "/v1/predictions", json=body)
+    def create_prediction_run(self, body: Json) -> PredictionRunView:
+        return self.create(PredictionRunView, "/v1/predictions", json=body)
 
-    def get_prediction_run(self, run_id: str | UUID) -> PredictionView:
-        return self.fetch(PredictionView, "GET", resource_path("predictions", run_id))
+    def get_prediction_run(self, run_id: str | UUID) -> PredictionRunView:
+        return self.fetch(PredictionRunView, "GET", resource_url_path("predictions", run_id))
 
-    def list_prediction_runs(self, limit: int, **filters: str | None) -> list[PredictionListItem]:
-        return self.fetch_pages(PredictionListItem, "/v1/predictions", limit, **filters)
+    def list_prediction_runs(
+        self, limit: int, **filters: str | None
+    ) -> list[PredictionRunListItem]:
+        return self.fetch_pages(PredictionRunListItem, "/v1/predictions", limit, **filters)
 
-    def cancel_prediction_run(self, run_id: str | UUID) -> PredictionView:
-        return self.fetch(PredictionView, "POST", f"{resource_path('predictions', run_id)}/cancel")
+    def cancel_prediction_run(self, run_id: str | UUID) -> PredictionRunView:
+        return self.fetch(
+            PredictionRunView, "POST", f"{resource_url_path('predictions', run_id)}/cancel"
+        )
 
     def delete_prediction_run(self, run_id: str | UUID) -> None:
-        self.request("DELETE", resource_path("predictions", run_id))
+        self.request("DELETE", resource_url_path("predictions", run_id))
 
     def download_predictions(self, run_id: str | UUID, format: str) -> ByteStream:
         """Stream the rows with their predictions as a file."""
-        return self.stream_bytes(f"{resource_path('predictions', run_id)}/results", format=format)
+        return self.stream_bytes(
+            f"{resource_url_path('predictions', run_id)}/results", format=format
+        )
 
     def download_labeling_config(self, run_id: str | UUID) -> ByteStream:
         """Stream the labeling configuration of a Label Studio project for the results."""
-        return self.stream_bytes(f"{resource_path('predictions', run_id)}/labeling-config")
+        return self.stream_bytes(f"{resource_url_path('predictions', run_id)}/labeling-config")
 
     # -- sweeps -------------------------------------------------------------------------------
 
@@ -411,36 +425,36 @@ class Client(Connection):
         return self.fetch(SweepPlan, "POST", "/v1/sweeps", json=body, params={"dry_run": "true"})
 
     def get_sweep(self, sweep_id: str | UUID) -> SweepView:
-        return self.fetch(SweepView, "GET", resource_path("sweeps", sweep_id))
+        return self.fetch(SweepView, "GET", resource_url_path("sweeps", sweep_id))
 
     def list_sweeps(self, limit: int, **filters: str | None) -> list[SweepListItem]:
         return self.fetch_pages(SweepListItem, "/v1/sweeps", limit, **filters)
 
     def list_trials(self, sweep_id: str) -> list[TrialView]:
-        return self.fetch(list[TrialView], "GET", f"{resource_path('sweeps', sweep_id)}/trials")
+        return self.fetch(list[TrialView], "GET", f"{resource_url_path('sweeps', sweep_id)}/trials")
 
     def send_sweep_action(self, sweep_id: str, action: SweepAction) -> SweepView:
-        return self.fetch(SweepView, "POST", f"{resource_path('sweeps', sweep_id)}/{action}")
+        return self.fetch(SweepView, "POST", f"{resource_url_path('sweeps', sweep_id)}/{action}")
 
     def extend_sweep(self, sweep_id: str, body: Json) -> SweepView:
         return self.fetch(
-            SweepView, "POST", f"{resource_path('sweeps', sweep_id)}/extend", json=body
+            SweepView, "POST", f"{resource_url_path('sweeps', sweep_id)}/extend", json=body
         )
 
     def promote_trial(self, sweep_id: str, body: Json) -> JobView:
         """Start the job that creates the model of a trial."""
-        return self.create(JobView, f"{resource_path('sweeps', sweep_id)}/promote", json=body)
+        return self.create(JobView, f"{resource_url_path('sweeps', sweep_id)}/promote", json=body)
 
     def delete_sweep(self, sweep_id: str) -> None:
-        self.request("DELETE", resource_path("sweeps", sweep_id))
+        self.request("DELETE", resource_url_path("sweeps", sweep_id))
 
     def download_sweep_results(self, sweep_id: str, format: str) -> ByteStream:
         """Stream the trials as a file."""
-        return self.stream_bytes(f"{resource_path('sweeps', sweep_id)}/results", format=format)
+        return self.stream_bytes(f"{resource_url_path('sweeps', sweep_id)}/results", format=format)
 
     def download_sweep_report(self, sweep_id: str) -> ByteStream:
         """Stream the HTML report."""
-        return self.stream_bytes(f"{resource_path('sweeps', sweep_id)}/report")
+        return self.stream_bytes(f"{resource_url_path('sweeps', sweep_id)}/report")
 
     # -- labeling -----------------------------------------------------------------------------
 
@@ -451,34 +465,34 @@ class Client(Connection):
         return self.fetch_pages(LabelingListItem, "/v1/labeling", limit)
 
     def get_labeling_project(self, name: str) -> LabelingView:
-        return self.fetch(LabelingView, "GET", resource_path("labeling", name))
+        return self.fetch(LabelingView, "GET", resource_url_path("labeling", name))
 
     def add_labels(self, name: str, labels: Sequence[str]) -> LabelingView:
         body = {"add_labels": list(labels)}
-        return self.fetch(LabelingView, "PATCH", resource_path("labeling", name), json=body)
+        return self.fetch(LabelingView, "PATCH", resource_url_path("labeling", name), json=body)
 
     def delete_labeling_project(self, name: str) -> None:
-        self.request("DELETE", resource_path("labeling", name))
+        self.request("DELETE", resource_url_path("labeling", name))
 
     def lease_texts(self, name: str, count: int, annotator: str | None) -> LeasedTexts:
         """Lease texts to label."""
         body = {"count": count, "annotator": annotator}
-        path = f"{resource_path('labeling', name)}/next"
+        path = f"{resource_url_path('labeling', name)}/next"
         return self.fetch(LeasedTexts, "POST", path, json=body)
 
     def update_annotation(self, name: str, row: int, body: Json) -> AnnotationView:
         """Label or skip a text. May be repeated."""
-        path = f"{resource_path('labeling', name)}/texts/{row}"
+        path = f"{resource_url_path('labeling', name)}/texts/{row}"
         return self.fetch(AnnotationView, "PUT", path, json=body)
 
     def delete_annotation(self, name: str, row: int, annotator: str | None) -> None:
         """Undo one's own label."""
-        path = f"{resource_path('labeling', name)}/texts/{row}"
+        path = f"{resource_url_path('labeling', name)}/texts/{row}"
         self.request("DELETE", path, params=drop_none({"annotator": annotator}))
 
     def create_labeled_dataset(self, name: str, dataset_name: str | None) -> DatasetView:
         """Make a dataset of the labels so far."""
-        path = f"{resource_path('labeling', name)}/dataset"
+        path = f"{resource_url_path('labeling', name)}/dataset"
         return self.create(DatasetView, path, json={"name": dataset_name})
 
     # -- webhooks -----------------------------------------------------------------------------
@@ -487,28 +501,32 @@ class Client(Connection):
         return self.create(WebhookView, "/v1/webhooks", json=body)
 
     def get_webhook(self, webhook_id: str) -> WebhookView:
-        return self.fetch(WebhookView, "GET", resource_path("webhooks", webhook_id))
+        return self.fetch(WebhookView, "GET", resource_url_path("webhooks", webhook_id))
 
     def list_webhooks(self, limit: int) -> list[WebhookView]:
         return self.fetch_pages(WebhookView, "/v1/webhooks", limit)
 
     def delete_webhook(self, webhook_id: str) -> None:
-        self.request("DELETE", resource_path("webhooks", webhook_id))
+        self.request("DELETE", resource_url_path("webhooks", webhook_id))
 
     def rotate_webhook_secret(self, webhook_id: str) -> WebhookView:
-        return self.fetch(WebhookView, "POST", f"{resource_path('webhooks', webhook_id)}/rotate")
+        return self.fetch(
+            WebhookView, "POST", f"{resource_url_path('webhooks', webhook_id)}/rotate"
+        )
 
     def send_test_event(self, webhook_id: str) -> DeliveryView:
-        return self.fetch(DeliveryView, "POST", f"{resource_path('webhooks', webhook_id)}/test")
+        return self.fetch(DeliveryView, "POST", f"{resource_url_path('webhooks', webhook_id)}/test")
 
     def list_deliveries(
         self, webhook_id: str, limit: int, **filters: str | None
     ) -> list[DeliveryView]:
-        path = f"{resource_path('webhooks', webhook_id)}/deliveries"
+        path = f"{resource_url_path('webhooks', webhook_id)}/deliveries"
         return self.fetch_pages(DeliveryView, path, limit, **filters)
 
     def replay_delivery(self, webhook_id: str, delivery_id: str) -> DeliveryView:
-        path = f"{resource_path('webhooks', webhook_id)}/deliveries/{quote(delivery_id, safe='')}"
+        path = (
+            f"{resource_url_path('webhooks', webhook_id)}/deliveries/{quote(delivery_id, safe='')}"
+        )
         return self.fetch(DeliveryView, "POST", f"{path}/replay")
 
     # -- MLflow -------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from app.cli.errors import (
     ConnectionLost,
     RequestRejected,
-    ServiceUnreachable,
+    ServiceUnreachableOrFailed,
     UnexpectedResponse,
     UsageError,
 )
@@ -32,7 +32,10 @@ class _Page(BaseModel, Generic[Body]):
 
 
 class Connection:
-    """A JSON client of a service. Raises `RequestRejected`, `ServiceUnreachable`, `UsageError`."""
+    """A JSON client of a service.
+
+    Raises `RequestRejected`, `ServiceUnreachableOrFailed`, `UsageError`.
+    """
 
     def __init__(self, url: str, key: str | None = None) -> None:
         if key is not None and not (key.isascii() and key.isprintable()):
@@ -63,7 +66,7 @@ class Connection:
 
     def fetch(self, body_type: type[Body], method: str, path: str, **arguments: Any) -> Body:
         """Send a request and return its response. Raises `UnexpectedResponse`."""
-        return parse_body(body_type, self.request_json(method, path, **arguments))
+        return parse_response_body(body_type, self.request_json(method, path, **arguments))
 
     def create(self, body_type: type[Body], path: str, **arguments: Any) -> Body:
         """Create something with POST, and retry once if the connection is lost.
@@ -113,7 +116,7 @@ class Connection:
             yield response.iter_bytes()
 
 
-def resource_path(collection: str, name: str | UUID) -> str:
+def resource_url_path(collection: str, name: str | UUID) -> str:
     """Return the URL path of one resource. The name is escaped, so it cannot be a path."""
     return f"/v1/{collection}/{quote(str(name), safe='')}"
 
@@ -129,13 +132,13 @@ def convert_http_errors(url: str) -> Iterator[None]:
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.LocalProtocolError) as error:
         raise UsageError(f"{url!r} is not a service URL: {error}", "bad_url") from error
     except httpx2.ConnectError as error:
-        raise ServiceUnreachable(
+        raise ServiceUnreachableOrFailed(
             f"cannot connect to {url}; start the service with `loraworks up`", "unreachable"
         ) from error
     except httpx2.HTTPError as error:
         connection_lost = isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError)
         reason = str(error) or type(error).__name__
-        error_class = ConnectionLost if connection_lost else ServiceUnreachable
+        error_class = ConnectionLost if connection_lost else ServiceUnreachableOrFailed
         raise error_class(f"lost the connection to {url}: {reason}", "unreachable") from error
 
 
@@ -143,13 +146,13 @@ def decode_json(response: httpx2.Response) -> Any:
     try:
         return response.json()
     except ValueError as error:
-        raise ServiceUnreachable(
+        raise ServiceUnreachableOrFailed(
             f"the response of {response.url} is not JSON: is it a loraworks service?",
             "not_json",
         ) from error
 
 
-def parse_body(body_type: type[Body], body: Any) -> Body:
+def parse_response_body(body_type: type[Body], body: Any) -> Body:
     """Validate a response. Fields that only a newer service knows are ignored.
 
     Raises `UnexpectedResponse`.
@@ -167,7 +170,7 @@ def parse_body(body_type: type[Body], body: Any) -> Body:
 
 
 def raise_for_status(response: httpx2.Response) -> None:
-    """Raise `RequestRejected` (4xx) or `ServiceUnreachable` with the service's error message."""
+    """Raise `RequestRejected` (4xx) or `ServiceUnreachableOrFailed` with the service's message."""
     if response.is_success:
         return
     response.read()
@@ -189,4 +192,4 @@ def raise_for_status(response: httpx2.Response) -> None:
             fields if isinstance(fields, list) else [],
             float(retry_after) if retry_after.isdecimal() else None,
         )
-    raise ServiceUnreachable(detail, code)
+    raise ServiceUnreachableOrFailed(detail, code)

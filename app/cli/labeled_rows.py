@@ -43,7 +43,7 @@ def read_labeled_rows(
     a dataset without labels, of another task, or checked with other columns, and if splits cannot
     be drawn because the columns of the other targets are unknown.
     """
-    from lora_core.data.split import rows_of_target
+    from lora_core.data.split import project_rows_to_target
     from lora_core.hf_hub import HUB_PREFIX
     from lora_core.samples import reviews
 
@@ -81,7 +81,7 @@ def read_labeled_rows(
         source = download_dataset_source(client, dataset, Path(work))
         labeled = _select_split(source, dataset_columns, split, sample=False, target=target)
     if target is not None and label_format.targets:
-        return replace(labeled, rows=rows_of_target(labeled.rows, target))
+        return replace(labeled, rows=project_rows_to_target(labeled.rows, target))
     return labeled
 
 

@@ -20,7 +20,12 @@ from app.cli.output import (
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.labeling.schemas import EstimateView, LabelFields, LabelingView, SuggestionView
+    from app.labeling.schemas import (
+        LabelFields,
+        LabelingView,
+        SuggestionAccuracyView,
+        SuggestionView,
+    )
     from app.serving.schemas import NearestExample
 
 app = typer.Typer(help="Label the texts of a dataset. `loraworks label` does it key by key.")
@@ -92,7 +97,7 @@ def _find_dataset(client: "Client", source: str, columns: dict[str, str | None])
         if any(columns.values()):
             raise UsageError(f"file {source} does not exist", "no_file")
         return source
-    if files.has_one_text_per_line(file):
+    if files.lacks_table_suffix(file):
         with files.temporary_table_from_lines(file) as table:
             return client.upload_dataset(table, purpose="predict").ref
     return files.upload_with_column_prompt(client, file, purpose="predict", **columns).ref
@@ -166,7 +171,7 @@ def _print_project(found: "LabelingView") -> None:
         )
 
 
-def describe_accuracy(estimate: "EstimateView | None") -> str:
+def describe_accuracy(estimate: "SuggestionAccuracyView | None") -> str:
     """Return the accuracy with its interval, in words."""
     if estimate is None:
         return "not known yet: it needs 20 labeled texts that were drawn at random"
@@ -269,7 +274,7 @@ def annotation_body(task: str, values: list[str]) -> dict[str, Any]:
 
 @app.command("add-labels")
 @with_client
-def add_labels(
+def add_project_labels(
     client: "Client",
     project: Project,
     labels: Annotated[list[str], typer.Argument(metavar="LABEL…", help="Labels to add.")],

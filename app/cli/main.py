@@ -14,14 +14,14 @@ from app.cli import (
     corrections,
     datasets,
     feedback,
+    fetch_samples,
     jobs,
     keys,
     labeling,
     mlflow,
     models,
-    predictions,
+    prediction_runs,
     retraining,
-    samples,
     sweeps,
     webhooks,
 )
@@ -32,7 +32,6 @@ from app.cli.errors import EXIT_CODES, EXIT_INTERNAL_ERROR, CliError
 from app.cli.evaluate import evaluate
 from app.cli.feedback import forget_text
 from app.cli.gc import gc
-from app.cli.import_openai import import_openai
 from app.cli.label import label
 from app.cli.migrate import migrate
 from app.cli.models import export_model, import_model
@@ -40,6 +39,7 @@ from app.cli.options import DEFAULT_URL
 from app.cli.output import print_line, strip_control_characters
 from app.cli.predict import predict
 from app.cli.train import train
+from app.cli.train_from_openai import train_from_openai_file
 from app.cli.up import api, up
 from app.cli.watch import watch
 from app.cli.worker import worker
@@ -143,7 +143,7 @@ app.command()(train)
 app.command()(watch)
 app.command()(predict)
 app.command()(evaluate)
-app.command()(import_openai)
+app.command("import-openai")(train_from_openai_file)
 app.command()(label)
 app.command()(demo)
 app.command("forget")(forget_text)
@@ -157,7 +157,7 @@ models.app.command("export")(export_model)
 models.app.command("import")(import_model)
 app.add_typer(jobs.app, name="jobs", no_args_is_help=True)
 app.add_typer(sweeps.app, name="sweep", no_args_is_help=True)
-app.add_typer(predictions.app, name="predictions", no_args_is_help=True)
+app.add_typer(prediction_runs.app, name="predictions", no_args_is_help=True)
 app.add_typer(labeling.app, name="labeling", no_args_is_help=True)
 app.add_typer(models.app, name="models", no_args_is_help=True)
 app.add_typer(feedback.app, name="feedback", no_args_is_help=True)
@@ -166,7 +166,7 @@ app.add_typer(datasets.app, name="datasets", no_args_is_help=True)
 app.add_typer(bases.app, name="bases", no_args_is_help=True)
 app.add_typer(webhooks.app, name="webhooks", no_args_is_help=True)
 app.add_typer(mlflow.app, name="mlflow", no_args_is_help=True)
-app.add_typer(samples.app, name="samples", no_args_is_help=True)
+app.add_typer(fetch_samples.app, name="samples", no_args_is_help=True)
 app.add_typer(keys.app, name="keys", no_args_is_help=True)
 
 

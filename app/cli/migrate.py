@@ -8,7 +8,7 @@ import typer
 
 from app.cli.options import AsJson, DataDir
 from app.cli.output import print_json_line, print_line, print_warning
-from app.cli.preflight import load_settings
+from app.cli.preflight import load_settings_and_configure_process
 
 if TYPE_CHECKING:
     from app.database.migrations import RevisionChange
@@ -37,7 +37,7 @@ def migrate(
     from app.database.engines import display_url
     from app.database.migrations import upgrade
 
-    settings = load_settings({"data_dir": data_dir})
+    settings = load_settings_and_configure_process({"data_dir": data_dir})
     before, after = _retry_until_reachable(
         wait, lambda: (_check_revision if check_only else upgrade)(settings)
     )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.errors import UsageError
-from app.cli.files import save_archive, unpack_artifact
-from app.cli.local import run_lora_core
+from app.cli.files import save_verified_archive, unpack_artifact
+from app.cli.local_subprocess import run_lora_core
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     format_metric,
@@ -27,9 +27,9 @@ from lora_core import manifest
 from lora_core.exported_model_settings import read_exported_model_settings
 from lora_core.onnx_certificate import OnnxCertificate, read_onnx_certificate
 from lora_core.peft_format import CONFIG_FILE
-from lora_core.specs.fields import is_model_version
+from lora_core.specs.fields import looks_like_model_version
 from lora_core.specs.task import TaskTypeOfTarget
-from lora_core.tasks.metric_names import METRICS, summary_metrics
+from lora_core.tasks.metric_info import METRICS, metric_names_of_summary
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -139,7 +139,7 @@ def export_model(  # noqa: PLR0913 - one parameter per option
             raise UsageError("--target needs --format transformers, peft or onnx", "wrong_options")
         path = out or Path(f"{stem}.tar")
         with client.download_artifact(version.artifact_id) as chunks:
-            save_archive(chunks, path)
+            save_verified_archive(chunks, path)
         _print_export(version.ref, export_format, path, as_json=as_json)
         return
     path = out or Path(f"{stem}-{export_format}")
@@ -239,7 +239,7 @@ def _base_options(
     client: "Client", version: "VersionView", base: str | None, work: Path
 ) -> list[str]:
     """Return the option for the base of an adapter, which only the service may have."""
-    if base is None and version.base and is_model_version(version.base):
+    if base is None and version.base and looks_like_model_version(version.base):
         base_version = resolve_version(client, version.base)
         base = str(_download(client, base_version, work / "base"))
     return ["--base", base] if base else []
@@ -349,7 +349,7 @@ def show_model(client: "Client", name: Name, as_json: AsJson = False) -> None:
         print_json(model)
         return
     print_fields([("model", model.name), ("created", format_time(model.created_at))])
-    metrics = {summary_metrics(version.metrics)[0] for version in model.versions}
+    metrics = {metric_names_of_summary(version.metrics)[0] for version in model.versions}
     column = METRICS[metrics.pop()].short if len(metrics) == 1 else "result"
     print_table(
         ["version", "method", "base", f">validation {column}", f">test {column}", "aliases", "job"],
@@ -370,7 +370,7 @@ def show_model(client: "Client", name: Name, as_json: AsJson = False) -> None:
 
 
 def _format_metric(version: "VersionView", split: str) -> str:
-    name = summary_metrics(version.metrics)[0]
+    name = metric_names_of_summary(version.metrics)[0]
     return format_metric(name, (version.metrics.get(split) or {}).get(name))
 
 

@@ -58,7 +58,7 @@ class OldModelAnswer:
 
 
 @dataclass(frozen=True)
-class OldModelAnswers:
+class ComparableOldAnswers:
     """Answers for texts that the new model is not trained on, and what was left out."""
 
     answers: Sequence[OldModelAnswer]
@@ -96,7 +96,7 @@ def select_comparable_answers(
     of_base: Sequence["Splits"] = (),
     *,
     task_type: str = "single_label",
-) -> OldModelAnswers:
+) -> ComparableOldAnswers:
     """Select the answers with which a model that is trained on `splits` can be compared.
 
     Texts that its base was trained on before are in `of_base`.
@@ -138,7 +138,7 @@ def select_comparable_answers(
             from_test_split += 1
         answers.append(answer)
     _check_comparable(file.name, answers, known)
-    return OldModelAnswers(
+    return ComparableOldAnswers(
         answers=answers,
         trained_on=len(by_text) - len(answers),
         repeated=len(parsed) - len(by_text),
@@ -242,7 +242,7 @@ def _shorten(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Proportion:
+class ProportionWithInterval:
     """A share of texts with its 95% interval (Wilson)."""
 
     share: float
@@ -251,7 +251,7 @@ class Proportion:
     texts: int
 
     @classmethod
-    def from_outcomes(cls, outcomes: Sequence[bool]) -> "Proportion":
+    def from_outcomes(cls, outcomes: Sequence[bool]) -> "ProportionWithInterval":
         share = sum(outcomes) / len(outcomes)
         return cls(share, *wilson_interval(share, len(outcomes)), texts=len(outcomes))
 
@@ -273,18 +273,18 @@ class OldModelComparison:
     """Both models on the same texts. Accuracies are None if no true label is known."""
 
     model: str
-    old_answers: OldModelAnswers
+    old_answers: ComparableOldAnswers
     truncated: int
-    agreement: Proportion
-    old_accuracy: Proportion | None
-    new_accuracy: Proportion | None
+    agreement: ProportionWithInterval
+    old_accuracy: ProportionWithInterval | None
+    new_accuracy: ProportionWithInterval | None
     difference: "AccuracyComparison | None"  # accuracy of the new model minus that of the old one
     differing: Sequence[DifferingText]
 
 
 def compare_with_old_model(
     model: str,
-    old: OldModelAnswers,
+    old: ComparableOldAnswers,
     predictions: "PredictResponse",
     thresholds: Mapping[str, float] | None = None,
 ) -> OldModelComparison:
@@ -305,9 +305,11 @@ def compare_with_old_model(
         model=model,
         old_answers=old,
         truncated=predictions.truncated,
-        agreement=Proportion.from_outcomes([each.label == new.label for each, new in pairs]),
-        old_accuracy=Proportion.from_outcomes(old_correct) if labeled else None,
-        new_accuracy=Proportion.from_outcomes(new_correct) if labeled else None,
+        agreement=ProportionWithInterval.from_outcomes(
+            [each.label == new.label for each, new in pairs]
+        ),
+        old_accuracy=ProportionWithInterval.from_outcomes(old_correct) if labeled else None,
+        new_accuracy=ProportionWithInterval.from_outcomes(new_correct) if labeled else None,
         difference=(
             compare_accuracies(_correctness(new_correct), _correctness(old_correct))
             if labeled
@@ -486,6 +488,6 @@ def _print_differing(differing: Sequence[DifferingText]) -> None:
     )
 
 
-def _share_cells(share: Proportion) -> tuple[str, str, int]:
+def _share_cells(share: ProportionWithInterval) -> tuple[str, str, int]:
     interval = f"{format_percent(share.low)} to {format_percent(share.high)}"
     return format_percent(share.share), interval, share.texts

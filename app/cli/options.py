@@ -43,7 +43,7 @@ SweepId = Annotated[str, typer.Argument(metavar="SWEEP", help="Sweep id.")]
 Command = Callable[..., None]
 
 
-def inject(
+def inject_command_parameter(
     name: str, source: Callable[..., AbstractContextManager[Any]]
 ) -> Callable[[Command], Command]:
     """Return a decorator that passes the value of `source` as the command's parameter `name`.
@@ -82,4 +82,4 @@ def _client(ctx: typer.Context, url: Url = None, key: Key = None) -> Iterator["C
         yield client
 
 
-with_client = inject("client", _client)
+with_client = inject_command_parameter("client", _client)

@@ -16,7 +16,7 @@ from rich.text import Text
 from lora_core.data.more_labels_estimate import MoreLabelsEstimate, describe_curve_model
 from lora_core.results import CandidateResult
 from lora_core.specs.method import describe_method
-from lora_core.tasks.metric_names import METRICS, summary_metrics
+from lora_core.tasks.metric_info import METRICS, metric_names_of_summary
 
 if TYPE_CHECKING:
     from app.jobs.schemas import JobErrorSummaryView, JobListItem, JobStateView, JobWaitReason
@@ -99,7 +99,7 @@ def print_json_line(value: Any) -> None:
     sys.stdout.flush()
 
 
-def print_file(chunks: Iterable[bytes]) -> None:
+def print_file_chunks(chunks: Iterable[bytes]) -> None:
     """Print the bytes of a file; on a terminal, without control characters."""
     if not sys.stdout.isatty():
         sys.stdout.flush()
@@ -123,7 +123,7 @@ def _escape_control_characters(text: str) -> str:
     )
 
 
-def format_failure(failure: "JobErrorSummaryView | JobWaitReason | None") -> str | None:
+def format_failure_or_wait(failure: "JobErrorSummaryView | JobWaitReason | None") -> str | None:
     """Return why something failed or waits: the message, and the code to search for."""
     return None if failure is None else f"{failure.message} ({failure.code})"
 
@@ -200,13 +200,13 @@ RESULT_SPLITS = ("validation", "test")
 
 def result_columns(summary: Json) -> list[str]:
     """Return the header of `result_rows`: the two main metrics of the task on each split."""
-    names = [METRICS[name].short for name in summary_metrics(summary)[:2]]
+    names = [METRICS[name].short for name in metric_names_of_summary(summary)[:2]]
     return ["", *(f">{split} {name}" for split in RESULT_SPLITS for name in names), ">trainable"]
 
 
 def result_rows(method: str, summary: Json) -> list[list[object]]:
     """Return the row of the run, then that of the linear model if it was fitted."""
-    names = summary_metrics(summary)[:2]
+    names = metric_names_of_summary(summary)[:2]
     rows = [_result_row(method, summary, names, summary.get("trainable_parameters"))]
     if linear := summary.get("linear"):
         regression = "ridge" if "rmse" in names else "logistic"

@@ -18,7 +18,7 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from app.cli.predictions import predict_file
+from app.cli.prediction_runs import predict_file
 from lora_core.specs.encoded_labels import NUMBER
 from lora_core.specs.text_input import TextInput, build_text_input, text_sides, text_to_dict
 
@@ -202,7 +202,7 @@ def _read_inputs(
     texts: list[str] | None, pair: list[str] | None, file: Path | None
 ) -> list[TextInput]:
     """Return the texts of the arguments and of the file, or the pairs. Raises `UsageError`."""
-    if file and not files.has_one_text_per_line(file):
+    if file and not files.lacks_table_suffix(file):
         raise UsageError(
             f"{file} is a table: choose a file for the predictions with --out. Files with one text "
             "per line are .txt, or - for standard input",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from app.cli.errors import UsageError
-from lora_core.specs.validation_problems import first_problem
+from lora_core.specs.validation_problems import first_problem_location_and_message
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -20,7 +20,7 @@ LISTEN_BACKLOG = 2048
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - variable, not bound
 
 
-def load_settings(overrides: Mapping[str, Any]) -> "Settings":
+def load_settings_and_configure_process(overrides: Mapping[str, Any]) -> "Settings":
     """Return the settings of the environment with `overrides` applied. Raises `UsageError`.
 
     Also send log lines to standard error and make new files private to their owner, because the
@@ -34,7 +34,7 @@ def load_settings(overrides: Mapping[str, Any]) -> "Settings":
     try:
         settings = Settings(**options)
     except ValidationError as error:
-        field, problem = first_problem(error, Settings)
+        field, problem = first_problem_location_and_message(error, Settings)
         variable = f"LORAWORKS_{field.split('.')[0].upper()}: " if field else ""
         raise UsageError(
             variable + problem.removeprefix("Value error, "), "invalid_setting"
@@ -49,7 +49,7 @@ def load_settings_requiring_database(data_dir: Path | None) -> "Settings":
 
     This avoids creating a mistyped data directory.
     """
-    settings = load_settings({"data_dir": data_dir})
+    settings = load_settings_and_configure_process({"data_dir": data_dir})
     if settings.database_url is None and not settings.sqlite_path.exists():
         raise UsageError(
             f"{settings.data_dir} contains no service data; set the directory with --data-dir",
@@ -104,7 +104,7 @@ def data_dir_lock(settings: "Settings") -> Iterator[None]:
         yield
 
 
-def export_settings_to_environ(settings: "Settings") -> None:
+def export_address_and_data_dir(settings: "Settings") -> None:
     """Export the settings to the environment, where the application and the worker read them."""
     os.environ["LORAWORKS_HOST"] = settings.host
     os.environ["LORAWORKS_PORT"] = str(settings.port)

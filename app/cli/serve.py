@@ -18,9 +18,9 @@ from uvicorn.importer import import_from_string
 from app.auth.repository import list_usable_keys
 from app.auth.secrets import load_or_create_pepper
 from app.cli.client import Client
-from app.cli.errors import ServiceUnreachable
+from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.output import print_warning
-from app.cli.preflight import export_settings_to_environ, service_url
+from app.cli.preflight import export_address_and_data_dir, service_url
 from app.cli.worker import RestartingWorkerProcess
 from app.database import migrations
 from app.http.connections import build_protocol_class
@@ -76,10 +76,10 @@ def run_service(
 
     At the first signal, `/readyz` reports "not ready". An API without a worker keeps listening for
     a moment, so that a load balancer notices; not after Ctrl-C. Then requests in progress are
-    completed. Raises `ServiceUnreachable`, and errors about settings, database or schema.
+    completed. Raises `ServiceUnreachableOrFailed`, and errors about settings, database or schema.
     """
     _check_startup(settings)
-    export_settings_to_environ(settings)
+    export_address_and_data_dir(settings)
     app = import_from_string("app.main:create_app")()
     server = _Server(uvicorn_config(app))
     worker = (
@@ -113,7 +113,7 @@ def run_service(
         try:
             server.run(sockets=[listener])
         except SystemExit:  # how uvicorn reports a failed start; the log has the cause
-            raise ServiceUnreachable("the API did not start", "not_started") from None
+            raise ServiceUnreachableOrFailed("the API did not start", "not_started") from None
         finally:
             ended_unexpectedly = not stopping.is_set()
             stopping.set()
@@ -121,7 +121,7 @@ def run_service(
                 worker.stop()
                 worker.join()
     if ended_unexpectedly:
-        raise ServiceUnreachable("the API stopped unexpectedly", "ended")
+        raise ServiceUnreachableOrFailed("the API stopped unexpectedly", "ended")
 
 
 def _check_startup(settings: Settings) -> None:

@@ -16,8 +16,8 @@ from app.charts.formatting import (
     format_score,
     format_setting_value,
 )
-from app.cli.errors import RunFailed, ServiceUnreachable, UsageError
-from app.cli.files import check_file_creatable, write_file
+from app.cli.errors import RunFailed, ServiceUnreachableOrFailed, UsageError
+from app.cli.files import check_file_creatable, write_file_atomically
 from app.cli.options import AsJson, Limit, SweepId, with_client
 from app.cli.output import (
     format_json,
@@ -25,7 +25,7 @@ from app.cli.output import (
     format_percent,
     format_time,
     print_fields,
-    print_file,
+    print_file_chunks,
     print_json,
     print_json_line,
     print_line,
@@ -36,11 +36,11 @@ from app.cli.polling import poll
 from app.cli.watch import (
     ProgressDisplay,
     RunProgress,
+    job_failed_error,
     open_display,
-    run_failed_error,
     watch_job_with_hint,
 )
-from lora_core.tasks.metric_names import METRICS, main_metric
+from lora_core.tasks.metric_info import METRICS, main_metric
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -285,14 +285,14 @@ def export_trials(
         raise UsageError("--format html needs --out", "no_out")
     with _open_results(client, sweep, format) as chunks:
         if out is None:
-            print_file(chunks)
+            print_file_chunks(chunks)
             return
-        write_file(chunks, out)
+        write_file_atomically(chunks, out)
     print_line(f"Saved the results to {out}.")
 
 
 @with_client
-def promote(  # noqa: PLR0913 - one parameter per option
+def create_model_from_trial(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     sweep: SweepId,
     model: Model,
@@ -313,7 +313,7 @@ def promote(  # noqa: PLR0913 - one parameter per option
     if as_json:
         print_json(job)
     if job.state not in ("queued", "running", "succeeded"):
-        raise run_failed_error(job)
+        raise job_failed_error(job)
     if not as_json:
         _print_promotion(job, model, target_alias)
 
@@ -352,7 +352,7 @@ def watch_sweep(client: "Client", sweep: SweepId, as_json: AsJson = False) -> No
     Ctrl-C stops watching; the sweep continues. --json prints one line per change.
     """
     if not as_json:
-        print_sweep_outcome(watch_sweep_with_hint(client, sweep))
+        print_outcome_and_require_winner(watch_sweep_with_hint(client, sweep))
         return
     last = None
     for found in poll_sweep(client, sweep):
@@ -360,7 +360,7 @@ def watch_sweep(client: "Client", sweep: SweepId, as_json: AsJson = False) -> No
             print_json_line(found)
         last = found
     if last is not None:
-        raise_unless_finished(last)
+        raise_unless_finished_with_winner(last)
 
 
 def poll_sweep(client: "Client", sweep_id: str | UUID) -> Iterator["SweepView"]:
@@ -375,7 +375,7 @@ def watch_sweep_with_hint(client: "Client", sweep_id: str | UUID) -> "SweepView"
     """Watch a sweep. After Ctrl-C or an outage, print how to return to it."""
     try:
         return _watch(client, sweep_id, open_display())
-    except (KeyboardInterrupt, ServiceUnreachable):
+    except (KeyboardInterrupt, ServiceUnreachableOrFailed):
         print_warning(
             f"The sweep continues. Follow it with `loraworks sweep watch {sweep_id}`, "
             f"or stop it with `loraworks sweep stop {sweep_id}`."
@@ -383,13 +383,13 @@ def watch_sweep_with_hint(client: "Client", sweep_id: str | UUID) -> "SweepView"
         raise
 
 
-def print_sweep_outcome(sweep: "SweepView") -> None:
+def print_outcome_and_require_winner(sweep: "SweepView") -> None:
     """Print the sweep. Raises `RunFailed` unless it finished with a winner."""
     print_sweep(sweep)
-    raise_unless_finished(sweep)
+    raise_unless_finished_with_winner(sweep)
 
 
-def raise_unless_finished(sweep: "SweepView") -> None:
+def raise_unless_finished_with_winner(sweep: "SweepView") -> None:
     """Raise `RunFailed` unless the sweep finished with a winner."""
     state = sweep.state
     if state != "finished":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from app.cli.errors import UsageError
-from app.cli.options import AsJson, inject, with_client
+from app.cli.options import AsJson, inject_command_parameter, with_client
 from app.cli.output import (
     Json,
     format_duration,
@@ -33,8 +33,8 @@ from app.cli.spec_options import (
 )
 from app.cli.sweep_results import (
     format_trial_counts,
-    print_sweep_outcome,
-    raise_unless_finished,
+    print_outcome_and_require_winner,
+    raise_unless_finished_with_winner,
     watch_sweep_with_hint,
 )
 from app.sweeps import search_space
@@ -247,7 +247,7 @@ Watch = Annotated[
 
 
 @with_client
-@inject("body", body_from_options)
+@inject_command_parameter("body", body_from_options)
 def start(
     client: "Client",
     body: Json,
@@ -260,7 +260,7 @@ def start(
 
 
 @with_client
-@inject("body", body_from_preset)
+@inject_command_parameter("body", body_from_preset)
 def start_preset_sweep(
     client: "Client",
     body: Json,
@@ -287,10 +287,10 @@ def _submit(client: "Client", body: Json, *, dry_run: bool, watch: bool, as_json
         return
     sweep = watch_sweep_with_hint(client, sweep.id)
     if not as_json:
-        print_sweep_outcome(sweep)
+        print_outcome_and_require_winner(sweep)
         return
     print_json(sweep)
-    raise_unless_finished(sweep)
+    raise_unless_finished_with_winner(sweep)
 
 
 def _print_plan(plan: "SweepPlan") -> None:

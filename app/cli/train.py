@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.errors import UsageError
-from app.cli.files import prompt_for_missing_columns, upload_spec_sources
-from app.cli.local import train_locally
-from app.cli.options import AsJson, inject, with_client
+from app.cli.files import prompt_for_missing_columns, upload_and_replace_spec_sources
+from app.cli.local_subprocess import train_locally
+from app.cli.options import AsJson, inject_command_parameter, with_client
 from app.cli.output import Json, format_duration, print_fields, print_json, print_line
 from app.cli.spec_options import spec_from_options
 from app.cli.watch import report_or_watch
@@ -79,7 +79,7 @@ Out = Annotated[
 
 
 @with_client
-@inject("body", spec_from_options)
+@inject_command_parameter("body", spec_from_options)
 def train(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     body: Json,
@@ -125,7 +125,7 @@ def train(  # noqa: PLR0913 - one parameter per option
         plan = client.plan_job(body)
         print_json(plan) if as_json else _print_plan(plan)
         return
-    upload_spec_sources(client, body)
+    upload_and_replace_spec_sources(client, body)
     report_or_watch(client, client.create_job(body), live=watch, wait=wait, as_json=as_json)
 
 

@@ -14,7 +14,7 @@ from app.cli.output import Json, print_fields, print_json_line, print_line
 from app.cli.preflight import (
     create_first_admin_key,
     data_dir_lock,
-    load_settings,
+    load_settings_and_configure_process,
     open_listener,
     service_url,
 )
@@ -120,9 +120,11 @@ def up(
     from app.database.migrations import upgrade
 
     options = {"host": host, "port": port, "data_dir": data_dir}
-    settings = load_settings(options)
+    settings = load_settings_and_configure_process(options)
     with open_listener(settings.host, settings.port) as listener:
-        settings = load_settings({**options, "port": listener.getsockname()[1]})
+        settings = load_settings_and_configure_process(
+            {**options, "port": listener.getsockname()[1]}
+        )
         # Several APIs can share a database server, but not an embedded database.
         embedded = settings.database_url is None
         with nullcontext() if no_worker and not embedded else data_dir_lock(settings):
@@ -154,7 +156,7 @@ def api(
     Once ready, --json prints one line with url, docs, data_dir, admin_key_file and retention.
     """
     options = {"host": host, "port": port, "data_dir": data_dir}
-    settings = load_settings(options)
+    settings = load_settings_and_configure_process(options)
     if check_only:
         _check_ready(service_url(settings.host, settings.port))
         return
@@ -162,7 +164,9 @@ def api(
     from app.cli.serve import run_service  # slow to import, and not needed for --check
 
     with open_listener(settings.host, settings.port) as listener:
-        settings = load_settings({**options, "port": listener.getsockname()[1]})
+        settings = load_settings_and_configure_process(
+            {**options, "port": listener.getsockname()[1]}
+        )
         run_service(
             settings, listener, build_ready_callback(settings, as_json=as_json), with_worker=False
         )

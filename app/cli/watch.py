@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.errors import RunFailed, ServiceUnreachable
+from app.cli.errors import RunFailed, ServiceUnreachableOrFailed
 from app.cli.options import AsJson, JobId, with_client
 from app.cli.output import (
     STATE_STYLE,
@@ -32,10 +32,10 @@ from app.cli.output import (
     strip_control_characters,
 )
 from app.cli.polling import OUTAGE_TIMEOUT
-from lora_core.tasks.metric_names import METRICS, main_metric
+from lora_core.tasks.metric_info import METRICS, main_metric
 
 if TYPE_CHECKING:
-    from app.cli.client import Client, StreamMessage
+    from app.cli.client import Client, JobStreamMessage
     from app.jobs.schemas import JobStateView, JobView, MetricPointView
 
 
@@ -260,7 +260,7 @@ def _format_position(progress: RunProgress) -> str:
 RETRY_SECONDS = 1.0
 
 
-def stream_job_messages(client: "Client", job_id: str | UUID) -> Iterator["StreamMessage"]:
+def stream_job_messages(client: "Client", job_id: str | UUID) -> Iterator["JobStreamMessage"]:
     """Yield the job's messages until its end, reconnecting as needed."""
     after: str | None = None
     last_message_at = monotonic()
@@ -272,7 +272,7 @@ def stream_job_messages(client: "Client", job_id: str | UUID) -> Iterator["Strea
                 yield message
                 if message.event == "end":
                     return
-        except ServiceUnreachable:
+        except ServiceUnreachableOrFailed:
             if monotonic() - last_message_at > OUTAGE_TIMEOUT:
                 raise
         sleep(RETRY_SECONDS)
@@ -292,18 +292,18 @@ def watch_job(client: "Client", job: "JobView", display: ProgressDisplay) -> "Jo
             display.update(progress, _apply_message(progress, message))
             if isinstance(message.body, JobView):
                 return message.body
-    raise ServiceUnreachable("the stream ended before the job finished", "stream_ended")
+    raise ServiceUnreachableOrFailed("the stream ended before the job finished", "stream_ended")
 
 
-def print_job_outcome(job: "JobView") -> None:
+def print_outcome_and_require_success(job: "JobView") -> None:
     """Print how the job ended. Raises `RunFailed` unless it succeeded."""
     if job.state == "succeeded":
         print_results(job.method, job.summary or {})
     else:
-        raise run_failed_error(job)
+        raise job_failed_error(job)
 
 
-def run_failed_error(job: "JobView") -> RunFailed:
+def job_failed_error(job: "JobView") -> RunFailed:
     """Return the error of a job that did not succeed."""
     if error := job.error:
         return RunFailed(f"job {job.id} {job.state}: {error.message}", error.code)
@@ -322,16 +322,16 @@ def watch(client: "Client", job: JobId, as_json: AsJson = False) -> None:
         for message in stream_job_messages(client, job):
             print_json_line({"event": message.event, "id": message.id, "data": message.body})
             if isinstance(message.body, JobView) and message.body.state != "succeeded":
-                raise run_failed_error(message.body)
+                raise job_failed_error(message.body)
         return
-    print_job_outcome(watch_job_with_hint(client, client.get_job(job)))
+    print_outcome_and_require_success(watch_job_with_hint(client, client.get_job(job)))
 
 
 def watch_job_with_hint(client: "Client", job: "JobView", *, quiet: bool = False) -> "JobView":
     """Watch a job. After Ctrl-C or an outage, print how to return to it."""
     try:
         return watch_job(client, job, open_display(quiet=quiet))
-    except (KeyboardInterrupt, ServiceUnreachable):
+    except (KeyboardInterrupt, ServiceUnreachableOrFailed):
         job_id = job.id
         print_warning(
             f"The job continues. Follow it with `loraworks watch {job_id}`, or stop it with "
@@ -349,11 +349,11 @@ def report_or_watch(
         return
     job = watch_job_with_hint(client, job, quiet=not live)
     if not as_json:
-        print_job_outcome(job)
+        print_outcome_and_require_success(job)
         return
     print_json(job)
     if job.state != "succeeded":
-        raise run_failed_error(job)
+        raise job_failed_error(job)
 
 
 def _print_submitted(job: "JobView") -> None:
@@ -369,7 +369,7 @@ def _print_submitted(job: "JobView") -> None:
     print_line(f"Follow it with `loraworks watch {job.id}`.")
 
 
-def _apply_message(progress: RunProgress, message: "StreamMessage") -> str | None:
+def _apply_message(progress: RunProgress, message: "JobStreamMessage") -> str | None:
     """Apply a message to the progress. Return a sentence if it is worth showing."""
     from app.jobs.schemas import JobEventView, JobView, MetricPointView
 

@@ -6,7 +6,7 @@ import typer
 
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import format_time, print_fields, print_json, print_line, print_table
-from app.outbox.events import DeliveryState, EventType
+from app.outbox.enums import DeliveryState, EventType
 
 if TYPE_CHECKING:
     from app.cli.client import Client

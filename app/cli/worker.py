@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.errors import ServiceUnreachable
+from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.options import DataDir
 from app.cli.output import print_line, print_warning
-from app.cli.preflight import export_settings_to_environ, load_settings
+from app.cli.preflight import export_address_and_data_dir, load_settings_and_configure_process
 
 RESTART_DELAYS = (1, 2, 4, 8, 15, 30)  # seconds until the next start, by consecutive failures
 _STABLE_SECONDS = 60  # running that long resets the count of failures
@@ -106,18 +106,18 @@ def worker(data_dir: DataDir = None, check_only: CheckOnly = False) -> None:
 
     SIGTERM drains it: trainings save a checkpoint and their jobs are requeued.
     """
-    settings = load_settings({"data_dir": data_dir})
+    settings = load_settings_and_configure_process({"data_dir": data_dir})
     if check_only:
         _check_heartbeat(settings)
         return
-    export_settings_to_environ(settings)
+    export_address_and_data_dir(settings)
     command = CELERY_COMMAND if settings.broker_url else POLLING_COMMAND
     # Replace this process, so that signals reach the worker itself.
     os.execv(command[0], command)  # noqa: S606 - a list, no shell
 
 
 def _check_heartbeat(settings: "Settings") -> None:
-    """Raise `ServiceUnreachable` unless a worker on this host has reported in recently."""
+    """Raise `ServiceUnreachableOrFailed` unless a worker on this host has reported in recently."""
     import socket
 
     from app.database.engines import open_database
@@ -126,10 +126,14 @@ def _check_heartbeat(settings: "Settings") -> None:
     database = open_database(settings)
     try:
         with database.read() as session:
-            age_seconds = heartbeats.seconds_since_heartbeat(session, host=socket.gethostname())
+            age_seconds = heartbeats.seconds_since_host_heartbeat(
+                session, host=socket.gethostname()
+            )
     finally:
         database.close()
     if age_seconds is None or age_seconds > MAX_HEARTBEAT_AGE_SECONDS:
         since = "yet" if age_seconds is None else f"for {age_seconds:.0f} s"
-        raise ServiceUnreachable(f"no worker on this host has reported in {since}", "no_worker")
+        raise ServiceUnreachableOrFailed(
+            f"no worker on this host has reported in {since}", "no_worker"
+        )
     print_line(f"A worker on this host reported in {age_seconds:.0f} s ago.")

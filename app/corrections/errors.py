@@ -39,7 +39,7 @@ class LabelNotInDataset(UnprocessableContent):
     )
 
 
-class TooManyKeptLabels(UnprocessableContent):
+class TooManyConfirmedLabels(UnprocessableContent):
     code = "too_many_kept_labels"
     title = "Too many labels of the dataset were kept."
     message = (

@@ -8,47 +8,55 @@ from sqlalchemy.orm import Session
 
 from app.auth.tables import ApiKey
 from app.corrections.errors import DatasetNotCorrected
-from app.corrections.tables import Correction, KeptLabelDigest, StoredSuspects
+from app.corrections.tables import ConfirmedLabelDigest, Correction, StoredSuspects
 from app.datasets.tables import Dataset
-from lora_core.data.label_review import SUSPECTS_VERSION, CorrectionResult, SuspectReport
+from lora_core.data.label_review_schemas import (
+    SUSPECTS_VERSION,
+    CorrectionResult,
+    SuspectLabelReport,
+)
 
 
 def find_suspect_report(
     session: Session, dataset_id: UUID, target: str | None
-) -> SuspectReport | None:
+) -> SuspectLabelReport | None:
     """Return the stored report on a dataset, unless an older method made it."""
     stored = session.get(StoredSuspects, (dataset_id, target or ""))
     if stored is None or stored.report["version"] != SUSPECTS_VERSION:
         return None
-    return SuspectReport.model_validate(stored.report)
+    return SuspectLabelReport.model_validate(stored.report)
 
 
-def save_suspect_report(session: Session, dataset_id: UUID, report: SuspectReport) -> None:
+def save_suspect_report(session: Session, dataset_id: UUID, report: SuspectLabelReport) -> None:
     """Store a report in place of an earlier one. The caller has locked the dataset."""
     content = report.model_dump(mode="json")
     session.merge(StoredSuspects(dataset_id=dataset_id, target=report.target or "", report=content))
 
 
-def find_kept_digests(session: Session, name: str, digests: Collection[str]) -> frozenset[str]:
+def find_confirmed_digests(session: Session, name: str, digests: Collection[str]) -> frozenset[str]:
     """Return those of the digests that were kept in a version of a dataset."""
-    statement = select(KeptLabelDigest.digest).where(
-        KeptLabelDigest.dataset_name == name, KeptLabelDigest.digest.in_(digests)
+    statement = select(ConfirmedLabelDigest.digest).where(
+        ConfirmedLabelDigest.dataset_name == name, ConfirmedLabelDigest.digest.in_(digests)
     )
     return frozenset(session.scalars(statement))
 
 
-def count_kept_labels(session: Session, name: str) -> int:
+def count_confirmed_labels(session: Session, name: str) -> int:
     """Return how many labels of a dataset were kept."""
-    statement = select(func.count()).where(KeptLabelDigest.dataset_name == name)
+    statement = select(func.count()).where(ConfirmedLabelDigest.dataset_name == name)
     return session.scalars(statement).one()
 
 
-def add_kept_labels(session: Session, name: str, digests: Sequence[str], created_by: UUID) -> None:
+def add_confirmed_labels(
+    session: Session, name: str, digests: Sequence[str], created_by: UUID
+) -> None:
     """Remember kept labels. The caller holds the lock of the name."""
-    known = find_kept_digests(session, name, digests)
+    known = find_confirmed_digests(session, name, digests)
     for digest in dict.fromkeys(digests):
         if digest not in known:
-            session.add(KeptLabelDigest(dataset_name=name, digest=digest, created_by=created_by))
+            session.add(
+                ConfirmedLabelDigest(dataset_name=name, digest=digest, created_by=created_by)
+            )
     session.flush()
 
 

@@ -14,7 +14,7 @@ from app.datasets.schemas import DatasetRef
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.idempotency.header import IdempotencyDep
 from app.settings import Settings
-from lora_core.data.label_review import MAX_SUSPECTS
+from lora_core.data.label_review_schemas import MAX_SUSPECTS
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -43,7 +43,7 @@ async def list_suspect_labels(  # noqa: PLR0913 - FastAPI dependencies
     if found is not None:
         return found
     work = partial(
-        service.compute_suspects,
+        service.compute_and_store_suspects,
         database,
         store,
         settings=settings,
@@ -58,7 +58,7 @@ def _find(
     database: Database, settings: Settings, ref: str, target: str | None, limit: int
 ) -> SuspectLabels | None:
     with database.read() as session:
-        return service.find_suspects(
+        return service.find_stored_suspects(
             session, settings=settings, ref=ref, target=target, limit=limit
         )
 

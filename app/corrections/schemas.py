@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp, normalize_label
-from lora_core.data.label_review import MAX_CHANGES, MAX_SUSPECTS
+from lora_core.data.label_review_schemas import MAX_CHANGES, MAX_SUSPECTS
 from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER
 from lora_core.specs.fields import Float
 from lora_core.specs.task import TaskType
@@ -119,7 +119,7 @@ class LabelCorrection(RequestModel):
         return [name for name in ("label", "labels", "value") if getattr(self, name) is not None]
 
 
-class KeptRow(RequestModel):
+class ConfirmedRow(RequestModel):
     """A row whose label is right. Without `target`, those of all targets are."""
 
     row: RowNumber
@@ -130,7 +130,7 @@ class CorrectionCreate(RequestModel):
     """Labels to change, and rows whose labels were looked at and are right."""
 
     changes: Annotated[list[LabelCorrection], Field(max_length=MAX_CHANGES)] = Field(default=[])
-    keep: Annotated[list[RowNumber | KeptRow], Field(max_length=MAX_CHANGES)] = Field(
+    keep: Annotated[list[RowNumber | ConfirmedRow], Field(max_length=MAX_CHANGES)] = Field(
         default=[],
         description="Rows that will not be listed as suspect again while they keep their labels, "
         "in later versions of the dataset neither.",
@@ -141,8 +141,8 @@ class CorrectionCreate(RequestModel):
 
     @field_validator("keep")
     @classmethod
-    def _kept_once(cls, keep: list[int | KeptRow]) -> list[int | KeptRow]:
-        _raise_if_repeated([(each.row, each.target) for each in expand_kept_rows(keep)])
+    def _kept_once(cls, keep: list[int | ConfirmedRow]) -> list[int | ConfirmedRow]:
+        _raise_if_repeated([(each.row, each.target) for each in expand_confirmed_rows(keep)])
         return keep
 
     @field_validator("changes")
@@ -156,7 +156,7 @@ class CorrectionCreate(RequestModel):
         if not self.changes and not self.keep:
             raise PydanticCustomError("empty", "needs a row in changes or in keep")
         changed = {(each.row, each.target) for each in self.changes}
-        for each in expand_kept_rows(self.keep):
+        for each in expand_confirmed_rows(self.keep):
             both = {(each.row, each.target)}
             if each.target is None:
                 both |= {key for key in changed if key[0] == each.row}
@@ -167,9 +167,9 @@ class CorrectionCreate(RequestModel):
         return self
 
 
-def expand_kept_rows(keep: list[int | KeptRow]) -> list[KeptRow]:
+def expand_confirmed_rows(keep: list[int | ConfirmedRow]) -> list[ConfirmedRow]:
     """Return kept rows in their long form."""
-    return [KeptRow(row=each) if isinstance(each, int) else each for each in keep]
+    return [ConfirmedRow(row=each) if isinstance(each, int) else each for each in keep]
 
 
 def _raise_if_repeated(keys: list[tuple[int, str | None]]) -> None:

@@ -20,7 +20,7 @@ from app.corrections.errors import (
     StaleVersion,
     TargetNotFound,
     TextForgottenMeanwhile,
-    TooManyKeptLabels,
+    TooManyConfirmedLabels,
     WrongKindOfLabel,
 )
 from app.corrections.schemas import (
@@ -29,10 +29,10 @@ from app.corrections.schemas import (
     Label,
     LabelCorrection,
     SuspectLabels,
-    expand_kept_rows,
+    expand_confirmed_rows,
     label_field_name,
 )
-from app.corrections.views import diff_view, kept_only_diff_view, label_view, suspects_view
+from app.corrections.views import confirmed_only_diff_view, diff_view, label_view, suspects_view
 from app.database.base import new_id, read_clock
 from app.database.engines import Database, acquire_transaction_lock
 from app.datasets import files
@@ -48,15 +48,15 @@ from app.privacy.text_hashes import TextHasher
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core import manifest
-from lora_core.data.label_review import (
+from lora_core.data.label_review_schemas import (
     ConfirmedLabel,
     CorrectionPlan,
     CorrectionResult,
     RequestedLabelChange,
-    SuspectReport,
+    SuspectLabelReport,
 )
 from lora_core.data.labels import LabelFormat
-from lora_core.specs.encoded_labels import encode_label, output_name
+from lora_core.specs.encoded_labels import encode_label, qualified_output_name
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import build_text_input
 
@@ -67,7 +67,7 @@ _MAX_LISTED = 20  # labels in an error
 # -- Suspect labels -------------------------------------------------------------------------------
 
 
-def find_suspects(
+def find_stored_suspects(
     session: Session, *, settings: Settings, ref: str, target: str | None, limit: int
 ) -> SuspectLabels | None:
     """Return the suspect labels of a dataset if they have been computed.
@@ -80,7 +80,7 @@ def find_suspects(
     return None if report is None else _without_kept(session, settings, dataset, report, limit)
 
 
-def compute_suspects(
+def compute_and_store_suspects(
     database: Database,
     store: Store,
     *,
@@ -91,7 +91,7 @@ def compute_suspects(
 ) -> SuspectLabels:
     """Compute the suspect labels of a dataset, store them, and return them.
 
-    Raises what `find_suspects`, `fetch_dataset_file` and `FileInspector.suspects` raise.
+    Raises what `find_stored_suspects`, `fetch_dataset_file` and `FileInspector.suspects` raise.
     """
     with database.read() as session:
         dataset = datasets.resolve_dataset(session, ref)
@@ -104,14 +104,15 @@ def compute_suspects(
 
 
 def _without_kept(
-    session: Session, settings: Settings, dataset: Dataset, report: SuspectReport, limit: int
+    session: Session, settings: Settings, dataset: Dataset, report: SuspectLabelReport, limit: int
 ) -> SuspectLabels:
     kept: set[str] = set()
-    if repository.count_kept_labels(session, dataset.name):  # otherwise no pepper is needed
+    if repository.count_confirmed_labels(session, dataset.name):  # otherwise no pepper is needed
         hasher = TextHasher.from_settings(settings)
         digests = {hasher.hash_text(each.digest): each.digest for each in report.suspects}
         kept = {
-            digests[each] for each in repository.find_kept_digests(session, dataset.name, digests)
+            digests[each]
+            for each in repository.find_confirmed_digests(session, dataset.name, digests)
         }
     return suspects_view(dataset, report, kept, limit)
 
@@ -227,7 +228,7 @@ def _corrections(source: Dataset, body: CorrectionCreate) -> CorrectionPlan:
         if not body.new_label:
             _check_known(source, each, value, at=f"changes.{i}")
         changes.append(RequestedLabelChange(row=each.row, target=each.target, label=_encode(value)))
-    keep = expand_kept_rows(body.keep)
+    keep = expand_confirmed_rows(body.keep)
     for i, kept in enumerate(keep):
         if kept.target is not None or source.label_column is None:
             _check_target(source, kept.target, at=f"keep.{i}.target")
@@ -256,7 +257,7 @@ def _check_known(source: Dataset, change: LabelCorrection, value: Label, *, at: 
     """Raise `LabelNotInDataset` for a name that no row has."""
     known: dict[str, int] = source.profile["labels"]
     names = [] if isinstance(value, float) else [value] if isinstance(value, str) else value
-    prefix = "" if change.target is None else output_name(change.target, "")
+    prefix = "" if change.target is None else qualified_output_name(change.target, "")
     for name in names:
         if prefix + name not in known:
             available = [each.removeprefix(prefix) for each in known if each.startswith(prefix)]
@@ -319,7 +320,7 @@ def _keep_only(
         _raise_if_stale(session, source)
         _add_kept(session, settings, source.name, result, call)
         by = repository.get_api_key_name(session, call.caller_id)
-        view = kept_only_diff_view(source, by, read_clock(session), len(result.kept))
+        view = confirmed_only_diff_view(source, by, read_clock(session), len(result.kept))
         idempotency.save_response(session, call, status=200, body=view, location=view.location)
     logging.write_audit_line("labels_kept", dataset=view.ref, kept=view.kept)
     return view
@@ -387,7 +388,7 @@ def _store(
             if privacy.list_forgotten_hashes(session) != new.forgotten:
                 raise TextForgottenMeanwhile(ref=_ref(source))
             dataset_service.check_quota(session, dataset, settings)
-            datasets.add_dataset(session, dataset)
+            datasets.add_dataset_version(session, dataset)
             correction = repository.add_correction(session, dataset, source, result)
             _add_kept(session, settings, dataset.name, result, call)
             by = repository.get_api_key_name(session, dataset.created_by)
@@ -414,13 +415,13 @@ def _add_kept(
     """Remember kept labels by keyed hashes of their digests: these outlive the versions with the
     texts, and the plain digest of a short text can be guessed.
 
-    Raises `TooManyKeptLabels`.
+    Raises `TooManyConfirmedLabels`.
     """
     if not result.kept:
         return
-    count = repository.count_kept_labels(session, name)
+    count = repository.count_confirmed_labels(session, name)
     if count + len(result.kept) > MAX_KEPT_LABELS:
-        raise TooManyKeptLabels(name=name, count=count, limit=MAX_KEPT_LABELS)
+        raise TooManyConfirmedLabels(name=name, count=count, limit=MAX_KEPT_LABELS)
     hasher = TextHasher.from_settings(settings)
     digests = [hasher.hash_text(each) for each in result.kept]
-    repository.add_kept_labels(session, name, digests, call.caller_id)
+    repository.add_confirmed_labels(session, name, digests, call.caller_id)

@@ -15,11 +15,11 @@ class StoredSuspects(Base):
 
     dataset_id: Mapped[UUID] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
     target: Mapped[str] = mapped_column(String(256), primary_key=True)  # "" without several targets
-    report: Mapped[JsonObject]  # a `SuspectReport`
+    report: Mapped[JsonObject]  # a `SuspectLabelReport`
     created_at: Mapped[float] = mapped_column(Double, default=now())
 
 
-class KeptLabelDigest(Base):
+class ConfirmedLabelDigest(Base):
     """A label that somebody looked at and kept. Versions of a name share them.
 
     `digest` is a keyed hash of the text and its label, so that it holds in later versions as well.

@@ -13,7 +13,7 @@ from app.corrections.schemas import (
 )
 from app.corrections.tables import Correction
 from app.datasets.tables import Dataset
-from lora_core.data.label_review import AppliedLabelChange, SuspectReport
+from lora_core.data.label_review_schemas import AppliedLabelChange, SuspectLabelReport
 from lora_core.data.labels import LabelFormat
 from lora_core.specs.encoded_labels import decode_label
 from lora_core.specs.task import TaskType
@@ -26,7 +26,7 @@ def label_view(label: str, task: TaskType) -> Label:
 
 
 def suspects_view(
-    dataset: Dataset, report: SuspectReport, kept: Collection[str], limit: int
+    dataset: Dataset, report: SuspectLabelReport, kept: Collection[str], limit: int
 ) -> SuspectLabels:
     """Return the most suspect rows whose labels were not kept."""
     listed = [each for each in report.suspects if each.digest not in kept]
@@ -72,7 +72,7 @@ def diff_view(dataset: Dataset, source: Dataset, correction: Correction, by: str
     )
 
 
-def kept_only_diff_view(dataset: Dataset, by: str, at: float, kept: int) -> DatasetDiff:
+def confirmed_only_diff_view(dataset: Dataset, by: str, at: float, kept: int) -> DatasetDiff:
     """Return the response to a request that only kept labels."""
     return _diff(
         dataset,

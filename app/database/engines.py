@@ -49,7 +49,7 @@ class Database:
                 yield session
         finally:
             if is_sqlite:
-                sqlite.disable_secure_delete(self.write_engine)
+                sqlite.disable_secure_delete_truncating_wal(self.write_engine)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -75,7 +75,7 @@ class Database:
         """
         if self.write_engine.dialect.name != "sqlite":
             return 0
-        return sqlite.enable_auto_vacuum(self.write_engine)
+        return sqlite.rebuild_with_auto_vacuum(self.write_engine)
 
     def close(self) -> None:
         """Close all connections."""

@@ -63,7 +63,7 @@ def incremental_vacuum(engine: Engine) -> int:
     """Shorten the file by its free pages, and return their bytes.
 
     Others can read and write meanwhile. Does nothing to a file of before `auto_vacuum` was on:
-    `enable_auto_vacuum` turns it on.
+    `rebuild_with_auto_vacuum` turns it on.
     """
     given_back = 0
     while True:
@@ -83,7 +83,7 @@ def incremental_vacuum(engine: Engine) -> int:
     return given_back
 
 
-def enable_auto_vacuum(engine: Engine) -> int:
+def rebuild_with_auto_vacuum(engine: Engine) -> int:
     """Rewrite a file that was created without `auto_vacuum`, and turn it on; return the bytes by
     which the file shrank.
 
@@ -104,11 +104,11 @@ def enable_auto_vacuum(engine: Engine) -> int:
 
 
 def enable_secure_delete(connection: Connection) -> None:
-    """Overwrite what is deleted from now on, until `disable_secure_delete`."""
+    """Overwrite what is deleted from now on, until `disable_secure_delete_truncating_wal`."""
     connection.exec_driver_sql("PRAGMA secure_delete=ON")
 
 
-def disable_secure_delete(engine: Engine) -> None:
+def disable_secure_delete_truncating_wal(engine: Engine) -> None:
     """Stop overwriting what is deleted, and empty the WAL, unless a reader still needs it."""
     with _driver_connection(engine) as connection:
         connection.execute("PRAGMA secure_delete=OFF").fetchall()

@@ -54,7 +54,7 @@ class DatasetNameRequired(UnprocessableContent):
     )
 
 
-class DatasetUnreadable(UnprocessableContent):
+class DatasetParserCrashed(UnprocessableContent):
     code = "data_unreadable"
     title = "The parser crashed."
     message = "{file} cannot be read: the parser stopped unexpectedly. The file may be damaged."

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import structlog
 
-from app.datasets.errors import DatasetUnreadable
+from app.datasets.errors import DatasetParserCrashed
 from app.datasets.tables import Dataset
 from app.errors import DataDirectoryUnusable
 from app.sandbox import child
@@ -22,7 +22,7 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
-from lora_core.data.label_review import CorrectionPlan, CorrectionResult, SuspectReport
+from lora_core.data.label_review_schemas import CorrectionPlan, CorrectionResult, SuspectLabelReport
 from lora_core.data.labels import SINGLE_LABEL, LabelFormat, build_targets_spec
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -97,7 +97,7 @@ class FileInspector:
     """Inspects one file in a child process. `filename` is the name that the client sent.
 
     The methods raise the `DataError` that the parser found, with row numbers; `DataTooLarge`
-    if memory or time ran out; `DatasetUnreadable` if the parser crashed.
+    if memory or time ran out; `DatasetParserCrashed` if the parser crashed.
     """
 
     file: Path
@@ -132,13 +132,13 @@ class FileInspector:
             raise self._error(result)
         return list(reports[0]["rows"])
 
-    def suspects(self, target: str | None) -> SuspectReport:
+    def suspects(self, target: str | None) -> SuspectLabelReport:
         """Return the labels that are probably wrong, of one of several targets if it is named."""
         options = () if target is None else (f"--target={target}",)
         reports, result = self._inspect_columns("suspects", *options)
         if not reports:
             raise self._error(result)
-        return SuspectReport.model_validate(reports[0])
+        return SuspectLabelReport.model_validate(reports[0])
 
     def correct(self, corrections: CorrectionPlan, out_dir: Path) -> CorrectionResult:
         """Write a file with changed labels to `out_dir`. Raises `DataTooLarge`, among others."""
@@ -243,7 +243,7 @@ class FileInspector:
             return DataTooLarge(file=self.filename, what=what, limit=limit)
         stderr = result.stderr[-2000:]
         log.error("inspection crashed", returncode=result.returncode, stderr=stderr)
-        return DatasetUnreadable(file=self.filename)
+        return DatasetParserCrashed(file=self.filename)
 
 
 def _label_options(label_format: LabelFormat) -> list[str]:

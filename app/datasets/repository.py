@@ -92,7 +92,7 @@ def find_identical(session: Session, wanted: Dataset, label_format: LabelFormat)
     return next((each for each in found if each.label_format == label_format), None)
 
 
-def total_dataset_bytes(session: Session, caller_id: UUID) -> int:
+def total_dataset_bytes_of_caller(session: Session, caller_id: UUID) -> int:
     """Return the total size of a caller's datasets, in bytes."""
     statement = select(func.sum(Dataset.bytes)).where(
         Dataset.created_by == caller_id, Dataset.deleted_at.is_(None)
@@ -100,7 +100,7 @@ def total_dataset_bytes(session: Session, caller_id: UUID) -> int:
     return int(session.scalar(statement) or 0)
 
 
-def add_dataset(session: Session, dataset: Dataset) -> None:
+def add_dataset_version(session: Session, dataset: Dataset) -> None:
     """Insert as the next version of its name. Numbers of deleted versions are not reused."""
     last = session.scalar(select(func.max(Dataset.version)).where(Dataset.name == dataset.name))
     dataset.version = (last or 0) + 1
@@ -120,7 +120,7 @@ def count_active_jobs(session: Session, dataset_id: UUID) -> int:
     )
 
 
-def delete_dataset(session: Session, dataset: Dataset) -> None:
+def soft_delete_dataset(session: Session, dataset: Dataset) -> None:
     """Mark a dataset as deleted. The caller deletes the file after its commit."""
     dataset.deleted_at = now()
     session.execute(delete(_SUSPECTS).where(_SUSPECTS.c.dataset_id == dataset.id))  # with texts

@@ -162,7 +162,7 @@ async def check_dataset(
     executor: ExecutorDep,
 ) -> DatasetView:
     """Diagnose a dataset again, for instance if an older version stored it without a diagnosis."""
-    work = partial(service.check_dataset, database, store, settings=settings, ref=ref)
+    work = partial(service.rediagnose_dataset, database, store, settings=settings, ref=ref)
     return dataset_view(await executor.run_check(work))
 
 

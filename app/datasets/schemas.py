@@ -17,7 +17,7 @@ from lora_core.data.findings import DataReport, Severity
 from lora_core.data.labels import LabelFormat, TargetFormat, target_formats
 from lora_core.data.rows import MAX_COLUMNS
 from lora_core.specs.task import SeveralTargetsSpec, TaskType
-from lora_core.specs.validation_problems import first_problem
+from lora_core.specs.validation_problems import first_problem_location_and_message
 
 MAX_LISTED_LABELS = 10  # the most frequent labels that a list shows
 
@@ -115,7 +115,7 @@ class UploadFields(RequestModel):
         try:
             _read_targets(value)
         except ValidationError as error:
-            at, problem = first_problem(error, SeveralTargetsSpec)
+            at, problem = first_problem_location_and_message(error, SeveralTargetsSpec)
             raise PydanticCustomError(
                 "targets", "{at}: {problem}", {"at": at, "problem": problem}
             ) from error

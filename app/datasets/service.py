@@ -85,7 +85,7 @@ def create_dataset(
             existing = repository.find_identical(session, dataset, columns.label_format)
             if existing is None:
                 check_quota(session, dataset, settings)
-                repository.add_dataset(session, dataset)
+                repository.add_dataset_version(session, dataset)
             view = dataset_view(existing or dataset)
             idempotency.save_response(session, call, status=200 if existing else 201, body=view)
             # A commit that fails may still have succeeded; garbage collection then decides.
@@ -146,7 +146,7 @@ def _with_original_suffix(upload: Upload) -> Path:
 
 def check_quota(session: Session, dataset: Dataset, settings: Settings) -> None:
     """Raise `UploadQuotaExceeded` if the caller may not store another dataset of this size."""
-    used = repository.total_dataset_bytes(session, dataset.created_by)
+    used = repository.total_dataset_bytes_of_caller(session, dataset.created_by)
     if used + dataset.bytes > settings.max_upload_bytes_per_key:
         raise UploadQuotaExceeded(used=f"{used:,}", limit=f"{settings.max_upload_bytes_per_key:,}")
 
@@ -160,7 +160,9 @@ def fetch_dataset_file(store: Store, *, settings: Settings, dataset: Dataset) ->
         raise DatasetDamaged(ref=f"{dataset.name}:{dataset.version}", problem=problem) from error
 
 
-def check_dataset(database: Database, store: Store, *, settings: Settings, ref: str) -> Dataset:
+def rediagnose_dataset(
+    database: Database, store: Store, *, settings: Settings, ref: str
+) -> Dataset:
     """Diagnose a dataset again.
 
     Raises what `fetch_dataset_file` and `FileInspector.check` raise.
@@ -226,7 +228,7 @@ def delete_dataset(database: Database, store: Store, *, settings: Settings, ref:
         dataset = repository.get_dataset(session, resolved.id, for_update=True)
         if count := repository.count_active_jobs(session, dataset.id):
             raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
-        repository.delete_dataset(session, dataset)
+        repository.soft_delete_dataset(session, dataset)
     files.delete_file(settings, store, dataset)
 
 

@@ -89,7 +89,7 @@ def count_expired_checks(session: Session) -> int:
     return session.scalars(select(func.count()).select_from(DriftCheck).where(expired)).one()
 
 
-def delete_expired_checks(session: Session, *, limit: int) -> int:
+def delete_expired_checks_and_claims(session: Session, *, limit: int) -> int:
     """Delete one batch of checks that are older than `CHECK_DAYS`, and old claims.
 
     Return how many checks.

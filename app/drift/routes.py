@@ -12,7 +12,7 @@ from app.drift.errors import DriftCheckNotFound
 from app.drift.schemas import DriftCheckDetail, DriftCheckView, DriftView
 from app.drift.views import drift_check_view
 from app.http.dependencies import AppStateDep, DatabaseDep, ExecutorDep, SettingsDep
-from app.http.fields import uuid_validator
+from app.http.fields import uuid_or_not_found_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.registry import service as registry
 from app.registry.refs import ModelRefParam
@@ -20,7 +20,10 @@ from app.registry.refs import ModelRefParam
 router = APIRouter(prefix="/v1/models", tags=["drift"])
 
 CheckId = Annotated[
-    UUID, uuid_validator(lambda text: DriftCheckNotFound(version="This model", check_id=text))
+    UUID,
+    uuid_or_not_found_validator(
+        lambda text: DriftCheckNotFound(version="This model", check_id=text)
+    ),
 ]
 Days = Annotated[float, Query(gt=0, le=80, description="What counts as recent.")]
 
@@ -68,7 +71,7 @@ async def create_drift_check(
     This takes seconds. The texts count in no other check.
     """
     work = partial(
-        service.check_version,
+        service.check_version_for_drift,
         state.resources.database,
         state.resources.store,
         settings=state.settings,

@@ -49,7 +49,7 @@ def run_next_due_check(resources: Resources) -> bool:
         _claim(session, due, seconds)
     failpoint("drift_claimed")
     try:
-        service.check_version(
+        service.check_version_for_drift(
             database, resources.store, settings=settings, ref=due.ref, automatic=True
         )
     except ServiceUnavailable as error:  # the claim will expire

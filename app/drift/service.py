@@ -18,7 +18,7 @@ from app.drift.training_data import find_training_data
 from app.drift.views import drift_check_detail_view, drift_check_failure_view, drift_check_view
 from app.errors import AppError
 from app.outbox import repository as outbox
-from app.outbox.events import EventType
+from app.outbox.enums import EventType
 from app.registry import service as registry
 from app.registry.service import ResolvedModel
 from app.settings import Settings
@@ -28,7 +28,7 @@ from app.traffic.repository import DrawnText, KeptPredictionKey, TimeWindow
 from lora_core.specs.drift import MAX_CHARACTERS, MAX_TEXTS, MIN_TEXTS, DriftReport, RecentText
 
 
-def check_version(
+def check_version_for_drift(
     database: Database,
     store: Store,
     *,

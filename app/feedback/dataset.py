@@ -13,7 +13,7 @@ from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.feedback import repository
 from app.feedback.errors import NoFeedbackTexts
-from app.feedback.labels import decode_label
+from app.feedback.labels import deserialize_label
 from app.feedback.schemas import FeedbackDatasetCreate, LabelValue
 from app.feedback.tables import Feedback
 from app.idempotency.service import IdempotentRequest
@@ -121,7 +121,7 @@ def _lines(rows: Sequence[Feedback]) -> tuple[list[dict[str, Any]], dict[str, An
     for row in rows:
         pair = {_PAIR_COLUMN: row.text_pair} if row.text_pair else {}
         texts[row.text_hash] = {_TEXT_COLUMN: row.text, **pair}
-        label = decode_label(row.label, tasks[row.target])
+        label = deserialize_label(row.label, tasks[row.target])
         labels.setdefault(row.text_hash, {})[_column(row.target)] = label
     fields: dict[str, Any] = {}
     if any(row.text_pair for row in rows):

@@ -18,7 +18,7 @@ class PredictionNotKept(NotFound):
     )
 
 
-class PredictionAmbiguous(UnprocessableContent):
+class PredictionPositionRequired(UnprocessableContent):
     code = "prediction_ambiguous"
     title = "The prediction has several texts."
     message = (
@@ -48,13 +48,13 @@ class TextForgotten(UnprocessableContent):
     message = "This service was asked to forget this text, so it stores nothing about it."
 
 
-class FeedbackPairRequired(UnprocessableContent):
+class FeedbackTextPairRequired(UnprocessableContent):
     code = "feedback_pair_required"
     title = "The model reads pairs of texts."
     message = "{version} reads pairs of texts. Send the second text as `text_pair`."
 
 
-class FeedbackPairUnexpected(UnprocessableContent):
+class FeedbackTextPairUnexpected(UnprocessableContent):
     code = "feedback_pair_unexpected"
     title = "The model reads single texts."
     message = "{version} reads single texts. Omit `text_pair`."

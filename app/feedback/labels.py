@@ -37,7 +37,9 @@ def find_target(
     return name, outputs.targets[name]
 
 
-def encode_label(item: FeedbackItem, outputs: TargetSignature, *, version: str) -> str:
+def validate_and_serialize_label(
+    item: FeedbackItem, outputs: TargetSignature, *, version: str
+) -> str:
     """Return the label as rows of a dataset have it (`lora_core.data.labels`).
 
     Raises `WrongFeedbackField`, `FeedbackLabelUnknown`.
@@ -59,7 +61,7 @@ def encode_label(item: FeedbackItem, outputs: TargetSignature, *, version: str) 
     return names[0] if item.label is not None else encode_label_set(names)
 
 
-def decode_label(label: str, task: TaskType) -> LabelValue:
+def deserialize_label(label: str, task: TaskType) -> LabelValue:
     """Return a label as JSON has it: a name, a list of names, or a number."""
     match task:
         case "multi_label":
@@ -70,7 +72,7 @@ def decode_label(label: str, task: TaskType) -> LabelValue:
             return label
 
 
-def answer_of_target(answer: str, target: str, *, several: bool) -> str:
+def extract_target_answer(answer: str, target: str, *, several: bool) -> str:
     """Return what was predicted for one target. `several`: whether `answer` has all of them."""
     return extract_target_label(answer, target) if several else answer
 

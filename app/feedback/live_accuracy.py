@@ -95,7 +95,7 @@ def _live_accuracy(  # noqa: PLR0913 - what was read for all versions at once
         since=min((row.predicted_at for row in sampled if row.predicted_at), default=None),
         estimate=estimate_main_metric(sampled, part.task),
         with_scores=_with_scores(session, model, part, sampled, kept, since),
-        further=estimate_macro_f1(sampled, part.task),
+        further=estimate_multi_label_macro_f1(sampled, part.task),
         corrections=VolunteeredFeedbackCounts(
             texts=len(volunteered), changed=sum(row.answer != row.label for row in volunteered)
         ),
@@ -115,7 +115,9 @@ def estimate_main_metric(
     return LiveEstimate(metric="accuracy", value=accuracy, low=low, high=high, texts=len(sampled))
 
 
-def estimate_macro_f1(sampled: Sequence[Feedback], task: TaskTypeOfTarget) -> list[LiveEstimate]:
+def estimate_multi_label_macro_f1(
+    sampled: Sequence[Feedback], task: TaskTypeOfTarget
+) -> list[LiveEstimate]:
     """Return the macro F1 of a multi-label task; others have none."""
     if task != "multi_label":
         return []

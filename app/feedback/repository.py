@@ -115,7 +115,7 @@ def list_with_texts(session: Session, *, model: str, limit: int) -> Sequence[Fee
     return session.scalars(statement).all()[::-1]
 
 
-def count_new_texts(session: Session, *, model: str, since: float) -> int:
+def count_texts_with_new_feedback(session: Session, *, model: str, since: float) -> int:
     """Return how many known texts of a model have feedback that is newer than this time."""
     statement = select(func.count(Feedback.text_hash.distinct())).where(
         Feedback.model == model, Feedback.text.is_not(None), Feedback.updated_at > since
@@ -160,7 +160,7 @@ def has_unlabeled_samples(session: Session, part: VersionTarget) -> bool:
     return session.execute(statement.limit(1)).first() is not None
 
 
-def mark_sampled(session: Session, part: VersionTarget, *, drawn_until: float) -> None:
+def mark_feedback_sampled(session: Session, part: VersionTarget, *, drawn_until: float) -> None:
     """Mark the feedback on predictions that were drawn up to this time."""
     drawn = select(KeptPrediction.prediction_id, KeptPrediction.position).where(
         *_drawn(part), KeptPrediction.sampled_at <= drawn_until

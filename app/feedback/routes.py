@@ -30,7 +30,7 @@ from app.http.dependencies import (
     SettingsDep,
     StoreDep,
 )
-from app.http.fields import Slug, uuid_validator
+from app.http.fields import Slug, uuid_or_not_found_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency.header import IdempotencyDep
 from app.privacy.text_hashes import TextHasher
@@ -39,7 +39,9 @@ from app.registry.refs import ModelRefParam
 
 router = APIRouter(tags=["feedback"])
 
-FeedbackId = Annotated[UUID, uuid_validator(lambda text: FeedbackNotFound(feedback_id=text))]
+FeedbackId = Annotated[
+    UUID, uuid_or_not_found_validator(lambda text: FeedbackNotFound(feedback_id=text))
+]
 Days = Annotated[float, Query(gt=0, le=400, description="Only predictions of the last days.")]
 
 _WRITE = require_scope("feedback:write")

@@ -15,16 +15,16 @@ from app.database.engines import Database, call_after_commit
 from app.errors import AppError
 from app.feedback import repository
 from app.feedback.errors import (
-    FeedbackPairRequired,
-    FeedbackPairUnexpected,
     FeedbackTextMismatch,
-    PredictionAmbiguous,
+    FeedbackTextPairRequired,
+    FeedbackTextPairUnexpected,
     PredictionNotKept,
     PredictionOfOtherModel,
+    PredictionPositionRequired,
     TextForgotten,
     TrafficNotKept,
 )
-from app.feedback.labels import answer_of_target, encode_label, find_target
+from app.feedback.labels import extract_target_answer, find_target, validate_and_serialize_label
 from app.feedback.repository import FeedbackKey, VersionTarget
 from app.feedback.schemas import FeedbackItem, FeedbackOutcome, ReviewSample
 from app.feedback.tables import Feedback
@@ -136,7 +136,7 @@ def _find_predictions(database: Database, submissions: Sequence[Submission]) -> 
             id_, position = wanted[id(each)]
             rows = kept.get(id_, [])
             if position is None and rows and rows[0].texts > 1:
-                each.error = PredictionAmbiguous(
+                each.error = PredictionPositionRequired(
                     prediction_id=id_.hex, texts=rows[0].texts, at="prediction_id"
                 )
             each.prediction = next((row for row in rows if row.position == (position or 0)), None)
@@ -181,13 +181,13 @@ def _build_row(submission: Submission, *, store: Store, caller: Caller, hasher: 
         author=caller.name if item.by is None else f"{caller.name}/{item.by}",
         key_id=caller.id,
         task=of_target.task,
-        label=encode_label(item, of_target, version=version),
+        label=validate_and_serialize_label(item, of_target, version=version),
     )
     if item.text is not None:
         if outputs.pairs and item.text_pair is None:
-            raise FeedbackPairRequired(version=version, at="text_pair")
+            raise FeedbackTextPairRequired(version=version, at="text_pair")
         if item.text_pair is not None and not outputs.pairs:
-            raise FeedbackPairUnexpected(version=version, at="text_pair")
+            raise FeedbackTextPairUnexpected(version=version, at="text_pair")
         hashes = hasher.hash_input(build_text_input(item.text, item.text_pair))
         if prediction is not None and hashes.whole != prediction.text_hash:
             raise FeedbackTextMismatch(prediction_id=item.prediction_id, at="text")
@@ -212,7 +212,7 @@ def _copy_prediction(row: Feedback, prediction: KeptPrediction, *, several: bool
     if prediction.abstained or prediction.target not in (None, row.target):
         return  # this target got no answer
     has_all = several and prediction.target is None
-    row.answer = answer_of_target(prediction.answer, row.target, several=has_all)
+    row.answer = extract_target_answer(prediction.answer, row.target, several=has_all)
     row.confidence = prediction.confidence.get(row.target if has_all else "")
 
 
@@ -270,7 +270,7 @@ def _count_earlier(session: Session, part: VersionTarget, *, drawn_until: float)
     """
     if not repository.has_unlabeled_samples(session, part):
         drawn_until = inf
-    repository.mark_sampled(session, part, drawn_until=drawn_until)
+    repository.mark_feedback_sampled(session, part, drawn_until=drawn_until)
 
 
 def _key(row: Feedback) -> FeedbackKey:
@@ -311,7 +311,7 @@ def create_review_sample(
             session, model=resolved.name, number=resolved.number, limit=MAX_SAMPLED
         )
         waiting = _missing_targets(session, before, outputs)
-        drawn = traffic.draw_review_sample(
+        drawn = traffic.draw_and_mark_review_sample(
             session,
             model=resolved.name,
             number=resolved.number,

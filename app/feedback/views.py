@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from app.feedback.labels import answer_of_target, decode_label
+from app.feedback.labels import deserialize_label, extract_target_answer
 from app.feedback.schemas import (
     FeedbackError,
     FeedbackOutcome,
@@ -45,8 +45,8 @@ def feedback_view(row: Feedback) -> FeedbackView:
         task=task,
         text=row.text,
         text_pair=row.text_pair,
-        label=decode_label(row.label, task),
-        answer=None if row.answer is None else decode_label(row.answer, task),
+        label=deserialize_label(row.label, task),
+        answer=None if row.answer is None else deserialize_label(row.answer, task),
         changed=None if row.answer is None else row.answer != row.label,
         sampled=row.sampled,
         by=row.author,
@@ -99,9 +99,11 @@ def _answers(prediction: KeptPrediction, outputs: ModelSignature) -> dict[str, L
     """Return what was predicted, by target."""
     if outputs.several and prediction.target is None:
         return {
-            name: decode_label(answer_of_target(prediction.answer, name, several=True), target.task)
+            name: deserialize_label(
+                extract_target_answer(prediction.answer, name, several=True), target.task
+            )
             for name, target in outputs.targets.items()
         }
     name = prediction.target or ONLY_TARGET
     task: TaskType = cast(TaskType, prediction.task)
-    return {name: decode_label(prediction.answer, task)}
+    return {name: deserialize_label(prediction.answer, task)}

@@ -60,7 +60,9 @@ def create_file(  # noqa: PLR0913 - what storing a file touches
     return file
 
 
-def get_file(session: Session, dataset_id: UUID | None, *, file_id: str, **detail: str) -> Dataset:
+def get_file_dataset(
+    session: Session, dataset_id: UUID | None, *, file_id: str, **detail: str
+) -> Dataset:
     """Return the dataset of an uploaded file. Raises `FileNotFound` with the `detail`."""
     try:
         dataset = None if dataset_id is None else datasets.get_dataset(session, dataset_id)

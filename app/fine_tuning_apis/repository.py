@@ -12,7 +12,7 @@ from app.queue.tables import Job, JobEvent, MetricPoint
 from lora_core.specs.data import Split
 
 
-class SummaryNumbers(NamedTuple):
+class TrainingSummaryNumbers(NamedTuple):
     """Numbers in the summary of a job that succeeded; whole summaries grow with the labels."""
 
     best_step: int | None = None
@@ -37,7 +37,7 @@ class SummaryNumbers(NamedTuple):
         return int(self.tokens_per_second * self.train_seconds)
 
 
-SUMMARY_COLUMNS = (  # in the order of `SummaryNumbers`
+SUMMARY_COLUMNS = (  # in the order of `TrainingSummaryNumbers`
     Job.summary["best_step"].as_integer(),
     Job.summary["steps"].as_integer(),
     Job.summary["train_seconds"].as_float(),
@@ -72,7 +72,9 @@ def list_newest_events(
     return session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)).all()
 
 
-def list_metric_points(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[MetricPoint]]:
+def list_loss_and_accuracy_points(
+    session: Session, job_ids: Sequence[UUID]
+) -> dict[UUID, list[MetricPoint]]:
     """Return the losses and accuracies of each job, by step."""
     points = session.scalars(
         select(MetricPoint)

@@ -49,7 +49,7 @@ async def _cancel_when_disconnected(receive: Receive, scope: anyio.CancelScope) 
     scope.cancel()
 
 
-class CancelOnDisconnectMiddleware:
+class CancelReadsOnDisconnectMiddleware:
     """ASGI middleware that cancels a GET or HEAD request when its client disconnects.
 
     It cancels requests that wait for a thread, too. Other methods are left to their routes.

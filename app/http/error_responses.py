@@ -184,10 +184,10 @@ def add_exception_handlers(app: FastAPI) -> None:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
-    return error_response(request.scope, error)
+    return log_and_build_error_response(request.scope, error)
 
 
-def error_response(scope: Scope, error: Exception) -> Response:
+def log_and_build_error_response(scope: Scope, error: Exception) -> Response:
     """Return the response to an error, and log the details that it must not contain."""
     problem = problem_from_error(error, scope)
     if problem.code == _INTERNAL_ERROR:

@@ -80,7 +80,7 @@ def normalize_label(name: str) -> str:
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN)]
 
 
-def uuid_validator(not_found: Callable[[str], Exception]) -> BeforeValidator:
+def uuid_or_not_found_validator(not_found: Callable[[str], Exception]) -> BeforeValidator:
     """Validate a UUID in a path. Text that is not a UUID raises the error that `not_found` makes,
     because no resource can have such an id."""
 

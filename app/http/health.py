@@ -21,7 +21,7 @@ from app.http.error_responses import (
     problem_response,
 )
 from app.http.fields import ResponseModel
-from app.queue.dispatch import check_broker as check_broker
+from app.queue.dispatch import require_writable_broker as require_writable_broker
 from app.resources import Resources
 from app.storage import data_dir
 
@@ -84,7 +84,7 @@ async def _run_checks(
         "disk": partial(data_dir.check_data_dir, resources.settings),
     }
     if resources.settings.broker_url:
-        checks["broker"] = partial(check_broker, resources.settings.broker_url)
+        checks["broker"] = partial(require_writable_broker, resources.settings.broker_url)
     timed_out = problem_from_error(ReadinessCheckTimedOut(seconds=CHECK_TIMEOUT_SECONDS), scope)
 
     def find_problem(check: Callable[[], object]) -> ProblemDetails | None:

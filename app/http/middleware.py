@@ -11,7 +11,7 @@ From the outside in, the stack is:
 - `ErrorMiddleware` again
 - `app.auth.middleware.AuthMiddleware`
 - `app.serving.admission.LoadSheddingMiddleware`
-- `app.http.concurrency.CancelOnDisconnectMiddleware`
+- `app.http.concurrency.CancelReadsOnDisconnectMiddleware`
 - `SlowBodyMiddleware`
 - `BodyLimitMiddleware`
 
@@ -31,12 +31,12 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import (
-    AmbiguousContentLength,
+    ContentLengthWithTransferEncoding,
     CrossSiteRequestBlocked,
     HostNotAllowed,
     OriginNotAllowed,
 )
-from app.http.error_responses import error_response
+from app.http.error_responses import log_and_build_error_response
 from app.settings import Settings
 from lora_core.rust_panics import convert_panics
 
@@ -132,7 +132,7 @@ class ErrorMiddleware:
         except Exception as error:
             if started or scope["type"] != "http":
                 raise  # too late for a response: the server closes the connection
-            await error_response(scope, error)(scope, receive, send)
+            await log_and_build_error_response(scope, error)(scope, receive, send)
 
 
 class HostOriginMiddleware:
@@ -155,7 +155,7 @@ class HostOriginMiddleware:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             if "content-length" in headers and "transfer-encoding" in headers:
-                raise AmbiguousContentLength()
+                raise ContentLengthWithTransferEncoding()
             hosts = headers.getlist("host")
             match = _HOST_PATTERN.fullmatch(hosts[0]) if len(hosts) == 1 else None
             if match is None or match["name"].lower() not in self.hosts:
@@ -191,7 +191,9 @@ class BodyLimitMiddleware:
                 content_type = Headers(raw=message["headers"]).get("content-type", "")
                 if content_type.startswith("text/"):  # Starlette's own response
                     replaced = True
-                    await error_response(scope, HTTPException(413))(scope, receive, send)
+                    await log_and_build_error_response(scope, HTTPException(413))(
+                        scope, receive, send
+                    )
             if not replaced:
                 await send(message)
 

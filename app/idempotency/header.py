@@ -15,7 +15,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from app.http.dependencies import CallerDep, SettingsDep
-from app.idempotency.service import IdempotencyKeyInvalid, IdempotentRequest, ReplayedResponse
+from app.idempotency.service import IdempotencyKeyInvalid, IdempotentRequest, StoredResponseFound
 
 HEADER_NAME = "Idempotency-Key"
 MAX_KEY_LENGTH = 255  # characters
@@ -88,9 +88,9 @@ def _invalid(problem: str) -> IdempotencyKeyInvalid:
     return IdempotencyKeyInvalid(problem=problem, max_length=MAX_KEY_LENGTH)
 
 
-def add_exception_handlers(app: FastAPI) -> None:
-    """Register the handler of `ReplayedResponse`."""
-    app.add_exception_handler(ReplayedResponse, _replay_response)
+def add_replay_handler(app: FastAPI) -> None:
+    """Register the handler of `StoredResponseFound`."""
+    app.add_exception_handler(StoredResponseFound, _replay_response)
 
 
 async def _replay_response(_: Request, replayed: Any) -> Response:

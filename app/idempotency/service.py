@@ -60,7 +60,7 @@ class IdempotentRequest:
     retention_seconds: float
 
 
-class ReplayedResponse(Exception):
+class StoredResponseFound(Exception):
     """The stored response of an earlier request with the same key.
 
     It is raised like an error, because it must stop the work at any point: nothing may be created.
@@ -132,7 +132,7 @@ def _insert_key(session: Session, call: IdempotentRequest) -> IdempotencyKey | N
 
 
 def raise_if_replayed(session: Session, call: IdempotentRequest) -> None:
-    """Raise `ReplayedResponse` if this request was answered before, or `IdempotencyKeyReused`."""
+    """Raise `StoredResponseFound` if this request was answered, or `IdempotencyKeyReused`."""
     if call.key is not None and (saved := find_response(session, call)):
         raise _replay_error(saved, call)
 
@@ -140,7 +140,7 @@ def raise_if_replayed(session: Session, call: IdempotentRequest) -> None:
 def reserve(session: Session, call: IdempotentRequest) -> None:
     """Reserve the key. A concurrent request with the same key waits here for the first to finish.
 
-    Raises `ReplayedResponse`, `IdempotencyKeyReused`, `IdempotencyInFlight`: the
+    Raises `StoredResponseFound`, `IdempotencyKeyReused`, `IdempotencyInFlight`: the
     caller must create nothing then.
     """
     if call.key is not None and (saved := _reserve_key(session, call)):
@@ -167,4 +167,4 @@ def save_response(
 def _replay_error(saved: IdempotencyKey, call: IdempotentRequest) -> Exception:
     if saved.body_sha256 != call.body_sha256:
         return IdempotencyKeyReused()
-    return ReplayedResponse(saved.status, saved.response_body, saved.location)
+    return StoredResponseFound(saved.status, saved.response_body, saved.location)

@@ -76,7 +76,7 @@ def resolve_data(
     data for all splits.
 
     Raises `DatasetHasNoLabels`, `DatasetTaskMismatch`, `ColumnNotAsUploaded`,
-    `DatasetColumnsDiffer`, `WindowsOfPairs` and the subclasses of
+    `DatasetColumnsDiffer`, `PairsInWindowsUnsupported` and the subclasses of
     `lora_core.errors.data.DataError`.
     """
     limit = max_tokens_read(max_length, data.long_texts)
@@ -189,7 +189,7 @@ def _label_set_fields(data: DataSpec, checked: LabelFormat) -> dict[str, Any]:
     return {"label_separator": checked.separator, "label_columns": checked.columns}
 
 
-def lock_datasets(session: Session, dataset_ids: Mapping[str, str]) -> None:
+def lock_datasets_against_deletion(session: Session, dataset_ids: Mapping[str, str]) -> None:
     """Lock uploads against deletion until the job is stored. Raises `DataNotFound`."""
     for dataset_id in dataset_ids.values():
         if not datasets.lock_against_deletion(session, UUID(dataset_id)):

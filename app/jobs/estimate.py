@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from app.jobs.data_sources import ALL_ROWS, ResolvedData
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from lora_core import cost_model, model_selection
 from lora_core.compatibility import EncoderShape
 from lora_core.cost_model import (
@@ -18,8 +18,8 @@ from lora_core.cost_model import (
     DEFAULT_FLOPS_PER_SECOND,
     CostModel,
 )
-from lora_core.defaults import HEAD_INIT_MAX_TEXTS, epochs_and_batch_size, resolve_head_init
 from lora_core.linear.files import count_weight_rows, max_terms
+from lora_core.resolve_defaults import HEAD_INIT_MAX_TEXTS, epochs_and_batch_size, resolve_head_init
 from lora_core.specs.data import Split, resolve_split_size
 from lora_core.specs.method import AutoSpec, CandidateSpec
 from lora_core.specs.task import TaskType
@@ -67,7 +67,7 @@ def estimate_encoder_cost(
     forward = cost_model.forward_flops_per_token(shape, length=length)
     # Blocks below the lowest trained one run once per text (lora_core/fast/frozen_encoder.py).
     frozen_fraction = (
-        cost_model.frozen_fraction(shape, spec.encoder_method)
+        cost_model.frozen_block_fraction(shape, spec.encoder_method)
         if spec.optim.encoder_dropout == 0
         else 0.0
     )
@@ -145,7 +145,7 @@ def _evaluated_texts(
     return during * validation + final
 
 
-def median_speed(speeds: Iterable[float], device_class: DeviceClass) -> float:
+def median_speed_or_default(speeds: Iterable[float], device_class: DeviceClass) -> float:
     """Return the median of the speeds of the latest jobs in FLOP/s, or the default."""
     positive = [speed for speed in speeds if speed > 0]
     return median(positive) if positive else DEFAULT_SPEEDS[device_class]

@@ -21,7 +21,7 @@ from app.jobs import repository
 from app.jobs.errors import TooManyStreams, TooManyStreamsForKey
 from app.jobs.schemas import JobEventView, JobStateView, JobView, MetricPointView
 from app.jobs.views import job_state_view, job_view
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 
 POLL_SECONDS = 0.5

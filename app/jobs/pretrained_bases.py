@@ -39,11 +39,11 @@ from app.registry import service as registry
 from app.registry.errors import InvalidModelRef, ModelNotFound, NoModelPromoted
 from app.settings import Settings
 from app.storage.store import Store
-from lora_core import artifact_base, manifest
+from lora_core import artifact_base_sharing, manifest
 from lora_core.encoders.safety import (
-    check_fast_tokenizer,
-    check_no_custom_code,
-    check_safetensors,
+    check_has_fast_tokenizer,
+    check_has_safetensors,
+    check_needs_no_custom_code,
     parse_config,
     read_config,
 )
@@ -174,7 +174,7 @@ def resolve_base(
         base = _resolve_hub(name, revision, settings)
     elif revision is not None:
         raise RevisionNotSupported(base=base.name, revision=revision, at="base_revision")
-    check_no_custom_code(base.name, base.config)
+    check_needs_no_custom_code(base.name, base.config)
     return base
 
 
@@ -184,7 +184,7 @@ def check_base_not_deleted(session: Session, base: ResolvedBase | None) -> None:
         _find_version(session, base.name)
 
 
-def check_version_not_deleted(session: Session, name: str) -> None:
+def check_named_base_not_deleted(session: Session, name: str) -> None:
     """Raise `BaseNotFound` if the base that an earlier job names was deleted since."""
     if ":" in name and _REGISTRY_NAME.fullmatch(name):  # only versions are stored with a number
         _find_version(session, name)
@@ -195,7 +195,7 @@ def _resolve_local(
 ) -> ResolvedBase | None:
     if name == minilm.NAME:
         minilm.check_available()
-        return ResolvedBase(name, minilm.config(), content_id=minilm.REVISION)
+        return ResolvedBase(name, minilm.build_distilbert_config(), content_id=minilm.REVISION)
     if looks_like_path(name):
         return _resolve_directory(name, settings)
     if not _REGISTRY_NAME.fullmatch(name):
@@ -221,8 +221,8 @@ def _read_config(store: Store, version: registry.ResolvedModel) -> dict[str, Any
     ref = version.artifact
     if ref.base is None:
         return parse_config(store.read(ref, f"{manifest.MERGED_DIR}/config.json"), version.ref)
-    config = parse_config(store.read(ref.base, artifact_base.CONFIG_FILE), version.ref)
-    return artifact_base.join_classifier_config(
+    config = parse_config(store.read(ref.base, artifact_base_sharing.CONFIG_FILE), version.ref)
+    return artifact_base_sharing.join_classifier_config(
         config, json.loads(store.read(ref, manifest.CLASSIFIER_FILE))
     )
 
@@ -260,8 +260,8 @@ def _resolve_directory(name: str, settings: Settings) -> ResolvedBase:
         if directory is None:
             raise BaseNotFound(base=name, reason="there is no such directory")
         files = [path.name for path in directory.iterdir()]
-        check_safetensors(name, files)
-        check_fast_tokenizer(name, files)
+        check_has_safetensors(name, files)
+        check_has_fast_tokenizer(name, files)
         config = read_config(directory, name)
         return ResolvedBase(str(directory), config, content_id=_directory_fingerprint(directory))
     except (OSError, RuntimeError) as error:  # no permission, a loop of symbolic links
@@ -285,6 +285,6 @@ def _resolve_hub(name: str, revision: str | None, settings: Settings) -> Resolve
         )
         raise BaseNotFound(base=name, reason=reason)
     model = resolve_hub_model(name, revision)
-    check_safetensors(name, model.files)
-    check_fast_tokenizer(name, model.files)
+    check_has_safetensors(name, model.files)
+    check_has_fast_tokenizer(name, model.files)
     return ResolvedBase(name, model.config, content_id=model.commit, revision=model.commit)

@@ -29,11 +29,11 @@ from sqlalchemy.orm import Session, defer, load_only
 from app.database.base import now
 from app.jobs.errors import JobNotFinished, JobNotFound
 from app.outbox import repository as outbox
+from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.events import EventContent, add_job_event
 from app.queue.fencing import (
     NO_SESSION_SYNC,
 )
-from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 from app.queue.transitions import (
     CANCEL_REQUESTED,
@@ -41,7 +41,7 @@ from app.queue.transitions import (
     CLEARED_WAIT,
     PAUSE_REQUESTED,
 )
-from app.queue.webhook_events import publish_job_ended
+from app.queue.webhook_events import publish_training_job_ended
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec
 
 FINAL_STATES = tuple(state for state in JobState if state.final)
@@ -92,7 +92,7 @@ class JobPage(NamedTuple):
     next_after: UUID | None
 
 
-def get_job(session: Session, job_id: UUID) -> Job:
+def get_training_job(session: Session, job_id: UUID) -> Job:
     """Return a training job. Raises `JobNotFound`."""
     job = find_job(session, job_id, kind=JobKind.TRAINING)
     if job is None:
@@ -293,7 +293,7 @@ def list_latest_speeds(
     return speeds[:limit]
 
 
-def count_active(session: Session, caller_id: UUID) -> int:
+def count_active_jobs_of_caller(session: Session, caller_id: UUID) -> int:
     """Count the unfinished jobs and prediction runs of this caller."""
     active = and_(Job.created_by == caller_id, Job.state.in_(ACTIVE_STATES))
     return session.scalars(select(func.count()).select_from(Job).where(active)).one()
@@ -305,7 +305,7 @@ def find_active_continuation(session: Session, job_id: UUID) -> UUID | None:
     return session.scalars(active.limit(1)).first()
 
 
-def add_job(session: Session, job: Job) -> None:
+def add_job_with_first_event(session: Session, job: Job) -> None:
     """Insert a job with its first event, and a training job into the outbox of MLflow.
 
     Its `stream_seq` is already set when it inherits metric points from the job it continues.
@@ -328,7 +328,7 @@ def update_job(session: Session, job_id: UUID, values: Mapping[str, Any]) -> Job
         session.execute(
             update(Job).where(*conditions).values(values), execution_options=NO_SESSION_SYNC
         )
-    return get_job(session, job_id)
+    return get_training_job(session, job_id)
 
 
 def request_cancel(session: Session, job_id: UUID) -> None:
@@ -358,7 +358,7 @@ def request_cancel(session: Session, job_id: UUID) -> None:
         kind, message = "cancelled", f"The job was cancelled {when}."
     add_job_event(session, row, EventContent(kind, "info", message, {}))
     if row.state == JobState.CANCELLED:
-        publish_job_ended(session, row.id)
+        publish_training_job_ended(session, row.id)
 
 
 def request_pause(session: Session, job_id: UUID) -> None:
@@ -414,14 +414,14 @@ def request_resume(session: Session, job_id: UUID) -> bool:
     return resumed
 
 
-def delete_job(session: Session, job_id: UUID) -> list[UUID]:
+def delete_finished_training_job(session: Session, job_id: UUID) -> list[UUID]:
     """Delete a finished job with its rows in other tables; return the id of its artifact, if any.
 
     Raises `JobNotFound`, `JobNotFinished`.
     """
     artifact_ids = delete_finished_job(session, job_id, kind=JobKind.TRAINING)
     if artifact_ids is None:
-        raise JobNotFinished(job_id=job_id, state=get_job(session, job_id).state)
+        raise JobNotFinished(job_id=job_id, state=get_training_job(session, job_id).state)
     return artifact_ids
 
 

@@ -12,11 +12,11 @@ from app.jobs import data_sources, estimate, pretrained_bases, repository
 from app.jobs.data_sources import ResolvedData
 from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.schemas import ParameterCountsView
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from app.settings import Settings
 from lora_core import compatibility
 from lora_core.compatibility import EncoderShape
-from lora_core.defaults import (
+from lora_core.resolve_defaults import (
     epochs_and_batch_size,
     resolve_defaults,
     resolve_learning_rates,
@@ -240,7 +240,7 @@ class JobResolver:
                 if each.train_seconds is None or each.train_seconds >= _MIN_TRAIN_SECONDS
                 if not each.features_found
             ]
-            self._speeds[device_class] = estimate.median_speed(
+            self._speeds[device_class] = estimate.median_speed_or_default(
                 speeds[:SPEED_SAMPLE_JOBS], device_class
             )
         return self._speeds[device_class]

@@ -22,7 +22,7 @@ from app.http.dependencies import (
     SettingsDep,
     StoreDep,
 )
-from app.http.fields import CleanText, file_response_openapi, uuid_validator
+from app.http.fields import CleanText, file_response_openapi, uuid_or_not_found_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -47,7 +47,7 @@ from app.jobs.schemas import (
 )
 from app.jobs.tags import Tag
 from app.jobs.views import job_list_items, job_view
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.storage import repository as artifacts
 from app.storage.store import Store
 from lora_core.specs.method import MethodName
@@ -67,7 +67,7 @@ REQUIRE_WRITE = [require_scope("jobs:write")]
 MAX_POINTS = 10_000
 MAX_COMPARED = 20
 
-JobId = Annotated[UUID, uuid_validator(lambda text: JobNotFound(job_id=text))]
+JobId = Annotated[UUID, uuid_or_not_found_validator(lambda text: JobNotFound(job_id=text))]
 SplitParam = Annotated[
     misclassified.EvaluatedSplit, Query(description="Split that the texts are from.")
 ]
@@ -165,14 +165,14 @@ def compare_jobs(
 ) -> JobComparison:
     """Compare jobs: accuracies, settings that differ, and a test of each job against the first."""
     with database.read() as session:
-        return comparison.compare_jobs(session, job)
+        return comparison.compare_jobs_with_first(session, job)
 
 
 @router.get("/{job_id}", dependencies=REQUIRE_READ)
 def get_job(job_id: JobId, database: DatabaseDep) -> JobView:
     """Get a job."""
     with database.read() as session:
-        job = repository.get_job(session, job_id)
+        job = repository.get_training_job(session, job_id)
         return job_view(job, repository.queue_positions(session, [job_id]).get(job_id))
 
 
@@ -238,7 +238,7 @@ def retry_job(
     The result is bit-for-bit identical to that of an uninterrupted run.
     """
     with database.write() as session:
-        job = service.retry_job(
+        job = service.create_retry_job(
             session,
             job_id=job_id,
             settings=settings,
@@ -273,7 +273,7 @@ def list_metric_points(
 ) -> SequencePage[MetricPointView]:
     """List the metric points of a job: loss, accuracy and so on by step."""
     with database.read() as session:
-        repository.get_job(session, job_id)
+        repository.get_training_job(session, job_id)
         rows = repository.list_metric_points(
             session, job_id, after=after, limit=limit + 1, split=split, name=name
         )
@@ -346,7 +346,7 @@ def _list_misclassified(
     limit: int,
 ) -> list[MisclassifiedText]:
     with database.read() as session:
-        job = repository.get_job(session, job_id)
+        job = repository.get_training_job(session, job_id)
         if job.artifact_id is None:
             raise NoPredictions(job_id=job_id, part=split)
         ref = artifacts.get_artifact(session, job.artifact_id).ref
@@ -362,7 +362,7 @@ def list_job_events(
 ) -> SequencePage[JobEventView]:
     """List the events of a job, in order."""
     with database.read() as session:
-        repository.get_job(session, job_id)
+        repository.get_training_job(session, job_id)
         rows = repository.list_events(session, job_id, after=after, limit=limit + 1)
     views = [JobEventView.model_validate(row) for row in rows[:limit]]
     return SequencePage(data=views, next=views[-1].seq if len(rows) > limit else None)
@@ -371,7 +371,7 @@ def list_job_events(
 def _existing_job_id(job_id: JobId, database: DatabaseDep) -> UUID:
     """Return the id of a job that exists: once a stream has begun, it cannot respond with 404."""
     with database.read() as session:
-        return repository.get_job(session, job_id).id
+        return repository.get_training_job(session, job_id).id
 
 
 async def _streams(state: AppStateDep, caller: CallerDep) -> AsyncIterator[EventStreams]:

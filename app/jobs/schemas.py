@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, Metadata, RequestModel, ResponseModel, Slug, Timestamp
 from app.jobs.tags import Tags
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from lora_core.results import MetricName, Verdict
 from lora_core.specs.fields import Float
 from lora_core.specs.train import TrainSpec
@@ -124,7 +124,7 @@ class LocatedResource(ResponseModel):
         return f"{self.prefix}/{self.id}"
 
 
-class JobMetricView(ResponseModel):
+class JobMainMetricView(ResponseModel):
     """The metric that a job is compared by: accuracy, macro F1 of several labels, or RMSE."""
 
     name: MetricName
@@ -175,7 +175,9 @@ class JobListItem(LocatedResource):
         description="On the test split, or else on the validation split. Of a multi-label task, "
         "the share of texts with exactly the right labels; null for a regression."
     )
-    metric: JobMetricView | None = Field(description="On the test split, or else on validation.")
+    metric: JobMainMetricView | None = Field(
+        description="On the test split, or else on validation."
+    )
     error: JobErrorSummaryView | None
     artifact_id: UUID | None
     model_version: str | None

@@ -34,7 +34,7 @@ from app.jobs.schemas import JobCreate, JobPlan, JobUpdate, JobView, LocatedReso
 from app.jobs.views import job_view
 from app.queue import checkpoints
 from app.queue.dispatch import JobTask, WorkerNotifier, message_priority
-from app.queue.states import DeviceClass, JobKind, JobState
+from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.tables import Checkpoint, Job
 from app.settings import Settings
 from app.storage import repository as artifacts
@@ -71,12 +71,12 @@ def create_job(
     """Store a job, and notify the workers after the commit.
 
     `resolved` comes from `JobResolver.resolve`. Raises `BaseNotFound` and `DataNotFound` when base
-    or data were deleted since then, and what `idempotency.reserve` and `enqueue_with_response`
+    or data were deleted since then, and what `idempotency.reserve` and `enqueue_and_save_response`
     raise.
     """
     idempotency.reserve(session, call)
     pretrained_bases.check_base_not_deleted(session, resolved.base)
-    data_sources.lock_datasets(session, resolved.dataset_ids)
+    data_sources.lock_datasets_against_deletion(session, resolved.dataset_ids)
     job = Job(
         **resolved.columns(),
         name=body.name,
@@ -87,7 +87,7 @@ def create_job(
         register_as=body.register_as,
         time_limit_seconds=body.time_limit_seconds,
     )
-    view = enqueue_with_response(
+    view = enqueue_and_save_response(
         session, job, view_of=job_view, settings=settings, notifier=notifier, call=call
     )
     created = {"job_id": str(job.id), "device_class": resolved.device_class}
@@ -95,7 +95,7 @@ def create_job(
     return view
 
 
-def enqueue_with_response(  # noqa: PLR0913 - what creating a job touches
+def enqueue_and_save_response(  # noqa: PLR0913 - what creating a job touches
     session: Session,
     job: Job,
     *,
@@ -112,7 +112,7 @@ def enqueue_with_response(  # noqa: PLR0913 - what creating a job touches
     acquire_transaction_lock(
         session, f"jobs of {call.caller_id}"
     )  # otherwise two concurrent requests could both pass the check
-    if repository.count_active(session, call.caller_id) >= settings.max_jobs_per_key:
+    if repository.count_active_jobs_of_caller(session, call.caller_id) >= settings.max_jobs_per_key:
         raise TooManyJobs(limit=settings.max_jobs_per_key)
     position = repository.next_queue_position(
         session, device_class=DeviceClass(job.device_class), priority=job.priority
@@ -129,7 +129,7 @@ def enqueue_with_response(  # noqa: PLR0913 - what creating a job touches
 def enqueue(session: Session, job: Job, *, created_by: UUID, notifier: WorkerNotifier) -> None:
     """Put a job into the queue, and notify the workers after the commit."""
     job.created_by, job.dispatched_at = created_by, now()
-    repository.add_job(session, job)
+    repository.add_job_with_first_event(session, job)
     task = JobTask(job.id, job.device_class, message_priority(job.priority, attempt=0))
     call_after_commit(session, partial(notifier.notify, task))
 
@@ -153,7 +153,7 @@ def cancel_job(session: Session, *, job_id: UUID) -> Job:
     Raises `JobNotFound`.
     """
     repository.request_cancel(session, job_id)
-    return repository.get_job(session, job_id)
+    return repository.get_training_job(session, job_id)
 
 
 def pause_job(session: Session, *, job_id: UUID) -> Job:
@@ -187,7 +187,7 @@ def resume_job(session: Session, *, job_id: UUID, notifier: WorkerNotifier) -> J
 def _get_pausable_job(session: Session, job_id: UUID) -> Job:
     if repository.find_job(session, job_id, kind=JobKind.PREDICTION) is not None:
         raise PredictionRunNotPausable(run_id=job_id)
-    job = repository.get_job(session, job_id)
+    job = repository.get_training_job(session, job_id)
     if job.sweep_id is not None:
         raise TrialNotPausable(job_id=job_id, sweep_id=job.sweep_id)
     if job.state in FINAL_STATES:
@@ -202,7 +202,9 @@ def delete_job(session: Session, *, job_id: UUID, store: Store) -> None:
 
     Raises `JobNotFound`, `JobNotFinished`.
     """
-    artifacts.delete_unused_artifacts(session, store, repository.delete_job(session, job_id))
+    artifacts.delete_unused_artifacts(
+        session, store, repository.delete_finished_training_job(session, job_id)
+    )
 
 
 # -- Retry: a new job that continues a failed or cancelled one from its last checkpoint -----------
@@ -231,7 +233,7 @@ _RETRIED_COLUMNS = (
 )
 
 
-def retry_job(
+def create_retry_job(
     session: Session,
     *,
     job_id: UUID,
@@ -244,20 +246,21 @@ def retry_job(
     It has the spec as resolved by the first attempt, and the curves up to the checkpoint. Its
     result is bit-for-bit identical to that of an uninterrupted run. The old job stays as it is.
 
-    Raises `JobNotFound`, what `find_retry_checkpoint` raises, `AlreadyRetried`, `BaseNotFound`,
-    `DataNotFound`, and what `idempotency.reserve` and `enqueue_with_response` raise.
+    Raises `JobNotFound`, what `check_retryable_and_find_checkpoint` raises, `AlreadyRetried`,
+    `BaseNotFound`, `DataNotFound`, and what `idempotency.reserve` and `enqueue_and_save_response`
+    raise.
     """
     idempotency.reserve(session, call)
     acquire_transaction_lock(session, f"retries of {job_id}")
     old = _get_training_job(session, job_id)
-    start = find_retry_checkpoint(session, old)
+    start = check_retryable_and_find_checkpoint(session, old)
     first = start.job_id if start else job_id
     if (other := repository.find_active_continuation(session, first)) is not None:
         raise AlreadyRetried(job_id=job_id, other=other)
-    pretrained_bases.check_version_not_deleted(session, old.base)
-    data_sources.lock_datasets(session, old.dataset_ids)
+    pretrained_bases.check_named_base_not_deleted(session, old.base)
+    data_sources.lock_datasets_against_deletion(session, old.dataset_ids)
     job = Job(**{column: getattr(old, column) for column in _RETRIED_COLUMNS}, continues=first)
-    view = enqueue_with_response(
+    view = enqueue_and_save_response(
         session,
         job,
         view_of=job_view,
@@ -271,7 +274,7 @@ def retry_job(
     return view
 
 
-def find_retry_checkpoint(session: Session, job: Job) -> Checkpoint | None:
+def check_retryable_and_find_checkpoint(session: Session, job: Job) -> Checkpoint | None:
     """Return the checkpoint that a retry starts from: the job's own, or the one it started from.
 
     None: it starts from the beginning, since no checkpoint is expected.
@@ -287,9 +290,9 @@ def find_retry_checkpoint(session: Session, job: Job) -> Checkpoint | None:
         raise TrialNotRetryable(job_id=job.id, sweep_id=job.sweep_id)
     if job.method in SKLEARN_METHODS:
         return None
-    start = checkpoints.find_latest(session, job.id)
+    start = checkpoints.find_newest_usable_checkpoint(session, job.id)
     if start is None and job.continues is not None:
-        start = checkpoints.find_latest(session, job.continues)
+        start = checkpoints.find_newest_usable_checkpoint(session, job.continues)
     if start is None and job.method == "auto":
         return None
     if start is None:
@@ -304,4 +307,4 @@ def find_retry_checkpoint(session: Session, job: Job) -> Checkpoint | None:
 def _get_training_job(session: Session, job_id: UUID) -> Job:
     if repository.find_job(session, job_id, kind=JobKind.PREDICTION) is not None:
         raise PredictionRunNotRetryable(run_id=job_id)
-    return repository.get_job(session, job_id)
+    return repository.get_training_job(session, job_id)

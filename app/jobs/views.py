@@ -12,15 +12,15 @@ from app.jobs.schemas import (
     JobErrorSummaryView,
     JobErrorView,
     JobListItem,
-    JobMetricView,
+    JobMainMetricView,
     JobStateView,
     JobView,
     JobWaitReason,
     ParameterCountsView,
 )
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job
-from lora_core.tasks.metric_names import main_metric
+from lora_core.tasks.metric_info import main_metric
 
 PAUSED_CODE = "paused"
 PAUSED_MESSAGE = "The job is paused until it is resumed."
@@ -117,10 +117,10 @@ def _fields(job: Job, queue_position: int | None, summary: JobSummary) -> dict[s
     }
 
 
-def _main_metric(job: Job, summary: JobSummary) -> JobMetricView | None:
+def _main_metric(job: Job, summary: JobSummary) -> JobMainMetricView | None:
     if summary.main_metric is None:
         return None
-    return JobMetricView.model_validate(
+    return JobMainMetricView.model_validate(
         {"name": main_metric(job.spec), "value": summary.main_metric}
     )
 

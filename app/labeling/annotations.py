@@ -75,9 +75,9 @@ def lease_texts_with_suggestions(
     ]
     project = leased.project
     with database.read() as session:
-        done = repository.count_done(session, project.id)
+        done = repository.count_annotated_or_hidden_texts(session, project.id)
         rows = {row for each in described for row in each.nearest_rows}
-        hidden = repository.find_forgotten_rows(session, project.id, rows) if rows else frozenset()
+        hidden = repository.find_hidden_rows(session, project.id, rows) if rows else frozenset()
     labels = project.labels
     return LeasedTexts(
         texts=[each.view(labels, leased.expires_at, hidden) for each in described],
@@ -143,7 +143,9 @@ def _lease_stored(
             session, project.id, annotator, limit=count - len(texts)
         )
     rows = [each.row for each in texts]
-    expires_at = repository.lease(session, project.id, rows, annotator, seconds=LEASE_SECONDS)
+    expires_at = repository.insert_or_renew_leases(
+        session, project.id, rows, annotator, seconds=LEASE_SECONDS
+    )
     return LeaseResult(pool, project, texts, expires_at)
 
 
@@ -164,7 +166,7 @@ def _check_annotators(session: Session, project: LabelingProject, annotator: str
 # -- Annotations ----------------------------------------------------------------------------------
 
 
-def update_annotation(  # noqa: PLR0913
+def upsert_annotation(  # noqa: PLR0913
     session: Session,
     *,
     name: str,
@@ -264,7 +266,9 @@ def get_text_hashes(pools: LabelingPools, opened: ProjectRows, row: int) -> Inpu
     return pool.hashes(index)
 
 
-def delete_annotation(session: Session, *, name: str, row: int, annotator: str) -> None:
+def delete_annotation_and_lease_text(
+    session: Session, *, name: str, row: int, annotator: str
+) -> None:
     """Undo what an annotator said of a text; the annotator holds it again.
 
     Raises `LabelingProjectNotFound`, `AnnotationNotFound`.
@@ -277,5 +281,5 @@ def delete_annotation(session: Session, *, name: str, row: int, annotator: str) 
     choice = repository.find_chosen_text(session, project.id, row)
     if choice is not None:
         choice.missing += 1
-    repository.lease(session, project.id, [row], annotator, seconds=LEASE_SECONDS)
+    repository.insert_or_renew_leases(session, project.id, [row], annotator, seconds=LEASE_SECONDS)
     repository.increment_change_count(session, project)

@@ -25,7 +25,7 @@ from lora_core.specs.data import Split
 MIN_TEST_TEXTS = 50  # texts drawn at random, from which on they are the test part
 
 
-def create_dataset(  # noqa: PLR0913
+def export_labels_to_dataset(  # noqa: PLR0913
     database: Database,
     store: Store,
     pools: LabelingPools,

@@ -37,7 +37,7 @@ from lora_core.specs.embed import VECTORS_FILE
 from lora_core.specs.text_input import build_text_input
 
 if TYPE_CHECKING:
-    from lora_core.active_learning.accuracy import MetricEstimate
+    from lora_core.active_learning.suggestion_accuracy import MetricEstimate
     from lora_core.active_learning.suggestions import SuggestionModel
 
 MAX_POOLS = 8  # in the memory of a process
@@ -314,7 +314,7 @@ def mmap_vectors(file: Path) -> Vectors:
 
 def fit_suggestions(pool: Pool, labels: list[ResolvedLabel], changes: int) -> FittedSuggestions:
     """Fit the suggestions, and estimate how good they are on the texts drawn at random."""
-    from lora_core.active_learning.accuracy import estimate_suggestion_accuracy
+    from lora_core.active_learning.suggestion_accuracy import estimate_suggestion_accuracy
     from lora_core.active_learning.suggestions import (
         SuggestionModel,
         score_uncertainty_excluding_random_labels,

@@ -31,8 +31,8 @@ from app.labeling.tables import (
     LabelingProject,
 )
 from app.privacy.text_hashes import InputHashes
+from app.queue.enums import JobKind, JobState
 from app.queue.fencing import NO_SESSION_SYNC
-from app.queue.states import JobKind, JobState
 from app.queue.tables import Job
 
 _LEASE_COLUMNS = (LabelingChosenText.row, LabelingChosenText.reason)
@@ -74,7 +74,9 @@ def list_projects(session: Session, *, after: UUID | None, limit: int) -> Sequen
     return session.scalars(statement).all()
 
 
-def get_datasets(session: Session, projects: Collection[LabelingProject]) -> dict[UUID, Dataset]:
+def get_project_datasets(
+    session: Session, projects: Collection[LabelingProject]
+) -> dict[UUID, Dataset]:
     """Return the datasets of projects, deleted ones too."""
     ids = {project.dataset_id for project in projects}
     return {each.id: each for each in session.scalars(select(Dataset).where(Dataset.id.in_(ids)))}
@@ -91,7 +93,7 @@ def delete_project(session: Session, project: LabelingProject) -> None:
 # -- Jobs that compute the vectors ----------------------------------------------------------------
 
 
-def find_embedding_job(session: Session, identity: str) -> Job | None:
+def find_reusable_embedding_job(session: Session, identity: str) -> Job | None:
     """Return the newest job that has computed or will compute these vectors."""
     has_result = and_(Job.state == JobState.SUCCEEDED, Job.artifact_id.is_not(None))
     waits = and_(
@@ -191,7 +193,7 @@ def count_annotators(session: Session, project_id: UUID) -> int:
     return session.scalar(select(func.count()).select_from(names)) or 0
 
 
-def count_done(session: Session, project_id: UUID) -> int:
+def count_annotated_or_hidden_texts(session: Session, project_id: UUID) -> int:
     """Return how many texts of a project somebody has labeled or skipped, or are forgotten."""
     annotated = select(func.count(distinct(LabelingAnnotation.row))).where(
         LabelingAnnotation.project_id == project_id
@@ -202,9 +204,7 @@ def count_done(session: Session, project_id: UUID) -> int:
     return (session.scalar(annotated) or 0) + (session.scalar(hidden) or 0)
 
 
-def find_forgotten_rows(
-    session: Session, project_id: UUID, rows: Collection[int]
-) -> frozenset[int]:
+def find_hidden_rows(session: Session, project_id: UUID, rows: Collection[int]) -> frozenset[int]:
     """Return which of these texts are forgotten."""
     statement = select(LabelingChosenText.row).where(
         LabelingChosenText.project_id == project_id,
@@ -342,7 +342,7 @@ def delete_expired_leases(session: Session, project_id: UUID) -> None:
     )
 
 
-def lease(
+def insert_or_renew_leases(
     session: Session, project_id: UUID, rows: Collection[int], annotator: str, *, seconds: float
 ) -> float:
     """Lease texts of a project that is locked, again or anew; return when the leases expire."""
@@ -505,7 +505,7 @@ def increment_change_count(session: Session, project: LabelingProject) -> None:
 # -- Forgotten texts ------------------------------------------------------------------------------
 
 
-def forget_text(session: Session, hashes: Sequence[str]) -> int:
+def hide_text_and_delete_annotations(session: Session, hashes: Sequence[str]) -> int:
     """Delete the annotations of texts with these hashes, and of pairs with one of them, and hide
     them in all projects; return how many annotations there were."""
     has_text = or_(

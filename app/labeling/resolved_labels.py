@@ -44,7 +44,7 @@ def resolve_labels(
     ]
 
 
-def list_annotator_label_pairs(
+def list_label_pairs_for_kappa(
     labels: Mapping[int, Sequence[AnnotatorLabel]], task: LabelingTaskType
 ) -> list[tuple[LabelValue, LabelValue]]:
     """Return the first two labels of each text that two annotators have labeled."""

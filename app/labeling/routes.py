@@ -98,7 +98,7 @@ def list_labeling_projects(
     with database.read() as session:
         found = repository.list_projects(session, after=decode_cursor(after), limit=limit + 1)
         projects, following = split_page(found, limit)
-        datasets = repository.get_datasets(session, projects)
+        datasets = repository.get_project_datasets(session, projects)
         counts = repository.count_labeled_and_skipped(session, projects)
     data = [
         project_list_item(each, datasets[each.dataset_id], counts.get(each.id, LabelingCounts()))
@@ -115,7 +115,9 @@ def get_labeling_project(
 
     Without the scope `labels:read`, `annotators` has only those of the API key.
     """
-    return service.get_project(database, state.labeling, name=name, own_only=own_key_filter(caller))
+    return service.get_project_view_after_refit(
+        database, state.labeling, name=name, own_only=own_annotations_filter(caller)
+    )
 
 
 @router.patch("/{name}", dependencies=_LABEL)
@@ -140,11 +142,13 @@ def update_labeling_project(  # noqa: PLR0913 - FastAPI dependencies
     with database.write() as session:
         service.update_project(session, name=name, body=body)
         if base is not None:
-            service.retry_vectors(
+            service.ensure_embedding_job(
                 session, name=name, base=base, settings=settings, notifier=notifier,
                 owner=caller.id,
             )  # fmt: skip
-    return service.get_project(database, state.labeling, name=name, own_only=own_key_filter(caller))
+    return service.get_project_view_after_refit(
+        database, state.labeling, name=name, own_only=own_annotations_filter(caller)
+    )
 
 
 @router.delete("/{name}", status_code=status.HTTP_204_NO_CONTENT, dependencies=_MANAGE)
@@ -194,7 +198,7 @@ def update_annotation(
         is_chosen = repository.find_chosen_text(session, opened.project.id, row) is not None
     hashes = None if is_chosen else annotations.get_text_hashes(state.labeling, opened, row)
     with database.write() as session:
-        annotation = annotations.update_annotation(
+        annotation = annotations.upsert_annotation(
             session,
             name=name,
             row=row,
@@ -216,7 +220,7 @@ def delete_annotation(
 ) -> None:
     """Undo one's own label of a text. The annotator gets the text again next."""
     with database.write() as session:
-        annotations.delete_annotation(
+        annotations.delete_annotation_and_lease_text(
             session, name=name, row=row, annotator=annotations.annotator_name(caller, annotator)
         )
 
@@ -238,7 +242,7 @@ def list_annotations(
             opened.project.id,
             after=decode_cursor(after),
             limit=limit + 1,
-            created_by=own_key_filter(caller),
+            created_by=own_annotations_filter(caller),
         )
     rows, following = split_page(found, limit)
     return Page(data=annotations.annotation_views(state.labeling, opened, rows), next=following)
@@ -265,7 +269,7 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     From 50 texts on that were drawn at random, these are its test part.
     """
     body = body or LabelingDatasetCreate()
-    dataset, is_new = export.create_dataset(
+    dataset, is_new = export.export_labels_to_dataset(
         database,
         store,
         state.labeling,
@@ -279,6 +283,6 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     return dataset_view(dataset)
 
 
-def own_key_filter(caller: Caller) -> UUID | None:
+def own_annotations_filter(caller: Caller) -> UUID | None:
     """Return the API key whose annotations the caller may see; None: all."""
     return None if "labels:read" in caller.scopes else caller.id

@@ -35,7 +35,7 @@ class ChosenTextReason(StrEnum):
     REQUESTED = "requested"  # the server has not offered it: it was labeled by its row number
 
 
-class VectorState(StrEnum):
+class VectorComputationState(StrEnum):
     """Whether the vectors of the texts have been computed."""
 
     QUEUED = "queued"
@@ -198,7 +198,7 @@ class SuggestionView(LabelFields):
     )
 
 
-class NearestText(LabelFields):
+class NearestLabeledText(LabelFields):
     """A labeled text that is similar."""
 
     row: int
@@ -213,7 +213,9 @@ class LeasedText(ResponseModel):
     text_pair: str | None = None
     reason: ChosenTextReason
     suggestion: SuggestionView | None
-    nearest: list[NearestText] = Field(description="Similar labeled texts, the nearest first.")
+    nearest: list[NearestLabeledText] = Field(
+        description="Similar labeled texts, the nearest first."
+    )
     lease_expires_at: Timestamp
 
 
@@ -254,16 +256,16 @@ class AnnotatorCount(ResponseModel):
     skipped: int
 
 
-class VectorsStateView(ResponseModel):
+class VectorComputationView(ResponseModel):
     """The vectors of the texts, which a job computes."""
 
-    state: VectorState
+    state: VectorComputationState
     job: UUID | None
     progress: float | None = Field(description="Share of the texts that are done.")
     error: str | None = None
 
 
-class EstimateView(ResponseModel):
+class SuggestionAccuracyView(ResponseModel):
     """A metric with its 95% interval."""
 
     metric: str
@@ -273,7 +275,7 @@ class EstimateView(ResponseModel):
     texts: int = Field(description="Labeled texts that were drawn at random.")
 
 
-class AgreementView(ResponseModel):
+class AnnotatorAgreementView(ResponseModel):
     """Cohen's kappa of texts that two annotators labeled. 1: they always agree; 0: as by chance."""
 
     kappa: float | None
@@ -307,11 +309,11 @@ class LabelingView(LabelingListItem):
         description="Without the scope `labels:read`, only those of the API key."
     )
     random_labeled: int = Field(description="Labeled texts that were drawn at random.")
-    vectors: VectorsStateView
+    vectors: VectorComputationView
     suggestions_from: int | None = Field(
         description="Number of labeled texts that the suggestions are fitted on. Null: too few."
     )
-    accuracy: EstimateView | None = Field(
+    accuracy: SuggestionAccuracyView | None = Field(
         description="How good the suggestions are, on random texts. Null: too few of them."
     )
-    agreement: AgreementView | None
+    agreement: AnnotatorAgreementView | None

@@ -32,7 +32,7 @@ from app.labeling.errors import (
 )
 from app.labeling.pools import LabelingPools, Pool
 from app.labeling.repository import LabelingCounts, LabelTally
-from app.labeling.resolved_labels import list_annotator_label_pairs, resolve_labels
+from app.labeling.resolved_labels import list_label_pairs_for_kappa, resolve_labels
 from app.labeling.schemas import (
     MAX_LABELS,
     MAX_TEXTS,
@@ -49,7 +49,7 @@ from app.labeling.views import (
     project_view,
 )
 from app.queue.dispatch import WorkerNotifier
-from app.queue.states import DeviceClass, JobKind
+from app.queue.enums import DeviceClass, JobKind
 from app.queue.tables import Job
 from app.settings import Settings
 from lora_core.data.split import sort_label_names
@@ -138,10 +138,10 @@ def _find_or_enqueue_vectors(
     """Return the job that computes the vectors of a dataset. Raises `TooManyJobs`."""
     identity = _vectors_identity(dataset, base)
     acquire_transaction_lock(session, f"vectors {identity}")
-    if (found := repository.find_embedding_job(session, identity)) is not None:
+    if (found := repository.find_reusable_embedding_job(session, identity)) is not None:
         return found
     acquire_transaction_lock(session, f"jobs of {owner}")
-    if jobs.count_active(session, owner) >= settings.max_jobs_per_key:
+    if jobs.count_active_jobs_of_caller(session, owner) >= settings.max_jobs_per_key:
         raise TooManyJobs(limit=settings.max_jobs_per_key)
     spec = EmbedSpec(
         base=base.name,
@@ -190,7 +190,7 @@ class ProjectRows(NamedTuple):
 def load_project_rows(session: Session, name: str) -> ProjectRows:
     """Return a project with its dataset and job. Raises `LabelingProjectNotFound`."""
     project = repository.get_project(session, name)
-    dataset = repository.get_datasets(session, [project])[project.dataset_id]
+    dataset = repository.get_project_datasets(session, [project])[project.dataset_id]
     return ProjectRows(
         project, dataset, repository.get_embedding_jobs(session, [project]).get(project.job_id)  # type: ignore[arg-type]
     )  # fmt: skip
@@ -207,7 +207,7 @@ def open_pool(pools: LabelingPools, opened: ProjectRows) -> Pool:
     return pools.open(project, dataset, job)
 
 
-def get_project(
+def get_project_view_after_refit(
     database: Database, pools: LabelingPools, *, name: str, own_only: UUID | None = None
 ) -> LabelingView:
     """Return a project, with the accuracy so far; with `own_only`, the annotators of that key.
@@ -235,7 +235,7 @@ def get_project(
         counts,
         annotators,
         [*tallies, *(LabelTally(each.json, 1, int(each.is_random)) for each in resolved)],
-        list_annotator_label_pairs(shared, task),
+        list_label_pairs_for_kappa(shared, task),
         None if pool is None else pool.fitted,
     )
     return project_view(project, facts)
@@ -269,7 +269,7 @@ def update_project(session: Session, *, name: str, body: LabelingUpdate) -> None
         _audit(session, "labeling_updated", name, labels=len(labels))
 
 
-def retry_vectors(
+def ensure_embedding_job(
     session: Session,
     *,
     name: str,
@@ -284,7 +284,7 @@ def retry_vectors(
     """
     project = repository.lock_project(session, name)
     pretrained_bases.check_base_not_deleted(session, base)
-    dataset = repository.get_datasets(session, [project])[project.dataset_id]
+    dataset = repository.get_project_datasets(session, [project])[project.dataset_id]
     if not datasets.lock_against_deletion(session, dataset.id):
         raise LabelingDatasetDeleted(name=name, ref=dataset_ref(dataset))
     job = _find_or_enqueue_vectors(

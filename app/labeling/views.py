@@ -13,23 +13,23 @@ from app.labeling.pools import FittedSuggestions, Pool, PoolText
 from app.labeling.repository import LabelingCounts, LabelTally
 from app.labeling.resolved_labels import LabelValue, ResolvedLabel
 from app.labeling.schemas import (
-    AgreementView,
     AnnotationView,
+    AnnotatorAgreementView,
     AnnotatorCount,
     ChosenTextReason,
-    EstimateView,
     LabelCount,
     LabelingListItem,
     LabelingTaskSpec,
     LabelingView,
     LeasedText,
-    NearestText,
+    NearestLabeledText,
+    SuggestionAccuracyView,
     SuggestionView,
-    VectorsStateView,
-    VectorState,
+    VectorComputationState,
+    VectorComputationView,
 )
 from app.labeling.tables import LabelingAnnotation, LabelingProject
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _LISTED_CHARACTERS = 2_000  # of a text in a list
 _NEAREST_CHARACTERS = 200  # of a similar text
-_VECTORS_REMOVED = "The vectors were deleted. Compute them again with `retry_vectors`."
+_VECTORS_REMOVED = "The vectors were deleted. Compute them again with `ensure_embedding_job`."
 
 
 def project_path(name: str) -> str:
@@ -91,7 +91,7 @@ def project_view(project: LabelingProject, facts: ProjectViewData) -> LabelingVi
         random_labeled=sum(each.random for each in facts.tallies),
         vectors=_vectors_view(facts.job),
         suggestions_from=len(fitted.labels) if fitted and fitted.model else None,
-        accuracy=None if accuracy is None else EstimateView.model_validate(accuracy),
+        accuracy=None if accuracy is None else SuggestionAccuracyView.model_validate(accuracy),
         agreement=_agreement_view(facts.pairs),
     )
 
@@ -117,30 +117,32 @@ def _label_counts(names: Sequence[str], tallies: Sequence[LabelTally]) -> list[L
     return [LabelCount(name=name, texts=counts[name]) for name in names]
 
 
-def _agreement_view(pairs: Sequence[tuple[LabelValue, LabelValue]]) -> AgreementView | None:
+def _agreement_view(
+    pairs: Sequence[tuple[LabelValue, LabelValue]],
+) -> AnnotatorAgreementView | None:
     if not pairs:
         return None
     from lora_core.active_learning.agreement import cohen_kappa
 
-    return AgreementView(kappa=cohen_kappa(pairs), texts=len(pairs))
+    return AnnotatorAgreementView(kappa=cohen_kappa(pairs), texts=len(pairs))
 
 
-def _vectors_view(job: Job | None) -> VectorsStateView:
+def _vectors_view(job: Job | None) -> VectorComputationView:
     if job is None or (job.state == JobState.SUCCEEDED and job.artifact_id is None):
         job_id = None if job is None else job.id
-        return VectorsStateView(
-            state=VectorState.FAILED, job=job_id, progress=None, error=_VECTORS_REMOVED
+        return VectorComputationView(
+            state=VectorComputationState.FAILED, job=job_id, progress=None, error=_VECTORS_REMOVED
         )
     states = {
-        JobState.QUEUED: VectorState.QUEUED,
-        JobState.RUNNING: VectorState.RUNNING,
-        JobState.SUCCEEDED: VectorState.READY,
+        JobState.QUEUED: VectorComputationState.QUEUED,
+        JobState.RUNNING: VectorComputationState.RUNNING,
+        JobState.SUCCEEDED: VectorComputationState.READY,
     }
-    state = states.get(JobState(job.state), VectorState.FAILED)
+    state = states.get(JobState(job.state), VectorComputationState.FAILED)
     error = None
-    if state is VectorState.FAILED:
+    if state is VectorComputationState.FAILED:
         error = job.error_message or f"The job was {job.state}."
-    return VectorsStateView(state=state, job=job.id, progress=progress(job), error=error)
+    return VectorComputationView(state=state, job=job.id, progress=progress(job), error=error)
 
 
 # -- Texts to label -------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ class TextWithSuggestion:
             reason=self.reason,
             suggestion=suggestion,
             nearest=[
-                NearestText(
+                NearestLabeledText(
                     row=label.row,
                     text=text.text[:_NEAREST_CHARACTERS],
                     **label_fields(label.value, labels),

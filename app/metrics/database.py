@@ -26,7 +26,7 @@ from app.drift import repository as drift
 from app.drift.tables import DriftCheck
 from app.feedback.tables import Feedback
 from app.jobs.repository import ACTIVE_STATES, FINAL_STATES
-from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
+from app.queue.enums import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, Worker
 from app.queue.transitions import CLAIMABLE
 from app.registry import repository as registry

@@ -15,7 +15,7 @@ from app.auth.middleware import require_scope
 from app.http.concurrency import cancel_on_disconnect
 from app.http.error_responses import MISTRAL_ERROR_RESPONSES
 from app.http.fields import CleanText, ResponseModel
-from app.registry.refs import check_model_ref
+from app.registry.refs import require_model_name_syntax
 from app.serving.client_formats import LenientBody, PredictRequest
 from app.serving.conversations import (
     PARTS_SCHEMA,
@@ -25,7 +25,7 @@ from app.serving.conversations import (
     validate_prompt,
 )
 from app.serving.errors import TooManyInputs
-from app.serving.routes import RequestContext, RequestContextDep
+from app.serving.routes import PredictRequestContext, RequestContextDep
 from app.serving.service import PredictResult
 from lora_core.specs.chat import ChatMessage, PromptFormat
 
@@ -163,7 +163,7 @@ async def create_mistral_chat_classification(
 
 
 async def _classify(
-    context: RequestContext,
+    context: PredictRequestContext,
     model: str,
     prompts: list[str],
     texts_of_prompts: Callable[[PromptFormat], list[str]],
@@ -183,7 +183,7 @@ async def _classify(
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(
             request,
-            check_model_ref(model),
+            require_model_name_syntax(model),
             key_id=context.key_id,
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,

@@ -95,10 +95,10 @@ def list_mistral_files(  # noqa: PLR0913 - the parameters of the SDK
     if others:
         return MistralFileList(data=[], total=0 if include_total else None)
     with database.read() as session:
-        rows = repository.list_datasets(
+        rows = repository.list_labeled_datasets(
             session, search=search, offset=page * page_size, limit=page_size
         )
-        total = repository.count_datasets(session, search=search) if include_total else None
+        total = repository.count_labeled_datasets(session, search=search) if include_total else None
         return MistralFileList(data=[views.file_view(row) for row in rows], total=total)
 
 
@@ -106,7 +106,7 @@ def list_mistral_files(  # noqa: PLR0913 - the parameters of the SDK
 def get_mistral_file(file_id: MistralFileId, database: DatabaseDep) -> MistralFileDetails:
     """Get a file."""
     with database.read() as session:
-        return views.file_details_view(service.get_file(session, file_id))
+        return views.file_details_view(service.get_mistral_file_dataset(session, file_id))
 
 
 @router.get(
@@ -120,7 +120,7 @@ def download_mistral_file(
 ) -> FileResponse:
     """Download a file as it was uploaded."""
     with database.read() as session:
-        dataset = service.get_file(session, file_id)
+        dataset = service.get_mistral_file_dataset(session, file_id)
     return FileResponse(
         datasets.fetch_dataset_file(store, settings=settings, dataset=dataset),
         media_type="application/octet-stream",
@@ -134,6 +134,6 @@ def delete_mistral_file(
 ) -> MistralFileDeleted:
     """Delete a file that no queued or running job uses."""
     with database.read() as session:
-        dataset = service.get_file(session, file_id)
+        dataset = service.get_mistral_file_dataset(session, file_id)
     datasets.delete_dataset(database, store, settings=settings, ref=str(dataset.id))
     return MistralFileDeleted(id=file_id)

@@ -20,7 +20,7 @@ from app.mistral.schemas import (
     MistralJobDetails,
     MistralJobList,
     MistralJobView,
-    MistralModelArchived,
+    MistralModelArchiveState,
     MistralModelUpdate,
     MistralStatusFilter,
 )
@@ -113,7 +113,7 @@ def _seconds(time: datetime | None) -> float | None:
 def get_mistral_job(job_id: MistralJobId, database: DatabaseDep) -> MistralJobDetails:
     """Get a job with its targets, its newest events and its evaluations."""
     with database.read() as session:
-        return service.describe_job(session, service.get_job(session, job_id))
+        return service.get_job_details(session, service.get_job(session, job_id))
 
 
 @router.post("/jobs/{job_id}/cancel", dependencies=_WRITE)
@@ -123,7 +123,7 @@ def cancel_mistral_job(job_id: MistralJobId, database: DatabaseDep) -> MistralJo
         row = service.get_job(session, job_id)
         jobs.cancel_job(session, job_id=row.job.id)
         session.refresh(row.job)
-        return service.describe_job(session, row)
+        return service.get_job_details(session, row)
 
 
 @router.post("/jobs/{job_id}/start", dependencies=_WRITE)
@@ -135,7 +135,7 @@ def start_mistral_job(
         row = service.get_job(session, job_id)
         jobs.resume_job(session, job_id=row.job.id, notifier=notifier)
         session.refresh(row.job)
-        return service.describe_job(session, row)
+        return service.get_job_details(session, row)
 
 
 @router.patch("/models/{model_id}", dependencies=_ADMIN)
@@ -156,7 +156,7 @@ def update_mistral_model(
 @router.post("/models/{model_id}/archive", dependencies=_ADMIN)
 def archive_mistral_model(
     model_id: FineTunedModelId, database: DatabaseDep
-) -> MistralModelArchived:
+) -> MistralModelArchiveState:
     """Mark the model of a job as archived. It answers all the same."""
     return _set_archived(model_id, database, archived=True)
 
@@ -164,12 +164,14 @@ def archive_mistral_model(
 @router.delete("/models/{model_id}/archive", dependencies=_ADMIN)
 def unarchive_mistral_model(
     model_id: FineTunedModelId, database: DatabaseDep
-) -> MistralModelArchived:
+) -> MistralModelArchiveState:
     """Remove the mark of an archived model."""
     return _set_archived(model_id, database, archived=False)
 
 
-def _set_archived(model_id: str, database: DatabaseDep, *, archived: bool) -> MistralModelArchived:
+def _set_archived(
+    model_id: str, database: DatabaseDep, *, archived: bool
+) -> MistralModelArchiveState:
     with database.write() as session:
         service.get_model(session, model_id).row.asked.archived = archived
-    return MistralModelArchived(id=model_id, archived=archived)
+    return MistralModelArchiveState(id=model_id, archived=archived)

@@ -14,28 +14,28 @@ from app.fine_tuning_apis.errors import data_error_codes
 from app.fine_tuning_apis.repository import (
     DEFERRED,
     SUMMARY_COLUMNS,
-    SummaryNumbers,
+    TrainingSummaryNumbers,
     add_job_events,
 )
 from app.mistral.tables import MistralJob
+from app.queue.enums import JobState
 from app.queue.events import EventContent
-from app.queue.states import JobState
 from app.queue.tables import Job
 from app.registry.tables import ModelVersion, RegisteredModel
 
 
-class MistralJobRow(NamedTuple):
+class MistralJobWithRequest(NamedTuple):
     """A job, and what the client asked for."""
 
     job: Job
     asked: MistralJob
-    measured: SummaryNumbers = SummaryNumbers()
+    measured: TrainingSummaryNumbers = TrainingSummaryNumbers()
 
 
-class TrainedModel(NamedTuple):
+class RegisteredJobModel(NamedTuple):
     """The registered model of a job."""
 
-    row: MistralJobRow
+    row: MistralJobWithRequest
     created_at: float
     refs: tuple[str, ...]  # such as `spam:3`
 
@@ -100,12 +100,15 @@ _JOBS: Select[Any] = (
 )
 
 
-def _load(session: Session, statement: Select[Any]) -> list[MistralJobRow]:
+def _load(session: Session, statement: Select[Any]) -> list[MistralJobWithRequest]:
     rows = session.execute(statement)
-    return [MistralJobRow(job, asked, SummaryNumbers(*numbers)) for job, asked, *numbers in rows]
+    return [
+        MistralJobWithRequest(job, asked, TrainingSummaryNumbers(*numbers))
+        for job, asked, *numbers in rows
+    ]
 
 
-def list_datasets(
+def list_labeled_datasets(
     session: Session, *, search: str | None, offset: int, limit: int
 ) -> Sequence[Dataset]:
     """Return datasets with labels, the newest first. `search` is a part of the file name."""
@@ -113,8 +116,8 @@ def list_datasets(
     return session.scalars(statement.offset(offset).limit(limit)).all()
 
 
-def count_datasets(session: Session, *, search: str | None) -> int:
-    """Return the number of datasets that `list_datasets` pages through."""
+def count_labeled_datasets(session: Session, *, search: str | None) -> int:
+    """Return the number of datasets that `list_labeled_datasets` pages through."""
     return session.scalars(
         select(func.count()).select_from(Dataset).where(*_with_labels(search))
     ).one()
@@ -130,29 +133,29 @@ def _with_labels(search: str | None) -> list[ColumnElement[bool]]:
     return labeled
 
 
-def add_job_request(
+def add_job_request_and_events(
     session: Session,
     job_id: UUID,
     *,
     request: Mapping[str, object],
     events: Sequence[EventContent],
-) -> MistralJobRow:
+) -> MistralJobWithRequest:
     """Store what the client asked for, and tell it events about a job that was just created."""
     job = add_job_events(session, job_id, events)
     asked = MistralJob(job_id=job_id, request=dict(request), archived=False)
     session.add(asked)
     session.flush()
-    return MistralJobRow(job, asked)
+    return MistralJobWithRequest(job, asked)
 
 
-def find_job(session: Session, job_id: UUID) -> MistralJobRow | None:
+def find_job(session: Session, job_id: UUID) -> MistralJobWithRequest | None:
     """Return a job if it was created through this API."""
     return next(iter(_load(session, _JOBS.where(Job.id == job_id))), None)
 
 
 def list_jobs(
     session: Session, wanted: MistralJobFilter, *, offset: int, limit: int
-) -> list[MistralJobRow]:
+) -> list[MistralJobWithRequest]:
     """Return jobs, the newest first."""
     statement = _JOBS.where(*wanted.conditions()).order_by(Job.id.desc())
     return _load(session, statement.offset(offset).limit(limit))
@@ -164,7 +167,7 @@ def count_jobs(session: Session, wanted: MistralJobFilter) -> int:
     return session.scalars(statement.where(*wanted.conditions())).one()
 
 
-def list_job_models(session: Session, job_id: UUID | None = None) -> list[TrainedModel]:
+def list_job_models(session: Session, job_id: UUID | None = None) -> list[RegisteredJobModel]:
     """Return the registered models of jobs, the newest job first; or that of one job."""
     statement = (
         select(Job, MistralJob, ModelVersion.created_at, RegisteredModel.name, ModelVersion.number)
@@ -181,5 +184,5 @@ def list_job_models(session: Session, job_id: UUID | None = None) -> list[Traine
         versions = list(rows)
         job, asked, created_at, *_ = versions[0]
         refs = tuple(f"{name}:{number}" for *_, name, number in versions)
-        models.append(TrainedModel(MistralJobRow(job, asked), created_at, refs))
+        models.append(RegisteredJobModel(MistralJobWithRequest(job, asked), created_at, refs))
     return models

@@ -398,7 +398,7 @@ class MistralFineTunedModel(ResponseModel):
     classifier_targets: list[dict[str, Any]]
 
 
-class MistralModelArchived(ResponseModel):
+class MistralModelArchiveState(ResponseModel):
     """Whether the model is archived."""
 
     id: str

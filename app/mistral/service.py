@@ -13,7 +13,7 @@ from app.datasets.upload import Upload
 from app.fine_tuning_apis import files
 from app.fine_tuning_apis.base_model import resolve_base_or_default
 from app.fine_tuning_apis.errors import FilesNotUsable, FineTuningJobNotFound
-from app.fine_tuning_apis.repository import list_metric_points, list_newest_events
+from app.fine_tuning_apis.repository import list_loss_and_accuracy_points, list_newest_events
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import service as jobs
@@ -23,7 +23,7 @@ from app.jobs.resolve import JobResolver, ResolvedJob
 from app.jobs.schemas import JobCreate
 from app.mistral import repository
 from app.mistral.errors import FineTunedModelNotFound, LabelsMissing
-from app.mistral.repository import MistralJobRow, TrainedModel
+from app.mistral.repository import MistralJobWithRequest, RegisteredJobModel
 from app.mistral.schemas import (
     DEFAULT_LEARNING_RATE,
     MistralFile,
@@ -87,9 +87,9 @@ def create_file(
     )
 
 
-def get_file(session: Session, file_id: str, **detail: str) -> Dataset:
+def get_mistral_file_dataset(session: Session, file_id: str, **detail: str) -> Dataset:
     """Return the dataset of an uploaded file. Raises `FileNotFound` with the `detail`."""
-    return files.get_file(session, _parse_id(file_id), file_id=file_id, **detail)
+    return files.get_file_dataset(session, _parse_id(file_id), file_id=file_id, **detail)
 
 
 def _parse_id(text: str) -> UUID | None:
@@ -143,7 +143,7 @@ def create_job(
             notifier=notifier,
             call=replace(call, key=None),  # the response to store is the one below
         )
-        row = repository.add_job_request(
+        row = repository.add_job_request_and_events(
             session,
             job.id,
             request=_stored_request(body, targets),
@@ -157,7 +157,7 @@ def create_job(
     return view
 
 
-def get_job(session: Session, job_id: str) -> MistralJobRow:
+def get_job(session: Session, job_id: str) -> MistralJobWithRequest:
     """Return a job by its id. Raises `FineTuningJobNotFound`."""
     parsed = _parse_id(job_id)
     row = None if parsed is None else repository.find_job(session, parsed)
@@ -166,14 +166,14 @@ def get_job(session: Session, job_id: str) -> MistralJobRow:
     return row
 
 
-def describe_job(session: Session, row: MistralJobRow) -> MistralJobDetails:
+def get_job_details(session: Session, row: MistralJobWithRequest) -> MistralJobDetails:
     """Return a job with its events and evaluations."""
     job_id = row.job.id
     events = list_newest_events(session, job_id, limit=_MAX_EVENTS)
-    return job_details_view(row, events, list_metric_points(session, [job_id])[job_id])
+    return job_details_view(row, events, list_loss_and_accuracy_points(session, [job_id])[job_id])
 
 
-def get_model(session: Session, model_id: str) -> TrainedModel:
+def get_model(session: Session, model_id: str) -> RegisteredJobModel:
     """Return the model of a job by its `ft:…` name. Raises `FineTunedModelNotFound`."""
     job_id = refs.job_id_in_model_name(model_id)
     models = [] if job_id is None else repository.list_job_models(session, job_id)
@@ -208,12 +208,14 @@ def _warnings(body: MistralJobCreate) -> list[EventContent]:
 def _job_body(
     session: Session, body: MistralJobCreate, base: ResolvedBase
 ) -> tuple[JobCreate, JobTargets]:
-    train = get_file(session, body.training_files[0].file_id, at="training_files.0.file_id")
+    train = get_mistral_file_dataset(
+        session, body.training_files[0].file_id, at="training_files.0.file_id"
+    )
     targets = choose_targets(train, body.classifier_targets)
     source: str | dict[Split, str] = str(train.id)
     if body.validation_files:
         at = "validation_files.0"
-        validation = get_file(session, body.validation_files[0], at=at)
+        validation = get_mistral_file_dataset(session, body.validation_files[0], at=at)
         check_validation_targets(validation, targets, at=at)
         source = {Split.TRAIN: str(train.id), Split.VALIDATION: str(validation.id)}
     asked = body.hyperparameters

@@ -20,7 +20,7 @@ from app.mistral.schemas import LossFunction, MistralTarget
 from app.queue.events import EventContent
 from lora_core.data.labels import build_targets_spec
 from lora_core.errors.data import DataTooLarge
-from lora_core.specs.encoded_labels import outputs_of_target
+from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.task import (
     MAX_TARGET_CHARACTERS,
     MAX_TARGETS,
@@ -91,7 +91,7 @@ def file_targets(dataset: Dataset) -> list[FileTarget]:
             name=key if each.columns is not None else columns[0],
             key=key,
             loss_function=_loss_function(dataset, each.task),
-            labels=outputs_of_target(key, labels),
+            labels=unqualified_outputs_of_target(key, labels),
         )
         for key, columns, each in label_format.targets
     ]

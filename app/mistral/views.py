@@ -7,8 +7,12 @@ from typing import Any
 
 from app.datasets.tables import Dataset
 from app.fine_tuning_apis.errors import data_error_codes
-from app.fine_tuning_apis.model_names import ORGANIZATION, base_or_method_name, model_name
-from app.mistral.repository import MistralJobRow, TrainedModel
+from app.fine_tuning_apis.fine_tuned_model_names import (
+    ORGANIZATION,
+    base_or_method_name,
+    build_fine_tuned_model_name,
+)
+from app.mistral.repository import MistralJobWithRequest, RegisteredJobModel
 from app.mistral.schemas import (
     MistralCheckpoint,
     MistralCheckpointMetrics,
@@ -21,7 +25,7 @@ from app.mistral.schemas import (
     MistralModel,
     MistralStatus,
 )
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 from lora_core.specs.data import MAX_LENGTH, Split
 
@@ -53,7 +57,7 @@ def _file_fields(dataset: Dataset) -> dict[str, Any]:
 # -- Jobs -----------------------------------------------------------------------------------------
 
 
-def job_status(row: MistralJobRow) -> MistralStatus:
+def job_status(row: MistralJobWithRequest) -> MistralStatus:
     """Return the status of a job, the one whose `status_conditions` it meets."""
     job = row.job
     match JobState(job.state):
@@ -70,12 +74,12 @@ def job_status(row: MistralJobRow) -> MistralStatus:
             return "CANCELLED"
 
 
-def job_view(row: MistralJobRow) -> MistralJobView:
+def job_view(row: MistralJobWithRequest) -> MistralJobView:
     return MistralJobView(**_job_fields(row))
 
 
 def job_details_view(
-    row: MistralJobRow, events: Sequence[JobEvent], points: Sequence[MetricPoint]
+    row: MistralJobWithRequest, events: Sequence[JobEvent], points: Sequence[MetricPoint]
 ) -> MistralJobDetails:
     return MistralJobDetails(
         **_job_fields(row),
@@ -85,7 +89,7 @@ def job_details_view(
     )
 
 
-def _job_fields(row: MistralJobRow) -> dict[str, Any]:
+def _job_fields(row: MistralJobWithRequest) -> dict[str, Any]:
     job, asked = row.job, row.asked.request
     return {
         "id": str(job.id),
@@ -104,11 +108,13 @@ def _job_fields(row: MistralJobRow) -> dict[str, Any]:
     }
 
 
-def fine_tuned_model_name(row: MistralJobRow) -> str:
+def fine_tuned_model_name(row: MistralJobWithRequest) -> str:
     """Return the name by which the model of a job can be called."""
     job = row.job
     suffix = job.register_as if row.asked.request.get("suffix") is not None else None
-    return model_name(_MODEL_PREFIX, job.id, base=base_or_method_name(job), suffix=suffix)
+    return build_fine_tuned_model_name(
+        _MODEL_PREFIX, job.id, base=base_or_method_name(job), suffix=suffix
+    )
 
 
 def event_view(event: JobEvent) -> MistralEvent:
@@ -116,7 +122,9 @@ def event_view(event: JobEvent) -> MistralEvent:
     return MistralEvent(name=event.kind, created_at=int(event.at), data=data)
 
 
-def checkpoint_views(row: MistralJobRow, points: Sequence[MetricPoint]) -> list[MistralCheckpoint]:
+def checkpoint_views(
+    row: MistralJobWithRequest, points: Sequence[MetricPoint]
+) -> list[MistralCheckpoint]:
     """Return the evaluations on the validation split, the newest first.
 
     The training loss is the last one before. A method without steps has one evaluation, its result.
@@ -140,7 +148,7 @@ def checkpoint_views(row: MistralJobRow, points: Sequence[MetricPoint]) -> list[
     return found or _result(row)
 
 
-def _result(row: MistralJobRow) -> list[MistralCheckpoint]:
+def _result(row: MistralJobWithRequest) -> list[MistralCheckpoint]:
     job, measured = row.job, row.measured
     if job.state != JobState.SUCCEEDED:
         return []
@@ -169,7 +177,7 @@ def registered_model_view(name: str, created_at: float) -> MistralModel:
     )
 
 
-def job_model_view(model: TrainedModel) -> MistralModel:
+def job_model_view(model: RegisteredJobModel) -> MistralModel:
     """Return the model of a job, as lists show it."""
     job, asked = model.row.job, model.row.asked
     return MistralModel(
@@ -187,7 +195,7 @@ def job_model_view(model: TrainedModel) -> MistralModel:
     )
 
 
-def fine_tuned_model_view(model: TrainedModel) -> MistralFineTunedModel:
+def fine_tuned_model_view(model: RegisteredJobModel) -> MistralFineTunedModel:
     job, asked = model.row.job, model.row.asked
     return MistralFineTunedModel(
         id=fine_tuned_model_name(model.row),

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.database.base import JsonObject
-from app.jobs.results.comparison import flatten
+from app.jobs.results.comparison import flatten_to_dotted_names
 from app.mlflow.client import Metric, RunStatus
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job, MetricPoint
 from app.registry.schemas import VersionView
 from app.sweeps.states import SweepState
@@ -123,7 +123,7 @@ def job_params(spec: JsonObject) -> dict[str, str]:
         sanitize_key(name): (value if isinstance(value, str) else json.dumps(value))[
             :MAX_PARAM_LENGTH
         ]
-        for name, value in flatten(spec).items()
+        for name, value in flatten_to_dotted_names(spec).items()
         if value is not None and value != ""
     }
 

@@ -19,7 +19,7 @@ from app.datasets.tables import Dataset
 from app.mlflow.connection import MlflowConnection
 from app.mlflow.errors import MlflowError
 from app.mlflow.payloads import SWEEP_STATUSES
-from app.outbox.events import MlflowRunState
+from app.outbox.enums import MlflowSyncState
 from app.outbox.tables import (
     MLFLOW_SERVER_ID,
     MlflowModel,
@@ -27,8 +27,8 @@ from app.outbox.tables import (
     MlflowRun,
     MlflowServer,
 )
+from app.queue.enums import JobKind, JobState
 from app.queue.fencing import NO_SESSION_SYNC
-from app.queue.states import JobKind, JobState
 from app.queue.tables import Job, MetricPoint
 from app.queue.transitions import backoff_expression
 from app.registry.tables import ModelVersion
@@ -52,7 +52,7 @@ class MlflowLeaseLost(Exception):
     """Another worker sends to MLflow now, so nothing may be written."""
 
 
-class ClaimedServer(NamedTuple):
+class ServerClaim(NamedTuple):
     """The right to send, until the lease runs out or is released."""
 
     attempt: int
@@ -71,15 +71,15 @@ class Backlog:
 # The server
 
 
-def register_server(session: Session, connection: MlflowConnection) -> None:
+def register_server_and_fill_outbox(session: Session, connection: MlflowConnection) -> None:
     """Store where workers send to, and add to the outbox what it lacks.
 
     That is every unfinished job, and every model with versions. Another server or experiment than
     before starts empty: unfinished jobs and models are sent to it from their beginning.
     """
     acquire_transaction_lock(session, "mlflow")
-    # Locked first, as `renew_server_lease` does, so that a worker that sends meanwhile waits or is
-    # fenced.
+    # Locked first, as `renew_lease_and_update_server` does, so that a worker that sends meanwhile
+    # waits or is fenced.
     server = session.get(MlflowServer, MLFLOW_SERVER_ID, with_for_update=True)
     target = (connection.tracking_uri, connection.experiment)
     if server is None:
@@ -126,7 +126,7 @@ def has_due_work(session: Session) -> bool:
     )
 
 
-def claim_server(session: Session, connection: MlflowConnection) -> ClaimedServer | None:
+def claim_server(session: Session, connection: MlflowConnection) -> ServerClaim | None:
     """Take the lease. None: another worker has it, or started later with other settings."""
     row = session.execute(
         update(MlflowServer)
@@ -143,10 +143,10 @@ def claim_server(session: Session, connection: MlflowConnection) -> ClaimedServe
         .returning(MlflowServer.attempts, MlflowServer.failures),
         execution_options=NO_SESSION_SYNC,
     ).one_or_none()
-    return None if row is None else ClaimedServer(*row)
+    return None if row is None else ServerClaim(*row)
 
 
-def renew_server_lease(session: Session, attempt: int, **values: Any) -> None:
+def renew_lease_and_update_server(session: Session, attempt: int, **values: Any) -> None:
     """Renew the lease, and change columns of the server. Raises `MlflowLeaseLost`."""
     renewed = session.scalar(
         update(MlflowServer)
@@ -159,12 +159,14 @@ def renew_server_lease(session: Session, attempt: int, **values: Any) -> None:
         raise MlflowLeaseLost
 
 
-def record_success(session: Session, attempt: int) -> None:
+def renew_lease_after_success(session: Session, attempt: int) -> None:
     """Renew the lease, and record that MLflow answered. Raises `MlflowLeaseLost`."""
-    renew_server_lease(session, attempt, failures=0, last_success_at=now())
+    renew_lease_and_update_server(session, attempt, failures=0, last_success_at=now())
 
 
-def release_server(session: Session, attempt: int, error: MlflowError | None) -> None:
+def release_server_and_record_outcome(
+    session: Session, attempt: int, error: MlflowError | None
+) -> None:
     """End the lease, and record how the attempt ended. Raises `MlflowLeaseLost`.
 
     After an error, the next attempt waits, twice as long each time.
@@ -181,7 +183,7 @@ def release_server(session: Session, attempt: int, error: MlflowError | None) ->
             "last_error": str(error),
             "last_error_at": now(),
         }
-    renew_server_lease(session, attempt, lease_expires_at=null(), **values)
+    renew_lease_and_update_server(session, attempt, lease_expires_at=null(), **values)
 
 
 def make_waiting_rows_due(session: Session) -> None:
@@ -203,14 +205,14 @@ def count_backlog(session: Session) -> Backlog:
     """Count the runs and models of which something is not sent."""
     runs = select(func.count()).select_from(_unsent_runs().subquery())
     models = select(func.count(MlflowModelChange.model_id.distinct()))
-    failed = select(func.count()).where(MlflowRun.state == MlflowRunState.FAILED)
+    failed = select(func.count()).where(MlflowRun.state == MlflowSyncState.FAILED)
     return Backlog(*(session.scalars(each).one() for each in (runs, models, failed)))
 
 
 def _mark_unsent(session: Session) -> None:
     """Keep only what is to be sent, as if nothing had been."""
     unfinished = select(Job.id).where(Job.finished_at.is_(None))
-    unsent = and_(MlflowRun.state == MlflowRunState.PENDING, MlflowRun.id.in_(unfinished))
+    unsent = and_(MlflowRun.state == MlflowSyncState.PENDING, MlflowRun.id.in_(unfinished))
     for statement in (
         delete(MlflowRun).where(~unsent),
         update(MlflowRun).values({**UNSENT_RUN, "failures": 0, "next_attempt_at": now()}),
@@ -253,7 +255,7 @@ def list_dataset_digests(session: Session, job: Job) -> Sequence[str]:
 # Models
 
 
-def list_due_models(session: Session) -> Sequence[UUID]:
+def list_due_model_ids(session: Session) -> Sequence[UUID]:
     """Return the models with changes that are due, by id."""
     changes = _due_changes().distinct().order_by(MlflowModelChange.model_id)
     return session.scalars(changes).all()
@@ -264,7 +266,7 @@ def find_model(session: Session, model_id: UUID) -> MlflowModel | None:
     return session.get(MlflowModel, model_id)
 
 
-def list_changes(session: Session, model_id: UUID) -> Sequence[UUID]:
+def list_unsent_change_ids(session: Session, model_id: UUID) -> Sequence[UUID]:
     """Return the ids of the changes of a model that are not sent."""
     changes = select(MlflowModelChange.id).where(MlflowModelChange.model_id == model_id)
     return session.scalars(changes).all()
@@ -304,7 +306,7 @@ def _unsent_runs() -> Select[MlflowRun]:
         select(MlflowRun)
         .outerjoin(Job, Job.id == MlflowRun.id)
         .outerjoin(Sweep, Sweep.id == MlflowRun.id)
-        .where(MlflowRun.state == MlflowRunState.PENDING, unsent)
+        .where(MlflowRun.state == MlflowSyncState.PENDING, unsent)
     )
 
 

@@ -7,14 +7,14 @@ from fastapi import APIRouter
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep
-from app.http.fields import uuid_validator
+from app.http.fields import uuid_or_not_found_validator
 from app.mlflow import service
 from app.mlflow.errors import MlflowRunNotFound
 from app.mlflow.schemas import MlflowRunView, MlflowStatus
 
 router = APIRouter(prefix="/v1/mlflow", tags=["mlflow"], dependencies=[require_scope("jobs:read")])
 
-JobId = Annotated[UUID, uuid_validator(lambda text: MlflowRunNotFound(job_id=text))]
+JobId = Annotated[UUID, uuid_or_not_found_validator(lambda text: MlflowRunNotFound(job_id=text))]
 
 
 @router.get("")

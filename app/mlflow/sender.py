@@ -23,7 +23,7 @@ from app.mlflow.connection import MlflowConnection
 from app.mlflow.errors import MlflowError, MlflowRejected
 from app.mlflow.payloads import to_milliseconds
 from app.mlflow.repository import MlflowLeaseLost
-from app.outbox.events import MlflowRunState
+from app.outbox.enums import MlflowSyncState
 from app.outbox.tables import MlflowModel, MlflowRun
 from app.queue.tables import Job
 from app.registry import repository as registry
@@ -73,7 +73,7 @@ def send_due(
         except MlflowError as caught:
             error = caught
         with database.write() as session:
-            repository.release_server(session, claimed.attempt, error)
+            repository.release_server_and_record_outcome(session, claimed.attempt, error)
         if error is not None and not claimed.failures:
             log.warning("mlflow failed", code=error.code, error=str(error))
         elif error is None and claimed.failures:
@@ -101,7 +101,9 @@ class _Sender:
         Raises `MlflowError`.
         """
         with self.database.write() as session:
-            repository.renew_server_lease(session, self.attempt, experiment_id=self.experiment_id)
+            repository.renew_lease_and_update_server(
+                session, self.attempt, experiment_id=self.experiment_id
+            )
         after = None
         while True:
             with self.database.read() as session:
@@ -114,7 +116,7 @@ class _Sender:
                 break
             after = runs[-1].id
         with self.database.read() as session:
-            models = repository.list_due_models(session)
+            models = repository.list_due_model_ids(session)
         for model_id in models:
             if self.should_stop():
                 return
@@ -136,7 +138,7 @@ class _Sender:
             if error.error_code == DOES_NOT_EXIST:  # MLflow lost the run: it is created again
                 rejection |= repository.UNSENT_RUN
             if error.is_permanent and run.failures + 1 >= MAX_REJECTIONS:
-                rejection["state"] = MlflowRunState.FAILED
+                rejection["state"] = MlflowSyncState.FAILED
             self._save(run, **rejection)
             if not error.is_permanent:
                 raise
@@ -174,7 +176,7 @@ class _Sender:
             self.client.log_metrics(run_id, payloads.final_metrics(job))
             self.client.set_tags(run_id, payloads.final_job_tags(job))
             self._set_status(run, run_id, payloads.JOB_STATUSES[job.state], job.finished_at)
-            self._save(run, state=MlflowRunState.SENT)
+            self._save(run, state=MlflowSyncState.SENT)
         else:
             later = now() + PROGRESS_SECONDS
             self._save(run, next_attempt_at=later, failures=0, last_error=None)
@@ -236,7 +238,7 @@ class _Sender:
                 deleted_at = read_clock(session)
             self.client.set_tags(run_id, {payloads.DELETED_TAG: "true"})
             self._set_status(run, run_id, "KILLED", deleted_at)
-        self._save(run, state=MlflowRunState.SENT)
+        self._save(run, state=MlflowSyncState.SENT)
 
     def _set_status(
         self, run: MlflowRun, run_id: str, status: RunStatus, ended_at: float | None
@@ -264,20 +266,22 @@ class _Sender:
             self._save(sent, **rejection)
             if gives_up:  # until the next change
                 with self.database.write() as session:
-                    repository.delete_changes(session, repository.list_changes(session, model_id))
+                    repository.delete_changes(
+                        session, repository.list_unsent_change_ids(session, model_id)
+                    )
             if not error.is_permanent:
                 raise
 
     def _send_versions_and_aliases(self, sent: MlflowModel) -> None:
         """Create versions that MLflow lacks, move aliases, and tag versions that were deleted."""
         with self.database.read() as session:
-            changes = repository.list_changes(session, sent.model_id)
+            changes = repository.list_unsent_change_ids(session, sent.model_id)
             name = session.get_one(RegisteredModel, sent.model_id).name
             versions = {
                 str(each.number): (each.id, version_view(name, each))
                 for each in reversed(registry.list_versions(session, sent.model_id))
             }
-            targets = registry.get_aliases(session, sent.model_id)
+            targets = registry.get_version_numbers_by_alias(session, sent.model_id)
         new = [number for number in versions if number not in sent.versions]
         if new:
             self.client.ensure_model(name)
@@ -329,7 +333,7 @@ class _Sender:
         Raises `MlflowLeaseLost`.
         """
         with self.database.write() as session:
-            repository.record_success(session, self.attempt)
+            repository.renew_lease_after_success(session, self.attempt)
             session.add(row)
             for name, value in values.items():
                 setattr(row, name, value)
@@ -340,7 +344,7 @@ class _Sender:
         Raises `MlflowLeaseLost`.
         """
         with self.database.write() as session:
-            repository.record_success(session, self.attempt)
+            repository.renew_lease_after_success(session, self.attempt)
 
 
 def _rejection(row: MlflowRun | MlflowModel, error: MlflowRejected) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from app.database.base import read_clock
 from app.mlflow import repository, urls
 from app.mlflow.errors import MlflowRunNotFound
 from app.mlflow.schemas import MlflowErrorView, MlflowRunView, MlflowState, MlflowStatus
-from app.outbox.events import MlflowRunState
+from app.outbox.enums import MlflowSyncState
 from app.outbox.tables import MlflowServer
 
 SILENT_SECONDS = 300.0  # after which no worker with the setting counts as running
@@ -79,7 +79,7 @@ def find_run(session: Session, job_id: UUID) -> MlflowRunView | None:
         run_id=run.run_id,
         url=urls.run_url(server, run.run_id),
         status=run.status,
-        complete=run.state == MlflowRunState.SENT,
+        complete=run.state == MlflowSyncState.SENT,
         last_error=run.last_error,
     )
 

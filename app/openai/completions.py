@@ -25,11 +25,11 @@ from app.openai.completion_schemas import (
     CompletionOptions,
 )
 from app.openai.errors import AnswerNotJson, LogprobsNotApplicable
-from app.registry.refs import check_model_ref
+from app.registry.refs import require_model_name_syntax
 from app.serving.client_formats import PredictRequest
 from app.serving.conversations import reject_blank_text
 from app.serving.errors import TooManyInputs
-from app.serving.routes import RequestContext, RequestContextDep
+from app.serving.routes import PredictRequestContext, RequestContextDep
 from app.serving.service import PredictResult
 from lora_core.specs.chat import PromptFormat, parse_json_object
 from lora_core.specs.encoded_labels import encode_label_set
@@ -157,7 +157,7 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
 
 
 async def _predict(
-    context: RequestContext,
+    context: PredictRequestContext,
     body: ChatCompletionCreate | CompletionCreate,
     prompts: list[str],
     texts_of_prompts: Callable[[PromptFormat], list[str]],
@@ -176,7 +176,7 @@ async def _predict(
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(
             request,
-            check_model_ref(body.model),
+            require_model_name_syntax(body.model),
             key_id=context.key_id,
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,

@@ -30,7 +30,7 @@ class ModerationNotApplicable(UnprocessableContent):
     )
 
 
-class FileNotDeletable(UnprocessableContent):
+class ResultFileNotDeletable(UnprocessableContent):
     code = "file_not_deletable"
     title = "The file of a job's results cannot be deleted."
     message = "{file_id} is made of the metrics of its job. Delete the job instead."

@@ -15,14 +15,14 @@ from app.datasets import files as dataset_files
 from app.datasets import service as datasets
 from app.datasets.upload import receive_upload
 from app.fine_tuning_apis.errors import FileNotFound
-from app.fine_tuning_apis.repository import list_metric_points
+from app.fine_tuning_apis.repository import list_loss_and_accuracy_points
 from app.http.dependencies import CallerDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import OPENAI_ERROR_RESPONSES, FormValidationError
 from app.http.fields import CleanText, file_response_openapi
 from app.idempotency.header import IdempotencyDep
 from app.openai import ids, repository, service, views
-from app.openai.errors import FileNotDeletable, InvalidAfterId
-from app.openai.repository import OpenAIJobRow, Order
+from app.openai.errors import InvalidAfterId, ResultFileNotDeletable
+from app.openai.repository import OpenAIJobWithRequest, Order
 from app.openai.schemas import (
     FILE_FORM,
     FileUpload,
@@ -31,7 +31,7 @@ from app.openai.schemas import (
     OpenAIFileList,
 )
 from app.openai.url_parameters import AfterId, FileIdParam
-from app.queue.states import JobState
+from app.queue.enums import JobState
 
 router = APIRouter(prefix="/openai/v1/files", tags=["openai"], responses=OPENAI_ERROR_RESPONSES)
 
@@ -89,13 +89,15 @@ def list_openai_files(
     with database.read() as session:
         found: list[tuple[UUID, OpenAIFile]] = []
         if purpose in (None, "fine-tune"):
-            rows = repository.list_datasets(session, after=start, limit=limit + 1, order=order)
+            rows = repository.list_labeled_datasets(
+                session, after=start, limit=limit + 1, order=order
+            )
             found += [(row.id, views.dataset_file_view(row)) for row in rows]
         if purpose in (None, "fine-tune-results") and "jobs:read" in caller.scopes:
             tunings = repository.list_succeeded_jobs(
                 session, after=start, limit=limit + 1, order=order
             )
-            points = list_metric_points(session, [each.job.id for each in tunings])
+            points = list_loss_and_accuracy_points(session, [each.job.id for each in tunings])
             found += [
                 (each.job.id, views.result_file_view(each, points[each.job.id])) for each in tunings
             ]
@@ -114,10 +116,10 @@ def get_openai_file(file_id: FileIdParam, database: DatabaseDep, caller: CallerD
     """Get a file."""
     with database.read() as session:
         if ids.parse_result_file_id(file_id) is None:
-            return views.dataset_file_view(service.get_file(session, file_id))
+            return views.dataset_file_view(service.get_openai_file_dataset(session, file_id))
         check_scope(caller, "jobs:read")
         tuning = _get_result(session, file_id)
-        points = list_metric_points(session, [tuning.job.id])
+        points = list_loss_and_accuracy_points(session, [tuning.job.id])
         return views.result_file_view(tuning, points[tuning.job.id])
 
 
@@ -139,10 +141,10 @@ def download_openai_file(
         if ids.parse_result_file_id(file_id) is not None:
             check_scope(caller, "jobs:read")
             tuning = _get_result(session, file_id)
-            points = list_metric_points(session, [tuning.job.id])
+            points = list_loss_and_accuracy_points(session, [tuning.job.id])
             csv = views.build_step_metrics_csv(tuning.measured, points[tuning.job.id])
             return Response(csv, media_type="text/csv")
-        dataset = service.get_file(session, file_id)
+        dataset = service.get_openai_file_dataset(session, file_id)
     return FileResponse(
         datasets.fetch_dataset_file(store, settings=settings, dataset=dataset),
         media_type="application/octet-stream",
@@ -156,9 +158,9 @@ def delete_openai_file(
 ) -> OpenAIFileDeleted:
     """Delete a file that no queued or running job uses."""
     if ids.parse_result_file_id(file_id) is not None:
-        raise FileNotDeletable(file_id=repr(file_id[:64]))
+        raise ResultFileNotDeletable(file_id=repr(file_id[:64]))
     with database.read() as session:
-        dataset = service.get_file(session, file_id)
+        dataset = service.get_openai_file_dataset(session, file_id)
     datasets.delete_dataset(database, store, settings=settings, ref=str(dataset.id))
     return OpenAIFileDeleted(id=file_id)
 
@@ -179,7 +181,7 @@ def _parse_after(after: str | None) -> UUID | None:
     return parsed
 
 
-def _get_result(session: Session, file_id: FileIdParam) -> OpenAIJobRow:
+def _get_result(session: Session, file_id: FileIdParam) -> OpenAIJobWithRequest:
     job_id = ids.parse_result_file_id(file_id)
     tuning = None if job_id is None else repository.find_job(session, job_id)
     if tuning is None or tuning.job.state != JobState.SUCCEEDED:

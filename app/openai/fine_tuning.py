@@ -22,7 +22,7 @@ from app.openai.schemas import (
     FineTuningJobList,
 )
 from app.openai.url_parameters import AfterId, JobIdParam
-from app.queue.states import JobState
+from app.queue.enums import JobState
 
 router = APIRouter(
     prefix="/openai/v1/fine_tuning/jobs", tags=["openai"], responses=OPENAI_ERROR_RESPONSES

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from app.fine_tuning_apis import model_names
+from app.fine_tuning_apis import fine_tuned_model_names
 from app.registry.refs import job_id_in_model_name as job_id_in_model_name
 
 _FILE, _RESULT_FILE, _JOB, _MODEL = "file-", "file-result-", "ftjob-", "ft:"
@@ -54,7 +54,7 @@ def checkpoint_id(job: UUID) -> str:
 
 def model_name(job: UUID, *, base: str, suffix: str | None) -> str:
     """Return the name of the model that a job trains, such as `ft:minilm-l6:loraworks:spam:5f…`."""
-    return model_names.model_name(_MODEL, job, base=base, suffix=suffix)
+    return fine_tuned_model_names.build_fine_tuned_model_name(_MODEL, job, base=base, suffix=suffix)
 
 
 def _parse(text: str, prefix: str) -> UUID | None:

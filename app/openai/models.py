@@ -6,14 +6,14 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from app.auth.middleware import require_scope
-from app.fine_tuning_apis.model_names import ORGANIZATION
+from app.fine_tuning_apis.fine_tuned_model_names import ORGANIZATION
 from app.http.dependencies import DatabaseDep, StoreDep
 from app.http.error_responses import OPENAI_ERROR_RESPONSES
 from app.openai import repository as openai_repository
 from app.openai import views
 from app.openai.schemas import OpenAIModel, OpenAIModelDeleted, OpenAIModelList
 from app.registry import repository, service
-from app.registry.refs import check_model_ref
+from app.registry.refs import require_model_name_syntax
 
 OpenAIModelId = Annotated[
     str,
@@ -47,7 +47,7 @@ def list_openai_models(database: DatabaseDep) -> OpenAIModelList:
 def get_openai_model(model_id: OpenAIModelId, database: DatabaseDep) -> OpenAIModel:
     """Get a model by any name that can be called: `name`, `name@alias`, `name:3` or `ft:…`."""
     with database.read() as session:
-        ref = service.resolve_ref(session, check_model_ref(model_id))
+        ref = service.resolve_ref(session, require_model_name_syntax(model_id))
         version = repository.get_version(session, ref)
         return _model_view(model_id, version.created_at)
 
@@ -58,5 +58,5 @@ def delete_openai_model(
 ) -> OpenAIModelDeleted:
     """Delete a version, or with a `name` alone all versions of a model. It must have no alias."""
     with database.write() as session:
-        service.delete_by_ref(session, check_model_ref(model_id), store=store)
+        service.delete_by_ref(session, require_model_name_syntax(model_id), store=store)
     return OpenAIModelDeleted(id=model_id)

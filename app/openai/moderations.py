@@ -13,7 +13,7 @@ from app.http.concurrency import cancel_on_disconnect
 from app.http.error_responses import OPENAI_ERROR_RESPONSES
 from app.http.fields import CleanText, ResponseModel
 from app.openai.errors import ModerationNotApplicable
-from app.registry.refs import check_model_ref
+from app.registry.refs import require_model_name_syntax
 from app.serving.client_formats import LenientBody, ModelPredictBody, parse_predict_request
 from app.serving.conversations import PARTS_SCHEMA, text_of_content, validate_prompt
 from app.serving.routes import RequestContextDep
@@ -89,7 +89,7 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
         target=context.target,
     )
     request = replace(request, stock_form=True)
-    ref = None if body.model is None else check_model_ref(body.model)
+    ref = None if body.model is None else require_model_name_syntax(body.model)
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(
             request, ref, key_id=context.key_id, deadline=context.deadline

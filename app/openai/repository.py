@@ -11,39 +11,42 @@ from app.datasets.tables import Dataset
 from app.fine_tuning_apis.repository import (
     DEFERRED,
     SUMMARY_COLUMNS,
-    SummaryNumbers,
+    TrainingSummaryNumbers,
     add_job_events,
 )
-from app.openai.tables import OpenAIJob
+from app.openai.tables import OpenAIJobRequest
+from app.queue.enums import JobState
 from app.queue.events import EventContent
-from app.queue.states import JobState
 from app.queue.tables import Job
 from app.registry.tables import ModelVersion
 
 Order = Literal["asc", "desc"]
 
 
-class OpenAIJobRow(NamedTuple):
+class OpenAIJobWithRequest(NamedTuple):
     """A job, and what the client asked for."""
 
     job: Job
-    asked: OpenAIJob
-    measured: SummaryNumbers = SummaryNumbers()
+    asked: OpenAIJobRequest
+    measured: TrainingSummaryNumbers = TrainingSummaryNumbers()
 
 
 _JOBS: Select[Any] = (
-    select(Job, OpenAIJob, *SUMMARY_COLUMNS)
-    .join(OpenAIJob, OpenAIJob.job_id == Job.id)
+    select(Job, OpenAIJobRequest, *SUMMARY_COLUMNS)
+    .join(OpenAIJobRequest, OpenAIJobRequest.job_id == Job.id)
     .options(*DEFERRED)
 )
 
 
-def _load(session: Session, statement: Select[Any]) -> list[OpenAIJobRow]:
+def _load(session: Session, statement: Select[Any]) -> list[OpenAIJobWithRequest]:
     rows = session.execute(statement)
-    return [OpenAIJobRow(job, asked, SummaryNumbers(*numbers)) for job, asked, *numbers in rows]
+    return [
+        OpenAIJobWithRequest(job, asked, TrainingSummaryNumbers(*numbers))
+        for job, asked, *numbers in rows
+    ]
 
 
-def list_datasets(
+def list_labeled_datasets(
     session: Session, *, after: UUID | None, limit: int, order: Order
 ) -> Sequence[Dataset]:
     """Return datasets with labels, by their ids."""
@@ -58,7 +61,7 @@ def list_datasets(
 
 def list_succeeded_jobs(
     session: Session, *, after: UUID | None, limit: int, order: Order
-) -> list[OpenAIJobRow]:
+) -> list[OpenAIJobWithRequest]:
     """Return the jobs that have a file of results, by their ids."""
     succeeded = (Job.state == JobState.SUCCEEDED, _beyond(Job.id, after, order))
     ids = Job.id.asc() if order == "asc" else Job.id.desc()
@@ -73,18 +76,18 @@ def _beyond(
     return column > after if order == "asc" else column < after
 
 
-def add_job_request(
+def add_job_request_and_events(
     session: Session, job_id: UUID, *, request: Mapping[str, object], events: Sequence[EventContent]
-) -> OpenAIJobRow:
+) -> OpenAIJobWithRequest:
     """Store what the client asked for, and tell it events about a job that was just created."""
     job = add_job_events(session, job_id, events)
-    asked = OpenAIJob(job_id=job_id, request=dict(request))
+    asked = OpenAIJobRequest(job_id=job_id, request=dict(request))
     session.add(asked)
     session.flush()
-    return OpenAIJobRow(job, asked)
+    return OpenAIJobWithRequest(job, asked)
 
 
-def find_job(session: Session, job_id: UUID) -> OpenAIJobRow | None:
+def find_job(session: Session, job_id: UUID) -> OpenAIJobWithRequest | None:
     """Return a job if it was created through this API."""
     return next(iter(_load(session, _JOBS.where(Job.id == job_id))), None)
 
@@ -95,7 +98,7 @@ def list_jobs(
     after: UUID | None,
     limit: int,
     metadata: Mapping[str, str] | None,
-) -> list[OpenAIJobRow]:
+) -> list[OpenAIJobWithRequest]:
     """Return the newest jobs that have all of these pairs; without any metadata if it is None."""
     statement = _JOBS.where(_beyond(Job.id, after, "desc"))
     if metadata is None:
@@ -105,17 +108,17 @@ def list_jobs(
     return _load(session, statement.order_by(Job.id.desc()).limit(limit))
 
 
-def list_jobs_with_models(session: Session) -> list[tuple[OpenAIJobRow, float]]:
+def list_jobs_with_models(session: Session) -> list[tuple[OpenAIJobWithRequest, float]]:
     """Return the jobs whose models are registered, with the time of it, the newest job first."""
     rows = session.execute(
-        select(Job, OpenAIJob, func.min(ModelVersion.created_at))
-        .join(OpenAIJob, OpenAIJob.job_id == Job.id)
+        select(Job, OpenAIJobRequest, func.min(ModelVersion.created_at))
+        .join(OpenAIJobRequest, OpenAIJobRequest.job_id == Job.id)
         .join(ModelVersion, ModelVersion.job_id == Job.id)
         .options(*DEFERRED)
-        .group_by(Job.id, OpenAIJob.job_id)
+        .group_by(Job.id, OpenAIJobRequest.job_id)
         .order_by(Job.id.desc())
     )
-    return [(OpenAIJobRow(job, asked), created_at) for job, asked, created_at in rows]
+    return [(OpenAIJobWithRequest(job, asked), created_at) for job, asked, created_at in rows]
 
 
 def _has_pair(session: Session, key: str, value: str) -> ColumnElement[bool]:

@@ -214,7 +214,7 @@ class FineTuningJobCreate(RequestModel):
 # -- Fine-tuning jobs: responses ------------------------------------------------------------------
 
 
-class FineTuningError(ResponseModel):
+class FineTuningErrorBody(ResponseModel):
     """Why a job failed."""
 
     code: str
@@ -230,7 +230,7 @@ class FineTuningJob(ResponseModel):
     created_at: int
     model: str = Field(description="The model that is fine-tuned.")
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    error: FineTuningError | None
+    error: FineTuningErrorBody | None
     fine_tuned_model: str | None = Field(description="Null until the job has succeeded.")
     finished_at: int | None
     estimated_finish: int | None = Field(description="Null unless the job is running.")

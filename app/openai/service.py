@@ -22,7 +22,7 @@ from app.jobs.resolve import JobResolver, ResolvedJob
 from app.jobs.schemas import JobCreate
 from app.openai import ids, repository
 from app.openai.errors import TooFewExamples
-from app.openai.repository import OpenAIJobRow
+from app.openai.repository import OpenAIJobWithRequest
 from app.openai.schemas import (
     MIN_EXAMPLES,
     FineTuningJob,
@@ -102,13 +102,15 @@ def create_job(
             call=replace(call, key=None),  # the response to store is the one below
         )
         request = body.model_dump(mode="json", exclude_none=True)
-        tuning = repository.add_job_request(session, job.id, request=request, events=events)
+        tuning = repository.add_job_request_and_events(
+            session, job.id, request=request, events=events
+        )
         view = fine_tuning_job_view(tuning)
         idempotency.save_response(session, call, status=200, body=view)
     return view
 
 
-def get_job(session: Session, job_id: str) -> OpenAIJobRow:
+def get_job(session: Session, job_id: str) -> OpenAIJobWithRequest:
     """Return a job by its id in the OpenAI API. Raises `FineTuningJobNotFound`."""
     parsed = ids.parse_job_id(job_id)
     tuning = None if parsed is None else repository.find_job(session, parsed)
@@ -117,21 +119,21 @@ def get_job(session: Session, job_id: str) -> OpenAIJobRow:
     return tuning
 
 
-def get_file(session: Session, file_id: str, **detail: str) -> Dataset:
+def get_openai_file_dataset(session: Session, file_id: str, **detail: str) -> Dataset:
     """Return the dataset of an uploaded file. Raises `FileNotFound` with the `detail`."""
-    return files.get_file(session, ids.parse_file_id(file_id), file_id=file_id, **detail)
+    return files.get_file_dataset(session, ids.parse_file_id(file_id), file_id=file_id, **detail)
 
 
 # -- Data and settings ----------------------------------------------------------------------------
 
 
 def _job_body(session: Session, body: FineTuningJobCreate, base: ResolvedBase) -> JobCreate:
-    train = get_file(session, body.training_file, at="training_file")
+    train = get_openai_file_dataset(session, body.training_file, at="training_file")
     if train.rows < MIN_EXAMPLES:
         raise TooFewExamples(count=train.rows, minimum=MIN_EXAMPLES, at="training_file")
     source: str | dict[Split, str] = str(train.id)
     if body.validation_file is not None:
-        validation = get_file(session, body.validation_file, at="validation_file")
+        validation = get_openai_file_dataset(session, body.validation_file, at="validation_file")
         source = {Split.TRAIN: str(train.id), Split.VALIDATION: str(validation.id)}
     return JobCreate(
         name=body.suffix,

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.database.base import Base, JsonObject
 
 
-class OpenAIJob(Base):
+class OpenAIJobRequest(Base):
     """What a client asked for. Everything else about the job is in its row of `jobs`."""
 
     __tablename__ = "openai_jobs"

@@ -8,19 +8,19 @@ from typing import Any, Literal
 from app.database.base import JsonObject
 from app.datasets.tables import Dataset
 from app.fine_tuning_apis.errors import data_error_codes
-from app.fine_tuning_apis.model_names import ORGANIZATION, base_or_method_name
-from app.fine_tuning_apis.repository import SummaryNumbers
+from app.fine_tuning_apis.fine_tuned_model_names import ORGANIZATION, base_or_method_name
+from app.fine_tuning_apis.repository import TrainingSummaryNumbers
 from app.openai import ids
-from app.openai.repository import OpenAIJobRow
+from app.openai.repository import OpenAIJobWithRequest
 from app.openai.schemas import (
     CheckpointMetrics,
     FineTuningCheckpoint,
-    FineTuningError,
+    FineTuningErrorBody,
     FineTuningEvent,
     FineTuningJob,
     OpenAIFile,
 )
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job, JobEvent, MetricPoint
 from lora_core.errors.data import UnseenLabel
 from lora_core.specs.data import Split
@@ -47,7 +47,7 @@ def dataset_file_view(dataset: Dataset) -> OpenAIFile:
     )
 
 
-def result_file_view(tuning: OpenAIJobRow, points: Sequence[MetricPoint]) -> OpenAIFile:
+def result_file_view(tuning: OpenAIJobWithRequest, points: Sequence[MetricPoint]) -> OpenAIFile:
     return OpenAIFile(
         id=ids.result_file_id(tuning.job.id),
         bytes=len(build_step_metrics_csv(tuning.measured, points)),
@@ -57,7 +57,9 @@ def result_file_view(tuning: OpenAIJobRow, points: Sequence[MetricPoint]) -> Ope
     )
 
 
-def build_step_metrics_csv(measured: SummaryNumbers, points: Sequence[MetricPoint]) -> bytes:
+def build_step_metrics_csv(
+    measured: TrainingSummaryNumbers, points: Sequence[MetricPoint]
+) -> bytes:
     """Return the metrics of a job by step. Only the step of the model it kept has all of them."""
     rows: dict[int, dict[str, Any]] = {}
     for point in points:
@@ -81,7 +83,7 @@ def build_step_metrics_csv(measured: SummaryNumbers, points: Sequence[MetricPoin
 # -- Jobs -----------------------------------------------------------------------------------------
 
 
-def fine_tuning_job_view(tuning: OpenAIJobRow) -> FineTuningJob:
+def fine_tuning_job_view(tuning: OpenAIJobWithRequest) -> FineTuningJob:
     job, asked = tuning.job, tuning.asked.request
     succeeded = job.state == JobState.SUCCEEDED
     hyperparameters = _hyperparameters(asked)
@@ -109,7 +111,7 @@ def fine_tuning_job_view(tuning: OpenAIJobRow) -> FineTuningJob:
     )
 
 
-def fine_tuned_model_name(tuning: OpenAIJobRow) -> str:
+def fine_tuned_model_name(tuning: OpenAIJobWithRequest) -> str:
     """Return the name by which the model of a job can be called."""
     job = tuning.job
     suffix = job.register_as if "suffix" in tuning.asked.request else None
@@ -124,7 +126,7 @@ def _hyperparameters(asked: JsonObject) -> JsonObject:
     return settings
 
 
-def _error(job: Job, asked: JsonObject) -> FineTuningError | None:
+def _error(job: Job, asked: JsonObject) -> FineTuningErrorBody | None:
     if job.error_code is None:
         return None
     param: Literal["training_file", "validation_file"] | None = None
@@ -132,7 +134,7 @@ def _error(job: Job, asked: JsonObject) -> FineTuningError | None:
         param = "validation_file"
     elif job.error_code in data_error_codes():
         param = "training_file"
-    return FineTuningError(code=job.error_code, message=job.error_message or "", param=param)
+    return FineTuningErrorBody(code=job.error_code, message=job.error_message or "", param=param)
 
 
 def _estimated_finish(job: Job) -> int | None:
@@ -166,7 +168,7 @@ def _event_metrics(data: JsonObject) -> JsonObject:
     }
 
 
-def fine_tuning_checkpoint_view(tuning: OpenAIJobRow) -> FineTuningCheckpoint:
+def fine_tuning_checkpoint_view(tuning: OpenAIJobWithRequest) -> FineTuningCheckpoint:
     """Return the checkpoint of a job that succeeded."""
     metrics = _kept_metrics(tuning.measured)
     return FineTuningCheckpoint(
@@ -179,7 +181,7 @@ def fine_tuning_checkpoint_view(tuning: OpenAIJobRow) -> FineTuningCheckpoint:
     )
 
 
-def _kept_metrics(measured: SummaryNumbers) -> CheckpointMetrics:
+def _kept_metrics(measured: TrainingSummaryNumbers) -> CheckpointMetrics:
     return CheckpointMetrics(
         step=measured.kept_step,
         train_loss=measured.train_loss,

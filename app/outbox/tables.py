@@ -6,7 +6,7 @@ from sqlalchemy import JSON, Double, ForeignKey, Index, String, Text, UniqueCons
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database.base import Base, JsonObject, enum_check, new_id, now
-from app.outbox.events import DeliveryState, MlflowRunState
+from app.outbox.enums import DeliveryState, MlflowSyncState
 
 
 class WebhookEndpoint(Base):
@@ -101,7 +101,7 @@ class MlflowRun(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)  # of the job or the sweep
     run_id: Mapped[str | None] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16), default=MlflowRunState.PENDING)
+    state: Mapped[str] = mapped_column(String(16), default=MlflowSyncState.PENDING)
     status: Mapped[str | None] = mapped_column(String(16))  # as MLflow has it
     has_params: Mapped[bool] = mapped_column(default=False)
     seq: Mapped[int] = mapped_column(default=0)  # `stream_seq` of the job up to which it is sent
@@ -112,7 +112,7 @@ class MlflowRun(Base):
     created_at: Mapped[float] = mapped_column(Double, default=now())
 
     __table_args__ = (
-        enum_check("state", tuple(MlflowRunState), "state"),
+        enum_check("state", tuple(MlflowSyncState), "state"),
         Index(
             "ix_mlflow_runs_pending",
             "id",

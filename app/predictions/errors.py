@@ -3,13 +3,13 @@
 from app.errors import Conflict, NotFound
 
 
-class PredictionNotFound(NotFound):
+class PredictionRunNotFound(NotFound):
     code = "prediction_not_found"
     title = "Prediction run not found."
     message = "There is no prediction run {run_id}."
 
 
-class PredictionNotFinished(Conflict):
+class PredictionRunNotFinished(Conflict):
     code = "prediction_not_finished"
     title = "The prediction run has not finished."
     message = (
@@ -17,7 +17,7 @@ class PredictionNotFinished(Conflict):
     )
 
 
-class NoResults(Conflict):
+class PredictionRunNotSucceeded(Conflict):
     code = "no_results"
     title = "The prediction run has no results."
     message = (

@@ -5,16 +5,16 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.jobs import repository as jobs
-from app.predictions.errors import PredictionNotFinished, PredictionNotFound
-from app.queue.states import JobKind, JobState
+from app.predictions.errors import PredictionRunNotFinished, PredictionRunNotFound
+from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 
 
 def get_run(session: Session, run_id: UUID) -> Job:
-    """Return a prediction run. Raises `PredictionNotFound`."""
+    """Return a prediction run. Raises `PredictionRunNotFound`."""
     run = jobs.find_job(session, run_id, kind=JobKind.PREDICTION)
     if run is None:
-        raise PredictionNotFound(run_id=run_id)
+        raise PredictionRunNotFound(run_id=run_id)
     return run
 
 
@@ -34,9 +34,9 @@ def list_runs(
 def delete_run(session: Session, run_id: UUID) -> list[UUID]:
     """Delete a finished run; return the id of its results artifact, if any.
 
-    Raises `PredictionNotFound`, `PredictionNotFinished`.
+    Raises `PredictionRunNotFound`, `PredictionRunNotFinished`.
     """
     artifact_ids = jobs.delete_finished_job(session, run_id, kind=JobKind.PREDICTION)
     if artifact_ids is None:
-        raise PredictionNotFinished(run_id=run_id, state=get_run(session, run_id).state)
+        raise PredictionRunNotFinished(run_id=run_id, state=get_run(session, run_id).state)
     return artifact_ids

@@ -8,14 +8,14 @@ from fastapi.responses import StreamingResponse
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, NotifierDep, SettingsDep, StoreDep
-from app.http.fields import file_response_openapi, uuid_validator
+from app.http.fields import file_response_openapi, uuid_or_not_found_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, encode_cursor
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
 from app.jobs import repository as jobs
 from app.predictions import repository, service
-from app.predictions.errors import PredictionNotFound
-from app.predictions.schemas import PredictionCreate, PredictionListItem, PredictionView
+from app.predictions.errors import PredictionRunNotFound
+from app.predictions.schemas import PredictionRunCreate, PredictionRunListItem, PredictionRunView
 from app.predictions.service import (
     EXTENSIONS,
     MEDIA_TYPES,
@@ -24,26 +24,28 @@ from app.predictions.service import (
     stream_results_as_jsonl,
 )
 from app.predictions.views import run_list_item, run_view
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from lora_core.specs.predict import RESULTS_FILE
 
-router = APIRouter(prefix=PredictionView.prefix, tags=["predictions"])
+router = APIRouter(prefix=PredictionRunView.prefix, tags=["predictions"])
 
 REQUIRE_READ = [require_scope("predictions:read")]
 REQUIRE_WRITE = [require_scope("predictions:write")]
 
-RunId = Annotated[UUID, uuid_validator(lambda text: PredictionNotFound(run_id=text))]
+RunId = Annotated[
+    UUID, uuid_or_not_found_validator(lambda text: PredictionRunNotFound(run_id=text))
+]
 
 
 @router.post("", status_code=status.HTTP_202_ACCEPTED, dependencies=REQUIRE_WRITE)
 def create_prediction_run(
-    body: PredictionCreate,
+    body: PredictionRunCreate,
     response: Response,
     idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     notifier: NotifierDep,
-) -> PredictionView:
+) -> PredictionRunView:
     """Create a prediction run: predictions for every row of an uploaded file."""
     call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     with database.read() as session:
@@ -62,7 +64,7 @@ def list_prediction_runs(
     limit: PageLimit = 20,
     after: PageCursor = None,
     state: Annotated[JobState | None, Query(description="Only runs in this state.")] = None,
-) -> Page[PredictionListItem]:
+) -> Page[PredictionRunListItem]:
     """List prediction runs, the newest first, without their summaries."""
     with database.read() as session:
         runs, next_after = repository.list_runs(
@@ -74,7 +76,7 @@ def list_prediction_runs(
 
 
 @router.get("/{run_id}", dependencies=REQUIRE_READ)
-def get_prediction_run(run_id: RunId, database: DatabaseDep) -> PredictionView:
+def get_prediction_run(run_id: RunId, database: DatabaseDep) -> PredictionRunView:
     """Get a prediction run."""
     with database.read() as session:
         run = repository.get_run(session, run_id)
@@ -85,12 +87,15 @@ def get_prediction_run(run_id: RunId, database: DatabaseDep) -> PredictionView:
     "/{run_id}/cancel",
     dependencies=REQUIRE_WRITE,
     responses={
-        202: {"model": PredictionView, "description": "The run is running; a stop was requested."}
+        202: {
+            "model": PredictionRunView,
+            "description": "The run is running; a stop was requested.",
+        }
     },
 )
 def cancel_prediction_run(
     run_id: RunId, response: Response, database: DatabaseDep
-) -> PredictionView:
+) -> PredictionRunView:
     """Cancel a prediction run. A finished run stays as it is."""
     with database.write() as session:
         run = service.cancel_run(session, run_id=run_id)

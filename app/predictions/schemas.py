@@ -6,10 +6,10 @@ from pydantic import Field
 
 from app.http.fields import CleanText, Metadata, RequestModel, ResponseModel, Timestamp
 from app.jobs.schemas import JobErrorSummaryView, JobErrorView, JobWaitReason, LocatedResource
-from app.queue.states import JobState
+from app.queue.enums import JobState
 
 
-class PredictionCreate(RequestModel):
+class PredictionRunCreate(RequestModel):
     """Predictions for every row of an uploaded file. Only `dataset` has no default."""
 
     dataset: Annotated[str, CleanText(128)] = Field(
@@ -34,7 +34,7 @@ class ValueSummary(ResponseModel):
     max: float
 
 
-class PredictionSummary(ResponseModel):
+class PredictionRunSummary(ResponseModel):
     """The summary of a finished prediction run."""
 
     rows: int
@@ -55,7 +55,7 @@ class PredictionSummary(ResponseModel):
     )
 
 
-class PredictionListItem(LocatedResource):
+class PredictionRunListItem(LocatedResource):
     """A prediction run in a list."""
 
     prefix = "/v1/predictions"
@@ -83,8 +83,8 @@ class PredictionListItem(LocatedResource):
     has_results: bool
 
 
-class PredictionView(PredictionListItem):
+class PredictionRunView(PredictionRunListItem):
     """A prediction run."""
 
-    summary: PredictionSummary | None
+    summary: PredictionRunSummary | None
     error: JobErrorView | None

@@ -21,14 +21,14 @@ from app.datasets.tables import Dataset
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import repository as jobs
-from app.jobs.service import enqueue_with_response
+from app.jobs.service import enqueue_and_save_response
 from app.predictions import repository
-from app.predictions.errors import NoResults, OnlyNumbersPredicted, ResultsRemoved
+from app.predictions.errors import OnlyNumbersPredicted, PredictionRunNotSucceeded, ResultsRemoved
 from app.predictions.label_studio import LabelStudioProject
-from app.predictions.schemas import PredictionCreate, PredictionView
+from app.predictions.schemas import PredictionRunCreate, PredictionRunView
 from app.predictions.views import run_view
 from app.queue.dispatch import WorkerNotifier
-from app.queue.states import DeviceClass, JobKind, JobState
+from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.tables import Job
 from app.registry import service as registry
 from app.settings import Settings
@@ -47,15 +47,15 @@ log = structlog.get_logger(__name__)
 def create_run(
     session: Session,
     *,
-    body: PredictionCreate,
+    body: PredictionRunCreate,
     settings: Settings,
     notifier: WorkerNotifier,
     call: IdempotentRequest,
-) -> PredictionView:
+) -> PredictionRunView:
     """Store a run with the version `model` refers to now, commit, then notify the workers.
 
     Raises `DatasetNotFound`, and what `registry.resolve_or_default`, `idempotency.reserve` and
-    `enqueue_with_response` raise.
+    `enqueue_and_save_response` raise.
     """
     idempotency.reserve(session, call)
     model = registry.resolve_or_default(session, body.model)
@@ -64,7 +64,7 @@ def create_run(
         raise DatasetNotFound(ref=repr(body.dataset))
     run = build_prediction_run(model.ref, upload, name=body.name, priority=body.priority)
     run.user_metadata = body.metadata
-    view = enqueue_with_response(
+    view = enqueue_and_save_response(
         session, run, view_of=run_view, settings=settings, notifier=notifier, call=call
     )
     created = {"job_id": str(run.id), "model": model.ref}
@@ -100,7 +100,7 @@ def build_prediction_run(
 def cancel_run(session: Session, *, run_id: UUID) -> Job:
     """Cancel a queued run, or request that a running one stops. A finished run stays as it is.
 
-    Raises `PredictionNotFound`.
+    Raises `PredictionRunNotFound`.
     """
     jobs.request_cancel(session, run_id)
     return repository.get_run(session, run_id)
@@ -109,7 +109,7 @@ def cancel_run(session: Session, *, run_id: UUID) -> Job:
 def delete_run(session: Session, *, run_id: UUID, store: Store) -> None:
     """Delete a finished run and its results.
 
-    Raises `PredictionNotFound`, `PredictionNotFinished`.
+    Raises `PredictionRunNotFound`, `PredictionRunNotFinished`.
     """
     delete_unused_artifacts(session, store, repository.delete_run(session, run_id))
 
@@ -126,12 +126,13 @@ class PredictionResults(NamedTuple):
 def open_results(database: Database, store: Store, *, run_id: UUID) -> PredictionResults:
     """Return the results of a run.
 
-    Raises `PredictionNotFound`, `NoResults`, `ResultsRemoved`, `StoredArtifactCorrupt`.
+    Raises `PredictionRunNotFound`, `PredictionRunNotSucceeded`, `ResultsRemoved`,
+    `StoredArtifactCorrupt`.
     """
     with database.read() as session:
         run = repository.get_run(session, run_id)
         if run.state != JobState.SUCCEEDED:
-            raise NoResults(run_id=run_id, state=run.state)
+            raise PredictionRunNotSucceeded(run_id=run_id, state=run.state)
         if run.artifact_id is None:
             raise ResultsRemoved(run_id=run_id)
         ref = artifacts.get_artifact(session, run.artifact_id).ref

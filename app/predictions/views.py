@@ -3,19 +3,19 @@
 from typing import Any
 
 from app.jobs.views import job_error_summary_view, job_error_view, job_wait_reason_view, progress
-from app.predictions.schemas import PredictionListItem, PredictionSummary, PredictionView
+from app.predictions.schemas import PredictionRunListItem, PredictionRunSummary, PredictionRunView
 from app.queue.tables import Job
 
 
-def run_list_item(run: Job, queue_position: int | None) -> PredictionListItem:
+def run_list_item(run: Job, queue_position: int | None) -> PredictionRunListItem:
     """`queue_position` is not in the row: it depends on the other rows."""
-    return PredictionListItem(**_fields(run, queue_position), error=job_error_summary_view(run))
+    return PredictionRunListItem(**_fields(run, queue_position), error=job_error_summary_view(run))
 
 
-def run_view(run: Job, queue_position: int | None) -> PredictionView:
+def run_view(run: Job, queue_position: int | None) -> PredictionRunView:
     """`queue_position` is not in the row: it depends on the other rows."""
-    summary = None if run.summary is None else PredictionSummary.model_validate(run.summary)
-    return PredictionView(
+    summary = None if run.summary is None else PredictionRunSummary.model_validate(run.summary)
+    return PredictionRunView(
         **_fields(run, queue_position), summary=summary, error=job_error_view(run)
     )
 
@@ -37,6 +37,6 @@ def _fields(run: Job, queue_position: int | None) -> dict[str, Any]:
     }
 
 
-_COPIED_COLUMNS = frozenset(PredictionListItem.model_fields) & frozenset(
+_COPIED_COLUMNS = frozenset(PredictionRunListItem.model_fields) & frozenset(
     Job.__mapper__.columns.keys()
 )

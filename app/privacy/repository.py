@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.database.engines import acquire_transaction_lock
-from app.privacy.tables import ForgottenText
+from app.privacy.tables import ForgottenTextHash
 
 _HASHES_PER_QUERY = 500
 
@@ -23,7 +23,8 @@ def add_forgotten_hashes(session: Session, hashes: Iterable[str]) -> None:
     """Remember that these texts are forgotten. The caller holds the lock."""
     wanted = set(hashes)
     session.add_all(
-        ForgottenText(text_hash=each) for each in wanted - find_forgotten_hashes(session, wanted)
+        ForgottenTextHash(text_hash=each)
+        for each in wanted - find_forgotten_hashes(session, wanted)
     )
     session.flush()
 
@@ -34,11 +35,11 @@ def find_forgotten_hashes(session: Session, hashes: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for start in range(0, len(wanted), _HASHES_PER_QUERY):
         batch = wanted[start : start + _HASHES_PER_QUERY]
-        in_batch = ForgottenText.text_hash.in_(batch)
-        found.update(session.scalars(select(ForgottenText.text_hash).where(in_batch)))
+        in_batch = ForgottenTextHash.text_hash.in_(batch)
+        found.update(session.scalars(select(ForgottenTextHash.text_hash).where(in_batch)))
     return found
 
 
 def list_forgotten_hashes(session: Session) -> frozenset[str]:
     """Return the hashes of all texts that must not be stored: one for each request to forget."""
-    return frozenset(session.scalars(select(ForgottenText.text_hash)))
+    return frozenset(session.scalars(select(ForgottenTextHash.text_hash)))

@@ -27,7 +27,7 @@ MAX_CHECKPOINTS = 2  # the newest, and the one before in case the newest is dama
 INHERITED_ATTEMPT = 0  # attempt number of points copied from the job that is continued
 
 
-def record_checkpoint(
+def record_and_rotate_checkpoints(
     session: Session, lease: Lease, *, step: int, ref: ArtifactRef, seq: int
 ) -> list[str]:
     """Record a stored checkpoint, in the transaction of the renewal that reserved `seq`.
@@ -77,12 +77,12 @@ def rewind_to_checkpoint(session: Session, job_id: UUID) -> StoredCheckpoint | N
 
     It is the job's own, or else that of the job it continues. None: start from the beginning.
     """
-    newest = find_latest(session, job_id)
+    newest = find_newest_usable_checkpoint(session, job_id)
     if newest is not None:
         later = MetricPoint.seq > newest.seq
     else:
         continued = session.scalars(select(Job.continues).where(Job.id == job_id)).one()
-        newest = find_latest(session, continued) if continued else None
+        newest = find_newest_usable_checkpoint(session, continued) if continued else None
         inherited_until = newest.seq if newest else 0
         later = or_(MetricPoint.attempt > INHERITED_ATTEMPT, MetricPoint.seq > inherited_until)
     session.execute(
@@ -95,7 +95,7 @@ def rewind_to_checkpoint(session: Session, job_id: UUID) -> StoredCheckpoint | N
     return StoredCheckpoint(newest.job_id, newest.attempt, newest.step, ref)
 
 
-def reject_checkpoint(
+def reject_checkpoint_and_rewind(
     session: Session, lease: Lease, checkpoint: StoredCheckpoint, problem: str
 ) -> StoredCheckpoint | None:
     """Mark a checkpoint as bad and rewind to the one before it, or to the beginning (None).
@@ -136,7 +136,7 @@ def reject_checkpoint(
     return previous
 
 
-def find_latest(session: Session, job_id: UUID) -> Checkpoint | None:
+def find_newest_usable_checkpoint(session: Session, job_id: UUID) -> Checkpoint | None:
     """Return the newest usable checkpoint of a job."""
     statement = _select_usable(job_id).order_by(Checkpoint.seq.desc()).limit(1)
     return session.scalars(statement).one_or_none()

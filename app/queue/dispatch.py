@@ -26,11 +26,11 @@ from sqlalchemy.orm import Session
 
 from app.database.base import now
 from app.errors import AppError, ServiceUnavailable
+from app.queue.enums import DeviceClass, JobState
 from app.queue.events import EventContent, add_job_event
 from app.queue.fencing import (
     NO_SESSION_SYNC,
 )
-from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job
 from app.queue.transitions import (
     CLAIMABLE,
@@ -38,7 +38,7 @@ from app.queue.transitions import (
     STORAGE_UNAVAILABLE,
     backoff_expression,
 )
-from app.queue.webhook_events import publish_job_ended
+from app.queue.webhook_events import publish_training_job_ended
 from app.settings import Settings
 
 TASK_NAME = "loraworks.run_job"
@@ -196,7 +196,7 @@ def broker_queues(device_classes: Iterable[str]) -> list[BrokerQueue]:
     ]
 
 
-def check_broker(url: str) -> None:
+def require_writable_broker(url: str) -> None:
     """Raise `BrokerUnavailable` unless the broker accepts a write.
 
     A read is not enough: a full broker, and a former primary after a failover, refuse writes only.
@@ -303,7 +303,7 @@ def clear_waiting_for_storage(session: Session, device_classes: Collection[Devic
     )
 
 
-def make_waiting_jobs_due(session: Session) -> None:
+def make_all_queued_jobs_due(session: Session) -> None:
     """Make every queued job due now: after a clock step its `run_after` may be hours away."""
     session.execute(
         update(Job)
@@ -337,5 +337,5 @@ def fail_queue_timeouts(session: Session, *, queue_seconds: float) -> list[UUID]
         add_job_event(
             session, row, EventContent("failed", "error", message, {"code": "queue_timeout"})
         )
-        publish_job_ended(session, row.id)
+        publish_training_job_ended(session, row.id)
     return [row.id for row in rows]

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement
 
 from app.database.base import JsonObject
-from app.queue.states import JobKind, JobState
+from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 from app.storage.store import ArtifactRef
 

@@ -7,8 +7,8 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.database.base import now
+from app.queue.enums import DeviceClass, JobState
 from app.queue.fencing import NO_SESSION_SYNC, RunningJob, WorkerIdentity
-from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Job, Worker
 
 
@@ -30,7 +30,7 @@ def record_heartbeat(
     )
 
 
-def has_other_worker(
+def has_other_live_worker(
     session: Session, device_class: DeviceClass, *, exclude: WorkerIdentity, lease_seconds: float
 ) -> bool:
     """Return whether another live worker takes jobs of this device class."""
@@ -65,7 +65,7 @@ def list_running_jobs(session: Session) -> list[RunningJob]:
     ]
 
 
-def seconds_since_heartbeat(session: Session, *, host: str) -> float | None:
+def seconds_since_host_heartbeat(session: Session, *, host: str) -> float | None:
     """Return the seconds since the last heartbeat from this host; None: there never was one."""
     return session.scalars(
         select(now() - func.max(Worker.seen_at)).where(Worker.host == host)

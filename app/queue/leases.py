@@ -16,6 +16,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.database.base import JsonObject, now
 from app.queue import checkpoints, transitions
+from app.queue.enums import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.events import EventContent, add_job_event
 from app.queue.fencing import (
     NO_SESSION_SYNC,
@@ -28,7 +29,6 @@ from app.queue.fencing import (
     WorkerIdentity,
     fencing_conditions,
 )
-from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Job
 from app.queue.transitions import (
     CRASH_LOOP,
@@ -38,7 +38,7 @@ from app.queue.transitions import (
     RetryableFailure,
     closing_event,
 )
-from app.queue.webhook_events import publish_job_ended
+from app.queue.webhook_events import publish_training_job_ended
 
 SIGKILL = Signals.SIGKILL.value
 
@@ -358,7 +358,7 @@ def _end_attempt(
         session, row, closing_event(result, state, row.error_code, pause_requested=paused)
     )
     if state.final:
-        publish_job_ended(session, row.id)
+        publish_training_job_ended(session, row.id)
     return True
 
 

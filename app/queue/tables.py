@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database.base import Base, BigInt, JsonObject, enum_check, new_id, now
-from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
+from app.queue.enums import AttemptOutcome, DeviceClass, JobKind, JobState
 from lora_core.training_version import TRAINING_VERSION
 
 SERVER_DEFAULT_ZERO = text("0")  # for rows older than the column
@@ -220,7 +220,7 @@ class Checkpoint(Base):
     at: Mapped[float] = mapped_column(Double, default=now())
 
 
-class CorrectnessRow(Base):
+class SplitCorrectnessRow(Base):
     """How well a job predicted each text of a split; used to compare jobs text by text."""
 
     __tablename__ = "correctness"

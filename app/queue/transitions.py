@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, and_, case, func, literal, null, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.database.base import JsonObject, now
+from app.queue.enums import AttemptOutcome, JobState
 from app.queue.events import EventContent
-from app.queue.states import AttemptOutcome, JobState
 from app.queue.tables import Attempt, Job
 
 CRASH_LOOP = "crash_loop"  # error code: the job keeps failing at the same step

@@ -6,7 +6,7 @@ from sqlalchemy import Uuid, column, select, table
 from sqlalchemy.orm import Session
 
 from app.outbox import repository as outbox
-from app.queue.states import JobKind
+from app.queue.enums import JobKind
 from app.queue.tables import Job
 
 # What `app.openai`, a layer above, knows as the table and the id of a job that it created.
@@ -14,7 +14,7 @@ _OPENAI_JOBS = table("openai_jobs", column("job_id", Uuid()))
 _OPENAI_JOB_PREFIX = "ftjob-"
 
 
-def publish_job_ended(session: Session, job_id: UUID) -> None:
+def publish_training_job_ended(session: Session, job_id: UUID) -> None:
     """Add the event of a job that has just ended to the outbox. Prediction runs have none.
 
     A job that was created through the OpenAI API has a second one, in the form of that API.

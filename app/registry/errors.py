@@ -27,7 +27,7 @@ class NoModelPromoted(NotFound):
     )
 
 
-class ModelAmbiguous(UnprocessableContent):
+class SeveralModelsInProduction(UnprocessableContent):
     code = "model_ambiguous"
     title = "Several models are in production."
     message = "Several models are in production: {names}. Specify one with 'model'."
@@ -39,13 +39,13 @@ class AliasNotFound(NotFound):
     message = "Model {name} has no alias {alias!r}."
 
 
-class VersionInUse(Conflict):
+class VersionHasAlias(Conflict):
     code = "version_in_use"
     title = "The version has an alias."
     message = "{ref} is the target of {aliases}. Move or delete the alias first."
 
 
-class ModelInUse(Conflict):
+class ModelHasAliases(Conflict):
     code = "model_in_use"
     title = "The model has aliases."
     message = "Model {name} still has {aliases}. Delete the alias first."
@@ -66,7 +66,7 @@ class NothingToRollBack(Conflict):
     )
 
 
-class ImportTooLarge(ContentTooLarge):
+class ImportLimitExceeded(ContentTooLarge):
     code = "import_too_large"
     title = "The import exceeds a limit."
     message = (

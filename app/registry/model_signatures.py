@@ -9,7 +9,7 @@ from typing import Any
 from app.registry.service import ResolvedModel
 from app.storage.store import Store, read_manifest
 from lora_core import manifest
-from lora_core.specs.encoded_labels import outputs_of_target
+from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.task import TaskType
 
 _MAX_CACHED = 256
@@ -54,7 +54,7 @@ def _read_outputs(store: Store, resolved: ResolvedModel) -> ModelSignature:
     if targets := task.get("targets"):
         found = {
             name: TargetSignature(
-                target["type"], _names(target["type"], outputs_of_target(name, labels))
+                target["type"], _names(target["type"], unqualified_outputs_of_target(name, labels))
             )
             for name, target in targets.items()
         }

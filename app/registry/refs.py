@@ -57,7 +57,7 @@ def job_id_in_model_name(text: str) -> UUID | None:
     return UUID(hex=match[1]) if match else None
 
 
-def check_model_ref(name: str) -> str:
+def require_model_name_syntax(name: str) -> str:
     """Return the name if it may be one of our models. Raises `ModelNotFound` for all others.
 
     Scripts that move here may still name a model of another service, such as `gpt-4.1`.

@@ -44,7 +44,7 @@ def list_models(session: Session, *, after: UUID | None, limit: int) -> Sequence
     return session.scalars(statement).all()
 
 
-def list_newest_versions(session: Session) -> list[tuple[RegisteredModel, int]]:
+def list_models_with_newest_number(session: Session) -> list[tuple[RegisteredModel, int]]:
     """Return all models with the number of their newest version, the newest model first."""
     rows = session.execute(
         select(RegisteredModel, func.max(ModelVersion.number))
@@ -106,7 +106,9 @@ def list_versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
     return session.scalars(statement.order_by(ModelVersion.number.desc())).all()
 
 
-def count_versions(session: Session, model_ids: Collection[UUID]) -> dict[UUID, tuple[int, int]]:
+def count_versions_and_find_newest(
+    session: Session, model_ids: Collection[UUID]
+) -> dict[UUID, tuple[int, int]]:
     """Return by model id the number of versions, and the number of the newest one."""
     rows = session.execute(
         select(ModelVersion.model_id, func.count(), func.max(ModelVersion.number))
@@ -116,7 +118,7 @@ def count_versions(session: Session, model_ids: Collection[UUID]) -> dict[UUID, 
     return {model_id: (count, newest) for model_id, count, newest in rows}
 
 
-def get_aliases(session: Session, model_id: UUID) -> dict[str, int]:
+def get_version_numbers_by_alias(session: Session, model_id: UUID) -> dict[str, int]:
     """Return the version number of each alias of a model, in alphabetical order."""
     statement = (
         select(ModelAlias.alias, ModelVersion.number)
@@ -155,7 +157,7 @@ def list_versions_of_job(session: Session, job_id: UUID) -> dict[tuple[str, int]
     return versions
 
 
-def get_version_of_job(session: Session, job_id: UUID, *, ref: str) -> ModelRef:
+def get_first_version_of_job(session: Session, job_id: UUID, *, ref: str) -> ModelRef:
     """Return the first version that was made from a job. Raises `ModelNotFound` for `ref`."""
     row = session.execute(
         select(RegisteredModel.name, ModelVersion.number)

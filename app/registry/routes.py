@@ -70,12 +70,12 @@ def list_models(
     with database.read() as session:
         models = repository.list_models(session, after=decode_cursor(after), limit=limit + 1)
         rows, following = split_page(models, limit)
-        versions = repository.count_versions(session, [row.id for row in rows])
+        versions = repository.count_versions_and_find_newest(session, [row.id for row in rows])
         data = [
             ModelListItem(
                 name=row.name,
                 created_at=row.created_at,
-                aliases=repository.get_aliases(session, row.id),
+                aliases=repository.get_version_numbers_by_alias(session, row.id),
                 version_count=versions[row.id][0],
                 newest=versions[row.id][1],
             )

@@ -17,16 +17,16 @@ from app.database.engines import Database, call_after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.outbox import repository as outbox
-from app.outbox.events import EventType
+from app.outbox.enums import EventType
 from app.registry import refs, repository
 from app.registry.errors import (
     ImportCrashed,
-    ImportTooLarge,
+    ImportLimitExceeded,
     JobWithoutModel,
-    ModelAmbiguous,
-    ModelInUse,
+    ModelHasAliases,
     NoModelPromoted,
-    VersionInUse,
+    SeveralModelsInProduction,
+    VersionHasAlias,
 )
 from app.registry.refs import ModelRef
 from app.registry.schemas import VersionView
@@ -90,7 +90,7 @@ def register_version(
     """
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
-        artifact = artifacts.find_model_artifact(session, job_id)
+        artifact = artifacts.find_newest_model_of_job(session, job_id)
     if artifact is None:
         raise JobWithoutModel(job_id=job_id)
     manifest = read_manifest(store, artifact.ref, name=f"artifact {artifact.id}")
@@ -110,7 +110,7 @@ def resolve_ref(session: Session, text: str) -> ModelRef:
     """
     job_id = refs.job_id_in_model_name(text)
     if job_id is not None:
-        return repository.get_version_of_job(session, job_id, ref=text)
+        return repository.get_first_version_of_job(session, job_id, ref=text)
     return refs.parse_ref(text)
 
 
@@ -122,7 +122,7 @@ def list_model_refs(session: Session) -> dict[str, float]:
     promoted = set(repository.list_model_names_with_alias(session, PRODUCTION))
     return {
         model.name if model.name in promoted else f"{model.name}:{newest}": model.created_at
-        for model, newest in repository.list_newest_versions(session)
+        for model, newest in repository.list_models_with_newest_number(session)
     }
 
 
@@ -143,7 +143,7 @@ def resolve_all_with_alias(session: Session, alias: str) -> list[ResolvedModel]:
 def resolve_or_default(session: Session, ref: str | None) -> ResolvedModel:
     """Resolve a reference; None stands for the only model in production.
 
-    Raises what `resolve_model` raises, and `ModelAmbiguous`.
+    Raises what `resolve_model` raises, and `SeveralModelsInProduction`.
     """
     if ref is not None:
         return resolve_model(session, ref)
@@ -151,7 +151,7 @@ def resolve_or_default(session: Session, ref: str | None) -> ResolvedModel:
     if not names:
         raise NoModelPromoted(what="model")
     if len(names) > 1:
-        raise ModelAmbiguous(names=", ".join(names))
+        raise SeveralModelsInProduction(names=", ".join(names))
     return resolve_model(session, names[0])
 
 
@@ -183,11 +183,11 @@ def move_alias(
     """Point `alias` at a version; `rollback`: at its previous one. Raises `ModelNotFound`."""
     with database.write() as session:
         version = repository.get_version(session, ModelRef(name, number=number))
-        point_alias(session, version, alias=alias, rollback=rollback)
+        point_alias_and_publish(session, version, alias=alias, rollback=rollback)
     logging.write_audit_line("alias_moved", model=f"{name}:{number}", alias=alias, back=rollback)
 
 
-def point_alias(
+def point_alias_and_publish(
     session: Session, version: ModelVersion, *, alias: str, rollback: bool = False
 ) -> None:
     """Point an alias at a version. A version that is new in production is an event.
@@ -227,16 +227,18 @@ def delete_alias(session: Session, *, name: str, alias: str) -> None:
 def delete_version(session: Session, *, name: str, number: int, store: Store) -> None:
     """Delete a version, and its files unless a job or another version needs them.
 
-    Raises `ModelNotFound`, and `VersionInUse` if it has an alias.
+    Raises `ModelNotFound`, and `VersionHasAlias` if it has an alias.
     """
     version = repository.get_version(session, ModelRef(name, number=number))
     pointing = [
         alias
-        for alias, target in repository.get_aliases(session, version.model_id).items()
+        for alias, target in repository.get_version_numbers_by_alias(
+            session, version.model_id
+        ).items()
         if target == number
     ]
     if pointing:
-        raise VersionInUse(ref=f"{name}:{number}", aliases=_quote_aliases(pointing))
+        raise VersionHasAlias(ref=f"{name}:{number}", aliases=_quote_aliases(pointing))
     _delete_versions(session, store, model_id=version.model_id, number=number)
     call_after_commit(
         session, partial(logging.write_audit_line, "version_deleted", model=f"{name}:{number}")
@@ -246,11 +248,11 @@ def delete_version(session: Session, *, name: str, number: int, store: Store) ->
 def delete_model(session: Session, *, name: str, store: Store) -> None:
     """Delete all versions of a model, as `delete_version` does.
 
-    Raises `ModelNotFound`, and `ModelInUse` while the model has an alias.
+    Raises `ModelNotFound`, and `ModelHasAliases` while the model has an alias.
     """
     model = repository.get_model(session, name)
-    if aliases := repository.get_aliases(session, model.id):
-        raise ModelInUse(name=name, aliases=_quote_aliases(aliases))
+    if aliases := repository.get_version_numbers_by_alias(session, model.id):
+        raise ModelHasAliases(name=name, aliases=_quote_aliases(aliases))
     _delete_versions(session, store, model_id=model.id)
     call_after_commit(session, partial(logging.write_audit_line, "model_deleted", model=name))
 
@@ -294,7 +296,7 @@ def import_model_version(
 ) -> VersionView:
     """Unpack and validate an archive, and register it as the next version of `name`.
 
-    Raises the errors in the archive, `ImportTooLarge`, `ImportCrashed`, and the errors of
+    Raises the errors in the archive, `ImportLimitExceeded`, `ImportCrashed`, and the errors of
     `idempotency.reserve` and of a store; nothing is stored then.
     """
     with database.read() as session:
@@ -340,9 +342,9 @@ def _unpack_and_check(archive: Path, folder: Path, settings: Settings) -> dict[s
         raise result.error(LoraCoreError)
     if result.timed_out:
         limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"
-        raise ImportTooLarge(limit=limit, setting=setting)
+        raise ImportLimitExceeded(limit=limit, setting=setting)
     if result.out_of_memory:
         limit, setting = f"{settings.import_memory_mb} MB", "LORAWORKS_IMPORT_MEMORY_MB"
-        raise ImportTooLarge(limit=limit, setting=setting)
+        raise ImportLimitExceeded(limit=limit, setting=setting)
     log.error("import check crashed", returncode=result.returncode, stderr=result.stderr[-2000:])
     raise ImportCrashed()

@@ -26,7 +26,7 @@ def model_view(session: Session, model: RegisteredModel) -> ModelView:
     return ModelView(
         name=model.name,
         created_at=model.created_at,
-        aliases=repository.get_aliases(session, model.id),
+        aliases=repository.get_version_numbers_by_alias(session, model.id),
         versions=[
             version_view(model.name, version)
             for version in repository.list_versions(session, model.id)

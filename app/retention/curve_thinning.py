@@ -10,7 +10,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from app.database.engines import Database
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.retention import repository
 from app.retention.repository import CurvePoint, Curves
 

@@ -185,7 +185,7 @@ class ArtifactExpiry:
         return Removal(self.kind, key, size, age, self.reason)
 
 
-def model_expiry(*, days: float) -> ArtifactExpiry:
+def unregistered_model_expiry(*, days: float) -> ArtifactExpiry:
     """Expire models that are not registered as a version, of jobs without tags and notes."""
     unmarked = and_(Job.tags.is_(None), Job.notes.is_(None))
     condition = and_(_ended_before(days), Artifact.kind == MODEL_KIND, unmarked)
@@ -200,7 +200,7 @@ def result_expiry(*, days: float) -> ArtifactExpiry:
     return ArtifactExpiry(DataKind.RESULT, condition, reason, _RESULTS_REMOVED)
 
 
-def vector_expiry(*, days: float) -> ArtifactExpiry:
+def unused_vector_expiry(*, days: float) -> ArtifactExpiry:
     """Expire vectors that no labeling project on an existing dataset uses."""
     used = (
         select(LabelingProject.id)

@@ -16,10 +16,10 @@ from app.database.base import now
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
-from app.outbox.events import MlflowRunState
+from app.outbox.enums import MlflowSyncState
 from app.outbox.tables import MlflowModel, MlflowModelChange, MlflowRun, MlflowServer
+from app.queue.enums import JobState
 from app.queue.fencing import NO_SESSION_SYNC
-from app.queue.states import JobState
 from app.queue.tables import Checkpoint, Job, MetricPoint
 from app.storage.tables import Artifact
 from app.sweeps.tables import Sweep
@@ -172,7 +172,7 @@ def delete_silent_mlflow_server(session: Session) -> None:
 def list_unneeded_mlflow_runs(session: Session) -> Sequence[UUID]:
     """Return one batch of runs without a server, and of those that ended with a deleted job."""
     deleted = and_(
-        MlflowRun.state != MlflowRunState.PENDING,
+        MlflowRun.state != MlflowSyncState.PENDING,
         ~select(Job.id).where(Job.id == MlflowRun.id).exists(),
         ~select(Sweep.id).where(Sweep.id == MlflowRun.id).exists(),
     )
@@ -188,14 +188,14 @@ def delete_mlflow_runs(session: Session, ids: Sequence[UUID]) -> None:
     )
 
 
-def list_old_suspect_reports(session: Session) -> Sequence[UUID]:
+def list_old_suspect_label_reports(session: Session) -> Sequence[UUID]:
     """Return datasets of one batch of old reports on suspect labels, which can be made again."""
     old = StoredSuspects.created_at < now() - SUSPECTS_SECONDS
     statement = select(StoredSuspects.dataset_id).where(old).distinct().limit(BATCH_SIZE)
     return session.scalars(statement).all()
 
 
-def delete_suspect_reports(session: Session, dataset_ids: Sequence[UUID]) -> None:
+def delete_suspect_label_reports(session: Session, dataset_ids: Sequence[UUID]) -> None:
     """Delete the reports on suspect labels of datasets."""
     session.execute(
         delete(StoredSuspects).where(StoredSuspects.dataset_id.in_(dataset_ids)),

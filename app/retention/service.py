@@ -120,7 +120,7 @@ def collect_garbage(
     expired_drift_checks = _delete_in_batches(
         database,
         drift.count_expired_checks,
-        partial(drift.delete_expired_checks, limit=_ROWS_PER_BATCH),
+        partial(drift.delete_expired_checks_and_claims, limit=_ROWS_PER_BATCH),
         dry_run=dry_run,
     )
     if not dry_run:
@@ -185,10 +185,10 @@ def _expiry_rules(settings: Settings) -> Iterator[ExpiryRule]:
     if settings.keep_checkpoint_days is not None:
         yield expiry.CheckpointExpiry(settings.keep_checkpoint_days)
     if settings.keep_artifact_days is not None:
-        yield expiry.model_expiry(days=settings.keep_artifact_days)
+        yield expiry.unregistered_model_expiry(days=settings.keep_artifact_days)
     if settings.keep_prediction_days is not None:
         yield expiry.result_expiry(days=settings.keep_prediction_days)
-        yield expiry.vector_expiry(days=settings.keep_prediction_days)
+        yield expiry.unused_vector_expiry(days=settings.keep_prediction_days)
     if settings.keep_delivery_days is not None:
         yield expiry.DeliveryExpiry(settings.keep_delivery_days)
     yield expiry.UnusedBaseExpiry()
@@ -324,11 +324,11 @@ def _delete_old_suspects(database: Database) -> None:
     """Delete old reports on suspect labels. They are made again when somebody asks."""
     while True:
         with database.read() as session:
-            ids = repository.list_old_suspect_reports(session)
+            ids = repository.list_old_suspect_label_reports(session)
         if not ids:
             return
         with database.write() as session:
-            repository.delete_suspect_reports(session, ids)
+            repository.delete_suspect_label_reports(session, ids)
         time.sleep(PAUSE_SECONDS)
 
 

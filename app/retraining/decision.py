@@ -7,14 +7,14 @@ from typing import Any
 
 from app.retraining.live_texts import ONLY_TARGET, TaskSignature
 from app.retraining.merged_texts import LABEL, LIVE_PART, PART, TEST_PART, read_prediction_results
-from app.retraining.schemas import RetrainingResult, VersionComparisonView
+from app.retraining.schemas import RetrainingComparison, VersionComparisonView
 from app.retraining.states import NotPromotedReason
 from lora_core.specs import predict
 from lora_core.specs.encoded_labels import LabelValue, decode_label, decode_targets
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.version_comparison import (
-    EvaluatedText,
     Labels,
+    TruthAndVersionPredictions,
     VersionComparison,
     compare_versions,
     primary_metric_name,
@@ -30,12 +30,12 @@ _PREDICTED: Mapping[TaskTypeOfTarget, str] = {
 
 def compare_results(
     current: Path, new: Path, form: TaskSignature, *, earlier_tries: int
-) -> RetrainingResult | None:
+) -> RetrainingComparison | None:
     """Compare two versions by the results of their prediction runs. None: there are no texts.
 
     With fewer than `MIN_TEXTS`, no test decides, so it is not a try.
     """
-    by_part: dict[str, list[EvaluatedText]] = {TEST_PART: [], LIVE_PART: []}
+    by_part: dict[str, list[TruthAndVersionPredictions]] = {TEST_PART: [], LIVE_PART: []}
     for part, text in _evaluated_texts(current, new, form):
         by_part[part].append(text)
     every = [text for texts in by_part.values() for text in texts]
@@ -45,7 +45,7 @@ def compare_results(
         part: _view(compare_versions(texts, form.tasks)) if texts else None
         for part, texts in by_part.items()
     }
-    return RetrainingResult(
+    return RetrainingComparison(
         metric=primary_metric_name(form.tasks),
         all=_view(compare_versions(every, form.tasks)),
         test=parts[TEST_PART],
@@ -55,7 +55,7 @@ def compare_results(
 
 
 def find_reasons_against_promotion(
-    result: RetrainingResult | None, level: float
+    result: RetrainingComparison | None, level: float
 ) -> list[NotPromotedReason]:
     """Return why the new version must not go into production; empty if it may.
 
@@ -75,13 +75,16 @@ def find_reasons_against_promotion(
 
 def _evaluated_texts(
     current: Path, new: Path, form: TaskSignature
-) -> Iterator[tuple[str, EvaluatedText]]:
+) -> Iterator[tuple[str, TruthAndVersionPredictions]]:
     """Yield the texts of both results, which have the same rows, with the part of each."""
     for first, second in zip(
         read_prediction_results(current), read_prediction_results(new), strict=True
     ):
         truth = _truth(first[LABEL], form)
-        yield first[PART], EvaluatedText(truth, _predicted(first, form), _predicted(second, form))
+        yield (
+            first[PART],
+            TruthAndVersionPredictions(truth, _predicted(first, form), _predicted(second, form)),
+        )
 
 
 def _truth(label: str, form: TaskSignature) -> Labels:

@@ -26,13 +26,13 @@ class RetrainingInProgress(Conflict):
     )
 
 
-class RetrainingFinished(Conflict):
+class RetrainingAlreadyEnded(Conflict):
     code = "retraining_finished"
     title = "The retraining run has ended."
     message = "Retraining run {run_id} is {state}, so it cannot be cancelled."
 
 
-class NoLabeledTexts(Conflict):
+class NoFeedbackToTrainOn(Conflict):
     code = "retraining_no_labels"
     title = "There is no feedback to train on."
     message = (

@@ -44,7 +44,7 @@ class _BaseKeys:
     evaluation: frozenset[bytes]  # validation and test
 
 
-def build_merged_file_task(task: TaskSpec) -> TaskSpec:
+def build_merged_file_task_spec(task: TaskSpec) -> TaskSpec:
     """Return the task of the file: each of several targets has a column that no other one has."""
     if not isinstance(task, SeveralTargetsSpec):
         return task
@@ -73,7 +73,7 @@ def build_merged_data_spec(data: DataSpec, source: str) -> DataSpec:
     )
 
 
-def write_merged_files(  # noqa: PLR0913 - what a run is made of
+def write_training_and_evaluation_files(  # noqa: PLR0913 - what a run is made of
     read_rows: Callable[[], Iterable[SplitRow]],
     live: Sequence[LiveText],
     left_out: Counter[TextExclusionReason],

@@ -79,7 +79,7 @@ def find_run_with_dataset(session: Session, dataset_id: UUID) -> RetrainingRun |
     return session.scalars(statement.limit(1)).first()
 
 
-class Claim(NamedTuple):
+class RetrainingStepClaim(NamedTuple):
     """A claim of a long step."""
 
     number: int  # fences writes
@@ -116,7 +116,7 @@ def count_compared_versions(session: Session, model_id: UUID) -> int:
 
 def claim_step(
     session: Session, run_id: UUID, state: RetrainingState, *, seconds: float
-) -> Claim | None:
+) -> RetrainingStepClaim | None:
     """Claim a long step for some seconds.
 
     None: somebody works on it, or the run is in another state.
@@ -132,7 +132,7 @@ def claim_step(
         .returning(RetrainingRun.claims, RetrainingRun.excused)
     )
     row = session.execute(statement, execution_options=_NO_SYNC).one_or_none()
-    return None if row is None else Claim(row.claims, row.claims - 1 - row.excused)
+    return None if row is None else RetrainingStepClaim(row.claims, row.claims - 1 - row.excused)
 
 
 def release_step(session: Session, run_id: UUID, claim: int, *, excused: bool = False) -> None:

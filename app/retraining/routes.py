@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response, status
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import AppStateDep, CallerDep, DatabaseDep
-from app.http.fields import Slug, uuid_validator
+from app.http.fields import Slug, uuid_or_not_found_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency.header import IdempotencyDep
 from app.registry import repository as registry
@@ -22,7 +22,10 @@ _READ = [require_scope("models:read")]
 _ADMIN = [require_scope("models:admin")]
 
 RunId = Annotated[
-    UUID, uuid_validator(lambda text: RetrainingRunNotFound(name="of this name", run_id=text))
+    UUID,
+    uuid_or_not_found_validator(
+        lambda text: RetrainingRunNotFound(name="of this name", run_id=text)
+    ),
 ]
 
 
@@ -45,7 +48,7 @@ def update_rule(
     if body.search is not None:
         service.validate_hyperparameter_search(state.resources, name=name, search=body.search)
     with state.resources.database.write() as session:
-        return service.update_rule(session, name=name, body=body, caller_id=caller.id)
+        return service.create_or_replace_rule(session, name=name, body=body, caller_id=caller.id)
 
 
 @router.delete("", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT)

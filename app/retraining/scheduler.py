@@ -28,7 +28,7 @@ from app.jobs import pretrained_bases
 from app.jobs import service as jobs
 from app.jobs.errors import TooManyJobs
 from app.predictions import service as predictions
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job
 from app.registry import repository as registry
 from app.registry import service as registry_service
@@ -36,12 +36,12 @@ from app.registry.errors import ModelNotFound
 from app.registry.refs import ModelRef
 from app.registry.tables import PRODUCTION, SHADOW, ModelAlias, ModelVersion, RegisteredModel
 from app.resources import Resources
-from app.retraining import collection, repository, transitions
+from app.retraining import collect_training_texts, repository, transitions
 from app.retraining.decision import compare_results, find_reasons_against_promotion
 from app.retraining.errors import NoWinner, RetrainingInterrupted, TrainingJobDeleted
 from app.retraining.live_texts import TaskSignature
-from app.retraining.production import read_production_version
-from app.retraining.schemas import HyperparameterSearch, RetrainingError
+from app.retraining.production_version import read_production_version
+from app.retraining.schemas import HyperparameterSearch, RetrainingErrorView
 from app.retraining.states import NotPromotedReason, RetrainingState, Trigger
 from app.retraining.tables import RetrainingRule, RetrainingRun
 from app.sweeps import planning
@@ -90,18 +90,18 @@ def _advance_safely(resources: Resources, run_id: UUID, state: RetrainingState) 
     except _PASSING_ERRORS as error:
         log.warning("the retraining waits", run_id=str(run_id), state=state, error=str(error))
     except (AppError, LoraCoreError) as error:
-        _fail(resources, run_id, state, RetrainingError(code=error.code, message=str(error)))
+        _fail(resources, run_id, state, RetrainingErrorView(code=error.code, message=str(error)))
     except Exception:
         log.exception("advancing the retraining failed", run_id=str(run_id), state=state)
 
 
 def _fail(
-    resources: Resources, run_id: UUID, state: RetrainingState, error: RetrainingError
+    resources: Resources, run_id: UUID, state: RetrainingState, error: RetrainingErrorView
 ) -> None:
     with resources.database.write() as session:
         run = repository.lock_run(session, run_id, state)
         if run is not None:
-            transitions.end_run(session, run, RetrainingState.FAILED, error=error)
+            transitions.end_run_and_publish(session, run, RetrainingState.FAILED, error=error)
 
 
 # -- Start ----------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def find_due_trigger(
     last = repository.find_last_run(session, model.id)
     if not rule.enabled or (last is not None and not RetrainingState(last.state).final):
         return None
-    count = count_waiting_labels(session, model.name, last)
+    count = count_feedback_texts_since_run(session, model.name, last)
     if rule.new_labels is not None and count >= rule.new_labels:
         return Trigger.NEW_LABELS
     due_at = compute_due_time(rule, last)
@@ -141,9 +141,9 @@ def find_due_trigger(
     return None
 
 
-def count_waiting_labels(session: Session, name: str, last: RetrainingRun | None) -> int:
+def count_feedback_texts_since_run(session: Session, name: str, last: RetrainingRun | None) -> int:
     """Return how many texts have feedback that is newer than the last run."""
-    return feedback.count_new_texts(
+    return feedback.count_texts_with_new_feedback(
         session, model=name, since=0.0 if last is None else last.labels_until
     )
 
@@ -177,7 +177,7 @@ def add_run(
         state=RetrainingState.COLLECTING,
         level=rule.level,
         search=rule.search,
-        new_labels=count_waiting_labels(session, model.name, last),
+        new_labels=count_feedback_texts_since_run(session, model.name, last),
         labels_until=read_clock(session),
         current_number=version.number,
     )
@@ -234,12 +234,12 @@ def _search(resources: Resources, run_id: UUID) -> None:
         if locked is None:
             return
         if sweep.state == SweepState.STOPPED:
-            transitions.end_run(session, locked, RetrainingState.CANCELLED)
+            transitions.end_run_and_publish(session, locked, RetrainingState.CANCELLED)
             return
         model = session.get_one(RegisteredModel, locked.model_id).name
         call = IdempotentRequest(locked.created_by, _SWEEP_ROUTE, None, None, 0.0)
         try:
-            job = sweep_service.promote_trial(
+            job = sweep_service.enqueue_trial_promotion(
                 session,
                 sweep_id=sweep.id,
                 body=SweepPromote(model=model, alias=None),
@@ -250,7 +250,7 @@ def _search(resources: Resources, run_id: UUID) -> None:
         except NothingToPromote as error:
             raise NoWinner(sweep_id=sweep.id) from error
         locked.job_id = job.id
-        transitions.set_run_state(session, locked, RetrainingState.TRAINING)
+        transitions.begin_run_step(session, locked, RetrainingState.TRAINING)
 
 
 class _ClaimLost(Exception):
@@ -271,11 +271,13 @@ def _start_sweep(resources: Resources, run_id: UUID, claim: int) -> None:
             )
             if claimed is not None:
                 reasons = [NotPromotedReason.PRODUCTION_CHANGED]
-                transitions.end_run(session, claimed, RetrainingState.SKIPPED, reasons=reasons)
+                transitions.end_run_and_publish(
+                    session, claimed, RetrainingState.SKIPPED, reasons=reasons
+                )
         return
     if dataset is None or run.search is None:
         raise DatasetNotFound(ref=run.dataset_id)
-    spec = collection.training_spec(production, f"{dataset.name}:{dataset.version}")
+    spec = collect_training_texts.training_spec(production, f"{dataset.name}:{dataset.version}")
     body = build_sweep_request(spec, HyperparameterSearch.model_validate(run.search), model=model)
     plan = planning.plan_trials(body, build_base_resolver(resources))
 
@@ -330,7 +332,7 @@ def _evaluate_after_training(resources: Resources, run_id: UUID) -> None:
             raise TrainingJobDeleted(version=f"the new version of {model}")
         if not _succeeded(session, run, job):
             return
-        new = registry.get_version_of_job(session, job.id, ref=f"of job {job.id}")
+        new = registry.get_first_version_of_job(session, job.id, ref=f"of job {job.id}")
         if new.name != model or new.number is None:
             raise ModelNotFound(ref=f"{model}, made by job {job.id},")
         run.new_number = new.number
@@ -347,7 +349,7 @@ def _evaluate_after_training(resources: Resources, run_id: UUID) -> None:
                 session, prediction, created_by=run.created_by, notifier=resources.notifier
             )
             setattr(run, field, prediction.id)
-        transitions.set_run_state(session, run, RetrainingState.EVALUATING)
+        transitions.begin_run_step(session, run, RetrainingState.EVALUATING)
     failpoint("retraining_trained")
 
 
@@ -364,11 +366,11 @@ def _succeeded(session: Session, run: RetrainingRun, job: Job) -> bool:
         case JobState.SUCCEEDED:
             return True
         case JobState.CANCELLED:
-            transitions.end_run(session, run, RetrainingState.CANCELLED)
+            transitions.end_run_and_publish(session, run, RetrainingState.CANCELLED)
         case JobState.FAILED:
             code, message = job.error_code or "job_failed", job.error_message or "The job failed."
-            error = RetrainingError(code=code, message=message)
-            transitions.end_run(session, run, RetrainingState.FAILED, error=error)
+            error = RetrainingErrorView(code=code, message=message)
+            transitions.end_run_and_publish(session, run, RetrainingState.FAILED, error=error)
     return False
 
 
@@ -423,11 +425,11 @@ def _decide(resources: Resources, run_id: UUID, claim: int) -> None:
         model = session.get_one(RegisteredModel, locked.model_id).name
         version = registry.get_version(session, ModelRef(model, number=locked.new_number))
         alias = SHADOW if reasons else PRODUCTION
-        registry_service.point_alias(session, version, alias=alias)
+        registry_service.point_alias_and_publish(session, version, alias=alias)
         if result is not None:
             locked.result = result.model_dump(mode="json")
         state = RetrainingState.SHADOWED if reasons else RetrainingState.PROMOTED
-        transitions.end_run(session, locked, state, reasons=reasons)
+        transitions.end_run_and_publish(session, locked, state, reasons=reasons)
         fields = {"model": f"{model}:{version.number}", "alias": alias, "run": str(run_id)}
         call_after_commit(session, partial(logging.write_audit_line, "alias_moved", **fields))
         failpoint("retraining_deciding")
@@ -477,7 +479,7 @@ def _delete_dataset(resources: Resources, run_id: UUID, field: str, dataset_id: 
             return
         if datasets.count_active_jobs(session, dataset_id):
             return
-        datasets.delete_dataset(session, dataset)
+        datasets.soft_delete_dataset(session, dataset)
         setattr(run, field, None)
         delete = partial(files.delete_file, resources.settings, resources.store, dataset)
         call_after_commit(session, delete)
@@ -487,7 +489,7 @@ _Step = Callable[[Resources, UUID], None]
 
 _STEPS: Mapping[RetrainingState, _Step] = {
     RetrainingState.COLLECTING: partial(
-        _run_claimed, RetrainingState.COLLECTING, collection.collect_and_start_training
+        _run_claimed, RetrainingState.COLLECTING, collect_training_texts.collect_and_start_training
     ),
     RetrainingState.SEARCHING: _search,
     RetrainingState.TRAINING: _evaluate_after_training,

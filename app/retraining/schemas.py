@@ -136,7 +136,7 @@ class VersionComparisonView(ResponseModel):
     p_worse: float = Field(description="The same of such a deficit.")
 
 
-class RetrainingResult(ResponseModel):
+class RetrainingComparison(ResponseModel):
     """How the new version compares with the one in production."""
 
     metric: MetricName
@@ -146,7 +146,7 @@ class RetrainingResult(ResponseModel):
     tries: int = Field(description="Versions that the test has compared so far, this one included.")
 
 
-class RetrainingError(ResponseModel):
+class RetrainingErrorView(ResponseModel):
     """Why a run failed."""
 
     code: str
@@ -167,13 +167,13 @@ class RetrainingRunView(ResponseModel):
     summary: str = Field(description="What happened, in a sentence or two.")
     reasons: list[NotPromotedReason] = Field(description="Why the new version was not promoted.")
     data: TextCounts | None
-    result: RetrainingResult | None
+    result: RetrainingComparison | None
     dataset_id: UUID | None = Field(description="The dataset that it trains on.")
     sweep_id: UUID | None
     job_id: UUID | None = Field(description="The job that makes the new version.")
     current_run_id: UUID | None = Field(description="Predictions of the version in production.")
     new_run_id: UUID | None = Field(description="Predictions of the new version.")
-    error: RetrainingError | None
+    error: RetrainingErrorView | None
     created_at: Timestamp
     finished_at: Timestamp | None
 

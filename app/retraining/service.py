@@ -16,8 +16,8 @@ from app.queue.tables import Job
 from app.registry import repository as registry
 from app.resources import Resources
 from app.retraining import repository, scheduler, transitions
-from app.retraining.errors import NoLabeledTexts, RetrainingFinished, RetrainingInProgress
-from app.retraining.production import read_production_version
+from app.retraining.errors import NoFeedbackToTrainOn, RetrainingAlreadyEnded, RetrainingInProgress
+from app.retraining.production_version import read_production_version
 from app.retraining.schemas import (
     HyperparameterSearch,
     RetrainingRuleUpdate,
@@ -49,7 +49,7 @@ def validate_hyperparameter_search(
     planning.plan_trials(body, scheduler.build_base_resolver(resources))
 
 
-def update_rule(
+def create_or_replace_rule(
     session: Session, *, name: str, body: RetrainingRuleUpdate, caller_id: UUID
 ) -> RetrainingRuleView:
     """Set the rule of a model, in place of its earlier one. Raises `ModelNotFound`."""
@@ -82,7 +82,7 @@ def get_rule(session: Session, *, name: str) -> RetrainingRuleView:
     return rule_view(
         rule,
         name,
-        waiting_labels=scheduler.count_waiting_labels(session, name, last),
+        waiting_labels=scheduler.count_feedback_texts_since_run(session, name, last),
         due_at=scheduler.compute_due_time(rule, last),
         tries=repository.count_compared_versions(session, model.id),
     )
@@ -104,8 +104,8 @@ def delete_rule(session: Session, *, name: str) -> None:
 def create_run(database: Database, *, name: str, call: IdempotentRequest) -> RetrainingRunView:
     """Start a run by the rule of a model, whether it is due or not.
 
-    Raises `ModelNotFound`, `RetrainingRuleNotFound`, `RetrainingInProgress`, `NoLabeledTexts`, and
-    what `read_production_version` and `idempotency.reserve` raise.
+    Raises `ModelNotFound`, `RetrainingRuleNotFound`, `RetrainingInProgress`, `NoFeedbackToTrainOn`,
+    and what `read_production_version` and `idempotency.reserve` raise.
     """
     with database.write() as session:
         idempotency.reserve(session, call)
@@ -116,8 +116,8 @@ def create_run(database: Database, *, name: str, call: IdempotentRequest) -> Ret
         if last is not None and not RetrainingState(last.state).final:
             raise RetrainingInProgress(run_id=last.id, name=name, state=last.state)
         read_production_version(session, name)
-        if not scheduler.count_waiting_labels(session, name, None):
-            raise NoLabeledTexts(name=name)
+        if not scheduler.count_feedback_texts_since_run(session, name, None):
+            raise NoFeedbackToTrainOn(name=name)
         run = scheduler.add_run(session, rule, model, Trigger.REQUEST, created_by=call.caller_id)
         view = run_view(run, name)
         idempotency.save_response(session, call, status=202, body=view, location=view.location)
@@ -127,18 +127,18 @@ def create_run(database: Database, *, name: str, call: IdempotentRequest) -> Ret
 def cancel_run(session: Session, *, name: str, run_id: UUID) -> RetrainingRunView:
     """Cancel a run with its jobs. Its datasets are deleted later, unless a version was made.
 
-    Raises `ModelNotFound`, `RetrainingRunNotFound`, `RetrainingFinished`.
+    Raises `ModelNotFound`, `RetrainingRunNotFound`, `RetrainingAlreadyEnded`.
     """
     model = registry.get_model(session, name)
     repository.lock_model(session, model.id)
     run = repository.get_run(session, model, run_id)
     session.refresh(run)
     if RetrainingState(run.state).final:
-        raise RetrainingFinished(run_id=run_id, state=run.state)
+        raise RetrainingAlreadyEnded(run_id=run_id, state=run.state)
     if run.sweep_id is not None and sweeps.get_sweep(session, run.sweep_id).state in _STOPPABLE:
         sweep_service.stop_sweep(session, sweep_id=run.sweep_id)
     for job_id in (run.job_id, run.current_run_id, run.new_run_id):
         if job_id is not None and session.get(Job, job_id) is not None:
             jobs.request_cancel(session, job_id)
-    transitions.end_run(session, run, RetrainingState.CANCELLED)
+    transitions.end_run_and_publish(session, run, RetrainingState.CANCELLED)
     return run_view(run, name)

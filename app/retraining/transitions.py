@@ -10,10 +10,10 @@ from app import logging
 from app.database.base import now
 from app.database.engines import call_after_commit
 from app.outbox import repository as outbox
-from app.outbox.events import EventType
+from app.outbox.enums import EventType
 from app.registry.tables import RegisteredModel
 from app.retraining import repository
-from app.retraining.schemas import RetrainingError
+from app.retraining.schemas import RetrainingErrorView
 from app.retraining.states import NotPromotedReason, RetrainingState
 from app.retraining.tables import RetrainingRun
 
@@ -29,19 +29,19 @@ def lock_claimed_run(
     return run if run is not None and run.claims == claim else None
 
 
-def set_run_state(session: Session, run: RetrainingRun, state: RetrainingState) -> None:
+def begin_run_step(session: Session, run: RetrainingRun, state: RetrainingState) -> None:
     """Begin the next step, which nobody has claimed yet."""
     run.state, run.claims, run.excused, run.claimed_until = state, 0, 0, None
     session.flush()
 
 
-def end_run(
+def end_run_and_publish(
     session: Session,
     run: RetrainingRun,
     state: RetrainingState,
     *,
     reasons: Sequence[NotPromotedReason] = (),
-    error: RetrainingError | None = None,
+    error: RetrainingErrorView | None = None,
 ) -> None:
     """End a run, and publish that. What it stored so far stays."""
     run.state, run.finished_at, run.claimed_until = state, now(), None

@@ -1,8 +1,8 @@
 """Response bodies of retraining, made from their rows; among them what happened, in words."""
 
 from app.retraining.schemas import (
-    RetrainingError,
-    RetrainingResult,
+    RetrainingComparison,
+    RetrainingErrorView,
     RetrainingRuleView,
     RetrainingRunView,
     TextCounts,
@@ -10,7 +10,7 @@ from app.retraining.schemas import (
 )
 from app.retraining.states import NotPromotedReason, RetrainingState
 from app.retraining.tables import RetrainingRule, RetrainingRun
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 
 def rule_view(
@@ -34,10 +34,10 @@ _RULE_COLUMNS = frozenset(RetrainingRuleView.model_fields) & frozenset(
 
 def run_view(run: RetrainingRun, model: str) -> RetrainingRunView:
     data = None if run.data is None else TextCounts.model_validate(run.data)
-    result = None if run.result is None else RetrainingResult.model_validate(run.result)
+    result = None if run.result is None else RetrainingComparison.model_validate(run.result)
     error = None
     if run.error_code is not None:
-        error = RetrainingError(code=run.error_code, message=run.error_message or "")
+        error = RetrainingErrorView(code=run.error_code, message=run.error_message or "")
     return RetrainingRunView.model_validate(
         {
             **{name: getattr(run, name) for name in _RUN_COLUMNS},
@@ -58,7 +58,7 @@ _RUN_COLUMNS = (
 
 
 def _summary(
-    run: RetrainingRun, result: RetrainingResult | None, error: RetrainingError | None
+    run: RetrainingRun, result: RetrainingComparison | None, error: RetrainingErrorView | None
 ) -> str:
     """Return what happened, in a sentence or two."""
     new, current = f"Version {run.new_number}", f"version {run.current_number}"
@@ -90,7 +90,7 @@ def _summary(
 
 
 def _explain(
-    reason: NotPromotedReason, run: RetrainingRun, result: RetrainingResult | None, current: str
+    reason: NotPromotedReason, run: RetrainingRun, result: RetrainingComparison | None, current: str
 ) -> str:
     """Return why a version was not promoted, as part of a sentence."""
     match reason:
@@ -111,7 +111,7 @@ def _explain(
             return reason.value.replace("_", " ")
 
 
-def _lead(result: RetrainingResult, run: RetrainingRun, current: str) -> str:
+def _lead(result: RetrainingComparison, run: RetrainingRun, current: str) -> str:
     """Return how the versions compare on all texts, as the end of a sentence."""
     p_value = result.all.p_better
     better, worse = result.all.better, result.all.worse

@@ -136,7 +136,14 @@ def _wait(child: subprocess.Popen[bytes], seconds: float) -> int | None:
 def _command(arguments: Sequence[str], limits: SandboxLimits) -> list[str]:
     python = [sys.executable, "-I", "-B", "-m"]
     limit_args = (limits.memory_mb * 2**20, math.ceil(limits.seconds), limits.file_bytes)
-    return [*python, "app.sandbox.exec", *map(str, limit_args), *python, "lora_core", *arguments]
+    return [
+        *python,
+        "app.sandbox.limit_and_exec",
+        *map(str, limit_args),
+        *python,
+        "lora_core",
+        *arguments,
+    ]
 
 
 def _subclasses(base: type[_ErrorT]) -> Iterator[type[_ErrorT]]:

@@ -14,7 +14,12 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.http.dependencies import get_app_state, get_caller
-from app.serving.errors import InvalidTimeout, KeyOverloaded, RateLimitExceeded, ServerOverloaded
+from app.serving.errors import (
+    ApiKeyShareExceeded,
+    InvalidTimeout,
+    RateLimitExceeded,
+    ServerOverloaded,
+)
 
 _MAX_TIMEOUT_SECONDS = 30.0
 MIN_TOKEN_LIMIT = 32_768  # may wait however slow the machine is: 64 texts of 512 tokens
@@ -77,7 +82,7 @@ class AdmissionController:
         self._key_tokens: Counter[UUID] = Counter()
 
     def check(self, key_id: UUID, *, texts: int, tokens: int, timeout: float = math.inf) -> None:
-        """Raise `ServerOverloaded`, or `KeyOverloaded` if this API key alone uses up its share.
+        """Raise `ServerOverloaded`, or `ApiKeyShareExceeded` if this API key uses up its share.
 
         `timeout` is the time in seconds after which the client has no use for the response. With
         nothing in flight every request is admitted.
@@ -92,7 +97,7 @@ class AdmissionController:
             key_texts + texts > self._key_share * self._max_texts
             or key_tokens + tokens > self._key_share * max_tokens
         ):
-            raise KeyOverloaded(waiting=key_texts, retry_after=self._retry_after())
+            raise ApiKeyShareExceeded(waiting=key_texts, retry_after=self._retry_after())
 
     @contextmanager
     def reserve(
@@ -196,7 +201,7 @@ class LoadSheddingMiddleware:
         self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises `ServerOverloaded`, `KeyOverloaded` and `InvalidTimeout`."""
+        """Raises `ServerOverloaded`, `ApiKeyShareExceeded` and `InvalidTimeout`."""
         if scope["type"] == "http" and (route := self._matching_route(scope)) is not None:
             service = get_app_state(scope["app"]).serving
             scope["route"] = route  # labels a rejection in the request metrics

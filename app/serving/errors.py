@@ -89,7 +89,7 @@ class ServerOverloaded(TooManyRequests):
     message = "{waiting} texts are waiting for a prediction. Try again in {retry_after} s."
 
 
-class KeyOverloaded(TooManyRequests):
+class ApiKeyShareExceeded(TooManyRequests):
     code = "key_overloaded"
     title = "The API key has reached its share of the capacity."
     message = "{waiting} texts of this API key are waiting. Try again in {retry_after} s."

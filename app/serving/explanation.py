@@ -23,11 +23,11 @@ from app.serving.client_formats import TEXT_PAIR_SCHEMA, validate_text_input
 from app.serving.errors import UnknownLabel
 from app.serving.loaded_model import LoadedEncoder, LoadedLinearModel, TokenizedBatch
 from app.serving.nearest_examples import find_familiarity_and_neighbors
-from app.serving.schemas import ExplanationView, WordScore
+from app.serving.schemas import ExplanationView, WordContribution
 from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
 from lora_core.errors.artifact import TargetRequired
-from lora_core.process_settings import imports_without_gc
-from lora_core.specs.encoded_labels import outputs_of_target
+from lora_core.process_settings import import_without_gc_then_freeze
+from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.text_input import TextInput, count_characters, text_sides
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ async def explain(service: InferenceService, request: ExplainRequest, ref: str) 
     task = model.task_of(target)
     labels = model.predictor.labels
     if target is not None:
-        labels = outputs_of_target(target, labels)
+        labels = unqualified_outputs_of_target(target, labels)
     if request.label is not None and request.label not in labels:
         ellipsis = ["…"] if len(labels) > _MAX_LABELS_SHOWN else []
         shown = [*labels[:_MAX_LABELS_SHOWN], *ellipsis]
@@ -136,7 +136,7 @@ async def _explain_encoder(
     words = all_words.grouped(MAX_WORDS)
     count = len(words.words)
     permutations = sample_permutations(count, len(words.ids))
-    masks = coalitions(count, permutations)
+    masks = collect_needed_coalitions(count, permutations)
     service.rate_limiter.acquire(request.key_id, len(masks))
     whole: list[InferenceOutput] = []  # the output of the whole text, which is computed first
     predictions: list[dict[str, float]] = []
@@ -208,8 +208,8 @@ def _scores(row: "Sequence[Output]") -> dict[str, float]:
     return {output.label: output.score for output in row}
 
 
-def _word_score(text: TextInput, side: int, start: int, end: int, score: float) -> WordScore:
-    return WordScore(
+def _word_score(text: TextInput, side: int, start: int, end: int, score: float) -> WordContribution:
+    return WordContribution(
         text=text_sides(text)[side][start:end],
         field="text_pair" if side else "text",
         start=start,
@@ -270,7 +270,7 @@ def sample_permutations(words: int, tokens: int) -> list[_Permutation]:
     return [each for permutation in sampled for each in (permutation, permutation[::-1])]
 
 
-def coalitions(words: int, permutations: Sequence[_Permutation]) -> list[Coalition]:
+def collect_needed_coalitions(words: int, permutations: Sequence[_Permutation]) -> list[Coalition]:
     """Return the distinct coalitions whose scores are needed: all words first, then no words."""
     ordered = {(True,) * words: None, (False,) * words: None}  # a dict keeps the order
     for permutation in permutations:
@@ -286,7 +286,7 @@ def shapley_values(
 ) -> list[float]:
     """Return the Shapley value of each word. Imports captum at the first call.
 
-    `scores` has the score of each of the `coalitions`.
+    `scores` has the score of each of the `collect_needed_coalitions`.
     """
     torch, sampling_class = _import_captum()
 
@@ -303,7 +303,7 @@ def shapley_values(
 
 @cache
 def _import_captum() -> tuple[Any, Any]:
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         import torch
         from captum.attr import ShapleyValueSampling
     return torch, ShapleyValueSampling

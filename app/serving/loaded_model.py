@@ -24,12 +24,12 @@ from app.serving.errors import (
 )
 from lora_core.errors.artifact import SingleTargetModel, TokenizerFailed, UnknownTarget
 from lora_core.process_settings import (
-    freeze_gc,
-    imports_without_gc,
+    collect_and_freeze_gc_once,
+    import_without_gc_then_freeze,
     limit_onednn_cache,
     limit_openmp_spinning,
 )
-from lora_core.specs.encoded_labels import output_name
+from lora_core.specs.encoded_labels import qualified_output_name
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput, count_characters
 
@@ -95,7 +95,7 @@ class _WithTask:
         task, calibration = self.predictor.task, self.predictor.calibration
         of_targets: dict[str, Any] = getattr(task, "tasks", {})
         return dict(zip(task.labels, calibration.thresholds, strict=False)) | {
-            output_name(name, label): threshold
+            qualified_output_name(name, label): threshold
             for name, each in of_targets.items()
             for label, threshold in zip(
                 each.labels, calibration.of_target(name).thresholds, strict=False
@@ -315,7 +315,7 @@ LoadedModel: TypeAlias = LoadedEncoder | LoadedLinearModel
 _AUTO = "auto"
 
 
-class EncoderLoader:
+class EngineSelectingEncoderLoader:
     """Loads encoders on the configured engine; `auto` picks the fastest that reproduces the
     golden predictions.
 
@@ -339,17 +339,17 @@ class EncoderLoader:
         """
         limit_openmp_spinning()
         limit_onednn_cache()
-        with imports_without_gc():
+        with import_without_gc_then_freeze():
             from lora_core.inference.engine_benchmark import benchmark_engines
             from lora_core.inference.engines import (
                 EngineCache,
                 auto_engine_names,
-                use_single_thread,
+                limit_calling_thread_to_one_core,
             )
             from lora_core.inference.predictor import Predictor
             from lora_core.saved_predictions import check_golden_predictions
 
-        use_single_thread()
+        limit_calling_thread_to_one_core()
         with self._engine_cache_lock:
             self._engine_cache = self._engine_cache or EngineCache()
         shared = base is not None or not imported
@@ -378,17 +378,18 @@ class EncoderLoader:
                     "engine_rejected", engine=engine, model=directory.name, reason=repr(error)
                 )
             else:
-                freeze_gc()  # the permanent objects of torch and transformers exist by now
+                # the permanent objects of torch and transformers exist by now
+                collect_and_freeze_gc_once()
                 return replace(predictor, engine_speeds=speeds if self._engine == _AUTO else {})
         raise failure
 
 
-def load_linear(directory: Path) -> LinearPredictor:
+def load_and_check_linear_model(directory: Path) -> LinearPredictor:
     """Load a linear model and check its golden predictions, as for an encoder. Needs no torch.
 
     Raises `ArtifactCorrupt`, `EngineOutputMismatch`, `UnsupportedArtifact`.
     """
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         from lora_core.inference.linear import LinearPredictor
         from lora_core.saved_predictions import check_golden_predictions
 

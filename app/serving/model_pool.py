@@ -28,11 +28,11 @@ from app.serving.errors import (
     ModelTooLarge,
 )
 from app.serving.loaded_model import (
-    EncoderLoader,
+    EngineSelectingEncoderLoader,
     LoadedEncoder,
     LoadedLinearModel,
     LoadedModel,
-    load_linear,
+    load_and_check_linear_model,
 )
 from app.serving.metrics import ServingMetrics
 from app.storage.errors import StorageRefused, StorageUnavailable
@@ -78,7 +78,7 @@ class ModelResolver:
         """Return the version that `ref` names, or named last if the database is unavailable.
 
         None stands for the only model in production.
-        Raises `ModelNotFound`, `InvalidModelRef`, `NoModelPromoted`, `ModelAmbiguous`.
+        Raises `ModelNotFound`, `InvalidModelRef`, `NoModelPromoted`, `SeveralModelsInProduction`.
         """
         cached = self._cache.get(ref)
         age = self._clock() - cached.read_at if cached else 0.0
@@ -114,7 +114,7 @@ class ModelPool:
         self,
         *,
         resources: Resources,
-        load_encoder: EncoderLoader,
+        load_encoder: EngineSelectingEncoderLoader,
         batcher: Batcher,
         executor: Executor,
         metrics: ServingMetrics,
@@ -137,7 +137,8 @@ class ModelPool:
 
         It stays in memory for as long as the caller refers to it. `deadline` is on the monotonic
         clock; a load continues after it. Raises `ModelNotFound`, `InvalidModelRef`,
-        `NoModelPromoted`, `ModelAmbiguous`, what `load` raises, and `ModelLoading` at the deadline.
+        `NoModelPromoted`, `SeveralModelsInProduction`, what `load` raises, and `ModelLoading` at
+        the deadline.
         """
         seconds = None if deadline == math.inf else deadline - time.monotonic()
         try:
@@ -226,7 +227,9 @@ class ModelPool:
                 if resolved.imported:
                     read_metadata(directory, base)
                 if manifest.is_linear(files):
-                    return LoadedLinearModel(ref, load_linear(directory), self._executor)
+                    return LoadedLinearModel(
+                        ref, load_and_check_linear_model(directory), self._executor
+                    )
                 encoder = self._load_encoder(directory, base=base, imported=resolved.imported)
                 return LoadedEncoder(ref, encoder, self._batcher, self._executor)
         except ArtifactCorrupt as error:

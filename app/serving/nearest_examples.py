@@ -173,7 +173,7 @@ class _NoIndex:
     """A version from before indexes were stored, or a linear model without terms."""
 
 
-def stack_hidden_states(outputs: Sequence[InferenceOutput]) -> Any:
+def stack_output_states(outputs: Sequence[InferenceOutput]) -> Any:
     """Return the states (texts, width) of outputs that were computed with them."""
     from scipy.sparse import issparse, vstack
 
@@ -185,7 +185,7 @@ def flag_unfamiliar_texts(index: "ExampleIndex", outputs: Sequence[InferenceOutp
     """Return which texts are unfamiliar, to an index that has a threshold."""
     threshold = index.threshold
     assert threshold is not None  # noqa: S101 - checked by `ExampleIndexCache.get`
-    similarities = index.kth_neighbor_similarities(stack_hidden_states(outputs))
+    similarities = index.kth_neighbor_similarities(stack_output_states(outputs))
     return [similarity < threshold.similarity for similarity in similarities.tolist()]
 
 
@@ -310,7 +310,7 @@ def _find_source(session: Session, resolved: ResolvedModel) -> Dataset | str | _
         version = registry.get_version(session, ModelRef(resolved.name, number=resolved.number))
         if version.job_id is None:
             return _Hidden("elsewhere")
-        job = jobs.get_job(session, version.job_id)
+        job = jobs.get_training_job(session, version.job_id)
     except (ModelNotFound, JobNotFound):
         return _Hidden("deleted")
     dataset_id = job.dataset_ids.get(ALL_ROWS) or job.dataset_ids.get(Split.TRAIN)
@@ -414,7 +414,7 @@ async def find_familiarity_and_neighbors(
         task: Of the target.
         target: Which of several targets to show the labels of.
     """
-    state = stack_hidden_states([output])
+    state = stack_output_states([output])
     neighbors = index.nearest(state, SHOWN)
     rows = [neighbor.row for neighbor in neighbors]
     found: TextsByRow = dict.fromkeys(rows, "scope")

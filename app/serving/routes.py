@@ -47,10 +47,10 @@ from app.serving.schemas import (
     ExplanationView,
     ModelHealth,
     ModelInfo,
-    ModelType,
     Prediction,
     RankedText,
-    ShadowView,
+    ShadowComparisonView,
+    TeiModelType,
 )
 from app.serving.service import (
     MAX_TEXTS_IN_FLIGHT,
@@ -60,7 +60,7 @@ from app.serving.service import (
 )
 from app.serving.shadow import ShadowStats
 from app.settings import Settings
-from app.traffic.prediction_encoding import PredictedTask
+from app.traffic.prediction_encoding import OutputTaskTypes
 from app.traffic.recorder import AnsweredRequest, TrafficRecorder
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ PredictResponse = Prediction | list[Prediction]
 
 
 @dataclass(frozen=True, slots=True)
-class RequestContext:
+class PredictRequestContext:
     """What the routes need of a request besides its body."""
 
     service: InferenceService
@@ -133,7 +133,7 @@ class RequestContext:
                     position=position,
                     texts_in_request=count,
                     version=result.version,
-                    predicted=PredictedTask(result.task, result.targets),
+                    predicted=OutputTaskTypes(result.task, result.targets),
                     target=self.target,
                     texts=result.texts if self.traffic.keeps_scores else (),
                     rows=result.answers,
@@ -146,10 +146,10 @@ class RequestContext:
 
 async def _request_context(
     request: Request, state: AppStateDep, caller: CallerDep, target: TargetQuery = None
-) -> RequestContext:
+) -> PredictRequestContext:
     deadline = time.monotonic() + request.state.timeout
     max_inputs = state.settings.max_inputs
-    return RequestContext(
+    return PredictRequestContext(
         service=state.serving,
         max_inputs=max_inputs,
         key_id=caller.id,
@@ -161,7 +161,7 @@ async def _request_context(
     )
 
 
-RequestContextDep = Annotated[RequestContext, Depends(_request_context)]
+RequestContextDep = Annotated[PredictRequestContext, Depends(_request_context)]
 
 
 @router.post("/predict", response_model=PredictResponse)
@@ -225,7 +225,7 @@ async def rerank_with_model(
 async def _rerank(
     body: ModelRerankBody,
     ref: str | None,
-    context: RequestContext,
+    context: PredictRequestContext,
     response: Response,
 ) -> list[RankedText]:
     request = parse_rerank_request(body, max_inputs=context.max_inputs, target=context.target)
@@ -301,7 +301,7 @@ async def explain_prediction(
     return explanation.view
 
 
-def _respond(context: RequestContext, result: PredictResult) -> Response:
+def _respond(context: PredictRequestContext, result: PredictResult) -> Response:
     return JSONResponse(_to_json(result), headers=context.complete(result))
 
 
@@ -401,7 +401,7 @@ def _build_info(resolved: ResolvedModel, model: LoadedModel, settings: Settings)
         model_sha=resolved.artifact.manifest_sha256,
         model_dtype=_DTYPES[predictor.engine.name.rpartition("-")[2]],
         served_model_name=resolved.ref,
-        model_type=ModelType(
+        model_type=TeiModelType(
             classifier=ClassifierLabels(
                 id2label={str(i): label for i, label in labels.items()},
                 label2id={label: i for i, label in labels.items()},
@@ -429,9 +429,9 @@ def _build_info(resolved: ResolvedModel, model: LoadedModel, settings: Settings)
 # -- Statistics of shadow evaluation --------------------------------------------------------------
 
 
-def shadow_view(stats: ShadowStats) -> ShadowView:
+def shadow_view(stats: ShadowStats) -> ShadowComparisonView:
     texts = stats.agreed + stats.differed
-    return ShadowView(
+    return ShadowComparisonView(
         version=stats.version,
         shadow=stats.shadow,
         task=stats.task,
@@ -447,7 +447,7 @@ def shadow_view(stats: ShadowStats) -> ShadowView:
 @shadow_router.get("/{name}/shadow", dependencies=[require_scope("models:read")])
 async def list_shadow_comparisons(
     name: Slug, database: DatabaseDep, state: AppStateDep
-) -> list[ShadowView]:
+) -> list[ShadowComparisonView]:
     """Compare the candidate `name@shadow` with production on the live texts, newest pair first."""
     await run_in_threadpool(_check_model_exists, database, name)
     return [shadow_view(stats) for stats in state.serving.shadow_evaluator.stats(name)]

@@ -44,7 +44,7 @@ class RankedText(ResponseModel):
     )
 
 
-class WordScore(ResponseModel):
+class WordContribution(ResponseModel):
     """A word of the text, and what it adds to the probability of the label, or to the number."""
 
     text: str
@@ -122,7 +122,7 @@ class ExplanationView(ResponseModel):
     label: str
     score: float = Field(description="Probability of the label; of a regression, the number.")
     empty_score: float = Field(description="The same without any of the words.")
-    words: list[WordScore]
+    words: list[WordContribution]
     grouped: bool = Field(description="Neighboring words count as one, because there are many.")
     texts: int = Field(description="Number of texts that the model computed for this.")
     familiarity: Familiarity | None = Field(
@@ -135,7 +135,7 @@ class ExplanationView(ResponseModel):
     )
 
 
-class ShadowView(ResponseModel):
+class ShadowComparisonView(ResponseModel):
     """A candidate compared with the version in production, in this process since it started."""
 
     version: str
@@ -168,7 +168,7 @@ class ClassifierLabels(ResponseModel):
     label2id: dict[str, int]
 
 
-class ModelType(ResponseModel):
+class TeiModelType(ResponseModel):
     """The kind of the model. Here all are classifiers."""
 
     classifier: ClassifierLabels
@@ -181,7 +181,7 @@ class ModelInfo(ResponseModel):
     model_sha: str
     model_dtype: str
     served_model_name: str
-    model_type: ModelType
+    model_type: TeiModelType
     max_concurrent_requests: int
     max_input_length: int
     max_batch_tokens: int

@@ -20,7 +20,7 @@ from app.serving.admission import AdmissionController, KeyRateLimiter
 from app.serving.batcher import Batcher, InferenceOutput
 from app.serving.client_formats import PredictRequest
 from app.serving.errors import AbstentionNotApplicable, ScoreFunctionNotApplicable
-from app.serving.loaded_model import EncoderLoader, LoadedModel, TokenizedBatch
+from app.serving.loaded_model import EngineSelectingEncoderLoader, LoadedModel, TokenizedBatch
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
 from app.serving.nearest_examples import (
@@ -107,7 +107,9 @@ class InferenceService:
         )
         self.pool = ModelPool(
             resources=resources,
-            load_encoder=EncoderLoader(settings.engine, settings.data_dir / "engines"),
+            load_encoder=EngineSelectingEncoderLoader(
+                settings.engine, settings.data_dir / "engines"
+            ),
             batcher=self.batcher,
             executor=self._tokenizer_executor,
             metrics=metrics,
@@ -127,7 +129,7 @@ class InferenceService:
         self.pool.close()
 
     def check_capacity(self, key_id: UUID, body_bytes: int | None, *, timeout: float) -> None:
-        """Raise `ServerOverloaded` or `KeyOverloaded` if a request cannot be admitted.
+        """Raise `ServerOverloaded` or `ApiKeyShareExceeded` if a request cannot be admitted.
 
         The request counts as a single text here, the least it can be; `predict` checks again.
         `body_bytes` is None if unknown; `timeout` is the client's, in seconds.

@@ -36,7 +36,7 @@ def add_artifact(
     return artifact
 
 
-def find_base_artifact(session: Session, digest: str) -> Artifact | None:
+def find_and_lock_base_artifact(session: Session, digest: str) -> Artifact | None:
     """Return the base with this digest, which cannot be deleted before the transaction ends."""
     bases = select(Artifact).options(lazyload(Artifact.base))
     found = bases.where(Artifact.kind == BASE_KIND, Artifact.manifest_sha256 == digest)
@@ -46,7 +46,7 @@ def find_base_artifact(session: Session, digest: str) -> Artifact | None:
 def ensure_base_artifact(session: Session, ref: ArtifactRef) -> Artifact:
     """Return the base with this digest; insert its row if there is none."""
     acquire_transaction_lock(session, f"base {ref.manifest_sha256}")
-    found = find_base_artifact(session, ref.manifest_sha256)
+    found = find_and_lock_base_artifact(session, ref.manifest_sha256)
     return found or add_artifact(session, job_id=None, kind=BASE_KIND, ref=ref)
 
 
@@ -58,7 +58,7 @@ def get_artifact(session: Session, artifact_id: UUID) -> Artifact:
     return artifact
 
 
-def find_model_artifact(session: Session, job_id: UUID) -> Artifact | None:
+def find_newest_model_of_job(session: Session, job_id: UUID) -> Artifact | None:
     """Return the newest model that the job made."""
     conditions = (Artifact.job_id == job_id, Artifact.kind == MODEL_KIND)
     statement = select(Artifact).where(*conditions).order_by(Artifact.id.desc())

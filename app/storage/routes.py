@@ -70,7 +70,7 @@ def download_artifact_file(
 
 
 @router.get("/{artifact_id}/archive", response_class=StreamingResponse)
-def download_artifact(
+def download_artifact_archive(
     artifact_id: UUID, database: DatabaseDep, store: StoreDep
 ) -> StreamingResponse:
     """Download all files as a tar archive, with a model card, `README.md`."""

@@ -14,7 +14,7 @@ from app.database.engines import call_after_commit
 from app.storage import repository
 from app.storage.store import ArtifactRef, Store
 from app.storage.tables import Artifact
-from lora_core import artifact_base, manifest
+from lora_core import artifact_base_sharing, manifest
 from lora_core.failpoints import failpoint
 
 BASES_PREFIX = "bases"  # first part of the keys of bases
@@ -32,7 +32,7 @@ class StagedArtifact:
 
     def __init__(self, store: Store, directory: Path, key: str) -> None:
         self._store = store
-        base_dir = artifact_base.split_off_base(directory)
+        base_dir = artifact_base_sharing.split_off_base(directory)
         self._base = _NewBase(store, base_dir, key) if base_dir is not None else None
         self._ref = store.put(directory, key)
 
@@ -84,7 +84,7 @@ class _NewBase:
 
         Raises `_BaseNotStored` if there is none, and the files have not been stored here.
         """
-        base = repository.find_base_artifact(session, self._digest)
+        base = repository.find_and_lock_base_artifact(session, self._digest)
         if base is None:
             if self._stored is None:
                 raise _BaseNotStored(self)

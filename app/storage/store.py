@@ -31,7 +31,7 @@ import structlog
 
 from app.errors import AppError
 from app.storage.errors import StorageRefused, StorageUnavailable, StoredArtifactCorrupt
-from lora_core import artifact_base, manifest
+from lora_core import artifact_base_sharing, manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 
 CHECK_TTL_SECONDS = 5.0  # a check result is cached this long, to bound the cost
@@ -237,7 +237,7 @@ class ArtifactWithBase:
         self._base = base
         self.manifest = manifest.read(directory)
         if base is not None:
-            self.manifest = artifact_base.join_manifests(self.manifest, manifest.read(base))
+            self.manifest = artifact_base_sharing.join_manifests(self.manifest, manifest.read(base))
 
     def find_file(self, name: str) -> Content | None:
         """Return the manifest, or a file that it lists; None if that is not a regular file."""
@@ -276,7 +276,7 @@ def read_manifest(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any
         content: dict[str, Any] = json.loads(store.read(ref, manifest.MANIFEST_FILE))
         if ref.base is None:
             return content
-        return artifact_base.join_manifests(
+        return artifact_base_sharing.join_manifests(
             content, json.loads(store.read(ref.base, manifest.MANIFEST_FILE))
         )
 
@@ -324,7 +324,7 @@ def materialize_artifact(store: Store, ref: ArtifactRef, target: Path, *, name: 
     if ref.base is None:
         return directory
     target.mkdir(parents=True)
-    artifact_base.rejoin_base(directory, store.local_directory(ref.base), target)
+    artifact_base_sharing.rejoin_base(directory, store.local_directory(ref.base), target)
     return target
 
 

@@ -111,7 +111,7 @@ def resolve_trials(plan: UnresolvedPlan, resolver: JobResolver) -> _ResolvedTria
             outcomes.append(plan.inputs.resolve_job(resolver, first_rung))
         except trials.RESOLVE_ERRORS as error:
             outcomes.append(error)
-    trials.raise_if_invalid(plan.settings, outcomes)
+    trials.raise_if_invalid_trials(plan.settings, outcomes)
     resolved = (outcome for outcome in outcomes if isinstance(outcome, ResolvedJob))
     return list(zip(plan.settings, resolved, strict=True))
 
@@ -125,7 +125,7 @@ def preview_sweep(
     total = strategy.trials if isinstance(strategy, TpeSearch) else len(resolved)
     counts = strategies.trials_per_rung(strategy, total)
     reused = sum(
-        trials.has_result(session, job.trial_sha256, job.columns())
+        trials.trial_result_exists(session, job.trial_sha256, job.columns())
         for _, job in resolved[: plan.trial_count]
     )
     workers = heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)
@@ -168,11 +168,11 @@ def _candidate_plan(  # noqa: PLR0913 - the fields of a `UnresolvedPlan`
     *,
     trial_count: int,
 ) -> UnresolvedPlan:
-    outcomes = trials.trial_specs(job, settings)
-    trials.raise_if_invalid(settings, outcomes)
+    outcomes = trials.build_trial_specs_or_errors(job, settings)
+    trials.raise_if_invalid_trials(settings, outcomes)
     specs = [outcome for outcome in outcomes if isinstance(outcome, TrainSpec)]
     base_errors = inputs.resolve_bases(specs, find_base)
-    trials.raise_if_invalid(
+    trials.raise_if_invalid_trials(
         settings, [base_errors.get(trials.base_key(spec), spec) for spec in specs]
     )
     return UnresolvedPlan(space, strategy, settings, specs, inputs, trial_count)

@@ -10,14 +10,14 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, defer
 
 from app.database.base import JsonObject, now
 from app.jobs.repository import FINAL_STATES
+from app.queue.enums import JobState
 from app.queue.fencing import NO_SESSION_SYNC
-from app.queue.states import JobState
 from app.queue.tables import Job
 from app.queue.transitions import PAUSED
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.states import SweepState, TrialState
 from app.sweeps.tables import Sweep, Trial
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 LOST_WORKER_CODE = "lost_worker"  # error code of a job whose worker was lost too often
 _MAX_LOST_JOBS = 3  # such jobs of one trial
@@ -84,7 +84,7 @@ def list_running_sweep_ids(session: Session) -> Sequence[UUID]:
     return session.scalars(statement.order_by(Sweep.id)).all()
 
 
-def count_active_sweep_trials(session: Session, caller_id: UUID) -> int:
+def count_caller_active_sweep_trials(session: Session, caller_id: UUID) -> int:
     """Return the number of trials in the running and paused sweeps of a caller."""
     open_trials = (
         select(Trial.number)
@@ -126,7 +126,7 @@ def delete_unpublished_sweep(session: Session, sweep_id: UUID) -> None:
     session.execute(delete(Sweep).where(*unready), execution_options=NO_SESSION_SYNC)
 
 
-def list_sweeps_waiting_for(session: Session, job_id: UUID) -> Sequence[UUID]:
+def list_running_sweeps_using_job(session: Session, job_id: UUID) -> Sequence[UUID]:
     """Return the running sweeps that use or created this job."""
     created = select(Job.sweep_id).where(Job.id == job_id)
     uses = select(Trial.sweep_id).where(Trial.job_id == job_id)
@@ -232,7 +232,7 @@ def list_trial_settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
     return list(session.scalars(statement.order_by(Trial.number)))
 
 
-def is_used_by_other_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool:
+def job_used_by_other_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool:
     """Return whether a running or paused sweep other than `but` uses this job."""
     statement = (
         select(Trial.number)
@@ -283,7 +283,7 @@ def count_unfinished_jobs(session: Session, sweep_id: UUID) -> int:
     return session.scalars(select(func.count()).select_from(Job).where(*unfinished)).one()
 
 
-def delete_sweep(session: Session, sweep_id: UUID) -> None:
+def delete_sweep_row(session: Session, sweep_id: UUID) -> None:
     """Delete a sweep; its trials are deleted by the foreign key."""
     session.execute(delete(Sweep).where(Sweep.id == sweep_id), execution_options=NO_SESSION_SYNC)
 

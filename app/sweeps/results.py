@@ -21,7 +21,7 @@ from app.csv_injection import escape_formula
 from app.database.base import JsonObject
 from app.jobs.results import comparison
 from app.jobs.results.comparison import SplitCorrectness
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job
 from app.sweeps import repository
 from app.sweeps.repository import TrialStatus
@@ -30,7 +30,7 @@ from app.sweeps.snapshot import SPLITS, SweepSnapshot, TrialSnapshot
 from app.sweeps.states import TrialState
 from app.sweeps.tables import Sweep, Trial
 from lora_core.specs.method import HeadMode, LayerRole, LoraSpec
-from lora_core.tasks.metric_names import METRICS, main_metric
+from lora_core.tasks.metric_info import METRICS, main_metric
 
 MAX_CACHED_SNAPSHOTS = 4
 
@@ -68,7 +68,7 @@ class _SnapshotCache:
 _cache = _SnapshotCache()
 
 
-def read_snapshot(session: Session, sweep: Sweep) -> SweepSnapshot:
+def read_cached_snapshot(session: Session, sweep: Sweep) -> SweepSnapshot:
     """Return the sweep with every trial at its last rung: the same object while nothing changes.
 
     If trials have changed since, only those are read again.

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response, status
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, NotifierDep, SettingsDep, StoreDep
-from app.http.fields import file_response_openapi, uuid_validator
+from app.http.fields import file_response_openapi, uuid_or_not_found_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -39,7 +39,7 @@ _EXPORTERS = {"csv": results.to_csv, "txt": results.to_results_txt}
 
 _DEFERRED_COLUMNS = (Sweep.job, Sweep.space, Sweep.resolved_inputs)
 
-SweepId = Annotated[UUID, uuid_validator(lambda text: SweepNotFound(sweep_id=text))]
+SweepId = Annotated[UUID, uuid_or_not_found_validator(lambda text: SweepNotFound(sweep_id=text))]
 ExportFormat = Annotated[
     Literal["csv", "txt"], Query(description="txt: the results.txt format of LoRA from scratch.")
 ]
@@ -107,7 +107,7 @@ def get_sweep(sweep_id: SweepId, database: DatabaseDep) -> SweepView:
     """Get a sweep and its winner so far."""
     with database.read() as session:
         sweep = repository.get_sweep(session, sweep_id)
-        result = sweep_result_view(results.read_snapshot(session, sweep))
+        result = sweep_result_view(results.read_cached_snapshot(session, sweep))
         return sweep_view(session, sweep, result=result)
 
 
@@ -117,7 +117,7 @@ def list_trials(sweep_id: SweepId, database: DatabaseDep) -> list[TrialView]:
     with database.read() as session:
         sweep = repository.get_sweep(session, sweep_id)
         reused_flags = repository.list_reused_flags(session, sweep_id)
-        return trial_views(results.read_snapshot(session, sweep), reused_flags)
+        return trial_views(results.read_cached_snapshot(session, sweep), reused_flags)
 
 
 @router.get(
@@ -131,7 +131,7 @@ def download_sweep_results(
 ) -> Response:
     """Download the trials as a file, also while the sweep runs."""
     with database.read() as session:
-        snapshot = results.read_snapshot(session, repository.get_sweep(session, sweep_id))
+        snapshot = results.read_cached_snapshot(session, repository.get_sweep(session, sweep_id))
     return Response(
         _EXPORTERS[format](snapshot),
         media_type=MEDIA_TYPES[format],
@@ -213,7 +213,7 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     """
     call = idempotent_request(body.model_dump(mode="json"))
     with database.write() as session:
-        job = service.promote_trial(
+        job = service.enqueue_trial_promotion(
             session, sweep_id=sweep_id, body=body, settings=settings, notifier=notifier, call=call
         )
     response.headers["Location"] = job.location
@@ -223,4 +223,4 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
 @router.delete("/{sweep_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=REQUIRE_WRITE)
 def delete_sweep(sweep_id: SweepId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a sweep that is not running, and the jobs of its trials that no other sweep uses."""
-    service.delete_sweep(database, sweep_id=sweep_id, store=store)
+    service.delete_sweep_with_jobs(database, sweep_id=sweep_id, store=store)

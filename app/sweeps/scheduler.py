@@ -21,7 +21,7 @@ from app.jobs import data_sources
 from app.jobs import service as jobs
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.outbox import repository as outbox
-from app.outbox.events import EventType
+from app.outbox.enums import EventType
 from app.queue import heartbeats
 from app.queue.dispatch import WorkerNotifier
 from app.queue.tables import Job
@@ -45,10 +45,10 @@ STRATEGY_ADAPTER: TypeAdapter[Strategy] = TypeAdapter(Strategy)
 log = structlog.get_logger(__name__)
 
 
-def advance_after_job(resources: Resources, job_id: UUID) -> None:
+def advance_sweeps_after_job(resources: Resources, job_id: UUID) -> None:
     """Advance the sweeps that waited for this job, which has ended."""
     with resources.database.read() as session:
-        sweep_ids = repository.list_sweeps_waiting_for(session, job_id)
+        sweep_ids = repository.list_running_sweeps_using_job(session, job_id)
     _advance_each(resources, sweep_ids)
 
 
@@ -157,7 +157,7 @@ def _queue_job(
 ) -> Job | None:
     """Create the job of a trial, or record as its problem that its dataset was deleted."""
     try:
-        data_sources.lock_datasets(session, trial.job_columns["dataset_ids"])
+        data_sources.lock_datasets_against_deletion(session, trial.job_columns["dataset_ids"])
     except LoraCoreError as error:
         trial.problem = str(error)
         return None
@@ -225,7 +225,7 @@ class _TrialFactory:
     def create(self, number: int, rung: int, settings: TrialSettings) -> Trial:
         """Create a trial; one that can never run is created with the reason, and has failed."""
         # From the job as the caller sent it: `inputs` knows its sources by the names used there.
-        (spec,) = trials.trial_specs(self._job, [settings])
+        (spec,) = trials.build_trial_specs_or_errors(self._job, [settings])
         since = (0.0, *strategies.rung_budgets(self._strategy))[rung]
         try:
             if isinstance(spec, Exception):

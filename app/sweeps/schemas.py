@@ -14,7 +14,7 @@ from app.sweeps.strategies import GridSearch, Strategy
 from lora_core.results import MetricName
 from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.metric_names import task_metrics
+from lora_core.tasks.metric_info import metric_names_of_spec
 
 
 class SweepCreate(FrozenModel):
@@ -52,7 +52,7 @@ class SweepCreate(FrozenModel):
         job: TrainSpec | None = info.data.get("job")
         if value is None or job is None:  # the job is invalid
             return value
-        names = task_metrics(job.model_dump(mode="json", include={"task"}))
+        names = metric_names_of_spec(job.model_dump(mode="json", include={"task"}))
         if value not in names:
             message = "a {task} task has no {objective}; use one of {names}"
             context = {"task": job.task.type, "objective": value, "names": ", ".join(names)}

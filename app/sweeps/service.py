@@ -19,10 +19,10 @@ from app.jobs import data_sources
 from app.jobs import repository as jobs
 from app.jobs.resolve import JobResolver
 from app.jobs.schemas import JobView
-from app.jobs.service import enqueue_with_response
+from app.jobs.service import enqueue_and_save_response
 from app.jobs.views import job_view
 from app.queue.dispatch import WorkerNotifier
-from app.queue.states import JobKind, JobState
+from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 from app.settings import Settings
 from app.storage import repository as artifacts
@@ -45,7 +45,7 @@ from app.sweeps.tables import Sweep, Trial
 from app.sweeps.trials import FindBase, ResolvedInputs
 from app.sweeps.views import sweep_view
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.metric_names import main_metric
+from lora_core.tasks.metric_info import main_metric
 
 JOBS_PER_DELETE = 20  # jobs that one transaction deletes
 
@@ -225,7 +225,7 @@ def extend_sweep(
         return _continue_running(session, sweep, settings, notifier)
 
 
-def delete_sweep(database: Database, *, sweep_id: UUID, store: Store) -> None:
+def delete_sweep_with_jobs(database: Database, *, sweep_id: UUID, store: Store) -> None:
     """Delete a sweep and the jobs that it created, except those that other sweeps use.
 
     Jobs are deleted first, a few per transaction. If the process dies, the same call continues.
@@ -245,7 +245,7 @@ def delete_sweep(database: Database, *, sweep_id: UUID, store: Store) -> None:
             artifacts.delete_unused_artifacts(session, store, chain.from_iterable(artifact_ids))
     with database.write() as session:
         _require_ended(session, sweep_id)
-        repository.delete_sweep(session, sweep_id)
+        repository.delete_sweep_row(session, sweep_id)
 
 
 def _stop_scheduling(
@@ -276,7 +276,7 @@ def _return_to_waiting(session: Session, sweep_id: UUID, status: TrialStatus) ->
     if (
         job is not None
         and job.sweep_id is not None
-        and not repository.is_used_by_other_sweep(session, job.id, but=sweep_id)
+        and not repository.job_used_by_other_sweep(session, job.id, but=sweep_id)
     ):
         jobs.request_cancel(session, job.id)
     trial = repository.get_trial(session, sweep_id, status.number, status.rung)
@@ -295,7 +295,10 @@ def _continue_running(
 def _check_trial_quota(
     session: Session, caller_id: UUID, plan: UnresolvedPlan, settings: Settings
 ) -> None:
-    existing, added = repository.count_active_sweep_trials(session, caller_id), plan.trial_count
+    existing, added = (
+        repository.count_caller_active_sweep_trials(session, caller_id),
+        plan.trial_count,
+    )
     if existing + added > settings.max_trials_per_key:
         raise TrialQuotaExceeded(there=existing, added=added, limit=settings.max_trials_per_key)
 
@@ -319,7 +322,7 @@ def _lock_sweep(session: Session, sweep_id: UUID) -> Sweep:
 # -- Promotion of a trial: trials keep metrics only, so a job makes the model ---------------------
 
 
-def promote_trial(
+def enqueue_trial_promotion(
     session: Session,
     *,
     sweep_id: UUID,
@@ -334,13 +337,13 @@ def promote_trial(
     If the checkpoint is gone, the job trains again.
 
     Raises `SweepNotFound`, `TrialNotFound`, `NothingToPromote`, `DataNotFound`, and what
-    `idempotency.reserve` and `enqueue_with_response` raise.
+    `idempotency.reserve` and `enqueue_and_save_response` raise.
     """
     idempotency.reserve(session, call)
     sweep = repository.get_sweep(session, sweep_id)
     number = body.trial or _winner_number(session, sweep)
     trial, last_job = _find_trial(session, sweep, number)
-    data_sources.lock_datasets(session, trial.job_columns["dataset_ids"])
+    data_sources.lock_datasets_against_deletion(session, trial.job_columns["dataset_ids"])
     columns = dict(trial.job_columns)
     columns["spec"] = {**columns["spec"], "trial": None}
     columns["spec"]["result"] = {**columns["spec"]["result"], "model": True}
@@ -353,13 +356,13 @@ def promote_trial(
         promote_to=body.alias,
         continues=last_job.id if last_job is not None else None,
     )
-    return enqueue_with_response(
+    return enqueue_and_save_response(
         session, job, view_of=job_view, settings=settings, notifier=notifier, call=call
     )
 
 
 def _winner_number(session: Session, sweep: Sweep) -> int:
-    selection = select_winner_and_cheapest(results.read_snapshot(session, sweep))
+    selection = select_winner_and_cheapest(results.read_cached_snapshot(session, sweep))
     if selection is None:
         raise NothingToPromote(sweep_id=sweep.id)
     return selection.winner

@@ -14,7 +14,7 @@ from app.jobs.results.comparison import (
     significant_differences,
 )
 from lora_core.results import MetricName
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 SPLITS = ("train", "validation", "test")
 FINAL_TRIAL_STATES = frozenset({"succeeded", "failed", "cancelled"})

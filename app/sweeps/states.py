@@ -4,13 +4,13 @@
                                        ▲             │
                                        └─────────────┘  retry, extend
 
-The job of a trial goes through the same states as any other job (`app.queue.states`).
+The job of a trial goes through the same states as any other job (`app.queue.enums`).
 """
 
 from enum import StrEnum
 from typing import Literal
 
-# Which of them a sweep may have depends on its task: `lora_core.tasks.metric_names`.
+# Which of them a sweep may have depends on its task: `lora_core.tasks.metric_info`.
 Objective = Literal[
     "accuracy",
     "macro_f1",

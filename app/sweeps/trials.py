@@ -14,7 +14,7 @@ from app.errors import AppError
 from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.repository import ACTIVE_STATES
 from app.jobs.resolve import JobResolver, ResolvedJob
-from app.queue.states import DeviceClass, JobState
+from app.queue.enums import DeviceClass, JobState
 from app.queue.tables import Checkpoint, Job
 from app.sweeps.errors import FieldNotVariable, InvalidTrials
 from app.sweeps.search_space import (
@@ -28,7 +28,7 @@ from app.sweeps.strategies import Strategy, SuccessiveHalving, rung_budgets
 from lora_core.errors import LoraCoreError
 from lora_core.specs.data import DataSpec
 from lora_core.specs.train import PartialRunSpec, TrainSpec
-from lora_core.specs.validation_problems import field_problems, first_problem
+from lora_core.specs.validation_problems import field_problems, first_problem_location_and_message
 
 # Reuse of results. Jobs of the same trial have the same `trial_sha256`, whichever sweep or caller
 # created them.
@@ -84,7 +84,7 @@ def find_existing_job(
     )
 
 
-def has_result(session: Session, trial_sha256: str, job_columns: JsonObject) -> bool:
+def trial_result_exists(session: Session, trial_sha256: str, job_columns: JsonObject) -> bool:
     """Return whether the results of the trial exist already."""
     found = find_existing_job(session, trial_sha256, job_columns)
     return isinstance(found, ExistingJob) and found.finished
@@ -227,7 +227,9 @@ def validate_fields(job: TrainSpec, space: SearchSpace) -> None:
                     ) from error
 
 
-def trial_specs(job: TrainSpec, trials: Sequence[TrialSettings]) -> list[TrainSpec | Exception]:
+def build_trial_specs_or_errors(
+    job: TrainSpec, trials: Sequence[TrialSettings]
+) -> list[TrainSpec | Exception]:
     """Return the job description of each trial, or the error if it is invalid.
 
     The descriptions are those of full runs that keep no model.
@@ -253,7 +255,7 @@ def spec_at_rung(spec: TrainSpec, strategy: Strategy, rung: int) -> TrainSpec:
     return spec.model_copy(update={"trial": trial})
 
 
-def raise_if_invalid(trials: Sequence[TrialSettings], outcomes: Sequence[object]) -> None:
+def raise_if_invalid_trials(trials: Sequence[TrialSettings], outcomes: Sequence[object]) -> None:
     """Raise `InvalidTrials` if some outcomes are errors.
 
     If all trials have the same error, raise that one: it lies in the job, not in the space.
@@ -288,7 +290,7 @@ def raise_if_invalid(trials: Sequence[TrialSettings], outcomes: Sequence[object]
 def error_reason(error: Exception) -> str:
     """Return in one sentence why a trial cannot run."""
     if isinstance(error, ValidationError):
-        place, message = first_problem(error, TrainSpec)
+        place, message = first_problem_location_and_message(error, TrainSpec)
         return f"{place}: {message}."
     return str(error)
 

@@ -7,7 +7,7 @@ from math import prod
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from lora_core.specs.encoded_labels import encode_label_set, encode_targets, output_name
+from lora_core.specs.encoded_labels import encode_label_set, encode_targets, qualified_output_name
 
 if TYPE_CHECKING:  # it needs NumPy and SciPy, which this module does not
     from lora_core.inference.decoding import Output
@@ -18,7 +18,7 @@ ONE_TARGET = ""  # stands for the target of a model that has only one
 
 
 @dataclass(frozen=True, slots=True)
-class PredictedTask:
+class OutputTaskTypes:
     """What the outputs of a prediction are: of a task or, if `targets` is not empty, of several."""
 
     task: "TaskType"
@@ -33,7 +33,7 @@ class PredictedTask:
             yield name, self.targets[name], list(outputs)
 
 
-def encode_predicted_label(predicted: PredictedTask, row: "Sequence[Output]") -> str:
+def encode_predicted_label(predicted: OutputTaskTypes, row: "Sequence[Output]") -> str:
     """Return the predicted label as a row of a dataset has it (`lora_core.data.labels`)."""
     parts = {name: _answer(task, outputs) for name, task, outputs in predicted.parts(row)}
     if predicted.targets:
@@ -47,25 +47,25 @@ def encode_predicted_label(predicted: PredictedTask, row: "Sequence[Output]") ->
             return str(name)
 
 
-def predicted_labels(predicted: PredictedTask, row: "Sequence[Output]") -> Iterator[str]:
+def predicted_labels(predicted: OutputTaskTypes, row: "Sequence[Output]") -> Iterator[str]:
     """Yield the predicted labels to count; of several targets TARGET/LABEL. Numbers have none."""
     for name, task, outputs in predicted.parts(row):
         answer = _answer(task, outputs)
         if not isinstance(answer, float):
             for label in (answer,) if isinstance(answer, str) else answer:
-                yield output_name(name, label) if name else label
+                yield qualified_output_name(name, label) if name else label
 
 
-def highest_scores(predicted: PredictedTask, row: "Sequence[Output]") -> dict[str, float]:
+def highest_scores(predicted: OutputTaskTypes, row: "Sequence[Output]") -> dict[str, float]:
     """Return the scores to keep, by output; of several targets by TARGET/LABEL."""
     return {
-        output_name(name, output.label) if name else output.label: round(output.score, 6)
+        qualified_output_name(name, output.label) if name else output.label: round(output.score, 6)
         for name, _, outputs in predicted.parts(row)
         for output in outputs[:MAX_SCORES]
     }
 
 
-def confidences(predicted: PredictedTask, row: "Sequence[Output]") -> dict[str, float]:
+def confidences(predicted: OutputTaskTypes, row: "Sequence[Output]") -> dict[str, float]:
     """Return the model's own probability that its answer is right, by target.
 
     Of a multi-label task it is that of the whole set of labels, as if they were independent.

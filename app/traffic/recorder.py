@@ -23,13 +23,13 @@ from app.privacy.text_hashes import TextHasher
 from app.settings import Settings
 from app.traffic import repository
 from app.traffic.prediction_encoding import (
-    PredictedTask,
+    OutputTaskTypes,
     confidences,
     encode_predicted_label,
     highest_scores,
     predicted_labels,
 )
-from app.traffic.repository import CountKey
+from app.traffic.repository import PredictionCountKey
 from app.traffic.tables import MAX_LABEL_LENGTH, CountedOutcome, KeptPrediction
 from lora_core.specs.text_input import TextInput, count_characters, text_sides
 
@@ -55,7 +55,7 @@ class AnsweredRequest:
     position: int  # of its first text in the request
     texts_in_request: int
     version: str  # such as `sentiment:3`
-    predicted: PredictedTask
+    predicted: OutputTaskTypes
     target: str | None  # the only one of several that was asked for
     texts: Sequence[TextInput]  # empty if none is kept
     rows: "Sequence[Sequence[Output]]"  # all outputs of each text, the highest probability first
@@ -89,7 +89,7 @@ class TrafficRecorder:
         self._added = self._taken = (0, 0)
         self._pass_lock = threading.Lock()  # of all below, which one thread uses at a time
         self._rows: deque[KeptPrediction] = deque()
-        self._counts: Counter[CountKey] = Counter()
+        self._counts: Counter[PredictionCountKey] = Counter()
         self._counted_at = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
@@ -159,14 +159,16 @@ class TrafficRecorder:
             self._on_dropped(len(answered.rows))
             return
         version = answered.version
-        self._counts[CountKey(version, CountedOutcome.TEXT, "")] += len(answered.rows)
+        self._counts[PredictionCountKey(version, CountedOutcome.TEXT, "")] += len(answered.rows)
         for row, abstained in zip(answered.rows, answered.abstained, strict=True):
             if abstained:
-                self._counts[CountKey(version, CountedOutcome.ABSTAINED, "")] += 1
+                self._counts[PredictionCountKey(version, CountedOutcome.ABSTAINED, "")] += 1
                 continue
             for label in predicted_labels(answered.predicted, row):
                 name = label if answered.target is None else f"{answered.target}/{label}"
-                self._counts[CountKey(version, CountedOutcome.LABEL, name[:MAX_LABEL_LENGTH])] += 1
+                self._counts[
+                    PredictionCountKey(version, CountedOutcome.LABEL, name[:MAX_LABEL_LENGTH])
+                ] += 1
 
     def _row(self, answered: AnsweredRequest, index: int) -> KeptPrediction:
         assert self._hasher is not None  # noqa: S101 - nothing is kept without it

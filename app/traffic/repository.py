@@ -31,7 +31,7 @@ _NO_SYNC = {"synchronize_session": False}
 _COLUMNS = [column.key for column in KeptPrediction.__table__.columns]
 
 
-class CountKey(NamedTuple):
+class PredictionCountKey(NamedTuple):
     """What is counted."""
 
     version: str
@@ -52,7 +52,7 @@ class KeptPredictionKey(NamedTuple):
 _EXPIRED_COUNT = PredictionCount.start < now() - COUNT_DAYS * DAY
 
 
-def add_counts(session: Session, counts: Mapping[CountKey, int]) -> None:
+def add_counts(session: Session, counts: Mapping[PredictionCountKey, int]) -> None:
     """Add numbers of texts to the counts of the current hour."""
     acquire_transaction_lock(session, "prediction counts")
     start = int(read_clock(session)) // HOUR * HOUR
@@ -201,7 +201,7 @@ def find_predictions_by_request(
     return found
 
 
-def draw_review_sample(
+def draw_and_mark_review_sample(
     session: Session, *, model: str, number: int, count: int
 ) -> Sequence[KeptPrediction]:
     """Draw kept predictions of a version uniformly at random, and mark them as drawn.

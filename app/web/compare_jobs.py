@@ -20,7 +20,7 @@ from app.jobs.schemas import ComparedJob, JobView, PairedComparisonView, SplitRe
 from app.web import formats
 from app.web.formats import metric_title
 from app.web.page import render_template
-from lora_core.tasks.metric_names import METRICS, main_metric
+from lora_core.tasks.metric_info import METRICS, main_metric
 
 MAX_ADDABLE_JOBS = 50  # newest jobs offered for comparison
 
@@ -28,7 +28,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
-class JobComparisonRow:
+class ComparedJobRow:
     """A compared job. The first one is the reference of all tests."""
 
     job: JobView
@@ -68,7 +68,7 @@ def compare_jobs_page(
 ) -> HTMLResponse:
     """Compare jobs on the split `part`. Without jobs, offer a choice."""
     with database.read() as session:
-        found = comparison.compare_jobs(session, job) if job else None
+        found = comparison.compare_jobs_with_first(session, job) if job else None
         newest = repository.list_jobs(
             session, after=None, limit=MAX_ADDABLE_JOBS, job_filter=JobFilter()
         )
@@ -99,17 +99,17 @@ def compare_jobs_page(
 
 def _row(
     compared: ComparedJob, jobs: list[ComparedJob], order: list[UUID], split: EvaluatedSplit
-) -> JobComparisonRow:
+) -> ComparedJobRow:
     job, first = compared.job, jobs[0]
     others = [job_id for job_id in order if job_id != job.id]
     evaluation: SplitResultView | None = getattr(compared, split)
-    return JobComparisonRow(
+    return ComparedJobRow(
         job=job,
         name=formats.job_name(job),
         evaluation=evaluation,
         summary=None
         if compared is first
-        else comparison_summary(
+        else describe_paired_test(
             formats.job_name(job), formats.job_name(first.job), evaluation, split
         ),
         query_without=_query(others),
@@ -117,7 +117,7 @@ def _row(
     )
 
 
-def comparison_summary(
+def describe_paired_test(
     name: str, first: str, evaluation: SplitResultView | None, split: EvaluatedSplit
 ) -> str:
     """Describe the paired test of a job against the first one, or why there is none."""
@@ -171,7 +171,7 @@ def _signed(metric: str, difference: float) -> str:
     return format_difference(metric, difference).replace("-", "\N{MINUS SIGN}")
 
 
-def _chart_data(row: JobComparisonRow, metric: str) -> dict[str, Any]:
+def _chart_data(row: ComparedJobRow, metric: str) -> dict[str, Any]:
     """Return what compare.js needs to draw the charts."""
     evaluation = row.evaluation
     return {

@@ -17,7 +17,7 @@ from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
 from app.jobs.repository import JobFilter
 from app.web import form_options, formats
-from app.web.page import ListQuery, render_template
+from app.web.page import ListPageQuery, render_template
 from app.web.svg_curves import LearningCurveView
 from lora_core.data.findings import Finding, Severity
 from lora_core.specs.data import MAX_LENGTH, SUFFIXES
@@ -57,7 +57,7 @@ class DatasetDetails:
 
 @router.get("/datasets")
 def datasets_page(
-    request: Request, database: DatabaseDep, query: Annotated[ListQuery, Query()]
+    request: Request, database: DatabaseDep, query: Annotated[ListPageQuery, Query()]
 ) -> HTMLResponse:
     """List datasets, newest first, with an upload form."""
     with database.read() as session:

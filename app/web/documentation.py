@@ -41,7 +41,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
-class Document:
+class RenderedDocument:
     """A rendered document."""
 
     title: str
@@ -83,7 +83,7 @@ def _is_document(name: str) -> bool:
 
 
 @cache
-def _render_document(name: str) -> Document:
+def _render_document(name: str) -> RenderedDocument:
     parser = MarkdownIt("commonmark").enable("table")
     tokens = parser.parse((DOCS_DIR / name).read_text(encoding="utf-8"))
     tokens = [token for token in tokens if not _is_sphinx_markup(token)]
@@ -92,7 +92,7 @@ def _render_document(name: str) -> Document:
         if token.children:
             token.children = list(_without_broken_links(token.children, name))
     html = parser.renderer.render(tokens, parser.options, {})
-    return Document(headings[0] if headings else name, Markup(html))  # noqa: S704 - our own files
+    return RenderedDocument(headings[0] if headings else name, Markup(html))  # noqa: S704 - our own files
 
 
 def _is_sphinx_markup(token: Token) -> bool:

@@ -94,7 +94,7 @@ def _options_of(session: Session, name: str) -> list[ModelOption]:
     def option(ref: str, description: str, number: int) -> ModelOption:
         return ModelOption(ref, description, str(versions[number].artifact_id))
 
-    aliases = registry.get_aliases(session, row.id)
+    aliases = registry.get_version_numbers_by_alias(session, row.id)
     return [
         *(
             option(name, f"{PRODUCTION}, now version {number}", number)

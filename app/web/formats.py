@@ -14,7 +14,7 @@ from app.jobs.schemas import JobListItem
 from app.queue.tables import Job
 from lora_core.specs.encoded_labels import decode_targets
 from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, describe_method
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 MISSING_VALUE = "\N{EN DASH}"
 LINEAR_METHOD = LinearSpec().type

@@ -14,12 +14,12 @@ from app.errors import AppError
 from app.http.dependencies import DatabaseDep, StoreDep
 from app.jobs import repository
 from app.jobs.results import curves, misclassified
-from app.jobs.results.comparison import flatten
+from app.jobs.results.comparison import flatten_to_dotted_names
 from app.jobs.results.misclassified import EvaluatedSplit
 from app.jobs.results.regression_predictions import list_regression_predictions
 from app.jobs.routes import JobId
 from app.jobs.schemas import JobView, MisclassifiedText
-from app.jobs.service import find_retry_checkpoint
+from app.jobs.service import check_retryable_and_find_checkpoint
 from app.jobs.views import job_view
 from app.mlflow import service as mlflow
 from app.queue.tables import Job
@@ -35,9 +35,9 @@ from app.web.scatter_plot import ScatterPlot
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
 from lora_core.results import CandidateResult, MetricName
 from lora_core.specs.data import Split
-from lora_core.specs.encoded_labels import output_name, outputs_of_target
+from lora_core.specs.encoded_labels import qualified_output_name, unqualified_outputs_of_target
 from lora_core.specs.method import SKLEARN_METHODS, describe_method
-from lora_core.tasks.metric_names import METRICS, main_metric, task_metrics, task_type
+from lora_core.tasks.metric_info import METRICS, main_metric, metric_names_of_spec, task_type
 
 MAX_EVENTS = 200  # newest first
 MAX_MISCLASSIFIED = 12
@@ -75,17 +75,17 @@ class MetricsTable:
         splits = [split for split in METRIC_SPLITS if split in summary]
         main = main_metric(spec)
         found: list[tuple[str, tuple[str, ...], str | None]] = [
-            (metric_title(name), ("{split}", name), name) for name in task_metrics(spec)
+            (metric_title(name), ("{split}", name), name) for name in metric_names_of_spec(spec)
         ]
         if targets := spec.get("task", {}).get("targets"):
             found += [
                 (
-                    METRICS[output_name(target, name)].label,
+                    METRICS[qualified_output_name(target, name)].label,
                     ("{split}", "targets", target, name),
                     name,
                 )
                 for target, task in targets.items()
-                for name in task_metrics({"task": task})
+                for name in metric_names_of_spec({"task": task})
                 if name != "loss"
             ]
         else:
@@ -114,7 +114,7 @@ def _value_at(summary: Mapping[str, Any], path: list[str]) -> float | None:
 
 
 @dataclass(frozen=True)
-class CandidateRow:
+class MethodCandidateRow:
     """A candidate of the method `auto`, with its cross-validation result."""
 
     name: str
@@ -126,7 +126,7 @@ class CandidateRow:
     seconds: float
 
     @classmethod
-    def from_result(cls, result: Mapping[str, Any]) -> "CandidateRow":
+    def from_result(cls, result: Mapping[str, Any]) -> "MethodCandidateRow":
         candidate = CandidateResult.model_validate(result)
         return cls(
             describe_method(candidate.method),
@@ -164,7 +164,7 @@ def job_page(
     """Show a job. `part` is the split of the confusion matrix and the misclassified texts, `target`
     the one of several targets that they are of."""
     with database.read() as session:
-        row = repository.get_job(session, job_id)
+        row = repository.get_training_job(session, job_id)
         metric = main_metric(row.spec)
         job = job_view(row, repository.queue_positions(session, [job_id]).get(job_id))
         points = curves.list_curves(
@@ -180,7 +180,7 @@ def job_page(
     selection = summary.get("selection")
     results = [event.data["result"] for event in reversed(events) if event.kind == "candidate"]
     candidates = [
-        CandidateRow.from_result(result)
+        MethodCandidateRow.from_result(result)
         for result in (selection["candidates"] if selection else results)
     ]
     trained_method = (
@@ -193,7 +193,10 @@ def job_page(
     targets = list(report.get("targets", ()))
     target = target if target in targets else next(iter(targets), None)
     if target is not None:
-        report, labels = report["targets"][target], list(outputs_of_target(target, labels))
+        report, labels = (
+            report["targets"][target],
+            list(unqualified_outputs_of_target(target, labels)),
+        )
         shown_task = task_type({"task": row.spec["task"]["targets"][target]})
     artifact = None
     if artifact_row is not None:
@@ -259,7 +262,7 @@ def job_page(
 def _retry_step(session: Session, job: Job) -> int | None:
     """Return the step a retry starts from (0: the beginning), or None if retry is impossible."""
     try:
-        start = find_retry_checkpoint(session, job)
+        start = check_retryable_and_find_checkpoint(session, job)
     except AppError:
         return None
     return start.step if start else 0
@@ -267,7 +270,7 @@ def _retry_step(session: Session, job: Job) -> int | None:
 
 def _applicable_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that apply to the job's method, with dotted names."""
-    settings = flatten(spec)
+    settings = flatten_to_dotted_names(spec)
     if spec["method"]["type"] != formats.LINEAR_METHOD:
         return settings
     return {name: v for name, v in settings.items() if not name.startswith(ENCODER_SETTINGS)}

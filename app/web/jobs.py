@@ -12,24 +12,24 @@ from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, SettingsDep
-from app.http.fields import CleanText, uuid_validator
+from app.http.fields import CleanText, uuid_or_not_found_validator
 from app.http.pagination import decode_cursor, encode_cursor
 from app.jobs import repository
 from app.jobs.errors import JobNotFound
 from app.jobs.repository import JobFilter
 from app.jobs.results import curves
-from app.jobs.results.comparison import flatten
+from app.jobs.results.comparison import flatten_to_dotted_names
 from app.jobs.schemas import JobListItem
 from app.jobs.tags import normalize_tag
 from app.jobs.views import job_list_items
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.web import form_options, formats
-from app.web.page import BlankAsNone, ListQuery, render_template
+from app.web.page import BlankAsNone, ListPageQuery, render_template
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LayerRole, LoraSpec, MethodName, ProbeSpec
 from lora_core.specs.task import SingleLabelSpec, TaskType
-from lora_core.specs.train import RuntimeSpec, StopSpec, TrainSpec
-from lora_core.tasks.metric_names import task_type
+from lora_core.specs.train import CheckpointSelectionAndStopSpec, RuntimeSpec, TrainSpec
+from lora_core.tasks.metric_info import task_type
 
 PAGE_SIZE = 50
 # What "Run the sample job" submits. It takes a few minutes on two cores.
@@ -48,7 +48,7 @@ SAMPLE_JOB: dict[str, Any] = {
 router = APIRouter(include_in_schema=False)
 
 
-class JobListQuery(ListQuery):
+class JobListQuery(ListPageQuery):
     """The filters of the list of jobs."""
 
     q: Annotated[Annotated[str, CleanText(200)] | None, BlankAsNone] = None
@@ -134,7 +134,7 @@ def _min_max_scaled(values: list[float]) -> list[float]:
 FORM_OPTIONS = {
     "method.variant": form_options.list_allowed_values(LoraSpec, "variant"),
     "method.class_weight": form_options.list_allowed_values(ProbeSpec, "class_weight"),
-    "stop.select_by": form_options.list_allowed_values(StopSpec, "select_by"),
+    "stop.select_by": form_options.list_allowed_values(CheckpointSelectionAndStopSpec, "select_by"),
     "head_init": form_options.list_allowed_values(TrainSpec, "head_init"),
     "pooling": form_options.list_allowed_values(TrainSpec, "pooling"),
     "data.long_texts": form_options.list_allowed_values(DataSpec, "long_texts"),
@@ -156,7 +156,7 @@ def new_job_page(
     data: Annotated[Annotated[str, CleanText(1024)] | None, Query()] = None,
     task: Annotated[TaskType | None, Query()] = None,
     from_: Annotated[
-        Annotated[UUID, uuid_validator(lambda text: JobNotFound(job_id=text))] | None,
+        Annotated[UUID, uuid_or_not_found_validator(lambda text: JobNotFound(job_id=text))] | None,
         Query(alias="from"),
     ] = None,
 ) -> HTMLResponse:
@@ -165,14 +165,14 @@ def new_job_page(
     with database.read() as session:
         data_sources = form_options.data_sources(session, settings)
         base_models = form_options.base_models(session, settings)
-        source_job = repository.get_job(session, from_) if from_ else None
+        source_job = repository.get_training_job(session, from_) if from_ else None
         if source_job:
             initial = _explicit_settings(source_job.spec) | {"name": source_job.name}
     if data:
         initial["data"] = {**initial.get("data", {}), "source": data}
     if task is not None:
         initial["task"] = {"type": task}
-    values = flatten(initial)
+    values = flatten_to_dotted_names(initial)
     if targets := initial.get("task", {}).get("targets"):
         values["task.targets"] = json.dumps(targets, ensure_ascii=False)
     return render_template(

@@ -21,7 +21,7 @@ from app.http.pagination import decode_cursor, split_page
 from app.labeling import annotations, repository, service
 from app.labeling.pools import MIN_RANDOM_TEXTS, LabelingPools
 from app.labeling.repository import LabelingCounts
-from app.labeling.routes import ProjectName, QueryAnnotator, own_key_filter
+from app.labeling.routes import ProjectName, QueryAnnotator, own_annotations_filter
 from app.labeling.schemas import (
     MAX_ANNOTATOR_CHARACTERS,
     AnnotationView,
@@ -30,7 +30,13 @@ from app.labeling.schemas import (
 )
 from app.labeling.views import annotation_view, project_list_item
 from app.web import form_options, formats
-from app.web.page import BlankAsNone, ListQuery, not_modified_response, page_etag, render_template
+from app.web.page import (
+    BlankAsNone,
+    ListPageQuery,
+    not_modified_response,
+    page_etag,
+    render_template,
+)
 
 PAGE_SIZE = 50
 MAX_ANNOTATIONS = 20  # of a page
@@ -39,13 +45,13 @@ MAX_TEXT_CHARACTERS = 200  # of a text in the list of annotations
 router = APIRouter(include_in_schema=False)
 
 
-class ProjectListQuery(ListQuery):
+class ProjectListQuery(ListPageQuery):
     """The query string of the list; `dataset` is preselected in the form."""
 
     dataset: Annotated[Annotated[str, CleanText(128)] | None, BlankAsNone] = None
 
 
-class ProjectQuery(ListQuery):
+class ProjectPageQuery(ListPageQuery):
     """The query string of a project; `made` is a dataset that was just made from it."""
 
     made: Annotated[Annotated[str, CleanText(128)] | None, BlankAsNone] = None
@@ -66,7 +72,7 @@ def labeling_projects_page(
             session, after=decode_cursor(query.after), limit=PAGE_SIZE + 1
         )
         projects, following = split_page(found, PAGE_SIZE)
-        pools = repository.get_datasets(session, projects)
+        pools = repository.get_project_datasets(session, projects)
         counts = repository.count_labeled_and_skipped(session, projects)
         items = [
             project_list_item(each, pools[each.dataset_id], counts.get(each.id, LabelingCounts()))
@@ -93,14 +99,14 @@ def labeling_project_page(
     state: AppStateDep,
     database: DatabaseDep,
     caller: CallerDep,
-    query: Annotated[ProjectQuery, Query()],
+    query: Annotated[ProjectPageQuery, Query()],
 ) -> Response:
     """Show a project: progress, labels, annotators, and the latest annotations."""
     etag = _read_etag(request, database, name, caller)
     if (not_modified := not_modified_response(request, etag)) is not None:
         return not_modified
-    project = service.get_project(
-        database, state.labeling, name=name, own_only=own_key_filter(caller)
+    project = service.get_project_view_after_refit(
+        database, state.labeling, name=name, own_only=own_annotations_filter(caller)
     )
     with database.read() as session:
         opened = service.load_project_rows(session, name)
@@ -109,7 +115,7 @@ def labeling_project_page(
             opened.project.id,
             after=decode_cursor(query.after),
             limit=MAX_ANNOTATIONS + 1,
-            created_by=own_key_filter(caller),
+            created_by=own_annotations_filter(caller),
         )
         made = _find_dataset(session, query.made, caller)
     rows, following = split_page(found, MAX_ANNOTATIONS)
@@ -145,8 +151,8 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
     etag = _read_etag(request, database, name, caller)
     if (not_modified := not_modified_response(request, etag)) is not None:
         return not_modified
-    project = service.get_project(
-        database, state.labeling, name=name, own_only=own_key_filter(caller)
+    project = service.get_project_view_after_refit(
+        database, state.labeling, name=name, own_only=own_annotations_filter(caller)
     )
     reopened = None
     if row is not None and not project.dataset_deleted:

@@ -26,7 +26,7 @@ from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
 from app.mlflow import service as mlflow
 from app.mlflow.schemas import MlflowRunView
-from app.queue.states import JobKind
+from app.queue.enums import JobKind
 from app.queue.tables import Job
 from app.registry import repository
 from app.registry.schemas import VersionView
@@ -34,17 +34,17 @@ from app.registry.tables import PRODUCTION, RegisteredModel
 from app.registry.views import version_view
 from app.resources import Resources
 from app.serving.routes import shadow_view
-from app.serving.schemas import ShadowView
+from app.serving.schemas import ShadowComparisonView
 from app.serving.shadow import SHADOW_ALIAS
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store, read_manifest
 from app.web import form_options, formats, retraining
 from app.web.drift import DRIFT_DAYS
-from app.web.page import ListQuery, render_template
+from app.web.page import ListPageQuery, render_template
 from app.web.prediction_review import LIVE_ACCURACY_DAYS
-from app.web.usage_snippets import SnippetVersion, build_usage_snippets
-from lora_core.tasks.metric_names import summary_metrics
+from app.web.usage_snippets import SnippetModelVersion, build_usage_snippets
+from lora_core.tasks.metric_info import metric_names_of_summary
 
 PAGE_SIZE = 50
 _CACHE_SECONDS = 10  # an open page is rendered every two seconds, but estimates take longer
@@ -65,7 +65,7 @@ class VersionRow:
     @property
     def main_metric(self) -> str:
         """The metric that models of its task are compared by."""
-        return summary_metrics(self.view.metrics)[0]
+        return metric_names_of_summary(self.view.metrics)[0]
 
     def metric(self, split: str, of: str | None = None) -> str:
         """Format this metric on `test` or `validation`; `of="linear"`: of the linear model."""
@@ -120,7 +120,7 @@ class ModelDetails:
 
 @router.get("/models")
 def models_page(
-    request: Request, database: DatabaseDep, query: Annotated[ListQuery, Query()]
+    request: Request, database: DatabaseDep, query: Annotated[ListPageQuery, Query()]
 ) -> HTMLResponse:
     """List models, newest first. Without any model, show how to get one."""
     with database.read() as session:
@@ -141,7 +141,7 @@ async def model_page(request: Request, name: Slug, state: AppStateDep) -> HTMLRe
 
 
 def _render_model(
-    request: Request, name: str, resources: Resources, shadows: list[ShadowView]
+    request: Request, name: str, resources: Resources, shadows: list[ShadowComparisonView]
 ) -> HTMLResponse:
     """Render the page. Raises `ModelNotFound`."""
     database, store, settings = resources.database, resources.store, resources.settings
@@ -201,9 +201,9 @@ def _read_spec(database: Database, store: Store, row: VersionRow) -> Mapping[str
 
 def _used_version(
     request: Request, row: VersionRow, ref: str, spec: Mapping[str, Any]
-) -> SnippetVersion:
+) -> SnippetModelVersion:
     task = spec.get("task", {})
-    return SnippetVersion(
+    return SnippetModelVersion(
         ref=ref,
         method=row.view.method,
         has_encoder=row.view.method != formats.LINEAR_METHOD,

@@ -86,7 +86,7 @@ def not_modified_response(request: Request, etag: str) -> Response | None:
     return Response(status_code=304, headers={"ETag": etag})
 
 
-def render_error_page(request: Request, problem: ProblemDetails) -> Response:
+def render_error_or_redirect(request: Request, problem: ProblemDetails) -> Response:
     """Render an error as a page. Unauthenticated visitors are redirected to sign in."""
     if problem.status == 401:
         destination = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -115,7 +115,7 @@ def _environment() -> jinja2.Environment:
 BlankAsNone = BeforeValidator(lambda text: text or None)
 
 
-class ListQuery(BaseModel):
+class ListPageQuery(BaseModel):
     """The query string of a list page. Subclasses add the filters."""
 
     after: PageCursor = None

@@ -23,7 +23,7 @@ from app.retraining.schemas import (
     TextExclusionReason,
 )
 from app.retraining.views import format_p_value, run_view
-from app.web.page import ListQuery, render_template
+from app.web.page import ListPageQuery, render_template
 
 PAGE_SIZE = 50
 SHOWN_ON_MODEL = 5  # runs on the page of a model
@@ -60,7 +60,7 @@ def list_latest_runs(session: Session, model: RegisteredModel) -> list[Retrainin
 
 @router.get("/models/{name}/retraining")
 def retraining_page(
-    request: Request, name: Slug, database: DatabaseDep, query: Annotated[ListQuery, Query()]
+    request: Request, name: Slug, database: DatabaseDep, query: Annotated[ListPageQuery, Query()]
 ) -> HTMLResponse:
     """Show the rule of a model, the form that sets it, and all runs."""
     with database.read() as session:

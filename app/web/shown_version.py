@@ -25,7 +25,7 @@ def find_shown_version(session: Session, name: str, wanted: int | None) -> Shown
     A wanted version need not exist. Raises `ModelNotFound`.
     """
     model = repository.get_model(session, name)
-    aliases = repository.get_aliases(session, model.id)
+    aliases = repository.get_version_numbers_by_alias(session, model.id)
     numbers = [each.number for each in repository.list_versions(session, model.id)]
     number = wanted or aliases.get(PRODUCTION) or numbers[0]
     return ShownVersion(f"{name}:{number}", number, numbers)

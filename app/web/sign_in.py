@@ -12,7 +12,7 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from app.auth import secrets
-from app.auth.middleware import SECURE_SESSION_COOKIE, SESSION_COOKIE, session_token
+from app.auth.middleware import SECURE_SESSION_COOKIE, SESSION_COOKIE, parse_session_cookie
 from app.errors import Unauthorized
 from app.http.dependencies import AppStateDep
 from app.web.page import render_template
@@ -68,7 +68,7 @@ async def sign_out(request: Request, state: AppStateDep) -> Response:
     """End the session. Works without a session, too, so that signing out never fails."""
     if state.settings.auth == "on":
         with suppress(Unauthorized):
-            if token := session_token(request):
+            if token := parse_session_cookie(request):
                 await state.authenticator.sign_out(token)
     response = RedirectResponse("/sign-in", 303)
     for name in (SESSION_COOKIE, SECURE_SESSION_COOKIE):

@@ -15,7 +15,7 @@ from lora_core.data.more_labels_estimate import (
     MoreLabelsEstimate,
     describe_curve_model,
 )
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 # Training curves
 

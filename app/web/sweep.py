@@ -47,7 +47,7 @@ from app.web import form_options, sweep_form
 from app.web.curl import curl_command
 from app.web.page import BlankAsNone, render_template
 from app.web.sweeps import SweepProgress, load_progress, shared_job_spec, sweep_name
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 _SCORE_LEVELS = 8  # shading levels, from the worst score to the best
 _MAX_TILES = 400  # trials shown one by one
@@ -233,7 +233,7 @@ def sweep_page(
     """Show a sweep."""
     with database.read() as session:
         sweep = repository.get_sweep(session, sweep_id)
-        snapshot = results.read_snapshot(session, sweep)
+        snapshot = results.read_cached_snapshot(session, sweep)
         (sweep_progress,) = load_progress(session, [sweep])
         running = _running_trials(session, sweep, snapshot)
         model_names = form_options.model_names(session)
@@ -383,7 +383,7 @@ def extend_sweep_page(
         errors=errors,
         added=added,
         curl=curl_command(request, "POST", f"/v1/sweeps/{sweep_id}/extend", body),
-        command=sweep_form.extend_command(request, sweep_id, values, space.fields),
+        command=sweep_form.build_sweep_extend_command(request, sweep_id, values, space.fields),
     )
 
 

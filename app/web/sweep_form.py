@@ -20,7 +20,7 @@ from starlette.responses import RedirectResponse, Response
 from app.auth.middleware import require_scope
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
-from app.http.fields import uuid_validator
+from app.http.fields import uuid_or_not_found_validator
 from app.jobs import pretrained_bases
 from app.sweeps import planning, repository, search_space
 from app.sweeps.errors import SweepNotFound
@@ -114,7 +114,9 @@ def new_sweep_page(
     store: StoreDep,
     settings: SettingsDep,
     like: Annotated[
-        Annotated[UUID, uuid_validator(lambda text: SweepNotFound(sweep_id=text))] | None, Query()
+        Annotated[UUID, uuid_or_not_found_validator(lambda text: SweepNotFound(sweep_id=text))]
+        | None,
+        Query(),
     ] = None,
     preset: PresetName | None = None,
 ) -> Response:
@@ -154,7 +156,7 @@ def new_sweep_page(
         plan=plan,
         errors=errors,
         curl=curl_command(request, "POST", "/v1/sweeps", form.body),
-        command=start_command(request, values, form.body),
+        command=build_sweep_start_command(request, values, form.body),
         objectives=get_args(Objective),
         # Without the default, and several targets, which have a field of their own.
         tasks=[each for each in get_args(TaskType)[1:] if each != "several_targets"],
@@ -343,7 +345,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 DEFAULT_PORT = 8000  # the command line's default on 127.0.0.1
 
 
-def start_command(request: Request, values: Mapping[str, str], body: JsonObject) -> str:
+def build_sweep_start_command(request: Request, values: Mapping[str, str], body: JsonObject) -> str:
     """Return `loraworks sweep start …`; with a file if an option is missing for some field."""
     command = f"loraworks sweep start{_url_option(request)}"
     source = body["job"].get("data", {}).get("source")
@@ -353,7 +355,7 @@ def start_command(request: Request, values: Mapping[str, str], body: JsonObject)
     return " \\\n  ".join([command, *_start_options(values)])
 
 
-def extend_command(
+def build_sweep_extend_command(
     request: Request, sweep_id: object, values: Mapping[str, str], fields: Sequence[str]
 ) -> str:
     """Return `loraworks sweep extend …`."""

@@ -19,16 +19,16 @@ from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
 from app.web import formats
 from app.web.formats import short_id
-from app.web.page import BlankAsNone, ListQuery, render_template
+from app.web.page import BlankAsNone, ListPageQuery, render_template
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 PAGE_SIZE = 20
 
 router = APIRouter(include_in_schema=False)
 
 
-class SweepListQuery(ListQuery):
+class SweepListQuery(ListPageQuery):
     """The filters of the list of sweeps."""
 
     state: Annotated[SweepState | None, BlankAsNone] = None
@@ -126,7 +126,9 @@ def _progress(sweep: Sweep, counts: dict[str, int], finished: dict[int, int]) ->
         trials=trials,
         finished=sum(counts.get(state, 0) for state in FINAL_TRIAL_STATES),
         failed=counts.get("failed", 0),
-        fraction=1.0 if is_finished else strategies.completed_fraction(strategy, trials, finished),
+        fraction=1.0
+        if is_finished
+        else strategies.completed_step_fraction(strategy, trials, finished),
     )
 
 

@@ -16,7 +16,7 @@ _TEXT, _SECOND_TEXT = "A text to classify.", "Another text."
 
 
 @dataclass(frozen=True)
-class SnippetVersion:
+class SnippetModelVersion:
     """A version, and what decides how it can be used."""
 
     ref: str
@@ -60,7 +60,7 @@ class SnippetVersion:
 
 
 @dataclass(frozen=True)
-class UsageSnippet:
+class UsageMethod:
     """A way to use a version. `snippets`: what to copy, by where to paste it."""
 
     id: str
@@ -69,7 +69,7 @@ class UsageSnippet:
     guide: str  # page of the documentation
 
 
-def build_usage_snippets(version: SnippetVersion) -> list[UsageSnippet]:
+def build_usage_snippets(version: SnippetModelVersion) -> list[UsageMethod]:
     """Return the ways that work for a version."""
     return [way for make in _WAYS if (way := make(version)) is not None]
 
@@ -77,20 +77,20 @@ def build_usage_snippets(version: SnippetVersion) -> list[UsageSnippet]:
 # -- Predictions of this service ------------------------------------------------------------------
 
 
-def _command_line(version: SnippetVersion) -> UsageSnippet:
+def _command_line(version: SnippetModelVersion) -> UsageMethod:
     pair = f' --pair "{_SECOND_TEXT}"' if version.pairs else ""
     command = f'loraworks predict --model {version.ref} "{_TEXT}"{pair}'
-    return UsageSnippet("command-line", "Command line", {"Shell": command}, "reference/cli.md")
+    return UsageMethod("command-line", "Command line", {"Shell": command}, "reference/cli.md")
 
 
-def _curl(version: SnippetVersion) -> UsageSnippet:
+def _curl(version: SnippetModelVersion) -> UsageMethod:
     pair = {"text": _TEXT, "text_pair": _SECOND_TEXT}
     body = {"inputs": pair if version.pairs else _TEXT}
     command = curl_command(version.request, "POST", f"/models/{version.ref}/predict", body)
-    return UsageSnippet("curl", "curl", {"Shell": command}, "reference/serving.md")
+    return UsageMethod("curl", "curl", {"Shell": command}, "reference/serving.md")
 
 
-def _openai(version: SnippetVersion) -> UsageSnippet | None:
+def _openai(version: SnippetModelVersion) -> UsageMethod | None:
     if not version.labels_one_text:
         return None
     call = f"""\
@@ -107,10 +107,10 @@ print(result.category_scores.to_dict())"""
 
 client = OpenAI(base_url="{version.origin}/openai/v1", api_key={version.key})
 {call}"""
-    return UsageSnippet("openai", "OpenAI SDK", {"Python": code}, "reference/openai.md")
+    return UsageMethod("openai", "OpenAI SDK", {"Python": code}, "reference/openai.md")
 
 
-def _hugging_face(version: SnippetVersion) -> UsageSnippet | None:
+def _hugging_face(version: SnippetModelVersion) -> UsageMethod | None:
     if not version.labels_one_text:
         return None
     code = f"""\
@@ -119,12 +119,12 @@ def _hugging_face(version: SnippetVersion) -> UsageSnippet | None:
 client = InferenceClient(token={version.key})
 url = "{version.origin}/models/{version.ref}/predict"
 print(client.text_classification("{_TEXT}", model=url))"""
-    return UsageSnippet(
+    return UsageMethod(
         "hugging-face", "Hugging Face client", {"Python": code}, "reference/serving.md"
     )
 
 
-def _mistral(version: SnippetVersion) -> UsageSnippet | None:
+def _mistral(version: SnippetModelVersion) -> UsageMethod | None:
     if version.pairs:
         return None
     code = f"""\
@@ -132,13 +132,13 @@ def _mistral(version: SnippetVersion) -> UsageSnippet | None:
 
 client = Mistral(server_url="{version.origin}/mistral", api_key={version.key})
 print(client.classifiers.classify(model="{version.ref}", inputs=["{_TEXT}"]).results)"""
-    return UsageSnippet("mistral", "Mistral SDK", {"Python": code}, "reference/mistral.md")
+    return UsageMethod("mistral", "Mistral SDK", {"Python": code}, "reference/mistral.md")
 
 
 # -- Exports --------------------------------------------------------------------------------------
 
 
-def _transformers(version: SnippetVersion) -> UsageSnippet | None:
+def _transformers(version: SnippetModelVersion) -> UsageMethod | None:
     if not version.has_encoder:
         return None
     command, folder = version.export("transformers")
@@ -149,12 +149,12 @@ from transformers import pipeline
 
 classify = pipeline("text-classification", model="{folder}")
 print(classify({pair if version.pairs else f'"{_TEXT}"'}, {every}truncation=True))"""
-    return UsageSnippet(
+    return UsageMethod(
         "transformers", "transformers", {"Shell": command, "Python": code}, "how-to/exchange.md"
     )
 
 
-def _peft(version: SnippetVersion) -> UsageSnippet | None:
+def _peft(version: SnippetModelVersion) -> UsageMethod | None:
     if version.method != "lora":
         return None
     command, folder = version.export("peft")
@@ -172,10 +172,10 @@ base = AutoModelForSequenceClassification.from_pretrained(
     num_labels=len(json.loads(Path("{folder}/id2label.json").read_text())),
 )
 model = PeftModel.from_pretrained(base, "{folder}").eval()"""
-    return UsageSnippet("peft", "PEFT", {"Shell": command, "Python": code}, "how-to/exchange.md")
+    return UsageMethod("peft", "PEFT", {"Shell": command, "Python": code}, "how-to/exchange.md")
 
 
-def _onnx(version: SnippetVersion) -> UsageSnippet | None:
+def _onnx(version: SnippetModelVersion) -> UsageMethod | None:
     if not version.has_encoder:
         return None
     command, folder = version.export("onnx")
@@ -188,20 +188,20 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 session = InferenceSession("{folder}/model.onnx")
 batch = tokenizer("{_TEXT}"{pair}, truncation=True, return_tensors="np")
 print(session.run(["logits"], {{each.name: batch[each.name] for each in session.get_inputs()}}))"""
-    return UsageSnippet(
+    return UsageMethod(
         "onnx", "ONNX Runtime", {"Shell": command, "Python": code}, "how-to/exchange.md"
     )
 
 
-def _loraworks(version: SnippetVersion) -> UsageSnippet:
+def _loraworks(version: SnippetModelVersion) -> UsageMethod:
     file = f"{version.ref.replace(':', '-')}.tar"
     commands = f"""\
 loraworks models export {version.ref} --out {file}
 LORAWORKS_URL=https://there.example loraworks models import {file} --name my-model"""
-    return UsageSnippet("loraworks", "Another loraworks", {"Shell": commands}, "how-to/exchange.md")
+    return UsageMethod("loraworks", "Another loraworks", {"Shell": commands}, "how-to/exchange.md")
 
 
-_WAYS: tuple[Callable[[SnippetVersion], UsageSnippet | None], ...] = (
+_WAYS: tuple[Callable[[SnippetModelVersion], UsageMethod | None], ...] = (
     _command_line, _curl, _openai, _mistral, _hugging_face,
     _transformers, _peft, _onnx, _loraworks,
 )  # fmt: skip

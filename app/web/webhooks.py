@@ -8,8 +8,8 @@ from starlette.responses import HTMLResponse
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep
 from app.http.pagination import decode_cursor, split_page
-from app.outbox.events import DeliveryState, EventType
-from app.web.page import BlankAsNone, ListQuery, render_template
+from app.outbox.enums import DeliveryState, EventType
+from app.web.page import BlankAsNone, ListPageQuery, render_template
 from app.webhooks import repository
 from app.webhooks.routes import WebhookId
 from app.webhooks.service import MAX_WEBHOOKS
@@ -20,7 +20,7 @@ PAGE_SIZE = 50
 router = APIRouter(include_in_schema=False, dependencies=[require_scope("webhooks:admin")])
 
 
-class DeliveryListQuery(ListQuery):
+class DeliveryListQuery(ListPageQuery):
     """The filters of the deliveries."""
 
     state: Annotated[DeliveryState | None, BlankAsNone] = None

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, literal, null, o
 from sqlalchemy.orm import Session
 
 from app.database.base import now, read_clock
-from app.outbox.events import DeliveryState
+from app.outbox.enums import DeliveryState
 from app.outbox.repository import GIVE_UP_AFTER_SECONDS
 from app.outbox.tables import WebhookDelivery, WebhookEndpoint
 from app.queue.fencing import NO_SESSION_SYNC
@@ -164,7 +164,7 @@ def make_pending_deliveries_due(session: Session) -> None:
     )
 
 
-def list_due_endpoints(session: Session) -> Sequence[UUID]:
+def list_due_endpoint_ids(session: Session) -> Sequence[UUID]:
     """Return the endpoints with a delivery that is due."""
     due = select(WebhookDelivery.endpoint_id).where(_IS_DUE).distinct()
     return session.scalars(due).all()
@@ -251,7 +251,9 @@ def record_failure(
     )
 
 
-def fail_overdue_deliveries(session: Session, claimed: ClaimedDelivery, *, error: str) -> None:
+def fail_overdue_endpoint_deliveries(
+    session: Session, claimed: ClaimedDelivery, *, error: str
+) -> None:
     """Fail the other deliveries to the endpoint of a failed attempt that were due for a day.
 
     Each of them would take as long as this attempt. Without a limit, a receiver that is down for

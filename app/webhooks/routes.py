@@ -7,11 +7,11 @@ from fastapi import APIRouter, Query, Response, status
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep, SettingsDep
-from app.http.fields import uuid_validator
+from app.http.fields import uuid_or_not_found_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
-from app.outbox.events import DeliveryState
+from app.outbox.enums import DeliveryState
 from app.webhooks import repository, service
 from app.webhooks.errors import DeliveryNotFound, WebhookNotFound
 from app.webhooks.schemas import DeliveryView, WebhookCreate, WebhookUpdate, WebhookView
@@ -21,9 +21,14 @@ router = APIRouter(
     prefix="/v1/webhooks", tags=["webhooks"], dependencies=[require_scope("webhooks:admin")]
 )
 
-WebhookId = Annotated[UUID, uuid_validator(lambda text: WebhookNotFound(webhook_id=text))]
+WebhookId = Annotated[
+    UUID, uuid_or_not_found_validator(lambda text: WebhookNotFound(webhook_id=text))
+]
 DeliveryId = Annotated[
-    UUID, uuid_validator(lambda text: DeliveryNotFound(webhook_id="of this URL", delivery_id=text))
+    UUID,
+    uuid_or_not_found_validator(
+        lambda text: DeliveryNotFound(webhook_id="of this URL", delivery_id=text)
+    ),
 ]
 
 
@@ -90,7 +95,7 @@ def rotate_webhook_secret(webhook_id: WebhookId, database: DatabaseDep) -> Webho
 def send_test_event(webhook_id: WebhookId, database: DatabaseDep) -> DeliveryView:
     """Send the event `webhook.test`, whatever the events of the webhook are."""
     with database.write() as session:
-        return service.send_test_event(session, webhook_id=webhook_id)
+        return service.queue_test_event(session, webhook_id=webhook_id)
 
 
 @router.get("/{webhook_id}/deliveries")

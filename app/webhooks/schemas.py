@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field
 
 from app.http.fields import CleanText, RequestModel, ResponseModel, Timestamp
-from app.outbox.events import DeliveryState, EventType
+from app.outbox.enums import DeliveryState, EventType
 
 
 def _deduplicate(events: list[EventType]) -> list[EventType]:

@@ -14,7 +14,7 @@ from app.webhooks.url_checks import (
     CheckedUrl,
     Resolver,
     check_webhook_url,
-    resolve_allowed_addresses,
+    resolve_and_require_allowed_addresses,
 )
 
 SEND_SECONDS = 10.0  # to connect, send the request and read the response
@@ -26,10 +26,11 @@ def post_to_receiver(
 ) -> int:
     """Send the request and return the status of the response. Redirects are not followed.
 
-    Raises `NoWebhookResponse`, and what `check_webhook_url` and `resolve_allowed_addresses` raise.
+    Raises `NoWebhookResponse`, and what `check_webhook_url` and
+    `resolve_and_require_allowed_addresses` raise.
     """
     target = check_webhook_url(url, allowed)
-    addresses = resolve_allowed_addresses(target, allowed, resolve)
+    addresses = resolve_and_require_allowed_addresses(target, allowed, resolve)
     try:
         return asyncio.run(
             _post(target, [target.with_address(each) for each in addresses], body, headers)

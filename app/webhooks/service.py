@@ -12,7 +12,7 @@ from app.database.engines import acquire_transaction_lock, call_after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.outbox import repository as outbox
-from app.outbox.events import TEST_EVENT
+from app.outbox.enums import TEST_EVENT
 from app.outbox.tables import WebhookEndpoint
 from app.settings import Settings
 from app.webhooks import repository
@@ -100,7 +100,7 @@ def rotate_secret(session: Session, *, webhook_id: UUID) -> WebhookView:
     return webhook_view(endpoint, secret=endpoint.secret)
 
 
-def send_test_event(session: Session, *, webhook_id: UUID) -> DeliveryView:
+def queue_test_event(session: Session, *, webhook_id: UUID) -> DeliveryView:
     """Queue the event `webhook.test`. Raises `WebhookNotFound`, `WebhookDisabled`."""
     endpoint = _lock_enabled(session, webhook_id)
     data = {"id": str(endpoint.id), "description": endpoint.description}
@@ -135,7 +135,7 @@ def handle_failed_delivery(
     except WebhookNotFound:  # deleted in the meantime, with its deliveries
         return
     repository.record_failure(session, claimed, status=status, error=error, jitter=jitter)
-    repository.fail_overdue_deliveries(session, claimed, error=error)
+    repository.fail_overdue_endpoint_deliveries(session, claimed, error=error)
     if endpoint is not None:
         endpoint.enabled, endpoint.disabled_reason = False, GONE_REASON
         repository.fail_pending_deliveries(session, endpoint.id, error=GONE_REASON)

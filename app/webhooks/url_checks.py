@@ -99,7 +99,7 @@ def check_webhook_url(text: str, allowed: AllowedHosts) -> CheckedUrl:
     return CheckedUrl(url, host, port)
 
 
-def resolve_allowed_addresses(
+def resolve_and_require_allowed_addresses(
     target: CheckedUrl, allowed: AllowedHosts, resolve: Resolver
 ) -> Sequence[Address]:
     """Resolve the host once, and return its addresses, all of which are allowed.

@@ -15,12 +15,12 @@ from lora_core import compatibility
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits
-from lora_core.defaults import resolve_defaults
 from lora_core.encoders.load import resolve_base
+from lora_core.resolve_defaults import resolve_defaults
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.single_label import SingleLabel
-from lora_core.training import evaluate
+from lora_core.training import model_outputs
 
 
 def run(cell: Cell) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _train(spec: TrainSpec, evaluated_on: Split) -> dict[str, Any]:
     logits = trained.validation_logits
     if evaluated_on is Split.TEST:
         part, budget = prepared.tokenized[Split.TEST], prepared.spec.optim.micro_batch_tokens
-        logits = evaluate.compute_logits(
+        logits = model_outputs.compute_logits(
             prepared.forward, part, budget=budget, progress=silent_progress()
         )
     return {

@@ -7,8 +7,8 @@ import numpy as np
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import Cell
 from benchmarks.loop.sets import LoopSet
-from lora_core.active_learning.accuracy import estimate_suggestion_accuracy
 from lora_core.active_learning.selection import SelectionReason, choose_next
+from lora_core.active_learning.suggestion_accuracy import estimate_suggestion_accuracy
 from lora_core.active_learning.suggestions import score_uncertainty_excluding_random_labels
 
 BATCH = 10  # labels after which the model is fitted again, as the service does

@@ -19,7 +19,7 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
             if 2 * labels > len(order):
                 continue
             rows = [data.texts.pool[i] for i in order[: 2 * labels]]
-            estimate = curve.estimate_more_labels(rows[:labels], data.task)
+            estimate = curve.estimate_gain_of_more_labels(rows[:labels], data.task)
             said = [each for each in estimate.expected if each.texts == 2 * labels]
             if not said:
                 continue

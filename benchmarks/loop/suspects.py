@@ -12,7 +12,7 @@ from benchmarks.loop.plan import FLIPPED_SHARE, TOP_SUSPECTS, Cell
 from lora_core.data.linear_baseline import SPEC
 from lora_core.linear import model as linear
 from lora_core.specs.method import NUM_FOLDS
-from lora_core.suspect_labels import Suspect, find_suspects
+from lora_core.suspect_labels import SuspectLabelFinding, find_suspect_labels
 
 
 def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
         truth = data.multi_hot(labels).astype(np.int64)
         flipped = rng.random(truth.shape) < FLIPPED_SHARE  # each label of each text
         given = truth ^ flipped
-        found = find_suspects(_probabilities(texts, given, truth.shape[1]), given)
+        found = find_suspect_labels(_probabilities(texts, given, truth.shape[1]), given)
         hits = [bool(flipped[each.row, each.label or 0]) for each in found]
     else:
         names, truth = np.unique([str(each) for each in labels], return_inverse=True)
@@ -35,7 +35,7 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
         flipped[rng.permutation(len(rows))[: round(FLIPPED_SHARE * len(rows))]] = True
         shift = rng.integers(1, len(names), size=len(rows))
         given = np.where(flipped, (truth + shift) % len(names), truth)
-        found = find_suspects(_probabilities(texts, given, len(names)), given)
+        found = find_suspect_labels(_probabilities(texts, given, len(names)), given)
         hits = [bool(flipped[each.row]) for each in found]
     return {
         "texts": len(rows),
@@ -47,7 +47,7 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
     }
 
 
-def _right_proposals(found: list[Suspect], truth: NDArray[np.int64]) -> float:
+def _right_proposals(found: list[SuspectLabelFinding], truth: NDArray[np.int64]) -> float:
     """Share of proposed labels that are the true ones."""
     right = [
         each.proposed == (truth[each.row] if each.label is None else truth[each.row, each.label])

@@ -107,7 +107,7 @@ def _shares(out: Path, texts: dict[str, Sequence[TextRow]], own: str) -> dict[st
 def _index_of_base(spec: TrainSpec, data: sets.LoopSet) -> ExampleIndex:
     """The same examples and held-out texts, with vectors of the frozen base."""
     splits = load_splits(spec.data, spec.task)
-    train = [splits.train[i] for i in nearest_examples.sample_examples(splits.train)]
+    train = [splits.train[i] for i in nearest_examples.sample_example_indices(splits.train)]
     task = build_task(spec.task, splits.labels, [each.label for each in splits.train])
     vectors = DenseVectors.from_states(_of(train, data))
     held_out = _of(splits.validation, data)

@@ -14,7 +14,7 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id
 from app.database.engines import Database
 from app.jobs import repository
-from app.queue.states import DeviceClass, JobState
+from app.queue.enums import DeviceClass, JobState
 from app.queue.tables import Job, MetricPoint
 from lora_core.specs.train import TrainSpec
 
@@ -80,7 +80,7 @@ def _add(session: Session, name: str, method: dict[str, Any], *, steps: int, poi
         finished_at=now,
         summary={**SUMMARY, "steps": steps, "best_step": steps},
     )
-    repository.add_job(session, job)
+    repository.add_job_with_first_event(session, job)
     job.stream_seq += points
     return job.id
 

@@ -17,9 +17,9 @@ from benchmarks.silent import NeverStop
 from lora_core import compatibility, manifest
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
-from lora_core.defaults import resolve_defaults
 from lora_core.encoders.load import resolve_base
 from lora_core.events import NullObserver
+from lora_core.resolve_defaults import resolve_defaults
 from lora_core.specs.data import Split
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.correctness import EncodedCorrectness

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.cli.connection import Connection
-from app.cli.errors import ServiceUnreachable
+from app.cli.errors import ServiceUnreachableOrFailed
 from app.settings import Settings
 from benchmarks.child_process import ROOT
 from benchmarks.scale.writes import WriteClock
@@ -65,7 +65,7 @@ def serving(settings: Settings) -> Iterator[Api]:
 
             def ready() -> bool:
                 assert process.poll() is None, log.read_text()
-                with suppress(ServiceUnreachable):
+                with suppress(ServiceUnreachableOrFailed):
                     return bool(connection.request("GET", "/readyz"))
                 return False
 

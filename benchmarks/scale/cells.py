@@ -14,8 +14,8 @@ import structlog
 
 from app.database.migrations import upgrade
 from app.queue import leases
+from app.queue.enums import DeviceClass
 from app.queue.fencing import WorkerIdentity
-from app.queue.states import DeviceClass
 from app.resources import Resources, open_resources
 from app.retention.service import collect_garbage
 from app.settings import Settings

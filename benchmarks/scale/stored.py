@@ -12,7 +12,7 @@ from app.auth.tables import LOCAL_KEY_ID, ApiKey
 from app.database.base import Base, new_id
 from app.database.engines import Database
 from app.datasets.tables import Dataset, summarize_profile
-from app.queue.states import AttemptOutcome, DeviceClass, JobKind, JobState
+from app.queue.enums import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, JobEvent, MetricPoint
 from app.registry.tables import ModelVersion, RegisteredModel
 from app.storage.store import Store

@@ -18,7 +18,7 @@ from lora_core.samples import reviews
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.train import OptimSpec, StopSpec, TrainSpec
+from lora_core.specs.train import CheckpointSelectionAndStopSpec, OptimSpec, TrainSpec
 
 SPEC = TrainSpec(
     pooling=Pooling.CLS,  # the mean would cost the competitors a full layer, and us nothing
@@ -27,7 +27,7 @@ SPEC = TrainSpec(
         source="imdb", train_size=2000, validation_size=200, test_size=200, max_length=512
     ),
     optim=OptimSpec(epochs=1),
-    stop=StopSpec(evaluations_per_epoch=1),
+    stop=CheckpointSelectionAndStopSpec(evaluations_per_epoch=1),
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from app.serving.loaded_model import EncoderLoader
+from app.serving.loaded_model import EngineSelectingEncoderLoader
 from lora_core.cache import cache_dir
 from lora_core.data.batching import length_sorted_batches
 from lora_core.inference.engines import auto_engine_names
@@ -23,7 +23,9 @@ TURN = 20  # lone texts of one engine before the next one has its turn
 
 def load(directory: Path) -> Any:
     """Load a model as the service does: on the fastest engine that reproduces its logits."""
-    return EncoderLoader("auto", cache_dir() / "bench-serve" / "engines")(directory, imported=False)
+    return EngineSelectingEncoderLoader("auto", cache_dir() / "bench-serve" / "engines")(
+        directory, imported=False
+    )
 
 
 def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, float]:

@@ -68,7 +68,7 @@ def save(directory: Path, number: int) -> None:
             adapter.B.normal_(std=0.01)
     tokenizer = load_tokenizer(base.directory / "tokenizer.json")
     directory.mkdir(parents=True)
-    artifact.save_base_and_adapter(directory, model, base.family, tokenizer, spec.method)
+    artifact.save_base_adapter_and_head(directory, model, base.family, tokenizer, spec.method)
     merged = artifact.load_merged_model(directory)
     predictor = Predictor.from_model(merged, tokenizer, length)
     logits = predictor.forward(predictor.encode(TEXTS)).numpy()

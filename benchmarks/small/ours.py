@@ -12,9 +12,9 @@ from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
 from lora_core import compatibility, model_selection, training_version
 from lora_core.data.rows import TextRow
-from lora_core.defaults import resolve_defaults
 from lora_core.encoders.load import resolve_base
 from lora_core.events import NullObserver
+from lora_core.resolve_defaults import resolve_defaults
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec

@@ -19,7 +19,7 @@ from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.load import resolve_base
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.train import HeadInit, OptimSpec, StopSpec, TrainSpec
+from lora_core.specs.train import CheckpointSelectionAndStopSpec, HeadInit, OptimSpec, TrainSpec
 
 EPOCHS = 2
 SPECIAL = {"pad_token_id": 0, "cls_token_id": 101, "sep_token_id": 102}
@@ -88,5 +88,5 @@ def _spec(base: Path, size: Size) -> TrainSpec:
             max_length=SPEED_TEXT_LENGTH,
         ),
         optim=OptimSpec(epochs=EPOCHS, batch_size=BATCH, learning_rate=RATE, head_dropout=0.0),
-        stop=StopSpec(evaluations_per_epoch=1),
+        stop=CheckpointSelectionAndStopSpec(evaluations_per_epoch=1),
     )

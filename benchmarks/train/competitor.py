@@ -22,7 +22,7 @@ from benchmarks.train.plan import (
 from benchmarks.train.reviews import read
 from benchmarks.train.trainer import Side, arguments, precision, train
 from benchmarks.train.window import Window
-from lora_core import environment, runtime
+from lora_core import runtime, runtime_environment
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders.load import (
     BaseCheckpoint,
@@ -116,7 +116,9 @@ def answering(model: Any, machine: Runtime, base: BaseCheckpoint, test: Tokenize
         encoder_dropout=0.0,
         budget=OptimSpec().micro_batch_tokens,
         progress=silent_progress(),
-        environment=environment.describe_environment(machine, OptimSpec().micro_batch_tokens),
+        environment=runtime_environment.describe_environment(
+            machine, OptimSpec().micro_batch_tokens
+        ),
     )
 
 

@@ -30,10 +30,10 @@ from lora_core.runtime import peak_process_memory_mb
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import OptimSpec, TrainSpec
-from lora_core.training import evaluate
+from lora_core.training import model_outputs
 from lora_core.training.loop import Trainer
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.resume import build_or_resume_trainer
 
 
 def rate(name: str, size: Size) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def accuracy(name: str, size: Size) -> dict[str, Any]:
 def right(forward: Forward, part: TokenizedSplit) -> str:
     """1 or 0 for each text: whether it was predicted correctly."""
     budget = OptimSpec().micro_batch_tokens
-    logits = evaluate.compute_logits(forward, part, budget=budget, progress=silent_progress())
+    logits = model_outputs.compute_logits(forward, part, budget=budget, progress=silent_progress())
     return "".join(str(int(each)) for each in logits.argmax(axis=1) == part.targets)
 
 
@@ -110,7 +110,7 @@ def ready(spec: TrainSpec) -> PreparedRun:
 
 def trainer_of(prepared: PreparedRun, progress: ProgressReporter) -> Trainer:
     """From the first step, without checkpoints."""
-    return build_trainer(
+    return build_or_resume_trainer(
         prepared, observer=NullObserver(), progress=progress, checkpoint_settings=None, saved=None
     )
 

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import FullFineTuningSpec, LastLayersBaselineSpec, LayerRole, LoraSpec
 from lora_core.specs.pooling import Pooling
-from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, StopSpec, TrainSpec
+from lora_core.specs.train import (
+    CheckpointSelectionAndStopSpec,
+    HeadInit,
+    OptimSpec,
+    RuntimeSpec,
+    TrainSpec,
+)
 
 BASE, SOURCE = "minilm-l6", "imdb"
 SEED = 0
@@ -110,6 +116,6 @@ def train_spec(
             weight_decay=WEIGHT_DECAY,
             head_dropout=0.0,
         ),
-        stop=StopSpec(evaluations_per_epoch=1),
+        stop=CheckpointSelectionAndStopSpec(evaluations_per_epoch=1),
         runtime=RuntimeSpec(device=place.device, seed=seed),
     )

@@ -19,7 +19,7 @@ from lora_core.data.findings import (
     Severity,
     TokenStatistics,
     format_percent,
-    make_example,
+    make_finding_example,
     pluralize,
     shorten_name_list,
     split_of,
@@ -51,7 +51,7 @@ def check_data(contents: FileContents) -> DataReport:
     train_labels = [
         row.label for row in distinct if split_of(row) in (None, Split.TRAIN) and row.label
     ]
-    contradiction = duplicates.ConflictCriterion.of_task(task, rows)
+    contradiction = duplicates.LabelConflictCriterion.of_task(task, rows)
     compared = sample_rows(rows, *COMPARISON_LIMITS)
     labels = check_labels(rows, contents.labels, contents.columns.label_format)
     tokens, token_findings = _count_tokens(sample_rows(rows, *_TOKENIZATION_LIMITS))
@@ -117,7 +117,7 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             "beyond ASCII.",
             advice="Check the accented letters in the examples. If they are wrong, save the file "
             "as .xlsx or as CSV UTF-8 and use that file instead.",
-            examples=tuple(make_example(row) for row in ordered[:MAX_EXAMPLES]),
+            examples=tuple(make_finding_example(row) for row in ordered[:MAX_EXAMPLES]),
         )
     if other_sheets := [name for name in info.sheets if name != info.sheet]:
         yield Finding(
@@ -146,7 +146,7 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             "what most annotations have, or of a tie the latest one.",
             advice="Look at the examples. To decide one, mark the right annotation as ground truth "
             "in Label Studio, and export again.",
-            examples=tuple(make_example(row) for row in rows[:MAX_EXAMPLES]),
+            examples=tuple(make_finding_example(row) for row in rows[:MAX_EXAMPLES]),
         )
     if info.unannotated_tasks:
         yield Finding(
@@ -284,4 +284,4 @@ def _top_examples(
 ) -> tuple[FindingExample, ...]:
     """Return up to `count` rows as examples, those with the largest values first."""
     order = np.argsort(-values, kind="stable")
-    return tuple(make_example(rows[i]) for i in order[: min(count, MAX_EXAMPLES)])
+    return tuple(make_finding_example(rows[i]) for i in order[: min(count, MAX_EXAMPLES)])

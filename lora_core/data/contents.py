@@ -23,11 +23,11 @@ from lora_core.data.rows import (
 )
 from lora_core.data.split import (
     RowsBySplit,
+    collect_and_check_label_names,
     count_leaked,
-    group_similar_labels,
-    require_train,
-    split_by_column,
-    validate_label_names,
+    find_label_spelling_variants,
+    group_rows_by_split,
+    require_train_split,
 )
 from lora_core.data.stratify import comparison_key, normalize_text
 from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
@@ -74,9 +74,11 @@ def read_contents(path: Path, columns: ColumnSelection) -> FileContents:
         for _ in records:
             pass
         return FileContents(rows, columns, (), None, info)
-    named_splits = split_by_column(path.name, rows)
-    splits = require_train(path.name, {Split.TRAIN: rows} if named_splits is None else named_splits)
-    labels = validate_label_names(path.name, splits, columns.label_format)
+    named_splits = group_rows_by_split(path.name, rows)
+    splits = require_train_split(
+        path.name, {Split.TRAIN: rows} if named_splits is None else named_splits
+    )
+    labels = collect_and_check_label_names(path.name, splits, columns.label_format)
     return FileContents(rows, columns, labels, named_splits, info)
 
 
@@ -141,7 +143,7 @@ def build_profile(contents: FileContents) -> DatasetProfile:
         targets=build_targets_spec(label_format.targets) or None,
         split_column=contents.split_column,
         labels={label: counts[label] for label in contents.labels if label in counts},
-        similar_labels=group_similar_labels(contents.labels),
+        similar_labels=find_label_spelling_variants(contents.labels),
         splits={
             split: len(rows)
             for split in Split
@@ -367,7 +369,7 @@ def enrich_missing_column_error(
 
 
 def _read_head(path: Path, sheet: str | None) -> FileHead:
-    suffix = files.check_suffix(path, sheet)
+    suffix = files.validate_file_and_get_suffix(path, sheet)
     info = ParseInfo()
     match suffix:
         case ".parquet":

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from lora_core.data import chat, files, label_studio, mistral_labels, text_files
-from lora_core.data.label_review import (
+from lora_core.data.label_review_schemas import (
     AppliedLabelChange,
     CorrectionPlan,
     CorrectionResult,
-    label_digest,
+    text_label_digest,
 )
 from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow
@@ -37,8 +37,8 @@ from lora_core.data.text_files import UTF_8, UTF_16, Encoding, TextLines
 from lora_core.errors.data import (
     DataTooLarge,
     LabelNotWritable,
-    MissingRows,
-    NoRowsLeft,
+    NoRowsLeftAfterErasure,
+    RowNumbersNotFound,
     UnchangedLabel,
     format_row_numbers,
 )
@@ -83,24 +83,26 @@ class _Plan:
         return self.edits.get(number, ())
 
 
-def correct_file(
+def write_corrected_file(
     path: Path, columns: ColumnSelection, corrections: CorrectionPlan, out_dir: Path
 ) -> CorrectionResult:
     """Write a file with the changed labels to `out_dir`, unless there are no changes.
 
     Rows that are left out are not changed.
 
-    Raises `MissingRows`, `NoRowsLeft`, `UnchangedLabel`, `LabelNotWritable`, `DataTooLarge`, and
-    what `files.read_rows` raises.
+    Raises `RowNumbersNotFound`, `NoRowsLeftAfterErasure`, `UnchangedLabel`, `LabelNotWritable`,
+    `DataTooLarge`, and what `files.read_rows` raises.
     """
     rows = {row.number: row for row in files.read_rows(path, columns)}
     wanted = {each.row for each in corrections.changes} | {each.row for each in corrections.keep}
     if missing := sorted(wanted - rows.keys()):
-        raise MissingRows(file=path.name, count=len(missing), rows=format_row_numbers(missing))
+        raise RowNumbersNotFound(
+            file=path.name, count=len(missing), rows=format_row_numbers(missing)
+        )
     left_out = rows.keys() & set(corrections.leave_out)
     changed, edits = _edits(path.name, columns, rows, corrections, left_out)
     kept = tuple(
-        label_digest(rows[each.row], target, label)
+        text_label_digest(rows[each.row], target, label)
         for each in corrections.keep
         if each.row not in left_out
         for target, label in row_labels_by_target(rows[each.row], columns.label_format).items()
@@ -109,7 +111,7 @@ def correct_file(
     if not corrections.changes:
         return CorrectionResult(file=None, changes=(), left_out=(), kept=kept)
     if len(left_out) == len(rows):
-        raise NoRowsLeft(file=path.name)
+        raise NoRowsLeftAfterErasure(file=path.name)
     try:
         out = _write(path, columns, _Plan(edits, left_out), out_dir)
     except OSError as error:
@@ -172,7 +174,7 @@ def _edits(
 def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> Path:
     """Write the corrected file in its own format, or in the one nearest to it."""
     out = out_dir / path.name
-    match suffix := files.check_suffix(path, columns.sheet):
+    match suffix := files.validate_file_and_get_suffix(path, columns.sheet):
         case ".parquet":
             _write_parquet(path, out, plan)
         case ".xlsx":
@@ -454,7 +456,7 @@ def _edited_line(line: str, number: int, editor: _Editor) -> str:
 def _write_json_array(path: Path, out: Path, plan: _Plan) -> None:
     records = (
         _edited(record, plan.of_row(number))
-        for number, record in text_files.read_json_array(path)
+        for number, record in text_files.iter_json_array(path)
         if number not in plan.left_out
     )
     with out.open("w", encoding="utf-8") as file:

@@ -16,7 +16,7 @@ from lora_core.data.findings import (
     Finding,
     FindingExample,
     Severity,
-    make_example,
+    make_finding_example,
     pluralize,
     split_of,
 )
@@ -47,7 +47,7 @@ def group_duplicates(rows: Iterable[TextRow]) -> tuple[list[TextRow], list[list[
 
 
 @dataclass(frozen=True)
-class ConflictCriterion:
+class LabelConflictCriterion:
     """When two rows with the same text contradict each other."""
 
     what: str  # the labels that a text has then
@@ -55,7 +55,7 @@ class ConflictCriterion:
     tolerance: float = 0.0  # of numbers
 
     @classmethod
-    def of_task(cls, task: TaskType, rows: Sequence[TextRow]) -> "ConflictCriterion":
+    def of_task(cls, task: TaskType, rows: Sequence[TextRow]) -> "LabelConflictCriterion":
         match task:
             case "single_label":
                 return cls("more than one label", "a different label")
@@ -79,7 +79,7 @@ class ConflictCriterion:
 
 
 def check_duplicates(
-    groups: Sequence[Sequence[TextRow]], rows: int, contradiction: ConflictCriterion
+    groups: Sequence[Sequence[TextRow]], rows: int, contradiction: LabelConflictCriterion
 ) -> Iterator[Finding]:
     """Yield `leaked`, `conflicting_labels`, `duplicates`, for groups in the order of
     `sort_by_split`."""
@@ -97,7 +97,7 @@ def check_duplicates(
             message=f"{pluralize(len(conflicts), 'text')} with {contradiction.what}.",
             advice="Decide on one for each, or delete the text: no model can predict both "
             "correctly.",
-            examples=tuple(make_example(*pair) for pair in conflicts[:MAX_EXAMPLES]),
+            examples=tuple(make_finding_example(*pair) for pair in conflicts[:MAX_EXAMPLES]),
         )
     if count := sum(len(group) - 1 for group in groups):
         largest = sorted(groups, key=len, reverse=True)[:MAX_EXAMPLES]
@@ -108,7 +108,7 @@ def check_duplicates(
             message=f"{pluralize(count, 'row')} with the same text as an earlier row.",
             advice="Delete them, unless frequent texts should count more. Drawn splits keep "
             "duplicates together.",
-            examples=tuple(make_example(*group[:3]) for group in largest),
+            examples=tuple(make_finding_example(*group[:3]) for group in largest),
         )
 
 
@@ -141,7 +141,7 @@ def _leaked(groups: Sequence[Sequence[TextRow]]) -> Iterator[Finding]:
             message=f"Texts that occur in two splits: {describe_leaks_by_split(pairs)}.",
             advice="Delete them from one of the two splits: the model is scored on texts that it "
             "was trained on, so its metrics are too good.",
-            examples=tuple(make_example(*pair) for pair in pairs[:MAX_EXAMPLES]),
+            examples=tuple(make_finding_example(*pair) for pair in pairs[:MAX_EXAMPLES]),
         )
 
 
@@ -160,7 +160,7 @@ NUM_BANDS = 32  # of four hashes each: texts of similarity 0.8 almost certainly 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
 
-class NearDuplicate(NamedTuple):
+class NearDuplicatePair(NamedTuple):
     """Two texts that are nearly, but not exactly, the same."""
 
     earlier: TextRow
@@ -168,7 +168,7 @@ class NearDuplicate(NamedTuple):
     similarity: float
 
 
-def find_near_duplicates(rows: Sequence[TextRow]) -> list[NearDuplicate]:
+def find_near_duplicates(rows: Sequence[TextRow]) -> list[NearDuplicatePair]:
     """Return for each text the first earlier row that is a near-duplicate.
 
     The similarity of two pairs is that of their less similar texts: many pairs may share a long
@@ -186,7 +186,7 @@ def find_near_duplicates(rows: Sequence[TextRow]) -> list[NearDuplicate]:
         nearest = np.where(similar, np.minimum(nearest, earlier), nearest)
     similarity = _similarity(signatures, signatures[nearest])
     return [
-        NearDuplicate(distinct[nearest[i]], distinct[i], float(similarity[i]))
+        NearDuplicatePair(distinct[nearest[i]], distinct[i], float(similarity[i]))
         for i in np.flatnonzero(nearest < order)
     ]
 
@@ -202,7 +202,7 @@ def _similarity(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.floa
 
 
 def check_near_duplicates(
-    rows: Sequence[TextRow], contradiction: ConflictCriterion
+    rows: Sequence[TextRow], contradiction: LabelConflictCriterion
 ) -> Iterator[Finding]:
     """Yield `nearly_leaked`, `nearly_conflicting`, `near_duplicates`, for rows sorted by split."""
     near_duplicates = sorted(find_near_duplicates(rows), key=lambda pair: -pair.similarity)
@@ -242,9 +242,9 @@ def check_near_duplicates(
         )
 
 
-def _pair_examples(near_duplicates: Sequence[NearDuplicate]) -> tuple[FindingExample, ...]:
+def _pair_examples(near_duplicates: Sequence[NearDuplicatePair]) -> tuple[FindingExample, ...]:
     return tuple(
-        make_example(pair.earlier, pair.later, similarity=round(pair.similarity, 2))
+        make_finding_example(pair.earlier, pair.later, similarity=round(pair.similarity, 2))
         for pair in near_duplicates[:MAX_EXAMPLES]
     )
 

@@ -84,7 +84,7 @@ def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
 
     Raises what `read_rows` raises except for missing texts and labels, here or while reading.
     """
-    match check_suffix(path, columns.sheet):
+    match validate_file_and_get_suffix(path, columns.sheet):
         case ".parquet":
             # pyarrow is slow to import, and most files do not need it
             from lora_core.data import arrow
@@ -92,12 +92,12 @@ def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
             return OpenedFile(arrow.iter_parquet_rows(path, columns), ParseInfo())
         case ".jsonl":
             objects, prompt_format = mistral_labels.read_flattened_labels(path, columns)
-            rows = text_files.iter_json_rows(path.name, objects, columns)
+            rows = text_files.select_json_columns(path.name, objects, columns)
             return OpenedFile(rows, ParseInfo(prompt_format=prompt_format))
         case ".json":
             info = ParseInfo()
             objects = label_studio.read_flattened_tasks(path, columns, info)
-            return OpenedFile(text_files.iter_json_rows(path.name, objects, columns), info)
+            return OpenedFile(text_files.select_json_columns(path.name, objects, columns), info)
         case suffix:
             table = open_table(path, suffix, columns.sheet)
             return OpenedFile(table.iter_cells(columns), table.parse_info)
@@ -108,7 +108,7 @@ def infer_file_prompt_template(path: Path, columns: ColumnSelection) -> PromptFo
 
     Raises what `read_rows` raises.
     """
-    if check_suffix(path, columns.sheet) != ".jsonl":
+    if validate_file_and_get_suffix(path, columns.sheet) != ".jsonl":
         return None
     return mistral_labels.read_flattened_labels(path, columns)[1]
 
@@ -122,7 +122,7 @@ def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
     return text_files.open_delimited(path, "," if suffix == ".csv" else "\t")
 
 
-def check_suffix(path: Path, sheet: str | None = None) -> str:
+def validate_file_and_get_suffix(path: Path, sheet: str | None = None) -> str:
     """Return the suffix of a file whose size and first bytes are plausible for it.
 
     Raises `DataNotFound`, `UnsupportedFormat`, `EmptyData`, `DataTooLarge`, and `MissingSheet` if a
@@ -187,7 +187,7 @@ def iter_whole_rows(
     """
     columns = ColumnSelection(text_column, label=None, pair=pair_column)
     names = [text_column] if pair_column is None else [text_column, pair_column]
-    suffix = check_suffix(path, sheet)
+    suffix = validate_file_and_get_suffix(path, sheet)
     match suffix:
         case ".parquet":
             rows = _parquet_records(path, columns, names)

@@ -68,7 +68,7 @@ class Finding(FrozenModel):
     examples: tuple[FindingExample, ...] = ()
 
 
-class LabelCounts(FrozenModel):
+class OneLabelRowCounts(FrozenModel):
     """The rows of one label."""
 
     count: int
@@ -79,7 +79,7 @@ class LabelCounts(FrozenModel):
 class ClassBalance(FrozenModel):
     """The distribution of rows over labels."""
 
-    labels: dict[str, LabelCounts]  # in training order
+    labels: dict[str, OneLabelRowCounts]  # in training order
     # The most frequent label. Of a multi-label task the most frequent set, with commas.
     majority: str
     baseline: float  # accuracy of always predicting that
@@ -118,7 +118,7 @@ class HistogramBin(FrozenModel):
     count: int
 
 
-class NumberStatistics(FrozenModel):
+class RegressionNumberStatistics(FrozenModel):
     """The numbers of a regression."""
 
     minimum: float
@@ -147,7 +147,9 @@ class TargetStatistics(FrozenModel):
     label_sets: LabelSetStatistics | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
-    numbers: NumberStatistics | None = Field(default=None, exclude_if=lambda value: value is None)
+    numbers: RegressionNumberStatistics | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
 
 class DataReport(FrozenModel):
@@ -160,7 +162,9 @@ class DataReport(FrozenModel):
     label_sets: LabelSetStatistics | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
-    numbers: NumberStatistics | None = Field(default=None, exclude_if=lambda value: value is None)
+    numbers: RegressionNumberStatistics | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     targets: dict[str, TargetStatistics] = Field(default={}, exclude_if=lambda value: not value)
     tokens: TokenStatistics | None  # None: the sample base model is not on this host
     findings: tuple[Finding, ...]  # most severe first
@@ -175,7 +179,7 @@ def split_of(row: TextRow) -> Split | None:
     return None if row.split is None else parse_split_name(row.split)
 
 
-def make_example(*rows: TextRow, similarity: float | None = None) -> FindingExample:
+def make_finding_example(*rows: TextRow, similarity: float | None = None) -> FindingExample:
     """Return rows as an example of a finding."""
     return FindingExample(rows=tuple(map(RowExcerpt.from_row, rows)), similarity=similarity)
 

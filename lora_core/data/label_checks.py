@@ -13,15 +13,15 @@ from lora_core.data.findings import (
     ClassBalance,
     Finding,
     HistogramBin,
-    LabelCounts,
     LabelPairCount,
     LabelSetCount,
     LabelSetStatistics,
-    NumberStatistics,
+    OneLabelRowCounts,
+    RegressionNumberStatistics,
     Severity,
     TargetStatistics,
     format_percent,
-    make_example,
+    make_finding_example,
     pluralize,
     shorten_name_list,
     split_of,
@@ -29,9 +29,9 @@ from lora_core.data.findings import (
 from lora_core.data.labels import LabelFormat, label_names_in
 from lora_core.data.more_labels_estimate import ACCURACY_ERRORS, MIN_TEXTS
 from lora_core.data.rows import TextRow
-from lora_core.data.split import are_numeric, group_similar_labels, rows_of_target
+from lora_core.data.split import are_numeric, find_label_spelling_variants, project_rows_to_target
 from lora_core.specs.data import Split
-from lora_core.specs.encoded_labels import decode_label_set, outputs_of_target
+from lora_core.specs.encoded_labels import decode_label_set, unqualified_outputs_of_target
 from lora_core.specs.task import TaskType
 
 DOMINANT_SHARE = 0.8  # share of one label from which accuracy is uninformative
@@ -45,7 +45,7 @@ class LabelReport:
     findings: tuple[Finding, ...] = ()
     balance: ClassBalance | None = None
     label_sets: LabelSetStatistics | None = None
-    numbers: NumberStatistics | None = None
+    numbers: RegressionNumberStatistics | None = None
     targets: Mapping[str, TargetStatistics] = field(default_factory=dict)
 
 
@@ -85,8 +85,8 @@ def _check_targets(
     targets = {}
     for target in label_format.targets:
         report = check_labels(
-            rows_of_target(rows, target.name),
-            outputs_of_target(target.name, names),
+            project_rows_to_target(rows, target.name),
+            unqualified_outputs_of_target(target.name, names),
             target.label_format,
         )
         targets[target.name] = TargetStatistics(
@@ -119,7 +119,7 @@ def measure_balance(
         most = counts[majority]
     return ClassBalance(
         labels={
-            label: LabelCounts(
+            label: OneLabelRowCounts(
                 count=counts[label],
                 share=counts[label] / len(rows),
                 splits={split: splits[label, split] for split in present},
@@ -197,7 +197,7 @@ def _few_rows(rows: Sequence[TextRow], task: TaskType) -> Iterator[Finding]:
 def _similar_labels(
     balance: ClassBalance, rows: Sequence[TextRow], task: TaskType
 ) -> Iterator[Finding]:
-    groups = group_similar_labels(balance.labels)
+    groups = find_label_spelling_variants(balance.labels)
     if not groups:
         return
     labels = {label for spellings in groups[:MAX_EXAMPLES] for label in spellings}
@@ -213,7 +213,7 @@ def _similar_labels(
         f"{shorten_name_list([' and '.join(spellings) for spellings in groups])}.",
         advice="Use one spelling: each spelling is trained as a separate label.",
         examples=tuple(
-            make_example(*(first[label] for label in spellings[:MAX_EXAMPLES]))
+            make_finding_example(*(first[label] for label in spellings[:MAX_EXAMPLES]))
             for spellings in groups[:MAX_EXAMPLES]
         ),
     )
@@ -327,7 +327,7 @@ def _check_label_sets(
             "label.",
             advice="No action is needed if none of the labels applies to them. If they have not "
             "been labeled yet, remove them: they teach a model that nothing applies.",
-            examples=tuple(map(make_example, unlabeled[:MAX_EXAMPLES])),
+            examples=tuple(map(make_finding_example, unlabeled[:MAX_EXAMPLES])),
         )
     elif all(len(decode_label_set(row.label)) == 1 for row in rows):
         yield Finding(
@@ -349,11 +349,11 @@ _FAR_OUT = (
 )
 
 
-def measure_numbers(numbers: NDArray[np.float64]) -> NumberStatistics:
+def measure_numbers(numbers: NDArray[np.float64]) -> RegressionNumberStatistics:
     """Return the statistics of the numbers (rows,) of a regression."""
     counts, edges = np.histogram(numbers, bins=HISTOGRAM_BINS)
     lower, median, upper = np.quantile(numbers, [0.25, 0.5, 0.75]).tolist()
-    return NumberStatistics(
+    return RegressionNumberStatistics(
         minimum=float(numbers.min()),
         maximum=float(numbers.max()),
         mean=float(numbers.mean()),
@@ -409,7 +409,7 @@ def _outliers(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Iterator
             f"which the middle half is between {lower:g} and {upper:g}.",
             advice="Check them for typing errors and units. Errors count squared, so a few such "
             "rows can dominate the training; the logarithm of the numbers may be a better label.",
-            examples=tuple(make_example(rows[i]) for i in order),
+            examples=tuple(make_finding_example(rows[i]) for i in order),
         )
 
 
@@ -425,5 +425,5 @@ def _outside_range(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Ite
             message=f"{pluralize(len(outside), 'row')} of validation or test with a number outside "
             f"the range of train, {low:g} to {high:g}.",
             advice="Add such texts to train: a model hardly predicts numbers that it has not seen.",
-            examples=tuple(make_example(rows[i]) for i in outside[:MAX_EXAMPLES]),
+            examples=tuple(make_finding_example(rows[i]) for i in outside[:MAX_EXAMPLES]),
         )

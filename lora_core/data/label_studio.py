@@ -44,7 +44,7 @@ class Annotation(NamedTuple):
     other_results: dict[str, str]  # the type of each result that is no choice, by control
 
 
-class Task(NamedTuple):
+class LabelStudioTask(NamedTuple):
     """A task, which becomes a row."""
 
     number: int  # of the row
@@ -57,24 +57,26 @@ def read_flattened_tasks(path: Path, columns: ColumnSelection, info: ParseInfo) 
 
     Tasks without an annotation of the label columns are skipped and counted in `info`.
 
-    Raises `NoAnnotations`, `NoChoiceAnnotations` and what `text_files.read_json_array` raises;
+    Raises `NoAnnotations`, `NoChoiceAnnotations` and what `text_files.iter_json_array` raises;
     while reading, `SeveralChoicesPerText`.
     """
     read_tasks = _detect_format(path, columns)
     if read_tasks is None:
-        return text_files.read_json_array(path)
+        return text_files.iter_json_array(path)
     table = _Table(path.name, columns, info, read_tasks())
     return table.rows(read_tasks())
 
 
 def is_export(path: Path, columns: ColumnSelection) -> bool:
-    """Return whether a `.json` file is an export. Raises what `read_json_array` raises."""
+    """Return whether a `.json` file is an export. Raises what `iter_json_array` raises."""
     return _detect_format(path, columns) is not None
 
 
-def _detect_format(path: Path, columns: ColumnSelection) -> Callable[[], Iterator[Task]] | None:
+def _detect_format(
+    path: Path, columns: ColumnSelection
+) -> Callable[[], Iterator[LabelStudioTask]] | None:
     """Return what reads the tasks; None if the file is no export of Label Studio."""
-    _, first = next(text_files.read_json_array(path), (1, {}))
+    _, first = next(text_files.iter_json_array(path), (1, {}))
     if isinstance(first.get("data"), dict):
         return lambda: _read_json(path)
     if {_ID, _ANNOTATOR, "annotation_id"} <= first.keys():
@@ -87,7 +89,7 @@ class _Table:
     """The columns of an export, and its rows."""
 
     def __init__(
-        self, file: str, columns: ColumnSelection, info: ParseInfo, tasks: Iterable[Task]
+        self, file: str, columns: ColumnSelection, info: ParseInfo, tasks: Iterable[LabelStudioTask]
     ) -> None:
         """Raises `NoAnnotations`, `NoChoiceAnnotations` if labels are read and there are none."""
         self._file, self._info = file, info
@@ -125,7 +127,7 @@ class _Table:
             hidden = {LABEL, *self._controls.values()}
             self._fields = {k: v for k, v in self._fields.items() if v not in hidden}
 
-    def rows(self, tasks: Iterable[Task]) -> NumberedObjects:
+    def rows(self, tasks: Iterable[LabelStudioTask]) -> NumberedObjects:
         """Yield the rows. Raises `SeveralChoicesPerText`."""
         for task in tasks:
             cells = {column: task.fields.get(name) for name, column in self._fields.items()}
@@ -137,7 +139,7 @@ class _Table:
                 continue
             yield task.number, {**cells, **labels}
 
-    def _cell(self, task: Task, control: str, column: str) -> object:
+    def _cell(self, task: LabelStudioTask, control: str, column: str) -> object:
         """Return what was chosen: a list for a multi-label task, otherwise one choice. None: the
         task has no annotation of this control."""
         kind = self._tasks.get(column)
@@ -154,7 +156,7 @@ class _Table:
         return chosen if kind == "multi_label" else self._one_choice(task, control, chosen, kind)
 
     def _one_choice(
-        self, task: Task, control: str, chosen: Choices, kind: TaskType | None
+        self, task: LabelStudioTask, control: str, chosen: Choices, kind: TaskType | None
     ) -> object:
         if len(chosen) == 1:
             return chosen[0]
@@ -193,8 +195,8 @@ def _counting(annotations: Sequence[Annotation]) -> list[Annotation]:
 # -- JSON: one object for each task ---------------------------------------------------------------
 
 
-def _read_json(path: Path) -> Iterator[Task]:
-    for number, record in text_files.read_json_array(path):
+def _read_json(path: Path) -> Iterator[LabelStudioTask]:
+    for number, record in text_files.iter_json_array(path):
         data = record.get("data")
         # `completions` is the name of before 1.0
         annotations = record.get("annotations", record.get("completions")) or []
@@ -207,7 +209,7 @@ def _read_json(path: Path) -> Iterator[Task]:
             if not _is_cancelled(annotation)
         ]
         of_task = {_ID: record[_ID]} if _ID in record else {}
-        yield Task(number, of_task | data, _counting(submitted))
+        yield LabelStudioTask(number, of_task | data, _counting(submitted))
 
 
 def _is_cancelled(annotation: object) -> bool:
@@ -247,7 +249,7 @@ def _find_controls(path: Path, columns: ColumnSelection) -> set[str]:
     others, the label columns are such controls.
     """
     found: set[str] = set()
-    for number, record in text_files.read_json_array(path):
+    for number, record in text_files.iter_json_array(path):
         names = list(record)
         if not {_ID, _ANNOTATOR} <= record.keys():
             problem = f"not a task of JSON-MIN with {_ID!r} and {_ANNOTATOR!r}"
@@ -258,16 +260,16 @@ def _find_controls(path: Path, columns: ColumnSelection) -> set[str]:
     return found or set(columns.label_columns)
 
 
-def _read_json_min(path: Path, controls: set[str]) -> Iterator[Task]:
+def _read_json_min(path: Path, controls: set[str]) -> Iterator[LabelStudioTask]:
     """Yield the tasks. Their annotations follow each other."""
-    records = text_files.read_json_array(path)
+    records = text_files.iter_json_array(path)
     for _, group in groupby(records, key=lambda numbered: numbered[1][_ID]):
         parsed = [_parse_record(number, record, controls) for number, record in group]
         annotations = [annotation for task in parsed for annotation in task.annotations]
-        yield Task(parsed[0].number, parsed[0].fields, _counting(annotations))
+        yield LabelStudioTask(parsed[0].number, parsed[0].fields, _counting(annotations))
 
 
-def _parse_record(number: int, record: dict[str, Any], controls: set[str]) -> Task:
+def _parse_record(number: int, record: dict[str, Any], controls: set[str]) -> LabelStudioTask:
     fields: dict[str, Any] = {}
     choices: dict[str, Choices] = {}
     other_results: dict[str, str] = {}
@@ -286,4 +288,4 @@ def _parse_record(number: int, record: dict[str, Any], controls: set[str]) -> Ta
     updated_at = str(record.get("updated_at") or record.get("created_at") or "")
     annotation = Annotation(updated_at, False, choices, other_results)
     annotated = record.get("annotation_id") is not None
-    return Task(number, fields, [annotation] if annotated else [])
+    return LabelStudioTask(number, fields, [annotation] if annotated else [])

@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from lora_core.errors.data import (
     DataTooLarge,
     DecimalComma,
-    EmptyLabel,
+    EmptyLabelInSet,
     LabelNotBinary,
     LabelNotNumber,
     MalformedLabelSet,
     MalformedRow,
-    MissingTarget,
+    MissingTargetValue,
     NulByte,
     format_row_numbers,
 )
@@ -33,7 +33,7 @@ from lora_core.specs.encoded_labels import (
     decode_targets,
     encode_label_set,
     encode_targets,
-    output_name,
+    qualified_output_name,
 )
 from lora_core.specs.task import SeveralTargetsSpec, TaskSpec, TaskType
 
@@ -126,7 +126,7 @@ def label_names_in(label: str, task: TaskType) -> tuple[str, ...]:
             return ()
         case "several_targets":
             return tuple(
-                output_name(target, name)
+                qualified_output_name(target, name)
                 for target, value in decode_targets(label).items()
                 if not isinstance(value, float)
                 for name in ((value,) if isinstance(value, str) else value)
@@ -191,7 +191,7 @@ class SingleLabelReader(LabelReader):
             case int() if abs(value) < 2**63:
                 name = str(value)
             case str():
-                check_encodable(self.file, row, value)
+                count_utf8_bytes(self.file, row, value)
                 name = normalize_name(value)
             case _:
                 type_name = type(value).__name__
@@ -218,10 +218,10 @@ class SingleLabelReader(LabelReader):
         return name
 
     def names(self, row: int, values: Iterable[object]) -> str:
-        """Return the label of a row with these names. Raises `EmptyLabel`."""
+        """Return the label of a row with these names. Raises `EmptyLabelInSet`."""
         names = [self.name(row, value) for value in values]
         if "" in names:
-            raise EmptyLabel(file=self.file, row=row)
+            raise EmptyLabelInSet(file=self.file, row=row)
         return encode_label_set(names)
 
 
@@ -233,7 +233,7 @@ class LabelSetReader(SingleLabelReader):
         self._separator = separator
 
     def read(self, row: int, cells: Sequence[object]) -> str:
-        """Raises `MalformedLabelSet`, `EmptyLabel` and what `SingleLabelReader.read` raises."""
+        """Raises `MalformedLabelSet`, `EmptyLabelInSet`, and as `SingleLabelReader.read` does."""
         (cell,) = cells
         match cell:
             case None:
@@ -281,7 +281,7 @@ class BinaryColumnsReader(SingleLabelReader):
         self._columns = columns
 
     def read(self, row: int, cells: Sequence[object]) -> str:
-        """Raises `LabelNotBinary`, `EmptyLabel` and what `SingleLabelReader.read` raises."""
+        """Raises `LabelNotBinary`, `EmptyLabelInSet` and what `SingleLabelReader.read` raises."""
         names = []
         for column, cell in zip(self._columns, cells, strict=True):
             text = "" if cell is None else str(cell).strip().lower()
@@ -374,10 +374,10 @@ class TargetsReader(LabelReader):
         return encode_targets(labels)
 
     def check(self) -> None:
-        """Raise `MissingTarget`, and what the readers of the targets raise."""
+        """Raise `MissingTargetValue`, and what the readers of the targets raise."""
         for target, reader in zip(self._targets, self._readers, strict=True):
             if rows := self._missing[target.name]:
-                raise MissingTarget(
+                raise MissingTargetValue(
                     file=self.file,
                     target=target.name,
                     columns=", ".join(target.columns),
@@ -400,7 +400,7 @@ def _to_float(text: str) -> float:
         return math.nan
 
 
-def check_encodable(file: str, row: int, text: str) -> int:
+def count_utf8_bytes(file: str, row: int, text: str) -> int:
     """Return the number of bytes of a text in UTF-8. Raises `MalformedRow`."""
     try:
         return len(text.encode())

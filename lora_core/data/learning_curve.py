@@ -48,7 +48,7 @@ from lora_core.data.more_labels_estimate import (
     explain_missing_curve,
 )
 from lora_core.data.rows import TextRow
-from lora_core.data.split import rows_of_target
+from lora_core.data.split import project_rows_to_target
 from lora_core.linear.files import count_weight_rows
 from lora_core.linear.model import combine_pair_features, split_text_pairs
 from lora_core.specs.data import Split
@@ -56,7 +56,7 @@ from lora_core.specs.encoded_labels import decode_label_set, infer_target_tasks
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import build_text_input
 from lora_core.tasks.base import Task
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 from lora_core.tasks.multi_label import DEFAULT_THRESHOLD, MultiLabel, best_threshold
 from lora_core.tasks.primary_metric import Predictions
 from lora_core.tasks.regression import Regression
@@ -114,7 +114,7 @@ class CurveScores:
         return bool(lead.mean() > lead.std() / len(lead) ** 0.5)
 
 
-def estimate_more_labels(
+def estimate_gain_of_more_labels(
     rows: Iterable[TextRow], task_type: TaskType = "single_label", max_texts: int = MAX_TEXTS
 ) -> MoreLabelsEstimate:
     """Return the estimate for labeled rows, with the linear model.
@@ -130,25 +130,29 @@ def estimate_more_labels(
         share = max(MIN_TEXTS, max_texts // len(tasks))
         return MoreLabelsEstimate.of_targets(
             {
-                name: estimate_more_labels(rows_of_target(distinct, name), task, share)
+                name: estimate_gain_of_more_labels(
+                    project_rows_to_target(distinct, name), task, share
+                )
                 for name, task in tasks.items()
             }
         )
     used = subsample_for_curve(distinct, task_type, max_texts, characters=MAX_CHARACTERS)
     task, targets = build_task_and_targets(used, task_type)
     learner = linear_learner(used, task, targets)
-    return extrapolate_learning_curve(learner, task, targets, texts=len(distinct), basis="linear")
+    return measure_and_extrapolate_curve(
+        learner, task, targets, texts=len(distinct), basis="linear"
+    )
 
 
 def add_learning_curve(report: DataReport, contents: FileContents) -> DataReport:
     """Return the report with the learning curve of the train split."""
-    estimate = estimate_more_labels(
+    estimate = estimate_gain_of_more_labels(
         contents.splits[Split.TRAIN], contents.columns.label_format.task
     )
     return report.model_copy(update={"more_labels": estimate})
 
 
-def cached_estimate(
+def load_or_compute_estimate(
     facts: Mapping[str, object], compute: Callable[[], MoreLabelsEstimate]
 ) -> MoreLabelsEstimate:
     """Return the cached estimate for these facts, or compute and cache it. Raises `DiskFull`."""
@@ -305,7 +309,7 @@ def _constant(task: Task, targets: Targets, count: int) -> Predictions:
     return np.repeat(task.best_constant(targets)[0], count, axis=0)
 
 
-def extrapolate_learning_curve(
+def measure_and_extrapolate_curve(
     learner: Learner, task: Task, targets: Targets, *, texts: int, basis: Basis
 ) -> MoreLabelsEstimate:
     """Measure the curve for texts with these targets, and extrapolate it to `texts` and more."""

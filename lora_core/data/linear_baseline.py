@@ -46,7 +46,7 @@ class LinearBaselineResult(FrozenModel):
     test_predictions: list[Any]  # for each text an index, a 0 or 1 for each label, or a number
 
 
-def evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
+def fit_or_load_linear_baseline(splits: Splits, task: Task) -> LinearBaselineResult:
     """Return the baseline for these splits, from the cache if they have been seen before.
 
     `seconds` is the time of the original fit. Raises `DiskFull`.
@@ -116,7 +116,7 @@ def fit_linear_model(
     targets = task.targets([example.label for example in train])
     if not isinstance(task, SeveralTargets):
         return fit_single_target(texts, targets, spec, task, balanced=bool(balanced))
-    tfidf = linear.fit_tfidf(texts, spec, len(task.labels))
+    tfidf = linear.fit_tfidf_matrix(texts, spec, len(task.labels))
     models = [
         fit_single_target(
             texts,
@@ -138,7 +138,7 @@ def fit_single_target(
     task: Task,
     *,
     balanced: bool,
-    tfidf: linear.Tfidf | None = None,
+    tfidf: linear.TfidfMatrix | None = None,
 ) -> linear.LinearModel:
     """Fit a model of a task with one target on texts and their targets."""
     match task:

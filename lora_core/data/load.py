@@ -26,12 +26,12 @@ from lora_core.data.split import (
     Example,
     RowsBySplit,
     Splits,
+    collect_and_check_label_names,
     count_leaked,
     draw_splits,
-    require_train,
-    split_by_column,
+    group_rows_by_split,
+    require_train_split,
     stratified_subset,
-    validate_label_names,
 )
 from lora_core.data.windows import check_no_windowed_pairs
 from lora_core.errors import LoraCoreError
@@ -80,12 +80,12 @@ def read_source(source: str | Mapping[Split, str], columns: ColumnSelection) -> 
         if source in reviews.SAMPLES:
             columns.find_positions(source, reviews.COLUMNS)
         rows = read_single_source(source, columns)
-        return require_train(
+        return require_train_split(
             display_name(source),
             rows if isinstance(rows, dict) else {Split.TRAIN: rows},
         )
     without_split = replace(columns, detect_split=False)
-    return require_train(
+    return require_train_split(
         display_name(source),
         {
             split: _read_split(split, split_source, without_split)
@@ -131,7 +131,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     except DataNotFound as error:
         reason = f"{error.detail['reason']}; samples are {', '.join(reviews.SAMPLES)}"
         raise DataNotFound(source=path.name, reason=reason) from error
-    return split_by_column(path.name, rows) or rows
+    return group_rows_by_split(path.name, rows) or rows
 
 
 def load_splits(spec: DataSpec, task: TaskSpec = _SINGLE_LABEL) -> Splits:
@@ -180,7 +180,7 @@ def _load(spec: DataSpec, task: TaskSpec) -> Splits:
     prompt_format = spec.prompt_format or infer_source_prompt_template(spec.source, columns)
     given_splits = read_source(spec.source, replace(columns, prompt_format=prompt_format))
     name, label_format = display_name(spec.source), columns.label_format
-    validate_label_names(name, given_splits, label_format)
+    collect_and_check_label_names(name, given_splits, label_format)
     sizes = {Split.VALIDATION: spec.validation_size, Split.TEST: spec.test_size}
     missing = {split: size for split, size in sizes.items() if split not in given_splits}
     splits = dict(given_splits)
@@ -194,7 +194,7 @@ def _load(spec: DataSpec, task: TaskSpec) -> Splits:
             seed=spec.split_seed,
             task=task.type,
         )
-    labels = validate_label_names(name, splits, label_format)
+    labels = collect_and_check_label_names(name, splits, label_format)
     indices = index_labels(labels, task.type)
 
     def example(row: TextRow) -> Example:

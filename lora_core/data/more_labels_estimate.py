@@ -14,7 +14,7 @@ from lora_core.results import MetricName, MetricValue
 from lora_core.specs.encoded_labels import extract_target_label, infer_target_tasks
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.task import TaskType
-from lora_core.tasks.metric_names import METRICS
+from lora_core.tasks.metric_info import METRICS
 
 MIN_TEXTS = 250  # with fewer labeled texts a learning curve is too noisy to extrapolate
 MIN_TEXTS_PER_LABEL = 5  # with fewer, held-out texts have labels that were hardly trained on

@@ -9,7 +9,7 @@ from lora_core.data.labels import (
     SINGLE_LABEL,
     LabelFormat,
     build_label_reader,
-    check_encodable,
+    count_utf8_bytes,
 )
 from lora_core.errors.data import (
     DataTooLarge,
@@ -198,7 +198,7 @@ class RowCollector:
             )
         if "\0" in text:
             raise NulByte(file=self.file, row=number)
-        self._bytes += check_encodable(self.file, number, text)
+        self._bytes += count_utf8_bytes(self.file, number, text)
         if self._bytes > MAX_BYTES:
             raise DataTooLarge(
                 file=self.file, what="the sum of texts", limit=f"{MAX_BYTES:,} bytes"

@@ -48,7 +48,7 @@ from lora_core.specs.encoded_labels import (
     NUMBER,
     decode_label_set,
     extract_target_label,
-    output_name,
+    qualified_output_name,
 )
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType
@@ -76,7 +76,7 @@ class Example:
         return len(self.text) + len(self.pair or "")
 
 
-def label_indices(examples: Iterable[Example]) -> NDArray[np.int64]:
+def example_label_indices(examples: Iterable[Example]) -> NDArray[np.int64]:
     """Return the index of the label (texts,) of each text of a single-label task."""
     return np.array([example.label for example in examples], dtype=np.int64)
 
@@ -145,7 +145,7 @@ def _digest_content(splits: Splits) -> Iterable[str]:
 RowsBySplit = dict[Split, list[TextRow]]
 
 
-def split_by_column(file: str, rows: Iterable[TextRow]) -> RowsBySplit | None:
+def group_rows_by_split(file: str, rows: Iterable[TextRow]) -> RowsBySplit | None:
     """Group rows by the value of their split column; None if there is no such column.
 
     Raises `InvalidSplitValue`.
@@ -161,7 +161,7 @@ def split_by_column(file: str, rows: Iterable[TextRow]) -> RowsBySplit | None:
     return splits
 
 
-def require_train(file: str, splits: RowsBySplit) -> RowsBySplit:
+def require_train_split(file: str, splits: RowsBySplit) -> RowsBySplit:
     """Return the splits unchanged. Raises `MissingSplit` if there is no train split."""
     if Split.TRAIN not in splits:
         raise MissingSplit(file=file, split=Split.TRAIN.value)
@@ -346,7 +346,7 @@ def are_numeric(labels: Collection[str]) -> bool:
     return all(_DECIMAL.fullmatch(label) for label in labels)
 
 
-def group_similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+def find_label_spelling_variants(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Return groups of labels that differ in case or white space only, such as Lob and lob."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in labels:
@@ -354,7 +354,7 @@ def group_similar_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in spellings.values() if len(group) > 1)
 
 
-def validate_label_names(
+def collect_and_check_label_names(
     file: str, splits: Mapping[Split, Sequence[TextRow]], label_format: LabelFormat = SINGLE_LABEL
 ) -> tuple[str, ...]:
     """Return the label names of the train split. A regression has none, but of several targets
@@ -365,11 +365,14 @@ def validate_label_names(
     """
     if label_format.targets:
         return tuple(
-            output_name(target.name, name)
+            qualified_output_name(target.name, name)
             for target in label_format.targets
-            for name in validate_label_names(
+            for name in collect_and_check_label_names(
                 describe_column_location(file, target.columns),
-                {split: rows_of_target(rows, target.name) for split, rows in splits.items()},
+                {
+                    split: project_rows_to_target(rows, target.name)
+                    for split, rows in splits.items()
+                },
                 target.label_format,
             )
             or (NUMBER,)
@@ -402,7 +405,7 @@ def validate_label_names(
     return sort_label_names(seen, ordered=label_format.ordered)
 
 
-def rows_of_target(rows: Sequence[TextRow], target: str) -> list[TextRow]:
+def project_rows_to_target(rows: Sequence[TextRow], target: str) -> list[TextRow]:
     """Return rows with the labels of one of their targets."""
     return [
         TextRow(row.number, row.text, extract_target_label(row.label, target), row.split, row.pair)

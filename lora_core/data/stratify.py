@@ -16,7 +16,7 @@ from operator import attrgetter
 import numpy as np
 
 from lora_core.data.rows import TextRow
-from lora_core.specs.encoded_labels import decode_label_set, decode_targets, output_name
+from lora_core.specs.encoded_labels import decode_label_set, decode_targets, qualified_output_name
 from lora_core.specs.task import TaskType
 
 
@@ -354,7 +354,7 @@ def strata_of_targets(labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
     return {
         label: tuple(
-            output_name(target, name)
+            qualified_output_name(target, name)
             for target, value in values.items()
             for name in names(target, value)
         )

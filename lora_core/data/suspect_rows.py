@@ -17,28 +17,28 @@ from threadpoolctl import threadpool_limits
 
 from lora_core.data.contents import FileContents
 from lora_core.data.findings import RowExcerpt
-from lora_core.data.label_review import (
+from lora_core.data.label_review_schemas import (
     MAX_SUSPECTS,
     SUSPECT_CHARACTERS,
     SUSPECTS_VERSION,
-    SuspectReport,
-    SuspectRow,
-    label_digest,
+    SuspectLabelReport,
+    SuspectLabelRow,
+    text_label_digest,
 )
 from lora_core.data.labels import label_names_in
 from lora_core.data.learning_curve import build_task_and_targets
 from lora_core.data.linear_baseline import SPEC, fit_single_target
 from lora_core.data.more_labels_estimate import MIN_TEXTS_PER_LABEL
 from lora_core.data.rows import TextRow
-from lora_core.data.split import assign_folds_of_rows, rows_of_target, stratified_subset
+from lora_core.data.split import assign_folds_of_rows, project_rows_to_target, stratified_subset
 from lora_core.errors.data import TooFewRows
 from lora_core.linear.files import count_weight_rows
-from lora_core.linear.model import Tfidf, fit_tfidf
+from lora_core.linear.model import TfidfMatrix, fit_tfidf_matrix
 from lora_core.specs.encoded_labels import decode_label_set, encode_label, encode_label_set
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType, TaskTypeOfTarget
 from lora_core.specs.text_input import build_text_input
-from lora_core.suspect_labels import find_suspects
+from lora_core.suspect_labels import find_suspect_labels
 from lora_core.tasks.base import Task
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.single_label import SingleLabel
@@ -68,12 +68,12 @@ class _Doubt:
     names: tuple[str, ...] = ()
 
 
-def find_suspect_rows(contents: FileContents, target: str | None = None) -> SuspectReport:
+def find_suspect_rows(contents: FileContents, target: str | None = None) -> SuspectLabelReport:
     """Return the suspect labels of a file, or of one of its targets, the most suspect first."""
     label_format = contents.columns.label_format
     rows: Sequence[TextRow] = contents.rows
     if target is not None:
-        label_format, rows = label_format.target(target), rows_of_target(rows, target)
+        label_format, rows = label_format.target(target), project_rows_to_target(rows, target)
     task_type = label_format.task
     if task_type == "several_targets":
         raise TypeError("several targets are checked one by one")
@@ -90,7 +90,7 @@ def find_suspect_rows(contents: FileContents, target: str | None = None) -> Susp
                 agreement = float((task.predict(logits) == targets).mean())
     listed = doubts[:MAX_SUSPECTS]
     nearest = _nearest(checked, task_type, tfidf, doubts, listed, spread) if tfidf else {}
-    return SuspectReport(
+    return SuspectLabelReport(
         version=SUSPECTS_VERSION,
         target=target,
         task=task_type,
@@ -130,14 +130,14 @@ def _names(row: TextRow) -> tuple[str, ...]:
 
 def _cross_validate(
     rows: Sequence[TextRow], task_type: TaskType, task: Task, targets: Targets
-) -> tuple[Tfidf, Floats]:
+) -> tuple[TfidfMatrix, Floats]:
     """Return the TF-IDF of the rows, and logits (rows, outputs) of each when it is held out.
 
     Terms and their weights are those of all texts, labels those of the other folds: reading each
     text once takes a third of the time.
     """
     texts = [build_text_input(row.text, row.pair) for row in rows]
-    tfidf = fit_tfidf(texts, SPEC, len(task.labels))
+    tfidf = fit_tfidf_matrix(texts, SPEC, len(task.labels))
     numbered = [replace(row, number=i) for i, row in enumerate(rows)]
     folds = assign_folds_of_rows(numbered, task_type, seed=0)
     logits = np.zeros((len(rows), len(task.labels)))
@@ -177,7 +177,7 @@ def _doubts_of_names(task: Task, targets: Targets, probabilities: Floats) -> lis
     counts = np.bincount(targets, minlength=len(task.labels))
     return [
         _Doubt(each.row, task.labels[each.proposed], each.confidence, each.score)
-        for each in find_suspects(probabilities, targets)
+        for each in find_suspect_labels(probabilities, targets)
         if counts[each.given] >= MIN_TEXTS_PER_LABEL
     ]
 
@@ -187,7 +187,7 @@ def _doubts_of_sets(
 ) -> list[_Doubt]:
     """Assess each name by itself; a row lists all names in doubt, the most suspect first."""
     by_row: dict[int, list[Any]] = defaultdict(list)
-    for each in find_suspects(probabilities, targets):
+    for each in find_suspect_labels(probabilities, targets):
         by_row[each.row].append(each)
     doubts = []
     for index, suspects in by_row.items():
@@ -226,7 +226,7 @@ def _rounded(number: float, spread: float) -> float:
 def _nearest(
     rows: Sequence[TextRow],
     task_type: TaskTypeOfTarget,
-    tfidf: Tfidf,
+    tfidf: TfidfMatrix,
     doubts: Sequence[_Doubt],
     listed: Sequence[_Doubt],
     spread: float | None,
@@ -275,8 +275,8 @@ class _Agreement:
 
 def _suspect_row(
     row: TextRow, target: str | None, doubt: _Doubt, nearest: tuple[RowExcerpt, ...]
-) -> SuspectRow:
-    return SuspectRow(
+) -> SuspectLabelRow:
+    return SuspectLabelRow(
         row=row.number,
         text=row.text[:SUSPECT_CHARACTERS],
         text_pair=row.pair if row.pair is None else row.pair[:SUSPECT_CHARACTERS],
@@ -288,5 +288,5 @@ def _suspect_row(
         confidence=doubt.confidence,
         score=doubt.score,
         nearest=nearest,
-        digest=label_digest(row, target, row.label),
+        digest=text_label_digest(row, target, row.label),
     )

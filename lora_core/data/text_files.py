@@ -289,7 +289,7 @@ def _cell_count_problem(actual: int, expected: int) -> str:
 # -- JSON Lines -----------------------------------------------------------------------------------
 
 
-def iter_json_rows(
+def select_json_columns(
     file: str, objects: Iterable[tuple[int, dict[str, Any]]], columns: ColumnSelection
 ) -> NumberedCells:
     """Yield the selected columns of objects with their line numbers, which become row numbers. The
@@ -346,7 +346,7 @@ _WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder(parse_constant=_reject_constant)
 
 
-def read_json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def iter_json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a file that is one JSON array, numbered from 1.
 
     The text of the file is in memory, but of the objects only one at a time.

@@ -116,7 +116,7 @@ def truncate_ids(ids: Sequence[int], max_length: int) -> Sequence[int]:
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def truncate_longest_first(
+def kept_indices_longest_first(
     sequence_ids: Sequence[int | None], max_length: int, side: TruncationSide = "right"
 ) -> list[int]:
     """Return the indices of the tokens of a pair that remain after truncation to `max_length`.
@@ -137,7 +137,7 @@ def truncate_longest_first(
     return [i for i, text in enumerate(sequence_ids) if text is None or i in kept]
 
 
-def find_segment_start(type_ids: Sequence[int]) -> int | None:
+def find_second_segment_start(type_ids: Sequence[int]) -> int | None:
     """Return the index of the first token of the second segment; None if there is none."""
     return type_ids.index(1) if 1 in type_ids else None
 
@@ -148,9 +148,9 @@ def truncate_pair_ids(
     """Return the ids of a pair, truncated to `max_length`, and where its second segment begins."""
     ids, types = encoding.ids, encoding.type_ids
     if len(ids) > max_length:
-        kept = truncate_longest_first(encoding.sequence_ids, max_length, side)
+        kept = kept_indices_longest_first(encoding.sequence_ids, max_length, side)
         ids, types = [ids[i] for i in kept], [types[i] for i in kept]
-    return ids, find_segment_start(types)
+    return ids, find_second_segment_start(types)
 
 
 def tokenize_with_cache(

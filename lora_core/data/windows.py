@@ -7,7 +7,7 @@ Consecutive windows share a quarter of their tokens, and the last one ends with 
 
 from collections.abc import Sequence
 
-from lora_core.errors.spec import WindowsOfPairs
+from lora_core.errors.spec import PairsInWindowsUnsupported
 from lora_core.specs.data import DataSpec, LongTexts
 
 MAX_WINDOWS = 16  # of one text; what is longer is truncated
@@ -28,9 +28,9 @@ def max_tokens_read(max_length: int, long_texts: LongTexts) -> int:
 
 
 def check_no_windowed_pairs(data: DataSpec) -> None:
-    """Raise `WindowsOfPairs` for pairs of texts, which cannot be read in windows."""
+    """Raise `PairsInWindowsUnsupported` for pairs of texts, which cannot be read in windows."""
     if data.long_texts == "windows" and data.text_pair_column is not None:
-        raise WindowsOfPairs()
+        raise PairsInWindowsUnsupported()
 
 
 def split_into_windows(ids: Sequence[int], max_length: int) -> list[list[int]]:

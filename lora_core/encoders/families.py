@@ -12,7 +12,7 @@ MAX_SQUARE_WINDOWS = 6  # a text of more windows, each to one side, is cut into 
 
 
 @dataclass(frozen=True)
-class ConfigField:
+class ConfigSizeField:
     """A size in config.json: its possible keys, and its default if it is missing."""
 
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ class EncoderFamily:
     saved_modules: tuple[str, ...]  # the head in PEFT's `modules_to_save`
     # layers, heads, width, feed_forward, vocabulary, positions; others of `EncoderShape` where
     # they exist
-    sizes: Mapping[str, ConfigField]
+    sizes: Mapping[str, ConfigSizeField]
     # attention_bias, feed_forward_bias, norm_bias, head_bias, where they can be missing
     biases: Mapping[str, ConfigFlag] = field(default_factory=dict)
     learned_positions: bool = True  # whether the embeddings have a vector per position
@@ -132,13 +132,13 @@ BERT = FastPathFamily(
     head_dropout_layer="dropout",
     saved_modules=("pooler", "classifier"),
     sizes={
-        "layers": ConfigField(("num_hidden_layers",), 12),
-        "heads": ConfigField(("num_attention_heads",), 12),
-        "width": ConfigField(("hidden_size",), 768),
-        "feed_forward": ConfigField(("intermediate_size",), 3072),
-        "vocabulary": ConfigField(("vocab_size",), 30_522),
-        "positions": ConfigField(("max_position_embeddings",), 512),
-        "segments": ConfigField(("type_vocab_size",), 2),
+        "layers": ConfigSizeField(("num_hidden_layers",), 12),
+        "heads": ConfigSizeField(("num_attention_heads",), 12),
+        "width": ConfigSizeField(("hidden_size",), 768),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 3072),
+        "vocabulary": ConfigSizeField(("vocab_size",), 30_522),
+        "positions": ConfigSizeField(("max_position_embeddings",), 512),
+        "segments": ConfigSizeField(("type_vocab_size",), 2),
     },
 )
 
@@ -165,12 +165,12 @@ DISTILBERT = FastPathFamily(
     head_dropout_layer="dropout",
     saved_modules=("pre_classifier", "classifier"),
     sizes={  # DistilBertConfig also accepts the common names
-        "layers": ConfigField(("n_layers", "num_hidden_layers"), 6),
-        "heads": ConfigField(("n_heads", "num_attention_heads"), 12),
-        "width": ConfigField(("dim", "hidden_size"), 768),
-        "feed_forward": ConfigField(("hidden_dim",), 3072),
-        "vocabulary": ConfigField(("vocab_size",), 30_522),
-        "positions": ConfigField(("max_position_embeddings",), 512),
+        "layers": ConfigSizeField(("n_layers", "num_hidden_layers"), 6),
+        "heads": ConfigSizeField(("n_heads", "num_attention_heads"), 12),
+        "width": ConfigSizeField(("dim", "hidden_size"), 768),
+        "feed_forward": ConfigSizeField(("hidden_dim",), 3072),
+        "vocabulary": ConfigSizeField(("vocab_size",), 30_522),
+        "positions": ConfigSizeField(("max_position_embeddings",), 512),
     },
 )
 
@@ -188,8 +188,8 @@ ROBERTA = replace(
     saved_modules=("classifier",),
     sizes={
         **BERT.sizes,
-        "vocabulary": ConfigField(("vocab_size",), 50_265),
-        "padding": ConfigField(("pad_token_id",), 1, minimum=0),
+        "vocabulary": ConfigSizeField(("vocab_size",), 50_265),
+        "padding": ConfigSizeField(("pad_token_id",), 1, minimum=0),
     },
 )
 
@@ -200,7 +200,7 @@ ROBERTA = replace(
 XLM_ROBERTA = replace(
     ROBERTA,
     model_type="xlm-roberta",
-    sizes={**ROBERTA.sizes, "vocabulary": ConfigField(("vocab_size",), 30_522)},
+    sizes={**ROBERTA.sizes, "vocabulary": ConfigSizeField(("vocab_size",), 30_522)},
 )
 CAMEMBERT = replace(XLM_ROBERTA, model_type="camembert")
 
@@ -221,10 +221,10 @@ ELECTRA = replace(
     saved_modules=("classifier",),
     sizes={
         **BERT.sizes,
-        "heads": ConfigField(("num_attention_heads",), 4),
-        "width": ConfigField(("hidden_size",), 256),
-        "feed_forward": ConfigField(("intermediate_size",), 1024),
-        "embedding_width": ConfigField(("embedding_size",), 128),
+        "heads": ConfigSizeField(("num_attention_heads",), 4),
+        "width": ConfigSizeField(("hidden_size",), 256),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 1024),
+        "embedding_width": ConfigSizeField(("embedding_size",), 128),
     },
 )
 
@@ -255,13 +255,13 @@ MODERNBERT = FastPathFamily(
     learned_positions=False,
     gated=True,
     sizes={
-        "layers": ConfigField(("num_hidden_layers",), 22),
-        "heads": ConfigField(("num_attention_heads",), 12),
-        "width": ConfigField(("hidden_size",), 768),
-        "feed_forward": ConfigField(("intermediate_size",), 1152),
-        "vocabulary": ConfigField(("vocab_size",), 50_368),
-        "positions": ConfigField(("max_position_embeddings",), 8192),
-        "window": ConfigField(("local_attention",), 128),
+        "layers": ConfigSizeField(("num_hidden_layers",), 22),
+        "heads": ConfigSizeField(("num_attention_heads",), 12),
+        "width": ConfigSizeField(("hidden_size",), 768),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 1152),
+        "vocabulary": ConfigSizeField(("vocab_size",), 50_368),
+        "positions": ConfigSizeField(("max_position_embeddings",), 8192),
+        "window": ConfigSizeField(("local_attention",), 128),
     },
     biases={
         "attention_bias": ConfigFlag("attention_bias", default=False),

@@ -11,8 +11,8 @@ from dataclasses import replace
 from lora_core.encoders.families import (
     BERT,
     ROBERTA,
-    ConfigField,
     ConfigRequirement,
+    ConfigSizeField,
     EncoderFamily,
 )
 from lora_core.specs.method import LayerRole
@@ -27,7 +27,9 @@ _GATED_ROLES: Mapping[LayerRole, tuple[str, ...]] = {  # of the blocks that foll
 }
 
 
-def _as_bert(model_type: str, *, prefix: str, sizes: Mapping[str, ConfigField]) -> EncoderFamily:
+def _as_bert(
+    model_type: str, *, prefix: str, sizes: Mapping[str, ConfigSizeField]
+) -> EncoderFamily:
     """Return a family with the names of BERT and of its head, but for the `prefix`."""
     return EncoderFamily(
         model_type=model_type,
@@ -42,7 +44,9 @@ def _as_bert(model_type: str, *, prefix: str, sizes: Mapping[str, ConfigField]) 
     )
 
 
-def _as_roberta(model_type: str, *, prefix: str, sizes: Mapping[str, ConfigField]) -> EncoderFamily:
+def _as_roberta(
+    model_type: str, *, prefix: str, sizes: Mapping[str, ConfigSizeField]
+) -> EncoderFamily:
     """Return a family with the names of BERT and the head of RoBERTa, but for the `prefix`."""
     return replace(
         _as_bert(model_type, prefix=prefix, sizes=sizes),
@@ -70,13 +74,13 @@ DEBERTA_V2 = EncoderFamily(
     head_dropout_modules=("dropout",),
     saved_modules=("pooler", "classifier"),
     sizes={
-        "layers": ConfigField(("num_hidden_layers",), 24),
-        "heads": ConfigField(("num_attention_heads",), 24),
-        "width": ConfigField(("hidden_size",), 1536),
-        "feed_forward": ConfigField(("intermediate_size",), 6144),
-        "vocabulary": ConfigField(("vocab_size",), 128_100),
-        "positions": ConfigField(("max_position_embeddings",), 512),
-        "segments": ConfigField(("type_vocab_size",), 0, minimum=0),
+        "layers": ConfigSizeField(("num_hidden_layers",), 24),
+        "heads": ConfigSizeField(("num_attention_heads",), 24),
+        "width": ConfigSizeField(("hidden_size",), 1536),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 6144),
+        "vocabulary": ConfigSizeField(("vocab_size",), 128_100),
+        "positions": ConfigSizeField(("max_position_embeddings",), 512),
+        "segments": ConfigSizeField(("type_vocab_size",), 0, minimum=0),
     },
     required=(ConfigRequirement("pooler_hidden_act", "gelu", default="gelu"),),
 )
@@ -102,8 +106,8 @@ MPNET = EncoderFamily(
     saved_modules=("classifier",),
     sizes={
         **_COMMON_SIZES,
-        "vocabulary": ConfigField(("vocab_size",), 30_527),
-        "padding": ConfigField(("pad_token_id",), 1, minimum=0),
+        "vocabulary": ConfigSizeField(("vocab_size",), 30_527),
+        "padding": ConfigSizeField(("pad_token_id",), 1, minimum=0),
     },
 )
 
@@ -126,15 +130,15 @@ ALBERT = EncoderFamily(
     head_dropouts=("classifier_dropout_prob",),
     saved_modules=("pooler", "classifier"),
     sizes={
-        "layers": ConfigField(("num_hidden_groups",), 1),
-        "depth": ConfigField(("num_hidden_layers",), 12),
-        "heads": ConfigField(("num_attention_heads",), 64),
-        "width": ConfigField(("hidden_size",), 4096),
-        "embedding_width": ConfigField(("embedding_size",), 128),
-        "feed_forward": ConfigField(("intermediate_size",), 16_384),
-        "vocabulary": ConfigField(("vocab_size",), 30_000),
-        "positions": ConfigField(("max_position_embeddings",), 512),
-        "segments": ConfigField(("type_vocab_size",), 2),
+        "layers": ConfigSizeField(("num_hidden_groups",), 1),
+        "depth": ConfigSizeField(("num_hidden_layers",), 12),
+        "heads": ConfigSizeField(("num_attention_heads",), 64),
+        "width": ConfigSizeField(("hidden_size",), 4096),
+        "embedding_width": ConfigSizeField(("embedding_size",), 128),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 16_384),
+        "vocabulary": ConfigSizeField(("vocab_size",), 30_000),
+        "positions": ConfigSizeField(("max_position_embeddings",), 512),
+        "segments": ConfigSizeField(("type_vocab_size",), 2),
     },
     required=(ConfigRequirement("inner_group_num", 1, default=1),),
 )
@@ -155,8 +159,8 @@ NOMIC = EncoderFamily(
     learned_positions=False,
     sizes={
         **BERT.sizes,
-        "vocabulary": ConfigField(("vocab_size",), 30_528),
-        "positions": ConfigField(("max_position_embeddings",), 2048),
+        "vocabulary": ConfigSizeField(("vocab_size",), 30_528),
+        "positions": ConfigSizeField(("max_position_embeddings",), 2048),
     },
 )
 GTE = replace(
@@ -166,9 +170,9 @@ GTE = replace(
     head=("gte.pooler.dense", "classifier"),
     sizes={
         **_COMMON_SIZES,
-        "vocabulary": ConfigField(("vocab_size",), 250_048),
-        "positions": ConfigField(("max_position_embeddings",), 8192),
-        "segments": ConfigField(("type_vocab_size",), 1, minimum=0),
+        "vocabulary": ConfigSizeField(("vocab_size",), 250_048),
+        "positions": ConfigSizeField(("max_position_embeddings",), 8192),
+        "segments": ConfigSizeField(("type_vocab_size",), 1, minimum=0),
     },
 )
 
@@ -186,14 +190,14 @@ JINA_V3 = EncoderFamily(
     saved_modules=("classifier",),
     learned_positions=False,
     sizes={
-        "layers": ConfigField(("num_hidden_layers",), 24),
-        "heads": ConfigField(("num_attention_heads",), 16),
-        "width": ConfigField(("hidden_size",), 1024),
-        "feed_forward": ConfigField(("intermediate_size",), 4096),
-        "vocabulary": ConfigField(("vocab_size",), 250_002),
-        "positions": ConfigField(("max_position_embeddings",), 8194),
-        "segments": ConfigField(("type_vocab_size",), 1),
-        "padding": ConfigField(("pad_token_id",), 1, minimum=0),
+        "layers": ConfigSizeField(("num_hidden_layers",), 24),
+        "heads": ConfigSizeField(("num_attention_heads",), 16),
+        "width": ConfigSizeField(("hidden_size",), 1024),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 4096),
+        "vocabulary": ConfigSizeField(("vocab_size",), 250_002),
+        "positions": ConfigSizeField(("max_position_embeddings",), 8194),
+        "segments": ConfigSizeField(("type_vocab_size",), 1),
+        "padding": ConfigSizeField(("pad_token_id",), 1, minimum=0),
     },
 )
 
@@ -213,10 +217,10 @@ EUROBERT = EncoderFamily(
     learned_positions=False,
     sizes={
         **_COMMON_SIZES,
-        "vocabulary": ConfigField(("vocab_size",), 128_256),
-        "positions": ConfigField(("max_position_embeddings",), 8192),
-        "key_value_heads": ConfigField(("num_key_value_heads",), 0, minimum=0),
-        "head_width": ConfigField(("head_dim",), 0, minimum=0),
+        "vocabulary": ConfigSizeField(("vocab_size",), 128_256),
+        "positions": ConfigSizeField(("max_position_embeddings",), 8192),
+        "key_value_heads": ConfigSizeField(("num_key_value_heads",), 0, minimum=0),
+        "head_width": ConfigSizeField(("head_dim",), 0, minimum=0),
     },
 )
 ULTRABERT = replace(
@@ -228,12 +232,12 @@ ULTRABERT = replace(
     saved_modules=("classifier",),
     sizes={
         **EUROBERT.sizes,
-        "layers": ConfigField(("num_hidden_layers",), 32),
-        "heads": ConfigField(("num_attention_heads",), 32),
-        "width": ConfigField(("hidden_size",), 4096),
-        "feed_forward": ConfigField(("intermediate_size",), 11_008),
-        "vocabulary": ConfigField(("vocab_size",), 32_000),
-        "positions": ConfigField(("max_position_embeddings",), 32_768),
+        "layers": ConfigSizeField(("num_hidden_layers",), 32),
+        "heads": ConfigSizeField(("num_attention_heads",), 32),
+        "width": ConfigSizeField(("hidden_size",), 4096),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 11_008),
+        "vocabulary": ConfigSizeField(("vocab_size",), 32_000),
+        "positions": ConfigSizeField(("max_position_embeddings",), 32_768),
     },
 )
 
@@ -250,11 +254,11 @@ MEGATRON_BERT = replace(
     head_dropout_modules=("dropout",),
     sizes={
         **BERT.sizes,
-        "layers": ConfigField(("num_hidden_layers",), 24),
-        "heads": ConfigField(("num_attention_heads",), 16),
-        "width": ConfigField(("hidden_size",), 1024),
-        "feed_forward": ConfigField(("intermediate_size",), 4096),
-        "vocabulary": ConfigField(("vocab_size",), 29_056),
+        "layers": ConfigSizeField(("num_hidden_layers",), 24),
+        "heads": ConfigSizeField(("num_attention_heads",), 16),
+        "width": ConfigSizeField(("hidden_size",), 1024),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 4096),
+        "vocabulary": ConfigSizeField(("vocab_size",), 29_056),
     },
 )
 REMBERT = replace(
@@ -262,12 +266,12 @@ REMBERT = replace(
     head_dropouts=("classifier_dropout_prob",),
     sizes={
         **BERT.sizes,
-        "layers": ConfigField(("num_hidden_layers",), 32),
-        "heads": ConfigField(("num_attention_heads",), 18),
-        "width": ConfigField(("hidden_size",), 1152),
-        "embedding_width": ConfigField(("input_embedding_size",), 256),
-        "feed_forward": ConfigField(("intermediate_size",), 4608),
-        "vocabulary": ConfigField(("vocab_size",), 250_300),
+        "layers": ConfigSizeField(("num_hidden_layers",), 32),
+        "heads": ConfigSizeField(("num_attention_heads",), 18),
+        "width": ConfigSizeField(("hidden_size",), 1152),
+        "embedding_width": ConfigSizeField(("input_embedding_size",), 256),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 4608),
+        "vocabulary": ConfigSizeField(("vocab_size",), 250_300),
     },
 )
 LAYOUTLM = replace(
@@ -282,7 +286,7 @@ LAYOUTLM = replace(
 LUKE = _as_bert(
     "luke",
     prefix="luke",
-    sizes={**ROBERTA.sizes, "vocabulary": ConfigField(("vocab_size",), 50_267)},
+    sizes={**ROBERTA.sizes, "vocabulary": ConfigSizeField(("vocab_size",), 50_267)},
 )
 
 
@@ -307,11 +311,11 @@ MOBILEBERT = EncoderFamily(
     saved_modules=("classifier",),
     sizes={
         **BERT.sizes,
-        "layers": ConfigField(("num_hidden_layers",), 24),
-        "heads": ConfigField(("num_attention_heads",), 4),
-        "width": ConfigField(("hidden_size",), 512),
-        "inner_width": ConfigField(("intra_bottleneck_size",), 128),
-        "feed_forward": ConfigField(("intermediate_size",), 512),
+        "layers": ConfigSizeField(("num_hidden_layers",), 24),
+        "heads": ConfigSizeField(("num_attention_heads",), 4),
+        "width": ConfigSizeField(("hidden_size",), 512),
+        "inner_width": ConfigSizeField(("intra_bottleneck_size",), 128),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 512),
     },
     required=(
         ConfigRequirement("classifier_activation", False, default=True),
@@ -341,13 +345,13 @@ XLM_ROBERTA_XL = _as_roberta(
     prefix="roberta",
     sizes={
         **ROBERTA.sizes,
-        "layers": ConfigField(("num_hidden_layers",), 36),
-        "heads": ConfigField(("num_attention_heads",), 32),
-        "width": ConfigField(("hidden_size",), 2560),
-        "feed_forward": ConfigField(("intermediate_size",), 10_240),
-        "vocabulary": ConfigField(("vocab_size",), 250_880),
-        "positions": ConfigField(("max_position_embeddings",), 514),
-        "segments": ConfigField(("type_vocab_size",), 1),
+        "layers": ConfigSizeField(("num_hidden_layers",), 36),
+        "heads": ConfigSizeField(("num_attention_heads",), 32),
+        "width": ConfigSizeField(("hidden_size",), 2560),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 10_240),
+        "vocabulary": ConfigSizeField(("vocab_size",), 250_880),
+        "positions": ConfigSizeField(("max_position_embeddings",), 514),
+        "segments": ConfigSizeField(("type_vocab_size",), 1),
     },
 )
 LILT = replace(
@@ -356,7 +360,7 @@ LILT = replace(
     sizes={
         **ROBERTA.sizes,
         "vocabulary": BERT.sizes["vocabulary"],
-        "padding": ConfigField(("pad_token_id",), 0, minimum=0),
+        "padding": ConfigSizeField(("pad_token_id",), 0, minimum=0),
     },
 )
 
@@ -373,9 +377,9 @@ ROFORMER = replace(
     learned_positions=False,
     sizes={
         **BERT.sizes,
-        "embedding_width": ConfigField(("embedding_size",), 0, minimum=0),
-        "vocabulary": ConfigField(("vocab_size",), 50_000),
-        "positions": ConfigField(("max_position_embeddings",), 1536),
+        "embedding_width": ConfigSizeField(("embedding_size",), 0, minimum=0),
+        "vocabulary": ConfigSizeField(("vocab_size",), 50_000),
+        "positions": ConfigSizeField(("max_position_embeddings",), 1536),
     },
     required=(ConfigRequirement("hidden_act", "gelu", default="gelu"),),
 )
@@ -384,8 +388,8 @@ BIG_BIRD = replace(
     head_activation="gelu_new",
     sizes={
         **BERT.sizes,
-        "vocabulary": ConfigField(("vocab_size",), 50_358),
-        "positions": ConfigField(("max_position_embeddings",), 4096),
+        "vocabulary": ConfigSizeField(("vocab_size",), 50_358),
+        "positions": ConfigSizeField(("max_position_embeddings",), 4096),
     },
     required=(ConfigRequirement("hidden_act", "gelu_new", default="gelu_new"),),
     settings={"attention_type": "original_full"},
@@ -418,9 +422,9 @@ ESM = replace(
     head_dropout_modules=("classifier.dropout",),
     sizes={
         **_COMMON_SIZES,
-        "vocabulary": ConfigField(("vocab_size",), 33),
-        "positions": ConfigField(("max_position_embeddings",), 1026),
-        "padding": ConfigField(("pad_token_id",), 1, minimum=0),
+        "vocabulary": ConfigSizeField(("vocab_size",), 33),
+        "positions": ConfigSizeField(("max_position_embeddings",), 1026),
+        "padding": ConfigSizeField(("pad_token_id",), 1, minimum=0),
     },
 )
 ESMC = replace(
@@ -430,14 +434,14 @@ ESMC = replace(
     roles=_GATED_ROLES,
     dropouts=("attention_dropout",),
     sizes={
-        "layers": ConfigField(("num_hidden_layers",), 80),
-        "heads": ConfigField(("num_attention_heads",), 40),
-        "width": ConfigField(("hidden_size",), 2560),
-        "feed_forward": ConfigField(("intermediate_size",), 6912),
-        "vocabulary": ConfigField(("vocab_size",), 64),
-        "positions": ConfigField(("max_position_embeddings",), 2048),
-        "key_value_heads": ConfigField(("num_key_value_heads",), 0, minimum=0),
-        "head_width": ConfigField(("head_dim",), 0, minimum=0),
+        "layers": ConfigSizeField(("num_hidden_layers",), 80),
+        "heads": ConfigSizeField(("num_attention_heads",), 40),
+        "width": ConfigSizeField(("hidden_size",), 2560),
+        "feed_forward": ConfigSizeField(("intermediate_size",), 6912),
+        "vocabulary": ConfigSizeField(("vocab_size",), 64),
+        "positions": ConfigSizeField(("max_position_embeddings",), 2048),
+        "key_value_heads": ConfigSizeField(("num_key_value_heads",), 0, minimum=0),
+        "head_width": ConfigSizeField(("head_dim",), 0, minimum=0),
     },
 )
 

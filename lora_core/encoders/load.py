@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_core.encoders import get_family
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.safety import ALLOWED_FILES, check_safetensors, read_config
+from lora_core.encoders.safety import ALLOWED_FILES, check_has_safetensors, read_config
 from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import BaseNotFound, GatedBase, UnreadableBase
 from lora_core.errors.training import HubUnavailable
@@ -71,7 +71,7 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
             raise BaseNotFound(base=base, reason="the directory does not exist")
     else:
         directory = _download(base, revision)
-    return BaseCheckpoint(base, directory, read_base_config(directory, base))
+    return BaseCheckpoint(base, directory, read_checked_base_config(directory, base))
 
 
 def _download(base: str, revision: str | None) -> Path:
@@ -94,11 +94,11 @@ def _download(base: str, revision: str | None) -> Path:
         raise BaseNotFound(base=base, reason=reason) from error
 
 
-def read_base_config(directory: Path, base: str) -> dict[str, Any]:
+def read_checked_base_config(directory: Path, base: str) -> dict[str, Any]:
     """Return the config of a base model that is safe to load. Nothing is loaded."""
     config = read_config(directory, base)
     get_family(config, base=base)  # raises `UntrustedCode`
-    check_safetensors(base, (path.name for path in directory.iterdir()))
+    check_has_safetensors(base, (path.name for path in directory.iterdir()))
     return config
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lora_core.encoders import local_attention
+from lora_core.encoders.encoder_parts import blocks
 from lora_core.encoders.families import FULL_ATTENTION, EncoderFamily
-from lora_core.encoders.modules import blocks
 
 
 class RotaryEmbedding:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lora_core.encoders.encoder_parts import blocks, has_mean_pooling_block, linear_layer
 from lora_core.encoders.families import EncoderFamily, FastPathFamily
-from lora_core.encoders.modules import blocks, has_mean_pooling_block, linear_layer
 from lora_core.specs.method import LayerRole
 from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
 

@@ -16,7 +16,7 @@ from lora_core.errors.base_model import (
     UnsafeWeights,
 )
 from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
-from lora_core.specs.pooling import read_pooling
+from lora_core.specs.pooling import parse_pooling_config
 
 # Patterns of the files of a hub model that are downloaded
 ALLOWED_FILES = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json",
@@ -60,12 +60,12 @@ def parse_config(content: bytes, base: str, *, pooling: bytes | None = None) -> 
         raise UnreadableBase(base=base, reason="config.json is not JSON") from error
     if not isinstance(config, dict):
         raise UnreadableBase(base=base, reason="config.json is not an object, or too large")
-    if pooling is not None and (mode := read_pooling(pooling)) is not None:
+    if pooling is not None and (mode := parse_pooling_config(pooling)) is not None:
         config.setdefault("pooling", mode.value)
     return config
 
 
-def check_no_custom_code(base: str, config: Mapping[str, Any]) -> None:
+def check_needs_no_custom_code(base: str, config: Mapping[str, Any]) -> None:
     """Raise `UntrustedCode` if the model requires custom Python code.
 
     A model that also has code, but whose architecture transformers has, is loaded by that class.
@@ -75,7 +75,7 @@ def check_no_custom_code(base: str, config: Mapping[str, Any]) -> None:
         get_family(config, base=base)
 
 
-def check_safetensors(base: str, files: Iterable[str]) -> None:
+def check_has_safetensors(base: str, files: Iterable[str]) -> None:
     """Raise `UnsafeWeights` or `BaseNotFound` if there is no safetensors file."""
     names = sorted(files)
     if any(name.endswith(".safetensors") for name in names):
@@ -85,7 +85,7 @@ def check_safetensors(base: str, files: Iterable[str]) -> None:
     raise BaseNotFound(base=base, reason="it has no safetensors file")
 
 
-def check_fast_tokenizer(base: str, files: Iterable[str]) -> None:
+def check_has_fast_tokenizer(base: str, files: Iterable[str]) -> None:
     """Raise `NoFastTokenizer` if there is no `tokenizer.json`.
 
     The other forms of a tokenizer are read by code that differs for each model.

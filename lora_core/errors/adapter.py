@@ -19,13 +19,13 @@ class UnsupportedAdapterSetting(AdapterError):
     message = "adapter_config.json has {key} = {value}, which is not supported: {problem}."
 
 
-class AdapterBaseUnknown(AdapterError):
+class AdapterBaseNotNamed(AdapterError):
     code = "adapter_base_unknown"
     title = "The adapter does not name its base model."
     message = "adapter_config.json has no base_model_name_or_path. Pass the base model with --base."
 
 
-class AdapterTensorMismatch(AdapterError):
+class AdapterTensorNamesMismatch(AdapterError):
     code = "adapter_tensors"
     title = "The adapter's tensors do not match its config and base model."
     message = "Tensors of the adapter are {problem}: {names}."
@@ -43,7 +43,7 @@ class AdapterNotFinite(AdapterError):
     message = "{tensor} contains NaN or infinite values. Train the adapter again."
 
 
-class AdapterLabelMismatch(AdapterError):
+class AdapterLabelCountMismatch(AdapterError):
     code = "adapter_labels"
     title = "The number of label names does not match the classification head."
     message = "{given} label names were given, but the classification head has {count} labels."

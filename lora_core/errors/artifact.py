@@ -112,7 +112,7 @@ class UnsafeArchive(ArtifactError):
     message = "The archive contains {entry}, {problem}. Nothing was imported."
 
 
-class HeaderTooLarge(ArtifactError):
+class SafetensorsHeaderTooLarge(ArtifactError):
     code = "header_too_large"
     title = "The safetensors header is too large."
     message = "The safetensors header of {file} exceeds the limit of {limit:,} bytes or tensors."

@@ -59,7 +59,7 @@ class EmptyData(DataError):
     message = "{file} has no rows."
 
 
-class NoRowsLeft(DataError):
+class NoRowsLeftAfterErasure(DataError):
     code = "no_rows_left"
     title = "No row would be left."
     message = "Every row of {file} has a text that must be forgotten. Delete the dataset instead."
@@ -152,7 +152,7 @@ class MissingLabel(DataError):
     message = "{file}: rows without a label: {count} (first: {rows}). Fill in or remove them."
 
 
-class MissingTarget(DataError):
+class MissingTargetValue(DataError):
     code = "missing_target"
     title = "Some rows lack a value of a target."
     message = (
@@ -161,7 +161,7 @@ class MissingTarget(DataError):
     )
 
 
-class EmptyLabel(DataError):
+class EmptyLabelInSet(DataError):
     code = "empty_label"
     title = "A label in a list of labels is empty."
     message = (
@@ -303,7 +303,7 @@ class TooFewRows(DataError):
     message = "{available} distinct texts are not enough for {wanted}. Request fewer or add data."
 
 
-class MissingRows(DataError):
+class RowNumbersNotFound(DataError):
     code = "row_not_found"
     title = "The file has no row with this number."
     message = (

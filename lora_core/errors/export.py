@@ -58,7 +58,7 @@ class OnnxPackagesMissing(ExportError):
     )
 
 
-class NotTranslatable(ExportError):
+class NotTranslatableToOnnx(ExportError):
     code = "onnx_not_translatable"
     title = "The encoder cannot be translated to ONNX."
     message = (

@@ -49,7 +49,7 @@ class MaxLengthTooLarge(SpecError):
     message = "max_length {max_length} exceeds the {limit} positions of this encoder."
 
 
-class WindowsOfPairs(SpecError):
+class PairsInWindowsUnsupported(SpecError):
     code = "windows_of_pairs"
     title = "Pairs of texts cannot be read in windows."
     message = (

@@ -25,13 +25,13 @@ class MergeMismatch(TrainingError):
     )
 
 
-class NonFiniteWeights(TrainingError):
+class NonFiniteMergedWeights(TrainingError):
     code = "non_finite_weights"
     title = "A merged weight is NaN or infinite."
     message = "The weight of {module} is not finite after merging; the model was not saved."
 
 
-class NonFiniteStates(TrainingError):
+class NonFiniteEncoderStates(TrainingError):
     code = "non_finite_states"
     title = "The frozen encoder computes NaN or infinite states."
     message = (

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lora_core.artifact_base import split_classifier_config
+from lora_core.artifact_base_sharing import split_classifier_config
 from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir, evict_least_recently_used
 from lora_core.data.tokens import TokenizedSplit

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_core.encoders import modernbert, pooling
+from lora_core.encoders.encoder_parts import blocks, has_mean_pooling_block, uses_mean_pooling
 from lora_core.encoders.families import MODERNBERT, FastPathFamily
-from lora_core.encoders.modules import blocks, has_mean_pooling_block, uses_mean_pooling
 from lora_core.layers.base import AdapterLinear
 
 

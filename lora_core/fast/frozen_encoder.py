@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from lora_core.data.batching import length_sorted_batches
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders import modules
+from lora_core.encoders import encoder_parts
+from lora_core.encoders.encoder_parts import blocks
 from lora_core.encoders.families import EncoderFamily, FastPathFamily
-from lora_core.encoders.modules import blocks
 from lora_core.events import Phase
 from lora_core.fast import feature_cache, unfused_attention
 from lora_core.forward import BlockwiseForward, Forward
@@ -59,7 +59,7 @@ class CachedFeaturesForward(BlockwiseForward):
         self._budget = budget
         self._progress = progress
         every = blocks(model, family)
-        frozen = modules.count_frozen_blocks(model, family)
+        frozen = encoder_parts.count_leading_frozen_blocks(model, family)
         self._below, self._above = every[:frozen], every[frozen:]
         started = time.monotonic()
         below = [*self._embeddings, *self._below]
@@ -81,10 +81,10 @@ class CachedFeaturesForward(BlockwiseForward):
             return x[:, 0]
         x = F.pad(x, (0, 0, 0, self._padded_length(x.shape[1]) - x.shape[1]))
         lengths = torch.from_numpy(data.lengths[indices]).to(x.device)[:, None]  # (texts, 1)
-        mask = modules.expand_mask(torch.arange(x.shape[1], device=x.device) < lengths)
+        mask = encoder_parts.expand_mask(torch.arange(x.shape[1], device=x.device) < lengths)
         with self._runtime.autocast():
-            x = modules.run_blocks(self._above, x, mask)
-            return modules.pool(self.model, self._family, x, mask)
+            x = encoder_parts.run_blocks(self._above, x, mask)
+            return encoder_parts.pool(self.model, self._family, x, mask)
 
     def _load_features(self, data: TokenizedSplit) -> feature_cache.CachedFeatures:
         key = feature_cache.entry_key(self._encoder_hash, data)
@@ -102,11 +102,11 @@ class CachedFeaturesForward(BlockwiseForward):
         for indices in length_sorted_batches(data.lengths, self._budget):
             batch = self._batch(data, indices)
             with self._runtime.autocast():
-                x = modules.embed(self._embeddings, **batch.token_inputs)
-                mask = modules.expand_mask(batch.attention_mask)
-                x = modules.run_blocks(self._below, x, mask)
+                x = encoder_parts.embed(self._embeddings, **batch.token_inputs)
+                mask = encoder_parts.expand_mask(batch.attention_mask)
+                x = encoder_parts.run_blocks(self._below, x, mask)
                 if not self._above:
-                    x = modules.pool(self.model, self._family, x, mask)[:, None]
+                    x = encoder_parts.pool(self.model, self._family, x, mask)[:, None]
             for i, states in zip(indices, x, strict=True):
                 yield i, states[: counts[i]]
             self._progress.tick()
@@ -136,7 +136,7 @@ class ReplayedEncoderForward(Forward):
         super().__init__(model, runtime)
         self._budget = budget
         self._progress = progress
-        frozen = modules.count_frozen_blocks(model, family)
+        frozen = encoder_parts.count_leading_frozen_blocks(model, family)
         self._below = blocks(model, family)[:frozen]
         started = time.monotonic()
         every = range(frozen, len(blocks(model, family)))
@@ -243,7 +243,7 @@ def build_fastest_forward(  # noqa: PLR0913 - everything that the choice depends
     """
     fast = isinstance(family, FastPathFamily)
     can_cache = encoder_dropout == 0 and bool(data) and (fast or family.passes_states_only)
-    frozen = modules.count_frozen_blocks(model, family) if can_cache else 0
+    frozen = encoder_parts.count_leading_frozen_blocks(model, family) if can_cache else 0
     above = len(blocks(model, family)) - frozen
     rows = sum(
         int((cached_row_counts(each, above) if fast else each.lengths).sum())

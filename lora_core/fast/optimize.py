@@ -8,8 +8,8 @@ from transformers import PreTrainedModel
 
 from lora_core.adapters import adapter_layers
 from lora_core.data.tokens import TokenizedSplit
+from lora_core.encoders.encoder_parts import blocks
 from lora_core.encoders.families import EncoderFamily, FastPathFamily
-from lora_core.encoders.modules import blocks
 from lora_core.fast import cast_weights, first_token, folded_lora, frozen_encoder, unfused_attention
 from lora_core.forward import Forward
 from lora_core.progress_reporter import ProgressReporter

@@ -31,14 +31,14 @@ HeadWeights = tuple[LinearWeights, ...]  # first layer, in ModernBERT the norm, 
 
 
 @dataclass(frozen=True, eq=False)
-class LoraWeights:
+class FusedLayerLora:
     """The low-rank update of one fused layer, scale included."""
 
     A: Tensor  # (R, d_in)
     B: Tensor  # (d_out, R)
 
 
-LoraByLayer = Mapping[tuple[int, str], LoraWeights]  # keys: (block index, fused layer)
+LoraByLayer = Mapping[tuple[int, str], FusedLayerLora]  # keys: (block index, fused layer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Adapter:
 
     def to(self, dtype: torch.dtype, device: str) -> "Adapter":
         """Return a copy on `device`: LoRA weights in `dtype`, the head in float32."""
-        lora = {key: LoraWeights(weights.A.to(device, dtype), weights.B.to(device, dtype))
+        lora = {key: FusedLayerLora(weights.A.to(device, dtype), weights.B.to(device, dtype))
                 for key, weights in self.lora.items()}  # fmt: skip
         head = [(weight.to(device), None if bias is None else bias.to(device))
                 for weight, bias in self.head]  # fmt: skip
@@ -84,7 +84,7 @@ def build_lora_weights(
     """
     prefix = f"{family.block_list}."
     blocks = {int(name[len(prefix) :].split(".")[0]) for name in tensors if name.startswith(prefix)}
-    by_layer: dict[tuple[int, str], LoraWeights] = {}
+    by_layer: dict[tuple[int, str], FusedLayerLora] = {}
     for block in sorted(blocks):
         for fused_layer, layers in parts_of_fused_layers(family).items():
             paths = [f"{prefix}{block}.{layer}" for layer in layers]
@@ -106,13 +106,13 @@ def head_from_tensors(tensors: Mapping[str, Tensor]) -> HeadWeights:
     return tuple((tensors[f"{name}.weight"], tensors.get(f"{name}.bias")) for name in names)
 
 
-def _scaled_weights(tensors: Mapping[str, Tensor], path: str, spec: LoraSpec) -> LoraWeights:
+def _scaled_weights(tensors: Mapping[str, Tensor], path: str, spec: LoraSpec) -> FusedLayerLora:
     A, B = tensors[f"{path}.A"], tensors[f"{path}.B"]
     layer_class = VARIANTS[spec.variant]
-    return LoraWeights(A, layer_class.compute_scale(spec.alpha, len(A)) * B)
+    return FusedLayerLora(A, layer_class.compute_scale(spec.alpha, len(A)) * B)
 
 
-def _fuse(adapted: Mapping[int, LoraWeights], layers: int) -> LoraWeights:
+def _fuse(adapted: Mapping[int, FusedLayerLora], layers: int) -> FusedLayerLora:
     """Fuse the weights of `layers` layers of equal width: A stacked, B block-diagonal.
 
     A layer that is missing in `adapted` contributes an empty block.
@@ -121,4 +121,4 @@ def _fuse(adapted: Mapping[int, LoraWeights], layers: int) -> LoraWeights:
     empty = torch.zeros(width, 0)
     blocks = (adapted[i].B if i in adapted else empty for i in range(layers))
     A = torch.cat([weights.A for weights in adapted.values()])
-    return LoraWeights(A, torch.block_diag(*blocks))  # type: ignore[no-untyped-call]
+    return FusedLayerLora(A, torch.block_diag(*blocks))  # type: ignore[no-untyped-call]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from lora_core.specs.encoded_labels import output_name
+from lora_core.specs.encoded_labels import qualified_output_name
 from lora_core.specs.predict import ScoreFunction
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
 from lora_core.tasks.multi_label import MultiLabel
@@ -91,7 +91,7 @@ def decode_scores(
     if isinstance(task, SeveralTargets):
         by_target = [
             [
-                [(output_name(name, label), score) for label, score in row]
+                [(qualified_output_name(name, label), score) for label, score in row]
                 for row in decode_scores(z, each, calibration.of_target(name), function)
             ]
             for name, each, z in _logits_by_target(logits, task)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lora_core import cpu, manifest
-from lora_core.artifact_base import BASE_DIGEST
+from lora_core.artifact_base_sharing import BASE_DIGEST
 from lora_core.errors.artifact import EngineUnavailable
 from lora_core.fast.native.build import source_digest
 from lora_core.inference.predictor import Predictor
@@ -105,7 +105,7 @@ def _cache_key(directory: Path, engine_names: Sequence[str], *, shared: bool) ->
     manifest_data = manifest.read(directory)
     base = manifest_data.get(BASE_DIGEST) or manifest_data.get("base_sha256") if shared else None
     encoder = base or manifest.sha256(directory / manifest.MANIFEST_FILE)
-    machine = [cpu.model_name(), *cpu.instruction_sets(), str(available_cores())]
+    machine = [cpu.model_name(), *cpu.numeric_instruction_sets(), str(available_cores())]
     libraries = (version(name) for name in _LIBRARIES)
     parts = [encoder, *sorted(engine_names), *machine, *libraries, source_digest()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

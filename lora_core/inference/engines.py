@@ -19,14 +19,14 @@ from transformers import PreTrainedModel
 from lora_core import manifest
 from lora_core.artifact import (
     SavedAdapter,
-    checkpoint_directory,
+    encoder_checkpoint_directory,
     has_merged_checkpoint,
     load_adapter,
     load_base_with_head,
     load_merged_model,
     read_merged_config,
 )
-from lora_core.artifact_base import (
+from lora_core.artifact_base_sharing import (
     BASE_DIGEST,
     TOKENIZER_FILE,
     base_digest,
@@ -36,8 +36,8 @@ from lora_core.artifact_base import (
 from lora_core.cpu import has_fast_bf16
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import get_family
+from lora_core.encoders.encoder_parts import blocks, family_of, linear_layer
 from lora_core.encoders.families import MODERNBERT, FastPathFamily
-from lora_core.encoders.modules import blocks, family_of, linear_layer
 from lora_core.errors.artifact import ArtifactCorrupt, EngineUnavailable
 from lora_core.fast.native.library import best_library
 from lora_core.inference.adapter import (
@@ -119,7 +119,7 @@ def _build_onednn(model: PreTrainedModel, dtype: torch.dtype) -> InferenceEncode
 
 def _build_native(model: PreTrainedModel) -> InferenceEncoder:
     library = best_library()
-    assert library is not None  # noqa: S101 - `get_engine` has checked
+    assert library is not None  # noqa: S101 - `get_available_engine_spec` has checked
     return _build_fast(model, "native-bf16", BF16, library)
 
 
@@ -186,7 +186,7 @@ _REQUIREMENTS = {
 }
 
 
-def use_single_thread() -> None:
+def limit_calling_thread_to_one_core() -> None:
     """Limit whatever the calling thread computes from now on to one core.
 
     Each thread that uses several cores keeps an OpenMP thread pool for it. If these pools have more
@@ -205,7 +205,7 @@ def auto_engine_names() -> list[str]:
     ]
 
 
-def get_engine(name: str) -> EngineSpec:
+def get_available_engine_spec(name: str) -> EngineSpec:
     """Return the engine of this name. Raises `EngineUnavailable` on a machine without it."""
     engine = ENGINES[name]
     if not engine.is_available():
@@ -257,7 +257,7 @@ class EngineCache:
         A base that is elsewhere is only read if it is not in memory. DoRA also scales the rows of
         the base weights, so it gets a merged encoder of its own.
         """
-        engine_spec = get_engine(engine_name)
+        engine_spec = get_available_engine_spec(engine_name)
         manifest_data, digest = _verify_files(directory, base)
         saved = load_adapter(directory) if "adapter.json" in manifest_data["files"] else None
         is_dora = saved is not None and saved.spec.variant is LoraVariant.DORA
@@ -277,7 +277,7 @@ class EngineCache:
         key = digest, *_tokenizer_settings(manifest_data)
         if (tokenizer := self._tokenizers.get(key)) is None:
             _verify_base(base, digest, only=(TOKENIZER_FILE,))
-            file = checkpoint_directory(directory, base) / TOKENIZER_FILE
+            file = encoder_checkpoint_directory(directory, base) / TOKENIZER_FILE
             tokenizer = ModelTokenizer(load_tokenizer(file), key[1], pairs=key[2], windows=key[3])
             self._tokenizers[key] = tokenizer
         return LoadedArtifact(engine, adapter, tokenizer, manifest_data)
@@ -303,7 +303,7 @@ class EngineCache:
     def _merged_engine(
         self, directory: Path, manifest_data: Mapping[str, Any], engine_name: str
     ) -> tuple[InferenceEncoder, Adapter | SharedBaseClassifier]:
-        config, engine_spec = read_merged_config(directory), get_engine(engine_name)
+        config, engine_spec = read_merged_config(directory), get_available_engine_spec(engine_name)
         family = get_family(config)
         base = manifest_data.get("base_sha256")
         saved = load_adapter(directory) if "adapter.json" in manifest_data["files"] else None

@@ -25,7 +25,7 @@ from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput, check_inputs, text_sides
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
-from lora_core.tasks.build import read_task
+from lora_core.tasks.build import read_task_and_calibration
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
@@ -78,7 +78,7 @@ class LinearPredictor:
         """
         manifest_data = manifest.verify(directory, only=(*files.MODEL_FILES, "golden.json"))
         labels = manifest_data["labels"]
-        task, calibration = read_task(manifest_data, labels)
+        task, calibration = read_task_and_calibration(manifest_data, labels)
         outputs = len(task.labels)
         rows = files.count_weight_rows(outputs, single_label=isinstance(task, SingleLabel))
         model = LinearModel(files.read_parameters(directory, rows), outputs=outputs)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from lora_core import cpu, manifest
 from lora_core.errors.artifact import EngineOutputMismatch, EngineUnavailable
 from lora_core.inference.linear import LinearPredictor
-from lora_core.process_settings import imports_without_gc
+from lora_core.process_settings import import_without_gc_then_freeze
 
 if TYPE_CHECKING:
     from lora_core.inference.predictor import Predictor
@@ -19,7 +19,7 @@ def load_predictor(directory: Path, *, engine: str = "torch-fp32") -> "LinearPre
     """
     if manifest.is_linear(manifest.read(directory)["files"]):
         return LinearPredictor.load(directory)
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         from lora_core.inference.predictor import Predictor
     return Predictor.load(directory, engine=engine)
 
@@ -37,7 +37,7 @@ def load_fastest_predictor(
     """
     if manifest.is_linear(manifest.read(directory)["files"]):
         return LinearPredictor.load(directory)
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         import torch
 
         from lora_core.saved_predictions import check_golden_predictions
@@ -53,7 +53,7 @@ def load_fastest_predictor(
     return predictor
 
 
-def engine_build(predictor: "LinearPredictor | Predictor") -> str:
+def describe_engine_build(predictor: "LinearPredictor | Predictor") -> str:
     """Return what the bits of predictions depend on: the engine, and what was built of it."""
     name = predictor.engine.name
     if not name.startswith("native"):

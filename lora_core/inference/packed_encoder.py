@@ -23,8 +23,7 @@ from lora_core import compatibility
 from lora_core.artifact import SavedAdapter
 from lora_core.data.batching import padded_length
 from lora_core.encoders import local_attention
-from lora_core.encoders.families import FastPathFamily
-from lora_core.encoders.modules import (
+from lora_core.encoders.encoder_parts import (
     blocks,
     embed,
     embedding_modules,
@@ -34,6 +33,7 @@ from lora_core.encoders.modules import (
     pretrained_blocks,
     uses_mean_pooling,
 )
+from lora_core.encoders.families import FastPathFamily
 from lora_core.encoders.pooling import MEAN_SCALE
 from lora_core.errors.artifact import EngineUnavailable
 from lora_core.fast.native.blocks import (
@@ -169,7 +169,7 @@ _LayerNorms = tuple[Any, Any]  # after attention, and after the feed-forward net
 
 
 @dataclass(frozen=True, eq=False)
-class EncoderBlock:
+class EncoderBlockWeights:
     """The weights of one block."""
 
     layers: dict[str, LinearWeights]  # by fused layer
@@ -373,7 +373,9 @@ class PackedEncoder:
         )
         return x[0]
 
-    def _run_block(self, index: int, block: EncoderBlock, x: Tensor, layout: BatchLayout) -> Tensor:
+    def _run_block(
+        self, index: int, block: EncoderBlockWeights, x: Tensor, layout: BatchLayout
+    ) -> Tensor:
         """(tokens, width) -> (tokens, width), or (texts, width) in the last block."""
         last = self._first_only and index == len(self._blocks) - 1
         qkv = self._linear(block, (index, "qkv"), x, layout, "tokens")
@@ -386,7 +388,7 @@ class PackedEncoder:
         return self._add_norm(block.norms[1], y, x)
 
     def _up(
-        self, index: int, block: EncoderBlock, x: Tensor, layout: BatchLayout, kind: RowKind
+        self, index: int, block: EncoderBlockWeights, x: Tensor, layout: BatchLayout, kind: RowKind
     ) -> Tensor:
         """Return the hidden states of the feed-forward network."""
         key = index, "up"
@@ -412,7 +414,7 @@ class PackedEncoder:
 
     def _linear(
         self,
-        block: EncoderBlock,
+        block: EncoderBlockWeights,
         key: tuple[int, str],  # block index, fused layer
         x: Tensor,
         layout: BatchLayout,
@@ -464,7 +466,7 @@ class PackedEncoder:
 
 def _fuse_block(
     block: nn.Module, family: FastPathFamily, dtype: torch.dtype, device: str
-) -> EncoderBlock:
+) -> EncoderBlockWeights:
     layers: dict[str, LinearWeights] = {}
     for fused_layer, paths in parts_of_fused_layers(family).items():
         # `weight` and `bias` of an `AdapterLinear` are the effective ones.
@@ -473,7 +475,7 @@ def _fuse_block(
         biases = [module.bias.detach() for module in modules if module.bias is not None]
         layers[fused_layer] = weight, torch.cat(biases).to(device, dtype) if biases else None
     norms = _layer_norms(block, family, device)
-    return EncoderBlock(layers, norms, block.get_submodule(family.activation))
+    return EncoderBlockWeights(layers, norms, block.get_submodule(family.activation))
 
 
 def _pack_for_onednn(weight: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from lora_core.encoders.encoder_parts import blocks
 from lora_core.encoders.families import FastPathFamily
 from lora_core.encoders.modernbert import RotaryEmbedding, apply_rotary, attention_window
-from lora_core.encoders.modules import blocks
 from lora_core.fast.native.blocks import BlockWeights
 from lora_core.inference.adapter import Adapter
 from lora_core.inference.packed_encoder import (
     BatchLayout,
-    EncoderBlock,
+    EncoderBlockWeights,
     PackedEncoder,
     RowKind,
 )
@@ -51,7 +51,9 @@ class PackedModernBert(PackedEncoder):
             super()._native_weights(index)._replace(rotation=rotation, window=self._windows[index])
         )
 
-    def _run_block(self, index: int, block: EncoderBlock, x: Tensor, layout: BatchLayout) -> Tensor:
+    def _run_block(
+        self, index: int, block: EncoderBlockWeights, x: Tensor, layout: BatchLayout
+    ) -> Tensor:
         last = self._first_only and index == len(self._blocks) - 1
         first, second = block.norms
         qkv = self._linear(block, (index, "qkv"), first(x), layout, "tokens")

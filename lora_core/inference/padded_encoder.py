@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from lora_core import compatibility
 from lora_core.artifact import SavedAdapter, head_layer_paths, inject_saved_adapter
 from lora_core.data.batching import collate, length_sorted_batches
-from lora_core.encoders.modules import blocks, family_of
+from lora_core.encoders.encoder_parts import blocks, family_of
 from lora_core.inference.tokenization import TokenizedText
 
 

@@ -27,7 +27,7 @@ from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
-from lora_core.tasks.build import read_task
+from lora_core.tasks.build import read_task_and_calibration
 from lora_core.tasks.single_label import SingleLabel
 
 BATCH_TOKENS = 4096  # padded tokens that `forward` computes at once
@@ -83,7 +83,7 @@ class Predictor:
         Raises `ArtifactCorrupt`, `EngineUnavailable`.
         """
         loaded = (engine_cache or EngineCache()).load(directory, engine, base)
-        task, calibration = read_task(loaded.manifest, read_labels(directory))
+        task, calibration = read_task_and_calibration(loaded.manifest, read_labels(directory))
         return cls(
             loaded.engine,
             loaded.adapter,

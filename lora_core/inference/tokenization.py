@@ -9,9 +9,9 @@ from itertools import compress, groupby, pairwise
 from tokenizers import Encoding, Tokenizer
 
 from lora_core.data.tokens import (
-    find_segment_start,
+    find_second_segment_start,
+    kept_indices_longest_first,
     truncate_ids,
-    truncate_longest_first,
     truncate_pair_ids,
 )
 from lora_core.data.windows import max_tokens_read, split_into_windows
@@ -205,7 +205,7 @@ def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> Tokenized
     every, limit = range(len(encoding.ids)), tokenizer.max_tokens_read
     kept: Sequence[int] = truncate_ids(every, limit)
     if tokenizer.pairs and len(every) > limit:
-        kept = truncate_longest_first(encoding.sequence_ids, limit)
+        kept = kept_indices_longest_first(encoding.sequence_ids, limit)
     words = [
         replace(word, side=side)
         for side, each in enumerate(texts)
@@ -218,7 +218,7 @@ def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> Tokenized
         len(kept) < len(every),
         [encoding.sequence_ids[i] is None for i in kept],
         tokenizer.max_length,
-        find_segment_start([encoding.type_ids[i] for i in kept]),
+        find_second_segment_start([encoding.type_ids[i] for i in kept]),
     )
 
 

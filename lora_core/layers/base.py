@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from lora_core.errors.training import NonFiniteWeights
+from lora_core.errors.training import NonFiniteMergedWeights
 
 
 class AdapterLinear(nn.Module, ABC):
@@ -104,13 +104,13 @@ class AdapterLinear(nn.Module, ABC):
     def merge(self) -> None:
         """Replace the base weight by the effective weight, and keep the original.
 
-        Raises `NonFiniteWeights`; the layer is then unchanged.
+        Raises `NonFiniteMergedWeights`; the layer is then unchanged.
         """
         if self.merged:
             return
         weight = self.merged_weight()
         if not torch.isfinite(weight).all():
-            raise NonFiniteWeights(module=type(self).__name__)
+            raise NonFiniteMergedWeights(module=type(self).__name__)
         self._original = self.base.weight.data
         self.base.weight.data = weight.to(self._original)
 

@@ -24,7 +24,7 @@ from lora_core.errors.artifact import UnsupportedArtifact
 from lora_core.manifest import LINEAR_FILE
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.method import NGram
-from lora_core.specs.validation_problems import first_problem
+from lora_core.specs.validation_problems import first_problem_location_and_message
 
 MAX_TERMS = 200_000
 MAX_TERM_CHARACTERS = 100
@@ -66,7 +66,7 @@ class VectorizerSettings(FrozenModel):
     norm: Literal["l2"] = "l2"
 
 
-class LinearDescription(FrozenModel):
+class LinearModelJson(FrozenModel):
     format: Literal[1] = 1
     pairs: StrictBool = Field(default=False, exclude_if=lambda value: not value)
     vectorizer: VectorizerSettings
@@ -87,7 +87,7 @@ class LinearParameters:
 
 def save_parameters(directory: Path, parameters: LinearParameters) -> None:
     """Write both files."""
-    description = LinearDescription(
+    description = LinearModelJson(
         pairs=parameters.pairs, vectorizer=parameters.vectorizer, terms=parameters.terms
     )
     (directory / LINEAR_FILE).write_text(description.model_dump_json(indent=1), encoding="utf-8")
@@ -130,19 +130,19 @@ def read_parameters(directory: Path, rows: int) -> LinearParameters:
     )
 
 
-def _read_description(directory: Path) -> LinearDescription:
+def _read_description(directory: Path) -> LinearModelJson:
     try:
         if (directory / LINEAR_FILE).stat().st_size > _MAX_JSON_BYTES:
             raise UnsupportedArtifact(
                 problem=f"{LINEAR_FILE} is larger than {_MAX_JSON_BYTES:,} bytes"
             )
-        return LinearDescription.model_validate_json(
+        return LinearModelJson.model_validate_json(
             (directory / LINEAR_FILE).read_bytes(), strict=True
         )
     except OSError as error:
         raise UnsupportedArtifact(problem=f"{LINEAR_FILE} cannot be read") from error
     except ValidationError as error:
-        location, message = first_problem(error, LinearDescription)
+        location, message = first_problem_location_and_message(error, LinearModelJson)
         raise UnsupportedArtifact(
             problem=f"{LINEAR_FILE} has an invalid {location}: {message}"
         ) from error

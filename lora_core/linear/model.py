@@ -268,7 +268,7 @@ def fit_single_label(
     *,
     classes: int,
     balanced: bool = False,
-    tfidf: "Tfidf | None" = None,
+    tfidf: "TfidfMatrix | None" = None,
 ) -> LinearModel:
     """Fit a single-label model to texts, or pairs of texts, and their labels, 0 to `classes` - 1.
 
@@ -280,7 +280,7 @@ def fit_single_label(
     """
     present = np.unique(labels)
     if len(present) > 1:
-        tfidf = tfidf or fit_tfidf(texts, spec, count_weight_rows(classes))
+        tfidf = tfidf or fit_tfidf_matrix(texts, spec, count_weight_rows(classes))
     if tfidf is None or not tfidf.terms or len(present) == 1:
         settings = VectorizerSettings(ngram_range=spec.ngram_range)
         frequencies = _label_frequency_model(settings, labels, classes, balanced=balanced)
@@ -300,7 +300,7 @@ def fit_multi_label(
     spec: LinearSpec,
     *,
     balanced: bool = False,
-    tfidf: "Tfidf | None" = None,
+    tfidf: "TfidfMatrix | None" = None,
 ) -> LinearModel:
     """Fit one logistic regression for each label, against the rest. Targets are (texts, labels).
 
@@ -309,7 +309,7 @@ def fit_multi_label(
     with it and those without it weigh the same.
     """
     labels = targets.shape[1]
-    tfidf = tfidf or fit_tfidf(texts, spec, labels)
+    tfidf = tfidf or fit_tfidf_matrix(texts, spec, labels)
     coef, intercept = np.zeros((labels, tfidf.weighted.shape[1])), np.empty(labels)
     converged = True
     for i, has_label in enumerate(targets.T > 0):
@@ -336,14 +336,14 @@ def fit_regression(
     numbers: NDArray[np.float64],
     spec: LinearSpec,
     *,
-    tfidf: "Tfidf | None" = None,
+    tfidf: "TfidfMatrix | None" = None,
 ) -> LinearModel:
     """Fit ridge regression to standardized numbers (texts,).
 
     The vocabulary is that of `fit_single_label`. `spec.C` is 1 / alpha of scikit-learn, so that it
     weighs the texts as in logistic regression.
     """
-    tfidf = tfidf or fit_tfidf(texts, spec, 1)
+    tfidf = tfidf or fit_tfidf_matrix(texts, spec, 1)
     if not tfidf.terms:
         coef, intercept = np.zeros((1, 0)), np.array([numbers.mean()])
     else:
@@ -353,7 +353,7 @@ def fit_regression(
     return LinearModel(tfidf.parameters(coef, intercept), outputs=1)
 
 
-def stack_linear_models(models: Sequence[LinearModel], tfidf: "Tfidf") -> LinearModel:
+def stack_linear_models(models: Sequence[LinearModel], tfidf: "TfidfMatrix") -> LinearModel:
     """Return one model with the outputs of all models on the same TF-IDF, a row of weights each."""
     width = tfidf.weighted.shape[1]
     coefs, intercepts = [], []
@@ -373,7 +373,7 @@ def stack_linear_models(models: Sequence[LinearModel], tfidf: "Tfidf") -> Linear
 
 
 @dataclass(frozen=True)
-class Tfidf:
+class TfidfMatrix:
     """The TF-IDF of training texts. It has no terms if none is frequent enough."""
 
     settings: VectorizerSettings
@@ -383,12 +383,12 @@ class Tfidf:
     pairs: bool
 
     @classmethod
-    def without_terms(cls, texts: Sequence[TextInput], spec: LinearSpec) -> "Tfidf":
+    def without_terms(cls, texts: Sequence[TextInput], spec: LinearSpec) -> "TfidfMatrix":
         settings = VectorizerSettings(ngram_range=spec.ngram_range)
         pairs = len(split_text_pairs(texts)) > 1
         return cls(settings, (), np.zeros(0), np.zeros((len(texts), 0)), pairs)
 
-    def of_texts(self, indices: NDArray[np.int64]) -> "Tfidf":
+    def of_texts(self, indices: NDArray[np.int64]) -> "TfidfMatrix":
         """Return the TF-IDF of some of the texts, with the terms and weights of all."""
         return replace(self, weighted=self.weighted[indices])
 
@@ -398,7 +398,7 @@ class Tfidf:
         return LinearParameters(self.settings, self.terms, coef, intercept, self.idf, self.pairs)
 
 
-def fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> Tfidf:
+def fit_tfidf_matrix(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> TfidfMatrix:
     """Return the TF-IDF of texts for a model with these rows of weights.
 
     Terms of more than `MAX_TERM_CHARACTERS` are left out.
@@ -413,7 +413,7 @@ def fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> Tfidf:
     try:
         counts = counter.fit_transform(chain(*sides))
     except ValueError:  # no term is frequent enough
-        return Tfidf.without_terms(texts, spec)
+        return TfidfMatrix.without_terms(texts, spec)
     terms = counter.get_feature_names_out()
     short = np.array([len(term) <= MAX_TERM_CHARACTERS for term in terms])
     if not short.all():
@@ -423,7 +423,7 @@ def fit_tfidf(texts: Sequence[TextInput], spec: LinearSpec, rows: int) -> Tfidf:
     weighted = combine_pair_features(
         [by_side[i * len(texts) :][: len(texts)] for i in range(len(sides))]
     )
-    return Tfidf(vectorizer, tuple(map(str, terms)), weighting.idf_, weighted, pairs)
+    return TfidfMatrix(vectorizer, tuple(map(str, terms)), weighting.idf_, weighted, pairs)
 
 
 def _fit_logistic_regression(

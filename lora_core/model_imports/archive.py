@@ -9,7 +9,7 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from lora_core.errors.artifact import HeaderTooLarge, InvalidArchive, UnsafeArchive
+from lora_core.errors.artifact import InvalidArchive, SafetensorsHeaderTooLarge, UnsafeArchive
 from lora_core.manifest import MODEL_CARD_FILE
 
 MAX_FILES = 100  # far more than an artifact has
@@ -76,14 +76,14 @@ MAX_TENSORS = 100_000
 
 
 def check_safetensors_header(path: Path) -> None:
-    """Raise `HeaderTooLarge` or `InvalidArchive`."""
+    """Raise `SafetensorsHeaderTooLarge` or `InvalidArchive`."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER_BYTES:
-            raise HeaderTooLarge(file=path.name, limit=MAX_HEADER_BYTES)
+            raise SafetensorsHeaderTooLarge(file=path.name, limit=MAX_HEADER_BYTES)
         try:
             tensors = len(json.loads(file.read(size)))
         except (ValueError, TypeError, RecursionError) as error:
             raise InvalidArchive(problem=f"{path.name} is not a safetensors file") from error
     if tensors > MAX_TENSORS:
-        raise HeaderTooLarge(file=path.name, limit=MAX_TENSORS)
+        raise SafetensorsHeaderTooLarge(file=path.name, limit=MAX_TENSORS)

@@ -12,11 +12,16 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import checkpoint_directory, head_tensors, load_adapter, load_merged_model
-from lora_core.artifact_base import TOKENIZER_FILE
+from lora_core.artifact import (
+    encoder_checkpoint_directory,
+    head_tensors,
+    load_adapter,
+    load_merged_model,
+)
+from lora_core.artifact_base_sharing import TOKENIZER_FILE
 from lora_core.data.tokens import load_tokenizer
-from lora_core.encoders.load import read_base_config as read_base_config
-from lora_core.encoders.modules import family_of
+from lora_core.encoders.encoder_parts import family_of
+from lora_core.encoders.load import read_checked_base_config as read_checked_base_config
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
 from lora_core.inference.linear import LinearPredictor
@@ -27,13 +32,13 @@ from lora_core.model_imports.archive import check_safetensors_header
 from lora_core.model_imports.tokenizer import stress_test_tokenizer
 from lora_core.process_settings import is_oom_error
 from lora_core.rust_panics import convert_panics
-from lora_core.saved_predictions import compare_logits, load_golden_predictions
+from lora_core.saved_predictions import load_golden_predictions, logit_difference_and_limit
 
 # Config settings that make transformers download or run something.
 _FORBIDDEN_SETTING = re.compile("auto_map|custom|implementation|kernel|quantization")
 
 
-class ImportedModelCheck(BaseModel):
+class ImportedModelCheckResult(BaseModel):
     """The result of `check_imported_model`."""
 
     directory: str
@@ -41,12 +46,12 @@ class ImportedModelCheck(BaseModel):
     difference: float
 
 
-def check_imported_model(directory: Path) -> ImportedModelCheck:
+def check_imported_model(directory: Path) -> ImportedModelCheckResult:
     """Load the model of an artifact and recompute its golden predictions.
 
     Raises `ArtifactCorrupt`, `UnsupportedArtifact`, `UnsupportedTokenizer`,
-    `GoldenPredictionsMismatch`, `HeaderTooLarge`, and the kinds of `BaseModelError` that a base
-    model can raise.
+    `GoldenPredictionsMismatch`, `SafetensorsHeaderTooLarge`, and the kinds of `BaseModelError` that
+    a base model can raise.
     """
     metadata.check_manifest_size(directory)
     listed = manifest.verify(directory)["files"]
@@ -54,8 +59,8 @@ def check_imported_model(directory: Path) -> ImportedModelCheck:
         check_safetensors_header(file)
     if manifest.is_linear(listed):
         return _check_linear(directory)
-    checkpoint = checkpoint_directory(directory)
-    config = read_base_config(checkpoint, checkpoint.name)
+    checkpoint = encoder_checkpoint_directory(directory)
+    config = read_checked_base_config(checkpoint, checkpoint.name)
     if forbidden := [key for key in config if _FORBIDDEN_SETTING.search(key)]:
         problem = f"{checkpoint.name}/config.json sets {forbidden[0][:100]!r}"
         raise UnsupportedArtifact(problem=problem)
@@ -81,17 +86,17 @@ def check_imported_model(directory: Path) -> ImportedModelCheck:
     difference = max(_compare_logits(each, golden) for each in (logits, served))
     if (directory / "adapter.json").exists() or (directory / "adapter.safetensors").exists():
         _check_adapter(directory, model, str(config["model_type"]))
-    return ImportedModelCheck(directory=directory.name, facts=facts, difference=difference)
+    return ImportedModelCheckResult(directory=directory.name, facts=facts, difference=difference)
 
 
-def _check_linear(directory: Path) -> ImportedModelCheck:
+def _check_linear(directory: Path) -> ImportedModelCheckResult:
     facts = metadata.read_metadata(directory)
     texts, golden = load_golden_predictions(directory)
     with _convert_errors("its linear model does not load or compute"):
         predictor = LinearPredictor.load(directory)
         logits = predictor.forward(predictor.encode(texts))
     difference = _compare_logits(logits.astype(np.float32), golden)
-    return ImportedModelCheck(directory=directory.name, facts=facts, difference=difference)
+    return ImportedModelCheckResult(directory=directory.name, facts=facts, difference=difference)
 
 
 @contextmanager
@@ -114,7 +119,7 @@ def _compare_logits(logits: NDArray[np.float32], golden: NDArray[np.float32]) ->
         raise UnsupportedArtifact(problem="it computes NaN or infinite logits")
     if logits.shape != golden.shape:
         raise UnsupportedArtifact(problem="the number of labels differs from its config")
-    difference, limit = compare_logits(logits, golden)
+    difference, limit = logit_difference_and_limit(logits, golden)
     if not difference <= limit:
         raise GoldenPredictionsMismatch(difference=difference, tolerance=limit)
     return difference

@@ -19,7 +19,12 @@ from pydantic import (
 )
 
 from lora_core import manifest
-from lora_core.artifact_base import BASE_FILES, CONFIG_FILE, TOKENIZER_FILE, join_classifier_config
+from lora_core.artifact_base_sharing import (
+    BASE_FILES,
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    join_classifier_config,
+)
 from lora_core.compatibility import read_encoder_shape
 from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedArtifact
@@ -28,7 +33,7 @@ from lora_core.linear.files import read_parameters as read_linear
 from lora_core.model_imports import tokenizer
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import ColumnName, LongTexts
-from lora_core.specs.encoded_labels import outputs_of_target
+from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.fields import BaseName
 from lora_core.specs.task import (
     MAX_TARGET_CHARACTERS,
@@ -37,8 +42,8 @@ from lora_core.specs.task import (
     SingleLabelSpec,
     TaskSpec,
 )
-from lora_core.specs.validation_problems import first_problem
-from lora_core.tasks.base import read_calibration
+from lora_core.specs.validation_problems import first_problem_location_and_message
+from lora_core.tasks.base import read_task_spec_and_calibration
 
 _MAX_VALUE = 1e12  # of any metric
 
@@ -73,13 +78,13 @@ NonNegative = Annotated[float, Field(ge=0, le=_MAX_VALUE)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 
 
-class UntrustedData(BaseModel):
+class UntrustedSchema(BaseModel):
     """Base class for imported data. Unknown fields are dropped."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class UntrustedLabelMetrics(UntrustedData):
+class UntrustedLabelMetrics(UntrustedSchema):
     precision: Share | None = None
     recall: Share | None = None
     f1: Share | None = None
@@ -87,7 +92,7 @@ class UntrustedLabelMetrics(UntrustedData):
     threshold: Share | None = None
 
 
-class UntrustedSplitMetrics(UntrustedData):
+class UntrustedSplitMetrics(UntrustedSchema):
     """Metrics of one split, such as validation."""
 
     loss: NonNegative | None = None
@@ -111,7 +116,7 @@ class UntrustedSplitMetrics(UntrustedData):
     ] | None = None  # fmt: skip
 
 
-class UntrustedReport(UntrustedSplitMetrics):
+class UntrustedSplitMetricsWithTargets(UntrustedSplitMetrics):
     """Metrics of one split, and of each of several targets."""
 
     targets: Annotated[dict[Label, UntrustedSplitMetrics], Field(max_length=MAX_LABELS)] | None = (
@@ -119,7 +124,7 @@ class UntrustedReport(UntrustedSplitMetrics):
     )
 
 
-class UntrustedLinearMetrics(UntrustedData):
+class UntrustedLinearMetrics(UntrustedSchema):
     """Metrics of the linear model."""
 
     validation: UntrustedSplitMetrics | None = None
@@ -129,20 +134,20 @@ class UntrustedLinearMetrics(UntrustedData):
     cached: bool | None = None
 
 
-class UntrustedCalibrationMetrics(UntrustedData):
+class UntrustedCalibrationMetrics(UntrustedSchema):
     loss: NonNegative | None = None
     ece: Share | None = None
     brier: NonNegative | None = None
 
 
-class UntrustedSplitCalibrationMetrics(UntrustedData):
+class UntrustedSplitCalibrationMetrics(UntrustedSchema):
     texts: Count | None = None
     coverage: Share | None = None
     before: UntrustedCalibrationMetrics | None = None
     after: UntrustedCalibrationMetrics | None = None
 
 
-class UntrustedTargetCalibration(UntrustedData):
+class UntrustedTargetCalibration(UntrustedSchema):
     """What turns logits into scores: `Calibration`. Runs fit temperatures from 0.05 to 20."""
 
     temperature: float | None = Field(None, ge=0.01, le=100)
@@ -162,7 +167,7 @@ class UntrustedCalibration(UntrustedTargetCalibration):
     test: UntrustedSplitCalibrationMetrics | None = None
 
 
-class UntrustedMetrics(UntrustedData):
+class UntrustedMetrics(UntrustedSchema):
     """The `metrics` that a run writes to the manifest."""
 
     labels: Outputs | None = None
@@ -185,9 +190,9 @@ class UntrustedMetrics(UntrustedData):
     peak_memory_mb: NonNegative | None = None
     linear: UntrustedLinearMetrics | None = None
     calibration: UntrustedCalibration | None = None
-    train: UntrustedReport | None = None
-    validation: UntrustedReport | None = None
-    test: UntrustedReport | None = None
+    train: UntrustedSplitMetricsWithTargets | None = None
+    validation: UntrustedSplitMetricsWithTargets | None = None
+    test: UntrustedSplitMetricsWithTargets | None = None
     merge_difference: NonNegative | None = None
     total_seconds: NonNegative | None = None
 
@@ -211,13 +216,13 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
-class UntrustedMethod(UntrustedData):
+class UntrustedMethod(UntrustedSchema):
     """The training method."""
 
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 
 
-class UntrustedDataSpec(UntrustedData):
+class UntrustedDataSpec(UntrustedSchema):
     """What the model reads. `PromptFormat` bounds its phrases."""
 
     text_pair_column: ColumnName | None = None
@@ -225,7 +230,7 @@ class UntrustedDataSpec(UntrustedData):
     prompt_format: PromptFormat | None = None
 
 
-class UntrustedSpec(UntrustedData):
+class UntrustedSpec(UntrustedSchema):
     """Base model, method, task and data."""
 
     base: Annotated[BaseName, AfterValidator(check_printable)] | None
@@ -234,12 +239,12 @@ class UntrustedSpec(UntrustedData):
     data: UntrustedDataSpec = UntrustedDataSpec()
 
 
-class UntrustedFile(UntrustedData):
+class UntrustedFileEntry(UntrustedSchema):
     bytes: Count
     sha256: Digest
 
 
-class UntrustedManifest(UntrustedData):
+class UntrustedManifest(UntrustedSchema):
     """The fields of the manifest that the service uses."""
 
     format: int = Field(ge=1, le=manifest.FORMAT_VERSION)
@@ -249,7 +254,7 @@ class UntrustedManifest(UntrustedData):
     labels: Outputs | None = None
     calibration: UntrustedCalibration | None = None
     metrics: dict[str, Any]
-    files: Annotated[dict[str, UntrustedFile], Field(max_length=100)]
+    files: Annotated[dict[str, UntrustedFileEntry], Field(max_length=100)]
 
     @field_validator("metrics", mode="before")
     @classmethod
@@ -257,7 +262,7 @@ class UntrustedManifest(UntrustedData):
         return UntrustedMetrics.model_validate(metrics).model_dump(exclude_unset=True)
 
 
-class UntrustedGoldenRow(UntrustedData):
+class UntrustedGoldenRow(UntrustedSchema):
     """A text and the float32 logits of the merged model."""
 
     text: Annotated[str, StringConstraints(min_length=1)]
@@ -267,7 +272,7 @@ class UntrustedGoldenRow(UntrustedData):
     ]  # fmt: skip
 
 
-class UntrustedGoldenPredictions(UntrustedData):
+class UntrustedGoldenPredictions(UntrustedSchema):
     rows: Annotated[list[UntrustedGoldenRow], Field(min_length=1, max_length=MAX_GOLDEN_TEXTS)]
 
 
@@ -325,12 +330,14 @@ def _check_task(content: dict[str, Any], facts: UntrustedManifest, labels: list[
     """Raise unless the labels and the calibration are those of the task."""
     task = facts.spec.task
     targets = task.targets if isinstance(task, SeveralTargetsSpec) else ()
-    for of_task in [list(outputs_of_target(name, labels)) for name in targets] or [labels]:
+    for of_task in [list(unqualified_outputs_of_target(name, labels)) for name in targets] or [
+        labels
+    ]:
         _validate(UntrustedLabels, {"labels": of_task}, "its task")
     if isinstance(task, SingleLabelSpec) and len(labels) < 2:
         raise UnsupportedArtifact(problem="it has fewer than two labels")
     try:
-        read_calibration(content, labels)
+        read_task_spec_and_calibration(content, labels)
     except ArtifactCorrupt as error:
         raise UnsupportedArtifact(problem=error.detail["problem"]) from error
 
@@ -363,7 +370,7 @@ def _check_encoder(
         raise UnsupportedArtifact(problem="its manifest and its config have different labels")
     _check_task(content, facts, labels)
     _check_golden(directory, len(labels), pairs=facts.spec.data.text_pair_column is not None)
-    largest_id = tokenizer.validate_tokenizer_file(checkpoint / TOKENIZER_FILE)
+    largest_id = tokenizer.validate_tokenizer_get_max_id(checkpoint / TOKENIZER_FILE)
     shape = read_encoder_shape(config, base=checkpoint.name)
     if facts.max_length > shape.max_tokens:
         raise UnsupportedArtifact(problem="max_length exceeds the positions of its encoder")
@@ -390,17 +397,17 @@ def _config_labels(config: dict[str, Any]) -> list[str]:
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
         raise UnsupportedArtifact(problem="its config does not number its labels from 0")
     labels = [names[str(i)] for i in range(len(names))]
-    validated = _validate(UntrustedOutputs, {"labels": labels}, "its config").labels
+    validated = _validate(UntrustedOutputNames, {"labels": labels}, "its config").labels
     if len(set(validated)) != len(validated):
         raise UnsupportedArtifact(problem="its labels are not distinct names")
     return validated
 
 
-class UntrustedLabels(UntrustedData):
+class UntrustedLabels(UntrustedSchema):
     labels: Labels
 
 
-class UntrustedOutputs(UntrustedData):
+class UntrustedOutputNames(UntrustedSchema):
     labels: Outputs
 
 
@@ -431,7 +438,7 @@ def _validate(model_class: type[_ModelT], content: Any, where: str) -> _ModelT:
     try:
         return model_class.model_validate(content)
     except ValidationError as error:
-        location, message = first_problem(error, model_class)
+        location, message = first_problem_location_and_message(error, model_class)
         raise UnsupportedArtifact(
             problem=f"{where} has an invalid {location}: {message}"
         ) from error

@@ -20,6 +20,7 @@ from lora_core.adapters import adapter_layers, merge_adapters
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.compatibility import read_encoder_shape
 from lora_core.data.tokens import load_tokenizer
+from lora_core.encoders.encoder_parts import blocks
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import (
     BaseCheckpoint,
@@ -27,15 +28,14 @@ from lora_core.encoders.load import (
     load_with_saved_head,
     weights_sha256,
 )
-from lora_core.encoders.modules import blocks
-from lora_core.encoders.safety import check_fast_tokenizer
+from lora_core.encoders.safety import check_has_fast_tokenizer
 from lora_core.errors.adapter import (
-    AdapterBaseUnknown,
-    AdapterLabelMismatch,
+    AdapterBaseNotNamed,
+    AdapterLabelCountMismatch,
     AdapterNotFinite,
     AdapterNotFound,
     AdapterShapeMismatch,
-    AdapterTensorMismatch,
+    AdapterTensorNamesMismatch,
 )
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.spec import MaxLengthTooLarge
@@ -52,7 +52,7 @@ from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskTypeOfTarget
 from lora_core.specs.text_input import TextInput
 from lora_core.tasks.base import Calibration, Task
-from lora_core.tasks.build import read_task
+from lora_core.tasks.build import read_task_and_calibration
 from lora_core.tasks.multi_label import DEFAULT_THRESHOLD
 
 
@@ -62,14 +62,14 @@ def find_labels(
     """Return the label names: as given, else from files next to the adapter, the base model, or
     `LABEL_0`…
 
-    Raises `AdapterLabelMismatch`.
+    Raises `AdapterLabelCountMismatch`.
     """
     base_labels = base.config.get("id2label") or {}
     last = tensors.get(f"{base.family.head[-1]}.weight")
     count = len(last) if last is not None and last.dim() else len(base_labels) or 2
     if given:
         if len(given) != count or len(set(given)) != count:
-            raise AdapterLabelMismatch(given=len(set(given)), count=count)
+            raise AdapterLabelCountMismatch(given=len(set(given)), count=count)
         return list(given)
     for names in (_sidecar_labels(directory), base_labels):
         if len(names) == count and set(names) == {str(i) for i in range(count)}:
@@ -99,7 +99,7 @@ def find_tokenizer(directory: Path, base: BaseCheckpoint) -> Path:
     adapter_tokenizer = directory / "tokenizer.json"
     if adapter_tokenizer.is_file():
         return adapter_tokenizer
-    check_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
+    check_has_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
     return base.directory / "tokenizer.json"
 
 
@@ -166,7 +166,7 @@ def infer_lora_spec(
 _PEFT_NAMES = {"A": A, "B": B, "magnitude": MAGNITUDE}
 
 
-def load_peft_weights(
+def inject_and_load_peft_weights(
     model: nn.Module,
     family: EncoderFamily,
     config: AdapterConfig,
@@ -179,7 +179,7 @@ def load_peft_weights(
     because an artifact stores a trained head in full. Returns whether the tensors are adapters and
     head only.
 
-    Raises `AdapterTensorMismatch` for unexpected or missing tensors, `AdapterShapeMismatch`.
+    Raises `AdapterTensorNamesMismatch` for unexpected or missing tensors, `AdapterShapeMismatch`.
     """
     remaining = dict(tensors)
     for name, layer in list(model.named_modules()):
@@ -192,10 +192,10 @@ def load_peft_weights(
     parameters = dict(model.named_parameters())
     for name, tensor in remaining.items():
         if name not in parameters:
-            raise AdapterTensorMismatch(problem="unexpected", names=TENSOR_PREFIX + name)
+            raise AdapterTensorNamesMismatch(problem="unexpected", names=TENSOR_PREFIX + name)
         _copy(parameters[name], tensor, name)
     if not_found := {name for name in missing if f"{name}.weight" not in remaining}:
-        raise AdapterTensorMismatch(
+        raise AdapterTensorNamesMismatch(
             problem="missing, here and in the base model", names=", ".join(not_found)
         )
     return all(name.rpartition(".")[0] in family.head_modules for name in remaining)
@@ -215,7 +215,7 @@ def _load_adapter(
     for part, parameter in adapter.adapter_parameters():
         key = f"{name}.{_PEFT_NAMES[part]}"
         if key not in remaining:
-            raise AdapterTensorMismatch(problem="missing", names=TENSOR_PREFIX + key)
+            raise AdapterTensorNamesMismatch(problem="missing", names=TENSOR_PREFIX + key)
         _copy(parameter, remaining.pop(key), key)
     model.set_submodule(name, adapter.eval())
 
@@ -268,7 +268,7 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     tensors = _read_tensors(directory / WEIGHTS_FILE)
     name = base or config.base_model_name_or_path
     if not name:
-        raise AdapterBaseUnknown()
+        raise AdapterBaseNotNamed()
     pretrained = resolve_base_or_artifact(name, None if base else config.revision)
     names = find_labels(directory, pretrained, tensors, labels)
     length = find_max_length(directory, pretrained, max_length)
@@ -284,7 +284,9 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
 
     model, missing = load_with_saved_head(pretrained, names, restored.problem_type)
     base_sha256 = encoder_weights_sha256(model, pretrained.family)
-    is_adapter_only = load_peft_weights(model.eval(), pretrained.family, config, tensors, missing)
+    is_adapter_only = inject_and_load_peft_weights(
+        model.eval(), pretrained.family, config, tensors, missing
+    )
     spec = (
         infer_lora_spec(model, pretrained.family, config.variant, config.lora_dropout)
         if is_adapter_only
@@ -294,7 +296,7 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
         texts = _GOLDEN_PAIRS if pairs else GOLDEN_TEXTS
         unmerged = _predict(model, tokenizer, length, texts)
         if spec is not None:
-            artifact.save_base_and_adapter(folder, model, pretrained.family, tokenizer, spec)
+            artifact.save_base_adapter_and_head(folder, model, pretrained.family, tokenizer, spec)
         else:
             merge_adapters(model)
             artifact.save_merged(folder, model, tokenizer, length, pairs=pairs)
@@ -329,10 +331,10 @@ def _read_task(
     """Return the task, and the calibration: the head of an export has all but the thresholds.
 
     `stored_names`: what the files call the `labels`. Raises `ArtifactCorrupt`,
-    `AdapterLabelMismatch`.
+    `AdapterLabelCountMismatch`.
     """
     if isinstance(usage.task, RegressionSpec) and len(labels) != 1:
-        raise AdapterLabelMismatch(given=1, count=len(labels))
+        raise AdapterLabelCountMismatch(given=1, count=len(labels))
     thresholds = _thresholds(usage, stored_names, labels) if usage.thresholds else ()
     if isinstance(usage.task, MultiLabelSpec) and not thresholds:
         thresholds = (DEFAULT_THRESHOLD,) * len(labels)
@@ -343,7 +345,7 @@ def _read_task(
         thresholds=thresholds,
         half_width=usage.half_width,
     )
-    return read_task(
+    return read_task_and_calibration(
         {"spec": {"task": usage.task.model_dump()}, "calibration": calibration.model_dump()}, labels
     )
 
@@ -363,7 +365,8 @@ def _thresholds(usage: ExportedModelSettings, *names_of_labels: Sequence[str]) -
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Return all tensors in float32, by their names in the model.
 
-    Raises `HeaderTooLarge`, `AdapterNotFound`, `AdapterTensorMismatch`, `AdapterNotFinite`.
+    Raises `SafetensorsHeaderTooLarge`, `AdapterNotFound`, `AdapterTensorNamesMismatch`,
+    `AdapterNotFinite`.
     """
     check_safetensors_header(path)
     try:
@@ -373,7 +376,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise AdapterNotFound(path=path.parent.name, problem=problem) from error
     for key, tensor in stored.items():
         if not key.startswith(TENSOR_PREFIX):
-            raise AdapterTensorMismatch(problem="unexpected", names=key)
+            raise AdapterTensorNamesMismatch(problem="unexpected", names=key)
         if not torch.isfinite(tensor).all():
             raise AdapterNotFinite(tensor=key)
     return {key.removeprefix(TENSOR_PREFIX): tensor.float() for key, tensor in stored.items()}

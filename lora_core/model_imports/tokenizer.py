@@ -1,7 +1,8 @@
 """Validate the tokenizer of an import, and try it.
 
 The library compiles any regular expression, applies any replacement and outputs any id. Therefore
-no part of a `tokenizer.json` reaches it before `validate_tokenizer_file` has validated all of it.
+no part of a `tokenizer.json` reaches it before `validate_tokenizer_get_max_id` has validated all
+of it.
 """
 
 import binascii
@@ -23,14 +24,14 @@ from lora_core.model_imports.tokenizer_schema import (
     DecoderSequence,
     NormalizerSequence,
     PostProcessorSequence,
-    Precompiled,
+    PrecompiledCharsmapNormalizer,
     PreTokenizerSequence,
     SpecialTokenProcessing,
     TemplateProcessing,
     TokenizerFile,
 )
 from lora_core.rust_panics import convert_panics
-from lora_core.specs.validation_problems import first_problem
+from lora_core.specs.validation_problems import first_problem_location_and_message
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer  # slow to import, and workers only validate
@@ -45,7 +46,7 @@ _AT_MOST_ONCE = (
 )
 
 
-def validate_tokenizer_file(path: Path) -> int:
+def validate_tokenizer_get_max_id(path: Path) -> int:
     """Return the largest token id. Raises `UnsupportedTokenizer` if the file is not safe."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -53,7 +54,7 @@ def validate_tokenizer_file(path: Path) -> int:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
         file = TokenizerFile.model_validate(content)
     except ValidationError as error:
-        location, message = first_problem(error, TokenizerFile)
+        location, message = first_problem_location_and_message(error, TokenizerFile)
         raise UnsupportedTokenizer(problem=f"{location} {message}") from error
     except OSError as error:
         raise UnsupportedTokenizer(problem=f"{path.name} does not exist") from error
@@ -101,8 +102,8 @@ def _check_expansion(file: TokenizerFile) -> None:
             raise UnsupportedTokenizer(problem=f"it has more than one of {', '.join(group)}")
     for component in components:
         match component:
-            case Precompiled(precompiled_charsmap=str(encoded)):
-                if (expansion := max_expansion(encoded)) > MAX_EXPANSION:
+            case PrecompiledCharsmapNormalizer(precompiled_charsmap=str(encoded)):
+                if (expansion := max_charsmap_expansion(encoded)) > MAX_EXPANSION:
                     problem = (
                         f"its character map produces up to {expansion:.3g} characters per byte"
                     )
@@ -139,7 +140,7 @@ _Units = NDArray[np.uint32]
 _Positions = NDArray[np.int64]
 
 
-def max_expansion(encoded: str) -> float:
+def max_charsmap_expansion(encoded: str) -> float:
     """Return the maximum number of characters per input byte over all keys. Raises
     `UnsupportedTokenizer`."""
     try:

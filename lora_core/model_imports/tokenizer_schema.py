@@ -92,8 +92,8 @@ class Prepend(TokenizerComponent):
     prepend: Annotated[Inserted, Field(max_length=1)]
 
 
-class Precompiled(TokenizerComponent):
-    type: Literal["Precompiled"]
+class PrecompiledCharsmapNormalizer(TokenizerComponent):
+    type: Literal["PrecompiledCharsmapNormalizer"]
     precompiled_charsmap: Annotated[str, Field(max_length=4 * MAX_CHARSMAP_BYTES // 3 + 4)] | None
 
 
@@ -103,7 +103,13 @@ class NormalizerSequence(TokenizerComponent):
 
 
 Normalizer = Annotated[
-    PlainNormalizer | BertNormalizer | Strip | Prepend | Replace | Precompiled | NormalizerSequence,
+    PlainNormalizer
+    | BertNormalizer
+    | Strip
+    | Prepend
+    | Replace
+    | PrecompiledCharsmapNormalizer
+    | NormalizerSequence,
     Field(discriminator="type"),
 ]
 

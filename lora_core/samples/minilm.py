@@ -69,7 +69,7 @@ _BLOCK = {  # DistilBERT's name -> BERT's name, within a block
 }
 
 
-def config() -> dict[str, Any]:
+def build_distilbert_config() -> dict[str, Any]:
     """Return the `config.json` of the sample base model, without building the checkpoint.
 
     DistilBERT has no setting for the epsilon of layer norm; the 1e-12 in its code is also MiniLM's.
@@ -130,25 +130,27 @@ def is_available() -> bool:
 
 
 def _cached_checkpoint() -> Path:
-    content_hash = hashlib.sha256(f"{REVISION}{json.dumps(config())}".encode()).hexdigest()
+    content_hash = hashlib.sha256(
+        f"{REVISION}{json.dumps(build_distilbert_config())}".encode()
+    ).hexdigest()
     return cache_dir() / "bases" / f"{NAME}-{content_hash[:12]}"
 
 
 def _build_checkpoint(target: Path) -> None:
-    find_verified_file(CONFIG)  # verifies the file; its values are in `config`
+    find_verified_file(CONFIG)  # verifies the file; its values are in `build_distilbert_config`
     weights = bert_to_distilbert(load_file(find_verified_file(WEIGHTS)))
     tokenizer = json.loads(find_verified_file(TOKENIZER).read_text(encoding="utf-8"))
     tokenizer |= {"truncation": None, "padding": None}  # the package truncates and pads to 128
     target.mkdir()
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    _write_json(target / "config.json", config())
+    _write_json(target / "config.json", build_distilbert_config())
     _write_json(target / "tokenizer.json", tokenizer)
     _write_json(
         target / "tokenizer_config.json",
         {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": True,
-            "model_max_length": config()["max_position_embeddings"],
+            "model_max_length": build_distilbert_config()["max_position_embeddings"],
             "unk_token": "[UNK]",
             "sep_token": "[SEP]",
             "pad_token": "[PAD]",

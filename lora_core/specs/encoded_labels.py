@@ -79,12 +79,12 @@ def infer_target_tasks(label: str) -> dict[str, TaskType]:
     return {name: tasks[type(value)] for name, value in decode_targets(label).items()}
 
 
-def output_name(target: str, output: str) -> str:
+def qualified_output_name(target: str, output: str) -> str:
     """Return the name of an output of a model with several targets."""
     return f"{target}{TARGET_SEPARATOR}{output}"
 
 
-def outputs_of_target(target: str, outputs: Iterable[str]) -> tuple[str, ...]:
+def unqualified_outputs_of_target(target: str, outputs: Iterable[str]) -> tuple[str, ...]:
     """Return the names that the outputs of one target have without it."""
-    prefix = output_name(target, "")
+    prefix = qualified_output_name(target, "")
     return tuple(name.removeprefix(prefix) for name in outputs if name.startswith(prefix))

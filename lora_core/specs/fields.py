@@ -15,7 +15,7 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class StoredModel(FrozenModel):
+class AliasedStoredModel(FrozenModel):
     """A model of stored data. The alias of a field is its stored name."""
 
     model_config = ConfigDict(validate_by_name=True)
@@ -44,7 +44,7 @@ def looks_like_path(base: str) -> bool:
     return base.startswith(("./", "../", "/"))
 
 
-def is_model_version(base: str) -> bool:
+def looks_like_model_version(base: str) -> bool:
     """Return whether a base name is a model version of a service, such as `name:3`. Names on the
     hub never contain a colon."""
     return ":" in base and not looks_like_path(base)

@@ -16,7 +16,7 @@ class Pooling(StrEnum):
     MEAN = "mean"  # the normalized mean of the states of all tokens
 
 
-def read_pooling(content: bytes) -> Pooling | None:
+def parse_pooling_config(content: bytes) -> Pooling | None:
     """Return the pooling that a sentence encoder's pooling file declares; None if it is
     unsupported."""
     try:

@@ -75,7 +75,7 @@ class OptimSpec(FrozenModel):
     accumulated.
 
     Fields that are None are resolved by method, base model and number of training texts
-    (`defaults.py`).
+    (`resolve_defaults.py`).
     """
 
     epochs: Int | None = Field(default=None, ge=1, le=1000)
@@ -91,7 +91,7 @@ class OptimSpec(FrozenModel):
     head_dropout: Float = Field(default=0.1, ge=0, lt=1)
 
 
-class StopSpec(FrozenModel):
+class CheckpointSelectionAndStopSpec(FrozenModel):
     """Which checkpoint to keep, and when to stop early."""
 
     select_by: SelectBy | None = (
@@ -101,7 +101,7 @@ class StopSpec(FrozenModel):
     patience: Int | None = Field(default=None, ge=1, le=1000)  # evaluations without improvement
 
     @model_validator(mode="after")
-    def _patience_needs_metric(self) -> "StopSpec":
+    def _patience_needs_metric(self) -> "CheckpointSelectionAndStopSpec":
         if self.select_by is SelectBy.LAST and self.patience is not None:
             raise ValueError("patience has no meaning with select_by 'last': omit it")
         return self
@@ -240,7 +240,7 @@ class TrainSpec(FrozenModel):
         default_factory=SingleLabelSpec, description="Default: one label for each text."
     )
     optim: OptimSpec = OptimSpec()
-    stop: StopSpec = StopSpec()
+    stop: CheckpointSelectionAndStopSpec = CheckpointSelectionAndStopSpec()
     runtime: RuntimeSpec = RuntimeSpec()
     result: RunOutputSpec = RunOutputSpec()
     trial: PartialRunSpec | None = None  # None: the complete run
@@ -264,8 +264,13 @@ class TrainSpec(FrozenModel):
 
     @field_validator("stop")
     @classmethod
-    def _no_stop_for_auto(cls, value: StopSpec, info: ValidationInfo) -> StopSpec:
-        if isinstance(info.data.get("method"), AutoSpec) and value != StopSpec():
+    def _no_stop_for_auto(
+        cls, value: CheckpointSelectionAndStopSpec, info: ValidationInfo
+    ) -> CheckpointSelectionAndStopSpec:
+        if (
+            isinstance(info.data.get("method"), AutoSpec)
+            and value != CheckpointSelectionAndStopSpec()
+        ):
             raise ValueError("the method auto selects by cross-validation: omit stop")
         return value
 
@@ -304,7 +309,9 @@ class TrainSpec(FrozenModel):
 
     @field_validator("stop")
     @classmethod
-    def _selects_by_metric_of_task(cls, value: StopSpec, info: ValidationInfo) -> StopSpec:
+    def _selects_by_metric_of_task(
+        cls, value: CheckpointSelectionAndStopSpec, info: ValidationInfo
+    ) -> CheckpointSelectionAndStopSpec:
         task = info.data.get("task", SingleLabelSpec())
         if value.select_by is not None and value.select_by not in SELECT_BY_CHOICES[task.type]:
             names = ", ".join(SELECT_BY_CHOICES[task.type])

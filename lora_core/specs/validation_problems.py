@@ -64,7 +64,7 @@ class FieldProblem:
     message: str
 
 
-def first_problem(error: ValidationError, model: ModelType) -> tuple[str, str]:
+def first_problem_location_and_message(error: ValidationError, model: ModelType) -> tuple[str, str]:
     """Return the location of the first error, such as `data.source`, and its message."""
     first = field_problems(error.errors(include_url=False), model)[0]
     return first.at, first.message

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.manifest import MANIFEST_FILE
-from lora_core.specs.encoded_labels import outputs_of_target
+from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.fields import Float, FrozenModel
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.predict import ScoreFunction
@@ -59,7 +59,7 @@ UNCALIBRATED = Calibration()
 _TASK_SPEC: TypeAdapter[TaskSpec] = TypeAdapter(TaskSpec)
 
 
-def read_calibration(
+def read_task_spec_and_calibration(
     manifest: Mapping[str, Any], labels: Sequence[str]
 ) -> tuple[TaskSpec, Calibration]:
     """Return the task and the calibration in the manifest of a model with these labels.
@@ -81,7 +81,7 @@ def read_calibration(
 
 def _fits(spec: TaskSpec, calibration: Calibration, labels: Sequence[str]) -> bool:
     if isinstance(spec, SeveralTargetsSpec):
-        outputs = {name: outputs_of_target(name, labels) for name in spec.targets}
+        outputs = {name: unqualified_outputs_of_target(name, labels) for name in spec.targets}
         return sum(map(len, outputs.values())) == len(labels) and all(
             outputs[name] and _fits(target, calibration.of_target(name), outputs[name])
             for name, target in spec.targets.items()

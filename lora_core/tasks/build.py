@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_core.specs.encoded_labels import outputs_of_target
+from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.task import (
     MultiLabelSpec,
     RegressionSpec,
@@ -11,7 +11,7 @@ from lora_core.specs.task import (
     SingleLabelSpec,
     TaskSpec,
 )
-from lora_core.tasks.base import Calibration, Task, read_calibration
+from lora_core.tasks.base import Calibration, Task, read_task_spec_and_calibration
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.several_targets import SeveralTargets
@@ -32,7 +32,7 @@ def build_task(spec: TaskSpec, labels: Sequence[str], training_targets: Sequence
             tasks = {
                 name: build_task(
                     target,
-                    outputs_of_target(name, labels),
+                    unqualified_outputs_of_target(name, labels),
                     [each[name] for each in training_targets],
                 )
                 for name, target in spec.targets.items()
@@ -40,12 +40,14 @@ def build_task(spec: TaskSpec, labels: Sequence[str], training_targets: Sequence
             return SeveralTargets(tasks, _weights(spec))
 
 
-def read_task(manifest: Mapping[str, Any], labels: Sequence[str]) -> tuple[Task, Calibration]:
+def read_task_and_calibration(
+    manifest: Mapping[str, Any], labels: Sequence[str]
+) -> tuple[Task, Calibration]:
     """Return the task and the calibration of a model with these labels, from its manifest.
 
     Raises `ArtifactCorrupt`.
     """
-    spec, calibration = read_calibration(manifest, labels)
+    spec, calibration = read_task_spec_and_calibration(manifest, labels)
     return _restore(spec, labels, calibration), calibration
 
 
@@ -55,7 +57,9 @@ def _restore(spec: TaskSpec, labels: Sequence[str], calibration: Calibration) ->
             return Regression(calibration.offset[0], calibration.scale[0])
         case SeveralTargetsSpec():
             tasks = {
-                name: _restore(target, outputs_of_target(name, labels), calibration.of_target(name))
+                name: _restore(
+                    target, unqualified_outputs_of_target(name, labels), calibration.of_target(name)
+                )
                 for name, target in spec.targets.items()
             }
             return SeveralTargets(tasks, _weights(spec))

@@ -113,7 +113,7 @@ class SquaredError(Loss):
         return F.mse_loss(logits.float()[:, 0], standardized, reduction="sum")
 
 
-class WeightedSum(Loss):
+class WeightedSumOfTargetLosses(Loss):
     """The losses of several targets, times their weights. Each has its own normalizer."""
 
     def __init__(self, task: SeveralTargets, losses: Mapping[str, Loss]) -> None:
@@ -181,6 +181,6 @@ def build_loss(spec: TaskSpec, task: Task, targets: Targets) -> Loss:
                 name: build_loss(target, task.tasks[name], task.values_of(targets, name))
                 for name, target in spec.targets.items()
             }
-            return WeightedSum(task, losses)
+            return WeightedSumOfTargetLosses(task, losses)
         case _:
             raise TypeError(f"no loss for {type(task).__name__}")

@@ -14,7 +14,11 @@ from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import MacroF1
 from lora_core.tasks.targets import Target, Targets, multi_hot
-from lora_core.tasks.temperature_scaling import MIN_TEXTS, check_finite, clip_inverse_temperature
+from lora_core.tasks.temperature_scaling import (
+    MIN_TEXTS,
+    clip_inverse_temperature,
+    require_finite_as_float64,
+)
 
 MIN_POSITIVES = 10  # texts with a label, and without it, to fit its calibration and threshold on
 DEFAULT_THRESHOLD = 0.5  # unless it is fitted
@@ -47,7 +51,7 @@ class MultiLabel(Task):
 
         A label with fewer than `MIN_POSITIVES` texts keeps its scores and `DEFAULT_THRESHOLD`.
         """
-        z, size = check_finite(logits), len(self.labels)
+        z, size = require_finite_as_float64(logits), len(self.labels)
         scale, offset, thresholds = np.ones(size), np.zeros(size), np.full(size, DEFAULT_THRESHOLD)
         positives = targets.sum(axis=0)
         enough = np.minimum(positives, len(z) - positives) >= MIN_POSITIVES
@@ -152,7 +156,7 @@ class MultiLabel(Task):
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> dict[str, Any]:
         """Return `loss` and `brier`, the mean squared distance to 0 or 1, of all labels."""
-        z = check_finite(logits)
+        z = require_finite_as_float64(logits)
         return {
             "texts": len(z),
             "before": _calibration_metrics(z, targets),

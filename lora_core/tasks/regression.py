@@ -14,7 +14,7 @@ from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import RootMeanSquaredError
 from lora_core.tasks.targets import Target, Targets
-from lora_core.tasks.temperature_scaling import check_finite
+from lora_core.tasks.temperature_scaling import require_finite_as_float64
 
 INTERVAL_COVERAGE = 0.9  # of the interval around a prediction
 
@@ -93,7 +93,7 @@ class Regression(Task):
         By split conformal prediction (Papadopoulos et al. 2002; Angelopoulos & Bates 2021, arXiv
         2107.07511): the ⌈(n + 1) 0.9⌉-th smallest absolute error of n texts.
         """
-        check_finite(logits)
+        require_finite_as_float64(logits)
         errors = np.sort(np.abs(self.predict(logits) - targets))
         rank = math.ceil((len(errors) + 1) * INTERVAL_COVERAGE)
         enough = rank <= len(errors)
@@ -130,7 +130,7 @@ class Regression(Task):
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> dict[str, Any]:
         """Return the share of texts whose number is within the interval: `coverage`."""
-        check_finite(logits)
+        require_finite_as_float64(logits)
         if calibration.half_width is None:
             return {"texts": len(targets)}
         within = np.abs(self.predict(logits) - targets) <= calibration.half_width

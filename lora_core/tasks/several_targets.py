@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.specs.encoded_labels import decode_label_set, encode_targets, output_name
+from lora_core.specs.encoded_labels import decode_label_set, encode_targets, qualified_output_name
 from lora_core.tasks.base import Calibration, Logits, Task
 from lora_core.tasks.mispredictions import Misprediction
 from lora_core.tasks.primary_metric import Floats, MeanSkill, Predictions, PrimaryMetric
@@ -28,7 +28,11 @@ class SeveralTargets(Task):
 
     def __init__(self, tasks: Mapping[str, Task], weights: Mapping[str, float]) -> None:
         super().__init__(
-            [output_name(name, output) for name, task in tasks.items() for output in task.labels]
+            [
+                qualified_output_name(name, output)
+                for name, task in tasks.items()
+                for output in task.labels
+            ]
         )
         self.tasks, self.weights = dict(tasks), dict(weights)
         self.outputs = _slices({name: len(task.labels) for name, task in tasks.items()})
@@ -178,7 +182,7 @@ class SeveralTargets(Task):
     def curve(self, report: Mapping[str, Any]) -> dict[str, float]:
         """Return loss and skill, and of each target the metric that it is compared by."""
         of_targets = {
-            output_name(name, task.metric.name): report["targets"][name][task.metric.name]
+            qualified_output_name(name, task.metric.name): report["targets"][name][task.metric.name]
             for name, task in self.tasks.items()
         }
         return super().curve(report) | of_targets

@@ -10,9 +10,9 @@ from sklearn.metrics import cohen_kappa_score
 
 from lora_core.tasks import temperature_scaling
 from lora_core.tasks.base import Calibration, Logits, Task
-from lora_core.tasks.metrics import CURVE_METRICS, classification_report
 from lora_core.tasks.mispredictions import Misprediction, most_confident_errors
 from lora_core.tasks.primary_metric import Accuracy
+from lora_core.tasks.single_label_metrics import CURVE_METRICS, classification_report
 from lora_core.tasks.targets import Target, Targets
 
 MIN_POSITIVES = 10  # texts with a label to tune its threshold on
@@ -50,7 +50,9 @@ class SingleLabel(Task):
         return np.array(values, dtype=np.int64)
 
     def calibrate(self, logits: Logits, targets: Targets) -> Calibration:
-        calibration = Calibration(**temperature_scaling.fit_calibration(logits, targets))
+        calibration = Calibration(
+            **temperature_scaling.fit_temperature_if_enough_texts(logits, targets)
+        )
         if not self.has_thresholds:
             return calibration
         log_probabilities = log_softmax(self.calibrated(logits, calibration), axis=1)

@@ -16,7 +16,7 @@ from lora_core.specs.encoded_labels import (
     decode_targets,
     encode_label_set,
     encode_targets,
-    output_name,
+    qualified_output_name,
 )
 from lora_core.specs.task import TaskType
 
@@ -62,9 +62,9 @@ def _decode_value(
 ) -> Target:
     match value:
         case str():
-            return indices[output_name(target, value)]
+            return indices[qualified_output_name(target, value)]
         case tuple():
-            return tuple(sorted(indices[output_name(target, name)] for name in value))
+            return tuple(sorted(indices[qualified_output_name(target, name)] for name in value))
         case _:
             return value
 

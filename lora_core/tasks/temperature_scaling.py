@@ -29,7 +29,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     It is between `MIN_TEMPERATURE` and `MAX_TEMPERATURE`. It is 1 if no prediction is wrong: then
     lower is always better, and no error shows how confident to be. Raises `NonFiniteLogits`.
     """
-    z = check_finite(logits)
+    z = require_finite_as_float64(logits)
     z -= z.max(axis=1, keepdims=True)
     true = z[np.arange(len(z)), labels]
     if not true.any():
@@ -47,7 +47,7 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     return float(1 / brentq(slope, 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE))
 
 
-def fit_calibration(logits: Logits, labels: Labels) -> dict[str, Any]:
+def fit_temperature_if_enough_texts(logits: Logits, labels: Labels) -> dict[str, Any]:
     """Return the `temperature` for these texts; 1, not `fitted`, with fewer than `MIN_TEXTS`."""
     enough = len(labels) >= MIN_TEXTS
     return {"temperature": fit_temperature(logits, labels) if enough else 1.0, "fitted": enough}
@@ -58,7 +58,7 @@ def compare_calibration(logits: Logits, labels: Labels, temperature: float) -> d
 
     Raises `NonFiniteLogits`.
     """
-    z = check_finite(logits)
+    z = require_finite_as_float64(logits)
     return {
         "texts": len(z),
         "before": _metrics(z, labels),
@@ -99,7 +99,7 @@ def clip_inverse_temperature(slope: float) -> float:
     return min(max(slope, 1 / MAX_TEMPERATURE), 1 / MIN_TEMPERATURE)
 
 
-def check_finite(logits: Logits) -> NDArray[np.float64]:
+def require_finite_as_float64(logits: Logits) -> NDArray[np.float64]:
     """Return a copy in float64. Raises `NonFiniteLogits`."""
     finite = np.isfinite(logits).all(axis=1)
     if not finite.all():

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from lora_core import compatibility, distributed, model_selection, runtime
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
-from lora_core.cross_validation import AutoSelectionResult, Logits, in_first_folds, training_pool
+from lora_core.cross_validation import AutoSelectionResult, Logits, first_folds_mask, training_pool
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
 from lora_core.data.windows import mean_tokens_computed
@@ -30,12 +30,12 @@ from lora_core.progress_reporter import ProgressReporter
 from lora_core.results import CandidateResult, MethodSelection
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, CandidateSpec, LinearSpec
-from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
+from lora_core.specs.train import CheckpointSelectionAndStopSpec, SelectBy, TrainSpec
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import checkpoint, linear, verdict
 from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.cross_validation import EncoderCrossValidation
+from lora_core.training.cross_validation import AllMethodsCrossValidation
 from lora_core.training.encoder import train_encoder
 
 CHARACTERS_PER_TOKEN = 4.5  # an estimate, for planning before anything is tokenized
@@ -64,11 +64,11 @@ def train_auto(
             selected = _selection_from_checkpoint(spec, splits, checkpoint.read(resume))
     selected_spec = spec.with_method(selected.selection.method)
     if isinstance(selected_spec.method, LinearSpec):
-        if not distributed.destroy_process_group():
+        if not distributed.destroy_group_and_check_main():
             return {}
         if spec.result.model:
             with runtime.convert_resource_errors(spec):
-                probe = verdict.predict_with_probe(
+                probe = verdict.fit_probe_and_predict(
                     spec, splits, ProgressReporter(rank_observer, stop)
                 )
             selected = replace(selected, probe=probe)
@@ -76,7 +76,7 @@ def train_auto(
             selected_spec, out_dir=out_dir, observer=observer, stop=stop, selected=selected
         )
     if selected.cross_validated is not None:
-        stop_spec = StopSpec(select_by=SelectBy.LAST)
+        stop_spec = CheckpointSelectionAndStopSpec(select_by=SelectBy.LAST)
         selected_spec = selected_spec.model_copy(update={"stop": stop_spec})
     return train_encoder(
         selected_spec,
@@ -94,7 +94,7 @@ def _select_method(
 ) -> AutoSelectionResult:
     examples = training_pool(spec, splits)
     candidates = _plan_candidates(spec, examples, len(splits.labels))
-    cross_validation = EncoderCrossValidation(spec, splits.labels, examples, progress)
+    cross_validation = AllMethodsCrossValidation(spec, splits.labels, examples, progress)
     progress.enter_phase(Phase.SELECTING)
     results: list[CandidateResult] = []
     scores: list[CandidateScores] = []
@@ -107,13 +107,13 @@ def _select_method(
         seconds = time.monotonic() - started
         results.append(_result(candidate, scores[-1], logits, cross_validation, seconds))
         observer.on_event(CandidateEvaluated(number=number, of=len(candidates), result=results[-1]))
-    best = model_selection.select_candidate(scores)
+    best = model_selection.select_candidate_index(scores)
     selection = MethodSelection(texts=len(examples), chosen=best, candidates=tuple(results))
     observer.on_event(MethodSelected(number=best + 1, method=selection.method, texts=len(examples)))
     if Split.VALIDATION not in splits.drawn:
         return AutoSelectionResult(selection, splits, None)
     splits = _with_cross_validated_split(splits, examples, candidates[best])
-    predicted = in_first_folds(examples, candidates[best].folds)
+    predicted = first_folds_mask(examples, candidates[best].folds)
     return AutoSelectionResult(selection, splits, all_logits[best][0, predicted])
 
 
@@ -136,7 +136,7 @@ def _with_cross_validated_split(
     splits: Splits, examples: tuple[Example, ...], candidate: CandidateSpec
 ) -> Splits:
     """Use all examples for training, and those that the candidate predicted for validation."""
-    predicted = in_first_folds(examples, candidate.folds)
+    predicted = first_folds_mask(examples, candidate.folds)
     validation = tuple(each for each, keep in zip(examples, predicted, strict=True) if keep)
     # The validation texts are now in the training split as well, so they do not count as drawn.
     drawn = splits.drawn - {Split.VALIDATION}
@@ -176,7 +176,7 @@ def _result(
     candidate: CandidateSpec,
     scores: CandidateScores,
     logits: Logits,
-    cross_validation: EncoderCrossValidation,
+    cross_validation: AllMethodsCrossValidation,
     seconds: float,
 ) -> CandidateResult:
     first_repeat, task = logits[0], cross_validation.task

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lora_core.specs.fields import Float, FrozenModel, Int
-from lora_core.specs.train import SelectBy, StopSpec
+from lora_core.specs.train import CheckpointSelectionAndStopSpec, SelectBy
 
 
 class BestWeightsState(FrozenModel):
@@ -29,7 +29,7 @@ class BestWeights:
     texts accuracy often ties, and the earliest of several equal weights have hardly been trained.
     """
 
-    spec: StopSpec
+    spec: CheckpointSelectionAndStopSpec
     step: int = 0
     score: float = float("-inf")  # higher is better
     loss: float = float("inf")  # on validation

@@ -26,9 +26,9 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull
 from lora_core.failpoints import failpoint
 from lora_core.results import MethodSelection
-from lora_core.specs.fields import StoredModel
+from lora_core.specs.fields import AliasedStoredModel
 from lora_core.specs.train import TrainSpec
-from lora_core.specs.validation_problems import first_problem
+from lora_core.specs.validation_problems import first_problem_location_and_message
 from lora_core.training.training_state import TrainingProgress, TrainingState
 
 KIND = "checkpoint"
@@ -38,7 +38,7 @@ STATE_FILE, TENSORS_FILE = "state.json", "tensors.safetensors"
 _TEMPORARY = ".unfinished"  # one at a time: the next write removes what a killed run left here
 
 
-class RunIdentity(StoredModel):
+class RunIdentity(AliasedStoredModel):
     """A run, identified by content: its data and base may be stored elsewhere the next time."""
 
     spec: TrainSpec  # with every default filled in
@@ -47,7 +47,7 @@ class RunIdentity(StoredModel):
     environment: dict[str, str]
 
 
-class StateFile(StoredModel):
+class StateFile(AliasedStoredModel):
     """The content of state.json."""
 
     identity: RunIdentity = Field(alias="origin")
@@ -139,6 +139,6 @@ def _publish(temporary: Path, final: Path) -> Path:
 
 def _describe_error(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        place, _ = first_problem(error, StateFile)
+        place, _ = first_problem_location_and_message(error, StateFile)
         return f"{STATE_FILE} has no valid {place}"
     return f"{type(error).__name__} while reading it"

@@ -22,15 +22,15 @@ from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec, ProbeSpec, SingleMethod
-from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
+from lora_core.specs.train import CheckpointSelectionAndStopSpec, SelectBy, TrainSpec
 from lora_core.training import probe, resume
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.resume import build_or_resume_trainer
 
 MAX_CACHE_BYTES = 2**26
 
 
-class EncoderCrossValidation(LinearCrossValidation):
+class AllMethodsCrossValidation(LinearCrossValidation):
     """Cross-validates methods for one run, all on the same folds of the same texts."""
 
     def _fit(
@@ -61,7 +61,9 @@ class EncoderCrossValidation(LinearCrossValidation):
             self._spec.with_method(ProbeSpec()), NullObserver(), self._progress, splits
         )
         data = prepared.tokenized[Split.TRAIN]
-        x = probe.compute_finite_states(prepared, data, np.arange(len(data)), self._progress)
+        x = probe.compute_and_check_pooled_states(
+            prepared, data, np.arange(len(data)), self._progress
+        )
         return probe.probe_inputs(prepared, x, probe.mean_row_rms(x))
 
     def _fit_encoder(self, spec: TrainSpec, train: Indices, held_out: Indices) -> Logits:
@@ -71,7 +73,7 @@ class EncoderCrossValidation(LinearCrossValidation):
             validation=self._select(held_out),
             test=(),
         )
-        stop = StopSpec(select_by=SelectBy.LAST, evaluations_per_epoch=1)
+        stop = CheckpointSelectionAndStopSpec(select_by=SelectBy.LAST, evaluations_per_epoch=1)
         spec = spec.model_copy(update={"stop": stop})
         prepared = prepare_run(spec, NullObserver(), self._progress, splits)
         logits = _cached_logits(prepared, lambda: self._train(prepared))
@@ -79,7 +81,7 @@ class EncoderCrossValidation(LinearCrossValidation):
         return self.task.rescale(logits, of=prepared.task).astype(np.float32, copy=False)
 
     def _train(self, prepared: PreparedRun) -> Logits:
-        trainer = build_trainer(
+        trainer = build_or_resume_trainer(
             prepared,
             observer=NullObserver(),
             progress=self._progress,

@@ -22,8 +22,8 @@ from lora_core.specs.method import LastLayersBaselineSpec, LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import (
     checkpoint,
-    evaluate,
     final_evaluation,
+    model_outputs,
     probe,
     probe_learning_curve,
     verdict,
@@ -36,10 +36,10 @@ from lora_core.training.correctness import (
     save_misclassified,
 )
 from lora_core.training.example_index import build_run_example_index
-from lora_core.training.final_evaluation import Evaluation
+from lora_core.training.final_evaluation import RunEvaluation
 from lora_core.training.loop import TrainingResult
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import apply_saved_settings, build_trainer
+from lora_core.training.resume import build_or_resume_trainer, fill_unset_settings_from_saved
 
 MERGE_CHECK_TEXTS = 64  # on which the logits of the merged and the unmerged model are compared
 
@@ -79,12 +79,12 @@ def train_encoder(  # noqa: PLR0913
         failpoint("loading")
         with distributed.main_process_first():
             prepared, saved = _prepare(spec, resume, selected, observer, local)
-            more_labels = probe_learning_curve.estimate_more_labels_with_probe(prepared, local)
+            more_labels = probe_learning_curve.estimate_label_gain_with_probe(prepared, local)
         if isinstance(method := prepared.spec.method, ProbeSpec):
             _report_started(1, prepared, observer)
             result = probe.fit_probe(prepared, method, observer=observer, progress=shared)
         else:
-            trainer = build_trainer(
+            trainer = build_or_resume_trainer(
                 prepared,
                 observer=observer,
                 progress=shared,
@@ -98,7 +98,7 @@ def train_encoder(  # noqa: PLR0913
             evaluation = final_evaluation.evaluate_partial_run(prepared, result)
         else:
             evaluation = final_evaluation.evaluate_run(prepared, result, observer, shared)
-        if not distributed.destroy_process_group():
+        if not distributed.destroy_group_and_check_main():
             return {}
         summary = {**_run_summary(prepared, result), **evaluation.metrics}
         summary |= selected.summary() if selected else {}
@@ -135,7 +135,7 @@ def _prepare(
     """Prepare the run and read the checkpoint that it continues from."""
     saved = checkpoint.read(resume) if resume is not None else None
     if saved is not None:
-        spec = apply_saved_settings(spec, saved.identity.spec)
+        spec = fill_unset_settings_from_saved(spec, saved.identity.spec)
     if selected is None:
         return prepare_run(spec, observer, progress), saved
     prepared = prepare_run(spec, observer, progress, selected.splits, selected.cross_validated)
@@ -177,7 +177,7 @@ def keeps_base_weights(spec: TrainSpec) -> bool:
 
 
 def _save_predictions(
-    out_dir: Path, prepared: PreparedRun, evaluation: Evaluation
+    out_dir: Path, prepared: PreparedRun, evaluation: RunEvaluation
 ) -> dict[Split, EncodedCorrectness]:
     """Write the predictions for each split; return how well each text is predicted."""
     task, calibration = prepared.task, evaluation.calibration
@@ -198,7 +198,7 @@ def _save_model(
     """Write the files of the model, and merge its adapters on the way.
 
     Returns how far merging moved the logits, and the sha256 of the merged weights. Raises
-    `NonFiniteWeights`, `MergeMismatch`.
+    `NonFiniteMergedWeights`, `MergeMismatch`.
     """
     model, spec = prepared.model, prepared.spec
     test = prepared.tokenized[Split.TEST].take(MERGE_CHECK_TEXTS)
@@ -210,12 +210,12 @@ def _save_model(
         forward = Forward(model, fp32)
         if test.windows is not None:
             forward = WindowedForward(forward)
-        return evaluate.compute_logits(forward, test, budget=budget, progress=progress)
+        return model_outputs.compute_logits(forward, test, budget=budget, progress=progress)
 
     unmerged = compute_logits(model)
     if keeps_base_weights(spec):
         adapters = spec.method if isinstance(spec.method, LoraSpec) else None
-        artifact.save_base_and_adapter(
+        artifact.save_base_adapter_and_head(
             out_dir, model, prepared.family, prepared.tokenizer, adapters
         )
     else:

@@ -4,7 +4,7 @@ from lora_core import nearest_examples
 from lora_core.nearest_examples import DenseVectors, ExampleIndex
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
-from lora_core.training import evaluate
+from lora_core.training import model_outputs
 from lora_core.training.prepare import PreparedRun
 
 
@@ -17,11 +17,11 @@ def build_run_example_index(prepared: PreparedRun, progress: ProgressReporter) -
     # Cross-validated texts are validation texts that the model was trained on.
     held_out = Split.VALIDATION if prepared.cross_validated is None else Split.TEST
     sample = {
-        Split.TRAIN: nearest_examples.sample_examples(prepared.splits.train),
-        held_out: nearest_examples.sample_held_out(len(prepared.tokenized[held_out])),
+        Split.TRAIN: nearest_examples.sample_example_indices(prepared.splits.train),
+        held_out: nearest_examples.sample_held_out_indices(len(prepared.tokenized[held_out])),
     }
     states = {
-        split: evaluate.compute_pooled_states(
+        split: model_outputs.compute_pooled_states(
             prepared.forward,
             prepared.tokenized[split],
             indices,

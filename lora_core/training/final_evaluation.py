@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 from lora_core import distributed
 from lora_core.data import linear_baseline
 from lora_core.data.split import Example
-from lora_core.events import Evaluated, Observer, Phase, finite_or_none
+from lora_core.events import Evaluated, Observer, Phase, replace_nonfinite_with_none
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.tasks.base import Calibration
-from lora_core.training import evaluate
+from lora_core.training import model_outputs
 from lora_core.training.loop import TrainingResult
 from lora_core.training.prepare import PreparedRun
 
 SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, outputs)
 
 
-class Evaluation(NamedTuple):
+class RunEvaluation(NamedTuple):
     """The metrics of a run as its summary has them, and what they are computed from."""
 
     metrics: dict[str, Any]
@@ -27,15 +27,15 @@ class Evaluation(NamedTuple):
     calibration: Calibration | None = None  # None: of a partial run
 
 
-def evaluate_partial_run(prepared: PreparedRun, result: TrainingResult) -> Evaluation:
+def evaluate_partial_run(prepared: PreparedRun, result: TrainingResult) -> RunEvaluation:
     """Return metrics and logits of the last weights on the evaluation subset."""
     logits: SplitLogits = {Split.VALIDATION: result.validation_logits}
-    return Evaluation(_reports(prepared, logits), logits)
+    return RunEvaluation(_reports(prepared, logits), logits)
 
 
 def evaluate_run(
     prepared: PreparedRun, result: TrainingResult, observer: Observer, progress: ProgressReporter
-) -> Evaluation:
+) -> RunEvaluation:
     """Return metrics and logits of the best weights on validation and test.
 
     The metrics include those of the linear model (TF-IDF + a linear model) and of calibration,
@@ -43,7 +43,7 @@ def evaluate_run(
     """
     progress.enter_phase(Phase.LINEAR_MODEL)
     with distributed.main_process_first():
-        linear = linear_baseline.evaluate(prepared.splits, prepared.task).metrics
+        linear = linear_baseline.fit_or_load_linear_baseline(prepared.splits, prepared.task).metrics
     if prepared.cross_validated is not None:  # it was trained on the validation texts
         linear = linear.model_copy(update={"validation": {}})
     observer.on_event(linear)
@@ -66,20 +66,20 @@ def evaluate_run(
     if prepared.spec.result.train_metrics:
         train = _logits(prepared, Split.TRAIN, progress)
         metrics |= _reports(prepared, {Split.TRAIN: train}, calibration)
-    test = finite_or_none(task.curve(metrics[Split.TEST]))
+    test = replace_nonfinite_with_none(task.curve(metrics[Split.TEST]))
     observer.on_event(Evaluated(step=result.best_step, split=Split.TEST, metrics=test))
-    return Evaluation(metrics, logits, calibration)
+    return RunEvaluation(metrics, logits, calibration)
 
 
 def evaluated_examples(prepared: PreparedRun, split: Split) -> list[Example]:
     """Return the examples of a split that a run is evaluated on."""
     examples = prepared.splits.examples(split)
-    return [examples[i] for i in evaluate.eval_indices(prepared.spec, split, len(examples))]
+    return [examples[i] for i in model_outputs.eval_indices(prepared.spec, split, len(examples))]
 
 
 def _logits(prepared: PreparedRun, split: Split, progress: ProgressReporter) -> NDArray[np.float32]:
     data, budget = prepared.tokenized[split], prepared.spec.optim.micro_batch_tokens
-    return evaluate.compute_logits(prepared.forward, data, budget=budget, progress=progress)
+    return model_outputs.compute_logits(prepared.forward, data, budget=budget, progress=progress)
 
 
 def _reports(
@@ -88,6 +88,6 @@ def _reports(
     reports = {}
     for split, rows in logits.items():
         data = prepared.tokenized[split]
-        indices = evaluate.eval_indices(prepared.spec, split, len(data))
+        indices = model_outputs.eval_indices(prepared.spec, split, len(data))
         reports[split.value] = prepared.task.report(rows, data.targets[indices], calibration)
     return reports

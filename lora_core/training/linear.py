@@ -46,7 +46,7 @@ from lora_core.events import (
     Phase,
     Started,
     StopSignal,
-    finite_or_none,
+    replace_nonfinite_with_none,
 )
 from lora_core.failpoints import failpoint
 from lora_core.inference.linear import LINEAR_ENGINE
@@ -54,7 +54,7 @@ from lora_core.linear import files
 from lora_core.linear.model import LinearModel, resolve_min_df
 from lora_core.nearest_examples import ExampleIndex, SparseVectors
 from lora_core.process_settings import available_cores, is_oom_error
-from lora_core.progress_reporter import ProgressReporter, run_with_progress
+from lora_core.progress_reporter import ProgressReporter, run_in_thread_with_progress
 from lora_core.results import Verdict
 from lora_core.saved_predictions import save_golden_predictions, save_predictions
 from lora_core.specs.data import Split
@@ -101,7 +101,7 @@ def train_linear(
         spec = _with_resolved_settings(spec, method)
         progress.enter_phase(Phase.TRAINING)
         fit_started = time.monotonic()
-        model = run_with_progress(
+        model = run_in_thread_with_progress(
             progress,
             lambda: fit_linear_model(train, method, task, balanced=spec.balanced),
         )
@@ -111,13 +111,13 @@ def train_linear(
             observer.on_event(NoteLogged(level="warning", code="not_converged", message=text))
         observer.on_event(_started_event(spec, splits, task, model))
         progress.enter_phase(Phase.EVALUATING, _STEPS)
-        logits = run_with_progress(progress, lambda: _compute_logits(spec, splits, model))
+        logits = run_in_thread_with_progress(progress, lambda: _compute_logits(spec, splits, model))
         if selected is not None and selected.cross_validated is not None:
             logits[Split.VALIDATION] = selected.cross_validated
         calibration, metrics = _compute_metrics(splits, task, logits, observer)
         summary = {**_run_summary(splits, task, train, model, fit_seconds), **metrics}
         summary |= selected.summary() if selected else {}
-        more_labels = estimate_more_labels_with_linear(splits, task, progress)
+        more_labels = estimate_label_gain_with_linear(splits, task, progress)
         summary["more_labels"] = more_labels.model_dump(mode="json")
         if spec.result.model:
             progress.enter_phase(Phase.VERDICT, _STEPS)
@@ -159,14 +159,14 @@ def train_linear(
     return summary
 
 
-def estimate_more_labels_with_linear(
+def estimate_label_gain_with_linear(
     splits: Splits, task: Task, progress: ProgressReporter
 ) -> MoreLabelsEstimate:
     """Return the learning curve of a linear model on the training split, cached.
 
     It answers whether more labels would help. Raises `DiskFull`, `StopRequested`.
     """
-    distinct = distinct_texts(splits, task)
+    distinct = distinct_training_rows(splits, task)
     estimate = explain_missing_curve([row.label for row in distinct], task.type)
     if estimate is not None:
         return estimate
@@ -174,15 +174,15 @@ def estimate_more_labels_with_linear(
     facts = {"basis": "linear", "data": splits.digest}
     if task.type != "single_label":
         facts["task"] = task.type
-    return run_with_progress(
+    return run_in_thread_with_progress(
         progress,
-        lambda: curve.cached_estimate(
-            facts, lambda: curve.estimate_more_labels(distinct, task.type)
+        lambda: curve.load_or_compute_estimate(
+            facts, lambda: curve.estimate_gain_of_more_labels(distinct, task.type)
         ),
     )
 
 
-def distinct_texts(splits: Splits, task: Task) -> list[TextRow]:
+def distinct_training_rows(splits: Splits, task: Task) -> list[TextRow]:
     """Return the first row of each distinct training text. Row numbers are training indices."""
     rows = [
         TextRow(i, each.text, task.label_of(each.label), pair=each.pair)
@@ -272,7 +272,7 @@ def _compute_metrics(
         if split is not Split.TRAIN:
             calibrated[split] = task.compare_calibration(rows, targets[split], calibration)
             best = split is Split.VALIDATION
-            curve_metrics = finite_or_none(task.curve(report))
+            curve_metrics = replace_nonfinite_with_none(task.curve(report))
             observer.on_event(Evaluated(step=_STEPS, split=split, metrics=curve_metrics, best=best))
     return calibration, metrics
 
@@ -308,9 +308,9 @@ def _verdict(  # noqa: PLR0913
 
 def _example_index(splits: Splits, task: Task, model: LinearModel, held_out: Split) -> ExampleIndex:
     """Return the TF-IDF of a sample of training texts, to find the nearest ones of a text."""
-    train = [splits.train[i] for i in nearest_examples.sample_examples(splits.train)]
+    train = [splits.train[i] for i in nearest_examples.sample_example_indices(splits.train)]
     examples = splits.examples(held_out)
-    others = [examples[i] for i in nearest_examples.sample_held_out(len(examples))]
+    others = [examples[i] for i in nearest_examples.sample_held_out_indices(len(examples))]
     vectors = SparseVectors.from_states(model.features([each.input for each in train]))
     states = model.features([each.input for each in others])
     return nearest_examples.build_index(train, task, vectors, held_out, states)

@@ -12,19 +12,19 @@ from torch import nn
 
 from lora_core import distributed
 from lora_core.data.batching import epoch_batches, micro_batches
-from lora_core.defaults import epochs_and_batch_size
 from lora_core.errors.training import NonFiniteLoss, StopRequested
-from lora_core.events import Evaluated, Observer, Phase, StepLogged, finite_or_none
+from lora_core.events import Evaluated, Observer, Phase, StepLogged, replace_nonfinite_with_none
 from lora_core.failpoints import failpoint
-from lora_core.methods import saved_parameters
+from lora_core.methods import trainable_and_adapter_parameters
 from lora_core.progress_reporter import ProgressReporter
+from lora_core.resolve_defaults import epochs_and_batch_size
 from lora_core.specs.data import Split
-from lora_core.training import evaluate, rng
+from lora_core.training import model_outputs, rng
 from lora_core.training.best_weights import BestWeights
 from lora_core.training.checkpoint_schedule import CheckpointSaver
 from lora_core.training.optim import build_lr_scheduler, build_optimizer
 from lora_core.training.prepare import PreparedRun
-from lora_core.training.throughput import Throughput
+from lora_core.training.throughput import ThroughputAndLossMeter
 from lora_core.training.training_state import TrainingState, checkpoint_parameters
 
 
@@ -37,7 +37,7 @@ class TrainingResult:
     validation_logits: NDArray[np.float32]  # by the weights that the model holds
     epochs_run: float
     stopped_early: bool
-    throughput: Throughput
+    throughput: ThroughputAndLossMeter
 
 
 class Trainer:
@@ -71,12 +71,12 @@ class Trainer:
         )
         self.lr_scheduler = build_lr_scheduler(self.optimizer, optim, self.total_steps)
         self.best = BestWeights(self.spec.stop)
-        self.throughput = Throughput(
+        self.throughput = ThroughputAndLossMeter(
             log_every=max(1, self.total_steps // 100), seconds=self.forward.setup_seconds
         )
         self.state = TrainingState(
             parameters=checkpoint_parameters(self.model, prepared.family),
-            best_parameters=saved_parameters(self.model).keys(),
+            best_parameters=trainable_and_adapter_parameters(self.model).keys(),
             optimizer=self.optimizer,
             lr_scheduler=self.lr_scheduler,
             best=self.best,
@@ -128,7 +128,7 @@ class Trainer:
     def _update(self, texts: list[int]) -> None:
         """Make one optimizer step. Raises `NonFiniteLoss` after reporting loss and norm."""
         step = self.state.step + 1
-        rng.reseed_rank(self.spec.runtime.seed, distributed.rank(), step)
+        rng.reseed_torch_on_nonzero_rank(self.spec.runtime.seed, distributed.rank(), step)
         loss, norm = self._compute_gradients(texts)
         self._log_step(step, loss, norm, texts)
         self._check_finite("loss", loss, step)
@@ -157,7 +157,7 @@ class Trainer:
             if not math.isfinite(loss_sum):
                 break
             torch.autograd.backward(loss)
-        loss_sum = distributed.all_reduce(loss_sum)
+        loss_sum = distributed.all_reduce_scalar(loss_sum)
         if not math.isfinite(loss_sum):
             return loss_sum, math.nan
         distributed.all_reduce_gradients(self.trainable)
@@ -205,7 +205,7 @@ class Trainer:
             self.progress.enter_phase(Phase.EVALUATING, step)
             failpoint("evaluating")
             data, budget = self.validation_data, self.spec.optim.micro_batch_tokens
-            logits = evaluate.compute_logits(
+            logits = model_outputs.compute_logits(
                 self.forward, data, budget=budget, progress=self.progress
             )
             metrics = self.task.metrics(logits, data.targets)
@@ -219,7 +219,7 @@ class Trainer:
                 Evaluated(
                     step=step,
                     split=Split.VALIDATION,
-                    metrics=finite_or_none(metrics),
+                    metrics=replace_nonfinite_with_none(metrics),
                     best=better,
                 )
             )
@@ -264,8 +264,8 @@ class Trainer:
         """
         self.progress.enter_phase(Phase.EVALUATING, self.state.step)
         data, budget = self.validation_data, self.spec.optim.micro_batch_tokens
-        indices = evaluate.eval_indices(self.spec, data.split, len(data))
-        logits = evaluate.compute_logits(
+        indices = model_outputs.eval_indices(self.spec, data.split, len(data))
+        logits = model_outputs.compute_logits(
             self.forward, data, budget=budget, progress=self.progress, only=indices
         )
         loss = self.task.metrics(logits, data.targets[indices])["loss"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from lora_core import compatibility, defaults, environment, methods
+from lora_core import compatibility, methods, resolve_defaults, runtime_environment
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.data.chat import describe_prompt_format
 from lora_core.data.findings import pluralize
@@ -22,11 +22,11 @@ from lora_core.data.tokens import (
     tokenize_with_cache,
 )
 from lora_core.data.windows import max_tokens_read
+from lora_core.encoders.encoder_parts import enable_gradient_checkpointing
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
-from lora_core.encoders.modules import enable_gradient_checkpointing
 from lora_core.encoders.pooling import set_pooling
-from lora_core.encoders.safety import check_fast_tokenizer
+from lora_core.encoders.safety import check_has_fast_tokenizer
 from lora_core.events import NoteLogged, Observer, Phase
 from lora_core.fast.optimize import optimize
 from lora_core.forward import Forward, WindowedForward
@@ -78,7 +78,7 @@ def prepare_run(
     """
     runtime = setup_runtime(spec.runtime)
     base = resolve_base_or_artifact(spec.encoder_base, spec.base_revision)
-    check_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
+    check_has_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
     shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
     compatibility.check_compatibility(shape, spec)
     splits = splits or load_splits(spec.data, spec.task)
@@ -98,7 +98,7 @@ def prepare_run(
         spec = spec.model_copy(update={"head_init": HeadInit.RANDOM})
         text = "The base has a head for the same labels; training continues from that head."
         _note(observer, "head_kept", text)
-    spec, learning_rate, max_length = defaults.resolve_defaults(spec, shape, counts)
+    spec, learning_rate, max_length = resolve_defaults.resolve_defaults(spec, shape, counts)
     spec = _with_resolved_runtime(spec, runtime)
     # The order matters from here on. The base is hashed before injection renames its layers. A is
     # drawn on the CPU, so that it is the same on every device. `optimize` copies weights
@@ -120,7 +120,7 @@ def prepare_run(
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.
     pad_id = model.config.pad_token_id or 0
     longest = max_tokens_read(max_length, spec.data.long_texts)
-    tokenized, truncated_share = tokenize_splits(
+    tokenized, truncated_share = tokenize_splits_and_measure_truncation(
         splits, task, tokenizer, longest, pad_id, segments=shape.segments > 1
     )
     in_windows = spec.data.long_texts == "windows"
@@ -140,7 +140,9 @@ def prepare_run(
         encoder_dropout=spec.optim.encoder_dropout,
         micro_batch_tokens=spec.optim.micro_batch_tokens,
         progress=progress,
-        environment=environment.describe_environment(runtime, spec.optim.micro_batch_tokens),
+        environment=runtime_environment.describe_environment(
+            runtime, spec.optim.micro_batch_tokens
+        ),
     )
     if in_windows:
         forward = WindowedForward(forward)
@@ -173,7 +175,7 @@ def _with_resolved_runtime(spec: TrainSpec, runtime: Runtime) -> TrainSpec:
     return spec.model_copy(update={"runtime": spec.runtime.model_copy(update=used)})
 
 
-def tokenize_splits(
+def tokenize_splits_and_measure_truncation(
     splits: Splits,
     task: Task,
     tokenizer: Tokenizer,

@@ -25,16 +25,16 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
-from lora_core import distributed, environment
+from lora_core import distributed, runtime_environment
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.defaults import HEAD_INIT_MAX_TEXTS
+from lora_core.encoders.encoder_parts import head_activation, linear_layer
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.modules import head_activation, linear_layer
-from lora_core.errors.training import NonFiniteStates
-from lora_core.events import Evaluated, Observer, Phase, finite_or_none
+from lora_core.errors.training import NonFiniteEncoderStates
+from lora_core.events import Evaluated, Observer, Phase, replace_nonfinite_with_none
 from lora_core.fast import feature_cache
 from lora_core.linear.model import UNSEEN_LABEL_LOGIT
 from lora_core.progress_reporter import ProgressReporter
+from lora_core.resolve_defaults import HEAD_INIT_MAX_TEXTS
 from lora_core.specs.data import Split
 from lora_core.specs.method import ProbeSpec
 from lora_core.tasks.base import Task
@@ -43,10 +43,10 @@ from lora_core.tasks.regression import Regression
 from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.targets import Targets
-from lora_core.training import evaluate
+from lora_core.training import model_outputs
 from lora_core.training.loop import TrainingResult
 from lora_core.training.prepare import PreparedRun
-from lora_core.training.throughput import Throughput
+from lora_core.training.throughput import ThroughputAndLossMeter
 
 MAX_ITERATIONS = 10_000  # it converges long before
 
@@ -87,13 +87,13 @@ _INITIAL_RIDGE_ALPHA = 10.0
 def fit_probe(
     prepared: PreparedRun, spec: ProbeSpec, *, observer: Observer, progress: ProgressReporter
 ) -> TrainingResult:
-    """Fit the head of a prepared model on a frozen encoder. Raises `NonFiniteStates`."""
+    """Fit the head of a prepared model on a frozen encoder. Raises `NonFiniteEncoderStates`."""
     progress.enter_phase(Phase.TRAINING)
     data = prepared.tokenized[Split.TRAIN]
-    throughput = Throughput(log_every=1, seconds=prepared.forward.setup_seconds)
+    throughput = ThroughputAndLossMeter(log_every=1, seconds=prepared.forward.setup_seconds)
     affine = _NEAR_LINEAR[_head_kind(prepared.family)]
     indices = np.arange(len(data))
-    x = compute_finite_states(prepared, data, indices, progress)
+    x = compute_and_check_pooled_states(prepared, data, indices, progress)
     _fit_head(prepared, spec, affine, indices, x)
     throughput.add(0.0, 0.0, len(data), int(data.lengths.sum()))
     progress.enter_phase(Phase.EVALUATING, 1)
@@ -101,10 +101,10 @@ def fit_probe(
     logits = prepared.cross_validated
     if logits is None:
         budget = prepared.spec.optim.micro_batch_tokens
-        logits = evaluate.compute_logits(
+        logits = model_outputs.compute_logits(
             prepared.forward, validation, budget=budget, progress=progress
         )
-    metrics = finite_or_none(prepared.task.metrics(logits, validation.targets))
+    metrics = replace_nonfinite_with_none(prepared.task.metrics(logits, validation.targets))
     observer.on_event(Evaluated(step=1, split=Split.VALIDATION, metrics=metrics, best=True))
     return TrainingResult(
         steps=1,
@@ -119,12 +119,12 @@ def fit_probe(
 def init_head_with_probe(prepared: PreparedRun, progress: ProgressReporter) -> None:
     """Initialize the head of a model for training, by a fit on a sample of the training texts.
 
-    Its time is counted as setup, before the first step. Raises `NonFiniteStates`.
+    Its time is counted as setup, before the first step. Raises `NonFiniteEncoderStates`.
     """
     started = time.monotonic()
     progress.enter_phase(Phase.FEATURES)
     strata = prepared.task.strata(prepared.tokenized[Split.TRAIN].targets)
-    indices = draw_stratified(strata, HEAD_INIT_MAX_TEXTS)
+    indices = draw_stratified_indices(strata, HEAD_INIT_MAX_TEXTS)
     affine = _FOR_TRAINING[_head_kind(prepared.family)]
     wanted = _TEXTS_PER_LABEL * prepared.model.config.num_labels
     spec = ProbeSpec(C=min(max(1.0, wanted / len(indices)), 10.0))
@@ -133,7 +133,7 @@ def init_head_with_probe(prepared: PreparedRun, progress: ProgressReporter) -> N
     prepared.forward.setup_seconds += time.monotonic() - started
 
 
-def draw_stratified(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+def draw_stratified_indices(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     """Return ascending indices of at most `limit` texts, stratified, at least one of each label.
 
     The draw is the same in every run.
@@ -194,12 +194,12 @@ def _initial_states(
 ) -> NDArray[np.float32]:
     """Return the pooled states of these training texts before the first step, cached on disk.
 
-    Raises `NonFiniteStates`, `DiskFull`.
+    Raises `NonFiniteEncoderStates`, `DiskFull`.
     """
     data = prepared.tokenized[Split.TRAIN]
 
     def compute() -> NDArray[np.float32]:
-        return compute_finite_states(prepared, data, indices, progress)
+        return compute_and_check_pooled_states(prepared, data, indices, progress)
 
     if distributed.world_size() > 1 or prepared.forward.caches_features:
         return compute()  # by all processes, or from cached features
@@ -211,7 +211,7 @@ def _initial_states(
         "config": feature_cache.serialize_encoder_config(prepared.model),
         "pooling": str(prepared.spec.pooling),
         "method": prepared.spec.method.model_dump_json(),  # adapters change nothing yet but bits
-        **environment.describe_environment(prepared.runtime, budget),
+        **runtime_environment.describe_environment(prepared.runtime, budget),
     }
     digest = feature_cache.hash_encoder((f"{name}={fact}" for name, fact in facts.items()), ())
     states = feature_cache.load_or_compute(
@@ -224,20 +224,23 @@ def _initial_states(
     return x
 
 
-def compute_finite_states(
+def compute_and_check_pooled_states(
     prepared: PreparedRun,
     data: TokenizedSplit,
     indices: NDArray[np.int64],
     progress: ProgressReporter,
 ) -> NDArray[np.float32]:
-    """Return x, the input of the head (texts, width), for these texts. Raises `NonFiniteStates`."""
+    """Return x, the input of the head (texts, width), for these texts.
+
+    Raises `NonFiniteEncoderStates`.
+    """
     budget = prepared.spec.optim.micro_batch_tokens
-    x = evaluate.compute_pooled_states(
+    x = model_outputs.compute_pooled_states(
         prepared.forward, data, indices, budget=budget, progress=progress
     )
     finite_rows = np.isfinite(x).all(axis=1)
     if not finite_rows.all():
-        raise NonFiniteStates(texts=int((~finite_rows).sum()), of=len(x))
+        raise NonFiniteEncoderStates(texts=int((~finite_rows).sum()), of=len(x))
     return x
 
 

@@ -17,16 +17,16 @@ from lora_core.data.more_labels_estimate import (
 )
 from lora_core.data.rows import TextRow
 from lora_core.events import Phase
-from lora_core.progress_reporter import ProgressReporter, run_with_progress
+from lora_core.progress_reporter import ProgressReporter, run_in_thread_with_progress
 from lora_core.specs.data import Split
-from lora_core.training.linear import distinct_texts, estimate_more_labels_with_linear
+from lora_core.training.linear import distinct_training_rows, estimate_label_gain_with_linear
 from lora_core.training.prepare import PreparedRun
 
 # Limit for one pass of the base: about two seconds of two idle cores, or of a GPU.
 PASS_FLOPS = {"cpu": 1e12, "cuda": 1e14}
 
 
-def estimate_more_labels_with_probe(
+def estimate_label_gain_with_probe(
     prepared: PreparedRun, progress: ProgressReporter
 ) -> MoreLabelsEstimate | None:
     """Return the learning curve of a run before it is trained, while its base is unchanged.
@@ -36,15 +36,15 @@ def estimate_more_labels_with_probe(
     if prepared.spec.trial is not None or not distributed.is_main_process():
         return None
     task_type = prepared.task.type
-    distinct = distinct_texts(prepared.splits, prepared.task)
+    distinct = distinct_training_rows(prepared.splits, prepared.task)
     estimate = explain_missing_curve([row.label for row in distinct], task_type)
     if estimate is not None:
         return estimate
     if task_type == "several_targets":
-        return estimate_more_labels_with_linear(prepared.splits, prepared.task, progress)
+        return estimate_label_gain_with_linear(prepared.splits, prepared.task, progress)
     sample = curve.subsample_for_curve(distinct, task_type)
     if not _encoder_pass_is_cheap(prepared, sample):
-        return estimate_more_labels_with_linear(prepared.splits, prepared.task, progress)
+        return estimate_label_gain_with_linear(prepared.splits, prepared.task, progress)
     progress.enter_phase(Phase.LEARNING_CURVE)
     facts = {
         "basis": "probe",
@@ -59,17 +59,17 @@ def estimate_more_labels_with_probe(
     def measure() -> MoreLabelsEstimate:
         vectors = _pooled_vectors(prepared, sample, progress)
         if not np.isfinite(vectors).all():  # training fails with an error of its own
-            return estimate_more_labels_with_linear(prepared.splits, prepared.task, progress)
+            return estimate_label_gain_with_linear(prepared.splits, prepared.task, progress)
         task, targets = curve.build_task_and_targets(sample, task_type)
         learner = curve.probe_learner(vectors, task, targets)
-        return run_with_progress(
+        return run_in_thread_with_progress(
             progress,
-            lambda: curve.extrapolate_learning_curve(
+            lambda: curve.measure_and_extrapolate_curve(
                 learner, task, targets, texts=len(distinct), basis="probe"
             ),
         )
 
-    return curve.cached_estimate(facts, measure)
+    return curve.load_or_compute_estimate(facts, measure)
 
 
 def _encoder_pass_is_cheap(prepared: PreparedRun, rows: list[TextRow]) -> bool:

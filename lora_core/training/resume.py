@@ -5,7 +5,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from lora_core import distributed, environment
+from lora_core import distributed, runtime_environment
 from lora_core.cross_validation import AutoSelectionResult
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
@@ -20,7 +20,7 @@ from lora_core.training.prepare import PreparedRun
 from lora_core.training.training_state import TrainingState, checkpoint_parameters
 
 
-def build_trainer(
+def build_or_resume_trainer(
     prepared: PreparedRun,
     *,
     observer: Observer,
@@ -32,7 +32,7 @@ def build_trainer(
     """Return a trainer at its first step, or at the step of the checkpoint `saved`.
 
     `selected` goes into each checkpoint that the trainer writes. A resume is reported to
-    `observer`. Raises `CheckpointMismatch`, `CheckpointCorrupt`, `NonFiniteStates`.
+    `observer`. Raises `CheckpointMismatch`, `CheckpointCorrupt`, `NonFiniteEncoderStates`.
     """
     # A checkpoint includes the head.
     if saved is None and prepared.spec.head_init is HeadInit.PROBE:
@@ -64,7 +64,7 @@ def _restore(trainer: Trainer, saved: SavedCheckpoint, current: RunIdentity) -> 
     if problem := trainer.state.find_mismatch(saved.progress, saved.tensors):
         raise CheckpointCorrupt(path=saved.name, problem=problem)
     trainer.state.restore(saved.progress, saved.tensors)
-    differences = environment.describe_environment_changes(
+    differences = runtime_environment.describe_environment_changes(
         saved.identity.environment, current.environment
     )
     trainer.observer.on_event(
@@ -82,7 +82,7 @@ def identify_run(prepared: PreparedRun) -> RunIdentity:
         spec=prepared.spec,
         data_sha256=prepared.splits.digest,
         frozen_weights_sha256=_frozen_weights_sha256(prepared),
-        environment=environment.describe_environment(
+        environment=runtime_environment.describe_environment(
             prepared.runtime, budget, distributed.world_size()
         ),
     )
@@ -101,7 +101,7 @@ def run_digest(identity: RunIdentity) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def apply_saved_settings(spec: TrainSpec, saved: TrainSpec) -> TrainSpec:
+def fill_unset_settings_from_saved(spec: TrainSpec, saved: TrainSpec) -> TrainSpec:
     """Fill in what the spec leaves open as the saved spec resolved it.
 
     Device and precision are taken over only where every machine supports them: CPU and fp32.

@@ -50,7 +50,7 @@ def set_rng_states(states: Mapping[str, Tensor], device: str) -> None:
         torch.cuda.set_rng_state(states["device"], device)
 
 
-def reseed_rank(seed: int, rank: int, step: int) -> None:
+def reseed_torch_on_nonzero_rank(seed: int, rank: int, step: int) -> None:
     """Make every process of a run draw different numbers in this update.
 
     Rank 0 continues its stream, whose state goes into checkpoints. The others are seeded with

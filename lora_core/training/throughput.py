@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from lora_core.specs.fields import Float, Int, StoredModel
+from lora_core.specs.fields import AliasedStoredModel, Float, Int
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class StepMeans:
     tokens_per_second: float
 
 
-class ThroughputState(StoredModel):
-    """The state of a `Throughput` in state.json."""
+class ThroughputState(AliasedStoredModel):
+    """The state of a `ThroughputAndLossMeter` in state.json."""
 
     seconds: Float
     texts: Int = Field(alias="reviews")
@@ -32,7 +32,7 @@ class ThroughputState(StoredModel):
 
 
 @dataclass
-class Throughput:
+class ThroughputAndLossMeter:
     """Accumulates steps until the next log line is due."""
 
     log_every: int  # steps

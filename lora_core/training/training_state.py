@@ -10,11 +10,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from lora_core.encoders.families import EncoderFamily
-from lora_core.methods import saved_parameters
-from lora_core.specs.fields import Float, Int, StoredModel
+from lora_core.methods import trainable_and_adapter_parameters
+from lora_core.specs.fields import AliasedStoredModel, Float, Int
 from lora_core.training import rng
 from lora_core.training.best_weights import BestWeights, BestWeightsState
-from lora_core.training.throughput import Throughput, ThroughputState
+from lora_core.training.throughput import ThroughputAndLossMeter, ThroughputState
 
 _ADAMW_STATE = ("step", "exp_avg", "exp_avg_sq")  # per parameter
 
@@ -27,11 +27,11 @@ def checkpoint_parameters(model: PreTrainedModel, family: EncoderFamily) -> dict
     These are the parameters that the method saves, and the head even where it does not train.
     """
     heads = tuple(f"{name}." for name in family.head_modules)
-    saved = saved_parameters(model)
+    saved = trainable_and_adapter_parameters(model)
     return {n: p for n, p in model.named_parameters() if n in saved or n.startswith(heads)}
 
 
-class TrainingProgress(StoredModel):
+class TrainingProgress(AliasedStoredModel):
     """The part of a `TrainingState` that goes into state.json; the rest is tensors."""
 
     step: Int  # updates made; the epoch and the position within it follow
@@ -52,7 +52,7 @@ class TrainingState:
     optimizer: torch.optim.AdamW
     lr_scheduler: LambdaLR
     best: BestWeights
-    throughput: Throughput
+    throughput: ThroughputAndLossMeter
     device: str
     logits_shape: tuple[int, int]  # validation texts, labels
     step: int = 0

@@ -4,7 +4,7 @@ import numpy as np
 
 from lora_core.cross_validation import (
     AutoSelectionResult,
-    in_first_folds,
+    first_folds_mask,
     training_pool,
     uses_cross_validation,
 )
@@ -20,8 +20,8 @@ from lora_core.specs.train import TrainSpec
 from lora_core.tasks.build import build_task
 from lora_core.tasks.primary_metric import Predictions
 from lora_core.training import probe
-from lora_core.training.cross_validation import EncoderCrossValidation
-from lora_core.training.final_evaluation import Evaluation
+from lora_core.training.cross_validation import AllMethodsCrossValidation
+from lora_core.training.final_evaluation import RunEvaluation
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.verdict import ReferencePredictions, build_verdict
 
@@ -31,7 +31,7 @@ PROBE_TRAIN_TEXTS, PROBE_TEST_TEXTS = 1000, 1000
 
 def verdict_of_run(
     prepared: PreparedRun,
-    evaluation: Evaluation,
+    evaluation: RunEvaluation,
     selected: AutoSelectionResult | None,
     progress: ProgressReporter,
 ) -> Verdict:
@@ -40,10 +40,10 @@ def verdict_of_run(
     examples = training_pool(spec, splits)
     if uses_cross_validation(spec, examples):
         return _cross_validated_verdict(prepared, examples, selected, progress)
-    baseline = linear_baseline.evaluate(splits, task)
+    baseline = linear_baseline.fit_or_load_linear_baseline(splits, task)
     references = {"linear": _answers_to_all(np.asarray(baseline.test_predictions))}
     if not isinstance(spec.method, ProbeSpec):
-        references["probe"] = predict_with_probe(spec, splits, progress)
+        references["probe"] = fit_probe_and_predict(spec, splits, progress)
     return build_verdict(
         task,
         prepared.tokenized[Split.TEST].targets,
@@ -53,7 +53,7 @@ def verdict_of_run(
     )
 
 
-def predict_with_probe(
+def fit_probe_and_predict(
     spec: TrainSpec, splits: Splits, progress: ProgressReporter
 ) -> ReferencePredictions:
     """Return the predictions of a probe on the same base.
@@ -64,11 +64,11 @@ def predict_with_probe(
     method = PROBE_CANDIDATES[0]
     examples = training_pool(spec, splits)
     if uses_cross_validation(spec, examples):
-        cross_validation = EncoderCrossValidation(spec, splits.labels, examples, progress)
+        cross_validation = AllMethodsCrossValidation(spec, splits.labels, examples, progress)
         return _answers_to_all(cross_validation.predictions(method))
     values = [each.label for each in splits.train]
     task = build_task(spec.task, splits.labels, values)
-    train = probe.draw_stratified(task.strata(task.targets(values)), PROBE_TRAIN_TEXTS)
+    train = probe.draw_stratified_indices(task.strata(task.targets(values)), PROBE_TRAIN_TEXTS)
     test = np.sort(np.random.default_rng(0).permutation(len(splits.test))[:PROBE_TEST_TEXTS])
     sample = Splits(
         labels=splits.labels,
@@ -80,7 +80,7 @@ def predict_with_probe(
     prepared = prepare_run(spec.with_method(method), NullObserver(), nested, sample)
     task, tokenized = prepared.task, prepared.tokenized
     states = {
-        split: probe.compute_finite_states(prepared, data, np.arange(len(data)), nested)
+        split: probe.compute_and_check_pooled_states(prepared, data, np.arange(len(data)), nested)
         for split, data in tokenized.items()
         if len(data)
     }
@@ -109,14 +109,14 @@ def _cross_validated_verdict(
     progress: ProgressReporter,
 ) -> Verdict:
     spec, splits = prepared.spec, prepared.splits
-    cross_validation = EncoderCrossValidation(spec, splits.labels, examples, progress)
+    cross_validation = AllMethodsCrossValidation(spec, splits.labels, examples, progress)
     if selected is None or selected.cross_validated is None:
         candidate = CandidateSpec(method=spec.encoder_method)
         folds, logits = candidate.folds, cross_validation.logits(candidate)[0]
     else:
         chosen = selected.selection.candidates[selected.selection.chosen]
         folds, logits = chosen.folds, selected.cross_validated
-    evaluated = in_first_folds(examples, folds)
+    evaluated = first_folds_mask(examples, folds)
     predictions = {"linear": cross_validation.predictions(LINEAR_CANDIDATES[-1])}
     if not isinstance(spec.method, ProbeSpec):
         predictions["probe"] = cross_validation.predictions(PROBE_CANDIDATES[0])

@@ -47,7 +47,7 @@ def test_keys(
     assert {"timestamp", "uid"} <= line.keys()
     assert made.text not in str(line)
     with database.write() as session:
-        service.revoke_key(session, key_id=made.key.id)
+        service.revoke_key_and_sessions(session, key_id=made.key.id)
     (line,) = audit_lines()
     assert (line["action"], line["key"]) == ("key_revoked", str(made.key.id))
 

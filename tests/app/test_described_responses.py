@@ -27,7 +27,7 @@ __all__ = ["finish", "publish", "submit", "worker"]
 
 ENDLESS = {"stream_job_events"}  # until the job ends; tests/app/jobs/test_event_stream.py
 # A tar file: openapi-python-client warns of every binary media type but octet-stream.
-UNDESCRIBED = {"download_artifact"}
+UNDESCRIBED = {"download_artifact_archive"}
 SPACE = {"method.alpha": [4.0, 8.0], "method.r": [4, 8]}
 DRIFT_CHECK: dict[str, Any] = {
     "model": "sentiment",

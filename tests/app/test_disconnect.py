@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from app.errors import ClientDisconnected
-from app.http.concurrency import CancelOnDisconnectMiddleware
+from app.http.concurrency import CancelReadsOnDisconnectMiddleware
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
 LEFT = {"type": "http.disconnect"}
@@ -29,7 +29,9 @@ async def call(app: Any, *came: dict[str, Any], method: str = "GET") -> list[dic
         sent.append(message)
 
     async with asyncio.timeout(10):
-        await CancelOnDisconnectMiddleware(app)({"type": "http", "method": method}, receive, send)
+        await CancelReadsOnDisconnectMiddleware(app)(
+            {"type": "http", "method": method}, receive, send
+        )
     return sent
 
 
@@ -82,7 +84,9 @@ def test_work_after_the_response_is_not_cancelled() -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await CancelOnDisconnectMiddleware(app)({"type": "http", "method": "GET"}, receive, send)
+        await CancelReadsOnDisconnectMiddleware(app)(
+            {"type": "http", "method": "GET"}, receive, send
+        )
 
     asyncio.run(main())
     assert done == [True]

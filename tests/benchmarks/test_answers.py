@@ -15,7 +15,7 @@ from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LinearSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, RunOutputSpec, TrainSpec
 from lora_core.tasks.single_label import SingleLabel
-from lora_core.training import evaluate
+from lora_core.training import model_outputs
 from lora_core.training.encoder import train_encoder
 from tests.tiny_base import make_base, make_reviews
 
@@ -48,7 +48,9 @@ def test_cell_matches_a_run(spec: TrainSpec, tmp_path: Path) -> None:
 def test_linear_model_matches_the_baseline_of_a_run() -> None:
     data = few(FULL)["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
     splits = load_splits(data)
-    competitor = linear_baseline.evaluate(splits, SingleLabel(splits.labels)).metrics
+    competitor = linear_baseline.fit_or_load_linear_baseline(
+        splits, SingleLabel(splits.labels)
+    ).metrics
     assert answers.run(cell(data, Split.TEST))["accuracy"] == competitor.test["accuracy"]
     assert (
         answers.run(cell(data, Split.VALIDATION))["accuracy"] == competitor.validation["accuracy"]
@@ -59,13 +61,13 @@ def test_linear_model_matches_the_baseline_of_a_run() -> None:
 def test_trying_a_change_does_not_use_the_test_split(
     spec: TrainSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, logits = set(), evaluate.compute_logits
+    seen, logits = set(), model_outputs.compute_logits
 
     def watched(forward, part, **kwargs):  # type: ignore[no-untyped-def]
         seen.add(part.split)
         return logits(forward, part, **kwargs)
 
-    monkeypatch.setattr(evaluate, "compute_logits", watched)
+    monkeypatch.setattr(model_outputs, "compute_logits", watched)
     metrics = answers.run(cell(spec, Split.VALIDATION))
     assert (seen, len(metrics["correct"])) == ({Split.VALIDATION}, 12)
 

@@ -17,7 +17,7 @@ from lora_core import compatibility
 from lora_core.data.load import load_splits
 from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
-from lora_core.specs.train import OptimSpec, StopSpec
+from lora_core.specs.train import CheckpointSelectionAndStopSpec, OptimSpec
 
 Report = dict[str, Any]
 Run = Callable[..., Report]
@@ -46,7 +46,11 @@ def test_every_run_has_the_settings_of_its_row(size: Size) -> None:
     assert len(set(lessons)) == 1
     assert (lessons[0].learning_rate, lessons[0].batch_size, lessons[0].epochs) == (5e-5, 12, 3)
     ours = Cell(size, "ours", 0).spec
-    assert (ours.method, ours.optim, ours.stop) == (LoraSpec(), OptimSpec(), StopSpec())
+    assert (ours.method, ours.optim, ours.stop) == (
+        LoraSpec(),
+        OptimSpec(),
+        CheckpointSelectionAndStopSpec(),
+    )
 
 
 def test_sample_has_enough_texts() -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from app.database.engines import Database
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Attempt, Job, MetricPoint
 from app.sweeps.tables import Trial
 from benchmarks.results_file import ResultsFile, choose

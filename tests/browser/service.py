@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.connection import Connection
-from app.cli.errors import ServiceUnreachable
+from app.cli.errors import ServiceUnreachableOrFailed
 from tests.e2e.installation import Installation
 from tests.servers import HOST, free_port
 from tests.waiting import wait_until
@@ -46,7 +46,7 @@ class Service:
                 assert process.alive(), self.installation.tail()
                 try:
                     return bool(client.request("GET", "/readyz"))
-                except ServiceUnreachable:
+                except ServiceUnreachableOrFailed:
                     return False
 
             wait_until(is_ready, seconds=60, what="the start of the API")

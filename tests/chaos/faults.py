@@ -12,7 +12,7 @@ from functools import partial
 from sqlalchemy import select
 
 from app.database import migrations
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Checkpoint, Job
 from tests.chaos.scene import Scene
 from tests.e2e.installation import Process

@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 import httpx2
 from sqlalchemy import func, select
 
-from app.queue.states import AttemptOutcome as Ended
-from app.queue.states import JobKind, JobState
+from app.queue.enums import AttemptOutcome as Ended
+from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 from app.storage.tables import Artifact
 from tests.chaos.annotators import Annotators

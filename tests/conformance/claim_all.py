@@ -13,8 +13,8 @@ from contextlib import suppress
 from app.database.engines import Database, open_database
 from app.database.errors import OUTAGE_ERRORS
 from app.queue import leases
+from app.queue.enums import DeviceClass
 from app.queue.fencing import ClaimedJob, WorkerIdentity
-from app.queue.states import DeviceClass
 from app.settings import Settings
 
 

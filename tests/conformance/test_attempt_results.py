@@ -5,8 +5,8 @@ import pytest
 from app.database.base import new_id
 from app.database.engines import Database
 from app.queue import leases
+from app.queue.enums import AttemptOutcome, JobState
 from app.queue.fencing import Lease
-from app.queue.states import AttemptOutcome, JobState
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,

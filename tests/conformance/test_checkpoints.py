@@ -31,7 +31,7 @@ def save(database: Database, lease: Lease, step: int) -> list[str] | None:
         renewal = leases.renew_lease(session, lease, step=step, reserve=1)
         if renewal is None:
             return None
-        stale = checkpoints.record_checkpoint(
+        stale = checkpoints.record_and_rotate_checkpoints(
             session, lease, step=step, ref=ref, seq=renewal.first_seq
         )
     return stale
@@ -44,7 +44,7 @@ def reject(
         found = checkpoints.rewind_to_checkpoint(session, lease.job_id)
         assert found is not None
         assert (found.attempt, found.step) == (attempt, step)
-        rewound = checkpoints.reject_checkpoint(session, lease, found, "odd bytes")
+        rewound = checkpoints.reject_checkpoint_and_rewind(session, lease, found, "odd bytes")
     return rewound
 
 

@@ -9,8 +9,8 @@ from app.database.base import new_id, now
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue import leases
+from app.queue.enums import DeviceClass, JobState
 from app.queue.fencing import ClaimedJob, WorkerIdentity
-from app.queue.states import DeviceClass, JobState
 from app.queue.tables import MetricPoint
 from app.settings import Settings
 from tests.conformance.conftest import KINDS

@@ -6,8 +6,8 @@ from sqlalchemy import update
 from app.database.base import now
 from app.database.engines import Database
 from app.queue import leases
+from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.queue.fencing import Lease, LeaseLost
-from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import Attempt
 from app.queue.transitions import Preempted, RetryableFailure
 from tests.conformance.test_attempt_results import success_with_artifact

@@ -58,7 +58,7 @@ def take(database: Database, pools: LabelingPools, annotator: str, count: int = 
 
 def label(database: Database, row: int, annotator: str, value: str | None = None) -> None:
     with database.write() as session:
-        annotations.update_annotation(
+        annotations.upsert_annotation(
             session, name="mood", row=row, body=AnnotationUpdate(label=value or label_of(row)),
             annotator=annotator, caller=LOCAL_CALLER, hashes=None,
         )  # fmt: skip
@@ -156,7 +156,9 @@ def test_undo_and_label_at_once_leave_the_counts_right(
             return
         try:
             with resources.database.write() as session:
-                annotations.delete_annotation(session, name="mood", row=row, annotator="ann")
+                annotations.delete_annotation_and_lease_text(
+                    session, name="mood", row=row, annotator="ann"
+                )
         except AnnotationNotFound:
             pass
 
@@ -196,7 +198,7 @@ def test_values_of_every_task_are_stored_as_sent(
     bodies = [{"labels": ["good", "bad"]}, {"labels": []}, {"skipped": True}]
     for row, body in zip(rows, bodies, strict=True):
         with resources.database.write() as session:
-            annotations.update_annotation(
+            annotations.upsert_annotation(
                 session, name="mood", row=row, body=AnnotationUpdate.model_validate(body),
                 annotator="ann", caller=LOCAL_CALLER, hashes=None,
             )  # fmt: skip

@@ -23,8 +23,8 @@ from app.database.base import new_id, now
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue import checkpoints, dispatch, leases
+from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.queue.fencing import Lease, LeaseLost, WorkerIdentity
-from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue.transitions import (
     AttemptResult,
@@ -169,7 +169,7 @@ class LeaseMachine(RuleBasedStateMachine):
         with self.database.write() as session:
             renewal = leases.renew_lease(session, lease, step=step, reserve=1)
             if renewal is not None:
-                checkpoints.record_checkpoint(
+                checkpoints.record_and_rotate_checkpoints(
                     session, lease, step=step, ref=ref, seq=renewal.first_seq
                 )
         assert (renewal is None) == (self.owned_job(lease) is None)
@@ -191,7 +191,7 @@ class LeaseMachine(RuleBasedStateMachine):
             if newest is None or newest.attempt == lease.attempt:  # read only at the start
                 session.rollback()
                 return
-            rewound = checkpoints.reject_checkpoint(session, lease, newest, "odd bytes")
+            rewound = checkpoints.reject_checkpoint_and_rewind(session, lease, newest, "odd bytes")
         expected.saved.pop()
         begins = expected.saved[-1] if expected.saved else 0
         assert begins == (rewound.step if rewound else 0)

@@ -9,8 +9,8 @@ from app.database.base import now
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue import dispatch, leases
+from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.queue.fencing import LeaseLost
-from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,

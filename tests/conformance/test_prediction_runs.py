@@ -9,10 +9,10 @@ from app.database.engines import Database
 from app.jobs import repository as jobs
 from app.jobs.errors import JobNotFound
 from app.predictions import repository, service
-from app.predictions.errors import PredictionNotFinished, PredictionNotFound
+from app.predictions.errors import PredictionRunNotFinished, PredictionRunNotFound
 from app.queue import checkpoints, dispatch, heartbeats, leases
+from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.fencing import ClaimedJob, LeaseLost
-from app.queue.states import DeviceClass, JobKind, JobState
 from app.queue.transitions import PermanentFailure, RetryableFailure, Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts
@@ -58,7 +58,7 @@ def save(database: Database, claimed: ClaimedJob, step: int) -> None:
         renewal = leases.renew_lease(session, claimed.lease, step=step, reserve=1)
         assert renewal is not None
         ref = ArtifactRef(f"checkpoints/{claimed.lease.job_id}/a1/step-{step}", "ab", 9)
-        checkpoints.record_checkpoint(
+        checkpoints.record_and_rotate_checkpoints(
             session, claimed.lease, step=step, ref=ref, seq=renewal.first_seq
         )
 
@@ -162,15 +162,15 @@ def test_each_kind_is_found_only_by_its_own_functions(database: Database) -> Non
     run_id, job_id = add_run(database), add_job(database)
     with database.read() as session:
         assert repository.get_run(session, run_id).id == run_id
-        with pytest.raises(PredictionNotFound):
+        with pytest.raises(PredictionRunNotFound):
             repository.get_run(session, job_id)
         with pytest.raises(JobNotFound):
-            jobs.get_job(session, run_id)
+            jobs.get_training_job(session, run_id)
         runs = repository.list_runs(session, after=None, limit=9).jobs
         assert [each.id for each in runs] == [run_id]
         assert [each.id for each in jobs.list_jobs(session, after=None, limit=9).jobs] == [job_id]
         assert jobs.queue_positions(session, [run_id, job_id]) == {run_id: 1, job_id: 2}
-    with pytest.raises(PredictionNotFound):
+    with pytest.raises(PredictionRunNotFound):
         cancel(database, job_id)
     assert get_state(database, job_id) is JobState.QUEUED
 
@@ -181,15 +181,15 @@ def test_only_a_finished_run_is_deleted(database: Database, resources: Resources
             service.delete_run(session, run_id=run_id, store=resources.store)
 
     run_id = add_run(database)
-    with pytest.raises(PredictionNotFinished, match="is queued"):
+    with pytest.raises(PredictionRunNotFinished, match="is queued"):
         delete(run_id)
     succeed(database, claim_next(database))
     with database.write() as session, pytest.raises(JobNotFound):
-        jobs.delete_job(session, run_id)
+        jobs.delete_finished_training_job(session, run_id)
     delete(run_id)
-    with pytest.raises(PredictionNotFound):
+    with pytest.raises(PredictionRunNotFound):
         delete(run_id)
-    with pytest.raises(PredictionNotFound):
+    with pytest.raises(PredictionRunNotFound):
         delete(new_id())
 
 

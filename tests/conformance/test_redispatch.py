@@ -6,7 +6,7 @@ from app.database.base import now
 from app.database.engines import Database
 from app.queue import dispatch, leases
 from app.queue.dispatch import JobTask
-from app.queue.states import DeviceClass, JobState
+from app.queue.enums import DeviceClass, JobState
 from app.queue.transitions import DependencyUnavailable
 from tests.job_rows import add_job, claim_next, events, get_job, preempt, update_job
 

@@ -19,7 +19,7 @@ DOMAINS = {
     "predict": ("Predictions", ("serving",)),
     "predictions": ("Prediction runs", ("predictions",)),
     "labeling": ("Labeling", ("labeling",)),
-    "feedback": ("Feedback", ("feedback", "forgetting")),
+    "feedback": ("Feedback", ("feedback", "text_erasure")),
     "drift": ("Drift", ("drift",)),
     "retraining": ("Retraining", ("retraining",)),
     "openai": ("OpenAI API", ("openai", "fine_tuning_apis")),

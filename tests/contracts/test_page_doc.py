@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastapi.routing import iter_route_contexts
 
-from app.web import routes
+from app.web import page_routers
 
 ROOT = Path(__file__).parents[2]
 FRAME = ("/static/", "/sign-")
@@ -14,7 +14,7 @@ FRAME = ("/static/", "/sign-")
 def addresses() -> set[str]:
     """Paths of all pages, with IDs as in the document."""
     found = set()
-    for router in routes.PAGE_ROUTERS:
+    for router in page_routers.PAGE_ROUTERS:
         for context in iter_route_contexts(router.routes):
             path = re.sub(r"\{\w*id\}|\{ref\}", "{id}", context.path or "").replace(":path}", "}")
             if not path.startswith(FRAME):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from lora_core import manifest
-from lora_core.artifact_base import BASE_DIGEST, rejoin_base
+from lora_core.artifact_base_sharing import BASE_DIGEST, rejoin_base
 from tests.docs.blocks import ROOT
 
 CLONED = (".venv", "Makefile", "benchmarks", "constraints.txt", "docs", "pyproject.toml", "tests")

@@ -17,13 +17,13 @@ from sqlalchemy import select
 
 from app.database import migrations
 from app.database.engines import Database, open_database
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.settings import Settings
 from app.storage.tables import Artifact
 from lora_core import manifest
-from lora_core.artifact_base import BASE_DIGEST
+from lora_core.artifact_base_sharing import BASE_DIGEST
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.metrics import CURVE_METRICS
+from lora_core.tasks.single_label_metrics import CURVE_METRICS
 from tests.job_rows import add_job, attempts, events, get_job, points
 from tests.tiny_base import make_base, make_reviews
 from tests.waiting import wait_until

@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from app.database.base import now
 from app.jobs import repository
-from app.queue.states import AttemptOutcome as Ended
-from app.queue.states import JobState
+from app.queue.enums import AttemptOutcome as Ended
+from app.queue.enums import JobState
 from app.storage.tables import Artifact
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone

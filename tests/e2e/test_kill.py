@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from app.queue.states import AttemptOutcome as Ended
-from app.queue.states import JobState
+from app.queue.enums import AttemptOutcome as Ended
+from app.queue.enums import JobState
 from tests.e2e.installation import Installation, Outcome
 from tests.e2e.kinds import CLUSTER_FIRST
 from tests.job_rows import attempts, get_job

@@ -10,15 +10,15 @@ from uuid import UUID
 import pytest
 
 from app.cli.connection import Connection
-from app.cli.errors import ServiceUnreachable
+from app.cli.errors import ServiceUnreachableOrFailed
 from app.database.base import new_id
-from app.queue.states import AttemptOutcome, JobKind
+from app.queue.enums import AttemptOutcome, JobKind
 from app.queue.tables import Job
 from app.resources import Resources, open_resources
 from app.storage import repository as artifacts
 from app.storage.store import verify_artifact
 from lora_core import manifest
-from lora_core.embedding import CHUNK_ROWS
+from lora_core.embed_file import CHUNK_ROWS
 from lora_core.specs.embed import VECTORS_FILE, EmbedSpec
 from lora_core.specs.predict import PredictDataSpec
 from tests.browser.service import API, Service
@@ -63,7 +63,7 @@ def vectors(resources: Resources, job_id: UUID) -> str:
     return hashlib.sha256((directory / VECTORS_FILE).read_bytes()).hexdigest()
 
 
-@pytest.mark.slow  # the small form is in tests/lora_core/test_embedding.py
+@pytest.mark.slow  # the small form is in tests/lora_core/test_embed_file.py
 @EMBEDDED_FIRST
 def test_killed_processes_and_workers_change_no_vector(
     installation: Installation, resources: Resources, tmp_path: Path
@@ -173,7 +173,7 @@ def test_no_acknowledged_label_is_lost_when_the_api_is_killed(
             try:
                 with Connection(service.url) as client:
                     return client.request_json(method, path, json=body)
-            except ServiceUnreachable:
+            except ServiceUnreachableOrFailed:
                 return None
 
         return service.wait("a response", attempt)

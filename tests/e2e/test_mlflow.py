@@ -265,7 +265,7 @@ def test_a_server_that_requires_a_password(tmp_path: Path) -> None:
             connection = parse_mlflow_settings(settings)
             assert connection is not None
             with installation.database.write() as session:
-                repository.register_server(session, connection)
+                repository.register_server_and_fill_outbox(session, connection)
             job_id = create_job(installation.database)
             claim_next(installation.database)
             assert send(installation.database, connection)

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from tests.e2e.conftest import KINDS
 from tests.e2e.installation import Installation
 from tests.job_rows import get_job, points

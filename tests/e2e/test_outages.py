@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.queue.states import AttemptOutcome as Ended
+from app.queue.enums import AttemptOutcome as Ended
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, Outcome
 from tests.e2e.test_kill import check

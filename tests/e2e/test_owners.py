@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from app.queue.states import AttemptOutcome as Ended
-from app.queue.states import JobState
+from app.queue.enums import AttemptOutcome as Ended
+from app.queue.enums import JobState
 from app.storage.tables import Artifact
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, gone

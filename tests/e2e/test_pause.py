@@ -13,8 +13,8 @@ import pytest
 from app.jobs.errors import JobFinished
 from app.jobs.service import pause_job, resume_job
 from app.queue.dispatch import open_notifier
-from app.queue.states import AttemptOutcome as Ended
-from app.queue.states import JobState
+from app.queue.enums import AttemptOutcome as Ended
+from app.queue.enums import JobState
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec

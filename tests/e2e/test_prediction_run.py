@@ -15,7 +15,7 @@ from transformers import pipeline
 
 from app.database import migrations
 from app.predictions import service
-from app.queue.states import AttemptOutcome
+from app.queue.enums import AttemptOutcome
 from app.resources import Resources, open_resources
 from app.settings import Settings
 from lora_core.batch_prediction import CHUNK_ROWS

@@ -8,9 +8,9 @@ import pytest
 from app.auth.tables import LOCAL_KEY_ID
 from app.idempotency.service import IdempotentRequest
 from app.jobs import repository
-from app.jobs.service import retry_job
+from app.jobs.service import create_retry_job
 from app.queue.dispatch import open_notifier
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, Outcome
 from tests.e2e.kinds import EMBEDDED_FIRST
@@ -33,7 +33,7 @@ def continued(installation: Installation, job_id: UUID) -> UUID:
     try:
         with installation.database.write() as session:
             call = IdempotentRequest(LOCAL_KEY_ID, "POST /v1/jobs/{job_id}/retry", None, None, 60)
-            return retry_job(
+            return create_retry_job(
                 session, job_id=job_id, settings=settings, notifier=notifier, call=call
             ).id
     finally:

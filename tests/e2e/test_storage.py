@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from tests.e2e.conftest import KINDS
 from tests.e2e.installation import Installation, Outcome
 from tests.e2e.test_kill import check

@@ -154,7 +154,7 @@ def spec(method: EncoderMethod, **data: Any) -> TrainSpec:
     ],
 )
 def test_valid_settings_for_the_sample_base_are_accepted(method: EncoderMethod) -> None:
-    compatibility.check_compatibility(shape(minilm.config()), spec(method))
+    compatibility.check_compatibility(shape(minilm.build_distilbert_config()), spec(method))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_invalid_setting_is_refused_with_the_limit(
     method: EncoderMethod, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        compatibility.check_compatibility(shape(minilm.config()), spec(method))
+        compatibility.check_compatibility(shape(minilm.build_distilbert_config()), spec(method))
 
 
 @pytest.mark.parametrize(
@@ -211,14 +211,15 @@ def test_positions_up_to_the_padding_id_are_reserved() -> None:
 
 def test_max_length_above_the_positions_is_refused() -> None:
     compatibility.check_compatibility(
-        shape(minilm.config()), spec(FullFineTuningSpec(), max_length=512)
+        shape(minilm.build_distilbert_config()), spec(FullFineTuningSpec(), max_length=512)
     )
     compatibility.check_compatibility(
-        shape({**minilm.config(), "max_position_embeddings": 64}), spec(FullFineTuningSpec())
+        shape({**minilm.build_distilbert_config(), "max_position_embeddings": 64}),
+        spec(FullFineTuningSpec()),
     )
     with pytest.raises(MaxLengthTooLarge, match="512 positions"):
         compatibility.check_compatibility(
-            shape(minilm.config()), spec(FullFineTuningSpec(), max_length=513)
+            shape(minilm.build_distilbert_config()), spec(FullFineTuningSpec(), max_length=513)
         )
 
 

@@ -30,7 +30,7 @@ def test_bf16_is_fast_on_the_measured_cpus(
     monkeypatch.setattr(cpu, "_CPUINFO", file)
     assert cpu.has_fast_bf16() is fast
     assert cpu.model_name() == "One: a name"
-    assert cpu.instruction_sets() == sorted(flags.split())
+    assert cpu.numeric_instruction_sets() == sorted(flags.split())
 
 
 def test_missing_cpuinfo_gives_a_name_and_float32(
@@ -38,5 +38,5 @@ def test_missing_cpuinfo_gives_a_name_and_float32(
 ) -> None:
     monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "none")
     assert cpu.model_name()
-    assert cpu.instruction_sets() == []
+    assert cpu.numeric_instruction_sets() == []
     assert not cpu.has_fast_bf16()

@@ -14,7 +14,7 @@ from lora_core.model_selection import (
     CandidateScores,
     estimate_seconds,
     plan_candidates,
-    select_candidate,
+    select_candidate_index,
 )
 from lora_core.specs.method import LinearSpec, SingleMethod
 from lora_core.specs.task import RegressionSpec
@@ -73,14 +73,14 @@ def test_smaller_budget_drops_folds_then_lora_then_probes() -> None:
 def test_clearly_better_candidate_is_chosen() -> None:
     worse = scores([1.0, 0.0] * 50)
     better = scores([1.0] * 90 + [0.0] * 10)
-    assert select_candidate([worse, better]) == 1
+    assert select_candidate_index([worse, better]) == 1
 
 
 def test_simpler_candidate_is_chosen_within_noise() -> None:
     first = scores([1.0] * 70 + [0.0] * 30)
     hardly_better = scores([1.0] * 60 + [0.0] * 10 + [1.0] * 12 + [0.0] * 18)
     assert hardly_better.value > first.value
-    assert select_candidate([first, hardly_better]) == 0
+    assert select_candidate_index([first, hardly_better]) == 0
 
 
 def test_candidates_are_compared_on_common_texts() -> None:
@@ -88,7 +88,7 @@ def test_candidates_are_compared_on_common_texts() -> None:
     everywhere = scores([1.0] * 50 + [0.0] * 50)  # accuracy 1 where the other is
     easy_half = scores([1.0] * 45 + [0.0] * 5 + [missing] * 50)
     assert easy_half.value > everywhere.value
-    assert select_candidate([everywhere, easy_half]) == 0
+    assert select_candidate_index([everywhere, easy_half]) == 0
 
 
 def test_numbers_have_no_labels_to_weight() -> None:

@@ -25,10 +25,10 @@ from lora_core.nearest_examples import (
     VECTORS_FILE,
     DenseVectors,
     ExampleIndex,
+    ExampleVectors,
     SparseVectors,
-    Vectors,
-    sample_examples,
-    sample_held_out,
+    sample_example_indices,
+    sample_held_out_indices,
 )
 from lora_core.specs.data import Split
 from lora_core.tasks.multi_label import MultiLabel
@@ -50,7 +50,7 @@ def random_texts(count: int, seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(WORDS, size=6)) for _ in range(count)]
 
 
-def index_of(vectors: Vectors, held_out: NDArray[np.float32]) -> ExampleIndex:
+def index_of(vectors: ExampleVectors, held_out: NDArray[np.float32]) -> ExampleIndex:
     count = vectors.shape[0]
     labels = tuple("ab"[i % 2] for i in range(count))
     return ExampleIndex(tuple(range(3, 3 + count)), labels, vectors, Split.VALIDATION, held_out)
@@ -169,7 +169,7 @@ def examples_of(count: int, labels: int = 2) -> list[Example]:
 
 def test_sample_is_stratified_and_has_no_duplicates() -> None:
     examples = examples_of(6000)
-    chosen = [examples[i] for i in sample_examples(examples)]
+    chosen = [examples[i] for i in sample_example_indices(examples)]
     assert len({each.text for each in chosen}) == len(chosen) == MAX_EXAMPLES
     texts = {each.text: each.label for each in examples[::-1]}
     share = Counter(texts.values())[0] / len(texts)
@@ -179,25 +179,25 @@ def test_sample_is_stratified_and_has_no_duplicates() -> None:
 def test_sample_does_not_depend_on_the_order() -> None:
     examples = examples_of(3000)
     backwards = examples[::-1]
-    chosen = {examples[i].text for i in sample_examples(examples)}
-    assert chosen == {backwards[i].text for i in sample_examples(backwards)}
+    chosen = {examples[i].text for i in sample_example_indices(examples)}
+    assert chosen == {backwards[i].text for i in sample_example_indices(backwards)}
 
 
 def test_more_labels_than_examples() -> None:
     examples = [Example(i + 1, f"text {i}", i) for i in range(1200)]
-    assert len(sample_examples(examples)) == MAX_EXAMPLES
+    assert len(sample_example_indices(examples)) == MAX_EXAMPLES
 
 
 def test_sample_of_label_sets_and_pairs() -> None:
     examples = [Example(i + 1, "the same", (i % 3,), f"another {i}") for i in range(1100)]
-    assert len(sample_examples(examples)) == MAX_EXAMPLES
+    assert len(sample_example_indices(examples)) == MAX_EXAMPLES
 
 
 def test_small_sets_are_stored_whole() -> None:
     examples = examples_of(40)
-    assert len(sample_examples(examples)) == 20
-    assert sample_held_out(7).tolist() == list(range(7))
-    assert len(np.unique(sample_held_out(5000))) == nearest_examples.MAX_HELD_OUT
+    assert len(sample_example_indices(examples)) == 20
+    assert sample_held_out_indices(7).tolist() == list(range(7))
+    assert len(np.unique(sample_held_out_indices(5000))) == nearest_examples.MAX_HELD_OUT
 
 
 def test_vectors_are_bounded() -> None:

@@ -6,13 +6,13 @@ from types import ModuleType
 
 import pytest
 
-from lora_core.process_settings import freeze_gc, imports_without_gc
+from lora_core.process_settings import collect_and_freeze_gc_once, import_without_gc_then_freeze
 
 
 def test_garbage_collector_is_off_during_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[list[object]] = []
     try:
-        with imports_without_gc():
+        with import_without_gc_then_freeze():
             assert not gc.isenabled()
             monkeypatch.setitem(sys.modules, "imported", ModuleType("imported"))
             made.append([])
@@ -25,14 +25,14 @@ def test_garbage_collector_is_off_during_imports(monkeypatch: pytest.MonkeyPatch
 
 def test_repeated_import_freezes_nothing() -> None:
     frozen = gc.get_freeze_count()
-    with imports_without_gc():
+    with import_without_gc_then_freeze():
         import gc as _  # noqa: F401
     assert gc.get_freeze_count() <= frozen
 
 
 def test_failed_import_reenables_the_garbage_collector() -> None:
     try:
-        with pytest.raises(ImportError), imports_without_gc():
+        with pytest.raises(ImportError), import_without_gc_then_freeze():
             raise ImportError
         assert gc.isenabled()
     finally:
@@ -49,13 +49,13 @@ def test_imported_objects_are_frozen_and_later_ones_collected() -> None:
 
     kept = [Knot()]
     assert found() == 1
-    freeze_gc.cache_clear()
+    collect_and_freeze_gc_once.cache_clear()
     try:
-        freeze_gc()
+        collect_and_freeze_gc_once()
         assert found() == 0
         later = Knot()
         assert found() == 1
-        freeze_gc()  # once in a process
+        collect_and_freeze_gc_once()  # once in a process
         assert found() == 1
         del later
         gc.collect()

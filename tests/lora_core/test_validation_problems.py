@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from lora_core.specs.data import DataSpec
 from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.method import MethodSpec
-from lora_core.specs.validation_problems import field_problems, first_problem
+from lora_core.specs.validation_problems import field_problems, first_problem_location_and_message
 
 
 class Plan(FrozenModel):
@@ -48,7 +48,7 @@ def refused(body: dict[str, Any]) -> ValidationError:
     ],
 )
 def test_error_location_matches_the_input(body: dict[str, Any], at: str, message: str) -> None:
-    place, fault = first_problem(refused(body), Plan)
+    place, fault = first_problem_location_and_message(refused(body), Plan)
     assert place == at
     assert message in fault
 

@@ -9,14 +9,21 @@ from sklearn.metrics import f1_score, root_mean_squared_error
 
 from lora_core.specs.encoded_labels import LabelValue
 from lora_core.specs.task import TaskTypeOfTarget
-from lora_core.version_comparison import EvaluatedText, compare_versions, primary_metric_name
+from lora_core.version_comparison import (
+    TruthAndVersionPredictions,
+    compare_versions,
+    primary_metric_name,
+)
 
 ONE: Mapping[str, TaskTypeOfTarget] = {"": "single_label"}
 
 
-def evaluated(*columns: Sequence[LabelValue]) -> list[EvaluatedText]:
+def evaluated(*columns: Sequence[LabelValue]) -> list[TruthAndVersionPredictions]:
     """Texts of a task with one target: truth, current, new."""
-    return [EvaluatedText(*({"": value} for value in row)) for row in zip(*columns, strict=True)]
+    return [
+        TruthAndVersionPredictions(*({"": value} for value in row))
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def test_accuracy_and_counts() -> None:
@@ -57,7 +64,7 @@ def test_numbers() -> None:
 def test_several_targets() -> None:
     tasks: Mapping[str, TaskTypeOfTarget] = {"flags": "multi_label", "topic": "single_label"}
     texts = [
-        EvaluatedText(
+        TruthAndVersionPredictions(
             {"flags": ("x",), "topic": "a" if i % 2 else "b"},
             {"flags": (), "topic": "a"},
             {"flags": ("x",), "topic": "a" if i % 2 else "b"},

@@ -18,7 +18,7 @@ from app.database.base import new_id
 from app.database.engines import Database
 from app.jobs.service import pause_job, resume_job
 from app.queue.dispatch import CeleryNotifier, JobTask, message_priority
-from app.queue.states import AttemptOutcome, DeviceClass, JobState
+from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import Job
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, get_job, get_state

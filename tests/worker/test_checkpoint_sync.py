@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from app.database.engines import Database
+from app.queue.enums import JobState
 from app.queue.fencing import ClaimedJob
-from app.queue.states import JobState
 from app.queue.tables import Checkpoint
 from app.resources import Resources
 from app.storage.errors import StorageUnavailable

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from worker import devices
 from worker.devices import CPU, Device
 from worker.failures import GpuDriverFailed, GpuMissing

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.datasets.errors import DatasetNotFound
+from app.queue.enums import JobKind
 from app.queue.fencing import ClaimedJob, Lease, StoredCheckpoint
-from app.queue.states import JobKind
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,

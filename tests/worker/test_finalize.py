@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.registry import service as registry
 from app.resources import Resources
 from app.storage.tables import Artifact

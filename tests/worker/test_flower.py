@@ -18,7 +18,7 @@ from celery import Celery
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue.dispatch import CeleryNotifier, JobTask
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.settings import Settings
 from tests import compose
 from tests.job_rows import add_job, get_state

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.database.engines import Database
-from app.queue.states import DeviceClass, JobState
+from app.queue.enums import DeviceClass, JobState
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, get_state
 from tests.waiting import wait_until

@@ -13,8 +13,8 @@ from app.database.engines import Database
 from app.datasets import files
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
+from app.queue.enums import JobKind, JobState
 from app.queue.fencing import ClaimedJob, Lease
-from app.queue.states import JobKind, JobState
 from app.registry import service as registry
 from app.resources import Resources, open_store
 from app.settings import Settings
@@ -292,7 +292,7 @@ def test_errors_and_artifacts_do_not_contain_local_paths(
     good = add_job(database, spec=spec, dataset_ids=ids, run_after=now())
     run(resources, *GOOD)
     with database.read() as session:
-        artifact = artifacts.find_model_artifact(session, good)
+        artifact = artifacts.find_newest_model_of_job(session, good)
     assert artifact is not None
     facts = manifest.verify(resources.store.local_directory(artifact.ref))
     assert facts["spec"]["data"]["source"] == "reviews:1"

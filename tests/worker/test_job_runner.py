@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from app.database.base import now
 from app.database.engines import Database
 from app.jobs import repository
-from app.queue.states import AttemptOutcome, DeviceClass, JobState
+from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import MetricPoint
 from app.resources import Resources
 from app.settings import Settings
@@ -84,7 +84,7 @@ def test_successful_run_leaves_only_artifact_and_summary(
     row = get_job(database, job_id)
     assert (row.state, row.step, row.summary) == (JobState.SUCCEEDED, 5, SUMMARY)
     with database.read() as session:
-        artifact = artifacts.find_model_artifact(session, job_id)
+        artifact = artifacts.find_newest_model_of_job(session, job_id)
         assert artifact is not None
         assert artifact.id == row.artifact_id
         directory = resources.store.local_directory(artifact.ref)
@@ -426,7 +426,7 @@ def test_checkpoint_counts_as_progress_on_worker_errors(
     def broken(*_: Any) -> Any:
         raise FileNotFoundError(errno.ENOENT, "No such file")
 
-    monkeypatch.setattr("worker.finalize.publish_artifact", broken)
+    monkeypatch.setattr("worker.finalize.publish_artifact_and_finish_attempt", broken)
     run(resources, *SAVED, "succeed")
     row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)

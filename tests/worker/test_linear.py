@@ -9,7 +9,7 @@ import pytest
 
 from app.database.base import JsonObject
 from app.database.engines import Database
-from app.queue.states import AttemptOutcome, DeviceClass, JobState
+from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.store import read_manifest
@@ -42,7 +42,7 @@ def run(resources: Resources) -> None:
 def made(resources: Resources, job_id: UUID) -> JsonObject:
     """The manifest of what a job made."""
     with resources.database.read() as session:
-        artifact = artifacts.find_model_artifact(session, job_id)
+        artifact = artifacts.find_newest_model_of_job(session, job_id)
     assert artifact is not None
     assert artifact.kind == MODEL_KIND
     return read_manifest(resources.store, artifact.ref, name="it")

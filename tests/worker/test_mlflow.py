@@ -6,7 +6,7 @@ import pytest
 
 from app.database.engines import Database
 from app.outbox import repository as outbox
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.resources import Resources
 from app.settings import Settings
 from tests.job_rows import add_job, get_state

@@ -15,8 +15,8 @@ from app.database import base
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue import dispatch, heartbeats
+from app.queue.enums import DeviceClass, JobState
 from app.queue.fencing import ClaimedJob
-from app.queue.states import DeviceClass, JobState
 from app.queue.tables import Worker
 from app.resources import Resources
 from tests.job_rows import ALICE, BOB, add_job, attempts, get_job, get_state
@@ -285,11 +285,11 @@ def test_other_workers_must_be_alive_and_not_draining(
         session.flush()
         session.execute(update(Worker).values(seen_at=base.now() - age))
     with database.read() as session:
-        found = heartbeats.has_other_worker(
+        found = heartbeats.has_other_live_worker(
             session, DeviceClass.CPU, exclude=ALICE, lease_seconds=60
         )
         assert found is there
-        assert not heartbeats.has_other_worker(
+        assert not heartbeats.has_other_live_worker(
             session, DeviceClass.CPU, exclude=BOB, lease_seconds=60
         )
 

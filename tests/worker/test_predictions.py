@@ -12,7 +12,7 @@ import pytest
 from app.database.base import now
 from app.database.engines import Database
 from app.predictions import service
-from app.queue.states import AttemptOutcome, DeviceClass, JobState
+from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository as artifacts

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 
 from app.database.engines import Database
-from app.queue.states import AttemptOutcome, JobState
+from app.queue.enums import AttemptOutcome, JobState
 from app.queue.tables import Job
 from app.settings import Settings
 from tests.job_rows import add_job, attempts, dump_tables, events, get_job, get_state

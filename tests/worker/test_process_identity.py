@@ -52,7 +52,7 @@ def test_there_is_no_process_zero() -> None:
 def test_current_worker_is_this_process() -> None:
     owner = process_identity.current_worker()
     assert owner.pid == os.getpid()
-    assert not process_identity.is_known_dead(owner, silent=True)
+    assert not process_identity.is_worker_known_dead(owner, silent=True)
     assert len(owner.id) <= 128
 
 
@@ -60,17 +60,19 @@ def test_worker_is_dead_only_if_visible_from_here() -> None:
     me = process_identity.current_worker()
     boot, container = me.boot_id.split("/")
     dead = replace(me, pid_start=me.pid_start - 1)
-    assert process_identity.is_known_dead(dead, silent=False)
+    assert process_identity.is_worker_known_dead(dead, silent=False)
     before = replace(me, boot_id=f"another/{container}")  # a restart, or a machine of our name
-    assert [process_identity.is_known_dead(before, silent=each) for each in (True, False)] == [
+    assert [
+        process_identity.is_worker_known_dead(before, silent=each) for each in (True, False)
+    ] == [
         True,
         False,
     ]
-    assert not process_identity.is_known_dead(replace(dead, host="another"), silent=True)
+    assert not process_identity.is_worker_known_dead(replace(dead, host="another"), silent=True)
     elsewhere = replace(dead, boot_id=f"{boot}/another")  # in another container
-    assert not process_identity.is_known_dead(elsewhere, silent=True)
+    assert not process_identity.is_worker_known_dead(elsewhere, silent=True)
     older = replace(dead, boot_id=boot)  # as older versions wrote it
-    assert not process_identity.is_known_dead(older, silent=True)
+    assert not process_identity.is_worker_known_dead(older, silent=True)
 
 
 def test_group_is_killed_without_its_leader(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ import worker.reconciler
 from app.database.base import now
 from app.database.engines import Database
 from app.queue import heartbeats, leases
+from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.queue.fencing import ClaimedJob, WorkerIdentity
-from app.queue.states import AttemptOutcome, DeviceClass, JobState
 from app.queue.tables import MetricPoint, Worker
 from app.resources import Resources
 from app.settings import Settings
-from app.webhooks.repository import list_due_endpoints
+from app.webhooks.repository import list_due_endpoint_ids
 from tests.clock import Clock
 from tests.job_rows import add_job, attempts, get_job, get_state, points, update_job
 from tests.waiting import wait_until
@@ -153,11 +153,11 @@ def test_clock_jump_makes_waiting_webhook_deliveries_due(
     update_delivery(database, next_attempt_at=now() + 3000)
     reconciler.run_once()
     with database.read() as session:
-        assert not list_due_endpoints(session)
+        assert not list_due_endpoint_ids(session)
     monkeypatch.setattr("worker.reconciler.read_clock", lambda _: 1e9 + clock.now - 3600)
     reconciler.run_once()
     with database.read() as session:
-        assert list_due_endpoints(session)
+        assert list_due_endpoint_ids(session)
 
 
 def test_outage_is_logged_at_start_and_end(

@@ -31,7 +31,12 @@ from tests.job_rows import (
 )
 from tests.waiting import wait_until
 from tests.worker.test_event_rows import STEP
-from worker.recorder import MAX_BATCH_ROWS, MAX_MESSAGE_CHARS, Recorder, run_periodically
+from worker.recorder import (
+    MAX_BATCH_ROWS,
+    MAX_MESSAGE_CHARS,
+    Recorder,
+    running_periodically_in_thread,
+)
 
 
 @pytest.fixture
@@ -147,7 +152,7 @@ def test_periodic_calls_go_on_after_an_error() -> None:
         calls.append(len(calls))
         raise ValueError
 
-    with run_periodically(fail, seconds=0.01):
+    with running_periodically_in_thread(fail, seconds=0.01):
         wait_until(lambda: len(calls) > 1)
 
 

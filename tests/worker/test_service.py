@@ -9,7 +9,7 @@ from sqlalchemy import select
 from app.database.base import new_id
 from app.database.engines import Database
 from app.errors import DataDirectoryUnusable
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Worker
 from app.resources import Resources
 from app.settings import Settings

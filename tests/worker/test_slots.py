@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from worker.devices import CPU, Device, Slot, SlotPool
 
 GPU = Device("cuda:0", "GPU-1")

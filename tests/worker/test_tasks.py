@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.main import create_app
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from app.resources import Resources
 from app.settings import Settings
 from tests.job_rows import claim_next

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.database.engines import Database
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.resources import Resources, open_resources
 from app.settings import Settings
 from tests.e2e.installation import Installation

@@ -29,7 +29,7 @@ from app.jobs.schemas import (
 )
 from app.jobs.views import job_view
 from app.queue.fencing import NO_SESSION_SYNC
-from app.queue.tables import CorrectnessRow
+from app.queue.tables import SplitCorrectnessRow
 from lora_core.confidence_intervals import Interval, paired_difference_interval, wilson_interval
 from lora_core.specs.data import Split
 from lora_core.tasks.primary_metric import (
@@ -140,12 +140,12 @@ class SplitCorrectness:
 def store_correctness(session: Session, job_id: UUID, by_split: Mapping[str, Any]) -> None:
     """Store the correctness from a run's manifest; see `lora_core.training.correctness`."""
     session.execute(
-        delete(CorrectnessRow).where(CorrectnessRow.job_id == job_id),
+        delete(SplitCorrectnessRow).where(SplitCorrectnessRow.job_id == job_id),
         execution_options=NO_SESSION_SYNC,
     )
     for split, fields in by_split.items():
         session.add(
-            CorrectnessRow(
+            SplitCorrectnessRow(
                 job_id=job_id,
                 split=split,
                 texts_sha256=fields["texts_sha256"],
@@ -166,7 +166,9 @@ def load_correctness(
     loaded: defaultdict[UUID, dict[str, SplitCorrectness]] = defaultdict(dict)
     for start in range(0, len(job_ids), MAX_SQL_PARAMETERS):
         batch = job_ids[start : start + MAX_SQL_PARAMETERS]
-        for row in session.scalars(select(CorrectnessRow).where(CorrectnessRow.job_id.in_(batch))):
+        for row in session.scalars(
+            select(SplitCorrectnessRow).where(SplitCorrectnessRow.job_id.in_(batch))
+        ):
             loaded[row.job_id][row.split] = SplitCorrectness(
                 row.texts_sha256,
                 row.correct,
@@ -300,12 +302,12 @@ def mcnemar_p_values(only_a: _Counts, only_b: _Counts) -> NDArray[np.float64]:
 # Comparison of several jobs with the first
 
 
-def compare_jobs(session: Session, job_ids: Sequence[UUID]) -> JobComparison:
+def compare_jobs_with_first(session: Session, job_ids: Sequence[UUID]) -> JobComparison:
     """Compare jobs with the first one. Raises `DuplicateComparedJob`, `JobNotFound`."""
     for i, job_id in enumerate(job_ids):
         if job_id in job_ids[:i]:
             raise DuplicateComparedJob(job_id=job_id)
-    jobs = [repository.get_job(session, job_id) for job_id in job_ids]
+    jobs = [repository.get_training_job(session, job_id) for job_id in job_ids]
     positions = repository.queue_positions(session, job_ids)
     by_job = load_correctness(session, job_ids)
     first = by_job[job_ids[0]]
@@ -324,7 +326,7 @@ def compare_jobs(session: Session, job_ids: Sequence[UUID]) -> JobComparison:
 
 def differing_settings(specs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the settings that differ, by dotted name, each with the value of every spec."""
-    flat_specs = [flatten(spec) for spec in specs]
+    flat_specs = [flatten_to_dotted_names(spec) for spec in specs]
     names = dict.fromkeys(name for spec in flat_specs for name in spec)  # in the order of the specs
     settings = {name: [spec.get(name) for spec in flat_specs] for name in names}
     return {
@@ -332,12 +334,12 @@ def differing_settings(specs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any
     }
 
 
-def flatten(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_to_dotted_names(spec: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn `{"method": {"r": 8}}` into `{"method.r": 8}`."""
     flat: dict[str, Any] = {}
     for name, value in spec.items():
         if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
+            flat |= flatten_to_dotted_names(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat

@@ -22,7 +22,7 @@ def list_curves(
 
     Raises `JobNotFound`.
     """
-    seq = repository.get_job(session, job_id).stream_seq
+    seq = repository.get_training_job(session, job_id).stream_seq
     curve = (MetricPoint.split, MetricPoint.name)
     extent = (func.count(), func.min(MetricPoint.step), func.max(MetricPoint.step))
     statement = select(*curve, *extent).where(MetricPoint.job_id == job_id).group_by(*curve)

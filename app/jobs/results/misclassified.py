@@ -13,8 +13,8 @@ from app.jobs.errors import NoPredictions
 from app.jobs.schemas import MisclassifiedText
 from app.queue.tables import Job
 from app.storage.store import ArtifactRef, Store, read_artifact_json_lines, read_manifest
-from lora_core.specs.encoded_labels import encode_label_set, outputs_of_target
-from lora_core.tasks.metric_names import task_type
+from lora_core.specs.encoded_labels import encode_label_set, unqualified_outputs_of_target
+from lora_core.tasks.metric_info import task_type
 from lora_core.tasks.mispredictions import most_confident_errors
 from lora_core.training import correctness
 
@@ -110,10 +110,10 @@ def _errors_of_target(
     limit: int,
 ) -> list[MisclassifiedText]:
     """Return the errors of one of several targets, as those of a job with this task alone."""
-    sizes = {name: len(outputs_of_target(name, facts["labels"])) for name in tasks}
+    sizes = {name: len(unqualified_outputs_of_target(name, facts["labels"])) for name in tasks}
     start = sum(size for name, size in sizes.items() if name < target)  # they are in this order
     alone = {
-        "labels": outputs_of_target(target, facts["labels"]),
+        "labels": unqualified_outputs_of_target(target, facts["labels"]),
         "calibration": facts.get("calibration", {}).get("targets", {}).get(target, {}),
     }
     lines = [

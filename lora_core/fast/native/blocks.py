@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_core.encoders.modules import is_gelu
+from lora_core.encoders.encoder_parts import is_gelu
 from lora_core.fast.native.library import Batch, Block, Encoder, Library, Linear, LowRank, Norm
 
 _LAYERS = ("qkv", "projection", "up", "down")  # in the order of `LowRank` in a batch

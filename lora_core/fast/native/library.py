@@ -140,7 +140,7 @@ class Library:
 @cache
 def best_library() -> Library | None:
     """Return the fastest variant that was built and that this machine can run."""
-    available = set(cpu.instruction_sets())
+    available = set(cpu.numeric_instruction_sets())
     for variant, (needs, _) in reversed(list(VARIANTS.items())):
         file = library_file(variant)
         if variant != "portable" and available.issuperset(needs) and file.exists():

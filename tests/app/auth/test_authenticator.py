@@ -53,7 +53,7 @@ def test_valid_key_returns_its_caller_and_is_cached(
     caller = look_up(cache, token)
     assert (caller.id, caller.name, caller.scopes) == (made.key.id, "shop", frozenset({"predict"}))
     with database.write() as session:
-        service.revoke_key(session, key_id=made.key.id)
+        service.revoke_key_and_sessions(session, key_id=made.key.id)
     assert look_up(cache, token) == caller  # from the cache
 
 
@@ -83,7 +83,7 @@ def test_revoked_key_is_rejected_within_a_minute(
     token = secrets.parse_api_key(made.text)
     look_up(cache, token)
     with database.write() as session:
-        service.revoke_key(session, key_id=made.key.id)
+        service.revoke_key_and_sessions(session, key_id=made.key.id)
     clock.now += TTL_SECONDS
     assert TTL_SECONDS <= 60
     with pytest.raises(KeyRevoked, match="gone"):
@@ -222,7 +222,7 @@ def test_revoking_a_key_ends_its_sessions_within_a_minute(
     session, stays = sign_in(cache, key), sign_in(cache, other)
     read(cache, session)
     with database.write() as rows:
-        service.revoke_key(rows, key_id=key.key.id)
+        service.revoke_key_and_sessions(rows, key_id=key.key.id)
         assert [row.id for row in repository.list_sessions(rows)] == [stays.id]
     clock.now += TTL_SECONDS
     with pytest.raises(SessionInvalid):

@@ -44,6 +44,6 @@ def test_revoked_key_is_rejected_within_a_minute(
         app.state.authenticator._clock = clock
         assert error_code(url, key) is None
         with database.write() as session:
-            service.revoke_key(session, key_id=key.key.id)
+            service.revoke_key_and_sessions(session, key_id=key.key.id)
         clock.now += 60
         assert error_code(url, key) == "key_revoked"

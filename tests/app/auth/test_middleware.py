@@ -75,7 +75,7 @@ def test_revoked_and_expired_keys_are_rejected(
 ) -> None:
     revoked, expired = new_key(name="old"), new_key(days=-1)
     with database.write() as session:
-        service.revoke_key(session, key_id=revoked.key.id)
+        service.revoke_key_and_sessions(session, key_id=revoked.key.id)
     for made, code in ((revoked, "key_revoked"), (expired, "key_expired")):
         response = anonymous_client.get(ROUTE, headers=bearer(made.text))
         assert (response.status_code, response.json()["code"]) == (401, code)

@@ -50,18 +50,18 @@ def test_keys_are_listed_oldest_first_without_local(database: Database) -> None:
 def test_revoking_again_keeps_the_first_time(database: Database) -> None:
     made = create(database)
     with database.write() as session:
-        first = service.revoke_key(session, key_id=made.key.id).revoked_at
+        first = service.revoke_key_and_sessions(session, key_id=made.key.id).revoked_at
     with database.write() as session:
-        again = service.revoke_key(session, key_id=made.key.id).revoked_at
+        again = service.revoke_key_and_sessions(session, key_id=made.key.id).revoked_at
     assert first is not None
     assert again == first
 
 
 def test_unknown_and_local_keys_cannot_be_revoked(database: Database) -> None:
     with database.write() as session, pytest.raises(KeyNotFound):
-        service.revoke_key(session, key_id=uuid4())
+        service.revoke_key_and_sessions(session, key_id=uuid4())
     with database.write() as session, pytest.raises(LocalKeyNotRevocable):
-        service.revoke_key(session, key_id=LOCAL_KEY_ID)
+        service.revoke_key_and_sessions(session, key_id=LOCAL_KEY_ID)
 
 
 def test_only_the_first_start_creates_an_admin_key(database: Database) -> None:
@@ -80,6 +80,6 @@ def test_revoked_expired_or_limited_keys_are_not_admin_keys(database: Database) 
     create(database, "expired", days=-1)
     revoked = create(database, "revoked")
     with database.write() as session:
-        service.revoke_key(session, key_id=revoked.key.id)
+        service.revoke_key_and_sessions(session, key_id=revoked.key.id)
     with database.write() as session:
         assert service.ensure_admin_key(session, pepper=PEPPER) is not None

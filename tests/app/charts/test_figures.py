@@ -13,7 +13,7 @@ from app.charts.figures import (
     cost_chart,
     importance_chart,
     importance_shares,
-    objective_map_chart,
+    objective_heatmap_or_scatter,
     parallel_coordinates,
 )
 from app.sweeps.snapshot import SweepSnapshot, WinnerAndCheapest, select_winner_and_cheapest
@@ -53,7 +53,7 @@ def snapshot_of(results: Results, **fields: Any) -> SweepSnapshot:
 
 
 def test_a_heatmap_cell_shows_the_best_trial_there() -> None:
-    chart = not_none(objective_map_chart(GRID))
+    chart = not_none(objective_heatmap_or_scatter(GRID))
     (heatmap,) = traces(chart)
     for column, r in enumerate((1, 2, 4, 8, 16, 32)):
         for row, alpha in enumerate((4.0, 16.0, 64.0)):
@@ -77,7 +77,7 @@ def test_the_lowest_loss_is_the_best_and_gaps_stay_empty() -> None:
         ({"method.r": 1, "method.alpha": 1.0, "method.targets": ["mlp"]}, 0.3),
         ({"method.r": 2, "method.alpha": 2.0, "method.targets": ["mlp"]}, 0.4),
     ]
-    chart = not_none(objective_map_chart(snapshot_of(results, objective="loss")))
+    chart = not_none(objective_heatmap_or_scatter(snapshot_of(results, objective="loss")))
     (heatmap,) = traces(chart)
     assert heatmap["z"] == [[0.3, None], [None, 0.4]]
     assert heatmap["text"] == [["0.300", ""], ["", "0.400"]]
@@ -89,7 +89,7 @@ def test_without_r_and_alpha_the_two_fields_with_most_values_are_used() -> None:
     results: Results = [
         (dict(zip(fields, (1 + n % 2, n % 3, n), strict=True)), 0.5 + n / 100) for n in range(6)
     ]
-    chart = not_none(objective_map_chart(snapshot_of(results, fields=fields)))
+    chart = not_none(objective_heatmap_or_scatter(snapshot_of(results, fields=fields)))
     assert chart.title == "Validation accuracy over epochs and batch_size"
 
 
@@ -97,7 +97,7 @@ def test_many_values_are_points_on_numeric_axes() -> None:
     results: Results = [
         ({"lr": 10 ** (-5 + n / 10), "kind": "ab"[n % 2]}, n / 100) for n in range(1, 30)
     ]
-    chart = not_none(objective_map_chart(snapshot_of(results, fields=("lr", "kind"))))
+    chart = not_none(objective_heatmap_or_scatter(snapshot_of(results, fields=("lr", "kind"))))
     (points,) = traces(chart)
     assert points["type"] == "scatter"
     assert sorted(points["x"]) == [settings["lr"] for settings, _ in results]
@@ -204,7 +204,7 @@ def test_one_trial_or_equal_trials_have_no_charts() -> None:
     one = make_trial(1, settings={"method.r": 8}, metrics={"validation": {"accuracy": 0.5}})
     for snapshot in (make_snapshot(one), make_snapshot(one, replace(one, number=2))):
         selection = winner_of(snapshot)
-        assert objective_map_chart(snapshot) is None
+        assert objective_heatmap_or_scatter(snapshot) is None
         assert importance_chart(snapshot) is None
         assert parallel_coordinates(snapshot, selection) is None
         assert cost_chart(snapshot, selection, "seconds") is None
@@ -223,7 +223,7 @@ def test_incomplete_trials_are_not_drawn() -> None:
 def test_values_are_escaped() -> None:
     snapshot = snapshot_of([({FIELDS[0]: f"<b>{n}</b>", FIELDS[1]: n}, n / 10) for n in range(2)])
     for chart in (
-        objective_map_chart(snapshot),
+        objective_heatmap_or_scatter(snapshot),
         parallel_coordinates(snapshot, winner_of(snapshot)),
     ):
         text = str(not_none(chart).figure.to_dict())

@@ -19,8 +19,8 @@ from app.cli.main import app as command
 from app.database.engines import Database
 from app.main import create_app
 from app.queue import checkpoints, leases
+from app.queue.enums import DeviceClass
 from app.queue.fencing import Lease, WorkerIdentity
-from app.queue.states import DeviceClass
 from app.queue.tables import JobEvent, MetricPoint
 from app.queue.transitions import DependencyUnavailable, PermanentFailure, Succeeded
 from app.registry import service as registry
@@ -168,7 +168,9 @@ class FakeWorker:
         with self.database.write() as session:
             beat = leases.renew_lease(session, lease, step=step, reserve=1)
             assert beat is not None
-            checkpoints.record_checkpoint(session, lease, step=step, ref=ref, seq=beat.first_seq)
+            checkpoints.record_and_rotate_checkpoints(
+                session, lease, step=step, ref=ref, seq=beat.first_seq
+            )
 
     def fail(self, lease: Lease) -> None:
         with self.database.write() as session:

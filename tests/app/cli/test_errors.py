@@ -16,7 +16,7 @@ import pytest
 
 import lora_core
 from app.cli.client import Client
-from app.cli.connection import parse_body
+from app.cli.connection import parse_response_body
 from app.cli.errors import EXIT_CODES
 from lora_core.data.findings import DataReport
 from tests.app.cli.conftest import Run
@@ -119,7 +119,7 @@ def test_fields_of_a_newer_service_are_ignored(run: Run) -> None:
 def test_nested_fields_of_a_newer_service_are_ignored() -> None:
     body = {"rows": 1, "compared": 1, "balance": None, "tokens": None, "new": 1}
     finding = {"code": "x", "level": "info", "count": 1, "message": "m", "advice": "a", "new": 1}
-    report = parse_body(DataReport, {**body, "findings": [finding]})
+    report = parse_response_body(DataReport, {**body, "findings": [finding]})
     assert report.findings[0].code == "x"
 
 

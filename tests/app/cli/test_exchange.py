@@ -14,8 +14,8 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from app.cli.client import Client
-from app.cli.errors import ServiceUnreachable
-from app.cli.files import save_archive
+from app.cli.errors import ServiceUnreachableOrFailed
+from app.cli.files import save_verified_archive
 from app.cli.held_out_texts import write_held_out_texts
 from app.database.migrations import upgrade
 from app.main import create_app
@@ -24,7 +24,7 @@ from app.settings import Settings
 from lora_core import manifest
 from lora_core.data.load import load_splits
 from lora_core.inference.predictor import Predictor
-from lora_core.onnx_export import read_int8_texts
+from lora_core.onnx_export import read_int8_certification_texts
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.task import SingleLabelSpec
@@ -233,7 +233,7 @@ def test_held_out_texts_are_those_of_validation_and_test(
         path = write_held_out_texts(client, artifact, tmp_path / "work")
     local = {Split.TRAIN: str(file), Split.TEST: str(file)}
     splits = load_splits(DataSpec.model_validate({"source": local}))
-    assert read_int8_texts(artifact, str(path)) == list(
+    assert read_int8_certification_texts(artifact, str(path)) == list(
         dict.fromkeys(each.text for each in (*splits.validation, *splits.test))
     )
 
@@ -267,7 +267,9 @@ def test_unsupported_adapter_setting_is_rejected(other: Run, tmp_path: Path) -> 
 def test_library_failure_is_reported(
     program: str, message: str, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.cli.local.LORA_CORE_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(
+        "app.cli.local_subprocess.LORA_CORE_COMMAND", (sys.executable, "-c", program)
+    )
     (tmp_path / "adapter_config.json").touch()
     refused = other("models", "import", str(tmp_path), "--name", "moved")
     assert (refused.exit_code, refused.stderr.endswith(f"{message}\n")) == (1, True), refused.stderr
@@ -292,8 +294,8 @@ def test_incomplete_download_leaves_no_file(tmp_path: Path) -> None:
     whole = packed(made)
     out = tmp_path / "out"
     for content in (whole[: len(whole) // 2], whole.replace(b"logits", b"LOGITS"), b""):
-        with pytest.raises(ServiceUnreachable, match="incomplete"):
-            save_archive(iter([content]), out / "m.tar")
+        with pytest.raises(ServiceUnreachableOrFailed, match="incomplete"):
+            save_verified_archive(iter([content]), out / "m.tar")
         assert list(out.iterdir()) == []
-    save_archive(iter([whole]), out / "m.tar")
+    save_verified_archive(iter([whole]), out / "m.tar")
     assert (out / "m.tar").read_bytes() == whole

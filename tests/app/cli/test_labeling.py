@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from app.cli.client import Client
-from app.cli.errors import ServiceUnreachable
+from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.label import LABEL_KEYS, TerminalLabelingLoop
 from app.resources import Resources
 from tests.app.cli.conftest import Run, answer
@@ -205,14 +205,14 @@ def test_a_label_is_sent_again_while_the_service_is_away(
 
     def unreliable_put(*arguments: Any) -> Any:
         if next(failures, False):
-            raise ServiceUnreachable("lost the connection", "unreachable")
+            raise ServiceUnreachableOrFailed("lost the connection", "unreachable")
         return put(*arguments)
 
     def answer_lost(*arguments: Any) -> None:
         undo(*arguments)
         if next(failures, True):
             monkeypatch.setattr(client, "delete_annotation", undo)
-            raise ServiceUnreachable("lost the connection", "unreachable")
+            raise ServiceUnreachableOrFailed("lost the connection", "unreachable")
 
     monkeypatch.setattr(client, "update_annotation", unreliable_put)
     monkeypatch.setattr(client, "delete_annotation", answer_lost)

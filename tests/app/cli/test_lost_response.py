@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from app.cli.client import Client
-from app.cli.errors import ConnectionLost, ServiceUnreachable
+from app.cli.errors import ConnectionLost, ServiceUnreachableOrFailed
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.queue.tables import Job
@@ -125,6 +125,6 @@ def test_second_lost_connection_is_reported(url: str, database: Database) -> Non
 
 def test_connection_refused_is_reported_at_once() -> None:
     with Client(f"http://127.0.0.1:{free_port()}") as client:
-        with pytest.raises(ServiceUnreachable, match="cannot connect to") as raised:
+        with pytest.raises(ServiceUnreachableOrFailed, match="cannot connect to") as raised:
             client.create_job(LORA)
         assert not isinstance(raised.value, ConnectionLost)

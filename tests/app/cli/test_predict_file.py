@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from app.cli import predictions
+from app.cli import prediction_runs
 from app.queue import leases
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job
 from app.queue.transitions import PermanentFailure
 from app.resources import Resources
@@ -122,7 +122,7 @@ def test_run_continues_after_ctrl_c_and_can_be_resumed(
     out = tmp_path / "labeled.csv"
     arguments = ("predict", "--file", str(file), "--out", str(out), "--text-column", "body")
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "_watch", interrupt)
+        patch.setattr(prediction_runs, "_watch", interrupt)
         left = cli(*arguments)
     assert left.exit_code == 130
     [run] = answer(cli("predictions", "list", "--json"))

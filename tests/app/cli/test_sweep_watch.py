@@ -7,7 +7,7 @@ import pytest
 
 from app.cli import polling, sweep_results
 from app.cli.client import Client
-from app.cli.errors import ServiceUnreachable
+from app.cli.errors import ServiceUnreachableOrFailed
 from app.sweeps.schemas import SweepView
 from tests.app.cli.conftest import Run, SweepJobWorker, answer
 
@@ -84,7 +84,7 @@ def test_short_outage_is_waited_out(cli: Run, monkeypatch: pytest.MonkeyPatch) -
 
     def sometimes(client: Client, sweep_id: str) -> SweepView:
         if next(away):
-            raise ServiceUnreachable("gone", "unreachable")
+            raise ServiceUnreachableOrFailed("gone", "unreachable")
         return look(client, sweep_id)
 
     monkeypatch.setattr(Client, "get_sweep", sometimes)
@@ -98,7 +98,7 @@ def test_long_outage_ends_watching(cli: Run, monkeypatch: pytest.MonkeyPatch) ->
 
     def away(client: Client, sweep_id: str) -> None:
         polls.append(sweep_id)
-        raise ServiceUnreachable("gone", "unreachable")
+        raise ServiceUnreachableOrFailed("gone", "unreachable")
 
     sweep = started(cli, "--over", "r=2,4")
     monkeypatch.setattr(Client, "get_sweep", away)

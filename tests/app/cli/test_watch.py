@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from sqlalchemy import delete
 
 from app.cli import watch
-from app.cli.client import Client, StreamMessage
-from app.cli.errors import RequestRejected, ServiceUnreachable
+from app.cli.client import Client, JobStreamMessage
+from app.cli.errors import RequestRejected, ServiceUnreachableOrFailed
 from app.jobs.schemas import MetricPointView
 from app.main import create_app
 from app.queue.tables import Job
@@ -119,7 +119,7 @@ def test_broken_stream_is_resumed(
 def test_long_outage_ends_watching(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(watch, "OUTAGE_TIMEOUT", 0.05)
-    with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachable):
+    with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachableOrFailed):
         next(watch.stream_job_messages(client, "0"))
 
 
@@ -138,7 +138,7 @@ def test_deleted_job_ends_watching(
 
 
 def test_ctrl_c_keeps_the_job_running(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(client: Client, job_id: str) -> Iterator[StreamMessage]:
+    def interrupted(client: Client, job_id: str) -> Iterator[JobStreamMessage]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(watch, "stream_job_messages", interrupted)

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-from app.corrections.tables import KeptLabelDigest, StoredSuspects
+from app.corrections.tables import ConfirmedLabelDigest, StoredSuspects
 from app.database.engines import Database
 from app.datasets.files import FileInspector
-from lora_core.data.label_review import label_digest
+from lora_core.data.label_review_schemas import text_label_digest
 from lora_core.data.rows import TextRow
 from tests.app.corrections.conftest import WRONG, WRONG_LABELS, Upload
 from tests.lora_core.data.test_suspect_rows import numbers, texts
@@ -129,11 +129,11 @@ def test_deletion_of_a_dataset(client: TestClient, upload: Upload, database: Dat
     listed(client)
     assert client.post("/v1/datasets/a:1/corrections", json={"keep": [4]}).status_code == 200
     upload(WRONG_LABELS + "more,pos\n")
-    assert (count(database, StoredSuspects), count(database, KeptLabelDigest)) == (1, 1)
+    assert (count(database, StoredSuspects), count(database, ConfirmedLabelDigest)) == (1, 1)
     assert client.delete("/v1/datasets/a:1").status_code == 204
-    assert (count(database, StoredSuspects), count(database, KeptLabelDigest)) == (0, 1)
+    assert (count(database, StoredSuspects), count(database, ConfirmedLabelDigest)) == (0, 1)
     assert client.delete("/v1/datasets/a:2").status_code == 204
-    assert count(database, KeptLabelDigest) == 0
+    assert count(database, ConfirmedLabelDigest) == 0
 
 
 def test_kept_labels_are_keyed_hashes(
@@ -145,8 +145,8 @@ def test_kept_labels_are_keyed_hashes(
     text, label = WRONG_LABELS.splitlines()[4].rsplit(",", 1)
     row = TextRow(4, text, label)
     with database.read() as session:
-        (digest,) = session.scalars(select(KeptLabelDigest.digest))
-    assert digest != label_digest(row, None, label)
+        (digest,) = session.scalars(select(ConfirmedLabelDigest.digest))
+    assert digest != text_label_digest(row, None, label)
 
 
 def test_scopes(anonymous_client: TestClient, new_key: Callable[..., Any]) -> None:

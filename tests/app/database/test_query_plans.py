@@ -19,7 +19,7 @@ from app.database.engines import Database
 from app.jobs import repository
 from app.main import create_app
 from app.queue import leases
-from app.queue.states import DeviceClass, JobKind, JobState
+from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.tables import Job
 from app.retention import repository as retention
 from app.retention.service import collect_garbage

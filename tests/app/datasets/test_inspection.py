@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.datasets.errors import DatasetUnreadable
+from app.datasets.errors import DatasetParserCrashed
 from app.datasets.files import FileInspector, SelectedColumns
 from app.settings import Settings
 from lora_core.errors.data import DataTooLarge, MalformedRow, MissingColumn
@@ -25,7 +25,7 @@ COLUMNS = SelectedColumns("text", "label", None)
 
 
 def limited(*limits: int, code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app.sandbox.exec", *map(str, limits)]
+    command = [sys.executable, "-m", "app.sandbox.limit_and_exec", *map(str, limits)]
     return subprocess.run(
         [*command, sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
@@ -134,7 +134,7 @@ def test_out_of_memory_is_reported(large: Path, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "error"), [(signal.SIGSEGV, DatasetUnreadable), (signal.SIGKILL, DataTooLarge)]
+    ("end", "error"), [(signal.SIGSEGV, DatasetParserCrashed), (signal.SIGKILL, DataTooLarge)]
 )
 def test_a_killed_parser_is_reported(
     large: Path, settings: Settings, end: signal.Signals, error: type[Exception]
@@ -155,7 +155,7 @@ def test_the_parser_has_no_secrets_in_its_environment(
     short_timeout = settings.model_copy(update={"inspect_seconds": 5})
 
     def work() -> None:
-        with pytest.raises((DataTooLarge, DatasetUnreadable)):
+        with pytest.raises((DataTooLarge, DatasetParserCrashed)):
             FileInspector(large, "a.csv", COLUMNS, short_timeout).profile()
         stop.set()
 

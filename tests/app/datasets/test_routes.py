@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
 from app.main import create_app
-from app.queue.states import DeviceClass, JobState
+from app.queue.enums import DeviceClass, JobState
 from app.queue.tables import Job
 from app.settings import Settings
 from lora_core.specs.chat import PromptFormat

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.database.engines import Database
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.registry.tables import ModelVersion
 from tests.app.feedback.conftest import Publish, Serving, keeping, publish, serving
 from tests.job_rows import SPEC, add_job

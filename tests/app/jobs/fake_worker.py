@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from app.database.engines import Database
 from app.queue import checkpoints, leases
+from app.queue.enums import DeviceClass
 from app.queue.fencing import ClaimedJob, Lease, WorkerIdentity
-from app.queue.states import DeviceClass
 from app.queue.tables import JobEvent, MetricPoint
 from app.queue.transitions import AttemptResult
 from app.storage.store import ArtifactRef
@@ -68,7 +68,7 @@ class FakeWorker:
             f"checkpoints/{lease.job_id}/a{lease.attempt}/step-{step}", "0" * 64, bytes=1
         )
         with self._renewed(lease, step=step, reserve=1) as (session, seq):
-            checkpoints.record_checkpoint(session, lease, step=step, ref=ref, seq=seq)
+            checkpoints.record_and_rotate_checkpoints(session, lease, step=step, ref=ref, seq=seq)
 
     def renew(self, lease: Lease, *, step: int) -> None:
         """Renew the lease without writing anything."""

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.queue import leases
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from app.queue.transitions import Cancelled, PermanentFailure, Preempted, Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef

@@ -154,7 +154,7 @@ def test_sparklines_show_the_first_and_the_newest_point_of_each_run(
         submit()["id"],
     ]
     with database.read() as session:
-        jobs = [repository.get_job(session, UUID(each)) for each in ids]
+        jobs = [repository.get_training_job(session, UUID(each)) for each in ids]
         found = curves.loss_sparklines(session, jobs)
     first, second, third, none = (found.get(UUID(each)) for each in ids)
     assert first is not None

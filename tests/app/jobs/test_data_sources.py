@@ -12,7 +12,7 @@ from app.database.base import now
 from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.tables import Dataset
-from app.jobs.data_sources import lock_datasets
+from app.jobs.data_sources import lock_datasets_against_deletion
 from app.queue.tables import Job
 from lora_core.specs.chat import PromptFormat
 from tests.job_rows import add_job
@@ -152,7 +152,7 @@ class TestAtTheSameMoment:
     ) -> None:
         dataset_id = upload()
         with database.write() as session, ThreadPoolExecutor(1) as threads:
-            lock_datasets(session, {"all": str(dataset_id)})
+            lock_datasets_against_deletion(session, {"all": str(dataset_id)})
             delete = threads.submit(client.delete, f"/v1/datasets/{dataset_id}")
             wait_for_a_waiter(database)
             add_job(database, dataset_ids={"all": str(dataset_id)})
@@ -164,7 +164,7 @@ class TestAtTheSameMoment:
     ) -> None:
         dataset_id = upload()
         with database.write() as session, ThreadPoolExecutor(1) as threads:
-            datasets.delete_dataset(
+            datasets.soft_delete_dataset(
                 session, datasets.get_dataset(session, dataset_id, for_update=True)
             )
             submit = threads.submit(refused, client, source="mails")

@@ -10,7 +10,7 @@ from app.database.engines import Database
 from app.jobs import estimate
 from app.jobs.data_sources import ALL_ROWS, ResolvedData
 from app.jobs.resolve import SPEED_SAMPLE_JOBS
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from app.queue.transitions import Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
@@ -22,7 +22,7 @@ from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, TrainSpec
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
-SHAPE = read_encoder_shape(minilm.config(), base=minilm.NAME)
+SHAPE = read_encoder_shape(minilm.build_distilbert_config(), base=minilm.NAME)
 
 
 def data(rows: dict[str, int], **sizes: Any) -> ResolvedData:
@@ -85,9 +85,14 @@ def test_fitting_the_head_costs_a_pass_over_some_texts() -> None:
 
 
 def test_the_latest_jobs_of_the_device_class_set_the_speed() -> None:
-    assert estimate.median_speed([], DeviceClass.CPU) == estimate.DEFAULT_SPEEDS[DeviceClass.CPU]
-    assert estimate.median_speed([], DeviceClass.GPU) > estimate.median_speed([], DeviceClass.CPU)
-    assert estimate.median_speed([3e11, 1e11, 0.0, 2e11], DeviceClass.CPU) == 2e11
+    assert (
+        estimate.median_speed_or_default([], DeviceClass.CPU)
+        == estimate.DEFAULT_SPEEDS[DeviceClass.CPU]
+    )
+    assert estimate.median_speed_or_default([], DeviceClass.GPU) > estimate.median_speed_or_default(
+        [], DeviceClass.CPU
+    )
+    assert estimate.median_speed_or_default([3e11, 1e11, 0.0, 2e11], DeviceClass.CPU) == 2e11
 
 
 def finish_next(

@@ -295,7 +295,7 @@ def test_the_stream_ends_when_its_job_is_deleted(
         await listener.until(lambda m: m.event == "state")
         with database.write() as session:  # both at once: the stream sees a job, then none
             repository.request_cancel(session, UUID(job_id))
-            repository.delete_job(session, UUID(job_id))
+            repository.delete_finished_training_job(session, UUID(job_id))
         await listener.ended.wait()
         rest.extend(listener.drain())
 
@@ -321,7 +321,7 @@ def test_the_stream_ends_when_its_key_is_revoked(
         await asyncio.to_thread(worker.claim)
         await listener.until(lambda m: m.event == "state")  # a good key is let in again and again
         with database.write() as session:
-            service.revoke_key(session, key_id=key.key.id)
+            service.revoke_key_and_sessions(session, key_id=key.key.id)
         await listener.ended.wait()
 
     app = create_app(auth_settings)

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from app.database.base import now
 from app.database.engines import Database
 from app.jobs import repository
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.transitions import PermanentFailure
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import update_job

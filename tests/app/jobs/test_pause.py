@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.queue.dispatch import JobTask
-from app.queue.states import JobKind
+from app.queue.enums import JobKind
 from app.queue.tables import Job, JobEvent
 from app.queue.transitions import Cancelled, Paused, PermanentFailure
 from tests.app.jobs.fake_worker import FakeWorker

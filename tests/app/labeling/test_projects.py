@@ -12,7 +12,7 @@ from app.auth import service as keys
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.labeling.tables import LabelingChosenText
-from app.queue.states import JobKind, JobState
+from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 from app.resources import Resources
 from tests.labeling_rows import (

@@ -14,7 +14,7 @@ from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.queue import heartbeats, leases
-from app.queue.states import DeviceClass, JobKind, JobState
+from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Worker
 from app.queue.transitions import PermanentFailure, RetryableFailure
 from app.storage import repository as artifacts

@@ -17,7 +17,7 @@ from app.database.engines import Database
 from app.main import create_app
 from app.mistral.repository import status_conditions
 from app.mistral.tables import MistralJob
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from app.queue.tables import Job
 from app.queue.transitions import PermanentFailure, Succeeded
 from app.registry import service as registry
@@ -25,7 +25,7 @@ from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import MODEL_KIND
-from lora_core.defaults import resolve_learning_rates
+from lora_core.resolve_defaults import resolve_learning_rates
 from lora_core.specs.train import TrainSpec
 from tests.app.cli.conftest import serving
 from tests.app.jobs.fake_worker import FakeWorker

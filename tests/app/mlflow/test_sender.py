@@ -15,7 +15,7 @@ from app.jobs import repository as jobs
 from app.mlflow import client, repository, sender, service
 from app.mlflow.connection import MlflowConnection
 from app.outbox.tables import MlflowModelChange, MlflowRun
-from app.queue.states import JobKind
+from app.queue.enums import JobKind
 from app.queue.tables import Job, MetricPoint
 from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure
 from app.registry import service as registry
@@ -149,7 +149,7 @@ def test_prediction_runs_are_no_runs(database: Database) -> None:
                 id=new_id(), created_by=UUID(int=0), user_metadata={}, method="lora", spec=SPEC,
                 device_class="cpu", spec_version=2, dataset_ids={}, base="", kind=kind,
             )  # fmt: skip
-            jobs.add_job(session, row)
+            jobs.add_job_with_first_event(session, row)
     with database.read() as session:
         (run,) = session.scalars(select(MlflowRun))
         assert session.get_one(Job, run.id).kind == JobKind.TRAINING
@@ -389,7 +389,7 @@ def test_a_week_without_the_server(
     """All arrives in order, and one row per job and change is all that is kept."""
     away = MlflowConnection(f"http://127.0.0.1:{free_port()}", "loraworks")
     with database.write() as session:
-        repository.register_server(session, away)
+        repository.register_server_and_fill_outbox(session, away)
     job_ids = [create_job(database) for _ in range(3)]
     for number, job_id in enumerate(job_ids, 1):
         lease = claim_next(database).lease
@@ -671,7 +671,7 @@ def test_new_settings_fence_a_worker_that_claims_at_the_same_time(
     starting.join()
     assert claimed is not None
     with database.write() as session, pytest.raises(repository.MlflowLeaseLost):
-        repository.renew_server_lease(session, claimed.attempt)
+        repository.renew_lease_and_update_server(session, claimed.attempt)
 
 
 def test_a_long_backlog_shows_as_connected(
@@ -684,7 +684,7 @@ def test_a_long_backlog_shows_as_connected(
         assert row is not None
         row.seen_at, row.failures = 0.0, 3
     with database.write() as session:
-        repository.record_success(session, claimed.attempt)
+        repository.renew_lease_after_success(session, claimed.attempt)
     with database.read() as session:
         assert service.get_status(session).state == "connected"
 

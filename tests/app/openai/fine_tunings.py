@@ -7,7 +7,7 @@ from openai import OpenAI
 
 from app.database.engines import Database
 from app.openai import ids
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from app.queue.transitions import Succeeded
 from app.registry import service as registry
 from app.storage import repository as artifacts

@@ -21,11 +21,11 @@ from starlette.testclient import TestClient
 from app.database.engines import Database
 from app.main import create_app
 from app.openai import ids
-from app.queue.states import DeviceClass
+from app.queue.enums import DeviceClass
 from app.queue.transitions import PermanentFailure
 from app.resources import Resources
 from app.settings import Settings
-from lora_core.defaults import resolve_learning_rates
+from lora_core.resolve_defaults import resolve_learning_rates
 from lora_core.specs.train import TrainSpec
 from tests.app.cli.conftest import serving
 from tests.app.jobs.fake_worker import FakeWorker

@@ -6,7 +6,7 @@ import pytest
 
 from app.database.engines import Database
 from app.registry import service
-from app.registry.errors import ModelAmbiguous, ModelNotFound, NoModelPromoted
+from app.registry.errors import ModelNotFound, NoModelPromoted, SeveralModelsInProduction
 from app.resources import Resources
 from app.storage.tables import Artifact
 from tests.job_rows import MANIFEST
@@ -62,5 +62,5 @@ def test_the_default_is_the_only_model_in_production(
     with database.read() as session:
         assert service.resolve_or_default(session, None).ref == "b:1"
     promote(resources, 1, "a")
-    with database.read() as session, pytest.raises(ModelAmbiguous, match="a, b"):
+    with database.read() as session, pytest.raises(SeveralModelsInProduction, match="a, b"):
         service.resolve_or_default(session, None)

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.database.base import min_uuid7_at
-from app.queue.states import JobKind, JobState
+from app.queue.enums import JobKind, JobState
 from app.queue.tables import Checkpoint, Job
 from app.registry import service as registry
 from app.resources import Resources

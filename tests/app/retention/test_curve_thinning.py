@@ -10,7 +10,7 @@ from sqlalchemy import event, insert
 
 from app.jobs.results import curves
 from app.jobs.schemas import Curve
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import MetricPoint
 from app.resources import Resources
 from app.retention import curve_thinning

@@ -19,7 +19,7 @@ from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
 from app.predictions import service as predictions
 from app.predictions.errors import ResultsRemoved
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Checkpoint
 from app.resources import Resources
 from app.retention import expiry, repository

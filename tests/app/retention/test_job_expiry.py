@@ -8,7 +8,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import now
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Attempt, Job
 from app.resources import Resources
 from app.retention import expiry

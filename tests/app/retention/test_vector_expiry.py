@@ -7,7 +7,7 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import new_id, now
 from app.datasets.tables import Dataset
 from app.labeling.tables import LabelingProject
-from app.queue.states import JobKind
+from app.queue.enums import JobKind
 from app.queue.tables import Job
 from app.resources import Resources
 from app.retention.files import DataKind

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import select, update
 
 from app.database.engines import Database
-from app.queue.states import JobKind
+from app.queue.enums import JobKind
 from app.queue.tables import Job
 from app.resources import Resources
-from app.retraining import collection, repository, scheduler
+from app.retraining import collect_training_texts, repository, scheduler
 from app.retraining.states import RetrainingState
 from app.retraining.tables import RetrainingRun
 from app.sweeps import planning
@@ -53,7 +53,7 @@ def test_killed_worker(mood: Retraining, point: str, monkeypatch: pytest.MonkeyP
             raise Killed
 
     monkeypatch.setattr(scheduler, "failpoint", die)
-    monkeypatch.setattr(collection, "failpoint", die)
+    monkeypatch.setattr(collect_training_texts, "failpoint", die)
     for _ in range(8):
         try:
             scheduler.start_and_advance_runs(mood.resources)
@@ -91,7 +91,7 @@ def test_worker_that_lost_its_claim_writes_nothing(
             let_claims_expire(mood.resources.database)
             scheduler.start_and_advance_runs(mood.resources)  # the other worker
 
-    monkeypatch.setattr(collection, "failpoint", resume_late)
+    monkeypatch.setattr(collect_training_texts, "failpoint", resume_late)
     scheduler.start_and_advance_runs(mood.resources)
     assert entered
     (row,) = all_runs(mood.resources.database)
@@ -124,7 +124,7 @@ def test_step_that_never_ends_fails(
     def crash(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(collection, "resolve_feedback_labels", crash)
+    monkeypatch.setattr(collect_training_texts, "resolve_feedback_labels", crash)
     for _ in range(scheduler.MAX_CRASHES + 1):
         scheduler.start_and_advance_runs(mood.resources)
     assert "a bug" in caplog.text
@@ -165,7 +165,7 @@ def test_text_forgotten_while_texts_are_collected(
             response = mood.client.post("/v1/forget", json={"text": live[0][0]})
             assert response.status_code == 200, response.text
 
-    monkeypatch.setattr(collection, "failpoint", forget)
+    monkeypatch.setattr(collect_training_texts, "failpoint", forget)
     scheduler.start_and_advance_runs(mood.resources)
     assert forgotten
     assert mood.runs()[0]["state"] == "collecting"

@@ -20,8 +20,8 @@ from app.retraining.live_texts import (
 from app.retraining.merged_texts import (
     MergedTextCounts,
     build_merged_data_spec,
-    build_merged_file_task,
-    write_merged_files,
+    build_merged_file_task_spec,
+    write_training_and_evaluation_files,
 )
 from app.retraining.schemas import TextExclusionReason
 from lora_core.data.split_file import SplitRow
@@ -114,7 +114,7 @@ BASE = [
 
 
 class MergedFiles:
-    """What `write_merged_files` writes."""
+    """What `write_training_and_evaluation_files` writes."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class MergedFiles:
         forgotten: Sequence[str] = (),
     ) -> None:
         files = directory / "training", directory / "judging"
-        self.files: MergedTextCounts = write_merged_files(
+        self.files: MergedTextCounts = write_training_and_evaluation_files(
             lambda: rows,
             live,
             Counter(),
@@ -253,7 +253,7 @@ def test_columns_of_several_targets_never_collide(tmp_path: Path) -> None:
         "label.text": "a",
         "split": "train",
     }
-    read = build_merged_file_task(task)
+    read = build_merged_file_task_spec(task)
     assert isinstance(read, SeveralTargetsSpec)
     assert {name: each.column for name, each in read.targets.items()} == {
         "split": "label.split",

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from app.privacy.text_hashes import TextHasher
-from app.queue.states import JobKind
+from app.queue.enums import JobKind
 from app.queue.tables import Job
 from app.retraining import scheduler
 from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, make_texts

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app.retraining import scheduler
-from app.retraining.collection import training_spec
-from app.retraining.production import TrainedVersion
+from app.retraining.collect_training_texts import training_spec
+from app.retraining.production_version import TrainedVersion
 from lora_core.specs.method import AutoSpec
 from lora_core.specs.train import TrainSpec
 from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, make_texts

@@ -17,7 +17,7 @@ from app.serving.admission import (
     AdmissionController,
     KeyRateLimiter,
 )
-from app.serving.errors import KeyOverloaded, RateLimitExceeded, ServerOverloaded
+from app.serving.errors import ApiKeyShareExceeded, RateLimitExceeded, ServerOverloaded
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT, StubPredictor
 
@@ -96,7 +96,7 @@ def test_key_is_limited_to_its_share() -> None:
     controller, other = make_controller(share=0.5), uuid4()
     with ExitStack() as reservations:
         fill(reservations, controller, (KEY_ID, 5, 1))
-        with pytest.raises(KeyOverloaded), controller.reserve(KEY_ID, texts=1, tokens=1):
+        with pytest.raises(ApiKeyShareExceeded), controller.reserve(KEY_ID, texts=1, tokens=1):
             pass
         fill(reservations, controller, (other, 5, 1))
         with pytest.raises(ServerOverloaded), controller.reserve(uuid4(), texts=1, tokens=1):

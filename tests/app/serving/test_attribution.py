@@ -11,7 +11,7 @@ from app.serving.explanation import (
     MAX_EXHAUSTIVE_WORDS,
     MAX_PERMUTATION_PAIRS,
     Coalition,
-    coalitions,
+    collect_needed_coalitions,
     sample_permutations,
     shapley_values,
 )
@@ -23,7 +23,11 @@ WORD_COUNTS = st.integers(1, 12)
 def values(game: Game, words: int, tokens: int = 10) -> list[float]:
     permutations = sample_permutations(words, tokens)
     return shapley_values(
-        {coalition: game(coalition) for coalition in coalitions(words, permutations)}, permutations
+        {
+            coalition: game(coalition)
+            for coalition in collect_needed_coalitions(words, permutations)
+        },
+        permutations,
     )
 
 
@@ -67,14 +71,14 @@ def test_few_words_use_all_permutations() -> None:
     for words in range(1, MAX_EXHAUSTIVE_WORDS + 1):
         permutations = sample_permutations(words, 100)
         assert len(permutations) == factorial(words)
-        assert len(coalitions(words, permutations)) == 2**words
+        assert len(collect_needed_coalitions(words, permutations)) == 2**words
 
 
 def test_many_words_use_deterministic_antithetic_pairs() -> None:
     permutations = sample_permutations(20, 22)
     assert permutations == sample_permutations(20, 22)
     assert len(permutations) == 2 * MAX_PERMUTATION_PAIRS
-    assert len(coalitions(20, permutations)) <= 2 * MAX_PERMUTATION_PAIRS * 19 + 2
+    assert len(collect_needed_coalitions(20, permutations)) <= 2 * MAX_PERMUTATION_PAIRS * 19 + 2
     for permutation, reverse in zip(permutations[::2], permutations[1::2], strict=True):
         assert sorted(permutation) == list(range(20))
         assert reverse == permutation[::-1]
@@ -86,10 +90,10 @@ def test_long_texts_use_fewer_permutations() -> None:
 
 
 def test_full_and_empty_coalitions_come_first() -> None:
-    assert coalitions(2, sample_permutations(2, 4)) == [
+    assert collect_needed_coalitions(2, sample_permutations(2, 4)) == [
         (True, True),
         (False, False),
         (True, False),
         (False, True),
     ]
-    assert coalitions(0, sample_permutations(0, 2)) == [()]
+    assert collect_needed_coalitions(0, sample_permutations(0, 2)) == [()]

@@ -21,7 +21,7 @@ from app.database.base import new_id
 from app.database.engines import Database
 from app.datasets.files import FileInspector
 from app.http.dependencies import get_app_state
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.registry.service import ResolvedModel, add_version, move_alias
 from app.registry.tables import ModelVersion
 from app.resources import Resources

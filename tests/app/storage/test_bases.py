@@ -21,7 +21,7 @@ from app.storage.staged_artifact import StagedArtifact
 from app.storage.store import ArtifactRef, materialize_artifact, verify_artifact
 from app.storage.tables import BASE_KIND, MODEL_KIND, Artifact
 from lora_core import manifest
-from lora_core.artifact_base import BASE_DIGEST
+from lora_core.artifact_base_sharing import BASE_DIGEST
 from lora_core.errors.artifact import ArtifactCorrupt
 from tests.stored_artifact import store_artifact
 

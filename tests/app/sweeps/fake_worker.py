@@ -10,16 +10,16 @@ from uuid import UUID, uuid4
 import numpy as np
 
 from app.queue import checkpoints, leases
+from app.queue.enums import DeviceClass
 from app.queue.fencing import ClaimedJob
-from app.queue.states import DeviceClass
-from app.queue.tables import CorrectnessRow
+from app.queue.tables import SplitCorrectnessRow
 from app.queue.transitions import Cancelled, PermanentFailure, Succeeded
 from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import METRICS_KIND
 from app.sweeps import scheduler
-from lora_core.tasks.metric_names import task_type
+from lora_core.tasks.metric_info import task_type
 from tests.app.jobs.fake_worker import FakeWorker
 
 TEXT_COUNT = 200
@@ -69,7 +69,7 @@ class FakeSweepWorker(FakeWorker):
             self.finish(claimed.lease, PermanentFailure("non_finite", "The loss is NaN."))
         else:
             self._succeed(claimed)
-        scheduler.advance_after_job(self.resources, claimed.lease.job_id)
+        scheduler.advance_sweeps_after_job(self.resources, claimed.lease.job_id)
 
     def fail_as_lost(self) -> None:
         """Fail the job as the reconciler does when its worker was lost too often."""
@@ -78,14 +78,14 @@ class FakeSweepWorker(FakeWorker):
         self.finish(
             claimed.lease, PermanentFailure("lost_worker", "The worker that ran it is gone.")
         )
-        scheduler.advance_after_job(self.resources, claimed.lease.job_id)
+        scheduler.advance_sweeps_after_job(self.resources, claimed.lease.job_id)
 
     def cancel_job(self, claimed: ClaimedJob) -> None:
         """End the job as cancelled, with a checkpoint."""
         self.jobs_run.append(claimed)
         self._save(claimed, step=5)
         self.finish(claimed.lease, Cancelled())
-        scheduler.advance_after_job(self.resources, claimed.lease.job_id)
+        scheduler.advance_sweeps_after_job(self.resources, claimed.lease.job_id)
 
     def _succeed(self, claimed: ClaimedJob) -> None:
         self._save(claimed, step=round(100 * budget_of(claimed.spec)))
@@ -118,7 +118,7 @@ class FakeSweepWorker(FakeWorker):
 
     def _save(self, claimed: ClaimedJob, *, step: int) -> None:
         with self._renewed(claimed.lease, step=step, reserve=1) as (session, seq):
-            checkpoints.record_checkpoint(
+            checkpoints.record_and_rotate_checkpoints(
                 session, claimed.lease, step=step, ref=_artifact_ref(uuid4()), seq=seq
             )
 
@@ -141,7 +141,7 @@ def _add_correctness(
         "constant_error": 0.5,
     }
     session.add(
-        CorrectnessRow(
+        SplitCorrectnessRow(
             job_id=job_id,
             split=split,
             texts_sha256=split.ljust(64, "0"),
@@ -157,7 +157,7 @@ def _add_errors(session: Any, job_id: UUID, split: str, rmse: float) -> None:
     errors = np.random.default_rng(zlib.crc32(split.encode())).normal(size=TEXT_COUNT)
     scaled = errors * rmse / np.sqrt((errors**2).mean())
     session.add(
-        CorrectnessRow(
+        SplitCorrectnessRow(
             job_id=job_id,
             split=split,
             texts_sha256=split.ljust(64, "0"),

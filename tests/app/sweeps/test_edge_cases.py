@@ -69,7 +69,7 @@ def test_a_broken_sweep_does_not_hold_up_the_others(
     with resources.database.write() as session:
         session.get_one(Sweep, UUID(broken["id"])).strategy = {"type": "magic"}
     with monkeypatch.context() as patch:
-        patch.setattr(scheduler, "advance_after_job", lambda *_: None)
+        patch.setattr(scheduler, "advance_sweeps_after_job", lambda *_: None)
         worker.run_jobs(2)
     for _ in range(3):
         scheduler.advance_running_sweeps(resources)

@@ -256,7 +256,7 @@ def test_another_process_advances_a_sweep_whose_worker_died(
 ) -> None:
     sweep = start_sweep()
     with monkeypatch.context() as patch:
-        patch.setattr(scheduler, "advance_after_job", lambda *_: None)
+        patch.setattr(scheduler, "advance_sweeps_after_job", lambda *_: None)
         assert worker.run_jobs() == 1  # the sweep was not advanced
     scheduler.advance_running_sweeps(resources)
     assert worker.run_jobs() == 11

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from app.database.base import now
 from app.database.engines import Database
-from app.queue.states import JobState
+from app.queue.enums import JobState
 from app.queue.tables import Job
 from app.resources import Resources
 from app.retention.service import collect_garbage as collect_garbage

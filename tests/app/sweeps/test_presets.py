@@ -40,7 +40,7 @@ def test_the_seed_grid_has_576_trials() -> None:
 def test_its_trials_have_the_settings_of_the_lessons() -> None:
     body = SweepCreate.model_validate(SEED_GRID)
     *_, last = search_space.iterate_grid_settings(body.search_space)
-    [spec] = trials.trial_specs(body.job, [last])
+    [spec] = trials.build_trial_specs_or_errors(body.job, [last])
     assert not isinstance(spec, Exception)
     assert isinstance(spec.method, LoraSpec)
     assert (spec.method.variant, spec.method.r, spec.method.alpha) == ("unscaled", 32, 64.0)

@@ -24,7 +24,9 @@ def database_kind(request: pytest.FixtureRequest) -> str:
 def read_snapshot(resources: Resources) -> Callable[[str], SweepSnapshot]:
     def read(sweep_id: str) -> SweepSnapshot:
         with resources.database.read() as session:
-            return results.read_snapshot(session, repository.get_sweep(session, UUID(sweep_id)))
+            return results.read_cached_snapshot(
+                session, repository.get_sweep(session, UUID(sweep_id))
+            )
 
     return read
 
@@ -100,7 +102,7 @@ def test_only_changed_trials_are_reread(
     worker.run_jobs(1)
     with resources.database.read() as session:
         event.listen(session, "loaded_as_persistent", count)
-        after = results.read_snapshot(session, repository.get_sweep(session, UUID(sweep_id)))
+        after = results.read_cached_snapshot(session, repository.get_sweep(session, UUID(sweep_id)))
     changed = [a.number for a, b in zip(before.trials, after.trials, strict=True) if a is not b]
     assert changed == [6, 7]  # one has ended, the next one is queued
     assert 0 < rows < 12  # of sweeps, trials, jobs and correctness

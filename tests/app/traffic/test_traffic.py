@@ -19,7 +19,7 @@ from app.http.dependencies import get_app_state
 from app.settings import Settings
 from app.table_metadata import metadata
 from app.traffic import recorder as recorder_module
-from app.traffic.prediction_encoding import PredictedTask
+from app.traffic.prediction_encoding import OutputTaskTypes
 from app.traffic.recorder import AnsweredRequest, TrafficRecorder
 from lora_core.inference.decoding import Output
 from tests.app.traffic.conftest import Publish, Serving
@@ -248,7 +248,7 @@ def answered(texts: Sequence[str]) -> AnsweredRequest:
         position=0,
         texts_in_request=len(texts),
         version="sentiment:1",
-        predicted=PredictedTask("single_label", {}),
+        predicted=OutputTaskTypes("single_label", {}),
         target=None,
         texts=texts,
         rows=[[Output("good", 0.9), Output("bad", 0.1)]] * len(texts),

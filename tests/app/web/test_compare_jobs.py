@@ -150,4 +150,4 @@ def pair(difference: float, p: float) -> PairedComparisonView:
     ],
 )
 def test_comparison_summary(on: SplitResultView | None, expected: str) -> None:
-    assert expected in compare_jobs.comparison_summary("b", "a", on, "test")
+    assert expected in compare_jobs.describe_paired_test("b", "a", on, "test")

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
-from app.web import routes
+from app.web import page_routers
 from app.web.page import TEMPLATES_DIR
 
 PAGE = {"Accept": "text/html"}
@@ -77,5 +77,5 @@ def test_error_pages_escape_the_path(client: TestClient) -> None:
 
 def test_all_routers_are_included(app: FastAPI) -> None:
     paths = {context.path for context in iter_route_contexts(app.router.routes)}
-    for router in routes.PAGE_ROUTERS:
+    for router in page_routers.PAGE_ROUTERS:
         assert {route.path for route in router.routes if hasattr(route, "path")} <= paths

@@ -20,8 +20,8 @@ from openai.types.webhooks import (
 from app.database.base import now, read_clock
 from app.database.engines import Database
 from app.openai import ids
-from app.openai.tables import OpenAIJob
-from app.outbox.events import DeliveryState
+from app.openai.tables import OpenAIJobRequest
+from app.outbox.enums import DeliveryState
 from app.outbox.repository import GIVE_UP_AFTER_SECONDS
 from app.queue import leases
 from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure, Succeeded
@@ -439,7 +439,7 @@ def test_jobs_of_the_openai_api_end_with_an_event_of_that_api(
     webhook = create_webhook(resources, receiver.url)
     job_id = add_job(database)
     with database.write() as session:
-        session.add(OpenAIJob(job_id=job_id, request={}))
+        session.add(OpenAIJobRequest(job_id=job_id, request={}))
     lease = claim_next(database).lease
     with database.write() as session:
         ref = ArtifactRef(f"jobs/{job_id}/a1", "0" * 64, bytes=1)

@@ -11,10 +11,10 @@ from app.database.base import new_id, now
 from app.database.engines import Database
 from app.jobs import repository as jobs
 from app.outbox import repository as outbox
-from app.outbox.events import EventType
+from app.outbox.enums import EventType
 from app.queue import dispatch, leases
+from app.queue.enums import JobKind
 from app.queue.fencing import LeaseLost
-from app.queue.states import JobKind
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,
@@ -207,7 +207,7 @@ def test_a_version_that_two_promote_at_the_same_time(database: Database) -> None
     second = threading.Thread(target=promote, args=(2,))
     with database.write() as session:
         version = registry_repository.get_version(session, ModelRef("sentiment", number=2))
-        registry.point_alias(session, version, alias="production")
+        registry.point_alias_and_publish(session, version, alias="production")
         second.start()
         wait_for_a_waiter(database)
     second.join()
@@ -218,7 +218,7 @@ def test_versions_that_a_job_promotes(database: Database) -> None:
     artifact = add_artifact(database)
     with database.write() as session:
         version = registry.add_version(session, name="new", artifact=artifact, manifest=MANIFEST)
-        registry.point_alias(session, version, alias="production")
+        registry.point_alias_and_publish(session, version, alias="production")
     ((kind, data),) = published(database)
     assert (kind, data["id"], data["job_id"]) == ("model.promoted", "new:1", str(artifact.job_id))
 

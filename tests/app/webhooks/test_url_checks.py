@@ -22,7 +22,7 @@ from app.webhooks.url_checks import (
     Address,
     AllowedHosts,
     check_webhook_url,
-    resolve_allowed_addresses,
+    resolve_and_require_allowed_addresses,
     resolve_host,
 )
 from tests.webhook_receiver import receiving
@@ -129,11 +129,11 @@ def test_a_name_is_resolved_once_and_its_checked_address_is_used() -> None:
 
         url = f"http://rebind.example:{allowed_receiver.port}/events"
         target = check_webhook_url(url, AllowedHosts(("rebind.example",)))
-        assert resolve_allowed_addresses(target, AllowedHosts(("::1/128",)), rebinding) == [
-            ip_address("::1")
-        ]
+        assert resolve_and_require_allowed_addresses(
+            target, AllowedHosts(("::1/128",)), rebinding
+        ) == [ip_address("::1")]
         with pytest.raises(PrivateWebhookAddress):
-            resolve_allowed_addresses(target, AllowedHosts(("::1/128",)), rebinding)
+            resolve_and_require_allowed_addresses(target, AllowedHosts(("::1/128",)), rebinding)
         asked.clear()
         names = AllowedHosts(("rebind.example",))
         assert sender.post_to_receiver(url, b"{}", {}, allowed=names, resolve=rebinding) == 204
@@ -160,7 +160,7 @@ def test_the_next_address_is_used_if_one_refuses_the_connection() -> None:
 def test_allowed_hosts_may_be_private(url: str, allowed: str) -> None:
     hosts = AllowedHosts((allowed,))
     target = check_webhook_url(url, hosts)
-    assert resolve_allowed_addresses(target, hosts, lambda *_: [ip_address("10.1.2.3")])
+    assert resolve_and_require_allowed_addresses(target, hosts, lambda *_: [ip_address("10.1.2.3")])
 
 
 def test_an_allowed_network_allows_no_other(listener: socket.socket) -> None:

@@ -14,8 +14,8 @@ import pytest
 import xlsxwriter
 
 from lora_core.data import corrections, files
-from lora_core.data.corrections import correct_file
-from lora_core.data.label_review import (
+from lora_core.data.corrections import write_corrected_file
+from lora_core.data.label_review_schemas import (
     ConfirmedLabel,
     CorrectionPlan,
     CorrectionResult,
@@ -26,8 +26,8 @@ from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import (
     DataTooLarge,
     LabelNotWritable,
-    MissingRows,
-    NoRowsLeft,
+    NoRowsLeftAfterErasure,
+    RowNumbersNotFound,
     UnchangedLabel,
 )
 from lora_core.specs.task import SeveralTargetsSpec
@@ -75,7 +75,7 @@ def correct(
     wanted = tuple(RequestedLabelChange(row=r, label=label, target=dict(enumerate(t)).get(0))
                    for r, label, *t in changes)  # fmt: skip
     corrections = CorrectionPlan(changes=wanted, keep=(), leave_out=leave_out)
-    result = correct_file(path, columns or ColumnSelection(), corrections, out)
+    result = write_corrected_file(path, columns or ColumnSelection(), corrections, out)
     return Corrected(path, out, result)
 
 
@@ -322,7 +322,7 @@ def test_rows_of_parquet_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     change = RequestedLabelChange(row=1, label="y", target=None)
     again = CorrectionPlan(changes=(change,), keep=())
-    correct_file(corrected.after, ColumnSelection(), again, tmp_path / "again")
+    write_corrected_file(corrected.after, ColumnSelection(), again, tmp_path / "again")
 
 
 def test_an_empty_row_group_is_harmless(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_prompts_keep_their_texts_when_others_are_left_out(tmp_path: Path) -> No
 
 def test_a_file_without_rows_is_not_written(tmp_path: Path) -> None:
     path = write(tmp_path, "a.json", '[{"text":"a","label":"x"},{"text":"b","label":"y"}]')
-    with pytest.raises(NoRowsLeft, match="Delete the dataset"):
+    with pytest.raises(NoRowsLeftAfterErasure, match="Delete the dataset"):
         correct(path, (1, "y"), leave_out=(1, 2))
 
 
@@ -419,7 +419,7 @@ def test_a_name_in_a_column_of_integers(tmp_path: Path) -> None:
 
 def test_rows_outside_of_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "text,label\nx,a\n\ny,b\n")
-    with pytest.raises(MissingRows, match=r"2 of the rows do not exist \(first: 2, 4\)"):
+    with pytest.raises(RowNumbersNotFound, match=r"2 of the rows do not exist \(first: 2, 4\)"):
         correct(path, (2, "b"), (4, "a"), (1, "b"))
 
 
@@ -433,7 +433,7 @@ def test_kept_labels_are_recognized_in_other_versions(tmp_path: Path) -> None:
     def digests(content: str, row: int) -> tuple[str, ...]:
         path = write(tmp_path, "a.csv", content)
         keep = CorrectionPlan(changes=(), keep=(ConfirmedLabel(row=row, target=None),))
-        result = correct_file(path, ColumnSelection(), keep, tmp_path)
+        result = write_corrected_file(path, ColumnSelection(), keep, tmp_path)
         assert result.file is None
         return result.kept
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_core.data.rows import TextRow
-from lora_core.data.split import sort_label_names, validate_label_names
+from lora_core.data.split import collect_and_check_label_names, sort_label_names
 from lora_core.errors.data import SingleClass, UnseenLabel
 from lora_core.specs.data import Split
 
@@ -39,7 +39,7 @@ def test_label_order_does_not_depend_on_the_data(labels: list[str]) -> None:
 
 def test_single_label_is_refused() -> None:
     with pytest.raises(SingleClass, match="only the label 'a'"):
-        validate_label_names("f.csv", {Split.TRAIN: rows("aa"), Split.TEST: rows("a")})
+        collect_and_check_label_names("f.csv", {Split.TRAIN: rows("aa"), Split.TEST: rows("a")})
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_unseen_label_is_reported_with_its_rows(
     parts: Mapping[Split, list[TextRow]],
 ) -> None:
     with pytest.raises(UnseenLabel, match=r"'c' occurs in the test split \(rows 3, 5\)"):
-        validate_label_names("f.csv", parts)
+        collect_and_check_label_names("f.csv", parts)
 
 
 def test_label_names_come_from_train() -> None:
-    assert validate_label_names(
+    assert collect_and_check_label_names(
         "f.csv", {Split.TRAIN: rows("cab"), Split.VALIDATION: rows("a")}
     ) == (
         "a",

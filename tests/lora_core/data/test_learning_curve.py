@@ -62,7 +62,7 @@ def law_learner(truth: curve.Indices, error: Callable[[float], float]) -> curve.
 
 def estimate_for_law(error: Callable[[float], float], count: int = 2000) -> MoreLabelsEstimate:
     truth = np.arange(count) % 2
-    return curve.extrapolate_learning_curve(
+    return curve.measure_and_extrapolate_curve(
         law_learner(truth, error), TWO, truth, texts=count, basis="probe"
     )
 
@@ -112,7 +112,7 @@ def test_sudden_drop_stays_within_possible_values() -> None:
 
 def test_no_extrapolation_below_the_majority_baseline() -> None:
     truth = (np.arange(400) % 4 == 0).astype(np.int64)
-    found = curve.extrapolate_learning_curve(
+    found = curve.measure_and_extrapolate_curve(
         lambda _, held_out: 0 * held_out, TWO, truth, texts=400, basis="linear"
     )
     assert (found.code, found.gains, found.expected) == ("not_above_majority", (), ())
@@ -162,7 +162,7 @@ def test_linear_learner_matches_scikit_learn() -> None:
 def test_interval_covers_the_accuracy_with_twice_as_many_texts() -> None:
     splits = load_splits(DataSpec(train_size=2000, validation_size=100, test_size=2000))
     rows = [TextRow(i, e.text, splits.labels[e.label]) for i, e in enumerate(splits.train)]
-    found = curve.estimate_more_labels(rows[:1000])
+    found = curve.estimate_gain_of_more_labels(rows[:1000])
     both = [*splits.train, *splits.test]
     truth = np.array([e.label for e in both])
     learner = curve.linear_learner(
@@ -198,7 +198,7 @@ def test_interval_of_numbers_covers_the_true_curve(scale: float) -> None:
     numbers = (scale * np.random.default_rng(0).standard_normal(2000)).astype(np.float32)
     task = Regression.of_training_targets(numbers.tolist())
     learner = noisy_number_learner(numbers, error)
-    found = curve.extrapolate_learning_curve(learner, task, numbers, texts=2000, basis="probe")
+    found = curve.measure_and_extrapolate_curve(learner, task, numbers, texts=2000, basis="probe")
     assert (found.code, found.metric) == ("measured", "rmse")
     for gain in found.gains:
         assert gain.low <= error(gain.texts) - error(2000) <= gain.high < 0
@@ -227,7 +227,7 @@ def test_interval_of_several_labels_covers_the_true_curve() -> None:
         return np.asarray((targets[held_out] > 0) != wrong)
 
     task = MultiLabel(("a", "b"))
-    found = curve.extrapolate_learning_curve(learn, task, targets, texts=2000, basis="linear")
+    found = curve.measure_and_extrapolate_curve(learn, task, targets, texts=2000, basis="linear")
     assert (found.code, found.metric) == ("measured", "macro_f1")
     assert found.measured[-1].value == pytest.approx(1 - error(1600), abs=0.01)
     for gain in found.gains:
@@ -277,7 +277,7 @@ def test_many_labels_limit_the_number_of_texts() -> None:
 def test_labels_that_are_rare_only_in_the_sample_give_no_curve() -> None:
     """Of 2,000 texts 400 are used, 4 with each label."""
     rows = [TextRow(i, f"text {i}", encode_label_set([str(i % 100)])) for i in range(2000)]
-    found = curve.estimate_more_labels(rows, "multi_label")
+    found = curve.estimate_gain_of_more_labels(rows, "multi_label")
     assert (found.code, found.texts, found.basis) == ("too_few", 2000, None)
     assert "on 400 of the 2,000 labeled texts" in found.message
 
@@ -294,7 +294,7 @@ def test_labels_that_are_rare_only_in_the_sample_give_no_curve() -> None:
 )
 def test_missing_curve_of_other_tasks(task: TaskType, labels: list[str], code: str) -> None:
     rows = [TextRow(i, f"text {i}", label) for i, label in enumerate(labels)]
-    assert curve.estimate_more_labels(rows, task).code == code
+    assert curve.estimate_gain_of_more_labels(rows, task).code == code
 
 
 def test_each_of_several_targets_has_the_curve_it_has_alone() -> None:
@@ -308,7 +308,7 @@ def test_each_of_several_targets_has_the_curve_it_has_alone() -> None:
     rows = [
         TextRow(i, text, label) for i, (text, label) in enumerate(zip(texts, labels, strict=True))
     ]
-    found = curve.estimate_more_labels(rows, "several_targets", 3 * 400)
+    found = curve.estimate_gain_of_more_labels(rows, "several_targets", 3 * 400)
     assert found.code == "by_target"
     tasks: dict[str, TaskType] = {
         "topic": "single_label",
@@ -324,13 +324,13 @@ def test_each_of_several_targets_has_the_curve_it_has_alone() -> None:
         alone = [
             TextRow(row.number, row.text, extract_target_label(row.label, name)) for row in rows
         ]
-        assert found.targets[name] == curve.estimate_more_labels(alone, task)
+        assert found.targets[name] == curve.estimate_gain_of_more_labels(alone, task)
 
 
 def test_several_targets_without_enough_texts() -> None:
     label = encode_targets({"topic": "card", "stars": 1.0})
     rows = [TextRow(i, f"text {i}", label) for i in range(300)]
-    found = curve.estimate_more_labels(rows, "several_targets")
+    found = curve.estimate_gain_of_more_labels(rows, "several_targets")
     assert {name: each.code for name, each in found.targets.items()} == {
         "topic": "one_label",
         "stars": "one_label",
@@ -348,7 +348,7 @@ def test_no_extrapolation_below_the_constant(
     task: TaskType, label: Callable[[int], str], message: str
 ) -> None:
     rows = [TextRow(i, f"{chr(0x4E00 + i)} !", label(i)) for i in range(300)]
-    found = curve.estimate_more_labels(rows, task)
+    found = curve.estimate_gain_of_more_labels(rows, task)
     assert found.code == "not_above_majority"
     assert f"always predicting {message}" in found.message
 
@@ -371,7 +371,7 @@ def test_no_extrapolation_below_the_constant(
     ],
 )  # fmt: skip
 def test_missing_curve_is_explained(rows: list[TextRow], code: str, message: str) -> None:
-    found = curve.estimate_more_labels(rows)
+    found = curve.estimate_gain_of_more_labels(rows)
     assert (found.code, found.basis, found.measured, found.gains) == (code, None, (), ())
     assert message in found.message
     assert describe_curve_model(found) is None
@@ -380,7 +380,7 @@ def test_missing_curve_is_explained(rows: list[TextRow], code: str, message: str
 
 @pytest.mark.parametrize("labels", [2, 5, 50, 100])
 def test_any_number_of_labels_gives_finite_numbers(labels: int) -> None:
-    found = curve.estimate_more_labels(rows_with_labels(600, labels=labels))
+    found = curve.estimate_gain_of_more_labels(rows_with_labels(600, labels=labels))
     assert found.code in ("measured", "not_above_majority")
     assert len(found.measured) == 5
     assert "NaN" not in found.model_dump_json()
@@ -389,12 +389,12 @@ def test_any_number_of_labels_gives_finite_numbers(labels: int) -> None:
 
 def test_texts_without_words_do_not_beat_the_majority() -> None:
     rows = [TextRow(i, f"{chr(0x4E00 + i)} !", str(i % 2)) for i in range(300)]
-    assert curve.estimate_more_labels(rows).code == "not_above_majority"
+    assert curve.estimate_gain_of_more_labels(rows).code == "not_above_majority"
 
 
 def test_duplicates_count_once() -> None:
     rows = [TextRow(i, f"text number {i // 3}", str(i // 3 % 2)) for i in range(900)]
-    found = curve.estimate_more_labels(rows)
+    found = curve.estimate_gain_of_more_labels(rows)
     assert (found.texts, found.used) == (300, 300)
     assert found.code == "not_above_majority"  # only the copies can be learned
 
@@ -412,7 +412,7 @@ def test_many_texts_are_subsampled_stratified() -> None:
         rows, "single_label", 300, characters=sum(len(row.text) for row in rows) // 9
     )
     assert len(short) == pytest.approx(100, abs=1)
-    found = curve.extrapolate_learning_curve(
+    found = curve.measure_and_extrapolate_curve(
         law_learner(np.arange(300) % 2, lambda n: 1.5 * n**-0.4),
         TWO,
         np.arange(300) % 2,
@@ -430,14 +430,14 @@ def test_learning_curve_is_cached(cache_folder: Path) -> None:
         calls.append(1)
         return MoreLabelsEstimate(code="one_label", message="", texts=3)
 
-    first = curve.cached_estimate({"data": "a"}, compute)
-    assert curve.cached_estimate({"data": "a"}, compute) == first
+    first = curve.load_or_compute_estimate({"data": "a"}, compute)
+    assert curve.load_or_compute_estimate({"data": "a"}, compute) == first
     assert len(calls) == 1
-    curve.cached_estimate({"data": "b"}, compute)
+    curve.load_or_compute_estimate({"data": "b"}, compute)
     assert len(calls) == 2
     for entry in cache_folder.iterdir():
         entry.write_text("{")
-    assert curve.cached_estimate({"data": "a"}, compute) == first
+    assert curve.load_or_compute_estimate({"data": "a"}, compute) == first
     assert len(calls) == 3
 
 

@@ -29,7 +29,7 @@ TINY = Splits(
 
 
 def evaluate(splits: Splits) -> LinearModelFitted:
-    return linear_baseline.evaluate(splits, SingleLabel(splits.labels)).metrics
+    return linear_baseline.fit_or_load_linear_baseline(splits, SingleLabel(splits.labels)).metrics
 
 
 def test_accuracy_on_rotten_tomatoes() -> None:
@@ -58,7 +58,7 @@ def test_baseline_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Splits(TINY.labels, TINY.train, TINY.test, TINY.validation)
     assert not evaluate(other).cached
     thresholds = SingleLabel(TINY.labels, tune_thresholds=True)
-    assert not linear_baseline.evaluate(TINY, thresholds).metrics.cached
+    assert not linear_baseline.fit_or_load_linear_baseline(TINY, thresholds).metrics.cached
 
 
 def test_damaged_cache_entry_is_refitted(cache_folder: Path) -> None:
@@ -95,7 +95,7 @@ def test_training_texts_have_every_label_of_several_targets(
         label = {"mood": text % 2, "topic": topic_of if kind == "single_label" else (topic_of,)}
         train.append(Example(i, f"text {text}", label))
     splits = Splits(task.labels, tuple(train), tuple(train[:20]), tuple(train[20:40]))
-    used = linear_baseline.evaluate(splits, task).metrics.train_texts
+    used = linear_baseline.fit_or_load_linear_baseline(splits, task).metrics.train_texts
     assert used == 90 if kind == "single_label" else 15 * copies <= used < 90
 
 

@@ -16,7 +16,7 @@ from lora_core.errors.data import (
     MalformedRow,
     MissingColumn,
     MissingLabel,
-    MissingTarget,
+    MissingTargetValue,
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.task import SeveralTargetsSpec
@@ -163,8 +163,8 @@ def test_other_files_have_no_targets(content: str, tmp_path: Path) -> None:
 
 
 BAD: list[tuple[list[dict[str, Any]], ColumnSelection, type[LoraCoreError], str]] = [
-    ([*RECORDS, record("a", topic=None, flags=[])], SEVERAL, MissingTarget, "4"),
-    ([*RECORDS, record("a", flags=[])], SEVERAL, MissingTarget, "4"),
+    ([*RECORDS, record("a", topic=None, flags=[])], SEVERAL, MissingTargetValue, "4"),
+    ([*RECORDS, record("a", flags=[])], SEVERAL, MissingTargetValue, "4"),
     ([*RECORDS, {"text": "a"}], TOPIC, MissingLabel, "4"),
     ([*RECORDS, {"text": "a", "labels": "x"}], TOPIC, MissingLabel, "4"),
     ([*RECORDS, record("a", topic={"b": "c"})], TOPIC, MalformedRow, "a dict"),

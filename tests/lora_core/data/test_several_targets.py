@@ -19,7 +19,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     LabelNotNumber,
     MissingColumn,
-    MissingTarget,
+    MissingTargetValue,
     SingleClass,
 )
 from lora_core.specs.data import DataSpec, Split
@@ -84,8 +84,8 @@ def test_splits_and_folds_have_a_share_of_every_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cells", "error", "words"),
     [
-        ({"topic": ""}, MissingTarget, "target 'topic' (column topic): 1 (first: 200)"),
-        ({"rude": ""}, MissingTarget, "target 'flags' (column urgent, rude)"),
+        ({"topic": ""}, MissingTargetValue, "target 'topic' (column topic): 1 (first: 200)"),
+        ({"rude": ""}, MissingTargetValue, "target 'flags' (column urgent, rude)"),
         ({"rating": "good"}, LabelNotNumber, "column 'rating'"),
     ],
 )

@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from lora_core.data import suspect_rows
 from lora_core.data.contents import FileContents
-from lora_core.data.label_review import SuspectReport, label_digest
+from lora_core.data.label_review_schemas import SuspectLabelReport, text_label_digest
 from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow
 from lora_core.data.suspect_rows import find_suspect_rows
@@ -55,7 +55,7 @@ def texts(count: int = 120, words: dict[str, str] = WORDS) -> list[TextRow]:
 
 def check(
     rows: list[TextRow], label_format: LabelFormat | None = None, target: str | None = None
-) -> SuspectReport:
+) -> SuspectLabelReport:
     columns = ColumnSelection(label_format=label_format or LabelFormat())
     return find_suspect_rows(FileContents(rows, columns, (), None, ParseInfo()), target)
 
@@ -78,7 +78,7 @@ def test_flipped_names_are_found() -> None:
         assert {each.label, each.proposed} == {"pos", "neg"}
         assert each.confidence is not None
         assert each.confidence > 0.5
-        assert each.digest == label_digest(row, None, row.label)
+        assert each.digest == text_label_digest(row, None, row.label)
     scores = [each.score for each in report.suspects]
     assert scores == sorted(scores, reverse=True)
 
@@ -181,7 +181,7 @@ def test_each_of_several_targets_is_checked_alone() -> None:
     report = check(rows, label_format, "second")
     assert report.target == "second"
     assert {each.row for each in report.suspects[:3]} == set(WRONG)
-    assert report.suspects[0].digest == label_digest(
+    assert report.suspects[0].digest == text_label_digest(
         rows[report.suspects[0].row - 1], "second", report.suspects[0].label
     )
 

@@ -22,7 +22,11 @@ from lora_core.data.duplicates import find_near_duplicates, group_duplicates
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.data.split import draw_splits
-from lora_core.data.tokens import check_special_tokens, tokenize_with_cache, truncate_longest_first
+from lora_core.data.tokens import (
+    check_special_tokens,
+    kept_indices_longest_first,
+    tokenize_with_cache,
+)
 from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import PairsNotSeparated
 from lora_core.errors.data import IncompletePair, MissingColumn, MissingText, SameTextPairColumn
@@ -242,8 +246,14 @@ def test_pairs_are_tokenized_for_training_like_for_serving(
 
 
 def test_every_special_token_remains() -> None:
-    assert truncate_longest_first([None, 0, 0, 0, None, 1, None], 4) == [0, 1, 4, 6]
-    assert truncate_longest_first([None, 0, 0, 0, None, 1, 1, None], 5, "left") == [0, 3, 4, 6, 7]
+    assert kept_indices_longest_first([None, 0, 0, 0, None, 1, None], 4) == [0, 1, 4, 6]
+    assert kept_indices_longest_first([None, 0, 0, 0, None, 1, 1, None], 5, "left") == [
+        0,
+        3,
+        4,
+        6,
+        7,
+    ]
 
 
 def test_tokenizer_must_separate_pairs() -> None:

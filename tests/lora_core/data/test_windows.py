@@ -16,7 +16,7 @@ from lora_core.data.windows import (
     window_overlap,
 )
 from lora_core.errors.artifact import InputTooLong
-from lora_core.errors.spec import WindowsOfPairs
+from lora_core.errors.spec import PairsInWindowsUnsupported
 from lora_core.inference.tokenization import ModelTokenizer
 from lora_core.specs.data import DataSpec, Split
 from tests.tiny_base import tokenizer
@@ -87,7 +87,7 @@ def test_split_keeps_the_windows_of_selected_texts() -> None:
 
 
 def test_pairs_have_no_windows() -> None:
-    with pytest.raises(WindowsOfPairs):
+    with pytest.raises(PairsInWindowsUnsupported):
         load_splits(DataSpec(text_pair_column="second", long_texts="windows"))
 
 

@@ -11,8 +11,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import compatibility, methods
 from lora_core.encoders import FAMILIES
+from lora_core.encoders.encoder_parts import blocks
 from lora_core.encoders.load import resolve_base
-from lora_core.encoders.modules import blocks
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.spec import LayerOutOfRange, MeanPoolingBuiltIn
 from lora_core.fast import first_token

@@ -17,13 +17,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from lora_core import manifest, onnx_export
 from lora_core.artifact import read_labels
-from lora_core.encoders.modules import family_of, linear_layer
+from lora_core.encoders.encoder_parts import family_of, linear_layer
 from lora_core.errors.artifact import TargetRequired
 from lora_core.errors.export import (
     Int8Mismatch,
     Int8RegressionUnsupported,
     NoEncoder,
-    NotTranslatable,
+    NotTranslatableToOnnx,
     OnnxMismatch,
     OnnxPackagesMissing,
     OutputExists,
@@ -32,7 +32,7 @@ from lora_core.errors.export import (
 from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.onnx_certificate import OnnxCertificate, read_onnx_certificate
-from lora_core.onnx_export import export_onnx, read_int8_texts
+from lora_core.onnx_export import export_onnx, read_int8_certification_texts
 from lora_core.onnx_graph import write_graph
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import SingleLabelSpec
@@ -244,7 +244,7 @@ def test_encoder_that_cannot_be_traced_is_refused(tmp_path: Path) -> None:
 
     model = modernbert()
     model.head.act = Counting()
-    with pytest.raises(NotTranslatable, match="'modernbert' model to ONNX: "):
+    with pytest.raises(NotTranslatableToOnnx, match="'modernbert' model to ONNX: "):
         write_graph(tmp_path / "model.onnx", model, segments=False)
 
 
@@ -266,7 +266,9 @@ def test_missing_package_is_named_with_the_command(
 
 def reviews(tmp_path: Path, rows: int = 500) -> list[Any]:
     make_reviews(tmp_path / "texts.csv", rows)
-    return read_int8_texts(make_artifact(tmp_path / "reader"), str(tmp_path / "texts.csv"))
+    return read_int8_certification_texts(
+        make_artifact(tmp_path / "reader"), str(tmp_path / "texts.csv")
+    )
 
 
 @pytest.mark.slow  # the small form refuses too few texts

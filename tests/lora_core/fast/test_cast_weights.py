@@ -9,7 +9,7 @@ from torch import Tensor
 from lora_core import methods
 from lora_core.adapters import merge_adapters
 from lora_core.encoders import FAMILIES
-from lora_core.encoders.modules import blocks
+from lora_core.encoders.encoder_parts import blocks
 from lora_core.fast import cast_weights
 from lora_core.specs.method import LayerRole, LoraSpec
 from tests import tiny_base

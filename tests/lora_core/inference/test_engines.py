@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.serving.loaded_model import EncoderLoader
+from app.serving.loaded_model import EngineSelectingEncoderLoader
 from lora_core import manifest, saved_predictions
 from lora_core.errors.artifact import EngineOutputMismatch, EngineUnavailable
 from lora_core.inference import engine_benchmark, engines
@@ -105,11 +105,11 @@ def test_an_engine_that_does_not_compute_such_an_encoder_is_no_candidate_again(
 def test_unavailable_engine_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EngineUnavailable, match=r"compiled-fp32 requires a C\+\+ compiler"):
-        engines.get_engine("compiled-fp32")
+        engines.get_available_engine_spec("compiled-fp32")
     assert not any("compiled" in name for name in engines.auto_engine_names())
     if not torch.cuda.is_available():
         with pytest.raises(EngineUnavailable, match="a GPU"):
-            engines.get_engine("cuda-bf16")
+            engines.get_available_engine_spec("cuda-bf16")
 
 
 def test_engines_are_benchmarked_once(artifact: Path, tmp_path: Path) -> None:
@@ -175,5 +175,5 @@ def test_auto_skips_an_engine_that_does_not_load(
     monkeypatch.setattr(Predictor, "load", failing)
     speeds = {"torch-bf16": 2.0, "torch-fp32": 1.0}
     monkeypatch.setattr(engine_benchmark, "benchmark_engines", lambda *_, **__: speeds)
-    predictor = EncoderLoader("auto", tmp_path)(artifact, imported=False)
+    predictor = EngineSelectingEncoderLoader("auto", tmp_path)(artifact, imported=False)
     assert (predictor.engine.name, predictor.engine_speeds) == ("torch-fp32", speeds)

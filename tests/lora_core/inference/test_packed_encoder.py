@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
-from lora_core.artifact import save_adapter, save_base_and_adapter, save_head, save_merged
+from lora_core.artifact import save_adapter, save_base_adapter_and_head, save_head, save_merged
 from lora_core.data.batching import padded_length
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import encoder_weights_sha256
@@ -61,7 +61,7 @@ def make(tmp_path: Path, form: str) -> Make:
         directory = tmp_path / f"{family}-{seed}"
         directory.mkdir()
         if form == "base":
-            save_base_and_adapter(directory, model, FAMILIES[family], tokenizer(family), spec)
+            save_base_adapter_and_head(directory, model, FAMILIES[family], tokenizer(family), spec)
         else:
             save_adapter(directory, spec, method.state_dict(model), family)
             merge_adapters(model)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from lora_core.errors.training import NonFiniteWeights
+from lora_core.errors.training import NonFiniteMergedWeights
 from lora_core.layers import VARIANTS
 from lora_core.layers.base import AdapterLinear
 from lora_core.specs.method import LoraVariant
@@ -110,7 +110,7 @@ def test_nonfinite_weights_are_not_merged(variant: LoraVariant) -> None:
     weight = layer.base.weight.detach().clone()
     with torch.no_grad():
         layer.B[0, 0] = float("inf")
-    with pytest.raises(NonFiniteWeights):
+    with pytest.raises(NonFiniteMergedWeights):
         layer.merge()
     assert torch.equal(layer.base.weight, weight)
     assert not layer.merged

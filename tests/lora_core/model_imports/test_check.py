@@ -16,7 +16,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import (
     ArtifactCorrupt,
     GoldenPredictionsMismatch,
-    HeaderTooLarge,
+    SafetensorsHeaderTooLarge,
     UnsupportedArtifact,
     UnsupportedTokenizer,
 )
@@ -115,7 +115,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
     "no safetensors": (lambda d: (d / WEIGHTS).write_bytes(b"x" * 99), LoraCoreError),
     "a huge head": (
         lambda d: (d / WEIGHTS).write_bytes((2**40).to_bytes(8, "little")),
-        HeaderTooLarge),
+        SafetensorsHeaderTooLarge),
     "code of its own": (
         text(CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UnsupportedArtifact),
     "a kernel": (text(CONFIG, lambda c: c.update(attn_implementation="a/b")), UnsupportedArtifact),
@@ -178,7 +178,7 @@ BASE_DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = 
         tensors(BASE_WEIGHTS, lambda t: t.update(more=torch.zeros(1))), UnsupportedArtifact),
     "a huge head": (
         lambda d: (d / BASE_WEIGHTS).write_bytes((2**40).to_bytes(8, "little")),
-        HeaderTooLarge),
+        SafetensorsHeaderTooLarge),
     "code of its own": (
         text(BASE_CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UnsupportedArtifact),
     "quantized": (

@@ -24,15 +24,15 @@ from lora_core.artifact import (
 )
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.errors.adapter import (
-    AdapterBaseUnknown,
-    AdapterLabelMismatch,
+    AdapterBaseNotNamed,
+    AdapterLabelCountMismatch,
     AdapterNotFinite,
     AdapterNotFound,
     AdapterShapeMismatch,
-    AdapterTensorMismatch,
+    AdapterTensorNamesMismatch,
     UnsupportedAdapterSetting,
 )
-from lora_core.errors.artifact import ArtifactCorrupt, HeaderTooLarge
+from lora_core.errors.artifact import ArtifactCorrupt, SafetensorsHeaderTooLarge
 from lora_core.errors.base_model import BaseNotFound, UnsafeWeights
 from lora_core.errors.spec import MaxLengthTooLarge
 from lora_core.export import export_adapter
@@ -185,7 +185,7 @@ def test_label_names_from_sidecar_or_argument(tmp_path: Path) -> None:
     assert given["labels"] == ["x", "y", "z"]
     check_logits(adapter, tmp_path / "two")
     for labels in (["x", "y"], ["x", "x", "y"]):
-        with pytest.raises(AdapterLabelMismatch):
+        with pytest.raises(AdapterLabelCountMismatch):
             import_adapter(adapter.directory, tmp_path / "three", labels=labels)
     with pytest.raises(MaxLengthTooLarge):
         import_adapter(adapter.directory, tmp_path / "three", max_length=65)
@@ -242,17 +242,19 @@ def test_unknown_setting_that_is_off_is_accepted(tmp_path: Path) -> None:
 FIRST = "base_model.model.distilbert.transformer.layer.0.attention.q_lin"
 DAMAGES: dict[str, tuple[Change, type[Exception], str]] = {
     "a tensor is missing": (
-        lambda _, t: t.pop(f"{FIRST}.lora_B.weight"), AdapterTensorMismatch, "missing"),
+        lambda _, t: t.pop(f"{FIRST}.lora_B.weight"), AdapterTensorNamesMismatch, "missing"),
     "a tensor too many": (
-        lambda _, t: t.update({f"{FIRST}.lora_C.weight": torch.zeros(2)}), AdapterTensorMismatch,
+        lambda _, t: t.update({f"{FIRST}.lora_C.weight": torch.zeros(2)}),
+        AdapterTensorNamesMismatch,
         "unexpected"),
     "another prefix": (
-        lambda _, t: t.update({"model.x": torch.zeros(2)}), AdapterTensorMismatch, "unexpected"),
+        lambda _, t: t.update({"model.x": torch.zeros(2)}), AdapterTensorNamesMismatch,
+        "unexpected"),
     "an adapter that the config does not name": (
-        lambda c, _: c.update(target_modules=["k_lin"]), AdapterTensorMismatch, "k_lin"),
+        lambda c, _: c.update(target_modules=["k_lin"]), AdapterTensorNamesMismatch, "k_lin"),
     "no classifier": (
         lambda _, t: [t.pop(f"base_model.model.classifier.{p}") for p in ("weight", "bias")],
-        AdapterTensorMismatch, "here and in the base model"),
+        AdapterTensorNamesMismatch, "here and in the base model"),
     "another rank": (lambda c, _: c.update(r=2), AdapterShapeMismatch, r"\[3, 32\].*\[2, 32\]"),
     "another base": (
         lambda _, t: t.update({f"{FIRST}.lora_A.weight": torch.zeros(3, 40)}), AdapterShapeMismatch,
@@ -264,7 +266,7 @@ DAMAGES: dict[str, tuple[Change, type[Exception], str]] = {
         lambda _, t: t["base_model.model.classifier.bias"].fill_(torch.inf),
         AdapterNotFinite, "classifier"),
     "no base": (
-        lambda c, _: c.update(base_model_name_or_path=None), AdapterBaseUnknown, "--base"),
+        lambda c, _: c.update(base_model_name_or_path=None), AdapterBaseNotNamed, "--base"),
     "a base that is gone": (
         lambda c, _: c.update(base_model_name_or_path="/nowhere"), BaseNotFound, "nowhere"),
 }  # fmt: skip
@@ -298,7 +300,7 @@ def test_invalid_adapter_is_refused(tmp_path: Path) -> None:
     adapter = TrainedAdapter(tmp_path / "made", "distilbert")
     weights = adapter.directory / "adapter_model.safetensors"
     weights.write_bytes((2**40).to_bytes(8, "little"))
-    with pytest.raises(HeaderTooLarge):
+    with pytest.raises(SafetensorsHeaderTooLarge):
         import_adapter(adapter.directory, tmp_path / "artifact")
     weights.unlink()
     with pytest.raises(AdapterNotFound, match="there is no adapter_model"):
@@ -371,7 +373,7 @@ def test_exported_adapter_keeps_its_task_and_its_answers(tmp_path: Path, kind: s
 def test_invalid_usage_is_refused(tmp_path: Path, content: str) -> None:
     export_adapter(make_lora_artifact(tmp_path, LoraSpec(r=2)), tmp_path / "peft")
     (tmp_path / "peft" / manifest.USAGE_FILE).write_text(content, encoding="utf-8")
-    with pytest.raises((ArtifactCorrupt, AdapterLabelMismatch)):
+    with pytest.raises((ArtifactCorrupt, AdapterLabelCountMismatch)):
         import_adapter(tmp_path / "peft", tmp_path / "imported")
     assert not (tmp_path / "imported").exists()
 
@@ -396,7 +398,7 @@ def test_task_of_other_adapters_is_given(tmp_path: Path) -> None:
     export_adapter(make_lora_artifact(tmp_path, LoraSpec(r=2)), tmp_path / "peft")
     (tmp_path / "peft" / manifest.USAGE_FILE).unlink()
     imported = tmp_path / "imported"
-    with pytest.raises(AdapterLabelMismatch):
+    with pytest.raises(AdapterLabelCountMismatch):
         import_adapter(tmp_path / "peft", imported, task="regression")
     import_adapter(tmp_path / "peft", imported, task="multi_label")
     predictor = Predictor.load(imported)

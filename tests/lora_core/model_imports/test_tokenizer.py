@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from lora_core.errors.artifact import UnsupportedTokenizer
 from lora_core.model_imports import tokenizer
-from lora_core.model_imports.tokenizer import max_expansion, stress_test_tokenizer
+from lora_core.model_imports.tokenizer import max_charsmap_expansion, stress_test_tokenizer
 from lora_core.model_imports.tokenizer_schema import KnownRegex
 from lora_core.samples import minilm
 from tests.hostile_archives import TRIGGER, charsmap
@@ -93,7 +93,7 @@ def build_tokenizer(name: str = "BPE", **parts: Any) -> Tokenizer:
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_family_tokenizers_are_accepted(family: str, tmp_path: Path) -> None:
-    largest = tokenizer.validate_tokenizer_file(save_tokenizer(tiny(family), tmp_path))
+    largest = tokenizer.validate_tokenizer_get_max_id(save_tokenizer(tiny(family), tmp_path))
     assert largest == max(tiny(family).get_vocab().values())
     stress_test_tokenizer(tiny(family))
 
@@ -101,7 +101,7 @@ def test_family_tokenizers_are_accepted(family: str, tmp_path: Path) -> None:
 def test_sample_tokenizer_is_accepted_quickly() -> None:
     path = minilm.build_cached_checkpoint() / "tokenizer.json"
     began = time.process_time()
-    assert tokenizer.validate_tokenizer_file(path) == 30_521
+    assert tokenizer.validate_tokenizer_get_max_id(path) == 30_521
     stress_test_tokenizer(Tokenizer.from_file(str(path)))
     assert time.process_time() - began < 20  # tenths of a second
 
@@ -118,7 +118,7 @@ def test_sample_tokenizer_is_accepted_quickly() -> None:
 )
 def test_common_components_are_accepted(parts: dict[str, Any], tmp_path: Path) -> None:
     made = build_tokenizer(**parts)
-    assert tokenizer.validate_tokenizer_file(save_tokenizer(made, tmp_path)) == 5
+    assert tokenizer.validate_tokenizer_get_max_id(save_tokenizer(made, tmp_path)) == 5
     stress_test_tokenizer(made)
 
 
@@ -127,7 +127,7 @@ def test_truncation_and_padding_settings_are_accepted(name: str, tmp_path: Path)
     made = build_tokenizer(name)
     made.enable_truncation(8, stride=2)
     made.enable_padding(length=8, pad_to_multiple_of=8)
-    assert tokenizer.validate_tokenizer_file(save_tokenizer(made, tmp_path)) == 5
+    assert tokenizer.validate_tokenizer_get_max_id(save_tokenizer(made, tmp_path)) == 5
 
 
 def test_older_file_versions_are_accepted(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_older_file_versions_are_accepted(tmp_path: Path) -> None:
     del content["model"]["ignore_merges"], content["pre_tokenizer"]["split"]
     content["pre_tokenizer"] |= {"str_rep": "_", "add_prefix_space": True}
     path.write_text(json.dumps(content))
-    tokenizer.validate_tokenizer_file(path)
+    tokenizer.validate_tokenizer_get_max_id(path)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_invalid_model_setting_is_refused(place: str, value: Any, tmp_path: Path
     content["model"][place] = value
     path.write_text(json.dumps(content))
     with pytest.raises(UnsupportedTokenizer, match=place):
-        tokenizer.validate_tokenizer_file(path)
+        tokenizer.validate_tokenizer_get_max_id(path)
 
 
 LENGTHENING: dict[str, Any] = {
@@ -187,13 +187,15 @@ def test_expanding_components_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(
         UnsupportedTokenizer, match=r"more than|longer than|characters per byte|pattern|match"
     ):
-        tokenizer.validate_tokenizer_file(save_tokenizer(build_tokenizer(**{kind: part}), tmp_path))
+        tokenizer.validate_tokenizer_get_max_id(
+            save_tokenizer(build_tokenizer(**{kind: part}), tmp_path)
+        )
 
 
 def test_max_expansion_matches_the_library() -> None:
     made = normalizers.Precompiled(base64.b64decode(charsmap("abcdefg")))
     assert made.normalize_str(f"x{TRIGGER}") == "xabcdefg"
-    assert max_expansion(charsmap("abcdefg")) == 7
+    assert max_charsmap_expansion(charsmap("abcdefg")) == 7
 
 
 def test_cyclic_or_dangling_trie_is_refused() -> None:
@@ -206,12 +208,12 @@ def test_cyclic_or_dangling_trie_is_refused() -> None:
         trie = b"".join(unit.to_bytes(4, "little") for unit in units)
         content = len(trie).to_bytes(4, "little") + trie + b"a\0"
         with pytest.raises(UnsupportedTokenizer):
-            max_expansion(base64.b64encode(content).decode())
+            max_charsmap_expansion(base64.b64encode(content).decode())
     for content in (b"", b"\0" * 3, circle, (2**31).to_bytes(4, "little") + b"a"):
         with pytest.raises(UnsupportedTokenizer):
-            max_expansion(base64.b64encode(content).decode())
+            max_charsmap_expansion(base64.b64encode(content).decode())
     with pytest.raises(UnsupportedTokenizer):
-        max_expansion("not base 64")
+        max_charsmap_expansion("not base 64")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from sklearn.metrics import balanced_accuracy_score, classification_report, f1_s
 
 from lora_core.specs.task import ClassWeights, SingleLabelSpec
 from lora_core.tasks.loss import CrossEntropy, build_loss
-from lora_core.tasks.metrics import CURVE_METRICS
 from lora_core.tasks.single_label import SingleLabel
+from lora_core.tasks.single_label_metrics import CURVE_METRICS
 
 LABELS = ["bad", "fine", "good"]
 GENERATOR = np.random.default_rng(0)

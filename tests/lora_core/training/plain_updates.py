@@ -9,7 +9,7 @@ import pytest
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.resume import build_or_resume_trainer
 from tests.recording_observer import RecordingObserver
 
 RATE = 1e-3
@@ -38,7 +38,7 @@ def check_losses(
     progress = ProgressReporter(observer, observer)
     prepared = prepare_run(spec, observer, progress)
     expected = plain_losses(copy.deepcopy(prepared), RATE)
-    build_trainer(
+    build_or_resume_trainer(
         prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
     ).train()
     found = [step.loss for step in observer.all("step")]

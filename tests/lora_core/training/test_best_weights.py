@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lora_core import manifest
-from lora_core.specs.train import SelectBy, StopSpec, TrainSpec
+from lora_core.specs.train import CheckpointSelectionAndStopSpec, SelectBy, TrainSpec
 from lora_core.training.best_weights import BestWeights, BestWeightsState
 from tests.recording_observer import RecordingObserver
 
@@ -39,13 +39,13 @@ def evaluate(best: BestWeights, *evaluations: tuple[float, float]) -> None:
 def test_ties_prefer_the_lower_loss_then_the_later_step(
     evaluations: list[tuple[float, float]], kept: int
 ) -> None:
-    best = BestWeights(StopSpec(select_by=SelectBy.ACCURACY))
+    best = BestWeights(CheckpointSelectionAndStopSpec(select_by=SelectBy.ACCURACY))
     evaluate(best, *evaluations)
     assert best.step == kept
 
 
 def test_tie_does_not_reset_patience() -> None:
-    best = BestWeights(StopSpec(select_by=SelectBy.ACCURACY, patience=2))
+    best = BestWeights(CheckpointSelectionAndStopSpec(select_by=SelectBy.ACCURACY, patience=2))
     evaluate(best, (0.9, 0.3), (0.9, 0.2))
     assert (best.step, best.evaluations_since, best.out_of_patience()) == (2, 1, False)
     evaluate(best, (0.9, 0.1))
@@ -53,7 +53,9 @@ def test_tie_does_not_reset_patience() -> None:
 
 
 def test_ties_are_broken_the_same_after_a_resume() -> None:
-    before, after = (BestWeights(StopSpec(select_by=SelectBy.ACCURACY)) for _ in range(2))
+    before, after = (
+        BestWeights(CheckpointSelectionAndStopSpec(select_by=SelectBy.ACCURACY)) for _ in range(2)
+    )
     evaluate(before, (0.9, 0.2))
     after.load_state(before.state(), {}, None)
     assert not after.is_better({"accuracy": 0.9, "loss": 0.3})
@@ -62,7 +64,7 @@ def test_ties_are_broken_the_same_after_a_resume() -> None:
 
 def test_checkpoint_without_the_best_loss_round_trips() -> None:
     old = BestWeightsState(step=7, score=0.9, evaluations_since=1)  # as training version 1 wrote it
-    best = BestWeights(StopSpec(select_by=SelectBy.ACCURACY))
+    best = BestWeights(CheckpointSelectionAndStopSpec(select_by=SelectBy.ACCURACY))
     best.load_state(old, {}, torch.zeros(3, 2))
     assert best.state() == old
 

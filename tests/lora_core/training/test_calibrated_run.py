@@ -16,7 +16,7 @@ from lora_core import manifest
 from lora_core.errors.training import NonFiniteLogits
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.train import TrainSpec
-from lora_core.training import evaluate
+from lora_core.training import model_outputs
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_reviews
 
@@ -106,7 +106,7 @@ def test_nonfinite_validation_logits_fail_the_run(
     spec: Make, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One test text overflows; the validation loss was finite."""
-    original = evaluate.compute_logits
+    original = model_outputs.compute_logits
 
     def overflowing(forward: Any, part: Any, **more: Any) -> NDArray[np.float32]:
         rows = original(forward, part, **more)
@@ -114,7 +114,7 @@ def test_nonfinite_validation_logits_fail_the_run(
             rows[3] = np.inf
         return rows
 
-    monkeypatch.setattr(evaluate, "compute_logits", overflowing)
+    monkeypatch.setattr(model_outputs, "compute_logits", overflowing)
     with pytest.raises(NonFiniteLogits, match="1 of 24 held-out texts"):
         train(spec())
     assert not list(tmp_path.glob("artifact-*/manifest.json"))

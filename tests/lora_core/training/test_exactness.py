@@ -20,11 +20,11 @@ from lora_core.events import Event
 from lora_core.layers import VARIANTS
 from lora_core.specs.method import LoraVariant
 from lora_core.specs.train import TrainSpec
-from lora_core.training import evaluate
+from lora_core.training import model_outputs
 from lora_core.training.best_weights import BestWeights
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.encoder import train_encoder
-from lora_core.training.throughput import Throughput
+from lora_core.training.throughput import ThroughputAndLossMeter
 from lora_core.training.training_state import TrainingState
 from tests.lora_core.test_methods import FrozenA
 from tests.lora_core.training.twins import events_before, product, story
@@ -205,13 +205,13 @@ def test_random_numbers_in_evaluation_do_not_affect_training(
     short: TrainSpec, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, _ = attempt(short)
-    quiet = evaluate.compute_logits
+    quiet = model_outputs.compute_logits
 
     def noisy(*arguments: Any, **more: Any) -> Any:
         torch.rand(3), random.random(), np.random.random()
         return quiet(*arguments, **more)
 
-    monkeypatch.setattr(evaluate, "compute_logits", noisy)
+    monkeypatch.setattr(model_outputs, "compute_logits", noisy)
     noise, _ = attempt(short)
     assert story(noise.events) == story(plain.events)
 
@@ -236,7 +236,7 @@ PIECES: dict[str, tuple[Any, str, Any]] = {
     "optimizer": (TrainingState, "restore", without("optimizer/")),
     "torch generator": (TrainingState, "restore", without("rng/torch")),
     "best": (BestWeights, "load_state", nothing),
-    "throughput": (Throughput, "load_state", nothing),
+    "throughput": (ThroughputAndLossMeter, "load_state", nothing),
     "schedule": (torch.optim.lr_scheduler.LambdaLR, "load_state_dict", nothing),
 }
 

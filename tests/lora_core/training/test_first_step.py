@@ -17,7 +17,7 @@ from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.resume import build_or_resume_trainer
 from tests.recording_observer import RecordingObserver
 
 Make = Callable[..., TrainSpec]
@@ -78,7 +78,7 @@ def test_first_update_does_not_depend_on_lengths_batching_or_threads(
     observer = RecordingObserver()
     progress = ProgressReporter(observer, observer)
     prepared = prepare_run(described, observer, progress)
-    trainer = build_trainer(
+    trainer = build_or_resume_trainer(
         prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
     )
     loss, norm = reference(copy.deepcopy(prepared))

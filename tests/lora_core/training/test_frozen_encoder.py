@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lora_core import methods
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, modules
+from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, encoder_parts
 from lora_core.fast import first_token, frozen_encoder
 from lora_core.fast.frozen_encoder import (
     CachedFeaturesForward,
@@ -114,7 +114,7 @@ def test_replayed_logits_match_the_full_model(
     )
     full = Forward(model, MACHINE)
     expected = [full(part(), indices) for indices in BATCHES]
-    for block in modules.blocks(model, description)[: len(replayed._below)]:
+    for block in encoder_parts.blocks(model, description)[: len(replayed._below)]:
         for parameter in block.parameters():  # nothing of it is computed again
             parameter.data.fill_(torch.nan)
     for indices, logits in zip(BATCHES, expected, strict=True):

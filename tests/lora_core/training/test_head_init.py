@@ -13,14 +13,14 @@ from scipy.special import softmax
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from lora_core.errors.training import NonFiniteStates
+from lora_core.errors.training import NonFiniteEncoderStates
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
-from lora_core.training import evaluate, probe
+from lora_core.training import model_outputs, probe
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.probe import draw_stratified
-from lora_core.training.resume import build_trainer
+from lora_core.training.probe import draw_stratified_indices
+from lora_core.training.resume import build_or_resume_trainer
 from tests.lora_core.training.test_probe import break_states, vectors
 from tests.recording_observer import RecordingObserver
 from tests.task_files import make_numbers
@@ -59,7 +59,7 @@ def started(spec: TrainSpec) -> PreparedRun:
     observer = RecordingObserver()
     progress = ProgressReporter(observer, observer)
     prepared = prepare_run(spec, observer, progress)
-    build_trainer(
+    build_or_resume_trainer(
         prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
     )
     return prepared
@@ -70,7 +70,7 @@ def answers(prepared: PreparedRun) -> Any:
     observer, part = RecordingObserver(), prepared.tokenized[Split.TEST]
     progress = ProgressReporter(observer, observer)
     return softmax(
-        evaluate.compute_logits(prepared.forward, part, budget=512, progress=progress), axis=1
+        model_outputs.compute_logits(prepared.forward, part, budget=512, progress=progress), axis=1
     )
 
 
@@ -147,7 +147,7 @@ def test_initial_head_of_a_regression_matches_ridge_regression(
     numbers = np.array([example.label for example in prepared.splits.train])
     model = Ridge(alpha=10).fit(train / scale, (numbers - numbers.mean()) / numbers.std())
     observer, part = RecordingObserver(), prepared.tokenized[Split.TEST]
-    logits = evaluate.compute_logits(
+    logits = model_outputs.compute_logits(
         prepared.forward, part, budget=512, progress=ProgressReporter(observer, observer)
     )
     np.testing.assert_allclose(logits[:, 0], model.predict(test / scale), atol=0.01)
@@ -158,7 +158,7 @@ def test_many_texts_are_subsampled(
 ) -> None:
     monkeypatch.setattr(probe, "HEAD_INIT_MAX_TEXTS", 20)
     prepared = started(spec(pooling="mean", runtime={"precision": "fp32"}))
-    which = draw_stratified(prepared.tokenized[Split.TRAIN].targets, 20)
+    which = draw_stratified_indices(prepared.tokenized[Split.TRAIN].targets, 20)
     reference = expected(prepared, base, "distilbert", "none", which)
     np.testing.assert_allclose(answers(prepared), reference, atol=0.01)
 
@@ -166,7 +166,7 @@ def test_many_texts_are_subsampled(
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=60), st.integers(5, 70))
 def test_subsample_is_stratified(labels: list[int], most: int) -> None:
     every = np.array([*labels, *range(5)])
-    which = draw_stratified(every, most)
+    which = draw_stratified_indices(every, most)
     assert len(which) == min(most, len(every))
     assert (np.diff(which) > 0).all()
     assert set(every[which]) == set(range(5))
@@ -211,5 +211,5 @@ def test_head_of_the_base_is_kept_unless_the_probe_is_requested(
 
 def test_nonfinite_hidden_states_fail_the_run(spec: Make, tmp_path: Path) -> None:
     base = break_states(make_base(tmp_path / "broken"))
-    with pytest.raises(NonFiniteStates):
+    with pytest.raises(NonFiniteEncoderStates):
         started(spec(base=str(base)))

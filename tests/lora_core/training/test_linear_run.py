@@ -80,7 +80,7 @@ def test_linear_run_matches_the_linear_baseline(reviews: Path, tmp_path: Path) -
     spec = described(reviews)
     _, summary = run(spec, tmp_path / "out")
     splits = load_splits(spec.data)
-    baseline = comparison.evaluate(splits, SingleLabel(splits.labels)).metrics
+    baseline = comparison.fit_or_load_linear_baseline(splits, SingleLabel(splits.labels)).metrics
     for split in (Split.VALIDATION, Split.TEST):
         metrics = getattr(baseline, split)
         assert {name: summary[split][name] for name in metrics} == pytest.approx(metrics)

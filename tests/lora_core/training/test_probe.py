@@ -17,7 +17,7 @@ from transformers import AutoModel
 from lora_core import manifest
 from lora_core.data.load import load_splits
 from lora_core.data.tokens import load_tokenizer
-from lora_core.errors.training import NonFiniteStates
+from lora_core.errors.training import NonFiniteEncoderStates
 from lora_core.inference.engines import EngineCache
 from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.text_input import TextInput
@@ -120,7 +120,7 @@ def break_states(base: Path) -> Path:
 
 def test_nonfinite_hidden_states_fail_the_run(spec: Make, train: Train, tmp_path: Path) -> None:
     base = break_states(make_base(tmp_path / "broken"))
-    with pytest.raises(NonFiniteStates):
+    with pytest.raises(NonFiniteEncoderStates):
         train(spec(method={"type": "probe"}, base=str(base)))
 
 

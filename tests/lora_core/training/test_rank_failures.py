@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lora_core.__main__ import read_spec
+from lora_core.__main__ import read_train_spec
 from lora_core.child_protocol import EXIT_FAILED
 from lora_core.errors.training import NonFiniteLoss
 from tests.lora_core.training.pairs import LORA, PLAIN, Pair, failures, saved
@@ -37,7 +37,7 @@ def test_nonfinite_loss_in_one_process_stops_both_before_the_update(
     reviews.write_text("\n".join([f"{header},split", *lines]))
     path = write(method=LORA, optim=PLAIN, head_init="random")
     with pytest.raises(NonFiniteLoss) as alone:
-        train(read_spec(path))
+        train(read_train_spec(path))
     step = alone.value.detail["step"]
     assert step > 1
     statuses, events = Pair(path).both()

@@ -54,7 +54,7 @@ def test_isolated_draws_do_not_affect_the_outer_state() -> None:
 
 def test_processes_draw_different_numbers_and_the_first_is_unchanged() -> None:
     def drawn(rank: int, step: int) -> float:
-        rng.reseed_rank(3, rank, step)
+        rng.reseed_torch_on_nonzero_rank(3, rank, step)
         return torch.rand(()).item()
 
     states = rng.get_rng_states("cpu")

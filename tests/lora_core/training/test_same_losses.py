@@ -23,7 +23,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.loop import Trainer
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.resume import build_or_resume_trainer
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import FAMILIES, make_base, whole_layers
 
@@ -125,7 +125,7 @@ def test_losses_are_those_of_transformers(
     observer = RecordingObserver()
     progress = ProgressReporter(observer, observer)
     prepared = prepare_run(described, observer, progress)
-    trainer = build_trainer(
+    trainer = build_or_resume_trainer(
         prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
     )
     with warnings.catch_warnings():

@@ -35,7 +35,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training import auto, linear
 from lora_core.training.encoder import train_encoder
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.resume import build_or_resume_trainer
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import make_artifact
@@ -175,7 +175,7 @@ def test_first_update_has_the_loss_of_transformers(pair_spec: Make, method: dict
     observer = RecordingObserver()
     progress = ProgressReporter(observer, observer)
     prepared = prepare_run(described, observer, progress)
-    trainer = build_trainer(
+    trainer = build_or_resume_trainer(
         prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
     )
     expected = first_loss_of_transformers(prepared)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from lora_core.training import throughput
-from lora_core.training.throughput import Throughput
+from lora_core.training.throughput import ThroughputAndLossMeter
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_pause_leaves_out_its_own_time_only(clock: list[float]) -> None:
-    measured = Throughput(log_every=1, seconds=0.0, _clock=0.0)
+    measured = ThroughputAndLossMeter(log_every=1, seconds=0.0, _clock=0.0)
     clock[0] = 2.0
     measured.add(loss=0.0, norm=0.0, texts=1, tokens=1)
     clock[0] = 3.0  # from the step to the pause

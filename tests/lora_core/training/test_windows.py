@@ -27,7 +27,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.encoder import train_encoder
 from lora_core.training.prepare import prepare_run
-from lora_core.training.resume import build_trainer
+from lora_core.training.resume import build_or_resume_trainer
 from tests.lora_core.training.twins import product
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import tokenizer
@@ -113,7 +113,7 @@ def test_first_update_has_the_loss_of_the_averaged_logits(
     progress = ProgressReporter(observer, observer)
     described = windows(method=method, optim=optim, runtime={"precision": "fp32"})
     prepared = prepare_run(described, observer, progress)
-    trainer = build_trainer(
+    trainer = build_or_resume_trainer(
         prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
     )
     model = AutoModelForSequenceClassification.from_config(prepared.model.config).eval()

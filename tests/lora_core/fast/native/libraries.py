@@ -24,7 +24,7 @@ def libraries() -> Mapping[str, Library]:
         return {ONLY: Library(Path(os.environ[ONLY]))}
     if shutil.which("g++") is None:
         return {}
-    available = set(cpu.instruction_sets())
+    available = set(cpu.numeric_instruction_sets())
     built = {}
     with tempfile.TemporaryDirectory() as folder:
         for variant, (needs, _) in VARIANTS.items():

@@ -14,7 +14,7 @@ from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.artifact import EngineUnavailable
 from lora_core.fast.native import blocks
 from lora_core.fast.native.library import Batch, InvalidArguments, Library
-from lora_core.inference.adapter import Adapter, LoraWeights
+from lora_core.inference.adapter import Adapter, FusedLayerLora
 from lora_core.inference.engines import build_encoder
 from lora_core.inference.packed_encoder import NativeAdapter, PackedEncoder
 from lora_core.inference.tokenization import TokenizedText
@@ -100,7 +100,7 @@ def _adapters(model: PreTrainedModel, encoder: PackedEncoder) -> list[Adapter]:
     for seed, rank, layers in ((1, 3, {"qkv", "down"}), (2, 40, {"projection", "up", "down"})):
         generator = torch.Generator().manual_seed(seed)
         lora = {
-            (index, name): LoraWeights(
+            (index, name): FusedLayerLora(
                 0.2 * torch.randn(rank, weight.shape[1], generator=generator),
                 0.05 * torch.randn(weight.shape[0], rank, generator=generator),
             )
@@ -181,7 +181,7 @@ def test_lora_weights_of_other_sizes_are_refused(
     shapes: tuple[tuple[int, int], tuple[int, int]],
 ) -> None:
     model = MODELS["bert"]()
-    weights = LoraWeights(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+    weights = FusedLayerLora(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
     for library in libraries().values():
         encoder = build_encoder(model, torch.bfloat16, backend=library)
         assert isinstance(encoder, PackedEncoder)

@@ -44,7 +44,7 @@ def test_builds_each_variant_and_removes_those_of_older_sources(
         if built
         else f"Native engine: not built, because there is no C++ compiler (g++). {NOT_BUILT}"
     )
-    runs_here = bool(built) and "avx512_bf16" in cpu.instruction_sets()
+    runs_here = bool(built) and "avx512_bf16" in cpu.numeric_instruction_sets()
     assert (best_library() is not None) == runs_here
     assert ("native-bf16" in engines.auto_engine_names()) == runs_here
 
@@ -88,11 +88,11 @@ def test_a_processor_without_the_instructions_does_not_load_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     build.main([])
-    monkeypatch.setattr(cpu, "instruction_sets", lambda: ["avx2", "avx512f"])
+    monkeypatch.setattr(cpu, "numeric_instruction_sets", lambda: ["avx2", "avx512f"])
     assert best_library() is None
     assert "native-bf16" not in engines.auto_engine_names()
     with pytest.raises(
         EngineUnavailable,
         match=r"native-bf16 requires .*AVX512-BF16.*python -m lora_core.fast.native.build",
     ):
-        engines.get_engine("native-bf16")
+        engines.get_available_engine_spec("native-bf16")

@@ -1,0 +1,106 @@
+"""`loraworks train --local`: training without a service."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.cli import local_subprocess
+from lora_core import manifest
+from tests.app.cli.conftest import Run, answer
+from tests.tiny_base import make_base, make_reviews
+
+STARTED = {
+    "event": "started", "total_steps": 2, "trainable_parameters": 5, "total_parameters": 9,
+    "examples": {"train": 8}, "labels": ["bad", "good"], "device": "cpu", "precision": "fp32",
+    "threads": 1, "learning_rate": 0.1,
+}  # fmt: skip
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
+    """Replace the training with a program."""
+    program = tmp_path / "program.py"
+    program.write_text(f"import json, sys, time\nSTARTED = {STARTED!r}\n{code}")
+    monkeypatch.setattr(local_subprocess, "LORA_CORE_COMMAND", (sys.executable, str(program)))
+
+
+@pytest.mark.e2e
+def test_a_run_writes_an_artifact_and_shows_its_events(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
+    base, data = make_base(tmp_path / "base"), make_reviews(tmp_path / "reviews.csv")
+    result = run(
+        "train", "--local", "--out", str(tmp_path / "out"), "--base", str(base), "--data",
+        str(data), "--r", "2", "--batch-size", "8", "--epochs", "1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert manifest.verify(tmp_path / "out")["spec"]["method"]["r"] == 2
+    assert "parameters are trainable" in result.stderr
+    assert "linear (TF-IDF + logistic regression)" in result.stdout
+    assert "alibration error on the test split" in " ".join(result.stdout.split())
+
+
+def test_failure_exits_with_1_and_its_code(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = {"event": "failed", "code": "one_class", "message": "Only one label.", "detail": {}}
+    scripted(monkeypatch, tmp_path, f"print(json.dumps({failed!r})); sys.exit(65)")
+    result = run("train", "--local", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert result.stderr.endswith("error: Only one label. (one_class)\n")
+
+
+def test_a_crash_shows_the_end_of_the_log(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, tmp_path, "print(json.dumps(STARTED)); raise SystemExit('out of luck')")
+    result = run("train", "--local", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "status 1: out of luck (training_crashed)" in result.stderr
+
+
+def test_json_output_is_only_the_result(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = {"event": "finished", "summary": {"test": {"accuracy": 0.5}}}
+    scripted(monkeypatch, tmp_path, f"print(json.dumps(STARTED)); print(json.dumps({done!r}))")
+    result = run("train", "--local", "--out", str(tmp_path / "out"), "--json")
+    assert answer(result)["summary"] == done["summary"]
+    assert result.stderr == ""
+
+
+def test_ctrl_c_stops_the_training(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = tmp_path / "stopped"
+    scripted(
+        monkeypatch,
+        tmp_path,
+        "import os, signal\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (open({str(stopped)!r}, 'w'), os._exit(75)))\n"
+        "print(json.dumps(STARTED), flush=True)\n"
+        "time.sleep(60)",
+    )
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local_subprocess, "_apply_event", interrupt)
+    assert run("train", "--local", "--out", str(tmp_path / "out")).exit_code == 130
+    assert stopped.exists()
+
+
+def test_invalid_input_is_reported_before_start(run: Run, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    rank = run("train", "--local", "--out", out, "--r", "0")
+    assert rank.exit_code == 2
+    assert "error: method.r: must be at least 1" in rank.stderr
+    named = run("train", "--local", "--out", out, "--register-as", "sentiment")
+    assert named.exit_code == 2
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").write_text(json.dumps({}))
+    taken = run("train", "--local", "--out", out)
+    assert taken.exit_code == 2
+    assert "(output_exists)" in taken.stderr
