@@ -87,7 +87,8 @@ def plan_candidates(
     plans = [*((*probes, *linear, each) for each in lora), (*probes, *linear), linear]
     cheapest = (CandidateSpec(method=LINEAR_CANDIDATES[-1], folds=1),)
     return next(
-        (each for each in plans if estimate_seconds(each, texts, seconds_of) <= budget), cheapest
+        (each for each in plans if estimate_selection_seconds(each, texts, seconds_of) <= budget),
+        cheapest,
     )
 
 
@@ -98,7 +99,7 @@ def _for_task(method: ProbeSpec | LinearSpec, task: TaskSpec) -> ProbeSpec | Lin
     return method
 
 
-def estimate_seconds(
+def estimate_selection_seconds(
     candidates: Sequence[CandidateSpec], texts: int, seconds_of: SecondsEstimator
 ) -> float:
     """Return the seconds of all fits, and of the final fit of the slowest method."""

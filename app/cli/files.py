@@ -256,7 +256,7 @@ def _receive_archive(chunks: Iterator[bytes], work: Path) -> tuple[Path, Path]:
     return archive, artifact_dir
 
 
-def describe_model_folder(directory: Path) -> str:
+def saved_model_message(directory: Path) -> str:
     """Return a sentence about the folder of a model."""
     files = manifest.read(directory)["files"]
     if any(name.startswith(f"{manifest.MERGED_DIR}/") for name in files):

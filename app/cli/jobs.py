@@ -7,7 +7,7 @@ import typer
 
 from app.charts.formatting import format_difference, format_interval, format_setting_value
 from app.cli.errors import UsageError
-from app.cli.files import describe_model_folder, unpack_artifact, write_file_atomically
+from app.cli.files import saved_model_message, unpack_artifact, write_file_atomically
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     Json,
@@ -399,4 +399,4 @@ def download_job_model(
     if as_json:
         print_json({"directory": str(directory), "artifact_id": artifact_id})
     else:
-        print_line(describe_model_folder(directory))
+        print_line(saved_model_message(directory))

@@ -11,7 +11,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from app.cli.errors import CliError, RunFailed, UsageError
-from app.cli.files import describe_model_folder
+from app.cli.files import saved_model_message
 from app.cli.output import (
     Json,
     format_metric,
@@ -84,7 +84,7 @@ def train_locally(body: Json, out: Path, *, as_json: bool) -> None:
         print_json({"directory": str(out), "summary": last.summary})
         return
     print_results(spec.method.type, last.summary)
-    print_line(describe_model_folder(out))
+    print_line(saved_model_message(out))
 
 
 def _validate_spec(body: Json) -> TrainSpec:

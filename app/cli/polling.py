@@ -11,7 +11,7 @@ OUTAGE_TIMEOUT = 60.0  # seconds without a response until polling gives up
 _Polled = TypeVar("_Polled")
 
 
-def poll(fetch: Callable[[], _Polled], *, interval: float) -> Iterator[_Polled]:
+def poll_forever(fetch: Callable[[], _Polled], *, interval: float) -> Iterator[_Polled]:
     """Yield the result of `fetch` now and every `interval` seconds.
 
     An outage of less than a minute is waited out. Raises `ServiceUnreachableOrFailed` after that.

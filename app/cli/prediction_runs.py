@@ -20,7 +20,7 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from app.cli.polling import poll
+from app.cli.polling import poll_forever
 from app.cli.watch import RunProgress, open_display
 from app.queue.enums import JobState
 
@@ -173,7 +173,7 @@ def _watch(client: "Client", run: "PredictionRunView", *, quiet: bool) -> "Predi
     progress = RunProgress(title=title, total=run.rows, unit="row")
     run_id = run.id
     with open_display(quiet=quiet) as display:
-        for run in poll(lambda: client.get_prediction_run(run_id), interval=POLL_SECONDS):
+        for run in poll_forever(lambda: client.get_prediction_run(run_id), interval=POLL_SECONDS):
             progress.state, progress.queue_position = run.state, run.queue_position
             if run.rows_done != progress.step:
                 progress.set_step(run.rows_done, at=time.time())

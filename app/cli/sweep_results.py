@@ -32,7 +32,7 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from app.cli.polling import poll
+from app.cli.polling import poll_forever
 from app.cli.watch import (
     ProgressDisplay,
     RunProgress,
@@ -365,7 +365,7 @@ def watch_sweep(client: "Client", sweep: SweepId, as_json: AsJson = False) -> No
 
 def poll_sweep(client: "Client", sweep_id: str | UUID) -> Iterator["SweepView"]:
     """Yield the sweep every two seconds, until it is not running any more."""
-    for sweep in poll(lambda: client.get_sweep(sweep_id), interval=POLL_SECONDS):
+    for sweep in poll_forever(lambda: client.get_sweep(sweep_id), interval=POLL_SECONDS):
         yield sweep
         if sweep.state != "running":
             return

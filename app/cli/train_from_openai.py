@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from app.cli import old_model_comparison
+from app.cli import external_model_comparison
 from app.cli.datasets import Task, print_finding
 from app.cli.errors import UsageError
 from app.cli.evaluate import predict_all
@@ -25,7 +25,11 @@ from lora_core.tasks.metric_info import task_type
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.cli.old_model_comparison import AnswerFile, ComparableOldAnswers, OldModelComparison
+    from app.cli.external_model_comparison import (
+        AnswerFile,
+        ComparableOldAnswers,
+        OldModelComparison,
+    )
     from app.datasets.schemas import DatasetView
     from app.jobs.schemas import JobView
     from lora_core.data.split import Splits
@@ -105,7 +109,7 @@ def train_from_openai_file(  # noqa: PLR0913 - one parameter per option
     """
     _check_options(file, answers, model, (validation, name, task, method, base))
     _check_out(out, answers)
-    answer_file = old_model_comparison.read_answer_file(answers) if answers else None
+    answer_file = external_model_comparison.read_answer_file(answers) if answers else None
     if file is None:
         job = _find_job(client, str(model))
         old = _select_answers(client, answer_file, job.spec)
@@ -119,7 +123,8 @@ def train_from_openai_file(  # noqa: PLR0913 - one parameter per option
     comparison = _compare(client, job, old) if old else None
     if out and comparison:
         write_file_atomically(
-            iter([old_model_comparison.differing_texts_to_csv(comparison.differing).encode()]), out
+            iter([external_model_comparison.differing_texts_to_csv(comparison.differing).encode()]),
+            out,
         )
     report = _print_json if as_json else _print_report
     report(client, job, comparison, out)
@@ -238,7 +243,9 @@ def _select_answers(
             break
         spec = client.get_job(str(base.job_id)).spec
         of_base.append(_load_splits(client, spec))
-    return old_model_comparison.select_comparable_answers(file, splits, of_base, task_type=task)
+    return external_model_comparison.select_comparable_answers(
+        file, splits, of_base, task_type=task
+    )
 
 
 def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
@@ -280,7 +287,7 @@ def _compare(client: "Client", job: "JobView", old: "ComparableOldAnswers") -> "
     is_multi_label = task_type(job.spec) == "multi_label"
     thresholds = client.get_model_info(model).thresholds if is_multi_label else None
     predictions = predict_all(client, model, old.texts)
-    return old_model_comparison.compare_with_old_model(model, old, predictions, thresholds)
+    return external_model_comparison.compare_with_old_model(model, old, predictions, thresholds)
 
 
 # -- Output ---------------------------------------------------------------------------------------
@@ -303,7 +310,7 @@ def _print_json(
         {
             "model": job.model_version,
             **_openai_fields(client, job),
-            "comparison": comparison and old_model_comparison.to_json(comparison),
+            "comparison": comparison and external_model_comparison.to_json(comparison),
             "out": out and str(out),
             "job": job,
         }
@@ -314,7 +321,7 @@ def _print_report(
     client: "Client", job: "JobView", comparison: "OldModelComparison | None", out: Path | None
 ) -> None:
     if comparison:
-        old_model_comparison.print_comparison(comparison)
+        external_model_comparison.print_external_model_comparison(comparison)
     if out:
         print_line(f"Saved all texts with different answers to {out}.")
     openai = _openai_fields(client, job)

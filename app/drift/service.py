@@ -15,7 +15,7 @@ from app.drift.label_shares import read_label_shares
 from app.drift.schemas import DriftCheckDetail, DriftState, DriftView
 from app.drift.tables import DriftCheck
 from app.drift.training_data import find_training_data
-from app.drift.views import drift_check_detail_view, drift_check_failure_view, drift_check_view
+from app.drift.views import drift_check_failure_view, drift_check_view, drift_check_with_texts_view
 from app.errors import AppError
 from app.outbox import repository as outbox
 from app.outbox.enums import EventType
@@ -202,4 +202,4 @@ def get_check(session: Session, *, ref: str, check_id: UUID) -> DriftCheckDetail
         session, model=resolved.name, number=resolved.number, check_id=check_id
     )
     keys = [KeptPredictionKey(UUID(hex=each[:32]), int(each[33:])) for each in check.most_different]
-    return drift_check_detail_view(check, traffic.find_predictions_by_key(session, keys))
+    return drift_check_with_texts_view(check, traffic.find_predictions_by_key(session, keys))

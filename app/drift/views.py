@@ -13,7 +13,9 @@ def drift_check_view(check: DriftCheck) -> DriftCheckView:
     return DriftCheckView(**_fields(check))
 
 
-def drift_check_detail_view(check: DriftCheck, texts: Sequence[KeptPrediction]) -> DriftCheckDetail:
+def drift_check_with_texts_view(
+    check: DriftCheck, texts: Sequence[KeptPrediction]
+) -> DriftCheckDetail:
     """Return a check with the texts that differ most."""
     different = [
         DifferentText(

@@ -109,7 +109,7 @@ def plan_auto_candidates(
     candidates = auto.candidates or model_selection.plan_candidates(
         texts, auto.time_budget, costs.seconds, task=spec.task
     )
-    seconds = model_selection.estimate_seconds(candidates, texts, costs.seconds)
+    seconds = model_selection.estimate_selection_seconds(candidates, texts, costs.seconds)
     test_tokens = sizes[Split.TEST] * data.mean_tokens
     length = data.mean_tokens * ATTENDED_LENGTH_RATIO
     seconds += test_tokens * cost_model.forward_flops_per_token(shape, length=length) / speed

@@ -47,7 +47,7 @@ class VectorComputationState(StrEnum):
 # -- Requests -------------------------------------------------------------------------------------
 
 
-class LabelingTaskSpec(RequestModel):
+class LabelTypeSpec(RequestModel):
     """What a text gets: one label, any number of labels, or a number."""
 
     type: LabelingTaskType = "single_label"
@@ -76,7 +76,7 @@ class LabelingCreate(RequestModel):
         description="A dataset that was uploaded with `purpose=predict`: `name` (its newest "
         "version), `name:2`, or its id."
     )
-    task: LabelingTaskSpec = LabelingTaskSpec()
+    task: LabelTypeSpec = LabelTypeSpec()
     labels: list[LabelName] = Field(
         default=[], max_length=MAX_LABELS, description="More can be added later. Numbers have none."
     )
@@ -288,7 +288,7 @@ class LabelingListItem(ResponseModel):
     id: UUID
     name: str
     dataset: str = Field(description="The dataset with the texts, such as `reviews-to-predict:1`.")
-    task: LabelingTaskSpec
+    task: LabelTypeSpec
     texts: int = Field(description="Texts in the pool.")
     labeled: int = Field(description="Texts that somebody has labeled.")
     skipped: int = Field(description="Texts that were skipped and that nobody has labeled.")

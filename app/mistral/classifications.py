@@ -22,7 +22,7 @@ from app.serving.conversations import (
     Text,
     reject_blank_text,
     text_of_content,
-    validate_prompt,
+    validate_text_or_texts,
 )
 from app.serving.errors import TooManyInputs
 from app.serving.routes import PredictRequestContext, RequestContextDep
@@ -51,7 +51,7 @@ class MistralClassificationCreate(LenientBody):
     model: MistralModelName
     input: Annotated[
         Any,
-        BeforeValidator(validate_prompt),
+        BeforeValidator(validate_text_or_texts),
         Field(
             description="A text, or a list of texts.",
             json_schema_extra={

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, ResponseModel
 from app.serving.client_formats import LenientBody
-from app.serving.conversations import Message, Text, validate_prompt
+from app.serving.conversations import Message, Text, validate_text_or_texts
 from lora_core.specs.chat import ChatMessage
 
 MAX_CHOICES = 128  # for each prompt
@@ -132,7 +132,7 @@ class CompletionCreate(CompletionOptions):
 
     prompt: Annotated[
         Any,
-        BeforeValidator(validate_prompt),
+        BeforeValidator(validate_text_or_texts),
         Field(
             description="A prompt, or a list of prompts.",
             json_schema_extra={

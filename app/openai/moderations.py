@@ -15,7 +15,7 @@ from app.http.fields import CleanText, ResponseModel
 from app.openai.errors import ModerationNotApplicable
 from app.registry.refs import require_model_name_syntax
 from app.serving.client_formats import LenientBody, ModelPredictBody, parse_predict_request
-from app.serving.conversations import PARTS_SCHEMA, text_of_content, validate_prompt
+from app.serving.conversations import PARTS_SCHEMA, text_of_content, validate_text_or_texts
 from app.serving.routes import RequestContextDep
 
 router = APIRouter(
@@ -30,7 +30,7 @@ def _validate_input(value: Any) -> Any:
     """Return a text or a list of texts. Parts of the type `text` are one text."""
     if isinstance(value, list) and any(isinstance(part, dict) for part in value):
         value = text_of_content(value)
-    return validate_prompt(value)
+    return validate_text_or_texts(value)
 
 
 class ModerationCreate(LenientBody):

@@ -214,7 +214,7 @@ def move_alias(
     return True
 
 
-def get_previous_version_number(session: Session, *, model: RegisteredModel, alias: str) -> int:
+def get_rollback_version_number(session: Session, *, model: RegisteredModel, alias: str) -> int:
     """Return the number of the version that an alias pointed at before.
 
     Raises `AliasNotFound`, `NothingToRollBack`.

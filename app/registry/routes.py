@@ -177,7 +177,7 @@ async def roll_back_alias(
 ) -> ModelView:
     """Point an alias at its previous version. This can be done once."""
     number = await run_in_threadpool(
-        service.get_previous_version_number, database, name=name, alias=alias
+        service.get_rollback_version_number, database, name=name, alias=alias
     )
     await mover(name, alias, number, rollback=True)
     return await run_in_threadpool(get_model, name, database)

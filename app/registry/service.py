@@ -166,13 +166,13 @@ def verify_version(database: Database, *, store: Store, name: str, number: int) 
     return target
 
 
-def get_previous_version_number(database: Database, *, name: str, alias: str) -> int:
+def get_rollback_version_number(database: Database, *, name: str, alias: str) -> int:
     """Return the number of the version that an alias pointed at before.
 
     Raises `ModelNotFound`, `AliasNotFound`, `NothingToRollBack`.
     """
     with database.read() as session:
-        return repository.get_previous_version_number(
+        return repository.get_rollback_version_number(
             session, model=repository.get_model(session, name), alias=alias
         )
 

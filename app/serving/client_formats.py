@@ -29,8 +29,8 @@ from pydantic_core import PydanticCustomError
 from app.http.fields import CleanText, ResponseModel, reject_unstorable_text
 from app.serving.errors import (
     BlankInput,
-    ConflictingScoreFunctions,
     InvalidPair,
+    ScoreFunctionGivenTwice,
     TooManyInputs,
 )
 from app.serving.schemas import Prediction
@@ -228,7 +228,7 @@ def parse_predict_request(
 ) -> PredictRequest:
     """Parse a body in the given format, or in the one that its fields indicate.
 
-    Raises `BlankInput`, `TooManyInputs`, `InvalidPair`, `ConflictingScoreFunctions`.
+    Raises `BlankInput`, `TooManyInputs`, `InvalidPair`, `ScoreFunctionGivenTwice`.
     """
     parameters = body.parameters
     from_hub = request_format == "hf" or (
@@ -237,7 +237,7 @@ def parse_predict_request(
     texts = _parse_inputs(body.inputs, max_inputs=max_inputs)
     function = parameters.function_to_apply if parameters else None
     if body.raw_scores and function is not None:
-        raise ConflictingScoreFunctions()
+        raise ScoreFunctionGivenTwice()
     return PredictRequest(
         texts=texts,
         nested=from_hub or isinstance(body.inputs, list),
@@ -288,10 +288,10 @@ def _parse_inputs(inputs: Any, *, max_inputs: int) -> list[TextInput]:
         raise BlankInput(what="The list of inputs")
     if len(entries) > max_inputs:
         raise TooManyInputs(count=len(entries), limit=max_inputs)
-    return [parse_text_input(entry, f"Input {index}") for index, entry in enumerate(entries)]
+    return [to_text_or_pair(entry, f"Input {index}") for index, entry in enumerate(entries)]
 
 
-def parse_text_input(entry: Any, name: str, *, at: str | None = None) -> TextInput:
+def to_text_or_pair(entry: Any, name: str, *, at: str | None = None) -> TextInput:
     """Return the text or the pair of a validated entry, which errors call `name`.
 
     Raises `BlankInput`, `InvalidPair`.

@@ -47,7 +47,7 @@ class Message(LenientBody):
     ]
 
 
-def validate_prompt(prompt: Any) -> Any:
+def validate_text_or_texts(prompt: Any) -> Any:
     """Return a text or a list of texts as it is."""
     entries = prompt if isinstance(prompt, list) else [prompt]
     if not entries or not all(isinstance(entry, str) for entry in entries):

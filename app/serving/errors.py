@@ -22,7 +22,7 @@ class InvalidPair(UnprocessableContent):
     message = "{what} holds {count} texts. Send one text, or two texts for a model of text pairs."
 
 
-class ConflictingScoreFunctions(UnprocessableContent):
+class ScoreFunctionGivenTwice(UnprocessableContent):
     code = "conflicting_score_functions"
     title = "Conflicting score functions."
     message = "Send either `raw_scores` or `parameters.function_to_apply`, not both."

@@ -37,7 +37,7 @@ from app.serving.client_formats import (
     VertexResponse,
     parse_predict_request,
     parse_rerank_request,
-    parse_text_input,
+    to_text_or_pair,
 )
 from app.serving.errors import RerankNotApplicable, TooManyInputs
 from app.serving.explanation import ExplainBody, ExplainRequest, explain
@@ -285,7 +285,7 @@ async def explain_prediction(
     are shown to keys with the scope `datasets:read`.
     """
     request = ExplainRequest(
-        text=parse_text_input(body.inputs, "The text", at="inputs"),
+        text=to_text_or_pair(body.inputs, "The text", at="inputs"),
         label=body.label,
         target=context.target,
         key_id=context.key_id,

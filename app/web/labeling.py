@@ -25,8 +25,8 @@ from app.labeling.routes import ProjectName, QueryAnnotator, own_annotations_fil
 from app.labeling.schemas import (
     MAX_ANNOTATOR_CHARACTERS,
     AnnotationView,
-    LabelingTaskSpec,
     LabelingTaskType,
+    LabelTypeSpec,
 )
 from app.labeling.views import annotation_view, project_list_item
 from app.web import form_options, formats
@@ -222,7 +222,7 @@ def _find_dataset(session: Session, ref: str | None, caller: Caller) -> DatasetL
         return None
 
 
-def describe_labeling_task(task: LabelingTaskSpec) -> str:
+def describe_labeling_task(task: LabelTypeSpec) -> str:
     """Return what each text gets."""
     if task.ordered:
         return "one of ordered labels"

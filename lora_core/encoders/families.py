@@ -21,7 +21,7 @@ class ConfigSizeField:
 
 
 @dataclass(frozen=True)
-class ConfigFlag:
+class ConfigBooleanField:
     """A choice in config.json: its key, and its default if it is missing."""
 
     name: str
@@ -59,7 +59,7 @@ class EncoderFamily:
     # they exist
     sizes: Mapping[str, ConfigSizeField]
     # attention_bias, feed_forward_bias, norm_bias, head_bias, where they can be missing
-    biases: Mapping[str, ConfigFlag] = field(default_factory=dict)
+    biases: Mapping[str, ConfigBooleanField] = field(default_factory=dict)
     learned_positions: bool = True  # whether the embeddings have a vector per position
     gated: bool = False  # whether the first layer of the feed-forward network is twice as wide
     # Config key of the state that the head reads: "cls" or "mean". None: the first token, and a
@@ -264,9 +264,9 @@ MODERNBERT = FastPathFamily(
         "window": ConfigSizeField(("local_attention",), 128),
     },
     biases={
-        "attention_bias": ConfigFlag("attention_bias", default=False),
-        "feed_forward_bias": ConfigFlag("mlp_bias", default=False),
-        "norm_bias": ConfigFlag("norm_bias", default=False),
-        "head_bias": ConfigFlag("classifier_bias", default=False),
+        "attention_bias": ConfigBooleanField("attention_bias", default=False),
+        "feed_forward_bias": ConfigBooleanField("mlp_bias", default=False),
+        "norm_bias": ConfigBooleanField("norm_bias", default=False),
+        "head_bias": ConfigBooleanField("classifier_bias", default=False),
     },
 )

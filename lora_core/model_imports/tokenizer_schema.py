@@ -36,11 +36,11 @@ KnownRegex = Literal[
 ]
 
 
-class TokenizerComponent(BaseModel):
+class StrictTokenizerModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class TextPattern(TokenizerComponent):
+class TextPattern(StrictTokenizerModel):
     String: Annotated[str, Field(min_length=1, max_length=MAX_AFFIX_CHARACTERS)] | None = None
     Regex: KnownRegex | None = None
 
@@ -51,7 +51,7 @@ class TextPattern(TokenizerComponent):
         return self
 
 
-class Replace(TokenizerComponent):
+class Replace(StrictTokenizerModel):
     """A replacement by no more characters, and by none that another normalizer expands."""
 
     type: Literal["Replace"]
@@ -69,11 +69,11 @@ class Replace(TokenizerComponent):
 # -- normalizers ---------------------------------------------------------------------------------
 
 
-class PlainNormalizer(TokenizerComponent):
+class PlainNormalizer(StrictTokenizerModel):
     type: Literal["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "ByteLevel"]
 
 
-class BertNormalizer(TokenizerComponent):
+class BertNormalizer(StrictTokenizerModel):
     type: Literal["BertNormalizer"]
     clean_text: bool
     handle_chinese_chars: bool
@@ -81,23 +81,23 @@ class BertNormalizer(TokenizerComponent):
     lowercase: bool
 
 
-class Strip(TokenizerComponent):
+class Strip(StrictTokenizerModel):
     type: Literal["Strip"]
     strip_left: bool
     strip_right: bool
 
 
-class Prepend(TokenizerComponent):
+class Prepend(StrictTokenizerModel):
     type: Literal["Prepend"]
     prepend: Annotated[Inserted, Field(max_length=1)]
 
 
-class PrecompiledCharsmapNormalizer(TokenizerComponent):
+class PrecompiledCharsmapNormalizer(StrictTokenizerModel):
     type: Literal["PrecompiledCharsmapNormalizer"]
     precompiled_charsmap: Annotated[str, Field(max_length=4 * MAX_CHARSMAP_BYTES // 3 + 4)] | None
 
 
-class NormalizerSequence(TokenizerComponent):
+class NormalizerSequence(StrictTokenizerModel):
     type: Literal["Sequence"]
     normalizers: Annotated[list["Normalizer"], Field(max_length=MAX_COMPONENTS)]
 
@@ -116,11 +116,11 @@ Normalizer = Annotated[
 # -- pre-tokenizers ------------------------------------------------------------------------------
 
 
-class WordPreTokenizer(TokenizerComponent):
+class WordPreTokenizer(StrictTokenizerModel):
     type: Literal["BertPreTokenizer", "Whitespace", "WhitespaceSplit", "UnicodeScripts"]
 
 
-class ByteLevel(TokenizerComponent):
+class ByteLevel(StrictTokenizerModel):
     """Also used as post-processor and decoder."""
 
     type: Literal["ByteLevel"]
@@ -129,7 +129,7 @@ class ByteLevel(TokenizerComponent):
     use_regex: bool = True
 
 
-class Metaspace(TokenizerComponent):
+class Metaspace(StrictTokenizerModel):
     """Also used as decoder."""
 
     type: Literal["Metaspace"]
@@ -140,34 +140,34 @@ class Metaspace(TokenizerComponent):
     str_rep: Character | None = None
 
 
-class Punctuation(TokenizerComponent):
+class Punctuation(StrictTokenizerModel):
     type: Literal["Punctuation"]
     behavior: Behavior = "Isolated"
 
 
-class Digits(TokenizerComponent):
+class Digits(StrictTokenizerModel):
     type: Literal["Digits"]
     individual_digits: bool
 
 
-class SplitPreTokenizer(TokenizerComponent):
+class SplitPreTokenizer(StrictTokenizerModel):
     type: Literal["Split"]
     pattern: TextPattern
     behavior: Behavior
     invert: bool
 
 
-class CharDelimiterSplit(TokenizerComponent):
+class CharDelimiterSplit(StrictTokenizerModel):
     type: Literal["CharDelimiterSplit"]
     delimiter: Character
 
 
-class FixedLength(TokenizerComponent):
+class FixedLength(StrictTokenizerModel):
     type: Literal["FixedLength"]
     length: Annotated[int, Field(ge=1, lt=2**31)]
 
 
-class PreTokenizerSequence(TokenizerComponent):
+class PreTokenizerSequence(StrictTokenizerModel):
     type: Literal["Sequence"]
     pretokenizers: Annotated[list["PreTokenizer"], Field(max_length=MAX_COMPONENTS)]
 
@@ -234,7 +234,7 @@ def _check_merges(value: Any) -> list[Any]:
 Vocabulary = Annotated[dict[str, int], PlainValidator(_check_vocabulary)]
 
 
-class WordPiece(TokenizerComponent):
+class WordPiece(StrictTokenizerModel):
     type: Literal["WordPiece"]
     unk_token: Token
     continuing_subword_prefix: Affix
@@ -245,7 +245,7 @@ class WordPiece(TokenizerComponent):
         return list(self.vocab.values())
 
 
-class BPE(TokenizerComponent):
+class BPE(StrictTokenizerModel):
     type: Literal["BPE"]
     dropout: Annotated[float, Field(ge=0, le=0)] | None = None  # otherwise tokenization is random
     unk_token: Token | None = None
@@ -261,7 +261,7 @@ class BPE(TokenizerComponent):
         return list(self.vocab.values())
 
 
-class Unigram(TokenizerComponent):
+class Unigram(StrictTokenizerModel):
     type: Literal["Unigram"]
     unk_id: TokenId | None = None
     byte_fallback: bool = False
@@ -271,7 +271,7 @@ class Unigram(TokenizerComponent):
         return range(len(self.vocab))
 
 
-class WordLevel(TokenizerComponent):
+class WordLevel(StrictTokenizerModel):
     type: Literal["WordLevel"]
     unk_token: Token
     vocab: Vocabulary
@@ -287,7 +287,7 @@ Model = Annotated[WordPiece | BPE | Unigram | WordLevel, Field(discriminator="ty
 SpecialTokenAndId = Annotated[tuple[Token, TokenId], Field(strict=False)]
 
 
-class SpecialTokenProcessing(TokenizerComponent):
+class SpecialTokenProcessing(StrictTokenizerModel):
     """Adds a special token before a text, and one after it."""
 
     type: Literal["BertProcessing", "RobertaProcessing"]
@@ -297,25 +297,25 @@ class SpecialTokenProcessing(TokenizerComponent):
     add_prefix_space: bool = True
 
 
-class TemplateReference(TokenizerComponent):
+class TemplateReference(StrictTokenizerModel):
     """A special token of a template, or the text."""
 
     id: Token
     type_id: Annotated[int, Field(ge=0, le=1)]
 
 
-class TemplatePiece(TokenizerComponent):
+class TemplatePiece(StrictTokenizerModel):
     SpecialToken: TemplateReference | None = None
     Sequence: TemplateReference | None = None
 
 
-class TemplateSpecialToken(TokenizerComponent):
+class TemplateSpecialToken(StrictTokenizerModel):
     id: Token
     ids: Annotated[list[TokenId], Field(max_length=1)]
     tokens: Annotated[list[Token], Field(max_length=1)]
 
 
-class TemplateProcessing(TokenizerComponent):
+class TemplateProcessing(StrictTokenizerModel):
     type: Literal["TemplateProcessing"]
     single: Annotated[list[TemplatePiece], Field(max_length=8)]
     pair: Annotated[list[TemplatePiece], Field(max_length=16)]
@@ -329,7 +329,7 @@ class TemplateProcessing(TokenizerComponent):
         return self
 
 
-class PostProcessorSequence(TokenizerComponent):
+class PostProcessorSequence(StrictTokenizerModel):
     type: Literal["Sequence"]
     processors: Annotated[list["PostProcessor"], Field(max_length=4)]
 
@@ -340,11 +340,11 @@ PostProcessor = Annotated[
 ]
 
 
-class PlainDecoder(TokenizerComponent):
+class PlainDecoder(StrictTokenizerModel):
     type: Literal["ByteFallback", "Fuse"]
 
 
-class AffixDecoder(TokenizerComponent):
+class AffixDecoder(StrictTokenizerModel):
     """Nothing is decoded here, so only the length of settings is bounded."""
 
     type: Literal["WordPiece", "BPEDecoder", "CTC", "Strip"]
@@ -358,7 +358,7 @@ class AffixDecoder(TokenizerComponent):
     stop: TokenId = 0
 
 
-class DecoderSequence(TokenizerComponent):
+class DecoderSequence(StrictTokenizerModel):
     type: Literal["Sequence"]
     decoders: Annotated[list["Decoder"], Field(max_length=MAX_COMPONENTS)]
 
@@ -369,7 +369,7 @@ Decoder = Annotated[
 ]
 
 
-class AddedToken(TokenizerComponent):
+class AddedToken(StrictTokenizerModel):
     id: TokenId
     content: Token
     single_word: bool
@@ -379,7 +379,7 @@ class AddedToken(TokenizerComponent):
     special: bool
 
 
-class TruncationAndPadding(TokenizerComponent):
+class TruncationAndPadding(StrictTokenizerModel):
     """Settings of truncation and padding, which are turned off after loading."""
 
     direction: Literal["Left", "Right"] = "Right"
@@ -392,7 +392,7 @@ class TruncationAndPadding(TokenizerComponent):
     pad_token: Affix = ""
 
 
-class TokenizerFile(TokenizerComponent):
+class TokenizerFile(StrictTokenizerModel):
     """A complete `tokenizer.json`."""
 
     version: Literal["1.0"]

@@ -12,7 +12,7 @@ from lora_core.model_selection import (
     LORA_MIN_TEXTS,
     PROBE_CANDIDATES,
     CandidateScores,
-    estimate_seconds,
+    estimate_selection_seconds,
     plan_candidates,
     select_candidate_index,
 )
@@ -52,7 +52,7 @@ def test_many_texts_use_a_single_fold() -> None:
 def test_plan_stays_within_its_budget_unless_it_is_the_cheapest(texts: int, budget: float) -> None:
     candidates = plan_candidates(texts, budget=budget, seconds_of=cost)
     cheapest = len(candidates) == 1 and isinstance(candidates[0].method, LinearSpec)
-    assert cheapest or estimate_seconds(candidates, texts, cost) <= budget
+    assert cheapest or estimate_selection_seconds(candidates, texts, cost) <= budget
 
 
 def test_smaller_budget_drops_folds_then_lora_then_probes() -> None:

@@ -70,7 +70,7 @@ def test_ctrl_c_keeps_the_sweep_running(cli: Run, monkeypatch: pytest.MonkeyPatc
     def interrupted(fetch: Callable[[], object], *, interval: float) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep_results, "poll", interrupted)
+    monkeypatch.setattr(sweep_results, "poll_forever", interrupted)
     sweep = started(cli, "--over", "r=2,4")
     result = cli("sweep", "watch", sweep)
     assert result.exit_code == 130

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from app.auth.service import CreatedKey
-from app.cli import old_model_comparison
+from app.cli import external_model_comparison
 from app.cli.client import PredictResponse
 from app.cli.errors import UsageError
-from app.cli.old_model_comparison import (
+from app.cli.external_model_comparison import (
     AnswerFile,
     ComparableOldAnswers,
     OldModelAnswer,
@@ -166,7 +166,7 @@ def test_models_are_compared_on_texts_that_the_new_one_is_not_trained_on(
         differing = list(csv.DictReader(lines))
     assert len(differing) == texts - held_out_good
     assert {each["new"] for each in differing} == {"good"}
-    assert len(comparison["differing"]) == old_model_comparison.MAX_SHOWN_ROWS
+    assert len(comparison["differing"]) == external_model_comparison.MAX_SHOWN_ROWS
 
 
 def test_comparison_is_shown_side_by_side(
@@ -424,7 +424,7 @@ def test_conclusion_follows_from_the_paired_test(
     comparison = compared(old, new, labels)
     assert isinstance(comparison.difference, AccuracyComparison)
     assert (comparison.difference.only_a, comparison.difference.only_b) == (only_new, only_old)
-    sentences = old_model_comparison.describe_difference(comparison.difference)
+    sentences = external_model_comparison.describe_difference(comparison.difference)
     assert headline in sentences[0]
     assert ("so few texts" in sentences[-1]) is uncertain
 
@@ -435,7 +435,7 @@ def compared(old: list[str], new: list[str], labels: Sequence[str | None]) -> Ol
         for number, (each, label) in enumerate(zip(old, labels, strict=True), 1)
     ]
     scores = [[LabelScore(label=each, score=0.9)] for each in new]
-    return old_model_comparison.compare_with_old_model(
+    return external_model_comparison.compare_with_old_model(
         "films:1",
         ComparableOldAnswers(
             answers, trained_on=0, repeated=0, labels_from_training_data=0, unknown={}
@@ -458,7 +458,7 @@ def test_accuracies_count_labeled_texts_only() -> None:
 def test_csv_has_no_formulas() -> None:
     comparison = compared(["=1+1"], ["good"], [None])
     (line,) = csv.DictReader(
-        old_model_comparison.differing_texts_to_csv(comparison.differing).splitlines()
+        external_model_comparison.differing_texts_to_csv(comparison.differing).splitlines()
     )
     assert line == {
         "row": "1", "text": "text 1", "old": "'=1+1", "new": "good", "score": "0.9000",
@@ -468,7 +468,7 @@ def test_csv_has_no_formulas() -> None:
 
 def test_selection_of_no_rows_is_refused(splits: Splits) -> None:
     with pytest.raises(UsageError, match="trained on all"):
-        old_model_comparison.select_comparable_answers(AnswerFile("answers.jsonl", []), splits)
+        external_model_comparison.select_comparable_answers(AnswerFile("answers.jsonl", []), splits)
 
 
 SETS = [(text, sorted({"ab"[i % 2], "bc"[i // 2 % 2]})) for i, text in enumerate(TEXTS)]
@@ -481,8 +481,10 @@ def label_set_splits(tmp_path: Path) -> Splits:
 
 
 def select_sets(tmp_path: Path, splits: Splits, *rows: Row) -> ComparableOldAnswers:
-    file = old_model_comparison.read_answer_file(write(tmp_path / "answers.jsonl", [*rows]))
-    return old_model_comparison.select_comparable_answers(file, splits, task_type="multi_label")
+    file = external_model_comparison.read_answer_file(write(tmp_path / "answers.jsonl", [*rows]))
+    return external_model_comparison.select_comparable_answers(
+        file, splits, task_type="multi_label"
+    )
 
 
 def test_lists_of_labels_are_compared_as_sets(tmp_path: Path, label_set_splits: Splits) -> None:
@@ -502,7 +504,7 @@ def test_lists_of_labels_are_compared_as_sets(tmp_path: Path, label_set_splits: 
         [LabelScore(label=name, score=score) for name, score in zip("abc", of_text, strict=True)]
         for of_text in scores
     ]
-    found = old_model_comparison.compare_with_old_model(
+    found = external_model_comparison.compare_with_old_model(
         "m:1", old, PredictResponse(predicted, "m:1", 0), thresholds
     )
     assert (found.agreement.share, found.agreement.texts) == (0.25, 4)
@@ -530,9 +532,9 @@ def test_unusable_lists_of_labels(
 
 
 def test_answers_of_a_regression_are_refused(splits: Splits, fresh_answers: Path) -> None:
-    file = old_model_comparison.read_answer_file(fresh_answers)
+    file = external_model_comparison.read_answer_file(fresh_answers)
     with pytest.raises(UsageError, match="the model has the task regression") as error:
-        old_model_comparison.select_comparable_answers(file, splits, task_type="regression")
+        external_model_comparison.select_comparable_answers(file, splits, task_type="regression")
     assert error.value.code == "answers_not_comparable"
 
 

@@ -375,7 +375,7 @@ def to_json(comparison: OldModelComparison) -> Json:
     }  # fmt: skip
 
 
-def print_comparison(comparison: OldModelComparison) -> None:
+def print_external_model_comparison(comparison: OldModelComparison) -> None:
     """Print both models side by side, what follows, and the first texts that differ."""
     agreement, difference = comparison.agreement, comparison.difference
     texts = f"{agreement.texts:,} text{'s' if agreement.texts > 1 else ''}"
