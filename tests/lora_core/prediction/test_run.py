@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lora_core import batch_prediction, child_protocol, manifest
+from lora_core import batch_prediction, child_protocol, cpu, manifest
 from lora_core.batch_prediction import (
     CHUNK_ROWS,
     PredictedLogits,
@@ -142,7 +142,7 @@ def test_rows_of_another_engine_are_predicted_again(
 @pytest.mark.parametrize("heads", [1, 4])
 def test_native_engine_is_used_where_it_computes_the_encoder(tmp_path: Path, heads: int) -> None:
     artifact = make_artifact(tmp_path / "artifact", heads=heads)  # of 32 or of 8
-    native = heads == 1 and best_library() is not None
+    native = heads == 1 and best_library() is not None and cpu.has_fast_bf16()
     predictor = load_fastest_predictor(artifact, threads=1)
     assert predictor.engine.name == ("native-bf16" if native else "torch-fp32")
 
