@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _LISTED_CHARACTERS = 2_000  # of a text in a list
 _NEAREST_CHARACTERS = 200  # of a similar text
-_VECTORS_REMOVED = "The vectors were deleted. Compute them again with `ensure_embedding_job`."
+_VECTORS_REMOVED = "The vectors were deleted. Compute them again with `retry_vectors`."
 
 
 def project_path(name: str) -> str:

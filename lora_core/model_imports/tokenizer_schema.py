@@ -93,7 +93,7 @@ class Prepend(StrictTokenizerModel):
 
 
 class PrecompiledCharsmapNormalizer(StrictTokenizerModel):
-    type: Literal["PrecompiledCharsmapNormalizer"]
+    type: Literal["Precompiled"]
     precompiled_charsmap: Annotated[str, Field(max_length=4 * MAX_CHARSMAP_BYTES // 3 + 4)] | None
 
 
