@@ -245,17 +245,17 @@ class PackedEncoder:
     def _build_native(self, library: Library) -> NativeBlocks:
         """Move the blocks to the native engine."""
         weights = [self._native_weights(index) for index in range(len(self._blocks))]
-        shape = BlockSettings(
+        settings = BlockSettings(
             heads=self._heads,
             norm_first=self.family.final_norm is not None,
             gated=self.family.gated,
             first_only=self._first_only,
         )
         try:
-            check_supported(weights, shape, self._blocks[0].activation)
+            check_supported(weights, settings, self._blocks[0].activation)
         except UnsupportedBlocks as error:
             raise EngineUnavailable(engine="native-bf16", needs=str(error)) from error
-        native = NativeBlocks(library, weights, shape)
+        native = NativeBlocks(library, weights, settings)
         self._blocks, self._row_step = [], ROW_STEP
         return native
 
