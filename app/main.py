@@ -1,5 +1,6 @@
 """The FastAPI application: `uvicorn --factory app.main:create_app`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
@@ -16,7 +17,6 @@ from app.auth.middleware import AuthMiddleware, check_any_scope
 from app.auth.secrets import load_or_create_pepper
 from app.base_models import routes as bases
 from app.charts import routes as charts
-from app.corrections import routes as corrections
 from app.database import migrations
 from app.datasets import routes as datasets
 from app.drift import routes as drift
@@ -36,10 +36,12 @@ from app.http.middleware import (
 )
 from app.idempotency import header as idempotency_header
 from app.jobs import routes as jobs
-from app.jobs.event_stream import EventStreams
+from app.jobs.event_stream import EventStreamPoller
+from app.label_review import routes as label_review
 from app.labeling import routes as labeling
 from app.labeling.pools import LabelingPools
 from app.metrics import routes as metrics_routes
+from app.metrics.event_loop import record_event_loop_lag
 from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
 from app.mistral import classifications as mistral_classifications
@@ -152,7 +154,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(jobs.router)
     include(bases.router)
     include(datasets.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
-    include(corrections.router)
+    include(label_review.router)
     include(artifacts.router)
     include(registry.router)
     include(serving.info_router)
@@ -208,7 +210,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             log.error("not_started", code=error.code, reason=str(error))
             raise
         state.concurrency_limits = ConcurrencyLimiters(settings)
-        state.streams = EventStreams(
+        state.streams = EventStreamPoller(
             resources.database,
             max_streams=settings.max_streams,
             max_streams_per_key=settings.max_streams_per_key,
@@ -225,4 +227,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.labeling = LabelingPools(resources)
         exit_stack.callback(state.labeling.close)
         state.check_servable = state.serving.pool.load
+        lag = asyncio.create_task(record_event_loop_lag(state.metrics.event_loop_lag))
+        exit_stack.callback(lag.cancel)
         yield

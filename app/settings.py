@@ -233,7 +233,7 @@ class Settings(BaseSettings):
         10, gt=0, description="Heartbeat interval: how often a worker renews its lease."
     )
     reconcile_seconds: float = Field(
-        10, gt=0, description="How often the service checks for lost workers."
+        10, gt=0, description="How often each worker checks for lost workers."
     )
     stop_grace_seconds: float = Field(
         30, gt=0, description="Grace period after a cancel before the training process is killed."

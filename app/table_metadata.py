@@ -1,11 +1,11 @@
 """The metadata of all tables. Importing this module registers every table for Alembic."""
 
 from app.auth import tables as keys
-from app.corrections import tables as corrections
 from app.database.base import Base
 from app.datasets import tables as datasets
 from app.feedback import tables as feedback
 from app.idempotency import tables as idempotency
+from app.label_review import tables as label_review
 from app.labeling import tables as labeling
 from app.mistral import tables as mistral
 from app.openai import tables as openai
@@ -22,12 +22,12 @@ metadata = Base.metadata
 
 __all__ = [
     "artifacts",
-    "corrections",
     "datasets",
     "feedback",
     "idempotency",
     "jobs",
     "keys",
+    "label_review",
     "labeling",
     "metadata",
     "mistral",

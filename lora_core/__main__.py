@@ -17,10 +17,10 @@ from lora_core import child_protocol
 from lora_core.arguments import build_parser
 from lora_core.atomic_files import check_new_directory
 from lora_core.child_protocol import ParentStopSignal
-from lora_core.data.labels import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
-from lora_core.errors.artifact import UnequalPairs
+from lora_core.errors.artifact import TextPairCountMismatch
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
@@ -37,14 +37,14 @@ from lora_core.specs.embed import EmbedSpec
 from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.predict import PredictSpec, ScoredOutput, TextPrediction
 from lora_core.specs.task import SeveralTargetsSpec
-from lora_core.specs.text_input import build_text_input, text_to_dict
+from lora_core.specs.text_input import text_or_pair, text_to_dict
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation_problems import first_problem_location_and_message
 
 if TYPE_CHECKING:
     from lora_core.training.checkpoint_schedule import CheckpointSettings
 
-_SpecT = TypeVar("_SpecT", bound=BaseModel)
+_InputT = TypeVar("_InputT", bound=BaseModel)
 
 
 class ExclusiveStdoutJsonWriter:
@@ -56,7 +56,7 @@ class ExclusiveStdoutJsonWriter:
         os.dup2(2, 1)
 
     def write(self, value: BaseModel) -> None:
-        self._file.write(value.model_dump_json(ensure_ascii=True) + "\n")
+        self._file.write(child_protocol.encode_line(value) + "\n")
 
     def on_event(self, event: Event) -> None:
         self.write(event)
@@ -84,43 +84,39 @@ def _train(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> 
     retain_freed_memory()
     parent = _connect_parent(arguments)
     with _process_group():
-        _train_in_group(arguments, writer, parent)
+        spec = read_input(arguments.spec, TrainSpec)
+        check_new_directory(arguments.out)
+        out, resume = arguments.out, arguments.resume
+        if isinstance(spec.method, LinearSpec):
+            if resume is not None:
+                raise CheckpointMismatch(
+                    path=resume.name, what="the method linear has no checkpoints"
+                )
+            if is_rank_zero():  # a linear model needs only one process
+                with import_without_gc_then_freeze():
+                    from lora_core.training.linear import train_linear
 
+                train_linear(spec, out_dir=out, observer=writer, stop=parent)
+            return
+        with import_without_gc_then_freeze():
+            from lora_core.training.auto import train_auto
+            from lora_core.training.encoder import train_encoder
 
-def _train_in_group(
-    arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter, parent: ParentStopSignal
-) -> None:
-    spec = read_train_spec(arguments.spec)
-    check_new_directory(arguments.out)
-    out, resume = arguments.out, arguments.resume
-    if isinstance(spec.method, LinearSpec):
-        if resume is not None:
-            raise CheckpointMismatch(path=resume.name, what="the method linear has no checkpoints")
-        if is_rank_zero():  # a linear model needs only one process
-            with import_without_gc_then_freeze():
-                from lora_core.training.linear import train_linear
-
-            train_linear(spec, out_dir=out, observer=writer, stop=parent)
-        return
-    with import_without_gc_then_freeze():
-        from lora_core.training.auto import train_auto
-        from lora_core.training.encoder import train_encoder
-
-    checkpoint_settings = _checkpoint_settings(arguments)
-    train = train_auto if isinstance(spec.method, AutoSpec) else train_encoder
-    train(
-        spec,
-        out_dir=out,
-        observer=writer,
-        stop=parent,
-        checkpoint_settings=checkpoint_settings,
-        resume=resume,
-    )
+        checkpoint_settings = _checkpoint_settings(arguments)
+        train = train_auto if isinstance(spec.method, AutoSpec) else train_encoder
+        train(
+            spec,
+            out_dir=out,
+            observer=writer,
+            stop=parent,
+            checkpoint_settings=checkpoint_settings,
+            resume=resume,
+        )
 
 
 def _predict_file(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     parent = _connect_parent(arguments)
-    spec = _read(arguments.spec, PredictSpec)
+    spec = read_input(arguments.spec, PredictSpec)
     with import_without_gc_then_freeze():
         from lora_core.batch_prediction import predict_file
 
@@ -138,7 +134,7 @@ def _predict_file(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWrit
 
 def _embed_file(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     parent = _connect_parent(arguments)
-    spec = _read(arguments.spec, EmbedSpec)
+    spec = read_input(arguments.spec, EmbedSpec)
     with import_without_gc_then_freeze():
         from lora_core.embed_file import embed_file
 
@@ -189,9 +185,9 @@ def _inspect(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -
     report = check_data(data)
     writer.write(report)  # first, in case the learning curve runs out of time or memory
     if report.more_labels is None:
-        from lora_core.data.learning_curve import add_learning_curve
+        from lora_core.data.learning_curve import add_learning_curve_to_report
 
-        writer.write(add_learning_curve(report, data))
+        writer.write(add_learning_curve_to_report(report, data))
 
 
 def _preview(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
@@ -216,7 +212,7 @@ def _correct(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -
     from lora_core.data.corrections import write_corrected_file
     from lora_core.data.label_review_schemas import CorrectionPlan
 
-    corrections = _read(arguments.corrections, CorrectionPlan)
+    corrections = read_input(arguments.corrections, CorrectionPlan)
     writer.write(
         write_corrected_file(arguments.file, _columns(arguments), corrections, arguments.out)
     )
@@ -225,7 +221,7 @@ def _correct(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -
 def _find(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data.contents import WantedText, find_rows_by_text
 
-    wanted = _read(arguments.wanted, WantedText)
+    wanted = read_input(arguments.wanted, WantedText)
     writer.write(find_rows_by_text(arguments.file, _columns(arguments), wanted))
 
 
@@ -247,7 +243,7 @@ def _drift(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> 
 def _splits(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     from lora_core.data.write_splits import write_splits
 
-    writer.write(write_splits(read_train_spec(arguments.spec), arguments.out))
+    writer.write(write_splits(read_input(arguments.spec, TrainSpec), arguments.out))
 
 
 def _columns(arguments: argparse.Namespace) -> ColumnSelection:
@@ -291,8 +287,8 @@ def _predict(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -
     predictor = load_predictor(arguments.artifact)
     pairs = arguments.pair or [None] * len(arguments.text)
     if len(pairs) != len(arguments.text):
-        raise UnequalPairs(texts=len(arguments.text), pairs=len(pairs))
-    texts = [build_text_input(text, pair) for text, pair in zip(arguments.text, pairs, strict=True)]
+        raise TextPairCountMismatch(texts=len(arguments.text), pairs=len(pairs))
+    texts = [text_or_pair(text, pair) for text, pair in zip(arguments.text, pairs, strict=True)]
     items: Any = predictor.encode(texts)  # of the one kind that it takes itself
     outputs = predictor.outputs(predictor.forward(items))
     for text, of_text in zip(texts, outputs, strict=True):
@@ -344,7 +340,9 @@ def _export_onnx(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWrite
 def _import_peft(arguments: argparse.Namespace, _: ExclusiveStdoutJsonWriter) -> None:
     from lora_core import peft_format
 
-    peft_format.read_config(arguments.adapter)  # reports errors before the slow import of torch
+    peft_format.read_adapter_config(
+        arguments.adapter
+    )  # reports errors before the slow import of torch
     with import_without_gc_then_freeze():
         from lora_core.model_imports.peft import import_adapter
 
@@ -374,12 +372,8 @@ def _absolute_directory(base: str | None) -> str | None:
     return str(Path(base).absolute()) if base and Path(base).is_dir() else base
 
 
-def read_train_spec(path: Path) -> TrainSpec:
-    """Read the spec of a training run from a JSON file. Raises `InvalidSpec`."""
-    return _read(path, TrainSpec)
-
-
-def _read(path: Path, kind: type[_SpecT]) -> _SpecT:
+def read_input(path: Path, kind: type[_InputT]) -> _InputT:
+    """Read the input of a command, such as a spec, from a JSON file. Raises `InvalidSpec`."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except OSError as error:

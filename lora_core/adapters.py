@@ -2,7 +2,11 @@
 
 from torch import nn
 
-from lora_core.encoders.encoder_parts import linear_layer, linear_layers, pretrained_blocks
+from lora_core.encoders.encoder_parts import (
+    linear_layer,
+    linear_layers_with_role,
+    pretrained_blocks,
+)
 from lora_core.encoders.families import EncoderFamily
 from lora_core.errors.spec import LayerOutOfRange, RankTooLarge
 from lora_core.errors.training import NonFiniteMergedWeights
@@ -25,7 +29,7 @@ def inject_adapters(model: nn.Module, family: EncoderFamily, spec: LoraSpec) -> 
         if layer >= len(blocks):
             raise LayerOutOfRange(layer=layer, count=len(blocks), last=len(blocks) - 1)
         for role in spec.targets:
-            for path, base in linear_layers(blocks[layer], family, role):
+            for path, base in linear_layers_with_role(blocks[layer], family, role):
                 targets[f"{family.block_list}.{layer}.{path}"] = base
     for name, base in targets.items():
         d_out, d_in = base.weight.shape

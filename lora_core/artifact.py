@@ -8,7 +8,7 @@ misclassified/*.jsonl     misclassified texts, the most confident predictions fi
 If the run froze the encoder (LoRA, probe, baseline without blocks):
 
 base/                     weights and config of the encoder, and the tokenizer; byte for byte the
-                          same for all runs on it: a store keeps it once (`artifact_base`)
+                          same for all runs on it: a store keeps it once (`artifact_base_sharing`)
 classifier.json           the rest of the config: labels, dropout rates
 head.safetensors          the layers after the encoder
 adapter.safetensors/.json the trained tensors and the spec, for LoRA
@@ -50,8 +50,8 @@ from lora_core.encoders.encoder_parts import family_of
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, read_checked_base_config, silence_transformers
 from lora_core.errors.training import MergeMismatch
+from lora_core.fine_tuning_methods import LoraMethod
 from lora_core.manifest import BASE_DIR, CLASSIFIER_FILE, MANIFEST_FILE, MERGED_DIR
-from lora_core.methods import LoraMethod
 from lora_core.saved_predictions import logit_difference_and_limit
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.method import HeadMode, LoraSpec

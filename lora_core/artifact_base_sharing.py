@@ -59,7 +59,7 @@ def split_off_base(directory: Path) -> Path | None:
     if manifest.create(base, {})["files"] != listed:
         raise ArtifactCorrupt(path=directory.name, problem=f"{BASE_DIR}/ has changed")
     own = {n: facts for n, facts in manifest_data["files"].items() if not _is_in_base(n)}
-    digest = manifest.sha256(base / MANIFEST_FILE)
+    digest = manifest.file_sha256(base / MANIFEST_FILE)
     manifest.save(directory, {**manifest_data, BASE_DIGEST: digest, "files": own})
     return base
 

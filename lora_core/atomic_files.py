@@ -3,10 +3,10 @@
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,14 @@ def fsync_tree(path: Path) -> None:
 def atomic_path(final: Path) -> Iterator[Path]:
     """Yield a path for a file or directory, which is renamed to `final` if the block succeeds.
 
-    If another process was faster, its entry stays. Raises `DiskFull`.
+    It is hidden, ends with the name of `final`, and is next to it: a confined process cannot move
+    between directories before Linux 5.19. If another process was faster, its entry stays. Raises
+    `DiskFull`.
     """
+    entry = final.with_name(f".making-{secrets.token_hex(8)}-{final.name}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=final.parent))
         try:
-            entry = temporary / final.name
             yield entry
             fsync_tree(entry)
             try:
@@ -75,8 +76,15 @@ def atomic_path(final: Path) -> Iterator[Path]:
                 if not final.is_dir():  # a directory that is not empty cannot be replaced
                     raise
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(entry)
     except (OSError, SafetensorError) as error:
         if is_disk_full(error):
             raise DiskFull(what=f"the cache entry {final.name}") from error
         raise
+
+
+def _remove(entry: Path) -> None:
+    """Remove a file or a directory, if it is there and that is possible."""
+    shutil.rmtree(entry, ignore_errors=True)
+    with suppress(OSError):  # it was a directory, or has been renamed
+        entry.unlink()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from lora_core import compatibility, methods
+from lora_core import compatibility, fine_tuning_methods
 from lora_core.adapters import adapter_layers, merge_adapters
 from lora_core.artifact import check_merged_logits, resolve_base_or_artifact
 from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer
@@ -72,7 +72,7 @@ def run_base_model_check(name: str, revision: str | None = None) -> BaseModelRep
 
     method = LoraSpec()
     parameters = sum(p.numel() for p in model.parameters())
-    lora = methods.build_method(method)
+    lora = fine_tuning_methods.build_method(method)
     lora.prepare(model, family)
     trained = lora.count_parameters(model).trainable
     adapted = tuple(_adapted_layers(model, family))

@@ -63,7 +63,7 @@ Logits = NDArray[np.float32]  # (rows, labels)
 
 
 @dataclass
-class PredictedLogits:
+class PredictionState:
     """The logits of all rows so far, in chunks."""
 
     labels: Sequence[str]
@@ -107,7 +107,7 @@ def predict_file(
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
     predictor = load_fastest_predictor(Path(spec.model), threads=spec.runtime.threads)
-    state = PredictedLogits(predictor.labels, describe_engine_build(predictor))
+    state = PredictionState(predictor.labels, describe_engine_build(predictor))
     if resume:
         saved = read_checkpoint(resume, predictor.labels)
         if saved.engine == state.engine:
@@ -251,8 +251,8 @@ class _PredictionLoop:
     """Predicts a file chunk by chunk. Rows that `state` holds already are not computed again."""
 
     predictor: "AnyPredictor"
-    state: PredictedLogits
-    schedule: CheckpointSaver[PredictedLogits] | None
+    state: PredictionState
+    schedule: CheckpointSaver[PredictionState] | None
     progress: ProgressReporter
 
     def run(self, records: Iterator[WholeRow], results: ResultsWriter) -> None:
@@ -289,7 +289,7 @@ def _chunk_rows(resumed_rows_left: int) -> int:
     return min(resumed_rows_left, CHUNK_ROWS) if resumed_rows_left > 0 else CHUNK_ROWS
 
 
-def _summarize(results: ResultsWriter, state: PredictedLogits, observer: Observer) -> Summary:
+def _summarize(results: ResultsWriter, state: PredictionState, observer: Observer) -> Summary:
     if state.truncated:
         share = f"{state.truncated:,} of {results.rows:,} texts"
         message = f"{share} were longer than the model reads and were truncated."
@@ -339,7 +339,7 @@ _CHECKPOINT_KIND = "answers"
 _LOGITS_FILE = "logits.safetensors"
 
 
-def write_checkpoint(parent: Path, state: PredictedLogits) -> Path:
+def write_checkpoint(parent: Path, state: PredictionState) -> Path:
     """Publish a new directory `step-<rows>` in `parent` and return it. Raises `DiskFull`."""
     directory = parent / f"step-{state.step}"
     if directory.exists():  # of another engine, whose rows are predicted again
@@ -358,7 +358,7 @@ def write_checkpoint(parent: Path, state: PredictedLogits) -> Path:
     return directory
 
 
-def read_checkpoint(directory: Path, labels: Sequence[str]) -> PredictedLogits:
+def read_checkpoint(directory: Path, labels: Sequence[str]) -> PredictionState:
     """Read a checkpoint of a model with these labels.
 
     Raises `CheckpointCorrupt`, and `CheckpointMismatch` if the checkpoint has other labels.
@@ -379,4 +379,4 @@ def read_checkpoint(directory: Path, labels: Sequence[str]) -> PredictedLogits:
     if saved_labels != list(labels) or logits.shape[1:] != (len(labels),):
         raise CheckpointMismatch(path=directory.name, what="the model has other labels")
     engine = manifest_data.get("engine", "")  # missing before there was a choice
-    return PredictedLogits(labels, engine, [logits], int(truncated))
+    return PredictionState(labels, engine, [logits], int(truncated))

@@ -5,8 +5,24 @@ one at once.
 """
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
+
+NAMED_FOLDERS = ("bases", "samples")
+# The most bytes of the entries in each of the other folders. Their names are hashes of what they
+# were computed from, so that they cannot be guessed.
+FOLDER_LIMITS = {
+    "tokens": 2_000_000_000,
+    "features": 8 * 2**30,
+    "splits": 500_000_000,
+    "linear": 2**28,
+    "cross-validation": 2**26,
+    "learning-curves": 2**26,
+}
+TEXT_FOLDERS = ("tokens", "features")  # texts of users can be restored or guessed from these
+
+_MAX_UNFINISHED_SECONDS = 86_400.0  # then the process that wrote an entry has been killed
 
 
 def cache_dir() -> Path:
@@ -18,16 +34,38 @@ def cache_dir() -> Path:
 def evict_least_recently_used(directory: Path, limit: int) -> None:
     """Delete the least recently used files of `directory` until it has at most `limit` bytes.
 
-    Readers mark a file as used by touching it (`os.utime`). The newest file always stays.
+    Readers mark a file as used by touching it (`os.utime`). The newest file always stays. A
+    confined process, which cannot list the directory, leaves this to its worker.
     """
-    files = []
-    for path in directory.iterdir():
-        with suppress(FileNotFoundError):  # another process may be evicting too
-            if path.is_file():
-                stat = path.stat()
-                files.append((stat.st_mtime_ns, stat.st_size, path))
     total = 0
-    for i, (_, size, path) in enumerate(sorted(files, reverse=True)):
+    for i, (_, size, path) in enumerate(sorted(_finished_files(directory), reverse=True)):
         total += size
         if i > 0 and total > limit:
             path.unlink(missing_ok=True)
+
+
+def delete_derived_from_texts() -> None:
+    """Delete the entries of `TEXT_FOLDERS`; processes that use them keep what they have opened."""
+    for folder in TEXT_FOLDERS:
+        for _, _, path in _finished_files(cache_dir() / folder):
+            path.unlink(missing_ok=True)
+
+
+def _finished_files(directory: Path) -> list[tuple[int, int, Path]]:
+    """Return when the entries were used last, in ns, their sizes in bytes, and their paths.
+
+    Deletes what processes that have been killed left unfinished.
+    """
+    try:
+        paths = list(directory.iterdir())
+    except (FileNotFoundError, PermissionError):
+        return []
+    files = []
+    for path in paths:
+        with suppress(OSError):  # another process may be evicting too
+            stat = path.lstat()
+            if not path.name.startswith("."):
+                files += [(stat.st_mtime_ns, stat.st_size, path)] if path.is_file() else []
+            elif time.time() - stat.st_mtime > _MAX_UNFINISHED_SECONDS:
+                path.unlink()
+    return files

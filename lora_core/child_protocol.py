@@ -4,13 +4,16 @@ The child reports through its exit status. The parent asks it to stop by SIGTERM
 input reaches EOF when the parent exits.
 """
 
+import json
 import os
 import signal
 import threading
 from types import FrameType
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
+from lora_core.confinement import Confinement
 from lora_core.process_settings import torchrun_world_size
 
 # Exit statuses.
@@ -33,6 +36,19 @@ class ForkRequest(BaseModel):
     directory: str  # the working directory
     environment: dict[str, str]  # the whole environment of the process
     parent: int  # pid of the worker, which becomes the parent of the process
+    confinement: Confinement
+
+
+def encode_line(value: BaseModel) -> str:
+    """Return a line of the child's output, without its end.
+
+    Lone surrogates, which JSON files can contain and UTF-8 cannot, become question marks.
+    """
+    try:
+        return value.model_dump_json(ensure_ascii=True)
+    except PydanticSerializationError:
+        text = json.dumps(value.model_dump(mode="json"), ensure_ascii=False)
+        return json.dumps(json.loads(text.encode("utf-8", "replace")))
 
 
 class ParentStopSignal:

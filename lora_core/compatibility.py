@@ -3,8 +3,10 @@
 Both need only `config.json`, not torch.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from lora_core.encoders import get_family
@@ -24,6 +26,7 @@ from lora_core.errors.spec import (
     PartialRunUnsupported,
     PoolingUnsupported,
     RankTooLarge,
+    SelectByUnsupported,
 )
 from lora_core.specs.data import MAX_LENGTH
 from lora_core.specs.method import (
@@ -37,7 +40,7 @@ from lora_core.specs.method import (
     ProbeSpec,
 )
 from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.train import SELECT_BY_CHOICES, TrainSpec
 
 _MAX_SIZE = 10_000_000  # no dimension of a real encoder is larger
 
@@ -88,7 +91,7 @@ class EncoderShape:
         """The number of parameters of one layer norm."""
         return self.width * (1 + self.norm_bias)
 
-    @property
+    @cached_property
     def block_parameters(self) -> int:
         """The number of parameters of one transformer block."""
         parameters = 2 * self.norm_parameters
@@ -106,7 +109,7 @@ class EncoderShape:
         without = self.family.final_norm is not None and count == self.layers
         return count * self.block_parameters - without * self.norm_parameters
 
-    @property
+    @cached_property
     def block_multiplications(self) -> int:
         """The number of multiplications of one token by the weights of one block."""
         return sum(d_in * d_out for d_in, d_out in self.target_layers(self.family.roles).values())
@@ -312,9 +315,10 @@ def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
     """Reject a spec that could never run on this base.
 
     Raises `MaxLengthTooLarge`, `LayerOutOfRange`, `LayerRoleNotFound`, `LayerRolesFused`,
-    `RankTooLarge`, `PartialRunUnsupported`.
+    `RankTooLarge`, `PartialRunUnsupported`, `SelectByUnsupported`.
     """
     check_supports_partial_run(spec)
+    _check_selects_by_metric_of_task(spec)
     max_length = spec.data.max_length
     if max_length is not None and max_length > shape.max_tokens:
         raise MaxLengthTooLarge(max_length=max_length, limit=shape.max_tokens)
@@ -329,6 +333,15 @@ def check_supports_partial_run(spec: TrainSpec) -> None:
     """Reject a partial run of a method without steps. Raises `PartialRunUnsupported`."""
     if spec.trial is not None and spec.method.type in {"auto", *SKLEARN_METHODS}:
         raise PartialRunUnsupported(method=spec.method.type)
+
+
+def _check_selects_by_metric_of_task(spec: TrainSpec) -> None:
+    # Not when the spec is parsed: a service learns a task that is left out from the dataset.
+    select_by, choices = spec.stop.select_by, SELECT_BY_CHOICES[spec.task.type]
+    if select_by is not None and select_by not in choices:
+        raise SelectByUnsupported(
+            select_by=select_by.value, task=spec.task.type, available=", ".join(choices)
+        )
 
 
 def _check_lora(shape: EncoderShape, lora: LoraSpec) -> None:
@@ -366,24 +379,25 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
             return ParameterCounts(trainable=base - pooling_block, total=base)
         case LoraSpec():
             adapters = [
-                _adapter_parameters(method, *sides)
-                for sides in adapted_layer_dims(shape, method, n_labels)
+                (count, _adapter_parameters(method, *dims))
+                for dims, count in count_adapted_layers(shape, method, n_labels).items()
             ]
             return ParameterCounts(
-                trainable=sum(each.trainable for each in adapters)
+                trainable=sum(count * each.trainable for count, each in adapters)
                 + (head if method.head is HeadMode.TRAIN else 0),
-                total=base + sum(each.total for each in adapters),
+                total=base + sum(count * each.total for count, each in adapters),
             )
 
 
-def adapted_layer_dims(
+def count_adapted_layers(
     shape: EncoderShape, lora: LoraSpec, n_labels: int
-) -> Iterator[tuple[int, int]]:
-    """Yield (d_in, d_out) of every layer that gets an adapter."""
-    for _ in range(shape.layers) if lora.layers is None else lora.layers:
-        yield from shape.target_layers(lora.targets).values()
+) -> Counter[tuple[int, int]]:
+    """Return the number of layers that get an adapter, by (d_in, d_out)."""
+    blocks = shape.layers if lora.layers is None else len(lora.layers)
+    layers = Counter([*shape.target_layers(lora.targets).values()] * blocks)
     if lora.head is HeadMode.LORA:
-        yield from shape.head_layers(n_labels)
+        layers.update(shape.head_layers(n_labels))
+    return layers
 
 
 def _linear_parameters(d_in: int, d_out: int, *, bias: bool = True) -> int:

@@ -17,9 +17,9 @@ classifier needs less of it (`fast/first_token.py`).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lora_core.compatibility import EncoderShape, adapted_layer_dims
+from lora_core.compatibility import EncoderShape, count_adapted_layers
 from lora_core.linear.files import count_weight_rows
-from lora_core.resolve_defaults import epochs_and_batch_size
+from lora_core.resolve_defaults import resolve_epochs_and_batch_size
 from lora_core.specs.method import (
     EncoderMethod,
     FullFineTuningSpec,
@@ -60,8 +60,8 @@ def training_flops_per_token(shape: EncoderShape, method: EncoderMethod, *, leng
         case LoraSpec():
             backward = (1 - frozen_block_fraction(shape, method)) * (linears + 2.5 * attention)
             low_rank = sum(
-                min(method.r, d_in, d_out) * (d_in + d_out)
-                for d_in, d_out in adapted_layer_dims(shape, method, n_labels=2)
+                count * min(method.r, d_in, d_out) * (d_in + d_out)
+                for (d_in, d_out), count in count_adapted_layers(shape, method, 2).items()
             )
             return linears + attention + backward + 6 * low_rank - not_needed
 
@@ -117,6 +117,6 @@ class CostModel:
             case ProbeSpec():
                 work = forward_flops_per_token(self.shape, length=length)
             case _:
-                epochs, _ = epochs_and_batch_size(self.optim, texts)
+                epochs, _ = resolve_epochs_and_batch_size(self.optim, texts)
                 work = epochs * training_flops_per_token(self.shape, method, length=length)
         return texts * self.mean_tokens * work / self.flops_per_second

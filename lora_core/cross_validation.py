@@ -71,15 +71,22 @@ class LinearCrossValidation:
         return self.task.predict_cross_fitted(logits, self.targets)
 
     def scores(self, logits: Logits) -> CandidateScores:
-        """Return how well the texts were predicted that were predicted in every repeat."""
-        metric, predicted = self.task.metric, ~np.isnan(logits[..., 0]).any(axis=0)
-        targets = self.targets[predicted]
-        statistics = np.stack(
-            [
-                metric.statistics(targets, self.task.predict_cross_fitted(rows[predicted], targets))
-                for rows in logits
-            ]
-        ).mean(axis=0)
+        """Return how well the texts were predicted, the mean of the repeats that predict them.
+
+        With fewer folds than there are, these are others in each repeat.
+        """
+        metric, held_out = self.task.metric, ~np.isnan(logits[..., 0])
+        of_repeats = [
+            metric.statistics(
+                self.targets[each], self.task.predict_cross_fitted(rows[each], self.targets[each])
+            )
+            for rows, each in zip(logits, held_out, strict=True)
+        ]
+        total = np.zeros((len(self.targets), of_repeats[0].shape[1]))
+        for each, found in zip(held_out, of_repeats, strict=True):
+            total[each] += found
+        predicted, times = held_out.any(axis=0), held_out.sum(axis=0)
+        statistics = total[predicted] / times[predicted, None]
         by_text = np.full(len(self.targets), np.nan)
         by_text[predicted] = metric.scores(statistics)
         return CandidateScores(by_text, metric.value(statistics), metric.interval(statistics))
@@ -139,7 +146,7 @@ def first_folds_mask(examples: Sequence[Example], folds: int) -> NDArray[np.bool
     return assign_folds(examples, seed=0) < folds
 
 
-def uses_cross_validation(spec: TrainSpec, examples: Sequence[Example]) -> bool:
+def uses_cross_validated_verdict(spec: TrainSpec, examples: Sequence[Example]) -> bool:
     """Return whether the verdict on a run comes from cross-validation, not from its test split."""
     return len(examples) < CROSS_VALIDATION_MAX_TEXTS and spec.result.cross_validation
 

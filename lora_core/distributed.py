@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from lora_core import child_protocol
 from lora_core.errors import LoraCoreError
-from lora_core.errors.training import ProcessLost, StopRequested
+from lora_core.errors.training import DistributedProcessLost, StopRequested
 from lora_core.events import StopSignal
 
 # Rank 0 may prepare for hours. The timeout need not detect lost processes: gloo does.
@@ -34,8 +34,11 @@ def process_group() -> Iterator[None]:
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, rank, world_size = next(rendezvous("env://"))
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     try:
+        with _lost_connection_as_process_lost():  # another process may have failed already
+            dist.init_process_group(
+                backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT
+            )
         yield
     except LoraCoreError as error:
         stopped = isinstance(error, StopRequested)
@@ -140,9 +143,14 @@ class DistributedStopSignal:
 
 
 def _all_reduce(tensor: Tensor) -> None:
-    if world_size() == 1:
-        return
+    if world_size() > 1:
+        with _lost_connection_as_process_lost():
+            dist.all_reduce(tensor)
+
+
+@contextmanager
+def _lost_connection_as_process_lost() -> Iterator[None]:
     try:
-        dist.all_reduce(tensor)
+        yield
     except RuntimeError as error:  # what torch raises for a closed connection
-        raise ProcessLost(reason=str(error).partition("\n")[0]) from error
+        raise DistributedProcessLost(reason=str(error).partition("\n")[0]) from error

@@ -175,12 +175,12 @@ Event = Annotated[
     Field(discriminator="event"),
 ]
 
-_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+_EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def parse_event(line: str | bytes) -> Event:
     """Parse one line. Raises `pydantic.ValidationError` if it is not an event."""
-    return _ADAPTER.validate_json(line)
+    return _EVENT_ADAPTER.validate_json(line)
 
 
 class Observer(Protocol):

@@ -36,7 +36,7 @@ def failpoint(point: str) -> None:
     fault = os.environ.get(ENV_VARIABLE)
     if not fault:
         return
-    position, action, file = [*fault.split(":", 2), "", ""][:3]
+    position, action, file = _split(fault)
     name, _, count = position.partition("@")
     if action not in _ACTIONS or (count and not count.isdecimal()):
         raise ValueError(f"{ENV_VARIABLE}={fault!r}: not point[@n]:action[:FILE]")
@@ -45,6 +45,17 @@ def failpoint(point: str) -> None:
     _hits[point] += 1
     if (not count or _hits[point] == int(count)) and (not file or Path(file).exists()):
         _ACTIONS[action](Path(file) if file else None)
+
+
+def failpoint_directory() -> Path | None:
+    """Return the directory of FILE, which a confined process must be able to change."""
+    _, _, file = _split(os.environ.get(ENV_VARIABLE, ""))
+    return Path(file).parent if file else None
+
+
+def _split(fault: str) -> list[str]:
+    """Return position, action and FILE; what is left out is empty."""
+    return [*fault.split(":", 2), "", ""][:3]
 
 
 def _kill(file: Path | None) -> None:

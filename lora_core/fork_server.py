@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from lora_core.__main__ import main_and_exit
 from lora_core.child_protocol import EXIT_STOPPED, MAX_REQUEST_BYTES, READY_MESSAGE, ForkRequest
+from lora_core.confinement import confine_process
 from lora_core.encoders import FAMILIES
 from lora_core.process_settings import (
     available_cores,
@@ -119,6 +120,7 @@ def _become_child(
     connection.send(str(os.getpid()).encode())
     connection.close()
     os.chdir(request.directory)
+    confine_process(request.confinement)
     os.environ.clear()
     os.environ.update(request.environment)
     tempfile.tempdir = None  # another TMPDIR

@@ -98,7 +98,7 @@ class BlockwiseForward(Forward):
         """Return the input of the head for these texts, (len(indices), width)."""
         batch = self._batch(data, indices)
         with self._runtime.autocast():
-            x = encoder_parts.embed(self._embeddings, **batch.token_inputs)
+            x = encoder_parts.run_embedding_modules(self._embeddings, **batch.token_inputs)
             mask = encoder_parts.expand_mask(batch.attention_mask)
             x = encoder_parts.run_blocks(self._blocks, x, mask)
             return encoder_parts.pool(self.model, self._family, x, mask)
@@ -147,5 +147,5 @@ def apply_head(model: PreTrainedModel, family: FastPathFamily, x: Tensor) -> Ten
     first, last = (model.get_submodule(name) for name in family.head)
     dropout = model.get_submodule(family.head_dropout_layer)
     hidden = first(dropout(x) if family.drops_head_input else x)
-    logits: Tensor = last(dropout(encoder_parts.activate_head(model, family, hidden)))
+    logits: Tensor = last(dropout(encoder_parts.apply_head_activation(model, family, hidden)))
     return logits

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import NamedTuple
 
 from httpx2 import HTTPError
@@ -13,6 +14,8 @@ HUB_PREFIX = "hub:"  # of a data source: a dataset on the hub
 ALLOW_ANY = "*"  # in a list of allowed names
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of an environment variable
 TOO_MANY_REQUESTS = 429
+_CACHE_VARIABLES = ("HF_HUB_CACHE", "HF_DATASETS_CACHE")  # by default below HF_HOME
+_FOLDERS = ("hub", "datasets", "xet")  # of HF_HOME
 _CONFIG = re.compile(r"[^<>:/\\|?*\s]{1,256}")  # without what `datasets` refuses in it
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
@@ -42,13 +45,25 @@ def parse_hub_dataset(source: str) -> HubDataset | None:
     return HubDataset(name, config if colon else None)
 
 
+def cache_directories() -> list[Path]:
+    """Return where downloads are stored by a process with this environment. They may not exist.
+
+    Folders of HF_HOME are among them, as each may be a link to another disk.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    home = Path(os.environ.get("HF_HOME") or default)
+    found = [home, *(home / name for name in _FOLDERS)]
+    found += [Path(os.environ[name]) for name in _CACHE_VARIABLES if os.environ.get(name)]
+    return [each.expanduser().absolute() for each in found]
+
+
 # -- The access token -----------------------------------------------------------------------------
 
 _taken_token: str | None = None
 
 
 def take_token_from_environment() -> bool:
-    """Remove the token from the environment of this process; only `get_hub_token` has it then.
+    """Remove the token from the environment of this process; only `find_hub_token` has it then.
 
     Returns whether there was one.
     """
@@ -60,7 +75,7 @@ def take_token_from_environment() -> bool:
     return True
 
 
-def get_hub_token() -> str | None:
+def find_hub_token() -> str | None:
     """Return the token for downloads from the hub: the one taken, else as huggingface_hub finds
     it."""
     return _taken_token or get_token()
@@ -81,7 +96,7 @@ def describe_gated_repository(path: str) -> dict[str, str]:
 
     `path` is that of the page, such as `datasets/OWNER/NAME`.
     """
-    has_token = get_hub_token() is not None
+    has_token = find_hub_token() is not None
     problem = "the token (HF_TOKEN) has no access to it" if has_token else "no token is set"
     return {"problem": problem, "page": f"{constants.ENDPOINT}/{path}"}
 

@@ -32,7 +32,7 @@ _MISSING_FILE_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError
 _MALFORMED_ERRORS = (ValueError, KeyError, AttributeError, TypeError, RecursionError)
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Return the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -43,7 +43,7 @@ def create(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
     files = {
         path.relative_to(directory).as_posix(): {
             "bytes": path.stat().st_size,
-            "sha256": sha256(path),
+            "sha256": file_sha256(path),
         }
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path != directory / MANIFEST_FILE
@@ -160,7 +160,7 @@ def verify(directory: Path, only: Collection[str] | None = None) -> dict[str, An
         if only is not None and name not in only:
             continue
         path = directory / name
-        if path.is_symlink() or sha256(path) != facts["sha256"]:
+        if path.is_symlink() or file_sha256(path) != facts["sha256"]:
             raise ArtifactCorrupt(path=directory.name, problem=f"{name} has changed")
     return manifest
 

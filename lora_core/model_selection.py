@@ -71,7 +71,7 @@ def plan_candidates(
 
     The cheapest candidate is always included.
     """
-    folds = fold_count(texts)
+    folds = num_folds_to_evaluate(texts)
     repeats = next((each for limit, each in REPEATS_UP_TO if texts <= limit), 1)
     linear = tuple(
         CandidateSpec(method=_for_task(each, task), folds=folds, repeats=repeats)
@@ -118,7 +118,7 @@ def estimate_selection_seconds(
     return encoder_pass + sum(fits) + max(seconds_of(each.method, texts) for each in candidates)
 
 
-def fold_count(texts: int) -> int:
+def num_folds_to_evaluate(texts: int) -> int:
     """Return how many of the `NUM_FOLDS` folds are needed to hold out `MIN_HELD_OUT_TEXTS`."""
     return min(NUM_FOLDS, math.ceil(MIN_HELD_OUT_TEXTS * NUM_FOLDS / texts))
 

@@ -183,7 +183,7 @@ class Neighbor(NamedTuple):
     """A training example, and how similar a text is to it."""
 
     row: int  # in the training data; 1 is the first data row
-    label: str  # as rows of a dataset have it (`lora_core.data.labels`)
+    label: str  # as rows of a dataset have it (`lora_core.data.label_readers`)
     similarity: float  # from -1 to 1
 
 
@@ -329,6 +329,13 @@ def save_index(directory: Path, index: ExampleIndex) -> None:
     )
 
 
+# The last two: of types that numpy lacks, such as bfloat16.
+_INVALID = (
+    FileNotFoundError, SafetensorError, ValidationError, KeyError, ValueError, TypeError,
+    AttributeError,
+)  # fmt: skip
+
+
 def load_index(directory: Path) -> ExampleIndex:
     """Load the index of an artifact, checking the digests of its files.
 
@@ -340,7 +347,7 @@ def load_index(directory: Path) -> ExampleIndex:
     manifest.verify(directory, only=manifest.NEAREST_EXAMPLES_FILES)
     try:
         return _read_index(directory)
-    except (FileNotFoundError, SafetensorError, ValidationError, KeyError, ValueError) as error:
+    except _INVALID as error:
         problem = f"its nearest examples are invalid ({error})"
         raise ArtifactCorrupt(path=directory.name, problem=problem) from error
 

@@ -27,7 +27,7 @@ from lora_core.errors.export import (
     Int8RegressionUnsupported,
     OnnxMismatch,
     OnnxPackagesMissing,
-    TooFewInt8Texts,
+    TooFewCertificationTexts,
 )
 from lora_core.export import (
     CalibratedModel,
@@ -39,10 +39,10 @@ from lora_core.inference.predictor import Predictor
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
 from lora_core.model_card import CardFormat
 from lora_core.onnx_certificate import CERTIFICATE_FILE, OnnxCertificate
-from lora_core.onnx_graph import OUTPUT, write_graph
+from lora_core.onnx_graph import OUTPUT, export_onnx_graph
 from lora_core.saved_predictions import check_golden_predictions, load_golden_predictions
 from lora_core.specs.data import parse_sheet_suffix
-from lora_core.specs.text_input import TextInput, build_text_input, text_sides
+from lora_core.specs.text_input import TextInput, text_or_pair, text_sides
 from lora_core.tasks.base import Calibration, Task
 from lora_core.tasks.build import read_task_and_calibration
 
@@ -73,7 +73,7 @@ def export_onnx(
         target: Which of several targets to write.
         int8_texts: Quantize the weights to int8, and certify that on these texts.
 
-    Raises `OnnxPackagesMissing`, `Int8RegressionUnsupported`, `TooFewInt8Texts`,
+    Raises `OnnxPackagesMissing`, `Int8RegressionUnsupported`, `TooFewCertificationTexts`,
     `NotTranslatableToOnnx`, `OnnxMismatch`, `Int8Mismatch`, `EngineOutputMismatch`, `OutputExists`,
     and what `load_calibrated_model` raises.
     """
@@ -89,7 +89,7 @@ def export_onnx(
         path = directory / MODEL_FILE
         save_classifier_config(directory, exported.model)
         segments = reference.pairs and uses_segment_ids(exported.model.config.to_dict())
-        write_graph(path, exported.model, segments=segments)
+        export_onnx_graph(path, exported.model, segments=segments)
         items = [*reference.encode(golden), *_long_text(reference, golden)]
         certificate = _certify(path, exported, reference, items, "fp32")
         if int8_texts is not None:
@@ -118,7 +118,7 @@ def _check_int8_texts(exported: CalibratedModel, texts: Sequence[TextInput]) -> 
     if task.type == "regression":
         raise Int8RegressionUnsupported(path=exported.artifact.name)
     if len(texts) < MIN_INT8_TEXTS:
-        raise TooFewInt8Texts(required=MIN_INT8_TEXTS, count=len(texts))
+        raise TooFewCertificationTexts(required=MIN_INT8_TEXTS, count=len(texts))
 
 
 def _long_text(reference: Predictor, texts: Sequence[TextInput]) -> list[TokenizedText]:
@@ -131,7 +131,7 @@ def _long_text(reference: Predictor, texts: Sequence[TextInput]) -> list[Tokeniz
     tokens = sum(item.length for item in tokenizer.encode(texts))
     repeated = list(texts) * (2 * length // tokens + 1)
     first, *second = (" ".join(side) for side in zip(*map(text_sides, repeated), strict=True))
-    return tokenizer.encode([build_text_input(first, second[0] if second else None)])
+    return tokenizer.encode([text_or_pair(first, second[0] if second else None)])
 
 
 def _quantize(path: Path) -> None:

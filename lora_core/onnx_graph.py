@@ -25,7 +25,7 @@ _AXES = {0: "batch", 1: "sequence"}
 _EXAMPLE_SHAPE = (2, 8)  # any: a size of 1 would become a constant of the graph
 
 
-def write_graph(path: Path, model: PreTrainedModel, *, segments: bool) -> None:
+def export_onnx_graph(path: Path, model: PreTrainedModel, *, segments: bool) -> None:
     """Write the graph of a model in evaluation mode, which is of no use afterwards.
 
     Weights of more than 2 GB go into a file of their own beside it. `segments`: whether it takes

@@ -4,11 +4,11 @@ It follows `peft` 0.21.2, which is not needed to read the files.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import regex
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_core.errors.adapter import AdapterNotFound, UnsupportedAdapterSetting
@@ -82,12 +82,15 @@ class AdapterConfig(BaseModel):
     alpha_pattern: dict[str, Alpha] = {}
 
     def adapts(self, name: str) -> bool:
-        """Return whether the linear layer with this name has an adapter."""
-        if any(re.match(rf"(^|.*\.){module}($|\..*)", name) for module in self.saved_modules):
+        """Return whether the linear layer with this name has an adapter.
+
+        This, `rank` and `alpha` raise `UnsupportedAdapterSetting` for a pattern that is slow.
+        """
+        if any(_match(_saved_module(module), name) for module in self.saved_modules):
             return False
         if isinstance(self.target_modules, str):
             all_linear = self.target_modules.lower() == "all-linear"
-            return all_linear or bool(re.fullmatch(self.target_modules, name))
+            return all_linear or bool(_match(self.target_modules, name, whole=True))
         if not any(name == t or name.endswith(f".{t}") for t in self.target_modules):
             return False
         return self.layers_to_transform in (None, []) or self._layer(name) in _as_list(
@@ -117,12 +120,13 @@ class AdapterConfig(BaseModel):
     def _layer(self, name: str) -> int | None:
         """Return the block number in a layer name, as `layers_pattern` finds it."""
         for pattern in _as_list(self.layers_pattern or r"[^.]*"):
-            if match := re.match(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.", name):
-                return int(match["index"])
+            match = _match(_block(pattern), name)
+            if match is not None and (index := match[match.re.groups]) is not None:
+                return int(index)
         return None
 
 
-def read_config(directory: Path) -> AdapterConfig:
+def read_adapter_config(directory: Path) -> AdapterConfig:
     """Read the config of an adapter whose files are safe to read.
 
     Raises `AdapterNotFound`, `UnsafeWeights`, `UnsupportedAdapterSetting`.
@@ -133,7 +137,7 @@ def read_config(directory: Path) -> AdapterConfig:
         names = [file.name for file in directory.iterdir()]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise AdapterNotFound(path=directory.name, problem=f"there is no {CONFIG_FILE}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AdapterNotFound(path=directory.name, problem=f"{CONFIG_FILE} is not JSON") from error
     if not isinstance(content, dict):
         raise AdapterNotFound(path=directory.name, problem=f"{CONFIG_FILE} is not an object")
@@ -147,13 +151,11 @@ def read_config(directory: Path) -> AdapterConfig:
 def _validate(content: dict[str, Any]) -> AdapterConfig:
     try:
         config = AdapterConfig.model_validate(content)
-        for pattern in (*config.rank_pattern, *config.alpha_pattern, *config.saved_modules):
-            re.compile(pattern)
-        config.adapts("a.0.b")
+        _compile_patterns(config)
     except ValidationError as error:
         place, fault = first_problem_location_and_message(error, AdapterConfig)
         raise _setting_error(place.split(".")[0], content, fault) from error
-    except re.error as error:
+    except (regex.error, RecursionError) as error:
         raise _setting_error(
             "target_modules", content, f"it contains an invalid pattern: {error}"
         ) from error
@@ -170,10 +172,54 @@ def _setting_error(key: str, content: Mapping[str, Any], problem: str) -> Unsupp
     return UnsupportedAdapterSetting(key=key, value=value, problem=problem)
 
 
+# -- Patterns, as PEFT extends them ---------------------------------------------------------------
+
+PATTERN_SECONDS = 1.0  # for one name. `re` has no such limit, and some patterns take it years
+
+
+def _saved_module(pattern: str) -> str:
+    return rf"(^|.*\.){pattern}($|\..*)"
+
+
+def _block(pattern: str) -> str:
+    return rf"(?:^|.*?\.){pattern}\.(\d+)\."  # the last group, whichever groups the pattern has
+
+
+def _end_of_name(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
+
+
+def _compile_patterns(config: AdapterConfig) -> None:
+    """Compile all patterns. Raises `regex.error`, `RecursionError`."""
+    for pattern in config.saved_modules:
+        regex.compile(_saved_module(pattern))
+    for pattern in _as_list(config.layers_pattern or []):
+        regex.compile(_block(pattern))
+    for pattern in (*config.rank_pattern, *config.alpha_pattern):
+        regex.compile(_end_of_name(pattern))
+    if isinstance(config.target_modules, str):
+        regex.compile(config.target_modules)
+
+
+def _match(pattern: str, name: str, *, whole: bool = False) -> Any:
+    """Return the match at the start of a name or with the whole, or None.
+
+    Raises `UnsupportedAdapterSetting`.
+    """
+    match = regex.fullmatch if whole else regex.match
+    try:
+        return match(pattern, name, timeout=PATTERN_SECONDS)
+    except TimeoutError as error:
+        problem = f"a pattern takes more than {PATTERN_SECONDS:g} s for one name"
+        raise UnsupportedAdapterSetting(
+            key="target_modules", value=pattern[:100], problem=problem
+        ) from error
+
+
 def _by_pattern(patterns: Mapping[str, _NumberT], name: str, default: _NumberT) -> _NumberT:
     """Return the value of the first pattern that matches the end of a name."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
+        if _match(_end_of_name(pattern), name):
             return value
     return default
 

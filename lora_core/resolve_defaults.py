@@ -69,7 +69,7 @@ def resolve_learning_rates(
     return encoder_rate, spec.optim.head_learning_rate or head_rate
 
 
-def epochs_and_batch_size(optim: OptimSpec, texts: int) -> tuple[int, int]:
+def resolve_epochs_and_batch_size(optim: OptimSpec, texts: int) -> tuple[int, int]:
     """Return epochs and batch size for this number of training texts, unless the spec has them."""
     batch_size = optim.batch_size or (16 if texts <= SMALL_BATCH_MAX_TEXTS else 32)
     updates_per_epoch = math.ceil(max(1, texts) / batch_size)
@@ -121,7 +121,7 @@ def resolve_defaults(
     max_length = shape.resolve_max_length(spec.data.max_length)
     optim, stop = spec.optim, spec.stop
     if texts is not None:
-        epochs, batch_size = epochs_and_batch_size(optim, texts[Split.TRAIN])
+        epochs, batch_size = resolve_epochs_and_batch_size(optim, texts[Split.TRAIN])
         optim = optim.model_copy(update={"epochs": epochs, "batch_size": batch_size})
         stop = resolve_checkpoint_selection(stop, texts[Split.VALIDATION], spec.task)
     update = {

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lora_core.atomic_files import write_indented_json
 from lora_core.data.split import Example
 from lora_core.errors.artifact import EngineOutputMismatch
-from lora_core.specs.text_input import TextInput, build_text_input, text_to_dict
+from lora_core.specs.text_input import TextInput, text_or_pair, text_to_dict
 from lora_core.tasks.base import Task
 from lora_core.tasks.targets import Target
 
@@ -49,7 +49,7 @@ def load_golden_predictions(directory: Path) -> tuple[list[TextInput], NDArray[n
     """Load the texts and logits (texts, labels) of `save_golden_predictions`."""
     rows = json.loads((directory / "golden.json").read_text(encoding="utf-8"))
     logits = np.array([row["logits"] for row in rows], dtype=np.float32)
-    return [build_text_input(row["text"], row.get("text_pair")) for row in rows], logits
+    return [text_or_pair(row["text"], row.get("text_pair")) for row in rows], logits
 
 
 def save_predictions(

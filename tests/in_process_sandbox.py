@@ -24,18 +24,19 @@ class _Lines(library.ExclusiveStdoutJsonWriter):
         self.content = b""
 
     def write(self, value: BaseModel) -> None:
-        self.content += value.model_dump_json(ensure_ascii=True).encode() + b"\n"
+        self.content += child_protocol.encode_line(value).encode() + b"\n"
 
 
 def run_in_process(
     arguments: Sequence[str],
     *,
     limits: SandboxLimits,
-    cwd: Path,
+    readable: Sequence[Path],
+    writable: Sequence[Path] = (),
     stdin: IO[bytes] | None = None,
 ) -> SandboxResult:
     """Do what `app.sandbox.child.run_child` does, without limits."""
-    del limits, cwd
+    del limits, readable, writable
     parsed, lines = build_parser(None).parse_args(arguments), _Lines()
     code = 0
     sent = TextIOWrapper(BytesIO(stdin.read() if stdin else b""))

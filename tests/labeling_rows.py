@@ -145,4 +145,4 @@ def forget(resources: Resources, text: TextInput) -> int:
     with resources.database.write() as session:
         privacy.lock_text_storage(session)
         privacy.add_forgotten_hashes(session, hashes)
-        return repository.hide_text_and_delete_annotations(session, hashes)
+        return repository.forget_texts_by_hashes(session, hashes)

@@ -16,9 +16,9 @@ from lora_core.artifact import (
     save_merged,
 )
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier, weights_sha256
+from lora_core.fine_tuning_methods import LoraMethod
 from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT_VERSION
-from lora_core.methods import LoraMethod
 from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec

@@ -58,7 +58,7 @@ def run_job(task: Task) -> str:
     """Run the job that has the id of this task.
 
     The task ends in the state of its job: SUCCESS, FAILURE or REVOKED (cancelled); RETRY if the job
-    is back in the queue, still there, or paused. It sends no event if another worker runs the job.
+    is back in the queue, still there, or paused. It sends no event if the job is already running.
     """
     service: WorkerService = task.app.service
     try:
@@ -75,7 +75,7 @@ def run_job(task: Task) -> str:
         case JobState.FAILED:
             raise JobFailed(f"{job.error_code}: {job.error_message}")
         case JobState.RUNNING:
-            raise Ignore("Another worker runs the job.")
+            raise Ignore("The job is already running.")
         case JobState.QUEUED:
             raise Retry("The job is paused." if job.paused else "The job is queued.")
         case _:

@@ -14,7 +14,8 @@ from app.storage.store import CHECKPOINTS_PREFIX
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.events import CheckpointSaved
-from worker.recorder import Recorder
+from worker.recorder import CheckpointRow, Recorder
+from worker.workdir import AttemptDir
 
 log = structlog.get_logger(__name__)
 
@@ -26,31 +27,35 @@ class CheckpointSync:
     """
 
     def __init__(
-        self, resources: Resources, lease: Lease, recorder: Recorder, directory: Path
+        self, resources: Resources, lease: Lease, recorder: Recorder, attempt_dir: AttemptDir
     ) -> None:
         self._resources = resources
         self._lease = lease
         self._recorder = recorder
-        self._directory = directory  # where the training process writes them
+        self._attempt_dir = attempt_dir
 
     def store(self, event: CheckpointSaved) -> None:
-        """Upload a checkpoint. Its row is written with the next heartbeat."""
-        local_dir = self._directory / Path(event.directory).name
+        """Upload a checkpoint. Its row is written with the next events."""
+        local_dir: Path | None = None
         key = f"{CHECKPOINTS_PREFIX}/{self._lease.job_id}/a{self._lease.attempt}/step-{event.step}"
         try:
+            local_dir = self._attempt_dir.move_out_of_workspace(
+                "checkpoints", Path(event.directory).name
+            )
             with self._recorder.renewing_lease():
                 ref = self._resources.store.put(local_dir, key)
         except (AppError, LoraCoreError, OSError) as error:
             log.warning("cannot store a checkpoint", step=event.step, error=str(error))
             reason = error.strerror if isinstance(error, OSError) else str(error)
             message = f"Cannot store the checkpoint of step {event.step:,}: {reason}"
-            self._recorder.add_worker_event(
+            self._recorder.add_row(
                 EventContent("checkpoint_lost", "warning", message, {"step": event.step})
             )
         else:
-            self._recorder.add_checkpoint(event.step, ref)
+            self._recorder.add_row(CheckpointRow(event.step, ref))
         finally:
-            shutil.rmtree(local_dir, ignore_errors=True)
+            if local_dir is not None:
+                shutil.rmtree(local_dir.parent, ignore_errors=True)
 
     def fetch(
         self, checkpoint: StoredCheckpoint | None

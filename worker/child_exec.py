@@ -15,7 +15,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
-NICENESS = 5  # the API has priority, but a busy machine does not starve the training
+NICENESS = 7  # the API has priority, but a busy machine does not starve the training
 
 
 def main(parent: int, command: list[str]) -> None:

@@ -27,7 +27,7 @@ from lora_core import child_protocol, events
 from lora_core.atomic_files import is_disk_full
 from lora_core.errors import LoraCoreError
 from lora_core.errors.training import DiskFull
-from worker.supervisor import ChildResult, StopReason
+from worker.child_process_supervisor import ChildResult, StopReason
 
 LEASE_LOST_MESSAGE = "lost the lease: another worker owns this job"
 
@@ -119,12 +119,12 @@ MAX_WAIT_SECONDS = 60.0  # between two attempts
 
 
 def classify_result(
-    result: ChildResult, claimed: ClaimedJob, settings: Settings, *, verified_input: bool = False
+    result: ChildResult, claimed: ClaimedJob, settings: Settings, *, mentions_input: bool = False
 ) -> AttemptResult:
     """Return the result of an attempt that produced no artifact.
 
     Args:
-        verified_input: the reported failure concerns an input that was verified before the start.
+        mentions_input: the reported failure is about an input, which was verified before the start.
 
     | observed                           | counted | result                                     |
     |------------------------------------|---------|--------------------------------------------|
@@ -149,7 +149,7 @@ def classify_result(
     """
     claimed = _reset_after_progress(claimed, result.saved_step, result.step)
     if result.exit_status.code == child_protocol.EXIT_FAILED and result.failure is not None:
-        if verified_input and result.failure.code in MISSING_INPUT_CODES:
+        if mentions_input and result.failure.code in MISSING_INPUT_CODES:
             vanished = FailureCause(
                 result.failure.code, "{description}", result.failure.code, external=True
             )

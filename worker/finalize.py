@@ -9,7 +9,6 @@ from pathlib import Path
 import structlog
 from sqlalchemy.orm import Session
 
-from app import logging
 from app.database.base import JsonObject
 from app.jobs.results import comparison
 from app.queue import leases
@@ -49,7 +48,7 @@ def publish_artifact_and_finish_attempt(
     """
     lease = claimed.lease
     manifest_data = manifest.read(output_dir)
-    if inputs.names:  # do not publish paths of this machine
+    if inputs.public_names:  # do not publish paths of this machine
         manifest_data = {
             **inputs.replace_local_paths(manifest_data),
             "files": manifest_data["files"],
@@ -57,16 +56,12 @@ def publish_artifact_and_finish_attempt(
         manifest.save(output_dir, manifest_data)
     key = f"{JOB_KINDS[claimed.kind].key_prefix}/{lease.job_id}/a{lease.attempt}"
     artifact = StagedArtifact(resources.store, output_dir, key)
-    if artifact.commit(
+    if artifact.run_transaction(
         lambda: _commit_with_retry(
             resources, lease, lambda session: _succeed(session, claimed, artifact, manifest_data)
         )
     ):
         log.info("attempt succeeded")
-        if claimed.promote_to is not None:
-            logging.write_audit_line(
-                "alias_moved", job_id=str(lease.job_id), alias=claimed.promote_to
-            )
 
 
 def _succeed(
@@ -84,7 +79,9 @@ def _succeed(
             session, name=name, artifact=artifact, manifest=manifest_data
         )
         if claimed.promote_to is not None:
-            registry.point_alias_and_publish(session, version, alias=claimed.promote_to)
+            registry.point_alias_and_publish(
+                session, version, alias=claimed.promote_to, job_id=str(lease.job_id)
+            )
         summary = {**summary, "model_version": f"{name}:{version.number}"}
     leases.finish_attempt(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
 
@@ -111,7 +108,7 @@ def _commit_with_retry(
 def _already_finished(resources: Resources, lease: Lease) -> bool:
     """Return whether an earlier commit without a response had finished the attempt after all."""
     with resources.database.read() as session:
-        if leases.ended_by_its_worker(session, lease):
+        if leases.has_worker_ended_attempt(session, lease):
             return True
     log.warning(LEASE_LOST_MESSAGE)
     return False

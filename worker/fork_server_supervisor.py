@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 import structlog
 
 from lora_core.child_protocol import MAX_REQUEST_BYTES, READY_MESSAGE, ForkRequest
+from worker.child_confinement import child_confinement
 from worker.spawn import (
     HUB_ENV,
     ChildProcess,
@@ -79,7 +80,7 @@ class ForkServerSupervisor:
         has_secret = not HUB_ENV.isdisjoint(environment)  # it would stay in the server
         if task.device != "cpu" or has_secret or (server := self._wait_ready()) is None:
             return spawn_child(task)
-        task.attempt_dir.tmp.mkdir(exist_ok=True)
+        task.attempt_dir.reset_workspace()
         process = server.fork(task, environment)
         if process is None:
             log.warning("the fork server has not started the process; starting a fresh interpreter")
@@ -158,9 +159,10 @@ class _ServerProcess:
             theirs.callback(os.close, log_fd)
             request = ForkRequest(
                 arguments=[task.command, *child_arguments(task)],
-                directory=str(task.attempt_dir.path),
+                directory=str(task.attempt_dir.workspace),
                 environment=environment,
                 parent=os.getpid(),
+                confinement=child_confinement(task),
             )
             pid = self._send(request, [stdin, stdout, log_fd])
             if pid is None:

@@ -4,7 +4,7 @@ A job names its data and model as users do (`reviews:2`, `sentiment:3`); the tra
 local paths. Whatever comes back from it (messages, the manifest) must use the public names again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,19 +22,17 @@ from app.registry import service as registry
 from app.settings import Settings
 from app.storage.store import Store, materialize_artifact
 from app.storage.tables import MODEL_KIND, RESULTS_KIND, VECTORS_KIND
+from lora_core.confinement_paths import link_targets
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.hf_hub import HUB_PREFIX
 from lora_core.model_imports import metadata
-from lora_core.specs.data import parse_sheet_suffix
-from lora_core.specs.fields import looks_like_model_version
+from lora_core.specs.data import local_paths, parse_sheet_suffix
+from lora_core.specs.fields import looks_like_model_version, looks_like_path
 from worker.failures import InputChanged
 
 
 class JobKindSettings(NamedTuple):
-    """How a kind of job is run and where its result is stored.
-
-    This is all that distinguishes a training from a prediction run or from vectors of texts.
-    """
+    """How a kind of job is run and where its result is stored."""
 
     command: str  # subcommand of `python -m lora_core`
     model_field: str  # field of the spec that names the model to start from
@@ -55,19 +53,20 @@ JOB_KINDS = {
 
 @dataclass(frozen=True)
 class LocalInputs:
-    """The spec with local paths, and the public name of each path."""
+    """The spec with local paths, the public name of each path, and the files behind them."""
 
     spec: JsonObject
-    names: Mapping[str, str] = field(default_factory=dict)
+    public_names: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[Path] = ()
 
     def mentions_input(self, text: str) -> bool:
         """Return whether a text names an input as the process does: by its path or file name."""
-        return any(Path(parse_sheet_suffix(local)[0]).name in text for local in self.names)
+        return any(Path(parse_sheet_suffix(local)[0]).name in text for local in self.public_names)
 
     def replace_local_paths(self, value: Any) -> Any:
         """Return the same JSON value with public names in place of local paths."""
         if isinstance(value, str):
-            for local, name in self.names.items():
+            for local, name in self.public_names.items():
                 value = value.replace(local, name)
             return value
         if isinstance(value, Mapping):
@@ -79,9 +78,13 @@ class LocalInputs:
 
 def needs_hub(spec: JsonObject) -> bool:
     """Return whether base or data come from the hub. Only hub bases have a revision."""
+    is_from_hub = any(each.startswith(HUB_PREFIX) for each in _sources(spec))
+    return bool(spec.get("base_revision")) or is_from_hub
+
+
+def _sources(spec: JsonObject) -> Collection[str]:
     source = spec["data"]["source"]
-    sources = source.values() if isinstance(source, Mapping) else [source]
-    return bool(spec.get("base_revision")) or any(each.startswith(HUB_PREFIX) for each in sources)
+    return source.values() if isinstance(source, Mapping) else [source]
 
 
 def resolve_inputs(
@@ -126,7 +129,15 @@ def resolve_inputs(
             metadata.read_metadata(artifact_dir)  # may have been imported before these checks
         spec[kind.model_field] = str(artifact_dir)
         names[spec[kind.model_field]] = version.ref
-    return LocalInputs(spec, names)
+    return LocalInputs(spec, names, list(_files_to_read(spec, spec[kind.model_field])))
+
+
+def _files_to_read(spec: JsonObject, model: str | None) -> Iterator[Path]:
+    """Yield the files and directories that a process with this local spec reads."""
+    yield from local_paths(_sources(spec))
+    if model and looks_like_path(model):
+        yield Path(model)
+        yield from link_targets(Path(model))
 
 
 def _find_file(upload: Dataset, name: str, settings: Settings, store: Store) -> Path:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event as Flag
 
@@ -29,9 +29,11 @@ from app.resources import Resources
 from app.storage.data_dir import check_free_space
 from app.sweeps import scheduler
 from lora_core.errors import LoraCoreError
+from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.process_settings import available_cores
 from worker import finalize, inputs, workdir
 from worker.checkpoint_sync import CheckpointSync
+from worker.child_process_supervisor import ChildProcessSupervisor, ChildResult, StopReason
 from worker.devices import Slot
 from worker.failures import (
     LEASE_LOST_MESSAGE,
@@ -44,10 +46,9 @@ from worker.host_health import HostHealth
 from worker.inputs import JOB_KINDS, LocalInputs
 from worker.recorder import Recorder
 from worker.spawn import ChildProcess, ChildTask, spawn_child
-from worker.supervisor import ChildResult, StopReason, Supervisor
 
 LOG_TAIL_BYTES = 4_000
-# A checkpoint that the training process rejects is treated like a damaged one.
+# A checkpoint that the process rejects is treated like a damaged one.
 UNUSABLE_CHECKPOINT_CODES = frozenset({"checkpoint_corrupt", "checkpoint_mismatch"})
 
 log = structlog.get_logger(__name__)
@@ -99,7 +100,7 @@ class JobRunner:
                     self._host_health.request_store_check()
                 finalize.finish_attempt_without_artifact(self._resources, lease, outcome)
             finally:
-                workdir.remove_attempt_dir(attempt.attempt_dir.path)
+                attempt.attempt_dir.remove()
                 self._advance_sweeps(claimed)
 
     def _advance_sweeps(self, claimed: ClaimedJob) -> None:
@@ -136,23 +137,24 @@ class JobRunner:
         attempt_dir.spec.write_text(
             json.dumps(local_inputs.spec, allow_nan=False), encoding="utf-8"
         )
-        self._finish_attempt(attempt, self._run_child(attempt), local_inputs)
+        result = self._run_child(attempt, local_inputs.files)
+        self._finish_attempt(attempt, result, local_inputs)
 
     def _finish_attempt(
         self, attempt: "_AttemptContext", result: ChildResult, local_inputs: LocalInputs
     ) -> None:
         claimed, attempt_dir = attempt.claimed, attempt.attempt_dir
-        if result.stop_reason is StopReason.FENCED:
+        if result.stop_reason is StopReason.LEASE_LOST:
             raise LeaseLost
         if result.exit_status.code == 0:
             with attempt.recorder.renewing_lease():
                 finalize.publish_artifact_and_finish_attempt(
-                    self._resources, claimed, attempt_dir.out, local_inputs
+                    self._resources, claimed, _take_output(attempt_dir), local_inputs
                 )
         else:
             log_event = log.warning if result.stop_reason is None else log.info
             log_event(
-                "the training process exited",
+                "the process exited",
                 **dataclasses.asdict(result.exit_status),
                 log=_read_tail(attempt_dir.log),
             )
@@ -164,22 +166,22 @@ class JobRunner:
                 result.failure.message
             )
             outcome = classify_result(
-                result, claimed, self._settings, verified_input=mentions_input
+                result, claimed, self._settings, mentions_input=mentions_input
             )
             outcome = _replace_local_paths(outcome, local_inputs)
             finalize.finish_attempt_without_artifact(
                 self._resources, claimed.lease, outcome, result.exit_status
             )
 
-    def _run_child(self, attempt: "_AttemptContext") -> ChildResult:
+    def _run_child(self, attempt: "_AttemptContext", input_files: Sequence[Path]) -> ChildResult:
         """Run the child process from the last usable checkpoint, or from the start."""
         checkpoint = attempt.claimed.checkpoint
         while True:
             checkpoint, resume_from = attempt.checkpoint_sync.fetch(checkpoint)
             attempt.recorder.set_start_step(checkpoint)
             with attempt.recorder.renewing_lease():  # it may wait for the fork server
-                child = self._spawn(attempt.child_task(resume_from))
-            supervisor = Supervisor(
+                child = self._spawn(attempt.child_task(resume_from, input_files))
+            supervisor = ChildProcessSupervisor(
                 child,
                 attempt.recorder,
                 settings=self._settings,
@@ -188,13 +190,15 @@ class JobRunner:
                 time_limit_seconds=attempt.seconds_left(),
             )
             result = supervisor.run()
-            checkpoint_refused = (
-                result.failure is not None and result.failure.code in UNUSABLE_CHECKPOINT_CODES
-            )
-            if checkpoint is None or not checkpoint_refused or result.failure is None:
+            failure = result.failure
+            if (
+                checkpoint is None
+                or failure is None
+                or failure.code not in UNUSABLE_CHECKPOINT_CODES
+            ):
                 return result
             self._check_store(attempt)  # the process reads the checkpoint from the store
-            checkpoint = attempt.checkpoint_sync.reject(checkpoint, result.failure.message)
+            checkpoint = attempt.checkpoint_sync.reject(checkpoint, failure.message)
 
     def _check_store(self, attempt: "_AttemptContext") -> None:
         """Raise the store's error if it is unreachable now, and so may have caused a failure."""
@@ -238,7 +242,7 @@ class _AttemptContext:
         )
         self.recorder.set_start_step(claimed.checkpoint)
         self.checkpoint_sync = CheckpointSync(
-            resources, claimed.lease, self.recorder, self.attempt_dir.checkpoints
+            resources, claimed.lease, self.recorder, self.attempt_dir
         )
 
     def seconds_left(self) -> float:
@@ -248,7 +252,7 @@ class _AttemptContext:
             return float("inf")
         return limit - self.claimed.running_seconds - (time.monotonic() - self._started_at)
 
-    def child_task(self, resume_from: Path | None) -> ChildTask:
+    def child_task(self, resume_from: Path | None, input_files: Sequence[Path]) -> ChildTask:
         return ChildTask(
             command=JOB_KINDS[self.claimed.kind].command,
             attempt_dir=self.attempt_dir,
@@ -258,7 +262,16 @@ class _AttemptContext:
             device=self.slot.device,
             lock_fd=self.slot.lock_fd,
             from_hub=inputs.needs_hub(self.claimed.spec),
+            inputs=input_files,
         )
+
+
+def _take_output(attempt_dir: workdir.AttemptDir) -> Path:
+    """Return the artifact that the process has written. Raises `ArtifactCorrupt`."""
+    try:
+        return attempt_dir.move_out_of_workspace(attempt_dir.out.name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ArtifactCorrupt(path=attempt_dir.out.name, problem="it is missing") from error
 
 
 def _replace_local_paths(outcome: AttemptResult, local_inputs: LocalInputs) -> AttemptResult:

@@ -79,7 +79,7 @@ class Poller:
             self._wake_event.wait(self._poll_seconds)
             self._wake_event.clear()  # before the check above, or a drain could go unnoticed
 
-    def run_job(self, job_id: UUID) -> None:
+    def claim_and_run(self, job_id: UUID) -> None:
         """Run this job in the calling thread once a slot of its class is free, if it is due then.
 
         Waits while all slots are busy or no job can run on this host, so that further tasks stay in
@@ -132,26 +132,25 @@ class Poller:
 
         The slot must be held: `wait_idle` must not return while another job is being claimed.
         """
-        return not self._draining.is_set() and not self._must_skip(slot.device_class)
+        if self._draining.is_set():
+            return False
+        problem = self._host_health.find_problem()
+        self._report_host_problem(problem, slot.device_class)
+        return problem is None
 
-    def _must_skip(self, device_class: DeviceClass) -> bool:
-        """Return whether no job could run on this host now.
-
-        Jobs that no other worker could run either show the problem that they wait for.
-        """
-        problem, previous = self._host_health.find_problem(), self._problem
-        self._problem = problem.code if problem else None
+    def _report_host_problem(self, problem: AppError | None, device_class: DeviceClass) -> None:
+        """Log when a problem begins or ends, and show it on jobs that no other worker could run."""
+        previous, self._problem = self._problem, problem.code if problem else None
         if problem is None:
             if previous is not None:
                 log.info("claiming jobs again")
-            return False
+            return
         if previous != self._problem:
             log.warning("not claiming jobs", code=problem.code, reason=str(problem))
         if time.monotonic() - self._shown_at.get(device_class, -inf) >= _PROBLEM_NOTE_SECONDS:
             with self._outages.tracking_outage():
                 self._show_on_jobs(problem, device_class)
             self._shown_at[device_class] = time.monotonic()
-        return True
 
     def _show_on_jobs(self, problem: AppError, device_class: DeviceClass) -> None:
         """Write the problem to the queued jobs that no other worker could run."""

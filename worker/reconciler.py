@@ -13,12 +13,14 @@ from sqlalchemy.orm import Session
 
 from app.database.base import read_clock
 from app.database.errors import OUTAGE_ERRORS
+from app.drift import schedule as drift
 from app.mlflow import repository as mlflow
 from app.queue import dispatch, heartbeats, leases
 from app.queue.enums import DeviceClass
 from app.queue.fencing import RunningJob, WorkerIdentity
 from app.resources import Resources
-from app.retention.curve_thinning import thin_job_curves
+from app.retention.curve_thinning import thin_curves_page
+from app.retraining import repository as retraining
 from app.sweeps import scheduler
 from app.webhooks import repository as webhooks
 from worker import process_identity, workdir
@@ -143,11 +145,11 @@ class Reconciler:
                 else []
             )
         for task in due:
-            self._resources.notifier.notify(task)
+            self._resources.notifier.send(task)
 
     def _thin_curves(self) -> None:
         """Thin the curves of jobs that have ended, one page per round. `gc` thins all of them."""
-        thin_job_curves(self._resources.database, max_points=self._settings.keep_curve_points)
+        thin_curves_page(self._resources.database, max_points=self._settings.keep_curve_points)
 
     def _fail_overdue(self, session: Session) -> list[UUID]:
         """Fail jobs that exceed the queue limit. Time in a database outage is excluded."""
@@ -196,6 +198,8 @@ class Reconciler:
             dispatch.make_all_queued_jobs_due(session)
             webhooks.make_pending_deliveries_due(session)
             mlflow.make_waiting_rows_due(session)
+            retraining.release_overlong_claims(session)
+            drift.end_overlong_claims(session, self._settings)
 
     def _expire(self, job: RunningJob) -> bool:
         """Expire a job's lease: at once if its worker on this machine is dead, else when overdue.
@@ -239,4 +243,4 @@ class Reconciler:
                 process_identity.kill_group(process_identity.ProcessIdentity(boot_id, pid, start))
             except (OSError, ValueError):
                 log.debug("no process to kill", directory=str(attempt_dir.path))
-            workdir.remove_attempt_dir(attempt_dir.path)
+            attempt_dir.remove()

@@ -1,8 +1,8 @@
-"""Writes the events of a training process to the database: points of curves, and messages.
+"""Writes the events of a child process to the database: points of curves, and messages.
 
-Rows are written in batches, one transaction each. Its first statement is the heartbeat: it renews
-the lease, reports whether the job is still ours, and reserves the sequence numbers of the rows.
-While the database is unreachable, training continues and the rows are buffered here.
+Rows are written in batches, one transaction each. Its first statement renews the lease, reports
+whether the job is still ours, and reserves the sequence numbers of the rows. While the database is
+unreachable, the process continues and the rows are buffered here.
 """
 
 import json
@@ -107,7 +107,7 @@ def event_to_content(event: Event) -> EventContent | None:
             text = f"Training {describe_method(event.method)} on all {event.texts:,} texts."
             return EventContent("selected", "info", text, _event_data(event))
         case Finished():
-            return EventContent("trained", "info", "Training finished; storing the result.", {})
+            return EventContent("storing", "info", "Storing the result.", {})
         case _:
             return None
 
@@ -222,7 +222,7 @@ class Recorder:
         self.saved_step: int | None = None  # of this attempt's last checkpoint that is recorded
         self.cancel_requested = False
         self.pause_requested = False
-        self.fenced = False
+        self.lease_lost = False
         self._database = database
         self._lease = lease
         self._heartbeat_seconds = heartbeat_seconds
@@ -260,13 +260,9 @@ class Recorder:
             message = self.to_public(entry.message)[:MAX_MESSAGE_CHARS]
             self._rows.append(entry._replace(message=message, data=self.to_public(entry.data)))
 
-    def add_checkpoint(self, step: int, ref: ArtifactRef) -> None:
-        """Buffer the row of a stored checkpoint, in order with the events around it."""
-        self._rows.append(CheckpointRow(step, ref))
-
-    def add_worker_event(self, entry: EventContent) -> None:
-        """Buffer a message of the worker itself."""
-        self._rows.append(entry)
+    def add_row(self, row: EventContent | CheckpointRow) -> None:
+        """Buffer a message of the worker or a stored checkpoint, in order with the events."""
+        self._rows.append(row)
 
     def is_due(self) -> bool:
         """Return whether it is time to write."""
@@ -281,7 +277,7 @@ class Recorder:
     def write(self) -> None:
         """Renew the lease and write the buffered rows.
 
-        Sets `fenced`, `cancel_requested` and `pause_requested`.
+        Sets `lease_lost`, `cancel_requested` and `pause_requested`.
         """
         with suppress(*OUTAGE_ERRORS), self._outages.tracking_outage():
             self._write()
@@ -300,23 +296,23 @@ class Recorder:
     def _write(self) -> None:
         self._written_at = time.monotonic()
         with self._database.write() as session:
-            heartbeat = leases.renew_lease(
+            renewal = leases.renew_lease(
                 session,
                 self._lease,
                 step=self.step,
                 total_steps=self._total_steps,
                 reserve=len(self._rows),
             )
-            if heartbeat is None:
-                self.fenced = True
+            if renewal is None:
+                self.lease_lost = True
                 return
             self._resolve_uncertain_commit(session)
             if self._inexact_resume:
                 leases.mark_resume_inexact(session, self._lease)
-            self._uncertain_batch = (heartbeat.first_seq, len(self._rows))
+            self._uncertain_batch = (renewal.first_seq, len(self._rows))
             superseded = [
                 key
-                for seq, row in enumerate(self._rows, heartbeat.first_seq)
+                for seq, row in enumerate(self._rows, renewal.first_seq)
                 for key in self._insert_row(session, seq, row)
             ]
         self._inexact_resume = False
@@ -324,13 +320,13 @@ class Recorder:
         for key in superseded:
             self._delete_artifact(key)
         self._written_step = self.step
-        self.cancel_requested = heartbeat.cancel_requested
-        self.pause_requested = heartbeat.pause_requested
+        self.cancel_requested = renewal.cancel_requested
+        self.pause_requested = renewal.pause_requested
 
     def _resolve_uncertain_commit(self, session: Session) -> None:
         """Find out whether a batch was written whose connection broke during the commit.
 
-        The heartbeat has locked the job, so its first row is a reliable sign.
+        The renewal has locked the job, so its first row is a reliable sign.
         """
         first_seq, count = self._uncertain_batch
         if count and self._row_exists(session, first_seq, self._rows[0]):

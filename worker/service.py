@@ -23,7 +23,15 @@ from app.retention import service as retention
 from app.retraining.scheduler import start_and_advance_runs
 from app.settings import Settings
 from app.storage.data_dir import make_process_private
-from worker import drift, mlflow, process_identity, webhooks, workdir
+from worker import (
+    cache_upkeep,
+    child_confinement,
+    drift,
+    mlflow,
+    process_identity,
+    webhooks,
+    workdir,
+)
 from worker.background import repeat_until_drained
 from worker.devices import CPU, Device, SlotPool, select_devices
 from worker.failures import is_disk_error
@@ -76,6 +84,7 @@ class WorkerService:
         self._repeated: list[tuple[str, Callable[[], object], float]] = [  # name, task, seconds
             ("webhooks", deliverer.start_due, webhooks.POLL_SECONDS),
             ("drift", check_drift, drift.POLL_SECONDS),
+            ("cache", partial(cache_upkeep.tidy_cache, resources), cache_upkeep.POLL_SECONDS),
             ("retraining", partial(start_and_advance_runs, resources), settings.reconcile_seconds),
         ]
         if (connection := parse_mlflow_settings(settings)) is not None:
@@ -97,6 +106,8 @@ class WorkerService:
 
     def start(self) -> None:
         """Start the threads, after killing what a dead worker left running."""
+        child_confinement.log_missing_confinement()
+        child_confinement.log_exposed_data(self._resources.settings.data_dir)
         self._reconciler.run_once()
         self._reconciler_thread.start()
         for target in (self._poller.run, *self._background):
@@ -114,7 +125,7 @@ class WorkerService:
         Return the row of the job afterwards, whether it ran or not; `None`: there is no such job.
         Raises `OUTAGE_ERRORS`.
         """
-        self._poller.run_job(job_id)
+        self._poller.claim_and_run(job_id)
         with self._resources.database.read() as session:
             return session.get(Job, job_id)
 

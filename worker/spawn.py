@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,12 @@ import structlog
 from pydantic import ValidationError
 
 from app.queue.transitions import ExitStatus
+from lora_core import confinement
 from lora_core.child_protocol import EXIT_WITH_PARENT_OPTION
 from lora_core.events import Event, parse_event
 from lora_core.hf_hub import TOKEN_VARIABLE
 from worker import process_identity
+from worker.child_confinement import child_confinement
 from worker.workdir import AttemptDir
 
 MAX_LINE_BYTES = 16 * 2**20
@@ -42,6 +44,9 @@ _ALLOWED_ENV = {
     "LD_LIBRARY_PATH",
     "LORAWORKS_CACHE",
     "LORAWORKS_FAULT",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "NVIDIA_TF32_OVERRIDE",
+    "NVIDIA_VISIBLE_DEVICES",
     "PATH",
     "PYTHONPATH",
     "REQUESTS_CA_BUNDLE",
@@ -58,8 +63,10 @@ HUB_ENV = {
     TOKEN_VARIABLE,
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
 }
+# joblib, which scikit-learn imports, would try to make a semaphore, which a confinement denies.
+_NO_JOBLIB_PROCESSES = {"JOBLIB_MULTIPROCESSING": "0"}
 # OPENBLAS_ selects the kernels, and so the exact bits of the result.
-_ALLOWED_ENV_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OPENBLAS_")
+_ALLOWED_ENV_PREFIXES = ("LC_", "CUDA_", "OPENBLAS_")
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +83,7 @@ class ChildTask:
     device: str  # "cpu" or "cuda:1": the only device visible to the process
     lock_fd: int | None = None  # locks the device for as long as the process lives
     from_hub: bool = False  # the process downloads its base or its data
+    inputs: Sequence[Path] = ()  # what it reads outside its directory
 
 
 def spawn_child(task: ChildTask) -> "ChildProcess":
@@ -84,11 +92,12 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
     The calling thread must wait for the child: the kernel kills the child when the thread ends.
     """
     attempt_dir = task.attempt_dir
-    attempt_dir.tmp.mkdir(exist_ok=True)
+    attempt_dir.reset_workspace()
     with attempt_dir.log.open("ab") as stderr:
         process = subprocess.Popen(
             [
                 *die_with_parent_command_prefix(),
+                *_confinement_command_prefix(task),
                 *LORA_CORE_COMMAND,
                 task.command,
                 *child_arguments(task),
@@ -96,7 +105,7 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
             stdin=subprocess.PIPE,  # the child exits at its end, so it cannot outlive us
             stdout=subprocess.PIPE,
             stderr=stderr,
-            cwd=attempt_dir.path,
+            cwd=attempt_dir.workspace,
             env=child_environment(os.environ, task),
             start_new_session=True,
             pass_fds=() if task.lock_fd is None else (task.lock_fd,),
@@ -107,6 +116,12 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
 def die_with_parent_command_prefix() -> list[str]:
     """Return the start of a command line, so that the process ends with the calling thread."""
     return [sys.executable, "-I", "-S", str(CHILD_EXEC), str(os.getpid())]
+
+
+def _confinement_command_prefix(task: ChildTask) -> list[str]:
+    """Return what comes before a command, so that it runs confined."""
+    limits = json.dumps(child_confinement(task))
+    return [sys.executable, "-I", "-S", confinement.__file__, limits]
 
 
 class ForkedProcess:
@@ -261,6 +276,7 @@ def child_environment(environ: Mapping[str, str], task: ChildTask) -> dict[str, 
     return _select(environ, names) | {
         "OMP_NUM_THREADS": str(task.threads),
         "RAYON_NUM_THREADS": str(task.threads),  # the tokenizer
+        **_NO_JOBLIB_PROCESSES,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # number GPUs as nvidia-smi and `devices` do
         "CUDA_VISIBLE_DEVICES": task.device.partition(":")[2],
         "PYTHONFAULTHANDLER": "1",
@@ -275,6 +291,7 @@ def fork_server_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """
     return _select(environ, _ALLOWED_ENV) | {
         "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        **_NO_JOBLIB_PROCESSES,
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",

@@ -1,13 +1,16 @@
 """The work directory: attempts in `jobs/<job>-a<attempt>/`, device locks in `devices/`.
 
-Attempts of one job share no directory, so that one may start while another is being removed.
+Attempts of one job share no directory, so that one may start while another is being removed. What
+a process writes is not trusted: it may make links to files that only the worker can reach.
 """
 
+import os
 import re
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -15,12 +18,13 @@ from uuid import UUID
 from app.errors import AppError, DataDirectoryUnusable
 from app.settings import Settings
 from app.storage.data_dir import check_free_space
+from app.storage.store import check_regular_files
 
 _DIRECTORY_NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-a([1-9][0-9]*)")
 
 
 class AttemptDir(NamedTuple):
-    """Where one attempt works."""
+    """Where one attempt works. Its process writes to `workspace`, and reads `spec` and `model`."""
 
     job_id: UUID
     attempt: int
@@ -36,18 +40,23 @@ class AttemptDir(NamedTuple):
         return self.path / f"model-{self.job_id}"  # no word that an error message may contain
 
     @property
+    def workspace(self) -> Path:
+        """The only directory here that the process may write to."""
+        return self.path / "workspace"
+
+    @property
     def out(self) -> Path:
         """The artifact that the process writes."""
-        return self.path / "out"
+        return self.workspace / "out"
 
     @property
     def checkpoints(self) -> Path:
         """Checkpoints that are not in the store yet."""
-        return self.path / "checkpoints"
+        return self.workspace / "checkpoints"
 
     @property
     def log(self) -> Path:
-        """Standard error of the training process."""
+        """Standard error of the process."""
         return self.path / "child.log"
 
     @property
@@ -58,7 +67,39 @@ class AttemptDir(NamedTuple):
     @property
     def tmp(self) -> Path:
         """Temporary files of the process."""
-        return self.path / "tmp"
+        return self.workspace / "tmp"
+
+    def reset_workspace(self) -> None:
+        """Remove what an earlier process of this attempt has written."""
+        shutil.rmtree(self.workspace, ignore_errors=True)
+        self.tmp.mkdir(parents=True)
+
+    def move_out_of_workspace(self, *path: str) -> Path:
+        """Move a directory out of the process's reach; return where it is now.
+
+        Its parents are opened without following links, since the process may still replace them.
+        Raises `OSError`, and `ArtifactCorrupt` if the directory contains anything but files and
+        directories; nothing is kept of it then.
+        """
+        *parents, name = path
+        out_of_reach = Path(tempfile.mkdtemp(prefix="moved-", dir=self.path))
+        moved = out_of_reach / name
+        try:
+            with ExitStack() as opened:
+                folder: int | None = None
+                for parent in (str(self.workspace), *parents):
+                    folder = os.open(parent, os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                    opened.callback(os.close, folder)
+                os.rename(name, moved, src_dir_fd=folder)
+            check_regular_files(moved)
+        except BaseException:
+            shutil.rmtree(out_of_reach, ignore_errors=True)
+            raise
+        return moved
+
+    def remove(self) -> None:
+        """Remove the directory with everything in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def device_lock_dir(settings: Settings) -> Path:
@@ -80,11 +121,6 @@ def list_attempt_dirs(settings: Settings) -> Iterator[AttemptDir]:
     for directory in _jobs_dir(settings).glob("*"):
         if match := _DIRECTORY_NAME.fullmatch(directory.name):
             yield AttemptDir(UUID(match[1]), int(match[2]), directory)
-
-
-def remove_attempt_dir(directory: Path) -> None:
-    """Remove an attempt's directory."""
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 def check_writable(settings: Settings) -> None:

@@ -62,14 +62,16 @@ async def authenticate(request: HTTPConnection) -> Caller:
 
     Raises subclasses of `Unauthorized`.
     """
-    cache = get_app_state(request.app).authenticator
+    authenticator = get_app_state(request.app).authenticator
     headers = request.headers.getlist("authorization")
     if not headers:
-        return await cache.authenticate_session(_csrf_checked_session(request, cache))
+        return await authenticator.authenticate_session(
+            _csrf_checked_session(request, authenticator)
+        )
     scheme, _, text = headers[0].strip().partition(" ")
     if len(headers) > 1 or scheme.lower() != "bearer":
         raise KeyMalformed(problem="but the header has a different form")
-    return await cache.authenticate_key(secrets.parse_api_key(text.strip()))
+    return await authenticator.authenticate_key(secrets.parse_api_key(text.strip()))
 
 
 def parse_session_cookie(request: HTTPConnection) -> secrets.Token | None:
@@ -78,7 +80,7 @@ def parse_session_cookie(request: HTTPConnection) -> secrets.Token | None:
     return secrets.parse_session_token(cookie) if cookie else None
 
 
-def _csrf_checked_session(request: HTTPConnection, cache: Authenticator) -> secrets.Token:
+def _csrf_checked_session(request: HTTPConnection, authenticator: Authenticator) -> secrets.Token:
     """Return the browser's session, after checking its CSRF token unless the request only reads.
 
     Cookies ignore ports: the browser sends this cookie to every service on the same host name, and
@@ -92,7 +94,7 @@ def _csrf_checked_session(request: HTTPConnection, cache: Authenticator) -> secr
         raise KeyMissing()
     sent_token = request.headers.get(CSRF_TOKEN_HEADER, "")
     if request.scope.get("method") not in SAFE_METHODS and not compare_digest(
-        sent_token.encode(), cache.csrf_token(session).encode()
+        sent_token.encode(), authenticator.csrf_token(session).encode()
     ):
         raise CsrfTokenInvalid()
     return session

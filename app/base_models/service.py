@@ -17,6 +17,7 @@ from app.settings import Settings
 from app.storage.store import Store, materialize_artifact
 from lora_core import child_protocol
 from lora_core.compatibility import read_encoder_shape
+from lora_core.confinement_paths import link_targets
 from lora_core.encoders.safety import ALLOWED_FILES
 from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import BaseNotFound
@@ -44,7 +45,7 @@ def check_base_in_subprocess(
     folder = create_incoming_dir(settings)
     try:
         location = _find_files(base, folder, database=database, store=store)
-        found = _check_in_child(base.name, location, folder, settings)
+        found = _check_in_child(base.name, location, settings)
     except BaseNotFound as error:
         if base.revision is None:
             raise
@@ -81,11 +82,12 @@ def _find_files(base: ResolvedBase, folder: Path, *, database: Database, store: 
         raise BaseModelNotCached(base=base.name) from error
 
 
-def _check_in_child(name: str, location: Path, folder: Path, settings: Settings) -> BaseModelReport:
+def _check_in_child(name: str, location: Path, settings: Settings) -> BaseModelReport:
     limits = child.SandboxLimits(
         settings.import_memory_mb, settings.import_seconds, _MAX_OUTPUT_BYTES
     )
-    result = child.run_child(["check-base", str(location)], limits=limits, cwd=folder)
+    readable = [location, *link_targets(location)]
+    result = child.run_child(["check-base", str(location)], limits=limits, readable=readable)
     if result.returncode == 0:
         return BaseModelReport.model_validate_json(result.stdout)
     if result.returncode == child_protocol.EXIT_FAILED:

@@ -60,7 +60,7 @@ def varied_axes(snapshot: "SweepSnapshot", trials: "Sequence[TrialSnapshot]") ->
     return [axis for axis in axes if len(axis.tick_labels) > 1]
 
 
-def format_setting_list(snapshot: "SweepSnapshot", trial: "TrialSnapshot") -> list[str]:
+def format_trial_settings(snapshot: "SweepSnapshot", trial: "TrialSnapshot") -> list[str]:
     """Format the settings of a trial: `r = 8`, `alpha = 16`."""
     labels = field_labels(snapshot.fields)
     return [

@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 
 from app.auth.middleware import require_scope
-from app.charts import figures, report
+from app.charts import figures, sweep_report
 from app.http.dependencies import DatabaseDep
 from app.http.fields import ResponseModel
 from app.sweeps import repository, results
@@ -51,5 +51,7 @@ def download_sweep_report(sweep_id: SweepId, database: DatabaseDep) -> HTMLRespo
     """Get a self-contained page with winner, charts and all trials, also while the sweep runs."""
     with database.read() as session:
         snapshot = results.read_cached_snapshot(session, repository.get_sweep(session, sweep_id))
-    page = report.render_report(snapshot)
-    return HTMLResponse(page, headers={"Content-Security-Policy": report.CONTENT_SECURITY_POLICY})
+    page = sweep_report.render_report(snapshot)
+    return HTMLResponse(
+        page, headers={"Content-Security-Policy": sweep_report.CONTENT_SECURITY_POLICY}
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from app.charts.formatting import format_score, format_setting_list
+from app.charts.formatting import format_score, format_trial_settings
 from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot, WinnerAndCheapest
 from lora_core.tasks.metric_info import METRICS
 
@@ -37,7 +37,7 @@ def shorten_and_escape_label(text: str) -> str:
 
 def hover_text(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
     """Return the hover label of a trial: its number, objective and settings."""
-    settings = [escape(label, quote=False) for label in format_setting_list(snapshot, trial)]
+    settings = [escape(label, quote=False) for label in format_trial_settings(snapshot, trial)]
     heading = f"<b>trial {trial.number}: {format_objective(snapshot, trial)}</b>"
     return "<br>".join([heading, *settings])
 

@@ -20,10 +20,9 @@ from app.cli.connection import (
     resource_url_path,
 )
 from app.cli.output import Json
-from app.corrections.schemas import DatasetDiff, SuspectLabels
 from app.datasets.schemas import DatasetListItem, DatasetView
 from app.drift.schemas import DriftCheckDetail, DriftCheckView, DriftView
-from app.feedback.schemas import FeedbackResults, FeedbackView, LiveAccuracy, ReviewSample
+from app.feedback.schemas import FeedbackItemResults, FeedbackView, LiveAccuracy, ReviewSample
 from app.jobs.schemas import (
     JobComparison,
     JobEventView,
@@ -34,6 +33,7 @@ from app.jobs.schemas import (
     MetricPointView,
     MisclassifiedText,
 )
+from app.label_review.schemas import CorrectionDiff, SuspectLabels
 from app.labeling.schemas import (
     AnnotationView,
     LabelingListItem,
@@ -203,7 +203,7 @@ class Client(Connection):
     def get_dataset(self, ref: str) -> DatasetView:
         return self.fetch(DatasetView, "GET", resource_url_path("datasets", ref))
 
-    def check_dataset(self, dataset_id: UUID) -> DataReport:
+    def rediagnose_dataset(self, dataset_id: UUID) -> DataReport:
         """Run the data checks of a dataset again."""
         path = f"{resource_url_path('datasets', dataset_id)}/check"
         return self.fetch(_CheckedDataset, "POST", path, timeout=CHECK_TIMEOUT).diagnosis
@@ -214,13 +214,13 @@ class Client(Connection):
         params = drop_none({"limit": str(limit), "target": target})
         return self.fetch(SuspectLabels, "GET", path, params=params, timeout=CHECK_TIMEOUT)
 
-    def correct_dataset(self, ref: str, body: Json) -> DatasetDiff:
+    def correct_dataset(self, ref: str, body: Json) -> CorrectionDiff:
         """Change labels in a new version of a dataset."""
         path = f"{resource_url_path('datasets', ref)}/corrections"
-        return self.create(DatasetDiff, path, json=body, timeout=CHECK_TIMEOUT)
+        return self.create(CorrectionDiff, path, json=body, timeout=CHECK_TIMEOUT)
 
-    def get_dataset_diff(self, ref: str) -> DatasetDiff:
-        return self.fetch(DatasetDiff, "GET", f"{resource_url_path('datasets', ref)}/diff")
+    def get_dataset_diff(self, ref: str) -> CorrectionDiff:
+        return self.fetch(CorrectionDiff, "GET", f"{resource_url_path('datasets', ref)}/diff")
 
     def delete_dataset(self, dataset_id: UUID) -> None:
         self.request("DELETE", resource_url_path("datasets", dataset_id))
@@ -331,8 +331,8 @@ class Client(Connection):
 
     # -- feedback -----------------------------------------------------------------------------
 
-    def add_feedback(self, body: Json) -> FeedbackResults:
-        return self.fetch(FeedbackResults, "POST", "/v1/feedback", json=body)
+    def add_feedback(self, body: Json) -> FeedbackItemResults:
+        return self.fetch(FeedbackItemResults, "POST", "/v1/feedback", json=body)
 
     def list_feedback(self, name: str, limit: int) -> list[FeedbackView]:
         return self.fetch_pages(

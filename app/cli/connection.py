@@ -17,6 +17,7 @@ from app.cli.errors import (
     UnexpectedResponse,
     UsageError,
 )
+from app.cli.spec_options import check_finite
 from lora_core.specs.validation_problems import field_problems
 
 PAGE_SIZE = 100
@@ -100,6 +101,7 @@ class Connection:
         return decode_json(self.request(method, path, **arguments))
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
+        check_finite(arguments.get("json"))
         with convert_http_errors(self.url):
             response = self.http.request(method, path, **arguments)
         raise_for_status(response)

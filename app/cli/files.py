@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from app.cli.errors import RequestRejected, ServiceUnreachableOrFailed, UsageError
-from app.cli.output import Json, console, strip_control_characters
+from app.cli.output import Json, console, print_serious_findings, strip_control_characters
+from app.cli.text_files import read_numbered_lines
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.specs.data import SUFFIXES, parse_sheet_suffix
@@ -46,6 +47,8 @@ def upload_with_column_prompt(client: "Client", file: Path, **fields: str | None
 def upload_and_replace_spec_sources(client: "Client", body: Json) -> None:
     """Upload the files that a spec names as its data, and replace them with the datasets.
 
+    Errors and warnings of the data checks are printed.
+
     Raises the errors of `upload_with_column_prompt`.
     """
     data = body.get("data")
@@ -75,6 +78,9 @@ def upload_and_replace_spec_sources(client: "Client", body: Json) -> None:
         console(stderr=True).print(
             strip_control_characters(f"Uploaded {file} as {dataset.ref}."), soft_wrap=True
         )
+        if dataset.diagnosis is not None:
+            check = ("loraworks", "datasets", "check", dataset.ref)
+            print_serious_findings(dataset.diagnosis.findings, check)
         return dataset.ref
 
     if isinstance(source, dict):
@@ -86,6 +92,7 @@ def upload_and_replace_spec_sources(client: "Client", body: Json) -> None:
 def prompt_for_missing_columns(body: Json) -> None:
     """Ask for the columns that a spec's local file lacks. Used for training without a service."""
     from lora_core.data.contents import read_file_layout
+    from lora_core.data.rows import find_column
 
     data = body.get("data")
     source = data.get("source") if isinstance(data, dict) else None
@@ -98,7 +105,8 @@ def prompt_for_missing_columns(body: Json) -> None:
         expected = {data.get("text_column", "text"), data.get("label_column", "label")}
         if pair := data.get("text_pair_column"):
             expected.add(pair)
-        if not expected <= set(read_file_layout(Path(file), sheet).columns):
+        available = read_file_layout(Path(file), sheet).columns
+        if not all(find_column(column, available) for column in expected):
             data |= prompt_columns(Path(file), sheet, labels=True)
 
 
@@ -170,19 +178,10 @@ def lacks_table_suffix(file: Path) -> bool:
     return file.suffix.lower() not in SUFFIXES
 
 
-def read_nonempty_lines(file: Path) -> list[str]:
-    """Return the lines that are not empty. Raises `UsageError`."""
-    try:
-        text = sys.stdin.read() if file == STDIN else file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is not UTF-8: {error}", "wrong_encoding") from error
-    return [line for line in text.splitlines() if line.strip()]
-
-
 @contextmanager
 def temporary_table_from_lines(file: Path) -> Iterator[Path]:
     """Yield a temporary table with a row for each line. Raises `UsageError`."""
-    texts = read_nonempty_lines(file)
+    texts = [line for _, line in read_numbered_lines(file)]
     if not texts:
         raise UsageError(f"{file} contains no text", "no_text")
     with TemporaryDirectory(prefix="loraworks-") as folder:

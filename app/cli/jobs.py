@@ -12,10 +12,10 @@ from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     Json,
     format_duration,
-    format_failure_or_wait,
+    format_failure_or_wait_reason,
+    format_job_state,
     format_metric,
     format_percent,
-    format_state,
     format_time,
     print_fields,
     print_json,
@@ -63,7 +63,7 @@ def compare_jobs(client: "Client", job: JobIds, as_json: AsJson = False) -> None
                 ">p",
             ],
             [
-                (name, format_state(each.job), *_result_cells(getattr(each, split)))
+                (name, format_job_state(each.job), *_result_cells(getattr(each, split)))
                 for name, each in zip(names, comparison.jobs, strict=True)
             ],
             empty="",
@@ -158,7 +158,7 @@ def list_jobs(
                 job.name,
                 ", ".join(job.tags),
                 job.method,
-                format_state(job),
+                format_job_state(job),
                 f"{job.step}/{job.total_steps or '-'}",
                 _format_result(job),
                 job.model_version,
@@ -192,18 +192,18 @@ def show_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
             ("name", found.name),
             ("tags", ", ".join(found.tags) or None),
             ("notes", found.notes),
-            ("state", format_state(found)),
+            ("state", format_job_state(found)),
             ("method", found.method),
             ("base", found.base),
             ("trainable parameters", found.parameters.trainable),
             ("queue position", found.queue_position),
-            ("waiting for", format_failure_or_wait(found.waiting)),
+            ("waiting for", format_failure_or_wait_reason(found.waiting)),
             ("estimated time", format_duration(found.estimated_seconds)),
             ("step", f"{found.step}/{found.total_steps or '-'}"),
             ("created", format_time(found.created_at)),
             ("started", format_time(found.started_at)),
             ("finished", format_time(found.finished_at)),
-            ("error", format_failure_or_wait(found.error)),
+            ("error", format_failure_or_wait_reason(found.error)),
             ("artifact", found.artifact_id),
         ]
     )
@@ -268,7 +268,7 @@ def pause_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
     elif found.state == "running":
         print_line(f"Pausing job {found.id}.")
     else:
-        print_line(f"Job {found.id} is {format_state(found)}.")
+        print_line(f"Job {found.id} is {format_job_state(found)}.")
 
 
 @app.command("resume")
@@ -279,7 +279,7 @@ def resume_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
     else:
-        print_line(f"Job {found.id} is {format_state(found)}.")
+        print_line(f"Job {found.id} is {format_job_state(found)}.")
 
 
 @app.command("retry")
@@ -353,7 +353,10 @@ def list_misclassified(
         check_output_file(out)
         with client.download_misclassified(job, split, FORMATS[out.suffix.lower()]) as chunks:
             write_file_atomically(chunks, out)
-        print_line(f"Saved the misclassified texts to {out}.")
+        if as_json:
+            print_json({"out": str(out)})
+        else:
+            print_line(f"Saved the misclassified texts to {out}.")
         return
     misclassified = client.list_misclassified(job, limit, split)
     if as_json:

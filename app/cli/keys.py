@@ -27,7 +27,11 @@ Scopes = Annotated[
     list[str] | None,
     typer.Option("--scope", help="Scope of the key (repeatable). Default: all scopes."),
 ]
-Days = Annotated[float | None, typer.Option("--days", min=0.01, help="Days until the key expires.")]
+Days = Annotated[
+    float | None,
+    # Times of more years than a calendar has cannot be shown.
+    typer.Option("--days", min=0.01, max=36_500, help="Days until the key expires."),
+]
 KeyId = Annotated[UUID, typer.Argument(metavar="KEY", help="Key id.")]
 SessionId = Annotated[
     UUID, typer.Argument(metavar="SESSION", help="Session id, or a key id for all of its sessions.")

@@ -1,6 +1,7 @@
 """`loraworks label`: label texts in a terminal, one key for each label."""
 
 import codecs
+import math
 import os
 import re
 import string
@@ -18,9 +19,9 @@ from app.cli.errors import RequestRejected, ServiceUnreachableOrFailed, UsageErr
 from app.cli.labeling import (
     Annotator,
     Project,
-    describe_accuracy,
     describe_label,
     describe_suggestion,
+    describe_suggestion_accuracy,
 )
 from app.cli.options import with_client
 from app.cli.output import print_line, print_warning
@@ -154,7 +155,7 @@ class TerminalLabelingLoop:
         self._labels = [each.name for each in view.labels]
         print_line(
             f"{view.labeled:,} of {view.texts:,} texts are labeled. "
-            f"Accuracy so far: {describe_accuracy(view.accuracy)}."
+            f"Accuracy so far: {describe_suggestion_accuracy(view.accuracy)}."
         )
 
     def _next_text(self) -> "LeasedText | None":
@@ -233,9 +234,12 @@ class TerminalLabelingLoop:
             if line == SKIP:
                 return {"skipped": True}
             try:
-                return {"value": float(line)}
+                value = float(line)
             except ValueError:
-                print_warning(f"{line!r} is not a number.")
+                value = math.nan
+            if math.isfinite(value):
+                return {"value": value}
+            print_warning(f"{line!r} is not a number.")
 
     def _label_of(self, key: str) -> str | None:
         index = LABEL_KEYS.index(key) if key in LABEL_KEYS else len(self._labels)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.cli.errors import UsageError
-from lora_core.data.labels import LabelFormat, TargetFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, TargetFormat, target_formats
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.data import MissingSplit
 from lora_core.specs.data import SUFFIXES, DataSpec, Split, parse_sheet_suffix
@@ -147,7 +147,7 @@ def _select_split(
     selected_split = split or Split.TEST
     if isinstance(rows, dict):
         if selected_split not in rows:
-            raise MissingSplit(file=load.display_name(source), split=selected_split)
+            raise MissingSplit(file=load.source_display_name(source), split=selected_split)
         return LabeledRows(rows[selected_split], selected_split)
     if split is None and not sample:
         return LabeledRows(rows, None)

@@ -154,7 +154,7 @@ def _print_project(found: "LabelingView") -> None:
             ("labeled", found.labeled),
             ("skipped", found.skipped),
             ("random", found.random_labeled),
-            ("accuracy so far", describe_accuracy(found.accuracy)),
+            ("accuracy so far", describe_suggestion_accuracy(found.accuracy)),
             ("agreement", agreement and _describe_agreement(agreement.kappa, agreement.texts)),
             ("created", format_time(found.created_at)),
         ]
@@ -171,7 +171,7 @@ def _print_project(found: "LabelingView") -> None:
         )
 
 
-def describe_accuracy(estimate: "SuggestionAccuracyView | None") -> str:
+def describe_suggestion_accuracy(estimate: "SuggestionAccuracyView | None") -> str:
     """Return the accuracy with its interval, in words."""
     if estimate is None:
         return "not known yet: it needs 20 labeled texts that were drawn at random"

@@ -1,10 +1,13 @@
 """Runs `lora_core` on this machine, in its own process: torch is not imported here."""
 
+import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -18,8 +21,11 @@ from app.cli.output import (
     print_json,
     print_line,
     print_results,
+    print_serious_findings,
 )
 from app.cli.watch import ProgressDisplay, RunProgress, open_display
+from lora_core.data.label_readers import LabelFormat, build_targets_spec
+from lora_core.errors.data import DataError
 from lora_core.events import (
     CandidateEvaluated,
     Evaluated,
@@ -34,6 +40,7 @@ from lora_core.events import (
     Tick,
     parse_event,
 )
+from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.method import describe_method
 from lora_core.specs.train import TrainSpec
 from lora_core.specs.validation_problems import first_problem_location_and_message
@@ -75,6 +82,7 @@ def train_locally(body: Json, out: Path, *, as_json: bool) -> None:
         raise UsageError(
             f"{out} already exists and is not empty; choose a new folder", "output_exists"
         )
+    _print_findings(spec)
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
         spec_file = Path(work) / "spec.json"
         spec_file.write_text(spec.model_dump_json(), encoding="utf-8")
@@ -93,6 +101,43 @@ def _validate_spec(body: Json) -> TrainSpec:
     except ValidationError as error:
         field, problem = first_problem_location_and_message(error, TrainSpec)
         raise UsageError(f"{field}: {problem}", "invalid_spec") from error
+
+
+def _print_findings(spec: TrainSpec) -> None:
+    """Print what the data checks find in local files. One that is refused ends the training."""
+    from lora_core.data.checks import check_data
+    from lora_core.data.contents import read_contents
+    from lora_core.data.rows import ColumnSelection
+
+    source = spec.data.source
+    columns = ColumnSelection.from_spec(spec.data, spec.task)
+    columns = replace(columns, detect_split=isinstance(source, str))
+    for each in [source] if isinstance(source, str) else source.values():
+        file, sheet = parse_sheet_suffix(each)
+        if Path(file).is_file():
+            with suppress(DataError):
+                report = check_data(read_contents(Path(file), replace(columns, sheet=sheet)))
+                print_serious_findings(report.findings, _check_command(file, sheet, spec))
+
+
+def _check_command(file: str, sheet: str | None, spec: TrainSpec) -> list[str]:
+    """Return the command that checks a file as the training reads it."""
+    data, task = spec.data, LabelFormat.from_spec(spec.data, spec.task)
+    several = task.task == "several_targets"
+    options = {
+        "--text-column": data.text_column if data.text_column != "text" else None,
+        "--text-pair-column": data.text_pair_column,
+        "--label-column": data.label_column if data.label_column != "label" else None,
+        "--task": task.task if task.task != "single_label" and not several else None,
+        "--label-separator": task.separator,
+        "--label-columns": task.columns and ",".join(task.columns),
+        "--targets": json.dumps(build_targets_spec(task.targets)) if several else None,
+        "--split-column": data.split_column,
+        "--sheet": sheet,
+    }
+    given = [part for name, value in options.items() if value for part in (name, value)]
+    ordered = ["--ordered"] if task.ordered else []
+    return ["loraworks", "datasets", "check", file, *given, *ordered]
 
 
 def _run_training(

@@ -11,12 +11,12 @@ from typer.core import TyperGroup
 import lora_core
 from app.cli import (
     bases,
-    corrections,
     datasets,
     feedback,
     fetch_samples,
     jobs,
     keys,
+    label_review,
     labeling,
     mlflow,
     models,
@@ -68,6 +68,13 @@ class ErrorReportingGroup(TyperGroup):
                 raise
             name = f"{error.filename}: " if error.filename else ""
             _print_and_exit(2, f"error: {name}{error.strerror or error} (os_error)")
+        except UnicodeEncodeError as error:
+            near = error.object[max(error.start - 20, 0) : error.end + 20]
+            _print_and_exit(
+                2,
+                f"error: {near!r} cannot be written as {error.encoding}; use a terminal whose "
+                "encoding is UTF-8 (not_utf8)",
+            )
         except Exception as error:
             if type(error).__module__.startswith("typer"):  # typer handles its own exceptions
                 raise
@@ -149,9 +156,9 @@ app.command()(demo)
 app.command("forget")(forget_text)
 app.command()(gc)
 datasets.app.command("check")(check_dataset_or_file)
-datasets.app.command("suspects")(corrections.list_suspects)
-datasets.app.command("correct")(corrections.correct_labels)
-datasets.app.command("diff")(corrections.show_diff)
+datasets.app.command("suspects")(label_review.list_suspects)
+datasets.app.command("correct")(label_review.correct_labels)
+datasets.app.command("diff")(label_review.show_correction_diff)
 models.app.command("drift")(show_drift)
 models.app.command("export")(export_model)
 models.app.command("import")(import_model)

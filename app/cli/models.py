@@ -488,6 +488,9 @@ def delete_alias(client: "Client", name: Name, alias: Alias = PRODUCTION_ALIAS) 
 @app.command("delete")
 @with_client
 def delete(client: "Client", ref: Ref) -> None:
-    """Delete a version, or a model with all its versions. Rejected while an alias points to it."""
+    """Delete a version, or a model with all its versions.
+
+    Rejected while an alias points to it, or an unfinished job reads it.
+    """
     client.delete_model(*split_ref(ref))
     print_line(f"Deleted {ref}.")

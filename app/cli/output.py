@@ -1,6 +1,7 @@
 """The output of commands: tables for people, JSON for scripts, and the results of runs."""
 
 import json
+import shlex
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +21,13 @@ from lora_core.tasks.metric_info import METRICS, metric_names_of_summary
 
 if TYPE_CHECKING:
     from app.jobs.schemas import JobErrorSummaryView, JobListItem, JobStateView, JobWaitReason
+    from lora_core.data.findings import Finding
 
 
 Json = dict[str, Any]
 
 PIPE_WIDTH = 200  # columns when the output is not a terminal, so that no cell is cut
+LEVEL_STYLES = {"error": "red", "warning": "yellow", "info": "cyan"}  # of findings
 SPINNER_DELAY_SECONDS = 1.0
 MODEL_LOADING_MESSAGE = "waiting for the response; a model that is not in memory is loaded first"
 
@@ -40,7 +43,7 @@ STATE_STYLE = {
 }
 
 
-def format_state(job: "JobListItem | JobStateView") -> str:
+def format_job_state(job: "JobListItem | JobStateView") -> str:
     """Return the state of a job as users know it: a paused job is queued for the API."""
     return "paused" if job.paused else job.state
 
@@ -63,6 +66,19 @@ def print_line(text: str, *, style: str | None = None) -> None:
 
 def print_warning(text: str) -> None:
     console(stderr=True).print(strip_control_characters(text), style="yellow", soft_wrap=True)
+
+
+def print_serious_findings(findings: Iterable["Finding"], check: Sequence[str]) -> None:
+    """Print errors and warnings of the data checks to standard error, and the command `check`,
+    which shows their examples and advice."""
+    stderr = console(stderr=True)
+    serious = [finding for finding in findings if finding.level in ("error", "warning")]
+    for finding in serious:
+        message = strip_control_characters(f"{finding.level}: {finding.message}")
+        stderr.print(message, style=LEVEL_STYLES[finding.level], soft_wrap=True)
+    if serious:
+        command = strip_control_characters(shlex.join(check))
+        stderr.print(f"Examples and advice: {command}", soft_wrap=True)
 
 
 @contextmanager
@@ -123,7 +139,9 @@ def _escape_control_characters(text: str) -> str:
     )
 
 
-def format_failure_or_wait(failure: "JobErrorSummaryView | JobWaitReason | None") -> str | None:
+def format_failure_or_wait_reason(
+    failure: "JobErrorSummaryView | JobWaitReason | None",
+) -> str | None:
     """Return why something failed or waits: the message, and the code to search for."""
     return None if failure is None else f"{failure.message} ({failure.code})"
 

@@ -19,8 +19,9 @@ from app.cli.output import (
     print_warning,
 )
 from app.cli.prediction_runs import predict_file
+from app.cli.text_files import read_numbered_lines
 from lora_core.specs.encoded_labels import NUMBER
-from lora_core.specs.text_input import TextInput, build_text_input, text_sides, text_to_dict
+from lora_core.specs.text_input import TextInput, text_or_pair, text_sides, text_to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,7 +209,8 @@ def _read_inputs(
             "per line are .txt, or - for standard input",
             "out_needed",
         )
-    single = [*(texts or []), *(files.read_nonempty_lines(file) if file else [])]
+    lines = read_numbered_lines(file) if file else ()
+    single = [*(texts or []), *(line for _, line in lines)]
     if not single:
         raise UsageError("no text: pass texts as arguments or with --file", "no_text")
     if pair and len(pair) != len(single):
@@ -216,7 +218,7 @@ def _read_inputs(
             f"{len(single)} texts, but {len(pair)} second texts: give --pair once for each text",
             "unequal_pairs",
         )
-    return [build_text_input(text, second) for text, second in zip_longest(single, pair or [])]
+    return [text_or_pair(text, second) for text, second in zip_longest(single, pair or [])]
 
 
 COLUMNS = {
@@ -290,7 +292,7 @@ def _print_nearest_examples(text: TextInput, why: "ExplanationView") -> None:
                 each.row,
                 _HIDDEN_TEXTS[each.hidden]
                 if each.hidden
-                else _truncate(build_text_input(each.text or "", each.text_pair)),
+                else _truncate(text_or_pair(each.text or "", each.text_pair)),
             )
             for each in why.nearest
         ],

@@ -12,7 +12,7 @@ from app.cli.errors import RunFailed, UsageError
 from app.cli.files import check_file_creatable, write_file_atomically
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import (
-    format_failure_or_wait,
+    format_failure_or_wait_reason,
     format_time,
     print_fields,
     print_json,
@@ -145,7 +145,7 @@ def print_run(run: "PredictionRunView") -> None:
             ("model", run.model),
             ("rows", f"{run.rows_done}/{run.rows}"),
             ("queue position", run.queue_position),
-            ("waiting for", format_failure_or_wait(run.waiting)),
+            ("waiting for", format_failure_or_wait_reason(run.waiting)),
             ("created", format_time(run.created_at)),
             ("started", format_time(run.started_at)),
             ("finished", format_time(run.finished_at)),
@@ -157,7 +157,7 @@ def print_run(run: "PredictionRunView") -> None:
                 for target, values in (summary.values if summary else {}).items()
             ),
             ("truncated texts", summary and summary.cut),
-            ("error", format_failure_or_wait(run.error)),
+            ("error", format_failure_or_wait_reason(run.error)),
         ]
     )
 

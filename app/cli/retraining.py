@@ -9,6 +9,7 @@ import typer
 from app.cli.errors import UsageError
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import format_time, print_fields, print_json, print_line, print_table
+from app.cli.text_files import read_text_file
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -76,7 +77,7 @@ def set_rule(  # noqa: PLR0913 - one parameter per option
 
 def _read_search(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(read_text_file(file))
     except ValueError as error:
         raise UsageError(f"{file} is not JSON", "not_json") from error
 

@@ -6,7 +6,6 @@ Only options that are given are sent, so that defaults are defined in one place,
 
 import inspect
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import typer
 
 from app.cli.errors import UsageError
 from app.cli.output import Json
+from app.cli.text_files import read_text_file
 from lora_core.specs.data import LongTexts
 from lora_core.specs.method import HeadMode, LayerRole, LoraVariant, MethodName
 from lora_core.specs.pooling import Pooling
@@ -332,7 +332,10 @@ SPEC_OPTIONS: dict[str, Any] = {
     ),
     "runtime.seed": _spec_option(OptionalInt, "--seed", panel=COMPUTE_PANEL, text="Random seed."),
     "runtime.device": _spec_option(
-        OptionalStr, "--device", panel=COMPUTE_PANEL, text="Device: auto, cpu, cuda, cuda:1."
+        OptionalStr,
+        "--device",
+        panel=COMPUTE_PANEL,
+        text="Device: auto, cpu, cuda; of a local training also one GPU, such as cuda:1.",
     ),
     "runtime.precision": _spec_option(
         Literal["auto", "fp32", "bf16"] | None,
@@ -355,7 +358,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def option_names(flag: Any) -> tuple[str, ...]:
+def option_spellings(flag: Any) -> tuple[str, ...]:
     """Return the names of an option: `--r`, `--lora-r`. Typer stores the first as the default."""
     option = flag.__metadata__[0]
     return (option.default, *option.param_decls)
@@ -390,7 +393,7 @@ def apply_options(body: Json, values: Mapping[str, Any]) -> Json:
     return body
 
 
-def check_finite(body: Json) -> None:
+def check_finite(body: Any) -> None:
     """Raise `UsageError` if a number is not finite."""
     try:
         json.dumps(body, allow_nan=False)
@@ -428,8 +431,7 @@ spec_from_options.__signature__ = options_signature(spec=SpecFile)  # type: igno
 def read_json_object(file: Path) -> Json:
     """Read a JSON object from a file, or from standard input for `-`. Raises `UsageError`."""
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-        body = json.loads(text)
+        body = json.loads(read_text_file(file))
     except ValueError as error:
         raise UsageError(f"{file} is not JSON: {error}", "malformed_json") from error
     if not isinstance(body, dict):

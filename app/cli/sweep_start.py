@@ -27,7 +27,7 @@ from app.cli.spec_options import (
     SPEC_OPTIONS,
     apply_options,
     check_finite,
-    option_names,
+    option_spellings,
     options_signature,
     read_json_object,
 )
@@ -79,7 +79,7 @@ def resolve_field(name: str) -> str:
     """Return the spec field for the name of an option, or for the last part of the field."""
     normalized = name.strip().lstrip("-").replace("_", "-")
     for field, flag in SPEC_OPTIONS.items():
-        names = [each.lstrip("-") for each in option_names(flag)]
+        names = [each.lstrip("-") for each in option_spellings(flag)]
         if normalized in (*names, field.rpartition(".")[2].replace("_", "-")):
             return field
     return name.strip()
@@ -220,7 +220,7 @@ def _apply_strategy_options(base_strategy: Json, values: Mapping[str, Any]) -> J
             chosen_type in strategy_classes
             and name not in strategy_classes[chosen_type].model_fields
         ):
-            option = option_names(STRATEGY_OPTIONS[name])[0]
+            option = option_spellings(STRATEGY_OPTIONS[name])[0]
             others = ", ".join(
                 each
                 for each, strategy_class in strategy_classes.items()

@@ -195,7 +195,7 @@ def _upload(
 def _print_dataset(client: "Client", dataset: "DatasetView") -> None:
     labels = (f"{label} {count:,}" for label, count in dataset.labels.items())
     print_fields([("dataset", dataset.ref), ("rows", dataset.rows), ("labels", ", ".join(labels))])
-    diagnosis = dataset.diagnosis or client.check_dataset(dataset.id)
+    diagnosis = dataset.diagnosis or client.rediagnose_dataset(dataset.id)
     for finding in diagnosis.findings:  # one of them says what the texts leave out of the prompts
         print_finding(finding)
 

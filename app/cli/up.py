@@ -158,7 +158,7 @@ def api(
     options = {"host": host, "port": port, "data_dir": data_dir}
     settings = load_settings_and_configure_process(options)
     if check_only:
-        _check_ready(service_url(settings.host, settings.port))
+        _check_ready(service_url(settings.host, settings.port), as_json=as_json)
         return
 
     from app.cli.serve import run_service  # slow to import, and not needed for --check
@@ -172,10 +172,10 @@ def api(
         )
 
 
-def _check_ready(url: str) -> None:
+def _check_ready(url: str, *, as_json: bool) -> None:
     """Raise an error with the reason if the API is not ready."""
     from app.cli.client import Client
 
     with Client(url) as client:
-        client.request("GET", "/readyz", timeout=PROBE_SECONDS)
-    print_line("The API is ready.")
+        ready = client.request_json("GET", "/readyz", timeout=PROBE_SECONDS)
+    print_json_line(ready) if as_json else print_line("The API is ready.")

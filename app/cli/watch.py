@@ -21,8 +21,8 @@ from app.cli.output import (
     STATE_STYLE,
     console,
     format_duration,
+    format_job_state,
     format_metric,
-    format_state,
     print_fields,
     print_json,
     print_json_line,
@@ -31,7 +31,7 @@ from app.cli.output import (
     print_warning,
     strip_control_characters,
 )
-from app.cli.polling import OUTAGE_TIMEOUT
+from app.cli.polling import OUTAGE_TIMEOUT, warn_of_outage
 from lora_core.tasks.metric_info import METRICS, main_metric
 
 if TYPE_CHECKING:
@@ -263,18 +263,21 @@ RETRY_SECONDS = 1.0
 def stream_job_messages(client: "Client", job_id: str | UUID) -> Iterator["JobStreamMessage"]:
     """Yield the job's messages until its end, reconnecting as needed."""
     after: str | None = None
-    last_message_at = monotonic()
+    last_message_at, warned = monotonic(), False
     while True:
         try:
             for message in client.stream_job(job_id, after):
-                last_message_at = monotonic()
+                last_message_at, warned = monotonic(), False
                 after = message.id or after
                 yield message
                 if message.event == "end":
                     return
-        except ServiceUnreachableOrFailed:
+        except ServiceUnreachableOrFailed as error:
             if monotonic() - last_message_at > OUTAGE_TIMEOUT:
                 raise
+            if not warned:
+                warn_of_outage(error)
+            warned = True
         sleep(RETRY_SECONDS)
 
 
@@ -360,7 +363,7 @@ def _print_submitted(job: "JobView") -> None:
     print_fields(
         [
             ("job", job.id),
-            ("state", format_state(job)),
+            ("state", format_job_state(job)),
             ("trainable parameters", job.parameters.trainable),
             ("estimated time", format_duration(job.estimated_seconds)),
             ("queue position", job.queue_position),
@@ -394,7 +397,7 @@ def _apply_point(progress: RunProgress, point: "MetricPointView") -> None:
 
 
 def _apply_state(progress: RunProgress, job: "JobView | JobStateView") -> None:
-    progress.state = format_state(job)
+    progress.state = format_job_state(job)
     progress.queue_position = job.queue_position
     progress.step = job.step
     progress.total = job.total_steps

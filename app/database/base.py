@@ -43,8 +43,11 @@ def new_id() -> UUID:
 
 
 def min_uuid7_at(seconds: float) -> UUID:
-    """Return the smallest UUIDv7 of a time since 1970: ids of earlier rows are lower."""
-    return UUID(int=int(seconds * 1000) << 80 | 0x7 << 76 | 0x2 << 62)
+    """Return the smallest UUIDv7 of a time since 1970: ids of earlier rows are lower.
+
+    A time before 1970, such as that of a hundred years ago, counts as 1970.
+    """
+    return UUID(int=int(max(seconds, 0.0) * 1000) << 80 | 0x7 << 76 | 0x2 << 62)
 
 
 def enum_check(column: str, values: tuple[str, ...], name: str) -> CheckConstraint:

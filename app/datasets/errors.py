@@ -24,6 +24,15 @@ class DatasetDamaged(Conflict):
     message = "The file of {ref} is damaged: {problem}. Upload it again."
 
 
+class TextForgottenMeanwhile(Conflict):
+    code = "text_forgotten_meanwhile"
+    title = "A text was forgotten while the request ran."
+    message = (
+        "A text was forgotten while the new version of {name} was made. The version may have it, "
+        "so it was not stored. Send the request again."
+    )
+
+
 class UploadTooLarge(ContentTooLarge):
     code = "upload_too_large"
     title = "File too large."

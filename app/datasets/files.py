@@ -4,7 +4,7 @@ Paths are made of ids and known suffixes, never of client input.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,8 +22,8 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
+from lora_core.data.label_readers import SINGLE_LABEL, LabelFormat, build_targets_spec
 from lora_core.data.label_review_schemas import CorrectionPlan, CorrectionResult, SuspectLabelReport
-from lora_core.data.labels import SINGLE_LABEL, LabelFormat, build_targets_spec
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataTooLarge
@@ -50,7 +50,7 @@ def fetch_file(settings: Settings, store: Store, dataset: Dataset) -> Path:
     path = legacy_path(settings, dataset)
     if not path.is_file():
         return store.local_file(store_key(dataset), dataset.sha256)
-    if manifest.sha256(path) != dataset.sha256:
+    if manifest.file_sha256(path) != dataset.sha256:
         raise ArtifactCorrupt(path=path.name, problem="the file has changed")
     return path
 
@@ -146,14 +146,16 @@ class FileInspector:
         request.write_text(corrections.model_dump_json(), encoding="utf-8")
         options = (f"--corrections={request}", f"--out={out_dir}")
         max_bytes = max(_MAX_CHILD_OUTPUT_BYTES, self.settings.max_upload_bytes)
-        reports, result = self._inspect_columns("correct", *options, file_bytes=max_bytes)
+        reports, result = self._inspect_columns(
+            "correct", *options, file_bytes=max_bytes, writable=[out_dir]
+        )
         if not reports:
             raise self._error(result)
         return CorrectionResult.model_validate(reports[0])
 
     def find(self, wanted: Path) -> dict[str, Any]:
         """Return how many rows have the text in a JSON file, and their first numbers."""
-        reports, result = self._inspect_columns("find", f"--wanted={wanted}")
+        reports, result = self._inspect_columns("find", f"--wanted={wanted}", readable=[wanted])
         if not reports:
             raise self._error(result)
         return reports[0]
@@ -162,7 +164,10 @@ class FileInspector:
         """Write `[row number, text, second text or null]` of each row to a new file, as JSON
         lines."""
         reports, result = self._inspect_columns(
-            "texts", f"--out={target}", file_bytes=MAX_TEXTS_BYTES
+            "texts",
+            f"--out={target}",
+            file_bytes=MAX_TEXTS_BYTES,
+            writable=[target.parent],
         )
         if not reports:
             if "File too large" in result.stderr:
@@ -195,6 +200,8 @@ class FileInspector:
         command: str,
         *options: str,
         file_bytes: int = _MAX_CHILD_OUTPUT_BYTES,
+        readable: Sequence[Path] = (),
+        writable: Sequence[Path] = (),
         stdin: IO[bytes] | None = None,
     ) -> tuple[list[dict[str, Any]], SandboxResult]:
         """Run a command of the child on the selected columns."""
@@ -207,13 +214,23 @@ class FileInspector:
             selection.append(f"--split-column={self.columns.split}")
         if label is not None:
             selection += _label_options(self.columns.label_format)
-        return self._run(command, *selection, *options, file_bytes=file_bytes, stdin=stdin)
+        return self._run(
+            command,
+            *selection,
+            *options,
+            file_bytes=file_bytes,
+            readable=readable,
+            writable=writable,
+            stdin=stdin,
+        )
 
     def _run(
         self,
         command: str,
         *options: str,
         file_bytes: int = _MAX_CHILD_OUTPUT_BYTES,
+        readable: Sequence[Path] = (),
+        writable: Sequence[Path] = (),
         stdin: IO[bytes] | None = None,
     ) -> tuple[list[dict[str, Any]], SandboxResult]:
         """Return the JSON lines that the child wrote, without its error, and how it ended."""
@@ -223,7 +240,11 @@ class FileInspector:
             self.settings.inspect_memory_mb, self.settings.inspect_seconds, file_bytes
         )
         result = child.run_child(
-            [command, str(self.file), *options], limits=limits, cwd=self.file.parent, stdin=stdin
+            [command, str(self.file), *options],
+            limits=limits,
+            readable=[self.file, *readable],
+            writable=writable,
+            stdin=stdin,
         )
         lines = result.stdout.split(b"\n")[:-1]  # without an incomplete line
         if result.returncode == child_protocol.EXIT_FAILED:

@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session, undefer
 from app.database.base import now
 from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
-from lora_core.data.labels import LabelFormat
+from app.queue import active_jobs
+from app.queue.tables import Job
+from lora_core.data.label_readers import LabelFormat
 
 _REF = re.compile(r"([a-z0-9-]{1,64})(?::([1-9][0-9]{0,8}))?")
 
-# Jobs are a higher layer and cannot be imported here. `count_active_jobs` uses two of their columns
-# by name. Prediction runs are jobs too.
-_JOBS = table("jobs", column("state"), column("dataset_ids"))
-# So are corrections. What they have of a dataset is deleted with it.
+# Corrections are a higher layer and cannot be imported here. What they have of a dataset is deleted
+# with it.
 _SUSPECTS = table("dataset_suspects", column("dataset_id", Uuid()))
 _KEPT = table("kept_labels", column("dataset_name", String()))
 
@@ -42,7 +42,9 @@ def resolve_dataset(session: Session, ref: str) -> Dataset:
 
     Raises `DatasetNotFound`.
     """
-    dataset = session.scalar(_not_deleted().where(Dataset.id == _parse_id(ref)))
+    dataset = None
+    if (dataset_id := _parse_id(ref)) is not None:
+        dataset = session.scalar(_not_deleted().where(Dataset.id == dataset_id))
     if dataset is None and (match := _REF.fullmatch(ref)):
         name, version = match.groups()
         statement = _not_deleted().where(Dataset.name == name)
@@ -110,14 +112,8 @@ def add_dataset_version(session: Session, dataset: Dataset) -> None:
 
 def count_active_jobs(session: Session, dataset_id: UUID) -> int:
     """Return the number of queued or running jobs and prediction runs that read a dataset."""
-    reads_dataset = cast(_JOBS.c.dataset_ids, String).contains(str(dataset_id))
-    # One query per state: each state has its own index.
-    return sum(
-        session.scalars(
-            select(func.count()).select_from(_JOBS).where(_JOBS.c.state == state, reads_dataset)
-        ).one()
-        for state in ("queued", "running")
-    )
+    reads_dataset = cast(Job.dataset_ids, String).contains(str(dataset_id))
+    return active_jobs.count_active_jobs(session, reads_dataset)
 
 
 def soft_delete_dataset(session: Session, dataset: Dataset) -> None:
@@ -129,6 +125,11 @@ def soft_delete_dataset(session: Session, dataset: Dataset) -> None:
     # The row is kept as a record, but not the example texts in its diagnosis.
     dataset.profile = {**dataset.profile, "diagnosis": None}
     session.flush()
+
+
+def time_of_last_deletion(session: Session) -> float | None:
+    """Return when a dataset was deleted last, in seconds since 1970; None if none was."""
+    return session.scalar(select(func.max(Dataset.deleted_at)))
 
 
 def _not_deleted() -> Select[Dataset]:

@@ -47,7 +47,7 @@ async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     executor: ExecutorDep,
 ) -> DatasetView:
     """Upload a file. It is validated row by row before any job may use it.
@@ -69,7 +69,7 @@ async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
             settings=settings,
             upload=upload,
             fields=_parse_fields(upload.fields),
-            call=idempotent_request([upload.sha256, upload.filename, upload.fields]),
+            call=build_idempotent_request([upload.sha256, upload.filename, upload.fields]),
         )
         dataset, is_new = await executor.run_check(work)
     finally:
@@ -154,7 +154,7 @@ async def list_dataset_rows(  # noqa: PLR0913 - FastAPI dependencies
 
 
 @router.post("/{ref}/check", dependencies=_WRITE)
-async def check_dataset(
+async def rediagnose_dataset(
     ref: DatasetRef,
     settings: SettingsDep,
     database: DatabaseDep,

@@ -14,7 +14,7 @@ from app.http.fields import (
     multipart_file_openapi,
 )
 from lora_core.data.findings import DataReport, Severity
-from lora_core.data.labels import LabelFormat, TargetFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, TargetFormat, target_formats
 from lora_core.data.rows import MAX_COLUMNS
 from lora_core.specs.task import SeveralTargetsSpec, TaskType
 from lora_core.specs.validation_problems import first_problem_location_and_message

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import unicodedata
+from collections.abc import Set
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -15,6 +16,7 @@ from app.datasets.errors import (
     DatasetDamaged,
     DatasetInUse,
     DatasetNameRequired,
+    TextForgottenMeanwhile,
     UploadQuotaExceeded,
 )
 from app.datasets.files import FileInspector, SelectedColumns
@@ -24,6 +26,7 @@ from app.datasets.upload import Upload
 from app.datasets.views import dataset_view
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
+from app.privacy import repository as privacy
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -34,7 +37,7 @@ from lora_core.specs.task import TaskType
 _PREDICT_SUFFIX = "-to-predict"
 
 
-def create_dataset(
+def create_dataset(  # noqa: PLR0913 - a file, how to read it, and who asks
     database: Database,
     store: Store,
     *,
@@ -42,12 +45,17 @@ def create_dataset(
     upload: Upload,
     fields: UploadFields,
     call: IdempotentRequest,
+    forgotten: Set[str] | None = None,
 ) -> tuple[Dataset, bool]:
     """Validate an upload and store it as the next version of its name.
 
+    `forgotten` are the hashes of all forgotten texts when the service itself read the texts of the
+    file, None if a caller sent them.
+
     Returns (dataset, whether it is new): the same bytes with the same name, format and columns
     are not stored twice, the existing version is returned. Raises the errors in the file,
-    `UploadQuotaExceeded`, and what `idempotency.reserve` raises; nothing is stored then.
+    `UploadQuotaExceeded`, `TextForgottenMeanwhile`, and what `idempotency.reserve` raises; nothing
+    is stored then.
     """
     file, columns = _with_original_suffix(upload), _columns(fields)
     name, title = _name_and_title(upload.filename, fields)
@@ -79,6 +87,10 @@ def create_dataset(
     try:
         with database.write() as session:
             idempotency.reserve(session, call)
+            if forgotten is not None:
+                privacy.lock_text_storage(session)
+                if privacy.list_forgotten_hashes(session) != forgotten:
+                    raise TextForgottenMeanwhile(name=dataset.name)
             acquire_transaction_lock(session, f"datasets of {dataset.created_by}")
             acquire_transaction_lock(session, f"dataset {dataset.name}")
             # Both checks again: other uploads may have been stored in the meantime.

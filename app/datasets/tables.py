@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column, validates
 
 from app.database.base import Base, BigInt, JsonObject, new_id, now
 from app.datasets.schemas import MAX_LISTED_LABELS
-from lora_core.data.labels import SINGLE_LABEL, LabelFormat, target_formats
+from lora_core.data.label_readers import SINGLE_LABEL, LabelFormat, target_formats
 from lora_core.specs.task import SeveralTargetsSpec
 
 _UNBOUNDED_KEYS = (

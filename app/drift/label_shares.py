@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from app.database.base import read_clock
 from app.drift.schemas import LabelShareChange, ShareChange
 from app.traffic import repository as traffic
-from app.traffic.repository import DAY, HOUR, HOURLY_DAYS
-from app.traffic.tables import MAX_LABEL_LENGTH, CountedOutcome
+from app.traffic.repository import DAY
+from app.traffic.tables import MAX_LABEL_LENGTH, PredictionOutcome
 
 PERIODS_BEFORE = 4  # that the recent one is compared with
 
-_Counts = Mapping[tuple[CountedOutcome, str], int]
+_Counts = Mapping[tuple[PredictionOutcome, str], int]
 
 
 @dataclass(frozen=True)
@@ -40,41 +40,37 @@ def read_label_shares(
 ) -> LabelShares:
     """Return the shares of a version's labels in the last `days`, and in the four times before."""
     at = read_clock(session)
-    since = _floor(at, at - days * DAY)
+    since = traffic.floor_count_start(at, at - days * DAY)
     recent = _count(session, model, number, since)
-    in_all = _count(session, model, number, _floor(at, since - PERIODS_BEFORE * days * DAY))
+    in_all = _count(
+        session, model, number, traffic.floor_count_start(at, since - PERIODS_BEFORE * days * DAY)
+    )
     before = {key: count - recent.get(key, 0) for key, count in in_all.items()}
-    labels = {label for outcome, label in in_all if outcome is CountedOutcome.LABEL}
+    labels = {label for outcome, label in in_all if outcome is PredictionOutcome.LABEL}
     known = {label[:MAX_LABEL_LENGTH]: share for label, share in (training or {}).items()}
     changes = [
         LabelShareChange(
             label=label,
-            recent=_share(recent, CountedOutcome.LABEL, label),
-            before=_share(before, CountedOutcome.LABEL, label),
+            recent=_share(recent, PredictionOutcome.LABEL, label),
+            before=_share(before, PredictionOutcome.LABEL, label),
             training=None if training is None else known.get(label, 0.0),
         )
         for label in sorted(labels | known.keys())
     ]
     return LabelShares(
-        predicted=recent.get((CountedOutcome.TEXT, ""), 0),
-        predicted_before=before.get((CountedOutcome.TEXT, ""), 0),
+        predicted=recent.get((PredictionOutcome.TEXT, ""), 0),
+        predicted_before=before.get((PredictionOutcome.TEXT, ""), 0),
         abstained=ShareChange(
-            recent=_share(recent, CountedOutcome.ABSTAINED, ""),
-            before=_share(before, CountedOutcome.ABSTAINED, ""),
+            recent=_share(recent, PredictionOutcome.ABSTAINED, ""),
+            before=_share(before, PredictionOutcome.ABSTAINED, ""),
         ),
         labels=sorted(changes, key=_size, reverse=True),
     )
 
 
-def _floor(at: float, start: float) -> float:
-    """Return when the count that has this time starts: of the hour or, if it is old, of the day."""
-    step = HOUR if at - start < HOURLY_DAYS * DAY else DAY
-    return start // step * step
-
-
 def _count(
     session: Session, model: str, number: int, since: float
-) -> dict[tuple[CountedOutcome, str], int]:
+) -> dict[tuple[PredictionOutcome, str], int]:
     counts = traffic.count_outcomes(session, model=model, since=since)
     return {
         (outcome, label): count
@@ -83,8 +79,8 @@ def _count(
     }
 
 
-def _share(counts: _Counts, outcome: CountedOutcome, label: str) -> float | None:
-    texts = counts.get((CountedOutcome.TEXT, ""), 0)
+def _share(counts: _Counts, outcome: PredictionOutcome, label: str) -> float | None:
+    texts = counts.get((PredictionOutcome.TEXT, ""), 0)
     return counts.get((outcome, label), 0) / texts if texts else None
 
 

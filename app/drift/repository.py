@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.database.base import min_uuid7_at, now, read_clock
@@ -78,6 +78,17 @@ def save_claim(session: Session, claim: DriftClaim) -> None:
 def delete_claim(session: Session, model: str) -> None:
     """Delete the claim on a model, if there is one."""
     session.execute(delete(DriftClaim).where(DriftClaim.model == model), execution_options=_NO_SYNC)
+
+
+def end_claims_longer_than(session: Session, *, failed: bool, seconds: float) -> None:
+    """End the claims that last longer than this: of checks that failed, or the others."""
+    has_error = DriftClaim.error_code.is_not(None)
+    session.execute(
+        update(DriftClaim)
+        .where(has_error if failed else ~has_error, DriftClaim.until > now() + seconds)
+        .values(until=now()),
+        execution_options=_NO_SYNC,
+    )
 
 
 # -- Retention ------------------------------------------------------------------------------------

@@ -45,8 +45,7 @@ def run_next_due_check(resources: Resources) -> bool:
         acquire_transaction_lock(session, f"drift of {due.name}")
         if not _is_due(session, due, settings):  # another process was faster
             return True
-        seconds = max(MIN_CLAIM_SECONDS, 2 * settings.inspect_seconds)
-        _claim(session, due, seconds)
+        _claim(session, due, _claim_seconds(settings))
     failpoint("drift_claimed")
     try:
         service.check_version_for_drift(
@@ -60,6 +59,17 @@ def run_next_due_check(resources: Resources) -> bool:
         log.warning("drift check failed", model=due.ref, code=error.code, reason=str(error))
         _extend(database, due, RETRY_SECONDS, error)
     return True
+
+
+def end_overlong_claims(session: Session, settings: Settings) -> None:
+    """End the claims that last longer than any would: after a clock step, hours longer."""
+    seconds = max(_claim_seconds(settings), FEW_TEXTS_SECONDS)
+    repository.end_claims_longer_than(session, failed=False, seconds=seconds)
+    repository.end_claims_longer_than(session, failed=True, seconds=RETRY_SECONDS)
+
+
+def _claim_seconds(settings: Settings) -> float:
+    return max(MIN_CLAIM_SECONDS, 2 * settings.inspect_seconds)
 
 
 def _find_due(session: Session, settings: Settings) -> ResolvedModel | None:

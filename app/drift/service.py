@@ -14,7 +14,7 @@ from app.drift.errors import DriftTextsNotKept, TooFewDriftTexts, TooFewTraining
 from app.drift.label_shares import read_label_shares
 from app.drift.schemas import DriftCheckDetail, DriftState, DriftView
 from app.drift.tables import DriftCheck
-from app.drift.training_data import find_training_data
+from app.drift.training_data import get_training_data
 from app.drift.views import drift_check_failure_view, drift_check_view, drift_check_with_texts_view
 from app.errors import AppError
 from app.outbox import repository as outbox
@@ -42,14 +42,14 @@ def check_version_for_drift(
     If another process has checked the same texts meanwhile, its check is returned.
 
     Raises `DriftTextsNotKept`, `TooFewDriftTexts`, `TooFewTrainingTexts`, and what
-    `registry.resolve_model`, `find_training_data`, `fetch_dataset_file` and `FileInspector.compare`
+    `registry.resolve_model`, `get_training_data`, `fetch_dataset_file` and `FileInspector.compare`
     raise.
     """
     if flush_traffic is not None:
         flush_traffic()
     with database.read() as session:
         resolved = registry.resolve_model(session, ref)
-        data = find_training_data(session, resolved)
+        data = get_training_data(session, resolved)
         window = next_window(session, resolved)
         recent = traffic.draw_distinct_texts(
             session,
@@ -158,7 +158,7 @@ def get_drift(session: Session, *, settings: Settings, ref: str, days: float) ->
     newest = repository.find_newest_check(session, model=model, number=number)
     claim = repository.find_claim(session, model)
     try:
-        training = find_training_data(session, resolved).label_shares()
+        training = get_training_data(session, resolved).label_shares()
     except AppError:  # the shares of predictions are known all the same
         training = None
     shares = read_label_shares(session, model=model, number=number, days=days, training=training)
@@ -202,4 +202,4 @@ def get_check(session: Session, *, ref: str, check_id: UUID) -> DriftCheckDetail
         session, model=resolved.name, number=resolved.number, check_id=check_id
     )
     keys = [KeptPredictionKey(UUID(hex=each[:32]), int(each[33:])) for each in check.most_different]
-    return drift_check_with_texts_view(check, traffic.find_predictions_by_key(session, keys))
+    return drift_check_with_texts_view(check, traffic.find_predictions_by_keys(session, keys))

@@ -49,7 +49,7 @@ class TrainingData:
         return FileInspector(Path(self.name), self.name, columns, settings)
 
 
-def find_training_data(session: Session, resolved: ResolvedModel) -> TrainingData:
+def get_training_data(session: Session, resolved: ResolvedModel) -> TrainingData:
     """Return the training data of a version.
 
     Raises `TrainingDataUnknown`, `TrainingDataDeleted`, `TrainingDataNotStored`.

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from app.database.engines import Database
@@ -53,15 +53,14 @@ def create_dataset(
             for row in repository.list_newest_per_text(session, model=model)
             if row.text is not None and not (body.changed_only and row.answer == row.label)
         ]
-        hashes = {each for row in rows for each in _hashes(row)}
-        unwanted = privacy.find_forgotten_hashes(session, hashes)
-    known = [row for row in rows if unwanted.isdisjoint(_hashes(row))]
+        forgotten = privacy.list_forgotten_hashes(session)
+    known = [row for row in rows if forgotten.isdisjoint(_hashes(row))]
     lines, fields = _lines(_of_one_form(known))
     if not lines:
         condition = " and whose label was changed" if body.changed_only else ""
         raise NoFeedbackTexts(model=model, condition=condition)
     name = body.name or model[: _MAX_NAME - len(_SUFFIX)].rstrip("-") + _SUFFIX
-    return _store(database, store, settings, name, lines, fields, call)
+    return _store(database, store, settings, name, lines, fields, forgotten, call)
 
 
 def _store(  # noqa: PLR0913
@@ -71,6 +70,7 @@ def _store(  # noqa: PLR0913
     name: str,
     lines: Sequence[Mapping[str, Any]],
     fields: Mapping[str, Any],
+    forgotten: Set[str],
     call: IdempotentRequest,
 ) -> tuple[Dataset, bool]:
     directory = files.create_incoming_dir(settings)
@@ -81,7 +81,7 @@ def _store(  # noqa: PLR0913
         upload = Upload(
             path=path,
             filename=f"{name}.jsonl",
-            sha256=manifest.sha256(path),
+            sha256=manifest.file_sha256(path),
             bytes=path.stat().st_size,
             fields={},
         )
@@ -92,6 +92,7 @@ def _store(  # noqa: PLR0913
             upload=upload,
             fields=UploadFields.model_validate({"name": name, **fields}),
             call=call,
+            forgotten=forgotten,
         )
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -9,8 +9,8 @@ from app.feedback.errors import (
     WrongFeedbackField,
 )
 from app.feedback.schemas import FeedbackItem, LabelValue
-from app.registry.model_signatures import ModelSignature, TargetSignature
-from lora_core.data.labels import normalize_name
+from app.registry.model_io_schemas import ModelIOSchema, TargetSchema
+from lora_core.data.label_readers import normalize_label_name
 from lora_core.specs.encoded_labels import decode_label_set, encode_label_set, extract_target_label
 from lora_core.specs.task import TaskType
 
@@ -18,9 +18,9 @@ MAX_LISTED_LABELS = 20
 _FIELDS = {"single_label": "label", "multi_label": "labels", "regression": "value"}
 
 
-def find_target(
-    item: FeedbackItem, outputs: ModelSignature, *, version: str, predicted: str | None = None
-) -> tuple[str, TargetSignature]:
+def resolve_feedback_target(
+    item: FeedbackItem, outputs: ModelIOSchema, *, version: str, predicted: str | None = None
+) -> tuple[str, TargetSchema]:
     """Return the name of the target that feedback is about, empty for the only one, and its
     outputs. `predicted`: the only one that the request asked for.
 
@@ -37,10 +37,8 @@ def find_target(
     return name, outputs.targets[name]
 
 
-def validate_and_serialize_label(
-    item: FeedbackItem, outputs: TargetSignature, *, version: str
-) -> str:
-    """Return the label as rows of a dataset have it (`lora_core.data.labels`).
+def validate_and_serialize_label(item: FeedbackItem, outputs: TargetSchema, *, version: str) -> str:
+    """Return the label as rows of a dataset have it (`lora_core.data.label_readers`).
 
     Raises `WrongFeedbackField`, `FeedbackLabelUnknown`.
     """
@@ -50,7 +48,7 @@ def validate_and_serialize_label(
     if item.value is not None:
         return repr(float(item.value))
     # Labels of imported models may have another Unicode form, or white space around them.
-    known = {normalize_name(label): label for label in outputs.labels}
+    known = {normalize_label_name(label): label for label in outputs.labels}
     sent = [item.label] if item.label is not None else item.labels or []
     names = [known.get(name, name) for name in sent]
     unknown = [name for name in names if name not in outputs.labels]

@@ -16,8 +16,8 @@ from app.feedback.schemas import LiveAccuracy, LiveEstimate, VolunteeredFeedback
 from app.feedback.tables import Feedback
 from app.registry import repository as registry
 from app.traffic import repository as traffic
-from app.traffic.repository import DAY, HOUR, KeptPredictionCounts, KeptPredictionKey
-from app.traffic.tables import CountedOutcome
+from app.traffic.repository import DAY, KeptPredictionCounts, KeptPredictionKey
+from app.traffic.tables import PredictionOutcome
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.prediction_powered_inference import estimate_mean
 from lora_core.specs.encoded_labels import decode_label_set
@@ -49,8 +49,11 @@ def list_live_accuracy(session: Session, *, model: str, days: float) -> list[Liv
     Raises `ModelNotFound`.
     """
     registry.get_model(session, model)
-    since = read_clock(session) - days * DAY
-    counts = traffic.count_outcomes(session, model=model, since=since // HOUR * HOUR)
+    at = read_clock(session)
+    since = at - days * DAY
+    counts = traffic.count_outcomes(
+        session, model=model, since=traffic.floor_count_start(at, since)
+    )
     kept = {
         each.number: each
         for each in traffic.count_kept_by_version(session, model=model, since=since)
@@ -77,7 +80,7 @@ def _live_accuracy(  # noqa: PLR0913 - what was read for all versions at once
     model: str,
     part: _Part,
     rows: Sequence[Feedback],
-    counts: dict[tuple[int, CountedOutcome, str], int],
+    counts: dict[tuple[int, PredictionOutcome, str], int],
     kept: KeptPredictionCounts | None,
     since: float,
 ) -> LiveAccuracy:
@@ -87,8 +90,8 @@ def _live_accuracy(  # noqa: PLR0913 - what was read for all versions at once
         version=f"{model}:{part.number}",
         target=part.target or None,
         task=part.task,
-        predicted=counts.get((part.number, CountedOutcome.TEXT, ""), 0),
-        abstained=counts.get((part.number, CountedOutcome.ABSTAINED, ""), 0),
+        predicted=counts.get((part.number, PredictionOutcome.TEXT, ""), 0),
+        abstained=counts.get((part.number, PredictionOutcome.ABSTAINED, ""), 0),
         kept=kept.kept if kept else 0,
         sampled=max(kept.sampled if kept else 0, len(sampled)),
         labeled=len(sampled),

@@ -34,7 +34,9 @@ class FeedbackKey(NamedTuple):
     subject: str
 
 
-def find_feedback(session: Session, keys: Iterable[FeedbackKey]) -> dict[FeedbackKey, Feedback]:
+def find_feedback_by_keys(
+    session: Session, keys: Iterable[FeedbackKey]
+) -> dict[FeedbackKey, Feedback]:
     """Return the rows with these keys."""
     wanted = set(keys)
     subjects = list({key.subject for key in wanted})
@@ -123,7 +125,7 @@ def count_texts_with_new_feedback(session: Session, *, model: str, since: float)
     return session.scalars(statement).one()
 
 
-def labeled_targets(
+def labeled_targets_by_prediction(
     session: Session, keys: Sequence[KeptPredictionKey]
 ) -> dict[KeptPredictionKey, set[str]]:
     """Return the targets of these predictions that have feedback, by prediction."""
@@ -207,7 +209,7 @@ def delete_by_text_hashes(session: Session, hashes: Iterable[str]) -> int:
     return len(deleted.all())
 
 
-def find_by_prediction(session: Session, prediction_id: UUID) -> dict[int, Feedback]:
+def find_feedback_by_prediction(session: Session, prediction_id: UUID) -> dict[int, Feedback]:
     """Return any feedback on each text of a prediction, by position."""
     statement = select(Feedback).where(Feedback.prediction_id == prediction_id)
     return {row.position: row for row in session.scalars(statement) if row.position is not None}

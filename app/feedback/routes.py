@@ -15,13 +15,13 @@ from app.feedback.live_accuracy import list_live_accuracy
 from app.feedback.schemas import (
     FeedbackCreate,
     FeedbackDatasetCreate,
-    FeedbackResults,
+    FeedbackItemResults,
     FeedbackView,
     LiveAccuracy,
     ReviewSample,
     ReviewSampleCreate,
 )
-from app.feedback.views import feedback_results_view, feedback_view
+from app.feedback.views import feedback_item_results_view, feedback_view
 from app.http.dependencies import (
     AppStateDep,
     CallerDep,
@@ -49,7 +49,9 @@ _READ_TEXTS = require_scope("datasets:read")  # feedback is texts with labels, a
 
 
 @router.post("/v1/feedback", dependencies=[_WRITE])
-def create_feedback(body: FeedbackCreate, state: AppStateDep, caller: CallerDep) -> FeedbackResults:
+def create_feedback(
+    body: FeedbackCreate, state: AppStateDep, caller: CallerDep
+) -> FeedbackItemResults:
     """Tell the right label of a text, or of up to 1,000 texts as `items`.
 
     It can be repeated safely: the newest feedback of an author on a text counts. Of `items`, each
@@ -65,7 +67,7 @@ def create_feedback(body: FeedbackCreate, state: AppStateDep, caller: CallerDep)
     )
     if body.items is None and submissions[0].error is not None:
         raise submissions[0].error
-    return feedback_results_view(submissions)
+    return feedback_item_results_view(submissions)
 
 
 @router.delete(
@@ -110,7 +112,7 @@ async def create_feedback_dataset(  # noqa: PLR0913 - FastAPI dependencies
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     executor: ExecutorDep,
 ) -> DatasetView:
     """Make a dataset from the texts with feedback on a model: a new version of its name."""
@@ -121,7 +123,7 @@ async def create_feedback_dataset(  # noqa: PLR0913 - FastAPI dependencies
         settings=settings,
         model=name,
         body=body,
-        call=idempotent_request(body.model_dump(mode="json")),
+        call=build_idempotent_request(body.model_dump(mode="json")),
     )
     made, is_new = await executor.run_check(work)
     if not is_new:

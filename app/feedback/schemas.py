@@ -18,7 +18,7 @@ from app.http.fields import (
     normalize_label,
     reject_unstorable_text,
 )
-from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER
+from lora_core.data.label_readers import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER
 from lora_core.results import MetricName
 from lora_core.specs.task import TaskTypeOfTarget
 
@@ -145,7 +145,7 @@ class FeedbackCreate(_FeedbackFields):
         return [FeedbackItem.model_validate(self.model_dump(exclude={"items"}))]
 
 
-class FeedbackOutcome(StrEnum):
+class FeedbackItemOutcome(StrEnum):
     """What became of an item."""
 
     CREATED = "created"
@@ -154,27 +154,27 @@ class FeedbackOutcome(StrEnum):
     FAILED = "failed"
 
 
-class FeedbackError(ResponseModel):
+class FeedbackItemError(ResponseModel):
     """Why an item was rejected."""
 
     code: str
     message: str
 
 
-class FeedbackResult(ResponseModel):
+class FeedbackItemResult(ResponseModel):
     """What became of an item."""
 
     index: int = Field(description="Position of the item in the request, from 0.")
-    status: FeedbackOutcome
+    status: FeedbackItemOutcome
     id: UUID | None = None
     version: str | None = Field(None, description="The version that the feedback is about.")
-    error: FeedbackError | None = None
+    error: FeedbackItemError | None = None
 
 
-class FeedbackResults(ResponseModel):
+class FeedbackItemResults(ResponseModel):
     """What became of each item, in the order sent, and how many there are of each kind."""
 
-    data: list[FeedbackResult]
+    data: list[FeedbackItemResult]
     created: int
     updated: int
     unchanged: int

@@ -24,39 +24,43 @@ from app.feedback.errors import (
     TextForgotten,
     TrafficNotKept,
 )
-from app.feedback.labels import extract_target_answer, find_target, validate_and_serialize_label
+from app.feedback.labels import (
+    extract_target_answer,
+    resolve_feedback_target,
+    validate_and_serialize_label,
+)
 from app.feedback.repository import FeedbackKey, VersionTarget
-from app.feedback.schemas import FeedbackItem, FeedbackOutcome, ReviewSample
+from app.feedback.schemas import FeedbackItem, FeedbackItemOutcome, ReviewSample
 from app.feedback.tables import Feedback
 from app.feedback.views import format_prediction_id, review_text_view
 from app.http.dependencies import Caller
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
 from app.registry import service as registry
-from app.registry.model_signatures import ModelSignature, read_signature
+from app.registry.model_io_schemas import ModelIOSchema, read_io_schema
 from app.registry.service import ResolvedModel
 from app.storage.store import Store
 from app.traffic import repository as traffic
 from app.traffic.repository import KeptPredictionKey
 from app.traffic.tables import KeptPrediction
-from lora_core.specs.text_input import build_text_input
+from lora_core.specs.text_input import text_or_pair
 
 MAX_SAMPLED = 10_000  # drawn predictions of a version that a review looks through
 _REPLACED = ("label", "number", "task", "text", "text_pair", "answer", "confidence")
 
 
 @dataclass
-class Submission:
+class FeedbackItemSubmission:
     """An item of feedback on its way to its row, and what became of it: an error ends it."""
 
     item: FeedbackItem
     prediction: KeptPrediction | None = None
     resolved: ResolvedModel | None = None
     row: Feedback | None = None
-    status: FeedbackOutcome = FeedbackOutcome.FAILED
+    status: FeedbackItemOutcome = FeedbackItemOutcome.FAILED
     error: AppError | None = None
 
-    def attempt(self, step: Callable[["Submission"], None]) -> None:
+    def attempt(self, step: Callable[["FeedbackItemSubmission"], None]) -> None:
         """Take the next step, unless an earlier one failed."""
         if self.error is None:
             try:
@@ -79,13 +83,13 @@ def add_feedback(
     caller: Caller,
     hasher: TextHasher,
     flush_traffic: Callable[[], None],
-) -> list[Submission]:
+) -> list[FeedbackItemSubmission]:
     """Add feedback. Each item is accepted or rejected on its own; the newest of an author counts.
 
     `flush_traffic` writes predictions that were made a moment ago. The files of models are read
     between two short transactions.
     """
-    submissions = [Submission(item) for item in items]
+    submissions = [FeedbackItemSubmission(item) for item in items]
     if not _find_predictions(database, submissions):
         flush_traffic()
         _find_predictions(database, submissions)
@@ -122,7 +126,7 @@ def delete_feedback(session: Session, *, feedback_id: UUID, caller: Caller) -> N
     )
 
 
-def _find_predictions(database: Database, submissions: Sequence[Submission]) -> bool:
+def _find_predictions(database: Database, submissions: Sequence[FeedbackItemSubmission]) -> bool:
     """Find the kept predictions that the items name. Return whether all were found."""
     wanted = {
         id(each): parse_prediction_id(each.item.prediction_id)
@@ -144,7 +148,7 @@ def _find_predictions(database: Database, submissions: Sequence[Submission]) -> 
 
 
 def _resolve_model(
-    session: Session, resolve: Callable[[str], ResolvedModel], submission: Submission
+    session: Session, resolve: Callable[[str], ResolvedModel], submission: FeedbackItemSubmission
 ) -> None:
     """Resolve the version that predicted, or that the item names.
 
@@ -159,7 +163,7 @@ def _resolve_model(
     version = f"{prediction.model}:{prediction.number}"
     if (
         item.model is not None
-        and registry.resolve_ref(session, item.model).name != prediction.model
+        and registry.parse_ref_or_job_model(session, item.model).name != prediction.model
     ):
         raise PredictionOfOtherModel(
             prediction_id=item.prediction_id, version=version, model=item.model, at="model"
@@ -167,13 +171,17 @@ def _resolve_model(
     submission.resolved = resolve(version)
 
 
-def _build_row(submission: Submission, *, store: Store, caller: Caller, hasher: TextHasher) -> None:
+def _build_row(
+    submission: FeedbackItemSubmission, *, store: Store, caller: Caller, hasher: TextHasher
+) -> None:
     """Build the row. Raises the errors of `app.feedback.errors`, and those of a store."""
     item, prediction, resolved = submission.item, submission.prediction, submission.resolved
     assert resolved is not None  # noqa: S101 - otherwise there is an error
-    outputs, version = read_signature(store, resolved), resolved.ref
+    outputs, version = read_io_schema(store, resolved), resolved.ref
     predicted_target = prediction.target if prediction else None
-    target, of_target = find_target(item, outputs, version=version, predicted=predicted_target)
+    target, of_target = resolve_feedback_target(
+        item, outputs, version=version, predicted=predicted_target
+    )
     row = Feedback(
         model=resolved.name,
         number=resolved.number,
@@ -188,7 +196,7 @@ def _build_row(submission: Submission, *, store: Store, caller: Caller, hasher: 
             raise FeedbackTextPairRequired(version=version, at="text_pair")
         if item.text_pair is not None and not outputs.pairs:
             raise FeedbackTextPairUnexpected(version=version, at="text_pair")
-        hashes = hasher.hash_input(build_text_input(item.text, item.text_pair))
+        hashes = hasher.hash_input(text_or_pair(item.text, item.text_pair))
         if prediction is not None and hashes.whole != prediction.text_hash:
             raise FeedbackTextMismatch(prediction_id=item.prediction_id, at="text")
         row.text_hash, row.first_hash, row.second_hash = hashes
@@ -216,7 +224,7 @@ def _copy_prediction(row: Feedback, prediction: KeptPrediction, *, several: bool
     row.confidence = prediction.confidence.get(row.target if has_all else "")
 
 
-def _save(session: Session, submissions: Sequence[Submission]) -> None:
+def _save(session: Session, submissions: Sequence[FeedbackItemSubmission]) -> None:
     """Insert or update the rows. The caller holds the lock of texts."""
     open_ = [(each, each.row) for each in submissions if each.error is None and each.row]
     unwanted = privacy.find_forgotten_hashes(
@@ -232,7 +240,7 @@ def _save(session: Session, submissions: Sequence[Submission]) -> None:
         if each.sampled_at is not None
     }
     reviewed: dict[VersionTarget, float] = {}  # when the last text with feedback was drawn
-    existing = repository.find_feedback(session, (_key(row) for _, row in open_))
+    existing = repository.find_feedback_by_keys(session, (_key(row) for _, row in open_))
     at = read_clock(session)
     for submission, row in open_:
         if not unwanted.isdisjoint(_hashes(row)):
@@ -249,14 +257,14 @@ def _save(session: Session, submissions: Sequence[Submission]) -> None:
                     reviewed[part] = max(drawn_at, reviewed.get(part, 0.0))
             existing[_key(row)] = row
             session.add(row)
-            submission.status = FeedbackOutcome.CREATED
+            submission.status = FeedbackItemOutcome.CREATED
         elif any(getattr(found, name) != getattr(row, name) for name in _REPLACED):
             for name in _REPLACED:
                 setattr(found, name, getattr(row, name))
             found.updated_at, submission.row = at, found
-            submission.status = FeedbackOutcome.UPDATED
+            submission.status = FeedbackItemOutcome.UPDATED
         else:
-            submission.row, submission.status = found, FeedbackOutcome.UNCHANGED
+            submission.row, submission.status = found, FeedbackItemOutcome.UNCHANGED
     session.flush()
     for part, drawn_at in reviewed.items():
         _count_earlier(session, part, drawn_until=drawn_at)
@@ -299,12 +307,12 @@ def create_review_sample(
     those with feedback: to leave these out would leave out the errors that people report. So the
     answer may have fewer texts.
 
-    Raises `TrafficNotKept`, and what `registry.resolve_model` and `read_signature` raise.
+    Raises `TrafficNotKept`, and what `registry.resolve_model` and `read_io_schema` raise.
     """
     flush_traffic()
     with database.read() as session:
         resolved = registry.resolve_model(session, ref)
-    outputs = read_signature(store, resolved)
+    outputs = read_io_schema(store, resolved)
     with database.write() as session:
         privacy.lock_text_storage(session)
         before = traffic.list_review_sample(
@@ -329,11 +337,11 @@ def create_review_sample(
 def get_review_sample(database: Database, store: Store, *, ref: str) -> ReviewSample:
     """Return the texts of earlier samples that have no feedback yet. Draws none.
 
-    Raises what `registry.resolve_model` and `read_signature` raise.
+    Raises what `registry.resolve_model` and `read_io_schema` raise.
     """
     with database.read() as session:
         resolved = registry.resolve_model(session, ref)
-    outputs = read_signature(store, resolved)
+    outputs = read_io_schema(store, resolved)
     with database.read() as session:
         sampled = traffic.list_review_sample(
             session, model=resolved.name, number=resolved.number, limit=MAX_SAMPLED
@@ -346,10 +354,12 @@ _Waiting = tuple[KeptPrediction, list[str]]  # and its targets without feedback
 
 
 def _missing_targets(
-    session: Session, predictions: Sequence[KeptPrediction], outputs: ModelSignature
+    session: Session, predictions: Sequence[KeptPrediction], outputs: ModelIOSchema
 ) -> list[_Waiting]:
     """Return those of the predictions that lack feedback on any of their targets."""
-    labeled = repository.labeled_targets(session, [_text_key(each) for each in predictions])
+    labeled = repository.labeled_targets_by_prediction(
+        session, [_text_key(each) for each in predictions]
+    )
     waiting = []
     for each in predictions:
         targets = list(outputs.targets) if each.target is None else [each.target]
@@ -361,7 +371,7 @@ def _missing_targets(
 
 def _review(
     resolved: ResolvedModel,
-    outputs: ModelSignature,
+    outputs: ModelIOSchema,
     waiting: Sequence[_Waiting],
     *,
     drawn: int,

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, cast
 
 from app.feedback.labels import deserialize_label, extract_target_answer
 from app.feedback.schemas import (
-    FeedbackError,
-    FeedbackOutcome,
-    FeedbackResult,
-    FeedbackResults,
+    FeedbackItemError,
+    FeedbackItemOutcome,
+    FeedbackItemResult,
+    FeedbackItemResults,
     FeedbackView,
     LabelValue,
     ReviewText,
 )
 from app.feedback.tables import Feedback
-from app.registry.model_signatures import ModelSignature
+from app.registry.model_io_schemas import ModelIOSchema
 from app.traffic.repository import KeptPredictionKey
 from app.traffic.tables import KeptPrediction
 from lora_core.specs.task import TaskType, TaskTypeOfTarget
 
 if TYPE_CHECKING:
-    from app.feedback.service import Submission
+    from app.feedback.service import FeedbackItemSubmission
 
 ONLY_TARGET = "label"  # the name in bodies of the only target of a model
 
@@ -55,32 +55,34 @@ def feedback_view(row: Feedback) -> FeedbackView:
     )
 
 
-def feedback_results_view(submissions: "Sequence[Submission]") -> FeedbackResults:
+def feedback_item_results_view(
+    submissions: "Sequence[FeedbackItemSubmission]",
+) -> FeedbackItemResults:
     """Return what became of each item."""
     results = [
-        FeedbackResult(
+        FeedbackItemResult(
             index=index,
-            status=FeedbackOutcome.FAILED if each.error else each.status,
+            status=FeedbackItemOutcome.FAILED if each.error else each.status,
             id=each.row.id if each.row and not each.error else None,
             version=each.resolved.ref if each.resolved else None,
-            error=FeedbackError(code=each.error.code, message=str(each.error))
+            error=FeedbackItemError(code=each.error.code, message=str(each.error))
             if each.error
             else None,
         )
         for index, each in enumerate(submissions)
     ]
-    counts: Mapping[FeedbackOutcome, int] = Counter(each.status for each in results)
-    return FeedbackResults(
+    counts: Mapping[FeedbackItemOutcome, int] = Counter(each.status for each in results)
+    return FeedbackItemResults(
         data=results,
-        created=counts[FeedbackOutcome.CREATED],
-        updated=counts[FeedbackOutcome.UPDATED],
-        unchanged=counts[FeedbackOutcome.UNCHANGED],
-        failed=counts[FeedbackOutcome.FAILED],
+        created=counts[FeedbackItemOutcome.CREATED],
+        updated=counts[FeedbackItemOutcome.UPDATED],
+        unchanged=counts[FeedbackItemOutcome.UNCHANGED],
+        failed=counts[FeedbackItemOutcome.FAILED],
     )
 
 
 def review_text_view(
-    prediction: KeptPrediction, missing: Sequence[str], outputs: ModelSignature
+    prediction: KeptPrediction, missing: Sequence[str], outputs: ModelIOSchema
 ) -> ReviewText:
     """Return a prediction to label."""
     return ReviewText(
@@ -95,7 +97,7 @@ def review_text_view(
     )
 
 
-def _answers(prediction: KeptPrediction, outputs: ModelSignature) -> dict[str, LabelValue]:
+def _answers(prediction: KeptPrediction, outputs: ModelIOSchema) -> dict[str, LabelValue]:
     """Return what was predicted, by target."""
     if outputs.several and prediction.target is None:
         return {

@@ -4,6 +4,7 @@ import re
 
 from app.database.engines import Database
 from app.fine_tuning_apis.errors import FineTuningModelNotFound
+from app.fine_tuning_apis.events import build_warning_event
 from app.jobs import pretrained_bases
 from app.jobs.errors import BaseDirectoriesDisabled, BaseDirectoryNotAllowed, InvalidBase
 from app.jobs.pretrained_bases import ResolvedBase
@@ -48,11 +49,6 @@ def resolve_base_or_default(
         else:
             raise _not_found(model, error, owner) from error
     return resolve(minilm.NAME), [build_warning_event("model_replaced", message)]
-
-
-def build_warning_event(kind: str, message: str) -> EventContent:
-    """Return a warning for the events of a job."""
-    return EventContent(kind, "warning", message, {})
 
 
 def _own_version(model: str, owner: str, database: Database) -> str:

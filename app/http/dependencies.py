@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from app.auth.authenticator import Authenticator
     from app.http.error_responses import ProblemPageRenderer
     from app.http.health import ReadinessChecks
-    from app.jobs.event_stream import EventStreams
+    from app.jobs.event_stream import EventStreamPoller
     from app.labeling.pools import LabelingPools
     from app.metrics.routes import MetricsRegistry
     from app.registry.routes import ServableCheck
@@ -48,7 +48,7 @@ class AppState:
     resources: Resources = field(init=False)
     authenticator: Authenticator = field(init=False)  # only if authentication is on
     concurrency_limits: ConcurrencyLimiters = field(init=False)
-    streams: EventStreams = field(init=False)
+    streams: EventStreamPoller = field(init=False)
     serving: InferenceService = field(init=False)
     traffic: TrafficRecorder = field(init=False)
     labeling: LabelingPools = field(init=False)

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from lora_core.data.labels import normalize_name
+from lora_core.data.label_readers import normalize_label_name
 from lora_core.specs.fields import SLUG_PATTERN
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -71,7 +71,7 @@ class CleanText:
 
 def normalize_label(name: str) -> str:
     """Return a label as training reads it. Raises `PydanticCustomError` if it is blank."""
-    normalized = normalize_name(name)
+    normalized = normalize_label_name(name)
     if not normalized:
         raise PydanticCustomError("blank", "must not be blank")
     return normalized

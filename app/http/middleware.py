@@ -1,21 +1,7 @@
 """ASGI middleware for every request.
 
-From the outside in, the stack is:
-
-- `RequestIdMiddleware`: request id and access log
-- `app.metrics.middleware.RequestMetricsMiddleware`
-- `SecurityHeadersMiddleware`
-- `ErrorMiddleware`: turns errors into responses
-- `HostOriginMiddleware`: checks Host, Origin and Sec-Fetch-Site
-- Starlette's `CORSMiddleware`
-- `ErrorMiddleware` again
-- `app.auth.middleware.AuthMiddleware`
-- `app.serving.admission.LoadSheddingMiddleware`
-- `app.http.concurrency.CancelReadsOnDisconnectMiddleware`
-- `SlowBodyMiddleware`
-- `BodyLimitMiddleware`
-
-None of them is a `BaseHTTPMiddleware`, which hides a client's disconnect from the route.
+`app.main.create_app` lists the stack, from the outside in. None of it is a `BaseHTTPMiddleware`,
+which hides a client's disconnect from the route.
 """
 
 import asyncio

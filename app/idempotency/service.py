@@ -78,8 +78,8 @@ RETRY_AFTER_SECONDS = 2
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's lock_not_available
 
 
-def find_response(session: Session, call: IdempotentRequest) -> IdempotencyKey | None:
-    """Return the stored response for the key, if it has not expired."""
+def _find_response(session: Session, call: IdempotentRequest) -> IdempotencyKey | None:
+    """Return the row with the response for the key, if it has not expired."""
     not_expired = IdempotencyKey.created_at >= now() - call.retention_seconds
     return session.scalar(
         select(IdempotencyKey).where(
@@ -133,7 +133,7 @@ def _insert_key(session: Session, call: IdempotentRequest) -> IdempotencyKey | N
 
 def raise_if_replayed(session: Session, call: IdempotentRequest) -> None:
     """Raise `StoredResponseFound` if this request was answered, or `IdempotencyKeyReused`."""
-    if call.key is not None and (saved := find_response(session, call)):
+    if call.key is not None and (saved := _find_response(session, call)):
         raise _replay_error(saved, call)
 
 

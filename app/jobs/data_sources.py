@@ -17,7 +17,7 @@ from app.jobs.errors import (
     DatasetTaskMismatch,
 )
 from app.settings import Settings
-from lora_core.data.labels import LabelFormat, build_targets_spec, target_formats
+from lora_core.data.label_readers import LabelFormat, build_targets_spec, target_formats
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.data.windows import check_no_windowed_pairs, max_tokens_read, mean_tokens_computed
 from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
@@ -64,6 +64,11 @@ class ResolvedData:
     mean_tokens: float
     label_count: int | None
     fingerprints: Mapping[str, str]  # of the bytes of each source; keys as in `dataset_ids`
+
+    @property
+    def likely_label_count(self) -> int:
+        """The number of labels; two if it is unknown, as with a hub dataset before the run."""
+        return self.label_count or 2
 
 
 def resolve_data(

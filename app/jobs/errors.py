@@ -191,6 +191,24 @@ class DatasetTaskMismatch(UnprocessableContent):
     )
 
 
+class SettingUnfitForTask(UnprocessableContent):
+    code = "setting_unfit_for_task"
+    title = "A setting does not fit the task of the dataset."
+    message = (
+        "Without task.type, the job has the task of its dataset, {task}, and its settings do not "
+        "fit: {problem}. Change the settings, or set task.type."
+    )
+
+
+class GpuNumberRejected(UnprocessableContent):
+    code = "gpu_number_rejected"
+    title = "A job cannot choose a GPU by its number."
+    message = (
+        "runtime.device {device!r} is one GPU of one host, but the worker that claims a job "
+        "chooses its GPU. Use 'cuda' for any GPU."
+    )
+
+
 class DatasetHasNoLabels(UnprocessableContent):
     code = "no_labels"
     title = "The dataset has no labels."

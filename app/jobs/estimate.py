@@ -19,7 +19,11 @@ from lora_core.cost_model import (
     CostModel,
 )
 from lora_core.linear.files import count_weight_rows, max_terms
-from lora_core.resolve_defaults import HEAD_INIT_MAX_TEXTS, epochs_and_batch_size, resolve_head_init
+from lora_core.resolve_defaults import (
+    HEAD_INIT_MAX_TEXTS,
+    resolve_epochs_and_batch_size,
+    resolve_head_init,
+)
 from lora_core.specs.data import Split, resolve_split_size
 from lora_core.specs.method import AutoSpec, CandidateSpec
 from lora_core.specs.task import TaskType
@@ -62,7 +66,7 @@ def estimate_encoder_cost(
     """
     length = data.mean_tokens * ATTENDED_LENGTH_RATIO
     texts = split_sizes(data)
-    epochs, _ = epochs_and_batch_size(spec.optim, texts[Split.TRAIN])
+    epochs, _ = resolve_epochs_and_batch_size(spec.optim, texts[Split.TRAIN])
     training = cost_model.training_flops_per_token(shape, spec.encoder_method, length=length)
     forward = cost_model.forward_flops_per_token(shape, length=length)
     # Blocks below the lowest trained one run once per text (lora_core/fast/frozen_encoder.py).
@@ -85,7 +89,7 @@ def estimate_encoder_cost(
         + _evaluated_texts(spec, texts, epochs, completed_share) * (forward - frozen)
     )
     linear_texts = 0 if spec.trial else min(texts[Split.TRAIN], _LINEAR_MODEL_MAX_TEXTS)
-    of_a_token = cost_model.linear_model_seconds_per_token(spec.task.type, data.label_count or 2)
+    of_a_token = cost_model.linear_model_seconds_per_token(spec.task.type, data.likely_label_count)
     linear_seconds = linear_texts * of_a_token * data.mean_tokens
     seconds = STARTUP_SECONDS + linear_seconds + operations * data.mean_tokens / speed
     trained_texts = epochs * max(1, texts[Split.TRAIN])
@@ -104,7 +108,7 @@ def plan_auto_candidates(
     sizes = split_sizes(data)
     has_validation = Split.VALIDATION.value in data.rows or spec.data.train_size is not None
     texts = max(1, sizes[Split.TRAIN] + (0 if has_validation else sizes[Split.VALIDATION]))
-    labels = data.label_count or 2
+    labels = data.likely_label_count
     costs = CostModel(shape, spec.optim, data.mean_tokens, speed, spec.task.type, labels)
     candidates = auto.candidates or model_selection.plan_candidates(
         texts, auto.time_budget, costs.seconds, task=spec.task
@@ -116,17 +120,17 @@ def plan_auto_candidates(
     return candidates, JobCost(round(STARTUP_SECONDS + seconds), 0.0)
 
 
-def estimate_linear_parameters(data: ResolvedData, labels: int) -> int:
+def estimate_linear_parameters(data: ResolvedData) -> int:
     """Estimate roughly how many parameters a linear model of these texts has."""
+    rows = count_weight_rows(data.likely_label_count)
     tokens = split_sizes(data)[Split.TRAIN] * data.mean_tokens
-    terms = min(max_terms(count_weight_rows(labels)), round(_TERMS_PER_TOKEN * tokens))
-    return (terms + 1) * count_weight_rows(labels)
+    return (min(max_terms(rows), round(_TERMS_PER_TOKEN * tokens)) + 1) * rows
 
 
-def estimate_linear_cost(data: ResolvedData, task: TaskType, labels: int) -> JobCost:
+def estimate_linear_cost(data: ResolvedData, task: TaskType) -> JobCost:
     """Estimate the cost of a linear model, which is fitted in one step."""
     tokens = sum(split_sizes(data).values()) * data.mean_tokens
-    seconds = tokens * cost_model.linear_model_seconds_per_token(task, labels)
+    seconds = tokens * cost_model.linear_model_seconds_per_token(task, data.likely_label_count)
     return JobCost(round(_LINEAR_STARTUP_SECONDS + seconds), 0.0, _LINEAR_STARTUP_SECONDS)
 
 

@@ -42,7 +42,7 @@ class StreamSnapshot:
     ended: JobView | None  # set once there is nothing more to come
 
 
-class EventStreams:
+class EventStreamPoller:
     """Polls the database for all streams of this process, and limits their number.
 
     Use it on the event loop only.
@@ -88,7 +88,7 @@ class EventStreams:
 
 
 async def stream_job(
-    streams: EventStreams,
+    streams: EventStreamPoller,
     job_id: UUID,
     *,
     after: int,
@@ -124,7 +124,7 @@ def _read_snapshots(
 ) -> dict[StreamPosition, StreamSnapshot]:
     """Read all snapshots in one transaction. Jobs that do not exist are left out."""
     with database.read() as session:
-        jobs = repository.load_state_columns(session, {job_id for job_id, _ in positions})
+        jobs = repository.get_jobs_with_state_columns(session, {job_id for job_id, _ in positions})
         queued = [job.id for job in jobs.values() if job.state == JobState.QUEUED]
         queue_positions = repository.queue_positions(session, queued) if queued else {}
         return {

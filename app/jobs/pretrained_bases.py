@@ -169,7 +169,7 @@ def resolve_base(
     Raises `InvalidBase`, `BaseDirectoriesDisabled`, `BaseDirectoryNotAllowed`,
     `RevisionNotSupported`, and the subclasses of `lora_core.errors.base_model.BaseModelError`.
     """
-    base = _resolve_local(name, database=database, store=store, settings=settings)
+    base = _resolve_outside_hub(name, database=database, store=store, settings=settings)
     if base is None:
         base = _resolve_hub(name, revision, settings)
     elif revision is not None:
@@ -178,19 +178,19 @@ def resolve_base(
     return base
 
 
-def check_base_not_deleted(session: Session, base: ResolvedBase | None) -> None:
+def check_base_not_deleted(session: Session, base: ResolvedBase) -> None:
     """Raise `BaseNotFound` if the version was deleted since it was looked up."""
-    if base is not None and base.from_registry:
+    if base.from_registry:
         _find_version(session, base.name)
 
 
-def check_named_base_not_deleted(session: Session, name: str) -> None:
-    """Raise `BaseNotFound` if the base that an earlier job names was deleted since."""
+def lock_base_against_deletion(session: Session, name: str) -> None:
+    """Lock the base of a job against deletion until the job is stored. Raises `BaseNotFound`."""
     if ":" in name and _REGISTRY_NAME.fullmatch(name):  # only versions are stored with a number
-        _find_version(session, name)
+        _find_version(session, name, lock_against_deletion=True)
 
 
-def _resolve_local(
+def _resolve_outside_hub(
     name: str, *, database: Database, store: Store, settings: Settings
 ) -> ResolvedBase | None:
     if name == minilm.NAME:
@@ -227,10 +227,12 @@ def _read_config(store: Store, version: registry.ResolvedModel) -> dict[str, Any
     )
 
 
-def _find_version(session: Session, name: str) -> registry.ResolvedModel | None:
+def _find_version(
+    session: Session, name: str, *, lock_against_deletion: bool = False
+) -> registry.ResolvedModel | None:
     """Return the version a name refers to; None if it can only be a hub model."""
     try:
-        return registry.resolve_model(session, name)
+        return registry.resolve_model(session, name, lock_against_deletion=lock_against_deletion)
     except InvalidModelRef as error:
         raise InvalidBase(base=name[:100], at="base") from error
     except NoModelPromoted as error:

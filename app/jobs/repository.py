@@ -7,11 +7,13 @@ is in `app.queue.leases`.
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     String,
     and_,
     case,
@@ -22,6 +24,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.orm import Session, defer, load_only
@@ -31,9 +34,7 @@ from app.jobs.errors import JobNotFinished, JobNotFound
 from app.outbox import repository as outbox
 from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.events import EventContent, add_job_event
-from app.queue.fencing import (
-    NO_SESSION_SYNC,
-)
+from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.tables import Job, JobEvent, MetricPoint
 from app.queue.transitions import (
     CANCEL_REQUESTED,
@@ -106,7 +107,7 @@ def find_job(session: Session, job_id: UUID, *, kind: JobKind) -> Job | None:
     return job if job is not None and job.kind == kind else None
 
 
-def load_state_columns(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
+def get_jobs_with_state_columns(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
     """Return those of the jobs that exist, with the columns of a `JobStateView`.
 
     Other columns are loaded on access.
@@ -154,7 +155,7 @@ def list_jobs(
     return JobPage(jobs[:limit], next_after)
 
 
-def load_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID, JobSummary]:
+def get_job_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID, JobSummary]:
     """Extract summary numbers in the database, since whole summaries grow with the labels."""
 
     def metric(name: str) -> ColumnElement[float]:
@@ -271,8 +272,17 @@ class MeasuredSpeed(NamedTuple):
 def list_latest_speeds(
     session: Session, *, device_class: DeviceClass, limit: int
 ) -> list[MeasuredSpeed]:
-    """Return the speeds of the jobs that succeeded last, as `load_summaries` reads them."""
-    statement = (
+    """Return the speeds of the jobs that succeeded last, as `get_job_summaries` reads them."""
+    rows = session.execute(_latest_speeds(_competing_classes(device_class), limit))
+    speeds = [MeasuredSpeed(*row) for row in rows]
+    speeds.sort(key=lambda speed: speed.finished_at, reverse=True)
+    return speeds[:limit]
+
+
+@cache  # building it takes as long as running it
+def _latest_speeds(device_classes: tuple[DeviceClass, ...], limit: int) -> CompoundSelect[Any]:
+    """Select the latest speeds of each device class, since within each, the index is in order."""
+    speeds = (
         select(
             Job.finished_at,
             Job.plan["flops_per_token"].as_float(),
@@ -284,13 +294,8 @@ def list_latest_speeds(
         .order_by(Job.finished_at.desc())
         .limit(limit)
     )
-    speeds = [  # one query per device class: within each, the index is in this order
-        MeasuredSpeed(*row)
-        for competing in _competing_classes(device_class)
-        for row in session.execute(statement.where(Job.device_class == competing))
-    ]
-    speeds.sort(key=lambda speed: speed.finished_at, reverse=True)
-    return speeds[:limit]
+    each = (speeds.where(Job.device_class == one).subquery() for one in device_classes)
+    return union_all(*(select(one) for one in each))
 
 
 def count_active_jobs_of_caller(session: Session, caller_id: UUID) -> int:

@@ -5,11 +5,13 @@ import json
 import math
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.jobs import data_sources, estimate, pretrained_bases, repository
 from app.jobs.data_sources import ResolvedData
+from app.jobs.errors import GpuNumberRejected, SettingUnfitForTask
 from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.schemas import ParameterCountsView
 from app.queue.enums import DeviceClass
@@ -17,21 +19,22 @@ from app.settings import Settings
 from lora_core import compatibility
 from lora_core.compatibility import EncoderShape
 from lora_core.resolve_defaults import (
-    epochs_and_batch_size,
     resolve_defaults,
+    resolve_epochs_and_batch_size,
     resolve_learning_rates,
 )
 from lora_core.specs.data import Split
 from lora_core.specs.method import AutoSpec, LinearSpec
-from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec
+from lora_core.specs.pooling import Pooling
+from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskSpec
 from lora_core.specs.train import TrainSpec
+from lora_core.specs.validation_problems import first_problem_location_and_message
 from lora_core.training_version import TRAINING_VERSION
 
 SPEED_SAMPLE_JOBS = 5  # latest measured jobs whose median speed an estimate uses
 _SPEED_CANDIDATES = 50  # latest jobs among which these are searched
 _MIN_TRAIN_SECONDS = 10.0  # the speed of a shorter training is dominated by its warm-up
 _UNLIMITED_LENGTH = 1_000_000  # tokens: a linear model does not truncate texts
-_ASSUMED_LABEL_COUNT = 2  # of a hub dataset, which is not read before the job runs
 
 # Left out of `trial_sha256`: fields that are identified by their content instead, fields that do
 # not change the metrics, and the budget, because a trial at any budget is part of the same run.
@@ -81,6 +84,8 @@ class JobResolver:
 
     def __init__(self, session: Session, settings: Settings) -> None:
         self._session, self._settings = session, settings
+        self._shapes: dict[tuple[str, Pooling], EncoderShape] = {}
+        self._tasks: dict[str, TaskSpec] = {}
         self._data: dict[tuple[str, str, int], ResolvedData] = {}
         self._speeds: dict[DeviceClass, float] = {}
 
@@ -91,24 +96,23 @@ class JobResolver:
 
         `completed_share` is passed to `estimate.estimate_encoder_cost`.
 
-        Raises `BaseNotFound` when the base was deleted since then, the subclasses of `SpecError`
-        when the spec does not fit it, and what `data_sources.resolve_data` raises.
+        Raises `BaseNotFound` when the base was deleted since then, `SettingUnfitForTask` and the
+        subclasses of `SpecError` when the spec does not fit its data or its base,
+        `GpuNumberRejected`, and what `data_sources.resolve_data` raises.
         """
         spec = self._with_task_of_upload(spec)
         if base is None:
             return self._resolve_linear(spec)
         pretrained_bases.check_base_not_deleted(self._session, base)
         spec = spec.model_copy(update={"base": base.name, "base_revision": base.revision})
-        shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
+        shape = self._shape(base, spec.pooling)
         if isinstance(spec.method, AutoSpec):
             return self._resolve_auto(spec, spec.method, base, shape)
         compatibility.check_compatibility(shape, spec)
         data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
         spec = spec.model_copy(update={"data": data.spec})
         device_class = _device_class(spec.runtime.device)
-        counts = compatibility.count_parameters(
-            shape, spec.encoder_method, data.label_count or _ASSUMED_LABEL_COUNT
-        )
+        counts = compatibility.count_parameters(shape, spec.encoder_method, data.likely_label_count)
         full_spec, _, _ = resolve_defaults(spec, shape, estimate.split_sizes(data))
         return ResolvedJob(
             spec=spec,
@@ -135,7 +139,7 @@ class JobResolver:
 
         Raises what `resolve` raises.
         """
-        shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
+        shape = self._shape(base, spec.pooling)
         rate, head_rate = resolve_learning_rates(spec, shape.width, self._train_texts(spec, shape))
         return {"learning_rate": rate, "head_learning_rate": head_rate}
 
@@ -144,9 +148,9 @@ class JobResolver:
 
         Raises what `resolve` raises.
         """
-        shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
+        shape = self._shape(base, spec.pooling)
         texts = self._train_texts(spec, shape)
-        _, batch_size = epochs_and_batch_size(spec.optim, texts)
+        _, batch_size = resolve_epochs_and_batch_size(spec.optim, texts)
         return min(1000, math.ceil(updates / math.ceil(max(1, texts) / batch_size)))
 
     def _train_texts(self, spec: TrainSpec, shape: EncoderShape) -> int:
@@ -155,11 +159,21 @@ class JobResolver:
         return estimate.split_sizes(data)[Split.TRAIN]
 
     def _with_task_of_upload(self, spec: TrainSpec) -> TrainSpec:
-        """Return the spec with the task that its dataset was uploaded for, unless it has one."""
+        """Return the spec with the task that its dataset was uploaded for, unless it has one.
+
+        Raises `SettingUnfitForTask`.
+        """
         if "task" in spec.model_fields_set:
             return spec
-        task = data_sources.task_of_upload(self._session, spec.data)
-        return spec.model_copy(update={"task": task})
+        key = spec.data.model_dump_json(include={"source"})
+        if key not in self._tasks:
+            self._tasks[key] = data_sources.task_of_upload(self._session, spec.data)
+        task = self._tasks[key]
+        try:
+            return spec.with_task(task)
+        except ValidationError as error:
+            _, problem = first_problem_location_and_message(error, TrainSpec)
+            raise SettingUnfitForTask(task=task.type, problem=problem, at="task") from error
 
     def _resolve_auto(
         self, spec: TrainSpec, auto: AutoSpec, base: ResolvedBase, shape: EncoderShape
@@ -175,13 +189,12 @@ class JobResolver:
             compatibility.check_compatibility(shape, spec.with_method(candidate.method))
         method = auto.model_copy(update={"candidates": candidates})
         spec = spec.model_copy(update={"data": data.spec, "method": method})
-        labels = data.label_count or _ASSUMED_LABEL_COUNT
         counts = [
-            compatibility.count_parameters(shape, candidate.method, labels)
+            compatibility.count_parameters(shape, candidate.method, data.likely_label_count)
             for candidate in candidates
             if not isinstance(candidate.method, LinearSpec)
         ]
-        linear_count = estimate.estimate_linear_parameters(data, labels)
+        linear_count = estimate.estimate_linear_parameters(data)
         return ResolvedJob(
             spec=spec,
             base=base,
@@ -201,17 +214,24 @@ class JobResolver:
         compatibility.check_supports_partial_run(spec)
         data = self._resolve_data(spec, _UNLIMITED_LENGTH)
         spec = spec.model_copy(update={"data": data.spec})
-        labels = data.label_count or _ASSUMED_LABEL_COUNT
-        count = estimate.estimate_linear_parameters(data, labels)
+        count = estimate.estimate_linear_parameters(data)
         return ResolvedJob(
             spec=spec,
             base=None,
             dataset_ids=data.dataset_ids,
             device_class=_device_class(spec.runtime.device),
             parameters=ParameterCountsView(trainable=count, total=count, exact=False),
-            cost=estimate.estimate_linear_cost(data, spec.task.type, labels),
+            cost=estimate.estimate_linear_cost(data, spec.task.type),
             trial_sha256=_trial_sha256(spec, None, data),
         )
+
+    def _shape(self, base: ResolvedBase, pooling: Pooling) -> EncoderShape:
+        key = (base.content_id, pooling)
+        if key not in self._shapes:
+            self._shapes[key] = compatibility.read_encoder_shape(
+                base.config, base=base.name, pooling=pooling
+            )
+        return self._shapes[key]
 
     def _resolve_data(self, spec: TrainSpec, max_length: int) -> ResolvedData:
         several = isinstance(spec.task, SeveralTargetsSpec)
@@ -275,6 +295,13 @@ def _trial_sha256(spec: TrainSpec, base: ResolvedBase | None, data: ResolvedData
 
 
 def _device_class(device: str) -> DeviceClass:
-    if device == "auto":
-        return DeviceClass.ANY
-    return DeviceClass.GPU if device.startswith("cuda") else DeviceClass.CPU
+    """Return the device class of `runtime.device`. Raises `GpuNumberRejected`."""
+    match device:
+        case "auto":
+            return DeviceClass.ANY
+        case "cpu":
+            return DeviceClass.CPU
+        case "cuda":
+            return DeviceClass.GPU
+        case _:
+            raise GpuNumberRejected(device=device, at="runtime.device")

@@ -28,7 +28,7 @@ from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
 from app.jobs import pretrained_bases, repository, service
 from app.jobs.errors import JobNotFound, NoPredictions
-from app.jobs.event_stream import EventStreams, stream_job
+from app.jobs.event_stream import EventStreamPoller, stream_job
 from app.jobs.repository import JobFilter
 from app.jobs.resolve import JobResolver
 from app.jobs.results import comparison, curves, misclassified
@@ -103,7 +103,7 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     body: JobCreate,
     response: Response,
     caller: CallerDep,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -116,7 +116,7 @@ def create_job(  # noqa: PLR0913 - what creating a job touches
     """
     if body.register_as is not None:
         check_scope(caller, "models:admin")
-    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
+    call = build_idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     if not dry_run:
         with database.read() as session:
             idempotency.raise_if_replayed(session, call)
@@ -228,7 +228,7 @@ def resume_job(job_id: JobId, database: DatabaseDep, notifier: NotifierDep) -> J
 def retry_job(
     job_id: JobId,
     response: Response,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     notifier: NotifierDep,
@@ -243,7 +243,7 @@ def retry_job(
             job_id=job_id,
             settings=settings,
             notifier=notifier,
-            call=idempotent_request(None),
+            call=build_idempotent_request(None),
         )
     response.headers["Location"] = job.location
     return job
@@ -374,8 +374,8 @@ def _existing_job_id(job_id: JobId, database: DatabaseDep) -> UUID:
         return repository.get_training_job(session, job_id).id
 
 
-async def _streams(state: AppStateDep, caller: CallerDep) -> AsyncIterator[EventStreams]:
-    """Reserve a stream until the response has ended. Raises what `EventStreams.reserve` raises."""
+async def _streams(state: AppStateDep, caller: CallerDep) -> AsyncIterator[EventStreamPoller]:
+    """Reserve a stream until the response has ended. Raises what `KeyedLimit.reserve` raises."""
     with state.streams.limit.reserve(caller.id):
         yield state.streams
 
@@ -385,7 +385,7 @@ async def stream_job_events(
     job_id: Annotated[UUID, Depends(_existing_job_id)],
     request: Request,
     state: AppStateDep,
-    streams: Annotated[EventStreams, Depends(_streams)],
+    streams: Annotated[EventStreamPoller, Depends(_streams)],
     after: Seq = 0,
     last_event_id: Annotated[
         int | None,

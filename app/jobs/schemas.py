@@ -24,7 +24,7 @@ class JobCreate(TrainSpec):
     `base` is `minilm-l6`, a model of this installation (`name`, `name@alias`, `name:3`), a hub
     model, or a directory that the operator allows. `data.source` is `rotten-tomatoes`, `imdb`,
     an uploaded dataset (`name`, `name:2`, or its id), `hub:NAME`, `hub:NAME:CONFIG`, or one of
-    these per split.
+    these per split. The default of `task` is the one that the dataset was uploaded for.
     """
 
     name: Annotated[str, CleanText(200)] | None = None
@@ -88,7 +88,10 @@ class JobPlan(ResponseModel):
         description="From the start of the job, without its time in the queue."
     )
     queue_position: int = Field(description="1: next in line.")
-    spec: dict[str, Any] = Field(description="The complete spec, with all defaults.")
+    spec: dict[str, Any] = Field(
+        description="The spec that the job would have. A field that is null or `auto` is resolved "
+        "when the job runs."
+    )
 
 
 class JobErrorSummaryView(ResponseModel):

@@ -70,12 +70,10 @@ def create_job(
 ) -> JobView:
     """Store a job, and notify the workers after the commit.
 
-    `resolved` comes from `JobResolver.resolve`. Raises `BaseNotFound` and `DataNotFound` when base
-    or data were deleted since then, and what `idempotency.reserve` and `enqueue_and_save_response`
-    raise.
+    `resolved` comes from `JobResolver.resolve`. Raises `DataNotFound` when the data were deleted
+    since then, and what `idempotency.reserve` and `enqueue_and_save_response` raise.
     """
     idempotency.reserve(session, call)
-    pretrained_bases.check_base_not_deleted(session, resolved.base)
     data_sources.lock_datasets_against_deletion(session, resolved.dataset_ids)
     job = Job(
         **resolved.columns(),
@@ -107,7 +105,8 @@ def enqueue_and_save_response(  # noqa: PLR0913 - what creating a job touches
 ) -> _ViewT:
     """Store a job and the response to its request, and notify the workers after the commit.
 
-    With the checkpoint `start`, the job inherits the curves up to there. Raises `TooManyJobs`.
+    With the checkpoint `start`, the job inherits the curves up to there. Raises `TooManyJobs`, and
+    `BaseNotFound` if the version that the job reads was deleted.
     """
     acquire_transaction_lock(
         session, f"jobs of {call.caller_id}"
@@ -117,7 +116,8 @@ def enqueue_and_save_response(  # noqa: PLR0913 - what creating a job touches
     position = repository.next_queue_position(
         session, device_class=DeviceClass(job.device_class), priority=job.priority
     )
-    job.stream_seq = start.seq if start else 0
+    if start is not None:
+        job.stream_seq = start.seq
     enqueue(session, job, created_by=call.caller_id, notifier=notifier)
     if start is not None:
         checkpoints.inherit_curves(session, job, start)
@@ -127,11 +127,15 @@ def enqueue_and_save_response(  # noqa: PLR0913 - what creating a job touches
 
 
 def enqueue(session: Session, job: Job, *, created_by: UUID, notifier: WorkerNotifier) -> None:
-    """Put a job into the queue, and notify the workers after the commit."""
+    """Put a job into the queue, and notify the workers after the commit.
+
+    Raises `BaseNotFound` if the version that the job reads was deleted.
+    """
+    pretrained_bases.lock_base_against_deletion(session, job.base)
     job.created_by, job.dispatched_at = created_by, now()
     repository.add_job_with_first_event(session, job)
     task = JobTask(job.id, job.device_class, message_priority(job.priority, attempt=0))
-    call_after_commit(session, partial(notifier.notify, task))
+    call_after_commit(session, partial(notifier.send, task))
 
 
 def update_job(session: Session, *, job_id: UUID, body: JobUpdate) -> JobView:
@@ -180,7 +184,7 @@ def resume_job(session: Session, *, job_id: UUID, notifier: WorkerNotifier) -> J
     if resumed:
         priority = message_priority(job.priority, attempt=job.attempt)
         task = JobTask(job.id, job.device_class, priority)
-        call_after_commit(session, partial(notifier.notify, task))
+        call_after_commit(session, partial(notifier.send, task))
     return job
 
 
@@ -247,17 +251,16 @@ def create_retry_job(
     result is bit-for-bit identical to that of an uninterrupted run. The old job stays as it is.
 
     Raises `JobNotFound`, what `check_retryable_and_find_checkpoint` raises, `AlreadyRetried`,
-    `BaseNotFound`, `DataNotFound`, and what `idempotency.reserve` and `enqueue_and_save_response`
-    raise.
+    `DataNotFound`, and what `idempotency.reserve` and `enqueue_and_save_response` raise.
     """
     idempotency.reserve(session, call)
-    acquire_transaction_lock(session, f"retries of {job_id}")
     old = _get_training_job(session, job_id)
     start = check_retryable_and_find_checkpoint(session, old)
     first = start.job_id if start else job_id
+    # Not of `job_id`: a retry of a retry may continue the same job.
+    acquire_transaction_lock(session, f"retries of {first}")
     if (other := repository.find_active_continuation(session, first)) is not None:
         raise AlreadyRetried(job_id=job_id, other=other)
-    pretrained_bases.check_named_base_not_deleted(session, old.base)
     data_sources.lock_datasets_against_deletion(session, old.dataset_ids)
     job = Job(**{column: getattr(old, column) for column in _RETRIED_COLUMNS}, continues=first)
     view = enqueue_and_save_response(

@@ -29,7 +29,7 @@ PAUSED_MESSAGE = "The job is paused until it is resumed."
 def job_list_items(session: Session, jobs: Sequence[Job]) -> list[JobListItem]:
     ids = [job.id for job in jobs]
     positions = repository.queue_positions(session, ids)
-    summaries = repository.load_summaries(session, ids)
+    summaries = repository.get_job_summaries(session, ids)
     return [
         JobListItem(
             **_fields(job, positions.get(job.id), summaries[job.id]),

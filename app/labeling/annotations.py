@@ -17,7 +17,7 @@ from app.labeling.errors import (
     UnknownLabel,
     WrongAnnotationField,
 )
-from app.labeling.pools import ChosenTexts, LabelingPools, Pool
+from app.labeling.pools import LabelingPools, NewChosenTexts, Pool
 from app.labeling.repository import NewChosenText, TextToLabel
 from app.labeling.schemas import (
     AnnotationUpdate,
@@ -27,7 +27,7 @@ from app.labeling.schemas import (
     LeasedTexts,
     ShownValue,
 )
-from app.labeling.service import ProjectRows, load_project_rows, open_pool
+from app.labeling.service import ProjectWithDataset, get_project_with_dataset, open_pool
 from app.labeling.tables import LabelingAnnotation, LabelingProject
 from app.labeling.views import TextWithSuggestion, annotation_view
 from app.privacy import repository as privacy
@@ -75,9 +75,9 @@ def lease_texts_with_suggestions(
     ]
     project = leased.project
     with database.read() as session:
-        done = repository.count_annotated_or_hidden_texts(session, project.id)
+        done = repository.count_annotated_or_forgotten_texts(session, project.id)
         rows = {row for each in described for row in each.nearest_rows}
-        hidden = repository.find_hidden_rows(session, project.id, rows) if rows else frozenset()
+        hidden = repository.find_forgotten_rows(session, project.id, rows) if rows else frozenset()
     labels = project.labels
     return LeasedTexts(
         texts=[each.view(labels, leased.expires_at, hidden) for each in described],
@@ -98,10 +98,10 @@ def lease_texts(
     `LabelingPools.open` raises.
     """
     with database.read() as session:
-        opened = load_project_rows(session, name)
+        opened = get_project_with_dataset(session, name)
     pool = open_pool(pools, opened)
     pools.refit_if_stale(pool, opened.project.changes)
-    chosen: ChosenTexts | None = None
+    chosen: NewChosenTexts | None = None
     for _ in range(_MAX_ROUNDS):
         with database.write() as session:
             leased = _lease_stored(session, pool, name, annotator, count, chosen)
@@ -120,7 +120,7 @@ def _lease_stored(
     name: str,
     annotator: str,
     count: int,
-    chosen: ChosenTexts | None,
+    chosen: NewChosenTexts | None,
 ) -> LeaseResult:
     """Store new choices, unless others were stored since, and lease what is open."""
     if chosen is not None:
@@ -137,7 +137,7 @@ def _lease_stored(
         repository.add_chosen_texts(
             session, project, [_hide(each, forgotten) for each in chosen.choices]
         )
-    texts = repository.list_held_texts(session, project.id, annotator, limit=count)
+    texts = repository.list_leased_texts(session, project.id, annotator, limit=count)
     if len(texts) < count:
         texts += repository.list_available_texts(
             session, project.id, annotator, limit=count - len(texts)
@@ -244,7 +244,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def annotation_views(
-    pools: LabelingPools, opened: ProjectRows, annotations: Sequence[LabelingAnnotation]
+    pools: LabelingPools, opened: ProjectWithDataset, annotations: Sequence[LabelingAnnotation]
 ) -> list[AnnotationView]:
     """Return annotations with their texts, unless the dataset was deleted."""
     if not annotations or opened.dataset.deleted_at is not None:
@@ -257,7 +257,7 @@ def annotation_views(
     ]
 
 
-def get_text_hashes(pools: LabelingPools, opened: ProjectRows, row: int) -> InputHashes:
+def get_text_hashes(pools: LabelingPools, opened: ProjectWithDataset, row: int) -> InputHashes:
     """Return the hashes of a text of the pool. Raises `TextNotInPool`, `LabelingDatasetDeleted`."""
     pool = open_pool(pools, opened)
     index = pool.texts.find(row)

@@ -18,6 +18,7 @@ from app.labeling import repository, service
 from app.labeling.errors import NothingLabeled, TooFewDistinctLabels
 from app.labeling.pools import LabelingPools, Pool
 from app.labeling.resolved_labels import LabelValue, ResolvedLabel, resolve_labels
+from app.privacy import repository as privacy
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core.specs.data import Split
@@ -42,9 +43,10 @@ def export_labels_to_dataset(  # noqa: PLR0913
     `datasets.service.create_dataset` raises.
     """
     with database.read() as session:
-        opened = service.load_project_rows(session, name)
+        opened = service.get_project_with_dataset(session, name)
         project = opened.project
         stored = repository.read_labels(session, project.id)
+        forgotten = privacy.list_forgotten_hashes(session)
     labels = resolve_labels(stored, project.task)  # type: ignore[arg-type]  # one of these
     if not labels:
         raise NothingLabeled(name=name)
@@ -68,7 +70,13 @@ def export_labels_to_dataset(  # noqa: PLR0913
             split_column="split" if in_test else None,
         )
         return datasets.create_dataset(
-            database, store, settings=settings, upload=upload, fields=fields, call=call
+            database,
+            store,
+            settings=settings,
+            upload=upload,
+            fields=fields,
+            call=call,
+            forgotten=forgotten,
         )
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -34,7 +34,7 @@ from app.resources import Resources
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef, verify_artifact
 from lora_core.specs.embed import VECTORS_FILE
-from lora_core.specs.text_input import build_text_input
+from lora_core.specs.text_input import text_or_pair
 
 if TYPE_CHECKING:
     from lora_core.active_learning.suggestion_accuracy import MetricEstimate
@@ -137,7 +137,7 @@ class Pool:
         every = REFIT_CHANGES if self.fitted.model else 1
         return changes // every > self.fitted.changes // every
 
-    def choose(self, database: Database, count: int) -> "ChosenTexts":
+    def choose(self, database: Database, count: int) -> "NewChosenTexts":
         """Choose the next texts. Nothing is stored yet: others may choose at the same time."""
         from lora_core.active_learning.selection import choose_next
 
@@ -160,7 +160,7 @@ class Pool:
                 position=self._position,
             )
             position = self._position
-        return ChosenTexts(
+        return NewChosenTexts(
             position,
             [
                 NewChosenText(
@@ -175,14 +175,14 @@ class Pool:
 
     def hashes(self, index: int) -> InputHashes:
         """Return the hashes that a text is forgotten by."""
-        return self.hasher.hash_input(build_text_input(*self.texts[index]))
+        return self.hasher.hash_input(text_or_pair(*self.texts[index]))
 
     def _annotations_wanted(self, position: int) -> int:
         draw = np.random.default_rng([self.seed, 1, position]).random()
         return 2 if draw < self.overlap else 1
 
 
-class ChosenTexts(NamedTuple):
+class NewChosenTexts(NamedTuple):
     """The next texts of a project whose first `position` texts are chosen."""
 
     position: int

@@ -193,7 +193,7 @@ def count_annotators(session: Session, project_id: UUID) -> int:
     return session.scalar(select(func.count()).select_from(names)) or 0
 
 
-def count_annotated_or_hidden_texts(session: Session, project_id: UUID) -> int:
+def count_annotated_or_forgotten_texts(session: Session, project_id: UUID) -> int:
     """Return how many texts of a project somebody has labeled or skipped, or are forgotten."""
     annotated = select(func.count(distinct(LabelingAnnotation.row))).where(
         LabelingAnnotation.project_id == project_id
@@ -204,7 +204,9 @@ def count_annotated_or_hidden_texts(session: Session, project_id: UUID) -> int:
     return (session.scalar(annotated) or 0) + (session.scalar(hidden) or 0)
 
 
-def find_hidden_rows(session: Session, project_id: UUID, rows: Collection[int]) -> frozenset[int]:
+def find_forgotten_rows(
+    session: Session, project_id: UUID, rows: Collection[int]
+) -> frozenset[int]:
     """Return which of these texts are forgotten."""
     statement = select(LabelingChosenText.row).where(
         LabelingChosenText.project_id == project_id,
@@ -272,7 +274,7 @@ def find_chosen_text(session: Session, project_id: UUID, row: int) -> LabelingCh
     return session.get(LabelingChosenText, (project_id, row))
 
 
-def list_held_texts(
+def list_leased_texts(
     session: Session, project_id: UUID, annotator: str, *, limit: int
 ) -> list[TextToLabel]:
     """Return what an annotator holds and still has to label, in the order of choice."""
@@ -505,7 +507,7 @@ def increment_change_count(session: Session, project: LabelingProject) -> None:
 # -- Forgotten texts ------------------------------------------------------------------------------
 
 
-def hide_text_and_delete_annotations(session: Session, hashes: Sequence[str]) -> int:
+def forget_texts_by_hashes(session: Session, hashes: Sequence[str]) -> int:
     """Delete the annotations of texts with these hashes, and of pairs with one of them, and hide
     them in all projects; return how many annotations there were."""
     has_text = or_(

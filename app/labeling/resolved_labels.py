@@ -36,7 +36,7 @@ def resolve_labels(
     return [
         ResolvedLabel(
             row,
-            _resolve([to_label_value(each.value, task) for each in of_text]),
+            _resolve([parse_stored_label(each.value, task) for each in of_text]),
             tuple(dict.fromkeys(each.annotator for each in of_text)),
             any(each.reason is ChosenTextReason.RANDOM for each in of_text),
         )
@@ -49,13 +49,13 @@ def list_label_pairs_for_kappa(
 ) -> list[tuple[LabelValue, LabelValue]]:
     """Return the first two labels of each text that two annotators have labeled."""
     return [
-        (to_label_value(of_text[0].value, task), to_label_value(of_text[1].value, task))
+        (parse_stored_label(of_text[0].value, task), parse_stored_label(of_text[1].value, task))
         for of_text in (sorted(each, key=lambda label: label.annotator) for each in labels.values())
         if len(of_text) > 1
     ]
 
 
-def to_label_value(value: ShownValue, task: LabelingTaskType) -> LabelValue:
+def parse_stored_label(value: ShownValue, task: LabelingTaskType) -> LabelValue:
     """Return a stored label as the library takes it."""
     match task:
         case "single_label":

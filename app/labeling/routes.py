@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 from fastapi import Path as PathParameter
+from pydantic import AfterValidator
 
 from app.auth.middleware import require_any_scope, require_scope
 from app.datasets.schemas import DatasetView
@@ -18,7 +19,7 @@ from app.http.dependencies import (
     SettingsDep,
     StoreDep,
 )
-from app.http.fields import CleanText
+from app.http.fields import CleanText, reject_unstorable_text
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
@@ -37,7 +38,7 @@ from app.labeling.schemas import (
     LeasedTexts,
     TextLeaseRequest,
 )
-from app.labeling.views import annotation_view, project_list_item, project_path
+from app.labeling.views import annotation_view, project_list_item, project_url_path
 from lora_core.compatibility import read_encoder_shape
 from lora_core.samples import minilm
 
@@ -48,7 +49,11 @@ _LABEL = [require_scope("labels:write")]
 # They read everything that people labeled, or delete it.
 _MANAGE = [require_scope("labels:read"), require_scope("labels:write")]
 
-ProjectName = Annotated[str, PathParameter(max_length=64, description="Name of the project.")]
+ProjectName = Annotated[
+    str,
+    AfterValidator(reject_unstorable_text),
+    PathParameter(max_length=64, description="Name of the project."),
+]
 Row = Annotated[int, PathParameter(ge=1, lt=2**31, description="Row number in the dataset.")]
 QueryAnnotator = Annotated[
     Annotated[str, CleanText(MAX_ANNOTATOR_CHARACTERS)] | None,
@@ -64,7 +69,7 @@ QueryAnnotator = Annotated[
 def create_labeling_project(  # noqa: PLR0913 - FastAPI dependencies
     body: LabelingCreate,
     response: Response,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -75,7 +80,7 @@ def create_labeling_project(  # noqa: PLR0913 - FastAPI dependencies
     A job is queued that computes the vectors of all texts. Until it has ended, texts are chosen at
     random and there are no suggestions.
     """
-    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
+    call = build_idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
     base = resolve_base(
@@ -86,7 +91,7 @@ def create_labeling_project(  # noqa: PLR0913 - FastAPI dependencies
         view = service.create_project(
             session, body=body, base=base, settings=settings, notifier=notifier, call=call
         )
-    response.headers["Location"] = project_path(view.name)
+    response.headers["Location"] = project_url_path(view.name)
     return view
 
 
@@ -194,7 +199,7 @@ def update_annotation(
     It is stored before the response is sent, also if the lease has expired.
     """
     with database.read() as session:
-        opened = service.load_project_rows(session, name)
+        opened = service.get_project_with_dataset(session, name)
         is_chosen = repository.find_chosen_text(session, opened.project.id, row) is not None
     hashes = None if is_chosen else annotations.get_text_hashes(state.labeling, opened, row)
     with database.write() as session:
@@ -236,7 +241,7 @@ def list_annotations(
 ) -> Page[AnnotationView]:
     """List annotations, the newest first. Without the scope `labels:read`, only one's own."""
     with database.read() as session:
-        opened = service.load_project_rows(session, name)
+        opened = service.get_project_with_dataset(session, name)
         found = repository.list_annotations(
             session,
             opened.project.id,
@@ -257,7 +262,7 @@ def list_annotations(
 def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     name: ProjectName,
     response: Response,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     state: AppStateDep,
     settings: SettingsDep,
     database: DatabaseDep,
@@ -276,7 +281,7 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
         settings=settings,
         name=name,
         dataset_name=body.name,
-        call=idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
+        call=build_idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
     )
     if not is_new:
         response.status_code = status.HTTP_200_OK

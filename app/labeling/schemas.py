@@ -23,6 +23,7 @@ Annotator = Annotated[
 ]
 LabelingTaskType = Literal["single_label", "multi_label", "regression"]
 ShownValue = str | list[str] | float  # a label, several labels, or a number
+SentValue = LabelName | Annotated[list[LabelName], Field(max_length=MAX_LABELS)] | float
 
 
 class ChosenTextReason(StrEnum):
@@ -146,7 +147,7 @@ class AnnotationUpdate(RequestModel):
         description="The reason that the text came with. It is kept only for texts that the "
         "server has no record of offering, and never as `random`.",
     )
-    suggested: ShownValue | None = Field(
+    suggested: SentValue | None = Field(
         default=None, description="The suggestion that the annotator saw."
     )
 

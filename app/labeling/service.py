@@ -45,7 +45,7 @@ from app.labeling.tables import LabelingProject
 from app.labeling.views import (
     ProjectViewData,
     dataset_ref,
-    project_path,
+    project_url_path,
     project_view,
 )
 from app.queue.dispatch import WorkerNotifier
@@ -103,7 +103,7 @@ def create_project(
     session.flush()
     view = project_view(project, ProjectViewData(dataset, job, LabelingCounts()))
     idempotency.save_response(
-        session, call, status=201, body=view, location=project_path(project.name)
+        session, call, status=201, body=view, location=project_url_path(project.name)
     )
     _audit(session, "labeling_created", project.name, dataset=view.dataset)
     return view
@@ -179,7 +179,7 @@ def _vectors_identity(dataset: Dataset, base: ResolvedBase) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-class ProjectRows(NamedTuple):
+class ProjectWithDataset(NamedTuple):
     """A project with the rows that it refers to."""
 
     project: LabelingProject
@@ -187,16 +187,16 @@ class ProjectRows(NamedTuple):
     job: Job | None  # that computes the vectors
 
 
-def load_project_rows(session: Session, name: str) -> ProjectRows:
+def get_project_with_dataset(session: Session, name: str) -> ProjectWithDataset:
     """Return a project with its dataset and job. Raises `LabelingProjectNotFound`."""
     project = repository.get_project(session, name)
     dataset = repository.get_project_datasets(session, [project])[project.dataset_id]
-    return ProjectRows(
+    return ProjectWithDataset(
         project, dataset, repository.get_embedding_jobs(session, [project]).get(project.job_id)  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def open_pool(pools: LabelingPools, opened: ProjectRows) -> Pool:
+def open_pool(pools: LabelingPools, opened: ProjectWithDataset) -> Pool:
     """Return the texts of a project.
 
     Raises `LabelingDatasetDeleted`, and what `LabelingPools.open` raises.
@@ -215,7 +215,7 @@ def get_project_view_after_refit(
     Raises `LabelingProjectNotFound`, and what `LabelingPools.open` raises.
     """
     with database.read() as session:
-        opened = load_project_rows(session, name)
+        opened = get_project_with_dataset(session, name)
         project = opened.project
         counts = repository.count_labeled_and_skipped(session, [project]).get(
             project.id, LabelingCounts()
@@ -241,7 +241,7 @@ def get_project_view_after_refit(
     return project_view(project, facts)
 
 
-def project_fingerprint(opened: ProjectRows) -> tuple[object, ...]:
+def project_view_fingerprint(opened: ProjectWithDataset) -> tuple[object, ...]:
     """Return what is different whenever the view of a project is, without reading its labels."""
     project, dataset, job = opened
     vectors = job and (job.id, job.state, job.step, job.error_message, job.artifact_id)

@@ -40,7 +40,7 @@ _NEAREST_CHARACTERS = 200  # of a similar text
 _VECTORS_REMOVED = "The vectors were deleted. Compute them again with `retry_vectors`."
 
 
-def project_path(name: str) -> str:
+def project_url_path(name: str) -> str:
     """Return the path of a project."""
     return f"/v1/labeling/{name}"
 

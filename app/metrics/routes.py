@@ -22,6 +22,7 @@ from app.metrics.database import (
     DatabaseMetrics,
     DatabaseMetricsReader,
 )
+from app.metrics.event_loop import create_event_loop_lag_histogram
 from app.metrics.middleware import RequestMetrics
 
 QUERY_TIMEOUT_SECONDS = 5.0  # Prometheus times out after 10 s
@@ -35,6 +36,7 @@ class MetricsRegistry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestMetrics(self.registry)
+        self.event_loop_lag = create_event_loop_lag_histogram(self.registry)
         self.query = DatabaseMetricsReader()  # runs in `single_flight` only
         self.single_flight: SingleFlight[None, DatabaseMetrics] = SingleFlight(
             timeout_seconds=QUERY_TIMEOUT_SECONDS

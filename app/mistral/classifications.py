@@ -107,7 +107,7 @@ class MistralTargetScores(ResponseModel):
     scores: dict[str, float] = Field(description="The calibrated probability of each label.")
 
 
-class MistralClassification(ResponseModel):
+class MistralClassificationResponse(ResponseModel):
     """One result for each input, in the order sent."""
 
     id: str
@@ -117,7 +117,7 @@ class MistralClassification(ResponseModel):
     )
 
 
-@router.post("/classifications", response_model=MistralClassification)
+@router.post("/classifications", response_model=MistralClassificationResponse)
 async def create_mistral_classification(
     body: MistralClassificationCreate, context: RequestContextDep
 ) -> Response:
@@ -141,7 +141,7 @@ async def create_mistral_classification(
     return await _classify(context, body.model, texts, texts_of_prompts)
 
 
-@router.post("/chat/classifications", response_model=MistralClassification)
+@router.post("/chat/classifications", response_model=MistralClassificationResponse)
 async def create_mistral_chat_classification(
     body: MistralChatClassificationCreate, context: RequestContextDep
 ) -> Response:
@@ -194,7 +194,7 @@ async def _classify(
             "model": result.version,
             "results": _results(result, context.target),
         },
-        headers=context.complete(result),
+        headers=context.record_and_build_headers(result),
     )
 
 

@@ -50,7 +50,7 @@ _Text = Annotated[str, CleanText(512)] | None
 def create_mistral_job(  # noqa: PLR0913 - what creating a job touches
     body: MistralJobCreate,
     caller: CallerDep,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -64,7 +64,7 @@ def create_mistral_job(  # noqa: PLR0913 - what creating a job touches
         settings=settings,
         notifier=notifier,
         body=body,
-        call=idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
+        call=build_idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
     )
 
 
@@ -144,7 +144,7 @@ def update_mistral_model(
 ) -> MistralFineTunedModel:
     """Change the name and the description of the model of a job. It is called as before."""
     with database.write() as session:
-        model = service.get_model(session, model_id)
+        model = service.get_fine_tuned_model(session, model_id)
         asked = model.row.asked
         if body.name is not None:
             asked.model_name = body.name
@@ -173,5 +173,5 @@ def _set_archived(
     model_id: str, database: DatabaseDep, *, archived: bool
 ) -> MistralModelArchiveState:
     with database.write() as session:
-        service.get_model(session, model_id).row.asked.archived = archived
+        service.get_fine_tuned_model(session, model_id).row.asked.archived = archived
     return MistralModelArchiveState(id=model_id, archived=archived)

@@ -39,7 +39,7 @@ def list_mistral_models(database: DatabaseDep) -> MistralModelList:
 def get_mistral_model(model_id: MistralModelId, database: DatabaseDep) -> MistralModel:
     """Get a model by any name that can be called: `name`, `name@alias`, `name:3` or `ft:…`."""
     with database.read() as session:
-        ref = registry.resolve_ref(session, refs.require_model_name_syntax(model_id))
+        ref = registry.parse_ref_or_job_model(session, refs.require_model_name_syntax(model_id))
         version = registry_repository.get_version(session, ref)
         job_id = refs.job_id_in_model_name(model_id)
         models = [] if job_id is None else repository.list_job_models(session, job_id)
@@ -52,7 +52,12 @@ def get_mistral_model(model_id: MistralModelId, database: DatabaseDep) -> Mistra
 def delete_mistral_model(
     model_id: MistralModelId, database: DatabaseDep, store: StoreDep
 ) -> MistralModelDeleted:
-    """Delete a version, or with a `name` alone all versions of a model. It must have no alias."""
+    """Delete a version, or with a `name` alone all versions of a model.
+
+    It must have no alias, and no unfinished job may read it.
+    """
     with database.write() as session:
-        registry.delete_by_ref(session, refs.require_model_name_syntax(model_id), store=store)
+        registry.delete_model_or_version(
+            session, refs.require_model_name_syntax(model_id), store=store
+        )
     return MistralModelDeleted(id=model_id)

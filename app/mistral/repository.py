@@ -10,14 +10,14 @@ from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.datasets.tables import Dataset
-from app.fine_tuning_apis.errors import data_error_codes
+from app.fine_tuning_apis.errors import job_data_error_codes
 from app.fine_tuning_apis.repository import (
     DEFERRED,
     SUMMARY_COLUMNS,
     TrainingSummaryNumbers,
     add_job_events,
 )
-from app.mistral.tables import MistralJob
+from app.mistral.tables import MistralJobRequest
 from app.queue.enums import JobState
 from app.queue.events import EventContent
 from app.queue.tables import Job
@@ -28,7 +28,7 @@ class MistralJobWithRequest(NamedTuple):
     """A job, and what the client asked for."""
 
     job: Job
-    asked: MistralJob
+    asked: MistralJobRequest
     measured: TrainingSummaryNumbers = TrainingSummaryNumbers()
 
 
@@ -52,8 +52,8 @@ class MistralJobFilter:
     created_by: UUID | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """Return the conditions on `Job` and `MistralJob`."""
-        asked = MistralJob.request
+        """Return the conditions on `Job` and `MistralJobRequest`."""
+        asked = MistralJobRequest.request
         conditions: list[ColumnElement[bool]] = []
         if self.model is not None:
             trained = Job.base == self.model
@@ -77,9 +77,9 @@ def status_conditions() -> dict[str, ColumnElement[bool]]:
         Job.state == JobState.QUEUED,
         Job.pause_requested_at.is_not(None),
         Job.attempt == 0,
-        MistralJob.request["auto_start"].as_boolean().is_(False),
+        MistralJobRequest.request["auto_start"].as_boolean().is_(False),
     )
-    invalid = and_(Job.state == JobState.FAILED, Job.error_code.in_(data_error_codes()))
+    invalid = and_(Job.state == JobState.FAILED, Job.error_code.in_(job_data_error_codes()))
     running = Job.state == JobState.RUNNING
     return {
         "VALIDATED": unstarted,
@@ -94,8 +94,8 @@ def status_conditions() -> dict[str, ColumnElement[bool]]:
 
 
 _JOBS: Select[Any] = (
-    select(Job, MistralJob, *SUMMARY_COLUMNS)
-    .join(MistralJob, MistralJob.job_id == Job.id)
+    select(Job, MistralJobRequest, *SUMMARY_COLUMNS)
+    .join(MistralJobRequest, MistralJobRequest.job_id == Job.id)
     .options(*DEFERRED)
 )
 
@@ -142,7 +142,7 @@ def add_job_request_and_events(
 ) -> MistralJobWithRequest:
     """Store what the client asked for, and tell it events about a job that was just created."""
     job = add_job_events(session, job_id, events)
-    asked = MistralJob(job_id=job_id, request=dict(request), archived=False)
+    asked = MistralJobRequest(job_id=job_id, request=dict(request), archived=False)
     session.add(asked)
     session.flush()
     return MistralJobWithRequest(job, asked)
@@ -163,15 +163,25 @@ def list_jobs(
 
 def count_jobs(session: Session, wanted: MistralJobFilter) -> int:
     """Return the number of jobs that `list_jobs` pages through."""
-    statement = select(func.count()).select_from(MistralJob).join(Job, MistralJob.job_id == Job.id)
+    statement = (
+        select(func.count())
+        .select_from(MistralJobRequest)
+        .join(Job, MistralJobRequest.job_id == Job.id)
+    )
     return session.scalars(statement.where(*wanted.conditions())).one()
 
 
 def list_job_models(session: Session, job_id: UUID | None = None) -> list[RegisteredJobModel]:
     """Return the registered models of jobs, the newest job first; or that of one job."""
     statement = (
-        select(Job, MistralJob, ModelVersion.created_at, RegisteredModel.name, ModelVersion.number)
-        .join(MistralJob, MistralJob.job_id == Job.id)
+        select(
+            Job,
+            MistralJobRequest,
+            ModelVersion.created_at,
+            RegisteredModel.name,
+            ModelVersion.number,
+        )
+        .join(MistralJobRequest, MistralJobRequest.job_id == Job.id)
         .join(ModelVersion, ModelVersion.job_id == Job.id)
         .join(RegisteredModel, RegisteredModel.id == ModelVersion.model_id)
         .options(*DEFERRED)

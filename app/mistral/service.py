@@ -173,7 +173,7 @@ def get_job_details(session: Session, row: MistralJobWithRequest) -> MistralJobD
     return job_details_view(row, events, list_loss_and_accuracy_points(session, [job_id])[job_id])
 
 
-def get_model(session: Session, model_id: str) -> RegisteredJobModel:
+def get_fine_tuned_model(session: Session, model_id: str) -> RegisteredJobModel:
     """Return the model of a job by its `ft:…` name. Raises `FineTunedModelNotFound`."""
     job_id = refs.job_id_in_model_name(model_id)
     models = [] if job_id is None else repository.list_job_models(session, job_id)

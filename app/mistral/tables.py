@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.database.base import Base, JsonObject
 
 
-class MistralJob(Base):
+class MistralJobRequest(Base):
     """What a client asked for, and how it named the model of the job.
 
     Everything else about the job is in its row of `jobs`.

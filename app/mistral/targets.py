@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from app.datasets.schemas import UploadFields
 from app.datasets.tables import Dataset
-from app.fine_tuning_apis.base_model import build_warning_event
+from app.fine_tuning_apis.events import build_warning_event
 from app.mistral.errors import (
     LossFunctionNotApplicable,
     RegressionFileNotSupported,
@@ -18,7 +18,7 @@ from app.mistral.errors import (
 )
 from app.mistral.schemas import LossFunction, MistralTarget
 from app.queue.events import EventContent
-from lora_core.data.labels import build_targets_spec
+from lora_core.data.label_readers import build_targets_spec
 from lora_core.errors.data import DataTooLarge
 from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.task import (

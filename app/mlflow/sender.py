@@ -214,7 +214,10 @@ class _Sender:
     def _parent_run_id(self, sweep_id: UUID) -> str | None:
         """Return the run of a sweep, which begins with that of its first job. None: deleted."""
         with self.database.read() as session:
-            parent, sweep = repository.find_run(session, sweep_id), session.get(Sweep, sweep_id)
+            parent, sweep = (
+                repository.find_mlflow_run(session, sweep_id),
+                session.get(Sweep, sweep_id),
+            )
         if parent is not None and parent.run_id is not None:
             return parent.run_id
         if sweep is None:
@@ -251,7 +254,7 @@ class _Sender:
 
     def _send_model(self, model_id: UUID) -> None:
         with self.database.read() as session:
-            sent = repository.find_model(session, model_id)
+            sent = repository.find_mlflow_model(session, model_id)
         if sent is None:
             sent = MlflowModel(model_id=model_id)
             self._save(sent, versions={}, aliases={}, failures=0)
@@ -317,7 +320,7 @@ class _Sender:
         run: MlflowRun | None = None
         if version.job_id is not None:
             with self.database.read() as session:
-                run = repository.find_run(session, version.job_id)
+                run = repository.find_mlflow_run(session, version.job_id)
         url = f"{self.public_url}/models/{name}#version-{version.number}"
         return self.client.create_version(
             name,

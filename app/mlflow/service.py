@@ -71,7 +71,7 @@ def get_run(session: Session, job_id: UUID) -> MlflowRunView:
 
 def find_run(session: Session, job_id: UUID) -> MlflowRunView | None:
     """Return the run of a job or a sweep, if it has one."""
-    server, run = repository.find_server(session), repository.find_run(session, job_id)
+    server, run = repository.find_server(session), repository.find_mlflow_run(session, job_id)
     if server is None or run is None or run.run_id is None:
         return None
     return MlflowRunView(
@@ -84,15 +84,17 @@ def find_run(session: Session, job_id: UUID) -> MlflowRunView | None:
     )
 
 
-def find_rejection(session: Session, row_id: UUID) -> str | None:
+def find_last_mlflow_error(session: Session, row_id: UUID) -> str | None:
     """Return why MLflow rejected what it was last sent of a job, a sweep or a model."""
-    row = repository.find_run(session, row_id) or repository.find_model(session, row_id)
+    row = repository.find_mlflow_run(session, row_id) or repository.find_mlflow_model(
+        session, row_id
+    )
     return None if row is None else row.last_error
 
 
 def list_version_urls(session: Session, *, model_id: UUID, name: str) -> dict[int, str]:
     """Return the pages in MLflow of the versions of a model, by our number."""
-    server, sent = repository.find_server(session), repository.find_model(session, model_id)
+    server, sent = repository.find_server(session), repository.find_mlflow_model(session, model_id)
     if server is None or sent is None:
         return {}
     return {

@@ -64,13 +64,13 @@ class CompletionOptions(LenientBody):
         None, description="Changes nothing: an answer is one token."
     )
     temperature: Annotated[StrictFloat, Field(ge=0, le=2)] | None = Field(
-        None, description="Changes nothing: the answer is the most probable label."
+        None, description="Changes nothing: the answer is the label that the model predicts."
     )
     stream: StrictBool | None = Field(None, description="Send the answer as server-sent events.")
     stream_options: StreamOptions | None = None
     abstain_below: Annotated[StrictFloat, Field(gt=0, le=1)] | None = Field(
         None,
-        description="An extension: if the highest probability is lower, there is no answer.",
+        description="An extension: if the label is less probable, there is no answer.",
     )
 
     @field_validator("stream_options")
@@ -147,7 +147,9 @@ class CompletionCreate(CompletionOptions):
         None, description="Number of labels to return with their probabilities."
     )
     best_of: Annotated[StrictInt, Field(ge=1)] | None = Field(
-        None, description="At least `n`. Changes nothing: the answer is the most probable label."
+        None,
+        description="At least `n`. Changes nothing: the answer is the label that the model "
+        "predicts.",
     )
     echo: UnsupportedField = None
     suffix: UnsupportedField = None
@@ -181,7 +183,7 @@ class TopLogprob(ResponseModel):
 
 
 class TokenLogprob(TopLogprob):
-    """The label of the answer, and the most probable labels."""
+    """The label of the answer, and the first labels."""
 
     top_logprobs: list[TopLogprob]
 

@@ -48,17 +48,22 @@ router = APIRouter(
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """What the model answers to a prompt: its most probable label, or nothing if it abstains.
+    """What the model answers to a prompt: the label it predicts, or nothing if it abstains.
 
     A multi-label model answers with the JSON list of its labels, a regression with its number.
     """
 
     text: str | None
-    # All labels with their log probabilities, highest first; none unless the task is single-label.
+    # All labels with their log probabilities, the predicted one first; none unless the task is
+    # single-label.
     tokens: list[tuple[str, float]]
 
 
-@router.post("/chat/completions", response_model=ChatCompletion)
+# With `stream` the answer has another form.
+_STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+
+@router.post("/chat/completions", response_model=ChatCompletion, responses=_STREAMED)
 async def create_chat_completion(
     body: ChatCompletionCreate, context: RequestContextDep
 ) -> Response:
@@ -87,8 +92,10 @@ async def create_chat_completion(
     logprobs = _chat_logprobs(answer, body.top_logprobs or 0) if body.logprobs else None
     head = _head("chatcmpl", body, result)
     usage = _usage(result, body.choices if answer.text is not None else 0)
-    refusal = None if answer.text is not None else f"No label reached {body.abstain_below}."
-    headers = context.complete(result)
+    refusal = None
+    if answer.text is None:
+        refusal = f"The probability of the label is below {body.abstain_below}."
+    headers = context.record_and_build_headers(result)
     if body.stream:
         head["object"] = "chat.completion.chunk"
         deltas = (
@@ -114,7 +121,7 @@ async def create_chat_completion(
     return JSONResponse(head | {"usage": usage}, headers=headers)
 
 
-@router.post("/completions", response_model=Completion)
+@router.post("/completions", response_model=Completion, responses=_STREAMED)
 async def create_completion(body: CompletionCreate, context: RequestContextDep) -> Response:
     """Label prompts; each answer is the label, as the training file wrote it.
 
@@ -150,7 +157,7 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
     ]
     head = _head("cmpl", body, result) | {"object": "text_completion"}
     usage = _usage(result, sum(answer.text is not None for answer in answers))
-    headers = context.complete(result)
+    headers = context.record_and_build_headers(result)
     if body.stream:
         return _stream(head, choices, usage, body, headers)
     return JSONResponse(head | {"choices": choices, "usage": usage}, headers=headers)
@@ -171,7 +178,7 @@ async def _predict(
         top_k=None,
         abstain_below=body.abstain_below,
         target=context.target,
-        stock_form=True,
+        third_party_format=True,
     )
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(

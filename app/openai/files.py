@@ -48,7 +48,7 @@ async def create_openai_file(
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     executor: ExecutorDep,
 ) -> OpenAIFile:
     """Upload a file. It is stored as a dataset; the same file again is the same dataset."""
@@ -64,7 +64,7 @@ async def create_openai_file(
             store,
             settings=settings,
             upload=upload,
-            call=idempotent_request([upload.sha256, upload.filename, upload.fields]),
+            call=build_idempotent_request([upload.sha256, upload.filename, upload.fields]),
         )
         return await executor.run_check(work)
     finally:

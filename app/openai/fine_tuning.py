@@ -38,7 +38,7 @@ ItemLimit = Annotated[int, Query(ge=1, le=100, description="Maximum number of it
 def create_fine_tuning_job(  # noqa: PLR0913 - what creating a job touches
     body: FineTuningJobCreate,
     caller: CallerDep,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -52,7 +52,7 @@ def create_fine_tuning_job(  # noqa: PLR0913 - what creating a job touches
         settings=settings,
         notifier=notifier,
         body=body,
-        call=idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
+        call=build_idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
     )
 
 

@@ -47,7 +47,7 @@ def list_openai_models(database: DatabaseDep) -> OpenAIModelList:
 def get_openai_model(model_id: OpenAIModelId, database: DatabaseDep) -> OpenAIModel:
     """Get a model by any name that can be called: `name`, `name@alias`, `name:3` or `ft:…`."""
     with database.read() as session:
-        ref = service.resolve_ref(session, require_model_name_syntax(model_id))
+        ref = service.parse_ref_or_job_model(session, require_model_name_syntax(model_id))
         version = repository.get_version(session, ref)
         return _model_view(model_id, version.created_at)
 
@@ -56,7 +56,10 @@ def get_openai_model(model_id: OpenAIModelId, database: DatabaseDep) -> OpenAIMo
 def delete_openai_model(
     model_id: OpenAIModelId, database: DatabaseDep, store: StoreDep
 ) -> OpenAIModelDeleted:
-    """Delete a version, or with a `name` alone all versions of a model. It must have no alias."""
+    """Delete a version, or with a `name` alone all versions of a model.
+
+    It must have no alias, and no unfinished job may read it.
+    """
     with database.write() as session:
-        service.delete_by_ref(session, require_model_name_syntax(model_id), store=store)
+        service.delete_model_or_version(session, require_model_name_syntax(model_id), store=store)
     return OpenAIModelDeleted(id=model_id)

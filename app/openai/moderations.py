@@ -88,7 +88,7 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
         max_inputs=context.max_inputs,
         target=context.target,
     )
-    request = replace(request, stock_form=True)
+    request = replace(request, third_party_format=True)
     ref = None if body.model is None else require_model_name_syntax(body.model)
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(
@@ -107,5 +107,5 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
     ]
     return JSONResponse(
         {"id": f"modr-{uuid4().hex}", "model": result.version, "results": results},
-        headers=context.complete(result),
+        headers=context.record_and_build_headers(result),
     )

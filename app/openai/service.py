@@ -11,8 +11,9 @@ from app.datasets.service import slugify
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.fine_tuning_apis import files
-from app.fine_tuning_apis.base_model import build_warning_event, resolve_base_or_default
+from app.fine_tuning_apis.base_model import resolve_base_or_default
 from app.fine_tuning_apis.errors import FilesNotUsable, FineTuningJobNotFound
+from app.fine_tuning_apis.events import build_warning_event
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import service as jobs

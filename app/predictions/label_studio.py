@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
+from lora_core.data.rows import find_column
 from lora_core.specs.predict import (
     LABEL,
     LABELS,
@@ -60,7 +61,8 @@ class LabelStudioProject:
         """The name that each text column has in the data of a task, such as `Your_review`."""
         columns = (self.data.text_column, self.data.text_pair_column)
         names: dict[str, str] = {}
-        for column in filter(None, columns):
+        for named in filter(None, columns):
+            column = find_column(named, self.columns) or named
             name = _NOT_IN_VARIABLES.sub("_", column)
             taken = {*self.columns, *names.values()} - {column}
             names[column] = _unused(name, taken)

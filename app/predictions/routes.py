@@ -41,13 +41,13 @@ RunId = Annotated[
 def create_prediction_run(
     body: PredictionRunCreate,
     response: Response,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     notifier: NotifierDep,
 ) -> PredictionRunView:
     """Create a prediction run: predictions for every row of an uploaded file."""
-    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
+    call = build_idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
     with database.write() as session:

@@ -17,10 +17,8 @@ from app.queue.fencing import (
     StoredCheckpoint,
     fencing_conditions,
 )
-from app.queue.tables import Checkpoint, Job, MetricPoint
-from app.queue.transitions import (
-    CLEARED_WAIT,
-)
+from app.queue.tables import Attempt, Checkpoint, Job, MetricPoint
+from app.queue.transitions import CLEARED_WAIT
 from app.storage.store import ArtifactRef
 
 MAX_CHECKPOINTS = 2  # the newest, and the one before in case the newest is damaged
@@ -129,10 +127,14 @@ def reject_checkpoint_and_rewind(
     )
     data = {"step": checkpoint.step, "problem": problem}
     add_job_event(session, row, EventContent("checkpoint_rejected", "warning", message, data))
-    session.execute(
-        update(Job).where(*fencing_conditions(lease)).values(step=previous.step if previous else 0),
-        execution_options=NO_SESSION_SYNC,
-    )
+    step = previous.step if previous else 0
+    for statement in (
+        update(Job).where(*fencing_conditions(lease)).values(step=step),
+        update(Attempt)
+        .where(Attempt.job_id == row.id, Attempt.attempt == row.attempt)
+        .values(first_step=step),
+    ):
+        session.execute(statement, execution_options=NO_SESSION_SYNC)
     return previous
 
 

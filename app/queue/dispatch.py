@@ -28,9 +28,7 @@ from app.database.base import now
 from app.errors import AppError, ServiceUnavailable
 from app.queue.enums import DeviceClass, JobState
 from app.queue.events import EventContent, add_job_event
-from app.queue.fencing import (
-    NO_SESSION_SYNC,
-)
+from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.tables import Job
 from app.queue.transitions import (
     CLAIMABLE,
@@ -42,7 +40,6 @@ from app.queue.webhook_events import publish_training_job_ended
 from app.settings import Settings
 
 TASK_NAME = "loraworks.run_job"
-DEVICE_CLASSES = tuple(DeviceClass)
 BROKER_SCHEMES = ("redis", "rediss", "redis+socket")
 MAX_PENDING_TASKS = 1000  # more are dropped: each job is dispatched again later anyway
 MAX_DISPATCHED = MAX_PENDING_TASKS // 2  # in one round
@@ -97,10 +94,10 @@ def message_priority(job_priority: int, *, attempt: int) -> int:
 class WorkerNotifier(Protocol):
     """Sends the workers the task that runs a job.
 
-    Call `notify` after the commit; it never raises.
+    Call `send` after the commit; it never raises.
     """
 
-    def notify(self, task: JobTask) -> None: ...
+    def send(self, task: JobTask) -> None: ...
 
     def close(self) -> None: ...
 
@@ -108,7 +105,7 @@ class WorkerNotifier(Protocol):
 class PollOnlyNotifier:
     """Without a broker: workers find the job at their next poll."""
 
-    def notify(self, task: JobTask) -> None:
+    def send(self, task: JobTask) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -124,7 +121,7 @@ class CeleryNotifier:
         self._thread = threading.Thread(target=self._send_all, name="job-tasks", daemon=True)
         self._thread.start()
 
-    def notify(self, task: JobTask) -> None:
+    def send(self, task: JobTask) -> None:
         """Queue the task and return at once, whatever state the broker is in."""
         with suppress(Full):
             self._pending.put_nowait(task)
@@ -190,9 +187,8 @@ def broker_queues(device_classes: Iterable[str]) -> list[BrokerQueue]:
     broker that was flushed accepts messages and drops them, since it has lost the bindings.
     """
     return [
-        BrokerQueue(name, Exchange(""), routing_key=name, alias=str(device_class))
-        for device_class in device_classes
-        for name in (queue_name(device_class),)
+        BrokerQueue(queue_name(each), Exchange(""), routing_key=queue_name(each), alias=str(each))
+        for each in device_classes
     ]
 
 
@@ -216,7 +212,7 @@ def require_writable_broker(url: str) -> None:
 def _create_producer(url: str) -> Celery:
     app = Celery("loraworks", broker=url, set_as_current=False)
     app.conf.update(
-        task_queues=broker_queues(DEVICE_CLASSES),
+        task_queues=broker_queues(DeviceClass),
         task_serializer="json",
         task_ignore_result=True,
         broker_pool_limit=1,
@@ -304,10 +300,16 @@ def clear_waiting_for_storage(session: Session, device_classes: Collection[Devic
 
 
 def make_all_queued_jobs_due(session: Session) -> None:
-    """Make every queued job due now: after a clock step its `run_after` may be hours away."""
+    """Make every queued job due since now.
+
+    After a clock step, its `run_after` may be hours away, or hours ago as if it had waited too
+    long. A due job that shows that it waits for storage cannot time out; it stays as it is, since
+    `clear_waiting_for_storage` compares its times.
+    """
+    can_time_out = Job.waiting_code.is_distinct_from(STORAGE_UNAVAILABLE)
     session.execute(
         update(Job)
-        .where(Job.state == JobState.QUEUED, Job.run_after > now())
+        .where(Job.state == JobState.QUEUED, or_(Job.run_after > now(), can_time_out))
         .values(run_after=now()),
         execution_options=NO_SESSION_SYNC,
     )

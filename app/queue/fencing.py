@@ -65,7 +65,6 @@ class ClaimedJob:
     dataset_ids: JsonObject
     register_as: str | None
     promote_to: str | None  # alias that moves to the registered version
-    sweep_id: UUID | None
     failure_count: int  # consecutive failures without progress
     furthest_step: int  # reached by an earlier attempt
     failed_steps: frozenset[int]  # where attempts with the same first step failed, kills excluded

@@ -122,7 +122,6 @@ def claim_job(
         dataset_ids=job.dataset_ids,
         register_as=job.register_as,
         promote_to=job.promote_to,
-        sweep_id=job.sweep_id,
         failure_count=job.failures_counted,
         furthest_step=furthest_step,
         failed_steps=failed_steps,
@@ -247,7 +246,7 @@ def finish_attempt(
         raise LeaseLost
 
 
-def ended_by_its_worker(session: Session, lease: Lease) -> bool:
+def has_worker_ended_attempt(session: Session, lease: Lease) -> bool:
     """Return whether this attempt was ended by its own worker, rather than expired."""
     of_attempt = (Attempt.job_id == lease.job_id, Attempt.attempt == lease.attempt)
     outcome = session.scalar(

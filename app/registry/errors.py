@@ -51,6 +51,15 @@ class ModelHasAliases(Conflict):
     message = "Model {name} still has {aliases}. Delete the alias first."
 
 
+class VersionReadByJobs(Conflict):
+    code = "version_read_by_jobs"
+    title = "Jobs read the version."
+    message = (
+        "{ref} is read by {count} queued or running job(s) or prediction run(s). "
+        "Wait for them to finish or cancel them."
+    )
+
+
 class JobWithoutModel(Conflict):
     code = "job_without_model"
     title = "The job has no model."

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.database.base import now
 from app.database.engines import acquire_transaction_lock
-from app.errors import AppError
+from app.errors import AppError, ConcurrentUpdate
 from app.registry.errors import AliasNotFound, ModelNotFound, NoModelPromoted, NothingToRollBack
 from app.registry.refs import ModelRef
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
@@ -72,8 +72,13 @@ def reserve_version_number(session: Session, name: str) -> tuple[RegisteredModel
     return model, number
 
 
-def get_version(session: Session, ref: ModelRef) -> ModelVersion:
-    """Return the version of a reference. Raises `ModelNotFound`, `NoModelPromoted`."""
+def get_version(
+    session: Session, ref: ModelRef, *, lock_against_deletion: bool = False
+) -> ModelVersion:
+    """Return the version of a reference. Raises `ModelNotFound`, `NoModelPromoted`.
+
+    With `lock_against_deletion`, it cannot be deleted before the transaction ends.
+    """
     statement = (
         select(ModelVersion)
         .join(RegisteredModel, RegisteredModel.id == ModelVersion.model_id)
@@ -85,6 +90,8 @@ def get_version(session: Session, ref: ModelRef) -> ModelVersion:
         statement = statement.join(ModelAlias, ModelAlias.version_id == ModelVersion.id).where(
             ModelAlias.alias == ref.alias
         )
+    if lock_against_deletion:
+        statement = statement.with_for_update(read=True, key_share=True, of=ModelVersion)
     version = session.scalar(statement)
     if version is None:
         raise _not_found_error(session, ref)
@@ -201,10 +208,15 @@ def move_alias(
 
     A `rollback` clears the previous version, so that a repeated call does not undo it. The alias is
     locked, so that of two calls at the same time the later one sees what the earlier one did.
+
+    Raises `ConcurrentUpdate` if a `rollback` finds that the version is not the previous one any
+    more.
     """
     row = session.get(ModelAlias, (model_id, alias), with_for_update=True)
     if row is not None and row.version_id == version_id:
         return False
+    if rollback and (row is None or row.previous_id != version_id):
+        raise ConcurrentUpdate()
     if row is None:
         session.add(ModelAlias(model_id=model_id, alias=alias, version_id=version_id))
     else:
@@ -239,16 +251,24 @@ def delete_alias(session: Session, *, model: RegisteredModel, alias: str) -> Non
         raise AliasNotFound(name=model.name, alias=alias)
 
 
-def delete_versions(
+def list_and_lock_versions(
     session: Session, *, model_id: UUID, number: int | None = None
+) -> Sequence[ModelVersion]:
+    """Return a version, or all of a model, each locked exclusively."""
+    statement = select(ModelVersion).where(ModelVersion.model_id == model_id)
+    if number is not None:
+        statement = statement.where(ModelVersion.number == number)
+    return session.scalars(statement.order_by(ModelVersion.number).with_for_update()).all()
+
+
+def delete_versions(
+    session: Session, *, model_id: UUID, versions: Sequence[ModelVersion]
 ) -> frozenset[UUID]:
-    """Delete a version, or all of a model, and return their artifact ids.
+    """Delete versions of a model, and return their artifact ids.
 
     The model keeps its version counter. Its retraining rule goes with its last version.
     """
-    statement = delete(ModelVersion).where(ModelVersion.model_id == model_id)
-    if number is not None:
-        statement = statement.where(ModelVersion.number == number)
+    statement = delete(ModelVersion).where(ModelVersion.id.in_([each.id for each in versions]))
     artifact_ids = frozenset(session.scalars(statement.returning(ModelVersion.artifact_id)))
     remaining = select(ModelVersion.id).where(ModelVersion.model_id == model_id).limit(1)
     if session.scalar(remaining) is None:

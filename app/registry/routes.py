@@ -93,7 +93,7 @@ def get_model(name: Slug, database: DatabaseDep) -> ModelView:
 
 @router.delete("/{name}", dependencies=_ADMIN, status_code=status.HTTP_204_NO_CONTENT)
 def delete_model(name: Slug, database: DatabaseDep, store: StoreDep) -> None:
-    """Delete a model that has no alias."""
+    """Delete a model that has no alias and of which no unfinished job reads a version."""
     with database.write() as session:
         service.delete_model(session, name=name, store=store)
 
@@ -102,12 +102,12 @@ def delete_model(name: Slug, database: DatabaseDep, store: StoreDep) -> None:
 def register_version(
     name: Slug,
     body: VersionCreate,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     database: DatabaseDep,
     store: StoreDep,
 ) -> VersionView:
     """Register the model of a job as the next version."""
-    call = idempotent_request(body.model_dump(mode="json"))
+    call = build_idempotent_request(body.model_dump(mode="json"))
     return service.register_version(database, name=name, job_id=body.job_id, store=store, call=call)
 
 
@@ -118,7 +118,7 @@ def register_version(
 async def import_version(  # noqa: PLR0913 - FastAPI dependencies
     name: Slug,
     request: Request,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -140,7 +140,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
             settings=settings,
             name=name,
             archive=path,
-            call=idempotent_request(upload.sha256),
+            call=build_idempotent_request(upload.sha256),
         )
         return await executor.run_check(work)
     finally:
@@ -153,7 +153,10 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
 def delete_version(
     name: Slug, number: VersionNumber, database: DatabaseDep, store: StoreDep
 ) -> None:
-    """Delete a version that has no alias. Its number is never reused."""
+    """Delete a version that has no alias and is not read by an unfinished job.
+
+    Its number is never reused.
+    """
     with database.write() as session:
         service.delete_version(session, name=name, number=number, store=store)
 

@@ -18,6 +18,8 @@ from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.outbox import repository as outbox
 from app.outbox.enums import EventType
+from app.queue.active_jobs import count_active_jobs
+from app.queue.tables import Job
 from app.registry import refs, repository
 from app.registry.errors import (
     ImportCrashed,
@@ -27,6 +29,7 @@ from app.registry.errors import (
     NoModelPromoted,
     SeveralModelsInProduction,
     VersionHasAlias,
+    VersionReadByJobs,
 )
 from app.registry.refs import ModelRef
 from app.registry.schemas import VersionView
@@ -63,7 +66,10 @@ class ResolvedModel:
 def add_version(
     session: Session, *, name: str, artifact: Artifact, manifest: Mapping[str, Any]
 ) -> ModelVersion:
-    """Create a new version of `name`; `manifest` is that of its artifact. Does not commit."""
+    """Create a new version of `name`; `manifest` is that of its artifact. Does not commit.
+
+    An artifact without a job was imported.
+    """
     model, number = repository.reserve_version_number(session, name)
     version = ModelVersion(
         model_id=model.id,
@@ -77,6 +83,12 @@ def add_version(
     session.add(version)
     session.flush()
     outbox.add_mlflow_model_change(session, model.id)
+    fields = {"model": f"{name}:{number}"}
+    if artifact.job_id is None:
+        action = "version_imported"
+    else:
+        action, fields["job_id"] = "version_registered", str(artifact.job_id)
+    call_after_commit(session, partial(logging.write_audit_line, action, **fields))
     return version
 
 
@@ -99,11 +111,10 @@ def register_version(
         version = add_version(session, name=name, artifact=artifact, manifest=manifest)
         view = version_view(name, version)
         idempotency.save_response(session, call, status=201, body=view)
-    logging.write_audit_line("version_registered", model=view.ref, job_id=str(job_id))
     return view
 
 
-def resolve_ref(session: Session, text: str) -> ModelRef:
+def parse_ref_or_job_model(session: Session, text: str) -> ModelRef:
     """Parse a reference; the name of a job's model stands for its first version.
 
     Raises `InvalidModelRef`, `ModelNotFound`.
@@ -126,10 +137,15 @@ def list_model_refs(session: Session) -> dict[str, float]:
     }
 
 
-def resolve_model(session: Session, ref: str) -> ResolvedModel:
-    """Resolve a reference. Raises `InvalidModelRef`, `ModelNotFound`, `NoModelPromoted`."""
-    parsed = resolve_ref(session, ref)
-    version = repository.get_version(session, parsed)
+def resolve_model(
+    session: Session, ref: str, *, lock_against_deletion: bool = False
+) -> ResolvedModel:
+    """Resolve a reference. Raises `InvalidModelRef`, `ModelNotFound`, `NoModelPromoted`.
+
+    With `lock_against_deletion`, the version cannot be deleted before the transaction ends.
+    """
+    parsed = parse_ref_or_job_model(session, ref)
+    version = repository.get_version(session, parsed, lock_against_deletion=lock_against_deletion)
     artifact = artifacts.get_artifact(session, version.artifact_id)
     return ResolvedModel(parsed.name, version.number, artifact.ref, imported=version.imported)
 
@@ -180,19 +196,21 @@ def get_rollback_version_number(database: Database, *, name: str, alias: str) ->
 def move_alias(
     database: Database, *, name: str, alias: str, number: int, rollback: bool = False
 ) -> None:
-    """Point `alias` at a version; `rollback`: at its previous one. Raises `ModelNotFound`."""
+    """Point `alias` at a version; `rollback`: at its previous one.
+
+    Raises `ModelNotFound`, and what `repository.move_alias` raises.
+    """
     with database.write() as session:
         version = repository.get_version(session, ModelRef(name, number=number))
         point_alias_and_publish(session, version, alias=alias, rollback=rollback)
-    logging.write_audit_line("alias_moved", model=f"{name}:{number}", alias=alias, back=rollback)
 
 
 def point_alias_and_publish(
-    session: Session, version: ModelVersion, *, alias: str, rollback: bool = False
+    session: Session, version: ModelVersion, *, alias: str, rollback: bool = False, **cause: str
 ) -> None:
     """Point an alias at a version. A version that is new in production is an event.
 
-    Does not commit.
+    `cause` is added to the audit line. Does not commit.
     """
     moved = repository.move_alias(
         session,
@@ -201,12 +219,15 @@ def point_alias_and_publish(
         version_id=version.id,
         rollback=rollback,
     )
+    name = session.get_one(RegisteredModel, version.model_id).name
+    ref = f"{name}:{version.number}"
+    fields = {"model": ref, "alias": alias, "back": rollback, **cause}
+    call_after_commit(session, partial(logging.write_audit_line, "alias_moved", **fields))
     if moved:
         outbox.add_mlflow_model_change(session, version.model_id)
     if moved and alias == PRODUCTION:
-        name = session.get_one(RegisteredModel, version.model_id).name
         data = {
-            "id": f"{name}:{version.number}",
+            "id": ref,
             "name": name,
             "version": version.number,
             "job_id": None if version.job_id is None else str(version.job_id),
@@ -227,7 +248,7 @@ def delete_alias(session: Session, *, name: str, alias: str) -> None:
 def delete_version(session: Session, *, name: str, number: int, store: Store) -> None:
     """Delete a version, and its files unless a job or another version needs them.
 
-    Raises `ModelNotFound`, and `VersionHasAlias` if it has an alias.
+    Raises `ModelNotFound`, `VersionHasAlias` if it has an alias, and `VersionReadByJobs`.
     """
     version = repository.get_version(session, ModelRef(name, number=number))
     pointing = [
@@ -239,7 +260,7 @@ def delete_version(session: Session, *, name: str, number: int, store: Store) ->
     ]
     if pointing:
         raise VersionHasAlias(ref=f"{name}:{number}", aliases=_quote_aliases(pointing))
-    _delete_versions(session, store, model_id=version.model_id, number=number)
+    _delete_versions(session, store, model=name, model_id=version.model_id, number=number)
     call_after_commit(
         session, partial(logging.write_audit_line, "version_deleted", model=f"{name}:{number}")
     )
@@ -248,21 +269,21 @@ def delete_version(session: Session, *, name: str, number: int, store: Store) ->
 def delete_model(session: Session, *, name: str, store: Store) -> None:
     """Delete all versions of a model, as `delete_version` does.
 
-    Raises `ModelNotFound`, and `ModelHasAliases` while the model has an alias.
+    Raises `ModelNotFound`, `ModelHasAliases` while the model has an alias, and `VersionReadByJobs`.
     """
     model = repository.get_model(session, name)
     if aliases := repository.get_version_numbers_by_alias(session, model.id):
         raise ModelHasAliases(name=name, aliases=_quote_aliases(aliases))
-    _delete_versions(session, store, model_id=model.id)
+    _delete_versions(session, store, model=name, model_id=model.id)
     call_after_commit(session, partial(logging.write_audit_line, "model_deleted", model=name))
 
 
-def delete_by_ref(session: Session, text: str, *, store: Store) -> None:
+def delete_model_or_version(session: Session, text: str, *, store: Store) -> None:
     """Delete the version that a reference names, or with a name alone the whole model.
 
-    Raises what `resolve_ref`, `delete_model` and `delete_version` raise.
+    Raises what `parse_ref_or_job_model`, `delete_model` and `delete_version` raise.
     """
-    ref = resolve_ref(session, text)
+    ref = parse_ref_or_job_model(session, text)
     if ref.name == text:
         delete_model(session, name=text, store=store)
         return
@@ -271,9 +292,15 @@ def delete_by_ref(session: Session, text: str, *, store: Store) -> None:
 
 
 def _delete_versions(
-    session: Session, store: Store, *, model_id: UUID, number: int | None = None
+    session: Session, store: Store, *, model: str, model_id: UUID, number: int | None = None
 ) -> None:
-    artifact_ids = repository.delete_versions(session, model_id=model_id, number=number)
+    # The locks exclude jobs that are being submitted for these versions.
+    versions = repository.list_and_lock_versions(session, model_id=model_id, number=number)
+    for version in versions:
+        ref = f"{model}:{version.number}"
+        if count := count_active_jobs(session, Job.base == ref):
+            raise VersionReadByJobs(ref=ref, count=count)
+    artifact_ids = repository.delete_versions(session, model_id=model_id, versions=versions)
     delete_unused_artifacts(session, store, artifact_ids)
     outbox.add_mlflow_model_change(session, model_id)
 
@@ -304,8 +331,11 @@ def import_model_version(
     unpacked = archive.with_name("unpacked")
     unpacked.mkdir()
     report = _unpack_and_check(archive, unpacked, settings)
+    directory = (unpacked / report["directory"]).resolve()
+    if not directory.is_relative_to(unpacked.resolve()):  # the process read what is not trusted
+        raise ImportCrashed()
     # Before the transaction, so that other writers do not wait for the store.
-    new = StagedArtifact(store, unpacked / report["directory"], f"imports/{new_id()}")
+    new = StagedArtifact(store, directory, f"imports/{new_id()}")
     delete_files = True
 
     def register() -> VersionView:
@@ -321,11 +351,10 @@ def import_model_version(
         return view
 
     try:
-        view = new.commit(register)
+        view = new.run_transaction(register)
     finally:
         if delete_files:
             new.delete_files()
-    logging.write_audit_line("version_imported", model=view.ref)
     return view
 
 
@@ -335,7 +364,7 @@ def _unpack_and_check(archive: Path, folder: Path, settings: Settings) -> dict[s
         settings.import_memory_mb, settings.import_seconds, settings.max_import_bytes
     )
     arguments = ["unpack", str(archive), "--into", str(folder)]
-    result = child.run_child(arguments, limits=limits, cwd=folder)
+    result = child.run_child(arguments, limits=limits, readable=[archive], writable=[folder])
     if result.returncode == 0:
         return dict(json.loads(result.stdout))
     if result.returncode == child_protocol.EXIT_FAILED:

@@ -28,7 +28,7 @@ class ThinnedCurvesPage(NamedTuple):
     last: UUID | None
 
 
-def thin_job_curves(
+def thin_curves_page(
     database: Database, *, max_points: int | None, after: UUID | None = None, dry_run: bool = False
 ) -> ThinnedCurvesPage:
     """Thin the curves of one page of ended jobs; a dry run only counts.

@@ -19,9 +19,7 @@ from app.jobs.repository import ACTIVE_STATES
 from app.labeling.tables import LabelingProject
 from app.outbox.tables import WebhookDelivery
 from app.queue.events import EventContent, add_job_event
-from app.queue.fencing import (
-    NO_SESSION_SYNC,
-)
+from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.tables import Checkpoint, Job
 from app.registry.tables import ModelVersion
 from app.retention.files import DataKind, Removal
@@ -193,7 +191,7 @@ def unregistered_model_expiry(*, days: float) -> ArtifactExpiry:
     return ArtifactExpiry(DataKind.MODEL, condition, reason, _MODEL_REMOVED)
 
 
-def result_expiry(*, days: float) -> ArtifactExpiry:
+def prediction_result_expiry(*, days: float) -> ArtifactExpiry:
     """Expire results of prediction runs."""
     condition = and_(_ended_before(days), Artifact.kind == RESULTS_KIND)
     reason = f"its prediction run ended over {days:g} days ago"

@@ -174,7 +174,7 @@ def find_local_leftovers(
     return [each for each in found if each.age_seconds > settings.orphan_seconds]
 
 
-def delete_local(settings: Settings, cache: VerifiedCache, removal: Removal) -> None:
+def delete_local_leftover(settings: Settings, cache: VerifiedCache, removal: Removal) -> None:
     """Delete a file or directory, if it still exists."""
     path = settings.data_dir / removal.key
     if removal.kind is DataKind.COPY:

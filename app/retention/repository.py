@@ -11,11 +11,11 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, text, tup
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
 from app.auth.tables import LOCAL_KEY_ID, ApiKey
-from app.corrections.tables import StoredSuspects
 from app.database.base import now
 from app.datasets import files
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
+from app.label_review.tables import StoredSuspects
 from app.outbox.enums import MlflowSyncState
 from app.outbox.tables import MlflowModel, MlflowModelChange, MlflowRun, MlflowServer
 from app.queue.enums import JobState
@@ -157,7 +157,7 @@ def mark_thinned(session: Session, job_ids: Sequence[UUID]) -> None:
 # -- The outbox of MLflow ------------------------------------------------------------------------
 
 
-def delete_silent_mlflow_server(session: Session) -> None:
+def delete_unused_mlflow_server(session: Session) -> None:
     """Delete the server, and the models sent to it, if no worker has had its setting for long."""
     silent = MlflowServer.seen_at < now() - MLFLOW_SILENT_SECONDS
     deleted = session.scalars(
@@ -181,7 +181,7 @@ def list_unneeded_mlflow_runs(session: Session) -> Sequence[UUID]:
     return session.scalars(statement).all()
 
 
-def delete_mlflow_runs(session: Session, ids: Sequence[UUID]) -> None:
+def delete_mlflow_run_rows(session: Session, ids: Sequence[UUID]) -> None:
     """Delete what is known of these runs, not the runs in MLflow."""
     session.execute(
         delete(MlflowRun).where(MlflowRun.id.in_(ids)), execution_options=NO_SESSION_SYNC

@@ -146,7 +146,7 @@ def collect_garbage(
                 store.delete(removal.key)
             _log_removal(removal)
         for removal in leftovers:
-            files.delete_local(settings, cache, removal)
+            files.delete_local_leftover(settings, cache, removal)
             _log_removal(removal)
     return GarbageCollectionResult(
         removals=(*expired, *orphans, *leftovers),
@@ -187,7 +187,7 @@ def _expiry_rules(settings: Settings) -> Iterator[ExpiryRule]:
     if settings.keep_artifact_days is not None:
         yield expiry.unregistered_model_expiry(days=settings.keep_artifact_days)
     if settings.keep_prediction_days is not None:
-        yield expiry.result_expiry(days=settings.keep_prediction_days)
+        yield expiry.prediction_result_expiry(days=settings.keep_prediction_days)
         yield expiry.unused_vector_expiry(days=settings.keep_prediction_days)
     if settings.keep_delivery_days is not None:
         yield expiry.DeliveryExpiry(settings.keep_delivery_days)
@@ -198,7 +198,7 @@ def _thin_curves(database: Database, settings: Settings, *, dry_run: bool) -> in
     """Thin the curves of all ended jobs; return the number of points."""
     points, after = 0, None
     while True:
-        page = curve_thinning.thin_job_curves(
+        page = curve_thinning.thin_curves_page(
             database, max_points=settings.keep_curve_points, after=after, dry_run=dry_run
         )
         points, after = points + page.points, page.last
@@ -299,24 +299,24 @@ def _discard_unready_sweeps(database: Database, settings: Settings) -> None:
     """Delete sweeps whose process died before all their trials were stored."""
     while True:
         with database.write() as session:
-            left = sweeps.find_abandoned_unpublished_sweep(session, seconds=settings.orphan_seconds)
+            left = sweeps.find_abandoned_unready_sweep(session, seconds=settings.orphan_seconds)
             if left is None:
                 return
-            sweeps.delete_unpublished_sweep(session, left)
+            sweeps.delete_unready_sweep(session, left)
         time.sleep(PAUSE_SECONDS)
 
 
 def _delete_mlflow_rows(database: Database) -> None:
     """Delete what MLflow has of deleted jobs, and everything once no worker sends to it."""
     with database.write() as session:
-        repository.delete_silent_mlflow_server(session)
+        repository.delete_unused_mlflow_server(session)
     while True:
         with database.read() as session:
             ids = repository.list_unneeded_mlflow_runs(session)
         if not ids:
             return
         with database.write() as session:
-            repository.delete_mlflow_runs(session, ids)
+            repository.delete_mlflow_run_rows(session, ids)
         time.sleep(PAUSE_SECONDS)
 
 

@@ -45,20 +45,24 @@ from app.retraining.merged_texts import (
     build_merged_file_task_spec,
     write_training_and_evaluation_files,
 )
-from app.retraining.production_version import TrainedVersion, read_production_version
+from app.retraining.production_version import (
+    TrainedVersion,
+    list_local_data_files,
+    read_production_version,
+)
 from app.retraining.states import NotPromotedReason, RetrainingState
 from app.retraining.tables import RetrainingRun
 from app.sandbox import child
 from app.settings import Settings
 from lora_core import child_protocol, manifest
-from lora_core.data import split_file
-from lora_core.data.labels import LabelFormat
+from lora_core.data import split_rows_file
+from lora_core.data.label_readers import LabelFormat
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import DataTooLarge
 from lora_core.failpoints import failpoint
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import AutoSpec
-from lora_core.specs.text_input import build_text_input
+from lora_core.specs.text_input import text_or_pair
 from lora_core.specs.train import TrainSpec
 
 MAX_FEEDBACK = 100_000  # rows on a model that are read, the newest
@@ -175,11 +179,12 @@ def _write_files(
     settings, production = resources.settings, inputs.production
     rows = directory / "rows.jsonl"
     spec_file = directory / "spec.json"
-    spec_file.write_text(json.dumps(production.local_spec(resources.store, settings)), "utf-8")
-    _write_splits(spec_file, rows, production, settings)
+    spec = production.local_spec(resources.store, settings)
+    spec_file.write_text(json.dumps(spec), "utf-8")
+    _write_splits(spec_file, rows, production, settings, readable=list_local_data_files(spec))
     live, left_out = resolve_feedback_labels(inputs.feedback, production.form)
     return write_training_and_evaluation_files(
-        lambda: split_file.read_split_rows(rows),
+        lambda: split_rows_file.read_split_rows(rows),
         live,
         left_out,
         source=production.source,
@@ -192,14 +197,21 @@ def _write_files(
 
 
 def _write_splits(
-    spec_file: Path, out: Path, production: TrainedVersion, settings: Settings
+    spec_file: Path,
+    out: Path,
+    production: TrainedVersion,
+    settings: Settings,
+    *,
+    readable: Sequence[Path],
 ) -> None:
     """Raises the errors in the data, and `DataTooLarge`."""
     limits = child.SandboxLimits(
         settings.inspect_memory_mb, settings.inspect_seconds, files.MAX_TEXTS_BYTES
     )
     arguments = ["splits", str(spec_file), f"--out={out}"]
-    result = child.run_child(arguments, limits=limits, cwd=spec_file.parent)
+    result = child.run_child(
+        arguments, limits=limits, readable=readable, writable=[spec_file.parent]
+    )
     if result.returncode == 0:
         return
     if result.returncode == child_protocol.EXIT_FAILED:
@@ -220,7 +232,7 @@ def _forgotten_check(inputs: _Inputs, settings: Settings) -> Callable[[str, str 
     hasher = TextHasher.from_settings(settings)
 
     def hashes(text: str, pair: str | None) -> tuple[str, ...]:
-        return hasher.hash_input(build_text_input(text, pair)).all
+        return hasher.hash_input(text_or_pair(text, pair)).all
 
     newest = inputs.feedback[-1] if inputs.feedback else None
     if newest is not None and newest.text_hash not in hashes(newest.text or "", newest.text_pair):
@@ -288,7 +300,7 @@ def _new_dataset(
         title=title[:_MAX_TITLE],
         filename=f"{name}.jsonl",
         suffix=file.suffix,
-        sha256=manifest.sha256(file),
+        sha256=manifest.file_sha256(file),
         bytes=file.stat().st_size,
         text_column=TEXT,
         text_pair_column=PAIR if inputs.production.form.pairs else None,

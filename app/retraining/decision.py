@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.retraining.live_texts import ONLY_TARGET, TaskSignature
+from app.retraining.live_texts import ONLY_TARGET, TaskIOSchema
 from app.retraining.merged_texts import LABEL, LIVE_PART, PART, TEST_PART, read_prediction_results
 from app.retraining.schemas import RetrainingComparison, VersionComparisonView
 from app.retraining.states import NotPromotedReason
@@ -29,7 +29,7 @@ _PREDICTED: Mapping[TaskTypeOfTarget, str] = {
 
 
 def compare_results(
-    current: Path, new: Path, form: TaskSignature, *, earlier_tries: int
+    current: Path, new: Path, form: TaskIOSchema, *, earlier_tries: int
 ) -> RetrainingComparison | None:
     """Compare two versions by the results of their prediction runs. None: there are no texts.
 
@@ -74,7 +74,7 @@ def find_reasons_against_promotion(
 
 
 def _evaluated_texts(
-    current: Path, new: Path, form: TaskSignature
+    current: Path, new: Path, form: TaskIOSchema
 ) -> Iterator[tuple[str, TruthAndVersionPredictions]]:
     """Yield the texts of both results, which have the same rows, with the part of each."""
     for first, second in zip(
@@ -87,13 +87,13 @@ def _evaluated_texts(
         )
 
 
-def _truth(label: str, form: TaskSignature) -> Labels:
+def _truth(label: str, form: TaskIOSchema) -> Labels:
     if ONLY_TARGET in form.tasks:
         return {ONLY_TARGET: decode_label(label, form.tasks[ONLY_TARGET])}
     return decode_targets(label)
 
 
-def _predicted(row: Mapping[str, Any], form: TaskSignature) -> Labels:
+def _predicted(row: Mapping[str, Any], form: TaskIOSchema) -> Labels:
     of_targets = {ONLY_TARGET: row} if ONLY_TARGET in form.tasks else row[predict.TARGETS]
     return {target: _value(of_targets[target], task) for target, task in form.tasks.items()}
 

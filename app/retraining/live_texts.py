@@ -22,7 +22,7 @@ ONLY_TARGET = ""  # the target of a model with one
 
 @dataclass(frozen=True)
 class LiveText:
-    """A text with feedback. `label` is in the form of `lora_core.data.labels`."""
+    """A text with feedback. `label` is in the form of `lora_core.data.label_readers`."""
 
     text: str
     pair: str | None
@@ -35,14 +35,14 @@ class LiveText:
 
 
 @dataclass(frozen=True)
-class TaskSignature:
+class TaskIOSchema:
     """What the version in production reads and predicts: the type of each target, and pairs."""
 
     tasks: Mapping[str, TaskTypeOfTarget]
     pairs: bool
 
     @classmethod
-    def of_task(cls, task: TaskSpec, *, pairs: bool) -> "TaskSignature":
+    def of_task(cls, task: TaskSpec, *, pairs: bool) -> "TaskIOSchema":
         if isinstance(task, SeveralTargetsSpec):
             return cls({name: each.type for name, each in task.targets.items()}, pairs)
         return cls({ONLY_TARGET: task.type}, pairs)
@@ -60,7 +60,7 @@ def is_held_out(key: bytes) -> bool:
 
 
 def resolve_feedback_labels(
-    feedback: Iterable[Feedback], form: TaskSignature
+    feedback: Iterable[Feedback], form: TaskIOSchema
 ) -> tuple[list[LiveText], Counter[TextExclusionReason]]:
     """Return the label of each text, and how many texts were left out for which reason.
 
@@ -84,7 +84,7 @@ def resolve_feedback_labels(
     return texts, left_out
 
 
-def _resolve(rows: Sequence[Feedback], form: TaskSignature) -> str | TextExclusionReason:
+def _resolve(rows: Sequence[Feedback], form: TaskIOSchema) -> str | TextExclusionReason:
     """Return the label of a text, or why there is none."""
     labels: dict[str, dict[str, str]] = defaultdict(dict)  # by target, then by author
     for row in rows:

@@ -17,7 +17,7 @@ from typing import Any
 
 from app.retraining.live_texts import LiveText, hash_normalized_text, is_held_out
 from app.retraining.schemas import TextCounts, TextExclusionReason
-from lora_core.data.split_file import SplitRow
+from lora_core.data.split_rows_file import LabeledSplitRow
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.encoded_labels import decode_label, decode_targets
 from lora_core.specs.task import MultiLabelTarget, SeveralTargetsSpec, TaskSpec
@@ -74,7 +74,7 @@ def build_merged_data_spec(data: DataSpec, source: str) -> DataSpec:
 
 
 def write_training_and_evaluation_files(  # noqa: PLR0913 - what a run is made of
-    read_rows: Callable[[], Iterable[SplitRow]],
+    read_rows: Callable[[], Iterable[LabeledSplitRow]],
     live: Sequence[LiveText],
     left_out: Counter[TextExclusionReason],
     *,
@@ -96,7 +96,7 @@ def write_training_and_evaluation_files(  # noqa: PLR0913 - what a run is made o
     labels = {each.key: each.label for each in training}
     in_place: set[bytes] = set()
     counts, replaced, forgotten = Counter[Split](), 0, 0
-    test: list[tuple[bytes, SplitRow]] = []
+    test: list[tuple[bytes, LabeledSplitRow]] = []
     with training_file.open("x", encoding="utf-8") as file:
         for row in read_rows():
             key = hash_normalized_text(row.text, row.pair)
@@ -117,7 +117,7 @@ def write_training_and_evaluation_files(  # noqa: PLR0913 - what a run is made o
                         test = _smallest(test)
         for each in training:
             if each.key not in in_place:
-                row = SplitRow(Split.TRAIN, 0, each.text, each.pair, each.label)
+                row = LabeledSplitRow(Split.TRAIN, 0, each.text, each.pair, each.label)
                 file.write(_training_line(row, task))
     evaluated_test = [row for _, row in _smallest(test)]
     evaluated_live = heapq.nsmallest(MAX_EVALUATED, judging, key=lambda each: each.key)
@@ -169,7 +169,7 @@ def read_prediction_results(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(json.loads, file)
 
 
-def _collect_keys(rows: Iterable[SplitRow]) -> _BaseKeys:
+def _collect_keys(rows: Iterable[LabeledSplitRow]) -> _BaseKeys:
     train: dict[bytes, str] = {}
     evaluation = set()
     for row in rows:
@@ -181,16 +181,16 @@ def _collect_keys(rows: Iterable[SplitRow]) -> _BaseKeys:
     return _BaseKeys(train, frozenset(evaluation))
 
 
-def _smallest(test: list[tuple[bytes, SplitRow]]) -> list[tuple[bytes, SplitRow]]:
+def _smallest(test: list[tuple[bytes, LabeledSplitRow]]) -> list[tuple[bytes, LabeledSplitRow]]:
     """Return the test rows that judge: those with the smallest keys."""
     return heapq.nsmallest(MAX_EVALUATED, test, key=lambda item: item[0])
 
 
-def _is_live(row: SplitRow, first_live_row: int | None) -> bool:
+def _is_live(row: LabeledSplitRow, first_live_row: int | None) -> bool:
     return row.split is Split.TRAIN and first_live_row is not None and row.row >= first_live_row
 
 
-def _training_line(row: SplitRow, task: TaskSpec) -> str:
+def _training_line(row: LabeledSplitRow, task: TaskSpec) -> str:
     cells: dict[str, Any] = _text_cells(row)
     if isinstance(task, SeveralTargetsSpec):
         labels = decode_targets(row.label)
@@ -200,11 +200,11 @@ def _training_line(row: SplitRow, task: TaskSpec) -> str:
     return _line({**cells, SPLIT: row.split.value})
 
 
-def _evaluation_line(part: str, row: SplitRow | LiveText) -> str:
+def _evaluation_line(part: str, row: LabeledSplitRow | LiveText) -> str:
     return _line({**_text_cells(row), LABEL: row.label, PART: part})
 
 
-def _text_cells(row: SplitRow | LiveText) -> dict[str, Any]:
+def _text_cells(row: LabeledSplitRow | LiveText) -> dict[str, Any]:
     return {TEXT: row.text} | ({} if row.pair is None else {PAIR: row.pair})
 
 

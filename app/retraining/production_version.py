@@ -25,11 +25,11 @@ from app.retraining.errors import (
     TrainingJobDeleted,
     VersionNotTrainedHere,
 )
-from app.retraining.live_texts import TaskSignature
+from app.retraining.live_texts import TaskIOSchema
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core.hf_hub import HUB_PREFIX
-from lora_core.specs.data import Split
+from lora_core.specs.data import Split, local_paths
 from lora_core.specs.train import TrainSpec
 
 
@@ -44,10 +44,10 @@ class TrainedVersion:
     time_limit_seconds: float | None
 
     @property
-    def form(self) -> TaskSignature:
+    def form(self) -> TaskIOSchema:
         """What it reads and predicts."""
         pairs = self.spec.data.text_pair_column is not None
-        return TaskSignature.of_task(self.spec.task, pairs=pairs)
+        return TaskIOSchema.of_task(self.spec.task, pairs=pairs)
 
     @property
     def source(self) -> str:
@@ -99,7 +99,7 @@ def read_production_version(session: Session, name: str) -> TrainedVersion:
         raise TrainingDataDeleted(version=ref, source=source) from error
     earlier = None
     if ALL_ROWS in uploads:
-        earlier = repository.find_run_with_dataset(session, uploads[ALL_ROWS].id)
+        earlier = repository.find_run_by_training_dataset(session, uploads[ALL_ROWS].id)
     kept_rows = None if earlier is None else earlier.kept_rows
     return TrainedVersion(
         number=version.number,
@@ -118,6 +118,11 @@ def _sources(source: str | Mapping[Split, str]) -> list[str]:
 
 def _source_name(source: str | Mapping[Split, str]) -> str:
     return ", ".join(dict.fromkeys(_sources(source)))
+
+
+def list_local_data_files(spec: Mapping[str, Any]) -> list[Path]:
+    """Return the files that a spec with local files reads; none for a sample."""
+    return local_paths(_sources(spec["data"]["source"]))
 
 
 def _local_source(path: Path, upload: Dataset) -> str:

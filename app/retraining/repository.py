@@ -16,12 +16,13 @@ from app.retraining.errors import RetrainingRuleNotFound, RetrainingRunNotFound
 from app.retraining.states import ACTIVE_STATES, NotPromotedReason, RetrainingState
 from app.retraining.tables import RetrainingRule, RetrainingRun
 
+CLAIM_SECONDS = 600.0  # for a long step; then another worker may try it
 _DAY_SECONDS = 86_400.0
 _NO_SYNC = {"synchronize_session": False}
 _COMPARED = (RetrainingState.PROMOTED, RetrainingState.SHADOWED)
 
 
-def lock_model(session: Session, model_id: UUID) -> None:
+def lock_model_retraining(session: Session, model_id: UUID) -> None:
     """Acquire the lock of all that changes a model's rule and runs, until the transaction ends."""
     acquire_transaction_lock(session, f"retraining {model_id}")
 
@@ -73,7 +74,7 @@ def find_last_run(session: Session, model_id: UUID) -> RetrainingRun | None:
     return runs[0] if runs else None
 
 
-def find_run_with_dataset(session: Session, dataset_id: UUID) -> RetrainingRun | None:
+def find_run_by_training_dataset(session: Session, dataset_id: UUID) -> RetrainingRun | None:
     """Return the run that made a dataset to train on."""
     statement = select(RetrainingRun).where(RetrainingRun.dataset_id == dataset_id)
     return session.scalars(statement.limit(1)).first()
@@ -155,6 +156,16 @@ def exclude_claim_from_crashes(session: Session, run_id: UUID, claim: int) -> No
     )
 
 
+def release_overlong_claims(session: Session) -> None:
+    """Release the claims that end later than any would: after a clock step, hours later."""
+    session.execute(
+        update(RetrainingRun)
+        .where(RetrainingRun.claimed_until > now() + CLAIM_SECONDS)
+        .values(claimed_until=None),
+        execution_options=_NO_SYNC,
+    )
+
+
 def lock_run(session: Session, run_id: UUID, state: RetrainingState) -> RetrainingRun | None:
     """Return a run, locked with its model until the transaction ends; None if it is in another
     state."""
@@ -163,7 +174,7 @@ def lock_run(session: Session, run_id: UUID, state: RetrainingState) -> Retraini
     ).one_or_none()
     if model_id is None:
         return None
-    lock_model(session, model_id)
+    lock_model_retraining(session, model_id)
     run = session.get(RetrainingRun, run_id, populate_existing=True)
     return run if run is not None and run.state == state else None
 

@@ -72,10 +72,10 @@ def list_runs(
 
 @router.post("/runs", dependencies=_ADMIN, status_code=status.HTTP_202_ACCEPTED)
 def create_run(
-    name: Slug, response: Response, idempotent_request: IdempotencyDep, database: DatabaseDep
+    name: Slug, response: Response, build_idempotent_request: IdempotencyDep, database: DatabaseDep
 ) -> RetrainingRunView:
     """Retrain a model now, by its rule, whether that is due or not."""
-    run = service.create_run(database, name=name, call=idempotent_request({}))
+    run = service.create_run(database, name=name, call=build_idempotent_request({}))
     response.headers["Location"] = run.location
     return run
 

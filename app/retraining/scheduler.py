@@ -39,7 +39,7 @@ from app.resources import Resources
 from app.retraining import collect_training_texts, repository, transitions
 from app.retraining.decision import compare_results, find_reasons_against_promotion
 from app.retraining.errors import NoWinner, RetrainingInterrupted, TrainingJobDeleted
-from app.retraining.live_texts import TaskSignature
+from app.retraining.live_texts import TaskIOSchema
 from app.retraining.production_version import read_production_version
 from app.retraining.schemas import HyperparameterSearch, RetrainingErrorView
 from app.retraining.states import NotPromotedReason, RetrainingState, Trigger
@@ -56,7 +56,6 @@ from lora_core.failpoints import failpoint
 from lora_core.specs.predict import RESULTS_FILE
 from lora_core.specs.train import TrainSpec
 
-CLAIM_SECONDS = 600.0  # for a long step; then another worker may try it
 MAX_CRASHES = 5  # of a step
 _PASSING_ERRORS = (
     *OUTAGE_ERRORS,
@@ -90,18 +89,28 @@ def _advance_safely(resources: Resources, run_id: UUID, state: RetrainingState) 
     except _PASSING_ERRORS as error:
         log.warning("the retraining waits", run_id=str(run_id), state=state, error=str(error))
     except (AppError, LoraCoreError) as error:
-        _fail(resources, run_id, state, RetrainingErrorView(code=error.code, message=str(error)))
+        _fail(resources, run_id, state, error)
     except Exception:
         log.exception("advancing the retraining failed", run_id=str(run_id), state=state)
 
 
 def _fail(
-    resources: Resources, run_id: UUID, state: RetrainingState, error: RetrainingErrorView
+    resources: Resources,
+    run_id: UUID,
+    state: RetrainingState,
+    error: AppError | LoraCoreError,
+    *,
+    claim: int | None = None,
 ) -> None:
+    """End a run with an error, unless it is in another state or the claim was lost."""
+    view = RetrainingErrorView(code=error.code, message=str(error))
     with resources.database.write() as session:
-        run = repository.lock_run(session, run_id, state)
+        if claim is None:
+            run = repository.lock_run(session, run_id, state)
+        else:
+            run = transitions.lock_claimed_run(session, run_id, state, claim)
         if run is not None:
-            transitions.end_run_and_publish(session, run, RetrainingState.FAILED, error=error)
+            transitions.end_run_and_publish(session, run, RetrainingState.FAILED, error=view)
 
 
 # -- Start ----------------------------------------------------------------------------------------
@@ -117,7 +126,7 @@ def start_due_runs(resources: Resources) -> None:
         ]
     for model_id in due:
         with resources.database.write() as session:
-            repository.lock_model(session, model_id)
+            repository.lock_model_retraining(session, model_id)
             rule = session.get(RetrainingRule, model_id)
             model = session.get_one(RegisteredModel, model_id)
             if rule is not None and (trigger := find_due_trigger(session, rule, model)) is not None:
@@ -197,22 +206,24 @@ def _run_claimed(
     resources: Resources,
     run_id: UUID,
 ) -> None:
-    """Do the work of a long step, unless somebody else does.
+    """Do the work of a long step, unless somebody else does. An error of the work ends the run.
 
     If it fails for a cause that may pass, it is tried again when the claim has expired.
     """
     with resources.database.write() as session:
-        claim = repository.claim_step(session, run_id, state, seconds=CLAIM_SECONDS)
+        claim = repository.claim_step(session, run_id, state, seconds=repository.CLAIM_SECONDS)
     if claim is None:
         return
-    if claim.crashes >= MAX_CRASHES:
-        raise RetrainingInterrupted(state=state.value, claims=MAX_CRASHES)
     try:
+        if claim.crashes >= MAX_CRASHES:
+            raise RetrainingInterrupted(state=state.value, claims=MAX_CRASHES)
         work(resources, run_id, claim.number)
     except _PASSING_ERRORS:
         with suppress(*OUTAGE_ERRORS), resources.database.write() as session:
             repository.exclude_claim_from_crashes(session, run_id, claim.number)
         raise
+    except (AppError, LoraCoreError) as error:
+        _fail(resources, run_id, state, error, claim=claim.number)
     except BaseException:
         with resources.database.write() as session:
             repository.release_step(session, run_id, claim.number)
@@ -425,24 +436,22 @@ def _decide(resources: Resources, run_id: UUID, claim: int) -> None:
         model = session.get_one(RegisteredModel, locked.model_id).name
         version = registry.get_version(session, ModelRef(model, number=locked.new_number))
         alias = SHADOW if reasons else PRODUCTION
-        registry_service.point_alias_and_publish(session, version, alias=alias)
+        registry_service.point_alias_and_publish(session, version, alias=alias, run=str(run_id))
         if result is not None:
             locked.result = result.model_dump(mode="json")
         state = RetrainingState.SHADOWED if reasons else RetrainingState.PROMOTED
         transitions.end_run_and_publish(session, locked, state, reasons=reasons)
-        fields = {"model": f"{model}:{version.number}", "alias": alias, "run": str(run_id)}
-        call_after_commit(session, partial(logging.write_audit_line, "alias_moved", **fields))
         failpoint("retraining_deciding")
     failpoint("retraining_decided")
 
 
-def _text_form(session: Session, run: RetrainingRun) -> TaskSignature:
+def _text_form(session: Session, run: RetrainingRun) -> TaskIOSchema:
     """Return what both versions read and predict: the job of the new one has the same task."""
     job = session.get(Job, run.job_id)
     if job is None:
         raise TrainingJobDeleted(version="the new version")
     spec = TrainSpec.model_validate(job.spec)
-    return TaskSignature.of_task(spec.task, pairs=spec.data.text_pair_column is not None)
+    return TaskIOSchema.of_task(spec.task, pairs=spec.data.text_pair_column is not None)
 
 
 def _is_in_production(session: Session, run: RetrainingRun) -> bool:
@@ -459,17 +468,24 @@ def _is_in_production(session: Session, run: RetrainingRun) -> bool:
 
 def _delete_unused_data(resources: Resources) -> None:
     """Delete the datasets of ended runs that nothing needs any more."""
-    with resources.database.read() as session:
-        evaluation = repository.list_unused_evaluation_data(session)
-        training = repository.list_unused_training_data(session)
-    for run_id, dataset_id in evaluation:
-        _delete_dataset(resources, run_id, "evaluation_dataset_id", dataset_id)
-    for run_id, dataset_id in training:
-        _delete_dataset(resources, run_id, "dataset_id", dataset_id)
+    for field, list_unused in (
+        ("evaluation_dataset_id", repository.list_unused_evaluation_data),
+        ("dataset_id", repository.list_unused_training_data),
+    ):
+        with resources.database.read() as session:
+            unused = list_unused(session)
+        for run_id, dataset_id in unused:
+            _delete_dataset(resources, run_id, field, dataset_id, list_unused)
 
 
-def _delete_dataset(resources: Resources, run_id: UUID, field: str, dataset_id: UUID) -> None:
-    """Delete a dataset of a run, unless a job or a prediction run reads it."""
+def _delete_dataset(
+    resources: Resources,
+    run_id: UUID,
+    field: str,
+    dataset_id: UUID,
+    list_unused: Callable[[Session], list[tuple[UUID, UUID]]],
+) -> None:
+    """Delete a dataset of a run, unless it is read, or came into use since it was listed."""
     with resources.database.write() as session:
         run = session.get_one(RetrainingRun, run_id)
         try:
@@ -478,6 +494,9 @@ def _delete_dataset(resources: Resources, run_id: UUID, field: str, dataset_id: 
             setattr(run, field, None)
             return
         if datasets.count_active_jobs(session, dataset_id):
+            return
+        # In this order: a job that has ended since has left its version or its result.
+        if (run_id, dataset_id) not in list_unused(session):
             return
         datasets.soft_delete_dataset(session, dataset)
         setattr(run, field, None)

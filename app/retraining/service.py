@@ -28,9 +28,9 @@ from app.retraining.states import RetrainingState, Trigger
 from app.retraining.tables import RetrainingRule
 from app.retraining.views import rule_view, run_view
 from app.sweeps import planning
-from app.sweeps import repository as sweeps
 from app.sweeps import service as sweep_service
 from app.sweeps.states import SweepState
+from app.sweeps.tables import Sweep
 
 _STOPPABLE = (SweepState.RUNNING, SweepState.PAUSED)
 
@@ -54,7 +54,7 @@ def create_or_replace_rule(
 ) -> RetrainingRuleView:
     """Set the rule of a model, in place of its earlier one. Raises `ModelNotFound`."""
     model = registry.get_model(session, name)
-    repository.lock_model(session, model.id)
+    repository.lock_model_retraining(session, model.id)
     values: dict[str, Any] = body.model_dump(mode="json")
     rule = session.get(RetrainingRule, model.id)
     if rule is None:
@@ -94,7 +94,7 @@ def delete_rule(session: Session, *, name: str) -> None:
     Raises `ModelNotFound`, `RetrainingRuleNotFound`.
     """
     model = registry.get_model(session, name)
-    repository.lock_model(session, model.id)
+    repository.lock_model_retraining(session, model.id)
     session.delete(repository.get_rule(session, model))
     call_after_commit(
         session, partial(logging.write_audit_line, "retraining_rule_deleted", model=name)
@@ -110,7 +110,7 @@ def create_run(database: Database, *, name: str, call: IdempotentRequest) -> Ret
     with database.write() as session:
         idempotency.reserve(session, call)
         model = registry.get_model(session, name)
-        repository.lock_model(session, model.id)
+        repository.lock_model_retraining(session, model.id)
         rule = repository.get_rule(session, model)
         last = repository.find_last_run(session, model.id)
         if last is not None and not RetrainingState(last.state).final:
@@ -130,13 +130,14 @@ def cancel_run(session: Session, *, name: str, run_id: UUID) -> RetrainingRunVie
     Raises `ModelNotFound`, `RetrainingRunNotFound`, `RetrainingAlreadyEnded`.
     """
     model = registry.get_model(session, name)
-    repository.lock_model(session, model.id)
+    repository.lock_model_retraining(session, model.id)
     run = repository.get_run(session, model, run_id)
     session.refresh(run)
     if RetrainingState(run.state).final:
         raise RetrainingAlreadyEnded(run_id=run_id, state=run.state)
-    if run.sweep_id is not None and sweeps.get_sweep(session, run.sweep_id).state in _STOPPABLE:
-        sweep_service.stop_sweep(session, sweep_id=run.sweep_id)
+    sweep = None if run.sweep_id is None else session.get(Sweep, run.sweep_id)
+    if sweep is not None and sweep.state in _STOPPABLE:
+        sweep_service.stop_sweep(session, sweep_id=sweep.id)
     for job_id in (run.job_id, run.current_run_id, run.new_run_id):
         if job_id is not None and session.get(Job, job_id) is not None:
             jobs.request_cancel(session, job_id)

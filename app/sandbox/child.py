@@ -17,6 +17,9 @@ from typing import IO, TypeVar
 import anyio.from_thread
 from anyio import NoEventLoopError
 
+from lora_core.cache import cache_dir
+from lora_core.confinement import Confinement
+from lora_core.confinement_paths import READABLE, WRITABLE, code_directories, importable_directories
 from lora_core.errors import (
     LoraCoreError,
     adapter,
@@ -40,6 +43,7 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "ARROW_IO_THREADS": "1",
+    "JOBLIB_MULTIPROCESSING": "0",  # it would try to make a semaphore, which is denied
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
 }
@@ -89,23 +93,31 @@ def run_child(
     arguments: Sequence[str],
     *,
     limits: SandboxLimits,
-    cwd: Path,
+    readable: Sequence[Path],
+    writable: Sequence[Path] = (),
     stdin: IO[bytes] | None = None,
 ) -> SandboxResult:
-    """Run `python -m lora_core` with these arguments in `cwd`, and wait for it.
+    """Run `python -m lora_core` with these arguments, and wait for it.
 
-    `stdin` is a file that the child reads, by default none.
+    Where the kernel has Landlock, it reaches no files but these, which are files or directories,
+    its empty working directory, and the samples. `stdin` is a file that the child reads, by default
+    none.
 
     If this runs in a worker thread of a task that is cancelled, kill the child and raise the
     cancellation.
     """
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
+    with (
+        tempfile.TemporaryFile() as output,
+        tempfile.TemporaryFile() as log,
+        tempfile.TemporaryDirectory() as cwd,
+    ):
+        confinement = _confinement(readable, [Path(cwd), *writable])
         child = subprocess.Popen(
-            _command(arguments, limits),
+            _command(arguments, limits, confinement),
             stdin=stdin or subprocess.DEVNULL,
             stdout=output,
             stderr=log,
-            env=_ENVIRONMENT,
+            env=_ENVIRONMENT | {"LORAWORKS_CACHE": str(cache_dir()), "TMPDIR": cwd},
             cwd=cwd,
             start_new_session=True,
         )
@@ -133,13 +145,31 @@ def _wait(child: subprocess.Popen[bytes], seconds: float) -> int | None:
     return None
 
 
-def _command(arguments: Sequence[str], limits: SandboxLimits) -> list[str]:
+def _confinement(readable: Sequence[Path], writable: Sequence[Path]) -> Confinement:
+    splits = cache_dir() / "splits"
+    with suppress(OSError):  # the child reports it, if it needs them
+        splits.mkdir(parents=True, exist_ok=True)
+    samples = cache_dir() / "samples"
+    return Confinement(
+        readable=(*READABLE, *code_directories(), *map(str, (*readable, samples))),
+        listable=importable_directories(),
+        writable=(*WRITABLE, *map(str, writable)),
+        unlisted=(str(splits),),
+        devices=(),
+        network=False,
+    )
+
+
+def _command(
+    arguments: Sequence[str], limits: SandboxLimits, confinement: Confinement
+) -> list[str]:
     python = [sys.executable, "-I", "-B", "-m"]
     limit_args = (limits.memory_mb * 2**20, math.ceil(limits.seconds), limits.file_bytes)
     return [
         *python,
         "app.sandbox.limit_and_exec",
         *map(str, limit_args),
+        json.dumps(confinement),
         *python,
         "lora_core",
         *arguments,

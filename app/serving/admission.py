@@ -52,7 +52,7 @@ class Reservation:
 
 
 class AdmissionController:
-    """Limits the texts and tokens in flight, from the arrival of a request to its response.
+    """Limits the texts and tokens in flight, from a parsed body until its texts are computed.
 
     Capacity is reserved before anything is looked up, loaded or tokenized, so that a rejection is
     cheap; until then a text counts with the most tokens it could have. Use on the event loop only.

@@ -127,12 +127,12 @@ class ModelPredictBody(LenientBody):
         False, description="Return logits instead of probabilities. Changes no number."
     )
     top_k: Annotated[StrictInt, Field(ge=1)] | None = Field(
-        None, description="Number of labels to return. Default: all."
+        None, description="Number of labels to return, the first ones. Default: all."
     )
     abstain_below: Annotated[StrictFloat, Field(gt=0, le=1)] | None = Field(
         None,
-        description="Of a single-label model: return no labels for texts whose highest "
-        "probability is lower; `X-Abstained` counts them.",
+        description="Of a single-label model: return no labels for texts whose predicted label is "
+        "less probable; `X-Abstained` counts them.",
     )
     abstain_unfamiliar: StrictBool = Field(
         False,
@@ -209,7 +209,7 @@ class PredictRequest:
     two_texts: bool = False
     target: str | None = None  # which of several targets to predict; None: all
     abstain_unfamiliar: bool = False
-    stock_form: bool = False  # whether the response has the form of another server
+    third_party_format: bool = False  # whether the response has the form of another server
 
     def for_model(self, *, pairs: bool) -> "PredictRequest":
         """Return the request as a model understands it, of pairs of texts or of single texts."""
@@ -254,7 +254,7 @@ def parse_predict_request(
             and all(isinstance(entry, str) for entry in body.inputs)
         ),
         target=target,
-        stock_form="parameters" in body.model_fields_set or request_format == "tei",
+        third_party_format="parameters" in body.model_fields_set or request_format == "tei",
     )
 
 
@@ -278,7 +278,7 @@ def parse_rerank_request(
         top_k=None,
         abstain_below=None,
         target=target,
-        stock_form=True,
+        third_party_format=True,
     )
 
 

@@ -18,10 +18,10 @@ from pydantic import BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 
 from app.http.fields import RequestModel, reject_unstorable_text
-from app.serving.batcher import InferenceOutput
+from app.serving.batcher import TextLogits
 from app.serving.client_formats import TEXT_PAIR_SCHEMA, validate_text_input
 from app.serving.errors import UnknownLabel
-from app.serving.loaded_model import LoadedEncoder, LoadedLinearModel, TokenizedBatch
+from app.serving.loaded_model import LoadedEncoderModel, LoadedLinearModel, TokenizedRequest
 from app.serving.nearest_examples import find_familiarity_and_neighbors
 from app.serving.schemas import ExplanationView, WordContribution
 from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
@@ -64,7 +64,7 @@ class ExplainBody(RequestModel):
     ]
     label: Annotated[str, BeforeValidator(_validate_text)] | None = Field(
         None,
-        description="Explain the probability of this label. Default: the most probable label. "
+        description="Explain the probability of this label. Default: the predicted label. "
         "A regression has the label `value`: its number.",
     )
 
@@ -84,7 +84,7 @@ class ExplainRequest:
     """What is explained, and for whom."""
 
     text: TextInput
-    label: str | None  # None: the most probable one
+    label: str | None  # None: the predicted one
     target: str | None  # which of several targets, which has the label
     key_id: UUID
     deadline: float  # on the monotonic clock
@@ -128,9 +128,13 @@ async def explain(service: InferenceService, request: ExplainRequest, ref: str) 
 
 
 async def _explain_encoder(
-    service: InferenceService, request: ExplainRequest, model: LoadedEncoder, *, with_state: bool
-) -> tuple[Explanation, InferenceOutput]:
-    """Return the explanation by words, and the output of the whole text."""
+    service: InferenceService,
+    request: ExplainRequest,
+    model: LoadedEncoderModel,
+    *,
+    with_state: bool,
+) -> tuple[Explanation, TextLogits]:
+    """Return the explanation by words, and the logits of the whole text."""
     text = request.text
     all_words = await model.tokenize_into_words(text)
     words = all_words.grouped(MAX_WORDS)
@@ -138,16 +142,16 @@ async def _explain_encoder(
     permutations = sample_permutations(count, len(words.ids))
     masks = collect_needed_coalitions(count, permutations)
     service.rate_limiter.acquire(request.key_id, len(masks))
-    whole: list[InferenceOutput] = []  # the output of the whole text, which is computed first
+    whole: list[TextLogits] = []  # those of the whole text, which is computed first
     predictions: list[dict[str, float]] = []
     for chunk in _split_into_chunks(words, masks):
         with service.admission.reserve(request.key_id, texts=len(chunk.items), tokens=chunk.tokens):
-            outputs = await model.compute(
+            computed = await model.compute(
                 chunk, deadline=request.deadline, with_states=with_state and not whole
             )
-        whole = whole or outputs[:1]
-        predictions += [_scores(row) for row in model.decode(outputs, None, request.target)]
-    label = request.label or next(iter(predictions[0]))  # the most probable label with all words
+        whole = whole or computed[:1]
+        predictions += [_scores(row) for row in model.decode(computed, None, request.target)]
+    label = request.label or next(iter(predictions[0]))  # predicted with all words
     scores = {mask: each[label] for mask, each in zip(masks, predictions, strict=True)}
     values = await run_in_threadpool(shapley_values, scores, permutations) if count else []
     view = ExplanationView(
@@ -171,16 +175,16 @@ async def _explain_linear(
     model: LoadedLinearModel,
     *,
     with_state: bool,
-) -> tuple[Explanation, InferenceOutput]:
-    """Return the explanation by words, and the output of the whole text."""
+) -> tuple[Explanation, TextLogits]:
+    """Return the explanation by words, and the logits of the whole text."""
     text, target = request.text, request.target
     service.rate_limiter.acquire(request.key_id, 1)
     tokens = min(count_characters(text), ASSUMED_MAX_LENGTH)
     with service.admission.reserve(request.key_id, texts=1, tokens=tokens):
-        batch = await model.prepare_batch([text], truncate=True, side="right")
-        outputs = await model.compute(batch, deadline=request.deadline, with_states=with_state)
-        scores = _scores(model.decode(outputs, None, target)[0])
-        label = request.label or next(iter(scores))  # the most probable label
+        tokenized = await model.tokenize([text], truncate=True, side="right")
+        computed = await model.compute(tokenized, deadline=request.deadline, with_states=with_state)
+        scores = _scores(model.decode(computed, None, target)[0])
+        label = request.label or next(iter(scores))  # the predicted label
         words, empty_score = await model.contributions(text, label, target)
     view = ExplanationView(
         label=label,
@@ -201,7 +205,7 @@ async def _explain_linear(
         texts=1,
     )
     explanation = Explanation(view, model.ref, model.predictor.engine.name, truncated=False)
-    return explanation, outputs[0]
+    return explanation, computed[0]
 
 
 def _scores(row: "Sequence[Output]") -> dict[str, float]:
@@ -227,18 +231,18 @@ def _group_neighbors(items: Sequence[T], max_groups: int) -> Iterator[Sequence[T
 
 def _split_into_chunks(
     words: "TokenizedWords", masks: Sequence[Coalition]
-) -> Iterator[TokenizedBatch]:
+) -> Iterator[TokenizedRequest]:
     """Yield the masked texts in chunks of at most `CHUNK_TOKENS` tokens."""
     items: list[TokenizedText] = []
     tokens = 0
     for mask in masks:
         item = words.keep_words(mask)
         if items and tokens + item.length > CHUNK_TOKENS:
-            yield TokenizedBatch(items, 0.0)
+            yield TokenizedRequest(items, 0.0)
             items, tokens = [], 0
         items.append(item)
         tokens += item.length
-    yield TokenizedBatch(items, 0.0)
+    yield TokenizedRequest(items, 0.0)
 
 
 # -- Shapley values: what each word adds to a score. Computed by captum ---------------------------

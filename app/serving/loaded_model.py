@@ -7,15 +7,16 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 import structlog
 
-from app.serving.batcher import Batcher, InferenceOutput
+from app.serving.batcher import Batcher, TextLogits
 from app.serving.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -55,8 +56,8 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class TokenizedBatch:
-    """The tokenized texts of a request. Each item has `length` and `truncated`."""
+class TokenizedRequest:
+    """The tokenized texts of a request, or some of them. Each has `length` and `truncated`."""
 
     items: Sequence[Any]
     seconds: float  # of tokenization
@@ -77,26 +78,30 @@ class TokenizedBatch:
         return sum(item.truncated for item in self.items)
 
 
-class _WithTask:
-    """What a loaded model predicts."""
+class _LoadedModelBase:
+    """What encoder models and linear models in memory have in common."""
 
     ref: str
     predictor: Predictor | LinearPredictor
 
+    def with_ref(self, ref: str) -> Self:
+        """Return the same model as that of another version, which has the same artifact."""
+        other = copy(self)
+        other.ref = ref
+        return other
+
     @property
     def targets(self) -> dict[str, TaskType]:
         """The task of each of several targets; empty if the model has one."""
-        tasks: Mapping[str, Any] = getattr(self.predictor.task, "tasks", {})
-        return {name: task.type for name, task in tasks.items()}
+        return {name: task.type for name, task in self.predictor.task.tasks.items()}
 
     @property
     def thresholds(self) -> dict[str, float]:
         """The thresholds of outputs that are predicted by one; of several targets TARGET/LABEL."""
         task, calibration = self.predictor.task, self.predictor.calibration
-        of_targets: dict[str, Any] = getattr(task, "tasks", {})
         return dict(zip(task.labels, calibration.thresholds, strict=False)) | {
             qualified_output_name(name, label): threshold
-            for name, each in of_targets.items()
+            for name, each in task.tasks.items()
             for label, threshold in zip(
                 each.labels, calibration.of_target(name).thresholds, strict=False
             )
@@ -115,16 +120,28 @@ class _WithTask:
             raise UnknownTarget(model=self.ref, target=target, targets=", ".join(self.targets))
         return self.targets[target]
 
+    def decode(
+        self,
+        computed: Sequence[TextLogits],
+        function: ScoreFunction | None,
+        target: str | None = None,
+    ) -> list[list[Output]]:
+        """Return what is predicted for each text, the predicted label or the highest score first.
 
-def _of_target(rows: list[list[Output]], target: str | None) -> list[list[Output]]:
-    if target is None:
-        return rows
-    return [
-        [output._replace(target=None) for output in row if output.target == target] for row in rows
-    ]
+        With a `target`, as if it were the only one. Raises `NonFiniteScore`.
+        """
+        rows = self.predictor.outputs([text.logits for text in computed], function)
+        if not all(math.isfinite(output.score) for row in rows for output in row):
+            raise NonFiniteScore(ref=self.ref)
+        if target is None:
+            return rows
+        return [
+            [output._replace(target=None) for output in row if output.target == target]
+            for row in rows
+        ]
 
 
-class LoadedEncoder(_WithTask):
+class LoadedEncoderModel(_LoadedModelBase):
     """An encoder model in memory, with the batcher and the tokenizer threads that all share."""
 
     def __init__(
@@ -135,19 +152,19 @@ class LoadedEncoder(_WithTask):
         self._batcher = batcher
         self._executor = executor
 
-    async def prepare_batch(
+    async def tokenize(
         self, texts: Sequence[TextInput], *, truncate: bool, side: TruncationSide
-    ) -> TokenizedBatch:
+    ) -> TokenizedRequest:
         """Tokenize the texts of a request.
 
-        Raises `TextPairRequired`, `TextPairUnsupported`, `EmptyInput`, `ModelTokenizerFailed`, and
-        `InputTooLong` if `truncate` is false.
+        Raises `TextPairRequired`, `TextPairUnsupported`, `EmptyInput`, `InputWithoutTokens`,
+        `ModelTokenizerFailed`, and `InputTooLong` if `truncate` is false.
         """
 
-        def encode() -> TokenizedBatch:
+        def encode() -> TokenizedRequest:
             start = time.perf_counter()
             items = self.predictor.encode(texts, truncate=truncate, side=side)
-            return TokenizedBatch(items, time.perf_counter() - start)
+            return TokenizedRequest(items, time.perf_counter() - start)
 
         return await self._run_tokenizer(encode, sum(map(count_characters, texts)))
 
@@ -171,51 +188,38 @@ class LoadedEncoder(_WithTask):
             raise ModelTokenizerFailed(ref=self.ref, **error.detail) from error
 
     async def compute(
-        self, batch: TokenizedBatch, *, deadline: float, with_states: bool = False
-    ) -> list[InferenceOutput]:
-        """Return the outputs in the order given. `deadline` is on the monotonic clock.
+        self, request: TokenizedRequest, *, deadline: float, with_states: bool = False
+    ) -> list[TextLogits]:
+        """Return the logits in the order given. `deadline` is on the monotonic clock.
 
         `with_states`: with what the model reads of each text. A cancelled caller's texts leave the
         queue. Raises `DeadlineExceeded`, `InferenceFailed`.
         """
         engine, adapter = self.predictor.engine, self.predictor.adapter
-        windows = [window for item in batch.items for window in item.windows]
-        outputs = await self._batcher.compute(
+        windows = [window for item in request.items for window in item.windows]
+        computed = await self._batcher.compute(
             engine, adapter, windows, deadline=deadline, with_states=with_states
         )
-        if len(windows) == len(batch.items):
-            return outputs
-        following = iter(outputs)
-        return [_mean_output(list(islice(following, len(item.windows)))) for item in batch.items]
-
-    def decode(
-        self,
-        outputs: Sequence[InferenceOutput],
-        function: ScoreFunction | None,
-        target: str | None = None,
-    ) -> list[list[Output]]:
-        """Return what is predicted for each text, highest score first. Raises `NonFiniteScore`.
-
-        With a `target`, as if it were the only one.
-        """
-        rows = [self.predictor.outputs(output.logits[None], function)[0] for output in outputs]
-        if not all(math.isfinite(output.score) for row in rows for output in row):
-            raise NonFiniteScore(ref=self.ref)
-        return _of_target(rows, target)
+        if len(windows) == len(request.items):
+            return computed
+        following = iter(computed)
+        return [
+            _mean_of_windows(list(islice(following, len(item.windows)))) for item in request.items
+        ]
 
 
-def _mean_output(outputs: Sequence[InferenceOutput]) -> InferenceOutput:
+def _mean_of_windows(windows: Sequence[TextLogits]) -> TextLogits:
     """Return the mean logits and state of the windows of a text, and the times of the slowest."""
-    states = [output.state for output in outputs if output.state is not None]
-    return InferenceOutput(
-        logits=sum(output.logits for output in outputs) / len(outputs),
-        queue_seconds=max(output.queue_seconds for output in outputs),
-        inference_seconds=max(output.inference_seconds for output in outputs),
+    states = [window.state for window in windows if window.state is not None]
+    return TextLogits(
+        logits=sum(window.logits for window in windows) / len(windows),
+        queue_seconds=max(window.queue_seconds for window in windows),
+        inference_seconds=max(window.inference_seconds for window in windows),
         state=sum(states) / len(states) if states else None,
     )
 
 
-class LoadedLinearModel(_WithTask):
+class LoadedLinearModel(_LoadedModelBase):
     """A linear model in memory. The batcher would gain nothing for it."""
 
     def __init__(self, ref: str, predictor: LinearPredictor, executor: Executor) -> None:
@@ -223,37 +227,37 @@ class LoadedLinearModel(_WithTask):
         self.predictor: LinearPredictor = predictor
         self._executor = executor
 
-    async def prepare_batch(
+    async def tokenize(
         self,
         texts: Sequence[TextInput],
         *,
         truncate: bool,  # noqa: ARG002 - no text is too long
         side: TruncationSide,  # noqa: ARG002
-    ) -> TokenizedBatch:
-        """Wrap the texts of a request, without tokenizing them.
+    ) -> TokenizedRequest:
+        """Wrap the texts of a request, which the model splits into words as it computes them.
 
         Raises `TextPairRequired`, `TextPairUnsupported`, `EmptyInput`.
         """
-        return TokenizedBatch(self.predictor.encode(texts), 0.0, token_cost=_WORD_COST)
+        return TokenizedRequest(self.predictor.encode(texts), 0.0, token_cost=_WORD_COST)
 
     async def compute(
-        self, batch: TokenizedBatch, *, deadline: float, with_states: bool = False
-    ) -> list[InferenceOutput]:
-        """Return the outputs in the order given. `deadline` is on the monotonic clock.
+        self, request: TokenizedRequest, *, deadline: float, with_states: bool = False
+    ) -> list[TextLogits]:
+        """Return the logits in the order given. `deadline` is on the monotonic clock.
 
         `with_states`: with the TF-IDF of each text. Raises `DeadlineExceeded`, `InferenceFailed`.
         """
         enqueued = time.monotonic()
 
-        def work() -> list[InferenceOutput]:
+        def work() -> list[TextLogits]:
             start = time.monotonic()
             if start >= deadline:
                 raise DeadlineExceeded()
-            logits = self.predictor.forward(batch.items)
-            states = self.predictor.states(batch.items) if with_states else None
+            logits = self.predictor.forward(request.items)
+            states = self.predictor.states(request.items) if with_states else None
             seconds = time.monotonic() - start
             return [
-                InferenceOutput(
+                TextLogits(
                     row,
                     queue_seconds=start - enqueued,
                     inference_seconds=seconds,
@@ -262,20 +266,7 @@ class LoadedLinearModel(_WithTask):
                 for i, row in enumerate(logits)
             ]
 
-        return await self._run(work, sum(count_characters(item.text) for item in batch.items))
-
-    def decode(
-        self,
-        outputs: Sequence[InferenceOutput],
-        function: ScoreFunction | None,
-        target: str | None = None,
-    ) -> list[list[Output]]:
-        """Return what is predicted for each text, highest score first.
-
-        With a `target`, as if it were the only one.
-        """
-        rows = self.predictor.outputs([output.logits for output in outputs], function)
-        return _of_target(rows, target)
+        return await self._run(work, sum(count_characters(item.text) for item in request.items))
 
     async def contributions(
         self, text: TextInput, label: str, target: str | None
@@ -306,7 +297,7 @@ class LoadedLinearModel(_WithTask):
             raise InferenceFailed(kind=type(error).__name__) from error
 
 
-LoadedModel: TypeAlias = LoadedEncoder | LoadedLinearModel
+LoadedModel: TypeAlias = LoadedEncoderModel | LoadedLinearModel
 
 
 # -- Loading: the place where the service imports torch -------------------------------------------
@@ -358,8 +349,14 @@ class EngineSelectingEncoderLoader:
         def load(engine: str) -> Predictor:
             return Predictor.load(directory, base=base, engine=engine, engine_cache=engine_cache)
 
-        speeds: Mapping[str, float] = {self._engine: 0.0}
+        def load_and_check(engine: str) -> Predictor:
+            predictor = load(engine)
+            check_golden_predictions(predictor, directory)
+            return predictor
+
+        speeds: Mapping[str, float] = {}
         if self._engine == _AUTO:
+            # Each encoder is released after its benchmark: all of them might not fit into memory.
             speeds = benchmark_engines(
                 # The texts and the adapter of an import must not choose the engine of others.
                 self._benchmark_dir,
@@ -368,20 +365,21 @@ class EngineSelectingEncoderLoader:
                 load,
                 shared=not imported,
             )
-        for engine in speeds:
+        engines = list(speeds) or [self._engine]
+        for engine in engines:
             try:
-                predictor = load(engine)
-                check_golden_predictions(predictor, directory)
-            except Exception as error:
-                failure = error
+                predictor = load_and_check(engine)
+            except Exception as error:  # not kept: its traceback refers to the rejected encoder
                 log.warning(
                     "engine_rejected", engine=engine, model=directory.name, reason=repr(error)
                 )
+                if engine == engines[-1]:
+                    raise
             else:
-                # the permanent objects of torch and transformers exist by now
-                collect_and_freeze_gc_once()
-                return replace(predictor, engine_speeds=speeds if self._engine == _AUTO else {})
-        raise failure
+                break
+        # the permanent objects of torch and transformers exist by now
+        collect_and_freeze_gc_once()
+        return replace(predictor, engine_speeds=speeds)
 
 
 def load_and_check_linear_model(directory: Path) -> LinearPredictor:

@@ -6,13 +6,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+import anyio
 import structlog
-from starlette.concurrency import run_in_threadpool
 
 from app.database.engines import Database
+from app.database.errors import DatabaseUnavailable
 from app.database.single_flight import SingleFlight
 from app.errors import AppError
 from app.registry import service as registry
@@ -20,16 +22,16 @@ from app.registry.service import ResolvedModel
 from app.resources import Resources
 from app.serving.batcher import Batcher
 from app.serving.errors import (
-    GoldenPredictionMismatch,
     ImportedModelRejected,
     ModelArtifactCorrupt,
     ModelLoadFailed,
     ModelLoading,
+    ModelOutputMismatch,
     ModelTooLarge,
 )
 from app.serving.loaded_model import (
     EngineSelectingEncoderLoader,
-    LoadedEncoder,
+    LoadedEncoderModel,
     LoadedLinearModel,
     LoadedModel,
     load_and_check_linear_model,
@@ -49,7 +51,11 @@ from lora_core.rust_panics import convert_panics
 CACHE_TTL_SECONDS = 0.5  # a cached version is used without a query: promotions take effect soon
 STALE_IF_ERROR_SECONDS = 600.0  # a cached version is used while the database is unavailable
 DATABASE_TIMEOUT_SECONDS = 1.0
-MAX_CACHED_REFS = 1024
+MAX_CACHED_REFS = 1024  # "ft:…" names have a part that may be anything
+# At a time. Each takes a thread, of which all requests share a few dozen, and memory beyond the
+# limit of the pool until it is done. `EngineCache` builds one encoder after the other; meanwhile
+# another load may fetch its files or check its predictions.
+MAX_LOADS = 2
 FAILED_LOAD_RETRY_SECONDS = 30.0  # before a new version that failed to load is tried again
 
 _LoadTask = asyncio.Task[LoadedModel]
@@ -107,7 +113,8 @@ class ModelPool:
 
     Requests for the same model share one load. A failed load fails all of them and is not cached.
     But a reference that has been served stays with that version while a new version of it loads,
-    and if the new version does not load.
+    and if the new version does not load. If that version has been evicted, requests wait for the
+    new one, and the old one is loaded again only if the new one does not load.
     """
 
     def __init__(
@@ -127,7 +134,8 @@ class ModelPool:
         self._executor = executor
         self._metrics = metrics
         self._load_tasks: OrderedDict[str, _LoadTask] = OrderedDict()  # by artifact key, LRU first
-        self._last_served: dict[str | None, ResolvedModel] = {}
+        self._load_limiter = anyio.CapacityLimiter(MAX_LOADS)
+        self._last_served: OrderedDict[str | None, ResolvedModel] = OrderedDict()  # LRU first
         self._failed_at: dict[str, float] = {}  # by artifact key, on the monotonic clock
 
     async def get(
@@ -137,44 +145,68 @@ class ModelPool:
 
         It stays in memory for as long as the caller refers to it. `deadline` is on the monotonic
         clock; a load continues after it. Raises `ModelNotFound`, `InvalidModelRef`,
-        `NoModelPromoted`, `SeveralModelsInProduction`, what `load` raises, and `ModelLoading` at
-        the deadline.
+        `NoModelPromoted`, `SeveralModelsInProduction`, what `load` raises, and at the deadline
+        `ModelLoading`, or `DatabaseUnavailable` if the version is not even known.
         """
         seconds = None if deadline == math.inf else deadline - time.monotonic()
+        wanted = None
         try:
             async with asyncio.timeout(seconds):
-                resolved = self._select_version(ref, await self._resolver.resolve(ref))
-                model = await self.load(resolved)
+                wanted = await self._resolver.resolve(ref)
+                resolved, model = await self._load_or_fall_back(ref, wanted)
         except TimeoutError:
-            raise ModelLoading() from None
+            raise (ModelLoading() if wanted else DatabaseUnavailable()) from None
         self._last_served[ref] = resolved
+        self._last_served.move_to_end(ref)
+        if len(self._last_served) > MAX_CACHED_REFS:
+            self._last_served.popitem(last=False)
         return resolved, model
 
     async def load(self, resolved: ResolvedModel) -> LoadedModel:
         """Return this version, loading it if needed. The load continues if the caller leaves.
 
         Raises `ModelArtifactCorrupt`, `ModelLoadFailed`, `ImportedModelRejected`,
-        `GoldenPredictionMismatch`, `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
+        `ModelOutputMismatch`, `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
         """
-        return await asyncio.shield(self._get_or_start_load(resolved))
+        model = await asyncio.shield(self._get_or_start_load(resolved))
+        return model.with_ref(resolved.ref)  # several versions may have one artifact
 
     def close(self) -> None:
         """Release all models."""
         self._load_tasks.clear()
 
+    async def _load_or_fall_back(
+        self, ref: str | None, wanted: ResolvedModel
+    ) -> tuple[ResolvedModel, LoadedModel]:
+        selected = self._select_version(ref, wanted)
+        try:
+            return selected, await self.load(selected)
+        except AppError:
+            fallback = self._select_version(ref, wanted)
+            with suppress(AppError):
+                if fallback is not selected:
+                    return fallback, await self.load(fallback)
+            raise
+
     def _select_version(self, ref: str | None, wanted: ResolvedModel) -> ResolvedModel:
-        """Return the wanted version, or the last served one unless the wanted one is loaded."""
-        served, key = self._last_served.get(ref), wanted.artifact.key
+        """Return the wanted version, or the last served one while the wanted one is not loaded."""
+        served = self._last_served.get(ref)
         if (
             served is None
-            or served.artifact.key not in self._load_tasks
-            or served.artifact.key == key
+            or served.artifact.key == wanted.artifact.key
+            or self._has_failed_lately(served)
         ):
             return wanted
-        if time.monotonic() - self._failed_at.get(key, -math.inf) < FAILED_LOAD_RETRY_SECONDS:
+        if self._has_failed_lately(wanted):
             return served
+        if served.artifact.key not in self._load_tasks:
+            return wanted
         # The task may be done before its `_on_load_done` callback runs.
         return wanted if _is_loaded(self._get_or_start_load(wanted)) else served
+
+    def _has_failed_lately(self, resolved: ResolvedModel) -> bool:
+        failed_at = self._failed_at.get(resolved.artifact.key, -math.inf)
+        return time.monotonic() - failed_at < FAILED_LOAD_RETRY_SECONDS
 
     def _get_or_start_load(self, resolved: ResolvedModel) -> _LoadTask:
         key = resolved.artifact.key
@@ -186,7 +218,9 @@ class ModelPool:
         return task
 
     async def _load(self, resolved: ResolvedModel) -> LoadedModel:
-        model = await run_in_threadpool(self._load_verified, resolved)
+        model = await anyio.to_thread.run_sync(
+            self._load_from_store, resolved, limiter=self._load_limiter
+        )
         needed = model.predictor.engine.nbytes + model.predictor.adapter.nbytes
         if needed > self._max_bytes:
             raise ModelTooLarge(ref=resolved.ref, needed=needed, limit=self._max_bytes)
@@ -197,7 +231,12 @@ class ModelPool:
         if self._load_tasks.get(key) is not task:
             return
         if not succeeded:
-            self._failed_at[key] = time.monotonic()
+            now = time.monotonic()
+            self._failed_at = {
+                each: failed_at
+                for each, failed_at in self._failed_at.items()
+                if now - failed_at < FAILED_LOAD_RETRY_SECONDS
+            } | {key: now}
             del self._load_tasks[key]
             return
         self._failed_at.pop(key, None)
@@ -209,7 +248,7 @@ class ModelPool:
         self._metrics.loaded_models.set(len(loaded))
         self._metrics.loaded_bytes.set(used)
 
-    def _load_verified(self, resolved: ResolvedModel) -> LoadedModel:
+    def _load_from_store(self, resolved: ResolvedModel) -> LoadedModel:
         """Load a version and check that it reproduces its golden predictions. Runs in a thread.
 
         Every byte that is read is verified; a base that is in memory already is not read again. An
@@ -230,13 +269,13 @@ class ModelPool:
                     return LoadedLinearModel(
                         ref, load_and_check_linear_model(directory), self._executor
                     )
-                encoder = self._load_encoder(directory, base=base, imported=resolved.imported)
-                return LoadedEncoder(ref, encoder, self._batcher, self._executor)
+                predictor = self._load_encoder(directory, base=base, imported=resolved.imported)
+                return LoadedEncoderModel(ref, predictor, self._batcher, self._executor)
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
             raise ModelArtifactCorrupt(ref=ref, problem=problem) from error
         except EngineOutputMismatch as error:
-            raise GoldenPredictionMismatch(ref=ref, problem=str(error)) from error
+            raise ModelOutputMismatch(ref=ref, problem=str(error)) from error
         except (StorageUnavailable, StorageRefused):
             raise
         except Exception as error:

@@ -36,7 +36,7 @@ from app.registry.errors import ModelNotFound
 from app.registry.refs import ModelRef
 from app.registry.service import ResolvedModel
 from app.resources import Resources
-from app.serving.batcher import InferenceOutput
+from app.serving.batcher import TextLogits
 from app.serving.errors import (
     DeadlineExceeded,
     ModelArtifactCorrupt,
@@ -52,7 +52,7 @@ from lora_core.samples import reviews
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import decode_label, extract_target_label
 from lora_core.specs.task import TaskType
-from lora_core.specs.text_input import TextInput, build_text_input, text_sides
+from lora_core.specs.text_input import TextInput, text_or_pair, text_sides
 
 if TYPE_CHECKING:
     from lora_core.nearest_examples import ExampleIndex
@@ -173,7 +173,7 @@ class _NoIndex:
     """A version from before indexes were stored, or a linear model without terms."""
 
 
-def stack_output_states(outputs: Sequence[InferenceOutput]) -> Any:
+def stack_output_states(outputs: Sequence[TextLogits]) -> Any:
     """Return the states (texts, width) of outputs that were computed with them."""
     from scipy.sparse import issparse, vstack
 
@@ -181,7 +181,7 @@ def stack_output_states(outputs: Sequence[InferenceOutput]) -> Any:
     return vstack(states) if issparse(states[0]) else [state.numpy() for state in states]
 
 
-def flag_unfamiliar_texts(index: "ExampleIndex", outputs: Sequence[InferenceOutput]) -> list[bool]:
+def flag_unfamiliar_texts(index: "ExampleIndex", outputs: Sequence[TextLogits]) -> list[bool]:
     """Return which texts are unfamiliar, to an index that has a threshold."""
     threshold = index.threshold
     assert threshold is not None  # noqa: S101 - checked by `ExampleIndexCache.get`
@@ -291,7 +291,7 @@ class TrainingTextReader:
             dataset_service.write_texts(store, settings=settings, dataset=source, target=target)
             with target.open(encoding="utf-8") as lines:
                 return {
-                    row: _stored(build_text_input(text, pair), hasher)
+                    row: _stored(text_or_pair(text, pair), hasher)
                     for row, text, pair in map(json.loads, _lines_of_rows(lines, rows))
                 }
         finally:
@@ -399,7 +399,7 @@ async def find_familiarity_and_neighbors(
     index: "ExampleIndex",
     texts: TrainingTextReader | None,
     resolved: ResolvedModel,
-    output: InferenceOutput,
+    output: TextLogits,
     *,
     task: TaskType,
     target: str | None,

@@ -1,6 +1,7 @@
 """Routes of models in memory: predict, explain, info, health, and statistics of shadow evaluation.
 
-The event loop makes no database calls, and computes nothing but the tokens of short texts.
+The event loop makes no database calls. It computes what takes less time than a switch to another
+thread: the tokens of short texts, linear models on short texts, and scores of logits.
 """
 
 import asyncio
@@ -120,7 +121,7 @@ class PredictRequestContext:
         )
         return await self.service.predict(request, ref, key_id=self.key_id, deadline=self.deadline)
 
-    def complete(self, *results: PredictResult) -> dict[str, str]:
+    def record_and_build_headers(self, *results: PredictResult) -> dict[str, str]:
         """Record the predictions of the request, and return the headers of its response.
 
         Its texts are numbered through all results, from 0.
@@ -136,7 +137,7 @@ class PredictRequestContext:
                     predicted=OutputTaskTypes(result.task, result.targets),
                     target=self.target,
                     texts=result.texts if self.traffic.keeps_scores else (),
-                    rows=result.answers,
+                    rows=result.all_outputs,
                     abstained=[not row for row in result.rows],
                 )
             )
@@ -172,7 +173,9 @@ async def predict(
     context: RequestContextDep,
     request_format: RequestFormatQuery = None,
 ) -> Response:
-    """Return labels with probabilities, highest first: for one text, or a list for each of many.
+    """Return labels with probabilities, for one text, or a list for each of many.
+
+    The highest is first; with tuned thresholds of a single-label model, the predicted label is.
 
     `X-Prediction-Id` names the prediction in feedback, `X-Model-Version` the version that made it,
     `X-Task` its task, `X-Engine` the engine and its precision; `X-Truncated` counts truncated
@@ -235,7 +238,7 @@ async def _rerank(
         )
     if result.task != "regression":
         raise RerankNotApplicable(ref=result.version, task=result.task)
-    response.headers.update(context.complete(result))
+    response.headers.update(context.record_and_build_headers(result))
     numbers = [row[0].score for row in result.rows]
     return [
         RankedText(
@@ -267,7 +270,7 @@ async def predict_vertex(body: VertexBody, context: RequestContextDep) -> Respon
             for task in tasks:  # if one has failed, the others are of no use
                 task.cancel()
     rows = [_to_json(result) for result in results]
-    return JSONResponse({"predictions": rows}, headers=context.complete(*results))
+    return JSONResponse({"predictions": rows}, headers=context.record_and_build_headers(*results))
 
 
 @router.post("/v1/models/{ref}/explain", responses=PROBLEM_RESPONSES)
@@ -302,7 +305,7 @@ async def explain_prediction(
 
 
 def _respond(context: PredictRequestContext, result: PredictResult) -> Response:
-    return JSONResponse(_to_json(result), headers=context.complete(result))
+    return JSONResponse(_to_json(result), headers=context.record_and_build_headers(result))
 
 
 def _to_json(result: PredictResult) -> Any:

@@ -17,10 +17,10 @@ from app.errors import AppError, TooManyRequests
 from app.registry.service import ResolvedModel
 from app.resources import Resources
 from app.serving.admission import AdmissionController, KeyRateLimiter
-from app.serving.batcher import Batcher, InferenceOutput
+from app.serving.batcher import Batcher, TextLogits
 from app.serving.client_formats import PredictRequest
 from app.serving.errors import AbstentionNotApplicable, ScoreFunctionNotApplicable
-from app.serving.loaded_model import EngineSelectingEncoderLoader, LoadedModel, TokenizedBatch
+from app.serving.loaded_model import EngineSelectingEncoderLoader, LoadedModel, TokenizedRequest
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
 from app.serving.nearest_examples import (
@@ -29,13 +29,10 @@ from app.serving.nearest_examples import (
     flag_unfamiliar_texts,
 )
 from app.serving.shadow import ShadowEvaluator
+from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import (
     InputTooLong,
-    SingleTargetModel,
     TargetRequired,
-    TextPairRequired,
-    TextPairUnsupported,
-    UnknownTarget,
 )
 from lora_core.process_settings import available_cores
 from lora_core.specs.chat import PromptFormat
@@ -51,23 +48,16 @@ MAX_SHARE_PER_KEY = 0.5  # of the capacity, for one API key
 TOKENIZER_THREADS = 2
 _SHADOW_PAUSE_THRESHOLD = 8  # shadows pause above this
 _SPECIAL_TOKENS = 2  # per text
-_INVALID_REQUEST = (
-    TextPairRequired,
-    TextPairUnsupported,
-    TargetRequired,
-    UnknownTarget,
-    SingleTargetModel,
-)
 ASSUMED_MAX_LENGTH = 512  # tokens that models read of a text, while the model is not known
 
 
 @dataclass(frozen=True, slots=True)
 class PredictResult:
-    """The predictions for each text, highest first, with the version and the cost of them."""
+    """The predictions for each text, the best first, with the version and the cost of them."""
 
     rows: "list[list[Output]]"
     # All outputs of each text, also where the model abstained: probabilities, if any are kept.
-    answers: "list[list[Output]]"
+    all_outputs: "list[list[Output]]"
     texts: Sequence[TextInput]  # as the model read them
     task: "TaskType"
     targets: "Mapping[str, TaskType]"  # of several, if all of them are predicted
@@ -157,8 +147,8 @@ class InferenceService:
         `deadline` is on the monotonic clock. `texts_of_prompts` returns the texts if those of the
         request are whole prompts: none may be longer than its prompt. Cancelling releases the
         capacity and takes the texts out of the queue. Raises the errors of `app.serving.errors`,
-        what `ModelPool.get` and `texts_of_prompts` raise, `InputTooLong`, and those of
-        `_INVALID_REQUEST`.
+        what `ModelPool.get`, `texts_of_prompts` and the `tokenize` of a loaded model raise,
+        `TargetRequired`, `UnknownTarget` and `SingleTargetModel`.
         """
         start = time.perf_counter()
         with self._count_request(request):
@@ -180,28 +170,28 @@ class InferenceService:
                     prompts = texts_of_prompts(_prompt_format(model))
                     request = replace(request, texts=prompts)
                 request = request.for_model(pairs=model.predictor.pairs)
-                batch = await model.prepare_batch(
+                tokenized = await model.tokenize(
                     request.texts, truncate=request.truncate, side=request.truncation_side
                 )
-                self.admission.set_tokens(reservation, key_id, batch.cost)
-                outputs = await model.compute(
-                    batch, deadline=deadline, with_states=index is not None
+                self.admission.set_tokens(reservation, key_id, tokenized.cost)
+                computed = await model.compute(
+                    tokenized, deadline=deadline, with_states=index is not None
                 )
-            unfamiliar = [False] * len(outputs)
+            unfamiliar = [False] * len(computed)
             if index is not None:
-                unfamiliar = await run_in_threadpool(flag_unfamiliar_texts, index, outputs)
+                unfamiliar = await run_in_threadpool(flag_unfamiliar_texts, index, computed)
             result = _build_result(
                 request,
                 resolved,
                 model,
-                batch,
-                outputs,
+                tokenized,
+                computed,
                 unfamiliar,
                 start,
                 with_scores=self._keeps_scores,
             )
-            self._record_result(result, batch)
-        self.shadow_evaluator.mirror(request, resolved, model, outputs)
+            self._record_result(result, tokenized)
+        self.shadow_evaluator.mirror(request, resolved, model, computed)
         return result
 
     def _is_idle(self) -> bool:
@@ -214,29 +204,29 @@ class InferenceService:
         self.metrics.texts.inc(len(request.texts))
         try:
             yield
-        except (AppError, InputTooLong, *_INVALID_REQUEST) as error:
+        except Exception as error:
             self.metrics.failures.labels(_tei_error_label(error)).inc()
             raise
         self.metrics.successes.labels(method).inc()
 
-    def _record_result(self, result: PredictResult, batch: TokenizedBatch) -> None:
+    def _record_result(self, result: PredictResult, tokenized: TokenizedRequest) -> None:
         metrics = self.metrics
         stages = (result.tokenization_seconds, result.queue_seconds, result.inference_seconds)
         metrics.request_seconds.observe(result.total_seconds)
         for histogram, seconds in zip(metrics.request_stage_seconds, stages, strict=True):
             histogram.observe(seconds)
-        for item in batch.items:
+        for item in tokenized.items:
             metrics.text_tokens.observe(item.length)
             metrics.text_seconds.observe(result.total_seconds)
             for histogram, seconds in zip(metrics.text_stage_seconds, stages, strict=True):
                 histogram.observe(seconds)
-        metrics.predicted_texts.inc(len(batch.items))
-        metrics.version_texts.labels(result.version, result.engine).inc(len(batch.items))
+        metrics.predicted_texts.inc(len(tokenized.items))
+        metrics.version_texts.labels(result.version, result.engine).inc(len(tokenized.items))
 
 
 def _check_options(request: PredictRequest, resolved: ResolvedModel, model: LoadedModel) -> None:
     """Raise an error for an option that the task of the model does not have."""
-    if request.target is None and request.stock_form and model.targets:
+    if request.target is None and request.third_party_format and model.targets:
         raise TargetRequired(model=resolved.ref, targets=", ".join(model.targets))
     task = model.task_of(request.target)
     if request.abstain_below is not None and task != "single_label":
@@ -252,8 +242,8 @@ def _build_result(  # noqa: PLR0913
     request: PredictRequest,
     resolved: ResolvedModel,
     model: LoadedModel,
-    batch: TokenizedBatch,
-    outputs: Sequence[InferenceOutput],
+    tokenized: TokenizedRequest,
+    computed: Sequence[TextLogits],
     unfamiliar: Sequence[bool],
     start: float,
     *,
@@ -261,12 +251,12 @@ def _build_result(  # noqa: PLR0913
 ) -> PredictResult:
     """Build the result, without an answer for texts that are `unfamiliar`.
 
-    `with_scores`: its answers have probabilities, even if its rows do not.
+    `with_scores`: `all_outputs` has probabilities, even if the rows do not.
     """
-    rows = probabilities = model.decode(outputs, request.function, request.target)
+    rows = probabilities = model.decode(computed, request.function, request.target)
     threshold = request.abstain_below
     if request.function is not None and (with_scores or threshold is not None):
-        probabilities = model.decode(outputs, None, request.target)
+        probabilities = model.decode(computed, None, request.target)
     if threshold is not None:
         rows = [
             row if best[0].score >= threshold else []
@@ -275,7 +265,7 @@ def _build_result(  # noqa: PLR0913
     rows = [[] if unlike else row for row, unlike in zip(rows, unfamiliar, strict=True)]
     return PredictResult(
         rows=[_top_k_per_target(row, request.top_k) for row in rows],
-        answers=probabilities,
+        all_outputs=probabilities,
         texts=request.texts,
         task=model.task_of(request.target),
         targets={} if request.target is not None else model.targets,
@@ -284,14 +274,14 @@ def _build_result(  # noqa: PLR0913
         engine=model.predictor.engine.name,
         prompt_format=_prompt_format(model),
         label_columns=model.predictor.label_columns,
-        truncated=batch.truncated,
+        truncated=tokenized.truncated,
         abstained=sum(not row for row in rows),
         unfamiliar=sum(unfamiliar),
-        tokens=batch.tokens,
+        tokens=tokenized.tokens,
         characters=sum(map(count_characters, request.texts)),
-        tokenization_seconds=batch.seconds,
-        queue_seconds=fmean(output.queue_seconds for output in outputs),
-        inference_seconds=fmean(output.inference_seconds for output in outputs),
+        tokenization_seconds=tokenized.seconds,
+        queue_seconds=fmean(text.queue_seconds for text in computed),
+        inference_seconds=fmean(text.inference_seconds for text in computed),
         total_seconds=time.perf_counter() - start,
     )
 
@@ -312,14 +302,12 @@ def _prompt_format(model: LoadedModel) -> PromptFormat:
 
 def _tei_error_label(error: Exception) -> str:
     """Return the `err` label that text-embeddings-inference uses for this error."""
-    if isinstance(error, _INVALID_REQUEST):
-        return "validation"
     match error:
         case TooManyRequests():
             return "overloaded"
         case InputTooLong():
             return "tokenization"
-        case AppError(status=404 | 409 | 422):
+        case LoraCoreError() | AppError(status=400 | 404 | 409 | 422):
             return "validation"
         case _:
             return "inference"

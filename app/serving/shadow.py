@@ -14,7 +14,7 @@ from app.database.engines import Database
 from app.registry import service as registry
 from app.registry.service import ResolvedModel
 from app.registry.tables import SHADOW
-from app.serving.batcher import InferenceOutput
+from app.serving.batcher import TextLogits
 from app.serving.client_formats import PredictRequest
 from app.serving.loaded_model import LoadedModel
 from app.serving.metrics import ServingMetrics
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from lora_core.specs.task import TaskType
 
 
-SHADOW_ALIAS = SHADOW
 CANDIDATES_TTL_SECONDS = 1.0  # before the candidates are queried again
-MAX_SHADOW_TEXTS_IN_FLIGHT = 64  # in flight
+MAX_SHADOW_TEXTS_IN_FLIGHT = 64
 SHADOW_TIMEOUT_SECONDS = 30.0
 
 _ShadowOutcome = Literal["agreed", "differed", "skipped", "failed"]
@@ -53,7 +52,8 @@ class ShadowStats:
 class ShadowEvaluator:
     """Mirrors texts to the versions with the alias `shadow`. Use on the event loop only.
 
-    No request waits for a shadow, and shadows run only while the service is idle.
+    No request waits for a shadow or fails because of one, and shadows run only while the service
+    is idle.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class ShadowEvaluator:
         request: PredictRequest,
         served: ResolvedModel,
         model: LoadedModel,
-        outputs: Sequence[InferenceOutput],
+        computed: Sequence[TextLogits],
     ) -> None:
         """Mirror a request that `served` has answered to the shadow of the model, if it has one.
 
-        `outputs` are those of `model`, the served one.
+        `model`, the served one, has `computed` these logits.
         """
         if time.monotonic() - self._read_at >= CANDIDATES_TTL_SECONDS:
             self._read_at = time.monotonic()
@@ -91,14 +91,12 @@ class ShadowEvaluator:
         candidate = self._candidates.get(served.name)
         if candidate is None or candidate.ref == served.ref:
             return
-        task = model.predictor.task.type
-        stats = self._stats_of(served.ref, candidate.ref, task)
+        stats = self._stats_of(served.ref, candidate.ref, model.predictor.task.type)
         texts = len(request.texts)
         if not self._is_idle() or self._texts_in_flight + texts > MAX_SHADOW_TEXTS_IN_FLIGHT:
             self._count(stats, "skipped", texts)
             return
-        rows = model.decode(outputs, None)
-        self._create_task(self._compare(request, candidate, rows, stats, model.targets))
+        self._create_task(self._compare(request, candidate, model, computed, stats))
 
     def stats(self, name: str) -> list[ShadowStats]:
         """Return the statistics of one model, the newest pair of versions first."""
@@ -118,31 +116,32 @@ class ShadowEvaluator:
 
     def _query_candidates(self) -> dict[str, ResolvedModel]:
         with self._database.read() as session:
-            candidates = registry.resolve_all_with_alias(session, SHADOW_ALIAS)
+            candidates = registry.resolve_all_with_alias(session, SHADOW)
         return {candidate.name: candidate for candidate in candidates}
 
     async def _compare(
         self,
         request: PredictRequest,
         candidate: ResolvedModel,
-        rows: "Sequence[Sequence[Output]]",
+        model: LoadedModel,
+        computed: Sequence[TextLogits],
         stats: ShadowStats,
-        targets: "Mapping[str, TaskType]",
     ) -> None:
-        texts = len(request.texts)
+        texts, targets = len(request.texts), model.targets
         self._texts_in_flight += texts
         try:
-            model = await self._pool.load(candidate)
-            shadow_rows = await _predict(model, request)
+            shadow_rows = await _predict(await self._pool.load(candidate), request)
+            comparisons = [
+                compare_shadow_targets(targets, served, shadow)
+                if targets
+                else compare_shadow_outputs(stats.task, served, shadow)
+                for served, shadow in zip(model.decode(computed, None), shadow_rows, strict=True)
+            ]
         except Exception as error:  # no caller waits for it
             log.warning("shadow_failed", shadow=candidate.ref, reason=repr(error))
             self._count(stats, "failed", texts)
         else:
-            for served, shadow in zip(rows, shadow_rows, strict=True):
-                if targets:
-                    agreed, difference = compare_shadow_targets(targets, served, shadow)
-                else:
-                    agreed, difference = compare_shadow_outputs(stats.task, served, shadow)
+            for agreed, difference in comparisons:
                 stats.total_difference += difference
                 self._count(stats, "agreed" if agreed else "differed", 1)
         finally:
@@ -206,6 +205,6 @@ def _predicted(outputs: "Sequence[Output]") -> set[str]:
 
 
 async def _predict(model: LoadedModel, request: PredictRequest) -> "list[list[Output]]":
-    batch = await model.prepare_batch(request.texts, truncate=True, side=request.truncation_side)
+    tokenized = await model.tokenize(request.texts, truncate=True, side=request.truncation_side)
     deadline = time.monotonic() + SHADOW_TIMEOUT_SECONDS
-    return model.decode(await model.compute(batch, deadline=deadline), None)
+    return model.decode(await model.compute(tokenized, deadline=deadline), None)

@@ -93,7 +93,7 @@ class LocalStore(Store):
         with _translate_os_errors():
             if not path.is_file():
                 raise self._missing_error(key)
-            if manifest.sha256(path) != sha256:
+            if manifest.file_sha256(path) != sha256:
                 raise ArtifactCorrupt(path=path.name, problem="the file has changed")
         return path
 
@@ -213,7 +213,10 @@ class LocalStore(Store):
 
     def _check_same_content(self, target: Path, ref: ArtifactRef) -> None:
         manifest_path = target / manifest.MANIFEST_FILE
-        if not manifest_path.is_file() or manifest.sha256(manifest_path) != ref.manifest_sha256:
+        if (
+            not manifest_path.is_file()
+            or manifest.file_sha256(manifest_path) != ref.manifest_sha256
+        ):
             raise ArtifactExists(key=ref.key)
 
     def _move_in(self, source: Path, target: Path, key: str) -> None:

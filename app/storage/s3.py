@@ -137,7 +137,7 @@ class S3Store(Store):
             self._download(key, directory / name)
 
         def verify(directory: Path) -> None:
-            if manifest.sha256(directory / name) != sha256:
+            if manifest.file_sha256(directory / name) != sha256:
                 raise ArtifactCorrupt(path=name, problem="the file has changed")
 
         return self._cache.get(key, sha256, fetch=fetch, verify=verify) / name

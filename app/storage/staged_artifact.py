@@ -36,7 +36,7 @@ class StagedArtifact:
         self._base = _NewBase(store, base_dir, key) if base_dir is not None else None
         self._ref = store.put(directory, key)
 
-    def commit(self, write: Callable[[], _T]) -> _T:
+    def run_transaction(self, write: Callable[[], _T]) -> _T:
         """Return the result of `write`, which is a transaction that calls `add_row`.
 
         It runs again if the files of the base have to be stored first.
@@ -50,7 +50,7 @@ class StagedArtifact:
     def add_row(self, session: Session, *, job_id: UUID | None, kind: str) -> Artifact:
         """Insert the row of the artifact, and that of its base if there is none.
 
-        Call it first in a transaction, which `commit` may have to repeat.
+        Call it first in a transaction, which `run_transaction` may have to repeat.
         """
         base = self._base.find_or_add(session) if self._base is not None else None
         return repository.add_artifact(session, job_id=job_id, kind=kind, ref=self._ref, base=base)
@@ -72,7 +72,7 @@ class _NewBase:
         self._store = store
         self._directory = directory
         self._key = f"{BASES_PREFIX}/{key_of_artifact.partition('/')[2]}"
-        self._digest = manifest.sha256(directory / manifest.MANIFEST_FILE)
+        self._digest = manifest.file_sha256(directory / manifest.MANIFEST_FILE)
         self._stored: ArtifactRef | None = None
 
     def store_files(self) -> None:

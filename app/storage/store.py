@@ -14,6 +14,7 @@ Keys are never used again, so that the deletion of a directory cannot hit a newe
 """
 
 import json
+import os
 import re
 import tarfile
 import time
@@ -195,19 +196,25 @@ def check_any_key(key: str) -> str:
     return check_directory_key(key)
 
 
-def build_verified_ref(directory: Path, key: str) -> ArtifactRef:
-    """Verify every byte of `directory`, and return its reference. Raises `ArtifactCorrupt`."""
-    for entry in directory.rglob("*"):
+def check_regular_files(directory: Path) -> None:
+    """Raise `ArtifactCorrupt` for a link, or anything else but a file or a directory."""
+    entries = [directory, *directory.rglob("*")] if os.path.lexists(directory) else []
+    for entry in entries:
         if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
             raise ArtifactCorrupt(
                 path=directory.name, problem=f"{entry.name} is not a regular file"
             )
+
+
+def build_verified_ref(directory: Path, key: str) -> ArtifactRef:
+    """Verify every byte of `directory`, and return its reference. Raises `ArtifactCorrupt`."""
+    check_regular_files(directory)
     content = manifest.verify(directory)
     manifest_path = directory / manifest.MANIFEST_FILE
     file_bytes = sum(file["bytes"] for file in content["files"].values())
     return ArtifactRef(
         key=key,
-        manifest_sha256=manifest.sha256(manifest_path),
+        manifest_sha256=manifest.file_sha256(manifest_path),
         bytes=manifest_path.stat().st_size + file_bytes,
     )
 
@@ -215,7 +222,7 @@ def build_verified_ref(directory: Path, key: str) -> ArtifactRef:
 def verify_directory(directory: Path, ref: ArtifactRef) -> None:
     """Raise `ArtifactCorrupt` unless `directory` matches `ref` byte for byte."""
     manifest.verify(directory)
-    if manifest.sha256(directory / manifest.MANIFEST_FILE) != ref.manifest_sha256:
+    if manifest.file_sha256(directory / manifest.MANIFEST_FILE) != ref.manifest_sha256:
         raise ArtifactCorrupt(path=ref.key, problem="manifest.json has changed")
 
 

@@ -17,6 +17,12 @@ class FieldNotVariable(UnprocessableContent):
     message = "The field {field!r} in `space` cannot be varied: {reason}."
 
 
+class ObjectiveUnsupported(UnprocessableContent):
+    code = "objective_unsupported"
+    title = "The task has no such metric to rank trials by."
+    message = "objective: a {task} task has no {objective}; use one of {available}, or omit it."
+
+
 class RangeReversed(UnprocessableContent):
     code = "range_reversed"
     title = "Range bounds are in the wrong order."

@@ -14,12 +14,14 @@ from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue import heartbeats
 from app.settings import Settings
 from app.sweeps import search_space, strategies, trials
-from app.sweeps.errors import NothingToExtend, TooManyTrialsInSweep
+from app.sweeps.errors import NothingToExtend, ObjectiveUnsupported, TooManyTrialsInSweep
 from app.sweeps.schemas import RungPlan, SweepCreate, SweepExtend, SweepPlan
 from app.sweeps.search_space import SearchSpace, TrialSettings
+from app.sweeps.states import Objective
 from app.sweeps.strategies import GridSearch, Strategy, TpeSearch
 from app.sweeps.trials import FindBase, ResolvedInputs
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.metric_info import metric_names_of_spec
 
 _MAX_PROBES = 1_000  # settings that are only validated
 _WARM_START_SECONDS = 2.0  # between two trials in one process
@@ -88,8 +90,10 @@ def plan_extension(  # noqa: PLR0913 - a sweep, and its extension
     new_strategy = _with_trial_count(strategy, body.trials)
     _validate_space(job, new_space)
     added = _new_settings(new_strategy, new_space, existing)
-    if not added and new_strategy == strategy:
-        draws = not isinstance(new_strategy, GridSearch) and new_strategy.trials is not None
+    draws = not isinstance(new_strategy, GridSearch) and new_strategy.trials is not None
+    # All trials of a grid may be stored already, by an extension that died before its end.
+    is_same_grid = draws or new_space == space
+    if not added and new_strategy == strategy and is_same_grid:
         raise NothingToExtend(
             reason="set `trials` to a higher number" if draws else "the sweep has all of them"
         )
@@ -116,16 +120,36 @@ def resolve_trials(plan: UnresolvedPlan, resolver: JobResolver) -> _ResolvedTria
     return list(zip(plan.settings, resolved, strict=True))
 
 
+def resolve_objective(objective: Objective | None, resolved: _ResolvedTrials) -> str:
+    """Return the metric that ranks the trials, by default the main metric of their task.
+
+    Raises `ObjectiveUnsupported`.
+    """
+    task = resolved[0][1].spec.task  # the same for all trials; perhaps that of the dataset
+    names = metric_names_of_spec({"task": task.model_dump(mode="json")})
+    if objective is None:
+        return names[0]
+    if objective not in names:
+        raise ObjectiveUnsupported(
+            objective=objective, task=task.type, available=", ".join(names), at="objective"
+        )
+    return objective
+
+
 def preview_sweep(
     session: Session, *, body: SweepCreate, plan: UnresolvedPlan, settings: Settings
 ) -> SweepPlan:
-    """Return what starting the sweep would do. Raises what `resolve_trials` raises."""
+    """Return what starting the sweep would do.
+
+    Raises what `resolve_trials` and `resolve_objective` raise.
+    """
     resolver, strategy = JobResolver(session, settings), plan.strategy
     resolved = resolve_trials(plan, resolver)
+    resolve_objective(body.objective, resolved)
     total = strategy.trials if isinstance(strategy, TpeSearch) else len(resolved)
     counts = strategies.trials_per_rung(strategy, total)
     reused = sum(
-        trials.trial_result_exists(session, job.trial_sha256, job.columns())
+        trials.has_trial_result(session, job.trial_sha256, job.columns())
         for _, job in resolved[: plan.trial_count]
     )
     workers = heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)
@@ -155,7 +179,7 @@ def _probes(strategy: Strategy, space: SearchSpace) -> list[TrialSettings]:
 
 def _validate_space(job: TrainSpec, space: SearchSpace) -> None:
     search_space.validate_ranges(space)
-    trials.validate_fields(job, space)
+    trials.check_fields_can_vary(job, space)
 
 
 def _candidate_plan(  # noqa: PLR0913 - the fields of a `UnresolvedPlan`

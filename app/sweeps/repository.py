@@ -106,7 +106,7 @@ def add_trials(session: Session, rows: Sequence[JsonObject]) -> None:
     session.execute(insert(Trial), rows)
 
 
-def publish_sweep(session: Session, sweep_id: UUID) -> Sweep:
+def mark_sweep_ready(session: Session, sweep_id: UUID) -> Sweep:
     """Make a sweep visible after its trials have been stored."""
     sweep = session.get_one(Sweep, sweep_id)
     sweep.ready = True
@@ -114,13 +114,13 @@ def publish_sweep(session: Session, sweep_id: UUID) -> Sweep:
     return sweep
 
 
-def find_abandoned_unpublished_sweep(session: Session, *, seconds: float) -> UUID | None:
+def find_abandoned_unready_sweep(session: Session, *, seconds: float) -> UUID | None:
     """Return a sweep that has been unready for so long that its process must have died."""
     abandoned = (Sweep.ready.is_(False), Sweep.created_at < now() - seconds)
     return session.scalars(select(Sweep.id).where(*abandoned).order_by(Sweep.id).limit(1)).first()
 
 
-def delete_unpublished_sweep(session: Session, sweep_id: UUID) -> None:
+def delete_unready_sweep(session: Session, sweep_id: UUID) -> None:
     """Delete a sweep that is not ready, with its trials."""
     unready = (Sweep.id == sweep_id, Sweep.ready.is_(False))
     session.execute(delete(Sweep).where(*unready), execution_options=NO_SESSION_SYNC)
@@ -232,7 +232,7 @@ def list_trial_settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
     return list(session.scalars(statement.order_by(Trial.number)))
 
 
-def job_used_by_other_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool:
+def is_used_by_other_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool:
     """Return whether a running or paused sweep other than `but` uses this job."""
     statement = (
         select(Trial.number)

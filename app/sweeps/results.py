@@ -115,7 +115,7 @@ def _read_trials(
     session: Session, sweep: Sweep, numbers: Collection[int] | None
 ) -> Iterator[TrialSnapshot]:
     rows = repository.list_trials_with_jobs(session, sweep.id, numbers=numbers)
-    correctness = comparison.load_correctness(
+    correctness = comparison.get_correctness_by_job(
         session, [job.id for _, job in rows if job is not None]
     )
     fields = SearchSpace.from_pairs(sweep.space).fields
@@ -218,7 +218,7 @@ def to_csv(snapshot: SweepSnapshot) -> str:
     return text.getvalue()
 
 
-def to_results_txt(snapshot: SweepSnapshot) -> str:
+def to_lora_results_txt(snapshot: SweepSnapshot) -> str:
     """Return a block for each complete LoRA trial that has all three accuracies.
 
     The format, including the 48 dashes, is that of `03_finetune-lora-script.py` by Sebastian

@@ -35,7 +35,7 @@ REQUIRE_READ = [require_scope("jobs:read")]
 REQUIRE_WRITE = [require_scope("jobs:write")]
 REQUIRE_PROMOTE = [require_scope("jobs:write"), require_scope("models:admin")]
 MEDIA_TYPES = {"csv": "text/csv", "txt": "text/plain"}
-_EXPORTERS = {"csv": results.to_csv, "txt": results.to_results_txt}
+_EXPORTERS = {"csv": results.to_csv, "txt": results.to_lora_results_txt}
 
 _DEFERRED_COLUMNS = (Sweep.job, Sweep.space, Sweep.resolved_inputs)
 
@@ -55,7 +55,7 @@ ExportFormat = Annotated[
 def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     body: SweepCreate,
     response: Response,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
@@ -63,7 +63,7 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     dry_run: Annotated[bool, Query(description="Only return the plan.")] = False,
 ) -> SweepView | Response:
     """Start a sweep, or with `dry_run` return its plan."""
-    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
+    call = build_idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     if not dry_run:
         with database.read() as session:
             idempotency.raise_if_replayed(session, call)
@@ -202,7 +202,7 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     sweep_id: SweepId,
     body: SweepPromote,
     response: Response,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
     notifier: NotifierDep,
@@ -211,7 +211,7 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
 
     The job resumes from the checkpoint of the trial. Its last transaction moves the alias.
     """
-    call = idempotent_request(body.model_dump(mode="json"))
+    call = build_idempotent_request(body.model_dump(mode="json"))
     with database.write() as session:
         job = service.enqueue_trial_promotion(
             session, sweep_id=sweep_id, body=body, settings=settings, notifier=notifier, call=call

@@ -155,12 +155,7 @@ def _worker_slots(session: Session, settings: Settings) -> int:
 def _queue_job(
     session: Session, sweep: Sweep, trial: Trial, resume_from: UUID | None, notifier: WorkerNotifier
 ) -> Job | None:
-    """Create the job of a trial, or record as its problem that its dataset was deleted."""
-    try:
-        data_sources.lock_datasets_against_deletion(session, trial.job_columns["dataset_ids"])
-    except LoraCoreError as error:
-        trial.problem = str(error)
-        return None
+    """Create the job of a trial, or record as its problem that its data or base was deleted."""
     job = Job(
         **trial.job_columns,
         name=f"{(sweep.name or 'sweep')[:190]} {trial.number}",
@@ -169,7 +164,12 @@ def _queue_job(
         sweep_id=sweep.id,
         continues=resume_from,
     )
-    jobs.enqueue(session, job, created_by=sweep.created_by, notifier=notifier)
+    try:
+        data_sources.lock_datasets_against_deletion(session, job.dataset_ids)
+        jobs.enqueue(session, job, created_by=sweep.created_by, notifier=notifier)
+    except LoraCoreError as error:
+        trial.problem = str(error)
+        return None
     trial.job_id, trial.reused = job.id, False
     return job
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.http.fields import CleanText, Metadata, ResponseModel, Slug, Timestamp
@@ -14,7 +14,6 @@ from app.sweeps.strategies import GridSearch, Strategy
 from lora_core.results import MetricName
 from lora_core.specs.fields import FrozenModel, Int
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.metric_info import metric_names_of_spec
 
 
 class SweepCreate(FrozenModel):
@@ -45,19 +44,6 @@ class SweepCreate(FrozenModel):
         if self.job.trial is not None:
             raise PydanticCustomError("own_trials", "in a sweep, only the strategy sets `trial`")
         return self
-
-    @field_validator("objective")
-    @classmethod
-    def _is_metric_of_task(cls, value: Objective | None, info: ValidationInfo) -> Objective | None:
-        job: TrainSpec | None = info.data.get("job")
-        if value is None or job is None:  # the job is invalid
-            return value
-        names = metric_names_of_spec(job.model_dump(mode="json", include={"task"}))
-        if value not in names:
-            message = "a {task} task has no {objective}; use one of {names}"
-            context = {"task": job.task.type, "objective": value, "names": ", ".join(names)}
-            raise PydanticCustomError("objective_of_other_task", message, context)
-        return value
 
     @property
     def search_space(self) -> SearchSpace:

@@ -45,7 +45,6 @@ from app.sweeps.tables import Sweep, Trial
 from app.sweeps.trials import FindBase, ResolvedInputs
 from app.sweeps.views import sweep_view
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.metric_info import main_metric
 
 JOBS_PER_DELETE = 20  # jobs that one transaction deletes
 
@@ -68,13 +67,17 @@ def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
     transaction makes the sweep visible; if the process dies before, garbage collection removes it.
     `link` is called first in that transaction, with the id of the sweep.
 
-    Raises `TrialQuotaExceeded`, and what `link`, `planning.resolve_trials` and
-    `idempotency.reserve` raise; nothing is stored then.
+    Raises `TrialQuotaExceeded`, and what `link`, `planning.resolve_trials`,
+    `planning.resolve_objective` and `idempotency.reserve` raise; nothing is stored then.
     """
     with database.read() as session:
         _check_trial_quota(session, call.caller_id, plan, settings)
         resolved = planning.resolve_trials(plan, JobResolver(session, settings))
+    objective = planning.resolve_objective(body.objective, resolved)
     job = body.job.model_dump(mode="json", exclude_unset=True)
+    task = resolved[0][1].spec.task
+    if task != body.job.task:  # that of the dataset
+        job["task"] = task.model_dump(mode="json")
     sweep = Sweep(
         id=new_id(),
         created_by=call.caller_id,
@@ -84,7 +87,7 @@ def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
         space=plan.space.to_pairs(),
         strategy=plan.strategy.model_dump(mode="json"),
         resolved_inputs=plan.inputs.to_json(),
-        objective=body.objective or main_metric(job),
+        objective=objective,
         max_parallel_jobs=body.max_parallel_jobs,
         priority=body.priority,
         ready=False,
@@ -102,13 +105,13 @@ def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
                 link(session, sweep.id)
             acquire_transaction_lock(session, f"trials of {call.caller_id}")
             _check_trial_quota(session, call.caller_id, plan, settings)
-            sweep = repository.publish_sweep(session, sweep.id)
+            sweep = repository.mark_sweep_ready(session, sweep.id)
             more = scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
             view = sweep_view(session, sweep, result=None)
             idempotency.save_response(session, call, status=202, body=view, location=view.location)
     except Exception:
         with suppress(*OUTAGE_ERRORS), database.write() as session:
-            repository.delete_unpublished_sweep(session, sweep.id)
+            repository.delete_unready_sweep(session, sweep.id)
         raise
     while more:
         with database.write() as session:
@@ -232,20 +235,20 @@ def delete_sweep_with_jobs(database: Database, *, sweep_id: UUID, store: Store) 
 
     Raises `SweepNotFound`, and `SweepNotFinished` while the sweep or one of its jobs runs.
     """
-    with database.write() as session:
-        _require_ended(session, sweep_id)
-        job_ids = repository.hand_over_shared_jobs(session, sweep_id)
-    for first in range(0, len(job_ids), JOBS_PER_DELETE):
+    more = True
+    while more:
         with database.write() as session:
             _require_ended(session, sweep_id)
+            # Each time: another sweep may have reused a job since the last transaction.
+            job_ids = repository.hand_over_shared_jobs(session, sweep_id)
             artifact_ids = [
                 jobs.delete_finished_job(session, job_id, kind=JobKind.TRAINING) or []
-                for job_id in job_ids[first : first + JOBS_PER_DELETE]
+                for job_id in job_ids[:JOBS_PER_DELETE]
             ]
             artifacts.delete_unused_artifacts(session, store, chain.from_iterable(artifact_ids))
-    with database.write() as session:
-        _require_ended(session, sweep_id)
-        repository.delete_sweep_row(session, sweep_id)
+            more = len(job_ids) > JOBS_PER_DELETE
+            if not more:
+                repository.delete_sweep_row(session, sweep_id)
 
 
 def _stop_scheduling(
@@ -276,7 +279,7 @@ def _return_to_waiting(session: Session, sweep_id: UUID, status: TrialStatus) ->
     if (
         job is not None
         and job.sweep_id is not None
-        and not repository.job_used_by_other_sweep(session, job.id, but=sweep_id)
+        and not repository.is_used_by_other_sweep(session, job.id, but=sweep_id)
     ):
         jobs.request_cancel(session, job.id)
     trial = repository.get_trial(session, sweep_id, status.number, status.rung)

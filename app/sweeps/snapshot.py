@@ -10,8 +10,8 @@ from app.jobs.results.comparison import (
     PairedComparison,
     SplitCorrectness,
     compare_paired,
-    same_texts,
-    significant_differences,
+    have_same_texts_and_metric,
+    significant_difference_flags,
 )
 from lora_core.results import MetricName
 from lora_core.tasks.metric_info import METRICS
@@ -156,7 +156,7 @@ def _within_noise(winner: TrialSnapshot, comparable: list[TrialSnapshot]) -> lis
     others = [trial for trial in comparable if trial is not winner]
     if not others:
         return [winner]
-    differ = significant_differences(
+    differ = significant_difference_flags(
         winner.correctness["validation"], [trial.correctness["validation"] for trial in others]
     )
     return [winner, *(trial for trial, drop in zip(others, differ, strict=True) if not drop)]
@@ -169,7 +169,7 @@ def _common_correctness(
     if split not in a.correctness or split not in b.correctness:
         return None
     of_a, of_b = a.correctness[split], b.correctness[split]
-    return (of_a, of_b) if same_texts(of_a, of_b) else None
+    return (of_a, of_b) if have_same_texts_and_metric(of_a, of_b) else None
 
 
 def _compare_trials(

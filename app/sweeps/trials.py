@@ -84,7 +84,7 @@ def find_existing_job(
     )
 
 
-def trial_result_exists(session: Session, trial_sha256: str, job_columns: JsonObject) -> bool:
+def has_trial_result(session: Session, trial_sha256: str, job_columns: JsonObject) -> bool:
     """Return whether the results of the trial exist already."""
     found = find_existing_job(session, trial_sha256, job_columns)
     return isinstance(found, ExistingJob) and found.finished
@@ -203,7 +203,7 @@ class ResolvedInputs:
         return resolved
 
 
-def validate_fields(job: TrainSpec, space: SearchSpace) -> None:
+def check_fields_can_vary(job: TrainSpec, space: SearchSpace) -> None:
     """Raise `FieldNotVariable` for the first field of the space that a job does not have."""
     description = job.model_dump(mode="json", exclude_unset=True)
     first = next(one_at_a_time_settings(space))

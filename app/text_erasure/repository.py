@@ -1,6 +1,6 @@
 """Queries of erasing a text: stored responses, datasets to search, and what was made from them."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -13,8 +13,18 @@ from app.idempotency.tables import IdempotencyKey
 from app.queue.tables import Job
 from app.registry.tables import ModelAlias, ModelVersion, RegisteredModel
 
-_PAGE_SIZE = 100  # responses of one query, which may be large
+PAGE_SIZE = 100  # responses of one query, which may be large
 MAX_JOBS = 10_000
+_primary_key = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
+_NO_SYNC = {"synchronize_session": False}
+
+
+class IdempotentResponseKey(NamedTuple):
+    """The primary key of a stored response."""
+
+    api_key_id: UUID
+    route: str
+    key: str
 
 
 class VersionOrigin(NamedTuple):
@@ -26,38 +36,35 @@ class VersionOrigin(NamedTuple):
     base: str
 
 
-def delete_idempotent_responses_with_text(
-    session: Session, holds_text: Callable[[JsonObject], bool]
-) -> int:
-    """Delete the stored responses whose body has the text. Return how many."""
-    key = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
+def list_idempotent_responses(
+    session: Session, *, after: IdempotentResponseKey | None, created_since: float
+) -> list[tuple[IdempotentResponseKey, JsonObject]]:
+    """Return up to `PAGE_SIZE` stored responses, by key, that were created since a Unix time."""
     columns = (IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
-    found: list[tuple[UUID, str, str]] = []
-    last: tuple[UUID, str, str] | None = None
-    while True:
-        statement = select(*columns, IdempotencyKey.response_body).order_by(*columns)
-        if last is not None:
-            statement = statement.where(key > last)
-        page = session.execute(statement.limit(_PAGE_SIZE)).all()
-        found += [(row[0], row[1], row[2]) for row in page if holds_text(row.response_body)]
-        if len(page) < _PAGE_SIZE:
-            break
-        last = (page[-1][0], page[-1][1], page[-1][2])
-    for each in found:
-        session.execute(
-            delete(IdempotencyKey).where(key == each),
-            execution_options={"synchronize_session": False},
-        )
-    return len(found)
+    statement = select(*columns, IdempotencyKey.response_body).order_by(*columns)
+    statement = statement.where(IdempotencyKey.created_at >= created_since)
+    if after is not None:
+        statement = statement.where(_primary_key > after)
+    rows = session.execute(statement.limit(PAGE_SIZE))
+    return [(IdempotentResponseKey(row[0], row[1], row[2]), row.response_body) for row in rows]
 
 
-def list_datasets(session: Session) -> Sequence[Dataset]:
+def delete_idempotent_responses(session: Session, keys: Iterable[IdempotentResponseKey]) -> int:
+    """Delete stored responses. Return how many there still were."""
+    deleted = 0
+    for each in sorted(keys):  # in one order: no deadlock
+        statement = delete(IdempotencyKey).where(_primary_key == each).returning(IdempotencyKey.key)
+        deleted += len(session.scalars(statement, execution_options=_NO_SYNC).all())
+    return deleted
+
+
+def list_stored_datasets(session: Session) -> Sequence[Dataset]:
     """Return all datasets whose file is stored, the newest first."""
     statement = select(Dataset).where(Dataset.deleted_at.is_(None))
     return session.scalars(statement.order_by(Dataset.id.desc())).all()
 
 
-def list_jobs_reading_datasets(
+def list_jobs_by_datasets(
     session: Session, dataset_ids: Collection[UUID]
 ) -> list[tuple[UUID, UUID]]:
     """Return the jobs and prediction runs that read one of these datasets: (job, dataset)."""
@@ -76,7 +83,7 @@ def list_jobs_reading_datasets(
     ]
 
 
-def list_versions(session: Session) -> list[VersionOrigin]:
+def list_version_origins(session: Session) -> list[VersionOrigin]:
     """Return all versions of all models, the oldest first."""
     rows = session.execute(
         select(

@@ -3,7 +3,8 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app import logging
+from app.database.base import read_clock
 from app.database.engines import Database, call_after_commit
 from app.datasets import files
 from app.datasets import service as datasets
@@ -29,6 +31,7 @@ from app.settings import Settings
 from app.storage.store import Store
 from app.text_erasure import repository
 from app.text_erasure.errors import PredictionUnknown
+from app.text_erasure.repository import IdempotentResponseKey
 from app.text_erasure.schemas import (
     DatasetWithText,
     ModelTrainedOnText,
@@ -40,9 +43,11 @@ from app.traffic import repository as traffic
 from app.traffic.tables import KeptPrediction
 from lora_core.data.stratify import normalize_text
 from lora_core.errors import LoraCoreError
-from lora_core.specs.text_input import TextInput, build_text_input, text_sides
+from lora_core.specs.text_input import TextInput, text_or_pair, text_sides
 
 SEARCH_SECONDS = 100.0  # for all datasets
+# Longer than any transaction: a response that it stores is not visible before its commit.
+_TRANSACTION_SECONDS = 600.0
 _MIN_PART_CHARACTERS = 20  # a shorter text is only recognized as a whole, not within another
 
 log = structlog.get_logger(__name__)
@@ -59,7 +64,8 @@ def erase_text(
     """Forget a text.
 
     Kept predictions, feedback, labels and stored responses are removed in one transaction, which
-    also stores the hash of the text, so that nothing keeps it again. Stored datasets are only
+    also stores the hash of the text, so that nothing keeps it again. Most responses are read before
+    it, since others wait for it and there may be very many. Stored datasets are only
     searched: a dataset never changes, since jobs refer to it.
 
     Raises `PredictionUnknown`, `PredictionPositionRequired`, and database errors. Datasets that
@@ -67,10 +73,16 @@ def erase_text(
     """
     hasher = TextHasher.from_settings(settings)
     flush_traffic()  # so that the prediction of a moment ago is known
+    with database.read() as session:
+        read_at = read_clock(session)
+        text, hashes = _identify(session, body, hasher)
+    responses = _find_responses(database.read, text)
     with database.erase() as session:
         privacy.lock_text_storage(session)
-        text, hashes = _identify(session, body, hasher)
-        removed = _remove(session, text, hashes)
+        responses |= _find_responses(
+            lambda: nullcontext(session), text, created_since=read_at - _TRANSACTION_SECONDS
+        )
+        removed = _remove(session, hashes, responses)
         call_after_commit(
             session, partial(logging.write_audit_line, "text_forgotten", **removed.model_dump())
         )
@@ -99,13 +111,13 @@ def _identify(
     Raises `PredictionUnknown`, `PredictionPositionRequired`.
     """
     if body.text is not None:
-        text = build_text_input(body.text, body.text_pair)
+        text = text_or_pair(body.text, body.text_pair)
         return text, (hasher.hash_input(text).whole,)
     assert body.prediction_id is not None  # noqa: S101 - the body was validated
     prediction_id, position = parse_prediction_id(body.prediction_id)
     kept = traffic.find_predictions_by_request(session, [prediction_id]).get(prediction_id, [])
     known: dict[int, KeptPrediction | Feedback] = {
-        **feedback.find_by_prediction(session, prediction_id),
+        **feedback.find_feedback_by_prediction(session, prediction_id),
         **{each.position: each for each in kept},
     }
     texts = max([max(known, default=0) + 1, *(each.texts for each in kept)])
@@ -116,23 +128,41 @@ def _identify(
     found = known.get(position or 0)
     if found is None:
         raise PredictionUnknown(prediction_id=body.prediction_id, at="prediction_id")
-    known_text = None if found.text is None else build_text_input(found.text, found.text_pair)
+    known_text = None if found.text is None else text_or_pair(found.text, found.text_pair)
     return known_text, (found.text_hash,)
 
 
-def _remove(session: Session, text: TextInput | None, hashes: Sequence[str]) -> RemovedCounts:
+def _find_responses(
+    open_session: Callable[[], AbstractContextManager[Session]],
+    text: TextInput | None,
+    *,
+    created_since: float = 0.0,
+) -> set[IdempotentResponseKey]:
+    """Return the stored responses with a text, if it is known. Each page has its own session."""
+    found: set[IdempotentResponseKey] = set()
+    after: IdempotentResponseKey | None = None
+    while text is not None:
+        with open_session() as session:
+            page = repository.list_idempotent_responses(
+                session, after=after, created_since=created_since
+            )
+        found.update(key for key, body in page if contains_text_or_excerpt(body, text=text))
+        if len(page) < repository.PAGE_SIZE:
+            break
+        after = page[-1][0]
+    return found
+
+
+def _remove(
+    session: Session, hashes: Sequence[str], responses: Iterable[IdempotentResponseKey]
+) -> RemovedCounts:
     """Remove a text everywhere, and remember its hash."""
     privacy.add_forgotten_hashes(session, hashes)
-    responses = 0
-    if text is not None:
-        responses = repository.delete_idempotent_responses_with_text(
-            session, partial(contains_text_or_excerpt, text=text)
-        )
     return RemovedCounts(
         predictions=traffic.delete_by_text_hashes(session, hashes),
         feedback=feedback.delete_by_text_hashes(session, hashes),
-        labels=labeling.hide_text_and_delete_annotations(session, hashes),
-        responses=responses,
+        labels=labeling.forget_texts_by_hashes(session, hashes),
+        responses=repository.delete_idempotent_responses(session, responses),
     )
 
 
@@ -172,7 +202,7 @@ def _search_datasets(
     Each file is read in a child process with resource limits, as for every other purpose.
     """
     with database.read() as session:
-        stored = repository.list_datasets(session)
+        stored = repository.list_stored_datasets(session)
     deadline = time.monotonic() + SEARCH_SECONDS
     found: list[DatasetWithText] = []
     unsearched: list[str] = []
@@ -216,13 +246,13 @@ def _find_models(
     """Return the jobs that read these datasets, and the versions made from these jobs or, in turn,
     trained further from such a version."""
     readers: dict[UUID, str] = {}
-    for job_id, dataset_id in repository.list_jobs_reading_datasets(
-        session, list(datasets_with_text)
-    ):
+    for job_id, dataset_id in repository.list_jobs_by_datasets(session, list(datasets_with_text)):
         readers.setdefault(job_id, datasets_with_text[dataset_id])
     origins: dict[str, str] = {}  # of versions
     models = []
-    for version in repository.list_versions(session):  # the oldest first: bases before others
+    for version in repository.list_version_origins(
+        session
+    ):  # the oldest first: bases before others
         origin = readers.get(version.job_id) if version.job_id else None
         if origin is None and version.base in origins:
             origin = version.base

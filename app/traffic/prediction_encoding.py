@@ -34,7 +34,7 @@ class OutputTaskTypes:
 
 
 def encode_predicted_label(predicted: OutputTaskTypes, row: "Sequence[Output]") -> str:
-    """Return the predicted label as a row of a dataset has it (`lora_core.data.labels`)."""
+    """Return the predicted label as a row of a dataset has it (`lora_core.data.label_readers`)."""
     parts = {name: _answer(task, outputs) for name, task, outputs in predicted.parts(row)}
     if predicted.targets:
         return encode_targets(parts)

@@ -30,7 +30,7 @@ from app.traffic.prediction_encoding import (
     predicted_labels,
 )
 from app.traffic.repository import PredictionCountKey
-from app.traffic.tables import MAX_LABEL_LENGTH, CountedOutcome, KeptPrediction
+from app.traffic.tables import MAX_LABEL_LENGTH, KeptPrediction, PredictionOutcome
 from lora_core.specs.text_input import TextInput, count_characters, text_sides
 
 if TYPE_CHECKING:
@@ -159,15 +159,15 @@ class TrafficRecorder:
             self._on_dropped(len(answered.rows))
             return
         version = answered.version
-        self._counts[PredictionCountKey(version, CountedOutcome.TEXT, "")] += len(answered.rows)
+        self._counts[PredictionCountKey(version, PredictionOutcome.TEXT, "")] += len(answered.rows)
         for row, abstained in zip(answered.rows, answered.abstained, strict=True):
             if abstained:
-                self._counts[PredictionCountKey(version, CountedOutcome.ABSTAINED, "")] += 1
+                self._counts[PredictionCountKey(version, PredictionOutcome.ABSTAINED, "")] += 1
                 continue
             for label in predicted_labels(answered.predicted, row):
                 name = label if answered.target is None else f"{answered.target}/{label}"
                 self._counts[
-                    PredictionCountKey(version, CountedOutcome.LABEL, name[:MAX_LABEL_LENGTH])
+                    PredictionCountKey(version, PredictionOutcome.LABEL, name[:MAX_LABEL_LENGTH])
                 ] += 1
 
     def _row(self, answered: AnsweredRequest, index: int) -> KeptPrediction:

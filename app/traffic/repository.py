@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import min_uuid7_at, now, read_clock
 from app.database.engines import acquire_transaction_lock
-from app.traffic.tables import CountedOutcome, KeptPrediction, PredictionCount
+from app.traffic.tables import KeptPrediction, PredictionCount, PredictionOutcome
 
 HOUR, DAY = 3600, 86_400  # seconds
 HOURLY_DAYS = 14  # how long counts are by the hour; older ones are by the day
@@ -35,7 +35,7 @@ class PredictionCountKey(NamedTuple):
     """What is counted."""
 
     version: str
-    outcome: CountedOutcome
+    outcome: PredictionOutcome
     label: str
 
 
@@ -84,9 +84,16 @@ def _add_count(session: Session, key: Mapping[str, object], count: int) -> None:
         session.execute(insert(PredictionCount).values(**key, count=count))
 
 
+def floor_count_start(at: float, start: float) -> float:
+    """Return when the count that has the time `start` begins: with the hour or, if it may have been
+    merged by the time `at`, with the day."""
+    step = HOUR if at - start < HOURLY_DAYS * DAY else DAY
+    return start // step * step
+
+
 def count_outcomes(
     session: Session, *, model: str, since: float
-) -> dict[tuple[int, CountedOutcome, str], int]:
+) -> dict[tuple[int, PredictionOutcome, str], int]:
     """Return the predictions of a model since a time, by version number, outcome and label."""
     rows = session.execute(
         select(
@@ -98,7 +105,9 @@ def count_outcomes(
         .where(PredictionCount.model == model, PredictionCount.start >= since)
         .group_by(PredictionCount.number, PredictionCount.outcome, PredictionCount.label)
     )
-    return {(number, CountedOutcome(outcome), label): int(n) for number, outcome, label, n in rows}
+    return {
+        (number, PredictionOutcome(outcome), label): int(n) for number, outcome, label, n in rows
+    }
 
 
 def list_abstention_shares(session: Session, *, days: float) -> dict[tuple[str, int], float]:
@@ -113,16 +122,16 @@ def list_abstention_shares(session: Session, *, days: float) -> dict[tuple[str, 
         )
         .where(
             PredictionCount.start >= now() - days * DAY,
-            PredictionCount.outcome != CountedOutcome.LABEL,
+            PredictionCount.outcome != PredictionOutcome.LABEL,
         )
         .group_by(PredictionCount.model, PredictionCount.number, PredictionCount.outcome)
     )
     for model, number, outcome, count in rows:
         counts.setdefault((model, number), {})[outcome] = int(count)
     return {
-        version: found.get(CountedOutcome.ABSTAINED, 0) / found[CountedOutcome.TEXT]
+        version: found.get(PredictionOutcome.ABSTAINED, 0) / found[PredictionOutcome.TEXT]
         for version, found in counts.items()
-        if found.get(CountedOutcome.TEXT)
+        if found.get(PredictionOutcome.TEXT)
     }
 
 
@@ -379,7 +388,7 @@ def _newest_texts(
     )
 
 
-def find_predictions_by_key(
+def find_predictions_by_keys(
     session: Session, keys: Iterable[KeptPredictionKey]
 ) -> Sequence[KeptPrediction]:
     """Return those of the predictions that are still kept, in the order of the keys."""
@@ -427,7 +436,7 @@ def delete_expired_predictions(session: Session, *, days: float, limit: int) -> 
 
 
 def _older_than(session: Session, days: float) -> ColumnElement[bool]:
-    return KeptPrediction.prediction_id < min_uuid7_at(max(0.0, read_clock(session) - days * DAY))
+    return KeptPrediction.prediction_id < min_uuid7_at(read_clock(session) - days * DAY)
 
 
 def _of_version(model: str, number: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:

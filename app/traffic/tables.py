@@ -13,7 +13,7 @@ from app.privacy.text_hashes import HASH_LENGTH
 MAX_LABEL_LENGTH = 300  # a name of 256 characters, and a target of 32 before it
 
 
-class CountedOutcome(StrEnum):
+class PredictionOutcome(StrEnum):
     """What is counted."""
 
     TEXT = "text"  # a text with a prediction
@@ -35,7 +35,7 @@ class PredictionCount(Base):
     count: Mapped[BigInt]
 
     __table_args__ = (
-        enum_check("outcome", tuple(CountedOutcome), "outcome"),
+        enum_check("outcome", tuple(PredictionOutcome), "outcome"),
         Index("ix_prediction_counts_start", "start"),
     )
 

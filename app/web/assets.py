@@ -35,7 +35,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get(f"/static/plotly-{PLOTLY_VERSION}.min.js")
-def plotly_script(request: Request) -> Response:
+def serve_plotly_js(request: Request) -> Response:
     """Serve Plotly's JavaScript, compressed if the client accepts gzip."""
     headers = {"Cache-Control": _IMMUTABLE, "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
@@ -45,7 +45,7 @@ def plotly_script(request: Request) -> Response:
 
 
 @router.get(f"/static/plotly-{PLOTLY_VERSION}.css")
-def plotly_style() -> Response:
+def serve_plotly_css() -> Response:
     """Serve Plotly's style rules."""
     return Response(
         plotly_style_text(), headers={"Cache-Control": _IMMUTABLE}, media_type=MEDIA_TYPES[".css"]
@@ -53,7 +53,7 @@ def plotly_style() -> Response:
 
 
 @router.get("/static/{name}")
-def static_file(name: str, request: Request) -> Response:
+def serve_static_file(name: str, request: Request) -> Response:
     """Serve a file of `STATIC_DIR`."""
     path = STATIC_DIR / name
     if path.parent != STATIC_DIR or path.suffix not in MEDIA_TYPES or not path.is_file():

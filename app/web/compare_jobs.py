@@ -28,7 +28,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True)
-class ComparedJobRow:
+class ComparedJobView:
     """A compared job. The first one is the reference of all tests."""
 
     job: JobView
@@ -99,11 +99,11 @@ def compare_jobs_page(
 
 def _row(
     compared: ComparedJob, jobs: list[ComparedJob], order: list[UUID], split: EvaluatedSplit
-) -> ComparedJobRow:
+) -> ComparedJobView:
     job, first = compared.job, jobs[0]
     others = [job_id for job_id in order if job_id != job.id]
     evaluation: SplitResultView | None = getattr(compared, split)
-    return ComparedJobRow(
+    return ComparedJobView(
         job=job,
         name=formats.job_name(job),
         evaluation=evaluation,
@@ -171,7 +171,7 @@ def _signed(metric: str, difference: float) -> str:
     return format_difference(metric, difference).replace("-", "\N{MINUS SIGN}")
 
 
-def _chart_data(row: ComparedJobRow, metric: str) -> dict[str, Any]:
+def _chart_data(row: ComparedJobView, metric: str) -> dict[str, Any]:
     """Return what compare.js needs to draw the charts."""
     evaluation = row.evaluation
     return {

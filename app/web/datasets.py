@@ -8,14 +8,14 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
-from app.corrections import repository as corrections
 from app.datasets import repository, service
 from app.datasets.schemas import DatasetView
 from app.datasets.views import dataset_list_item, dataset_view
-from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
+from app.http.dependencies import CallerDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
 from app.jobs.repository import JobFilter
+from app.label_review import repository as label_review
 from app.web import form_options, formats
 from app.web.page import ListPageQuery, render_template
 from app.web.svg_curves import LearningCurveView
@@ -79,7 +79,9 @@ def datasets_page(
 
 
 @router.get("/datasets/{ref}")
-def dataset_page(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
+def dataset_page(
+    request: Request, ref: str, database: DatabaseDep, caller: CallerDep
+) -> HTMLResponse:
     """Show a dataset: data checks, labels, lengths, rows, versions and jobs."""
     with database.read() as session:
         row = repository.resolve_dataset(session, ref)
@@ -87,12 +89,14 @@ def dataset_page(request: Request, ref: str, database: DatabaseDep) -> HTMLRespo
             dataset_list_item(version) for version in repository.list_versions(session, row.name)
         ]
         dataset = DatasetDetails(dataset_view(row))
-        recent = jobs.list_jobs(
-            session, after=None, limit=MAX_JOBS, job_filter=JobFilter(dataset=row.id)
-        )
-        correction = corrections.find_correction(session, row.id)
-        corrected_from = correction and corrections.get_source_dataset(session, correction)
-        has_suspects = corrections.find_suspect_report(session, row.id, None) is not None
+        recent = jobs.JobPage([], None)
+        if "jobs:read" in caller.scopes:
+            recent = jobs.list_jobs(
+                session, after=None, limit=MAX_JOBS, job_filter=JobFilter(dataset=row.id)
+            )
+        correction = label_review.find_dataset_correction(session, row.id)
+        corrected_from = correction and label_review.get_source_dataset(session, correction)
+        has_suspects = label_review.find_suspect_report(session, row.id, None) is not None
         recent_jobs = [(job.id, formats.job_name(job), job.state) for job in recent.jobs]
     is_newest = versions[0].version == row.version
     diagnosis = dataset.view.diagnosis

@@ -11,7 +11,7 @@ from app.drift.views import drift_check_view
 from app.http.dependencies import DatabaseDep, SettingsDep
 from app.http.fields import Slug
 from app.web.page import render_template
-from app.web.shown_version import VersionQuery, find_shown_version
+from app.web.shown_version import VersionQuery, get_shown_version
 
 DRIFT_DAYS = 7.0  # what counts as recent
 MAX_LABELS = 30
@@ -37,7 +37,7 @@ def drift_page(
     By default of the version in production or, without any, of the newest one.
     """
     with database.read() as session:
-        ref, number, numbers = find_shown_version(session, name, version)
+        ref, number, numbers = get_shown_version(session, name, version)
         view = service.get_drift(session, settings=settings, ref=ref, days=DRIFT_DAYS)
         checks = drift.list_checks(session, model=name, number=number, after=None, limit=MAX_CHECKS)
         newest = view.newest_check

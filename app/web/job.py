@@ -174,7 +174,7 @@ def job_page(
         versions = registry.list_versions_of_job(session, job_id)
         retry_step = _retry_step(session, row)
         mlflow_run = mlflow.find_run(session, job_id)
-        mlflow_rejection = mlflow.find_rejection(session, job_id)
+        mlflow_error = mlflow.find_last_mlflow_error(session, job_id)
         artifact_row = artifacts.get_artifact(session, row.artifact_id) if row.artifact_id else None
     summary = job.summary or {}
     selection = summary.get("selection")
@@ -236,7 +236,7 @@ def job_page(
         chosen=selection["chosen"] if selection else None,
         versions=versions,
         mlflow_run=mlflow_run,
-        mlflow_rejection=mlflow_rejection,
+        mlflow_error=mlflow_error,
         metrics=MetricsTable.from_summary(summary, job.spec),
         splits=splits,
         split=split,

@@ -109,7 +109,7 @@ def labeling_project_page(
         database, state.labeling, name=name, own_only=own_annotations_filter(caller)
     )
     with database.read() as session:
-        opened = service.load_project_rows(session, name)
+        opened = service.get_project_with_dataset(session, name)
         found = repository.list_annotations(
             session,
             opened.project.id,
@@ -130,7 +130,7 @@ def labeling_project_page(
         max_text_characters=MAX_TEXT_CHARACTERS,
         describe_labeling_task=describe_labeling_task,
         format_annotation=format_annotation,
-        own_annotator=lambda each: strip_key_from_annotator(each, caller),
+        own_annotator=lambda each: find_annotator_within_key(each, caller),
         missing=formats.MISSING_VALUE,
         query=query,
         next=following,
@@ -178,8 +178,8 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
 
 def _read_etag(request: Request, database: Database, name: str, caller: Caller) -> str:
     with database.read() as session:
-        opened = service.load_project_rows(session, name)
-    return page_etag(request, caller, *service.project_fingerprint(opened))
+        opened = service.get_project_with_dataset(session, name)
+    return page_etag(request, caller, *service.project_view_fingerprint(opened))
 
 
 def _find_labeled_text(
@@ -193,7 +193,7 @@ def _find_labeled_text(
     """Return a text that an annotator has labeled, as `label_texts.js` shows it, or None."""
     who = annotations.annotator_name(caller, annotator)
     with database.read() as session:
-        opened = service.load_project_rows(session, name)
+        opened = service.get_project_with_dataset(session, name)
         annotation = repository.find_annotation(session, opened.project.id, row, who)
     texts = service.open_pool(pools, opened).texts
     index = texts.find(row)
@@ -245,7 +245,7 @@ def format_annotation(annotation: AnnotationView) -> str:
     return annotation.label if annotation.label is not None else formats.number(annotation.value)
 
 
-def strip_key_from_annotator(annotation: AnnotationView, caller: Caller) -> str | None:
+def find_annotator_within_key(annotation: AnnotationView, caller: Caller) -> str | None:
     """Return the annotator within the caller's API key, "" for the key itself, None for others."""
     if annotation.annotator == caller.name:
         return ""

@@ -30,12 +30,11 @@ from app.queue.enums import JobKind
 from app.queue.tables import Job
 from app.registry import repository
 from app.registry.schemas import VersionView
-from app.registry.tables import PRODUCTION, RegisteredModel
+from app.registry.tables import PRODUCTION, SHADOW, RegisteredModel
 from app.registry.views import version_view
 from app.resources import Resources
 from app.serving.routes import shadow_view
 from app.serving.schemas import ShadowComparisonView
-from app.serving.shadow import SHADOW_ALIAS
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store, read_manifest
@@ -107,7 +106,7 @@ class ModelDetails:
     created_at: float
     aliases: list[repository.AliasTarget]
     versions: list[VersionRow]
-    mlflow_rejection: str | None
+    mlflow_error: str | None
 
     @property
     def newest(self) -> VersionRow:
@@ -162,7 +161,7 @@ def _render_model(
         ref=ref,
         ways=build_usage_snippets(_used_version(request, shown, ref, spec)) if spec else [],
         production=PRODUCTION,
-        suggested_aliases=[PRODUCTION, SHADOW_ALIAS, "staging"],
+        suggested_aliases=[PRODUCTION, SHADOW, "staging"],
         retraining_rule=rule,
         retraining_runs=runs,
         drift=drift_view,
@@ -229,8 +228,8 @@ def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
         )
         for version in repository.list_versions(session, row.id)
     ]
-    rejection = mlflow.find_rejection(session, row.id)
-    return ModelDetails(row.name, row.created_at, aliases, versions, rejection)
+    mlflow_error = mlflow.find_last_mlflow_error(session, row.id)
+    return ModelDetails(row.name, row.created_at, aliases, versions, mlflow_error)
 
 
 # -- The page "Try it", whose script requests predictions while typing ----------------------------

@@ -10,9 +10,9 @@ from app.feedback.views import ONLY_TARGET
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
 from app.http.fields import Slug
 from app.registry import service as registry
-from app.registry.model_signatures import read_signature
+from app.registry.model_io_schemas import read_io_schema
 from app.web.page import render_template
-from app.web.shown_version import VersionQuery, find_shown_version
+from app.web.shown_version import VersionQuery, get_shown_version
 
 LIVE_ACCURACY_DAYS = 30.0
 MAX_BUTTONS = 12  # labels that get a button each; with more, they are in a list
@@ -35,10 +35,10 @@ def review_predictions_page(
     By default of the version in production or, without any, of the newest one.
     """
     with database.read() as session:
-        ref, _, numbers = find_shown_version(session, name, version)
+        ref, _, numbers = get_shown_version(session, name, version)
         resolved = registry.resolve_model(session, ref)
         accuracies = list_live_accuracy(session, model=name, days=LIVE_ACCURACY_DAYS)
-    outputs = read_signature(store, resolved)
+    outputs = read_io_schema(store, resolved)
     return render_template(
         request,
         "review.html",

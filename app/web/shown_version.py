@@ -19,7 +19,7 @@ class ShownVersion(NamedTuple):
     numbers: list[int]
 
 
-def find_shown_version(session: Session, name: str, wanted: int | None) -> ShownVersion:
+def get_shown_version(session: Session, name: str, wanted: int | None) -> ShownVersion:
     """Return the wanted version; by default that in production or, without any, the newest one.
 
     A wanted version need not exist. Raises `ModelNotFound`.

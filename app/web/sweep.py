@@ -16,14 +16,14 @@ from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
-from app.charts import figures, report, style
+from app.charts import figures, style, sweep_report
 from app.charts.figures import MAX_HEATMAP_VALUES, choose_map_axes, heatmap_fields
 from app.charts.formatting import (
     Axis,
     field_labels,
     format_percent,
     format_score,
-    format_setting_list,
+    format_trial_settings,
     varied_axes,
 )
 from app.database.base import JsonObject
@@ -46,7 +46,7 @@ from app.sweeps.trials import RESOLVE_ERRORS
 from app.web import form_options, sweep_form
 from app.web.curl import curl_command
 from app.web.page import BlankAsNone, render_template
-from app.web.sweeps import SweepProgress, load_progress, shared_job_spec, sweep_name
+from app.web.sweeps import SweepProgress, list_sweep_progress, shared_job_spec, sweep_name
 from lora_core.tasks.metric_info import METRICS
 
 _SCORE_LEVELS = 8  # shading levels, from the worst score to the best
@@ -93,7 +93,7 @@ class SweepGrid:
 
 
 @lru_cache(maxsize=8)
-def grid_axes(snapshot: SweepSnapshot) -> list[Axis]:
+def list_possible_grid_axes(snapshot: SweepSnapshot) -> list[Axis]:
     """Return the varying fields with few enough values for a table."""
     return [
         axis
@@ -108,7 +108,7 @@ def build_grid(snapshot: SweepSnapshot, x: str | None, y: str | None) -> SweepGr
 
     Returns None if no field varies, or if every field takes too many values.
     """
-    axes = {axis.field: axis for axis in grid_axes(snapshot)}
+    axes = {axis.field: axis for axis in list_possible_grid_axes(snapshot)}
     if not axes:
         return None
     if len(axes) == 1:
@@ -181,7 +181,7 @@ def _grid_cell(
         score="" if score is None else format_score(snapshot.objective, score),
         budget="" if score is None or best.budget == 1.0 else format_percent(best.budget),
         level=None if score is None else scale.level(score),
-        settings=", ".join(format_setting_list(snapshot, best)),
+        settings=", ".join(format_trial_settings(snapshot, best)),
     )
 
 
@@ -203,7 +203,7 @@ class SweepPageQuery(BaseModel):
 class TrialTablePage:
     """One page of the table of all trials."""
 
-    table: report.ReportTable
+    table: sweep_report.ReportTable
     job_ids: Sequence[str | None]  # by row
     first: int  # from 1
     total: int
@@ -234,7 +234,7 @@ def sweep_page(
     with database.read() as session:
         sweep = repository.get_sweep(session, sweep_id)
         snapshot = results.read_cached_snapshot(session, sweep)
-        (sweep_progress,) = load_progress(session, [sweep])
+        (sweep_progress,) = list_sweep_progress(session, [sweep])
         running = _running_trials(session, sweep, snapshot)
         model_names = form_options.model_names(session)
     selection = select_winner_and_cheapest(snapshot)
@@ -254,14 +254,14 @@ def sweep_page(
         has_partial_trials=not all(trial.succeeded_at_full_budget for trial in snapshot.trials),
         winner=selection.winner if selection else None,
         cheapest=selection.cheapest if selection else None,
-        progress_sentence=report.progress_sentence(snapshot),
-        findings=report.describe_results(snapshot, selection),
-        winner_and_cheapest_table=report.winner_and_cheapest_table(snapshot, selection),
+        progress_sentence=sweep_report.progress_sentence(snapshot),
+        findings=sweep_report.describe_results(snapshot, selection),
+        winner_and_cheapest_table=sweep_report.winner_and_cheapest_table(snapshot, selection),
         objective=style.objective_label(snapshot),
         grid=grid,
         # The heat map among the charts would repeat a grid over the same fields.
         with_heatmap=grid is None or grid.fields != heatmap_fields(snapshot),
-        axes=grid_axes(snapshot),
+        axes=list_possible_grid_axes(snapshot),
         tiles=[] if grid else build_trial_tiles(snapshot),
         trials=_trial_table(snapshot, query),
         query=query,
@@ -293,7 +293,7 @@ def _running_trials(
         RunningTrialRow(
             number=running.number,
             job_id=str(running.job_id),
-            settings=", ".join(format_setting_list(snapshot, trials[running.number])),
+            settings=", ".join(format_trial_settings(snapshot, trials[running.number])),
             progress=running.step / running.total_steps if running.total_steps else None,
         )
         for running in repository.list_running_trials(session, sweep.id)
@@ -318,12 +318,12 @@ def _seconds_left(
 def _trial_table(snapshot: SweepSnapshot, query: SweepPageQuery) -> TrialTablePage:
     trials = [
         trial
-        for trial in report.trials_in_display_order(snapshot)
+        for trial in sweep_report.trials_in_display_order(snapshot)
         if query.state in (None, trial.state)
     ]
     first = TABLE_PAGE_SIZE * (query.page - 1)
     rows: list[TrialSnapshot] = trials[first : first + TABLE_PAGE_SIZE]
-    table = report.trial_table(snapshot, select_winner_and_cheapest(snapshot), rows)
+    table = sweep_report.trial_table(snapshot, select_winner_and_cheapest(snapshot), rows)
     return TrialTablePage(table, [trial.job_id for trial in rows], first + 1, len(trials))
 
 

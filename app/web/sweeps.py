@@ -110,7 +110,7 @@ def shared_job_spec(sweep: Sweep) -> dict[str, Any]:
     return TrainSpec.model_validate(sweep.job).model_dump(mode="json")
 
 
-def load_progress(session: Session, sweeps: Sequence[Sweep]) -> list[SweepProgress]:
+def list_sweep_progress(session: Session, sweeps: Sequence[Sweep]) -> list[SweepProgress]:
     """Return the progress of each sweep, in the same order."""
     ids = [sweep.id for sweep in sweeps]
     counts = repository.count_trials_by_state(session, ids)
@@ -139,7 +139,7 @@ def _rows(session: Session, sweeps: Sequence[Sweep]) -> list[SweepRow]:
             sweep_progress,
             repository.best_objective(session, sweep, rung=_last_rung(sweep)),
         )
-        for sweep, sweep_progress in zip(sweeps, load_progress(session, sweeps), strict=True)
+        for sweep, sweep_progress in zip(sweeps, list_sweep_progress(session, sweeps), strict=True)
     ]
 
 

@@ -60,7 +60,7 @@ class SnippetModelVersion:
 
 
 @dataclass(frozen=True)
-class UsageMethod:
+class UsageOption:
     """A way to use a version. `snippets`: what to copy, by where to paste it."""
 
     id: str
@@ -69,7 +69,7 @@ class UsageMethod:
     guide: str  # page of the documentation
 
 
-def build_usage_snippets(version: SnippetModelVersion) -> list[UsageMethod]:
+def build_usage_snippets(version: SnippetModelVersion) -> list[UsageOption]:
     """Return the ways that work for a version."""
     return [way for make in _WAYS if (way := make(version)) is not None]
 
@@ -77,20 +77,20 @@ def build_usage_snippets(version: SnippetModelVersion) -> list[UsageMethod]:
 # -- Predictions of this service ------------------------------------------------------------------
 
 
-def _command_line(version: SnippetModelVersion) -> UsageMethod:
+def _command_line(version: SnippetModelVersion) -> UsageOption:
     pair = f' --pair "{_SECOND_TEXT}"' if version.pairs else ""
     command = f'loraworks predict --model {version.ref} "{_TEXT}"{pair}'
-    return UsageMethod("command-line", "Command line", {"Shell": command}, "reference/cli.md")
+    return UsageOption("command-line", "Command line", {"Shell": command}, "reference/cli.md")
 
 
-def _curl(version: SnippetModelVersion) -> UsageMethod:
+def _curl(version: SnippetModelVersion) -> UsageOption:
     pair = {"text": _TEXT, "text_pair": _SECOND_TEXT}
     body = {"inputs": pair if version.pairs else _TEXT}
     command = curl_command(version.request, "POST", f"/models/{version.ref}/predict", body)
-    return UsageMethod("curl", "curl", {"Shell": command}, "reference/serving.md")
+    return UsageOption("curl", "curl", {"Shell": command}, "reference/serving.md")
 
 
-def _openai(version: SnippetModelVersion) -> UsageMethod | None:
+def _openai(version: SnippetModelVersion) -> UsageOption | None:
     if not version.labels_one_text:
         return None
     call = f"""\
@@ -107,10 +107,10 @@ print(result.category_scores.to_dict())"""
 
 client = OpenAI(base_url="{version.origin}/openai/v1", api_key={version.key})
 {call}"""
-    return UsageMethod("openai", "OpenAI SDK", {"Python": code}, "reference/openai.md")
+    return UsageOption("openai", "OpenAI SDK", {"Python": code}, "reference/openai.md")
 
 
-def _hugging_face(version: SnippetModelVersion) -> UsageMethod | None:
+def _hugging_face(version: SnippetModelVersion) -> UsageOption | None:
     if not version.labels_one_text:
         return None
     code = f"""\
@@ -119,12 +119,12 @@ def _hugging_face(version: SnippetModelVersion) -> UsageMethod | None:
 client = InferenceClient(token={version.key})
 url = "{version.origin}/models/{version.ref}/predict"
 print(client.text_classification("{_TEXT}", model=url))"""
-    return UsageMethod(
+    return UsageOption(
         "hugging-face", "Hugging Face client", {"Python": code}, "reference/serving.md"
     )
 
 
-def _mistral(version: SnippetModelVersion) -> UsageMethod | None:
+def _mistral(version: SnippetModelVersion) -> UsageOption | None:
     if version.pairs:
         return None
     code = f"""\
@@ -132,13 +132,13 @@ def _mistral(version: SnippetModelVersion) -> UsageMethod | None:
 
 client = Mistral(server_url="{version.origin}/mistral", api_key={version.key})
 print(client.classifiers.classify(model="{version.ref}", inputs=["{_TEXT}"]).results)"""
-    return UsageMethod("mistral", "Mistral SDK", {"Python": code}, "reference/mistral.md")
+    return UsageOption("mistral", "Mistral SDK", {"Python": code}, "reference/mistral.md")
 
 
 # -- Exports --------------------------------------------------------------------------------------
 
 
-def _transformers(version: SnippetModelVersion) -> UsageMethod | None:
+def _transformers(version: SnippetModelVersion) -> UsageOption | None:
     if not version.has_encoder:
         return None
     command, folder = version.export("transformers")
@@ -149,12 +149,12 @@ from transformers import pipeline
 
 classify = pipeline("text-classification", model="{folder}")
 print(classify({pair if version.pairs else f'"{_TEXT}"'}, {every}truncation=True))"""
-    return UsageMethod(
+    return UsageOption(
         "transformers", "transformers", {"Shell": command, "Python": code}, "how-to/exchange.md"
     )
 
 
-def _peft(version: SnippetModelVersion) -> UsageMethod | None:
+def _peft(version: SnippetModelVersion) -> UsageOption | None:
     if version.method != "lora":
         return None
     command, folder = version.export("peft")
@@ -172,10 +172,10 @@ base = AutoModelForSequenceClassification.from_pretrained(
     num_labels=len(json.loads(Path("{folder}/id2label.json").read_text())),
 )
 model = PeftModel.from_pretrained(base, "{folder}").eval()"""
-    return UsageMethod("peft", "PEFT", {"Shell": command, "Python": code}, "how-to/exchange.md")
+    return UsageOption("peft", "PEFT", {"Shell": command, "Python": code}, "how-to/exchange.md")
 
 
-def _onnx(version: SnippetModelVersion) -> UsageMethod | None:
+def _onnx(version: SnippetModelVersion) -> UsageOption | None:
     if not version.has_encoder:
         return None
     command, folder = version.export("onnx")
@@ -188,20 +188,20 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 session = InferenceSession("{folder}/model.onnx")
 batch = tokenizer("{_TEXT}"{pair}, truncation=True, return_tensors="np")
 print(session.run(["logits"], {{each.name: batch[each.name] for each in session.get_inputs()}}))"""
-    return UsageMethod(
+    return UsageOption(
         "onnx", "ONNX Runtime", {"Shell": command, "Python": code}, "how-to/exchange.md"
     )
 
 
-def _loraworks(version: SnippetModelVersion) -> UsageMethod:
+def _loraworks(version: SnippetModelVersion) -> UsageOption:
     file = f"{version.ref.replace(':', '-')}.tar"
     commands = f"""\
 loraworks models export {version.ref} --out {file}
 LORAWORKS_URL=https://there.example loraworks models import {file} --name my-model"""
-    return UsageMethod("loraworks", "Another loraworks", {"Shell": commands}, "how-to/exchange.md")
+    return UsageOption("loraworks", "Another loraworks", {"Shell": commands}, "how-to/exchange.md")
 
 
-_WAYS: tuple[Callable[[SnippetModelVersion], UsageMethod | None], ...] = (
+_WAYS: tuple[Callable[[SnippetModelVersion], UsageOption | None], ...] = (
     _command_line, _curl, _openai, _mistral, _hugging_face,
     _transformers, _peft, _onnx, _loraworks,
 )  # fmt: skip

@@ -156,6 +156,12 @@ def make_pending_deliveries_due(session: Session) -> None:
     """Make every delivery due now that waits: after a clock step it might wait for hours."""
     session.execute(
         update(WebhookDelivery)
+        .where(WebhookDelivery.lease_expires_at > now() + LEASE_SECONDS)
+        .values(lease_expires_at=null()),
+        execution_options=NO_SESSION_SYNC,
+    )
+    session.execute(
+        update(WebhookDelivery)
         .where(
             WebhookDelivery.state == DeliveryState.PENDING, WebhookDelivery.next_attempt_at > now()
         )

@@ -36,17 +36,17 @@ DeliveryId = Annotated[
 def create_webhook(
     body: WebhookCreate,
     response: Response,
-    idempotent_request: IdempotencyDep,
+    build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
 ) -> WebhookView:
     """Create a webhook. Only this response has its secret."""
-    call = idempotent_request(body.model_dump(mode="json", exclude_unset=True))
+    call = build_idempotent_request(body.model_dump(mode="json", exclude_unset=True))
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
     with database.write() as session:
         webhook = service.create_webhook(session, body=body, settings=settings, call=call)
-    response.headers["Location"] = service.webhook_path(webhook.id)
+    response.headers["Location"] = service.webhook_url_path(webhook.id)
     return webhook
 
 

@@ -52,7 +52,11 @@ def create_webhook(
     session.add(endpoint)
     session.flush()
     idempotency.save_response(
-        session, call, status=201, body=webhook_view(endpoint), location=webhook_path(endpoint.id)
+        session,
+        call,
+        status=201,
+        body=webhook_view(endpoint),
+        location=webhook_url_path(endpoint.id),
     )
     _audit(session, "webhook_created", endpoint.id)
     return webhook_view(endpoint, secret=endpoint.secret)
@@ -142,7 +146,7 @@ def handle_failed_delivery(
         _audit(session, "webhook_disabled", endpoint.id)
 
 
-def webhook_path(webhook_id: UUID) -> str:
+def webhook_url_path(webhook_id: UUID) -> str:
     """Return the path of a webhook."""
     return f"/v1/webhooks/{webhook_id}"
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from statistics import fmean
 from typing import Any
 
-from benchmarks.serve import checkpoint, load_process, outcomes, plan, sides, stage, swaps
+from benchmarks.serve import checkpoint, lag, load_process, outcomes, plan, sides, stage, swaps
 from benchmarks.serve.arrivals import Visitors
 from benchmarks.serve.connection import Connection
 from benchmarks.serve.outcomes import percentile
@@ -136,11 +136,12 @@ def _open(rate: float, size: Size, capacity: float) -> dict[str, Any]:
     phases += [(plan.CALM * capacity, size.recovery_seconds)] * top
     with stage.ours(keys=plan.KEYS) as (server, side):
         load_process.closed(side.target, size.warm_seconds, 0.1)
-        before = server.rss_mb()
+        before, lags = server.rss_mb(), lag.read_counts(side.target)
         seen = load_process.finish(
             load_process.begin(load_process.opened(side.target, phases, VISITORS))
         )
         after = server.rss_mb()
+        late_ms = lag.percentile_ms(lags, lag.read_counts(side.target), 0.99)
     samples = [each for each in seen["samples"] if each[0] < seconds]
     waits = outcomes.waits(samples)
     found = {
@@ -149,6 +150,7 @@ def _open(rate: float, size: Size, capacity: float) -> dict[str, Any]:
         "p99_ms": percentile(waits, 0.99),
         "goodput_per_s": outcomes.goodput(samples, seconds),
         "refusal_ms_p99": percentile(outcomes.refusals(samples), 0.99),
+        "event_loop_lag_ms_p99": late_ms,
         "greedy_answered": outcomes.answered_share(each for each in samples if each[3] == 0),
         "others_answered": outcomes.answered_share(each for each in samples if each[3] != 0),
         "statuses": outcomes.statuses(seen["samples"]),

@@ -68,7 +68,7 @@ def publish(resources: Resources, directory: Path, name: str, *, promote: bool =
                 session, name=name, artifact=artifact, manifest=facts
             ).number
 
-    number = new.commit(register)
+    number = new.run_transaction(register)
     if promote:
         registry.move_alias(resources.database, name=name, alias=PRODUCTION, number=number)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.serve.checkpoint import SPEC
-from lora_core import __version__, artifact, manifest, methods
+from lora_core import __version__, artifact, fine_tuning_methods, manifest
 from lora_core.adapters import adapter_layers
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier, resolve_base
@@ -61,7 +61,7 @@ def save(directory: Path, number: int) -> None:
     problem_type = build_task(spec.task, labels(number), (0.0, 1.0)).problem_type
     model, _ = load_classifier(base, labels(number), problem_type)
     encoder = encoder_weights_sha256(model, base.family)
-    trained = methods.build_method(spec.method)
+    trained = fine_tuning_methods.build_method(spec.method)
     trained.prepare(model, base.family)
     with torch.no_grad():
         for adapter in adapter_layers(model).values():

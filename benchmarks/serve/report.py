@@ -11,9 +11,9 @@ from benchmarks.serve.plan import CALM, COMPETITORS, RATES
 LISTED = (
     "vs_best_competitor", "vs_plain", "share_of_offline", "share_of_peak", "single_ms_ratio",
     "same_labels", "logit_error_ratio", "overhead_ms_p50", "goodput_at_5x",
-    "refusal_ms_p99", "others_answered_at_5x", "seconds_to_normal", "rss_growth",
-    "adapters_32_share", "swap_failures", "statuses", "client_share_of_core", "tunings", "engine",
-    "processor",
+    "refusal_ms_p99", "event_loop_lag_ms_p99", "others_answered_at_5x", "seconds_to_normal",
+    "rss_growth", "adapters_32_share", "swap_failures", "statuses", "client_share_of_core",
+    "tunings", "engine", "processor",
 )  # fmt: skip
 
 
@@ -56,6 +56,7 @@ def summary(results: ResultsFile) -> dict[str, Any]:
         "p99_ms": {str(rate): _rounded(loop["p99_ms"]) for rate, loop in loops.items()},
         "goodput_at_5x": round(top["goodput_per_s"] / per_s, 4),
         "refusal_ms_p99": _rounded(top["refusal_ms_p99"]),
+        "event_loop_lag_ms_p99": max(loop["event_loop_lag_ms_p99"] for loop in loops.values()),
         "statuses": dict(sorted(statuses.items())),
         "adapters_32_share": round(results.metrics("adapters")["share"], 4),
         "others_answered_at_5x": _rounded(top["others_answered"], 4),

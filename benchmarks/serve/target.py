@@ -29,7 +29,7 @@ class Target:
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
             *([f"X-Request-Timeout: {self.patience}"] if self.patience else []),
-            *(f"{name}: {value}" for name, value in self._key(key).items()),
+            *(f"{name}: {value}" for name, value in self.headers(key).items()),
         ]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
@@ -40,7 +40,7 @@ class Target:
 
     def send(self, method: str, path: str, body: bytes) -> tuple[int, Message, Any]:
         """Any call with a JSON body."""
-        headers = {"Content-Type": "application/json", **self._key(0)}
+        headers = {"Content-Type": "application/json", **self.headers()}
         url = f"http://{self.host}:{self.port}{path}"
         call = urllib.request.Request(url, body, headers, method=method)
         try:
@@ -49,8 +49,9 @@ class Target:
         except urllib.error.HTTPError as refusal:
             return refusal.code, refusal.headers, refusal.read()
 
-    def _key(self, number: int) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.keys[number]}"} if self.keys else {}
+    def headers(self, key: int = 0) -> dict[str, str]:
+        """That of an API key, if the server wants one."""
+        return {"Authorization": f"Bearer {self.keys[key]}"} if self.keys else {}
 
 
 def scores(answer: Any) -> dict[str, float]:

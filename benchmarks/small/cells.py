@@ -43,5 +43,5 @@ def settings(cell: Cell) -> str:
     if cell.definition.module == "ours":
         from benchmarks.small import ours
 
-        described["spec"] = ours.settings(cell.definition.spec)
+        described["spec"] = ours.settings(cell.definition.spec, cell.size)
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

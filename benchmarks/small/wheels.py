@@ -63,7 +63,7 @@ def _located(wheel: Wheel) -> Path:
     if not path.exists():
         with atomic_path(path) as unfinished:
             _download(wheel, unfinished)
-    if (found := manifest.sha256(path)) != wheel.sha256:
+    if (found := manifest.file_sha256(path)) != wheel.sha256:
         sys.exit(f"{path} is not {wheel.package} {wheel.version}: its sha256 is {found}")
     return path
 

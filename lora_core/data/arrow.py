@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from lora_core.data.labels import LabelFormat
+from lora_core.data.label_readers import LabelFormat
 from lora_core.data.rows import (
     MAX_BYTES,
     MAX_CELL_CHARACTERS,
@@ -56,6 +56,8 @@ def check_column_types(file: str, types: Sequence[pa.DataType], columns: ColumnS
     for name, label, label_format in zip(names, others, columns.label_formats, strict=False):
         if (expected := _expected_label_type(label, label_format)) is not None:
             problem = f"the label column {name!r} has type {label}, not {expected}"
+            if pa.types.is_floating(label) and label_format.task == "single_label":
+                problem += "; convert it to integers or strings, or use --task regression"
             raise MalformedRow(file=file, row=1, problem=problem)
     for split in others[len(names) :]:
         if not is_string_type(split):
@@ -103,6 +105,7 @@ class ArrowCellDecoder:
         """Return the cells. Raises `WrongEncoding`, and `DataTooLarge` before a cell is decoded."""
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
+        column = _without_views(column)
         if is_list_type(column.type):
             self._check_size(column.flatten(), column.value_parent_indices())
         else:
@@ -135,6 +138,15 @@ class ArrowCellDecoder:
             raise DataTooLarge(
                 file=self._file, what="the sum of cells", limit=f"{MAX_BYTES:,} bytes"
             )
+
+
+def _without_views(column: pa.Array) -> pa.Array:
+    """Return strings, or lists of them, in a type whose lengths pyarrow can compute."""
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    if is_list_type(column.type) and pa.types.is_string_view(column.type.value_type):
+        return column.cast(pa.large_list(pa.large_string()))
+    return column
 
 
 def _first_undecodable(column: pa.Array) -> int:
@@ -202,7 +214,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
             yield parquet
     except MemoryError:  # pyarrow's memory error is also an ArrowException
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a column's name
         reason = "it is damaged, or parts of it are encrypted"
         raise UnsupportedFormat(file=path.name, reason=reason) from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_core.data import text_files
-from lora_core.data.labels import MAX_LABEL_CHARACTERS
+from lora_core.data.label_readers import MAX_LABEL_CHARACTERS
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import FreeTextAnswers, MalformedRow, NulByte, format_row_numbers
 from lora_core.specs.chat import (
@@ -73,7 +73,7 @@ def read_flattened_chat(
         raise MalformedRow(file=path.name, row=first[0], problem=problem)
     if first is None or not has_chat_form(first[1], columns):
         return (objects if first is None else chain([first], objects)), None
-    prompt_format = columns.prompt_format or infer_prompt_template(
+    prompt_format = columns.prompt_format or infer_prompt_format(
         path.name, read_examples(path), columns.label_format.task
     )
     return _as_columns(read_examples(path), prompt_format), prompt_format
@@ -105,7 +105,7 @@ def _as_columns(examples: Iterable[ChatExample], prompt_format: PromptFormat) ->
 # -- The format of the prompts --------------------------------------------------------------------
 
 
-def infer_prompt_template(
+def infer_prompt_format(
     file: str, examples: Iterable[ChatExample], task: TaskType = "single_label"
 ) -> PromptFormat:
     """Return the format that the prompts and answers have in common. Raises `FreeTextAnswers`."""

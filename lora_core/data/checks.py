@@ -1,5 +1,6 @@
 """Data checks: find the problems of a dataset before a model is trained on it."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -18,21 +19,21 @@ from lora_core.data.findings import (
     FindingExample,
     Severity,
     TokenStatistics,
+    format_count,
     format_percent,
     make_finding_example,
-    pluralize,
     shorten_name_list,
     split_of,
 )
 from lora_core.data.label_checks import check_labels
 from lora_core.data.more_labels_estimate import explain_missing_curve
-from lora_core.data.rows import TextRow
+from lora_core.data.rows import SPLIT_COLUMN, TextRow
 from lora_core.data.tokens import find_special_tokens, load_tokenizer
 from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
-from lora_core.samples.packages import find_verified_file
+from lora_core.samples.packages import get_verified_file_path
 from lora_core.specs.data import MAX_LENGTH, Split
-from lora_core.specs.text_input import TextInput, build_text_input
+from lora_core.specs.text_input import TextInput, text_or_pair
 
 # Limits of the slow checks as (rows, characters), so that a report takes about ten seconds on one
 # core. Tokenization is slowest; with a few thousand texts its shares are accurate to one percent.
@@ -43,7 +44,7 @@ _TOKENIZATION_LIMITS = (10_000, 5_000_000)
 def check_data(contents: FileContents) -> DataReport:
     """Return the report of a valid file.
 
-    The learning curve is added separately (`learning_curve.add_learning_curve`).
+    The learning curve is added separately (`learning_curve.add_learning_curve_to_report`).
     """
     task = contents.columns.label_format.task if contents.columns.label else "single_label"
     rows = duplicates.sort_by_split(contents.rows)
@@ -88,7 +89,7 @@ def sample_rows(rows: Sequence[TextRow], max_rows: int, max_characters: int) -> 
 def _count_tokens(rows: Sequence[TextRow]) -> tuple[TokenStatistics | None, list[Finding]]:
     """Count tokens with the sample base model, which may not be on this host."""
     try:
-        return check_token_lengths(rows, find_verified_file(minilm.TOKENIZER), minilm.NAME)
+        return check_token_lengths(rows, get_verified_file_path(minilm.TOKENIZER), minilm.NAME)
     except LoraCoreError as error:
         missing = Finding(
             code="tokens_not_counted",
@@ -113,7 +114,7 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             level=Severity.WARNING,
             count=len(non_ascii),
             message="The file is not UTF-8. It was read as Windows-1252, the encoding that Excel "
-            f"uses for Western European CSV: {pluralize(len(non_ascii), 'row')} with characters "
+            f"uses for Western European CSV: {format_count(len(non_ascii), 'row')} with characters "
             "beyond ASCII.",
             advice="Check the accented letters in the examples. If they are wrong, save the file "
             "as .xlsx or as CSV UTF-8 and use that file instead.",
@@ -126,6 +127,30 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             count=len(other_sheets),
             message=f"Only the sheet {info.sheet} was read, not {shorten_name_list(other_sheets)}.",
             advice="To read another sheet, load the file again and name the sheet.",
+        )
+    if info.unread_split is not None:
+        yield Finding(
+            code="split_not_read",
+            level=Severity.WARNING,
+            count=len(contents.rows),
+            message=f"The column {info.unread_split!r} was not read: without being named, only "
+            f"{SPLIT_COLUMN!r}, spelled exactly so, is the split of a row. All rows may be trained "
+            "on.",
+            advice=f"If it has the split of each row, rename it to {SPLIT_COLUMN} or name it with "
+            f"`split_column` (`--split-column {shlex.quote(info.unread_split)}`).",
+        )
+    if info.rows_with_thousands:
+        doubtful = set(info.rows_with_thousands)
+        rows = [row for row in contents.rows if row.number in doubtful]
+        yield Finding(
+            code="thousands_separator",
+            level=Severity.WARNING,
+            count=len(rows),
+            message=f"{format_count(len(rows), 'number')} with a point and exactly three digits "
+            "after it. All with a point are like that, and others are whole numbers of 100 or "
+            "more: the point may separate thousands, but was read as a decimal point.",
+            advice="If 1.234 means one thousand two hundred and thirty-four, remove the points.",
+            examples=tuple(make_finding_example(row) for row in rows[:MAX_EXAMPLES]),
         )
     if info.prompt_format is not None:
         yield Finding(
@@ -142,7 +167,7 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             code="annotators_disagree",
             level=Severity.WARNING,
             count=len(rows),
-            message=f"{pluralize(len(rows), 'text')} with annotations that differ. The label is "
+            message=f"{format_count(len(rows), 'text')} with annotations that differ. The label is "
             "what most annotations have, or of a tie the latest one.",
             advice="Look at the examples. To decide one, mark the right annotation as ground truth "
             "in Label Studio, and export again.",
@@ -153,7 +178,7 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             code="unannotated_tasks",
             level=Severity.INFO,
             count=info.unannotated_tasks,
-            message=f"{pluralize(info.unannotated_tasks, 'task')} of Label Studio skipped: "
+            message=f"{format_count(info.unannotated_tasks, 'task')} of Label Studio skipped: "
             "no annotation was submitted.",
             advice="No action is needed. To predict them, use the file for predictions.",
         )
@@ -162,7 +187,7 @@ def _parsing_findings(contents: FileContents) -> Iterator[Finding]:
             code="blank_rows",
             level=Severity.INFO,
             count=info.blank_rows,
-            message=f"{pluralize(info.blank_rows, 'blank row')} skipped.",
+            message=f"{format_count(info.blank_rows, 'blank row')} skipped.",
             advice="No action is needed, unless they should have content.",
         )
 
@@ -235,7 +260,7 @@ def _text_chunks(rows: Iterable[TextRow]) -> Iterator[list[TextInput]]:
     chunk: list[TextInput] = []
     size = 0
     for row in rows:
-        chunk.append(build_text_input(row.text, row.pair))
+        chunk.append(text_or_pair(row.text, row.pair))
         size += row.characters
         if size >= CHUNK_CHARACTERS:
             yield chunk
@@ -253,7 +278,7 @@ def _truncated_texts(
             code="truncated",
             level=Severity.WARNING if share >= TRUNCATED_WARNING_SHARE else Severity.INFO,
             count=truncated,
-            message=f"{truncated:,} of {pluralize(statistics.texts, 'text')} "
+            message=f"{truncated:,} of {format_count(statistics.texts, 'text')} "
             f"({format_percent(share)}) longer than {MAX_LENGTH} tokens, the default of "
             "max_length. They are truncated.",
             advice="No action is needed if the beginning of a text determines its label. Otherwise "
@@ -272,7 +297,7 @@ def _unknown_tokens(
             level=Severity.WARNING,
             count=affected,
             message=f"{format_percent(statistics.unknown)} of all tokens are unknown to "
-            f"{statistics.tokenizer}, in {affected:,} of {pluralize(statistics.texts, 'text')}.",
+            f"{statistics.tokenizer}, in {affected:,} of {format_count(statistics.texts, 'text')}.",
             advice="The base model does not know this language or these characters. Choose a base "
             "model that does, or replace the characters.",
             examples=_top_examples(affected, rows, shares),

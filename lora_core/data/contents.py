@@ -4,6 +4,7 @@ import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -12,14 +13,16 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from lora_core.data import chat, files, label_studio, mistral_labels
-from lora_core.data.labels import build_targets_spec, label_names_in
+from lora_core.data.label_readers import build_targets_spec, label_names_in
 from lora_core.data.rows import (
     MAX_COLUMNS,
     SPLIT_COLUMN,
     ColumnSelection,
     ParseInfo,
     TextRow,
+    check_column_count,
     collect_rows,
+    normalize_column_name,
 )
 from lora_core.data.split import (
     RowsBySplit,
@@ -30,7 +33,7 @@ from lora_core.data.split import (
     require_train_split,
 )
 from lora_core.data.stratify import comparison_key, normalize_text
-from lora_core.errors.data import DataError, DataTooLarge, MissingColumn
+from lora_core.errors.data import DataError, MissingColumn
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import Split
 from lora_core.specs.fields import FrozenModel
@@ -106,7 +109,7 @@ class DatasetProfile(FrozenModel):
     )
     split_column: str | None  # None: no split column
     labels: dict[str, int]  # rows per label, in training order; empty for numbers
-    similar_labels: tuple[tuple[str, ...], ...] = ()  # differ in case or white space only
+    similar_labels: tuple[tuple[str, ...], ...] = ()  # see `find_label_spelling_variants`
     splits: dict[Split, int]  # empty without a split column
     duplicates: int  # rows whose text also occurs in an earlier row
     conflicting_duplicates: int  # texts that occur with more than one label
@@ -325,8 +328,12 @@ def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Column
     distinct values. Labels are repeated: a column of unique values or of a single value is no
     label.
     """
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(names) if name.strip()}
-    by_name = {name.strip().casefold(): name for name in columns}
+    columns = {
+        name: [row[i] for row in rows]
+        for i, name in enumerate(names)
+        if normalize_column_name(name)
+    }
+    by_name = {normalize_column_name(name).casefold(): name for name in columns}
     text = by_name.get("text") or max(
         (name for name, cells in columns.items() if any(cells)),
         key=lambda name: sum(map(len, columns[name])),
@@ -337,7 +344,7 @@ def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Column
         filled = [cell for cell in cells if cell.strip()]
         distinct = len(set(filled))
         repeated = 2 <= distinct <= len(filled) / MIN_LABEL_REPEATS
-        if repeated and name != text and name.casefold() != SPLIT_COLUMN:
+        if repeated and name != text and normalize_column_name(name).casefold() != SPLIT_COLUMN:
             candidates[name] = distinct
     label = by_name.get("label") or min(candidates, key=lambda name: candidates[name], default=None)
     return ColumnGuess(text, label if label != text else None)
@@ -346,26 +353,43 @@ def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Column
 def enrich_missing_column_error(
     path: Path, selected: ColumnSelection, error: MissingColumn
 ) -> MissingColumn:
-    """Return the same error with a suggestion of columns, if the first rows can be read."""
+    """Return the same error with advice: where the header is, which columns are likely, and which
+    other sheets there are. It stays the same if the first rows cannot be read."""
+    detail = dict(error.detail)
+    with suppress(DataError):
+        if (row := files.find_header_row(path, selected)) is not None:
+            detail["advice"] = f"The header seems to be in row {row}: delete the rows above it"
+            return MissingColumn(**detail)
+    with suppress(DataError):
+        detail |= _suggest_columns(path, selected, error)
+    if path.suffix.lower() == ".xlsx":
+        info = files.open_table(path, ".xlsx", selected.sheet).parse_info
+        if others := [repr(name) for name in info.sheets if name != info.sheet]:
+            detail["advice"] += (
+                f". The sheet {info.sheet!r} was read; others are {', '.join(others)} (`sheet`, "
+                "`--sheet`)"
+            )
+    return MissingColumn(**detail)
+
+
+def _suggest_columns(path: Path, selected: ColumnSelection, error: MissingColumn) -> dict[str, str]:
+    """Return what to add to the error. Raises what reading the first rows raises."""
     if error.detail["column"] in (selected.label_format.columns or ()):
-        advice = "Name the columns of 0 and 1 with `label_columns` (`--label-columns`)"
-        return MissingColumn(**{**error.detail, "advice": advice})
+        return {"advice": "Name the columns of 0 and 1 with `label_columns` (`--label-columns`)"}
     if error.detail["column"] in selected.label_format.columns_read:
-        advice = "Name the column of each target with its `column`, if it has another name"
-        return MissingColumn(**{**error.detail, "advice": advice})
-    try:
-        names, rows, _ = _read_head(path, selected.sheet)
-    except DataError:
-        return error
+        return {
+            "advice": "Name the column of each target with its `column`, if it has another name"
+        }
+    names, rows, _ = _read_head(path, selected.sheet)
     text, label = guess_columns(names, rows)
     guessed = {"text_column": text, "label_column": selected.label and label}
     suggested = {name: column for name, column in guessed.items() if column is not None}
     if not suggested or error.detail["column"] == selected.split:
-        return error
+        return {}
     options = [f"--{name.replace('_', '-')} {shlex.quote(suggested[name])}" for name in suggested]
     fields = [f"`{name}` {column!r}" for name, column in suggested.items()]
     advice = f"You probably want {' and '.join(fields)} (`{' '.join(options)}`)"
-    return MissingColumn(**{**error.detail, "advice": advice, **suggested})
+    return {"advice": advice, **suggested}
 
 
 def _read_head(path: Path, sheet: str | None) -> FileHead:
@@ -377,7 +401,7 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
         case ".jsonl":
             label = next(iter(mistral_labels.detect_target_tasks(path)), chat.LABEL)
             columns = ColumnSelection(label=label)
-            numbered, info.prompt_format = mistral_labels.read_flattened_labels(path, columns)
+            numbered, info.prompt_format = mistral_labels.read_flattened_objects(path, columns)
             names, rows = _objects_head(numbered)
         case ".json":
             names, rows = _objects_head(
@@ -387,8 +411,7 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
             table = files.open_table(path, suffix, sheet)
             names, info = table.header, table.parse_info
             rows = [cells for _, cells in islice(table.rows, _GUESS_ROWS)]
-    if len(names) > MAX_COLUMNS:
-        raise DataTooLarge(file=path.name, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
+    check_column_count(path.name, names)
     return names, rows, info
 
 

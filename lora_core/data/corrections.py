@@ -20,19 +20,19 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from lora_core.data import chat, files, label_studio, mistral_labels, text_files
+from lora_core.data.label_readers import LabelFormat, normalize_label_name
 from lora_core.data.label_review_schemas import (
     AppliedLabelChange,
     CorrectionPlan,
     CorrectionResult,
     text_label_digest,
 )
-from lora_core.data.labels import LabelFormat
-from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow
+from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow, find_column
 from lora_core.data.text_files import UTF_8, UTF_16, Encoding, TextLines
 from lora_core.errors.data import (
     DataTooLarge,
@@ -66,7 +66,10 @@ class _Edit:
         """Return the new cells of these columns, of the same types as the old ones if possible."""
         if self.label_format.columns is not None:
             assert isinstance(self.value, tuple)  # noqa: S101 - a set of names
-            return {name: _binary_cell(old[name], name in self.value) for name in self.columns}
+            return {
+                name: _binary_cell(old[name], normalize_label_name(name) in self.value)
+                for name in self.columns
+            }
         (column,) = self.columns
         return {column: _cell(old[column], self.value, self.label_format.separator)}
 
@@ -183,7 +186,7 @@ def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> 
         case ".jsonl":
             _write_json_lines(path, out, plan, _json_editor(path, columns, plan))
             if plan.left_out and _prompt_format_differs(path, out, columns):
-                _write_objects(mistral_labels.read_flattened_labels(path, columns)[0], out, plan)
+                _write_objects(mistral_labels.read_flattened_objects(path, columns)[0], out, plan)
         case ".json" if label_studio.is_export(path, columns):
             out = out.with_suffix(".jsonl")
             objects = label_studio.read_flattened_tasks(path, columns, ParseInfo())
@@ -197,7 +200,7 @@ def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> 
 
 def _prompt_format_differs(path: Path, out: Path, columns: ColumnSelection) -> bool:
     """Return whether prompts that remain have other words in common: their texts would change."""
-    before, after = (files.infer_file_prompt_template(each, columns) for each in (path, out))
+    before, after = (files.infer_file_prompt_format(each, columns) for each in (path, out))
     return before != after
 
 
@@ -262,7 +265,9 @@ def _binary_cell(old: Any, has_label: bool) -> Any:
 def _edited(cells: Cells, edits: Iterable[_Edit]) -> Cells:
     """Return the cells of a row with its new labels."""
     for edit in edits:
-        cells = {**cells, **edit.cells(cells)}
+        found = {name: find_column(name, cells) or name for name in edit.columns}
+        new = edit.cells({name: cells[column] for name, column in found.items()})
+        cells = {**cells, **{found[name]: cell for name, cell in new.items()}}
     return cells
 
 
@@ -500,12 +505,11 @@ def _write_parquet(path: Path, out: Path, plan: _Plan) -> None:
                     for number, each in plan.edits.items()
                     if first_row <= number < first_row + len(table)
                 }
-                for name in {n for each in of_group.values() for e in each for n in e.columns}:
+                edited = {n for each in of_group.values() for e in each for n in e.columns}
+                for name in {find_column(n, names) or n for n in edited}:
                     cells = table.column(name).to_pylist()
                     for position, each in of_group.items():
-                        old = dict.fromkeys(
-                            (n for edit in each for n in edit.columns), cells[position]
-                        )
+                        old = dict.fromkeys(names, cells[position])
                         cells[position] = _edited(old, each)[name]
                     row = first_row + min(of_group)
                     column = _arrow_column(path.name, row, cells, schema.field(name).type, pa)
@@ -513,7 +517,9 @@ def _write_parquet(path: Path, out: Path, plan: _Plan) -> None:
                 rows = range(first_row, first_row + len(table))
                 first_row = rows.stop
                 if not plan.left_out.isdisjoint(rows):
-                    table = table.filter(pa.array([row not in plan.left_out for row in rows]))
+                    gone = [i for i, row in enumerate(rows) if row in plan.left_out]
+                    kept = pairwise((-1, *gone, len(rows)))  # slices: some types have no filter
+                    table = pa.concat_tables(table.slice(a + 1, b - a - 1) for a, b in kept)
                     table = _with_used_values(path.name, table, pa)
                 if len(table):
                     writer.write_table(table)

@@ -20,7 +20,7 @@ from lora_core.linear.model import combine_pair_features, split_text_pairs
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
 from lora_core.specs.drift import MAX_CHARACTERS, MAX_DIFFERENT, MAX_TEXTS, MIN_TEXTS, DriftReport
-from lora_core.specs.text_input import TextInput, build_text_input, text_sides
+from lora_core.specs.text_input import TextInput, text_or_pair, text_sides
 from lora_core.two_sample_test import classifier_two_sample_test
 
 # Of Thai, Lao, Burmese, Khmer, Chinese and Japanese, which do not separate words: each letter is a
@@ -40,7 +40,7 @@ def read_training_texts(file: Path, columns: ColumnSelection) -> list[TextInput]
     if str(file) in reviews.SAMPLES:
         return [text for text, _ in reviews.load_reviews(str(file))]
     rows = read_contents(file, columns).splits[Split.TRAIN]
-    return [build_text_input(row.text, row.pair) for row in rows]
+    return [text_or_pair(row.text, row.pair) for row in rows]
 
 
 def measure_text_drift(
@@ -104,4 +104,4 @@ def _draw(
 
 def _shortened(text: TextInput) -> TextInput:
     sides = [normalize_text(each)[:MAX_CHARACTERS] for each in text_sides(text)]
-    return build_text_input(sides[0], sides[1] if len(sides) > 1 else None)
+    return text_or_pair(sides[0], sides[1] if len(sides) > 1 else None)

@@ -16,8 +16,8 @@ from lora_core.data.findings import (
     Finding,
     FindingExample,
     Severity,
+    format_count,
     make_finding_example,
-    pluralize,
     split_of,
 )
 from lora_core.data.rows import TextRow
@@ -94,7 +94,7 @@ def check_duplicates(
             code="conflicting_labels",
             level=Severity.WARNING,
             count=len(conflicts),
-            message=f"{pluralize(len(conflicts), 'text')} with {contradiction.what}.",
+            message=f"{format_count(len(conflicts), 'text')} with {contradiction.what}.",
             advice="Decide on one for each, or delete the text: no model can predict both "
             "correctly.",
             examples=tuple(make_finding_example(*pair) for pair in conflicts[:MAX_EXAMPLES]),
@@ -105,7 +105,7 @@ def check_duplicates(
             code="duplicates",
             level=duplicate_severity(count, rows),
             count=count,
-            message=f"{pluralize(count, 'row')} with the same text as an earlier row.",
+            message=f"{format_count(count, 'row')} with the same text as an earlier row.",
             advice="Delete them, unless frequent texts should count more. Drawn splits keep "
             "duplicates together.",
             examples=tuple(make_finding_example(*group[:3]) for group in largest),
@@ -121,7 +121,7 @@ def describe_leaks_by_split(pairs: Iterable[tuple[TextRow, TextRow]]) -> str:
     """Return `3 rows of test in train`, for pairs of an earlier and a later row."""
     counts = Counter((split_of(later), split_of(earlier)) for earlier, later in pairs)
     return ", ".join(
-        f"{pluralize(count, 'row')} of {later} in {earlier}"
+        f"{format_count(count, 'row')} of {later} in {earlier}"
         for (later, earlier), count in counts.items()
     )
 
@@ -225,8 +225,8 @@ def check_near_duplicates(
             code="nearly_conflicting",
             level=duplicate_severity(len(conflicts), len(rows)),
             count=len(conflicts),
-            message=f"{pluralize(len(conflicts), 'text')} nearly the same as another one, but with "
-            f"{contradiction.other}.",
+            message=f"{format_count(len(conflicts), 'text')} nearly the same as another one, but "
+            f"with {contradiction.other}.",
             advice="Check whether the difference justifies that. If not, correct one.",
             examples=_pair_examples(conflicts),
         )
@@ -235,7 +235,8 @@ def check_near_duplicates(
             code="near_duplicates",
             level=duplicate_severity(len(near_duplicates), len(rows)),
             count=len(near_duplicates),
-            message=f"{pluralize(len(near_duplicates), 'text')} nearly the same as an earlier one.",
+            message=f"{format_count(len(near_duplicates), 'text')} nearly the same as an earlier "
+            "one.",
             advice="Drawn splits keep exact duplicates together, but not near-duplicates, so "
             "metrics may be too good. Delete them, or define the splits yourself.",
             examples=_pair_examples(near_duplicates),

@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 from lora_core.data import label_studio, mistral_labels, text_files
 from lora_core.data.rows import (
     MAX_BYTES,
-    MAX_COLUMNS,
+    SEPARATORS,
     ColumnSelection,
     NumberedCells,
     ParseInfo,
     StringTable,
     TextRow,
+    check_column_count,
     collect_rows,
+    find_column,
 )
 from lora_core.errors.data import (
     DataNotFound,
@@ -72,7 +74,8 @@ def read_rows_and_info(path: Path, columns: ColumnSelection) -> tuple[list[TextR
     """Return all rows, and how the file was parsed. Raises what `read_rows` raises."""
     try:
         opened = open_file(path, columns)
-        return collect_rows(path.name, opened.cells, columns), opened.parse_info
+        info = opened.parse_info
+        return collect_rows(path.name, opened.cells, columns, info), info
     except MemoryError as error:
         raise DataTooLarge(
             file=path.name, what="its content", limit="the available memory"
@@ -91,7 +94,7 @@ def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
 
             return OpenedFile(arrow.iter_parquet_rows(path, columns), ParseInfo())
         case ".jsonl":
-            objects, prompt_format = mistral_labels.read_flattened_labels(path, columns)
+            objects, prompt_format = mistral_labels.read_flattened_objects(path, columns)
             rows = text_files.select_json_columns(path.name, objects, columns)
             return OpenedFile(rows, ParseInfo(prompt_format=prompt_format))
         case ".json":
@@ -103,14 +106,14 @@ def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
             return OpenedFile(table.iter_cells(columns), table.parse_info)
 
 
-def infer_file_prompt_template(path: Path, columns: ColumnSelection) -> PromptFormat | None:
+def infer_file_prompt_format(path: Path, columns: ColumnSelection) -> PromptFormat | None:
     """Return the prompt format of a file in chat form; None for other files.
 
     Raises what `read_rows` raises.
     """
     if validate_file_and_get_suffix(path, columns.sheet) != ".jsonl":
         return None
-    return mistral_labels.read_flattened_labels(path, columns)[1]
+    return mistral_labels.read_flattened_objects(path, columns)[1]
 
 
 def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
@@ -120,6 +123,32 @@ def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
 
         return spreadsheet.open_sheet(path, sheet)
     return text_files.open_delimited(path, "," if suffix == ".csv" else "\t")
+
+
+_HEADER_ROWS = 11  # in which a header below a title is looked for
+
+
+def find_header_row(path: Path, columns: ColumnSelection) -> int | None:
+    """Return the row of a table, counted from 1, with the names of all selected columns; None if
+    none of the next rows after the first has them. Raises what the reader of workbooks raises."""
+    match path.suffix.lower():
+        case ".xlsx":
+            from lora_core.data import spreadsheet
+
+            readings = [spreadsheet.read_first_rows(path, columns.sheet, _HEADER_ROWS)]
+        case ".csv" | ".tsv":
+            readings = [
+                text_files.read_first_records(path, separator, _HEADER_ROWS)
+                for separator in SEPARATORS
+            ]
+        case _:
+            return None
+    wanted = [*columns.text_columns, *columns.label_columns, *filter(None, [columns.split])]
+    for rows in readings:
+        for number, cells in enumerate(rows[1:], start=2):
+            if all(find_column(name, cells) is not None for name in wanted):
+                return number
+    return None
 
 
 def validate_file_and_get_suffix(path: Path, sheet: str | None = None) -> str:
@@ -186,23 +215,22 @@ def iter_whole_rows(
     `ReservedColumn`.
     """
     columns = ColumnSelection(text_column, label=None, pair=pair_column)
-    names = [text_column] if pair_column is None else [text_column, pair_column]
     suffix = validate_file_and_get_suffix(path, sheet)
     match suffix:
         case ".parquet":
-            rows = _parquet_records(path, columns, names)
+            rows = _parquet_records(path, columns)
         case ".jsonl":
-            rows = _json_records(path.name, text_files.iter_json_lines(path), columns, names)
+            rows = _json_records(path.name, text_files.iter_json_lines(path), columns)
         case ".json":
             objects = label_studio.read_flattened_tasks(path, columns, ParseInfo())
-            rows = _json_records(path.name, objects, columns, names)
+            rows = _json_records(path.name, objects, columns)
         case _:
-            rows = _tabular_records(open_table(path, suffix, sheet), columns, names)
+            rows = _tabular_records(open_table(path, suffix, sheet), columns)
     first = next(rows, None)
     if first is None:
         raise EmptyData(file=path.name)
-    for number, cells in chain([first], rows):
-        texts = [_checked_text(path.name, number, cells[name]) for name in names]
+    for number, text_cells, cells in chain([first], rows):
+        texts = [_checked_text(path.name, number, cell) for cell in text_cells]
         if not any(texts):
             raise MissingText(file=path.name, count=1, rows=number)
         if not all(texts):
@@ -218,43 +246,51 @@ def _checked_text(file: str, number: int, text: Any) -> str:
     return text if text and text.strip() else ""
 
 
-_RecordCells = Iterator[tuple[int, dict[str, Any]]]
+_Objects = Iterator[tuple[int, dict[str, Any]]]
+_Records = Iterator[tuple[int, list[Any], dict[str, Any]]]  # row number, texts, all cells
 
 
-def _tabular_records(
-    table: StringTable, columns: ColumnSelection, text_columns: Sequence[str]
-) -> _RecordCells:
-    _check_names(table.file, table.header, columns)
+def _tabular_records(table: StringTable, columns: ColumnSelection) -> _Records:
+    header = [
+        name if name.strip() or table.header.count(name) == 1 else f"column {_column_letters(i)}"
+        for i, name in enumerate(table.header)
+    ]
+    text_columns = _check_names(table.file, header, columns)
     for number, cells in table.rows:
-        row = dict(zip(table.header, cells, strict=True))
-        table.check_formulas(number, [row[name] for name in text_columns])
-        yield number, row
+        row = dict(zip(header, cells, strict=True))
+        texts = [row[name] for name in text_columns]
+        table.check_formulas(number, texts)
+        yield number, texts, row
 
 
-def _json_records(
-    file: str, objects: _RecordCells, columns: ColumnSelection, text_columns: Sequence[str]
-) -> _RecordCells:
+def _column_letters(position: int) -> str:
+    """Return the name of a column in a spreadsheet: A for 0, AA for 26."""
+    tens, ones = divmod(position, 26)
+    return (_column_letters(tens - 1) if tens else "") + chr(ord("A") + ones)
+
+
+def _json_records(file: str, objects: _Objects, columns: ColumnSelection) -> _Records:
     seen_names: set[str] = set()
+    text_columns: list[str] = []
     for number, cells_by_name in objects:
         if not seen_names:
-            _check_names(file, list(cells_by_name), columns)
+            text_columns = _check_names(file, list(cells_by_name), columns)
         if new_names := cells_by_name.keys() - seen_names:
             seen_names |= new_names
             _check_reserved(file, list(seen_names))
-        for name in text_columns:
-            text_files.get_json_field(file, number, cells_by_name, name)
-        yield number, _check_json(file, number, cells_by_name)
+        texts = [
+            text_files.get_json_field(file, number, cells_by_name, name) for name in text_columns
+        ]
+        yield number, texts, _check_json(file, number, cells_by_name)
 
 
-def _parquet_records(
-    path: Path, columns: ColumnSelection, text_columns: Sequence[str]
-) -> _RecordCells:
+def _parquet_records(path: Path, columns: ColumnSelection) -> _Records:
     from lora_core.data import arrow  # pyarrow is slow to import
     from lora_core.data.arrow import ArrowCellDecoder, check_column_types
 
     with arrow.open_parquet(path) as file:
         schema, names = file.schema_arrow, file.schema_arrow.names
-        _check_names(path.name, names, columns)
+        text_columns = _check_names(path.name, names, columns)
         types = [schema.field(name).type for name in text_columns]
         check_column_types(path.name, types, columns)
         decoder = ArrowCellDecoder(path.name)
@@ -266,25 +302,26 @@ def _parquet_records(
                     name: _to_json(path.name, number, value)
                     for name, value in cells_by_name.items()
                 }
-                yield number, json_cells
+                yield number, [json_cells[name] for name in text_columns], json_cells
             decoder.row += len(batch)
 
 
-def _check_names(file: str, names: Sequence[str], columns: ColumnSelection) -> None:
-    """Check the names of columns.
+def _check_names(file: str, names: Sequence[str], columns: ColumnSelection) -> list[str]:
+    """Check the names of columns, and return those of the texts.
 
     Raises `MissingColumn`, `SameTextPairColumn`, `MalformedRow`, `ReservedColumn`, `DataTooLarge`.
     """
-    columns.find_positions(file, names)
-    if duplicate := next((name for name in names if names.count(name) > 1), None):
+    text_columns = [names[i] for i in columns.find_positions(file, names)]
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
         raise MalformedRow(file=file, row=0, problem=f"column {duplicate!r} is duplicated")
     _check_reserved(file, names)
+    return text_columns
 
 
 def _check_reserved(file: str, names: Sequence[str]) -> None:
     """Raise `ReservedColumn` for the name of an output column, or `DataTooLarge`."""
-    if len(names) > MAX_COLUMNS:
-        raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
+    check_column_count(file, names)
     for name in names:
         if name in RESERVED_COLUMNS or name.startswith(f"{SCORES}."):
             raise ReservedColumn(file=file, column=name)

@@ -184,7 +184,7 @@ def make_finding_example(*rows: TextRow, similarity: float | None = None) -> Fin
     return FindingExample(rows=tuple(map(RowExcerpt.from_row, rows)), similarity=similarity)
 
 
-def pluralize(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """Return a count with its noun: `1 row`, `2,000 rows`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 

@@ -20,16 +20,20 @@ from lora_core.data.findings import (
     RegressionNumberStatistics,
     Severity,
     TargetStatistics,
+    format_count,
     format_percent,
     make_finding_example,
-    pluralize,
     shorten_name_list,
     split_of,
 )
-from lora_core.data.labels import LabelFormat, label_names_in
+from lora_core.data.label_readers import LabelFormat, label_names_in
 from lora_core.data.more_labels_estimate import ACCURACY_ERRORS, MIN_TEXTS
-from lora_core.data.rows import TextRow
-from lora_core.data.split import are_numeric, find_label_spelling_variants, project_rows_to_target
+from lora_core.data.rows import FORMULA_ERRORS, TextRow
+from lora_core.data.split import (
+    are_labels_numeric,
+    find_label_spelling_variants,
+    project_rows_to_target,
+)
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import decode_label_set, unqualified_outputs_of_target
 from lora_core.specs.task import TaskType
@@ -134,9 +138,13 @@ def measure_balance(
 def _check_classes(
     balance: ClassBalance, rows: Sequence[TextRow], task: TaskType = "single_label"
 ) -> Iterator[Finding]:
-    """Yield `few_rows`, `similar_labels`, `labels_missing`, `rare_labels`, `imbalanced`."""
+    """Yield `few_rows`, `similar_labels`, `formula_errors`, `combined_labels`, `labels_missing`,
+    `rare_labels`, `imbalanced`."""
     yield from _few_rows(rows, task)
     yield from _similar_labels(balance, rows, task)
+    yield from _formula_errors(balance)
+    if task == "single_label":
+        yield from _combined_labels(balance)
     yield from _missing_labels(balance)
     rare = [
         (label, share.count)
@@ -149,8 +157,8 @@ def _check_classes(
             code="rare_labels",
             level=Severity.WARNING,
             count=len(rare),
-            message=f"{pluralize(len(rare), 'label')} with fewer than {MIN_ROWS_PER_LABEL} rows: "
-            f"{names}.",
+            message=f"{format_count(len(rare), 'label')} with fewer than {MIN_ROWS_PER_LABEL} "
+            f"rows: {names}.",
             advice="Collect more texts for them or merge them with other labels: with so few rows "
             "they are hardly learned, and their metrics are mostly chance.",
         )
@@ -189,7 +197,7 @@ def _few_rows(rows: Sequence[TextRow], task: TaskType) -> Iterator[Finding]:
         code="few_rows",
         level=Severity.WARNING,
         count=len(rows),
-        message=f"Only {pluralize(len(rows), 'row')}. {imprecise}",
+        message=f"Only {format_count(len(rows), 'row')}. {imprecise}",
         advice=advice,
     )
 
@@ -209,14 +217,62 @@ def _similar_labels(
         code="similar_labels",
         level=Severity.ERROR,
         count=len(groups),
-        message="Labels that differ in case or white space only: "
-        f"{shorten_name_list([' and '.join(spellings) for spellings in groups])}.",
+        message="Labels that differ in case, white space or invisible characters only, or are the "
+        f"same number: {shorten_name_list([' and '.join(map(_shown, each)) for each in groups])}.",
         advice="Use one spelling: each spelling is trained as a separate label.",
         examples=tuple(
             make_finding_example(*(first[label] for label in spellings[:MAX_EXAMPLES]))
             for spellings in groups[:MAX_EXAMPLES]
         ),
     )
+
+
+def _shown(label: str) -> str:
+    """Return a label, with the codes of characters that are invisible."""
+    return label if label.isprintable() else repr(label)
+
+
+def _formula_errors(balance: ClassBalance) -> Iterator[Finding]:
+    """Yield `formula_errors`. Workbooks with them are refused, but text may mean what it says."""
+    errors = [label for label in balance.labels if label in FORMULA_ERRORS]
+    if errors:
+        count = sum(balance.labels[label].count for label in errors)
+        yield Finding(
+            code="formula_errors",
+            level=Severity.WARNING,
+            count=count,
+            message=f"{format_count(count, 'row')} with the error of a formula as a label: "
+            f"{shorten_name_list(errors)}.",
+            advice="Correct the formulas in the spreadsheet and save it again, or remove the rows.",
+        )
+
+
+_SET_SEPARATORS = ";|,"
+
+
+def _combined_labels(balance: ClassBalance) -> Iterator[Finding]:
+    """Yield `combined_labels` if half of the labels or more are made of parts of other labels."""
+    for separator in _SET_SEPARATORS:
+        parts = {
+            label: {part.strip() for part in label.split(separator)} for label in balance.labels
+        }
+        labels_with = Counter(part for each in parts.values() for part in each)
+        combined = [
+            label
+            for label, each in parts.items()
+            if separator in label and "" not in each and all(labels_with[part] > 1 for part in each)
+        ]
+        if len(combined) > 1 and 2 * len(combined) >= len(parts):
+            yield Finding(
+                code="combined_labels",
+                level=Severity.WARNING,
+                count=len(combined),
+                message=f"{len(combined):,} of {format_count(len(parts), 'label')} seem to be "
+                f"several labels in one cell: {shorten_name_list(combined)}.",
+                advice="Each combination is trained as a label of its own. To train the single "
+                f"labels, use `--task multi_label --label-separator {separator!r}` (`task.type`, "
+                "`data.label_separator`).",
+            )
 
 
 def _missing_labels(balance: ClassBalance) -> Iterator[Finding]:
@@ -240,7 +296,7 @@ def _missing_labels(balance: ClassBalance) -> Iterator[Finding]:
 
 def _alphabetical_ranks(names: Sequence[str]) -> Iterator[Finding]:
     """Yield `alphabetical_ranks` unless the ranks are numbers, whose order is certain."""
-    if not are_numeric(names):
+    if not are_labels_numeric(names):
         yield Finding(
             code="alphabetical_ranks",
             level=Severity.WARNING,
@@ -323,7 +379,7 @@ def _check_label_sets(
             code="unlabeled_rows",
             level=Severity.WARNING if share >= 0.5 else Severity.INFO,
             count=sets.unlabeled,
-            message=f"{pluralize(sets.unlabeled, 'row')} ({format_percent(share)}) without any "
+            message=f"{format_count(sets.unlabeled, 'row')} ({format_percent(share)}) without any "
             "label.",
             advice="No action is needed if none of the labels applies to them. If they have not "
             "been labeled yet, remove them: they teach a model that nothing applies.",
@@ -405,7 +461,7 @@ def _outliers(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Iterator
             code="outliers",
             level=Severity.WARNING,
             count=int(far.sum()),
-            message=f"{pluralize(int(far.sum()), 'row')} with a number far from the others, of "
+            message=f"{format_count(int(far.sum()), 'row')} with a number far from the others, of "
             f"which the middle half is between {lower:g} and {upper:g}.",
             advice="Check them for typing errors and units. Errors count squared, so a few such "
             "rows can dominate the training; the logarithm of the numbers may be a better label.",
@@ -422,8 +478,8 @@ def _outside_range(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Ite
             code="outside_range",
             level=Severity.WARNING,
             count=len(outside),
-            message=f"{pluralize(len(outside), 'row')} of validation or test with a number outside "
-            f"the range of train, {low:g} to {high:g}.",
+            message=f"{format_count(len(outside), 'row')} of validation or test with a number "
+            f"outside the range of train, {low:g} to {high:g}.",
             advice="Add such texts to train: a model hardly predicts numbers that it has not seen.",
             examples=tuple(make_finding_example(rows[i]) for i in outside[:MAX_EXAMPLES]),
         )

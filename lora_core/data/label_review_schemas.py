@@ -1,8 +1,8 @@
 """What a service and the child process that reads its files exchange about labels: which ones are
 suspect, and corrections.
 
-Labels are strings, as in rows (`lora_core.data.labels`); those of one of several targets have only
-its value.
+Labels are strings, as in rows (`lora_core.data.label_readers`); those of one of several targets
+have only its value.
 """
 
 import hashlib

@@ -11,13 +11,13 @@ a tie, the latest. The formats: https://labelstud.io/guide/export
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_core.data import text_files
-from lora_core.data.rows import ColumnSelection, ParseInfo
+from lora_core.data.rows import ColumnSelection, ParseInfo, find_column
 from lora_core.errors.data import (
     MalformedRow,
     NoAnnotations,
@@ -168,11 +168,16 @@ class _Table:
 
 
 def _columns(
-    names: Iterable[str], candidates: Sequence[str], alias: str, selected: Iterable[str | None]
+    names: Collection[str],
+    candidates: Sequence[str],
+    alias: str,
+    selected: Collection[str | None],
 ) -> dict[str, str]:
-    """Return the column of each name: its own, or the alias if only one is a candidate for it."""
-    columns = {name: name for name in names}
-    if alias not in columns and len(candidates) == 1 and candidates[0] not in selected:
+    """Return the column of each name: its own, the selected one that looks the same, or the alias
+    if only one is a candidate for it."""
+    looked_up = {find_column(each, names): each for each in selected if each is not None}
+    columns = {name: looked_up.get(name, name) for name in names}
+    if alias not in columns and len(candidates) == 1 and candidates[0] not in looked_up:
         columns[candidates[0]] = alias
     return columns
 

@@ -54,7 +54,7 @@ from lora_core.linear.model import combine_pair_features, split_text_pairs
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import decode_label_set, infer_target_tasks
 from lora_core.specs.task import TaskType
-from lora_core.specs.text_input import build_text_input
+from lora_core.specs.text_input import text_or_pair
 from lora_core.tasks.base import Task
 from lora_core.tasks.metric_info import METRICS
 from lora_core.tasks.multi_label import DEFAULT_THRESHOLD, MultiLabel, best_threshold
@@ -144,7 +144,7 @@ def estimate_gain_of_more_labels(
     )
 
 
-def add_learning_curve(report: DataReport, contents: FileContents) -> DataReport:
+def add_learning_curve_to_report(report: DataReport, contents: FileContents) -> DataReport:
     """Return the report with the learning curve of the train split."""
     estimate = estimate_gain_of_more_labels(
         contents.splits[Split.TRAIN], contents.columns.label_format.task
@@ -175,7 +175,11 @@ def subsample_for_curve(
     *,
     characters: int | None = None,
 ) -> list[TextRow]:
-    """Return at most `max_texts` texts, stratified and in order, without rare labels."""
+    """Return at most `max_texts` texts, stratified and in order, without rare labels.
+
+    With `characters`, their sum is at most about that many. Texts are cut if it is the sum of
+    fewer than `MIN_TEXTS`.
+    """
     rows = list(distinct)
     if task_type == "single_label":
         counts = Counter(row.label for row in distinct)
@@ -184,12 +188,23 @@ def subsample_for_curve(
     if isinstance(task, MultiLabel):
         max_texts = min(max_texts, max(MIN_TEXTS, MAX_FITTED_LABELS // len(task.labels)))
     if characters is not None:
+        longest = characters // MIN_TEXTS
+        if sum(row.characters for row in rows) > len(rows) * longest:
+            rows = [_cut(row, longest) for row in rows]
         total = sum(row.characters for row in rows)
         max_texts = min(max_texts, len(rows) * characters // max(1, total))
     if len(rows) <= max_texts:
         return rows
     order = _stratified_order(task.strata(targets), np.random.default_rng(0))
     return [rows[i] for i in sorted(order[:max_texts])]
+
+
+def _cut(row: TextRow, characters: int) -> TextRow:
+    """Return the beginning of a text, or of both texts of a pair."""
+    if row.pair is None:
+        return replace(row, text=row.text[:characters])
+    each = characters // 2
+    return replace(row, text=row.text[:each], pair=row.pair[:each])
 
 
 def build_task_and_targets(rows: Sequence[TextRow], task_type: TaskType) -> tuple[Task, Targets]:
@@ -218,7 +233,7 @@ def build_task_and_targets(rows: Sequence[TextRow], task_type: TaskType) -> tupl
 
 def linear_learner(rows: Sequence[TextRow], task: Task, targets: Targets) -> Learner:
     """Return a learner with TF-IDF of all words and a regression."""
-    sides = split_text_pairs([build_text_input(row.text, row.pair) for row in rows])
+    sides = split_text_pairs([text_or_pair(row.text, row.pair) for row in rows])
     try:
         by_side = CountVectorizer().fit_transform(chain(*sides)).tocsr()
     except ValueError:  # no text contains a word

@@ -77,7 +77,9 @@ def _evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     tasks = task.tasks.values() if isinstance(task, SeveralTargets) else [task]
     fits = sum(len(each.labels) for each in tasks if isinstance(each, MultiLabel))
     max_texts = min(MAX_TEXTS, MAX_FITTED_LABELS // max(1, fits))
-    train = subsample_to_max_characters(subsample(splits.train, max_texts), len(splits.labels))
+    train = subsample_to_max_characters(
+        subsample_to_max_texts(splits.train, max_texts), len(splits.labels)
+    )
     parts = [splits.validation, splits.test]
     validation, test = (task.targets([each.label for each in part]) for part in parts)
     validation_logits, test_logits = fit_and_predict_logits(train, parts, task)
@@ -155,7 +157,7 @@ def fit_single_target(
             raise TypeError(f"no linear model for {type(task).__name__}")
 
 
-def subsample(train: Sequence[Example], max_texts: int) -> list[Example]:
+def subsample_to_max_texts(train: Sequence[Example], max_texts: int) -> list[Example]:
     """Return at most `max_texts` of the texts, stratified; more if each label needs it."""
     if len(train) <= max_texts:
         return list(train)
@@ -163,7 +165,7 @@ def subsample(train: Sequence[Example], max_texts: int) -> list[Example]:
     try:
         subset = stratified_subset(rows, max_texts, of=len(rows), seed=0, task=task)
     except TooFewRows:
-        return subsample(train, 2 * max_texts)
+        return subsample_to_max_texts(train, 2 * max_texts)
     return [train[row.number] for row in subset]
 
 
@@ -172,7 +174,7 @@ def subsample_to_max_characters(train: Sequence[Example], labels: int) -> list[E
     characters = sum(example.characters for example in train)
     if characters <= MAX_CHARACTERS:
         return list(train)
-    return subsample(train, max(labels, len(train) * MAX_CHARACTERS // characters))
+    return subsample_to_max_texts(train, max(labels, len(train) * MAX_CHARACTERS // characters))
 
 
 def _metrics(

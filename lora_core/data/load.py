@@ -16,11 +16,10 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from pydantic import TypeAdapter, ValidationError
 
 from lora_core.atomic_files import atomic_path, is_disk_full
-from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
 from lora_core.data import files
 from lora_core.data.arrow import BATCH_ROWS, ArrowCellDecoder, check_column_types
 from lora_core.data.contents import enrich_missing_column_error
-from lora_core.data.labels import LabelFormat
 from lora_core.data.rows import MAX_BYTES, MAX_ROWS, ColumnSelection, TextRow, collect_rows
 from lora_core.data.split import (
     Example,
@@ -52,7 +51,7 @@ from lora_core.hf_hub import (
     HubDataset,
     describe_gated_repository,
     describe_transient_failure,
-    get_hub_token,
+    find_hub_token,
     is_gated_error,
     parse_hub_dataset,
 )
@@ -63,7 +62,7 @@ from lora_core.specs.task import SingleLabelSpec, TaskSpec
 from lora_core.tasks.targets import index_labels, label_to_target
 
 CACHE_VERSION = 1  # increment if the same description of a sample would give other splits
-MAX_CACHE_BYTES = 500_000_000  # of all cache entries
+MAX_CACHE_BYTES = FOLDER_LIMITS["splits"]
 _SINGLE_LABEL = SingleLabelSpec()
 _SPLITS = TypeAdapter(Splits)
 
@@ -81,12 +80,12 @@ def read_source(source: str | Mapping[Split, str], columns: ColumnSelection) -> 
             columns.find_positions(source, reviews.COLUMNS)
         rows = read_single_source(source, columns)
         return require_train_split(
-            display_name(source),
+            source_display_name(source),
             rows if isinstance(rows, dict) else {Split.TRAIN: rows},
         )
     without_split = replace(columns, detect_split=False)
     return require_train_split(
-        display_name(source),
+        source_display_name(source),
         {
             split: _read_split(split, split_source, without_split)
             for split, split_source in source.items()
@@ -94,7 +93,7 @@ def read_source(source: str | Mapping[Split, str], columns: ColumnSelection) -> 
     )
 
 
-def display_name(source: str | Mapping[Split, str]) -> str:
+def source_display_name(source: str | Mapping[Split, str]) -> str:
     """Return the name of a source for error messages: a file name without its folder."""
     if not isinstance(source, str):
         return "The source"
@@ -108,7 +107,7 @@ def _read_split(split: Split, source: str, columns: ColumnSelection) -> list[Tex
     if isinstance(rows_by_split, list):
         return rows_by_split
     if split not in rows_by_split:
-        raise MissingSplit(file=display_name(source), split=split.value)
+        raise MissingSplit(file=source_display_name(source), split=split.value)
     return rows_by_split[split]
 
 
@@ -170,16 +169,10 @@ def _load_sample(spec: DataSpec) -> Splits:
 
 def _load(spec: DataSpec, task: TaskSpec) -> Splits:
     check_no_windowed_pairs(spec)
-    columns = ColumnSelection(
-        spec.text_column,
-        spec.label_column,
-        spec.split_column,
-        spec.text_pair_column,
-        label_format=LabelFormat.from_spec(spec, task),
-    )
-    prompt_format = spec.prompt_format or infer_source_prompt_template(spec.source, columns)
+    columns = ColumnSelection.from_spec(spec, task)
+    prompt_format = spec.prompt_format or infer_source_prompt_format(spec.source, columns)
     given_splits = read_source(spec.source, replace(columns, prompt_format=prompt_format))
-    name, label_format = display_name(spec.source), columns.label_format
+    name, label_format = source_display_name(spec.source), columns.label_format
     collect_and_check_label_names(name, given_splits, label_format)
     sizes = {Split.VALIDATION: spec.validation_size, Split.TEST: spec.test_size}
     missing = {split: size for split, size in sizes.items() if split not in given_splits}
@@ -210,7 +203,7 @@ def _load(spec: DataSpec, task: TaskSpec) -> Splits:
     )
 
 
-def infer_source_prompt_template(
+def infer_source_prompt_format(
     source: str | Mapping[Split, str], columns: ColumnSelection
 ) -> PromptFormat | None:
     """Return the prompt format of the training file, in which all files are read.
@@ -221,7 +214,7 @@ def infer_source_prompt_template(
     path = Path(train)
     if path.suffix.lower() != ".jsonl" or not path.is_file():
         return None
-    return files.infer_file_prompt_template(path, columns)
+    return files.infer_file_prompt_format(path, columns)
 
 
 # -- Datasets of the hub --------------------------------------------------------------------------
@@ -259,7 +252,7 @@ def read_hub_dataset(source: str, columns: ColumnSelection) -> RowsBySplit:
 def _prepare_hub_dataset(source: str, dataset: HubDataset) -> datasets.DatasetBuilder:
     """Download the dataset and prepare it for reading."""
     datasets.disable_progress_bars()
-    token = get_hub_token()
+    token = find_hub_token()
     try:
         # the prefix prevents loading a local folder of the same name
         path = f"hf://datasets/{_with_owner(source, dataset.name, token)}"
@@ -340,7 +333,7 @@ def _read_hub_split(file: str, data: datasets.Dataset, columns: ColumnSelection)
     formats = columns.label_formats
     features = [None] * len(columns.text_columns) + [
         data.features[name] if each.task != "regression" and each.columns is None else None
-        for name, each in zip(columns.label_columns, formats, strict=True)
+        for name, each in zip(names[len(columns.text_columns) :], formats, strict=True)
     ]
     decoder = ArrowCellDecoder(file)
     batches = (batch.columns for batch in table.to_batches(max_chunksize=BATCH_ROWS))

@@ -38,7 +38,7 @@ def detect_target_tasks(path: Path) -> dict[str, TaskType]:
     return tasks
 
 
-def read_flattened_labels(
+def read_flattened_objects(
     path: Path, columns: ColumnSelection
 ) -> tuple[chat.NumberedObjects, PromptFormat | None]:
     """Return the objects of a `.jsonl` file, and the format of its prompts.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lora_core.data.labels import label_names_in
+from lora_core.data.label_readers import label_names_in
 from lora_core.results import MetricName, MetricValue
 from lora_core.specs.encoded_labels import extract_target_label, infer_target_tasks
 from lora_core.specs.fields import FrozenModel

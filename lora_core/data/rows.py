@@ -1,15 +1,17 @@
 """Rows of a data source, validated one by one, and the limits on what is read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from lora_core.data.labels import (
+from lora_core.data.label_readers import (
     MAX_LABEL_CHARACTERS,
     NO_LABEL,
     SINGLE_LABEL,
     LabelFormat,
     build_label_reader,
     count_utf8_bytes,
+    normalize_label_name,
+    without_invisible_characters,
 )
 from lora_core.errors.data import (
     DataTooLarge,
@@ -25,6 +27,8 @@ from lora_core.errors.data import (
     format_row_numbers,
 )
 from lora_core.specs.chat import PromptFormat
+from lora_core.specs.data import DataSpec
+from lora_core.specs.task import TaskSpec
 
 # Limits on an untrusted file, checked before memory is allocated.
 MAX_ROWS = 1_000_000
@@ -43,7 +47,7 @@ NumberedCells = Iterator[tuple[int, Sequence[object]]]  # the row number and the
 class TextRow:
     """One text, or a pair. `number` is the row number that users see: 1 is the first data row.
 
-    `label` is in the form of `lora_core.data.labels`.
+    `label` is in the form of `lora_core.data.label_readers`.
     """
 
     number: int
@@ -62,8 +66,8 @@ class TextRow:
 class ColumnSelection:
     """The names of the columns to read. With `label` None, only texts are read.
 
-    With `sheet` None, the first sheet that has any cells is read. `label_format.columns_read` are
-    read in place of `label`.
+    Names are looked up by `find_column`. With `sheet` None, the first sheet that has any cells is
+    read. `label_format.columns_read` are read in place of `label`.
     """
 
     text: str = "text"
@@ -74,6 +78,17 @@ class ColumnSelection:
     sheet: str | None = None  # of a workbook
     prompt_format: PromptFormat | None = None  # of examples in chat form; None: detect it
     label_format: LabelFormat = SINGLE_LABEL
+
+    @classmethod
+    def from_spec(cls, data: DataSpec, task: TaskSpec) -> "ColumnSelection":
+        return cls(
+            data.text_column,
+            data.label_column,
+            data.split_column,
+            data.text_pair_column,
+            prompt_format=data.prompt_format,
+            label_format=LabelFormat.from_spec(data, task),
+        )
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -86,6 +101,11 @@ class ColumnSelection:
         if self.label is None:
             return ()
         return self.label_format.columns_read or (self.label,)
+
+    @property
+    def detects_split(self) -> bool:
+        """Whether `SPLIT_COLUMN` is read if it exists."""
+        return self.split is None and self.detect_split and self.label is not None
 
     @property
     def label_formats(self) -> tuple[LabelFormat, ...]:
@@ -103,24 +123,50 @@ class ColumnSelection:
         Raises `MissingColumn`, `WrongSeparator`; `MalformedRow` if a selected column is duplicated;
         `SameTextPairColumn`, `DataTooLarge`.
         """
-        if len(available) > MAX_COLUMNS:
-            raise DataTooLarge(file=file, what="the number of columns", limit=f"{MAX_COLUMNS:,}")
+        check_column_count(file, available)
         selected = [*self.text_columns, *self.label_columns]
         if self.text == self.pair:
             raise SameTextPairColumn(column=self.text)
         if self.split is not None:
             selected.append(self.split)
-        elif self.label is not None and self.detect_split and SPLIT_COLUMN in available:
+        elif self.detects_split and SPLIT_COLUMN in available:
             selected.append(SPLIT_COLUMN)
+        found = []
         for column in selected:
-            if column not in available:
+            name = find_column(column, available)
+            if name is None:
                 if (separator := _detect_separator(available)) is not None:
                     raise WrongSeparator(file=file, column=available[0][:100], separator=separator)
-                names = ", ".join(name[:100] for name in available)
+                names = ", ".join(each[:100] for each in available)
                 raise MissingColumn(file=file, column=column, available=names)
-            if available.count(column) > 1:
-                raise MalformedRow(file=file, row=0, problem=f"column {column!r} is duplicated")
-        return [available.index(column) for column in selected]
+            if available.count(name) > 1:
+                raise MalformedRow(file=file, row=0, problem=f"column {name!r} is duplicated")
+            found.append(name)
+        if self.pair is not None and found[0] == found[1]:
+            raise SameTextPairColumn(column=found[0])
+        return [available.index(name) for name in found]
+
+
+def check_column_count(file: str, names: Collection[str]) -> None:
+    """Raise `DataTooLarge` if there are more than `MAX_COLUMNS`."""
+    if len(names) > MAX_COLUMNS:
+        limit = f"{MAX_COLUMNS:,}; delete columns that are not needed"
+        raise DataTooLarge(file=file, what="the number of columns", limit=limit)
+
+
+def normalize_column_name(column: str) -> str:
+    """Return what is seen of the name of a column: NFC, without invisible characters and
+    surrounding white space."""
+    return normalize_label_name(without_invisible_characters(column))
+
+
+def find_column(wanted: str, available: Collection[str]) -> str | None:
+    """Return the column of this name, or else the only one whose name looks the same, if any."""
+    if wanted in available:
+        return wanted
+    seen = normalize_column_name(wanted)
+    similar = [name for name in available if normalize_column_name(name) == seen]
+    return similar[0] if len(similar) == 1 else None
 
 
 class RowCollector:
@@ -183,6 +229,10 @@ class RowCollector:
         self._labels.check()
         return self._rows
 
+    def rows_with_thousands(self) -> list[int]:
+        """Return the rows with numbers whose point seems to separate thousands."""
+        return self._labels.rows_with_thousands()
+
     def _text(self, number: int, text: object) -> str:
         """Return the text unchanged, or "" if it is missing or only white space."""
         if text is None:
@@ -206,11 +256,18 @@ class RowCollector:
         return text if text.strip() else ""
 
 
-def collect_rows(file: str, rows: NumberedCells, columns: ColumnSelection) -> list[TextRow]:
-    """Return all rows of a source, validated. Raises what `RowCollector` raises."""
+def collect_rows(
+    file: str, rows: NumberedCells, columns: ColumnSelection, info: "ParseInfo | None" = None
+) -> list[TextRow]:
+    """Return all rows of a source, validated, and add what is doubtful to `info`.
+
+    Raises what `RowCollector` raises.
+    """
     collector = RowCollector(file, columns)
     for number, cells in rows:
         collector.add(number, cells)
+    if info is not None:
+        info.rows_with_thousands = collector.rows_with_thousands()
     return collector.rows()
 
 
@@ -236,6 +293,8 @@ class ParseInfo:
     sheet: str | None = None
     sheets: tuple[str, ...] = ()  # all visible sheets of the workbook
     blank_rows: int = 0  # skipped so far; blank lines of a text file are not counted
+    rows_with_thousands: list[int] = field(default_factory=list)  # whose point is doubtful
+    unread_split: str | None = None  # a column whose name only resembles `SPLIT_COLUMN`
     prompt_format: PromptFormat | None = None  # of examples in chat form
     # of an export of Label Studio, so far
     unannotated_tasks: int = 0  # skipped
@@ -271,6 +330,12 @@ class StringTable:
         """Yield the selected columns. Raises what `ColumnSelection.find_positions` and the reader
         raise; `MalformedRow`."""
         positions = columns.find_positions(self.file, self.header)
+        if columns.detects_split and SPLIT_COLUMN not in self.header:
+            others = (name for i, name in enumerate(self.header) if i not in positions)
+            similar = (
+                name for name in others if normalize_column_name(name).casefold() == SPLIT_COLUMN
+            )
+            self.parse_info.unread_split = next(similar, None)
         for number, row_cells in self.rows:
             selected = [row_cells[i] for i in positions]
             self.check_formulas(number, selected)

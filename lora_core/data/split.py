@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.labels import (
+from lora_core.data.label_readers import (
     SINGLE_LABEL,
     LabelFormat,
     describe_column_location,
     label_names_in,
-    normalize_name,
+    normalize_label_name,
+    without_invisible_characters,
 )
 from lora_core.data.rows import TextRow
 from lora_core.data.stratify import (
@@ -31,7 +32,7 @@ from lora_core.data.stratify import (
     ungroup,
 )
 from lora_core.errors.data import (
-    AllUnlabeled,
+    AllLabelSetsEmpty,
     ConstantLabelSets,
     ConstantNumbers,
     InvalidSplitValue,
@@ -52,7 +53,7 @@ from lora_core.specs.encoded_labels import (
 )
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType
-from lora_core.specs.text_input import TextInput, build_text_input
+from lora_core.specs.text_input import TextInput, text_or_pair
 from lora_core.tasks.targets import Target, infer_task_type, target_to_index_label
 
 
@@ -68,7 +69,7 @@ class Example:
     @property
     def input(self) -> TextInput:
         """What a model reads: the text, or the pair."""
-        return build_text_input(self.text, self.pair)
+        return text_or_pair(self.text, self.pair)
 
     @property
     def characters(self) -> int:
@@ -336,22 +337,30 @@ def sort_label_names(labels: Collection[str], *, ordered: bool = False) -> tuple
     distinct = set(labels)
     if all(_INTEGER.fullmatch(label) for label in distinct):
         return tuple(sorted(distinct, key=lambda label: (int(label), label)))
-    if ordered and are_numeric(distinct):
+    if ordered and are_labels_numeric(distinct):
         return tuple(sorted(distinct, key=lambda label: (float(label), label)))
     return tuple(sorted(distinct))
 
 
-def are_numeric(labels: Collection[str]) -> bool:
+def are_labels_numeric(labels: Collection[str]) -> bool:
     """Return whether all labels are whole or decimal numbers."""
     return all(_DECIMAL.fullmatch(label) for label in labels)
 
 
 def find_label_spelling_variants(labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Return groups of labels that differ in case or white space only, such as Lob and lob."""
+    """Return groups of labels that differ in case, white space or invisible characters only, such
+    as Lob and lob, or that are the same whole number, such as 1 and 1.0."""
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in labels:
-        spellings[" ".join(label.casefold().split())].append(label)
+        visible = without_invisible_characters(label)
+        spellings[_whole_number(visible) or " ".join(visible.casefold().split())].append(label)
     return tuple(tuple(group) for group in spellings.values() if len(group) > 1)
+
+
+def _whole_number(label: str) -> str | None:
+    """Return a whole number without its decimals. 1.5 and 1.50 may be sections, not numbers."""
+    whole, _, decimals = label.partition(".")
+    return None if decimals.strip("0") or not _DECIMAL.fullmatch(label) else str(int(whole))
 
 
 def collect_and_check_label_names(
@@ -360,7 +369,7 @@ def collect_and_check_label_names(
     """Return the label names of the train split. A regression has none, but of several targets
     each number has one output.
 
-    Raises `SingleClass`, `AllUnlabeled`, `ConstantLabelSets` or `ConstantNumbers` if there is
+    Raises `SingleClass`, `AllLabelSetsEmpty`, `ConstantLabelSets` or `ConstantNumbers` if there is
     nothing to predict, and `UnseenLabel` or `LabelWithoutPositives` if train lacks a label.
     """
     if label_format.targets:
@@ -400,7 +409,7 @@ def collect_and_check_label_names(
             numbers = [number for name, number in unseen if name == label]
             raise UnseenLabel(label=label, split=split.value, rows=format_row_numbers(numbers))
     for column in label_format.columns or ():
-        if normalize_name(column) not in seen:
+        if normalize_label_name(column) not in seen:
             raise LabelWithoutPositives(file=file, column=column)
     return sort_label_names(seen, ordered=label_format.ordered)
 
@@ -414,9 +423,9 @@ def project_rows_to_target(rows: Sequence[TextRow], target: str) -> list[TextRow
 
 
 def _check_label_sets(file: str, label_sets: Collection[str]) -> None:
-    """Check the sets of labels in train. Raises `AllUnlabeled`, `ConstantLabelSets`."""
+    """Check the sets of labels in train. Raises `AllLabelSetsEmpty`, `ConstantLabelSets`."""
     if len(label_sets) == 1:
         (names,) = map(decode_label_set, label_sets)
         if names:
             raise ConstantLabelSets(file=file, labels=", ".join(map(repr, names)))
-        raise AllUnlabeled(file=file)
+        raise AllLabelSetsEmpty(file=file)

@@ -7,7 +7,7 @@ files are not followed; macros, pictures and comments are not read.
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, time
 from itertools import islice
 from pathlib import Path
@@ -39,9 +39,7 @@ def open_sheet(path: Path, sheet: str | None) -> StringTable:
     Raises, here or while rows are read, `UnsupportedFormat` for a damaged file, `MissingSheet`,
     `EmptyData`, `MalformedRow`, `DataTooLarge`.
     """
-    with _parsing(path.name):
-        _check_size(path)
-        workbook = load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    workbook = _open_workbook(path)
     try:
         worksheet = _choose_sheet(path.name, workbook, sheet)
         visible = tuple(
@@ -52,6 +50,18 @@ def open_sheet(path: Path, sheet: str | None) -> StringTable:
     except BaseException:
         workbook.close()
         raise
+
+
+def read_first_rows(path: Path, sheet: str | None, count: int) -> list[list[str]]:
+    """Return the first rows of a sheet, blank ones too. Raises what `open_sheet` raises."""
+    with closing(_open_workbook(path)) as workbook:
+        return list(islice(_cells(path.name, _choose_sheet(path.name, workbook, sheet)), count))
+
+
+def _open_workbook(path: Path) -> Workbook:
+    with _parsing(path.name):
+        _check_size(path)
+        return load_workbook(path, read_only=True, data_only=True, keep_links=False)
 
 
 def _check_size(path: Path) -> None:
@@ -68,11 +78,15 @@ def _choose_sheet(file: str, workbook: Workbook, name: str | None) -> Any:
     for sheet in sheets:
         if sheet.title == name:
             return sheet
-        if name is None and sheet.sheet_state == "visible" and any(map(any, _cells(file, sheet))):
+        if name is None and sheet.sheet_state == "visible" and _has_content(file, sheet):
             return sheet
     if name is None:
         raise EmptyData(file=file)
     raise MissingSheet(file=file, sheet=name, available=", ".join(entry.title for entry in sheets))
+
+
+def _has_content(file: str, sheet: Any) -> bool:
+    return any(cell.strip() for cells in _cells(file, sheet) for cell in cells)
 
 
 def _rows(file: str, workbook: Workbook, sheet: Any) -> NumberedRows:

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from lora_core.data.contents import FileContents
 from lora_core.data.findings import RowExcerpt
+from lora_core.data.label_readers import label_names_in
 from lora_core.data.label_review_schemas import (
     MAX_SUSPECTS,
     SUSPECT_CHARACTERS,
@@ -25,7 +26,6 @@ from lora_core.data.label_review_schemas import (
     SuspectLabelRow,
     text_label_digest,
 )
-from lora_core.data.labels import label_names_in
 from lora_core.data.learning_curve import build_task_and_targets
 from lora_core.data.linear_baseline import SPEC, fit_single_target
 from lora_core.data.more_labels_estimate import MIN_TEXTS_PER_LABEL
@@ -37,7 +37,7 @@ from lora_core.linear.model import TfidfMatrix, fit_tfidf_matrix
 from lora_core.specs.encoded_labels import decode_label_set, encode_label, encode_label_set
 from lora_core.specs.method import NUM_FOLDS
 from lora_core.specs.task import TaskType, TaskTypeOfTarget
-from lora_core.specs.text_input import build_text_input
+from lora_core.specs.text_input import text_or_pair
 from lora_core.suspect_labels import find_suspect_labels
 from lora_core.tasks.base import Task
 from lora_core.tasks.regression import Regression
@@ -136,7 +136,7 @@ def _cross_validate(
     Terms and their weights are those of all texts, labels those of the other folds: reading each
     text once takes a third of the time.
     """
-    texts = [build_text_input(row.text, row.pair) for row in rows]
+    texts = [text_or_pair(row.text, row.pair) for row in rows]
     tfidf = fit_tfidf_matrix(texts, SPEC, len(task.labels))
     numbered = [replace(row, number=i) for i, row in enumerate(rows)]
     folds = assign_folds_of_rows(numbered, task_type, seed=0)

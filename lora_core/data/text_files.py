@@ -10,7 +10,8 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -18,11 +19,13 @@ from lora_core.data.rows import (
     MAX_CELL_CHARACTERS,
     MAX_LINE_CHARACTERS,
     SEPARATORS,
+    SPLIT_COLUMN,
     ColumnSelection,
     NumberedCells,
     NumberedRows,
     ParseInfo,
     StringTable,
+    normalize_column_name,
 )
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import DataTooLarge, MalformedRow, NulByte, WrongEncoding
@@ -150,7 +153,15 @@ class TextLines:
             except UnicodeEncodeError as error:  # see `Encoding.errors`
                 raise WrongEncoding(file=self.file, row=self.row) from error
         if "\0" in line:
-            raise NulByte(file=self.file, row=self.row)
+            raise _nul_error(self.file, self.row, line)
+
+
+def _nul_error(file: str, row: int, text: str) -> NulByte:
+    """Return the error for text with a NUL. Of ASCII in UTF-16, it is every other byte."""
+    if {"\0"} in (set(text[:8:2]), set(text[1:8:2])):
+        advice = "The file may be UTF-16 without a byte order mark: save it as UTF-8"
+        return NulByte(file=file, row=row, advice=advice)
+    return NulByte(file=file, row=row)
 
 
 def detect_line_end(path: Path, encoding: Encoding) -> str:
@@ -221,7 +232,7 @@ def _numbered_rows(lines: TextLines, separator: str, skipped: int) -> NumberedRo
     lines.row = 1
     for cells in records:
         if cells:  # [] is a blank line
-            if len(cells) != len(header) and any(cells):
+            if len(cells) != len(header) and any(cell.strip() for cell in cells):
                 raise MalformedRow(
                     file=lines.file,
                     row=lines.row,
@@ -236,6 +247,18 @@ def _parse_records(lines: TextLines, separator: str, skipped: int = 0) -> Iterat
         yield from csv.reader(islice(lines, skipped, None), delimiter=separator, strict=True)
     except csv.Error as error:
         raise _parser_error(lines, str(error)) from error
+
+
+def read_first_records(path: Path, separator: str, count: int) -> list[list[str]]:
+    """Return the first rows of a table up to one that cannot be parsed, blank lines too."""
+    csv.field_size_limit(MAX_CELL_CHARACTERS)
+    encoding = detect_encoding(path)
+    lines = TextLines(path, encoding, line_end=detect_line_end(path, encoding))
+    records: list[list[str]] = []
+    with suppress(LoraCoreError):
+        for cells in islice(_parse_records(lines, separator), count):
+            records.append(cells)  # noqa: PERF402 - those before an error are kept
+    return records
 
 
 def _detect_separator(lines: TextLines, default: str) -> str:
@@ -288,20 +311,34 @@ def _cell_count_problem(actual: int, expected: int) -> str:
 
 # -- JSON Lines -----------------------------------------------------------------------------------
 
+_ARRAY_PROBLEM = "not a JSON object; a file that is one JSON array needs the suffix .json"
+_HEAD_OBJECTS = 100  # which show the columns that are read: some objects may lack a field
+
 
 def select_json_columns(
     file: str, objects: Iterable[tuple[int, dict[str, Any]]], columns: ColumnSelection
 ) -> NumberedCells:
-    """Yield the selected columns of objects with their line numbers, which become row numbers. The
-    first object defines the columns.
+    """Yield the selected columns of objects with their line numbers, which become row numbers.
 
-    Raises `MalformedRow`, `MissingColumn`, `DataTooLarge`, and what reading the objects raises.
+    Raises `MalformedRow`, also for a split that only later objects have, `MissingColumn`,
+    `DataTooLarge`, and what reading the objects raises.
     """
-    names: list[str] = []
-    for number, record in objects:
-        if not names:
-            available = list(record)
-            names = [available[i] for i in columns.find_positions(file, available)]
+    objects = iter(objects)
+    head = list(islice(objects, _HEAD_OBJECTS))
+    if not head:
+        return
+    selected = (*columns.text_columns, *columns.label_columns, columns.split or SPLIT_COLUMN)
+    wanted = set(map(normalize_column_name, selected))
+    of_head = dict.fromkeys(name for _, record in head for name in record)
+    available = [
+        name for name in of_head if name in head[0][1] or normalize_column_name(name) in wanted
+    ]
+    names = [available[i] for i in columns.find_positions(file, available)]
+    no_split_yet = columns.detects_split and SPLIT_COLUMN not in names
+    for number, record in chain(head, objects):
+        if no_split_yet and SPLIT_COLUMN in record:
+            problem = f"a field {SPLIT_COLUMN!r}, which the rows above lack; give it to all of them"
+            raise MalformedRow(file=file, row=number, problem=problem)
         yield number, [get_json_field(file, number, record, name) for name in names]
 
 
@@ -322,10 +359,18 @@ def _parse_object(lines: TextLines, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
-        raise MalformedRow(file=lines.file, row=lines.row, problem="not a JSON object") from error
+        problem = _ARRAY_PROBLEM if line.lstrip().startswith("[") else _json_problem(error)
+        raise MalformedRow(file=lines.file, row=lines.row, problem=problem) from error
     if not isinstance(record, dict):
-        raise MalformedRow(file=lines.file, row=lines.row, problem="not a JSON object")
+        problem = _ARRAY_PROBLEM if isinstance(record, list) else "not a JSON object"
+        raise MalformedRow(file=lines.file, row=lines.row, problem=problem)
     return record
+
+
+def _json_problem(error: Exception) -> str:
+    if isinstance(error, _ConstantFound):
+        return f"not a JSON object: {error} is not JSON; write null"
+    return "not a JSON object"
 
 
 def get_json_field(file: str, row: int, record: dict[str, Any], name: str) -> Any:
@@ -336,8 +381,12 @@ def get_json_field(file: str, row: int, record: dict[str, Any], name: str) -> An
         raise MalformedRow(file=file, row=row, problem=f"no field {name!r}") from None
 
 
+class _ConstantFound(ValueError):
+    """NaN or Infinity, which some programs write for a missing number."""
+
+
 def _reject_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+    raise _ConstantFound(constant)
 
 
 # -- JSON arrays ----------------------------------------------------------------------------------
@@ -351,10 +400,12 @@ def iter_json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     The text of the file is in memory, but of the objects only one at a time.
 
-    Raises `MalformedRow`, `WrongEncoding`.
+    Raises `MalformedRow`, `WrongEncoding`, `NulByte`.
     """
     text = path.read_text(encoding=UTF_8.codec, errors=UTF_8.errors)
     number, position = 1, _skip_space(text, 0)
+    if "\0" in text[:2]:
+        raise _nul_error(path.name, number, text)
     if not text.startswith("[", position):
         problem = "the file is not a JSON array; JSON Lines need the suffix .jsonl"
         raise MalformedRow(file=path.name, row=1, problem=problem)
@@ -377,7 +428,7 @@ def _decode_object(file: str, number: int, text: str, position: int) -> tuple[di
     try:
         record, end = _DECODER.raw_decode(text, position)
     except (ValueError, RecursionError) as error:
-        raise MalformedRow(file=file, row=number, problem="not a JSON object") from error
+        raise MalformedRow(file=file, row=number, problem=_json_problem(error)) from error
     if not isinstance(record, dict):
         raise MalformedRow(file=file, row=number, problem="not a JSON object")
     try:

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from tokenizers import Encoding, Tokenizer
 
 from lora_core.atomic_files import atomic_path
-from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
 from lora_core.data.windows import split_into_windows
 from lora_core.errors.base_model import PairsNotSeparated, SpecialTokensNotAdded, UnreadableBase
 from lora_core.rust_panics import convert_panics
@@ -26,7 +26,7 @@ from lora_core.specs.text_input import TextInput
 from lora_core.tasks.targets import Targets
 
 CACHE_VERSION = "1"  # increment if the same texts would give different ids
-MAX_CACHE_BYTES = 2_000_000_000  # of all cache entries
+MAX_CACHE_BYTES = FOLDER_LIMITS["tokens"]
 CHUNK_TEXTS = 1_000  # texts tokenized at a time
 SPECIAL_TOKEN_NAMES = {  # role in transformers -> names in WordPiece and BPE vocabularies
     "unk_token": ("[UNK]", "<unk>"),
@@ -116,7 +116,7 @@ def truncate_ids(ids: Sequence[int], max_length: int) -> Sequence[int]:
     return ids if len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def kept_indices_longest_first(
+def indices_after_longest_first_truncation(
     sequence_ids: Sequence[int | None], max_length: int, side: TruncationSide = "right"
 ) -> list[int]:
     """Return the indices of the tokens of a pair that remain after truncation to `max_length`.
@@ -148,7 +148,7 @@ def truncate_pair_ids(
     """Return the ids of a pair, truncated to `max_length`, and where its second segment begins."""
     ids, types = encoding.ids, encoding.type_ids
     if len(ids) > max_length:
-        kept = kept_indices_longest_first(encoding.sequence_ids, max_length, side)
+        kept = indices_after_longest_first_truncation(encoding.sequence_ids, max_length, side)
         ids, types = [ids[i] for i in kept], [types[i] for i in kept]
     return ids, find_second_segment_start(types)
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from lora_core.data.load import load_splits
-from lora_core.data.split_file import SplitRow, encode_row
+from lora_core.data.split_rows_file import LabeledSplitRow, encode_split_row
 from lora_core.specs.data import Split
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.build import build_task
 
 
-class SplitSizes(FrozenModel):
+class WriteSplitsResult(FrozenModel):
     """How many rows of each split were written."""
 
     train: int
@@ -18,7 +18,7 @@ class SplitSizes(FrozenModel):
     test: int
 
 
-def write_splits(spec: TrainSpec, out: Path) -> SplitSizes:
+def write_splits(spec: TrainSpec, out: Path) -> WriteSplitsResult:
     """Write the rows that a run reads to a new file, in the order of `Split`.
 
     Raises what `load_splits` raises.
@@ -29,5 +29,7 @@ def write_splits(spec: TrainSpec, out: Path) -> SplitSizes:
         for split in Split:
             for each in splits.examples(split):
                 label = task.label_of(each.label)
-                file.write(encode_row(SplitRow(split, each.row, each.text, each.pair, label)))
-    return SplitSizes(**{split.value: len(splits.examples(split)) for split in Split})
+                file.write(
+                    encode_split_row(LabeledSplitRow(split, each.row, each.text, each.pair, label))
+                )
+    return WriteSplitsResult(**{split.value: len(splits.examples(split)) for split in Split})

@@ -59,7 +59,7 @@ def pretrained_blocks(model: nn.Module, family: EncoderFamily) -> Sequence[nn.Mo
     return all_blocks[:-1] if has_mean_pooling_block(model.config) else all_blocks
 
 
-def linear_layers(
+def linear_layers_with_role(
     block: nn.Module, family: EncoderFamily, role: LayerRole
 ) -> Iterator[tuple[str, nn.Linear]]:
     """Yield (path, layer) for the linear layers of a block with a role.
@@ -96,7 +96,7 @@ def embedding_modules(model: nn.Module, family: FastPathFamily) -> Sequence[nn.M
     return modules
 
 
-def embed(embeddings: Sequence[nn.Module], **inputs: Tensor) -> Tensor:
+def run_embedding_modules(embeddings: Sequence[nn.Module], **inputs: Tensor) -> Tensor:
     """Return states (batch, length, width) before the first block, from `embedding_modules`.
 
     `inputs` are arguments of the embeddings, such as `input_ids` (batch, length).
@@ -152,7 +152,7 @@ def uses_mean_pooling(config: Any, family: EncoderFamily) -> bool:
     return family.pooling_key is not None and getattr(config, family.pooling_key) == "mean"
 
 
-def activate_head(model: Any, family: EncoderFamily, hidden: Tensor) -> Tensor:
+def apply_head_activation(model: Any, family: EncoderFamily, hidden: Tensor) -> Tensor:
     """Return the input of the last layer of the head from the output of the first."""
     hidden = head_activation(family)(hidden)
     if family.head_norm is not None:

@@ -28,7 +28,7 @@ from lora_core.errors.training import HubUnavailable
 from lora_core.hf_hub import (
     describe_gated_repository,
     describe_transient_failure,
-    get_hub_token,
+    find_hub_token,
     is_gated_error,
 )
 from lora_core.process_settings import is_oom_error
@@ -79,7 +79,7 @@ def _download(base: str, revision: str | None) -> Path:
     try:
         return Path(
             snapshot_download(
-                base, revision=revision, allow_patterns=patterns, token=get_hub_token()
+                base, revision=revision, allow_patterns=patterns, token=find_hub_token()
             )
         )
     except HFValidationError as error:

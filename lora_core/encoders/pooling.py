@@ -51,7 +51,7 @@ def set_pooling(model: PreTrainedModel, family: EncoderFamily, pooling: Pooling)
                 module.p = 0.0
 
 
-def freeze_pooling_block(model: nn.Module, family: EncoderFamily) -> None:
+def freeze_mean_pooling_block(model: nn.Module, family: EncoderFamily) -> None:
     """Freeze the pooling block, whatever else is trained."""
     if has_mean_pooling_block(model.config):
         blocks(model, family)[-1].requires_grad_(False)

@@ -34,6 +34,15 @@ class EmptyInput(ArtifactError):
     message = "Input {index} is empty."
 
 
+class InputWithoutTokens(EmptyInput):
+    code = "input_without_tokens"
+    title = "The tokenizer of the model leaves nothing of the input text."
+    message = (
+        "Input {index} has no tokens: the tokenizer of the model leaves nothing of it. Send a text "
+        "in the language of the training texts."
+    )
+
+
 class TextPairRequired(ArtifactError):
     code = "text_pair_required"
     title = "The model reads pairs of texts, and the input is a single text."
@@ -52,7 +61,7 @@ class TextPairUnsupported(ArtifactError):
     )
 
 
-class UnequalPairs(ArtifactError):
+class TextPairCountMismatch(ArtifactError):
     code = "unequal_pairs"
     title = "The numbers of first and second texts differ."
     message = "There are {texts} texts and {pairs} second texts. Give one for each text."

@@ -83,7 +83,10 @@ class WrongEncoding(DataError):
 class NulByte(DataError):
     code = "nul_byte"
     title = "The file contains a NUL byte."
-    message = "{file}, row {row}: contains a NUL byte, not allowed in text files. Remove it."
+    message = "{file}, row {row}: contains a NUL byte, not allowed in text files. {advice}."
+
+    def __init__(self, *, advice: str = "Remove it", **detail: Any) -> None:
+        super().__init__(advice=advice, **detail)
 
 
 class MissingColumn(DataError):
@@ -191,9 +194,17 @@ class LabelNotNumber(DataError):
     title = "Some labels of a regression are not numbers."
     message = (
         "{file}: labels that are not finite numbers: {count} of {of} (first rows: {rows}; the "
-        "first is {value!r}). Correct or remove them, or use a task with labels (`task.type` "
-        "single_label)."
+        "first is {value!r}). {advice}."
     )
+
+    def __init__(
+        self,
+        *,
+        advice: str = "Correct or remove them, or use a task with labels (`task.type` "
+        "single_label)",
+        **detail: Any,
+    ) -> None:
+        super().__init__(advice=advice, **detail)
 
 
 class DecimalComma(DataError):
@@ -249,7 +260,7 @@ class SingleClass(DataError):
     message = "{file} has only the label {label!r}; a classifier needs at least two."
 
 
-class AllUnlabeled(DataError):
+class AllLabelSetsEmpty(DataError):
     code = "all_unlabeled"
     title = "No training text has any label."
     message = "{file}: no training text has any label; a multi-label task needs at least one label."
@@ -288,7 +299,10 @@ class UnseenLabel(DataError):
 class InvalidSplitValue(DataError):
     code = "invalid_split_value"
     title = "The split column has an unknown value."
-    message = "{file}, row {row}: split {value!r} is not one of train, validation, test."
+    message = (
+        "{file}, row {row}: split {value!r} is not one of train, validation (or valid, val, dev) "
+        "and test, in upper or lower case. If the column is something else, rename it."
+    )
 
 
 class MissingSplit(DataError):

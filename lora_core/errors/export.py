@@ -77,7 +77,7 @@ class OnnxMismatch(ExportError):
     )
 
 
-class TooFewInt8Texts(ExportError):
+class TooFewCertificationTexts(ExportError):
     code = "int8_texts_required"
     title = "Too few texts to certify an int8 model."
     message = (

@@ -85,6 +85,15 @@ class PartialRunUnsupported(SpecError):
     )
 
 
+class SelectByUnsupported(SpecError):
+    code = "select_by_unsupported"
+    title = "The task has no such metric to select a checkpoint by."
+    message = (
+        "stop.select_by {select_by!r} is not possible with a {task} task. Use one of {available}, "
+        "or omit it."
+    )
+
+
 class DeviceUnavailable(SpecError):
     code = "device_missing"
     title = "The device is not available on this host."

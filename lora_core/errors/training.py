@@ -101,7 +101,7 @@ class CheckpointMismatch(TrainingError):
     message = "The checkpoint {path} does not belong to this run: {what}."
 
 
-class ProcessLost(TrainingError):
+class DistributedProcessLost(TrainingError):
     code = "process_lost"
     title = "Another process of the distributed run exited or is unreachable."
     message = (

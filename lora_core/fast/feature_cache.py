@@ -18,11 +18,11 @@ from transformers import PreTrainedModel
 
 from lora_core.artifact_base_sharing import split_classifier_config
 from lora_core.atomic_files import atomic_path
-from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
 from lora_core.data.tokens import TokenizedSplit
 
 FORMAT_VERSION = "2"  # raise it when the same facts would give other features
-MAX_BYTES = 8 * 2**30  # bytes of all entries
+MAX_BYTES = FOLDER_LIMITS["features"]
 
 
 class CachedFeatures:

@@ -88,7 +88,7 @@ class CachedFeaturesForward(BlockwiseForward):
 
     def _load_features(self, data: TokenizedSplit) -> feature_cache.CachedFeatures:
         key = feature_cache.entry_key(self._encoder_hash, data)
-        counts = cached_row_counts(data, len(self._above))
+        counts = count_cached_states(data, len(self._above))
         width = self.model.config.hidden_size
         return feature_cache.load_or_compute(
             key, counts, width, lambda: self._compute(data, counts)
@@ -102,7 +102,7 @@ class CachedFeaturesForward(BlockwiseForward):
         for indices in length_sorted_batches(data.lengths, self._budget):
             batch = self._batch(data, indices)
             with self._runtime.autocast():
-                x = encoder_parts.embed(self._embeddings, **batch.token_inputs)
+                x = encoder_parts.run_embedding_modules(self._embeddings, **batch.token_inputs)
                 mask = encoder_parts.expand_mask(batch.attention_mask)
                 x = encoder_parts.run_blocks(self._below, x, mask)
                 if not self._above:
@@ -112,7 +112,7 @@ class CachedFeaturesForward(BlockwiseForward):
             self._progress.tick()
 
 
-class ReplayedEncoderForward(Forward):
+class FrozenBlockReplayForward(Forward):
     """Caches the states below the first block that trains, for the classes of transformers.
 
     The class is called as always, but its frozen blocks return what is cached. So whatever it
@@ -221,7 +221,7 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterato
             module.forward = own
 
 
-def cached_row_counts(data: TokenizedSplit, blocks_above: int) -> NDArray[np.int64]:
+def count_cached_states(data: TokenizedSplit, blocks_above: int) -> NDArray[np.int64]:
     """Return the number of cached states per text: all tokens, or 1 if only the head trains."""
     return data.lengths if blocks_above else np.ones_like(data.lengths)
 
@@ -246,12 +246,12 @@ def build_fastest_forward(  # noqa: PLR0913 - everything that the choice depends
     frozen = encoder_parts.count_leading_frozen_blocks(model, family) if can_cache else 0
     above = len(blocks(model, family)) - frozen
     rows = sum(
-        int((cached_row_counts(each, above) if fast else each.lengths).sum())
+        int((count_cached_states(each, above) if fast else each.lengths).sum())
         for each in data.values()
     )
     if frozen and rows * model.config.hidden_size * 4 <= MAX_RUN_BYTES:
         progress.enter_phase(Phase.FEATURES)
-        cached: Any = CachedFeaturesForward if fast else ReplayedEncoderForward
+        cached: Any = CachedFeaturesForward if fast else FrozenBlockReplayForward
         forward: Forward = cached(
             model, runtime, family, data, budget=budget, progress=progress, environment=environment
         )

@@ -77,8 +77,8 @@ def decode_scores(
 ) -> list[list[tuple[str, float]]]:
     """Return the outputs of each row with their scores, highest first.
 
-    With thresholds of a single-label task, the predicted label is the first one: the order is that
-    of probability / threshold. Of several targets, the outputs of one follow those of another.
+    But with thresholds of a single-label task, the predicted label is first: the order is that of
+    probability / threshold. Of several targets, the outputs of one follow those of another.
 
     Args:
         logits: Tensor or array (rows, outputs).

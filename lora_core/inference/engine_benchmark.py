@@ -104,7 +104,7 @@ def _cache_key(directory: Path, engine_names: Sequence[str], *, shared: bool) ->
     """Return a digest of all that the speeds depend on: encoder, engines, machine, versions."""
     manifest_data = manifest.read(directory)
     base = manifest_data.get(BASE_DIGEST) or manifest_data.get("base_sha256") if shared else None
-    encoder = base or manifest.sha256(directory / manifest.MANIFEST_FILE)
+    encoder = base or manifest.file_sha256(directory / manifest.MANIFEST_FILE)
     machine = [cpu.model_name(), *cpu.numeric_instruction_sets(), str(available_cores())]
     libraries = (version(name) for name in _LIBRARIES)
     parts = [encoder, *sorted(engine_names), *machine, *libraries, source_digest()]

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -274,13 +275,25 @@ class EngineCache:
                 self._engines[digest, engine_name] = engine
         head = load_file(directory / "head.safetensors")
         adapter = engine.load_adapter(None if is_dora else saved, head)
-        key = digest, *_tokenizer_settings(manifest_data)
-        if (tokenizer := self._tokenizers.get(key)) is None:
+
+        def read_tokenizer() -> Tokenizer:
             _verify_base(base, digest, only=(TOKENIZER_FILE,))
-            file = encoder_checkpoint_directory(directory, base) / TOKENIZER_FILE
-            tokenizer = ModelTokenizer(load_tokenizer(file), key[1], pairs=key[2], windows=key[3])
-            self._tokenizers[key] = tokenizer
+            return load_tokenizer(encoder_checkpoint_directory(directory, base) / TOKENIZER_FILE)
+
+        tokenizer = self._shared_tokenizer(digest, manifest_data, read_tokenizer)
         return LoadedArtifact(engine, adapter, tokenizer, manifest_data)
+
+    def _shared_tokenizer(
+        self, digest: str, manifest_data: Mapping[str, Any], read: Callable[[], Tokenizer]
+    ) -> ModelTokenizer:
+        """Return the tokenizer of a digest with the settings of a version, reading it if needed."""
+        pairs, windows = manifest.reads_pairs(manifest_data), manifest.reads_windows(manifest_data)
+        key = digest, manifest_data["max_length"], pairs, windows
+        tokenizer = self._tokenizers.get(key)
+        if tokenizer is None:
+            tokenizer = ModelTokenizer(read(), key[1], pairs=pairs, windows=windows)
+            self._tokenizers[key] = tokenizer
+        return tokenizer
 
     # -- Artifacts with a merged checkpoint: of a run that trained the encoder, or in format 1 ----
 
@@ -292,12 +305,11 @@ class EngineCache:
         """Load on a shared encoder if the run froze the base or trained an adapter beside it."""
         manifest_data = manifest.verify(directory, only=(*_ADAPTER_FILES, *_MERGED_ADAPTER_FILES))
         engine, adapter = self._merged_engine(directory, manifest_data, engine_name)
-        digest = manifest_data["files"][_MERGED_TOKENIZER]["sha256"]
-        key = digest, *_tokenizer_settings(manifest_data)
-        if (tokenizer := self._tokenizers.get(key)) is None:
-            loaded = load_tokenizer(directory / _MERGED_TOKENIZER)
-            tokenizer = ModelTokenizer(loaded, key[1], pairs=key[2], windows=key[3])
-            self._tokenizers[key] = tokenizer
+        tokenizer = self._shared_tokenizer(
+            manifest_data["files"][_MERGED_TOKENIZER]["sha256"],
+            manifest_data,
+            lambda: load_tokenizer(directory / _MERGED_TOKENIZER),
+        )
         return LoadedArtifact(engine, adapter, tokenizer, manifest_data)
 
     def _merged_engine(
@@ -311,26 +323,17 @@ class EngineCache:
         has_head = "head.safetensors" in manifest_data["files"]
         # Only fast families have artifacts in format 1.
         if is_dora or base is None or not has_head or not isinstance(family, FastPathFamily):
-            model = _load_verified(directory)
+            model = _verify_and_load_merged(directory)
             engine = engine_spec.build(model)
             return engine, engine.extract_adapter(model)
         lora = {} if saved is None else build_lora_weights(saved.spec, saved.tensors, family)
         key = base, json.dumps(split_classifier_config(config)[0]), engine_name
         shared = self._engines.get(key)
         if shared is None:
-            model = _load_verified(directory)
+            model = _verify_and_load_merged(directory)
             _unmerge(model, family, lora)
             shared = self._engines[key] = engine_spec.build(model)
         return shared, shared.load_adapter(saved, load_file(directory / "head.safetensors"))
-
-
-def _tokenizer_settings(manifest_data: Mapping[str, Any]) -> tuple[int, bool, bool]:
-    """Return the maximum length, and whether the model reads pairs and windows."""
-    return (
-        manifest_data["max_length"],
-        manifest.reads_pairs(manifest_data),
-        manifest.reads_windows(manifest_data),
-    )
 
 
 _MERGED_TOKENIZER = f"{manifest.MERGED_DIR}/{TOKENIZER_FILE}"
@@ -356,7 +359,7 @@ def _verify_base(base: Path | None, digest: str, only: Collection[str] | None = 
         manifest.verify(base, only=only)
 
 
-def _load_verified(directory: Path) -> PreTrainedModel:
+def _verify_and_load_merged(directory: Path) -> PreTrainedModel:
     manifest.verify(directory)
     return load_merged_model(directory)
 

@@ -14,11 +14,11 @@ from lora_core.data.rows import MAX_CELL_CHARACTERS
 from lora_core.inference.decoding import Output, decode_outputs, decode_scores
 from lora_core.linear import files
 from lora_core.linear.model import (
+    ExplainedRegressionScore,
+    ExplainedScore,
+    ExplainedSigmoidScore,
+    ExplainedSoftmaxScore,
     LinearModel,
-    RegressionScore,
-    ScoreOfLogits,
-    SigmoidScore,
-    SoftmaxScore,
     TextSpan,
 )
 from lora_core.specs.chat import PromptFormat
@@ -134,7 +134,7 @@ class LinearPredictor:
     def decode(
         self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Return all outputs with their scores, highest first; see `decoding.decode_scores`."""
+        """Return all outputs with their scores, the best first; see `decoding.decode_scores`."""
         return decode_scores(logits, self.task, self.calibration, function)
 
     def outputs(self, logits: Any, function: ScoreFunction | None = None) -> list[list[Output]]:
@@ -157,13 +157,15 @@ class LinearPredictor:
         index = list(self.labels).index(label)
         match self.task:
             case SingleLabel():
-                score: ScoreOfLogits = SoftmaxScore(index, self.calibration.temperature or 1.0)
+                score: ExplainedScore = ExplainedSoftmaxScore(
+                    index, self.calibration.temperature or 1.0
+                )
             case MultiLabel():
                 scale, offset = self.task.scale_and_offset(self.calibration)
-                score = SigmoidScore(index, float(scale[index]), float(offset[index]))
+                score = ExplainedSigmoidScore(index, float(scale[index]), float(offset[index]))
             case _:
                 scale, offset = self.task.scale_and_offset(self.calibration)
-                score = RegressionScore(float(scale[0]), float(offset[0]))
+                score = ExplainedRegressionScore(float(scale[0]), float(offset[0]))
         return self.model.contributions(text, score)
 
     def _of_target(self, target: str) -> "LinearPredictor":

@@ -2,8 +2,8 @@
 
 The same function as the classifiers of transformers, without what inference does not need. The
 tokens of a batch are packed one text after the other, without padding. Query, key and value are
-one product. Attention is computed for one text at a time. The last block computes only the first
-token of each text, because the head reads no other.
+one product. Attention is computed for one text at a time. If the head reads only the first token of
+each text, and not the mean of all, the last block computes no other.
 """
 
 import threading
@@ -25,12 +25,12 @@ from lora_core.data.batching import padded_length
 from lora_core.encoders import local_attention
 from lora_core.encoders.encoder_parts import (
     blocks,
-    embed,
     embedding_modules,
     has_mean_pooling_block,
     head_activation,
     is_gelu,
     pretrained_blocks,
+    run_embedding_modules,
     uses_mean_pooling,
 )
 from lora_core.encoders.families import FastPathFamily
@@ -100,7 +100,7 @@ class BatchLayout:
         """Return the rows of each adapter."""
         return self._text_slices if kind == "texts" else self._token_slices
 
-    def versions(self) -> list[tuple[int, int, PackedAdapter]]:
+    def native_slices(self) -> list[tuple[int, int, PackedAdapter]]:
         """Return the number of rows and of texts of each adapter, and its packed weights."""
         slices = zip(self._token_slices, self._text_slices, strict=True)
         return [
@@ -341,7 +341,7 @@ class PackedEncoder:
         layout = BatchLayout([text.length for text in texts], adapters, self._row_step)
         x = self._embed([texts[i] for i in layout.order], layout)
         if self._native is not None:
-            x = self._native(x, layout.starts, layout.lengths, layout.versions(),
+            x = self._native(x, layout.starts, layout.lengths, layout.native_slices(),
                              torch.get_num_threads())  # fmt: skip
         for index, block in enumerate(self._blocks):
             x = self._run_block(index, block, x, layout)
@@ -367,7 +367,7 @@ class PackedEncoder:
             inputs["position_ids"] = positions
         if self._has_segments:
             inputs["token_type_ids"] = types
-        x: Tensor = embed(
+        x: Tensor = run_embedding_modules(
             self._embeddings,
             **{name: torch.from_numpy(each)[None].to(self.device) for name, each in inputs.items()},
         )
@@ -459,7 +459,7 @@ class PackedEncoder:
         return qkv.view(len(qkv), 3, self._heads, -1).permute(1, 2, 0, 3)
 
     def _head(self, x: Tensor, adapter: Adapter) -> Tensor:
-        """First tokens (texts, width) -> logits (texts, classes)."""
+        """Input of the head (texts, width) -> logits (texts, classes)."""
         first, last = adapter.head
         return F.linear(self._head_activation(F.linear(x.float(), *first)), *last)
 

@@ -76,7 +76,8 @@ class Predictor:
 
         Args:
             directory: The artifact.
-            base: The directory of its base, if it is not in the artifact (see `artifact_base`).
+            base: The directory of its base, if it is not in the artifact: see
+                `artifact_base_sharing`.
             engine: Name of an engine.
             engine_cache: Encoders and tokenizers in memory that may be shared.
 
@@ -102,7 +103,7 @@ class Predictor:
     @property
     def max_length(self) -> int:
         """Maximum tokens that the model reads of a text."""
-        return self.tokenizer.max_length
+        return self.tokenizer.max_tokens_read
 
     @property
     def pairs(self) -> bool:
@@ -147,7 +148,7 @@ class Predictor:
     def decode(
         self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Return all outputs with their scores, highest first; see `decoding.decode_scores`.
+        """Return all outputs with their scores, the best first; see `decoding.decode_scores`.
 
         `logits` (items, classes) is a tensor or an array.
         """

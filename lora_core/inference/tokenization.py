@@ -10,12 +10,12 @@ from tokenizers import Encoding, Tokenizer
 
 from lora_core.data.tokens import (
     find_second_segment_start,
-    kept_indices_longest_first,
+    indices_after_longest_first_truncation,
     truncate_ids,
     truncate_pair_ids,
 )
 from lora_core.data.windows import max_tokens_read, split_into_windows
-from lora_core.errors.artifact import EmptyInput, InputTooLong, TokenizerFailed
+from lora_core.errors.artifact import InputTooLong, InputWithoutTokens, TokenizerFailed
 from lora_core.process_settings import is_oom_error
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.predict import TruncationSide
@@ -82,8 +82,8 @@ class ModelTokenizer:
         """Tokenize texts, and truncate them at `side` to the length of the training.
 
         Of a pair, the longer text is truncated first. Raises `TextPairRequired`,
-        `TextPairUnsupported`, `EmptyInput`, `TokenizerFailed`, and `InputTooLong` if `truncate` is
-        false.
+        `TextPairUnsupported`, `EmptyInput`, `InputWithoutTokens`, `TokenizerFailed`, and
+        `InputTooLong` if `truncate` is false.
         """
         check_inputs(texts, pairs=self.pairs)
         with convert_tokenizer_errors():
@@ -93,7 +93,7 @@ class ModelTokenizer:
         for index, encoding in enumerate(encodings):
             ids: Sequence[int] = encoding.ids
             if not ids:  # there are tokenizers without special tokens
-                raise EmptyInput(index=index)
+                raise InputWithoutTokens(index=index)
             too_long = len(ids) > limit
             if too_long and not truncate:
                 raise InputTooLong(index=index, tokens=len(ids), limit=limit)
@@ -205,7 +205,7 @@ def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> Tokenized
     every, limit = range(len(encoding.ids)), tokenizer.max_tokens_read
     kept: Sequence[int] = truncate_ids(every, limit)
     if tokenizer.pairs and len(every) > limit:
-        kept = kept_indices_longest_first(encoding.sequence_ids, limit)
+        kept = indices_after_longest_first_truncation(encoding.sequence_ids, limit)
     words = [
         replace(word, side=side)
         for side, each in enumerate(texts)

@@ -153,5 +153,6 @@ def _read_tensors(directory: Path, max_bytes: int) -> dict[str, NDArray[np.float
         if (directory / WEIGHTS_FILE).stat().st_size > max_bytes:
             raise UnsupportedArtifact(problem=f"{WEIGHTS_FILE} is larger than {max_bytes:,} bytes")
         return dict(load_file(directory / WEIGHTS_FILE))
-    except (OSError, SafetensorError) as error:
+    # the last two: of types that numpy lacks, such as bfloat16
+    except (OSError, SafetensorError, TypeError, AttributeError) as error:
         raise UnsupportedArtifact(problem=f"{WEIGHTS_FILE} cannot be read") from error

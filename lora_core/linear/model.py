@@ -70,7 +70,7 @@ def combine_pair_features(sides: Sequence[csr_matrix]) -> csr_matrix:
     return hstack([first, second, first.multiply(second).sqrt()], format="csr")
 
 
-class ScoreOfLogits(ABC):
+class ExplainedScore(ABC):
     """What `LinearModel.contributions` explains, as a function of the logits (labels,)."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class ScoreOfLogits(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class SoftmaxScore(ScoreOfLogits):
+class ExplainedSoftmaxScore(ExplainedScore):
     """The probability of one label, softmax(logits / temperature)."""
 
     label: int
@@ -101,7 +101,7 @@ class SoftmaxScore(ScoreOfLogits):
 
 
 @dataclass(frozen=True, slots=True)
-class SigmoidScore(ScoreOfLogits):
+class ExplainedSigmoidScore(ExplainedScore):
     """The probability of one of several labels, sigmoid(scale z + offset) of its logit z."""
 
     label: int
@@ -122,7 +122,7 @@ class SigmoidScore(ScoreOfLogits):
 
 
 @dataclass(frozen=True, slots=True)
-class RegressionScore(ScoreOfLogits):
+class ExplainedRegressionScore(ExplainedScore):
     """The number of a regression, scale z + offset."""
 
     scale: float = 1.0
@@ -198,7 +198,7 @@ class LinearModel:
         return decision if self.outputs == decision.shape[-1] else _logits(decision)
 
     def contributions(
-        self, text: TextInput, score: ScoreOfLogits
+        self, text: TextInput, score: ExplainedScore
     ) -> tuple[list[tuple[TextSpan, float]], float]:
         """Return the contribution of each word to a score, and the score without words.
 
@@ -416,6 +416,8 @@ def fit_tfidf_matrix(texts: Sequence[TextInput], spec: LinearSpec, rows: int) ->
         return TfidfMatrix.without_terms(texts, spec)
     terms = counter.get_feature_names_out()
     short = np.array([len(term) <= MAX_TERM_CHARACTERS for term in terms])
+    if not short.any():  # the texts are sequences of letters without a space
+        return TfidfMatrix.without_terms(texts, spec)
     if not short.all():
         counts, terms = counts[:, short], terms[short]
     weighting = TfidfTransformer(sublinear_tf=vectorizer.sublinear_tf, norm=vectorizer.norm)

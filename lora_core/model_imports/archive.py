@@ -34,7 +34,8 @@ def unpack_archive(archive: Path, directory: Path) -> Path:
                     continue  # it describes the model to people, and is not part of it
                 folders.add(folder)
                 _write(tar, entry, directory / entry.name)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    # RecursionError: a header may describe the next one, which may do so, too
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidArchive(problem=str(error) or type(error).__name__) from error
     if len(folders) != 1:
         raise InvalidArchive(problem=f"it contains {len(folders)} folders instead of one")

@@ -24,9 +24,9 @@ from lora_core.encoders.encoder_parts import family_of
 from lora_core.encoders.load import read_checked_base_config as read_checked_base_config
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
+from lora_core.fine_tuning_methods import LoraMethod
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
-from lora_core.methods import LoraMethod
 from lora_core.model_imports import metadata
 from lora_core.model_imports.archive import check_safetensors_header
 from lora_core.model_imports.tokenizer import stress_test_tokenizer

@@ -26,7 +26,7 @@ from lora_core.artifact_base_sharing import (
     join_classifier_config,
 )
 from lora_core.compatibility import read_encoder_shape
-from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS
+from lora_core.data.label_readers import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedArtifact
 from lora_core.linear.files import MODEL_FILES, count_weight_rows
 from lora_core.linear.files import read_parameters as read_linear

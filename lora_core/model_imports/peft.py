@@ -56,7 +56,7 @@ from lora_core.tasks.build import read_task_and_calibration
 from lora_core.tasks.multi_label import DEFAULT_THRESHOLD
 
 
-def find_labels(
+def resolve_adapter_labels(
     directory: Path, base: BaseCheckpoint, tensors: Mapping[str, Tensor], given: Sequence[str]
 ) -> list[str]:
     """Return the label names: as given, else from files next to the adapter, the base model, or
@@ -77,7 +77,7 @@ def find_labels(
     return [f"LABEL_{i}" for i in range(count)]
 
 
-def find_max_length(directory: Path, base: BaseCheckpoint, given: int | None) -> int:
+def resolve_adapter_max_length(directory: Path, base: BaseCheckpoint, given: int | None) -> int:
     """Return the maximum tokens per text: as given, else as in the tokenizer config of the adapter.
 
     Raises `MaxLengthTooLarge`.
@@ -91,7 +91,7 @@ def find_max_length(directory: Path, base: BaseCheckpoint, given: int | None) ->
     return min(tokens if isinstance(tokens, int) and tokens >= 8 else MAX_LENGTH, longest)
 
 
-def find_tokenizer(directory: Path, base: BaseCheckpoint) -> Path:
+def resolve_adapter_tokenizer_file(directory: Path, base: BaseCheckpoint) -> Path:
     """Return the `tokenizer.json` of the adapter, else that of the base model.
 
     Raises `NoFastTokenizer`.
@@ -117,7 +117,7 @@ def _sidecar_labels(directory: Path) -> Mapping[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -264,23 +264,23 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     Raises all kinds of `AdapterError`, `UnsafeWeights`, `OutputExists`, `MergeMismatch`, and what
     `resolve_base_or_artifact` raises.
     """
-    config = peft_format.read_config(directory)
+    config = peft_format.read_adapter_config(directory)
     tensors = _read_tensors(directory / WEIGHTS_FILE)
     name = base or config.base_model_name_or_path
     if not name:
         raise AdapterBaseNotNamed()
     pretrained = resolve_base_or_artifact(name, None if base else config.revision)
-    names = find_labels(directory, pretrained, tensors, labels)
-    length = find_max_length(directory, pretrained, max_length)
+    names = resolve_adapter_labels(directory, pretrained, tensors, labels)
+    length = resolve_adapter_max_length(directory, pretrained, max_length)
     usage = read_exported_model_settings(directory)
     if task not in (None, usage.task.type):
         usage = ExportedModelSettings.model_validate(
             {"task": {"type": task}, "text_pairs": usage.text_pairs}
         )
-    stored_names = find_labels(directory, pretrained, tensors, ())
+    stored_names = resolve_adapter_labels(directory, pretrained, tensors, ())
     restored, calibration = _read_task(usage, names, stored_names)
     pairs = pairs or usage.text_pairs
-    tokenizer = load_tokenizer(find_tokenizer(directory, pretrained))
+    tokenizer = load_tokenizer(resolve_adapter_tokenizer_file(directory, pretrained))
 
     model, missing = load_with_saved_head(pretrained, names, restored.problem_type)
     base_sha256 = encoder_weights_sha256(model, pretrained.family)

@@ -36,11 +36,11 @@ KnownRegex = Literal[
 ]
 
 
-class StrictTokenizerModel(BaseModel):
+class StrictTokenizerSchema(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class TextPattern(StrictTokenizerModel):
+class TextPattern(StrictTokenizerSchema):
     String: Annotated[str, Field(min_length=1, max_length=MAX_AFFIX_CHARACTERS)] | None = None
     Regex: KnownRegex | None = None
 
@@ -51,7 +51,7 @@ class TextPattern(StrictTokenizerModel):
         return self
 
 
-class Replace(StrictTokenizerModel):
+class Replace(StrictTokenizerSchema):
     """A replacement by no more characters, and by none that another normalizer expands."""
 
     type: Literal["Replace"]
@@ -69,11 +69,11 @@ class Replace(StrictTokenizerModel):
 # -- normalizers ---------------------------------------------------------------------------------
 
 
-class PlainNormalizer(StrictTokenizerModel):
+class PlainNormalizer(StrictTokenizerSchema):
     type: Literal["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "ByteLevel"]
 
 
-class BertNormalizer(StrictTokenizerModel):
+class BertNormalizer(StrictTokenizerSchema):
     type: Literal["BertNormalizer"]
     clean_text: bool
     handle_chinese_chars: bool
@@ -81,23 +81,23 @@ class BertNormalizer(StrictTokenizerModel):
     lowercase: bool
 
 
-class Strip(StrictTokenizerModel):
+class StripNormalizer(StrictTokenizerSchema):
     type: Literal["Strip"]
     strip_left: bool
     strip_right: bool
 
 
-class Prepend(StrictTokenizerModel):
+class PrependNormalizer(StrictTokenizerSchema):
     type: Literal["Prepend"]
     prepend: Annotated[Inserted, Field(max_length=1)]
 
 
-class PrecompiledCharsmapNormalizer(StrictTokenizerModel):
+class PrecompiledCharsmapNormalizer(StrictTokenizerSchema):
     type: Literal["Precompiled"]
     precompiled_charsmap: Annotated[str, Field(max_length=4 * MAX_CHARSMAP_BYTES // 3 + 4)] | None
 
 
-class NormalizerSequence(StrictTokenizerModel):
+class NormalizerSequence(StrictTokenizerSchema):
     type: Literal["Sequence"]
     normalizers: Annotated[list["Normalizer"], Field(max_length=MAX_COMPONENTS)]
 
@@ -105,8 +105,8 @@ class NormalizerSequence(StrictTokenizerModel):
 Normalizer = Annotated[
     PlainNormalizer
     | BertNormalizer
-    | Strip
-    | Prepend
+    | StripNormalizer
+    | PrependNormalizer
     | Replace
     | PrecompiledCharsmapNormalizer
     | NormalizerSequence,
@@ -116,11 +116,11 @@ Normalizer = Annotated[
 # -- pre-tokenizers ------------------------------------------------------------------------------
 
 
-class WordPreTokenizer(StrictTokenizerModel):
+class WordPreTokenizer(StrictTokenizerSchema):
     type: Literal["BertPreTokenizer", "Whitespace", "WhitespaceSplit", "UnicodeScripts"]
 
 
-class ByteLevel(StrictTokenizerModel):
+class ByteLevel(StrictTokenizerSchema):
     """Also used as post-processor and decoder."""
 
     type: Literal["ByteLevel"]
@@ -129,7 +129,7 @@ class ByteLevel(StrictTokenizerModel):
     use_regex: bool = True
 
 
-class Metaspace(StrictTokenizerModel):
+class Metaspace(StrictTokenizerSchema):
     """Also used as decoder."""
 
     type: Literal["Metaspace"]
@@ -140,34 +140,34 @@ class Metaspace(StrictTokenizerModel):
     str_rep: Character | None = None
 
 
-class Punctuation(StrictTokenizerModel):
+class PunctuationPreTokenizer(StrictTokenizerSchema):
     type: Literal["Punctuation"]
     behavior: Behavior = "Isolated"
 
 
-class Digits(StrictTokenizerModel):
+class DigitsPreTokenizer(StrictTokenizerSchema):
     type: Literal["Digits"]
     individual_digits: bool
 
 
-class SplitPreTokenizer(StrictTokenizerModel):
+class SplitPreTokenizer(StrictTokenizerSchema):
     type: Literal["Split"]
     pattern: TextPattern
     behavior: Behavior
     invert: bool
 
 
-class CharDelimiterSplit(StrictTokenizerModel):
+class CharDelimiterPreTokenizer(StrictTokenizerSchema):
     type: Literal["CharDelimiterSplit"]
     delimiter: Character
 
 
-class FixedLength(StrictTokenizerModel):
+class FixedLengthPreTokenizer(StrictTokenizerSchema):
     type: Literal["FixedLength"]
     length: Annotated[int, Field(ge=1, lt=2**31)]
 
 
-class PreTokenizerSequence(StrictTokenizerModel):
+class PreTokenizerSequence(StrictTokenizerSchema):
     type: Literal["Sequence"]
     pretokenizers: Annotated[list["PreTokenizer"], Field(max_length=MAX_COMPONENTS)]
 
@@ -176,11 +176,11 @@ PreTokenizer = Annotated[
     WordPreTokenizer
     | ByteLevel
     | Metaspace
-    | Punctuation
-    | Digits
+    | PunctuationPreTokenizer
+    | DigitsPreTokenizer
     | SplitPreTokenizer
-    | CharDelimiterSplit
-    | FixedLength
+    | CharDelimiterPreTokenizer
+    | FixedLengthPreTokenizer
     | PreTokenizerSequence,
     Field(discriminator="type"),
 ]
@@ -234,7 +234,7 @@ def _check_merges(value: Any) -> list[Any]:
 Vocabulary = Annotated[dict[str, int], PlainValidator(_check_vocabulary)]
 
 
-class WordPiece(StrictTokenizerModel):
+class WordPiece(StrictTokenizerSchema):
     type: Literal["WordPiece"]
     unk_token: Token
     continuing_subword_prefix: Affix
@@ -245,7 +245,7 @@ class WordPiece(StrictTokenizerModel):
         return list(self.vocab.values())
 
 
-class BPE(StrictTokenizerModel):
+class BPE(StrictTokenizerSchema):
     type: Literal["BPE"]
     dropout: Annotated[float, Field(ge=0, le=0)] | None = None  # otherwise tokenization is random
     unk_token: Token | None = None
@@ -261,7 +261,7 @@ class BPE(StrictTokenizerModel):
         return list(self.vocab.values())
 
 
-class Unigram(StrictTokenizerModel):
+class Unigram(StrictTokenizerSchema):
     type: Literal["Unigram"]
     unk_id: TokenId | None = None
     byte_fallback: bool = False
@@ -271,7 +271,7 @@ class Unigram(StrictTokenizerModel):
         return range(len(self.vocab))
 
 
-class WordLevel(StrictTokenizerModel):
+class WordLevel(StrictTokenizerSchema):
     type: Literal["WordLevel"]
     unk_token: Token
     vocab: Vocabulary
@@ -287,7 +287,7 @@ Model = Annotated[WordPiece | BPE | Unigram | WordLevel, Field(discriminator="ty
 SpecialTokenAndId = Annotated[tuple[Token, TokenId], Field(strict=False)]
 
 
-class SpecialTokenProcessing(StrictTokenizerModel):
+class SpecialTokenProcessing(StrictTokenizerSchema):
     """Adds a special token before a text, and one after it."""
 
     type: Literal["BertProcessing", "RobertaProcessing"]
@@ -297,25 +297,25 @@ class SpecialTokenProcessing(StrictTokenizerModel):
     add_prefix_space: bool = True
 
 
-class TemplateReference(StrictTokenizerModel):
+class TemplateReference(StrictTokenizerSchema):
     """A special token of a template, or the text."""
 
     id: Token
     type_id: Annotated[int, Field(ge=0, le=1)]
 
 
-class TemplatePiece(StrictTokenizerModel):
+class TemplatePiece(StrictTokenizerSchema):
     SpecialToken: TemplateReference | None = None
     Sequence: TemplateReference | None = None
 
 
-class TemplateSpecialToken(StrictTokenizerModel):
+class TemplateSpecialToken(StrictTokenizerSchema):
     id: Token
     ids: Annotated[list[TokenId], Field(max_length=1)]
     tokens: Annotated[list[Token], Field(max_length=1)]
 
 
-class TemplateProcessing(StrictTokenizerModel):
+class TemplateProcessing(StrictTokenizerSchema):
     type: Literal["TemplateProcessing"]
     single: Annotated[list[TemplatePiece], Field(max_length=8)]
     pair: Annotated[list[TemplatePiece], Field(max_length=16)]
@@ -329,7 +329,7 @@ class TemplateProcessing(StrictTokenizerModel):
         return self
 
 
-class PostProcessorSequence(StrictTokenizerModel):
+class PostProcessorSequence(StrictTokenizerSchema):
     type: Literal["Sequence"]
     processors: Annotated[list["PostProcessor"], Field(max_length=4)]
 
@@ -340,11 +340,11 @@ PostProcessor = Annotated[
 ]
 
 
-class PlainDecoder(StrictTokenizerModel):
+class PlainDecoder(StrictTokenizerSchema):
     type: Literal["ByteFallback", "Fuse"]
 
 
-class AffixDecoder(StrictTokenizerModel):
+class AffixDecoder(StrictTokenizerSchema):
     """Nothing is decoded here, so only the length of settings is bounded."""
 
     type: Literal["WordPiece", "BPEDecoder", "CTC", "Strip"]
@@ -358,7 +358,7 @@ class AffixDecoder(StrictTokenizerModel):
     stop: TokenId = 0
 
 
-class DecoderSequence(StrictTokenizerModel):
+class DecoderSequence(StrictTokenizerSchema):
     type: Literal["Sequence"]
     decoders: Annotated[list["Decoder"], Field(max_length=MAX_COMPONENTS)]
 
@@ -369,7 +369,7 @@ Decoder = Annotated[
 ]
 
 
-class AddedToken(StrictTokenizerModel):
+class AddedToken(StrictTokenizerSchema):
     id: TokenId
     content: Token
     single_word: bool
@@ -379,7 +379,7 @@ class AddedToken(StrictTokenizerModel):
     special: bool
 
 
-class TruncationAndPadding(StrictTokenizerModel):
+class TruncationAndPadding(StrictTokenizerSchema):
     """Settings of truncation and padding, which are turned off after loading."""
 
     direction: Literal["Left", "Right"] = "Right"
@@ -392,7 +392,7 @@ class TruncationAndPadding(StrictTokenizerModel):
     pad_token: Affix = ""
 
 
-class TokenizerFile(StrictTokenizerModel):
+class TokenizerFile(StrictTokenizerSchema):
     """A complete `tokenizer.json`."""
 
     version: Literal["1.0"]

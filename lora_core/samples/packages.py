@@ -41,19 +41,16 @@ class PackagedFile:
     sha256: str
 
 
-def find_file(file: PackagedFile) -> Path:
+def get_packaged_file_path(file: PackagedFile) -> Path:
     """Return the path of the file on this host. Raises `SamplePackageMissing`."""
     package = file.package
     if (fetched := package.directory / file.path).is_file():
         return fetched
     try:
-        files = distribution(package.name).files or []
+        path = Path(str(distribution(package.name).locate_file(file.path)))
     except PackageNotFoundError as error:
         raise SamplePackageMissing(package=package.name, version=package.version) from error
-    path = next(
-        (Path(str(entry.locate())) for entry in files if entry.as_posix() == file.path), None
-    )
-    if path is None or not path.is_file():
+    if not path.is_file():
         raise SamplePackageMissing(package=package.name, version=package.version)
     return path
 
@@ -62,19 +59,19 @@ def all_files_present(files: Iterable[PackagedFile]) -> bool:
     """Return whether all files are on this host. Their content is not checked."""
     try:
         for file in files:
-            find_file(file)
+            get_packaged_file_path(file)
     except SamplePackageMissing:
         return False
     return True
 
 
-def find_verified_file(file: PackagedFile) -> Path:
+def get_verified_file_path(file: PackagedFile) -> Path:
     """Return the path of the file on this host, after checking its content.
 
     Raises `SamplePackageMissing` if the package or the file is missing, `SampleChecksumMismatch`
     if the content differs.
     """
-    path = find_file(file)
+    path = get_packaged_file_path(file)
     stat = path.stat()
     sha256 = _sha256(os.fspath(path), stat.st_size, stat.st_mtime_ns)
     if sha256 != file.sha256:
@@ -92,7 +89,7 @@ def all_files_verified(files: Iterable[PackagedFile]) -> bool:
     """Return whether all files are on this host with their pinned content."""
     try:
         for file in files:
-            find_verified_file(file)
+            get_verified_file_path(file)
     except (SamplePackageMissing, SampleChecksumMismatch):
         return False
     return True
@@ -101,4 +98,4 @@ def all_files_verified(files: Iterable[PackagedFile]) -> bool:
 @lru_cache(maxsize=16)
 def _sha256(path: str, size: int, modified: int) -> str:  # noqa: ARG001 - part of the cache key
     """Return the digest, cached while size and modification time are unchanged."""
-    return manifest.sha256(Path(path))
+    return manifest.file_sha256(Path(path))

@@ -13,8 +13,8 @@ from lora_core.samples.packages import (
     PackagedFile,
     SamplePackage,
     all_files_present,
-    find_file,
-    find_verified_file,
+    get_packaged_file_path,
+    get_verified_file_path,
 )
 
 PACKAGE = SamplePackage(
@@ -68,7 +68,7 @@ SAMPLES: Mapping[str, SampleStatistics] = {
 
 def check_available() -> None:
     """Raise `SamplePackageMissing` unless the reviews are on this host."""
-    find_file(FILE)
+    get_packaged_file_path(FILE)
 
 
 def is_available() -> bool:
@@ -85,7 +85,7 @@ def load_reviews(name: str) -> Sequence[tuple[str, str]]:
     Raises `SamplePackageMissing`, `SampleChecksumMismatch`.
     """
     sample = SAMPLES[name]
-    with find_verified_file(FILE).open(encoding="utf-8", newline="") as file:
+    with get_verified_file_path(FILE).open(encoding="utf-8", newline="") as file:
         return [
             (row["text"].replace("<br />", "\n"), LABELS[row["label"]])
             for row in csv.DictReader(file)

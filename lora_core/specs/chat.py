@@ -58,15 +58,24 @@ class PromptFormat(FrozenModel):
 
     def text_of_prompt(self, prompt: str) -> str:
         """Return the text of a prompt."""
-        text = self._without_suffix(_without_first_words(prompt.strip(), self.prefix).strip())
+        text = _without_first_words(prompt.strip(), self.prefix).strip()
+        end = self._end_without_suffix(text, len(text))
         if not any(character.isalnum() for character in self.suffix):
             # Scripts that add a separator may add it to a prompt that has it: OpenAI's cookbook.
-            while (rest := self._without_suffix(text)) not in ("", text):
-                text = rest
-        return text
+            # There may be thousands of them, so the text is not copied for each.
+            while (earlier := self._end_without_suffix(text, end)) not in (0, end):
+                end = earlier
+        return text[:end]
 
-    def _without_suffix(self, text: str) -> str:
-        return _without_first_words(text[::-1], self.suffix[::-1])[::-1].strip()
+    def _end_without_suffix(self, text: str, end: int) -> int:
+        """Return where `text[:end]` ends without the suffix and white space before it."""
+        start = end - len(self.suffix)
+        is_word = start <= 0 or text[start - 1].isspace()
+        if not (is_word and text.endswith(self.suffix, 0, end)):
+            return end
+        while start > 0 and text[start - 1].isspace():
+            start -= 1
+        return start
 
     def text_of_messages(self, messages: Sequence[ChatMessage]) -> str:
         """Return the text of the messages before an answer, one message per line."""

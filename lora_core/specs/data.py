@@ -1,15 +1,16 @@
 """Where texts and labels come from and how they are split."""
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 
 from lora_core.errors.data import UnsupportedFormat
 from lora_core.specs.chat import PromptFormat
-from lora_core.specs.fields import NO_NUL_PATTERN, Float, FrozenModel, Int
+from lora_core.specs.fields import NO_NUL_PATTERN, Float, FrozenModel, Int, looks_like_path
 
 SourceName = Annotated[
     str, StringConstraints(min_length=1, max_length=1024, pattern=NO_NUL_PATTERN)
@@ -113,6 +114,11 @@ def parse_sheet_suffix(source: str) -> tuple[str, str | None]:
     """Split `reviews.xlsx#Sheet2` into file and sheet; the sheet is None if none is named."""
     named = _SHEET.fullmatch(source)
     return (named[1], named[2]) if named else (source, None)
+
+
+def local_paths(sources: Iterable[str]) -> list[Path]:
+    """Return the files of the sources that are paths, not names of samples or datasets."""
+    return [Path(parse_sheet_suffix(each)[0]) for each in sources if looks_like_path(each)]
 
 
 def parse_file_suffix(filename: str) -> str:

@@ -1,7 +1,7 @@
 """The comparison of recent texts with those of training: what it needs, and its report."""
 
 from lora_core.specs.fields import FrozenModel
-from lora_core.specs.text_input import TextInput, build_text_input
+from lora_core.specs.text_input import TextInput, text_or_pair
 
 MIN_TEXTS = 50  # of each side; fewer say nothing
 MAX_TEXTS = 1000  # of each side; more are sampled
@@ -18,7 +18,7 @@ class RecentText(FrozenModel):
     @property
     def input(self) -> TextInput:
         """What a model reads."""
-        return build_text_input(self.text, self.text_pair)
+        return text_or_pair(self.text, self.text_pair)
 
 
 class DriftReport(FrozenModel):

@@ -76,7 +76,8 @@ class ScoredOutput(FrozenModel):
 
 
 class TextPrediction(FrozenModel):
-    """All outputs of the model for one text or pair, highest score first, target by target."""
+    """All outputs of the model for one text or pair, target by target, in the order of
+    `decode_scores`."""
 
     text: str
     text_pair: str | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -7,7 +7,7 @@ from lora_core.errors.artifact import EmptyInput, TextPairRequired, TextPairUnsu
 TextInput = str | tuple[str, str]
 
 
-def build_text_input(text: str, pair: str | None) -> TextInput:
+def text_or_pair(text: str, pair: str | None) -> TextInput:
     """Return a text, or the pair with its second text if there is one."""
     return text if pair is None else (text, pair)
 

@@ -307,17 +307,6 @@ class TrainSpec(FrozenModel):
             raise ValueError("a regression has no labels to weight: omit method.class_weight")
         return value
 
-    @field_validator("stop")
-    @classmethod
-    def _selects_by_metric_of_task(
-        cls, value: CheckpointSelectionAndStopSpec, info: ValidationInfo
-    ) -> CheckpointSelectionAndStopSpec:
-        task = info.data.get("task", SingleLabelSpec())
-        if value.select_by is not None and value.select_by not in SELECT_BY_CHOICES[task.type]:
-            names = ", ".join(SELECT_BY_CHOICES[task.type])
-            raise ValueError(f"select_by of a {task.type} task is one of {names}")
-        return value
-
     @model_validator(mode="after")
     def _probe_needs_trained_head(self) -> "TrainSpec":
         lora = isinstance(self.method, LoraSpec) and self.method.head is HeadMode.LORA
@@ -356,6 +345,11 @@ class TrainSpec(FrozenModel):
         """Return the same run with the format that its prompts have."""
         data = self.data.model_copy(update={"prompt_format": prompt_format})
         return self.model_copy(update={"data": data})
+
+    def with_task(self, task: TaskSpec) -> "TrainSpec":
+        """Return the same run for a task. Raises `ValidationError` if its settings do not fit."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return TrainSpec(**{**given, "task": task})
 
     def with_method(self, method: SingleMethod) -> "TrainSpec":
         """Return the same run with another method."""

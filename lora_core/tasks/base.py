@@ -112,6 +112,7 @@ class Task(ABC):
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)  # the names of the outputs
+        self.tasks: Mapping[str, Task] = {}  # those of several targets
 
     @property
     def columns(self) -> int:

@@ -172,7 +172,8 @@ def build_loss(spec: TaskSpec, task: Task, targets: Targets) -> Loss:
             return CrossEntropy(weights, len(task.labels) if task.ordered else None, gamma)
         case MultiLabel():
             positives = torch.from_numpy(targets.sum(axis=0)).float()
-            weights = (len(targets) - positives) / positives if balanced else None
+            # without any positive, as in a fold, an infinite weight times 0 would not be a number
+            weights = (len(targets) - positives) / positives.clamp_min(1) if balanced else None
             return BinaryCrossEntropy(weights, gamma)
         case Regression():
             return SquaredError(task.mean, task.std)

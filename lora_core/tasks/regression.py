@@ -36,7 +36,8 @@ class Regression(Task):
     def of_training_targets(cls, values: Sequence[Target]) -> "Regression":
         """Create the task for these training targets. If all are equal, `std` is 1."""
         numbers = np.array(values, dtype=np.float64)
-        return cls(float(numbers.mean()), float(numbers.std()) or 1.0)
+        # The deviation of equal numbers may be a rounding error, such as that of their mean.
+        return cls(float(numbers.mean()), float(numbers.std()) if np.ptp(numbers) else 1.0)
 
     def scale_and_offset(
         self,

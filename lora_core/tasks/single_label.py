@@ -159,30 +159,41 @@ def tune_thresholds(
 def _best_bias(
     scores: NDArray[np.float64], targets: NDArray[np.int64], label: int, bias: float
 ) -> tuple[float, float]:
-    """Return the bias of one label with the best macro F1, and that. Scores include `bias`.
+    """Return the bias of one label with the best macro F1, and that. Changes `scores`.
 
-    As it rises, the texts come to this label one by one, from the label that they have without it.
-    On a tie it is the one nearest to `bias`.
+    Scores include `bias`. As it rises, the texts come to this label one by one, from the label that
+    they have without it, so that each changes the F1 of two labels. On a tie it is the bias nearest
+    to `bias`.
     """
     texts, labels = scores.shape
-    others = scores.copy()
-    others[:, label] = -np.inf
-    runner_up = others.argmax(axis=1)
-    margins = others.max(axis=1) - scores[:, label]  # to be exceeded by the change of the bias
+    own = scores[:, label].copy()
+    scores[:, label] = -np.inf
+    runner_up = scores.argmax(axis=1)
+    margins = scores[np.arange(texts), runner_up] - own  # to be exceeded by the change of the bias
     order = np.argsort(margins, kind="stable")
     margins, runner_up, truth = margins[order], runner_up[order], targets[order]
-    # (texts + 1, labels): after each text has come to `label`
-    moved = np.zeros((texts + 1, labels))
-    np.add.at(moved, (np.arange(1, texts + 1), runner_up), 1.0)
-    hits = np.zeros_like(moved)
-    np.add.at(hits, (np.arange(1, texts + 1), runner_up), (truth == runner_up).astype(float))
-    predicted = np.bincount(runner_up, minlength=labels) - moved.cumsum(axis=0)
-    correct = hits.sum(axis=0) - hits.cumsum(axis=0)
-    predicted[:, label] = np.arange(texts + 1)
-    correct[:, label] = np.append(0.0, (truth == label).cumsum())
-    either = predicted + np.bincount(targets, minlength=labels)
-    f1 = np.divide(2 * correct, either, out=np.zeros_like(either), where=either > 0)
-    macro_f1 = f1.sum(axis=1) / np.maximum(1, (either > 0).sum(axis=1))
+    true, hit = np.bincount(targets, minlength=labels), truth == runner_up
+    # By the label that they leave, in the order in which they do
+    by_label = np.argsort(runner_up, kind="stable")
+    left, hit = runner_up[by_label], hit[by_label]
+    predicted = np.bincount(left, minlength=labels)
+    correct = np.bincount(left, hit, minlength=labels)
+    f1, occurring = _f1(correct, predicted + true), predicted + true > 0
+    first = predicted.cumsum() - predicted
+    remaining = (predicted + first)[left] - np.arange(1, texts + 1)  # when a text has left
+    remaining_correct = correct.cumsum()[left] - hit.cumsum()
+    either = remaining + true[left]
+    after = _f1(remaining_correct, either)
+    before = np.where(remaining + 1 == predicted[left], f1[left], np.roll(after, 1))
+    change, vanished = np.zeros((2, texts + 1))
+    change[1 + by_label], vanished[1 + by_label] = after - before, either == 0
+    either = np.arange(texts + 1) + true[label]
+    of_label = _f1(np.append(0, (truth == label).cumsum()), either)
+    others = np.arange(labels) != label
+    # (texts + 1,): after each text has come to `label`
+    sum_f1 = f1[others].sum() + change.cumsum() + of_label
+    count = occurring[others].sum() - vanished.cumsum() + (either > 0)
+    macro_f1 = sum_f1 / np.maximum(1, count)
     cuts = np.concatenate([
         [margins[0] - 1.0], (margins[1:] + margins[:-1]) / 2, [margins[-1] + 1.0]
     ])  # fmt: skip
@@ -191,6 +202,11 @@ def _best_bias(
     best = np.flatnonzero(macro_f1 >= macro_f1.max() - 1e-12)
     chosen = best[np.abs(cuts[best]).argmin()]
     return bias + float(cuts[chosen]), float(macro_f1[chosen])
+
+
+def _f1(correct: NDArray[Any], either: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the F1 of labels, 2 TP / (predicted + true texts); 0 for a label without either."""
+    return np.divide(2.0 * correct, either, out=np.zeros(len(either)), where=either > 0)
 
 
 def _even(labels: Sequence[str]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """What a text is labeled with: an index, several indices, a number, or several of these.
 
-In rows, labels are strings (`lora_core.data.labels`).
+In rows, labels are strings (`lora_core.data.label_readers`).
 """
 
 from collections import Counter

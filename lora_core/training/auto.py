@@ -191,7 +191,7 @@ def _result(
         method=candidate.method,
         folds=candidate.folds,
         repeats=candidate.repeats,
-        texts=int(predicted.sum()),
+        texts=int(scores.predicted.sum()),
         metric=task.metric.name,
         value=scores.value,
         accuracy=scores.value if task.metric.name == "accuracy" else None,

@@ -38,9 +38,14 @@ class BestWeights:
     evaluations_since: int = 0
 
     def is_better(self, metrics: Mapping[str, float]) -> bool:
-        """Return whether weights with these metrics should replace the best. NaN never does."""
+        """Return whether weights with these metrics should replace the best.
+
+        A loss that is not finite never does, nor does a score that is NaN.
+        """
+        if not math.isfinite(metrics["loss"]):
+            return False
         if self.spec.select_by is SelectBy.LAST:
-            return math.isfinite(metrics["loss"])
+            return True
         return (self._score(metrics), -metrics["loss"]) >= (self.score, -self.loss)
 
     def update(

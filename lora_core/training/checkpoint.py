@@ -121,7 +121,7 @@ def read(directory: Path) -> SavedCheckpoint:
         cross_validated = tensors.pop(_CROSS_VALIDATED, None)
     except ArtifactCorrupt as error:
         raise CheckpointCorrupt(path=directory.name, problem=error.detail["problem"]) from error
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, RecursionError, SafetensorError) as error:
         raise CheckpointCorrupt(path=directory.name, problem=_describe_error(error)) from error
     return SavedCheckpoint(
         directory.name, state.identity, state.progress, tensors, state.selection, cross_validated

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lora_core import distributed
 from lora_core.atomic_files import atomic_path
-from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
 from lora_core.cross_validation import Indices, LinearCrossValidation, Logits
 from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
@@ -27,7 +27,7 @@ from lora_core.training import probe, resume
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_or_resume_trainer
 
-MAX_CACHE_BYTES = 2**26
+MAX_CACHE_BYTES = FOLDER_LIMITS["cross-validation"]
 
 
 class AllMethodsCrossValidation(LinearCrossValidation):
@@ -96,7 +96,7 @@ class AllMethodsCrossValidation(LinearCrossValidation):
 
 def _cached_logits(prepared: PreparedRun, compute: Callable[[], Logits]) -> Logits:
     """Return cached logits of an identical run, or compute and cache them. Raises `DiskFull`."""
-    name = resume.run_digest(resume.identify_run(prepared))
+    name = resume.run_digest(prepared)
     path = cache_dir() / "cross-validation" / f"{name}.npy"
     shape = (len(prepared.tokenized[Split.VALIDATION]), len(prepared.task.labels))
     logits = _read(path, shape)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from lora_core import artifact, distributed, manifest, nearest_examples, runtime
 from lora_core.cross_validation import AutoSelectionResult
 from lora_core.encoders.load import weights_sha256
+from lora_core.errors.training import CheckpointMismatch
 from lora_core.events import Finished, NullObserver, Observer, Phase, Started, StopSignal
 from lora_core.failpoints import failpoint
 from lora_core.forward import Forward, WindowedForward
@@ -71,7 +72,8 @@ def train_encoder(  # noqa: PLR0913
     started = time.monotonic()
     if not distributed.is_main_process():
         observer, checkpoint_settings = NullObserver(), None
-    # While loading and saving, a rank stops on its own; during training, all stop at the same step.
+    # While preparing, fitting the linear model and saving, a rank stops on its own; in between, all
+    # stop at the same step.
     local = ProgressReporter(observer, stop)
     shared = ProgressReporter(observer, distributed.DistributedStopSignal(stop))
     with runtime.convert_resource_errors(spec):
@@ -82,7 +84,7 @@ def train_encoder(  # noqa: PLR0913
             more_labels = probe_learning_curve.estimate_label_gain_with_probe(prepared, local)
         if isinstance(method := prepared.spec.method, ProbeSpec):
             _report_started(1, prepared, observer)
-            result = probe.fit_probe(prepared, method, observer=observer, progress=shared)
+            result = probe.fit_probe_head(prepared, method, observer=observer, progress=shared)
         else:
             trainer = build_or_resume_trainer(
                 prepared,
@@ -97,7 +99,9 @@ def train_encoder(  # noqa: PLR0913
         if prepared.spec.trial is not None:
             evaluation = final_evaluation.evaluate_partial_run(prepared, result)
         else:
-            evaluation = final_evaluation.evaluate_run(prepared, result, observer, shared)
+            evaluation = final_evaluation.evaluate_run(
+                prepared, result, observer, local=local, shared=shared
+            )
         if not distributed.destroy_group_and_check_main():
             return {}
         summary = {**_run_summary(prepared, result), **evaluation.metrics}
@@ -116,8 +120,10 @@ def train_encoder(  # noqa: PLR0913
             index = build_run_example_index(prepared, local)
             nearest_examples.save_index(out_dir, index)
             facts[nearest_examples.MANIFEST_KEY] = index.facts()
-            # This merges the adapters: from here on, the model has none.
-            summary["merge_difference"], merged_sha256 = _save_model(out_dir, prepared, local)
+            # From here on, the model has no adapters.
+            summary["merge_difference"], merged_sha256 = _merge_and_save_model(
+                out_dir, prepared, local
+            )
             facts["merged_sha256"] = merged_sha256
         summary["total_seconds"] = round(time.monotonic() - started, 2)
         manifest.create(out_dir, {**_manifest(prepared, summary), **facts})
@@ -132,7 +138,12 @@ def _prepare(
     observer: Observer,
     progress: ProgressReporter,
 ) -> tuple[PreparedRun, SavedCheckpoint | None]:
-    """Prepare the run and read the checkpoint that it continues from."""
+    """Prepare the run and read the checkpoint that it continues from.
+
+    Raises `CheckpointMismatch` for a checkpoint that the method could not have written.
+    """
+    if resume is not None and isinstance(spec.method, ProbeSpec):
+        raise CheckpointMismatch(path=resume.name, what="the method probe has no checkpoints")
     saved = checkpoint.read(resume) if resume is not None else None
     if saved is not None:
         spec = fill_unset_settings_from_saved(spec, saved.identity.spec)
@@ -169,7 +180,7 @@ def saves_model(spec: TrainSpec) -> bool:
     return spec.trial is None and spec.result.model
 
 
-def keeps_base_weights(spec: TrainSpec) -> bool:
+def leaves_encoder_unchanged(spec: TrainSpec) -> bool:
     """Return whether a run leaves the encoder as it is, except for adapters beside it."""
     return isinstance(spec.method, LoraSpec | ProbeSpec) or spec.method == LastLayersBaselineSpec(
         blocks=0
@@ -192,10 +203,10 @@ def _save_predictions(
     return correctness
 
 
-def _save_model(
+def _merge_and_save_model(
     out_dir: Path, prepared: PreparedRun, progress: ProgressReporter
 ) -> tuple[float, str]:
-    """Write the files of the model, and merge its adapters on the way.
+    """Merge the adapters of the model, and write its files.
 
     Returns how far merging moved the logits, and the sha256 of the merged weights. Raises
     `NonFiniteMergedWeights`, `MergeMismatch`.
@@ -213,7 +224,7 @@ def _save_model(
         return model_outputs.compute_logits(forward, test, budget=budget, progress=progress)
 
     unmerged = compute_logits(model)
-    if keeps_base_weights(spec):
+    if leaves_encoder_unchanged(spec):
         adapters = spec.method if isinstance(spec.method, LoraSpec) else None
         artifact.save_base_adapter_and_head(
             out_dir, model, prepared.family, prepared.tokenizer, adapters

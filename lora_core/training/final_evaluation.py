@@ -9,7 +9,7 @@ from lora_core import distributed
 from lora_core.data import linear_baseline
 from lora_core.data.split import Example
 from lora_core.events import Evaluated, Observer, Phase, replace_nonfinite_with_none
-from lora_core.progress_reporter import ProgressReporter
+from lora_core.progress_reporter import ProgressReporter, run_in_thread_with_progress
 from lora_core.specs.data import Split
 from lora_core.tasks.base import Calibration
 from lora_core.training import model_outputs
@@ -34,23 +34,32 @@ def evaluate_partial_run(prepared: PreparedRun, result: TrainingResult) -> RunEv
 
 
 def evaluate_run(
-    prepared: PreparedRun, result: TrainingResult, observer: Observer, progress: ProgressReporter
+    prepared: PreparedRun,
+    result: TrainingResult,
+    observer: Observer,
+    *,
+    local: ProgressReporter,
+    shared: ProgressReporter,
 ) -> RunEvaluation:
     """Return metrics and logits of the best weights on validation and test.
 
     The metrics include those of the linear model (TF-IDF + a linear model) and of calibration,
-    which is fitted on validation alone, if it has enough texts.
+    which is fitted on validation alone, if it has enough texts. That model is fitted by one process
+    while the others wait, so meanwhile it reports to `local`, which asks none of them.
     """
-    progress.enter_phase(Phase.LINEAR_MODEL)
+    local.enter_phase(Phase.LINEAR_MODEL, result.steps)
     with distributed.main_process_first():
-        linear = linear_baseline.fit_or_load_linear_baseline(prepared.splits, prepared.task).metrics
+        linear = run_in_thread_with_progress(
+            local,
+            lambda: linear_baseline.fit_or_load_linear_baseline(prepared.splits, prepared.task),
+        ).metrics
     if prepared.cross_validated is not None:  # it was trained on the validation texts
         linear = linear.model_copy(update={"validation": {}})
     observer.on_event(linear)
-    progress.enter_phase(Phase.EVALUATING)
+    shared.enter_phase(Phase.EVALUATING)
     logits: SplitLogits = {
         Split.VALIDATION: result.validation_logits,
-        Split.TEST: _logits(prepared, Split.TEST, progress),
+        Split.TEST: _logits(prepared, Split.TEST, shared),
     }
     task, targets = prepared.task, {split: prepared.tokenized[split].targets for split in Split}
     calibration = task.calibrate(result.validation_logits, targets[Split.VALIDATION])
@@ -64,7 +73,7 @@ def evaluate_run(
         **_reports(prepared, logits, calibration),
     }
     if prepared.spec.result.train_metrics:
-        train = _logits(prepared, Split.TRAIN, progress)
+        train = _logits(prepared, Split.TRAIN, shared)
         metrics |= _reports(prepared, {Split.TRAIN: train}, calibration)
     test = replace_nonfinite_with_none(task.curve(metrics[Split.TEST]))
     observer.on_event(Evaluated(step=result.best_step, split=Split.TEST, metrics=test))

@@ -20,7 +20,7 @@ from lora_core.cross_validation import (
     AutoSelectionResult,
     LinearCrossValidation,
     training_pool,
-    uses_cross_validation,
+    uses_cross_validated_verdict,
 )
 from lora_core.data import learning_curve as curve
 from lora_core.data.chat import describe_prompt_format
@@ -290,7 +290,7 @@ def _verdict(  # noqa: PLR0913
     examples = training_pool(spec, splits)
     references = {"probe": selected.probe} if selected and selected.probe else {}
     training_targets = task.targets([each.label for each in examples])
-    if not uses_cross_validation(spec, examples):
+    if not uses_cross_validated_verdict(spec, examples):
         targets = task.targets([each.label for each in splits.test])
         return build_verdict(
             task, targets, predicted, references, training_targets=training_targets

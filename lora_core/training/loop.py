@@ -15,9 +15,9 @@ from lora_core.data.batching import epoch_batches, micro_batches
 from lora_core.errors.training import NonFiniteLoss, StopRequested
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, replace_nonfinite_with_none
 from lora_core.failpoints import failpoint
-from lora_core.methods import trainable_and_adapter_parameters
+from lora_core.fine_tuning_methods import trainable_and_adapter_parameters
 from lora_core.progress_reporter import ProgressReporter
-from lora_core.resolve_defaults import epochs_and_batch_size
+from lora_core.resolve_defaults import resolve_epochs_and_batch_size
 from lora_core.specs.data import Split
 from lora_core.training import model_outputs, rng
 from lora_core.training.best_weights import BestWeights
@@ -60,7 +60,7 @@ class Trainer:
         self.validation_data = prepared.tokenized[Split.VALIDATION]
         self.observer, self.progress, self.checkpoints = observer, progress, checkpoints
         optim = self.spec.optim
-        self.epochs, self.batch_size = epochs_and_batch_size(optim, len(self.train_data))
+        self.epochs, self.batch_size = resolve_epochs_and_batch_size(optim, len(self.train_data))
         self.updates_per_epoch = math.ceil(len(self.train_data) / self.batch_size)
         self.total_steps = self.updates_per_epoch * self.epochs
         share = 1.0 if self.spec.trial is None else self.spec.trial.budget
@@ -209,7 +209,7 @@ class Trainer:
                 self.forward, data, budget=budget, progress=self.progress
             )
             metrics = self.task.metrics(logits, data.targets)
-            better = math.isfinite(metrics["loss"]) and self.best.is_better(metrics)
+            better = self.best.is_better(metrics)
             if better:
                 self.best.update(step, metrics, self.method.state_dict(self.model), logits)
             else:

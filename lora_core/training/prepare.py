@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from lora_core import compatibility, methods, resolve_defaults, runtime_environment
+from lora_core import compatibility, fine_tuning_methods, resolve_defaults, runtime_environment
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.data.chat import describe_prompt_format
-from lora_core.data.findings import pluralize
+from lora_core.data.findings import format_count
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, describe_leaked
 from lora_core.data.tokens import (
@@ -29,8 +29,8 @@ from lora_core.encoders.pooling import set_pooling
 from lora_core.encoders.safety import check_has_fast_tokenizer
 from lora_core.events import NoteLogged, Observer, Phase
 from lora_core.fast.optimize import optimize
+from lora_core.fine_tuning_methods import FineTuningMethod
 from lora_core.forward import Forward, WindowedForward
-from lora_core.methods import FineTuningMethod
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.runtime import Runtime, setup_runtime
 from lora_core.specs.data import Split
@@ -105,7 +105,7 @@ def prepare_run(
     # on the device. `enable_gradient_checkpointing` wraps the blocks as they are, so it comes last.
     set_pooling(model, family, spec.pooling)
     base_sha256 = encoder_weights_sha256(model, family)
-    method = methods.build_method(spec.encoder_method)
+    method = fine_tuning_methods.build_method(spec.encoder_method)
     method.prepare(model, family)
     model.to(runtime.device)
 
@@ -128,7 +128,7 @@ def prepare_run(
         tokenized = {split: data.in_windows(max_length) for split, data in tokenized.items()}
     if truncated_share:
         total = sum(counts.values())
-        truncated = f"{round(truncated_share * total):,} of {pluralize(total, 'text')}"
+        truncated = f"{round(truncated_share * total):,} of {format_count(total, 'text')}"
         text = f"Truncated {truncated} to {longest:,} tokens."
         _note(observer, "truncated", text)
     forwarded = set(Split) if cross_validated is None else {Split.TRAIN, Split.TEST}

@@ -84,7 +84,7 @@ _TEXTS_PER_LABEL = 80
 _INITIAL_RIDGE_ALPHA = 10.0
 
 
-def fit_probe(
+def fit_probe_head(
     prepared: PreparedRun, spec: ProbeSpec, *, observer: Observer, progress: ProgressReporter
 ) -> TrainingResult:
     """Fit the head of a prepared model on a frozen encoder. Raises `NonFiniteEncoderStates`."""

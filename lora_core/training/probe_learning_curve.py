@@ -17,6 +17,7 @@ from lora_core.data.more_labels_estimate import (
 )
 from lora_core.data.rows import TextRow
 from lora_core.events import Phase
+from lora_core.fast import feature_cache
 from lora_core.progress_reporter import ProgressReporter, run_in_thread_with_progress
 from lora_core.specs.data import Split
 from lora_core.training.linear import distinct_training_rows, estimate_label_gain_with_linear
@@ -50,6 +51,7 @@ def estimate_label_gain_with_probe(
         "basis": "probe",
         "data": prepared.splits.digest,
         "base": prepared.base_sha256,
+        "config": feature_cache.serialize_encoder_config(prepared.model),
         "max_length": prepared.max_length,
         "precision": prepared.runtime.precision,
         **({} if task_type == "single_label" else {"task": task_type}),

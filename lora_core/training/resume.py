@@ -7,8 +7,10 @@ from pathlib import Path
 
 from lora_core import distributed, runtime_environment
 from lora_core.cross_validation import AutoSelectionResult
+from lora_core.encoders.load import weights_sha256
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch
 from lora_core.events import Observer, Resumed
+from lora_core.fast import feature_cache
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.pooling import Pooling
 from lora_core.specs.train import HeadInit, TrainSpec
@@ -94,10 +96,19 @@ def find_run_difference(saved: RunIdentity, current: RunIdentity) -> str | None:
     return next((what for what in before if before[what] != after[what]), None)
 
 
-def run_digest(identity: RunIdentity) -> str:
-    """Return a hash of everything that results depend on, down to the last bits."""
+def run_digest(prepared: PreparedRun) -> str:
+    """Return a hash of everything that the results of a run depend on, down to the last bits.
+
+    Call it before the first step: unlike a checkpoint, which contains the weights that train, a
+    result also depends on their initial values.
+    """
+    identity = identify_run(prepared)
     facts = {name: str(value) for name, value in _determinants(identity).items()}
-    facts |= {"environment": str(sorted(identity.environment.items()))}
+    facts |= {
+        "environment": str(sorted(identity.environment.items())),
+        "initial weights": weights_sha256(prepared.model.state_dict()),
+        "config": feature_cache.serialize_encoder_config(prepared.model),
+    }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -140,6 +151,7 @@ def _determinants(identity: RunIdentity) -> dict[str, object]:
         "method": spec.method,
         "task": spec.task,
         "head_init": spec.head_init,
+        "pooling": spec.pooling,
         "optim": spec.optim.model_copy(update={"micro_batch_tokens": 0}),
         "stop": spec.stop,
         "data.max_length": spec.data.max_length,

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from lora_core.encoders.families import EncoderFamily
-from lora_core.methods import trainable_and_adapter_parameters
+from lora_core.fine_tuning_methods import trainable_and_adapter_parameters
 from lora_core.specs.fields import AliasedStoredModel, Float, Int
 from lora_core.training import rng
 from lora_core.training.best_weights import BestWeights, BestWeightsState

@@ -6,7 +6,7 @@ from lora_core.cross_validation import (
     AutoSelectionResult,
     first_folds_mask,
     training_pool,
-    uses_cross_validation,
+    uses_cross_validated_verdict,
 )
 from lora_core.data import linear_baseline
 from lora_core.data.split import Example, Splits
@@ -38,7 +38,7 @@ def verdict_of_run(
     """Return the verdict on the test split or, with few texts, by cross-validation."""
     spec, splits, task = prepared.spec, prepared.splits, prepared.task
     examples = training_pool(spec, splits)
-    if uses_cross_validation(spec, examples):
+    if uses_cross_validated_verdict(spec, examples):
         return _cross_validated_verdict(prepared, examples, selected, progress)
     baseline = linear_baseline.fit_or_load_linear_baseline(splits, task)
     references = {"linear": _answers_to_all(np.asarray(baseline.test_predictions))}
@@ -63,17 +63,20 @@ def fit_probe_and_predict(
     """
     method = PROBE_CANDIDATES[0]
     examples = training_pool(spec, splits)
-    if uses_cross_validation(spec, examples):
+    if uses_cross_validated_verdict(spec, examples):
         cross_validation = AllMethodsCrossValidation(spec, splits.labels, examples, progress)
         return _answers_to_all(cross_validation.predictions(method))
     values = [each.label for each in splits.train]
     task = build_task(spec.task, splits.labels, values)
     train = probe.draw_stratified_indices(task.strata(task.targets(values)), PROBE_TRAIN_TEXTS)
-    test = np.sort(np.random.default_rng(0).permutation(len(splits.test))[:PROBE_TEST_TEXTS])
+    validation, test = (
+        np.sort(np.random.default_rng(0).permutation(len(each))[:PROBE_TEST_TEXTS])
+        for each in (splits.validation, splits.test)
+    )
     sample = Splits(
         labels=splits.labels,
         train=tuple(splits.train[i] for i in train),
-        validation=splits.validation[:PROBE_TEST_TEXTS] if task.has_thresholds else (),
+        validation=tuple(splits.validation[i] for i in validation) if task.has_thresholds else (),
         test=tuple(splits.test[i] for i in test),
     )
     nested = HeartbeatOnlyProgress(progress)

@@ -119,6 +119,7 @@ def test_slow_body_is_rejected(
             [],
             [files.INCOMING_DIR],
         )
+        monkeypatch.setattr(middleware, "BODY_GRACE_SECONDS", 30)
         headers = {"Content-Type": "application/json"}
         unhurried = httpx2.post(f"{url}/v1/jobs", content=in_pieces(), headers=headers)
         assert unhurried.status_code == 202

@@ -17,6 +17,7 @@ from app.main import create_app
 from app.sandbox import child
 from app.sandbox.child import SandboxLimits
 from app.settings import Settings
+from lora_core.confinement import Confinement
 from tests.app.cli.conftest import serving
 from tests.waiting import wait_until
 
@@ -31,10 +32,12 @@ def slow_commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     commands: list[str] = []
     usual = child._command
 
-    def command(arguments: Sequence[str], limits: SandboxLimits) -> list[str]:
+    def command(
+        arguments: Sequence[str], limits: SandboxLimits, confinement: Confinement
+    ) -> list[str]:
         if arguments[0] in commands:
             return [sys.executable, "-c", "import time; time.sleep(60)", SLOW, str(os.getpid())]
-        return usual(arguments, limits)
+        return usual(arguments, limits, confinement)
 
     monkeypatch.setattr(child, "_command", command)
     return commands

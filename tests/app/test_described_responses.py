@@ -108,18 +108,19 @@ def examples(
     }
 
 
+def example_of(path: str, parameter: str, examples: Mapping[str, str]) -> str:
+    """Return a value of a path's parameter that exists."""
+    (domain,) = re.findall(r"^(?:/openai|/mistral)?(?:/v1)?/(\w+)/", path)
+    api = path.split("/")[1]
+    names = (f"{api}/{parameter}", f"{domain}/{parameter}", parameter)
+    found = next((examples[name] for name in names if name in examples), None)
+    assert found, f"{path}: add a value for {parameter} that exists to the fixture `examples`"
+    return found
+
+
 def fill(path: str, examples: Mapping[str, str]) -> str:
     """Return the path with an example for each parameter."""
-
-    def example(match: re.Match[str]) -> str:
-        (domain,) = re.findall(r"^(?:/openai|/mistral)?(?:/v1)?/(\w+)/", path)
-        api = path.split("/")[1]
-        names = (f"{api}/{match[1]}", f"{domain}/{match[1]}", match[1])
-        found = next((examples[name] for name in names if name in examples), None)
-        assert found, f"{path}: add a value for {match[1]} that exists to the fixture `examples`"
-        return found
-
-    return re.sub(r"\{(\w+)\}", example, path)
+    return re.sub(r"\{(\w+)\}", lambda name: example_of(path, name[1], examples), path)
 
 
 def check(

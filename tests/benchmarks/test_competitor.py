@@ -8,7 +8,7 @@ import torch
 from benchmarks.train.competitor import build_model, initial_head
 from benchmarks.train.ours import ready
 from benchmarks.train.plan import METHODS, SEED
-from lora_core import methods
+from lora_core import fine_tuning_methods
 from lora_core.encoders.load import load_classifier, resolve_base
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import FullFineTuningSpec
@@ -28,7 +28,7 @@ def test_both_sides_train_the_same_number_of_parameters(
 ) -> None:
     base = resolve_base(str(make_base(tmp_path, family)))
     ours, _ = load_classifier(base, ["negative", "positive"])
-    method = methods.build_method(METHODS[name])
+    method = fine_tuning_methods.build_method(METHODS[name])
     method.prepare(ours, base.family)
     theirs = build_model(base, METHODS[name], tuned=True, head=initial_head(base))
     trained = sum(p.numel() for p in theirs.parameters() if p.requires_grad)

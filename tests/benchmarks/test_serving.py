@@ -46,6 +46,7 @@ def example_metrics(cell: str) -> dict[str, Any]:
             return common | closed | more
     found: dict[str, Any] = {
         "p50_ms": 40.0, "p99_ms": 100.0, "goodput_per_s": 36.0, "refusal_ms_p99": 4.0,
+        "event_loop_lag_ms_p99": 5.0,
         "others_answered": 0.9, "statuses": {"200": 10, "429": 5}, "rss_before_mb": 500.0,
         "rss_after_mb": 510.0,
     }  # fmt: skip

@@ -21,7 +21,7 @@ from benchmarks.small.sets import Texts
 from benchmarks.small.summary import gap
 from benchmarks.small.vectors import Vectors
 from benchmarks.small.wheels import Wheel
-from lora_core import manifest, training_version
+from lora_core import manifest
 from lora_core.data.rows import TextRow
 
 Metrics = dict[str, Any]
@@ -76,7 +76,7 @@ def test_wheel_is_read_without_installing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = packed(tmp_path, monkeypatch)
-    wheel = Wheel("few", "1", path.name, manifest.sha256(path))
+    wheel = Wheel("few", "1", path.name, manifest.file_sha256(path))
     assert wheels.archive(wheel).read("few/texts.csv") == b"text,label\n"
 
 
@@ -160,7 +160,7 @@ def test_changed_settings_are_recomputed(
 ) -> None:
     run()
     computed.clear()
-    monkeypatch.setattr(training_version, "TRAINING_VERSION", training_version.TRAINING_VERSION + 1)
+    monkeypatch.setattr(ours, "CLASSIFICATION_VERSION", ours.CLASSIFICATION_VERSION + 1)
     printed = run("--only", "/linear/")
     assert printed["compared"] == 0  # results of another training version are not shown
     assert run()["compared"] == 2

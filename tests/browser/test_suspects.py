@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from app.auth import secrets
 from app.auth import service as auth_service
 from app.resources import Resources
-from tests.app.corrections.conftest import WRONG, WRONG_LABELS
+from tests.app.label_review.conftest import WRONG, WRONG_LABELS
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.conftest import OpenPage
 from tests.browser.service import Service

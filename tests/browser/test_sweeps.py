@@ -4,8 +4,10 @@ import re
 
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import OpenPage
 from tests.browser.no_reload import no_reload
 from tests.browser.seeded_service import JOB_TIMEOUT, SeededService
+from tests.browser.service import Service
 
 
 def test_grid_updates_live_and_shows_the_winner(page: Page, seeded: SeededService) -> None:
@@ -20,3 +22,17 @@ def test_grid_updates_live_and_shows_the_winner(page: Page, seeded: SeededServic
         expect(page.get_by_role("heading", name="Results", exact=True)).to_be_visible()
     winner = seeded.service.get(f"/v1/sweeps/{sweep}")["result"]["winner"]
     expect(page.get_by_text(f"Winner, trial {winner['number']}")).to_be_visible()
+
+
+def test_button_stays_disabled_until_the_next_page_is_here(
+    empty: Service, open_page: OpenPage
+) -> None:
+    page = open_page(empty.url)
+    page.route("**/v1/sweeps", lambda route: route.fulfill(json={"id": "created"}))
+    # The answer without content leaves the browser on the page, as one that is on its way does.
+    page.route("**/sweeps/created", lambda route: route.fulfill(status=204))
+    page.goto("/sweeps/new")
+    button = page.get_by_role("button", name="Start sweep")
+    with page.expect_response("**/sweeps/created"):
+        button.click()
+    expect(button).to_be_disabled()

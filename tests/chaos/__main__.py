@@ -61,11 +61,8 @@ def run(
 ) -> Counts:
     """Inject `faults` faults, or as many as fit into the time. `only` names those to draw from."""
     draw = random.Random(seed)
-    folder = Path(tempfile.mkdtemp(prefix="loraworks-chaos-"))
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        scene = _scene(kind, folder, draw, stack, jobs)
-        stack.callback(scene.annotators.stop)
+        scene = open_scene(kind, draw, stack, jobs)
         scene.rehearse()
         menu: list[Fault] = [*EVERYWHERE, *(CLUSTER if scene.postgres else [])]
         menu = [fault for fault in menu if not only or fault.__name__ in only]
@@ -85,9 +82,12 @@ def run(
         return counts
 
 
-def _scene(
-    kind: str, folder: Path, draw: random.Random, stack: ExitStack, jobs: Sequence[str]
+def open_scene(
+    kind: str, draw: random.Random, stack: ExitStack, jobs: Sequence[str] = tuple(BODIES)
 ) -> Scene:
+    """Make an installation that `stack` removes."""
+    folder = Path(tempfile.mkdtemp(prefix="loraworks-chaos-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
     postgres = valkey = None
     urls: dict[str, Any] = {}
     if kind == "cluster":
@@ -100,7 +100,9 @@ def _scene(
     changes = {"lease_seconds": LIMIT_SECONDS, "hub_timeout_seconds": 2, "checkpoint_seconds": 0}
     installation = Installation(folder, **urls, changes=changes)
     stack.callback(installation.close)
-    return Scene(installation, draw, postgres, valkey, jobs)
+    scene = Scene(installation, draw, postgres, valkey, jobs)
+    stack.callback(scene.annotators.stop)
+    return scene
 
 
 def _say(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx2
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 
 from app.queue.enums import AttemptOutcome as Ended
 from app.queue.enums import JobKind, JobState
@@ -40,7 +40,8 @@ BODIES: dict[str, dict[str, Any]] = {
     },
 }
 TEXTS = ["an awful film", "great, it made me laugh"]
-_IS_TRAINING = Job.kind == JobKind.TRAINING
+# Submitted by the scene, not by a sweep.
+_IS_TRAINING = and_(Job.kind == JobKind.TRAINING, Job.sweep_id.is_(None))
 LONGEST_SECONDS = 300.0  # of the last jobs, once nothing is broken any more
 
 
@@ -95,7 +96,7 @@ class Scene:
         self.workers: list[Process] = []
         self.api: Process | None = None
         self._port = free_port()
-        self.annotators = Annotators(self._url, str(installation.base), draw)
+        self.annotators = Annotators(self.url, str(installation.base), draw)
         self._sent: dict[str, Sent] = {}  # by idempotency key
         self._jobs: dict[UUID, str] = {}  # the kind of each that must succeed
         self._retried: dict[UUID, str] = {}  # the kind of each whose retry must succeed instead
@@ -123,10 +124,14 @@ class Scene:
         """Start missing processes. A stopping worker may still be running."""
         self.workers = [worker for worker in self.workers if worker.alive()]
         while len(self.workers) < workers:
-            fault = f"checkpoint_files_written:enospc:{self.disk_full}"
-            self.workers.append(self.installation.worker(fault=fault))
+            self.workers.append(self.start_worker())
         if self.api is None or not self.api.alive():
             self.api = self._start_api()
+
+    def start_worker(self) -> Process:
+        """Start a worker whose disk `fill_disk` fills."""
+        fault = f"checkpoint_files_written:enospc:{self.disk_full}"
+        return self.installation.worker(fault=fault)
 
     def submit_up_to(self, count: int) -> None:
         """Submit jobs until enough are active; a failed submission is repeated later."""
@@ -290,7 +295,7 @@ class Scene:
         return answer
 
     def _call(self, method: str, path: str, **sent: Any) -> httpx2.Response:
-        return httpx2.request(method, f"{self._url}{path}", timeout=60, **sent)
+        return httpx2.request(method, f"{self.url}{path}", timeout=60, **sent)
 
     def _effects(self, job_id: UUID) -> int:
         tried = attempts(self.installation.database, job_id)
@@ -321,7 +326,7 @@ class Scene:
         body |= {"runtime": {"device": "cpu", "threads": 1}}
         body |= {"time_limit_seconds": sent.time_limit_seconds}
         answer = httpx2.post(
-            f"{self._url}/v1/jobs", json=body, headers={"Idempotency-Key": key}, timeout=20
+            f"{self.url}/v1/jobs", json=body, headers={"Idempotency-Key": key}, timeout=20
         )
         assert answer.status_code == 202, answer.text
         return UUID(answer.json()["id"])
@@ -332,7 +337,7 @@ class Scene:
         assert answer.status_code == 201, answer.text
 
     @property
-    def _url(self) -> str:
+    def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
     def _start_api(self) -> Process:
@@ -347,7 +352,7 @@ class Scene:
 
     def _ready(self) -> bool:
         try:
-            return httpx2.get(f"{self._url}/livez", timeout=2).status_code == 200
+            return httpx2.get(f"{self.url}/livez", timeout=2).status_code == 200
         except httpx2.HTTPError:
             return False
 

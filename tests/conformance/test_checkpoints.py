@@ -5,8 +5,14 @@ import pytest
 from app.database.engines import Database
 from app.queue import checkpoints, leases
 from app.queue.fencing import Lease, LeaseLost, StoredCheckpoint
-from app.queue.tables import MetricPoint
-from app.queue.transitions import AttemptResult, DependencyUnavailable, Preempted, RetryableFailure
+from app.queue.tables import Job, MetricPoint
+from app.queue.transitions import (
+    AttemptResult,
+    DependencyUnavailable,
+    PermanentFailure,
+    Preempted,
+    RetryableFailure,
+)
 from app.storage.store import ArtifactRef
 from tests.job_rows import add_job, claim_next, events, get_job, points, preempt
 
@@ -110,6 +116,34 @@ def test_a_damaged_checkpoint_is_never_used_again(database: Database) -> None:
     assert steps(database, lease) == []
     preempt(database, lease)
     assert claim_next(database).checkpoint is None
+
+
+def test_a_job_inherits_the_curves_up_to_the_checkpoint_that_it_continues(
+    database: Database,
+) -> None:
+    add_job(database, priority=1)
+    other = claim_next(database).lease
+    point(database, other, 1)
+    continued = add_job(database)
+    lease = claim_next(database).lease
+    point(database, lease, 1)
+    save(database, lease, 1)
+    point(database, lease, 2)
+    end(database, lease, PermanentFailure("code", "Failed."))
+    job_id = add_job(database, continues=continued)
+    with database.write() as session:
+        start = checkpoints.find_newest_usable_checkpoint(session, continued)
+        assert start is not None
+        checkpoints.inherit_curves(session, session.get_one(Job, job_id), start)
+    copied, original = points(database, job_id), points(database, continued)
+    assert [(row.seq, row.step, row.value) for row in copied] == [
+        (row.seq, row.step, row.value) for row in original[:1]
+    ]
+    assert len(original) == 2
+    claimed = claim_next(database)
+    assert claimed.checkpoint is not None
+    assert (claimed.checkpoint.job_id, claimed.checkpoint.step) == (continued, 1)
+    assert len(points(database, job_id)) == 1
 
 
 def test_a_worker_that_lost_the_lease_cannot_save_or_reject(database: Database) -> None:

@@ -127,13 +127,21 @@ def test_a_job_with_progress_survives_any_number_of_lost_workers(database: Datab
 
 @pytest.mark.parametrize(
     ("steps", "code"),
-    [((4, 4, 4), "crash_loop"), ((4, 4, 2), "lost_worker"), ((0, 0, 0), "lost_worker")],
+    [
+        ((4, 4, 4), "crash_loop"),
+        ((1, 1, 1), "crash_loop"),
+        ((4, 4, 2), "lost_worker"),
+        ((0, 0, 0), "lost_worker"),
+    ],
 )
 def test_a_job_without_progress_fails(
     database: Database, steps: tuple[int, ...], code: str
 ) -> None:
     job_id = add_job(database)
-    lose_at(database, *steps)
+    lose_at(database, *steps[:2])
+    row = get_job(database, job_id)
+    assert (row.state, row.error_code, row.error_message) == (JobState.QUEUED, None, None)
+    lose_at(database, *steps[2:])
     row = get_job(database, job_id)
     assert (row.state, row.error_code) == (JobState.FAILED, code)
     assert events(database, job_id)[-1].data == {"code": code}

@@ -342,11 +342,16 @@ class LeaseMachine(RuleBasedStateMachine):
             assert max((seq for id_, seq in events if id_ == row.id), default=0) <= row.stream_seq
 
 
-def run_machine(database: Database, *, examples: int) -> None:
+def without_fsync(database: Database) -> None:
+    """Let thousands of commits be fast. None needs to survive."""
     if database.write_engine.name == "sqlite":
         raw = database.write_engine.raw_connection()
-        raw.cursor().execute("PRAGMA synchronous=OFF")  # thousands of commits, none to survive
+        raw.cursor().execute("PRAGMA synchronous=OFF")
         raw.close()
+
+
+def run_machine(database: Database, *, examples: int) -> None:
+    without_fsync(database)
     machine = type("Machine", (LeaseMachine,), {"database": database})
     run_state_machine_as_test(
         machine,

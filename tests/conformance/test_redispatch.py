@@ -53,6 +53,18 @@ def test_a_round_dispatches_only_what_the_notifier_can_hold(
     assert due(database) == []
 
 
+def test_a_job_that_does_not_wait_takes_nobodys_place(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "MAX_DISPATCHED", 1)
+    add_job(database, priority=2)
+    claim_next(database)
+    add_job(database, priority=1, pause_requested_at=1.0)
+    add_job(database, priority=1, run_after=now() + 60)
+    waits = add_job(database)
+    assert [task.job_id for task in due(database)] == [waits]
+
+
 def test_a_job_that_waited_too_long_fails(database: Database) -> None:
     old = add_job(database, run_after=now() - 100)
     young = add_job(database)
@@ -61,7 +73,10 @@ def test_a_job_that_waited_too_long_fails(database: Database) -> None:
     row = get_job(database, old)
     assert (row.state, row.error_code) == (JobState.FAILED, "queue_timeout")
     assert row.finished_at is not None
-    assert events(database, old)[-1].data == {"code": "queue_timeout"}
+    (event,) = events(database, old)
+    assert (event.seq, event.data) == (1, {"code": "queue_timeout"})
+    assert row.stream_seq == 1
+    assert row.error_message == "Waited in the queue for over 50 s."
     assert get_job(database, young).state == JobState.QUEUED
 
 

@@ -90,6 +90,44 @@ def test_the_first_attempt_can_store_the_resolved_spec(database: Database) -> No
     assert get_job(database, job_id).spec == {"runtime": {"threads": 2}}
 
 
+def test_an_inexact_resume_is_recorded_for_this_job_only(database: Database) -> None:
+    job_id, other = add_job(database, priority=1), add_job(database)
+    lease = claim_next(database).lease
+    claim_next(database)
+    with database.write() as session:
+        leases.mark_resume_inexact(session, replace(lease, attempt=2))
+    assert get_job(database, job_id).resume_exact
+    with database.write() as session:
+        leases.mark_resume_inexact(session, lease)
+    assert not get_job(database, job_id).resume_exact
+    assert get_job(database, other).resume_exact
+
+
+def test_a_worker_learns_whether_it_has_ended_its_attempt(database: Database) -> None:
+    """The response to its last commit may have been lost."""
+
+    def ended(lease: Lease) -> bool:
+        with database.read() as session:
+            return leases.has_worker_ended_attempt(session, lease)
+
+    add_job(database)
+    first = claim_next(database).lease
+    assert not ended(first)
+    preempt(database, first)
+    assert ended(first)
+    assert not ended(replace(first, worker=BOB.id))
+    assert not ended(replace(first, job_id=new_id()))
+    second = claim_next(database).lease
+    assert not ended(second)
+    with database.write() as session:
+        lost = RetryableFailure("lost_worker", "Lost.", backoff_seconds=0)
+        assert leases.expire_attempt(
+            session, second.job_id, attempt=2, failure=lost, max_failures=3,
+            dead_worker=second.worker,
+        )  # fmt: skip
+    assert not ended(second)
+
+
 RESULTS: list[AttemptResult] = [
     Succeeded(artifact_id=new_id(), summary={}),
     PermanentFailure("some_code", "Something."),

@@ -28,10 +28,9 @@ LEFT_OUT = {"torch"}
 
 
 def dependencies() -> list[str]:
-    """Those of the package."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found: list[str] = tomllib.loads(text)["project"]["dependencies"]
-    return found
+    """Those of the package, and what builds it."""
+    facts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return [*facts["project"]["dependencies"], *facts["build-system"]["requires"]]
 
 
 def samples() -> list[str]:
@@ -50,11 +49,12 @@ def needed() -> set[str]:
         if str(one) not in extras:
             extras.add(str(one))
             found.add(canonicalize_name(one.name))
-            waiting.extend(_below(one))
+            waiting.extend(required_by(one))
     return found - LEFT_OUT
 
 
-def _below(one: Requirement) -> Iterator[Requirement]:
+def required_by(one: Requirement) -> Iterator[Requirement]:
+    """What an installed package requires on this machine."""
     for each in map(Requirement, requires(one.name) or ()):
         extras = one.extras or {""}
         if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in extras):

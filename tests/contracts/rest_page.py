@@ -14,7 +14,7 @@ DOMAINS = {
     "jobs": ("Jobs", ("jobs",)),
     "bases": ("Base models", ("base_models",)),
     "sweeps": ("Sweeps", ("sweeps",)),
-    "datasets": ("Datasets", ("datasets", "corrections")),
+    "datasets": ("Datasets", ("datasets", "label_review")),
     "models": ("Models", ("registry",)),
     "predict": ("Predictions", ("serving",)),
     "predictions": ("Prediction runs", ("predictions",)),

@@ -54,6 +54,13 @@ def test_services_have_minimal_privileges(service: Service) -> None:
 
 
 @every_service
+def test_images_of_others_are_pinned_by_digest(service: Service) -> None:
+    ours = service["image"] == "loraworks"
+    assert ours == ("build" in service)
+    assert ours or re.fullmatch(r"[\w/]+:\d[\w.-]*@sha256:[0-9a-f]{64}", service["image"])
+
+
+@every_service
 def test_services_write_to_named_volumes_and_tmpfs_only(service: Service) -> None:
     """No bind mounts, so no Docker socket either."""
     for volume in service.get("volumes", []):

@@ -37,11 +37,13 @@ def test_dockerfile_passes_the_linter() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_base_image_version_is_pinned() -> None:
-    compiler, base = arguments("FROM")
-    found = re.fullmatch(r"python:(3\.\d+)\.\d+-slim-trixie", base)
+def test_base_image_is_pinned_by_version_and_digest() -> None:
+    compiler, base = (line.partition("@") for line in arguments("FROM"))
+    found = re.fullmatch(r"python:(3\.\d+)\.\d+-slim-trixie", base[0])
     assert found, base
-    assert compiler == f"{base.replace('-slim', '')} AS native"
+    assert compiler[0] == base[0].replace("-slim", "")
+    assert re.fullmatch("sha256:[0-9a-f]{64}", base[2])
+    assert re.fullmatch("sha256:[0-9a-f]{64} AS native", compiler[2])
     assert f">={found[1]}," in (ROOT / "pyproject.toml").read_text("utf-8")
 
 

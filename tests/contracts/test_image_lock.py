@@ -25,10 +25,11 @@ def test_image_installs_dependencies_by_hash() -> None:
         line for line in DOCKERFILE.replace("\\\n", " ").splitlines() if "pip install" in line
     ]
     assert len(installs) == 3
-    torch, rest, package = installs
-    assert "torch==${TORCH_VERSION}" in torch
+    rest, torch, package = installs  # torch last, so that it brings nothing of the lock unchecked
     assert "--require-hashes --no-deps --only-binary :all: -r /src/requirements.lock" in rest
-    assert "--no-deps /src" in package
+    assert "torch==${TORCH_VERSION}" in torch
+    assert "--no-build-isolation --no-deps /src" in package  # with the hatchling of the lock
+    assert "hatchling" in locked()
 
 
 def test_fetched_samples_are_the_locked_ones() -> None:

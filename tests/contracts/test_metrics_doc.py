@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 
 from app.metrics.database import DATABASE_METRICS, UP_HELP, UP_METRIC
-from app.metrics.middleware import RequestMetrics
+from app.metrics.routes import MetricsRegistry
 from app.serving.metrics import ServingMetrics
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
@@ -44,14 +44,17 @@ def row(name: str, labels: tuple[str, ...], meaning: str) -> str:
 
 
 def document() -> str:
-    registry = CollectorRegistry()
-    RequestMetrics(registry)
+    registry = MetricsRegistry().registry
     ServingMetrics(registry)
     tables = [
         row(UP_METRIC, (), UP_HELP),
         *(row(each.name, each.labels, each.help) for each in DATABASE_METRICS),
     ]
-    own = [described(metric) for metric in registry._collector_to_names]
+    own = [
+        described(metric)
+        for metric in registry._collector_to_names
+        if isinstance(metric, MetricWrapperBase)
+    ]
     return INTRODUCTION + "".join(tables) + OWN + "".join(own)
 
 

@@ -20,9 +20,9 @@ OPERATION_ID = re.compile(r"([a-z]+)(_[a-z0-9]+)*")
 VERBS = {
     *("archive", "cancel", "check", "compare", "correct", "create", "delete", "download"),
     *("explain", "extend", "forget", "get", "import", "lease", "list", "move"),
-    *("pause", "predict", "preview", "promote", "register", "replay", "rerank", "resume"),
-    *("retry", "roll", "rotate", "send", "start", "stop", "stream", "unarchive"),
-    *("update", "upload"),
+    *("pause", "predict", "preview", "promote", "rediagnose", "register", "replay"),
+    *("rerank", "resume", "retry", "roll", "rotate", "send", "start", "stop"),
+    *("stream", "unarchive", "update", "upload"),
 }
 
 

@@ -18,7 +18,7 @@ LIGHT = {
     "worker.__main__": (*HEAVY, *WEB),
     "app.main": HEAVY,
     "app.jobs.routes": HEAVY,
-    "app.charts.report": HEAVY,
+    "app.charts.sweep_report": HEAVY,
     "app.cli.main": HEAVY,
     "lora_core.specs.train": HEAVY,
     "lora_core.compatibility": HEAVY,

@@ -85,7 +85,8 @@ def make_files(folder: Path) -> None:
             (folder / name).write_text(text, encoding="utf-8")
     store = folder / "data/artifacts"
     bases = {
-        manifest.sha256(each / manifest.MANIFEST_FILE): each for each in store.glob("bases/*/a*")
+        manifest.file_sha256(each / manifest.MANIFEST_FILE): each
+        for each in store.glob("bases/*/a*")
     }
     for artifact in store.glob("jobs/*/a*"):  # of any job
         base = bases.get(manifest.read(artifact).get(BASE_DIGEST, ""))

@@ -160,26 +160,8 @@ class Installation:
             raise AssertionError(f"{error}\n{self.tail()}") from error
 
     def outcome(self, job_id: UUID) -> Outcome:
-        """Metrics and files of a succeeded job. The table has a unique constraint on steps."""
-        curves = {
-            f"{p.split} {p.name} {p.step}": "nothing" if p.value is None else p.value.hex()
-            for p in points(self.database, job_id)
-            if p.name in EXACT
-        }
-        with self.database.read() as session:
-            (key,) = session.scalars(select(Artifact.key).where(Artifact.job_id == job_id))
-        directory = self.settings.artifacts_dir / key
-        told_time = directory / "manifest.json"  # it has seconds in it
-        files = [each for each in directory.rglob("*") if each.is_file() and each != told_time]
-        facts = manifest.read(directory)
-        return Outcome(
-            curves,
-            {
-                str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
-                for file in files
-            }
-            | {name: facts[name] for name in ("merged_sha256", BASE_DIGEST) if name in facts},
-        )
+        """Metrics and files of a succeeded job."""
+        return read_outcome(self.database, self.settings, job_id)
 
     def children(self) -> list[int]:
         """Training processes of this installation, found by their working directory."""
@@ -254,6 +236,29 @@ class Process:
 
     def alive(self) -> bool:
         return self.popen.poll() is None
+
+
+def read_outcome(database: Database, settings: Settings, job_id: UUID) -> Outcome:
+    """Metrics and files of a succeeded job. The table has a unique constraint on steps."""
+    curves = {
+        f"{p.split} {p.name} {p.step}": "nothing" if p.value is None else p.value.hex()
+        for p in points(database, job_id)
+        if p.name in EXACT
+    }
+    with database.read() as session:
+        (key,) = session.scalars(select(Artifact.key).where(Artifact.job_id == job_id))
+    directory = settings.artifacts_dir / key
+    told_time = directory / "manifest.json"  # it has seconds in it
+    files = [each for each in directory.rglob("*") if each.is_file() and each != told_time]
+    facts = manifest.read(directory)
+    return Outcome(
+        curves,
+        {
+            str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in files
+        }
+        | {name: facts[name] for name in ("merged_sha256", BASE_DIGEST) if name in facts},
+    )
 
 
 def gone(pid: int, *, seconds: float = 20) -> None:

@@ -50,7 +50,7 @@ def test_queued_job_is_cancelled_before_it_is_claimed(installation: Installation
     check_cancelled(installation, job_id, [])
 
 
-@pytest.mark.slow  # the small form is in tests/worker/test_supervisor.py
+@pytest.mark.slow  # the small form is in tests/worker/test_child_process_supervisor.py
 @pytest.mark.parametrize("point", ["loading", "step", "evaluating", "saving"])
 @pytest.mark.parametrize("kind", ["embedded"])
 def test_unresponsive_training_is_killed(install: Install, tmp_path: Path, point: str) -> None:
@@ -67,7 +67,8 @@ def test_unresponsive_training_is_killed(install: Install, tmp_path: Path, point
     check_cancelled(installation, job_id, children)
 
 
-@pytest.mark.slow  # the small forms: tests/worker/test_supervisor.py, test_kill of lora_core
+# The small forms: tests/worker/test_child_process_supervisor.py, test_kill of lora_core
+@pytest.mark.slow
 def test_training_stops_at_its_next_step(installation: Installation) -> None:
     job_id = installation.submit(spec={"optim": {"epochs": 500, "batch_size": 8}})
     installation.worker(checkpoint_seconds=3600)

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,9 @@ from tests.waiting import wait_until
 from tests.worker.test_predictions import sigterm_is_caught
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+PATIENT: dict[str, Any] = {
+    "lease_seconds": 60
+}  # a busy machine must not lose this worker's attempt
 
 
 def check(installation: Installation, job_id: object, uninterrupted: Outcome) -> None:
@@ -62,6 +66,7 @@ def test_killed_and_drained_workers_give_the_same_result(
     worker = installation.worker(
         fault=f"step@2:pause:{drained}",
         checkpoint_seconds=3600,  # no checkpoint but the last
+        **PATIENT,
     )
     wait_until(drained.with_name("drained.reached").exists, seconds=60, what="its second step")
     [child] = installation.children()
@@ -75,7 +80,7 @@ def test_killed_and_drained_workers_give_the_same_result(
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
     assert installation.children() == []
 
-    installation.worker()
+    installation.worker(**PATIENT)
     installation.succeeded(job_id)
     legs = attempts(installation.database, job_id)
     assert [leg.outcome for leg in legs] == [Ended.LOST, Ended.PREEMPTED, Ended.SUCCEEDED]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_core import child_protocol, manifest
-from lora_core.__main__ import read_train_spec
+from lora_core.__main__ import read_input
 from lora_core.specs.train import TrainSpec
 from tests.lora_core.training.pairs import Pair
 from tests.recording_observer import RecordingObserver
@@ -37,7 +37,7 @@ def test_two_gpus_match_a_single_gpu(
         assert [e.code for e in events if e.event == "failed"] == ["too_few_devices"]
         return
     assert statuses == [0, 0]
-    observer, out = train(read_train_spec(path))
+    observer, out = train(read_input(path, TrainSpec))
     losses = [event.loss for event in events if event.event == "step"]
     assert losses == pytest.approx([event.loss for event in observer.all("step")], rel=1e-3)
     accuracies = [manifest.verify(o)["metrics"]["test"]["accuracy"] for o in (pair.out, out)]

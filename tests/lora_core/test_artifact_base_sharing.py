@@ -88,7 +88,7 @@ def test_split_base_has_one_digest_and_is_restored(pair: list[Path], tmp_path: P
         assert files(directory).keys() | files(base).keys() == {
             name.removeprefix("base/") for name in complete[number]
         }
-        assert {manifest.sha256(base / manifest.MANIFEST_FILE)} == digests
+        assert {manifest.file_sha256(base / manifest.MANIFEST_FILE)} == digests
         assert manifest.verify(directory)[BASE_DIGEST] in digests
         assert manifest.verify(base)["files"].keys() == set(BASE_FILES)
         artifact_base_sharing.rejoin_base(directory, base, tmp_path / f"restored-{number}")

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from lora_core.atomic_files import atomic_path
-from lora_core.cache import cache_dir, evict_least_recently_used
+from lora_core.cache import (
+    cache_dir,
+    delete_derived_from_texts,
+    evict_least_recently_used,
+)
 from lora_core.errors.training import DiskFull
 
 
@@ -70,3 +74,29 @@ def test_least_recently_used_files_are_evicted_first(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
     evict_least_recently_used(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_unfinished_entries_stay_for_a_day(tmp_path: Path) -> None:
+    """A process that was killed leaves one behind; others are being written."""
+    with atomic_path(tmp_path / "entry") as unfinished:
+        unfinished.write_bytes(b"x" * 10)
+        (tmp_path / ".making-0-killed").touch()
+        os.utime(tmp_path / ".making-0-killed", (1, 1))
+        (tmp_path / "newest").write_bytes(b"x" * 10)
+        evict_least_recently_used(tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["entry", "newest"]
+
+
+def test_only_what_texts_can_be_read_from_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path))
+    delete_derived_from_texts()  # where there is none
+    for folder in ("tokens", "features", "bases"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "entry").touch()
+    with atomic_path(tmp_path / "tokens" / "unfinished") as unfinished:
+        unfinished.touch()
+        delete_derived_from_texts()
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["bases/entry", "tokens/unfinished"]

@@ -19,7 +19,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-from lora_core import compatibility, methods
+from lora_core import compatibility, fine_tuning_methods
 from lora_core.encoders import FAMILIES
 from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
 from lora_core.errors.spec import (
@@ -27,6 +27,7 @@ from lora_core.errors.spec import (
     LayerRoleNotFound,
     MaxLengthTooLarge,
     RankTooLarge,
+    SelectByUnsupported,
 )
 from lora_core.samples import minilm
 from lora_core.specs.data import DataSpec
@@ -108,7 +109,7 @@ def test_parameter_count_matches_the_prepared_model(
     if isinstance(method, LoraSpec):
         targets = whole_layers(config.model_type, *method.targets)
         method = method.model_copy(update={"targets": targets})
-    prepared = methods.build_method(method)
+    prepared = fine_tuning_methods.build_method(method)
     prepared.prepare(model, FAMILIES[config.model_type])
     counted = prepared.count_parameters(model)
 
@@ -171,6 +172,15 @@ def test_invalid_setting_is_refused_with_the_limit(
 ) -> None:
     with pytest.raises(error, match=message):
         compatibility.check_compatibility(shape(minilm.build_distilbert_config()), spec(method))
+
+
+def test_a_checkpoint_cannot_be_selected_by_a_metric_of_another_task() -> None:
+    sample = shape(minilm.build_distilbert_config())
+    by_rmse = {"method": {"type": "lora"}, "stop": {"select_by": "rmse"}}
+    with pytest.raises(SelectByUnsupported, match=r"'rmse' .*single_label.*accuracy"):
+        compatibility.check_compatibility(sample, TrainSpec.model_validate(by_rmse))
+    regression = TrainSpec.model_validate({**by_rmse, "task": {"type": "regression"}})
+    compatibility.check_compatibility(sample, regression)
 
 
 @pytest.mark.parametrize(

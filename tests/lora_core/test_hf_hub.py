@@ -47,8 +47,8 @@ def test_a_configuration_follows_the_name(source: str, expected: object) -> None
 def test_the_token_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_hub, "_taken_token", None)
     monkeypatch.setenv("HF_TOKEN", "hf_hunter2\n")
-    assert hf_hub.get_hub_token() == "hf_hunter2"
+    assert hf_hub.find_hub_token() == "hf_hunter2"
     for found in (True, False):
         assert hf_hub.take_token_from_environment() is found
         assert "HF_TOKEN" not in os.environ
-        assert hf_hub.get_hub_token() == "hf_hunter2"
+        assert hf_hub.find_hub_token() == "hf_hunter2"

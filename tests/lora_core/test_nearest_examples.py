@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch_file
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.neighbors import NearestNeighbors
@@ -302,6 +304,12 @@ def not_a_number(found: Tensors) -> None:
     found[name].flat[0] = np.nan
 
 
+def bfloat16_vectors(directory: Path) -> None:
+    """numpy has no such type."""
+    vectors = {"vectors": torch.zeros(2, 3, dtype=torch.bfloat16)}
+    save_torch_file(vectors, directory / VECTORS_FILE)
+
+
 def other_type(found: Tensors) -> None:
     name = "vectors" if "vectors" in found else "data"
     found[name] = found[name].astype(np.float64)
@@ -321,6 +329,7 @@ def other_type(found: Tensors) -> None:
         tensors(lambda found: found.update(held_out=found["held_out"].astype(np.float64))),
         tensors(not_a_number),
         tensors(other_type),
+        bfloat16_vectors,
         lambda directory: (directory / VECTORS_FILE).unlink(),
         lambda directory: (directory / INDEX_FILE).write_text("{"),
         lambda directory: (directory / VECTORS_FILE).write_bytes(b"x" * 100),

@@ -1,5 +1,6 @@
 """The paired test: exact for accuracy, by permutation for other metrics, and its level holds."""
 
+import time
 from itertools import product
 from typing import Any
 
@@ -19,6 +20,14 @@ def test_sign_test_is_a_binomial_test() -> None:
         tosses = better + worse
         expected = binomtest(better, tosses, alternative="greater").pvalue if tosses else 1.0
         assert sign_test(better, worse) == pytest.approx(expected)
+
+
+def test_sign_test_of_many_texts_takes_no_time() -> None:
+    """A sum of that many binomial coefficients would take minutes."""
+    before = time.process_time()
+    assert sign_test(15_300, 14_700) == pytest.approx(2.7e-4, rel=0.02)
+    assert sign_test(60_000, 60_000) == pytest.approx(0.5, abs=0.01)
+    assert time.process_time() - before < 2
 
 
 def test_accuracy_is_tested_exactly() -> None:

@@ -5,9 +5,9 @@ import pytest
 from lora_core import compatibility
 from lora_core.resolve_defaults import (
     default_learning_rate,
-    epochs_and_batch_size,
     resolve_checkpoint_selection,
     resolve_defaults,
+    resolve_epochs_and_batch_size,
     resolve_learning_rates,
 )
 from lora_core.samples import minilm
@@ -54,10 +54,10 @@ def test_explicit_settings_are_kept_and_the_rest_is_resolved() -> None:
     ],
 )
 def test_few_texts_get_a_minimum_of_updates(texts: int, epochs: int, batch_size: int) -> None:
-    assert epochs_and_batch_size(OptimSpec(), texts) == (epochs, batch_size)
+    assert resolve_epochs_and_batch_size(OptimSpec(), texts) == (epochs, batch_size)
     assert epochs * -(-max(1, texts) // batch_size) >= 60
-    assert epochs_and_batch_size(OptimSpec(epochs=1), texts) == (1, batch_size)
-    assert epochs_and_batch_size(OptimSpec(batch_size=600), texts)[1] == 600
+    assert resolve_epochs_and_batch_size(OptimSpec(epochs=1), texts) == (1, batch_size)
+    assert resolve_epochs_and_batch_size(OptimSpec(batch_size=600), texts)[1] == 600
 
 
 def test_few_validation_texts_do_not_select_a_checkpoint() -> None:

@@ -8,6 +8,8 @@ Like the real one it stops with 75 on SIGTERM and leaves when its standard input
 import base64
 import json
 import os
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +70,20 @@ def checkpoint(step: str) -> None:
     (directory / "state").write_text(step)
     manifest.create(directory, {"step": int(step)})
     tell("checkpoint", step=int(step), directory=directory.name)
+
+
+def linked_checkpoint(directory: str) -> None:
+    """Report a checkpoint that is a link, or below one, to a directory elsewhere."""
+    target = Path(directory)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoints.symlink_to(target.parent)
+    tell("checkpoint", step=1, directory=target.name)
+
+
+def linked_output(directory: str) -> None:
+    """Finish with an output that is a link to a directory elsewhere."""
+    out.symlink_to(directory)
+    tell("finished", summary=SUMMARY)
 
 
 def resumed(exact: str) -> None:
@@ -192,6 +208,11 @@ def fail_once(file: str) -> None:
         sys.exit(65)
 
 
+def run(file: str) -> None:
+    """Run another script in this process."""
+    runpy.run_path(file)
+
+
 def die(number: str) -> None:
     os.kill(os.getpid(), int(number))
 
@@ -199,6 +220,8 @@ def die(number: str) -> None:
 ACTIONS = {
     "started": started,
     "checkpoint": checkpoint,
+    "linked_checkpoint": linked_checkpoint,
+    "linked_output": linked_output,
     "resumed": resumed,
     "picky": picky,
     "steps": steps,
@@ -221,6 +244,7 @@ ACTIONS = {
     "note-pid": note_pid,
     "fail-once": fail_once,
     "signal": die,
+    "run": run,
     "exit": lambda code: sys.exit(int(code)),
     "say": lambda text: (sys.stdout.write(text + "\n"), sys.stdout.flush()),
     "complain": lambda text: sys.stderr.write(text + "\n"),

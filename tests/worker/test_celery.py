@@ -138,11 +138,11 @@ def test_task_runs_its_job_on_a_worker_of_its_device_class(
 ) -> None:
     worker = start(*GOOD, devices="auto")
     listen(broker)
-    notifier.notify(JobTask(new_id(), DeviceClass.CPU, priority=0))
+    notifier.send(JobTask(new_id(), DeviceClass.CPU, priority=0))
     for device_class in (DeviceClass.GPU, DeviceClass.ANY):
         without_task = add_job(database, device_class=device_class, priority=9)
         job_id = add_job(database, device_class=device_class)
-        notifier.notify(JobTask(job_id, device_class))
+        notifier.send(JobTask(job_id, device_class))
         wait_until(partial(succeeded, database, job_id))
         assert get_state(database, without_task) is JobState.QUEUED
     with broker.client() as client:
@@ -161,7 +161,7 @@ def test_duplicate_tasks_run_each_job_once(
     jobs = [add_job(database) for _ in range(8)]
     for _ in range(5):
         for each in jobs:
-            notifier.notify(JobTask(each, "any"))
+            notifier.send(JobTask(each, "any"))
     wait_until(lambda: succeeded(database, *jobs), seconds=60)
     assert [len(attempts(database, each)) for each in jobs] == [1] * len(jobs)
 
@@ -177,7 +177,7 @@ def test_no_job_is_lost_by_a_broker_restart(
             broker.start()
         listen(broker)
         job_id = add_job(database)
-        notifier.notify(JobTask(job_id, "cpu"))
+        notifier.send(JobTask(job_id, "cpu"))
         wait_until(partial(succeeded, database, job_id), what="a job after a disturbance")
 
 
@@ -225,7 +225,7 @@ def test_draining_worker_requeues_its_job(
     listen(broker)
     job_id = add_job(database)
     if found_by == "task":
-        notifier.notify(JobTask(job_id, "cpu"))
+        notifier.send(JobTask(job_id, "cpu"))
     number = wait_until(lambda: file.exists() and file.read_text(), seconds=40)
     child = process_identity.identify(int(number))
     stop(worker, broker)
@@ -246,14 +246,14 @@ def test_task_of_a_paused_job_frees_its_slot_and_the_resume_sends_another(
     start("started:5", f"until:{go}", *GOOD[1:], concurrency=1)
     listen(broker)
     job_id, other = add_job(database), add_job(database)
-    notifier.notify(JobTask(job_id, "cpu"))
+    notifier.send(JobTask(job_id, "cpu"))
     wait_until(lambda: get_state(database, job_id) is JobState.RUNNING)
     with database.write() as session:
         pause_job(session, job_id=job_id)
     wait_until(lambda: get_job(database, job_id).paused, what="the pause")
-    notifier.notify(JobTask(job_id, "cpu"))  # a late copy changes nothing
+    notifier.send(JobTask(job_id, "cpu"))  # a late copy changes nothing
     go.touch()
-    notifier.notify(JobTask(other, "cpu"))
+    notifier.send(JobTask(other, "cpu"))
     wait_until(partial(succeeded, database, other), what="a job in the same slot")
     assert (get_job(database, job_id).paused, len(attempts(database, job_id))) == (True, 1)
     with database.write() as session:
@@ -280,7 +280,7 @@ def test_drain_timeout_is_reported(
     worker = start("started:5", f"first:{file}", stop_grace_seconds=0.3)
     listen(broker)
     job_id = add_job(database)
-    notifier.notify(JobTask(job_id, "cpu"))
+    notifier.send(JobTask(job_id, "cpu"))
     wait_until(file.exists, seconds=40)
     with database.write() as session:  # no one else can write to the job
         session.execute(update(Job).where(Job.id == job_id).values(priority=1))
@@ -296,7 +296,7 @@ def test_sigquit_ends_a_busy_worker_at_once(
     worker = start("started:5", f"first:{file}")
     listen(broker)
     job_id = add_job(database)
-    notifier.notify(JobTask(job_id, "cpu"))
+    notifier.send(JobTask(job_id, "cpu"))
     number = wait_until(lambda: file.exists() and file.read_text(), seconds=40)
     child = process_identity.identify(int(number))
     worker.send_signal(signal.SIGQUIT)
@@ -313,7 +313,7 @@ def test_slots_limit_the_tasks_of_a_worker(
     listen(broker)
     jobs = [add_job(database) for _ in range(3)]
     for each in jobs:
-        notifier.notify(JobTask(each, "cpu"))
+        notifier.send(JobTask(each, "cpu"))
     expected = [JobState.RUNNING, JobState.RUNNING, JobState.QUEUED]
     wait_until(lambda: [get_state(database, each) for each in jobs] == expected)
     with broker.client() as client:
@@ -356,7 +356,7 @@ def test_tasks_run_in_the_order_of_the_queue(
     ids = {name: add_job(database, **changes) for name, changes in rows.items()}
     for name, changes in rows.items():
         priority = message_priority(changes.get("priority", 0), attempt=changes.get("attempt", 0))
-        notifier.notify(JobTask(ids[name], "cpu", priority))
+        notifier.send(JobTask(ids[name], "cpu", priority))
     start(*GOOD)
     wait_until(lambda: succeeded(database, *ids.values()), seconds=60)
     started = {name: attempts(database, job_id)[-1].started_at for name, job_id in ids.items()}
@@ -376,9 +376,9 @@ def test_selected_queue_limits_the_devices(
     start(*GOOD, "--", "-Q", "gpu", devices="cpu,cuda:0", poll_seconds=0.2)
     listen(broker)
     on_cpu = add_job(database, device_class=DeviceClass.CPU)
-    notifier.notify(JobTask(on_cpu, "cpu"))
+    notifier.send(JobTask(on_cpu, "cpu"))
     on_gpu, anywhere = (add_job(database, device_class=each) for each in ("gpu", "any"))
-    notifier.notify(JobTask(on_gpu, "gpu"))
+    notifier.send(JobTask(on_gpu, "gpu"))
     wait_until(lambda: succeeded(database, on_gpu, anywhere), seconds=40)
     assert get_state(database, on_cpu) is JobState.QUEUED
 

@@ -22,6 +22,7 @@ from tests.waiting import wait_until
 from tests.worker.test_job_runner import SAVED, in_background, run
 from worker.checkpoint_sync import CheckpointSync
 from worker.recorder import Recorder
+from worker.workdir import attempt_dir
 
 
 @pytest.fixture
@@ -50,14 +51,16 @@ def unmounted(resources: Resources) -> Callable[[], AbstractContextManager[None]
     return take_away
 
 
-def checkpoint_sync(resources: Resources, claimed: ClaimedJob, directory: Path) -> CheckpointSync:
+def checkpoint_sync(resources: Resources, claimed: ClaimedJob) -> CheckpointSync:
     recorder = Recorder(
         resources.database,
         claimed.lease,
         heartbeat_seconds=5,
         delete_artifact=resources.store.delete_best_effort,
     )
-    return CheckpointSync(resources, claimed.lease, recorder, directory)
+    lease = claimed.lease
+    directory = attempt_dir(resources.settings, lease.job_id, lease.attempt)
+    return CheckpointSync(resources, lease, recorder, directory)
 
 
 def bad(database: Database) -> list[bool]:
@@ -126,10 +129,10 @@ def test_job_without_checkpoint_files_restarts(
 
 
 def test_unreadable_files_cost_no_checkpoint(
-    resources: Resources, database: Database, job_id: UUID, tmp_path: Path
+    resources: Resources, database: Database, job_id: UUID
 ) -> None:
     claimed = claim_next(database)
-    kept = checkpoint_sync(resources, claimed, tmp_path)
+    kept = checkpoint_sync(resources, claimed)
     with no_descriptors(), pytest.raises(StorageUnavailable):
         kept.fetch(claimed.checkpoint)
     assert bad(database) == [False, False]
@@ -140,10 +143,10 @@ def test_unreadable_files_cost_no_checkpoint(
 
 
 def test_checkpoint_with_other_content_is_skipped(
-    resources: Resources, database: Database, job_id: UUID, tmp_path: Path
+    resources: Resources, database: Database, job_id: UUID
 ) -> None:
     claimed = claim_next(database)
-    kept = checkpoint_sync(resources, claimed, tmp_path)
+    kept = checkpoint_sync(resources, claimed)
     _, directory = kept.fetch(claimed.checkpoint)
     assert directory is not None
     (directory / manifest.MANIFEST_FILE).unlink()

@@ -128,7 +128,7 @@ def candidate(metric: MetricName, value: float) -> CandidateEvaluated:
             "linear C 4 classifies 81.2% of 90 held-out texts correctly",
         ),
         (candidate("rmse", 12.3456), "candidate", "linear C 4 has RMSE 12.35 on 90 held-out texts"),
-        (Finished(summary={"a": math.nan}), "trained", "storing the result"),
+        (Finished(summary={"a": math.nan}), "storing", "Storing the result."),
     ],
 )
 def test_event_messages(event: Event, kind: str, part: str) -> None:

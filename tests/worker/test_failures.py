@@ -26,8 +26,8 @@ from app.storage.errors import StorageRefused
 from app.storage.store import ArtifactRef
 from lora_core import events
 from worker import failures
+from worker.child_process_supervisor import ChildResult, StopReason
 from worker.failures import classify_result
-from worker.supervisor import ChildResult, StopReason
 
 SETTINGS = Settings(max_failures=3, retry_seconds=10)
 OUTAGE = OperationalError("SELECT 1", {}, Exception("gone"))
@@ -42,7 +42,6 @@ def claimed(**values: Any) -> ClaimedJob:
         "dataset_ids": {},
         "register_as": None,
         "promote_to": None,
-        "sweep_id": None,
         "failure_count": 0,
         "furthest_step": 0,
         "failed_steps": frozenset(),
@@ -97,16 +96,16 @@ def test_missing_verified_input_is_retried(code: str) -> None:
     """The store was unreachable while the process read, and is reachable again."""
     event = events.Failed(code=code, message="No data 'x.csv': there is no such file.")
     result = ChildResult(ExitStatus(65), None, event)
-    answer = classify_result(result, claimed(), SETTINGS, verified_input=True)
+    answer = classify_result(result, claimed(), SETTINGS, mentions_input=True)
     assert answer == RetryableFailure(code, event.message, 10)
     assert isinstance(
-        classify_result(result, claimed(failure_count=2), SETTINGS, verified_input=True),
+        classify_result(result, claimed(failure_count=2), SETTINGS, mentions_input=True),
         PermanentFailure,
     )
     assert isinstance(classify_result(result, claimed(), SETTINGS), PermanentFailure)
     other = ChildResult(ExitStatus(65), None, ONE_CLASS)
     assert isinstance(
-        classify_result(other, claimed(), SETTINGS, verified_input=True), PermanentFailure
+        classify_result(other, claimed(), SETTINGS, mentions_input=True), PermanentFailure
     )
 
 

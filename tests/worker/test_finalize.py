@@ -42,6 +42,20 @@ def test_job_with_register_as_creates_a_version(resources: Resources, database: 
         assert version.artifact.key == f"jobs/{job_id}/a1"
 
 
+def test_registered_and_promoted_version_is_audited(
+    resources: Resources, database: Database
+) -> None:
+    job_id = add_job(database, register_as="sentiment", promote_to="production")
+    with structlog.testing.capture_logs() as logs:
+        run(resources, *GOOD)
+    lines = [line for line in logs if line["event"] == "audit"]
+    common = {"event": "audit", "log_level": "info", "model": "sentiment:1", "job_id": str(job_id)}
+    assert lines == [
+        common | {"action": "version_registered"},
+        common | {"action": "alias_moved", "alias": "production", "back": False},
+    ]
+
+
 def test_base_is_stored_once_for_all_jobs(resources: Resources, database: Database) -> None:
     jobs = [add_job(database, register_as="sentiment") for _ in range(3)]
     for content in ("one", "one", "other"):
@@ -130,6 +144,7 @@ def test_late_success_publishes_nothing(
     ("actions", "ending", "word"),
     [
         (GOOD, JobState.SUCCEEDED, "attempt succeeded"),
+        (("started:5", "trial"), JobState.SUCCEEDED, "attempt succeeded"),  # with correctness
         (("failed:one_class", "exit:65"), JobState.FAILED, "attempt finished"),
         (("signal:11",), JobState.QUEUED, "attempt finished"),
     ],

@@ -121,11 +121,11 @@ def test_tools_of_celery_show_a_running_job(
     start("started:5", f"until:{tmp_path / 'go'}", "steps:5", "evaluated:test", "succeed")
     listen(broker)
     job_id = add_job(database)
-    notifier.notify(JobTask(job_id, "cpu"))
+    notifier.send(JobTask(job_id, "cpu"))
     wait_for_state(flower, job_id, "STARTED")
     assert active_jobs(environment) == {str(job_id)}
     assert list(flower.get("/api/workers?status=true").json().values()) == [True]
-    notifier.notify(JobTask(job_id, "cpu"))  # a copy changes nothing
+    notifier.send(JobTask(job_id, "cpu"))  # a copy changes nothing
     (tmp_path / "go").touch()
     wait_for_state(flower, job_id, "SUCCESS")
     assert get_state(database, job_id) is JobState.SUCCEEDED
@@ -181,7 +181,7 @@ def test_task_ends_in_the_state_of_its_job(
     worker = start("started:5", "sleep:1", *actions)
     listen(broker)
     job_id = add_job(database)
-    notifier.notify(JobTask(job_id, "cpu"))
+    notifier.send(JobTask(job_id, "cpu"))
     wait_for_state(flower, job_id, "STARTED")
     end(database, job_id, worker)
     wait_for_state(flower, job_id, state)
@@ -210,6 +210,6 @@ def test_remote_control_can_be_turned_off(
     with Celery(broker=broker.url(), set_as_current=False) as client:
         client.control.shutdown()
     job_id = add_job(database)
-    notifier.notify(JobTask(job_id, "cpu"))
+    notifier.send(JobTask(job_id, "cpu"))
     wait_until(lambda: get_state(database, job_id) is JobState.RUNNING)
     assert worker.poll() is None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -254,7 +255,10 @@ def test_artifact_is_bitwise_equal_to_that_of_a_fresh_interpreter(
     products = []
     for name, start in (("forked", real.spawn), ("fresh", spawn.spawn_child)):
         monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / f"cache-{name}"))
-        task = make_task(tmp_path / name, threads=threads)
+        task = replace(
+            make_task(tmp_path / name, threads=threads),
+            inputs=[tmp_path / "base", tmp_path / "reviews.csv"],
+        )
         task.attempt_dir.spec.write_text(json.dumps(spec))
         child = start(task)
         assert is_forked(child) is (name == "forked")

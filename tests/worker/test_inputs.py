@@ -74,7 +74,7 @@ def upload(
     )
     file = resources.settings.data_dir / name
     file.write_text(TEXT)
-    dataset.sha256 = manifest.sha256(file)
+    dataset.sha256 = manifest.file_sha256(file)
     if first_place:
         place = files.legacy_path(resources.settings, dataset)
         place.parent.mkdir()
@@ -117,7 +117,6 @@ def locate(
         dataset_ids=ids or {},
         register_as=None,
         promote_to=None,
-        sweep_id=None,
         failure_count=0,
         furthest_step=0,
         failed_steps=frozenset(),
@@ -139,7 +138,7 @@ def locate(
 def test_samples_and_packaged_bases_are_unchanged(resources: Resources) -> None:
     found = locate(resources)
     assert found.spec == SPEC
-    assert found.names == {}
+    assert found.public_names == {}
 
 
 @pytest.mark.parametrize("first_place", [False, True])
@@ -217,6 +216,21 @@ def test_other_bases_are_unchanged(resources: Resources, base: str) -> None:
     assert locate(resources, base=base).spec["base"] == base
 
 
+def test_files_of_the_process_are_listed_and_links_followed(
+    resources: Resources, tmp_path: Path
+) -> None:
+    dataset = upload(resources, "reviews")
+    weights, pooling, base = tmp_path / "weights", tmp_path / "pooling", tmp_path / "base"
+    weights.touch()
+    pooling.touch()
+    (base / "1_Pooling").mkdir(parents=True)
+    (base / "model.safetensors").symlink_to(weights)
+    (base / "1_Pooling" / "config.json").symlink_to(pooling)
+    found = locate(resources, source="reviews:1", ids={"all": str(dataset.id)}, base=str(base))
+    assert set(found.files) == {Path(found.spec["data"]["source"]), base, weights, pooling}
+    assert locate(resources).files == []
+
+
 def test_no_transaction_is_open_while_files_are_read(
     resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,8 +243,8 @@ def test_no_transaction_is_open_while_files_are_read(
         assert resources.database.read_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
         return sha256(file)
 
-    sha256 = manifest.sha256
-    monkeypatch.setattr(manifest, "sha256", digest)
+    sha256 = manifest.file_sha256
+    monkeypatch.setattr(manifest, "file_sha256", digest)
     locate(resources, source="reviews:1", ids={"all": str(dataset.id)}, base="sentiment:1")
     assert {f"{dataset.id}.csv", "config.json", manifest.MANIFEST_FILE} <= set(read)
 

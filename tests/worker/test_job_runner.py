@@ -94,7 +94,7 @@ def test_successful_run_leaves_only_artifact_and_summary(
         "started",
         "training",
         "evaluated",
-        "trained",
+        "storing",
         "succeeded",
     ]
     assert list(workdir.list_attempt_dirs(settings)) == []
@@ -172,7 +172,7 @@ def test_standard_error_is_not_shown_to_users(
 def test_end_of_standard_error_is_logged(resources: Resources, job_id: UUID) -> None:
     with structlog.testing.capture_logs() as logs:
         run(resources, "complain:" + "x" * 5_000, "complain:Aborted", "exit:1")
-    (line,) = [line for line in logs if line["event"] == "the training process exited"]
+    (line,) = [line for line in logs if line["event"] == "the process exited"]
     assert line["log"] == "x" * (LOG_TAIL_BYTES - 9) + "\nAborted\n"
 
 
@@ -249,7 +249,7 @@ def test_pause_requeues_without_counting_a_failure(
     actions: tuple[str, ...],
     exit_status: tuple[int | None, int | None],
 ) -> None:
-    quick = resources.settings.model_copy(update={"stop_grace_seconds": 0.3})
+    quick = resources.settings.model_copy(update={"stop_grace_seconds": 2.0})
     thread = in_background(dataclasses.replace(resources, settings=quick), *actions)
     wait_until(lambda: len(events(database, job_id)) == 2)
     request_pause(database, job_id)
@@ -447,6 +447,7 @@ def test_damaged_checkpoint_is_skipped(
     by_kind = {event.kind: event for event in events(database, job_id)}
     assert by_kind["checkpoint_rejected"].data["step"] == 3
     assert by_kind["resumed"].data["step"] == 2
+    assert [each.first_step for each in attempts(database, job_id)] == [0, 2]
     assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
 
 
@@ -458,6 +459,7 @@ def test_run_restarts_if_all_checkpoints_are_rejected(
     assert get_state(database, job_id) is JobState.SUCCEEDED
     kinds = [event.kind for event in events(database, job_id)]
     assert kinds.count("checkpoint_rejected") == 2
+    assert [each.first_step for each in attempts(database, job_id)] == [0, 0]
     assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
 
 
@@ -477,10 +479,26 @@ def test_failed_checkpoint_upload_does_not_stop_the_training(
     assert "checkpoint_lost" in [event.kind for event in events(database, job_id)]
 
 
+def test_links_to_other_directories_are_not_followed(
+    resources: Resources, database: Database, job_id: UUID, tmp_path: Path
+) -> None:
+    """What a training reports may not move, publish or remove what only the worker can reach."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "state").write_text("1")
+    manifest.create(other, {"step": 1, "metrics": {}})
+    run(resources, *SAVED[:1], f"linked_checkpoint:{other}", f"linked_output:{other}")
+    assert (other / "state").read_text() == "1"
+    assert manifest.verify(other)["step"] == 1
+    kinds = [event.kind for event in events(database, job_id)]
+    assert "checkpoint_lost" in kinds
+    assert get_job(database, job_id).artifact_id is None
+
+
 def test_time_limit_includes_all_attempts(
     resources: Resources, database: Database, job_id: UUID
 ) -> None:
-    update_job(database, job_id, time_limit_seconds=60, running_seconds=59.5)
+    update_job(database, job_id, time_limit_seconds=60, running_seconds=57)
     run(resources, *SAVED, "hang")
     row = get_job(database, job_id)
     assert (row.state, row.error_code) == (JobState.FAILED, "time_limit")

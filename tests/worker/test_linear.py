@@ -49,11 +49,12 @@ def made(resources: Resources, job_id: UUID) -> JsonObject:
 
 
 def test_restarted_linear_job_gives_the_same_result(
-    resources: Resources, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resources: Resources,
+    database: Database,
+    failpoint_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trigger = tmp_path / "trigger"
-    trigger.touch()
-    monkeypatch.setenv("LORAWORKS_FAULT", f"saving:kill:{trigger}")
+    monkeypatch.setenv("LORAWORKS_FAULT", f"saving:kill:{failpoint_file}")
     broken = add(database)
     run(resources)
     assert get_state(database, broken) is JobState.QUEUED

@@ -121,7 +121,7 @@ def test_malformed_messages_end_no_worker_and_start_no_job_twice(
     listen(broker)
     wait_until(lambda: succeeded(database, job_id))
     following = add_job(database)
-    notifier.notify(JobTask(following, "cpu"))
+    notifier.send(JobTask(following, "cpu"))
     wait_until(lambda: succeeded(database, following))
     assert [len(attempts(database, each)) for each in (job_id, following)] == [1, 1]
     assert worker.poll() is None

@@ -150,7 +150,7 @@ def test_job_run_by_id_shares_the_slots(
     wait_until(lambda: running(database, older))
     named = add_job(database)
     on_gpu = add_job(database, device_class=DeviceClass.GPU)
-    tasks = [threading.Thread(target=poller.run_job, args=[each]) for each in (named, on_gpu)]
+    tasks = [threading.Thread(target=poller.claim_and_run, args=[each]) for each in (named, on_gpu)]
     for task in tasks:
         task.start()
     wait_until(lambda: running(database, on_gpu))
@@ -167,7 +167,7 @@ def test_task_of_a_job_that_has_ended_returns(database: Database, make: Make) ->
     job_id = add_job(database)
     poller, _ = make()
     wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
-    poller.run_job(job_id)
+    poller.claim_and_run(job_id)
     assert len(attempts(database, job_id)) == 1
 
 
@@ -178,7 +178,7 @@ def test_waiting_task_returns_when_the_worker_drains(
     poller, _ = make(poll_seconds=NEVER, gate=gate)
     wait_until(lambda: running(database, older))
     named = add_job(database)
-    task = threading.Thread(target=poller.run_job, args=[named])
+    task = threading.Thread(target=poller.claim_and_run, args=[named])
     task.start()
     draining.set()
     task.join(10)
@@ -193,7 +193,7 @@ def test_with_a_broker_a_free_slot_waits_for_a_task_first(
     monkeypatch.setattr("worker.poller.TASK_HEAD_START_SECONDS", 3600)
     oldest, named = add_job(database), add_job(database)
     poller, _ = make(poll_seconds=NEVER, gate=gate, broker_url="redis://not-used")
-    thread = threading.Thread(target=poller.run_job, args=[named])
+    thread = threading.Thread(target=poller.claim_and_run, args=[named])
     thread.start()
     wait_until(lambda: running(database, named))
     gate.set()

@@ -81,12 +81,10 @@ def test_resumed_prediction_run_gives_the_same_results(
     resources: Resources,
     database: Database,
     run_id: UUID,
-    tmp_path: Path,
+    failpoint_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trigger = tmp_path / "trigger"
-    trigger.touch()
-    monkeypatch.setenv("LORAWORKS_FAULT", f"answered@2:kill:{trigger}")
+    monkeypatch.setenv("LORAWORKS_FAULT", f"answered@2:kill:{failpoint_file}")
     run(resources)
     row = get_job(database, run_id)
     assert (row.state, row.step, row.failures_counted) == (JobState.QUEUED, CHUNK_ROWS, 1)
@@ -107,18 +105,17 @@ def test_drained_prediction_run_is_resumed(
     database: Database,
     settings: Settings,
     run_id: UUID,
-    tmp_path: Path,
+    failpoint_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hold, draining = tmp_path / "hold", threading.Event()
-    hold.touch()
-    monkeypatch.setenv("LORAWORKS_FAULT", f"answered@1:pause:{hold}")
+    draining = threading.Event()
+    monkeypatch.setenv("LORAWORKS_FAULT", f"answered@1:pause:{failpoint_file}")
     thread = threading.Thread(target=run, args=(resources, draining))
     thread.start()
-    pid = wait_for_failpoint(settings, hold)
+    pid = wait_for_failpoint(settings, failpoint_file)
     draining.set()
     wait_until(lambda: sigterm_is_caught(pid))
-    hold.unlink()
+    failpoint_file.unlink()
     thread.join(60)
     row = get_job(database, run_id)
     assert (row.state, row.step, row.failures_counted) == (JobState.QUEUED, CHUNK_ROWS, 0)
@@ -147,18 +144,16 @@ def test_a_cancel_ends_the_run_without_results(
     database: Database,
     settings: Settings,
     run_id: UUID,
-    tmp_path: Path,
+    failpoint_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hold = tmp_path / "hold"
-    hold.touch()
-    monkeypatch.setenv("LORAWORKS_FAULT", f"answered@1:pause:{hold}")
+    monkeypatch.setenv("LORAWORKS_FAULT", f"answered@1:pause:{failpoint_file}")
     thread = threading.Thread(target=run, args=(resources,))
     thread.start()
-    pid = wait_for_failpoint(settings, hold)
+    pid = wait_for_failpoint(settings, failpoint_file)
     update_job(database, run_id, cancel_requested_at=now())
     wait_until(lambda: sigterm_is_caught(pid))
-    hold.unlink()
+    failpoint_file.unlink()
     thread.join(60)
     row = get_job(database, run_id)
     assert (row.state, row.artifact_id) == (JobState.CANCELLED, None)

@@ -18,17 +18,21 @@ from sqlalchemy.orm import Session
 import worker.reconciler
 from app.database.base import now
 from app.database.engines import Database
-from app.queue import heartbeats, leases
+from app.drift.tables import DriftClaim
+from app.queue import dispatch, heartbeats, leases
 from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.queue.fencing import ClaimedJob, WorkerIdentity
 from app.queue.tables import MetricPoint, Worker
+from app.queue.transitions import STORAGE_UNAVAILABLE
+from app.registry.tables import RegisteredModel
 from app.resources import Resources
 from app.settings import Settings
 from app.webhooks.repository import list_due_endpoint_ids
 from tests.clock import Clock
 from tests.job_rows import add_job, attempts, get_job, get_state, points, update_job
+from tests.retraining_rows import add_run, all_runs
 from tests.waiting import wait_until
-from tests.webhook_rows import create_webhook, send_test_event, update_delivery
+from tests.webhook_rows import create_webhook, deliveries, send_test_event, update_delivery
 from worker import process_identity, workdir
 from worker.host_health import HostHealth
 from worker.reconciler import Reconciler
@@ -141,6 +145,27 @@ def test_clock_jump_extends_all_leases(
     assert get_state(database, job_id) is JobState.RUNNING
 
 
+def test_clock_jump_does_not_count_as_queue_time(
+    resources: Resources, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = replace(
+        resources, settings=resources.settings.model_copy(update={"max_queue_seconds": 50.0})
+    )
+    reconciler = Reconciler(
+        limited, ME, draining=threading.Event(), devices=["cpu"], host_health=HostHealth(limited)
+    )
+    reconciler.run_once()
+    job_id, marked = (add_job(database, run_after=now() - 3000) for _ in range(2))
+    unavailable = {"waiting_code": STORAGE_UNAVAILABLE, "waiting_message": "The disk is full."}
+    update_job(database, marked, device_class=DeviceClass.GPU, waiting_since=now(), **unavailable)
+    monkeypatch.setattr("worker.reconciler.read_clock", lambda _: 1e9 + clock.now + 3000)
+    reconciler.run_once()
+    assert get_state(database, job_id) is JobState.QUEUED
+    with database.write() as session:
+        dispatch.clear_waiting_for_storage(session, [DeviceClass.GPU])
+    assert get_job(database, marked).waiting_code is None
+
+
 def test_clock_jump_makes_waiting_webhook_deliveries_due(
     resources: Resources, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +183,43 @@ def test_clock_jump_makes_waiting_webhook_deliveries_due(
     reconciler.run_once()
     with database.read() as session:
         assert list_due_endpoint_ids(session)
+
+
+def test_clock_jump_ends_claims_that_would_last_as_long_as_the_jump(
+    resources: Resources, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconciler = Reconciler(
+        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+    )
+    reconciler.run_once()
+    hour, day = now() + 3600 + 500, now() + 86_400 + 3600
+    send_test_event(database, create_webhook(resources, "https://example.com/").id)
+    update_delivery(database, lease_expires_at=hour)
+    with database.write() as session:
+        session.add(RegisteredModel(name="sentiment"))
+    add_run(database, state="collecting", new_number=None, finished_at=None, claimed_until=hour)
+    failed = {"error_code": "data_unreadable", "error_message": "It is damaged."}
+    times = {"claimed": now() + 600, "long": hour, "failed": now() + 86_000, "failed long": day}
+    with database.write() as session:
+        for model, until in times.items():
+            error = failed if "failed" in model else {}
+            session.add(DriftClaim(model=model, number=1, until=until, **error))
+
+    def ended() -> tuple[bool, bool, set[str]]:
+        with database.read() as session:
+            claims = session.scalars(select(DriftClaim).where(DriftClaim.until <= now())).all()
+        (delivery,), (run,) = deliveries(database), all_runs(database)
+        return (
+            delivery.lease_expires_at is None,
+            run.claimed_until is None,
+            {claim.model for claim in claims},
+        )
+
+    reconciler.run_once()
+    assert ended() == (False, False, set())
+    monkeypatch.setattr("worker.reconciler.read_clock", lambda _: 1e9 + clock.now - 3600)
+    reconciler.run_once()
+    assert ended() == (True, True, {"long", "failed long"})
 
 
 def test_outage_is_logged_at_start_and_end(
@@ -326,11 +388,12 @@ def test_directory_of_a_running_attempt_is_kept(
 
 def test_vanishing_directories_are_not_an_error(settings: Settings) -> None:
     job_id = UUID(int=5)
-    directories = [place_of(settings, job_id, attempt=each) for each in (1, 2)]
+    for each in (1, 2):
+        place_of(settings, job_id, attempt=each)
     found = workdir.list_attempt_dirs(settings)
     next(found)
-    for each in directories:
-        workdir.remove_attempt_dir(each)
+    for each in (1, 2):
+        workdir.attempt_dir(settings, job_id, each).remove()
     list(found)
     workdir.attempt_dir(settings, job_id, 3).path.mkdir()  # what it lies in is still there
 

@@ -34,6 +34,7 @@ from tests.worker.test_event_rows import STEP
 from worker.recorder import (
     MAX_BATCH_ROWS,
     MAX_MESSAGE_CHARS,
+    CheckpointRow,
     Recorder,
     running_periodically_in_thread,
 )
@@ -161,7 +162,7 @@ def test_lost_lease_writes_nothing(database: Database, lease: Lease, recorder: R
     before = dump_tables(database)
     recorder.add_event(STEP)
     recorder.write()
-    assert recorder.fenced
+    assert recorder.lease_lost
     assert dump_tables(database) == before
 
 
@@ -182,8 +183,8 @@ NOTED = NoteLogged(code="cut", message="Three texts are cut.")
 PARTS: dict[str, Callable[[Recorder], None]] = {
     "words": lambda recorder: recorder.add_event(NOTED),
     "points": lambda recorder: recorder.add_event(STEP),
-    "checkpoint": lambda recorder: recorder.add_checkpoint(
-        3, ArtifactRef("checkpoints/x/a1/step-3", "0" * 64, 1)
+    "checkpoint": lambda recorder: recorder.add_row(
+        CheckpointRow(3, ArtifactRef("checkpoints/x/a1/step-3", "0" * 64, 1))
     ),
 }
 
@@ -271,7 +272,7 @@ def test_rows_are_buffered_while_the_database_is_busy(
     other = sqlite.connect(str(settings.sqlite_path), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     recorder.write()
-    assert not recorder.fenced
+    assert not recorder.lease_lost
     assert points(impatient, job_id) == []
     other.execute("ROLLBACK")
     other.close()

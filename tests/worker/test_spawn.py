@@ -196,6 +196,7 @@ SECRETS = {
     "HUGGING_FACE_HUB_TOKEN": "hf_hunter2",
     "AWS_SECRET_ACCESS_KEY": "hunter2",
     "WANDB_API_KEY": "hunter2",
+    "NVIDIA_API_KEY": "hunter2",
     "PGPASSWORD": "hunter2",
 }
 
@@ -211,7 +212,7 @@ def test_process_environment_contains_no_secrets(
     assert "hunter2" not in json.dumps(seen)
     assert not any(name.startswith("LORAWORKS_") for name in seen if name != "LORAWORKS_CACHE")
     assert seen["OMP_NUM_THREADS"] == "1"
-    assert Path(seen["TMPDIR"]).parent == tmp_path
+    assert Path(seen["TMPDIR"]).parent == tmp_path / "workspace"
 
 
 def test_environment_keeps_programs_and_caches() -> None:
@@ -219,6 +220,7 @@ def test_environment_keeps_programs_and_caches() -> None:
         "PATH": "/bin",
         "HF_HOME": "/cache",
         "CUDA_VISIBLE_DEVICES": "0,1,2",
+        "NVIDIA_VISIBLE_DEVICES": "all",
         "OMP_NUM_THREADS": "9",
     }
     seen = child_environment(given | SECRETS, make_task(Path("/here"), "cuda:1"))

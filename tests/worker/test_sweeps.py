@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from app.queue.tables import Attempt, Job
 from app.resources import Resources
-from app.sweeps.results import to_results_txt
+from app.sweeps.results import to_lora_results_txt
 from app.sweeps.snapshot import SweepSnapshot
 from app.sweeps.states import SweepState
 from tests import sweep_rows
@@ -165,12 +165,14 @@ def test_the_whole_grid_of_the_seed_is_started_stopped_and_resumed(
     work("started:4", f"note-pid:{tmp_path / 'pids'}", "trial")
     wait_until(lambda: lines(tmp_path / "pids") > trials // 10, seconds=60)
     sweep_rows.stop(resources, sweep_id)
-    done = len(to_results_txt(sweep_rows.read_snapshot(resources, sweep_id)).split("lora_r")) - 1
+    done = (
+        len(to_lora_results_txt(sweep_rows.read_snapshot(resources, sweep_id)).split("lora_r")) - 1
+    )
     assert trials // 10 <= done < trials
     sweep_rows.resume(resources, sweep_id)
     snapshot = finished(resources, sweep_id, seconds=200)
     assert {trial.state for trial in snapshot.trials} == {"succeeded"}
-    assert to_results_txt(snapshot).count("Test acc:") == trials
+    assert to_lora_results_txt(snapshot).count("Test acc:") == trials
     with resources.database.read() as session:
         succeeded = select(Attempt.job_id).where(Attempt.outcome == "succeeded")
         runs = Counter(session.scalars(succeeded))

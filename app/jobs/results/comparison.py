@@ -49,7 +49,7 @@ SIGNIFICANCE_LEVEL = 0.05  # a p value below it is unlikely to be chance
 MAX_SQL_PARAMETERS = 500
 
 
-# EncodedCorrectness per text
+# Correctness of each text
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,7 @@ class SplitCorrectness:
 
 def store_correctness(session: Session, job_id: UUID, by_split: Mapping[str, Any]) -> None:
     """Store the correctness from a run's manifest; see `lora_core.training.correctness`."""
+    # There are rows if the worker repeats a commit that had succeeded without a response.
     session.execute(
         delete(SplitCorrectnessRow).where(SplitCorrectnessRow.job_id == job_id),
         execution_options=NO_SESSION_SYNC,
@@ -159,7 +160,7 @@ def store_correctness(session: Session, job_id: UUID, by_split: Mapping[str, Any
 _ARRAYS = ("correct", "true_labels", "predicted_labels", "errors")
 
 
-def load_correctness(
+def get_correctness_by_job(
     session: Session, job_ids: Sequence[UUID]
 ) -> Mapping[UUID, _CorrectnessBySplit]:
     """Load the correctness of these jobs by split; empty for a job that stored none."""
@@ -233,7 +234,7 @@ def compare_paired(a: SplitCorrectness, b: SplitCorrectness) -> PairedComparison
     The interval is that of a paired bootstrap over texts (Efron 1979); accuracies are compared by
     `compare_accuracies`. Raises `ValueError` if the texts differ.
     """
-    if not same_texts(a, b):
+    if not have_same_texts_and_metric(a, b):
         raise ValueError("the two models classified different texts")
     if isinstance(a.metric, Accuracy):
         return compare_accuracies(a, b)
@@ -257,7 +258,7 @@ def compare_accuracies(a: SplitCorrectness, b: SplitCorrectness) -> AccuracyComp
     )
 
 
-def same_texts(a: SplitCorrectness, b: SplitCorrectness) -> bool:
+def have_same_texts_and_metric(a: SplitCorrectness, b: SplitCorrectness) -> bool:
     """Return whether both cover the same texts in the same order, and at least one."""
     return a.count > 0 and (a.texts_sha256, a.count, a.metric.name) == (
         b.texts_sha256,
@@ -279,7 +280,9 @@ def discordant_counts(
     return only_a, only_other
 
 
-def significant_differences(a: SplitCorrectness, others: Sequence[SplitCorrectness]) -> list[bool]:
+def significant_difference_flags(
+    a: SplitCorrectness, others: Sequence[SplitCorrectness]
+) -> list[bool]:
     """Return whether `a` differs from each of these; the same as many `compare_paired`, faster."""
     if isinstance(a.metric, Accuracy) and others:
         p_values = mcnemar_p_values(*discordant_counts(a, others))
@@ -309,7 +312,7 @@ def compare_jobs_with_first(session: Session, job_ids: Sequence[UUID]) -> JobCom
             raise DuplicateComparedJob(job_id=job_id)
     jobs = [repository.get_training_job(session, job_id) for job_id in job_ids]
     positions = repository.queue_positions(session, job_ids)
-    by_job = load_correctness(session, job_ids)
+    by_job = get_correctness_by_job(session, job_ids)
     first = by_job[job_ids[0]]
     return JobComparison(
         jobs=[
@@ -356,7 +359,7 @@ def _split_result(
     unpaired: UnpairedReason | None = None
     if split not in first:
         unpaired = "first_has_none"
-    elif not same_texts(correctness, first[split]):
+    elif not have_same_texts_and_metric(correctness, first[split]):
         unpaired = "other_texts"
     elif by_split is not first:
         comparison = _compare_with_first(correctness, first[split])

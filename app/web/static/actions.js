@@ -32,13 +32,14 @@ async function runAction(button) {
   button.disabled = true;
   try {
     const response = await call(method, path, body && JSON.parse(body));
-    if (redirect) location.assign(redirect.replace(/\{(\w+)\}/g, (_, field) => encodeURIComponent(response[field])));
-    else await refresh();
+    if (redirect) { // the button stays disabled: it still shows until the next page is here
+      return location.assign(redirect.replace(/\{(\w+)\}/g, (_, field) => encodeURIComponent(response[field])));
+    }
+    await refresh();
   } catch (problem) {
     showAlert(problem.message);
-  } finally {
-    button.disabled = false;
   }
+  button.disabled = false;
 }
 
 document.addEventListener("click", (event) => {

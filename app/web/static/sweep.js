@@ -88,10 +88,13 @@ form.addEventListener("submit", async (event) => {
   if (!body.trial) return showErrors({ message: "Enter a trial number." });
   const question = form.dataset[body.alias ? "confirmAlias" : "confirm"];
   if (!(await confirmed(fillTemplate(question, body), "Promote"))) return;
+  const button = form.querySelector("button");
+  button.disabled = true;
   try {
     const [method, path] = form.dataset.request.split(" ");
     location.assign(fillTemplate(form.dataset.redirect, await call(method, path, body)));
   } catch (problem) {
     showErrors(problem);
+    button.disabled = false;
   }
 });

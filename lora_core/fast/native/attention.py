@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_core.fast.native.library import Attention, Library, Rows
+from lora_core.fast.native.library import AttentionStruct, Library, StridedTensorStruct
 
 SIZE_STEP = 32  # the size of a head is a multiple of it
 
@@ -37,7 +37,7 @@ class NativeAttention(torch.autograd.Function):
         out = query.new_zeros(batch, tokens, heads, size).transpose(1, 2)
         log_sums = torch.empty(batch, heads, tokens)
         settings = _settings(out, np.array(lengths, np.int32), log_sums, scale, window)
-        call = Attention(*settings, *map(_rows, (*inputs, out)))
+        call = AttentionStruct(*settings, *map(_rows, (*inputs, out)))
         library.attention_forward(call, threads=torch.get_num_threads())
         ctx.save_for_backward(*inputs, out, log_sums)
         ctx.settings, ctx.library, ctx.lengths = (scale, window), library, lengths
@@ -50,7 +50,7 @@ class NativeAttention(torch.autograd.Function):
         gradients = [torch.zeros_like(out) for _ in inputs]  # tokens before heads in memory, as out
         lengths = np.array(ctx.lengths, np.int32)
         settings = _settings(out, lengths, log_sums, *ctx.settings)
-        call = Attention(*settings, *map(_rows, (*inputs, out, d_out, *gradients)))
+        call = AttentionStruct(*settings, *map(_rows, (*inputs, out, d_out, *gradients)))
         ctx.library.attention_backward(call, threads=torch.get_num_threads())
         return *gradients, None, None, None, None
 
@@ -67,6 +67,6 @@ def _rows_together(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _rows(x: Tensor) -> Rows:
+def _rows(x: Tensor) -> StridedTensorStruct:
     text, head, token, _ = x.stride()
-    return Rows(x.data_ptr(), text, head, token)
+    return StridedTensorStruct(x.data_ptr(), text, head, token)

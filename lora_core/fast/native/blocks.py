@@ -11,9 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_core.encoders.encoder_parts import is_gelu
-from lora_core.fast.native.library import Batch, Block, Encoder, Library, Linear, LowRank, Norm
+from lora_core.fast.native.library import (
+    BatchStruct,
+    BlockStruct,
+    EncoderStruct,
+    Library,
+    LinearStruct,
+    LowRankStruct,
+    NormStruct,
+)
 
-_LAYERS = ("qkv", "projection", "up", "down")  # in the order of `LowRank` in a batch
+_LAYERS = ("qkv", "projection", "up", "down")  # in the order of `LowRankStruct` in a batch
 _STEP = 32  # sizes are multiples of it; ranks are padded to one
 ROW_STEP = 16  # the rows of each version begin at a multiple of it
 
@@ -44,7 +52,7 @@ class UnsupportedBlocks(Exception):
 
 @dataclass(frozen=True, eq=False)
 class PackedAdapter:
-    """The packed LoRA weights of a version: four `LowRank` per block."""
+    """The packed LoRA weights of a version: four `LowRankStruct` per block."""
 
     low_rank: Any  # ctypes array
     tensors: Sequence[Tensor]  # keeps their memory alive
@@ -94,10 +102,10 @@ class NativeBlocks:
             "up": _gate_order(feed_forward) if settings.gated else None,
         }
         self._tensors: dict[int, Tensor] = {}  # by address; keeps their memory alive
-        self._blocks = (Block * len(blocks))(*(self._pack_block(block) for block in blocks))
+        self._blocks = (BlockStruct * len(blocks))(*(self._pack_block(block) for block in blocks))
         norms = [norm for block in blocks for norm in block.norms if type(norm) is nn.LayerNorm]
         rotation = blocks[0].rotation
-        self._encoder = Encoder(
+        self._encoder = EncoderStruct(
             self._blocks, len(blocks), self._width, settings.heads, head_size, feed_forward,
             settings.norm_first, settings.gated, settings.first_only,
             0 if rotation is None else len(rotation[0]), norms[0].eps,
@@ -108,18 +116,18 @@ class NativeBlocks:
 
         Raises `ValueError` if they do not have the shape of their layer.
         """
-        low_rank = (LowRank * (4 * len(self._blocks)))()
+        low_rank = (LowRankStruct * (4 * len(self._blocks)))()
         tensors: list[Tensor] = []
         for (block, layer), weights in lora.items():
             rank = len(weights.A)
-            sizes: Linear = getattr(self._blocks[block], layer)
+            sizes: LinearStruct = getattr(self._blocks[block], layer)
             if weights.A.shape != (rank, sizes.inputs) or weights.B.shape != (sizes.outputs, rank):
                 raise ValueError(f"LoRA weights of block {block}, {layer}, have other sizes")
             padding = -rank % _STEP
             A = F.pad(weights.A.float(), (0, 0, 0, padding))
             B = F.pad(_in_order(weights.B.float(), self._orders.get(layer)), (0, padding))
             tensors += (a := _pack(A), b := _pack(B))
-            low_rank[4 * block + _LAYERS.index(layer)] = LowRank(
+            low_rank[4 * block + _LAYERS.index(layer)] = LowRankStruct(
                 a.data_ptr(), b.data_ptr(), rank + padding
             )
         return PackedAdapter(low_rank, tensors)
@@ -145,7 +153,7 @@ class NativeBlocks:
         """
         rows, texts = np.cumsum([(0, 0), *(version[:2] for version in versions)], axis=0).T
         arrays = [np.ascontiguousarray(each, np.int32) for each in (starts, lengths, rows, texts)]
-        low_rank = (LowRank * (4 * len(self._blocks) * len(versions)))()
+        low_rank = (LowRankStruct * (4 * len(self._blocks) * len(versions)))()
         for i, (*_, adapter) in enumerate(versions):
             ctypes.memmove(
                 ctypes.byref(low_rank, i * ctypes.sizeof(adapter.low_rank)),
@@ -154,26 +162,26 @@ class NativeBlocks:
             )
         x = x.contiguous()
         first = x.new_empty(len(starts), self._width)
-        batch = Batch(
+        batch = BatchStruct(
             len(starts), len(x), len(versions), *(array.ctypes.data for array in arrays),
             low_rank, x.data_ptr(), first.data_ptr(),
         )  # fmt: skip
         self._library.encode(self._encoder, batch, threads=threads)
         return first if self._settings.first_only else x
 
-    def _pack_block(self, block: BlockWeights) -> Block:
+    def _pack_block(self, block: BlockWeights) -> BlockStruct:
         layers = []
         for name in _LAYERS:
             weight, bias = block.layers[name]
             order = self._orders.get(name)
             packed = self._keep(_pack(_in_order(weight, order)))
             pointer = None if bias is None else self._keep(_in_order(bias, order).float())
-            layers.append(Linear(packed, pointer, weight.shape[1], weight.shape[0]))
-        norms = [Norm() if isinstance(norm, nn.Identity) else
-                 Norm(self._keep(norm.weight), None if norm.bias is None else
+            layers.append(LinearStruct(packed, pointer, weight.shape[1], weight.shape[0]))
+        norms = [NormStruct() if isinstance(norm, nn.Identity) else
+                 NormStruct(self._keep(norm.weight), None if norm.bias is None else
                       self._keep(norm.bias)) for norm in block.norms]  # fmt: skip
         rotation = [None, None] if block.rotation is None else map(self._keep, block.rotation)
-        return Block(*layers, *norms, *rotation, -1 if block.window is None else block.window)
+        return BlockStruct(*layers, *norms, *rotation, -1 if block.window is None else block.window)
 
     def _keep(self, tensor: Tensor) -> int:
         """Keep a tensor in memory, and return its address."""

@@ -18,7 +18,7 @@ _ALIGNMENT = 64  # bytes, of a workspace
 _MAX_KEPT = 2**25  # bytes; a usual batch needs a third of it
 
 
-class Linear(Structure):
+class LinearStruct(Structure):
     """A packed linear layer."""
 
     _fields_ = (
@@ -26,64 +26,67 @@ class Linear(Structure):
     )  # fmt: skip
 
 
-class LowRank(Structure):
+class LowRankStruct(Structure):
     """The packed LoRA weights of one layer; without `a` there are none."""
 
     _fields_ = (("a", c_void_p), ("b", c_void_p), ("rank", c_int32))
 
 
-class Norm(Structure):
+class NormStruct(Structure):
     """A layer norm; without `weight` there is none."""
 
     _fields_ = (("weight", c_void_p), ("bias", c_void_p))
 
 
-class Block(Structure):
+class BlockStruct(Structure):
     """One block."""
 
     _fields_ = (
-        ("qkv", Linear), ("projection", Linear), ("up", Linear), ("down", Linear),
-        ("first", Norm), ("second", Norm),
+        ("qkv", LinearStruct), ("projection", LinearStruct),
+        ("up", LinearStruct), ("down", LinearStruct),
+        ("first", NormStruct), ("second", NormStruct),
         ("cosines", c_void_p), ("sines", c_void_p), ("window", c_int32),
     )  # fmt: skip
 
 
-class Encoder(Structure):
+class EncoderStruct(Structure):
     """All blocks, and their sizes."""
 
     _fields_ = (
-        ("blocks", POINTER(Block)),
+        ("blocks", POINTER(BlockStruct)),
         ("block_count", c_int32), ("width", c_int32), ("heads", c_int32), ("head_size", c_int32),
         ("feed_forward", c_int32), ("norm_first", c_int32), ("gated", c_int32),
         ("first_only", c_int32), ("positions", c_int32), ("norm_epsilon", c_float),
     )  # fmt: skip
 
 
-class Batch(Structure):
+class BatchStruct(Structure):
     """Packed texts, and where the rows of each version are."""
 
     _fields_ = (
         ("texts", c_int32), ("rows", c_int32), ("versions", c_int32),
         ("starts", c_void_p), ("lengths", c_void_p),
         ("version_rows", c_void_p), ("version_texts", c_void_p),
-        ("low_rank", POINTER(LowRank)), ("x", c_void_p), ("first", c_void_p),
+        ("low_rank", POINTER(LowRankStruct)), ("x", c_void_p), ("first", c_void_p),
     )  # fmt: skip
 
 
-class Rows(Structure):
+class StridedTensorStruct(Structure):
     """Where the numbers of a token and head are; strides in elements."""
 
     _fields_ = (("data", c_void_p), ("text", c_int64), ("head", c_int64), ("token", c_int64))
 
 
-class Attention(Structure):
+class AttentionStruct(Structure):
     """Queries, keys and values of padded texts, and their gradients."""
 
     _fields_ = (
         ("texts", c_int32), ("heads", c_int32), ("size", c_int32), ("tokens", c_int32),
         ("window", c_int32), ("scale", c_float), ("lengths", c_void_p), ("log_sums", c_void_p),
-        ("query", Rows), ("key", Rows), ("value", Rows), ("out", Rows),
-        ("d_out", Rows), ("d_query", Rows), ("d_key", Rows), ("d_value", Rows),
+        ("query", StridedTensorStruct), ("key", StridedTensorStruct),
+        ("value", StridedTensorStruct), ("out", StridedTensorStruct),
+        ("d_out", StridedTensorStruct), ("d_query", StridedTensorStruct),
+        ("d_key", StridedTensorStruct), ("d_value", StridedTensorStruct),
     )  # fmt: skip
 
 
@@ -118,7 +121,10 @@ class Library:
         self.name = file.stem  # variant and digest of the sources
         self.is_usable: bool = library.lw_is_usable() == 1
         self._workspace = _Workspace()
-        encoder, attention = (POINTER(Encoder), POINTER(Batch)), (POINTER(Attention),)
+        encoder, attention = (
+            (POINTER(EncoderStruct), POINTER(BatchStruct)),
+            (POINTER(AttentionStruct),),
+        )
         sizes = library.lw_encode_workspace, library.lw_attention_workspace
         self.encode = self._function(library.lw_encode, sizes[0], encoder)
         self.attention_forward = self._function(library.lw_attention_forward, sizes[1], attention)

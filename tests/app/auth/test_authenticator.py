@@ -84,8 +84,7 @@ def test_revoked_key_is_rejected_within_a_minute(
     look_up(cache, token)
     with database.write() as session:
         service.revoke_key_and_sessions(session, key_id=made.key.id)
-    clock.now += TTL_SECONDS
-    assert TTL_SECONDS <= 60
+    clock.now += 30
     with pytest.raises(KeyRevoked, match="gone"):
         look_up(cache, token)
 
@@ -140,6 +139,26 @@ def test_last_use_is_recorded_in_the_background(
         row = session.get(ApiKey, made.key.id)
         assert row is not None
         assert row.last_used_at is not None
+
+
+def test_last_use_is_recorded_every_five_minutes(
+    cache: Authenticator, new_key: NewKey, database: Database, clock: Clock
+) -> None:
+    made = new_key()
+    token = secrets.parse_api_key(made.text)
+
+    def use_after(seconds: float) -> bool:
+        """Whether a use this many seconds later is recorded."""
+        with database.write() as session:
+            session.get_one(ApiKey, made.key.id).last_used_at = None
+        clock.now += seconds
+        look_up(cache, token)
+        cache._writer.submit(int).result()  # it writes one after the other
+        with database.read() as session:
+            return session.get_one(ApiKey, made.key.id).last_used_at is not None
+
+    seconds = (0, 100, 200, 299, 31)
+    assert [use_after(each) for each in seconds] == [True, False, True, False, True]
 
 
 def sign_in(cache: Authenticator, key: service.CreatedKey) -> Token:

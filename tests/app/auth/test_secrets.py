@@ -3,6 +3,7 @@
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -52,7 +53,10 @@ def test_digest_and_repr_do_not_contain_the_secret() -> None:
         "Lw_1_2",
         "lw_",
         f"lw_{'0' * 32}_short",
+        f"lw_{'0' * 31}_{'a' * 43}",
+        f"lw_{UUID(int=0)}_{'a' * 43}",  # with hyphens, as no key has
         f"lw_{'g' * 32}_{'a' * 43}",
+        f"lw_{'0' * 32}_{'é' * 43}",
         "lw_é_" + "a" * 43,
     ],
 )
@@ -74,6 +78,11 @@ def test_pepper_is_created_once_and_readable_only_by_its_owner(settings: Setting
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert secrets.load_or_create_pepper(settings) == first
     assert len(first) == 64
+
+
+def test_a_data_folder_made_for_the_pepper_is_closed_to_others(tmp_path: Path) -> None:
+    secrets.load_or_create_pepper(Settings(data_dir=tmp_path / "data"))
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_concurrent_first_starts_agree_on_one_pepper(settings: Settings) -> None:

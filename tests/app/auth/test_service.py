@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from app.auth import repository, service
-from app.auth.errors import KeyNotFound, LocalKeyNotRevocable, UnknownScope
+from app.auth.errors import KeyNameInvalid, KeyNotFound, LocalKeyNotRevocable, UnknownScope
 from app.auth.tables import ALL_SCOPES, LOCAL_KEY_ID, ApiKey
 from app.database.engines import Database
 
@@ -37,6 +37,16 @@ def test_unknown_scope_creates_no_key(database: Database) -> None:
         create(database, scopes=["jobs:everything"])
     with database.read() as session:
         assert list(repository.list_keys(session)) == []
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 65])
+def test_an_invalid_name_creates_no_key(database: Database, name: str) -> None:
+    with pytest.raises(KeyNameInvalid, match="64"):
+        create(database, name)
+
+
+def test_a_name_may_have_64_characters(database: Database) -> None:
+    assert create(database, "x" * 64).key.name == "x" * 64
 
 
 def test_keys_are_listed_oldest_first_without_local(database: Database) -> None:

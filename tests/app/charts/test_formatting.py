@@ -4,8 +4,8 @@ import pytest
 
 from app.charts.formatting import (
     field_labels,
-    format_setting_list,
     format_setting_value,
+    format_trial_settings,
     varied_axes,
 )
 from tests.sweep_snapshots import make_snapshot, make_trial
@@ -43,4 +43,4 @@ def test_a_field_missing_in_a_trial_is_not_numeric() -> None:
     trials = [make_trial(1, settings={"method.r": 8}), make_trial(2)]
     (axis,) = varied_axes(make_snapshot(*trials), trials)
     assert (axis.tick_labels, axis.numeric_values) == (("8", "-"), None)
-    assert format_setting_list(make_snapshot(fields=("method.r",)), trials[1]) == ["r = -"]
+    assert format_trial_settings(make_snapshot(fields=("method.r",)), trials[1]) == ["r = -"]

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from app.database.engines import Database
 from app.settings import Settings
 from tests.app.cli.conftest import Run, answer
+from tests.app.cli.test_errors import answering
 from tests.servers import free_port
 from tests.waiting import wait_until
 
@@ -119,3 +120,10 @@ def test_a_check_finds_no_service(run: Run) -> None:
     result = run("api", "--check", LORAWORKS_PORT=str(free_port()))
     assert result.exit_code == 4
     assert "(unreachable)" in result.stderr
+
+
+def test_a_check_prints_json_on_request(run: Run) -> None:
+    body = b'{"status": "ok", "parts": {"database": "ok"}}'
+    with answering(200, body, "application/json") as url:
+        ready = run("api", "--check", "--json", LORAWORKS_PORT=url.rpartition(":")[2])
+    assert answer(ready) == {"status": "ok", "parts": {"database": "ok"}}

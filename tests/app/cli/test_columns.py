@@ -104,6 +104,19 @@ def test_train_uploads_the_file(cli: Run, file: Path) -> None:
     assert (both.exit_code, "(wrong_usage)" in both.stderr) == (2, True)
 
 
+def test_train_shows_what_the_data_checks_found(cli: Run, tmp_path: Path) -> None:
+    path = tmp_path / "films.csv"
+    path.write_text(
+        "text,label,Split\n" + "".join(f"film {i} yes,{'ab'[i % 2]},test\n" for i in range(20))
+    )
+    result = cli("train", str(path), "--json")
+    assert result.exit_code == 0, result.output
+    assert "Uploaded" in result.stderr
+    assert "warning: The column 'Split' was not read" in result.stderr
+    assert "Examples and advice: loraworks datasets check films:1\n" in result.stderr
+    assert "info: " not in result.stderr
+
+
 @pytest.mark.usefixtures("sitting")
 def test_a_name_with_spaces_is_the_title(cli: Run, file: Path) -> None:
     named = ["--name", "Größe (Mai)", "--text-column", "Meinung", "--label-column", "Urteil"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -152,6 +153,54 @@ def test_key_with_a_line_break_is_a_usage_error(run: Run) -> None:
     result = run("jobs", "list", "--key", "lw_a\nb")
     assert result.exit_code == 2
     assert "(bad_key)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", os.fsdecode(b"caf\xe9")),
+        ("jobs", "show", os.fsdecode(b"caf\xe9")),
+        ("datasets", "suspects", "x", "--target", os.fsdecode(b"caf\xe9")),
+    ],
+)
+def test_an_argument_of_another_encoding_is_a_usage_error(
+    arguments: tuple[str, ...], run: Run
+) -> None:
+    with answering(200, b"[]", "application/json") as url:
+        result = run(*arguments, LORAWORKS_URL=url)
+    assert (result.exit_code, "(not_utf8)" in result.stderr) == (2, True), result.output
+    assert result.stderr.count("\n") == 1
+
+
+def test_output_that_the_terminal_cannot_show_is_a_usage_error() -> None:
+    body = '[[{"label": "schön", "score": 1.0}]]'.encode()
+    with answering(200, body, "application/json") as url:
+        done = subprocess.run(
+            [sys.executable, "-m", "app.cli.main", "--url", url, "predict", "a film"],
+            capture_output=True, timeout=40, check=False, text=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )  # fmt: skip
+    assert (done.returncode, "(not_utf8)" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("feedback", "add", "--model", "m", "--text", "x", "--value", "nan"),
+        ("labeling", "create", "p", "texts", "--random-share", "inf"),
+        ("retraining", "set", "m", "--every-days", "nan"),
+        ("datasets", "correct", "numbers:1", "--file", "CHANGES"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_a_usage_error(
+    arguments: tuple[str, ...], run: Run, tmp_path: Path
+) -> None:
+    changes = tmp_path / "changes.jsonl"
+    changes.write_text('{"row": 3, "value": NaN}\n')
+    with answering(200, b"{}", "application/json") as url:
+        named = (str(changes) if each == "CHANGES" else each for each in arguments)
+        result = run(*named, LORAWORKS_URL=url)
+    assert (result.exit_code, "(not_finite)" in result.stderr) == (2, True), result.output
 
 
 def test_control_characters_of_a_response_are_removed(run: Run) -> None:

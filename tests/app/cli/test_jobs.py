@@ -98,6 +98,9 @@ def test_misclassified_texts_are_listed_and_downloaded(
     assert [json.loads(line) for line in lines] == found
     assert (tmp_path / "all.csv").read_text().startswith("row,text,cut,label,predicted,score")
     assert cli("jobs", "misclassified", job_id, "--out", str(tmp_path / "all.csv")).exit_code == 2
+    more = str(tmp_path / "more.csv")
+    saved = cli("jobs", "misclassified", job_id, "--out", more, "--json")
+    assert answer(saved) == {"out": more}
     assert "no_predictions" in cli("jobs", "misclassified", job_id, "--split", "validation").stderr
 
 

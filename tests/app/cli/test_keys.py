@@ -70,6 +70,16 @@ def test_scopes_and_days_limit_a_key(run: Run, settings: Settings) -> None:
     assert made["expires_at"] is not None
 
 
+def test_a_key_cannot_outlive_the_calendar(run: Run, settings: Settings) -> None:
+    """Its expiry could not be shown, so that no key could be listed any more."""
+    folder = str(settings.data_dir)
+    refused = run("keys", "create", "ada", "--days", "1e9", LORAWORKS_DATA_DIR=folder)
+    assert refused.exit_code == 2
+    longest = run("keys", "create", "ada", "--days", "36500", LORAWORKS_DATA_DIR=folder)
+    assert longest.exit_code == 0
+    assert len(answer(run("keys", "list", "--json", LORAWORKS_DATA_DIR=folder))) >= 1
+
+
 def test_missing_database_is_created(run: Run, settings: Settings) -> None:
     fresh = settings.data_dir / "fresh"
     assert run("keys", "create", "ada", "--data-dir", str(fresh)).exit_code == 0

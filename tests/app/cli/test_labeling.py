@@ -188,6 +188,14 @@ def test_numbers_are_typed(type_keys: TypeKeys, cli: Run, project: str, url: str
     assert sorted(map(str, annotations(url, "stars").values())) == ["-1.0", "2.5", "None"]
 
 
+def test_what_is_no_finite_number_is_asked_again(
+    type_keys: TypeKeys, cli: Run, project: str, url: str
+) -> None:
+    cli("labeling", "create", "stars", "reviews", "--task", "regression")
+    assert type_keys("nan", "-inf", "3", name="stars").done == 1
+    assert list(annotations(url, "stars").values()) == [3.0]
+
+
 def test_it_stops_after_a_number_of_labels_and_when_nothing_is_left(
     type_keys: TypeKeys, project: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

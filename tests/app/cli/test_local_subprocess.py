@@ -1,6 +1,7 @@
 """`loraworks train --local`: training without a service."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -69,6 +70,34 @@ def test_json_output_is_only_the_result(
     result = run("train", "--local", "--out", str(tmp_path / "out"), "--json")
     assert answer(result)["summary"] == done["summary"]
     assert result.stderr == ""
+
+
+def test_the_data_checks_of_local_files_are_shown(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = {"event": "finished", "summary": {"test": {"accuracy": 0.5}}}
+    scripted(monkeypatch, tmp_path, f"print(json.dumps(STARTED)); print(json.dumps({done!r}))")
+    path = tmp_path / "my films.csv"
+    rows = [f"film {i},{'Ab'[i % 2]},c;{'aA'[i % 2]},test" for i in range(20)]
+    path.write_text("\n".join(["text,kind,topics,Split", *rows]))
+
+    def findings(*options: str) -> str:
+        out = ("--local", "--out", str(tmp_path / "out"))
+        result = run("train", str(path), *out, "--method", "linear", *options, "--json")
+        assert result.exit_code == 0, result.output
+        return result.stderr
+
+    shown = findings("--label-column", "kind")
+    assert "warning: The column 'Split' was not read" in shown
+    assert f"loraworks datasets check '{path}' --label-column kind\n" in shown
+    options = ("--task", "multi_label", "--label-separator", ";")
+    shown = findings("--label-column", "topics", *options)
+    assert "error: Labels that differ in case" in shown
+    assert shown.endswith("--label-column topics --task multi_label --label-separator ';'\n")
+    shown = findings("--targets", "kind,topics")
+    command = shown.splitlines()[-1].removeprefix("Examples and advice: loraworks ")
+    assert run(*shlex.split(command)).exit_code == 1  # `a` and `A`
+    assert findings("--label-column", "nothing") == ""  # the training refuses the file
 
 
 def test_ctrl_c_stops_the_training(

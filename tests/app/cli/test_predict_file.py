@@ -76,12 +76,12 @@ def test_file_is_downloaded_with_predictions(
 def test_text_file_is_predicted_line_by_line(
     cli: Run, client: TestClient, served: Serve, tmp_path: Path, named: str
 ) -> None:
-    text = 'so "bad"\n\n  été\n'
+    text = '\ufeffso "bad"\r\n\n  été\x0band a page\n'  # one text on each line
     file, ref = tmp_path / named, "my-lines-to-predict"
     if named == "-":
         file, ref = Path("-"), "stdin-to-predict"
     else:
-        file.write_text(text)
+        file.write_bytes(text.encode())
     served()
     out = tmp_path / "labeled.jsonl"
     result = cli("predict", "--file", str(file), "--out", str(out), input=text)
@@ -89,7 +89,10 @@ def test_text_file_is_predicted_line_by_line(
     assert f"{ref}:1 by sentiment:1: succeeded" in result.stderr
     assert out.exists()
     sent = client.get(f"/v1/datasets/{ref}/content").text.splitlines()
-    assert [json.loads(row) for row in sent] == [{"text": 'so "bad"'}, {"text": "  été"}]
+    assert [json.loads(row) for row in sent] == [
+        {"text": 'so "bad"'},
+        {"text": "  été\x0band a page"},
+    ]
 
 
 def test_json_contains_run_and_file(cli: Run, served: Serve, file: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from app.cli.client import Client
 from app.cli.labeled_rows import read_labeled_rows
 from app.resources import Resources
-from lora_core.data.labels import LabelFormat
+from lora_core.data.label_readers import LabelFormat
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
 from lora_core.specs.data import DataSpec, Split

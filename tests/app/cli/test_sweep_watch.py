@@ -88,7 +88,10 @@ def test_short_outage_is_waited_out(cli: Run, monkeypatch: pytest.MonkeyPatch) -
         return look(client, sweep_id)
 
     monkeypatch.setattr(Client, "get_sweep", sometimes)
-    assert cli("sweep", "watch", sweep).exit_code == 0
+    watched = cli("sweep", "watch", sweep)
+    assert watched.exit_code == 0
+    warnings = watched.stderr.count("gone; trying again for up to 60 s")
+    assert warnings in (1, 2)  # one for each outage that was seen, not for each try
 
 
 def test_long_outage_ends_watching(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

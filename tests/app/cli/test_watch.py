@@ -116,11 +116,14 @@ def test_broken_stream_is_resumed(
     assert seen[-1].event == "end"
 
 
-def test_long_outage_ends_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_outage_ends_watching(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(watch, "OUTAGE_TIMEOUT", 0.05)
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachableOrFailed):
         next(watch.stream_job_messages(client, "0"))
+    assert capsys.readouterr().err.count("trying again") == 1
 
 
 def test_deleted_job_ends_watching(

@@ -1,5 +1,6 @@
 """The parser child process: its limits, and how each of its ends is reported."""
 
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,9 @@ import pytest
 
 from app.datasets.errors import DatasetParserCrashed
 from app.datasets.files import FileInspector, SelectedColumns
+from app.sandbox import child
 from app.settings import Settings
+from lora_core.confinement import TCP_ABI, landlock_abi
 from lora_core.errors.data import DataTooLarge, MalformedRow, MissingColumn
 from tests.waiting import wait_until
 
@@ -24,8 +27,10 @@ pytestmark = pytest.mark.usefixtures("in_child")
 COLUMNS = SelectedColumns("text", "label", None)
 
 
-def limited(*limits: int, code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app.sandbox.limit_and_exec", *map(str, limits)]
+def limited(*limits: int, code: str, own: str = "") -> subprocess.CompletedProcess[str]:
+    """`own` is a directory that it may use."""
+    confinement = json.dumps(child._confinement([], [Path(own)] if own else []))
+    command = [sys.executable, "-m", "app.sandbox.limit_and_exec", *map(str, limits), confinement]
     return subprocess.run(
         [*command, sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
@@ -51,7 +56,7 @@ def test_cpu_time_is_limited() -> None:
 
 def test_file_size_is_limited(tmp_path: Path) -> None:
     code = f"open({str(tmp_path / 'x')!r}, 'ab', 0).write(bytes(600)) and 0;" * 3
-    done = limited(2**28, 10, 1000, code=code)
+    done = limited(2**28, 10, 1000, code=code, own=str(tmp_path))
     assert "File too large" in done.stderr
     assert (tmp_path / "x").stat().st_size <= 1000
 
@@ -61,11 +66,47 @@ def test_the_network_is_unreachable_where_namespaces_are_allowed() -> None:
     allowed = subprocess.run(command, capture_output=True, check=False).returncode == 0
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
-        call = f"import socket; socket.create_connection({address!r}); print('connected')"
-        assert subprocess.run([sys.executable, "-c", call], check=False).returncode == 0
-        done = limited(2**28, 10, 1000, code=call)
+        tcp = f"import socket; socket.create_connection({address!r}); print('connected')"
+        assert subprocess.run([sys.executable, "-c", tcp], check=False).returncode == 0
+        denied = allowed or landlock_abi() >= TCP_ABI
+        assert limited(2**28, 10, 1000, code=tcp).stdout == ("" if denied else "connected\n")
+    udp = "import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM).connect(('127.0.0.1', 9)); "
+    done = limited(2**28, 10, 1000, code=f"{udp} print('connected')")
     assert done.stdout == ("" if allowed else "connected\n")
     assert ("Network is unreachable" in done.stderr) is allowed
+
+
+if landlock_abi():  # otherwise the kernel cannot confine it
+
+    def test_child_reads_the_given_file_only(tmp_path: Path, settings: Settings) -> None:
+        other, file = tmp_path / "other.csv", tmp_path / "file.csv"
+        for each in (other, file):
+            each.write_text("text,label\ngood,1\nbad,0\n")
+        FileInspector(file, "file.csv", COLUMNS, settings).profile()
+        limits = child.SandboxLimits(settings.inspect_memory_mb, 60, 10**6)
+        done = child.run_child(["inspect", str(other)], limits=limits, readable=[file])
+        assert "PermissionError" in done.stderr
+        assert done.returncode == 1
+
+    def test_child_writes_to_its_own_directory_only(tmp_path: Path) -> None:
+        own = tmp_path / "own"
+        own.mkdir()
+        code = f"open({str(own / 'x')!r}, 'w'); open({str(tmp_path / 'x')!r}, 'w')"
+        assert "PermissionError" in limited(2**28, 10, 1000, code=code, own=str(own)).stderr
+        assert [each.name for each in tmp_path.rglob("x")] == ["x"]
+        assert (own / "x").exists()
+
+
+def test_lone_surrogates_reach_the_service_as_question_marks(
+    tmp_path: Path, settings: Settings
+) -> None:
+    """JSON can contain them, but UTF-8, in which the child answers, cannot."""
+    file = tmp_path / "0197.jsonl"
+    file.write_text('{"text": "a", "\\ud800": "b"}\n{"text": "a"}\n')
+    with pytest.raises(MissingColumn, match=r"text, \?"):
+        FileInspector(file, "films.jsonl", COLUMNS, settings).profile()
+    layout = FileInspector(file, "films.jsonl", COLUMNS, settings).detect_columns()
+    assert layout["columns"] == ["text", "?"]
 
 
 def test_errors_have_the_file_name_of_the_client(tmp_path: Path, settings: Settings) -> None:

@@ -15,12 +15,14 @@ from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
+from app.datasets import repository
 from app.main import create_app
 from app.queue.enums import DeviceClass, JobState
 from app.queue.tables import Job
 from app.settings import Settings
 from lora_core.specs.chat import PromptFormat
 from tests.app.datasets.conftest import REVIEWS, Upload
+from tests.job_rows import update_job
 from tests.tiny_base import make_chat_examples
 
 StoredFiles = Callable[[], list[str]]
@@ -195,6 +197,21 @@ def _job(dataset_id: str, state: JobState) -> Job:
         worker="w" if running else None,
         finished_at=1.0 if final else None,
     )
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_a_job_that_goes_back_to_the_queue_is_counted(database: Database) -> None:
+    dataset_id = uuid4()
+    running = _job(str(dataset_id), JobState.RUNNING)
+    with database.write() as session:
+        session.add(running)
+
+    def requeue(*_: Any) -> None:
+        update_job(database, running.id, state=JobState.QUEUED, worker=None)
+
+    with database.write() as session:
+        event.listen(session.connection(), "after_cursor_execute", requeue)
+        assert repository.count_active_jobs(session, dataset_id) == 1
 
 
 def test_a_dataset_in_use_cannot_be_deleted(

@@ -58,6 +58,19 @@ def test_each_format_is_read_as_in_training(
     ]
 
 
+def test_columns_of_a_mac_are_read_by_their_names(client: TestClient, upload: Upload) -> None:
+    content = REVIEWS.replace("text,label", "Re\u0301sume\u0301,Label ")
+    header = client.post(
+        "/v1/datasets/preview", files={"file": ("a.csv", content.encode())}
+    ).json()["columns"]
+    sent = upload(content, text_column=header[0], label_column="Label")
+    assert sent.status_code == 201, sent.text
+    assert rows(client, limit=1)["data"][0]["text"] == "film 0 was good"
+    data = {"source": "a", "text_column": "R\u00e9sum\u00e9", "label_column": "Label"}
+    job = client.post("/v1/jobs", json={"data": data, "method": {"type": "linear"}})
+    assert job.status_code == 202, job.text
+
+
 def test_a_long_text_is_truncated(client: TestClient, upload: Upload) -> None:
     upload(f"{REVIEWS}{'é' * 50_000},pos\n")
     [row] = rows(client, after=20)["data"]

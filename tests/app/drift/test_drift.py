@@ -16,7 +16,7 @@ from app.drift.tables import DriftCheck
 from app.queue.tables import Job
 from app.resources import Resources
 from app.traffic import repository as traffic
-from app.traffic.tables import CountedOutcome, PredictionCount
+from app.traffic.tables import PredictionCount, PredictionOutcome
 from tests.app.drift.conftest import BILLS, FILMS, Publish, Serving, Train, keep, texts
 from tests.kept_predictions import kept_predictions
 from tests.webhook_rows import create_webhook, deliveries
@@ -216,14 +216,14 @@ def test_label_shares_come_from_counts(serving: Serving, train: Train, database:
     train(client)
     hour = int(time.time()) // 3600 * 3600
     counts = {  # (days ago, outcome, label): count
-        (1, CountedOutcome.TEXT, ""): 10,
-        (1, CountedOutcome.LABEL, "good"): 6,
-        (1, CountedOutcome.LABEL, "bad"): 2,
-        (1, CountedOutcome.ABSTAINED, ""): 2,
-        (20, CountedOutcome.TEXT, ""): 40,
-        (20, CountedOutcome.LABEL, "good"): 10,
-        (20, CountedOutcome.LABEL, "bad"): 30,
-        (60, CountedOutcome.TEXT, ""): 1000,
+        (1, PredictionOutcome.TEXT, ""): 10,
+        (1, PredictionOutcome.LABEL, "good"): 6,
+        (1, PredictionOutcome.LABEL, "bad"): 2,
+        (1, PredictionOutcome.ABSTAINED, ""): 2,
+        (20, PredictionOutcome.TEXT, ""): 40,
+        (20, PredictionOutcome.LABEL, "good"): 10,
+        (20, PredictionOutcome.LABEL, "bad"): 30,
+        (60, PredictionOutcome.TEXT, ""): 1000,
     }
     with database.write() as session:
         for (days, outcome, label), count in counts.items():
@@ -259,7 +259,12 @@ def test_few_days_are_compared_with_the_hours_before(
     hour = int(time.time()) // 3600 * 3600
     with database.write() as session:
         for hours in range(48):
-            key = {"model": "sentiment", "number": 1, "outcome": CountedOutcome.TEXT, "label": ""}
+            key = {
+                "model": "sentiment",
+                "number": 1,
+                "outcome": PredictionOutcome.TEXT,
+                "label": "",
+            }
             session.add(PredictionCount(**key, start=hour - hours * 3600, count=1))
     view = drift(client, days=0.25)  # the current hour has just begun, or is nearly over
     assert (view["predicted"], view["predicted_before"]) == (7, 24)

@@ -25,7 +25,7 @@ from app.database.engines import Database
 from app.feedback import repository as feedback_repository
 from app.feedback import service as feedback_service
 from app.feedback.tables import Feedback
-from app.traffic.tables import KeptPrediction
+from app.traffic.tables import KeptPrediction, PredictionCount, PredictionOutcome
 from lora_core.specs.encoded_labels import encode_label_set
 from tests.app.feedback.conftest import Publish
 from tests.app.feedback.test_feedback import Json, listed, predict, send
@@ -356,6 +356,21 @@ def test_days_count_from_the_prediction(
     add_feedback(database)
     values = [live_accuracy(client, days=days)[0]["estimate"]["value"] for days in (9, 11)]
     assert values == [1.0, 0.5]
+
+
+def test_predictions_of_a_day_whose_hours_were_merged_are_counted(
+    client: TestClient, publish: Publish, database: Database
+) -> None:
+    publish()
+    add_feedback(database)
+    now = time.time()
+    day = (int(now) // 86_400 - 20) * 86_400
+    with database.write() as session:
+        key = {"model": "sentiment", "number": 1, "outcome": PredictionOutcome.TEXT, "label": ""}
+        session.add(PredictionCount(**key, start=day, count=24))
+    noon = (now - day) / 86_400 - 0.5
+    assert live_accuracy(client, days=noon)[0]["predicted"] == 24
+    assert live_accuracy(client, days=noon - 1)[0]["predicted"] == 0
 
 
 def test_the_newest_of_several_authors_counts(

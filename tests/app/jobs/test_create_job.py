@@ -129,7 +129,7 @@ def test_the_row_has_the_resolved_spec_and_its_first_event(
 
 @pytest.mark.parametrize(
     ("device", "device_class"),
-    [("auto", "any"), ("cpu", "cpu"), ("cuda", "gpu"), ("cuda:1", "gpu")],
+    [("auto", "any"), ("cpu", "cpu"), ("cuda", "gpu")],
 )
 def test_the_device_decides_the_device_class(
     submit: Submit, database: Database, device: str, device_class: str
@@ -137,11 +137,20 @@ def test_the_device_decides_the_device_class(
     assert stored(database, submit(runtime={"device": device})["id"]).device_class == device_class
 
 
+@pytest.mark.parametrize("method", ["lora", "linear", "auto"])
+def test_a_job_cannot_choose_a_gpu_by_its_number(client: TestClient, method: str) -> None:
+    """The number would be that of another GPU on each worker."""
+    body = {"method": {"type": method}, "runtime": {"device": "cuda:1"}}
+    answer = client.post("/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "gpu_number_rejected")
+    assert answer.json()["errors"][0]["at"] == "runtime.device"
+
+
 def test_workers_are_notified_after_the_commit(app: FastAPI, resources: Resources) -> None:
     messages = []
 
     class Checking(PollOnlyNotifier):
-        def notify(self, task: JobTask) -> None:
+        def send(self, task: JobTask) -> None:
             assert stored(resources.database, str(task.job_id)).device_class == task.device_class
             messages.append((task.job_id, task.device_class))
 

@@ -15,6 +15,7 @@ from app.datasets.tables import Dataset
 from app.jobs.data_sources import lock_datasets_against_deletion
 from app.queue.tables import Job
 from lora_core.specs.chat import PromptFormat
+from lora_core.specs.train import SelectBy, TrainSpec
 from tests.job_rows import add_job
 from tests.waiting import wait_for_a_waiter
 
@@ -60,6 +61,78 @@ def test_columns_and_labels_come_from_the_upload(submit: Submit, upload: Upload)
     )  # one more row of the last layer
     assert job["parameters"]["exact"] is True
     assert submit(data=data)["spec"]["data"] == data
+
+
+TARGETS = {"stars": {"type": "regression"}, "topic": {"type": "single_label"}}
+SELECT_BY_ANY = {"last", "loss"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "possible"),
+    [
+        ({"task": "single_label"}, {"macro_f1", "accuracy"}),
+        ({"task": "multi_label"}, {"macro_f1", "accuracy"}),
+        ({"task": "regression"}, {"rmse"}),
+        ({"targets": TARGETS}, {"skill"}),
+    ],
+    ids=lambda value: "-".join(sorted(value)),
+)
+@pytest.mark.parametrize("query", ["", "?dry_run=true"])
+def test_the_checkpoint_is_selected_by_a_metric_of_the_uploaded_task(
+    client: TestClient, upload: Upload, profile: dict[str, Any], possible: set[str], query: str
+) -> None:
+    """A job without a task has that of its data, and its stored spec must be valid with it."""
+    upload(**profile)
+    body = {"method": {"type": "lora"}, "data": {"source": "mails"}}
+    accepted = set()
+    for select_by in SelectBy:
+        answer = client.post(f"/v1/jobs{query}", json={**body, "stop": {"select_by": select_by}})
+        if answer.is_success:
+            TrainSpec.model_validate(answer.json()["spec"])
+            accepted.add(select_by.value)
+        else:
+            problem = answer.json()
+            assert (answer.status_code, problem["code"]) == (422, "select_by_unsupported")
+            assert all(f"{each}" in problem["detail"] for each in possible)
+    assert accepted == possible | SELECT_BY_ANY
+
+
+def test_a_given_task_also_decides_what_selects_the_checkpoint(
+    client: TestClient, upload: Upload
+) -> None:
+    upload(task="single_label")
+    body = {"method": {"type": "lora"}, "data": {"source": "mails"}, "task": {"type": "regression"}}
+    codes = {
+        select_by: client.post("/v1/jobs", json={**body, "stop": {"select_by": select_by}}).json()
+        for select_by in ("rmse", "accuracy")
+    }
+    assert codes["rmse"]["spec"]["stop"]["select_by"] == "rmse"
+    assert codes["accuracy"]["code"] == "select_by_unsupported"
+
+
+@pytest.mark.parametrize(
+    ("profile", "fields", "problem"),
+    [
+        (
+            {"task": "regression"},
+            {"method": {"type": "linear", "class_weight": "balanced"}},
+            "omit method.class_weight",
+        ),
+        ({}, {"data": {"source": "mails", "label_separator": ";"}}, "need type 'multi_label'"),
+    ],
+)
+def test_settings_must_fit_the_task_of_the_upload(
+    client: TestClient,
+    upload: Upload,
+    profile: dict[str, Any],
+    fields: dict[str, Any],
+    problem: str,
+) -> None:
+    upload(**profile)
+    body = {"method": {"type": "lora"}, "data": {"source": "mails"}, **fields}
+    answer = client.post("/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "setting_unfit_for_task")
+    assert problem in answer.json()["detail"]
 
 
 def test_a_column_that_was_not_checked_is_rejected(client: TestClient, upload: Upload) -> None:

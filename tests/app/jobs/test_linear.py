@@ -23,7 +23,7 @@ def no_base(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("a base was looked for")
 
-    monkeypatch.setattr(pretrained_bases, "_resolve_local", fail)
+    monkeypatch.setattr(pretrained_bases, "_resolve_outside_hub", fail)
     monkeypatch.setattr(pretrained_bases, "_resolve_hub", fail)
 
 

@@ -33,7 +33,7 @@ class Notified:
     def __init__(self) -> None:
         self.tasks: list[JobTask] = []
 
-    def notify(self, task: JobTask) -> None:
+    def send(self, task: JobTask) -> None:
         self.tasks.append(task)
 
     def close(self) -> None:

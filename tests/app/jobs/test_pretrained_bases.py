@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from app.storage import repository as artifacts
 from lora_core import manifest
 from lora_core.errors.base_model import BaseNotFound
 from tests.app.jobs.fake_worker import FakeWorker
-from tests.job_rows import MANIFEST
+from tests.job_rows import MANIFEST, add_job
+from tests.waiting import wait_for_a_waiter
 
 TINY = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
         "intermediate_size": 16, "vocab_size": 50, "max_position_embeddings": 64}  # fmt: skip
@@ -241,6 +243,55 @@ def test_a_version_deleted_during_the_request_is_noticed(
         registry.delete_version(session, name="mails", number=1, store=resources.store)
     with database.read() as session, pytest.raises(BaseNotFound):
         pretrained_bases.check_base_not_deleted(session, base)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/mails/versions/1", "/v1/models/mails"])
+def test_a_version_is_not_deleted_while_a_job_reads_it(
+    client: TestClient,
+    version: Callable[..., str],
+    accepted: Callable[..., dict[str, Any]],
+    worker: FakeWorker,
+    path: str,
+) -> None:
+    version("mails"), version("mails"), version("others")
+    running, queued, other = accepted("mails:1"), accepted("mails:1"), accepted("mails:2")
+    client.post(f"/v1/jobs/{other['id']}/cancel")
+    worker.claim()
+    for job_id, count in ((queued["id"], 2), (running["id"], 1)):
+        refused = client.delete(path)
+        assert (refused.status_code, refused.json()["code"]) == (409, "version_read_by_jobs")
+        assert f"mails:1 is read by {count} queued or running" in refused.json()["detail"]
+        client.post(f"/v1/jobs/{job_id}/cancel")
+    assert client.delete("/v1/models/mails/versions/2").status_code == 204  # was cancelled
+    assert client.delete("/v1/models/others").status_code == 204
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+class TestAtTheSameMoment:
+    """On PostgreSQL, where creating a job and deleting its base may overlap."""
+
+    def test_a_delete_waits_for_a_job_that_is_being_stored(
+        self, client: TestClient, version: Callable[..., str], database: Database
+    ) -> None:
+        version("mails")
+        with database.write() as session, ThreadPoolExecutor(1) as threads:
+            pretrained_bases.lock_base_against_deletion(session, "mails:1")
+            delete = threads.submit(client.delete, "/v1/models/mails/versions/1")
+            wait_for_a_waiter(database)
+            add_job(database, base="mails:1")
+            session.commit()
+            assert delete.result().json()["code"] == "version_read_by_jobs"
+
+    def test_a_job_waits_for_the_delete_of_its_base_and_is_rejected(
+        self, client: TestClient, version: Callable[..., str], resources: Resources
+    ) -> None:
+        version("mails")
+        with resources.database.write() as session, ThreadPoolExecutor(1) as threads:
+            registry.delete_version(session, name="mails", number=1, store=resources.store)
+            submit = threads.submit(refused, client, "mails:1")
+            wait_for_a_waiter(resources.database)
+            session.commit()
+            assert submit.result()[0] == "base_not_found"
 
 
 def test_a_model_named_like_the_sample_does_not_prevent_a_retry(

@@ -1,6 +1,7 @@
 """A failed or cancelled job is continued as a new one, or the error gives the reason."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,9 +9,13 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
+from app.idempotency.service import IdempotentRequest
+from app.jobs.service import create_retry_job
 from app.queue.tables import Checkpoint
 from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure, RetryableFailure
+from app.resources import Resources
 from lora_core.training_version import TRAINING_VERSION
 from tests.app.jobs.conftest import Upload
 from tests.app.jobs.fake_worker import FakeWorker
@@ -128,6 +133,28 @@ def test_a_second_unfinished_retry_is_rejected(client: TestClient, ended: Ended)
     assert new in refused.json()["detail"]
     client.post(f"/v1/jobs/{new}/cancel")
     assert client.post(f"/v1/jobs/{old}/retry").status_code == 202
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_a_job_and_its_retry_are_not_retried_at_the_same_time(
+    client: TestClient, ended: Ended, worker: FakeWorker, resources: Resources
+) -> None:
+    first = ended()
+    second = client.post(f"/v1/jobs/{first}/retry").json()["id"]
+    worker.finish(worker.claim().lease, FAILED)
+    with ThreadPoolExecutor(1) as pool:
+        with resources.database.write() as session:
+            create_retry_job(
+                session,
+                job_id=UUID(first),
+                settings=resources.settings,
+                notifier=resources.notifier,
+                call=IdempotentRequest(LOCAL_KEY_ID, "POST /v1/jobs/retry", None, None, 1.0),
+            )
+            refused = pool.submit(client.post, f"/v1/jobs/{second}/retry")
+            wait([refused], timeout=1.0)  # for this transaction, or not
+        answer = refused.result(20)
+    assert (answer.status_code, answer.json()["code"]) == (409, "already_retried")
 
 
 def refusal(client: TestClient, job_id: object) -> tuple[int, str]:

@@ -297,6 +297,25 @@ def test_a_label_that_does_not_fit_is_refused(
     assert client.get(f"/v1/labeling/{name}").json()["labeled"] == 0
 
 
+@pytest.mark.parametrize("suggested", ["a\\u0000b", "\\ud800", "x" * 201])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_suggestion_that_cannot_be_stored_or_shown_is_refused(
+    suggested: str, several: bool, client: TestClient, project: dict[str, Any]
+) -> None:
+    sent = f'["{suggested}"]' if several else f'"{suggested}"'
+    response = client.put(
+        f"{URL}/texts/3",
+        content=f'{{"label": "good", "suggested": {sent}}}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert problem(response) == (422, "validation_failed")
+    assert client.get(f"{URL}/annotations").json()["data"] == []
+
+
+def test_a_project_name_that_no_database_can_look_up_is_refused(client: TestClient) -> None:
+    assert problem(client.get("/v1/labeling/a%00b")) == (422, "validation_failed")
+
+
 def test_rows_outside_of_the_pool_are_refused(client: TestClient, project: dict[str, Any]) -> None:
     for row, expected in (
         (61, (404, "labeling_text_not_found")),

@@ -4,7 +4,7 @@ import time
 
 from app.database.engines import Database
 from app.registry import service as registry
-from app.traffic.tables import CountedOutcome, PredictionCount
+from app.traffic.tables import PredictionCount, PredictionOutcome
 from tests.app.metrics.test_tables import Scrape, _fresh, database_kind, scrape
 from tests.app.serving.conftest import Publish, publish
 from tests.drift_rows import add_drift_check
@@ -47,11 +47,11 @@ def test_share_of_texts_without_a_label(
     publish("topics")
     hour = int(time.time()) // 3600 * 3600
     rows = [
-        ("sentiment", 1, 0, CountedOutcome.TEXT, 6),
-        ("sentiment", 1, 1, CountedOutcome.TEXT, 4),
-        ("sentiment", 1, 1, CountedOutcome.ABSTAINED, 3),
-        ("sentiment", 1, 8, CountedOutcome.TEXT, 100),
-        ("sentiment", 2, 1, CountedOutcome.TEXT, 5),
+        ("sentiment", 1, 0, PredictionOutcome.TEXT, 6),
+        ("sentiment", 1, 1, PredictionOutcome.TEXT, 4),
+        ("sentiment", 1, 1, PredictionOutcome.ABSTAINED, 3),
+        ("sentiment", 1, 8, PredictionOutcome.TEXT, 100),
+        ("sentiment", 2, 1, PredictionOutcome.TEXT, 5),
     ]
     with database.write() as session:
         for model, number, days, outcome, count in rows:

@@ -1,10 +1,13 @@
 """Request metrics have low cardinality."""
 
+import time
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from app.settings import Settings
+from tests.waiting import wait_until
 
 
 def counted(client: TestClient, name: str) -> dict[tuple[str, ...], float]:
@@ -51,3 +54,14 @@ def test_other_metrics_remain_without_the_database(client: TestClient, settings:
     assert "\nloraworks_database_up 0.0\n" in response.text
     assert "process_resident_memory_bytes" in response.text
     assert "loraworks_jobs" not in response.text
+
+
+def test_a_blocked_event_loop_is_measured(client: TestClient) -> None:
+    before = counted(client, "loraworks_event_loop_lag_seconds_bucket")
+    client.portal.call(time.sleep, 1.5)  # type: ignore[union-attr]
+
+    def late() -> float:
+        after = counted(client, "loraworks_event_loop_lag_seconds_bucket")
+        return (after["+Inf",] - after["1.0",]) - (before["+Inf",] - before["1.0",])
+
+    wait_until(lambda: late() == 1)

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from app.database.engines import Database
 from app.main import create_app
 from app.mistral.repository import status_conditions
-from app.mistral.tables import MistralJob
+from app.mistral.tables import MistralJobRequest
 from app.queue.enums import DeviceClass
 from app.queue.tables import Job
 from app.queue.transitions import PermanentFailure, Succeeded
@@ -127,7 +127,7 @@ def test_the_key_of_another_service_is_not_stored(
 ) -> None:
     job = create(integrations=[{"project": "mine", "api_key": "k" * 40}])
     with database.read() as session:
-        stored = session.get_one(MistralJob, UUID(job.id)).request
+        stored = session.get_one(MistralJobRequest, UUID(job.id)).request
     assert "k" * 40 not in json.dumps(stored)
     assert "k" * 40 not in client.get(f"/v1/jobs/{job.id}/events").text
 
@@ -268,7 +268,7 @@ def test_pages_and_filters(create: Create, sdk: Any, database: Database) -> None
     assert listed(created_after=datetime.min) == ids
     with database.read() as session:
         met = [
-            len(session.scalars(select(Job.id).join(MistralJob).where(condition)).all())
+            len(session.scalars(select(Job.id).join(MistralJobRequest).where(condition)).all())
             for condition in status_conditions().values()
         ]
     assert sum(met) == 3

@@ -313,6 +313,9 @@ class TestChat:
             message = completion.choices[0].message
             assert message.content == content
             assert (message.refusal is None) == (content is not None)
+            assert content or message.refusal == (
+                f"The probability of the label is below {threshold}."
+            )
             assert response.headers.get("X-Abstained") == (None if content else "1")
             assert completion.usage is not None
             assert completion.usage.completion_tokens == (1 if content else 0)
@@ -653,7 +656,7 @@ def test_invalid_completion(sdk: OpenAI, publish: Publish, counter: RequestCount
 
 
 @pytest.mark.parametrize("content", ["", "  \n ", []])
-def test_empty_text(sdk: OpenAI, publish: Publish, content: Any) -> None:
+def test_empty_text(sdk: OpenAI, publish: Publish, root: str, content: Any) -> None:
     publish()
     with pytest.raises(BadRequestError) as raised:
         sdk.post("/chat/completions", body=CHAT | user(content), cast_to=object)
@@ -662,6 +665,7 @@ def test_empty_text(sdk: OpenAI, publish: Publish, content: Any) -> None:
         sdk.post("/completions", body=LEGACY | {"prompt": [TEXT, " "]}, cast_to=object)
     assert raised.value.code == "empty_input"
     assert "Prompt 1" in raised.value.message
+    assert 'te_request_failure{err="validation"} 2.0' in httpx2.get(f"{root}/metrics").text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from app.predictions.label_studio import LabelStudioProject
 from app.resources import Resources
 from lora_core.data import contents
-from lora_core.data.labels import LabelFormat
+from lora_core.data.label_readers import LabelFormat
 from lora_core.data.rows import ColumnSelection
 from lora_core.specs.predict import PredictDataSpec
 from tests.app.predictions.conftest import (
@@ -138,6 +138,16 @@ def test_names_that_a_variable_cannot_have_are_replaced() -> None:
         ("Choices", "topic", None),
     ]
     assert [each.attrib["value"] for each in view[3]] == ["<a>", '"b"']
+
+
+def test_a_text_column_is_found_by_what_is_seen_of_its_name() -> None:
+    project = LabelStudioProject(
+        "m:1",
+        PredictDataSpec(source="texts:1", text_column="Gr\u00f6\u00dfe"),
+        ["Gro\u0308\u00dfe "],
+        {"label": {"task": "single_label", "labels": ["a", "b"]}},
+    )
+    assert project.texts == {"Gro\u0308\u00dfe ": "Gro__e_"}
 
 
 def test_accepted_predictions_are_read_back_as_labels(

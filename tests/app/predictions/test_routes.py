@@ -248,6 +248,19 @@ def test_a_dataset_cannot_be_deleted_while_a_run_reads_it(
     assert client.delete(f"/v1/datasets/{dataset}").status_code == 204
 
 
+def test_a_version_cannot_be_deleted_while_a_run_predicts_with_it(
+    client: TestClient, answer: Answer
+) -> None:
+    name, number = submit(client)["model"].split(":")
+    version = f"/v1/models/{name}/versions/{number}"
+    for alias in client.get(f"/v1/models/{name}").json()["aliases"]:
+        client.delete(f"/v1/models/{name}/aliases/{alias}")
+    refused = client.delete(version)
+    assert (refused.status_code, refused.json()["code"]) == (409, "version_read_by_jobs")
+    answer()
+    assert client.delete(version).status_code == 204
+
+
 def test_runs_are_listed_by_state_the_newest_first(client: TestClient, answer: Answer) -> None:
     done = submit(client)["id"]
     answer()

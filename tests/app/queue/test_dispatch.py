@@ -12,7 +12,6 @@ import pytest
 
 from app.database.base import new_id
 from app.queue.dispatch import (
-    DEVICE_CLASSES,
     TASK_NAME,
     BrokerUrlInvalid,
     CeleryNotifier,
@@ -21,6 +20,7 @@ from app.queue.dispatch import (
     message_priority,
     open_notifier,
 )
+from app.queue.enums import DeviceClass
 from app.settings import Settings
 from tests.proxy import Proxy
 from tests.servers import ValkeyServer, free_port
@@ -68,20 +68,20 @@ def queued_tasks(broker: ValkeyServer, device_class: str) -> list[str]:
 def send(notifier: CeleryNotifier, device_class: str = "cpu") -> UUID:
     job_id = new_id()
     start = time.monotonic()
-    notifier.notify(JobTask(job_id, device_class))
+    notifier.send(JobTask(job_id, device_class))
     assert time.monotonic() - start < MAX_SEND_SECONDS
     return job_id
 
 
-@pytest.mark.parametrize("device_class", DEVICE_CLASSES)
+@pytest.mark.parametrize("device_class", DeviceClass)
 def test_a_task_goes_to_the_queue_of_its_device_class(
     broker: ValkeyServer, device_class: str
 ) -> None:
     notifier = CeleryNotifier(broker.url())
     job_id = send(notifier, device_class)
     notifier.close()
-    assert {each: queued_tasks(broker, each) for each in DEVICE_CLASSES} == {
-        each: [str(job_id)] if each == device_class else [] for each in DEVICE_CLASSES
+    assert {each: queued_tasks(broker, each) for each in DeviceClass} == {
+        each: [str(job_id)] if each == device_class else [] for each in DeviceClass
     }
 
 
@@ -97,7 +97,7 @@ def test_tasks_are_delivered_in_the_order_of_the_queue(broker: ValkeyServer) -> 
     ids = {name: new_id() for name in jobs}
     notifier = CeleryNotifier(broker.url())
     for name, (priority, attempt) in jobs.items():
-        notifier.notify(JobTask(ids[name], "cpu", message_priority(priority, attempt=attempt)))
+        notifier.send(JobTask(ids[name], "cpu", message_priority(priority, attempt=attempt)))
     notifier.close()
     order = ["high", "interrupted", "first", "second", "low"]
     assert queued_tasks(broker, "cpu") == [str(ids[name]) for name in order]

@@ -16,6 +16,8 @@ from app.auth import service as keys
 from app.database.engines import Database
 from app.main import create_app
 from app.registry.tables import ModelVersion
+from app.sandbox import child
+from app.sandbox.child import SandboxResult
 from app.settings import Settings
 from app.storage.tables import Artifact
 from lora_core.specs.method import LoraSpec
@@ -208,6 +210,32 @@ def test_import_limits(
     [name] = limit
     assert f"LORAWORKS_{name.upper()}" in response.json()["detail"]
     assert_nothing_stored()
+
+
+@pytest.mark.parametrize("directory", ["..", "../elsewhere", "link"])
+def test_a_directory_elsewhere_is_not_imported(
+    client: TestClient,
+    tmp_path: Path,
+    assert_nothing_stored: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    directory: str,
+) -> None:
+    """The process has read what is not trusted, so its answer is not trusted either."""
+    elsewhere = make_artifact(tmp_path / "elsewhere")
+
+    def answer(arguments: list[str], **_: Any) -> SandboxResult:
+        folder = Path(arguments[-1])
+        (folder / "link").symlink_to(elsewhere)
+        (folder.parent / "elsewhere").symlink_to(elsewhere)
+        facts = json.loads((elsewhere / "manifest.json").read_text())
+        report = json.dumps({"directory": directory, "facts": facts})
+        return SandboxResult(0, report.encode(), "")
+
+    monkeypatch.setattr(child, "run_child", answer)
+    response = send(client, b"anything")
+    assert (response.status_code, response.json()["code"]) == (422, "import_crashed")
+    assert_nothing_stored()
+    assert (elsewhere / "manifest.json").exists()
 
 
 def test_a_larger_archive_is_rejected(

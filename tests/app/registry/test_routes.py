@@ -7,8 +7,12 @@ from uuid import uuid4
 
 import pytest
 from dirty_equals import IsDatetime, IsPartialDict
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from app.database.engines import Database
+from app.registry import service
+from app.registry.service import ResolvedModel
 from app.resources import Resources
 from app.storage.tables import Artifact
 from tests.app.registry.conftest import METRICS
@@ -188,6 +192,22 @@ def test_a_version_is_a_positive_number(client: TestClient) -> None:
         response = client.put(f"{MODEL}/aliases/production", json={"version": version})
         assert response.status_code == 422, version
         assert response.json() == IsPartialDict(code="validation_failed")
+
+
+def test_a_rollback_does_not_undo_a_promotion_at_the_same_time(
+    app: FastAPI, client: TestClient, register: Register, database: Database
+) -> None:
+    for number in (1, 2, 3):
+        register(), promote(client, number)
+    register()
+
+    async def promote_meanwhile(_: ResolvedModel) -> None:
+        service.move_alias(database, name="sentiment", alias="production", number=4)
+
+    app.state.check_servable = promote_meanwhile
+    refused = client.post(f"{MODEL}/aliases/production/rollback")
+    assert (refused.status_code, refused.json()["code"]) == (409, "concurrent_update")
+    assert client.get(MODEL).json()["aliases"] == {"production": 4}
 
 
 def test_roll_back_alias(client: TestClient, register: Register) -> None:

@@ -1,8 +1,10 @@
 """Old jobs and sweeps are deleted with all their rows, except those that somebody may miss."""
 
+import math
 from collections.abc import Callable
 from uuid import UUID
 
+import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -126,6 +128,17 @@ def test_trials_are_kept_as_long_as_their_sweep(world: World) -> None:
 def test_jobs_are_kept_forever_on_request(world: World, keeping: Keeping) -> None:
     job_id = world.job(days=10_000)
     assert collect_garbage(keeping(keep_job_days=None)).removals == ()
+    assert ids(world, Job.id) == {job_id}
+
+
+@pytest.mark.parametrize("days", [36_500.0, math.inf])
+def test_a_retention_that_is_longer_than_computers_exist(
+    days: float, world: World, keeping: Keeping
+) -> None:
+    """What other settings let expire must not stay because of it."""
+    job_id = world.job(days=10_000)
+    kept = keeping(keep_job_days=days, keep_delivery_days=days)
+    assert collect_garbage(kept).removals == collect_garbage(kept, dry_run=True).removals == ()
     assert ids(world, Job.id) == {job_id}
 
 

@@ -2,8 +2,8 @@
 
 from sqlalchemy import select, update
 
-from app.corrections.tables import StoredSuspects
 from app.database.base import now
+from app.label_review.tables import StoredSuspects
 from app.retention import repository
 from app.retention.service import collect_garbage
 from tests.app.retention.conftest import DAY, World

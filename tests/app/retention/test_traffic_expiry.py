@@ -10,7 +10,7 @@ from app.database.base import min_uuid7_at, new_id
 from app.resources import Resources
 from app.retention import service
 from app.retention.service import collect_garbage
-from app.traffic.tables import CountedOutcome, PredictionCount
+from app.traffic.tables import PredictionCount, PredictionOutcome
 from tests.app.retention.conftest import DAY, World
 from tests.kept_predictions import add_feedback, add_prediction, all_feedback, kept_predictions
 
@@ -62,7 +62,7 @@ def test_counts_of_hours_become_days_and_end(world: World) -> None:
                     model="sentiment",
                     number=1,
                     start=start,
-                    outcome=CountedOutcome.LABEL,
+                    outcome=PredictionOutcome.LABEL,
                     label=label,
                     count=count,
                 )

@@ -28,7 +28,7 @@ _FILLERS = (
 @pytest.fixture(autouse=True)
 def _no_learning_curve(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are read without a learning curve, which takes a second."""
-    monkeypatch.setattr(learning_curve, "add_learning_curve", lambda report, _: report)
+    monkeypatch.setattr(learning_curve, "add_learning_curve_to_report", lambda report, _: report)
 
 
 def make_texts(words: dict[str, str], count: int, *, seed: int = 0) -> list[tuple[str, str]]:

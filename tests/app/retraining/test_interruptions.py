@@ -2,21 +2,25 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select, update
 
 from app.database.engines import Database
-from app.queue.enums import JobKind
+from app.datasets.errors import DatasetNotFound
+from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
+from app.registry.tables import ModelVersion
 from app.resources import Resources
 from app.retraining import collect_training_texts, repository, scheduler
 from app.retraining.states import RetrainingState
 from app.retraining.tables import RetrainingRun
 from app.sweeps import planning
-from tests.app.retraining.conftest import MODEL, NEW_WORDS, Retraining, make_texts
+from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, make_texts
 from tests.in_process_jobs import run_jobs
-from tests.retraining_rows import all_runs
+from tests.job_rows import add_job
+from tests.retraining_rows import add_run, all_runs
 from tests.webhook_rows import create_webhook, deliveries
 
 POINTS = (
@@ -99,6 +103,28 @@ def test_worker_that_lost_its_claim_writes_nothing(
     with mood.resources.database.read() as session:
         assert len(session.scalars(select(Job.id)).all()) == 2
     assert len(mood.client.get("/v1/datasets").json()["data"]) == 3
+
+
+def test_worker_that_lost_its_claim_does_not_fail_the_run(
+    mood: Retraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other worker is still at it."""
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule()
+    database = mood.resources.database
+
+    def fail_late(reached: str) -> None:
+        (row,) = all_runs(database)
+        let_claims_expire(database)
+        with database.write() as session:
+            state = RetrainingState.COLLECTING
+            assert repository.claim_step(session, row.id, state, seconds=60)  # the other worker
+        raise DatasetNotFound(ref=reached)
+
+    monkeypatch.setattr(collect_training_texts, "failpoint", fail_late)
+    scheduler.start_and_advance_runs(mood.resources)
+    (row,) = all_runs(database)
+    assert (row.state, row.claims) == (RetrainingState.COLLECTING, 2)
 
 
 def test_claim_is_exclusive(resources: Resources, mood: Retraining) -> None:
@@ -196,3 +222,46 @@ def test_run_that_is_cancelled_while_its_search_starts(
     assert mood.runs()[0]["state"] == "cancelled"
     assert mood.client.get("/v1/sweeps").json()["data"] == []
     assert run_jobs(mood.resources, mood.directory) == 0
+
+
+def test_run_whose_search_was_deleted_can_be_cancelled(mood: Retraining) -> None:
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule(search={"space": {"method.C": [0.01, 10.0]}})
+    for _ in range(2):
+        scheduler.start_and_advance_runs(mood.resources)
+    (sweep,) = mood.client.get("/v1/sweeps").json()["data"]
+    assert mood.client.post(f"/v1/sweeps/{sweep['id']}/stop").status_code == 200
+    assert mood.client.delete(f"/v1/sweeps/{sweep['id']}").status_code == 204
+    run = mood.runs()[0]
+    assert run["sweep_id"] == sweep["id"]
+    path = f"/v1/models/{MODEL}/retraining/runs/{run['id']}/cancel"
+    assert mood.client.post(path).json()["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("field", ["dataset_id", "evaluation_dataset_id"])
+def test_data_that_comes_into_use_after_it_was_listed_is_kept(
+    mood: Retraining, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    """A job of the run succeeds in between."""
+    database = mood.resources.database
+    rows = ["text,label", *(f"{text},{label}" for text, label in make_texts(LABELS, 8))]
+    ref = mood.upload(rows, suffix="csv", name="used")
+    dataset_id = UUID(mood.client.get(f"/v1/datasets/{ref}").json()["id"])
+    ended: dict[str, Any] = {"state": JobState.SUCCEEDED, "finished_at": 1.0}
+    job_id = add_job(database, dataset_ids={"all": str(dataset_id)}, **ended)
+    run = {field: dataset_id, "new_run_id": job_id}
+    add_run(database, MODEL, state="cancelled", new_number=None, **run)
+    delete_dataset = scheduler._delete_dataset
+
+    def use_and_delete(*args: Any) -> None:
+        with database.write() as session:
+            version = session.scalars(select(ModelVersion)).one()
+            version.job_id = job_id
+            session.get_one(Job, job_id).artifact_id = version.artifact_id
+        delete_dataset(*args)
+
+    monkeypatch.setattr(scheduler, "_delete_dataset", use_and_delete)
+    scheduler.start_and_advance_runs(mood.resources)
+    (row,) = all_runs(database)
+    assert getattr(row, field) == dataset_id
+    assert mood.client.get(f"/v1/datasets/{ref}").status_code == 200

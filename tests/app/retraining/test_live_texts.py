@@ -12,7 +12,7 @@ from app.feedback.tables import Feedback
 from app.retraining import merged_texts
 from app.retraining.live_texts import (
     LiveText,
-    TaskSignature,
+    TaskIOSchema,
     hash_normalized_text,
     is_held_out,
     resolve_feedback_labels,
@@ -24,11 +24,11 @@ from app.retraining.merged_texts import (
     write_training_and_evaluation_files,
 )
 from app.retraining.schemas import TextExclusionReason
-from lora_core.data.split_file import SplitRow
+from lora_core.data.split_rows_file import LabeledSplitRow
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskSpec
 
-ONE = TaskSignature({"": "single_label"}, pairs=False)
+ONE = TaskIOSchema({"": "single_label"}, pairs=False)
 
 
 def row(text: str, label: str, **changes: Any) -> Feedback:
@@ -52,7 +52,7 @@ def test_authors_who_disagree() -> None:
 
 
 def test_numbers_of_several_authors_are_averaged() -> None:
-    form = TaskSignature({"": "regression"}, pairs=False)
+    form = TaskIOSchema({"": "regression"}, pairs=False)
     rows = [row("t", "1.0", task="regression"), row("t", "2.0", task="regression", author="b")]
     assert [each.label for each in resolve_feedback_labels(rows, form)[0]] == ["1.5"]
 
@@ -81,7 +81,7 @@ def test_texts_that_are_not_known() -> None:
 
 
 def test_several_targets_need_all_of_them() -> None:
-    form = TaskSignature({"stars": "regression", "topic": "single_label"}, pairs=False)
+    form = TaskIOSchema({"stars": "regression", "topic": "single_label"}, pairs=False)
     rows = [
         row("whole", "4.0", target="stars", task="regression"),
         row("whole", "billing", target="topic"),
@@ -106,10 +106,10 @@ NOT_HELD_OUT = next(
     f"t{i}" for i in range(99) if not is_held_out(hash_normalized_text(f"t{i}", None))
 )
 BASE = [
-    SplitRow(Split.TRAIN, 1, "one", None, "a"),
-    SplitRow(Split.TRAIN, 2, "two", None, "b"),
-    SplitRow(Split.VALIDATION, 3, "three", None, "a"),
-    SplitRow(Split.TEST, 4, "four", None, "b"),
+    LabeledSplitRow(Split.TRAIN, 1, "one", None, "a"),
+    LabeledSplitRow(Split.TRAIN, 2, "two", None, "b"),
+    LabeledSplitRow(Split.VALIDATION, 3, "three", None, "a"),
+    LabeledSplitRow(Split.TEST, 4, "four", None, "b"),
 ]
 
 
@@ -120,7 +120,7 @@ class MergedFiles:
         self,
         directory: Path,
         live: Sequence[LiveText],
-        rows: Sequence[SplitRow] = BASE,
+        rows: Sequence[LabeledSplitRow] = BASE,
         *,
         task: TaskSpec | None = None,
         first_live_row: int | None = None,
@@ -174,7 +174,7 @@ def test_volunteered_text_of_the_held_out_half_trains(tmp_path: Path) -> None:
 
 def test_text_that_production_was_trained_on_never_judges(tmp_path: Path) -> None:
     """It was volunteered, trained a version, and was drawn later."""
-    rows = [*BASE, SplitRow(Split.TRAIN, 5, HELD_OUT, None, "a")]
+    rows = [*BASE, LabeledSplitRow(Split.TRAIN, 5, HELD_OUT, None, "a")]
     found = MergedFiles(tmp_path, [live(HELD_OUT, sampled=True)], rows, first_live_row=5)
     assert found.files.counts.evaluated_live == 0
     assert found.files.counts.live_sampled == 1
@@ -202,7 +202,7 @@ def test_row_outlives_its_feedback(tmp_path: Path) -> None:
     second.mkdir()
     found = MergedFiles(first, [live("one", "b"), live("v")])
     rows = [
-        SplitRow(Split(each["split"]), number, each["text"], None, each["label"])
+        LabeledSplitRow(Split(each["split"]), number, each["text"], None, each["label"])
         for number, each in enumerate(found.training, start=1)
     ]
     found = MergedFiles(second, [], rows, first_live_row=found.files.kept_rows + 1)
@@ -211,7 +211,7 @@ def test_row_outlives_its_feedback(tmp_path: Path) -> None:
 
 
 def test_test_part_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [SplitRow(Split.TEST, i, f"test {i}", None, "a") for i in range(1, 24)]
+    rows = [LabeledSplitRow(Split.TEST, i, f"test {i}", None, "a") for i in range(1, 24)]
     everything = sorted((hash_normalized_text(row.text, None), row.text) for row in rows)
     monkeypatch.setattr(merged_texts, "MAX_EVALUATED", 3)
     found = MergedFiles(tmp_path, [], rows)
@@ -219,14 +219,14 @@ def test_test_part_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_live_rows_of_an_earlier_run_are_dropped(tmp_path: Path) -> None:
-    rows = [*BASE, SplitRow(Split.TRAIN, 5, "retracted", None, "a")]
+    rows = [*BASE, LabeledSplitRow(Split.TRAIN, 5, "retracted", None, "a")]
     found = MergedFiles(tmp_path, [live("v")], rows, first_live_row=5)
     assert "retracted" not in {each["text"] for each in found.training}
     assert found.files.kept_rows == 4
 
 
 def test_test_text_that_is_also_in_train_does_not_judge(tmp_path: Path) -> None:
-    rows = [*BASE, SplitRow(Split.TEST, 5, "one", None, "a")]
+    rows = [*BASE, LabeledSplitRow(Split.TEST, 5, "one", None, "a")]
     found = MergedFiles(tmp_path, [live("v")], rows)
     assert [each["text"] for each in found.judging] == ["four"]
 
@@ -245,7 +245,7 @@ def test_columns_of_several_targets_never_collide(tmp_path: Path) -> None:
     )
     label = json.dumps({"split": ["x"], "text": "a"})
     found = MergedFiles(
-        tmp_path, [live("v", label)], [SplitRow(Split.TRAIN, 1, "t", None, label)], task=task
+        tmp_path, [live("v", label)], [LabeledSplitRow(Split.TRAIN, 1, "t", None, label)], task=task
     )
     assert found.training[1] == {
         "text": "v",

@@ -67,19 +67,12 @@ class StubEngine:
         self.busy.clear()
         if self.failures and (failure := self.failures.pop(0)) is not None:
             raise failure
-        return [_LogitsRow([self.score, 1 - self.score]) for _ in texts]
+        return [[self.score, 1 - self.score] for _ in texts]
 
     def logits_and_states(
         self, texts: Sequence[StubTokens], adapters: Sequence[Any], *, threads: int | None = None
     ) -> list[tuple[list[float], list[float]]]:
         return [(row, [self.score]) for row in self.logits(texts, adapters, threads=threads)]
-
-
-class _LogitsRow(list[float]):
-    """A row of logits; like that of a tensor, `row[None]` is a table of this row."""
-
-    def __getitem__(self, index: Any) -> Any:
-        return [self] if index is None else super().__getitem__(index)
 
 
 @dataclass

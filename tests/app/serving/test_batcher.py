@@ -1,6 +1,8 @@
 """Tests of the batcher: many requests, few cores."""
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from app.serving.batcher import Batcher, InferenceOutput
+from app.serving.batcher import Batcher, TextLogits
 from app.serving.errors import DeadlineExceeded, InferenceFailed
 from app.serving.metrics import ServingMetrics
 from tests.app.serving.stub import WAIT, StubEngine, StubTokens
@@ -34,7 +36,7 @@ def call(
     *,
     adapter: Any = None,
     seconds: float = WAIT,
-) -> asyncio.Task[list[InferenceOutput]]:
+) -> asyncio.Task[list[TextLogits]]:
     deadline = time.monotonic() + seconds
     texts = [StubTokens(range(length)) for length in lengths]
     return asyncio.create_task(batcher.compute(engine, adapter, texts, deadline=deadline))
@@ -42,7 +44,7 @@ def call(
 
 async def start_blocked_batch(
     batcher: Batcher, engine: StubEngine
-) -> asyncio.Task[list[InferenceOutput]]:
+) -> asyncio.Task[list[TextLogits]]:
     """Start a batch that computes until the gate of its engine opens."""
     engine.gate.clear()
     first = call(batcher, engine, [1])
@@ -143,6 +145,21 @@ def test_failed_batch_fails_only_its_own_texts() -> None:
     run(work)
 
 
+def test_worker_outlives_an_engine_that_returns_too_few_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = StubEngine()
+
+    async def work(batcher: Batcher) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "logits", lambda *_, **__: [])
+            with pytest.raises(InferenceFailed):
+                await call(batcher, engine, [5])
+        assert len(await call(batcher, engine, [5])) == 1
+
+    run(work)
+
+
 @pytest.mark.parametrize(
     "error",
     [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("std::bad_alloc")],
@@ -215,3 +232,18 @@ def test_only_the_first_worker_uses_all_cores() -> None:
         assert engine.workers == [*["predict 0"] * 5, "predict 1", "predict 0"]
 
     run(work, workers=3)
+
+
+def test_event_loop_goes_first() -> None:
+    class Niceness(StubEngine):
+        def logits(self, *arguments: Any, **options: Any) -> Any:
+            self.niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            return super().logits(*arguments, **options)
+
+    engine = Niceness()
+
+    async def work(batcher: Batcher) -> None:
+        await call(batcher, engine, [1])
+        assert engine.niceness > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    run(work)

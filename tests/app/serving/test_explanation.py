@@ -138,6 +138,18 @@ def test_response_names_version_and_engine(client: TestClient, publish: Publish)
         assert response.json()["label"] == label
 
 
+def test_response_names_one_of_two_versions_with_the_same_model(
+    client: TestClient, publish: Publish
+) -> None:
+    publish()
+    [version] = client.get("/v1/models/sentiment").json()["versions"]
+    registered = client.post("/v1/models/copy/versions", json={"job_id": version["job_id"]})
+    assert registered.status_code == 201
+    for ref in ("sentiment:1", "copy:1"):
+        response = client.post(f"/v1/models/{ref}/explain", json={"inputs": "a film"})
+        assert response.headers["x-model-version"] == ref
+
+
 def test_many_words_are_grouped(client: TestClient, publish: Publish) -> None:
     publish()
     text = "a good film that was not dull " * 6  # 42 words

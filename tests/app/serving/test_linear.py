@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.serving import explanation, shadow
-from app.serving.errors import DeadlineExceeded, InferenceFailed
+from app.serving.batcher import TextLogits
+from app.serving.errors import DeadlineExceeded, InferenceFailed, NonFiniteScore
 from app.serving.loaded_model import MAX_INLINE_LINEAR_CHARACTERS, LoadedLinearModel
 from app.serving.service import InferenceService
 from lora_core.inference.linear import LinearPredictor
@@ -108,7 +110,7 @@ async def test_expired_or_failed_batch_raises(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = LoadedLinearModel("words:1", LinearPredictor.load(artifact), None)  # type: ignore[arg-type]
-    batch = await model.prepare_batch(TEXTS, truncate=True, side="right")
+    batch = await model.tokenize(TEXTS, truncate=True, side="right")
     assert batch.tokens == sum(len(text.split()) for text in TEXTS)
     with pytest.raises(DeadlineExceeded):
         await model.compute(batch, deadline=time.monotonic() - 1)
@@ -119,6 +121,13 @@ async def test_expired_or_failed_batch_raises(
     monkeypatch.setattr(LinearPredictor, "forward", fail)
     with pytest.raises(InferenceFailed, match="MemoryError"):
         await model.compute(batch, deadline=time.monotonic() + 60)
+
+
+def test_score_that_is_not_finite_is_no_prediction(artifact: Path) -> None:
+    model = LoadedLinearModel("words:1", LinearPredictor.load(artifact), None)  # type: ignore[arg-type]
+    logits = np.full(len(model.predictor.labels), np.nan)
+    with pytest.raises(NonFiniteScore, match="words:1"):
+        model.decode([TextLogits(logits, queue_seconds=0.0, inference_seconds=0.0)], None)
 
 
 def explain(client: TestClient, inputs: str, **more: Any) -> Any:

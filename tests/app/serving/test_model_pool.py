@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from app.database.errors import DatabaseUnavailable
 from app.registry.errors import ModelNotFound, NoModelPromoted
+from app.registry.refs import ModelRef
+from app.registry.repository import get_version
 from app.resources import Resources
 from app.serving import model_pool
 from app.serving.errors import (
-    GoldenPredictionMismatch,
     ModelArtifactCorrupt,
     ModelLoadFailed,
+    ModelLoading,
+    ModelOutputMismatch,
     ModelTooLarge,
 )
 from app.serving.model_pool import ModelPool
@@ -184,6 +188,45 @@ def loaded_models(pool: ModelPool) -> float:
     return metric.samples[0].value
 
 
+def test_few_models_load_at_a_time(
+    run: Callable[..., None], loader: StubLoader, publish: Publish
+) -> None:
+    names = [f"model-{i}" for i in range(model_pool.MAX_LOADS + 2)]
+    for name in names:
+        publish(name)
+    loader.gate.clear()
+
+    async def work(pool: ModelPool) -> None:
+        requests = asyncio.gather(*(get_ref(pool, name) for name in names))
+        await until(lambda: len(loader.loads) == model_pool.MAX_LOADS)
+        await asyncio.sleep(0.1)
+        assert len(loader.loads) == model_pool.MAX_LOADS
+        loader.gate.set()
+        assert await requests == [f"{name}:1" for name in names]
+
+    run(work)
+
+
+def test_names_of_a_version_do_not_fill_memory(
+    run: Callable[..., None],
+    publish: Publish,
+    resources: Resources,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_pool, "MAX_CACHED_REFS", 3)
+    publish()
+    with resources.database.read() as session:
+        job_id = get_version(session, ModelRef("sentiment", number=1)).job_id
+        assert job_id is not None
+
+    async def work(pool: ModelPool) -> None:
+        for i in range(5):
+            assert await get_ref(pool, f"ft:{i}:{job_id.hex}") == "sentiment:1"
+        assert list(pool._last_served) == [f"ft:{i}:{job_id.hex}" for i in (2, 3, 4)]
+
+    run(work)
+
+
 def test_shared_engine_is_counted_once(
     run: Callable[..., None], loader: StubLoader, publish: Publish
 ) -> None:
@@ -268,8 +311,64 @@ def test_old_version_keeps_serving_if_the_new_one_fails_to_load(
             assert await get_ref(pool, "sentiment") == "sentiment:1"
             await asyncio.sleep(0)
         assert len(loader.loads) == 2  # not retried at once
-        with pytest.raises(GoldenPredictionMismatch):
+        with pytest.raises(ModelOutputMismatch):
             await get_ref(pool, "sentiment:2")
+
+    run(work)
+
+
+def test_evicted_version_serves_again_if_the_new_one_fails_to_load(
+    run: Callable[..., None], loader: StubLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_pool, "CACHE_TTL_SECONDS", 0.0)
+    old, other = publish(), publish("other")
+
+    async def work(pool: ModelPool) -> None:
+        assert await get_ref(pool, "sentiment") == "sentiment:1"
+        await get_ref(pool, "other")  # evicts it
+        new = await asyncio.to_thread(publish)
+        loader.broken[new] = ValueError("the checkpoint does not fit its config")
+        for _ in range(2):
+            requests = asyncio.gather(*(get_ref(pool, "sentiment") for _ in range(3)))
+            assert set(await requests) == {"sentiment:1"}
+        assert loader.loads == [old, other, new, old]
+
+    run(work, max_bytes=11)
+
+
+def test_error_names_the_new_version_if_the_old_one_cannot_serve_either(
+    run: Callable[..., None], loader: StubLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_pool, "CACHE_TTL_SECONDS", 0.0)
+    old = publish()
+    publish("other")
+
+    async def work(pool: ModelPool) -> None:
+        await get_ref(pool, "sentiment")
+        await get_ref(pool, "other")
+        new = await asyncio.to_thread(publish)
+        loader.broken = {each: ValueError("damaged") for each in (old, new)}
+        for _ in range(2):
+            with pytest.raises(ModelLoadFailed, match="sentiment:2"):
+                await get_ref(pool, "sentiment")
+        del loader.broken[new]
+        assert await get_ref(pool, "sentiment") == "sentiment:2"
+
+    run(work, max_bytes=11)
+
+
+def test_failures_are_not_kept_forever(
+    run: Callable[..., None], loader: StubLoader, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_pool, "FAILED_LOAD_RETRY_SECONDS", 0.0)
+    for name in ("a", "b"):
+        loader.broken[publish(name)] = ValueError()
+
+    async def work(pool: ModelPool) -> None:
+        for name in ("a", "b"):
+            with pytest.raises(ModelLoadFailed):
+                await get_ref(pool, name)
+        assert len(pool._failed_at) == 1
 
     run(work)
 
@@ -309,6 +408,27 @@ def test_fresh_reference_needs_no_query(
         assert first > 0
         await asyncio.gather(*(get_ref(pool) for _ in range(50)))
         assert len(statements) in (first, 2 * first)  # a slow machine may see it grow stale once
+
+    run(work)
+
+
+def test_database_that_is_slow_at_the_deadline_is_unavailable(
+    run: Callable[..., None], loader: StubLoader, publish: Publish, resources: Resources
+) -> None:
+    publish()
+    responds = threading.Event()
+    event.listen(
+        resources.database.read_engine, "before_cursor_execute", lambda *_: responds.wait(WAIT)
+    )
+
+    async def work(pool: ModelPool) -> None:
+        with pytest.raises(DatabaseUnavailable):
+            await pool.get("sentiment", deadline=time.monotonic() + 0.1)
+        responds.set()
+        loader.gate.clear()
+        with pytest.raises(ModelLoading):
+            await pool.get("sentiment", deadline=time.monotonic() + 2)
+        loader.gate.set()
 
     run(work)
 

@@ -1,6 +1,7 @@
 """Tests of the request and response formats of text-embeddings-inference and the hub."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from app.registry.errors import ModelNotFound
+from lora_core.specs.task import SingleLabelSpec
+from lora_core.tasks.base import Calibration
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT
+from tests.tiny_artifact import make_artifact
 
 TEXT, OTHER = "a good film", "a dull plot"
 
@@ -149,6 +153,25 @@ def test_abstain_below_compares_probabilities_of_raw_scores_too(
     for threshold, expected in ((best - 1e-6, raw), (best + 1e-6, [[]])):
         body = {"inputs": [TEXT], "raw_scores": True, "abstain_below": threshold}
         assert predict(client, **body) == expected
+
+
+def test_abstain_below_compares_the_predicted_label_of_tuned_thresholds(
+    client: TestClient, publish: Publish, tmp_path: Path
+) -> None:
+    calibration = Calibration(temperature=1.0, thresholds=(0.01, 0.99))
+    publish(
+        artifact=make_artifact(
+            tmp_path / "tuned",
+            task=SingleLabelSpec(tune_thresholds=True),
+            calibration=calibration,
+        )
+    )
+    rare, frequent = predict(client, inputs=TEXT)
+    assert (rare["label"], frequent["label"]) == ("bad", "good")
+    assert rare["score"] < frequent["score"]
+    assert predict(client, inputs=TEXT, top_k=1) == [rare]
+    for threshold, expected in ((rare["score"] - 1e-6, [rare, frequent]), (0.5, [])):
+        assert predict(client, inputs=TEXT, abstain_below=threshold) == expected
 
 
 def test_truncation_direction(client: TestClient, publish: Publish) -> None:

@@ -6,14 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from dirty_equals import IsFloat, IsPartialDict
+from dirty_equals import IsFloat, IsPartialDict, IsStr
 from fastapi import FastAPI
+from sqlalchemy import text as sql
 from starlette.testclient import TestClient
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from app.database.engines import Database
 from app.main import create_app
 from app.settings import Settings
+from lora_core.inference.tokenization import ModelTokenizer
 from tests.app.serving.conftest import Publish
+from tests.app.serving.stub import StubPredictor
 
 LONG = "film " * 100
 
@@ -145,6 +151,34 @@ def test_unknown_model_is_not_found(client: TestClient, publish: Publish) -> Non
             assert response.json() == IsPartialDict(code="model_not_found", error_type="NotFound")
             assert ref in response.json()["error"]
     assert predict(client, model="Not a model").json()["code"] == "invalid_model_ref"
+
+
+def test_input_without_tokens_is_not_called_empty(
+    app: FastAPI, client: TestClient, publish: Publish
+) -> None:
+    publish()
+    stub = StubPredictor()
+    tokenizer = ModelTokenizer(Tokenizer(BPE({"g": 0}, [])), 64)
+    stub.encode = tokenizer.encode  # type: ignore[assignment, method-assign]
+    app.state.serving.pool._load_encoder = lambda *_, **__: stub
+    response = predict(client, ["g", "dull"])
+    assert response.status_code == 422
+    assert response.json() == IsPartialDict(
+        error=IsStr(regex="Input 1 has no tokens.*"), code="input_without_tokens"
+    )
+    assert 'te_request_failure{err="validation"} 1.0' in client.get("/metrics").text
+
+
+def test_failure_of_the_database_is_counted(
+    client: TestClient, database: Database, publish: Publish
+) -> None:
+    publish()
+    with database.write() as session:
+        session.execute(sql("ALTER TABLE model_versions RENAME TO gone"))
+    assert predict(client).status_code == 500
+    metrics = client.get("/metrics").text
+    assert 'te_request_count{method="single"} 1.0' in metrics
+    assert 'te_request_failure{err="inference"} 1.0' in metrics
 
 
 def test_empty_input_is_rejected(client: TestClient, publish: Publish) -> None:

@@ -13,6 +13,7 @@ from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT, StubAdapter, StubPredictor
 
 SHADOW = "/v1/models/sentiment/aliases/shadow"
+TEXT = "a good film"
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,7 @@ def _query_candidates_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shadow, "CANDIDATES_TTL_SECONDS", 0.0)
 
 
-def predict(client: TestClient, inputs: Any = "a good film") -> Any:
+def predict(client: TestClient, inputs: Any = TEXT) -> Any:
     response = client.post("/predict", json={"inputs": inputs, "model": "sentiment"})
     assert response.status_code == 200
     return response
@@ -94,3 +95,37 @@ def test_requests_do_not_wait_for_a_candidate(
     stub.engine.gate.set()
     wait_until(lambda: shadow_stats(client)[0]["failed"])
     assert predict(client).status_code == 200
+
+
+@pytest.mark.parametrize("broken", ["served", "shadow"])
+def test_comparison_that_fails_harms_no_request(
+    app: FastAPI,
+    client: TestClient,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: str,
+) -> None:
+    served = publish()
+    publish(promote=False)
+    stubs = {"served": StubPredictor(), "shadow": StubPredictor()}
+    app.state.serving.pool._load_encoder = lambda path, **_: stubs[
+        "served" if path == served else "shadow"
+    ]
+    decode = stubs[broken].outputs
+
+    def decode_raw_scores_only(logits: Any, function: str | None = None) -> Any:
+        if function is None and broken == "served":
+            raise ValueError("broken")
+        return decode(logits, function) if function else [[] for _ in logits]
+
+    monkeypatch.setattr(stubs[broken], "outputs", decode_raw_scores_only)
+    client.put(SHADOW, json={"version": 2})
+
+    def failures() -> Any:
+        body = {"inputs": TEXT, "model": "sentiment", "raw_scores": True}
+        assert client.post("/predict", json=body).status_code == 200
+        pairs = shadow_stats(client)
+        return pairs and pairs[0]["failed"]
+
+    wait_until(failures)
+    assert shadow_stats(client)[0]["texts"] == 0

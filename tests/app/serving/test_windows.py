@@ -41,3 +41,14 @@ def test_explanation_covers_all_windows(client: TestClient, predictor: Predictor
     )
     total = sum(word["score"] for word in explanation["words"])
     assert explanation["empty_score"] + total == pytest.approx(explanation["score"], abs=1e-4)
+
+
+def test_info_has_the_length_that_all_windows_read(
+    client: TestClient, predictor: Predictor
+) -> None:
+    del predictor
+    longest = client.get("/models/sentiment/info").json()["max_input_length"]
+    words = longest - 2  # with the special tokens
+    for count, truncated in ((words, False), (words + 1, True)):
+        response = client.post("/predict", json={"inputs": "film " * count})
+        assert ("X-Truncated" in response.headers) is truncated

@@ -40,7 +40,7 @@ def made(directory: Path, text: str = "weights") -> Path:
 def ref_of(directory: Path, key: str = KEY) -> ArtifactRef:
     """Return the reference that the directory will have in the store."""
     return ArtifactRef(
-        key, manifest.sha256(directory / manifest.MANIFEST_FILE), bytes_of(directory)
+        key, manifest.file_sha256(directory / manifest.MANIFEST_FILE), bytes_of(directory)
     )
 
 

@@ -186,7 +186,7 @@ def test_delete_is_idempotent(store: Store, tmp_path: Path) -> None:
 def test_file_round_trip(store: Store, tmp_path: Path) -> None:
     upload = tmp_path / "file.csv"
     upload.write_text("text,label\n")
-    digest = manifest.sha256(upload)
+    digest = manifest.file_sha256(upload)
     store.put_file(upload, FILE)
     assert not upload.exists()
     stored = store.local_file(FILE, digest)

@@ -141,7 +141,7 @@ def test_concurrent_fetches_of_the_same_key(root: Path, origin: Origin) -> None:
 
     def get() -> None:
         start.wait()
-        digests.append(manifest.sha256(origin.get(VerifiedCache(root, limit=0), "a") / "file"))
+        digests.append(manifest.file_sha256(origin.get(VerifiedCache(root, limit=0), "a") / "file"))
 
     threads = [threading.Thread(target=get) for _ in range(4)]
     for thread in threads:

@@ -52,12 +52,12 @@ def _assert_nothing_is_started(database: Database) -> Iterator[None]:
         ),
         (
             {"objective": "rmse"},
-            "validation_failed",
+            "objective_unsupported",
             "objective: a single_label task has no rmse; use one of accuracy, macro_f1",
         ),
         (
             {"job": {**JOB, "task": {"type": "regression"}}, "objective": "accuracy"},
-            "validation_failed",
+            "objective_unsupported",
             "objective: a regression task has no accuracy; use one of rmse, mae",
         ),
         ({"objective": "f1"}, "validation_failed", "objective: must be 'accuracy'"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.sweeps.results import to_csv, to_results_txt
+from app.sweeps.results import to_csv, to_lora_results_txt
 from tests.sweep_snapshots import grid_snapshot, make_snapshot, make_trial
 
 ACCURACIES = {
@@ -39,7 +39,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 def test_results_txt_has_the_format_of_the_original() -> None:
     other = {"method.alpha": 0.5, "method.targets": ["mlp", "key"], "method.head": "lora"}
-    text = to_results_txt(
+    text = to_lora_results_txt(
         make_snapshot(
             make_trial(1, settings=SETTINGS, metrics=ACCURACIES),
             make_trial(2, settings=other, metrics=ACCURACIES),
@@ -64,7 +64,7 @@ def test_results_txt_has_the_format_of_the_original() -> None:
 )
 def test_results_txt_contains_only_complete_lora_trials(fields: dict[str, Any]) -> None:
     complete: dict[str, Any] = {"settings": SETTINGS, "metrics": ACCURACIES}
-    assert to_results_txt(make_snapshot(make_trial(1, **complete | fields))) == ""
+    assert to_lora_results_txt(make_snapshot(make_trial(1, **complete | fields))) == ""
 
 
 def test_csv_has_a_row_per_trial() -> None:

@@ -1,7 +1,9 @@
 """Sweeps of many trials are stored, and deleted, in small transactions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event, func, select, update
@@ -130,6 +132,59 @@ def test_a_partially_stored_extension_is_completed_by_the_same_call(
     assert extended["space"]["method.r"] == [2, 4, 8, 16, 32]
     numbers = [trial["number"] for trial in client.get(f"/v1/sweeps/{sweep}/trials").json()]
     assert numbers == list(range(1, 21))
+
+
+def test_an_extension_that_dies_before_its_last_transaction_is_completed_by_the_same_call(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = client.post("/v1/sweeps", json=BODY).json()["id"]
+    more = {"space": {"method.r": [16]}}
+
+    def die(*_: Any) -> None:
+        raise ValueError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "_continue_running", die)
+        assert client.post(f"/v1/sweeps/{sweep}/extend", json=more).status_code == 500
+    assert client.get(f"/v1/sweeps/{sweep}").json()["trial_count"] == 16
+    extended = client.post(f"/v1/sweeps/{sweep}/extend", json=more)
+    assert extended.status_code == 200, extended.text
+    assert extended.json()["space"]["method.r"] == [2, 4, 8, 16]
+    assert extended.json()["trial_count"] == 16
+    again = client.post(f"/v1/sweeps/{sweep}/extend", json=more)
+    assert (again.status_code, again.json()["code"]) == (422, "nothing_to_extend")
+
+
+class MeddledDatabase(Database):
+    """A database in which something else happens after the first transaction."""
+
+    meddle: Callable[[], object] | None = None
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        with super().write() as session:
+            yield session
+        meddle, self.meddle = self.meddle, None
+        if meddle is not None:
+            meddle()
+
+
+def test_jobs_that_another_sweep_reuses_during_a_deletion_are_not_deleted(
+    client: TestClient, resources: Resources, database: Database
+) -> None:
+    many = {**BODY, "max_parallel_jobs": 12}
+    one = client.post("/v1/sweeps", json=many).json()["id"]
+    with database.write() as session:
+        ended = {"state": JobState.SUCCEEDED, "finished_at": now(), "summary": {}}
+        session.execute(update(Job).values(**ended))
+    resumed = client.post(f"/v1/sweeps/{one}/retry").json()
+    assert resumed["state"] == "finished"
+    meddled = MeddledDatabase(write=database.write_engine, read=database.read_engine)
+    meddled.meddle = lambda: client.post("/v1/sweeps", json=many)
+    service.delete_sweep_with_jobs(meddled, sweep_id=UUID(one), store=resources.store)
+    [two] = client.get("/v1/sweeps").json()["data"]
+    deleted = service.JOBS_PER_DELETE  # before the other sweep was there
+    assert two["trial_counts"]["succeeded"] == 12 - deleted
 
 
 def test_a_sweep_and_its_jobs_are_deleted_in_batches(

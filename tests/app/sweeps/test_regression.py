@@ -62,3 +62,29 @@ def test_pages_and_exports_show_the_rmse(
     assert "validation_rmse" in csv.text.splitlines()[0]
     report = client.get(f"/v1/sweeps/{sweep['id']}/report")
     assert "validation RMSE" in report.text
+
+
+def test_a_dataset_of_numbers_is_ranked_by_rmse_without_naming_the_task(
+    client: TestClient,
+    start_sweep: StartSweep,
+    worker: FakeSweepWorker,
+    get_sweep: GetSweep,
+) -> None:
+    rows = "".join(f"film {i},{i / 7:.2f}\n" for i in range(60))
+    uploaded = client.post(
+        "/v1/datasets",
+        files={"file": ("stars.csv", f"text,label\n{rows}".encode())},
+        data={"task": "regression"},
+    )
+    assert uploaded.status_code == 201, uploaded.text
+    job = {**JOB, "data": {"source": "stars"}}
+    body = {"job": job, "space": {"method.r": [2, 4]}, "objective": "accuracy"}
+    for query in ("", "?dry_run=true"):
+        refused = client.post(f"/v1/sweeps{query}", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (422, "objective_unsupported")
+    for objective in ({}, {"objective": "mae"}):
+        sweep = start_sweep(job=job, space={"method.r": [2, 4]}, **objective)
+        assert sweep["objective"] == objective.get("objective", "rmse")
+        assert sweep["job"]["task"]["type"] == "regression"
+        worker.run_jobs()
+        assert get_sweep(sweep)["result"]["winner"]["validation"]["metric"] == "rmse"

@@ -11,11 +11,12 @@ from starlette.testclient import TestClient
 from app.settings import Settings
 from tests.app.conftest import settings as default_settings
 from tests.app.jobs.conftest import upload
+from tests.app.jobs.test_pretrained_bases import version
 from tests.app.sweeps.conftest import GetSweep, StartSweep
 from tests.app.sweeps.fake_worker import FakeSweepWorker
 from tests.tiny_base import make_base
 
-__all__ = ["default_settings", "upload"]
+__all__ = ["default_settings", "upload", "version"]
 
 LORA = {"type": "lora", "targets": ["query"]}
 SPACE = {"method.r": [2, 4, 8], "method.alpha": [8, 16]}
@@ -99,3 +100,24 @@ def test_a_deleted_dataset_fails_the_remaining_trials(
     client.post(f"/v1/sweeps/{sweep['id']}/resume")
     after = get_sweep(sweep)
     assert (after["state"], after["trial_counts"]["failed"]) == ("finished", 5)
+
+
+def test_a_deleted_base_fails_the_remaining_trials(
+    start_sweep: StartSweep,
+    get_sweep: GetSweep,
+    worker: FakeSweepWorker,
+    version: Callable[..., str],
+    client: TestClient,
+) -> None:
+    version("mails")
+    sweep = start_sweep(space={"method.r": [1, 2, 4]}, job={"method": LORA, "base": "mails:1"})
+    claimed = worker.claim_next()
+    assert claimed is not None
+    client.post(f"/v1/sweeps/{sweep['id']}/pause")
+    refused = client.delete("/v1/models/mails/versions/1")
+    assert refused.json()["code"] == "version_read_by_jobs"
+    worker.run_job(claimed)
+    assert client.delete("/v1/models/mails/versions/1").status_code == 204
+    client.post(f"/v1/sweeps/{sweep['id']}/resume")
+    after = get_sweep(sweep)
+    assert (after["state"], after["trial_counts"]["failed"]) == ("finished", 2)

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from app.database.base import new_id
 from app.database.engines import Database
+from app.datasets import service as datasets
 from app.http.dependencies import get_app_state
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
@@ -28,7 +29,7 @@ from tests.app.text_erasure.conftest import Publish, Serving
 from tests.app.traffic.test_traffic import files_with, flush, rows_with
 from tests.job_rows import MANIFEST, add_job
 from tests.kept_predictions import add_prediction, all_feedback, kept_predictions
-from tests.labeling_rows import create_project, make_pool, text_of
+from tests.labeling_rows import LabeledRow, add_labels, create_project, make_pool, text_of
 from tests.stored_artifact import store_artifact
 from tests.tiny_artifact import make_artifact, make_regression_artifact
 
@@ -386,3 +387,58 @@ def test_forgetting_waits_for_those_who_are_storing_the_text(
         storing.result(20)
     assert result["removed"]["predictions"] == 1
     assert kept_predictions(database) == []
+
+
+def test_others_can_write_while_stored_responses_are_read(
+    client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they store then is found too."""
+    texts = [CANARY, CANARY, "one", "two", "three", "four"]
+    upload(client, texts, **{"Idempotency-Key": "a"})
+    contains = service.contains_text_or_excerpt
+    late: list[Any] = []
+
+    def upload_and_look(value: Any, *, text: Any) -> bool:
+        if not late:
+            late.append(None)
+            late.append(upload(client, texts, "late", **{"Idempotency-Key": "b"}))
+        return contains(value, text=text)
+
+    monkeypatch.setattr(service, "contains_text_or_excerpt", upload_and_look)
+    assert forget(client, text=CANARY, search_datasets=False)["removed"]["responses"] == 2
+    assert len(late) == 2
+    assert rows_with(database, CANARY) == ["datasets"]
+
+
+@pytest.mark.parametrize("source", ["feedback", "labels"])
+def test_no_new_dataset_has_a_text_that_is_forgotten_while_it_is_made(
+    client: TestClient,
+    publish: Publish,
+    resources: Resources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+) -> None:
+    if source == "feedback":
+        publish()
+        for text, label in ((text_of(1), "good"), (text_of(2), "bad"), (text_of(3), "good")):
+            add_feedback(client, label, text=text, model="sentiment")
+        route = "/v1/models/sentiment/feedback/dataset"
+    else:
+        make_pool(resources, tmp_path)
+        create_project(client)
+        add_labels(resources, [LabeledRow(row, ("bad", "good")[row % 2]) for row in (1, 2, 3)])
+        route = "/v1/labeling/mood/dataset"
+    profile = datasets.validate_and_profile
+
+    def profile_and_forget(*args: Any) -> None:
+        profile(*args)
+        forget(client, text=text_of(3), search_datasets=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "validate_and_profile", profile_and_forget)
+        refused = client.post(route, json={"name": "made"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "text_forgotten_meanwhile")
+    assert client.get("/v1/datasets/made").status_code == 404
+    again = client.post(route, json={"name": "made"})
+    assert (again.status_code, again.json()["rows"]) == (201, 2)

@@ -130,6 +130,22 @@ def test_jobs_that_used_it_are_listed(client: TestClient) -> None:
     assert "No job has used this version" in page(client, f"/datasets/{other['id']}")
 
 
+def test_jobs_are_listed_to_keys_that_may_read_jobs(
+    anonymous_client: TestClient, new_key: Callable[..., CreatedKey]
+) -> None:
+    def headers(*scopes: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {new_key(*scopes).text}", **PAGE}
+
+    file = {"file": ("films.csv", LEAKING)}
+    upload = anonymous_client.post("/v1/datasets", files=file, headers=headers())
+    assert upload.status_code == 201, upload.text
+    body = {"name": "a job", "method": {"type": "baseline"}, "data": {"source": "films"}}
+    job = anonymous_client.post("/v1/jobs", json=body, headers=headers()).json()
+    for scopes, listed in (("datasets:read", "jobs:read"), True), (("datasets:read",), False):
+        shown = anonymous_client.get("/datasets/films", headers=headers(*scopes)).text
+        assert (job["id"] in shown, "a job" in shown) == (listed, listed)
+
+
 def test_user_input_is_escaped(client: TestClient) -> None:
     rows = "".join(f'"{HOSTILE}","{HOSTILE}{i % 2}"\n' for i in range(4))
     upload(client, "text,label\n" + rows, f"{HOSTILE}.csv", name="x")

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from starlette.testclient import TestClient
 
-from app.cli.spec_options import SPEC_OPTIONS, option_names
+from app.cli.spec_options import SPEC_OPTIONS, option_spellings
 from app.cli.train import train
 from app.jobs.schemas import JobCreate
 from lora_core.specs.method import MethodName
@@ -50,7 +50,7 @@ def test_fields_and_options_exist_in_api_and_command_line(client: TestClient) ->
             assert flag == f"--{path.replace('_', '-')}"
             assert path in train.__signature__.parameters  # type: ignore[attr-defined]
         else:
-            assert flag in option_names(SPEC_OPTIONS[path]), path
+            assert flag in option_spellings(SPEC_OPTIONS[path]), path
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 from starlette.testclient import TestClient
 
-from app.cli.spec_options import SPEC_OPTIONS, option_names
+from app.cli.spec_options import SPEC_OPTIONS, option_spellings
 from app.cli.sweep_start import STRATEGY_OPTIONS, SWEEP_OPTIONS, Strategy, resolve_field
 from app.sweeps.schemas import SweepCreate
 from app.sweeps.search_space import ALL_ROLES, PRESETS
@@ -186,7 +186,7 @@ def test_options_exist_on_the_command_line() -> None:
         else:
             flag = SWEEP_OPTIONS[place] if place in SWEEP_OPTIONS else SPEC_OPTIONS[inside]
         declared = flag if hasattr(flag, "__metadata__") else get_args(flag)[0]
-        assert option in option_names(declared), place
+        assert option in option_spellings(declared), place
 
 
 def test_command_snippet_matches_the_request_body(client: TestClient) -> None:

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lora_core.data import contents, load
-from lora_core.data.chat import ChatExample, describe_prompt_format, infer_prompt_template
+from lora_core.data.chat import ChatExample, describe_prompt_format, infer_prompt_format
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -335,7 +335,7 @@ def examples(texts: list[str]) -> list[ChatExample]:
 
 @given(st.lists(prompts(), min_size=1, max_size=6))
 def test_a_text_loses_only_what_all_prompts_share(texts: list[str]) -> None:
-    prompt_format = infer_prompt_template("f", examples(texts))
+    prompt_format = infer_prompt_format("f", examples(texts))
     prefix, suffix = prompt_format.prefix.split(), prompt_format.suffix.split()
     for prompt in texts:
         text = prompt_format.text_of_prompt(prompt)
@@ -352,11 +352,11 @@ def test_a_text_loses_only_what_all_prompts_share(texts: list[str]) -> None:
 @given(st.lists(prompts(), min_size=2, max_size=6, unique_by=lambda each: tuple(each.split())))
 def test_what_is_left_shares_no_whole_words(prompts: list[str]) -> None:
     texts = [" ".join(each.split()) for each in prompts]  # the same words after other gaps differ
-    prompt_format = infer_prompt_template("f", examples(texts))
+    prompt_format = infer_prompt_format("f", examples(texts))
     left = [prompt_format.text_of_prompt(each) for each in texts]
     assume(min(len(each.split()) for each in left) > 1)
     assume(len({each.strip() for each in left}) > 1)
-    assert infer_prompt_template("f", examples(left)) == PromptFormat()
+    assert infer_prompt_format("f", examples(left)) == PromptFormat()
 
 
 @given(
@@ -374,7 +374,7 @@ def test_labels_survive_detection_and_writing(
         each._replace(answer=answer)
         for each, answer in zip(examples(["x"] * len(labels)), answers, strict=True)
     ]
-    prompt_format = infer_prompt_template("f", given_examples)
+    prompt_format = infer_prompt_format("f", given_examples)
     assert [prompt_format.label_of_answer(answer) for answer in answers] == labels
     for label, answer in zip(labels, answers, strict=True):
         written = prompt_format.answer_of(label)
@@ -406,6 +406,12 @@ def test_a_separator_may_be_repeated() -> None:
     assert prompt_format.text_of_prompt("Text: ###\n\n###") == "###"
     assert PromptFormat(suffix="very").text_of_prompt("very very very") == "very very"
     assert prompt_format.text_of_prompt("hi####\n\n###") == "hi####"
+
+
+def test_time_does_not_grow_with_the_square_of_the_separators() -> None:
+    """The service reads prompts on its event loop, and this one fits into a body."""
+    prompt = "a film" + " ###" * 490_000
+    assert PromptFormat(suffix="###").text_of_prompt(prompt) == "a film"
 
 
 def test_a_longer_word_is_not_cut() -> None:

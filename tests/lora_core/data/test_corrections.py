@@ -15,13 +15,13 @@ import xlsxwriter
 
 from lora_core.data import corrections, files
 from lora_core.data.corrections import write_corrected_file
+from lora_core.data.label_readers import LabelFormat, target_formats
 from lora_core.data.label_review_schemas import (
     ConfirmedLabel,
     CorrectionPlan,
     CorrectionResult,
     RequestedLabelChange,
 )
-from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import (
     DataTooLarge,
@@ -325,6 +325,21 @@ def test_rows_of_parquet_are_left_out(tmp_path: Path) -> None:
     write_corrected_file(corrected.after, ColumnSelection(), again, tmp_path / "again")
 
 
+def test_rows_of_string_views_are_left_out(tmp_path: Path) -> None:
+    texts = [f"secret {'s' * 20} {i}" for i in range(4)] + ["a", "b"]
+    views = pa.array(texts, pa.string_view())
+    tags = pa.array([[each] for each in texts], pa.list_(pa.string_view()))
+    labels = pa.array(["x", "y"] * 3, pa.string_view())
+    table = pa.table({"text": views, "tags": tags, "label": labels})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    corrected = correct(path, (6, "x"), leave_out=(1, 2, 3, 4))
+    after = pq.read_table(corrected.after)
+    assert after.to_pydict() == {"text": ["a", "b"], "tags": [["a"], ["b"]], "label": ["x", "x"]}
+    assert after.schema == table.schema
+    assert b"secret" not in corrected.after.read_bytes()
+
+
 def test_an_empty_row_group_is_harmless(tmp_path: Path) -> None:
     table = pa.table({"text": ["a", "b"], "label": ["x", "y"]})
     path = tmp_path / "a.parquet"
@@ -394,6 +409,14 @@ def test_types_of_parquet_columns(
     corrected = correct(path, (2, label), columns=columns)
     written = pq.read_table(corrected.after).column("label")
     assert (written.type, written.to_pylist()) == (types, after)
+
+
+def test_a_separator_at_the_end_of_a_set_is_no_label(tmp_path: Path) -> None:
+    content = "text,label\nx,a;b;\ny,b; \nz,a;\n"
+    corrected = correct(write(tmp_path, "a.csv", content), (2, '["a"]'), columns=SEPARATED)
+    assert corrected.text == content.replace("b; ", "a")
+    rows = files.read_rows(corrected.after, SEPARATED)
+    assert [row.label for row in rows] == ['["a", "b"]', '["a"]', '["a"]']
 
 
 @pytest.mark.parametrize(

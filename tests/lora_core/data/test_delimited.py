@@ -100,8 +100,8 @@ def test_every_size_has_a_limit(
         ("text_files", "MAX_LINE_CHARACTERS", 80),
         ("rows", "MAX_ROWS", 3),
         ("rows", "MAX_COLUMNS", 3),
-        ("labels", "MAX_LABELS", 2),
-        ("labels", "MAX_LABEL_CHARACTERS", 5),
+        ("label_readers", "MAX_LABELS", 2),
+        ("label_readers", "MAX_LABEL_CHARACTERS", 5),
         ("rows", "MAX_BYTES", 30),
     ):
         monkeypatch.setattr(f"lora_core.data.{place}.{name}", limit)
@@ -208,7 +208,29 @@ def test_ambiguous_encoding_is_refused(tmp_path: Path, encoding: str, text: str)
 
 def test_blank_rows_are_skipped_but_numbered(tmp_path: Path) -> None:
     path = tmp_path / "reviews.csv"
-    path.write_text("text,label,note\n,,\na,1,\n, ,\nb,0,\n,,\n,\n")
+    path.write_text("text,label,note\n,,\na,1,\n, ,\nb,0,\n,,\n,\n  \n")
     rows, reading = files.read_rows_and_info(path, ColumnSelection())
     assert rows == [TextRow(2, "a", "1"), TextRow(4, "b", "0")]
-    assert reading.blank_rows == 4
+    assert reading.blank_rows == 5
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        ("csv", "text,label\na,1\n"),
+        ("jsonl", '{"text": "a", "label": 1}\n'),
+        ("json", '[{"text": "a", "label": 1}]'),
+    ],
+)
+def test_utf_16_without_a_mark_is_named(
+    tmp_path: Path, codec: str, suffix: str, content: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(content.encode(codec))
+    with pytest.raises(NulByte, match=r"may be UTF-16 .* save it as UTF-8"):
+        files.read_rows(path, ColumnSelection())
+    path.write_text(content.replace("a", "a\0\0", 1))
+    with pytest.raises(LoraCoreError) as raised:
+        files.read_rows(path, ColumnSelection())
+    assert "UTF-16" not in str(raised.value)

@@ -117,7 +117,7 @@ def test_the_command(tmp_path: Path) -> None:
     recent = texts(BILLS, 60, 1)
     sent.write_text("".join(json.dumps({"text": text}) + "\n" for text in recent))
     with sent.open("rb") as stdin:
-        result = run_in_process(["drift", str(file)], limits=None, cwd=tmp_path, stdin=stdin)  # type: ignore[arg-type]
+        result = run_in_process(["drift", str(file)], limits=None, readable=[file], stdin=stdin)  # type: ignore[arg-type]
     assert json.loads(result.stdout) == measure_text_drift(
         [text for text, split in rows if split == "train"], recent
     ).model_dump(mode="json")

@@ -29,7 +29,7 @@ for name in sys.argv[1:]:
 """
 READ_SETS = READ.replace(
     "ColumnSelection()", "ColumnSelection(label_format=LabelFormat('multi_label'))"
-).replace("import json", "from lora_core.data.labels import LabelFormat\nimport json")
+).replace("import json", "from lora_core.data.label_readers import LabelFormat\nimport json")
 CLASSES = {"names": ["neg", "pos"], "_type": "ClassLabel"}
 FEATURES = {"text": {"dtype": "string", "_type": "Value"}, "label": CLASSES}
 

@@ -46,6 +46,7 @@ BAD: list[tuple[str | bytes, type[LoraCoreError], dict[str, object]]] = [
     (FIRST + '{"text": "b", "label": [1]}\n', MalformedRow, {"row": 2}),
     (FIRST + '{"text": 3, "label": 1}\n', MalformedRow, {"row": 2}),
     (FIRST + '{"text": "b"}\n', MalformedRow, {"row": 2}),
+    ('{"text": "b"}\n' + FIRST, MalformedRow, {"row": 1, "problem": "no field 'label'"}),
     (FIRST + '{"text": "\\ud800", "label": 1}\n', MalformedRow, {"row": 2}),
     (FIRST + '{"text": "b", "label": ' + "9" * 5000 + "}\n", MalformedRow, {"row": 2}),
     (FIRST + "[" * 100_000 + "\n", MalformedRow, {"row": 2}),
@@ -64,3 +65,25 @@ def test_invalid_line_is_reported(
     with pytest.raises(error) as refused:
         read(tmp_path, content)
     assert refused.value.detail | detail == refused.value.detail
+
+
+@pytest.mark.parametrize("above", [1, 150])
+def test_split_that_only_later_lines_have_is_refused(tmp_path: Path, above: int) -> None:
+    with pytest.raises(MalformedRow, match="split"):
+        read(tmp_path, FIRST * above + '{"text": "b", "label": 1, "split": "test"}\n')
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        ('{"text": "a", "label": 1, "score": NaN}\n', "NaN is not JSON; write null"),
+        ('{"text": "a", "label": 1, "score": -Infinity}\n', "-Infinity is not JSON; write null"),
+        ('[{"text": "a", "label": 1}]\n', r"suffix \.json"),
+        ('[\n{"text": "a", "label": 1}\n]\n', r"suffix \.json"),
+    ],
+)
+def test_line_that_other_programs_write_is_explained(
+    tmp_path: Path, content: str, advice: str
+) -> None:
+    with pytest.raises(MalformedRow, match=advice):
+        read(tmp_path, content)

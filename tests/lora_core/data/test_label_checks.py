@@ -11,11 +11,12 @@ from lora_core.data.checks import check_data
 from lora_core.data.contents import DatasetProfile, build_profile, read_contents
 from lora_core.data.findings import DataReport, Severity
 from lora_core.data.label_checks import measure_label_sets, measure_numbers
-from lora_core.data.labels import LabelFormat
-from lora_core.data.learning_curve import add_learning_curve
+from lora_core.data.label_readers import LabelFormat, target_formats
+from lora_core.data.learning_curve import add_learning_curve_to_report
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import encode_label_set
+from lora_core.specs.task import SeveralTargetsSpec
 
 SEPARATED = LabelFormat("multi_label", separator=";")
 NUMBERS = LabelFormat("regression")
@@ -36,7 +37,10 @@ def check(tmp_path: Path) -> Check:
             csv.writer(file).writerows([("text", "label", "split")[: len(rows[0])], *rows])
         contents = read_contents(path, ColumnSelection(label_format=label_format))
         report = check_data(contents)
-        assert report.more_labels in (None, add_learning_curve(report, contents).more_labels)
+        assert report.more_labels in (
+            None,
+            add_learning_curve_to_report(report, contents).more_labels,
+        )
         return build_profile(contents), report
 
     return run
@@ -105,6 +109,44 @@ def test_sets_of_labels_are_checked(
 ) -> None:
     _, report = check(labeled(*label_sets), SEPARATED)
     assert codes(report) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "separator"),
+    [
+        (("billing;urgent", "urgent;billing", "urgent"), ";"),
+        (("a", "b", "c", "a|b", "b| c", "a|b|c"), "|"),
+        (("a", "b", "a, b", "b, a"), ","),
+        (("a", "b", "c", "a;b", "b;c"), None),
+        (("Paris, France", "Lyon, France", "Rome, Italy"), None),
+        (("a;", ";a", "a", "b"), None),
+    ],
+)
+def test_sets_of_labels_that_are_read_as_names_are_reported(
+    check: Check, labels: tuple[str, ...], separator: str | None
+) -> None:
+    _, report = check(labeled(*labels), LabelFormat())
+    found = [each for each in report.findings if each.code != "few_rows"]
+    assert [each.code for each in found] == ([] if separator is None else ["combined_labels"])
+    if separator is not None:
+        assert f"--task multi_label --label-separator {separator!r}" in found[0].advice
+        _, as_sets = check(labeled(*labels), LabelFormat("multi_label", separator))
+        assert "combined_labels" not in codes(as_sets)
+
+
+def test_errors_of_formulas_are_reported(check: Check) -> None:
+    _, report = check(labeled("a", "b", "#N/A"), LabelFormat())
+    assert codes(report) == {"formula_errors": Severity.WARNING}
+    [finding] = [each for each in report.findings if each.code == "formula_errors"]
+    assert (finding.count, "#N/A" in finding.message) == (12, True)
+    _, names = check(labeled("NA", "nan", "null", "None"), LabelFormat())
+    assert codes(names) == {}
+
+
+def test_invisible_characters_are_shown(check: Check) -> None:
+    _, report = check(labeled("a", "a\u200b"), LabelFormat())
+    [finding] = [each for each in report.findings if each.code == "similar_labels"]
+    assert r"a and 'a\u200b'" in finding.message
 
 
 def test_rare_and_missing_labels_are_found(check: Check) -> None:
@@ -183,6 +225,33 @@ def test_copies_contradict_each_other_if_their_numbers_are_far_apart(check: Chec
     [finding] = [each for each in report.findings if each.code == "conflicting_labels"]
     assert finding.count == 1
     assert [row.label for row in finding.examples[0].rows] == ["2.5", "4.5"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "doubtful"),
+    [
+        (["1.234", "950", "2.500", "75"], True),
+        (["-1.234", "-950"], True),
+        (["1.234", "95", "2.500"], False),  # all may be small
+        (["1.234", "950", "2.5"], False),
+        (["0.850", "950"], False),
+        (["1.2345", "950"], False),
+        (["1234", "950"], False),
+    ],
+)
+def test_points_that_may_separate_thousands(
+    check: Check, numbers: list[str], doubtful: bool
+) -> None:
+    rows = [(sentence(i), number) for i, number in enumerate(numbers * 6)]
+    _, report = check(rows, NUMBERS)
+    found = [each for each in report.findings if each.code == "thousands_separator"]
+    assert [each.level for each in found] == [Severity.WARNING] * doubtful
+    if doubtful:
+        assert found[0].count == 6 * sum("." in number for number in numbers)
+        assert found[0].examples[0].rows[0].row == 1
+        spec = SeveralTargetsSpec.model_validate({"targets": "n=regression:label,name=:label"})
+        targets = LabelFormat("several_targets", targets=target_formats(spec))
+        assert "thousands_separator" in codes(check(rows, targets)[1])
 
 
 # -- Ranks ----------------------------------------------------------------------------------------

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from openpyxl import Workbook
 
 from lora_core.data.files import read_rows
-from lora_core.data.labels import LabelFormat, build_label_reader
+from lora_core.data.label_readers import LabelFormat, build_label_reader
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection, collect_rows
 from lora_core.data.split import sort_label_names
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
-    AllUnlabeled,
+    AllLabelSetsEmpty,
     ConstantLabelSets,
     ConstantNumbers,
     DataError,
@@ -141,7 +141,9 @@ def test_cells_become_labels(label_format: LabelFormat, cells: list[object], lab
         (SETS, [["a", None]], EmptyLabelInSet, "row 7: one of its labels is empty"),
         (SETS, [["a", " "]], EmptyLabelInSet, "empty"),
         (SEPARATED, ["a;;b"], EmptyLabelInSet, "empty"),
-        (SEPARATED, ["a;"], EmptyLabelInSet, "empty"),
+        (SEPARATED, ["a;;"], EmptyLabelInSet, "empty"),
+        (SEPARATED, [";a"], EmptyLabelInSet, "empty"),
+        (SEPARATED, [";"], EmptyLabelInSet, "empty"),
         (SETS, [["a" * 257]], DataTooLarge, "256 characters"),
         (SETS, [list(map(str, range(1001)))], DataTooLarge, "different labels"),
         (SETS, [["\ud800"]], MalformedRow, "lone surrogate"),
@@ -149,6 +151,8 @@ def test_cells_become_labels(label_format: LabelFormat, cells: list[object], lab
         (COLUMNS, [0, "yes"], LabelNotBinary, "column 'toxic' has 'yes'"),
         (COLUMNS, [0, 0.5], LabelNotBinary, "'0.5'"),
         (NUMBERS, ["good"], LabelNotNumber, "1 of 1 .*'good'"),
+        (NUMBERS, ["85%"], LabelNotNumber, "'85%'.*for 85%, write 0.85 or 85"),
+        (NUMBERS, ["8,5 %"], LabelNotNumber, "write 0.85 or 85"),
         (NUMBERS, [True], LabelNotNumber, "True"),
         (NUMBERS, [math.nan], LabelNotNumber, "nan"),
         (NUMBERS, ["inf"], LabelNotNumber, "inf"),
@@ -205,6 +209,11 @@ def test_a_json_object_without_the_field_is_refused(tmp_path: Path) -> None:
         (pa.array([1]), SETS, "not a list of strings"),
         (pa.array([["a"]]), NUMBERS, "not integer, float, bool or string"),
         (pa.array([["a"]]), LabelFormat(), "not string, integer or bool"),
+        (
+            pa.array([1.0]),
+            LabelFormat(),
+            "string, integer or bool; convert it to integers or strings, or use --task regression",
+        ),
     ],
 )
 def test_parquet_types_must_fit_the_task(
@@ -269,7 +278,7 @@ def test_splits_have_the_targets_of_their_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cells", "task", "error"),
     [
-        (["[]", "[]", '["a"]', "[]"], MultiLabelSpec(), AllUnlabeled),
+        (["[]", "[]", '["a"]', "[]"], MultiLabelSpec(), AllLabelSetsEmpty),
         (['["a", "b"]'] * 2 + ["[]"] * 2, MultiLabelSpec(), ConstantLabelSets),
         (['["a"]', "[]", "[]", '["c"]'], MultiLabelSpec(), UnseenLabel),
         (["2", "2.0", "1", "3"], RegressionSpec(), ConstantNumbers),

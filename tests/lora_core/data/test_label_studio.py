@@ -6,13 +6,14 @@ them again.
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lora_core.data import checks, contents, files, load
-from lora_core.data.labels import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -71,6 +72,18 @@ def read(path: Path, columns: ColumnSelection = ColumnSelection()) -> contents.F
 
 def texts_and_labels(found: contents.FileContents) -> list[tuple[str, str]]:
     return [(row.text, row.label) for row in found.rows]
+
+
+def test_a_control_is_found_by_what_is_seen_of_its_name(write: Write) -> None:
+    answers = (("a", "b"), ("a",), ())
+    path = write(
+        *(
+            task(f"t{i}", annotation(choices(*each, control="topic ")))
+            for i, each in enumerate(answers)
+        )
+    )
+    found = read(path, replace(MULTI_LABEL, label="\u200btopic"))
+    assert [row.label for row in found.rows] == ['["a", "b"]', '["a"]', "[]"]
 
 
 # -- What the server exports ----------------------------------------------------------------------

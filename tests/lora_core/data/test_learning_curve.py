@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from lora_core.data import learning_curve as curve
 from lora_core.data.load import load_splits
 from lora_core.data.more_labels_estimate import (
+    MIN_TEXTS,
     ExpectedGain,
     MoreLabelsEstimate,
     describe_curve_model,
@@ -399,6 +400,16 @@ def test_duplicates_count_once() -> None:
     assert found.code == "not_above_majority"  # only the copies can be learned
 
 
+@pytest.mark.parametrize("pair", [None, "p" * 90])
+def test_long_texts_are_cut_before_there_are_too_few(pair: str | None) -> None:
+    rows = [TextRow(i, f"text {i} " + "a" * 99, str(i % 2), pair=pair) for i in range(900)]
+    budget = MIN_TEXTS * 40
+    used = curve.subsample_for_curve(rows, "single_label", characters=budget)
+    assert len(used) == MIN_TEXTS
+    assert max(row.characters for row in used) == 40
+    assert all(row.text.startswith(f"text {row.number} ") for row in used)
+
+
 def test_many_texts_are_subsampled_stratified() -> None:
     rows = rows_with_labels(900, labels=3)
     used = curve.subsample_for_curve(rows, "single_label", 300)
@@ -409,9 +420,9 @@ def test_many_texts_are_subsampled_stratified() -> None:
         100,
     ]
     short = curve.subsample_for_curve(
-        rows, "single_label", 300, characters=sum(len(row.text) for row in rows) // 9
+        rows, "single_label", characters=sum(len(row.text) for row in rows) // 3
     )
-    assert len(short) == pytest.approx(100, abs=1)
+    assert len(short) == pytest.approx(300, abs=1)
     found = curve.measure_and_extrapolate_curve(
         law_learner(np.arange(300) % 2, lambda n: 1.5 * n**-0.4),
         TWO,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lora_core.data.contents import build_profile, read_contents, read_file_layout
-from lora_core.data.labels import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, target_formats
 from lora_core.data.mistral_labels import detect_target_tasks
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError

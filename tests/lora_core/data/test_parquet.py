@@ -10,6 +10,7 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 from lora_core.data import files
+from lora_core.data.label_readers import LabelFormat
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -92,6 +93,26 @@ def test_invalid_row_is_reported(
     with pytest.raises(error) as refused:
         files.read_rows(write(tmp_path, columns), ColumnSelection())
     assert refused.value.detail | detail == refused.value.detail
+
+
+@pytest.mark.parametrize("items", [pa.list_, pa.large_list])
+def test_string_views_are_read(tmp_path: Path, items: Callable[[pa.DataType], pa.DataType]) -> None:
+    columns = {
+        "text": pa.array(["a", "b" * 100, "c"], pa.string_view()),
+        "label": pa.array([["x"], [], ["x", "y"]], items(pa.string_view())),
+        "split": pa.array(["train", "train", "test"], pa.string_view()),
+    }
+    path = write(tmp_path, columns)
+    rows = files.read_rows(path, ColumnSelection(label_format=LabelFormat("multi_label")))
+    assert rows[1:] == [
+        TextRow(2, "b" * 100, "[]", "train"), TextRow(3, "c", '["x", "y"]', "test")
+    ]  # fmt: skip
+    assert [row.cells["label"] for row in files.iter_whole_rows(path, "text")] == [
+        ["x"], [], ["x", "y"]
+    ]  # fmt: skip
+    path = write(tmp_path, {"text": pa.array(["a", "b" * 4_000_001], pa.string_view())})
+    with pytest.raises(DataTooLarge, match="a cell in row 2"):
+        files.read_rows(path, ColumnSelection(label=None))
 
 
 @pytest.mark.parametrize(

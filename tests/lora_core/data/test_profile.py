@@ -58,6 +58,27 @@ def test_similar_labels(tmp_path: Path) -> None:
     )
 
 
+def test_labels_that_look_the_same_are_similar(tmp_path: Path) -> None:
+    invisible = inspect(write(tmp_path, "a,Lob\u200b", "b,lob", "c,\ufeffno", "d,no", "e,yes"))
+    assert invisible.similar_labels == (("Lob\u200b", "lob"), ("no", "\ufeffno"))
+    numbers = (
+        "a,1",
+        "b,1.0",
+        "c,+1.00",
+        "d,2.0",
+        "e,2.5",
+        "f,2.50",
+        "g,-0",
+        "h,0",
+        "i,v1",
+        "j,v1.0",
+    )
+    assert inspect(write(tmp_path, *numbers)).similar_labels == (("+1.00", "1", "1.0"), ("-0", "0"))
+    names = inspect(write(tmp_path, "a,NA", "b,nan", "c,null", "d,None", "e,N/A"))
+    assert names.similar_labels == ()
+    assert list(names.labels) == ["N/A", "NA", "None", "nan", "null"]
+
+
 def test_profile_of_unlabeled_texts(tmp_path: Path) -> None:
     path = write(tmp_path, "1,good,train", "2,bad,x", "3, good ,", header="id,body,split")
     profile = build_profile(contents.read_contents(path, ColumnSelection("body", label=None)))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lora_core.data.checks import check_data
 from lora_core.data.contents import build_profile, read_contents
-from lora_core.data.labels import LabelFormat, build_targets_spec, target_formats
+from lora_core.data.label_readers import LabelFormat, build_targets_spec, target_formats
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
 from lora_core.data.split import assign_folds

@@ -55,8 +55,10 @@ def test_split_column_name_is_configurable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["", "holdout", "training set"])
 def test_unknown_split_value_is_refused(tmp_path: Path, value: str) -> None:
     path = write(tmp_path / "f.csv", "a,1,train", f"b,0,{value}", header="text,label,split")
-    with pytest.raises(InvalidSplitValue, match=f"row 2: split '{value}'"):
+    with pytest.raises(InvalidSplitValue, match=f"row 2: split '{value}'") as raised:
         read_source(path, ColumnSelection())
+    assert "train, validation (or valid, val, dev) and test" in str(raised.value)
+    assert "If the column is something else, rename it." in str(raised.value)
 
 
 def test_train_split_is_required(tmp_path: Path) -> None:

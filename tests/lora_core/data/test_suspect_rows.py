@@ -11,8 +11,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from lora_core.data import suspect_rows
 from lora_core.data.contents import FileContents
+from lora_core.data.label_readers import LabelFormat, target_formats
 from lora_core.data.label_review_schemas import SuspectLabelReport, text_label_digest
-from lora_core.data.labels import LabelFormat, target_formats
 from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow
 from lora_core.data.suspect_rows import find_suspect_rows
 from lora_core.specs.task import SeveralTargetsSpec

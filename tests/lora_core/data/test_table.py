@@ -38,6 +38,15 @@ def test_csv_row_keeps_cells_in_order(tmp_path: Path) -> None:
     assert list(found[0].cells) == ["id", "text", ""]
 
 
+def test_blank_names_become_those_of_a_spreadsheet(tmp_path: Path) -> None:
+    header = ["", *(f"n{i}" for i in range(25)), "", "text", " "]
+    found = read(tmp_path / "a.csv", f"{','.join(header)}\n{','.join('x' * len(header))}\n")
+    assert list(found[0].cells) == ["column A", *header[1:26], "column AA", "text", " "]
+    pq.write_table(pa.table([["a"], [1], [2]], ["text", "", ""]), tmp_path / "a.parquet")
+    with pytest.raises(MalformedRow, match="column '' is duplicated"):
+        list(files.iter_whole_rows(tmp_path / "a.parquet", "text"))
+
+
 def test_tsv_cells_are_separated_by_tabs(tmp_path: Path) -> None:
     assert read(tmp_path / "a.tsv", "body\tn\na,b\t1\n", "body")[0].cells == {
         "body": "a,b",
@@ -117,5 +126,5 @@ def test_binary_parquet_column_is_refused(tmp_path: Path) -> None:
 
 def test_column_limit_counts_names_of_all_objects(tmp_path: Path) -> None:
     lines = [json.dumps({"text": "a", f"n{i}": i}) for i in range(513)]
-    with pytest.raises(DataTooLarge, match="number of columns"):
+    with pytest.raises(DataTooLarge, match="512; delete columns that are not needed"):
         read(tmp_path / "a.jsonl", "\n".join(lines))

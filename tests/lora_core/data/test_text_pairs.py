@@ -24,7 +24,7 @@ from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.data.split import draw_splits
 from lora_core.data.tokens import (
     check_special_tokens,
-    kept_indices_longest_first,
+    indices_after_longest_first_truncation,
     tokenize_with_cache,
 )
 from lora_core.errors import LoraCoreError
@@ -246,8 +246,8 @@ def test_pairs_are_tokenized_for_training_like_for_serving(
 
 
 def test_every_special_token_remains() -> None:
-    assert kept_indices_longest_first([None, 0, 0, 0, None, 1, None], 4) == [0, 1, 4, 6]
-    assert kept_indices_longest_first([None, 0, 0, 0, None, 1, 1, None], 5, "left") == [
+    assert indices_after_longest_first_truncation([None, 0, 0, 0, None, 1, None], 4) == [0, 1, 4, 6]
+    assert indices_after_longest_first_truncation([None, 0, 0, 0, None, 1, 1, None], 5, "left") == [
         0,
         3,
         4,

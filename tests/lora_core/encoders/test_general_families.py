@@ -29,7 +29,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.models.mra.modeling_mra import mra2_attention
 
-from lora_core import compatibility, methods
+from lora_core import compatibility, fine_tuning_methods
 from lora_core.adapters import adapter_layers
 from lora_core.artifact import load_merged_model, resolve_base_or_artifact
 from lora_core.data.tokens import TokenizedSplit
@@ -239,7 +239,7 @@ def optimized(model: PreTrainedModel) -> Forward:
 @slow_for_most
 def test_losses_of_full_fine_tuning_match_transformers(family: str) -> None:
     ours, theirs = long_model(family), long_model(family)
-    methods.build_method(FullFineTuningSpec()).prepare(ours, family_of(ours))
+    fine_tuning_methods.build_method(FullFineTuningSpec()).prepare(ours, family_of(ours))
     assert losses(ours, optimized(ours)) == pytest.approx(losses(theirs, plain(theirs)), rel=1e-5)
 
 
@@ -248,7 +248,7 @@ def test_losses_of_full_fine_tuning_match_transformers(family: str) -> None:
 def test_losses_of_lora_match_peft(family: str, variant: LoraVariant) -> None:
     ours, theirs = long_model(family), long_model(family)
     spec = LoraSpec(r=2, alpha=4, variant=variant)
-    methods.build_method(spec).prepare(ours, get_family(ours.config.to_dict()))
+    fine_tuning_methods.build_method(spec).prepare(ours, get_family(ours.config.to_dict()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of copied heads
         wrapped = get_peft_model(
@@ -263,7 +263,7 @@ def test_losses_of_lora_match_peft(family: str, variant: LoraVariant) -> None:
     for name, adapter in adapter_layers(ours).items():
         modules[name].lora_A["default"].weight.data.copy_(adapter.A.data)
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-    assert methods.build_method(spec).count_parameters(ours).trainable == trained
+    assert fine_tuning_methods.build_method(spec).count_parameters(ours).trainable == trained
     expected = losses(wrapped, plain(wrapped))
     assert losses(ours, optimized(ours)) == pytest.approx(expected, rel=1e-5)
 
@@ -273,7 +273,7 @@ def test_gradient_checkpointing_changes_nothing(family: str) -> None:
     runs = []
     for wanted in (False, True):
         model = long_model(family)
-        methods.build_method(FullFineTuningSpec()).prepare(model, family_of(model))
+        fine_tuning_methods.build_method(FullFineTuningSpec()).prepare(model, family_of(model))
         forward = optimized(model)
         if wanted:
             enable_gradient_checkpointing(model, family_of(model))

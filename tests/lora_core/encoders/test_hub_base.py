@@ -78,7 +78,7 @@ WITHOUT_TOKEN = """
 import ctypes, os
 from lora_core import __main__, hf_hub
 status = __main__.main()
-assert hf_hub.get_hub_token()
+assert hf_hub.find_hub_token()
 assert "HF_TOKEN" not in os.environ
 PR_GET_DUMPABLE = 3
 assert ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0

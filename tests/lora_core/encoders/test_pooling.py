@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from lora_core import compatibility, methods
+from lora_core import compatibility, fine_tuning_methods
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.encoder_parts import blocks
 from lora_core.encoders.load import resolve_base
@@ -105,7 +105,7 @@ def test_transformers_loads_the_pooled_model(family: str, tmp_path: Path) -> Non
 def test_pooling_block_is_frozen_and_counted(family: str, method: EncoderMethod) -> None:
     model = pooled_model(family)
     shape = compatibility.read_encoder_shape(model.config.to_dict(), base="b")
-    built = methods.build_method(method)
+    built = fine_tuning_methods.build_method(method)
     built.prepare(model, FAMILIES[family])
     assert not any(p.requires_grad for p in blocks(model, FAMILIES[family])[-1].parameters())
     assert built.count_parameters(model) == compatibility.count_parameters(
@@ -143,7 +143,9 @@ def test_pooling_of_the_config_is_used(family: str) -> None:
 def test_layer_numbers_exclude_the_pooling_block() -> None:
     model = pooled_model("distilbert")
     with pytest.raises(LayerOutOfRange):
-        methods.build_method(LoraSpec(r=2, layers=(2,))).prepare(model, FAMILIES["distilbert"])
+        fine_tuning_methods.build_method(LoraSpec(r=2, layers=(2,))).prepare(
+            model, FAMILIES["distilbert"]
+        )
 
 
 @pytest.mark.parametrize(

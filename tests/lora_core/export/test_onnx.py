@@ -27,13 +27,13 @@ from lora_core.errors.export import (
     OnnxMismatch,
     OnnxPackagesMissing,
     OutputExists,
-    TooFewInt8Texts,
+    TooFewCertificationTexts,
 )
 from lora_core.export import export_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.onnx_certificate import OnnxCertificate, read_onnx_certificate
 from lora_core.onnx_export import export_onnx, read_int8_certification_texts
-from lora_core.onnx_graph import write_graph
+from lora_core.onnx_graph import export_onnx_graph
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import SingleLabelSpec
 from lora_core.tasks.base import Calibration
@@ -214,9 +214,9 @@ def damaged(monkeypatch: pytest.MonkeyPatch) -> None:
         last = linear_layer(model, family_of(model).head[-1])
         with torch.no_grad():
             last.weight[0, 0] += 0.1
-        write_graph(path, model, segments=segments)
+        export_onnx_graph(path, model, segments=segments)
 
-    monkeypatch.setattr(onnx_export, "write_graph", write)
+    monkeypatch.setattr(onnx_export, "export_onnx_graph", write)
 
 
 @pytest.mark.usefixtures("damaged")
@@ -245,7 +245,7 @@ def test_encoder_that_cannot_be_traced_is_refused(tmp_path: Path) -> None:
     model = modernbert()
     model.head.act = Counting()
     with pytest.raises(NotTranslatableToOnnx, match="'modernbert' model to ONNX: "):
-        write_graph(tmp_path / "model.onnx", model, segments=False)
+        export_onnx_graph(tmp_path / "model.onnx", model, segments=False)
 
 
 def test_linear_model_is_refused(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_int8_with_other_labels_is_refused(tmp_path: Path) -> None:
 
 def test_int8_needs_enough_texts_and_labels(tmp_path: Path) -> None:
     texts = reviews(tmp_path, 499)
-    with pytest.raises(TooFewInt8Texts, match="at least 500 texts, and there are 499"):
+    with pytest.raises(TooFewCertificationTexts, match="at least 500 texts, and there are 499"):
         export_onnx(make_artifact(tmp_path / "made"), tmp_path / "onnx", int8_texts=texts)
     numbers = make_regression_artifact(tmp_path / "numbers")
     with pytest.raises(Int8RegressionUnsupported):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_core import methods
+from lora_core import fine_tuning_methods
 from lora_core.adapters import merge_adapters
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.encoder_parts import blocks
@@ -23,7 +23,7 @@ def lora(family: str, *targets: LayerRole) -> torch.nn.Module:
     torch.manual_seed(0)
     model: torch.nn.Module = tiny_base.FAMILIES[family]()
     spec = LoraSpec(r=2, targets=tiny_base.whole_layers(family, *targets))
-    methods.build_method(spec).prepare(model, FAMILIES[family])
+    fine_tuning_methods.build_method(spec).prepare(model, FAMILIES[family])
     for name, parameter in model.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)

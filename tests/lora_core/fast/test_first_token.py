@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from lora_core import methods
+from lora_core import fine_tuning_methods
 from lora_core.encoders import FAMILIES
 from lora_core.fast import first_token
 from lora_core.specs.method import FullFineTuningSpec, LayerRole, LoraSpec
@@ -25,7 +25,7 @@ def test_logits_and_gradients_match_the_full_block(
 ) -> None:
     torch.manual_seed(0)
     full = tiny_base.FAMILIES[family](labels=3)
-    methods.build_method(method).prepare(full, FAMILIES[family])
+    fine_tuning_methods.build_method(method).prepare(full, FAMILIES[family])
     for name, parameter in full.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
@@ -59,7 +59,7 @@ def test_adapter_dropout_is_drawn_for_every_token(family: str, role: LayerRole) 
     model = tiny_base.FAMILIES[family]()
     targets = tiny_base.whole_layers(family, role)
     spec = LoraSpec(r=2, dropout=0.5, targets=targets, layers=(1,))
-    methods.build_method(spec).prepare(model, FAMILIES[family])
+    fine_tuning_methods.build_method(spec).prepare(model, FAMILIES[family])
     for name, parameter in model.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)

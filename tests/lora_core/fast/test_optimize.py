@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lora_core import methods
+from lora_core import fine_tuning_methods
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES
 from lora_core.fast.optimize import optimize
@@ -48,7 +48,7 @@ def test_logits_and_gradients_match_the_plain_model(
 ) -> None:
     torch.manual_seed(0)
     plain = tiny_base.FAMILIES[family](labels=3).eval()
-    methods.build_method(method).prepare(plain, FAMILIES[family])
+    fine_tuning_methods.build_method(method).prepare(plain, FAMILIES[family])
     for name, parameter in plain.named_parameters():
         if name.endswith(".B"):
             torch.nn.init.normal_(parameter, std=0.1)
@@ -74,7 +74,7 @@ def test_logits_and_gradients_match_the_plain_model(
 
 def test_lora_is_folded_only_in_an_optimized_model() -> None:
     model = tiny_base.distilbert()
-    methods.build_method(LoraSpec(r=2)).prepare(model, FAMILIES["distilbert"])
+    fine_tuning_methods.build_method(LoraSpec(r=2)).prepare(model, FAMILIES["distilbert"])
     layers = [each for each in model.modules() if isinstance(each, LoraLinear)]
     assert not any("forward_with_adapter" in vars(layer) for layer in layers)
     optimize(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lora_core import methods
+from lora_core import fine_tuning_methods
 from lora_core.encoders import FAMILIES
 from lora_core.fast import unfused_attention
 from lora_core.specs.method import LayerRole, LoraSpec, LoraVariant
@@ -134,7 +134,7 @@ def test_autocast_error_is_no_larger_than_fused(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
     targets = tiny_base.whole_layers(family, LayerRole.QUERY, LayerRole.VALUE)
     spec = LoraSpec(variant=LoraVariant.DORA, r=2, targets=targets, layers=(0,))
-    methods.build_method(spec).prepare(model, FAMILIES[family])
+    fine_tuning_methods.build_method(spec).prepare(model, FAMILIES[family])
     ids, seen = torch.randint(5, 60, (4, TOKENS)), mask(LENGTHS)[:, 0, 0].long()
     exact = model(ids, attention_mask=seen).logits
     errors = []

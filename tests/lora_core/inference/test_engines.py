@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,20 @@ def test_auto_skips_an_engine_that_does_not_load(
     monkeypatch.setattr(engine_benchmark, "benchmark_engines", lambda *_, **__: speeds)
     predictor = EngineSelectingEncoderLoader("auto", tmp_path)(artifact, imported=False)
     assert (predictor.engine.name, predictor.engine_speeds) == ("torch-fp32", speeds)
+
+
+def test_rejected_engine_leaves_memory(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[weakref.ref[Any]] = []
+
+    def check(predictor: Predictor, _: Path) -> None:
+        built.append(weakref.ref(predictor.engine))
+        if len(built) == 1:
+            raise EngineOutputMismatch(engine="torch-bf16", difference=1.0, tolerance=1e-2)
+
+    monkeypatch.setattr(saved_predictions, "check_golden_predictions", check)
+    speeds = {"torch-bf16": 2.0, "torch-fp32": 1.0}
+    monkeypatch.setattr(engine_benchmark, "benchmark_engines", lambda *_, **__: speeds)
+    predictor = EngineSelectingEncoderLoader("auto", tmp_path)(artifact, imported=False)
+    assert [engine() for engine in built] == [None, predictor.engine]

@@ -18,12 +18,12 @@ from lora_core.data.batching import padded_length
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import encoder_weights_sha256
 from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.fine_tuning_methods import LoraMethod
 from lora_core.inference import packed_encoder
 from lora_core.inference.adapter import Adapter
 from lora_core.inference.engines import EngineCache
 from lora_core.inference.packed_encoder import BatchLayout, UnfusedAttention
 from lora_core.inference.predictor import Predictor
-from lora_core.methods import LoraMethod
 from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from tests.plain_checkpoint import plain_checkpoint
 from tests.tiny_base import FAMILIES as TINY

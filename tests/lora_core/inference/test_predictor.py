@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 
 from lora_core import manifest
-from lora_core.errors.artifact import EmptyInput, InputTooLong
+from lora_core.errors.artifact import EmptyInput, InputTooLong, InputWithoutTokens
 from lora_core.inference.predictor import Predictor
 from lora_core.inference.tokenization import ModelTokenizer
 from tests.tiny_artifact import make_artifact
@@ -63,7 +63,7 @@ def test_empty_text_is_rejected(predictor: Predictor, text: str) -> None:
 
 def test_text_of_which_the_tokenizer_leaves_nothing_is_rejected() -> None:
     plain = Tokenizer(BPE({"g": 0}, []))
-    with pytest.raises(EmptyInput, match="Input 1"):
+    with pytest.raises(InputWithoutTokens, match="Input 1"):
         ModelTokenizer(plain, 64).encode(["good", "dull"])
 
 

@@ -142,3 +142,11 @@ def test_scales_match_the_papers(variant: LoraVariant, scale: float) -> None:
 def test_unscaled_init_has_variance_one_over_r() -> None:
     layer, _ = make(LoraVariant.UNSCALED, trained=False, d_in=4000, r=4)
     assert layer.A.var().item() == pytest.approx(1 / 4, rel=0.05)
+
+
+@pytest.mark.parametrize("variant", [LoraVariant.LORA, LoraVariant.RSLORA, LoraVariant.DORA])
+def test_a_starts_uniform_below_one_over_the_root_of_its_inputs(variant: LoraVariant) -> None:
+    layer, _ = make(variant, trained=False, d_in=400, d_out=4, r=8)
+    limit = 400**-0.5
+    assert layer.A.abs().max().item() == pytest.approx(limit, rel=0.01)
+    assert layer.A.std().item() == pytest.approx(limit / 3**0.5, rel=0.05)

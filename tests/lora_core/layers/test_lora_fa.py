@@ -14,7 +14,7 @@ from lora_core.adapters import adapter_layers
 from lora_core.encoders import FAMILIES
 from lora_core.fast import folded_lora
 from lora_core.fast.folded_lora import TOKENS_PER_RANK
-from lora_core.methods import LoraMethod
+from lora_core.fine_tuning_methods import LoraMethod
 from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from tests import tiny_base
 

@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lora_core.linear import model
-from lora_core.linear.model import LinearModel, SoftmaxScore, fit_single_label
+from lora_core.linear.model import ExplainedSoftmaxScore, LinearModel, fit_single_label
 from lora_core.specs.method import LinearSpec
 
 WORDS = (
@@ -69,7 +69,7 @@ def test_contributions_sum_to_the_probability_difference(classes: int, temperatu
     found = fit_single_label(texts(200), labels(classes, 200), LinearSpec(C=50.0), classes=classes)
     for text in (*UNSEEN[:7], "great " * 300, *texts(5, seed=3)):
         for label in range(classes):
-            words, start = found.contributions(text, SoftmaxScore(label, temperature))
+            words, start = found.contributions(text, ExplainedSoftmaxScore(label, temperature))
             answer = softmax(found.logits([text])[0] / temperature)[label]
             assert start + sum(score for _, score in words) == pytest.approx(answer, abs=1e-6)
             assert all(a.end <= b.start for (a, _), (b, _) in pairwise(words))
@@ -83,7 +83,7 @@ def test_contribution_is_proportional_to_the_logit() -> None:
         train_texts, np.array([1, 1, 0, 0] * 5), LinearSpec(ngram_range=(1, 1)), classes=2
     )
     text = "a good, good but BAD film"
-    words, start = found.contributions(text, SoftmaxScore(1))
+    words, start = found.contributions(text, ExplainedSoftmaxScore(1))
     named = [(text[word.start : word.end], score) for word, score in words]
     assert [name for name, _ in named] == ["good", "good", "but", "BAD", "film"]
     terms = dict(zip(found.parameters.terms, found.parameters.coef[0], strict=True))
@@ -109,9 +109,17 @@ def test_model_without_terms_predicts_label_frequencies() -> None:
     assert softmax(found.logits(["one", ""]), axis=1) == pytest.approx(np.array([[0.25, 0.75]] * 2))
     even = fit_single_label(texts_seen, truth, LinearSpec(min_df=2), classes=2, balanced=True)
     assert softmax(even.logits(["one"])) == pytest.approx(0.5)
-    words, start = found.contributions("one two", SoftmaxScore(1))
+    words, start = found.contributions("one two", ExplainedSoftmaxScore(1))
     assert [score for _, score in words] == [0.0, 0.0]
     assert start == pytest.approx(0.75)
+
+
+def test_texts_without_a_space_have_no_terms() -> None:
+    """Such as DNA: each text is one term, longer than a model can have."""
+    sequences = ["ACGT" * 50, "TGCA" * 50] * 10
+    found = fit_single_label(sequences, labels(2, 20), LinearSpec(min_df=1), classes=2)
+    assert found.parameters.terms == ()
+    assert softmax(found.logits(sequences[:1])) == pytest.approx(0.5)
 
 
 def test_label_without_texts_is_never_predicted() -> None:

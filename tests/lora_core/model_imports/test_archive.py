@@ -129,6 +129,13 @@ def test_sparse_file_is_refused(tmp_path: Path, target: Path) -> None:
         unpack_archive(write_tar(tmp_path / "x.tar", GOOD, sparse), target)
 
 
+def test_chain_of_headers_is_refused(tmp_path: Path, target: Path) -> None:
+    header, _ = entry("m/a.json", b"", type=tarfile.XHDTYPE)  # describes the next header
+    (tmp_path / "x.tar").write_bytes(header.tobuf() * 2_000)
+    with pytest.raises(InvalidArchive, match="recursion"):
+        unpack_archive(tmp_path / "x.tar", target)
+
+
 def test_symlinked_folder_is_refused(tmp_path: Path, target: Path) -> None:
     link = entry("m/merged", b"", type=tarfile.SYMTYPE, linkname="/tmp")  # noqa: S108
     file = write_tar(tmp_path / "x.tar", link, entry("m/merged/config.json"))

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lora_core import manifest
-from lora_core.data.labels import MAX_LABEL_CHARACTERS, MAX_LABELS
+from lora_core.data.label_readers import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import (
     ArtifactCorrupt,

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch_file
 
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
@@ -57,6 +59,13 @@ def change_weights(directory: Path) -> None:
     save_file(tensors, directory / "linear.safetensors")
 
 
+def bfloat16_weights(directory: Path) -> None:
+    """numpy has no such type."""
+    save_torch_file(
+        {"coef": torch.zeros(3, 4, dtype=torch.bfloat16)}, directory / "linear.safetensors"
+    )
+
+
 def two_models(directory: Path) -> None:
     (directory / "merged").mkdir()
     (directory / "merged" / "config.json").write_text("{}")
@@ -79,6 +88,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], type[LoraCoreError], str]] = {
         GoldenPredictionsMismatch,
         "differ by",
     ),
+    "bfloat16": (then_reseal(bfloat16_weights), UnsupportedArtifact, "cannot be read"),
     "no labels": (lambda d: reseal(d, labels=None), UnsupportedArtifact, "no labels"),
     "a label twice": (
         lambda d: reseal(d, labels=["bad", "good", "good"]),

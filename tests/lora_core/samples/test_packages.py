@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
-from lora_core.samples.packages import PackagedFile, SamplePackage, find_verified_file
+from lora_core.samples.packages import PackagedFile, SamplePackage, get_verified_file_path
 from tests.fake_distribution import install
 
 CONTENT = b"weights"
@@ -22,25 +22,25 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_locate_file_does_not_import_the_package(site: Path) -> None:
-    assert find_verified_file(FILE) == site / FILE.path
+    assert get_verified_file_path(FILE) == site / FILE.path
     assert "tiny_sample" not in sys.modules
 
 
 def test_missing_package_is_reported_with_its_version() -> None:
     with pytest.raises(SamplePackageMissing, match=r"tiny-sample 1\.0.*`loraworks samples fetch`"):
-        find_verified_file(FILE)
+        get_verified_file_path(FILE)
 
 
 def test_package_without_the_file_is_missing(site: Path) -> None:
     (site / FILE.path).unlink()
     with pytest.raises(SamplePackageMissing):
-        find_verified_file(FILE)
+        get_verified_file_path(FILE)
 
 
 def test_changed_content_is_detected_after_a_valid_read(site: Path) -> None:
-    find_verified_file(FILE)
+    get_verified_file_path(FILE)
     (site / FILE.path).write_bytes(CONTENT + b", changed")
     with pytest.raises(SampleChecksumMismatch) as refused:
-        find_verified_file(FILE)
+        get_verified_file_path(FILE)
     assert refused.value.detail["expected"] == FILE.sha256
     assert str(site) not in str(refused.value)

@@ -102,6 +102,20 @@ def test_balanced_labels_weight_positives_by_the_ratio_of_negatives() -> None:
     torch.testing.assert_close(loss(logits, torch.tensor([[1.0, 1.0]])), expected)
 
 
+def test_a_label_without_positives_has_a_finite_balanced_loss() -> None:
+    spec = MultiLabelSpec(class_weights=ClassWeights.BALANCED)
+    targets = multi_hot([(0,), (), (0,), ()], 2)
+    loss = build_loss(spec, build_task(spec, ("a", "b"), []), targets)
+    logits = torch.tensor([[0.3, -0.7]] * 4, requires_grad=True)
+    scores = expit(np.array([0.3, -0.7]))
+    first, second = 2 * -np.log(scores[0]) + 2 * -np.log(1 - scores[0]), 4 * -np.log(1 - scores[1])
+    total = loss(logits, torch.from_numpy(targets))
+    assert float(total.detach()) == pytest.approx((first + second) / 2, rel=1e-6)
+    torch.autograd.backward(total)
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 @pytest.mark.parametrize("weights", list(ClassWeights))
 def test_focal_loss_of_labels(gamma: float, weights: ClassWeights) -> None:

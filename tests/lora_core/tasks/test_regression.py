@@ -49,6 +49,14 @@ def test_constant_predictions_and_numbers_have_no_correlation() -> None:
     assert (report["rmse"], report["r2"], report["spearman"]) == (0, 0, 0)
 
 
+def test_equal_numbers_have_the_deviation_1() -> None:
+    """Their mean is rounded, so that their deviation is 1e-17, not 0."""
+    assert np.std([0.1] * 3) > 0
+    task = Regression.of_training_targets([0.1] * 3)
+    assert task.mean == pytest.approx(0.1)
+    assert task.std == 1.0
+
+
 def test_nonfinite_logits_give_a_nonfinite_loss_and_no_interval() -> None:
     logits = np.full((3, 1), np.nan, dtype=np.float32)
     assert np.isnan(TASK.metrics(logits, TRUE[:3])["loss"])

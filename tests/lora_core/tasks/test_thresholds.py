@@ -1,6 +1,7 @@
 """Thresholds of a single-label task, against a search over all of them."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -50,6 +51,31 @@ def test_thresholds_of_three_labels_are_nearly_the_best(seed: int) -> None:
     grid = np.exp(np.linspace(-3, 3, 25))
     best = max(macro_f1(logits, targets, [1.0, a, b]) for a, b in itertools.product(grid, grid))
     assert found > best - 0.01
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_threshold_of_a_label_alone_is_better(seed: int) -> None:
+    """With ties, and a label that no text has."""
+    random = np.random.default_rng(seed)
+    targets = random.integers(4, size=120)
+    logits = (random.normal(size=(120, 5)) + np.eye(5)[targets]).round(1)
+    scores = log_softmax(logits, axis=1)
+    thresholds = tune_thresholds(scores, targets)
+    found = macro_f1(logits, targets, thresholds)
+    for label, step in itertools.product(range(4), np.linspace(-4, 4, 81)):
+        changed = thresholds * np.exp(step * np.eye(5)[label])
+        assert macro_f1(logits, targets, changed) <= found + 1e-9
+
+
+def test_many_labels_are_tuned_within_seconds() -> None:
+    """Every evaluation of a run tunes them anew."""
+    random = np.random.default_rng(0)
+    targets = random.integers(80, size=2000)
+    logits = random.normal(size=(2000, 80)) + 2 * np.eye(80)[targets]
+    before = time.process_time()
+    thresholds = tune_thresholds(log_softmax(logits, axis=1), targets)
+    assert time.process_time() - before < 12
+    assert macro_f1(logits, targets, thresholds) > macro_f1(logits, targets, [1 / 80] * 80)
 
 
 def test_labels_of_few_texts_keep_their_thresholds() -> None:

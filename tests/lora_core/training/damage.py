@@ -46,8 +46,8 @@ def replace_by_link(path: Path) -> None:
     path.symlink_to(target)
 
 
-def replace_by_words(directory: Path, name: str) -> None:
-    (directory / name).write_text("{ words")
+def replace_by_words(directory: Path, name: str, words: str = "{ words") -> None:
+    (directory / name).write_text(words)
     rewrite(directory)
 
 
@@ -74,6 +74,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a figure too many": lambda d: edit_state(d, lambda state: state["figures"].update(extra=1)),
     "a rate too many": lambda d: edit_state(d, lambda state: state["figures"]["rates"].append(0.1)),
     "not JSON": lambda d: replace_by_words(d, "state.json"),
+    "nested too deeply": lambda d: replace_by_words(d, "state.json", "[" * 100_000),
     "not tensors": lambda d: replace_by_words(d, "tensors.safetensors"),
     "a weight gone": lambda d: edit_tensors(d, lambda t: t.pop(first(t, "weights/"))),
     "a moment gone": lambda d: edit_tensors(d, lambda t: t.pop(first(t, "optimizer/exp_avg/"))),

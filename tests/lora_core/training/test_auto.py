@@ -9,24 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lora_core import cross_validation, manifest
-from lora_core.cross_validation import training_pool
+from lora_core.cross_validation import LinearCrossValidation, training_pool
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, assign_folds
 from lora_core.errors.training import CheckpointMismatch, StopRequested
+from lora_core.events import NullObserver
 from lora_core.linear.model import LinearModel
 from lora_core.progress_reporter import ProgressReporter
-from lora_core.specs.method import LinearSpec
+from lora_core.specs.method import CandidateSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
 from lora_core.training.checkpoint_schedule import CheckpointSettings
+from lora_core.training.cross_validation import AllMethodsCrossValidation
 from lora_core.training.encoder import train_encoder
 from tests.recording_observer import RecordingObserver, StopDuringFit
+from tests.tiny_base import make_base
 
 Make = Callable[..., TrainSpec]
 
@@ -152,6 +155,37 @@ def test_cached_fits_are_not_repeated(
     assert logits[0] == logits[1]
 
 
+@pytest.mark.parametrize("what", ["encoder", "head", "pooling"])
+def test_fits_of_another_model_are_not_reused(what: str, spec: Make, tmp_path: Path) -> None:
+    """Checkpoints contain what trains, so what identifies them does not tell such models apart."""
+    labels = {0: "bad", 1: "good"}
+    bases = [tmp_path / "first", tmp_path / "second"]
+    for seed, directory in enumerate(bases):
+        family = "modernbert" if what == "pooling" else "distilbert"
+        make_base(directory, family, seed=seed * (what == "encoder"), id2label=labels)
+    if what == "head":
+        weights = load_file(bases[1] / "model.safetensors")
+        weights["classifier.weight"] *= -1
+        save_file(weights, bases[1] / "model.safetensors", metadata={"format": "pt"})
+    logits = []
+    for directory, pooling in zip(bases, ("cls", "mean"), strict=True):
+        described = spec(
+            method={"type": "full"},
+            base=str(directory),
+            pooling=pooling if what == "pooling" else "cls",
+            optim={"epochs": 1, "learning_rate": 1e-4},
+        )
+        splits = load_splits(described.data)
+        progress = ProgressReporter(NullObserver(), RecordingObserver())
+        folds = AllMethodsCrossValidation(
+            described, splits.labels, training_pool(described, splits), progress
+        )
+        candidate = CandidateSpec(method=described.encoder_method, folds=1)
+        logits.append(folds.logits(candidate)[0])
+    predicted = ~np.isnan(logits[0])
+    assert np.abs(logits[0] - logits[1])[predicted].max() > 1e-3
+
+
 def test_given_validation_split_is_not_trained_on(
     spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], reviews: Path, tmp_path: Path
 ) -> None:
@@ -165,6 +199,28 @@ def test_given_validation_split_is_not_trained_on(
     assert summary["examples"] == {"train": 80, "validation": 20, "test": 20}
     assert summary["selection"]["texts"] == 80
     assert summary["best_step"] % 10 == 0  # it was evaluated on the way
+
+
+def test_repeats_of_some_folds_predict_more_texts(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]]
+) -> None:
+    """Those of either repeat count, not only those of both, of which there are few."""
+    described = spec(method=choosing(LINEAR, folds=2, repeats=2))
+    splits = load_splits(described.data)
+    examples = training_pool(described, splits)
+    progress = ProgressReporter(NullObserver(), RecordingObserver())
+    folds = LinearCrossValidation(described, splits.labels, examples, progress)
+    logits = folds.logits(CandidateSpec(method=LinearSpec(), folds=2, repeats=2))
+    found, by_hand = folds.scores(logits), np.full((2, len(examples)), np.nan)
+    for repeat in range(2):
+        each = assign_folds(examples, seed=repeat) < 2
+        by_hand[repeat, each] = logits[repeat, each].argmax(axis=1) == folds.targets[each]
+    expected = np.nanmean(by_hand[:, found.predicted], axis=0)
+    assert found.predicted.sum() > 1.4 * (2 / 5) * len(examples)
+    np.testing.assert_allclose(found.by_text[found.predicted], expected)
+    assert found.value == pytest.approx(expected.mean())
+    [candidate] = go(described)[0].all("candidate")
+    assert candidate.result.texts == found.predicted.sum()
 
 
 def test_train_size_limits_auto(

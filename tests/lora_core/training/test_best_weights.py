@@ -34,6 +34,7 @@ def evaluate(best: BestWeights, *evaluations: tuple[float, float]) -> None:
         ([(0.9, 0.2), (0.9, 0.3)], 1),  # even if earlier
         ([(0.9, 0.2), (0.9, 0.2), (0.9, 0.3)], 2),  # equal in both: the later step
         ([(0.9, 0.2), (math.nan, 0.1)], 1),
+        ([(0.9, 0.2), (1.0, math.nan), (1.0, math.inf)], 1),  # not with such a loss
     ],
 )
 def test_ties_prefer_the_lower_loss_then_the_later_step(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
+from lora_core.specs.method import ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
@@ -121,6 +122,7 @@ def test_flipped_manifest_byte_is_harmless_or_detected(
 OTHER_RUNS: dict[str, dict[str, Any]] = {
     "method": {"method": {"r": 2}},
     "head_init": {"head_init": "random"},
+    "pooling": {"pooling": "mean"},
     "optim": {"optim": {"learning_rate": 0.02}},
     "stop": {"stop": {"patience": 3}},
     "task": {"task": {"class_weights": "balanced"}},
@@ -134,6 +136,11 @@ OTHER_RUNS: dict[str, dict[str, Any]] = {
 def test_checkpoint_of_another_run_is_refused(what: str, copy: Path) -> None:
     with pytest.raises(CheckpointMismatch, match=f"{what} differs"):
         resume(copy, describe(copy, **OTHER_RUNS[what]))
+
+
+def test_probe_refuses_every_checkpoint(copy: Path) -> None:
+    with pytest.raises(CheckpointMismatch, match="the method probe has no checkpoints"):
+        resume(copy, describe(copy).with_method(ProbeSpec()))
 
 
 def test_different_base_with_the_same_name_is_refused(copy: Path) -> None:

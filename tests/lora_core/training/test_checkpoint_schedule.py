@@ -73,6 +73,16 @@ def test_save_is_due_after_the_interval_and_reported(
     ]
 
 
+def test_a_short_interval_holds_from_the_start(
+    move: Move, open_saves: Callable[..., CheckpointSaver[At]]
+) -> None:
+    saves = open_saves(10, 0, RecordingObserver())
+    move(9)
+    assert not saves.is_due()
+    move(1)
+    assert saves.is_due()
+
+
 def test_slow_disk_makes_saves_less_frequent(
     move: Move, open_saves: Callable[..., CheckpointSaver[At]]
 ) -> None:

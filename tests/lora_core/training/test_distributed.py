@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lora_core import distributed, manifest
-from lora_core.__main__ import read_train_spec
+from lora_core.__main__ import read_input
 from lora_core.child_protocol import EXIT_FAILED, EXIT_STOPPED
 from lora_core.events import Event, StepLogged
 from lora_core.progress_reporter import ProgressReporter
+from lora_core.specs.train import TrainSpec
 from lora_core.training.encoder import train_encoder
 from lora_core.training.prepare import prepare_run
 from lora_core.training.resume import build_or_resume_trainer
@@ -62,7 +63,7 @@ def test_two_processes_match_a_single_process(
     path = write(method=method, optim=PLAIN, data=ODD)
     pair = Pair(path)
     assert pair.both()[0] == [0, 0]
-    observer, alone = train(read_train_spec(path))
+    observer, alone = train(read_input(path, TrainSpec))
     assert curve(pair.events) == pytest.approx(curve(observer.events), rel=1e-4)
     ours, theirs = (manifest.verify(out)["metrics"]["test"] for out in (pair.out, alone))
     assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
@@ -80,7 +81,7 @@ def keep_weights(spec: Path, environment: dict[str, str], file: Path) -> None:
     with distributed.process_group():
         with distributed.main_process_first():
             prepared = prepare_run(
-                read_train_spec(spec), observer, progress=ProgressReporter(observer, observer)
+                read_input(spec, TrainSpec), observer, progress=ProgressReporter(observer, observer)
             )
         build_or_resume_trainer(
             prepared, observer=observer, progress=progress, checkpoint_settings=None, saved=None
@@ -178,7 +179,7 @@ def test_different_process_count_is_reported(random: Write, tmp_path: Path) -> N
     observer = RecordingObserver()
     out = tmp_path / "out"
     train_encoder(
-        read_train_spec(pair.spec),
+        read_input(pair.spec, TrainSpec),
         out_dir=out,
         observer=observer,
         stop=observer,

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from lora_core import manifest
+from lora_core.data import linear_baseline
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import SpecialTokensNotAdded
 from lora_core.errors.spec import DeviceUnavailable, MaxLengthTooLarge, PrecisionUnsupported
@@ -21,7 +22,7 @@ from lora_core.specs.chat import PromptFormat
 from lora_core.specs.train import TrainSpec
 from lora_core.training.encoder import train_encoder
 from tests.plain_checkpoint import plain_checkpoint
-from tests.recording_observer import RecordingObserver
+from tests.recording_observer import RecordingObserver, StopDuringFit
 from tests.tiny_base import FAMILIES, make_base, make_chat_examples, make_reviews
 
 Make = Callable[..., TrainSpec]
@@ -173,6 +174,18 @@ def test_trained_model_as_base_keeps_its_head(
 def test_stop_request_is_checked_between_steps(spec: Make, train: Train) -> None:
     with pytest.raises(StopRequested):
         train(spec(), stop_at=5)
+
+
+def test_stop_request_interrupts_the_fit_of_the_linear_model(
+    spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = StopDuringFit()
+    monkeypatch.setattr(linear_baseline, "fit_linear_model", stop.fit)
+    with pytest.raises(StopRequested):
+        train_encoder(spec(), out_dir=tmp_path / "out", observer=stop, stop=stop)
+    stop.left.set()
+    last = stop.all("tick")[-1]
+    assert (last.phase, last.step) == ("linear_model", stop.all("step")[-1].step)
 
 
 def test_nonfinite_loss_stops_before_the_update(spec: Make, train: Train) -> None:

@@ -26,7 +26,7 @@ from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.encoder import train_encoder
 from lora_core.training.throughput import ThroughputAndLossMeter
 from lora_core.training.training_state import TrainingState
-from tests.lora_core.test_methods import FrozenA
+from tests.lora_core.test_fine_tuning_methods import FrozenA
 from tests.lora_core.training.twins import events_before, product, story
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_base, make_reviews

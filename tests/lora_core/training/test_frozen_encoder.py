@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from lora_core import methods
+from lora_core import fine_tuning_methods
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, encoder_parts
 from lora_core.fast import first_token, frozen_encoder
 from lora_core.fast.frozen_encoder import (
     CachedFeaturesForward,
-    ReplayedEncoderForward,
+    FrozenBlockReplayForward,
     build_fastest_forward,
 )
 from lora_core.fast.unfused_attention import pad_multiple
@@ -52,7 +52,7 @@ def test_frozen_encoder_logits_match_the_full_model(
 ) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
-    methods.build_method(method).prepare(model, FAMILIES[family])
+    fine_tuning_methods.build_method(method).prepare(model, FAMILIES[family])
     first_token.patch_last_block(model, FAMILIES[family])
     parts = {Split.TRAIN: part()}
     short = CachedFeaturesForward(
@@ -107,9 +107,9 @@ def test_replayed_logits_match_the_full_model(
     torch.manual_seed(0)
     description = GENERAL_FAMILIES[family]
     model = tiny_base.general(family, labels=3)
-    methods.build_method(method).prepare(model, description)
+    fine_tuning_methods.build_method(method).prepare(model, description)
     parts = {Split.TRAIN: part()}
-    replayed = ReplayedEncoderForward(
+    replayed = FrozenBlockReplayForward(
         model.train(), MACHINE, description, parts, budget=100, progress=PROGRESS, environment={}
     )
     full = Forward(model, MACHINE)
@@ -125,9 +125,9 @@ def test_replayed_logits_match_the_full_model(
 def test_a_replayed_batch_is_padded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     description = GENERAL_FAMILIES["longformer"]  # pads again, to its window
     model = tiny_base.general("longformer")
-    methods.build_method(LastLayersBaselineSpec()).prepare(model, description)
+    fine_tuning_methods.build_method(LastLayersBaselineSpec()).prepare(model, description)
     parts = {Split.TRAIN: part()}
-    replayed = ReplayedEncoderForward(
+    replayed = FrozenBlockReplayForward(
         model, MACHINE, description, parts, budget=100, progress=PROGRESS, environment={}
     )
     batches: list[int] = []
@@ -209,7 +209,7 @@ def test_frozen_encoder_is_skipped_only_if_nothing_in_it_changes(
 ) -> None:
     monkeypatch.setattr(frozen_encoder, "MAX_RUN_BYTES", most)
     model, family = tiny_base.distilbert(), FAMILIES["distilbert"]
-    methods.build_method(method).prepare(model, family)
+    fine_tuning_methods.build_method(method).prepare(model, family)
     parts = {Split.TRAIN: part()}
     chosen = build_fastest_forward(
         model,
@@ -241,7 +241,7 @@ def test_baseline_run_is_equal_with_and_without_cached_features(
 @pytest.mark.parametrize(
     ("family", "method", "dropout", "expected"),
     [
-        ("deberta-v2", LastLayersBaselineSpec(), 0.0, ReplayedEncoderForward),
+        ("deberta-v2", LastLayersBaselineSpec(), 0.0, FrozenBlockReplayForward),
         ("deberta-v2", LastLayersBaselineSpec(), 0.1, Forward),
         ("deberta-v2", LoraSpec(), 0.0, Forward),
         ("lilt", LastLayersBaselineSpec(), 0.0, Forward),  # its blocks pass on more than states
@@ -251,7 +251,7 @@ def test_general_encoders_are_cached_where_that_is_exact(
     family: str, method: LastLayersBaselineSpec | LoraSpec, dropout: float, expected: type[Forward]
 ) -> None:
     model = tiny_base.general(family)
-    methods.build_method(method).prepare(model, GENERAL_FAMILIES[family])
+    fine_tuning_methods.build_method(method).prepare(model, GENERAL_FAMILIES[family])
     chosen = build_fastest_forward(
         model,
         MACHINE,

@@ -14,7 +14,7 @@ from lora_core.training import linear, probe_learning_curve
 from lora_core.training.encoder import train_encoder
 from tests.recording_observer import RecordingObserver
 from tests.task_files import make_label_sets, make_numbers
-from tests.tiny_base import make_reviews
+from tests.tiny_base import make_base, make_reviews
 
 Spec = Callable[..., TrainSpec]
 Train = Callable[..., tuple[RecordingObserver, Path]]
@@ -140,6 +140,22 @@ def test_learning_curve_is_cached_by_texts_and_base(
     monkeypatch.setattr(curve, "measure_curve", None)
     again, _ = train(spec(data={"source": str(many)}, optim={**SHORT, "learning_rate": 0.02}))
     assert summary(again)["more_labels"] == summary(first)["more_labels"]
+
+
+def test_learning_curve_is_cached_by_pooling(
+    spec: Spec, train: Train, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ModernBERT, the weights are the same."""
+    base, measure, measured = make_base(tmp_path / "modern", "modernbert"), curve.measure_curve, []
+
+    def count(*arguments: Any) -> curve.CurveScores:
+        measured.append(measure(*arguments))
+        return measured[-1]
+
+    monkeypatch.setattr(curve, "measure_curve", count)
+    for pooling in ("cls", "mean", "mean"):
+        train(spec(method=PROBE, base=str(base), pooling=pooling, data={"source": str(many)}))
+    assert len(measured) == 2
 
 
 def test_expensive_base_uses_the_linear_learning_curve(

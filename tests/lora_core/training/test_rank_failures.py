@@ -8,12 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+from torch.distributed import DistNetworkError
 
-from lora_core.__main__ import read_train_spec
+from lora_core.__main__ import read_input
 from lora_core.child_protocol import EXIT_FAILED
-from lora_core.errors.training import NonFiniteLoss
-from tests.lora_core.training.pairs import LORA, PLAIN, Pair, failures, saved
+from lora_core.distributed import process_group
+from lora_core.errors.training import DistributedProcessLost, NonFiniteLoss
+from lora_core.specs.train import TrainSpec
+from tests.lora_core.training.pairs import (
+    LORA,
+    PLAIN,
+    Pair,
+    environments,
+    failures,
+    open_store,
+    saved,
+)
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import tokenizer
 
@@ -37,7 +49,7 @@ def test_nonfinite_loss_in_one_process_stops_both_before_the_update(
     reviews.write_text("\n".join([f"{header},split", *lines]))
     path = write(method=LORA, optim=PLAIN, head_init="random")
     with pytest.raises(NonFiniteLoss) as alone:
-        train(read_train_spec(path))
+        train(read_input(path, TrainSpec))
     step = alone.value.detail["step"]
     assert step > 1
     statuses, events = Pair(path).both()
@@ -84,3 +96,25 @@ def test_failure_of_both_processes_is_reported_once(
     statuses, events = Pair(path).both()
     assert statuses == [EXIT_FAILED, EXIT_FAILED]
     assert failures(events) == [code]
+
+
+def test_process_that_connects_to_one_that_has_failed_exits_silently(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other one may have read a bad spec and closed its connections meanwhile."""
+    store = open_store()
+    for name, value in environments(store)[1].items():
+        monkeypatch.setenv(name, value)
+
+    def connect(*_: Any, **__: Any) -> None:
+        raise DistNetworkError("Connection closed by peer")
+
+    monkeypatch.setattr(dist, "init_process_group", connect)
+    with (
+        pytest.raises(DistributedProcessLost),
+        process_group(),
+    ):  # nobody has reported anything: it does
+        raise AssertionError
+    with pytest.raises(SystemExit) as silent, process_group():
+        raise AssertionError
+    assert silent.value.code == EXIT_FAILED

@@ -13,7 +13,7 @@ from lora_core import encoders
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.artifact import EngineUnavailable
 from lora_core.fast.native import blocks
-from lora_core.fast.native.library import Batch, InvalidArguments, Library
+from lora_core.fast.native.library import BatchStruct, InvalidArguments, Library
 from lora_core.inference.adapter import Adapter, FusedLayerLora
 from lora_core.inference.engines import build_encoder
 from lora_core.inference.packed_encoder import NativeAdapter, PackedEncoder
@@ -225,35 +225,35 @@ def test_what_it_does_not_compute_is_refused(
             build_encoder(_model(family, **changes), torch.bfloat16, backend=library)
 
 
-def _break_rows(batch: Batch) -> None:
+def _break_rows(batch: BatchStruct) -> None:
     batch.rows = 40
 
 
-def _break_start(batch: Batch) -> None:
+def _break_start(batch: BatchStruct) -> None:
     (ctypes.c_int32 * 3).from_address(batch.starts)[1] = 3
 
 
-def _break_length(batch: Batch) -> None:
+def _break_length(batch: BatchStruct) -> None:
     (ctypes.c_int32 * 3).from_address(batch.lengths)[2] = 0
 
 
-def _break_end(batch: Batch) -> None:
+def _break_end(batch: BatchStruct) -> None:
     (ctypes.c_int32 * 3).from_address(batch.lengths)[2] = 10_000
 
 
-def _break_versions(batch: Batch) -> None:
+def _break_versions(batch: BatchStruct) -> None:
     (ctypes.c_int32 * 2).from_address(batch.version_rows)[1] += 1
 
 
-def _break_texts(batch: Batch) -> None:
+def _break_texts(batch: BatchStruct) -> None:
     (ctypes.c_int32 * 2).from_address(batch.version_texts)[1] -= 1
 
 
-def _break_rank(batch: Batch) -> None:
+def _break_rank(batch: BatchStruct) -> None:
     batch.low_rank[0].a, batch.low_rank[0].b, batch.low_rank[0].rank = batch.x, batch.x, 3
 
 
-def _break_first(batch: Batch) -> None:
+def _break_first(batch: BatchStruct) -> None:
     batch.first = None
 
 
@@ -263,7 +263,7 @@ def _break_first(batch: Batch) -> None:
      _break_rank, _break_first],
 )  # fmt: skip
 def test_a_batch_with_wrong_bounds_is_refused(
-    damage: Callable[[Batch], None], monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[BatchStruct], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = MODELS["bert"]()
     texts = _texts((5, 20, 3))
@@ -273,13 +273,13 @@ def test_a_batch_with_wrong_bounds_is_refused(
         assert isinstance(adapter, NativeAdapter)
         encoder.logits(texts, [adapter] * 3, threads=1)
 
-        def damaged(*arguments: Any) -> Batch:
-            batch = Batch(*arguments)
+        def damaged(*arguments: Any) -> BatchStruct:
+            batch = BatchStruct(*arguments)
             damage(batch)
             return batch
 
         with monkeypatch.context() as patched:
-            patched.setattr(blocks, "Batch", damaged)
+            patched.setattr(blocks, "BatchStruct", damaged)
             with pytest.raises(InvalidArguments, match="refused to compute lw_encode"):
                 encoder.logits(texts, [adapter] * 3, threads=1)
         assert encoder.nbytes > 0, variant

@@ -1,0 +1,124 @@
+"""The service under test: API and worker in one process, and a client that survives its crashes."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from app.database.errors import OUTAGE_ERRORS
+from app.main import create_app
+from app.queue.enums import JobState
+from app.queue.tables import Job
+from app.resources import Resources, open_resources
+from app.retraining import repository as retraining
+from app.settings import Settings
+from tests.e2e.installation import read_outcome
+from worker.devices import CPU
+from worker.service import open_service
+
+LONGEST_SECONDS = 60.0  # until something that is waited for
+PAUSE_SECONDS = 0.05
+retraining.CLAIM_SECONDS = 2.0  # a step that was interrupted is taken again after this
+
+
+class Service:
+    """API, worker and client. The worker's loops take their turns one after the other, so that each
+    run passes the same crash points in the same order.
+    """
+
+    def __init__(self, settings: Settings, client_file: Path) -> None:
+        self.settings = settings
+        self._client_file = client_file
+        self._answers: dict[str, Any] = {}  # the answers that the client has got
+        if client_file.exists():
+            self._answers = json.loads(client_file.read_bytes())
+        self._stack = ExitStack()
+        self.resources: Resources = open_resources(settings)
+        self._stack.callback(self.resources.close)
+        app = create_app(settings)
+        self._client = self._stack.enter_context(TestClient(app, raise_server_exceptions=False))
+        self._worker = open_service(settings, devices=(CPU,))
+        self._stack.callback(self._worker.close)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def send(self, method: str, path: str, *, key: str = "", **content: Any) -> Any:
+        """Send a request until it is answered, as clients do; return the body of the answer.
+
+        Once it has been answered, it is not sent again, not even by the next process. `key` tells
+        requests with the same path apart.
+        """
+        key = f"{method} {path} {key}".strip()
+        if key not in self._answers:
+            self._remember(key, self._ask(method, path, {"Idempotency-Key": key}, content))
+        return self._answers[key]
+
+    def get(self, path: str) -> Any:
+        """Return what is there now."""
+        return self._ask("GET", path, {}, {})
+
+    def once(self, key: str, action: Callable[[], object]) -> None:
+        """Do something else than a request, until it has succeeded once."""
+        if key not in self._answers:
+            action()
+            self._remember(key, True)
+
+    def finish_job(self, job: dict[str, Any]) -> Any:
+        """Let the worker work until a job has ended; return the job."""
+        path = f"/v1/jobs/{job['id']}"
+        self.work_until(lambda: JobState(self.get(path)["state"]).final)
+        return self.get(path)
+
+    def work_until(self, done: Callable[[], object]) -> None:
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while not done():
+            assert time.monotonic() < deadline, "the worker does not get there"
+            self.work()
+
+    def work(self) -> None:
+        """Take one turn of each loop of the worker, then run the jobs that are due."""
+        self._worker._reconciler.run_once()
+        for _, task, _ in self._worker._repeated:
+            with suppress(Exception):  # `repeat_until_drained` logs them and goes on
+                task()
+        with self.resources.database.read() as session:
+            queued = select(Job.id).where(Job.state == JobState.QUEUED).order_by(Job.id)
+            due = session.scalars(queued).all()
+        for job_id in due:
+            with suppress(*OUTAGE_ERRORS):  # its task is sent again
+                self._worker.run_job(job_id)
+
+    def result(self, job_id: str) -> dict[str, Any]:
+        """Return what a repeated run must reproduce bit by bit."""
+        found = read_outcome(self.resources.database, self.settings, UUID(job_id))
+        return {"curves": found.curves, "files": found.files}
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], content: Any) -> Any:
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while True:
+            response = self._client.request(method, path, headers=headers, **content)
+            repeat = response.status_code >= 500 or "retry-after" in response.headers
+            if not repeat:
+                break
+            assert time.monotonic() < deadline, response.text
+            time.sleep(PAUSE_SECONDS)
+        gone = method == "DELETE" and response.status_code == 404  # its first answer was lost
+        restart = "no_checkpoint" in response.text
+        assert response.is_success or gone or restart, f"{method} {path}: {response.text}"
+        kind = response.headers.get("content-type", "")
+        is_json = kind.startswith("application/") and "json" in kind and response.content
+        return response.json() if is_json else response.text
+
+    def _remember(self, key: str, answer: Any) -> None:
+        self._answers[key] = answer
+        unfinished = self._client_file.with_suffix(".new")
+        unfinished.write_text(json.dumps(self._answers))
+        os.replace(unfinished, self._client_file)

@@ -1,0 +1,52 @@
+"""Every reader copes with its corpus, and with whatever once crashed it."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.readers import CORPUS, CRASHES, MINUTES, READERS, kept_files
+from tests.fuzz.replay import find_crashes
+
+MAX_CORPUS_BYTES = 300_000
+
+
+def test_no_kept_file_crashes_its_reader() -> None:
+    replay = [sys.executable, "-m", "tests.fuzz.replay"]
+    done = subprocess.run(replay, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = sum(len(list(kept_files(name))) for name in READERS)
+    assert json.loads(done.stdout) == {"readers": len(READERS), "files": files, "crashes": 0}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reader_has_a_corpus(name: str) -> None:
+    assert any((CORPUS / name).iterdir())
+
+
+def test_kept_files_belong_to_readers() -> None:
+    kept = {path.name for directory in (CORPUS, CRASHES) for path in directory.glob("*")}
+    assert kept | json.loads(MINUTES.read_text()).keys() <= READERS.keys()
+
+
+def test_corpus_is_small() -> None:
+    files = [path for path in CORPUS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MAX_CORPUS_BYTES
+
+
+def test_errors_and_hangs_are_crashes(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("good", "raises", "hangs")]
+    for file in files:
+        file.write_text(file.name)
+
+    def read(data: bytes) -> None:
+        if data == b"raises":
+            raise KeyError("x")
+        while data == b"hangs":
+            time.sleep(0.01)
+
+    crashes = {crash["file"]: crash["error"] for crash in find_crashes(read, files, seconds=1)}
+    assert crashes == {"raises": "KeyError: 'x'", "hangs": "TimeoutError: the reader is too slow"}

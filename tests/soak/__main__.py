@@ -1,0 +1,215 @@
+"""Use everything for hours, with a fault every minute, and tell how fast memory and disk grow.
+
+    python -m tests.soak [--hours 2] [--seed 0] [--kind embedded|cluster]
+
+Real processes, real trainings, real servers, and the faults of `tests.chaos`. The API and one
+worker must live through the whole run; faults that kill a worker hit a second one. Every 10 s the
+memory and the open file descriptors of these two are read, the size of the data folder, and the
+number of jobs that have ended. The last line is one JSON object. It has the upper bounds of 95% of
+the slopes, the larger of both processes; the run fails if one is above its limit, or if a job or
+label was lost, duplicated or changed. With PostgreSQL, the size of its database is not counted.
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import threading
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from app.queue.enums import JobState
+from app.queue.tables import Job
+from tests.chaos.__main__ import WAITING_JOBS, open_scene
+from tests.chaos.faults import (
+    CLUSTER,
+    EVERYWHERE,
+    Fault,
+    kill_api,
+    kill_api_between_two_keys,
+    roll_back_and_upgrade,
+)
+from tests.chaos.scene import Scene
+from tests.e2e.installation import Process
+from tests.soak.load import Load
+from tests.soak.slopes import fit_slope
+
+SAMPLE_SECONDS = 10.0
+FAULT_SECONDS = 60.0
+WARM_UP = 1 / 6  # of the run, in which caches fill; not counted
+KILLS_THE_API: tuple[Fault, ...] = (kill_api, kill_api_between_two_keys, roll_back_and_upgrade)
+# Under a load that no installation has for long: thousands of jobs a day, and a fault a minute.
+LIMITS = {
+    "rss_mb_per_hour_high": 20.0,
+    "rss_kb_per_job_high": 40.0,
+    "fds_per_hour_high": 2.0,
+    "fds_per_job_high": 0.01,
+    "disk_kb_per_job": 400.0,
+}
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was read at one time."""
+
+    hours: float
+    jobs: int  # that have ended
+    rss_mb: dict[str, float]  # by process
+    fds: dict[str, int]
+    disk_kb: float
+
+
+class Sampler(threading.Thread):
+    """Reads a sample every 10 s until `stop`."""
+
+    def __init__(self, scene: Scene, processes: dict[str, Process]) -> None:
+        super().__init__(name="sampler", daemon=True)
+        self.samples: list[Sample] = []
+        self._scene, self._processes = scene, processes
+        self._stopped = threading.Event()
+        self._began = time.monotonic()
+
+    def stop(self) -> None:
+        """End."""
+        self._stopped.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._stopped.wait(SAMPLE_SECONDS):
+            with suppress(Exception):  # the database is down, or a process, which `main` reports
+                self.samples.append(self._read())
+
+    def _read(self) -> Sample:
+        final = [state for state in JobState if state.final]
+        installation = self._scene.installation
+        with installation.database.read() as session:
+            jobs = session.scalars(select(func.count()).where(Job.state.in_(final))).one()
+        return Sample(
+            hours=(time.monotonic() - self._began) / 3600,
+            jobs=jobs,
+            rss_mb={name: _rss_mb(each.pid) for name, each in self._processes.items()},
+            fds={
+                name: len(os.listdir(f"/proc/{each.pid}/fd"))
+                for name, each in self._processes.items()
+            },
+            disk_kb=_disk_kb(installation.settings.data_dir),
+        )
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    began = time.monotonic()
+    figures = run(arguments.kind, hours=arguments.hours, seed=arguments.seed)
+    figures["seconds"] = round(time.monotonic() - began, 1)
+    figures["within_limits"] = not (above := above_limits(figures))
+    for name in above:
+        _say(f"{name} is {figures[name]}; the limit is {LIMITS[name]}")
+    sys.stdout.write(json.dumps(figures) + "\n")
+    return 0 if figures["clean"] and figures["within_limits"] else 1
+
+
+def run(kind: str, *, hours: float, seed: int) -> dict[str, Any]:
+    """Run the load and the faults, and return what the last line shows."""
+    draw = random.Random(seed)
+    with ExitStack() as stack:
+        scene = open_scene(kind, draw, stack)
+        scene.rehearse()
+        assert scene.api is not None
+        processes = {"api": scene.api, "worker": scene.start_worker()}
+        load, sampler = Load(scene, random.Random(seed)), Sampler(scene, processes)
+        sampler.start()
+        load.start()
+        faults = _inject(scene, draw, until=time.monotonic() + hours * 3600)
+        sampler.stop()
+        load.stop()
+        alive = [name for name, process in processes.items() if process.alive()]
+        scene.heal(1)
+        counts = scene.judge()
+        counts.faults = faults
+        clean = counts.clean and len(alive) == len(processes) and not load.problem
+        if load.problem:
+            _say(f"the load stopped: {load.problem}")
+        figures = {"hours": hours, "kind": kind, "seed": seed, "clean": clean, **asdict(counts)}
+        figures |= {"alive": alive, "internal_errors": load.internal_errors}
+        figures |= {"operations": dict(sorted(load.done.items()))}
+        return figures | summarize(sampler.samples)
+
+
+def summarize(samples: list[Sample]) -> dict[str, Any]:
+    """Return the slopes after the warm-up: of memory and descriptors those of the process that
+    grows faster.
+    """
+    kept = samples[int(len(samples) * WARM_UP) :]
+    hours, jobs = [each.hours for each in kept], [float(each.jobs) for each in kept]
+    names = kept[0].rss_mb
+    rss = {name: [each.rss_mb[name] for each in kept] for name in names}
+    fds = {name: [float(each.fds[name]) for each in kept] for name in names}
+    disk = [each.disk_kb for each in kept]
+    figures = {
+        "rss_mb_per_hour_high": max(fit_slope(hours, rss[name]).high for name in names),
+        "rss_kb_per_job_high": max(fit_slope(jobs, rss[name]).high for name in names) * 1024,
+        "fds_per_hour_high": max(fit_slope(hours, fds[name]).high for name in names),
+        "fds_per_job_high": max(fit_slope(jobs, fds[name]).high for name in names),
+        "disk_mb_per_hour_high": fit_slope(hours, disk).high / 1024,
+        "disk_kb_per_job": fit_slope(jobs, disk).high,
+    }
+    last = {"rss_mb": kept[-1].rss_mb, "fds": kept[-1].fds, "disk_mb": kept[-1].disk_kb / 1024}
+    counts = {"samples": len(kept), "jobs_ended": kept[-1].jobs}
+    return {name: round(value, 4) for name, value in figures.items()} | last | counts
+
+
+def above_limits(figures: dict[str, Any]) -> list[str]:
+    """Return the names of the bounds that are above their limits, or no numbers."""
+    return [name for name, limit in LIMITS.items() if not figures[name] <= limit]
+
+
+def _inject(scene: Scene, draw: random.Random, *, until: float) -> int:
+    """Keep jobs coming, and inject a fault every minute; return how many there were."""
+    menu = [*EVERYWHERE, *(CLUSTER if scene.postgres else [])]
+    menu = [fault for fault in menu if fault not in KILLS_THE_API]
+    faults, next_at = 0, time.monotonic() + FAULT_SECONDS
+    while (now := time.monotonic()) < until:
+        scene.submit_up_to(WAITING_JOBS)
+        scene.keep_up(1)
+        if now >= next_at and (fault := draw.choice(menu))(scene):
+            faults, next_at = faults + 1, next_at + FAULT_SECONDS
+            _say(f"{faults}: {fault.__name__}")
+        time.sleep(1)
+    return faults
+
+
+def _rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES / 2**20
+
+
+def _disk_kb(folder: Path) -> float:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it was removed meanwhile
+                total += os.stat(os.path.join(parent, name)).st_blocks * 512
+    return total / 1024
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=["embedded", "cluster"], default="embedded")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""A worker limits the cache of its machine, and deletes what was derived from deleted texts."""
+
+from pathlib import Path
+
+import pytest
+
+from app.auth.tables import LOCAL_KEY_ID
+from app.database.engines import Database
+from app.datasets import repository as datasets
+from app.datasets.tables import Dataset
+from app.resources import Resources
+from app.settings import Settings
+from lora_core.cache import FOLDER_LIMITS
+from tests.waiting import wait_until
+from tests.worker.scripted import scripted
+from tests.worker.test_job_runner import GOOD
+from worker import cache_upkeep
+from worker.cache_upkeep import tidy_cache
+from worker.service import open_service
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache with an entry of token ids."""
+    monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "tokens").mkdir(parents=True)
+    add_entry(tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def add_entry(cache: Path) -> None:
+    (cache / "tokens" / "entry").write_bytes(b"x" * 10)
+
+
+def delete_a_dataset(database: Database, version: int) -> None:
+    columns = {"text_column": "text", "label_column": "label", "split_column": None}
+    dataset = Dataset(
+        created_by=LOCAL_KEY_ID, name="films", version=version, filename="films.jsonl",
+        suffix=".jsonl", sha256="0" * 64, bytes=1, rows=20, profile={}, **columns,
+    )  # fmt: skip
+    with database.write() as session:
+        session.add(dataset)
+        session.flush()
+        datasets.soft_delete_dataset(session, dataset)
+
+
+def test_each_deletion_of_a_dataset_removes_what_texts_can_be_read_from(
+    resources: Resources, cache: Path
+) -> None:
+    entry = cache / "tokens" / "entry"
+    tidy_cache(resources)
+    assert entry.exists()  # no dataset was deleted: other services may use the cache
+    for version in (1, 2):
+        delete_a_dataset(resources.database, version)
+        tidy_cache(resources)
+        assert not entry.exists()
+        add_entry(cache)  # of another dataset
+        tidy_cache(resources)
+        assert entry.exists()
+
+
+def test_entries_beyond_a_limit_are_evicted(
+    resources: Resources, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FOLDER_LIMITS, "tokens", 15)
+    (cache / "tokens" / "newer").write_bytes(b"x" * 10)
+    tidy_cache(resources)
+    assert [each.name for each in (cache / "tokens").iterdir()] == ["newer"]
+
+
+def test_a_worker_tidies_the_cache(
+    settings: Settings, database: Database, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_upkeep, "POLL_SECONDS", 0.01)
+    scripted(*GOOD)
+    delete_a_dataset(database, 1)
+    service = open_service(settings)
+    service.start()
+    try:
+        wait_until(lambda: not (cache / "tokens" / "entry").exists(), what="the deletion")
+    finally:
+        service.requeue_jobs_and_wait()
+        service.close()

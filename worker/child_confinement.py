@@ -1,0 +1,106 @@
+"""What a training process may reach: which files, which devices, and whether the network."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from lora_core import confinement, confinement_paths
+from lora_core.cache import FOLDER_LIMITS, NAMED_FOLDERS, cache_dir
+from lora_core.confinement import SIGNAL_ABI, TCP_ABI, TRUNCATE_ABI, Confinement, landlock_abi
+from lora_core.confinement_paths import (
+    code_directories,
+    environment_variable_paths,
+    importable_directories,
+)
+from lora_core.failpoints import failpoint_directory
+from lora_core.hf_hub import cache_directories
+
+if TYPE_CHECKING:
+    from worker.spawn import ChildTask
+
+READABLE: tuple[str, ...] = confinement_paths.READABLE
+WRITABLE: tuple[str, ...] = confinement_paths.WRITABLE
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where the driver of a GPU shares memory
+_CERTIFICATE_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")
+# What older versions of Landlock do not deny.
+_DENIED_SINCE = {"truncating files": TRUNCATE_ABI, "signals to processes": SIGNAL_ABI}
+
+log = structlog.get_logger(__name__)
+
+
+def child_confinement(task: "ChildTask") -> Confinement:
+    """Return what the process of a task may reach. Its caches are created if they are missing."""
+    attempt_dir = task.attempt_dir
+    shared = [cache_dir() / name for name in NAMED_FOLDERS]
+    writable = [attempt_dir.workspace, *shared, *(cache_directories() if task.from_hub else ())]
+    unlisted = [cache_dir() / name for name in FOLDER_LIMITS]
+    for directory in (*writable, *unlisted):
+        with suppress(OSError):  # the process reports it, if it needs this cache
+            directory.mkdir(parents=True, exist_ok=True)
+    is_on_gpu = task.device != "cpu"
+    gpu = map(str, Path("/dev").glob("nvidia*"))
+    inputs = [attempt_dir.spec, *task.inputs]
+    if task.resume_from is not None:
+        inputs.append(task.resume_from)
+    certificates = [
+        path for name in _CERTIFICATE_VARIABLES for path in environment_variable_paths(name)
+    ]
+    return Confinement(
+        readable=(*READABLE, *code_directories(), *certificates, *map(str, inputs)),
+        listable=importable_directories(),
+        writable=(
+            *WRITABLE,
+            *map(str, (*writable, *filter(None, [failpoint_directory()]))),
+            *((_SHARED_MEMORY,) if is_on_gpu else ()),
+        ),
+        unlisted=tuple(map(str, unlisted)),
+        devices=tuple(gpu) if is_on_gpu else (),
+        network=task.from_hub,
+    )
+
+
+def log_missing_confinement() -> None:
+    """Log what this machine cannot deny to trainings; nothing if it can deny everything."""
+    abi = landlock_abi()
+    too_old = [what for what, since in _DENIED_SINCE.items() if abi < since]
+    if abi == 0:
+        log.warning(
+            "the kernel has no Landlock: trainings can read every file of this user",
+            needed="Linux 5.13 or later, with landlock among its security modules (lsm=)",
+        )
+    elif too_old:
+        log.warning(
+            "Landlock of this kernel is too old to deny everything to trainings",
+            landlock_abi=abi,
+            not_denied=too_old,
+            needed="Linux 6.12 or later",
+        )
+    if not _network_namespaces_are_permitted():
+        log.warning(
+            "network namespaces are not permitted: trainings may reach the network",
+            denied="TCP" if abi >= TCP_ABI else "nothing",
+            needed="permission to create network namespaces, which containers often lack",
+        )
+
+
+def log_exposed_data(data_dir: Path) -> None:
+    """Log if trainings could read all data, as these are below a directory that they need."""
+    folders = [cache_dir() / name for name in (*NAMED_FOLDERS, *FOLDER_LIMITS)]
+    code = map(Path, (*READABLE, *code_directories()))
+    for directory in (*code, *cache_directories(), *folders):
+        if data_dir.resolve().is_relative_to(directory.resolve()):
+            log.warning(
+                "trainings can read the data directory, as it is below one that they may read",
+                data_dir=str(data_dir),
+                readable=str(directory),
+            )
+
+
+def _network_namespaces_are_permitted() -> bool:
+    """Try it in a child process, as this one must keep its network."""
+    command = [sys.executable, "-I", "-S", confinement.__file__]
+    return subprocess.run(command, check=False).returncode == 0
