@@ -228,7 +228,7 @@ class Recorder:
         self._heartbeat_seconds = heartbeat_seconds
         self._delete_artifact = delete_artifact
         self._outages = OutageTracker(log)
-        self._inexact_resume = False  # to be recorded with the next write
+        self._resumed_exactly: bool | None = None  # to be recorded with the next write
         self._total_steps: int | None = None
         self._rows: list[StepMetricValue | EventContent | CheckpointRow] = []
         # First sequence number and length of a batch whose commit may or may not have succeeded.
@@ -248,7 +248,7 @@ class Recorder:
         elif isinstance(event, Started):
             self._total_steps = event.total_steps
         elif isinstance(event, Resumed):
-            self.step, self._inexact_resume = event.step, not event.exact
+            self.step, self._resumed_exactly = event.step, event.exact
         for metric in metric_values(event):
             curve = (metric.split, metric.name)
             # Steps only increase: the final evaluation repeats the step of the best one.
@@ -307,15 +307,15 @@ class Recorder:
                 self.lease_lost = True
                 return
             self._resolve_uncertain_commit(session)
-            if self._inexact_resume:
-                leases.mark_resume_inexact(session, self._lease)
+            if self._resumed_exactly is not None:
+                leases.record_resume(session, self._lease, exact=self._resumed_exactly)
             self._uncertain_batch = (renewal.first_seq, len(self._rows))
             superseded = [
                 key
                 for seq, row in enumerate(self._rows, renewal.first_seq)
                 for key in self._insert_row(session, seq, row)
             ]
-        self._inexact_resume = False
+        self._resumed_exactly = None
         self._mark_written(len(self._rows))
         for key in superseded:
             self._delete_artifact(key)

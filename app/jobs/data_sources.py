@@ -288,13 +288,18 @@ def _check_sample_columns(source: str | Mapping[Split, str], task: SeveralTarget
 
 
 def _rows_per_split(sources: Mapping[str, ResolvedSource]) -> dict[str, int]:
-    """Return the rows of each split, or all of them under `ALL_ROWS` if there are no splits."""
+    """Return the rows of each split, or all of them under `ALL_ROWS` if there are no splits.
+
+    Raises `MissingSplit`.
+    """
     if ALL_ROWS in sources:
         return dict(sources[ALL_ROWS].rows)
-    return {
-        split: source.rows.get(split, source.rows.get(ALL_ROWS, 0))
-        for split, source in sources.items()
-    }
+    rows = {}
+    for split, source in sources.items():
+        if split not in source.rows and ALL_ROWS not in source.rows:
+            raise MissingSplit(file=source.name, split=split)
+        rows[split] = source.rows.get(split, source.rows.get(ALL_ROWS, 0))
+    return rows
 
 
 def _check_sizes(data: ResolvedData, train: ResolvedSource, task: TaskSpec) -> None:

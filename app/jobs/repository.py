@@ -304,10 +304,25 @@ def count_active_jobs_of_caller(session: Session, caller_id: UUID) -> int:
     return session.scalars(select(func.count()).select_from(Job).where(active)).one()
 
 
-def find_active_continuation(session: Session, job_id: UUID) -> UUID | None:
-    """Return an unfinished job that continues this one."""
-    active = select(Job.id).where(Job.continues == job_id, Job.state.in_(ACTIVE_STATES))
-    return session.scalars(active.limit(1)).first()
+def find_original_job(session: Session, job: Job) -> Job:
+    """Return the job of which this one is a retry of a retry, or the job itself.
+
+    A job that makes the model of a trial continues the trial, but is no retry of it.
+    """
+    while job.continues is not None:
+        continued = session.get(Job, job.continues)
+        if continued is None or continued.sweep_id is not None:
+            break
+        job = continued
+    return job
+
+
+def find_active_retry(session: Session, original: Job) -> UUID | None:
+    """Return an unfinished retry of this job, or of one of its retries."""
+    retries = select(Job.id).where(Job.continues == original.id).cte(recursive=True)
+    retries = retries.union_all(select(Job.id).where(Job.continues == retries.c.id))
+    active = select(Job.id).join(retries, Job.id == retries.c.id)
+    return session.scalars(active.where(Job.state.in_(ACTIVE_STATES)).limit(1)).first()
 
 
 def add_job_with_first_event(session: Session, job: Job) -> None:

@@ -47,7 +47,7 @@ from app.jobs.schemas import (
 )
 from app.jobs.tags import Tag
 from app.jobs.views import job_list_items, job_view
-from app.queue.enums import JobState
+from app.queue.enums import JobKind, JobState
 from app.storage import repository as artifacts
 from app.storage.store import Store
 from lora_core.specs.method import MethodName
@@ -225,9 +225,10 @@ def resume_job(job_id: JobId, database: DatabaseDep, notifier: NotifierDep) -> J
 
 
 @router.post("/{job_id}/retry", status_code=status.HTTP_202_ACCEPTED, dependencies=REQUIRE_WRITE)
-def retry_job(
+def retry_job(  # noqa: PLR0913 - what creating a job touches
     job_id: JobId,
     response: Response,
+    caller: CallerDep,
     build_idempotent_request: IdempotencyDep,
     settings: SettingsDep,
     database: DatabaseDep,
@@ -235,9 +236,13 @@ def retry_job(
 ) -> JobView:
     """Continue a failed or cancelled job from its last checkpoint, as a new job.
 
-    The result is bit-for-bit identical to that of an uninterrupted run.
+    The result is bit-for-bit identical to that of an uninterrupted run. The retry of a job with
+    `register_as` also requires the scope `models:admin`.
     """
     with database.write() as session:
+        old = repository.find_job(session, job_id, kind=JobKind.TRAINING)
+        if old is not None and old.register_as is not None:
+            check_scope(caller, "models:admin")
         job = service.create_retry_job(
             session,
             job_id=job_id,

@@ -256,13 +256,13 @@ def create_retry_job(
     idempotency.reserve(session, call)
     old = _get_training_job(session, job_id)
     start = check_retryable_and_find_checkpoint(session, old)
-    first = start.job_id if start else job_id
-    # Not of `job_id`: a retry of a retry may continue the same job.
-    acquire_transaction_lock(session, f"retries of {first}")
-    if (other := repository.find_active_continuation(session, first)) is not None:
+    original = repository.find_original_job(session, old)
+    acquire_transaction_lock(session, f"retries of {original.id}")
+    if (other := repository.find_active_retry(session, original)) is not None:
         raise AlreadyRetried(job_id=job_id, other=other)
     data_sources.lock_datasets_against_deletion(session, old.dataset_ids)
-    job = Job(**{column: getattr(old, column) for column in _RETRIED_COLUMNS}, continues=first)
+    job = Job(**{column: getattr(old, column) for column in _RETRIED_COLUMNS})
+    job.continues = start.job_id if start else job_id
     view = enqueue_and_save_response(
         session,
         job,

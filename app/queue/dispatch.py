@@ -254,12 +254,12 @@ def take_due_for_dispatch(session: Session, *, redispatch_seconds: float) -> lis
         update(Job)
         .where(Job.id.in_(first), CLAIMABLE, overdue)
         .values(dispatched_at=now(), dispatch_count=Job.dispatch_count + 1)
-        .returning(Job.id, Job.device_class, Job.priority, Job.attempt),
+        .returning(Job.id, Job.device_class, Job.priority, Job.attempt, Job.created_at),
         execution_options=NO_SESSION_SYNC,
     )
-    return [
+    return [  # in claim order, which RETURNING does not promise
         JobTask(row.id, row.device_class, message_priority(row.priority, attempt=row.attempt))
-        for row in rows
+        for row in sorted(rows, key=lambda row: (-row.priority, row.created_at, row.id))
     ]
 
 

@@ -10,8 +10,8 @@ from signal import Signals
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, bindparam, case, func, null, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, bindparam, case, func, null, or_, select, true, update
+from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.database.base import JsonObject, now
@@ -210,10 +210,22 @@ def renew_lease(
     )
 
 
-def mark_resume_inexact(session: Session, lease: Lease) -> None:
-    """Record that the run resumed where its numbers differ from those of an uninterrupted run."""
+def record_resume(session: Session, lease: Lease, *, exact: bool) -> None:
+    """Record whether the numbers of a resumed run are those of an uninterrupted one.
+
+    They are not if those of the job that it continues are not.
+    """
+    continued = aliased(Job)
+    inexact = (
+        select(continued.id)
+        .where(continued.id == Job.continues, continued.resume_exact.is_(False))
+        .correlate(Job)
+        .exists()
+    )
     session.execute(
-        update(Job).where(*fencing_conditions(lease)).values(resume_exact=False),
+        update(Job)
+        .where(*fencing_conditions(lease), inexact if exact else true())
+        .values(resume_exact=False),
         execution_options=NO_SESSION_SYNC,
     )
 
