@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ class ShiftedClock:
         self._file = file
         self._url = database_url
         self._file.write_text("0")
+        self._stop_following: Callable[[], None] = lambda: None
         if database_url is None:
-            follow(file)
+            self._stop_following = follow(file)
         else:
             self._execute(*_OWN_CLOCK)
 
@@ -28,6 +31,11 @@ class ShiftedClock:
             self._file.write_text(str(seconds))
         else:
             self._execute(f"UPDATE test.shift SET seconds = {seconds}")  # noqa: S608 - a number
+
+    def remove(self) -> None:
+        """Set the clock right, and leave connections that are opened from now on alone."""
+        self.shift(0)
+        self._stop_following()
 
     def _execute(self, *statements: str) -> None:
         engine = create_engine((self._url or "").replace("postgresql:", "postgresql+psycopg:"))
@@ -43,8 +51,11 @@ def follow_if_asked() -> None:
         follow(Path(file))
 
 
-def follow(file: Path) -> None:
-    """Make SQLite return the system time plus the seconds in the file, in this process."""
+def follow(file: Path) -> Callable[[], None]:
+    """Make SQLite return the system time plus the seconds in the file, in this process.
+
+    Returns a function that ends it.
+    """
 
     def clock(*_: Any) -> float:
         return time.time() + float(file.read_text() or 0)
@@ -54,6 +65,7 @@ def follow(file: Path) -> None:
             connection.create_function("unixepoch", -1, clock)
 
     event.listen(Engine, "connect", on_connect)
+    return partial(event.remove, Engine, "connect", on_connect)
 
 
 # `test` comes first in the search path, so that its clock shadows PostgreSQL's own.

@@ -29,7 +29,7 @@ def moved(
     monkeypatch.setenv(VARIABLE, str(file))
     installation.database.close()  # connections from now on see the new clock
     yield installation, clock
-    clock.shift(0)
+    clock.remove()
 
 
 @pytest.mark.parametrize(
