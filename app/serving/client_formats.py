@@ -11,7 +11,7 @@ but the hub's JavaScript client only when it has some, so the URL may name the f
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -26,15 +26,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.errors import AppError
 from app.http.fields import CleanText, ResponseModel, reject_unstorable_text
 from app.serving.errors import (
     BlankInput,
     InvalidPair,
+    RerankNotApplicable,
     ScoreFunctionGivenTwice,
     TooManyInputs,
 )
 from app.serving.schemas import Prediction
 from lora_core.specs.predict import ScoreFunction, TruncationSide
+from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import TextInput
 
 RequestFormat = Literal["hf", "tei"]
@@ -194,6 +197,14 @@ class VertexResponse(ResponseModel):
     predictions: list[Prediction | list[Prediction]]
 
 
+class RequiredTask(NamedTuple):
+    """The task that a model must have, and the error about the `task` of one with another."""
+
+    task: TaskType
+    error: type[AppError]
+    at: str | None = None  # the field of the body that needs it
+
+
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
     """A parsed predict request, the same for all formats."""
@@ -210,6 +221,7 @@ class PredictRequest:
     target: str | None = None  # which of several targets to predict; None: all
     abstain_unfamiliar: bool = False
     third_party_format: bool = False  # whether the response has the form of another server
+    required_task: RequiredTask | None = None  # None: the response has a form for every task
 
     def for_model(self, *, pairs: bool) -> "PredictRequest":
         """Return the request as a model understands it, of pairs of texts or of single texts."""
@@ -279,6 +291,7 @@ def parse_rerank_request(
         abstain_below=None,
         target=target,
         third_party_format=True,
+        required_task=RequiredTask("regression", RerankNotApplicable),
     )
 
 

@@ -40,7 +40,7 @@ from app.serving.client_formats import (
     parse_rerank_request,
     to_text_or_pair,
 )
-from app.serving.errors import RerankNotApplicable, TooManyInputs
+from app.serving.errors import TooManyInputs
 from app.serving.explanation import ExplainBody, ExplainRequest, explain
 from app.serving.loaded_model import LoadedModel
 from app.serving.schemas import (
@@ -240,8 +240,6 @@ async def _rerank(
         result = await context.service.predict(
             request, ref, key_id=context.key_id, deadline=context.deadline
         )
-    if result.task != "regression":
-        raise RerankNotApplicable(ref=result.version, task=result.task)
     response.headers.update(context.record_and_build_headers(result))
     numbers = [row[0].score for row in result.rows]
     return [

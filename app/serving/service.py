@@ -312,6 +312,9 @@ def _check_options(request: PredictRequest, resolved: ResolvedModel, model: Load
         raise ScoreFunctionNotApplicable(
             ref=resolved.ref, function=request.function, at="parameters.function_to_apply"
         )
+    required = request.required_task
+    if required is not None and task != required.task:
+        raise required.error(ref=resolved.ref, task=task, at=required.at)
 
 
 def _max_tokens(request: PredictRequest) -> int:
