@@ -1,6 +1,5 @@
 """Moderations in the OpenAI API: the labels of a multi-label model as categories."""
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -92,9 +91,8 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
         "hf",
         max_inputs=context.max_inputs,
         target=context.target,
+        required_task=RequiredTask("multi_label", ModerationNotApplicable, at="model"),
     )
-    required_task = RequiredTask("multi_label", ModerationNotApplicable, at="model")
-    request = replace(request, third_party_format=True, required_task=required_task)
     ref = None if body.model is None else require_model_name_syntax(body.model)
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(

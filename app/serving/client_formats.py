@@ -237,6 +237,7 @@ def parse_predict_request(
     *,
     max_inputs: int,
     target: str | None = None,
+    required_task: RequiredTask | None = None,
 ) -> PredictRequest:
     """Parse a body in the given format, or in the one that its fields indicate.
 
@@ -266,7 +267,8 @@ def parse_predict_request(
             and all(isinstance(entry, str) for entry in body.inputs)
         ),
         target=target,
-        third_party_format="parameters" in body.model_fields_set or request_format == "tei",
+        third_party_format=from_hub or request_format == "tei",
+        required_task=required_task,
     )
 
 
