@@ -94,10 +94,11 @@ class _ComputedRequest:
 class InferenceService:
     """The state that the predict routes share while the application runs."""
 
-    def __init__(self, resources: Resources, metrics: ServingMetrics) -> None:
+    def __init__(self, resources: Resources, metrics: ServingMetrics, *, with_scores: bool) -> None:
+        """`with_scores`: results have probabilities, whatever was asked for."""
         settings = resources.settings
         self.metrics = metrics
-        self._keeps_scores = settings.keep_traffic != "off"
+        self._with_scores = with_scores
         self.batcher = Batcher(metrics, workers=available_cores())
         self.admission = AdmissionController(
             max_texts=MAX_TEXTS_IN_FLIGHT,
@@ -261,7 +262,7 @@ class InferenceService:
             unfamiliar = await run_in_threadpool(
                 flag_unfamiliar_texts, computed.index, computed.logits
             )
-        result = _build_result(computed, unfamiliar, start, with_scores=self._keeps_scores)
+        result = _build_result(computed, unfamiliar, start, with_scores=self._with_scores)
         self._record_result(result, computed.tokenized)
         return result
 
