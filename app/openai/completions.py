@@ -26,8 +26,7 @@ from app.openai.completion_schemas import (
 )
 from app.openai.errors import AnswerNotJson, LogprobsNotApplicable
 from app.registry.refs import require_model_name_syntax
-from app.serving.client_formats import PredictRequest, RequiredTask
-from app.serving.conversations import reject_blank_text
+from app.serving.client_formats import PredictRequest, RequiredTask, reject_blank_text
 from app.serving.errors import TooManyInputs
 from app.serving.routes import PredictRequestContext, RequestContextDep
 from app.serving.service import PredictResult

@@ -276,13 +276,11 @@ def parse_rerank_request(
     body: ModelRerankBody, *, max_inputs: int, target: str | None = None
 ) -> PredictRequest:
     """Return the pairs of the query and each text. Raises `BlankInput`, `TooManyInputs`."""
-    if not body.query.strip():
-        raise BlankInput(what="The query", at="query")
+    reject_blank_text(body.query, "The query", at="query")
     if len(body.texts) > max_inputs:
         raise TooManyInputs(count=len(body.texts), limit=max_inputs)
     for index, text in enumerate(body.texts):
-        if not text.strip():
-            raise BlankInput(what=f"Text {index}", at=f"texts.{index}")
+        reject_blank_text(text, f"Text {index}", at=f"texts.{index}")
     return PredictRequest(
         texts=[(body.query, text) for text in body.texts],
         nested=True,
@@ -317,7 +315,12 @@ def to_text_or_pair(entry: Any, name: str, *, at: str | None = None) -> TextInpu
     if not 1 <= len(texts) <= 2:
         raise InvalidPair(what=name, count=len(texts), at=at)
     for position, text in zip(("first", "second"), texts, strict=False):
-        if not text.strip():
-            what = name if len(texts) == 1 else f"{name}: its {position} text"
-            raise BlankInput(what=what, at=at)
+        reject_blank_text(text, name if len(texts) == 1 else f"{name}: its {position} text", at=at)
     return texts[0] if len(texts) == 1 else (texts[0], texts[1])
+
+
+def reject_blank_text(text: str, what: str, *, at: str | None = None) -> str:
+    """Return a text that is not blank. Raises `BlankInput`."""
+    if not text.strip():
+        raise BlankInput(what=what, at=at)
+    return text
