@@ -222,7 +222,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             on_dropped=state.serving_metrics.traffic_dropped.inc,
         )
         exit_stack.callback(state.traffic.close)
-        state.serving = InferenceService(resources, state.serving_metrics)
+        state.serving = InferenceService(
+            resources, state.serving_metrics, with_scores=state.traffic.keeps_scores
+        )
         exit_stack.callback(state.serving.close)
         state.labeling = LabelingPools(resources)
         exit_stack.callback(state.labeling.close)

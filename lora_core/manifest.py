@@ -145,13 +145,15 @@ def read(directory: Path, *, digest: str | None = None) -> dict[str, Any]:
     return dict(manifest)
 
 
-def verify(directory: Path, only: Collection[str] | None = None) -> dict[str, Any]:
+def verify(
+    directory: Path, only: Collection[str] | None = None, *, digest: str | None = None
+) -> dict[str, Any]:
     """Check every file, or those in `only`, against the manifest; return the manifest.
 
-    In either case no file may be missing or extra, except for a model card. Raises
-    `ArtifactCorrupt`.
+    In either case no file may be missing or extra, except for a model card. `digest` is that of
+    `read`. Raises `ArtifactCorrupt`.
     """
-    manifest = read(directory)
+    manifest = read(directory, digest=digest)
     names = _list_files(directory) - {MANIFEST_FILE, MODEL_CARD_FILE}
     if mismatched := names.symmetric_difference(manifest["files"]):
         problem = f"missing or extra: {sorted(mismatched)[0]}"

@@ -336,15 +336,17 @@ _INVALID = (
 )  # fmt: skip
 
 
-def load_index(directory: Path) -> ExampleIndex:
+def load_index(directory: Path, *, digest: str | None = None) -> ExampleIndex:
     """Load the index of an artifact, checking the digests of its files.
+
+    `digest`: the SHA-256 that the manifest must have.
 
     Raises `NoNearestExamples` if the artifact has none, and `ArtifactCorrupt`. A file that cannot
     be read is not treated as corrupt: its `OSError` propagates.
     """
-    if not manifest.has_nearest_examples(manifest.read(directory)["files"]):
+    facts = manifest.verify(directory, only=manifest.NEAREST_EXAMPLES_FILES, digest=digest)
+    if not manifest.has_nearest_examples(facts["files"]):
         raise NoNearestExamples(path=directory.name)
-    manifest.verify(directory, only=manifest.NEAREST_EXAMPLES_FILES)
     try:
         return _read_index(directory)
     except _INVALID as error:

@@ -77,11 +77,6 @@ class JobStreamMessage:
     body: MetricPointView | JobEventView | JobStateView | JobView
 
 
-def _input_body(text: TextInput) -> str | dict[str, str]:
-    """Return a text as `inputs` of a request: a pair is an object."""
-    return text if isinstance(text, str) else text_to_dict(text)
-
-
 def _retraining_path(name: str) -> str:
     return f"{resource_url_path('models', name)}/retraining"
 
@@ -282,13 +277,13 @@ class Client(Connection):
         truncate: bool,
         target: str | None = None,
     ) -> PredictResponse:
-        """Predict texts or pairs. In the format `hf` two texts are never taken for a pair.
+        """Predict texts or pairs, sent as objects: two strings may be taken for a pair.
 
         `target`: the one of several targets to predict.
         """
-        body: Json = {"inputs": list(map(_input_body, texts)), "truncate": truncate}
+        body: Json = {"inputs": list(map(text_to_dict, texts)), "truncate": truncate}
         body |= {"model": model} if model else {}
-        params = {"format": "hf"} | ({"target": target} if target else {})
+        params = {"target": target} if target else {}
         response = self.request("POST", "/predict", params=params, json=body)
         rows = decode_json(response)
         several = isinstance(rows, list) and any(isinstance(row, dict) for row in rows)
@@ -310,7 +305,7 @@ class Client(Connection):
             "POST",
             f"{resource_url_path('models', model)}/explain",
             params={"target": target} if target else {},
-            json={"inputs": _input_body(text)},
+            json={"inputs": text_to_dict(text)},
         )
 
     # -- drift --------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A caller with an older result need not wait for a database that is slow, down or
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -25,18 +26,24 @@ class SingleFlight(Generic[_Key, _Value]):
         self._in_flight: dict[_Key, tuple[float, asyncio.Task[_Value]]] = {}
 
     async def run(
-        self, key: _Key, function: Callable[[], _Value], *, fallback: _Value | None = None
+        self,
+        key: _Key,
+        function: Callable[[], _Value],
+        *,
+        fallback: _Value | None = None,
+        max_wait_seconds: float = math.inf,
     ) -> _Value:
         """Return or raise what `function` does. It continues if the caller is cancelled.
 
         With a `fallback`, return that if the database is unavailable, or takes longer than the
-        timeout.
+        timeout or than this caller waits.
         """
         started_at, task = self._in_flight.get(key) or self._start(key, function)
         if fallback is None:
             return await asyncio.shield(task)
         seconds_left = started_at + self._timeout_seconds - asyncio.get_running_loop().time()
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, seconds_left))
+        timeout = max(0.0, min(seconds_left, max_wait_seconds))
+        done, _ = await asyncio.wait({task}, timeout=timeout)
         if not done:
             return fallback
         try:

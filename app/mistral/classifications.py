@@ -16,11 +16,10 @@ from app.http.concurrency import cancel_on_disconnect
 from app.http.error_responses import MISTRAL_ERROR_RESPONSES
 from app.http.fields import CleanText, ResponseModel
 from app.registry.refs import require_model_name_syntax
-from app.serving.client_formats import LenientBody, PredictRequest
+from app.serving.client_formats import LenientBody, PredictRequest, reject_blank_text
 from app.serving.conversations import (
     PARTS_SCHEMA,
     Text,
-    reject_blank_text,
     text_of_content,
     validate_text_or_texts,
 )

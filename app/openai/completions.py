@@ -26,8 +26,7 @@ from app.openai.completion_schemas import (
 )
 from app.openai.errors import AnswerNotJson, LogprobsNotApplicable
 from app.registry.refs import require_model_name_syntax
-from app.serving.client_formats import PredictRequest
-from app.serving.conversations import reject_blank_text
+from app.serving.client_formats import PredictRequest, RequiredTask, reject_blank_text
 from app.serving.errors import TooManyInputs
 from app.serving.routes import PredictRequestContext, RequestContextDep
 from app.serving.service import PredictResult
@@ -169,6 +168,7 @@ async def _predict(
     prompts: list[str],
     texts_of_prompts: Callable[[PromptFormat], list[str]],
 ) -> PredictResult:
+    wants_logprobs = body.logprobs is not None and body.logprobs is not False  # 0 asks for them
     request = PredictRequest(
         texts=prompts,
         nested=len(prompts) > 1,
@@ -179,19 +179,18 @@ async def _predict(
         abstain_below=body.abstain_below,
         target=context.target,
         third_party_format=True,
+        required_task=RequiredTask("single_label", LogprobsNotApplicable, at="logprobs")
+        if wants_logprobs
+        else None,
     )
     async with cancel_on_disconnect(context.receive):
-        result = await context.service.predict(
+        return await context.service.predict(
             request,
             require_model_name_syntax(body.model),
             key_id=context.key_id,
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,
         )
-    wants_logprobs = body.logprobs is not None and body.logprobs is not False  # 0 asks for them
-    if wants_logprobs and result.task != "single_label":
-        raise LogprobsNotApplicable(ref=result.version, task=result.task, at="logprobs")
-    return result
 
 
 def _answers(result: PredictResult, body: CompletionOptions) -> Iterator[ModelAnswer]:

@@ -1,6 +1,5 @@
 """Moderations in the OpenAI API: the labels of a multi-label model as categories."""
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -14,7 +13,12 @@ from app.http.error_responses import OPENAI_ERROR_RESPONSES
 from app.http.fields import CleanText, ResponseModel
 from app.openai.errors import ModerationNotApplicable
 from app.registry.refs import require_model_name_syntax
-from app.serving.client_formats import LenientBody, ModelPredictBody, parse_predict_request
+from app.serving.client_formats import (
+    LenientBody,
+    ModelPredictBody,
+    RequiredTask,
+    parse_predict_request,
+)
 from app.serving.conversations import PARTS_SCHEMA, text_of_content, validate_text_or_texts
 from app.serving.routes import RequestContextDep
 
@@ -87,15 +91,13 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
         "hf",
         max_inputs=context.max_inputs,
         target=context.target,
+        required_task=RequiredTask("multi_label", ModerationNotApplicable, at="model"),
     )
-    request = replace(request, third_party_format=True)
     ref = None if body.model is None else require_model_name_syntax(body.model)
     async with cancel_on_disconnect(context.receive):
         result = await context.service.predict(
             request, ref, key_id=context.key_id, deadline=context.deadline
         )
-    if result.task != "multi_label":
-        raise ModerationNotApplicable(ref=result.version, task=result.task, at="model")
     results = [
         {
             "flagged": any(output.predicted for output in row),

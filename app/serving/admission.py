@@ -22,7 +22,8 @@ from app.serving.errors import (
 )
 
 _MAX_TIMEOUT_SECONDS = 30.0
-MIN_TOKEN_LIMIT = 32_768  # may wait however slow the machine is: 64 texts of 512 tokens
+# May wait on a slow machine, too, if the timeout allows it: 64 texts of 512 tokens.
+MIN_TOKEN_LIMIT = 32_768
 BURST_SECONDS = 10.0  # of the rate limit that may be used at once
 _MAX_WAIT_SHARE = 0.5  # of a timeout; the throughput is only an estimate
 _MAX_RETRY_AFTER_SECONDS = 30
@@ -59,8 +60,8 @@ class AdmissionController:
 
     Args:
         max_texts: Texts in flight, of all API keys.
-        max_wait_seconds: Limits the tokens in flight to what is computed in this time, but never
-            to less than `MIN_TOKEN_LIMIT`.
+        max_wait_seconds: Limits the tokens in flight to what is computed in this time, or to
+            `MIN_TOKEN_LIMIT` if that is more. Half of a request's timeout is a limit in any case.
         key_share: Share of both limits that one API key may use.
         tokens_per_second: Returns the measured throughput, None before the first batch.
     """

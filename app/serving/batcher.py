@@ -147,7 +147,9 @@ class Batcher:
                 seconds = time.monotonic() - start
                 with self._lock:
                     self._idle.add(worker)
-                self._record_batch(batch, seconds)
+                    self._update_throughput(batch, rows, seconds)
+                self._metrics.batch_texts.observe(len(batch.texts))
+                self._metrics.batch_tokens.observe(batch.tokens)
                 self._deliver([(text, _outcome(text, row, start, seconds))
                                for text, row in zip(batch.texts, rows, strict=True)])  # fmt: skip
 
@@ -215,15 +217,20 @@ class Batcher:
         first = self._compute_rows(texts[:half], threads)
         return [*first, *self._compute_rows(texts[half:], threads)]
 
-    def _record_batch(self, batch: "_Batch", seconds: float) -> None:
+    def _update_throughput(self, batch: "_Batch", rows: "Sequence[_Row]", seconds: float) -> None:
+        tokens = sum(
+            text.item.length
+            for text, row in zip(batch.texts, rows, strict=True)
+            if not isinstance(row, Exception)
+        )
+        if not tokens:  # failed, maybe at once
+            return
         parallel = batch.active_workers if batch.threads == 1 else 1
-        throughput = batch.tokens / max(seconds, 1e-9) * parallel
+        throughput = tokens / max(seconds, 1e-9) * parallel
         mean = self.tokens_per_second
         if mean is not None:
             throughput = mean + _NEWEST_BATCH_WEIGHT * (throughput - mean)
         self.tokens_per_second = throughput
-        self._metrics.batch_texts.observe(len(batch.texts))
-        self._metrics.batch_tokens.observe(batch.tokens)
 
     def _deliver(self, outcomes: "_TextOutcomes") -> None:
         """Resolve the futures on the event loop, in one callback for the whole batch."""

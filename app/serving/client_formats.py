@@ -11,7 +11,7 @@ but the hub's JavaScript client only when it has some, so the URL may name the f
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -26,15 +26,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.errors import AppError
 from app.http.fields import CleanText, ResponseModel, reject_unstorable_text
 from app.serving.errors import (
     BlankInput,
     InvalidPair,
+    RerankNotApplicable,
     ScoreFunctionGivenTwice,
     TooManyInputs,
 )
 from app.serving.schemas import Prediction
 from lora_core.specs.predict import ScoreFunction, TruncationSide
+from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import TextInput
 
 RequestFormat = Literal["hf", "tei"]
@@ -194,6 +197,14 @@ class VertexResponse(ResponseModel):
     predictions: list[Prediction | list[Prediction]]
 
 
+class RequiredTask(NamedTuple):
+    """The task that a model must have, and the error about the `task` of one with another."""
+
+    task: TaskType
+    error: type[AppError]
+    at: str | None = None  # the field of the body that needs it
+
+
 @dataclass(frozen=True, slots=True)
 class PredictRequest:
     """A parsed predict request, the same for all formats."""
@@ -210,6 +221,7 @@ class PredictRequest:
     target: str | None = None  # which of several targets to predict; None: all
     abstain_unfamiliar: bool = False
     third_party_format: bool = False  # whether the response has the form of another server
+    required_task: RequiredTask | None = None  # None: the response has a form for every task
 
     def for_model(self, *, pairs: bool) -> "PredictRequest":
         """Return the request as a model understands it, of pairs of texts or of single texts."""
@@ -225,6 +237,7 @@ def parse_predict_request(
     *,
     max_inputs: int,
     target: str | None = None,
+    required_task: RequiredTask | None = None,
 ) -> PredictRequest:
     """Parse a body in the given format, or in the one that its fields indicate.
 
@@ -254,7 +267,8 @@ def parse_predict_request(
             and all(isinstance(entry, str) for entry in body.inputs)
         ),
         target=target,
-        third_party_format="parameters" in body.model_fields_set or request_format == "tei",
+        third_party_format=from_hub or request_format == "tei",
+        required_task=required_task,
     )
 
 
@@ -262,13 +276,11 @@ def parse_rerank_request(
     body: ModelRerankBody, *, max_inputs: int, target: str | None = None
 ) -> PredictRequest:
     """Return the pairs of the query and each text. Raises `BlankInput`, `TooManyInputs`."""
-    if not body.query.strip():
-        raise BlankInput(what="The query", at="query")
+    reject_blank_text(body.query, "The query", at="query")
     if len(body.texts) > max_inputs:
         raise TooManyInputs(count=len(body.texts), limit=max_inputs)
     for index, text in enumerate(body.texts):
-        if not text.strip():
-            raise BlankInput(what=f"Text {index}", at=f"texts.{index}")
+        reject_blank_text(text, f"Text {index}", at=f"texts.{index}")
     return PredictRequest(
         texts=[(body.query, text) for text in body.texts],
         nested=True,
@@ -279,6 +291,7 @@ def parse_rerank_request(
         abstain_below=None,
         target=target,
         third_party_format=True,
+        required_task=RequiredTask("regression", RerankNotApplicable),
     )
 
 
@@ -302,7 +315,12 @@ def to_text_or_pair(entry: Any, name: str, *, at: str | None = None) -> TextInpu
     if not 1 <= len(texts) <= 2:
         raise InvalidPair(what=name, count=len(texts), at=at)
     for position, text in zip(("first", "second"), texts, strict=False):
-        if not text.strip():
-            what = name if len(texts) == 1 else f"{name}: its {position} text"
-            raise BlankInput(what=what, at=at)
+        reject_blank_text(text, name if len(texts) == 1 else f"{name}: its {position} text", at=at)
     return texts[0] if len(texts) == 1 else (texts[0], texts[1])
+
+
+def reject_blank_text(text: str, what: str, *, at: str | None = None) -> str:
+    """Return a text that is not blank. Raises `BlankInput`."""
+    if not text.strip():
+        raise BlankInput(what=what, at=at)
+    return text

@@ -7,7 +7,6 @@ from pydantic_core import PydanticCustomError
 
 from app.http.fields import reject_unstorable_text
 from app.serving.client_formats import LenientBody
-from app.serving.errors import BlankInput
 from lora_core.specs.chat import join_text_parts
 
 Text = Annotated[StrictStr, AfterValidator(reject_unstorable_text)]
@@ -57,10 +56,3 @@ def validate_text_or_texts(prompt: Any) -> Any:
     for entry in entries:
         reject_unstorable_text(entry)
     return prompt
-
-
-def reject_blank_text(text: str, what: str) -> str:
-    """Return a text that is not blank. Raises `BlankInput`."""
-    if not text.strip():
-        raise BlankInput(what=what)
-    return text

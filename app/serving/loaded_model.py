@@ -253,15 +253,15 @@ class LoadedLinearModel(_LoadedModelBase):
             start = time.monotonic()
             if start >= deadline:
                 raise DeadlineExceeded()
-            logits = self.predictor.forward(request.items)
-            states = self.predictor.states(request.items) if with_states else None
+            states = self.predictor.states(request.items)
+            logits = self.predictor.model.logits_of_features(states)
             seconds = time.monotonic() - start
             return [
                 TextLogits(
                     row,
                     queue_seconds=start - enqueued,
                     inference_seconds=seconds,
-                    state=None if states is None else states[i],
+                    state=states[i] if with_states else None,
                 )
                 for i, row in enumerate(logits)
             ]

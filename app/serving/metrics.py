@@ -59,7 +59,7 @@ class ServingMetrics:
         self.traffic_kept = counter("loraworks_traffic_kept", "Texts whose prediction was kept.")
         self.traffic_dropped = counter(
             "loraworks_traffic_dropped",
-            "Texts whose prediction was neither counted nor kept, because writing fell behind.",
+            "Texts whose prediction was not counted or not kept: writing fell behind or failed.",
         )
         self.loaded_models = Gauge(
             "loraworks_loaded_models", "Versions in memory.", registry=registry

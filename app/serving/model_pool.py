@@ -51,6 +51,7 @@ from lora_core.rust_panics import convert_panics
 CACHE_TTL_SECONDS = 0.5  # a cached version is used without a query: promotions take effect soon
 STALE_IF_ERROR_SECONDS = 600.0  # a cached version is used while the database is unavailable
 DATABASE_TIMEOUT_SECONDS = 1.0
+_MAX_RESOLUTION_SHARE = 0.5  # of the time to the deadline; the rest is for the prediction
 MAX_CACHED_REFS = 1024  # "ft:…" names have a part that may be anything
 # At a time. Each takes a thread, of which all requests share a few dozen, and memory beyond the
 # limit of the pool until it is done. `EngineCache` builds one encoder after the other; meanwhile
@@ -80,10 +81,12 @@ class ModelResolver:
             timeout_seconds=DATABASE_TIMEOUT_SECONDS
         )
 
-    async def resolve(self, ref: str | None) -> ResolvedModel:
+    async def resolve(
+        self, ref: str | None, *, max_wait_seconds: float = math.inf
+    ) -> ResolvedModel:
         """Return the version that `ref` names, or named last if the database is unavailable.
 
-        None stands for the only model in production.
+        None stands for the only model in production. `max_wait_seconds` is for a known version.
         Raises `ModelNotFound`, `InvalidModelRef`, `NoModelPromoted`, `SeveralModelsInProduction`.
         """
         cached = self._cache.get(ref)
@@ -92,7 +95,12 @@ class ModelResolver:
             return cached.resolved
         fallback = cached if age < STALE_IF_ERROR_SECONDS else None
         try:
-            version = await self._queries.run(ref, lambda: self._query(ref), fallback=fallback)
+            version = await self._queries.run(
+                ref,
+                lambda: self._query(ref),
+                fallback=fallback,
+                max_wait_seconds=max_wait_seconds,
+            )
         except AppError:
             self._cache.pop(ref, None)
             raise
@@ -148,11 +156,13 @@ class ModelPool:
         `NoModelPromoted`, `SeveralModelsInProduction`, what `load` raises, and at the deadline
         `ModelLoading`, or `DatabaseUnavailable` if the version is not even known.
         """
-        seconds = None if deadline == math.inf else deadline - time.monotonic()
+        seconds = deadline - time.monotonic()
         wanted = None
         try:
-            async with asyncio.timeout(seconds):
-                wanted = await self._resolver.resolve(ref)
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                wanted = await self._resolver.resolve(
+                    ref, max_wait_seconds=seconds * _MAX_RESOLUTION_SHARE
+                )
                 resolved, model = await self._load_or_fall_back(ref, wanted)
         except TimeoutError:
             raise (ModelLoading() if wanted else DatabaseUnavailable()) from None

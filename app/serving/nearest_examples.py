@@ -45,9 +45,8 @@ from app.serving.errors import (
     VersionWithoutExamples,
 )
 from app.serving.schemas import Familiarity, HiddenReason, NearestExample
-from lora_core import manifest
 from lora_core.errors import LoraCoreError
-from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt, NoNearestExamples
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import decode_label, extract_target_label
@@ -148,10 +147,9 @@ class ExampleIndexCache:
 
         try:
             directory = self._store.local_directory(resolved.artifact)
-            facts = manifest.read(directory, digest=resolved.artifact.manifest_sha256)
-            if not manifest.has_nearest_examples(facts["files"]):
-                return _NoIndex()
-            return load_index(directory)
+            return load_index(directory, digest=resolved.artifact.manifest_sha256)
+        except NoNearestExamples:
+            return _NoIndex()
         except ArtifactCorrupt as error:
             problem = error.detail["problem"]
             raise ModelArtifactCorrupt(ref=resolved.ref, problem=problem) from error

@@ -4,7 +4,6 @@ The event loop makes no database calls. It computes what takes less time than a 
 thread: the tokens of short texts, linear models on short texts, and scores of logits.
 """
 
-import asyncio
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -32,6 +31,7 @@ from app.serving.client_formats import (
     ModelPredictBody,
     ModelRerankBody,
     PredictBody,
+    PredictRequest,
     RequestFormat,
     RerankBody,
     VertexBody,
@@ -40,7 +40,7 @@ from app.serving.client_formats import (
     parse_rerank_request,
     to_text_or_pair,
 )
-from app.serving.errors import RerankNotApplicable, TooManyInputs
+from app.serving.errors import TooManyInputs
 from app.serving.explanation import ExplainBody, ExplainRequest, explain
 from app.serving.loaded_model import LoadedModel
 from app.serving.schemas import (
@@ -109,16 +109,20 @@ class PredictRequestContext:
     traffic: TrafficRecorder
     prediction_id: UUID
 
+    def parse(self, body: ModelPredictBody, request_format: RequestFormat | None) -> PredictRequest:
+        """Raises what `parse_predict_request` raises."""
+        return parse_predict_request(
+            body, request_format, max_inputs=self.max_inputs, target=self.target
+        )
+
     async def predict(
         self,
         body: ModelPredictBody,
         ref: str | None,
         request_format: RequestFormat | None,
     ) -> PredictResult:
-        """Raises what `parse_predict_request` and `InferenceService.predict` raise."""
-        request = parse_predict_request(
-            body, request_format, max_inputs=self.max_inputs, target=self.target
-        )
+        """Raises what `parse` and `InferenceService.predict` raise."""
+        request = self.parse(body, request_format)
         return await self.service.predict(request, ref, key_id=self.key_id, deadline=self.deadline)
 
     def record_and_build_headers(self, *results: PredictResult) -> dict[str, str]:
@@ -236,8 +240,6 @@ async def _rerank(
         result = await context.service.predict(
             request, ref, key_id=context.key_id, deadline=context.deadline
         )
-    if result.task != "regression":
-        raise RerankNotApplicable(ref=result.version, task=result.task)
     response.headers.update(context.record_and_build_headers(result))
     numbers = [row[0].score for row in result.rows]
     return [
@@ -257,18 +259,14 @@ def _sigmoid(number: float) -> float:
 @router.post("/vertex", response_model=VertexResponse)
 async def predict_vertex(body: VertexBody, context: RequestContextDep) -> Response:
     """Predict in the format of Vertex AI: one prediction for each instance."""
-    if len(body.instances) > context.max_inputs:
-        raise TooManyInputs(count=len(body.instances), limit=context.max_inputs)
+    instances = [(context.parse(each, None), each.model) for each in body.instances]
+    count = sum(len(request.texts) for request, _ in instances)
+    if count > context.max_inputs:
+        raise TooManyInputs(count=count, limit=context.max_inputs)
     async with cancel_on_disconnect(context.receive):
-        tasks = [
-            asyncio.create_task(context.predict(instance, instance.model, None))
-            for instance in body.instances
-        ]
-        try:
-            results = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:  # if one has failed, the others are of no use
-                task.cancel()
+        results = await context.service.predict_instances(
+            instances, key_id=context.key_id, deadline=context.deadline
+        )
     rows = [_to_json(result) for result in results]
     return JSONResponse({"predictions": rows}, headers=context.record_and_build_headers(*results))
 

@@ -1,9 +1,10 @@
 """Online prediction, from a parsed request to its result: admit, tokenize, compute and decode."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from operator import attrgetter
@@ -16,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from app.errors import AppError, TooManyRequests
 from app.registry.service import ResolvedModel
 from app.resources import Resources
-from app.serving.admission import AdmissionController, KeyRateLimiter
+from app.serving.admission import AdmissionController, KeyRateLimiter, Reservation
 from app.serving.batcher import Batcher, TextLogits
 from app.serving.client_formats import PredictRequest
 from app.serving.errors import AbstentionNotApplicable, ScoreFunctionNotApplicable
@@ -40,6 +41,7 @@ from lora_core.specs.text_input import TextInput, count_characters
 
 if TYPE_CHECKING:
     from lora_core.inference.decoding import Output
+    from lora_core.nearest_examples import ExampleIndex
     from lora_core.specs.task import TaskType
 
 
@@ -77,13 +79,26 @@ class PredictResult:
     total_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _ComputedRequest:
+    """A request as its model reads it, with the logits of each text."""
+
+    request: PredictRequest
+    resolved: ResolvedModel
+    model: LoadedModel
+    tokenized: TokenizedRequest
+    logits: Sequence[TextLogits]
+    index: "ExampleIndex | None"  # if unfamiliar texts get no answer
+
+
 class InferenceService:
     """The state that the predict routes share while the application runs."""
 
-    def __init__(self, resources: Resources, metrics: ServingMetrics) -> None:
+    def __init__(self, resources: Resources, metrics: ServingMetrics, *, with_scores: bool) -> None:
+        """`with_scores`: results have probabilities, whatever was asked for."""
         settings = resources.settings
         self.metrics = metrics
-        self._keeps_scores = settings.keep_traffic != "off"
+        self._with_scores = with_scores
         self.batcher = Batcher(metrics, workers=available_cores())
         self.admission = AdmissionController(
             max_texts=MAX_TEXTS_IN_FLIGHT,
@@ -152,47 +167,109 @@ class InferenceService:
         """
         start = time.perf_counter()
         with self._count_request(request):
-            max_tokens = sum(
-                min(count_characters(text) + _SPECIAL_TOKENS, ASSUMED_MAX_LENGTH)
-                for text in request.texts
-            )
-            count, timeout = len(request.texts), deadline - time.monotonic()
-            with self.admission.reserve(
-                key_id, texts=count, tokens=max_tokens, timeout=timeout
-            ) as reservation:
-                self.rate_limiter.acquire(key_id, count)  # only once the request is admitted
-                resolved, model = await self.pool.get(ref, deadline=deadline)
-                _check_options(request, resolved, model)
-                index = None
-                if request.abstain_unfamiliar:
-                    index = await self.example_indexes.get(resolved, deadline=deadline)
-                if texts_of_prompts is not None:
-                    prompts = texts_of_prompts(_prompt_format(model))
-                    request = replace(request, texts=prompts)
-                request = request.for_model(pairs=model.predictor.pairs)
-                tokenized = await model.tokenize(
-                    request.texts, truncate=request.truncate, side=request.truncation_side
+            with self._admit([request], key_id, deadline) as reservation:
+                computed = await self._compute(
+                    request,
+                    ref,
+                    reservation,
+                    key_id=key_id,
+                    deadline=deadline,
+                    texts_of_prompts=texts_of_prompts,
                 )
-                self.admission.set_tokens(reservation, key_id, tokenized.cost)
-                computed = await model.compute(
-                    tokenized, deadline=deadline, with_states=index is not None
-                )
-            unfamiliar = [False] * len(computed)
-            if index is not None:
-                unfamiliar = await run_in_threadpool(flag_unfamiliar_texts, index, computed)
-            result = _build_result(
-                request,
-                resolved,
-                model,
-                tokenized,
-                computed,
-                unfamiliar,
-                start,
-                with_scores=self._keeps_scores,
-            )
-            self._record_result(result, tokenized)
-        self.shadow_evaluator.mirror(request, resolved, model, computed)
+            result = await self._build_result(computed, start)
+        self._mirror(computed)
         return result
+
+    async def predict_instances(
+        self,
+        instances: Sequence[tuple[PredictRequest, str | None]],
+        *,
+        key_id: UUID,
+        deadline: float,
+    ) -> list[PredictResult]:
+        """Predict instances of one request, each with a model. Raises what `predict` raises.
+
+        They are admitted together: one by one they would take the capacity from each other. If one
+        fails, the others are of no use.
+        """
+        start = time.perf_counter()
+        requests = [request for request, _ in instances]
+        with ExitStack() as counted:
+            for request in requests:
+                counted.enter_context(self._count_request(request))
+            with self._admit(requests, key_id, deadline) as reservation:
+                tasks = [
+                    asyncio.create_task(
+                        self._compute(request, ref, reservation, key_id=key_id, deadline=deadline)
+                    )
+                    for request, ref in instances
+                ]
+                try:
+                    computed = await asyncio.gather(*tasks)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+            results = [await self._build_result(each, start) for each in computed]
+        for each in computed:
+            self._mirror(each)
+        return results
+
+    @contextmanager
+    def _admit(
+        self, requests: Sequence[PredictRequest], key_id: UUID, deadline: float
+    ) -> Iterator[Reservation]:
+        """Reserve capacity for the duration of the block."""
+        count = sum(len(request.texts) for request in requests)
+        with self.admission.reserve(
+            key_id,
+            texts=count,
+            tokens=sum(map(_max_tokens, requests)),
+            timeout=deadline - time.monotonic(),
+        ) as reservation:
+            self.rate_limiter.acquire(key_id, count)  # only once the request is admitted
+            yield reservation
+
+    async def _compute(
+        self,
+        request: PredictRequest,
+        ref: str | None,
+        reservation: Reservation,
+        *,
+        key_id: UUID,
+        deadline: float,
+        texts_of_prompts: Callable[[PromptFormat], list[str]] | None = None,
+    ) -> _ComputedRequest:
+        max_tokens = _max_tokens(request)
+        resolved, model = await self.pool.get(ref, deadline=deadline)
+        _check_options(request, resolved, model)
+        index = None
+        if request.abstain_unfamiliar:
+            index = await self.example_indexes.get(resolved, deadline=deadline)
+        if texts_of_prompts is not None:
+            request = replace(request, texts=texts_of_prompts(_prompt_format(model)))
+        request = request.for_model(pairs=model.predictor.pairs)
+        tokenized = await model.tokenize(
+            request.texts, truncate=request.truncate, side=request.truncation_side
+        )
+        tokens = reservation.tokens - max_tokens + tokenized.cost
+        self.admission.set_tokens(reservation, key_id, tokens)
+        computed = await model.compute(tokenized, deadline=deadline, with_states=index is not None)
+        return _ComputedRequest(request, resolved, model, tokenized, computed, index)
+
+    async def _build_result(self, computed: _ComputedRequest, start: float) -> PredictResult:
+        unfamiliar = [False] * len(computed.logits)
+        if computed.index is not None:
+            unfamiliar = await run_in_threadpool(
+                flag_unfamiliar_texts, computed.index, computed.logits
+            )
+        result = _build_result(computed, unfamiliar, start, with_scores=self._with_scores)
+        self._record_result(result, computed.tokenized)
+        return result
+
+    def _mirror(self, computed: _ComputedRequest) -> None:
+        self.shadow_evaluator.mirror(
+            computed.request, computed.resolved, computed.model, computed.logits
+        )
 
     def _is_idle(self) -> bool:
         return self.admission.texts <= _SHADOW_PAUSE_THRESHOLD
@@ -236,27 +313,31 @@ def _check_options(request: PredictRequest, resolved: ResolvedModel, model: Load
         raise ScoreFunctionNotApplicable(
             ref=resolved.ref, function=request.function, at="parameters.function_to_apply"
         )
+    required = request.required_task
+    if required is not None and task != required.task:
+        raise required.error(ref=resolved.ref, task=task, at=required.at)
 
 
-def _build_result(  # noqa: PLR0913
-    request: PredictRequest,
-    resolved: ResolvedModel,
-    model: LoadedModel,
-    tokenized: TokenizedRequest,
-    computed: Sequence[TextLogits],
-    unfamiliar: Sequence[bool],
-    start: float,
-    *,
-    with_scores: bool,
+def _max_tokens(request: PredictRequest) -> int:
+    """Return the most tokens that the texts can have."""
+    return sum(
+        min(count_characters(text) + _SPECIAL_TOKENS, ASSUMED_MAX_LENGTH) for text in request.texts
+    )
+
+
+def _build_result(
+    computed: _ComputedRequest, unfamiliar: Sequence[bool], start: float, *, with_scores: bool
 ) -> PredictResult:
     """Build the result, without an answer for texts that are `unfamiliar`.
 
     `with_scores`: `all_outputs` has probabilities, even if the rows do not.
     """
-    rows = probabilities = model.decode(computed, request.function, request.target)
+    request, model, tokenized = computed.request, computed.model, computed.tokenized
+    logits = computed.logits
+    rows = probabilities = model.decode(logits, request.function, request.target)
     threshold = request.abstain_below
     if request.function is not None and (with_scores or threshold is not None):
-        probabilities = model.decode(computed, None, request.target)
+        probabilities = model.decode(logits, None, request.target)
     if threshold is not None:
         rows = [
             row if best[0].score >= threshold else []
@@ -270,7 +351,7 @@ def _build_result(  # noqa: PLR0913
         task=model.task_of(request.target),
         targets={} if request.target is not None else model.targets,
         nested=request.nested,
-        version=resolved.ref,
+        version=computed.resolved.ref,
         engine=model.predictor.engine.name,
         prompt_format=_prompt_format(model),
         label_columns=model.predictor.label_columns,
@@ -280,8 +361,8 @@ def _build_result(  # noqa: PLR0913
         tokens=tokenized.tokens,
         characters=sum(map(count_characters, request.texts)),
         tokenization_seconds=tokenized.seconds,
-        queue_seconds=fmean(text.queue_seconds for text in computed),
-        inference_seconds=fmean(text.inference_seconds for text in computed),
+        queue_seconds=fmean(text.queue_seconds for text in logits),
+        inference_seconds=fmean(text.inference_seconds for text in logits),
         total_seconds=time.perf_counter() - start,
     )
 

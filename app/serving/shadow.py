@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CANDIDATES_TTL_SECONDS = 1.0  # before the candidates are queried again
 MAX_SHADOW_TEXTS_IN_FLIGHT = 64
 SHADOW_TIMEOUT_SECONDS = 30.0
+MAX_PAIRS = 1000  # of versions whose statistics are in memory
 
 _ShadowOutcome = Literal["agreed", "differed", "skipped", "failed"]
 
@@ -96,6 +97,7 @@ class ShadowEvaluator:
         if not self._is_idle() or self._texts_in_flight + texts > MAX_SHADOW_TEXTS_IN_FLIGHT:
             self._count(stats, "skipped", texts)
             return
+        self._texts_in_flight += texts
         self._create_task(self._compare(request, candidate, model, computed, stats))
 
     def stats(self, name: str) -> list[ShadowStats]:
@@ -128,7 +130,6 @@ class ShadowEvaluator:
         stats: ShadowStats,
     ) -> None:
         texts, targets = len(request.texts), model.targets
-        self._texts_in_flight += texts
         try:
             shadow_rows = await _predict(await self._pool.load(candidate), request)
             comparisons = [
@@ -150,6 +151,8 @@ class ShadowEvaluator:
     def _stats_of(self, version: str, shadow: str, task: "TaskType") -> ShadowStats:
         key = (version, shadow)
         if key not in self._stats:
+            if len(self._stats) >= MAX_PAIRS:
+                del self._stats[next(iter(self._stats))]  # the oldest
             self._stats[key] = ShadowStats(version, shadow, task, since=time.time())
         return self._stats[key]
 

@@ -65,7 +65,7 @@ class AnsweredRequest:
 class TrafficRecorder:
     """Records predictions. Call `record` on one event loop only; `flush` and `close` in threads.
 
-    `on_kept` and `on_dropped` get numbers of texts.
+    `on_kept` and `on_dropped` get numbers of texts. Those dropped are not counted, or not kept.
     """
 
     def __init__(

@@ -189,3 +189,22 @@ def test_rejected_request_does_not_count_toward_rate_limit(
     serving.admission.texts = 0
     assert [predict(), predict()] == ["ok", "rate_limit_exceeded"]
     assert serving.admission.texts == 0
+
+
+def test_instances_of_vertex_are_admitted_together(
+    app: FastAPI, client: TestClient, publish: Publish
+) -> None:
+    publish()
+    serving = app.state.serving
+    serving.pool._load_encoder = lambda *_, **__: StubPredictor()
+    serving.rate_limiter = KeyRateLimiter(1 / BURST_SECONDS, clock=lambda: 0.0)  # a burst of one
+    serving.admission = make_controller(texts=2, share=0.5)
+
+    def predict() -> tuple[int, str | None]:
+        instances = [{"inputs": ["a", "b"]}, {"inputs": "c"}]
+        response = client.post("/vertex", json={"instances": instances})
+        return response.status_code, response.json().get("code")
+
+    assert predict() == (200, None)
+    assert predict() == (429, "rate_limit_exceeded")
+    assert (serving.admission.texts, serving.admission.tokens) == (0, 0)

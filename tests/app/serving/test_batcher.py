@@ -140,6 +140,7 @@ def test_failed_batch_fails_only_its_own_texts() -> None:
         errors = await asyncio.gather(first, *calls, return_exceptions=True)
         assert [type(error) for error in errors] == [InferenceFailed] * 4
         assert "ValueError" in str(errors[0])
+        assert batcher.tokens_per_second is None
         assert len(await call(batcher, engine, [5])) == 1
 
     run(work)

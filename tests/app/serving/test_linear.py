@@ -1,6 +1,7 @@
 """Tests of serving linear models."""
 
 import json
+import math
 import threading
 import time
 from pathlib import Path
@@ -14,9 +15,14 @@ from starlette.testclient import TestClient
 from app.serving import explanation, shadow
 from app.serving.batcher import TextLogits
 from app.serving.errors import DeadlineExceeded, InferenceFailed, NonFiniteScore
-from app.serving.loaded_model import MAX_INLINE_LINEAR_CHARACTERS, LoadedLinearModel
+from app.serving.loaded_model import (
+    MAX_INLINE_LINEAR_CHARACTERS,
+    LoadedLinearModel,
+    TokenizedRequest,
+)
 from app.serving.service import InferenceService
 from lora_core.inference.linear import LinearPredictor
+from lora_core.linear.model import LinearModel
 from tests.app.serving.conftest import Publish
 from tests.app.serving.test_shadow import wait_until
 from tests.hostile_archives import reseal
@@ -36,6 +42,27 @@ def predictor(artifact: Path, publish: Publish) -> LinearPredictor:
     predictor = LinearPredictor.load(artifact)
     publish(artifact=artifact)
     return predictor
+
+
+@pytest.mark.anyio
+async def test_tfidf_is_computed_once(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = LinearPredictor.load(artifact)
+    items = predictor.encode(TEXTS)
+    expected = predictor.forward(items)
+    features, computed = LinearModel.features, []
+
+    def spy(model: LinearModel, texts: Any) -> Any:
+        computed.append(features(model, texts))
+        return computed[-1]
+
+    monkeypatch.setattr(LinearModel, "features", spy)
+    model = LoadedLinearModel("words:1", predictor, None)  # type: ignore[arg-type]
+    request = TokenizedRequest(items, 0.0)
+    outputs = await model.compute(request, deadline=math.inf, with_states=True)
+    for text, row, state in zip(outputs, expected, computed[0], strict=True):
+        assert text.logits.tolist() == row.tolist()
+        assert (text.state != state).nnz == 0
+    assert len(computed) == 1
 
 
 def predict(client: TestClient, inputs: Any, **more: Any) -> Any:
@@ -85,13 +112,13 @@ def test_long_texts_are_computed_in_another_thread(
     client: TestClient, predictor: LinearPredictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names: list[str] = []
-    forward = LinearPredictor.forward
+    states = LinearPredictor.states
 
     def recording(self: LinearPredictor, items: Any) -> Any:
         names.append(threading.current_thread().name)
-        return forward(self, items)
+        return states(self, items)
 
-    monkeypatch.setattr(LinearPredictor, "forward", recording)
+    monkeypatch.setattr(LinearPredictor, "states", recording)
     long = [
         "good film " * (MAX_INLINE_LINEAR_CHARACTERS // 20),
         "bad " * MAX_INLINE_LINEAR_CHARACTERS,
@@ -100,7 +127,7 @@ def test_long_texts_are_computed_in_another_thread(
     assert [row[0]["label"] for row in predictions] == ["good", "bad"]
     assert [len(row) for row in predictions] == [3, 3]
     assert predictions[0][0]["score"] == pytest.approx(predictor.predict(long)[0][0][1])
-    assert names[-2].startswith("tokenize")
+    assert names[-1].startswith("tokenize")
     predict(client, TEXTS)
     assert not names[-1].startswith("tokenize")
 
@@ -118,7 +145,7 @@ async def test_expired_or_failed_batch_raises(
     def fail(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(LinearPredictor, "forward", fail)
+    monkeypatch.setattr(LinearPredictor, "states", fail)
     with pytest.raises(InferenceFailed, match="MemoryError"):
         await model.compute(batch, deadline=time.monotonic() + 60)
 

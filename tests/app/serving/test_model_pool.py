@@ -433,6 +433,28 @@ def test_database_that_is_slow_at_the_deadline_is_unavailable(
     run(work)
 
 
+def test_cached_version_is_used_at_a_short_deadline(
+    run: Callable[..., None],
+    publish: Publish,
+    resources: Resources,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish()
+    responds = threading.Event()
+    monkeypatch.setattr(model_pool, "CACHE_TTL_SECONDS", 0.0)
+
+    async def work(pool: ModelPool) -> None:
+        await pool.get("sentiment")
+        event.listen(
+            resources.database.read_engine, "before_cursor_execute", lambda *_: responds.wait(WAIT)
+        )
+        resolved, _ = await pool.get("sentiment", deadline=time.monotonic() + 0.5)
+        assert resolved.ref == "sentiment:1"
+        responds.set()
+
+    run(work)
+
+
 def test_failed_query_is_not_cached(
     run: Callable[..., None], publish: Publish, resources: Resources
 ) -> None:

@@ -71,8 +71,9 @@ def test_vertex_wraps_request_and_response(client: TestClient, publish: Publish)
     for row, text in ((flat, TEXT), (nested, OTHER)):
         alone = predict(client, inputs=text)
         assert row == [{**each, "score": pytest.approx(each["score"], abs=1e-6)} for each in alone]
-    too_many = client.post("/vertex", json={"instances": [{"inputs": TEXT}] * 65})
-    assert (too_many.status_code, too_many.json()["code"]) == (422, "too_many_inputs")
+    for instances in ([{"inputs": TEXT}] * 65, [{"inputs": [TEXT] * 33}] * 2):
+        too_many = client.post("/vertex", json={"instances": instances})
+        assert (too_many.status_code, too_many.json()["code"]) == (422, "too_many_inputs")
 
 
 def test_vertex_headers_cover_all_instances(client: TestClient, publish: Publish) -> None:
@@ -92,7 +93,7 @@ def test_failed_vertex_instance_cancels_the_others(
 ) -> None:
     cancelled: list[str] = []
 
-    async def predict(_: Any, ref: str, **__: Any) -> None:
+    async def get(ref: str, **_: Any) -> None:
         if ref == "missing":
             raise ModelNotFound(ref=ref)
         try:
@@ -101,10 +102,11 @@ def test_failed_vertex_instance_cancels_the_others(
             cancelled.append(ref)
             raise
 
-    monkeypatch.setattr(app.state.serving, "predict", predict)
+    monkeypatch.setattr(app.state.serving.pool, "get", get)
     instances = [{"inputs": TEXT, "model": ref} for ref in ("slow", "missing")]
     assert client.post("/vertex", json={"instances": instances}).status_code == 404
     assert cancelled == ["slow"]
+    assert app.state.serving.admission.texts == 0
 
 
 def test_score_functions_and_raw_scores(client: TestClient, publish: Publish) -> None:

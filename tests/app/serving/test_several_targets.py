@@ -91,7 +91,8 @@ def test_clear_errors(client: TestClient, tickets: Path, publish: Publish) -> No
         return response.status_code, body.get("code") or body["error"]["code"]
 
     assert code(predict(client, parameters={})) == (422, "target_required")
-    assert code(predict(client, query="?format=tei")) == (422, "target_required")
+    for name in ("hf", "tei"):
+        assert code(predict(client, query=f"?format={name}")) == (422, "target_required")
     unknown = predict(client, query="?target=mood")
     assert code(unknown) == (422, "unknown_target")
     assert "flags, stars, topic" in unknown.text

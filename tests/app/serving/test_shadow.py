@@ -97,6 +97,34 @@ def test_requests_do_not_wait_for_a_candidate(
     assert predict(client).status_code == 200
 
 
+def test_texts_of_one_request_count_at_once(
+    app: FastAPI, client: TestClient, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    publish(promote=False)
+    client.put(SHADOW, json={"version": 2})
+    wait_until(lambda: predict(client) and shadow_stats(client))
+    evaluator = app.state.serving.shadow_evaluator
+    wait_until(lambda: not evaluator._texts_in_flight)
+    [before] = shadow_stats(client)
+    monkeypatch.setattr(shadow, "MAX_SHADOW_TEXTS_IN_FLIGHT", 1)
+    instances = [{"inputs": TEXT, "model": "sentiment"}] * 2
+    client.post("/vertex", json={"instances": instances}).raise_for_status()
+    wait_until(lambda: not evaluator._texts_in_flight)
+    [after] = shadow_stats(client)
+    assert (after["texts"] - before["texts"], after["skipped"] - before["skipped"]) == (1, 1)
+
+
+def test_statistics_in_memory_are_bounded(
+    app: FastAPI, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow, "MAX_PAIRS", 2)
+    evaluator = app.state.serving.shadow_evaluator
+    for number in (2, 3, 4):
+        evaluator._stats_of("sentiment:1", f"sentiment:{number}", "single_label")
+    assert {each.shadow for each in evaluator.stats("sentiment")} == {"sentiment:3", "sentiment:4"}
+
+
 @pytest.mark.parametrize("broken", ["served", "shadow"])
 def test_comparison_that_fails_harms_no_request(
     app: FastAPI,

@@ -159,6 +159,30 @@ def test_option_that_the_task_does_not_have(
     assert f"{model}:1" in response.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("path", "model", "body", "code"),
+    [
+        ("/rerank", "topics", {"query": "a", "texts": ["b"]}, "rerank_not_applicable"),
+        ("/openai/v1/moderations", "stars", {"input": "a"}, "moderation_not_applicable"),
+        (
+            "/openai/v1/completions",
+            "topics",
+            {"prompt": "a", "logprobs": 1},
+            "logprobs_not_applicable",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("topics", "stars")
+def test_model_of_another_task_computes_nothing(
+    client: TestClient, path: str, model: str, body: dict[str, Any], code: str
+) -> None:
+    response = client.post(path, json=body | {"model": model})
+    assert code in response.text, response.text
+    metrics = client.get("/metrics").text
+    assert 'te_request_failure{err="validation"} 1.0' in metrics
+    assert "te_batch_next_size_count 0.0" in metrics
+
+
 def test_instances_of_vertex_may_have_different_tasks(
     client: TestClient, topics: Path, stars: Path
 ) -> None:

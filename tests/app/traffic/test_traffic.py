@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from app.database.base import new_id
 from app.database.engines import Database
 from app.http.dependencies import get_app_state
+from app.serving.loaded_model import LoadedEncoderModel
 from app.settings import Settings
 from app.table_metadata import metadata
 from app.traffic import recorder as recorder_module
@@ -275,6 +276,24 @@ def test_share_of_nothing_needs_no_pepper(new_recorder: NewRecorder, settings: S
     recorder.close()
     assert not recorder.keeps_scores
     assert not (settings.data_dir / "pepper").exists()
+
+
+def test_share_of_nothing_needs_no_probabilities(
+    serving: Serving, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    client = serving(keep_traffic="scores", keep_traffic_share=0.0)
+    body = {"inputs": "a", "raw_scores": True}
+    client.post("/predict", json=body).raise_for_status()
+    decode, functions = LoadedEncoderModel.decode, []
+
+    def spy(model: LoadedEncoderModel, computed: Any, function: Any, target: Any) -> Any:
+        functions.append(function)
+        return decode(model, computed, function, target)
+
+    monkeypatch.setattr(LoadedEncoderModel, "decode", spy)
+    client.post("/predict", json=body).raise_for_status()
+    assert functions == ["none"]
 
 
 @pytest.mark.parametrize("limit", ["MAX_QUEUED_TEXTS", "MAX_QUEUED_CHARACTERS"])
