@@ -355,6 +355,17 @@ def test_inexact_resume_is_reported(resources: Resources, database: Database, jo
     assert (resumed.level, "threads 2 → 1" in resumed.message) == ("warning", True)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_job_is_as_exact_as_the_one_it_continues(
+    resources: Resources, database: Database, job_id: UUID, exact: bool
+) -> None:
+    old = add_job(database, resume_exact=exact, state=JobState.FAILED, finished_at=1.0)
+    update_job(database, job_id, continues=old)
+    run(resources, *SAVED, "signal:9")
+    run(resources, "resumed:exactly", *GOOD)
+    assert get_job(database, job_id).resume_exact is exact
+
+
 @pytest.mark.parametrize(
     ("refusal", "step"), [((), 2), (("picky",), 0)], ids=["serves", "does-not"]
 )

@@ -157,6 +157,41 @@ def test_a_job_and_its_retry_are_not_retried_at_the_same_time(
     assert (answer.status_code, answer.json()["code"]) == (409, "already_retried")
 
 
+@pytest.mark.parametrize(("fields", "saved"), [({}, True), ({"method": {"type": "linear"}}, False)])
+def test_a_retry_of_a_retry_is_a_retry_of_both(
+    client: TestClient, ended: Ended, worker: FakeWorker, fields: dict[str, Any], saved: bool
+) -> None:
+    """Whether the second one continues the first, or the one that the first continues."""
+    first = ended(saved=saved, **fields)
+    second = client.post(f"/v1/jobs/{first}/retry").json()["id"]
+    lease = worker.claim().lease
+    if saved:
+        worker.save(lease, step=4)
+    worker.finish(lease, FAILED)
+    third = client.post(f"/v1/jobs/{second}/retry").json()
+    assert third["continues"] == second
+    for job_id in (first, second):
+        assert refusal(client, job_id) == (409, "already_retried")
+    client.post(f"/v1/jobs/{third['id']}/cancel")
+    assert client.post(f"/v1/jobs/{first}/retry").status_code == 202
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_job_that_makes_the_model_of_a_trial_is_no_retry_of_another_one(
+    client: TestClient, ended: Ended, database: Database, saved: bool
+) -> None:
+    """Without a checkpoint of its own, its retry continues the trial, too."""
+    trial = ended()
+    models = [ended(saved=saved, register_as=name) for name in ("mails", "letters")]
+    update_job(database, UUID(trial), sweep_id=uuid4())
+    for model in models:
+        update_job(database, UUID(model), continues=UUID(trial))
+    for model in models:
+        retry = client.post(f"/v1/jobs/{model}/retry").json()
+        assert retry["continues"] == (model if saved else trial)
+        assert refusal(client, model) == (409, "already_retried")
+
+
 def refusal(client: TestClient, job_id: object) -> tuple[int, str]:
     answer = client.post(f"/v1/jobs/{job_id}/retry")
     return answer.status_code, answer.json()["code"]
