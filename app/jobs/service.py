@@ -13,7 +13,7 @@ from app.database.base import now
 from app.database.engines import acquire_transaction_lock, call_after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
-from app.jobs import data_sources, pretrained_bases, repository
+from app.jobs import data_sources, estimate, pretrained_bases, repository
 from app.jobs.errors import (
     AlreadyRetried,
     CheckpointVersionMismatch,
@@ -263,6 +263,10 @@ def create_retry_job(
     data_sources.lock_datasets_against_deletion(session, old.dataset_ids)
     job = Job(**{column: getattr(old, column) for column in _RETRIED_COLUMNS})
     job.continues = start.job_id if start else job_id
+    if start is not None and (total := old.total_steps or original.total_steps):
+        whole = original.plan["estimated_seconds"]
+        seconds = estimate.remaining_seconds(whole, min(1.0, start.step / total))
+        job.plan = {**old.plan, "estimated_seconds": seconds}
     view = enqueue_and_save_response(
         session,
         job,

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
 from app.idempotency.service import IdempotentRequest
+from app.jobs.estimate import STARTUP_SECONDS
 from app.jobs.service import create_retry_job
 from app.queue.tables import Checkpoint
 from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure, RetryableFailure
@@ -66,7 +67,7 @@ def test_a_retry_is_a_new_job_that_continues_from_the_last_checkpoint(
     new = answer.json()
     assert answer.headers["Location"] == f"/v1/jobs/{new['id']}"
     assert (new["state"], new["continues"], new["step"]) == ("queued", old_id, 0)
-    same = ("spec", "base", "method", "parameters", "estimated_seconds", *body)
+    same = ("spec", "base", "method", "parameters", *body)
     assert {name: new[name] for name in same} == {name: old[name] for name in same}
     assert client.get(f"/v1/jobs/{old_id}").json() == old
     assert losses(client, new["id"]) == [(1, 0), (2, 0)]
@@ -80,6 +81,21 @@ def test_a_retry_is_a_new_job_that_continues_from_the_last_checkpoint(
     assert [event["kind"] for event in events] == ["queued", "started"]
     seqs = [row["seq"] for row in client.get(f"/v1/jobs/{new['id']}/metrics").json()["data"]]
     assert len({*seqs, *(event["seq"] for event in events)}) == len(seqs) + len(events)
+
+
+def test_the_estimate_of_a_retry_is_that_of_the_remaining_steps(
+    client: TestClient, ended: Ended, worker: FakeWorker, submit: Callable[..., dict[str, Any]]
+) -> None:
+    whole = submit()["estimated_seconds"] - STARTUP_SECONDS
+    worker.claim()
+    first = ended()  # saved at 2 of 20 steps
+    second = client.post(f"/v1/jobs/{first}/retry").json()
+    lease = worker.claim().lease
+    worker.save(lease, step=18)
+    worker.finish(lease, FAILED)
+    third = client.post(f"/v1/jobs/{second['id']}/retry").json()
+    remaining = [each["estimated_seconds"] - STARTUP_SECONDS for each in (second, third)]
+    assert remaining == pytest.approx([0.9 * whole, 0.1 * whole], abs=1)
 
 
 def test_points_after_the_checkpoint_are_reported_again_whichever_attempt_wrote_them(
