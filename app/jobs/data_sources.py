@@ -198,7 +198,9 @@ def lock_datasets_against_deletion(session: Session, dataset_ids: Mapping[str, s
     """Lock uploads against deletion until the job is stored. Raises `DataNotFound`."""
     for dataset_id in dataset_ids.values():
         if not datasets.lock_against_deletion(session, UUID(dataset_id)):
-            raise DataNotFound(source=dataset_id, reason="it has just been deleted")
+            deleted = session.get_one(Dataset, UUID(dataset_id))  # the row is kept
+            ref = f"{deleted.name}:{deleted.version}"
+            raise DataNotFound(source=ref, reason="it has been deleted")
 
 
 def _resolve_source(

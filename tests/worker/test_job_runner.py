@@ -514,6 +514,11 @@ def test_time_limit_includes_all_attempts(
     row = get_job(database, job_id)
     assert (row.state, row.error_code) == (JobState.FAILED, "time_limit")
     assert row.error_detail == {"checkpoint_step": 2}
+    refused = add_job(database, time_limit_seconds=60)
+    run(resources, *SAVED, "signal:9")
+    update_job(database, refused, running_seconds=57)
+    run(resources, "picky", "started:5", "hang")
+    assert get_job(database, refused).error_detail == {"checkpoint_step": None}
     late = add_job(database, time_limit_seconds=60, running_seconds=61)
     run(resources, "failed:started_anyway", "exit:65")
     assert get_job(database, late).error_code == "time_limit"

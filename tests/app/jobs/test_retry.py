@@ -248,3 +248,4 @@ def test_a_job_whose_data_were_deleted_cannot_be_retried(
     old = ended(data={"source": "mails"})
     assert client.delete(f"/v1/datasets/{data}").status_code == 204
     assert refusal(client, old) == (422, "data_not_found")
+    assert "mails:1" in client.post(f"/v1/jobs/{old}/retry").json()["detail"]
