@@ -58,11 +58,10 @@ def train_auto(
     progress = ProgressReporter(rank_observer, stop)
     with runtime.convert_resource_errors(spec):
         splits = load_splits(spec.data, spec.task)
-        saved = None if resume is None else checkpoint.read(resume)
-        if saved is None:
+        if resume is None:
             selected = _select_method(spec, splits, rank_observer, progress)
         else:
-            selected = _selection_from_checkpoint(spec, splits, saved)
+            selected = _selection_from_checkpoint(spec, splits, checkpoint.read(resume))
     selected_spec = spec.with_method(selected.selection.method)
     if isinstance(selected_spec.method, LinearSpec):
         if not distributed.destroy_group_and_check_main():
@@ -85,7 +84,7 @@ def train_auto(
         observer=observer,
         stop=stop,
         checkpoint_settings=checkpoint_settings,
-        resume=saved,
+        resume=resume,
         selected=selected,
     )
 
