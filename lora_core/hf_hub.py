@@ -13,7 +13,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 HUB_PREFIX = "hub:"  # of a data source: a dataset on the hub
 ALLOW_ANY = "*"  # in a list of allowed names
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of an environment variable
-TOO_MANY_REQUESTS = 429
+REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
 _CACHE_VARIABLES = ("HF_HUB_CACHE", "HF_DATASETS_CACHE")  # by default below HF_HOME
 _FOLDERS = ("hub", "datasets", "xet")  # of HF_HOME
 _CONFIG = re.compile(r"[^<>:/\\|?*\s]{1,256}")  # without what `datasets` refuses in it
@@ -112,7 +112,7 @@ def describe_transient_failure(error: BaseException | None) -> str | None:
     while error is not None and not constants.HF_HUB_OFFLINE:
         if isinstance(error, HfHubHTTPError):
             status = error.response.status_code
-            transient = status >= 500 or status == TOO_MANY_REQUESTS
+            transient = status >= 500 or status in (REQUEST_TIMEOUT, TOO_MANY_REQUESTS)
             return f"it returned status {status}" if transient else None
         if isinstance(error, HTTPError | ConnectionError):
             return "it cannot be reached"

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from lora_core.atomic_files import write_indented_json
 from lora_core.data.split import Example
 from lora_core.errors.artifact import EngineOutputMismatch
+from lora_core.specs.data import Split
 from lora_core.specs.text_input import TextInput, text_or_pair, text_to_dict
 from lora_core.tasks.base import Task
 from lora_core.tasks.targets import Target
+
+SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, outputs)
 
 GOLDEN_TEXT_COUNT = 16
 TOLERANCE = 1e-4  # for logits computed in float32; see `logit_difference_and_limit`

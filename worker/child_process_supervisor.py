@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from signal import SIGABRT
 from threading import Event as Flag
 
 from app.queue.transitions import ExitStatus
@@ -36,7 +37,9 @@ class ChildResult:
     stop_reason: StopReason | None
     failure: Failed | None  # the last event of the process, if it was a failure
     saved_step: int | None = None  # of this attempt's last checkpoint that is recorded
-    oom_killed: bool = False  # the kernel killed it because memory ran out
+    # While it ran, the kernel killed a process of the worker's cgroup because memory ran out. That
+    # may have been another job, but the counter of the cgroup does not say which.
+    oom_killed: bool = False
     step: int = 0  # the last one reported
 
 
@@ -85,6 +88,9 @@ class ChildProcessSupervisor:
         except BaseException:
             self._child.kill_and_wait()  # do not leave it running unsupervised
             raise
+        if self._stop_reason is StopReason.STALL:
+            # Also if it took a SIGKILL: one from outside would not count as a repeated failure.
+            exit_status = ExitStatus(signal=SIGABRT)
         stop_reason = StopReason.LEASE_LOST if self._recorder.lease_lost else self._stop_reason
         oom_killed = host_health.oom_kill_count() > kills_before
         recorder = self._recorder

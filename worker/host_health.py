@@ -13,7 +13,7 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 def oom_kill_count(root: Path = _CGROUP_ROOT, own_cgroup: Path = _OWN_CGROUP) -> int:
     """Return how many processes of this cgroup the kernel has killed for lack of memory.
 
-    0 if unknown, as without cgroups v2.
+    It counts the processes of all jobs of this worker. 0 if unknown, as without cgroups v2.
     """
     # A container may see only its own cgroup, as the root.
     for directory in (root / _cgroup_path(own_cgroup), root):

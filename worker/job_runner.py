@@ -178,6 +178,7 @@ class JobRunner:
         checkpoint = attempt.claimed.checkpoint
         while True:
             checkpoint, resume_from = attempt.checkpoint_sync.fetch(checkpoint)
+            attempt.claimed = dataclasses.replace(attempt.claimed, checkpoint=checkpoint)
             attempt.recorder.set_start_step(checkpoint)
             with attempt.recorder.renewing_lease():  # it may wait for the fork server
                 child = self._spawn(attempt.child_task(resume_from, input_files))

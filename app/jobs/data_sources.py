@@ -76,9 +76,9 @@ def resolve_data(
 ) -> ResolvedData:
     """Resolve the sources and columns of a job.
 
-    A column that the job leaves out is the one that the upload was checked with. So are the
-    separator and the columns of labels, and the format of prompts, which are those of the training
-    data for all splits.
+    A column that the job leaves out is the one that the upload was checked with; with one source
+    per split, a split column only if the upload named it. So are the separator and the columns of
+    labels, and the format of prompts, which are those of the training data for all splits.
 
     Raises `DatasetHasNoLabels`, `DatasetTaskMismatch`, `ColumnNotAsUploaded`,
     `DatasetColumnsDiffer`, `PairsInWindowsUnsupported` and the subclasses of
@@ -124,7 +124,7 @@ def resolve_data(
         dataset_ids={
             key: str(source.upload.id) for key, source in sources.items() if source.upload
         },
-        rows=_rows_per_split(sources),
+        rows=_rows_per_split(sources, by_column=columns["split"] is not None),
         mean_tokens=mean_tokens_computed(train.mean_tokens, data, max_length),
         label_count=label_count,
         fingerprints={key: source.fingerprint for key, source in sources.items()},
@@ -198,7 +198,9 @@ def lock_datasets_against_deletion(session: Session, dataset_ids: Mapping[str, s
     """Lock uploads against deletion until the job is stored. Raises `DataNotFound`."""
     for dataset_id in dataset_ids.values():
         if not datasets.lock_against_deletion(session, UUID(dataset_id)):
-            raise DataNotFound(source=dataset_id, reason="it has just been deleted")
+            deleted = session.get_one(Dataset, UUID(dataset_id))  # the row is kept
+            ref = f"{deleted.name}:{deleted.version}"
+            raise DataNotFound(source=ref, reason="it has been deleted")
 
 
 def _resolve_source(
@@ -271,6 +273,13 @@ def _resolve_column(data: DataSpec, uploads: list[ResolvedSource], role: str) ->
                     ref=ref, what=role, column=named, checked=column, at=f"data.{field_name}"
                 )
         return named
+    if role == "split" and not isinstance(source, str):  # read only if it is named, as locally
+        if field_name in data.model_fields_set:
+            return None
+        checked = {
+            each.name: checked[each.name] if each.upload and each.upload.split_column else None
+            for each in uploads
+        }
     if len(set(checked.values())) > 1:
         columns = ", ".join(f"{column!r} in {ref}" for ref, column in checked.items())
         raise DatasetColumnsDiffer(what=role, columns=columns, at="data.source")
@@ -287,18 +296,22 @@ def _check_sample_columns(source: str | Mapping[Split, str], task: SeveralTarget
                 raise MissingColumn(file=sample, column=column, available=available)
 
 
-def _rows_per_split(sources: Mapping[str, ResolvedSource]) -> dict[str, int]:
+def _rows_per_split(sources: Mapping[str, ResolvedSource], *, by_column: bool) -> dict[str, int]:
     """Return the rows of each split, or all of them under `ALL_ROWS` if there are no splits.
 
-    Raises `MissingSplit`.
+    With one upload per split, a split is all of its upload, or with `by_column` the rows that have
+    its name in the split column. Raises `MissingSplit`.
     """
     if ALL_ROWS in sources:
         return dict(sources[ALL_ROWS].rows)
     rows = {}
     for split, source in sources.items():
-        if split not in source.rows and ALL_ROWS not in source.rows:
+        if source.upload is not None and not by_column:
+            rows[split] = source.upload.rows
+        elif source.upload is not None and split not in source.rows:
             raise MissingSplit(file=source.name, split=split)
-        rows[split] = source.rows.get(split, source.rows.get(ALL_ROWS, 0))
+        else:
+            rows[split] = source.rows.get(split, source.rows.get(ALL_ROWS, 0))
     return rows
 
 

@@ -134,6 +134,12 @@ def estimate_linear_cost(data: ResolvedData, task: TaskType) -> JobCost:
     return JobCost(round(_LINEAR_STARTUP_SECONDS + seconds), 0.0, _LINEAR_STARTUP_SECONDS)
 
 
+def remaining_seconds(whole: int, completed_share: float) -> int:
+    """Return the estimate for the rest of a run, which starts as the whole one does."""
+    startup = min(STARTUP_SECONDS, whole)
+    return round(startup + (whole - startup) * (1 - completed_share))
+
+
 def _evaluated_texts(
     spec: TrainSpec, texts: Mapping[Split, int], epochs: int, completed_share: float
 ) -> int:

@@ -49,9 +49,14 @@ from lora_core.encoders.safety import (
 )
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound, GatedBase
-from lora_core.hf_hub import describe_gated_repository, is_allowed_repository, is_hub_name
+from lora_core.hf_hub import (
+    describe_gated_repository,
+    describe_transient_failure,
+    is_allowed_repository,
+    is_hub_name,
+)
 from lora_core.samples import minilm
-from lora_core.specs.fields import looks_like_path
+from lora_core.specs.fields import looks_like_model_version, looks_like_path
 from lora_core.specs.pooling import POOLING_FILE
 
 HUB_TIMEOUT_SECONDS = 5
@@ -78,8 +83,8 @@ class HubModel:
 def resolve_hub_model(name: str, revision: str | None) -> HubModel:
     """Return the commit that `revision`, or else the main branch, currently refers to.
 
-    Falls back to the local cache when the hub is unreachable. Raises `BaseNotFound`, `GatedBase`,
-    `UnreadableBase`.
+    Falls back to the local cache when the hub is unreachable or limits requests. Raises
+    `BaseNotFound`, `GatedBase`, `UnreadableBase`.
     """
     try:
         return _query_hub(name, revision)
@@ -91,12 +96,14 @@ def resolve_hub_model(name: str, revision: str | None) -> HubModel:
     except EntryNotFoundError as error:
         raise BaseNotFound(base=name, reason="it has no config.json") from error
     except _UNREACHABLE as error:
-        if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+        if isinstance(error, HfHubHTTPError) and describe_transient_failure(error) is None:
             reason = f"the hub responded with {error.response.status_code}"
             raise BaseNotFound(base=name, reason=reason) from error
         if (cached := _from_cache(name, revision)) is not None:
             return cached
-        reason = "the hub is unreachable and the model is not in the local cache"
+        reason = (
+            "the hub is unreachable or limits requests, and the model is not in the local cache"
+        )
         raise BaseNotFound(base=name, reason=reason) from error
 
 
@@ -186,7 +193,7 @@ def check_base_not_deleted(session: Session, base: ResolvedBase) -> None:
 
 def lock_base_against_deletion(session: Session, name: str) -> None:
     """Lock the base of a job against deletion until the job is stored. Raises `BaseNotFound`."""
-    if ":" in name and _REGISTRY_NAME.fullmatch(name):  # only versions are stored with a number
+    if looks_like_model_version(name):
         _find_version(session, name, lock_against_deletion=True)
 
 

@@ -319,7 +319,11 @@ def find_original_job(session: Session, job: Job) -> Job:
 
 def find_active_retry(session: Session, original: Job) -> UUID | None:
     """Return an unfinished retry of this job, or of one of its retries."""
-    retries = select(Job.id).where(Job.continues == original.id).cte(recursive=True)
+    is_retry = Job.continues == original.id
+    if original.continues is not None:  # it makes the model of a trial; its retry may, too
+        same_model = Job.register_as == original.register_as
+        is_retry = or_(is_retry, and_(Job.continues == original.continues, same_model))
+    retries = select(Job.id).where(is_retry).cte(recursive=True)
     retries = retries.union_all(select(Job.id).where(Job.continues == retries.c.id))
     active = select(Job.id).join(retries, Job.id == retries.c.id)
     return session.scalars(active.where(Job.state.in_(ACTIVE_STATES)).limit(1)).first()

@@ -256,7 +256,7 @@ class JobResolver:
             speeds = [
                 each.flops_per_token * each.tokens_per_second
                 for each in latest
-                if each.flops_per_token is not None and each.tokens_per_second
+                if each.flops_per_token and each.tokens_per_second  # 0.0: of `auto`
                 if each.train_seconds is None or each.train_seconds >= _MIN_TRAIN_SECONDS
                 if not each.features_found
             ]

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from app import logging
 from app.database.base import now
 from app.database.engines import acquire_transaction_lock, call_after_commit
+from app.errors import Conflict
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
-from app.jobs import data_sources, pretrained_bases, repository
+from app.jobs import data_sources, estimate, pretrained_bases, repository
 from app.jobs.errors import (
     AlreadyRetried,
     CheckpointVersionMismatch,
@@ -189,9 +190,7 @@ def resume_job(session: Session, *, job_id: UUID, notifier: WorkerNotifier) -> J
 
 
 def _get_pausable_job(session: Session, job_id: UUID) -> Job:
-    if repository.find_job(session, job_id, kind=JobKind.PREDICTION) is not None:
-        raise PredictionRunNotPausable(run_id=job_id)
-    job = repository.get_training_job(session, job_id)
+    job = _get_training_job(session, job_id, refusal=PredictionRunNotPausable)
     if job.sweep_id is not None:
         raise TrialNotPausable(job_id=job_id, sweep_id=job.sweep_id)
     if job.state in FINAL_STATES:
@@ -254,7 +253,7 @@ def create_retry_job(
     `DataNotFound`, and what `idempotency.reserve` and `enqueue_and_save_response` raise.
     """
     idempotency.reserve(session, call)
-    old = _get_training_job(session, job_id)
+    old = _get_training_job(session, job_id, refusal=PredictionRunNotRetryable)
     start = check_retryable_and_find_checkpoint(session, old)
     original = repository.find_original_job(session, old)
     acquire_transaction_lock(session, f"retries of {original.id}")
@@ -263,6 +262,10 @@ def create_retry_job(
     data_sources.lock_datasets_against_deletion(session, old.dataset_ids)
     job = Job(**{column: getattr(old, column) for column in _RETRIED_COLUMNS})
     job.continues = start.job_id if start else job_id
+    if start is not None and (total := old.total_steps or original.total_steps):
+        whole = original.plan["estimated_seconds"]
+        seconds = estimate.remaining_seconds(whole, min(1.0, start.step / total))
+        job.plan = {**old.plan, "estimated_seconds": seconds}
     view = enqueue_and_save_response(
         session,
         job,
@@ -307,7 +310,8 @@ def check_retryable_and_find_checkpoint(session: Session, job: Job) -> Checkpoin
     return start
 
 
-def _get_training_job(session: Session, job_id: UUID) -> Job:
+def _get_training_job(session: Session, job_id: UUID, *, refusal: type[Conflict]) -> Job:
+    """Return the job. Raises `JobNotFound`, and `refusal` for a prediction run."""
     if repository.find_job(session, job_id, kind=JobKind.PREDICTION) is not None:
-        raise PredictionRunNotRetryable(run_id=job_id)
+        raise refusal(run_id=job_id)
     return repository.get_training_job(session, job_id)

@@ -10,12 +10,13 @@ the same way, so that no text is scored by a model that was trained on a duplica
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_core.data.chat import describe_prompt_format
 from lora_core.data.label_readers import (
     SINGLE_LABEL,
     LabelFormat,
@@ -43,6 +44,7 @@ from lora_core.errors.data import (
     UnseenLabel,
     format_row_numbers,
 )
+from lora_core.events import NoteLogged
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_split_size
 from lora_core.specs.encoded_labels import (
@@ -75,11 +77,6 @@ class Example:
     def characters(self) -> int:
         """The length of the text, or of both texts of a pair."""
         return len(self.text) + len(self.pair or "")
-
-
-def example_label_indices(examples: Iterable[Example]) -> NDArray[np.int64]:
-    """Return the index of the label (texts,) of each text of a single-label task."""
-    return np.array([example.label for example in examples], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -187,11 +184,16 @@ def count_leaked(splits: Mapping[Split, Sequence[TextRow]]) -> int:
     return sum(comparison_key(row) in train for row in held_out)
 
 
-def describe_leaked(count: int) -> str:
-    """Return the warning for `count_leaked` texts, at least 1."""
-    if count == 1:
-        return "1 validation or test text also occurs in the training split."
-    return f"{count:,} validation or test texts also occur in the training split."
+def notes_on_splits(splits: Splits) -> Iterator[NoteLogged]:
+    """Yield what a run says about its data: the format of its prompts, and texts that leaked."""
+    if splits.prompt_format is not None:
+        text = describe_prompt_format(splits.prompt_format)
+        yield NoteLogged(code="prompt_format", message=text)
+    if splits.leaked:
+        text = "1 validation or test text also occurs in the training split."
+        if splits.leaked > 1:
+            text = f"{splits.leaked:,} validation or test texts also occur in the training split."
+        yield NoteLogged(level="warning", code="leaked", message=text)
 
 
 def draw_splits(

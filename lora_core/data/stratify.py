@@ -81,7 +81,7 @@ class Stratification(ABC):
 
     @abstractmethod
     def min_train_texts(self, groups: Groups) -> int:
-        """Return the number of labels, of each of which a training split keeps a text."""
+        """Return how many texts a training split needs to keep one of each label."""
 
     @abstractmethod
     def draw(self, groups: Groups, count: int) -> tuple[Groups, Groups] | None:

@@ -149,10 +149,6 @@ class TokenizedWords:
     max_length: int  # of a window
     segment_start: int | None = None  # as in `TokenizedText`
 
-    def word_text(self, word: WordSpan) -> str:
-        """Return the word as written in the text."""
-        return text_sides(self.text)[word.side][word.start : word.end]
-
     def grouped(self, max_words: int) -> "TokenizedWords":
         """Return about `max_words` words at most: if there are more, neighbors are merged.
 

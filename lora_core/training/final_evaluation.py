@@ -10,13 +10,12 @@ from lora_core.data import linear_baseline
 from lora_core.data.split import Example
 from lora_core.events import Evaluated, Observer, Phase, replace_nonfinite_with_none
 from lora_core.progress_reporter import ProgressReporter, run_in_thread_with_progress
+from lora_core.saved_predictions import SplitLogits
 from lora_core.specs.data import Split
 from lora_core.tasks.base import Calibration
 from lora_core.training import model_outputs
 from lora_core.training.loop import TrainingResult
 from lora_core.training.prepare import PreparedRun
-
-SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, outputs)
 
 
 class RunEvaluation(NamedTuple):

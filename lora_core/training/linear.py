@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from lora_core import compatibility, manifest, nearest_examples
@@ -23,7 +22,6 @@ from lora_core.cross_validation import (
     uses_cross_validated_verdict,
 )
 from lora_core.data import learning_curve as curve
-from lora_core.data.chat import describe_prompt_format
 from lora_core.data.duplicates import group_duplicates
 from lora_core.data.linear_baseline import (
     MAX_CHARACTERS,
@@ -36,7 +34,7 @@ from lora_core.data.more_labels_estimate import (
     explain_missing_curve,
 )
 from lora_core.data.rows import TextRow
-from lora_core.data.split import Example, Splits, describe_leaked
+from lora_core.data.split import Example, Splits, notes_on_splits
 from lora_core.errors.training import DiskFull, LinearFitOutOfMemory
 from lora_core.events import (
     Evaluated,
@@ -56,7 +54,7 @@ from lora_core.nearest_examples import ExampleIndex, SparseVectors
 from lora_core.process_settings import available_cores, is_oom_error
 from lora_core.progress_reporter import ProgressReporter, run_in_thread_with_progress
 from lora_core.results import Verdict
-from lora_core.saved_predictions import save_golden_predictions, save_predictions
+from lora_core.saved_predictions import SplitLogits, save_golden_predictions, save_predictions
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
@@ -67,8 +65,6 @@ from lora_core.training.correctness import encode_correctness, save_misclassifie
 from lora_core.verdict import build_verdict
 
 _STEPS = 1
-
-SplitLogits = dict[Split, NDArray[np.float32]]  # each (texts, outputs)
 
 
 def train_linear(
@@ -212,12 +208,8 @@ def _with_resolved_settings(spec: TrainSpec, method: LinearSpec) -> TrainSpec:
 
 def _training_examples(splits: Splits, observer: Observer) -> list[Example]:
     """Return the training split, or a sample of it that fits in memory."""
-    if splits.prompt_format is not None:
-        text = describe_prompt_format(splits.prompt_format)
-        observer.on_event(NoteLogged(code="prompt_format", message=text))
-    if splits.leaked:
-        text = describe_leaked(splits.leaked)
-        observer.on_event(NoteLogged(level="warning", code="leaked", message=text))
+    for note in notes_on_splits(splits):
+        observer.on_event(note)
     train = subsample_to_max_characters(splits.train, len(splits.labels))
     if len(train) < len(splits.train):
         text = (

@@ -11,10 +11,9 @@ from transformers import PreTrainedModel
 
 from lora_core import compatibility, fine_tuning_methods, resolve_defaults, runtime_environment
 from lora_core.artifact import resolve_base_or_artifact
-from lora_core.data.chat import describe_prompt_format
 from lora_core.data.findings import format_count
 from lora_core.data.load import load_splits
-from lora_core.data.split import Splits, describe_leaked
+from lora_core.data.split import Splits, notes_on_splits
 from lora_core.data.tokens import (
     TokenizedSplit,
     check_special_tokens,
@@ -113,10 +112,8 @@ def prepare_run(
     tokenizer_file = base.directory / "tokenizer.json"
     tokenizer = load_tokenizer(tokenizer_file)
     check_special_tokens(tokenizer, base.name, pairs=splits.are_pairs)
-    if splits.prompt_format is not None:
-        _note(observer, "prompt_format", describe_prompt_format(splits.prompt_format))
-    if splits.leaked:
-        _note(observer, "leaked", describe_leaked(splits.leaked), level="warning")
+    for note in notes_on_splits(splits):
+        observer.on_event(note)
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.
     pad_id = model.config.pad_token_id or 0
     longest = max_tokens_read(max_length, spec.data.long_texts)

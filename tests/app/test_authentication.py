@@ -209,3 +209,22 @@ def test_job_that_registers_its_model_requires_the_models_scope(
     assert send(trains) == (taken, None)
     assert send(trains, register_as="sentiment") == (403, "scope_missing")
     assert send(admits, register_as="sentiment") == (taken, None)
+
+
+def test_retry_of_a_job_that_registers_its_model_requires_the_models_scope(
+    anonymous_client: TestClient, new_key: Callable[..., service.CreatedKey]
+) -> None:
+    """A retry copies `register_as`."""
+
+    def post(path: str, key: service.CreatedKey, **body: object) -> tuple[int, dict[str, Any]]:
+        headers = {"Authorization": f"Bearer {key.text}"}
+        response = anonymous_client.post(f"/v1/jobs{path}", json=body or None, headers=headers)
+        return response.status_code, response.json()
+
+    trains, admits = new_key("jobs:write"), new_key("jobs:write", "models:admin")
+    _, job = post("", admits, method={"type": "linear"}, register_as="sentiment")
+    post(f"/{job['id']}/cancel", trains)
+    status, problem = post(f"/{job['id']}/retry", trains)
+    assert (status, problem["code"]) == (403, "scope_missing")
+    status, retry = post(f"/{job['id']}/retry", admits)
+    assert (status, retry["register_as"]) == (202, "sentiment")

@@ -48,7 +48,7 @@ def test_a_round_dispatches_only_what_the_notifier_can_hold(
 ) -> None:
     monkeypatch.setattr(dispatch, "MAX_DISPATCHED", 2)
     old, young, urgent = (add_job(database, priority=priority) for priority in (0, 0, 1))
-    assert {task.job_id for task in due(database)} == {urgent, old}
+    assert [task.job_id for task in due(database)] == [urgent, old], "in claim order"
     assert [task.job_id for task in due(database)] == [young]
     assert due(database) == []
 

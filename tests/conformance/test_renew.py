@@ -8,6 +8,7 @@ import pytest
 from app.database.base import new_id, now
 from app.database.engines import Database
 from app.queue import leases
+from app.queue.enums import JobState
 from app.queue.fencing import Lease, LeaseLost, LeaseRenewal
 from app.queue.transitions import (
     AttemptResult,
@@ -95,12 +96,22 @@ def test_an_inexact_resume_is_recorded_for_this_job_only(database: Database) -> 
     lease = claim_next(database).lease
     claim_next(database)
     with database.write() as session:
-        leases.mark_resume_inexact(session, replace(lease, attempt=2))
+        leases.record_resume(session, replace(lease, attempt=2), exact=False)
     assert get_job(database, job_id).resume_exact
     with database.write() as session:
-        leases.mark_resume_inexact(session, lease)
+        leases.record_resume(session, lease, exact=False)
     assert not get_job(database, job_id).resume_exact
     assert get_job(database, other).resume_exact
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_job_is_as_exact_as_the_one_that_it_continues(database: Database, exact: bool) -> None:
+    old = add_job(database, resume_exact=exact, state=JobState.FAILED, finished_at=1.0)
+    job_id = add_job(database, continues=old)
+    lease = claim_next(database).lease
+    with database.write() as session:
+        leases.record_resume(session, lease, exact=True)
+    assert get_job(database, job_id).resume_exact is exact
 
 
 def test_a_worker_learns_whether_it_has_ended_its_attempt(database: Database) -> None:

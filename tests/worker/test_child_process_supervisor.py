@@ -271,11 +271,19 @@ def test_job_is_stopped_at_its_time_limit(watched: SupervisedRun) -> None:
     assert (result.stop_reason, result.exit_status) == (StopReason.TIME_LIMIT, ExitStatus(code=75))
 
 
+@pytest.mark.parametrize("stall", ["hang", f"signal:{signal.SIGSTOP.value}"])
 def test_stalled_process_is_aborted(
-    settings: Settings, database: Database, tmp_path: Path, job_id: UUID
+    settings: Settings,
+    database: Database,
+    tmp_path: Path,
+    job_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+    stall: str,
 ) -> None:
+    """Also one that only SIGKILL ends."""
+    monkeypatch.setattr("worker.child_process_supervisor.ABORT_SECONDS", 1.0)
     watched = SupervisedRun(settings.model_copy(update={"stall_seconds": 1.0}), database, tmp_path)
-    watched.start("started:5", "steps:2", "hang")
+    watched.start("started:5", "steps:2", stall)
     result = watched.end()
     assert (result.stop_reason, result.exit_status) == (
         StopReason.STALL,

@@ -355,6 +355,17 @@ def test_inexact_resume_is_reported(resources: Resources, database: Database, jo
     assert (resumed.level, "threads 2 → 1" in resumed.message) == ("warning", True)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_job_is_as_exact_as_the_one_it_continues(
+    resources: Resources, database: Database, job_id: UUID, exact: bool
+) -> None:
+    old = add_job(database, resume_exact=exact, state=JobState.FAILED, finished_at=1.0)
+    update_job(database, job_id, continues=old)
+    run(resources, *SAVED, "signal:9")
+    run(resources, "resumed:exactly", *GOOD)
+    assert get_job(database, job_id).resume_exact is exact
+
+
 @pytest.mark.parametrize(
     ("refusal", "step"), [((), 2), (("picky",), 0)], ids=["serves", "does-not"]
 )
@@ -503,6 +514,11 @@ def test_time_limit_includes_all_attempts(
     row = get_job(database, job_id)
     assert (row.state, row.error_code) == (JobState.FAILED, "time_limit")
     assert row.error_detail == {"checkpoint_step": 2}
+    refused = add_job(database, time_limit_seconds=60)
+    run(resources, *SAVED, "signal:9")
+    update_job(database, refused, running_seconds=57)
+    run(resources, "picky", "started:5", "hang")
+    assert get_job(database, refused).error_detail == {"checkpoint_step": None}
     late = add_job(database, time_limit_seconds=60, running_seconds=61)
     run(resources, "failed:started_anyway", "exit:65")
     assert get_job(database, late).error_code == "time_limit"

@@ -154,6 +154,49 @@ def test_splits_may_come_from_several_sources(
     assert row.dataset_ids == {"train": str(train), "test": str(test)}
 
 
+SPLIT = {"split_column": "split", "splits": {"train": 450, "validation": 50}}
+
+
+@pytest.mark.parametrize("query", ["", "?dry_run=true"])
+def test_a_named_split_column_must_have_the_split_of_each_source(
+    client: TestClient, upload: Upload, query: str
+) -> None:
+    upload("a", **SPLIT)
+    upload("b", **SPLIT)
+    data = {"source": {"train": "a:1", "test": "b:1"}, "split_column": "split"}
+    answer = client.post(f"/v1/jobs{query}", json={"method": {"type": "lora"}, "data": data})
+    assert (answer.status_code, answer.json()["code"]) == (422, "missing_split")
+    assert "b:1" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named_in_upload", "column"),
+    [({}, False, None), ({"split_column": None}, True, None), ({}, True, "split")],
+)
+def test_a_source_belongs_to_its_split_as_a_whole_unless_a_split_column_is_named(
+    submit: Submit,
+    upload: Upload,
+    database: Database,
+    fields: dict[str, Any],
+    named_in_upload: bool,
+    column: str | None,
+) -> None:
+    """As in a local run. A column that was found, but not named, is not read."""
+    for name in ("a", "b"):
+        dataset = upload(name, **SPLIT)
+        if not named_in_upload:
+            with database.write() as session:
+                session.get_one(Dataset, dataset).split_column = None
+    size = {"train_size": 449 if column else 499, "test_size": 1}
+    job = submit(data={"source": {"train": "a", "validation": "b"}, **size, **fields})
+    assert job["spec"]["data"]["split_column"] == column
+
+
+def test_the_splits_of_a_hub_dataset_are_unknown_before_the_run(submit: Submit) -> None:
+    hub = "hub:stanfordnlp/imdb"
+    submit(data={"source": {"train": hub, "validation": hub}})
+
+
 def test_the_datasets_of_one_job_must_share_their_columns(
     client: TestClient, upload: Upload
 ) -> None:

@@ -134,13 +134,17 @@ def test_a_very_short_run_does_not_count_for_the_speed(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    ("method", "train_seconds"), [("lora", 2.0), ("auto", 60.0)], ids=["short", "auto"]
+)
 def test_recent_jobs_without_a_speed_do_not_hide_earlier_measurements(
-    submit: Submit, worker: FakeWorker, database: Database
+    submit: Submit, worker: FakeWorker, database: Database, method: str, train_seconds: float
 ) -> None:
     submit()
     finish_next(worker, database, tokens_per_second=100_000)
     learned = submit()["estimated_seconds"]
+    worker.claim()
     for _ in range(SPEED_SAMPLE_JOBS):
-        finish_next(worker, database, tokens_per_second=100, train_seconds=2.0)
-        submit()
+        submit(method={"type": method})
+        finish_next(worker, database, tokens_per_second=100, train_seconds=train_seconds)
     assert submit()["estimated_seconds"] == learned

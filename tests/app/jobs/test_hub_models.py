@@ -151,10 +151,11 @@ def test_a_gated_model_is_refused(
     assert "hunter2" not in answer.text
 
 
+@pytest.mark.parametrize("status", [503, 429, 408])
 def test_the_cache_is_used_when_the_hub_is_unreachable(
-    client: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    client: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int
 ) -> None:
-    hub.status = 503
+    hub.status = status
     answer = post(client)
     assert answer.json()["code"] == "base_not_found"
     assert "not in the local cache" in answer.json()["detail"]

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
 from app.idempotency.service import IdempotentRequest
+from app.jobs.estimate import STARTUP_SECONDS
 from app.jobs.service import create_retry_job
 from app.queue.tables import Checkpoint
 from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure, RetryableFailure
@@ -66,7 +67,7 @@ def test_a_retry_is_a_new_job_that_continues_from_the_last_checkpoint(
     new = answer.json()
     assert answer.headers["Location"] == f"/v1/jobs/{new['id']}"
     assert (new["state"], new["continues"], new["step"]) == ("queued", old_id, 0)
-    same = ("spec", "base", "method", "parameters", "estimated_seconds", *body)
+    same = ("spec", "base", "method", "parameters", *body)
     assert {name: new[name] for name in same} == {name: old[name] for name in same}
     assert client.get(f"/v1/jobs/{old_id}").json() == old
     assert losses(client, new["id"]) == [(1, 0), (2, 0)]
@@ -80,6 +81,21 @@ def test_a_retry_is_a_new_job_that_continues_from_the_last_checkpoint(
     assert [event["kind"] for event in events] == ["queued", "started"]
     seqs = [row["seq"] for row in client.get(f"/v1/jobs/{new['id']}/metrics").json()["data"]]
     assert len({*seqs, *(event["seq"] for event in events)}) == len(seqs) + len(events)
+
+
+def test_the_estimate_of_a_retry_is_that_of_the_remaining_steps(
+    client: TestClient, ended: Ended, worker: FakeWorker, submit: Callable[..., dict[str, Any]]
+) -> None:
+    whole = submit()["estimated_seconds"] - STARTUP_SECONDS
+    worker.claim()
+    first = ended()  # saved at 2 of 20 steps
+    second = client.post(f"/v1/jobs/{first}/retry").json()
+    lease = worker.claim().lease
+    worker.save(lease, step=18)
+    worker.finish(lease, FAILED)
+    third = client.post(f"/v1/jobs/{second['id']}/retry").json()
+    remaining = [each["estimated_seconds"] - STARTUP_SECONDS for each in (second, third)]
+    assert remaining == pytest.approx([0.9 * whole, 0.1 * whole], abs=1)
 
 
 def test_points_after_the_checkpoint_are_reported_again_whichever_attempt_wrote_them(
@@ -157,6 +173,41 @@ def test_a_job_and_its_retry_are_not_retried_at_the_same_time(
     assert (answer.status_code, answer.json()["code"]) == (409, "already_retried")
 
 
+@pytest.mark.parametrize(("fields", "saved"), [({}, True), ({"method": {"type": "linear"}}, False)])
+def test_a_retry_of_a_retry_is_a_retry_of_both(
+    client: TestClient, ended: Ended, worker: FakeWorker, fields: dict[str, Any], saved: bool
+) -> None:
+    """Whether the second one continues the first, or the one that the first continues."""
+    first = ended(saved=saved, **fields)
+    second = client.post(f"/v1/jobs/{first}/retry").json()["id"]
+    lease = worker.claim().lease
+    if saved:
+        worker.save(lease, step=4)
+    worker.finish(lease, FAILED)
+    third = client.post(f"/v1/jobs/{second}/retry").json()
+    assert third["continues"] == second
+    for job_id in (first, second):
+        assert refusal(client, job_id) == (409, "already_retried")
+    client.post(f"/v1/jobs/{third['id']}/cancel")
+    assert client.post(f"/v1/jobs/{first}/retry").status_code == 202
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_job_that_makes_the_model_of_a_trial_is_no_retry_of_another_one(
+    client: TestClient, ended: Ended, database: Database, saved: bool
+) -> None:
+    """Without a checkpoint of its own, its retry continues the trial, too."""
+    trial = ended()
+    models = [ended(saved=saved, register_as=name) for name in ("mails", "letters")]
+    update_job(database, UUID(trial), sweep_id=uuid4())
+    for model in models:
+        update_job(database, UUID(model), continues=UUID(trial))
+    for model in models:
+        retry = client.post(f"/v1/jobs/{model}/retry").json()
+        assert retry["continues"] == (model if saved else trial)
+        assert refusal(client, model) == (409, "already_retried")
+
+
 def refusal(client: TestClient, job_id: object) -> tuple[int, str]:
     answer = client.post(f"/v1/jobs/{job_id}/retry")
     return answer.status_code, answer.json()["code"]
@@ -197,3 +248,4 @@ def test_a_job_whose_data_were_deleted_cannot_be_retried(
     old = ended(data={"source": "mails"})
     assert client.delete(f"/v1/datasets/{data}").status_code == 204
     assert refusal(client, old) == (422, "data_not_found")
+    assert "mails:1" in client.post(f"/v1/jobs/{old}/retry").json()["detail"]

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from lora_core.data.rows import TextRow
 from lora_core.data.split import (
+    Splits,
     SplitSize,
     count_leaked,
     draw_splits,
+    notes_on_splits,
     stratified_subset,
 )
 from lora_core.data.stratify import normalize_text
@@ -169,3 +171,13 @@ def test_subset_size_must_be_feasible(size: SplitSize) -> None:
 
 def test_share_may_round_up() -> None:
     assert len(stratified_subset(labeled_rows("ab" * 20), 0.7, of=59, seed=0)) == 40
+
+
+@pytest.mark.parametrize(
+    ("leaked", "start"), [(1, "1 validation or test text also"), (1200, "1,200 validation or test")]
+)
+def test_a_run_warns_of_texts_that_leaked(leaked: int, start: str) -> None:
+    splits = Splits(("a", "b"), (), (), (), leaked=leaked)
+    [note] = notes_on_splits(splits)
+    assert (note.level, note.code, note.message.startswith(start)) == ("warning", "leaked", True)
+    assert not [*notes_on_splits(Splits(("a", "b"), (), (), ()))]

@@ -128,9 +128,11 @@ def test_labels_without_room_in_train_are_refused() -> None:
         draw_splits(rows, {Split.TEST: 1}, 0, "multi_label")
     with pytest.raises(TooFewRows, match=r"9 for train \(at least 10, one with each label\)"):
         stratified_subset(rows, 9, of=10, seed=0, task="multi_label")
-    unlabeled = [TextRow(i, f"text {i}", "[]") for i in range(3)]
-    with pytest.raises(TooFewRows):
-        draw_splits(unlabeled, {Split.TEST: 3}, 0, "multi_label")
+    same = encode_label_set(map(str, range(5)))  # one text has all five labels
+    for label in ("[]", same):
+        rows = [TextRow(i, f"text {i}", label) for i in range(3)]
+        with pytest.raises(TooFewRows, match="at least 1 for train"):
+            draw_splits(rows, {Split.TEST: 3}, 0, "multi_label")
 
 
 def test_a_subset_has_its_share_of_each_label() -> None:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from lora_core.errors.artifact import EmptyInput
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedWords, tokenize_into_words
+from lora_core.specs.text_input import text_sides
 from tests.tiny_base import tokenizer
 
 FAMILIES = {family: tokenizer(family) for family in ("distilbert", "roberta", "xlm-roberta")}
@@ -17,7 +18,9 @@ def split(text: str, family: str = "distilbert", max_length: int = 64) -> Tokeni
 
 
 def word_texts(words_of_text: TokenizedWords) -> list[str]:
-    return [words_of_text.word_text(word) for word in words_of_text.words]
+    """Return the words as they are written in the text, or in both texts of a pair."""
+    sides = text_sides(words_of_text.text)
+    return [sides[word.side][word.start : word.end] for word in words_of_text.words]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -36,6 +36,7 @@ from lora_core.training import auto, linear
 from lora_core.training.encoder import train_encoder
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_or_resume_trainer
+from tests.lora_core.inference.test_word_spans import word_texts
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import make_artifact
@@ -253,7 +254,7 @@ def test_words_of_both_texts_are_masked(pair_spec: Make, tmp_path: Path) -> None
     train(pair_spec(), tmp_path / "out")
     predictor = Predictor.load(tmp_path / "out")
     words = predictor.tokenize_into_words(("a good film", "not bad"))
-    assert [words.word_text(word) for word in words.words] == ["a", "good", "film", "not", "bad"]
+    assert word_texts(words) == ["a", "good", "film", "not", "bad"]
     [whole] = predictor.encode([("a good film", "not bad")])
     assert words.keep_words([True] * 5) == whole
     [without] = predictor.encode([("a film", "bad")])
