@@ -152,7 +152,7 @@ def _connect_parent(arguments: argparse.Namespace) -> ParentStopSignal:
     parent = ParentStopSignal()
     parent.install_signal_handlers()
     if arguments.exit_with_parent:
-        parent.exit_with_parent()
+        parent.start_exit_on_parent_eof()
     return parent
 
 

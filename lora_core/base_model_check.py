@@ -19,7 +19,11 @@ from transformers import PreTrainedModel
 from lora_core import compatibility, fine_tuning_methods
 from lora_core.adapters import adapter_layers, merge_adapters
 from lora_core.artifact import check_merged_logits, resolve_base_or_artifact
-from lora_core.data.tokens import TokenizedSplit, check_special_tokens, load_tokenizer
+from lora_core.data.tokens import (
+    TokenizedSplit,
+    check_tokenizer_adds_special_tokens,
+    load_tokenizer,
+)
 from lora_core.encoders.encoder_parts import pretrained_blocks
 from lora_core.encoders.families import EncoderFamily, FastPathFamily
 from lora_core.encoders.load import load_classifier
@@ -61,7 +65,9 @@ def run_base_model_check(name: str, revision: str | None = None) -> BaseModelRep
     """
     base = resolve_base_or_artifact(name, revision)
     shape = compatibility.read_encoder_shape(base.config, base=base.name)
-    check_special_tokens(load_tokenizer(base.directory / "tokenizer.json"), base.name)
+    check_tokenizer_adds_special_tokens(
+        load_tokenizer(base.directory / "tokenizer.json"), base.name
+    )
     runtime = setup_runtime(RuntimeSpec())
     family = base.family
     model, _ = load_classifier(base, _LABELS)

@@ -69,7 +69,7 @@ class ParentStopSignal:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
-    def exit_with_parent(self) -> None:
+    def start_exit_on_parent_eof(self) -> None:
         """Exit at once at EOF of standard input: then there is no parent to take the result."""
         threading.Thread(target=self._read_stdin, name="parent-connection", daemon=True).start()
 

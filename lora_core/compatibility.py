@@ -95,7 +95,7 @@ class EncoderShape:
     def block_parameters(self) -> int:
         """The number of parameters of one transformer block."""
         parameters = 2 * self.norm_parameters
-        for name, dims in self.target_layers(self.family.roles).items():
+        for name, dims in self.linear_dims_by_path(self.family.roles).items():
             in_feed_forward = name in self.family.roles[LayerRole.MLP]
             bias = self.feed_forward_bias if in_feed_forward else self.attention_bias
             parameters += _linear_parameters(*dims, bias=bias)
@@ -112,7 +112,9 @@ class EncoderShape:
     @cached_property
     def block_multiplications(self) -> int:
         """The number of multiplications of one token by the weights of one block."""
-        return sum(d_in * d_out for d_in, d_out in self.target_layers(self.family.roles).values())
+        return sum(
+            d_in * d_out for d_in, d_out in self.linear_dims_by_path(self.family.roles).values()
+        )
 
     @property
     def embedding_parameters(self) -> int:
@@ -164,7 +166,7 @@ class EncoderShape:
         norm = self.norm_parameters if self.family.head_norm is not None else 0
         return linears + norm + _linear_parameters(*last)
 
-    def target_layers(self, roles: Collection[LayerRole]) -> dict[str, tuple[int, int]]:
+    def linear_dims_by_path(self, roles: Collection[LayerRole]) -> dict[str, tuple[int, int]]:
         """Return (d_in, d_out) of the layers with these roles in one block, by path.
 
         Raises `LayerRoleNotFound`.
@@ -349,7 +351,7 @@ def _check_lora(shape: EncoderShape, lora: LoraSpec) -> None:
         if layer >= shape.layers:
             raise LayerOutOfRange(layer=layer, count=shape.layers, last=shape.layers - 1)
     shape.family.check_targets(lora.targets)
-    for name, (d_in, d_out) in shape.target_layers(lora.targets).items():
+    for name, (d_in, d_out) in shape.linear_dims_by_path(lora.targets).items():
         if lora.r > min(d_in, d_out):
             raise RankTooLarge(
                 r=lora.r, module=name, d_in=d_in, d_out=d_out, limit=min(d_in, d_out)
@@ -394,7 +396,7 @@ def count_adapted_layers(
 ) -> Counter[tuple[int, int]]:
     """Return the number of layers that get an adapter, by (d_in, d_out)."""
     blocks = shape.layers if lora.layers is None else len(lora.layers)
-    layers = Counter([*shape.target_layers(lora.targets).values()] * blocks)
+    layers = Counter([*shape.linear_dims_by_path(lora.targets).values()] * blocks)
     if lora.head is HeadMode.LORA:
         layers.update(shape.head_layers(n_labels))
     return layers

@@ -20,7 +20,7 @@ from lora_core.data.batching import length_sorted_batches
 from lora_core.data.files import WholeRow
 from lora_core.data.tokens import (
     TokenizedSplit,
-    check_special_tokens,
+    check_tokenizer_adds_special_tokens,
     load_tokenizer,
     tokenize_texts,
 )
@@ -144,7 +144,7 @@ class _Encoder:
         self.width = shape.width
         self._tokenizer = load_tokenizer(base.directory / "tokenizer.json")
         pairs = spec.data.text_pair_column is not None
-        check_special_tokens(self._tokenizer, base.name, pairs=pairs)
+        check_tokenizer_adds_special_tokens(self._tokenizer, base.name, pairs=pairs)
         model, _ = load_classifier(base, ("0", "1"))  # its head is never computed
         set_pooling(model, base.family, shape.pooling)
         model.requires_grad_(False)

@@ -255,7 +255,7 @@ def _sentences(verdict: Verdict) -> tuple[str, ...]:
 
 
 def _ordered_labels_sentence(task: SingleLabel, targets: Targets, predicted: Predictions) -> str:
-    agreement = task.rank_agreement(targets, predicted)
+    agreement = task.quadratic_kappa_and_mae(targets, predicted)
     return (
         f"The predicted rank is off by {agreement['mae']:.2f} on average; quadratic kappa is "
         f"{agreement['kappa']:.2f}."

@@ -14,7 +14,7 @@ from app.charts.style import (
     LEGEND_LAYOUT,
     WITHIN_NOISE_MARK,
     color_axis,
-    format_objective,
+    format_trial_objective,
     group_by_mark,
     hover_text,
     objective_label,
@@ -123,7 +123,7 @@ def objective_heatmap_or_scatter(snapshot: SweepSnapshot) -> Chart | None:
         if is_heatmap
         else "Each point is a trial.",
         alt=f"Map of {title}, best trial at each place. The best of all, "
-        f"{format_objective(snapshot, best)}, is at "
+        f"{format_trial_objective(snapshot, best)}, is at "
         f"{x.label} = {x.tick_labels[x.value_index(best)]}, "
         f"{y.label} = {y.tick_labels[y.value_index(best)]}.",
         figure=figure,
@@ -170,7 +170,7 @@ def _heatmap(snapshot: SweepSnapshot, trials: Sequence[TrialSnapshot], x: Axis, 
     annotated = max(len(x.tick_labels), len(y.tick_labels)) <= _MAX_ANNOTATED_VALUES
     figure = go.Figure(
         go.Heatmap(
-            z=rows(SweepSnapshot.objective_value, missing=None), text=rows(format_objective),
+            z=rows(SweepSnapshot.objective_value, missing=None), text=rows(format_trial_objective),
             hovertext=rows(hover_text), texttemplate="%{text}" if annotated else None,
             hoverinfo="text", hoverongaps=False, xgap=3, ygap=3, coloraxis="coloraxis",
         )

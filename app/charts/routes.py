@@ -47,7 +47,7 @@ def list_sweep_charts(
 @router.get(
     "/{sweep_id}/report", dependencies=[require_scope("jobs:read")], response_class=HTMLResponse
 )
-def download_sweep_report(sweep_id: SweepId, database: DatabaseDep) -> HTMLResponse:
+def get_sweep_report(sweep_id: SweepId, database: DatabaseDep) -> HTMLResponse:
     """Get a self-contained page with winner, charts and all trials, also while the sweep runs."""
     with database.read() as session:
         snapshot = results.read_cached_snapshot(session, repository.get_sweep(session, sweep_id))

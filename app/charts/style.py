@@ -22,7 +22,7 @@ def objective_label(snapshot: SweepSnapshot) -> str:
     return f"validation {METRICS[snapshot.objective].label}"
 
 
-def format_objective(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
+def format_trial_objective(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
     """Format the objective of a trial: `90.3%`."""
     value = snapshot.objective_value(trial)
     return "unknown" if value is None else format_score(snapshot.objective, value)
@@ -38,7 +38,7 @@ def shorten_and_escape_label(text: str) -> str:
 def hover_text(snapshot: SweepSnapshot, trial: TrialSnapshot) -> str:
     """Return the hover label of a trial: its number, objective and settings."""
     settings = [escape(label, quote=False) for label in format_trial_settings(snapshot, trial)]
-    heading = f"<b>trial {trial.number}: {format_objective(snapshot, trial)}</b>"
+    heading = f"<b>trial {trial.number}: {format_trial_objective(snapshot, trial)}</b>"
     return "<br>".join([heading, *settings])
 
 

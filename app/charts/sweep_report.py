@@ -21,7 +21,7 @@ from app.charts.formatting import (
 from app.charts.style import (
     CHEAPEST_MARK,
     WINNER_MARK,
-    format_objective,
+    format_trial_objective,
     objective_label,
     trial_mark,
 )
@@ -220,7 +220,7 @@ def _winner_sentence(
     texts = f" on {format_count(score.texts, 'text')}" if score else ""
     return (
         f"Trial {winner.number} has the best {objective_label(snapshot)}, "
-        f"{format_objective(snapshot, winner)}{texts}: "
+        f"{format_trial_objective(snapshot, winner)}{texts}: "
         f"{', '.join(format_trial_settings(snapshot, winner))}."
     )
 

@@ -447,7 +447,7 @@ class Client(Connection):
         """Stream the trials as a file."""
         return self.stream_bytes(f"{resource_url_path('sweeps', sweep_id)}/results", format=format)
 
-    def download_sweep_report(self, sweep_id: str) -> ByteStream:
+    def get_sweep_report(self, sweep_id: str) -> ByteStream:
         """Stream the HTML report."""
         return self.stream_bytes(f"{resource_url_path('sweeps', sweep_id)}/report")
 

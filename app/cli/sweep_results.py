@@ -321,7 +321,7 @@ def create_model_from_trial(  # noqa: PLR0913 - one parameter per option
 def _open_results(client: "Client", sweep_id: str, format: str) -> "ByteStream":
     match format:
         case "html":
-            return client.download_sweep_report(sweep_id)
+            return client.get_sweep_report(sweep_id)
         case "json":
             text = format_json(client.list_trials(sweep_id))
             return nullcontext(iter([text.encode()]))

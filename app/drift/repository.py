@@ -69,7 +69,7 @@ def find_claim(session: Session, model: str) -> DriftClaim | None:
     return session.get(DriftClaim, model)
 
 
-def save_claim(session: Session, claim: DriftClaim) -> None:
+def upsert_claim(session: Session, claim: DriftClaim) -> None:
     """Insert the claim, or replace the one of the same model."""
     session.merge(claim)
     session.flush()

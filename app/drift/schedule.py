@@ -116,7 +116,7 @@ def _claim(
     seconds: float,
     error: AppError | LoraCoreError | None = None,
 ) -> None:
-    repository.save_claim(
+    repository.upsert_claim(
         session,
         DriftClaim(
             model=resolved.name,

@@ -35,7 +35,7 @@ class FilesNotUsable(UnprocessableContent):
 
 
 @cache
-def job_data_error_codes() -> frozenset[str]:
+def training_file_error_codes() -> frozenset[str]:
     """Return the codes of jobs that failed because of their files."""
     return frozenset(error.code for error in _subclasses(DataError))
 

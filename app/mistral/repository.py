@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.datasets.tables import Dataset
-from app.fine_tuning_apis.errors import job_data_error_codes
+from app.fine_tuning_apis.errors import training_file_error_codes
 from app.fine_tuning_apis.repository import (
     DEFERRED,
     SUMMARY_COLUMNS,
@@ -79,7 +79,7 @@ def status_conditions() -> dict[str, ColumnElement[bool]]:
         Job.attempt == 0,
         MistralJobRequest.request["auto_start"].as_boolean().is_(False),
     )
-    invalid = and_(Job.state == JobState.FAILED, Job.error_code.in_(job_data_error_codes()))
+    invalid = and_(Job.state == JobState.FAILED, Job.error_code.in_(training_file_error_codes()))
     running = Job.state == JobState.RUNNING
     return {
         "VALIDATED": unstarted,

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from app.datasets.tables import Dataset
-from app.fine_tuning_apis.errors import job_data_error_codes
+from app.fine_tuning_apis.errors import training_file_error_codes
 from app.fine_tuning_apis.fine_tuned_model_names import (
     ORGANIZATION,
     base_or_method_name,
@@ -69,7 +69,9 @@ def job_status(row: MistralJobWithRequest) -> MistralStatus:
         case JobState.SUCCEEDED:
             return "SUCCESS"
         case JobState.FAILED:
-            return "FAILED_VALIDATION" if job.error_code in job_data_error_codes() else "FAILED"
+            return (
+                "FAILED_VALIDATION" if job.error_code in training_file_error_codes() else "FAILED"
+            )
         case JobState.CANCELLED:
             return "CANCELLED"
 

@@ -18,7 +18,7 @@ from app.database.engines import acquire_transaction_lock
 from app.datasets.tables import Dataset
 from app.mlflow.connection import MlflowConnection
 from app.mlflow.errors import MlflowError
-from app.mlflow.payloads import SWEEP_STATUSES
+from app.mlflow.run_data import SWEEP_STATUSES
 from app.outbox.enums import MlflowSyncState
 from app.outbox.tables import (
     MLFLOW_SERVER_ID,

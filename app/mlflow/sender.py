@@ -17,12 +17,12 @@ import structlog
 
 from app.database.base import now, read_clock
 from app.database.engines import Database
-from app.mlflow import payloads, repository
+from app.mlflow import repository, run_data
 from app.mlflow.client import DOES_NOT_EXIST, METRICS_PER_BATCH, MlflowClient, RunStatus
 from app.mlflow.connection import MlflowConnection
 from app.mlflow.errors import MlflowError, MlflowRejected
-from app.mlflow.payloads import to_milliseconds
 from app.mlflow.repository import MlflowLeaseLost
+from app.mlflow.run_data import to_milliseconds
 from app.outbox.enums import MlflowSyncState
 from app.outbox.tables import MlflowModel, MlflowRun
 from app.queue.tables import Job
@@ -157,25 +157,25 @@ class _Sender:
             run_id = run.run_id or self._start_job(run, job)
             # Before the first point, the settings may not be resolved.
             if not run.has_params and (points or job.finished_at is not None):
-                self.client.log_params(run_id, payloads.job_params(job.spec))
+                self.client.log_params(run_id, run_data.job_params(job.spec))
                 self._save(run, has_params=True)
             # A resumed job reports points again. Those of an exact resume have the same values.
             new = [
-                each for each in points if each.step > run.steps.get(payloads.metric_key(each), -1)
+                each for each in points if each.step > run.steps.get(run_data.metric_key(each), -1)
             ]
-            self.client.log_metrics(run_id, [payloads.build_metric(each) for each in new])
+            self.client.log_metrics(run_id, [run_data.build_metric(each) for each in new])
             complete = len(points) < METRICS_PER_BATCH
             self._save(
                 run,
                 seq=job.stream_seq if complete else points[-1].seq,
-                steps=run.steps | {payloads.metric_key(each): each.step for each in new},
+                steps=run.steps | {run_data.metric_key(each): each.step for each in new},
             )
             if complete:
                 break
         if job.finished_at is not None:
-            self.client.log_metrics(run_id, payloads.final_metrics(job))
-            self.client.set_tags(run_id, payloads.final_job_tags(job))
-            self._set_status(run, run_id, payloads.JOB_STATUSES[job.state], job.finished_at)
+            self.client.log_metrics(run_id, run_data.final_metrics(job))
+            self.client.set_tags(run_id, run_data.final_job_tags(job))
+            self._set_status(run, run_id, run_data.JOB_STATUSES[job.state], job.finished_at)
             self._save(run, state=MlflowSyncState.SENT)
         else:
             later = now() + PROGRESS_SECONDS
@@ -185,7 +185,7 @@ class _Sender:
         parent_run_id = self._parent_run_id(job.sweep_id) if job.sweep_id else None
         with self.database.read() as session:
             digests = repository.list_dataset_digests(session, job)
-        tags = payloads.job_tags(
+        tags = run_data.job_tags(
             job,
             url=f"{self.public_url}/jobs/{job.id}",
             dataset_digests=digests,
@@ -201,7 +201,7 @@ class _Sender:
         if run_id is None:
             run_id = self.client.create_run(
                 self.experiment_id,
-                name=name[: payloads.MAX_NAME_LENGTH],
+                name=name[: run_data.MAX_NAME_LENGTH],
                 start_time=to_milliseconds(started_at),
                 tags=tags,
             )
@@ -209,7 +209,7 @@ class _Sender:
         return run_id
 
     def _find_run(self, run: MlflowRun) -> str | None:
-        return self.client.find_run(self.experiment_id, payloads.RUN_TAG, str(run.id))
+        return self.client.find_run(self.experiment_id, run_data.RUN_TAG, str(run.id))
 
     def _parent_run_id(self, sweep_id: UUID) -> str | None:
         """Return the run of a sweep, which begins with that of its first job. None: deleted."""
@@ -222,7 +222,7 @@ class _Sender:
             return parent.run_id
         if sweep is None:
             return None
-        tags = payloads.sweep_tags(sweep, url=f"{self.public_url}/sweeps/{sweep.id}")
+        tags = run_data.sweep_tags(sweep, url=f"{self.public_url}/sweeps/{sweep.id}")
         parent = parent or MlflowRun(id=sweep_id)
         return self._start_run(parent, sweep.name or f"sweep {sweep.id}", sweep.created_at, tags)
 
@@ -230,7 +230,7 @@ class _Sender:
         """Let the status of the run follow that of the sweep, which may go on after its end."""
         run_id = run.run_id or self._parent_run_id(sweep.id)
         if run_id is not None:
-            status = payloads.SWEEP_STATUSES[SweepState(sweep.state)]
+            status = run_data.SWEEP_STATUSES[SweepState(sweep.state)]
             self._set_status(run, run_id, status, sweep.finished_at)
 
     def _end_deleted(self, run: MlflowRun) -> None:
@@ -239,7 +239,7 @@ class _Sender:
         if run_id is not None and run.status in (None, "RUNNING"):
             with self.database.read() as session:
                 deleted_at = read_clock(session)
-            self.client.set_tags(run_id, {payloads.DELETED_TAG: "true"})
+            self.client.set_tags(run_id, {run_data.DELETED_TAG: "true"})
             self._set_status(run, run_id, "KILLED", deleted_at)
         self._save(run, state=MlflowSyncState.SENT)
 
@@ -294,7 +294,7 @@ class _Sender:
         aliases = {
             alias: sent.versions[str(number)]
             for alias, number in targets.items()
-            if payloads.accepts_alias(alias)
+            if run_data.accepts_alias(alias)
         }
         for alias in sent.aliases.keys() - aliases.keys():
             self._renew()
@@ -306,7 +306,7 @@ class _Sender:
         for number in sent.versions.keys() - versions.keys():
             self._renew()
             deleted = sent.versions[number]
-            self.client.set_version_tag(name, deleted, payloads.DELETED_TAG, "true")
+            self.client.set_version_tag(name, deleted, run_data.DELETED_TAG, "true")
         kept = {number: each for number, each in sent.versions.items() if number in versions}
         self._save(sent, versions=kept, aliases=aliases, failures=0, last_error=None)
         with self.database.write() as session:
@@ -314,7 +314,7 @@ class _Sender:
 
     def _create_version(self, name: str, version_id: UUID, version: VersionView) -> str:
         """Return the version in MLflow, as `_start_run` does the run."""
-        found = self.client.find_version(name, payloads.VERSION_TAG, str(version_id))
+        found = self.client.find_version(name, run_data.VERSION_TAG, str(version_id))
         if found is not None:
             return found
         run: MlflowRun | None = None
@@ -324,10 +324,10 @@ class _Sender:
         url = f"{self.public_url}/models/{name}#version-{version.number}"
         return self.client.create_version(
             name,
-            source=payloads.version_source(version),
+            source=run_data.version_source(version),
             run_id=run.run_id if run else None,
-            description=payloads.version_description(version, url=url),
-            tags=payloads.version_tags(version, version_id=version_id, url=url),
+            description=run_data.version_description(version, url=url),
+            tags=run_data.version_tags(version, version_id=version_id, url=url),
         )
 
     def _save(self, row: MlflowRun | MlflowModel, **values: Any) -> None:

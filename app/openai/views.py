@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from app.database.base import JsonObject
 from app.datasets.tables import Dataset
-from app.fine_tuning_apis.errors import job_data_error_codes
+from app.fine_tuning_apis.errors import training_file_error_codes
 from app.fine_tuning_apis.fine_tuned_model_names import ORGANIZATION, base_or_method_name
 from app.fine_tuning_apis.repository import TrainingSummaryNumbers
 from app.openai import ids
@@ -132,7 +132,7 @@ def _error(job: Job, asked: JsonObject) -> FineTuningErrorBody | None:
     param: Literal["training_file", "validation_file"] | None = None
     if job.error_code == UnseenLabel.code and asked.get("validation_file") is not None:
         param = "validation_file"
-    elif job.error_code in job_data_error_codes():
+    elif job.error_code in training_file_error_codes():
         param = "training_file"
     return FineTuningErrorBody(code=job.error_code, message=job.error_message or "", param=param)
 

@@ -187,7 +187,7 @@ def _write_files(
         lambda: split_rows_file.read_split_rows(rows),
         live,
         left_out,
-        source=production.source,
+        source=production.data_sources,
         task=production.spec.task,
         first_live_row=production.first_live_row,
         is_forgotten=_forgotten_check(inputs, settings),
@@ -219,7 +219,7 @@ def _write_splits(
     limit, what = f"{settings.inspect_memory_mb} MB", "the memory needed to read it"
     if result.timed_out:
         limit, what = f"{settings.inspect_seconds:g} s", "the time needed to read it"
-    raise DataTooLarge(file=production.source, what=what, limit=limit)
+    raise DataTooLarge(file=production.data_sources, what=what, limit=limit)
 
 
 def _forgotten_check(inputs: _Inputs, settings: Settings) -> Callable[[str, str | None], bool]:
@@ -251,7 +251,7 @@ def _make_datasets(
         inputs,
         training_file,
         TRAINING_SUFFIX,
-        f"{inputs.production.source}, with feedback on {inputs.model}",
+        f"{inputs.production.data_sources}, with feedback on {inputs.model}",
         label_column=_LABEL_COLUMN,
         split_column=SPLIT,
     )

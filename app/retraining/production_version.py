@@ -50,7 +50,7 @@ class TrainedVersion:
         return TaskIOSchema.of_task(self.spec.task, pairs=pairs)
 
     @property
-    def source(self) -> str:
+    def data_sources(self) -> str:
         """The names of its data."""
         return _source_name(self.spec.data.source)
 

@@ -32,7 +32,7 @@ from app.web.confusion_matrix import ConfusionMatrix
 from app.web.formats import metric_title
 from app.web.page import render_template
 from app.web.scatter_plot import ScatterPlot
-from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgCurve
+from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgMetricChart
 from lora_core.results import CandidateResult, MetricName
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import qualified_output_name, unqualified_outputs_of_target
@@ -227,7 +227,7 @@ def job_page(
         metric=metric,
         metric_title=metric_title(metric),
         metric_is_share=METRICS[metric].is_share,
-        inline_curves={name: SvgCurve.from_curves(points, name) for name in ("loss", metric)},
+        inline_curves={name: SvgMetricChart.from_curves(points, name) for name in ("loss", metric)},
         events=events,
         retry_step=retry_step,
         is_linear=trained_method == formats.LINEAR_METHOD,

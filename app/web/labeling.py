@@ -130,7 +130,7 @@ def labeling_project_page(
         max_text_characters=MAX_TEXT_CHARACTERS,
         describe_labeling_task=describe_labeling_task,
         format_annotation=format_annotation,
-        own_annotator=lambda each: find_annotator_within_key(each, caller),
+        own_annotator=lambda each: strip_key_name(each, caller),
         missing=formats.MISSING_VALUE,
         query=query,
         next=following,
@@ -245,7 +245,7 @@ def format_annotation(annotation: AnnotationView) -> str:
     return annotation.label if annotation.label is not None else formats.number(annotation.value)
 
 
-def find_annotator_within_key(annotation: AnnotationView, caller: Caller) -> str | None:
+def strip_key_name(annotation: AnnotationView, caller: Caller) -> str | None:
     """Return the annotator within the caller's API key, "" for the key itself, None for others."""
     if annotation.annotator == caller.name:
         return ""

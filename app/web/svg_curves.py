@@ -27,14 +27,14 @@ Points = list[tuple[int, float | None]]  # step, value
 
 
 @dataclass(frozen=True)
-class SvgCurve:
+class SvgMetricChart:
     """One metric by step: an SVG path for each split on a shared scale, and a description."""
 
     paths: dict[str, str]
     description: str
 
     @classmethod
-    def from_curves(cls, curves: Sequence[Curve], name: str) -> "SvgCurve":
+    def from_curves(cls, curves: Sequence[Curve], name: str) -> "SvgMetricChart":
         """Draw the metric `name`. Curves without a finite value are left out."""
         points_by_split: dict[str, Points] = {
             curve.split: list(zip(curve.steps, curve.values, strict=True))

@@ -93,7 +93,7 @@ class SweepGrid:
 
 
 @lru_cache(maxsize=8)
-def list_possible_grid_axes(snapshot: SweepSnapshot) -> list[Axis]:
+def list_heatmap_axes(snapshot: SweepSnapshot) -> list[Axis]:
     """Return the varying fields with few enough values for a table."""
     return [
         axis
@@ -108,7 +108,7 @@ def build_grid(snapshot: SweepSnapshot, x: str | None, y: str | None) -> SweepGr
 
     Returns None if no field varies, or if every field takes too many values.
     """
-    axes = {axis.field: axis for axis in list_possible_grid_axes(snapshot)}
+    axes = {axis.field: axis for axis in list_heatmap_axes(snapshot)}
     if not axes:
         return None
     if len(axes) == 1:
@@ -261,7 +261,7 @@ def sweep_page(
         grid=grid,
         # The heat map among the charts would repeat a grid over the same fields.
         with_heatmap=grid is None or grid.fields != heatmap_fields(snapshot),
-        axes=list_possible_grid_axes(snapshot),
+        axes=list_heatmap_axes(snapshot),
         tiles=[] if grid else build_trial_tiles(snapshot),
         trials=_trial_table(snapshot, query),
         query=query,

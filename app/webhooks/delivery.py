@@ -7,7 +7,7 @@ import structlog
 from app.database.engines import Database
 from app.errors import AppError
 from app.settings import Settings
-from app.webhooks import repository, sender, service
+from app.webhooks import http_client, repository, service
 from app.webhooks.repository import ClaimedDelivery
 from app.webhooks.signing import signed_headers
 from app.webhooks.url_checks import AllowedHosts, Resolver, resolve_host
@@ -51,7 +51,7 @@ def _send(
     )
     allowed = AllowedHosts(settings.webhook_allowed_hosts)
     try:
-        status = sender.post_to_receiver(
+        status = http_client.post_to_receiver(
             claimed.url, body, headers, allowed=allowed, resolve=resolve
         )
     except AppError as error:

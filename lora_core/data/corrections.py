@@ -382,7 +382,7 @@ _Editor = Callable[[int, dict[str, Any]], dict[str, Any]]
 def _json_editor(path: Path, columns: ColumnSelection, plan: _Plan) -> _Editor:
     """Return what changes the objects of a `.jsonl` file, which may keep labels in several ways."""
     first = next(text_files.iter_json_lines(path), (0, {}))[1]
-    if mistral_labels.has_label_object(first, columns):
+    if mistral_labels.reads_labels_object(first, columns):
         return lambda number, record: _edit_label_object(record, plan.of_row(number))
     if not chat.has_chat_form(first, columns):
         return lambda number, record: _edited(record, plan.of_row(number))

@@ -146,7 +146,7 @@ class LabelReader(ABC):
         Raises `MalformedRow`, `NulByte`, `DataTooLarge`.
         """
 
-    def check(self) -> None:  # noqa: B027 - most readers have nothing to check
+    def raise_for_invalid_rows(self) -> None:  # noqa: B027 - most readers have nothing to check
         """Raise the error of the column as a whole, once all rows have been read."""
 
     def rows_with_thousands(self) -> list[int]:
@@ -356,7 +356,7 @@ class NumberReader(LabelReader):
     def rows_with_thousands(self) -> list[int]:
         return self._grouped if self._large_whole and not self._other_points else []
 
-    def check(self) -> None:
+    def raise_for_invalid_rows(self) -> None:
         """Raise `LabelNotNumber` or `DecimalComma`."""
         if self._invalid:
             advice = {}
@@ -409,7 +409,7 @@ class TargetsReader(LabelReader):
                 labels[target.name] = label
         return encode_targets(labels)
 
-    def check(self) -> None:
+    def raise_for_invalid_rows(self) -> None:
         """Raise `MissingTargetValue`, and what the readers of the targets raise."""
         for target, reader in zip(self._targets, self._readers, strict=True):
             if rows := self._missing[target.name]:
@@ -420,7 +420,7 @@ class TargetsReader(LabelReader):
                     count=f"{len(rows):,}",
                     rows=format_row_numbers(rows),
                 )
-            reader.check()
+            reader.raise_for_invalid_rows()
 
     def rows_with_thousands(self) -> list[int]:
         return sorted({row for reader in self._readers for row in reader.rows_with_thousands()})

@@ -49,7 +49,7 @@ def read_flattened_objects(
     Raises `DataTooLarge` and what `chat.read_flattened_chat` raises, here or while reading.
     """
     _, first = next(text_files.iter_json_lines(path), (0, {}))
-    if not has_label_object(first, columns):
+    if not reads_labels_object(first, columns):
         return chat.read_flattened_chat(path, columns)
     prompt_format = None
     if columns.text not in first:
@@ -57,7 +57,7 @@ def read_flattened_objects(
     return _as_columns(path, columns, prompt_format), prompt_format
 
 
-def has_label_object(record: Mapping[str, Any], columns: ColumnSelection) -> bool:
+def reads_labels_object(record: Mapping[str, Any], columns: ColumnSelection) -> bool:
     """Return whether the labels that are read may be in an object.
 
     Examples in chat form, whose label is their answer, may have other labels in such an object.

@@ -226,7 +226,7 @@ class RowCollector:
         ):
             if numbers:
                 raise error(file=self.file, count=len(numbers), rows=format_row_numbers(numbers))
-        self._labels.check()
+        self._labels.raise_for_invalid_rows()
         return self._rows
 
     def rows_with_thousands(self) -> list[int]:

@@ -83,7 +83,9 @@ def load_tokenizer(file: Path) -> Tokenizer:
     return tokenizer
 
 
-def check_special_tokens(tokenizer: Tokenizer, base: str, *, pairs: bool = False) -> None:
+def check_tokenizer_adds_special_tokens(
+    tokenizer: Tokenizer, base: str, *, pairs: bool = False
+) -> None:
     """Raise `SpecialTokensNotAdded` unless the tokenizer adds one before and one after a text.
 
     Without them the head would read the first word of a text, and `truncate_ids` would keep the

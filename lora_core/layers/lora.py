@@ -59,7 +59,7 @@ class LoraFaLinear(LoraLinear):
         self.A.requires_grad_(False)
 
 
-class UnscaledLoraLinear(LoraLinear):
+class AlphaScaledLoraLinear(LoraLinear):
     """The convention of the "LoRA from scratch" lessons: scale = alpha, A ~ N(0, 1/r)."""
 
     @staticmethod

@@ -74,7 +74,7 @@ class ExplainedScore(ABC):
     """What `LinearModel.contributions` explains, as a function of the logits (labels,)."""
 
     @abstractmethod
-    def value(self, logits: NDArray[np.float64]) -> float:
+    def from_logits(self, logits: NDArray[np.float64]) -> float:
         """Return the score."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class ExplainedSoftmaxScore(ExplainedScore):
     label: int
     temperature: float = 1.0
 
-    def value(self, logits: NDArray[np.float64]) -> float:
+    def from_logits(self, logits: NDArray[np.float64]) -> float:
         return float(softmax(logits / self.temperature)[self.label])
 
     def mean_gradient(
@@ -108,7 +108,7 @@ class ExplainedSigmoidScore(ExplainedScore):
     scale: float = 1.0
     offset: float = 0.0
 
-    def value(self, logits: NDArray[np.float64]) -> float:
+    def from_logits(self, logits: NDArray[np.float64]) -> float:
         return float(expit(self.scale * logits[self.label] + self.offset))
 
     def mean_gradient(
@@ -117,7 +117,9 @@ class ExplainedSigmoidScore(ExplainedScore):
         gradient = np.zeros_like(start)
         moved = float(change[self.label])
         if moved:
-            gradient[self.label] = (self.value(start + change) - self.value(start)) / moved
+            gradient[self.label] = (
+                self.from_logits(start + change) - self.from_logits(start)
+            ) / moved
         return gradient
 
 
@@ -128,7 +130,7 @@ class ExplainedRegressionScore(ExplainedScore):
     scale: float = 1.0
     offset: float = 0.0
 
-    def value(self, logits: NDArray[np.float64]) -> float:
+    def from_logits(self, logits: NDArray[np.float64]) -> float:
         return float(self.scale * logits[0] + self.offset)
 
     def mean_gradient(
@@ -225,7 +227,7 @@ class LinearModel:
         spans = [
             TextSpan(first, last, side) for side, each in enumerate(words) for first, last in each
         ]
-        start = score.value(without_words)
+        start = score.from_logits(without_words)
         return list(zip(spans, np.concatenate(added).tolist(), strict=True)), start
 
     def _distribute(self, text: str, shares: dict[int, float], added: NDArray[np.float64]) -> None:

@@ -38,7 +38,7 @@ from lora_core.saved_predictions import load_golden_predictions, logit_differenc
 _FORBIDDEN_SETTING = re.compile("auto_map|custom|implementation|kernel|quantization")
 
 
-class ImportedModelCheckResult(BaseModel):
+class VerifiedModelImport(BaseModel):
     """The result of `check_imported_model`."""
 
     directory: str
@@ -46,7 +46,7 @@ class ImportedModelCheckResult(BaseModel):
     difference: float
 
 
-def check_imported_model(directory: Path) -> ImportedModelCheckResult:
+def check_imported_model(directory: Path) -> VerifiedModelImport:
     """Load the model of an artifact and recompute its golden predictions.
 
     Raises `ArtifactCorrupt`, `UnsupportedArtifact`, `UnsupportedTokenizer`,
@@ -86,17 +86,17 @@ def check_imported_model(directory: Path) -> ImportedModelCheckResult:
     difference = max(_compare_logits(each, golden) for each in (logits, served))
     if (directory / "adapter.json").exists() or (directory / "adapter.safetensors").exists():
         _check_adapter(directory, model, str(config["model_type"]))
-    return ImportedModelCheckResult(directory=directory.name, facts=facts, difference=difference)
+    return VerifiedModelImport(directory=directory.name, facts=facts, difference=difference)
 
 
-def _check_linear(directory: Path) -> ImportedModelCheckResult:
+def _check_linear(directory: Path) -> VerifiedModelImport:
     facts = metadata.read_metadata(directory)
     texts, golden = load_golden_predictions(directory)
     with _convert_errors("its linear model does not load or compute"):
         predictor = LinearPredictor.load(directory)
         logits = predictor.forward(predictor.encode(texts))
     difference = _compare_logits(logits.astype(np.float32), golden)
-    return ImportedModelCheckResult(directory=directory.name, facts=facts, difference=difference)
+    return VerifiedModelImport(directory=directory.name, facts=facts, difference=difference)
 
 
 @contextmanager

@@ -109,10 +109,10 @@ class SingleLabel(Task):
         predicted = self.predict(logits, calibration)
         report = classification_report(logits, targets, self.labels, predicted)
         if self.ordered:
-            report |= self.rank_agreement(targets, predicted)
+            report |= self.quadratic_kappa_and_mae(targets, predicted)
         return report
 
-    def rank_agreement(
+    def quadratic_kappa_and_mae(
         self, targets: NDArray[np.int64], predicted: NDArray[np.int64]
     ) -> dict[str, float]:
         """Return `kappa` and `mae` of predicted ranks. If all texts have one label, kappa is 0."""

@@ -16,7 +16,7 @@ from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, notes_on_splits
 from lora_core.data.tokens import (
     TokenizedSplit,
-    check_special_tokens,
+    check_tokenizer_adds_special_tokens,
     load_tokenizer,
     tokenize_with_cache,
 )
@@ -111,7 +111,7 @@ def prepare_run(
     progress.enter_phase(Phase.TOKENIZING)
     tokenizer_file = base.directory / "tokenizer.json"
     tokenizer = load_tokenizer(tokenizer_file)
-    check_special_tokens(tokenizer, base.name, pairs=splits.are_pairs)
+    check_tokenizer_adds_special_tokens(tokenizer, base.name, pairs=splits.are_pairs)
     for note in notes_on_splits(splits):
         observer.on_event(note)
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.

@@ -1,7 +1,7 @@
 """Inline SVG curves: shared scale, gaps, and descriptions."""
 
 from app.jobs.schemas import Curve
-from app.web.svg_curves import SvgCurve
+from app.web.svg_curves import SvgMetricChart
 
 
 def curve(split: str, name: str, points: list[tuple[int, float | None]]) -> Curve:
@@ -12,7 +12,7 @@ def curve(split: str, name: str, points: list[tuple[int, float | None]]) -> Curv
 
 
 def test_splits_share_a_scale() -> None:
-    found = SvgCurve.from_curves(
+    found = SvgMetricChart.from_curves(
         [
             curve("train", "loss", [(0, 2.0), (50, 1.0), (100, 0.5)]),
             curve("validation", "loss", [(200, 1.25)]),
@@ -32,22 +32,22 @@ def test_splits_share_a_scale() -> None:
 
 def test_gaps_break_the_line() -> None:
     points = [(1, None), (2, 1.0), (3, None), (4, 0.0)]
-    found = SvgCurve.from_curves([curve("train", "loss", points)], "loss")
+    found = SvgMetricChart.from_curves([curve("train", "loss", points)], "loss")
     assert found.paths == {"train": "M500.0 0.0h0M1000.0 300.0h0"}
 
 
 def test_accuracies_are_percentages() -> None:
-    found = SvgCurve.from_curves(
+    found = SvgMetricChart.from_curves(
         [curve("validation", "accuracy", [(1000, 0.5), (2000, 0.875)])], "accuracy"
     )
     assert found.description == "validation from 50.0% at step 1,000 to 87.5% at step 2,000"
 
 
 def test_flat_curve() -> None:
-    found = SvgCurve.from_curves([curve("train", "loss", [(1, 3.0), (2, 3.0)])], "loss")
+    found = SvgMetricChart.from_curves([curve("train", "loss", [(1, 3.0), (2, 3.0)])], "loss")
     assert found.paths == {"train": "M500.0 0.0h0L1000.0 0.0"}
 
 
 def test_no_finite_values() -> None:
-    found = SvgCurve.from_curves([curve("train", "loss", [(1, None)])], "loss")
+    found = SvgMetricChart.from_curves([curve("train", "loss", [(1, None)])], "loss")
     assert (found.paths, found.description) == ({}, "")

@@ -30,7 +30,7 @@ from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import MODEL_KIND
-from app.webhooks import repository, sender, service
+from app.webhooks import http_client, repository, service
 from app.webhooks.delivery import deliver_next
 from app.webhooks.schemas import WebhookUpdate
 from app.webhooks.signing import new_secret, signed_headers
@@ -166,7 +166,7 @@ def test_other_failures_are_retried_as_well(
     webhook = create_webhook(resources, url)
     send_test_event(resources.database, webhook.id)
     if kind == "timeout":
-        monkeypatch.setattr(sender, "SEND_SECONDS", 0.2)
+        monkeypatch.setattr(http_client, "SEND_SECONDS", 0.2)
         receiver.respond.clear()
     if kind == "redirect":
         receiver.statuses, receiver.response_headers = [302], {"Location": receiver.url}

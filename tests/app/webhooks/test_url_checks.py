@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.errors import AppError
 from app.settings import Settings
-from app.webhooks import sender
+from app.webhooks import http_client
 from app.webhooks.errors import NoWebhookResponse, PrivateWebhookAddress, WebhookHostNotFound
 from app.webhooks.url_checks import (
     Address,
@@ -52,7 +52,9 @@ def send(url: str, *addresses: str, allowed: Sequence[str] = (), body: bytes = b
     def resolve(host: str, port: int) -> Sequence[Address]:
         return [ip_address(each) for each in addresses] or resolve_host(host, port)
 
-    return sender.post_to_receiver(url, body, {}, allowed=AllowedHosts(allowed), resolve=resolve)
+    return http_client.post_to_receiver(
+        url, body, {}, allowed=AllowedHosts(allowed), resolve=resolve
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_a_name_is_resolved_once_and_its_checked_address_is_used() -> None:
             resolve_and_require_allowed_addresses(target, AllowedHosts(("::1/128",)), rebinding)
         asked.clear()
         names = AllowedHosts(("rebind.example",))
-        assert sender.post_to_receiver(url, b"{}", {}, allowed=names, resolve=rebinding) == 204
+        assert http_client.post_to_receiver(url, b"{}", {}, allowed=names, resolve=rebinding) == 204
         (request,) = allowed_receiver.requests
     assert asked == ["rebind.example"]
     assert request.headers["host"] == f"rebind.example:{allowed_receiver.port}"
@@ -213,7 +215,7 @@ def test_a_connection_that_ends_in_the_handshake_is_reported() -> None:
 
 
 def test_a_handshake_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "SEND_SECONDS", 0.4)
+    monkeypatch.setattr(http_client, "SEND_SECONDS", 0.4)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(NoWebhookResponse, match="there was no connection in time"),
@@ -225,7 +227,7 @@ def test_an_address_that_does_not_react_leaves_time_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Such as an IPv6 address on a host whose IPv6 packets are dropped on their way."""
-    monkeypatch.setattr(sender, "SEND_SECONDS", 6.0)
+    monkeypatch.setattr(http_client, "SEND_SECONDS", 6.0)
     with receiving() as receiver, socket.socket(socket.AF_INET6) as silent, ExitStack() as stack:
         silent.bind(("::1", receiver.port))
         silent.listen(0)
@@ -276,7 +278,7 @@ def test_the_rest_of_a_large_response_is_not_read() -> None:
     "start", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", b""]
 )
 def test_a_slow_response_is_given_up(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "SEND_SECONDS", 0.5)
+    monkeypatch.setattr(http_client, "SEND_SECONDS", 0.5)
     with (
         endless(start=start, then=b"x" if start else b"", pause=0.02) as url,
         pytest.raises(NoWebhookResponse, match=r"timed out after 0\.5 s"),
@@ -295,7 +297,7 @@ def test_certificates_are_those_of_the_host_name(
         url, allowed = f"https://hooks.example:{receiver.port}/", ["127.0.0.1/32"]
         with pytest.raises(NoWebhookResponse, match="self-signed"):
             send(url, "127.0.0.1", allowed=allowed)
-        monkeypatch.setattr(sender, "_ssl_context", lambda: trusting)
+        monkeypatch.setattr(http_client, "_ssl_context", lambda: trusting)
         assert send(url, "127.0.0.1", allowed=allowed) == 204
         with pytest.raises(NoWebhookResponse, match="other\\.example"):
             send(url.replace("hooks", "other"), "127.0.0.1", allowed=allowed)

@@ -125,7 +125,7 @@ def test_every_format_holds_every_kind_of_label(tmp_path: Path, suffix: str) -> 
 def test_cells_become_labels(label_format: LabelFormat, cells: list[object], label: str) -> None:
     reader = build_label_reader("f", label_format)
     assert reader.read(1, cells) == label
-    reader.check()
+    reader.raise_for_invalid_rows()
 
 
 @pytest.mark.parametrize(

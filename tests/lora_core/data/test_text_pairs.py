@@ -23,7 +23,7 @@ from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.data.split import draw_splits
 from lora_core.data.tokens import (
-    check_special_tokens,
+    check_tokenizer_adds_special_tokens,
     indices_after_longest_first_truncation,
     tokenize_with_cache,
 )
@@ -258,7 +258,7 @@ def test_every_special_token_remains() -> None:
 
 def test_tokenizer_must_separate_pairs() -> None:
     tokens = Tokenizer.from_str(tokenizer("bert").to_str())
-    check_special_tokens(tokens, "base", pairs=True)
+    check_tokenizer_adds_special_tokens(tokens, "base", pairs=True)
     template = json.loads(tokens.to_str())
     template["post_processor"]["pair"] = [
         piece
@@ -267,4 +267,6 @@ def test_tokenizer_must_separate_pairs() -> None:
         or piece["SpecialToken"]["id"] == "[CLS]"
     ][:3]
     with pytest.raises(PairsNotSeparated):
-        check_special_tokens(Tokenizer.from_str(json.dumps(template)), "base", pairs=True)
+        check_tokenizer_adds_special_tokens(
+            Tokenizer.from_str(json.dumps(template)), "base", pairs=True
+        )

@@ -13,7 +13,12 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from lora_core import manifest
 from lora_core.adapters import merge_adapters
-from lora_core.artifact import save_adapter, save_base_adapter_and_head, save_head, save_merged
+from lora_core.artifact import (
+    save_adapter,
+    save_base_adapter_and_head,
+    save_head,
+    save_merged,
+)
 from lora_core.data.batching import padded_length
 from lora_core.encoders import FAMILIES
 from lora_core.encoders.load import encoder_weights_sha256
