@@ -34,8 +34,8 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
     Rounds of `AT_ONCE` texts until the time is over, after one to warm up. As in the service,
     each core computes batches of its own.
     """
-    encoding = computing = 0.0
-    done = -AT_ONCE
+    encoding = computing = flops = 0.0
+    done, tokens = -AT_ONCE, 0
     with ThreadPoolExecutor(available_cores()) as workers:
         for start in cycle(range(0, len(texts) - AT_ONCE + 1, AT_ONCE)):
             began = time.perf_counter()
@@ -50,6 +50,8 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
             if done:
                 encoding += encoded - began
                 computing += ended - encoded
+                tokens += int(lengths.sum())
+                flops += sum(needed_flops(predictor, n) for n in lengths)
             if encoding + computing >= seconds:
                 break
     total = encoding + computing
@@ -57,8 +59,8 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
         "per_s": done / total,
         "encoding_share": encoding / total,
         "texts": done,
-        "tokens_per_text": float(lengths.mean()),
-        "flops_per_text": float(np.mean([needed_flops(predictor, n) for n in lengths])),
+        "tokens_per_text": tokens / done,
+        "flops_per_text": flops / done,
     }
 
 

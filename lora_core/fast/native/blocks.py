@@ -128,7 +128,7 @@ class NativeBlocks:
             B = F.pad(_in_order(weights.B.float(), self._orders.get(layer)), (0, padding))
             tensors += (a := _pack(A), b := _pack(B))
             low_rank[4 * block + _LAYERS.index(layer)] = LowRankStruct(
-                a.data_ptr(), b.data_ptr(), rank + padding
+                a.data_ptr(), b.data_ptr(), rank
             )
         return PackedAdapter(low_rank, tensors)
 

@@ -21,7 +21,7 @@ struct Linear {  // y = W x + b, packed as product.h says
 struct LowRank {  // y += B (A x); both packed
   const bf16* a;  // null: this version does not adapt this layer
   const bf16* b;
-  int32_t rank;  // a multiple of 32, padded with zeros
+  int32_t rank;  // both are packed with zeros up to a multiple of 32
 };
 
 struct Norm {
@@ -64,6 +64,7 @@ namespace {
 
 // Rows whose intermediate states stay in the second-level cache: whole products.
 constexpr int ROW_BLOCK = 128 / BEST_ROWS * BEST_ROWS;
+constexpr int MAX_RANK = 1 << 16;
 constexpr int INPUT_BLOCK = 384;  // inputs of two panels that stay in the first-level cache
 
 struct Shared {  // by the threads of a batch
@@ -147,13 +148,16 @@ void for_adapters(const Task& t, const Adapted& adapted, int from, int to, Insid
   }
 }
 
-// sums[rows][32] (+)= a B for two panels of columns, inputs in blocks.
-void multiply_panels(const bf16* a, size_t stride, const bf16* weight, int inputs, int column, int rows,
-                     float* sums) {
-  for (int k = 0; k < inputs; k += INPUT_BLOCK) {
-    const int count = std::min(INPUT_BLOCK, inputs - k);
-    multiply({a + k, stride, weight + size_t(column) * inputs + size_t(k) * LANES,
-              size_t(inputs) * LANES, count / 2, sums, COLUMNS, k > 0}, rows);
+// sums[rows][32] = a B for one or two panels of columns, inputs in blocks. used: the inputs whose
+// weights are not zero. is_last: no other panels follow.
+void multiply_panels(const bf16* a, size_t stride, const bf16* weight, int inputs, int used, int column,
+                     int panels, bool is_last, int rows, float* sums) {
+  for (int k = 0; k < used; k += INPUT_BLOCK) {
+    const int count = std::min(INPUT_BLOCK, used - k);
+    const bf16* b = weight + size_t(column) * inputs + size_t(k) * LANES;
+    const bf16* next = is_last ? nullptr : weight + size_t(column + COLUMNS) * inputs;
+    if (k + count < used) next = b + size_t(count) * LANES;
+    multiply({a + k, stride, b, size_t(inputs) * LANES, count / 2, sums, COLUMNS, k > 0, panels, next}, rows);
   }
 }
 
@@ -166,18 +170,22 @@ void linear(const Task& t, const Linear& layer, const Adapted& adapted, const bf
   const int rows = to - from;
   for_adapters(t, adapted, from, to, [&](int first, int last, const LowRank& low) {
     for (int column = 0; column < low.rank; column += COLUMNS) {
-      multiply_panels(a + first * stride, stride, low.a, layer.inputs, column, last - first, s.low_sums);
+      const int panels = low.rank - column > LANES ? 2 : 1;
+      multiply_panels(a + first * stride, stride, low.a, layer.inputs, layer.inputs, column, panels, true,
+                      last - first, s.low_sums);
       for (int r = 0; r < last - first; r++) {
         const float* sums = s.low_sums + r * COLUMNS;
-        store_bf16(s.low + (first + r) * s.low_stride + column, load(sums), load(sums + LANES));
+        store_bf16(s.low + (first + r) * s.low_stride + column, load(sums),
+                   panels == 2 ? load(sums + LANES) : Floats{});
       }
     }
   });
   for (int column = first_column; column < last_column; column += COLUMNS) {
-    multiply_panels(a, stride, layer.weight, layer.inputs, column, rows, s.sums);
+    multiply_panels(a, stride, layer.weight, layer.inputs, layer.inputs, column, 2,
+                    column + COLUMNS == last_column, rows, s.sums);
     for_adapters(t, adapted, from, to, [&](int first, int last, const LowRank& low) {
-      multiply_panels(s.low + first * s.low_stride, s.low_stride, low.b, low.rank, column, last - first,
-                      s.low_sums);
+      multiply_panels(s.low + first * s.low_stride, s.low_stride, low.b, padded(low.rank),
+                      int(round_up(low.rank, INPUT_STEP)), column, 2, true, last - first, s.low_sums);
       for (int i = 0; i < (last - first) * COLUMNS; i += LANES) {
         float* sums = s.sums + first * COLUMNS + i;
         store(sums, load(sums) + load(s.low_sums + i));
@@ -399,7 +407,7 @@ Sizes sizes_of(const Encoder& e, const Batch& b) {
     s.longest = std::max(s.longest, b.lengths[i]);
   }
   for (size_t i = 0; i < size_t(b.versions) * e.block_count * 4; i++)
-    s.rank = std::max(s.rank, b.low_rank[i].rank);
+    s.rank = std::max(s.rank, padded(b.low_rank[i].rank));
   return s;
 }
 
@@ -462,7 +470,7 @@ bool is_valid(const Encoder& e, const Batch& b) {
   }
   for (size_t i = 0; i < size_t(b.versions) * e.block_count * 4; i++) {
     const LowRank& low = b.low_rank[i];
-    if (low.a != nullptr && (low.b == nullptr || low.rank <= 0 || low.rank % COLUMNS != 0)) return false;
+    if (low.a != nullptr && (low.b == nullptr || low.rank <= 0 || low.rank > MAX_RANK)) return false;
   }
   return true;
 }

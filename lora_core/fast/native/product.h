@@ -2,7 +2,7 @@
 //
 // A matrix of K inputs and N outputs is packed as [N/16][K/2][16][2]: panels of 16 outputs, in which
 // the weights of two neighboring inputs lie side by side, because that is what the instructions
-// multiply (bf16 pairs, added in float). K is a multiple of 32, N of 32.
+// multiply (bf16 pairs, added in float). K is packed as a multiple of 32, N of 32.
 #pragma once
 
 #include "vectors.h"
@@ -15,7 +15,8 @@ constexpr int ROW_STEP = 16;   // a product may read and write rows up to the ne
 // c[rows][32] = a[rows][K] B, or += if `add`.
 //
 // a_stride, c_stride: elements from one row to the next. b: the first of two panels, `panel`
-// elements apart. pairs: K / 2.
+// elements apart. pairs: K / 2. panels: 1 computes the first 16 columns only. next: b of the product
+// that follows, or null.
 struct Product {
   const bf16* a;
   size_t a_stride;
@@ -25,44 +26,47 @@ struct Product {
   float* c;
   size_t c_stride;
   bool add;
+  int panels = 2;
+  const bf16* next = nullptr;
 };
 
 #ifdef __AVX512BF16__
 
 // R rows, with all sums in registers: R * 2 of the 32.
-template <int R>
+template <int R, int PANELS>
 static __attribute__((noinline)) void multiply_rows(const Product& p, int row) {
   const bf16* a = p.a + row * p.a_stride;
   float* c = p.c + row * p.c_stride;
-  __m512 sums[R][2];
+  __m512 sums[R][PANELS];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
-    for (int half = 0; half < 2; half++)
+    for (int half = 0; half < PANELS; half++)
       sums[r][half] = p.add ? _mm512_loadu_ps(c + r * p.c_stride + LANES * half) : _mm512_setzero_ps();
   for (int k = 0; k < p.pairs; k++) {
-    const __m512bh b0 = (__m512bh)_mm512_loadu_si512(p.b + k * 32);
-    const __m512bh b1 = (__m512bh)_mm512_loadu_si512(p.b + p.panel + k * 32);
+    __m512bh b[PANELS];
+    for (int half = 0; half < PANELS; half++)
+      b[half] = (__m512bh)_mm512_loadu_si512(p.b + half * p.panel + k * 32);
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
       int32_t pair;
       memcpy(&pair, a + r * p.a_stride + 2 * k, sizeof pair);
       const __m512bh both = (__m512bh)_mm512_set1_epi32(pair);
-      sums[r][0] = _mm512_dpbf16_ps(sums[r][0], both, b0);
-      sums[r][1] = _mm512_dpbf16_ps(sums[r][1], both, b1);
+      for (int half = 0; half < PANELS; half++) sums[r][half] = _mm512_dpbf16_ps(sums[r][half], both, b[half]);
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
-    for (int half = 0; half < 2; half++) _mm512_storeu_ps(c + r * p.c_stride + LANES * half, sums[r][half]);
+    for (int half = 0; half < PANELS; half++)
+      _mm512_storeu_ps(c + r * p.c_stride + LANES * half, sums[r][half]);
 }
 
 #else
 
-template <int R>
+template <int R, int PANELS>
 static void multiply_rows(const Product& p, int row) {
   for (int r = row; r < row + R; r++) {
     float* c = p.c + r * p.c_stride;
-    for (int half = 0; half < 2; half++) {
+    for (int half = 0; half < PANELS; half++) {
       Floats total = p.add ? load(c + LANES * half) : Floats{};
       for (int k = 0; k < p.pairs; k++) {
         uint32_t pair;
@@ -85,8 +89,8 @@ static void multiply_rows(const Product& p, int row) {
 
 #ifdef __AMX_BF16__
 
-// Two or one times 16 rows, with sums in tiles 0 to 3.
-template <int R>
+// Two or one times 16 rows, with sums in tiles 0 to 3, of which one panel needs 0 and 2.
+template <int R, int PANELS>
 static void multiply_tiles(const Product& p, int row) {
   asm volatile("" ::: "memory");  // the loads below do not say what they read
   const bf16* a = p.a + row * p.a_stride;
@@ -94,45 +98,47 @@ static void multiply_tiles(const Product& p, int row) {
   const size_t a_bytes = p.a_stride * sizeof(bf16), c_bytes = p.c_stride * sizeof(float);
   if (p.add) {
     _tile_loadd(0, c, c_bytes);
-    _tile_loadd(1, c + LANES, c_bytes);
+    if (PANELS == 2) _tile_loadd(1, c + LANES, c_bytes);
     if (R == 2) {
       _tile_loadd(2, c + 16 * p.c_stride, c_bytes);
-      _tile_loadd(3, c + 16 * p.c_stride + LANES, c_bytes);
+      if (PANELS == 2) _tile_loadd(3, c + 16 * p.c_stride + LANES, c_bytes);
     }
   } else {
     _tile_zero(0);
-    _tile_zero(1);
+    if (PANELS == 2) _tile_zero(1);
     if (R == 2) {
       _tile_zero(2);
-      _tile_zero(3);
+      if (PANELS == 2) _tile_zero(3);
     }
   }
   for (int k = 0; k < p.pairs; k += 16) {
     _tile_loadd(6, p.b + k * 32, 64);
-    _tile_loadd(7, p.b + p.panel + k * 32, 64);
+    if (PANELS == 2) _tile_loadd(7, p.b + p.panel + k * 32, 64);
     _tile_loadd(4, a + 2 * k, a_bytes);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
+    if (PANELS == 2) _tile_dpbf16ps(1, 4, 7);
     if (R == 2) {
       _tile_loadd(5, a + 16 * p.a_stride + 2 * k, a_bytes);
       _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+      if (PANELS == 2) _tile_dpbf16ps(3, 5, 7);
     }
   }
   _tile_stored(0, c, c_bytes);
-  _tile_stored(1, c + LANES, c_bytes);
+  if (PANELS == 2) _tile_stored(1, c + LANES, c_bytes);
   if (R == 2) {
     _tile_stored(2, c + 16 * p.c_stride, c_bytes);
-    _tile_stored(3, c + 16 * p.c_stride + LANES, c_bytes);
+    if (PANELS == 2) _tile_stored(3, c + 16 * p.c_stride + LANES, c_bytes);
   }
 }
 
-constexpr int BEST_ROWS = 32;  // of one product: more keep more sums at hand
+constexpr int BEST_ROWS = 32;   // of one product: more keep more sums at hand
+constexpr int INPUT_STEP = 32;  // inputs are multiplied this many at a time
 
-static void multiply(const Product& p, int rows) {
+template <int PANELS>
+static void multiply_all(const Product& p, int rows) {
   int row = 0;
-  for (; row + 32 <= rows + 15; row += 32) multiply_tiles<2>(p, row);
-  if (row < rows) multiply_tiles<1>(p, row);
+  for (; row + 32 <= rows + 15; row += 32) multiply_tiles<2, PANELS>(p, row);
+  if (row < rows) multiply_tiles<1, PANELS>(p, row);
 }
 
 // Every thread sets the shapes of its tiles: eight of 16 rows of 64 bytes.
@@ -151,16 +157,34 @@ struct Tiles {
 #else
 
 constexpr int BEST_ROWS = 12;
+constexpr int INPUT_STEP = 2;
 
-static void multiply(const Product& p, int rows) {
+// Weights pass through the second-level cache once for each block of rows, and loading them from
+// the third level takes a seventh of the time, unless it begins while the panels before are used.
+static void fetch_next(const Product& p, int row, int rows) {
+  for (int k = p.pairs * row / rows; k < p.pairs * (row + BEST_ROWS) / rows; k++) {
+    __builtin_prefetch(p.next + k * 32, 0, 2);
+    __builtin_prefetch(p.next + p.panel + k * 32, 0, 2);
+  }
+}
+
+template <int PANELS>
+static void multiply_all(const Product& p, int rows) {
   int row = 0;
-  for (; row + 12 <= rows; row += 12) multiply_rows<12>(p, row);
-  for (; row + 4 <= rows; row += 4) multiply_rows<4>(p, row);
-  for (; row < rows; row++) multiply_rows<1>(p, row);
+  for (; row + BEST_ROWS <= rows; row += BEST_ROWS) {
+    if (p.next != nullptr) fetch_next(p, row, rows);
+    multiply_rows<BEST_ROWS, PANELS>(p, row);
+  }
+  for (; row + 4 <= rows; row += 4) multiply_rows<4, PANELS>(p, row);
+  for (; row < rows; row++) multiply_rows<1, PANELS>(p, row);
 }
 
 struct Tiles {};
 
 #endif
+
+static void multiply(const Product& p, int rows) {
+  p.panels == 1 ? multiply_all<1>(p, rows) : multiply_all<2>(p, rows);
+}
 
 }  // namespace native

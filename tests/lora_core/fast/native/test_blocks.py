@@ -250,7 +250,7 @@ def _break_texts(batch: BatchStruct) -> None:
 
 
 def _break_rank(batch: BatchStruct) -> None:
-    batch.low_rank[0].a, batch.low_rank[0].b, batch.low_rank[0].rank = batch.x, batch.x, 3
+    batch.low_rank[0].a, batch.low_rank[0].b, batch.low_rank[0].rank = batch.x, batch.x, 0
 
 
 def _break_first(batch: BatchStruct) -> None:
