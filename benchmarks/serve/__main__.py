@@ -15,6 +15,7 @@ from benchmarks.options import parser
 from benchmarks.results_file import ResultsFile, choose
 from benchmarks.serve import report
 from benchmarks.serve.plan import CELLS, FULL, QUICK, takes_share
+from lora_core.process_settings import limit_openmp_spinning
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     options.add_argument("--capacity", type=float, default=0.0, help="answers a second, for --cell")
     arguments = options.parse_args()
     if arguments.cell:
+        limit_openmp_spinning()  # as the service does, before torch is loaded
         from benchmarks.serve import cells
 
         # On SIGTERM, end the server too, which has its own process group.

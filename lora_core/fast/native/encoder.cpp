@@ -292,6 +292,12 @@ void attend_text(const Task& t, int text, int window, int row, int first, int co
   }
 }
 
+// Rows of a block, so that blocks are about equal: each reads all weights, however few rows it has.
+int block_of(int rows) {
+  const int blocks = std::max(1, (rows + ROW_BLOCK - 1) / ROW_BLOCK);
+  return int(round_up((rows + blocks - 1) / blocks, BEST_ROWS));
+}
+
 // ---- the rest of a block -----------------------------------------------------------------------
 
 // x += projection(context), x += feed-forward(x), with the norms where the encoder has them. Rows
@@ -302,8 +308,9 @@ void finish_block(const Task& t, int index, const int32_t* boundaries, int from,
   const Block& block = e.blocks[index];
   const Scratch& s = t.scratch;
   const size_t stride = stride_of(e.width), hidden_stride = stride_of(e.feed_forward);
-  for (int row = from; row < to; row += ROW_BLOCK) {
-    const int end = std::min(row + ROW_BLOCK, to), rows = end - row;
+  const int block_rows = block_of(to - from);
+  for (int row = from; row < to; row += block_rows) {
+    const int end = std::min(row + block_rows, to), rows = end - row;
     float* states = x + size_t(row) * e.width;
     bf16* inputs = rounded + row * stride;
     const auto add_to_states = [&](const Linear& layer, int column, const float* sums) {
@@ -360,6 +367,7 @@ void run(const Task& t) {
   const Shared& shared = t.shared;
   const size_t stride = stride_of(e.width);
   const int from = share_start(t, b.rows, t.thread), to = share_start(t, b.rows, t.thread + 1);
+  const int block_rows = block_of(to - from);
   const Norm none{};
   for (int r = from; r < to; r++)
     normalize(e, e.norm_first ? e.blocks[0].first : none, b.x + size_t(r) * e.width, nullptr,
@@ -367,8 +375,8 @@ void run(const Task& t) {
   for (int index = 0; index < e.block_count; index++) {
     const bool last = e.first_only && index == e.block_count - 1;
     const int window = e.blocks[index].window;
-    for (int row = from; row < to; row += ROW_BLOCK)
-      project_qkv(t, index, shared.x + row * stride, row, std::min(row + ROW_BLOCK, to),
+    for (int row = from; row < to; row += block_rows)
+      project_qkv(t, index, shared.x + row * stride, row, std::min(row + block_rows, to),
                   last ? e.width : 0, 3 * e.width, false);
     t.barrier.wait(t.threads);
     if (t.threads > 1) {
@@ -394,8 +402,9 @@ void run(const Task& t) {
     memcpy(state, b.x + size_t(b.starts[text]) * e.width, e.width * sizeof(float));
     normalize(e, e.norm_first ? e.blocks[index].first : none, state, nullptr, shared.x + text * stride);
   }
-  for (int row = 0; row < b.texts; row += ROW_BLOCK)
-    project_qkv(t, index, shared.x + row * stride, row, std::min(row + ROW_BLOCK, b.texts), 0, e.width, true);
+  const int block_texts = block_of(b.texts);
+  for (int row = 0; row < b.texts; row += block_texts)
+    project_qkv(t, index, shared.x + row * stride, row, std::min(row + block_texts, b.texts), 0, e.width, true);
   for (int text = 0; text < b.texts; text++) attend_text(t, text, e.blocks[index].window, text, 0, 1);
   finish_block(t, index, b.version_texts, 0, b.texts, b.first, shared.x, shared.context);
 }

@@ -175,8 +175,8 @@ static void multiply_all(const Product& p, int rows) {
     if (p.next != nullptr) fetch_next(p, row, rows);
     multiply_rows<BEST_ROWS, PANELS>(p, row);
   }
-  for (; row + 4 <= rows; row += 4) multiply_rows<4, PANELS>(p, row);
-  for (; row < rows; row++) multiply_rows<1, PANELS>(p, row);
+  if (rows == 1) return multiply_rows<1, PANELS>(p, 0);
+  for (; row < rows; row += 4) multiply_rows<4, PANELS>(p, row);
 }
 
 struct Tiles {};
