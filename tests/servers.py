@@ -174,7 +174,11 @@ class PostgresServer(Server):
         if self._template is None:
             self._template = self.empty_database()
             migrations.upgrade(Settings(database_url=self._template))
-        return self._create(make_url(self._template).database)
+        return self.copy(self._template)
+
+    def copy(self, url: str) -> str:
+        """The URL of a new database with the same content, as long as nobody uses that one."""
+        return self._create(make_url(url).database)
 
     def empty_database(self) -> str:
         """The URL of a database without any table."""

@@ -21,6 +21,7 @@ from lora_core.specs.task import (
 )
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.base import Calibration
+from tests.made_once import make_or_copy
 from tests.tiny_base import distilbert, tokenizer
 
 TEXTS = ("a good film", "a dull plot", "the story was fine")
@@ -49,6 +50,36 @@ def make_artifact(
 ) -> Path:
     """Make a two-layer DistilBERT that gives `top_label` the highest score for any text, or for any
     pair of texts. With `windows` it reads long texts in windows."""
+    return make_or_copy(
+        _write_artifact,
+        directory,
+        labels=labels,
+        top_label=top_label,
+        seed=seed,
+        max_length=max_length,
+        metrics=metrics,
+        task=task,
+        calibration=calibration,
+        pairs=pairs,
+        windows=windows,
+        heads=heads,
+    )
+
+
+def _write_artifact(
+    directory: Path,
+    *,
+    labels: tuple[str, ...],
+    top_label: str,
+    seed: int,
+    max_length: int,
+    metrics: dict[str, Any] | None,
+    task: TaskSpec,
+    calibration: Calibration | None,
+    pairs: bool,
+    windows: bool,
+    heads: int,
+) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = distilbert(labels=len(labels), n_heads=heads)
@@ -81,7 +112,6 @@ def make_artifact(
             **({"calibration": calibration.model_dump(mode="json")} if calibration else {}),
         },
     )
-    return directory
 
 
 TOPICS = ("acting", "plot", "music")

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE, Unigram, WordPiece
@@ -35,6 +34,8 @@ from transformers import (
 from lora_core import encoders
 from lora_core.data.tokens import find_special_tokens
 from lora_core.specs.method import LayerRole
+from tests.made_once import make_or_copy
+from tests.slow import slow_but
 
 WORDS = (  # noqa: SIM905
     "the a film movie was is good bad great awful fine dull very not plot cast it and of to in "
@@ -191,19 +192,16 @@ EVERY_FAMILY: dict[str, Callable[..., PreTrainedModel]] = {
 
 
 def mostly_slow(names: Iterable[str]) -> list[Any]:
-    """Return these families as parameters. As far as this library sees, those that are marked slow
-    differ from the others in names alone."""
-    quick = {*FAMILIES, *list(GENERAL_CONFIGS)[:8]}
-    slow = pytest.mark.slow
-    return [name if name in quick else pytest.param(name, marks=slow) for name in names]
+    """Return these families as parameters. Not slow are those of which each has another structure:
+    of attention, positions and norms, or a block that runs many times."""
+    general_ones = ("deberta-v2", "albert", "nomic_bert", "eurobert")
+    return slow_but(names, "distilbert", "bert", "roberta", "modernbert", *general_ones)
 
 
 def each_family() -> list[Any]:
     """Return `FAMILIES` as parameters. Those that are marked slow have the layers of another one:
     XLM-RoBERTa and CamemBERT those of RoBERTa, ELECTRA those of BERT."""
-    alike = {"xlm-roberta", "camembert", "electra"}
-    slow = pytest.mark.slow
-    return [pytest.param(name, marks=slow if name in alike else ()) for name in FAMILIES]
+    return slow_but(FAMILIES, "distilbert", "bert", "roberta", "modernbert")
 
 
 def tokenizer(family: str = "distilbert") -> Tokenizer:
@@ -292,16 +290,25 @@ def _word_piece() -> Tokenizer:
     return tokenizer_
 
 
+_random_states: dict[str, torch.Tensor] = {}  # after a base was made
+
+
 def make_base(directory: Path, family: str = "distilbert", seed: int = 0, **changes: Any) -> Path:
     """Write a base model directory: config, safetensors, tokenizer."""
+    make_or_copy(_write_base, directory, family=family, seed=seed, **changes)
+    torch.set_rng_state(_random_states[repr((family, seed, sorted(changes.items())))])
+    return directory
+
+
+def _write_base(directory: Path, *, family: str, seed: int, **changes: Any) -> None:
     torch.manual_seed(seed)
     EVERY_FAMILY[family](**changes).save_pretrained(directory)
+    _random_states[repr((family, seed, sorted(changes.items())))] = torch.get_rng_state()
     saved_tokenizer = tokenizer(family)
     saved_tokenizer.save(str(directory / "tokenizer.json"))
     special = find_special_tokens(saved_tokenizer)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **special}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
-    return directory
 
 
 def make_reviews(path: Path, rows: int = 120, labels: tuple[str, ...] = ("bad", "good")) -> Path:

@@ -19,6 +19,7 @@ from app.sandbox.child import SandboxLimits
 from app.settings import Settings
 from lora_core.confinement import Confinement
 from tests.app.cli.conftest import serving
+from tests.slow import slow_but
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("in_child")
@@ -78,7 +79,9 @@ def send_request(url: str, path: str, body: str = "", **headers: str) -> socket.
     return connection
 
 
-@pytest.mark.parametrize("path", ["/v1/datasets/a/rows", "/datasets/a/rows"])
+@pytest.mark.parametrize(
+    "path", slow_but(["/v1/datasets/a/rows", "/datasets/a/rows"], "/v1/datasets/a/rows")
+)
 def test_reads_end_when_their_client_disconnects(
     url: str, slow_commands: list[str], path: str
 ) -> None:

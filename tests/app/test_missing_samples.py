@@ -13,6 +13,7 @@ from app.sweeps.tables import Sweep
 from app.web.jobs import SAMPLE_JOB
 from lora_core.samples import minilm, reviews
 from tests.missing_samples import hide_samples
+from tests.slow import slow_but
 
 COMMAND = "`loraworks samples fetch`"
 REVIEWS = "text,label\n" + "".join(f"text {i},{'good' if i % 2 else 'bad'}\n" for i in range(60))
@@ -28,7 +29,7 @@ def client(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return client
 
 
-@pytest.mark.parametrize("dry_run", ["", "?dry_run=true"])
+@pytest.mark.parametrize("dry_run", slow_but(["", "?dry_run=true"], ""))
 @pytest.mark.parametrize(
     ("body", "package"),
     [
@@ -58,7 +59,7 @@ def test_job_that_needs_a_sample_is_refused(
         assert session.scalar(select(func.count()).select_from(Job)) == 0
 
 
-@pytest.mark.parametrize("dry_run", ["", "?dry_run=true"])
+@pytest.mark.parametrize("dry_run", slow_but(["", "?dry_run=true"], ""))
 @pytest.mark.parametrize(
     "sweep",
     [

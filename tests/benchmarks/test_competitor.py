@@ -13,6 +13,7 @@ from lora_core.encoders.load import load_classifier, resolve_base
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import FullFineTuningSpec
 from lora_core.specs.train import RuntimeSpec, TrainSpec
+from tests.slow import slow_but
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
 # Not those whose query and value are one layer, or whose head has more than linear layers.
@@ -21,7 +22,7 @@ COMPARED = [name for name in FAMILIES if name != "modernbert"]
 
 # Required by PEFT.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("family", COMPARED)
+@pytest.mark.parametrize("family", slow_but(COMPARED, "distilbert", "roberta"))
 @pytest.mark.parametrize("name", METHODS)
 def test_both_sides_train_the_same_number_of_parameters(
     name: str, family: str, tmp_path: Path

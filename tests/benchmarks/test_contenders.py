@@ -8,6 +8,7 @@ from lora_core.data.load import load_splits
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import RuntimeSpec, TrainSpec
+from tests.slow import slow_but
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -16,7 +17,10 @@ def test_defaults_are_those_of_the_project(name: str) -> None:
     assert spec == TrainSpec(method=LoraSpec(), data=FULL[name], runtime=RuntimeSpec(seed=2))
 
 
-@pytest.mark.parametrize("data", [*FULL.values(), *changes.DATA.values()])
+DATA = [*FULL.values(), *changes.DATA.values()]
+
+
+@pytest.mark.parametrize("data", slow_but(DATA, DATA[0], DATA[3]))
 def test_dataset_has_enough_texts(data: DataSpec) -> None:
     splits = load_splits(data)
     sizes = [len(splits.examples(split)) for split in Split]

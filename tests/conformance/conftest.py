@@ -7,15 +7,16 @@ tested with the other mode only in the slow tests.
 import pytest
 
 from tests.app.conftest import database, migrated, resources, settings
+from tests.slow import slow_but
 
 KINDS = ("sqlite", "sqlite-truncate", "postgresql")
+# For what is computed in Python, without a condition in SQL.
+on_sqlite_first = pytest.mark.parametrize("database_kind", slow_but(KINDS, "sqlite"))
 
 __all__ = ["database", "migrated", "resources", "settings"]
 
 
-@pytest.fixture(
-    params=["sqlite", pytest.param("sqlite-truncate", marks=pytest.mark.slow), "postgresql"]
-)
+@pytest.fixture(params=slow_but(KINDS, "sqlite", "postgresql"))
 def database_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind

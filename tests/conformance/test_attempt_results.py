@@ -18,6 +18,7 @@ from app.queue.transitions import (
     Succeeded,
 )
 from app.storage.tables import Artifact
+from tests.conformance.conftest import on_sqlite_first
 from tests.job_rows import (
     add_job,
     attempts,
@@ -111,6 +112,7 @@ def test_a_preempted_job_is_requeued_without_counting_a_failure(database: Databa
 
 
 @pytest.mark.parametrize(("failures", "wait"), [(0, 10), (1, 20), (2, 40), (31, 600)])
+@on_sqlite_first
 def test_a_retryable_failure_is_counted_and_backs_off(
     database: Database, failures: int, wait: float
 ) -> None:

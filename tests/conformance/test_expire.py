@@ -10,6 +10,7 @@ from app.queue.enums import AttemptOutcome, DeviceClass, JobState
 from app.queue.fencing import Lease, LeaseLost
 from app.queue.tables import Attempt
 from app.queue.transitions import Preempted, RetryableFailure
+from tests.conformance.conftest import on_sqlite_first
 from tests.conformance.test_attempt_results import success_with_artifact
 from tests.job_rows import (
     ALICE,
@@ -74,6 +75,7 @@ def test_a_dead_worker_loses_its_lease_at_once(database: Database) -> None:
     [(-7200, -7110, 90), (-30, 60, 30)],
     ids=["the host was off for two hours", "the worker's death was noticed at once"],
 )
+@on_sqlite_first
 def test_only_the_time_under_the_lease_counts(
     database: Database, began: int, leased_until: int, counted: int
 ) -> None:
@@ -134,6 +136,7 @@ def test_a_job_with_progress_survives_any_number_of_lost_workers(database: Datab
         ((0, 0, 0), "lost_worker"),
     ],
 )
+@on_sqlite_first
 def test_a_job_without_progress_fails(
     database: Database, steps: tuple[int, ...], code: str
 ) -> None:

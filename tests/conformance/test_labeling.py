@@ -25,6 +25,7 @@ from app.labeling.tables import (
 )
 from app.queue.tables import Job
 from app.resources import Resources
+from tests.conformance.conftest import on_sqlite_first
 from tests.labeling_rows import forget, label_of, make_pool, text_of
 
 TEXTS = 60
@@ -212,6 +213,7 @@ def test_values_of_every_task_are_stored_as_sent(
         assert repository.count_by_annotator(session, project.id) == [("ann", 2, 1)]
 
 
+@on_sqlite_first
 def test_a_forgotten_text_is_deleted_in_every_project(
     resources: Resources, pools: LabelingPools, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ from app.queue.transitions import (
     RetryableFailure,
 )
 from app.storage.tables import Artifact
+from tests.conformance.conftest import on_sqlite_first
 from tests.conformance.test_lease_state_machine import LeaseMachine, without_fsync
 from tests.job_rows import ALICE, BOB
 
@@ -217,6 +218,7 @@ def _shifted(clock: Callable[[], float], seconds: float) -> Callable[[], float]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("start", STARTS, ids=lambda start: start.__name__)
+@on_sqlite_first  # the state machine also runs on PostgreSQL, where this takes 100 s
 def test_every_pair_of_operations(database: Database, start: Callable[[Table], None]) -> None:
     without_fsync(database)
     table = type("TableOnDatabase", (Table,), {"database": database})()

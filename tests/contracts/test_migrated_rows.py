@@ -13,6 +13,7 @@ from app.database import migrations
 from app.database.engines import create_migration_engine
 from app.settings import Settings
 from tests.servers import PostgresServer
+from tests.slow import DATABASES, MOSTLY_SQLITE
 
 FIRST = "0001"
 AFTER_0004 = (
@@ -36,7 +37,7 @@ def connected(settings: Settings) -> Iterator[Connection]:
     engine.dispose()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     """A database of the first schema, in use."""
     server: PostgresServer | None = None
@@ -126,6 +127,7 @@ def test_full_access_key_keeps_full_access(settings: Settings) -> None:
     assert found() == before
 
 
+@pytest.mark.parametrize("settings", MOSTLY_SQLITE, indirect=True)
 def test_downgrade_removes_only_prediction_runs(settings: Settings) -> None:
     migrations.upgrade(settings)
     jobs = table("jobs", column("id"), column("kind"))
@@ -141,6 +143,7 @@ def test_downgrade_removes_only_prediction_runs(settings: Settings) -> None:
         }
 
 
+@pytest.mark.parametrize("settings", MOSTLY_SQLITE, indirect=True)
 def test_models_find_their_base_again_after_a_downgrade(settings: Settings) -> None:
     migrations.upgrade(settings)
     named = ("kind", "key", "manifest_sha256", "bytes", "created_at")

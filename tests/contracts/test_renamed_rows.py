@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from app.sweeps.tables import Sweep, Trial
 from lora_core.specs.train import TrainSpec
 from tests.app.sweeps.fake_worker import FakeSweepWorker
 from tests.servers import PostgresServer
+from tests.slow import DATABASES
 
 OLD = "0010"
 ROWS = [
@@ -38,21 +40,24 @@ LORA = {"method": {"type": "lora", "r": 2, "alpha": 4}, "data": {"train_size": 1
 SWEEP = {"job": {**LORA, "result": {"train_metrics": True}}, "space": {"method.alpha": [4, 8]}}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def old_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
-    """A database of revision 0010, in use."""
+@pytest.fixture(scope="module", params=DATABASES)
+def migrated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
+    """A database of revision 0010, in use, that was upgraded."""
     server: PostgresServer | None = None
     url = None
     if request.param == "postgresql":
         server = request.getfixturevalue("postgres")
         url = server.empty_database()
-    settings = Settings(data_dir=tmp_path, database_url=url, allowed_hosts=("testserver",))
+    settings = Settings(data_dir=tmp_path_factory.mktemp("migrated"), database_url=url)
     migrations.upgrade(settings, OLD)
     engine = create_migration_engine(settings)
     with engine.begin() as connection:
         for name, row in ROWS:
             _insert(connection, name, row)
     engine.dispose()
+    migrations.upgrade(settings)
     yield settings
     if server is not None:
         server.drop(settings.sqlalchemy_url)
@@ -69,9 +74,19 @@ def _insert(connection: Connection, name: str, row: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def settings(old_settings: Settings) -> Settings:
-    migrations.upgrade(old_settings)
-    return old_settings
+def settings(
+    migrated: Settings, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Settings]:
+    """A copy of it."""
+    made = Settings(data_dir=tmp_path, allowed_hosts=("testserver",))
+    if migrated.database_url is None:
+        shutil.copytree(migrated.data_dir, tmp_path, dirs_exist_ok=True)
+        yield made
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.copy(migrated.sqlalchemy_url)
+    yield made.model_copy(update={"database_url": url})
+    server.drop(url)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ LONG = {
     "docs/how-to/base-model.md",
     "docs/how-to/exchange.md",
     "docs/how-to/feedback.md",
+    "docs/how-to/install.md",
     "docs/how-to/label-studio.md",
     "docs/how-to/label.md",
     "docs/how-to/labels.md",

@@ -16,6 +16,7 @@ from transformers import pipeline
 
 from tests.e2e.up import loraworks_up
 from tests.plain_checkpoint import plain_checkpoint
+from tests.slow import slow_but
 from tests.tiny_base import make_base, make_reviews
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -104,7 +105,7 @@ class Lesson:
     plan: dict[str, Any]
 
 
-@pytest.fixture(params=ROWS)
+@pytest.fixture(params=slow_but(ROWS, "02"))
 def lesson(request: pytest.FixtureRequest, url: str, folder: Path) -> Lesson:
     row = request.param
     method, flags = ROWS[row]

@@ -52,6 +52,7 @@ def is_paused(installation: Installation, job_id: UUID, *, seconds: float = 60) 
     )
 
 
+@pytest.mark.slow  # tests/worker/test_job_runner.py pauses, test_exactness.py resumes
 @EMBEDDED_FIRST
 def test_paused_and_resumed_training_is_bitwise_equal_to_an_uninterrupted_run(
     installation: Installation, uninterrupted: Outcome, tmp_path: Path

@@ -64,7 +64,7 @@ def test_part_of_a_layer_is_refused(roles: tuple[LayerRole, ...], expected: str)
     assert not adapter_layers(model)
 
 
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", tiny_base.each_family())
 def test_only_requested_layers_are_adapted(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
     targets = tiny_base.whole_layers(family, LayerRole.QUERY, LayerRole.VALUE)
@@ -73,7 +73,7 @@ def test_only_requested_layers_are_adapted(family: str) -> None:
     assert set(names) == {f"{FAMILIES[family].block_list}.1.{path}" for path in paths}
 
 
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", tiny_base.each_family())
 def test_head_adapter_rank_is_at_most_the_number_of_classes(family: str) -> None:
     model = tiny_base.FAMILIES[family](labels=3)
     inject_adapters(model, FAMILIES[family], LoraSpec(head=HeadMode.LORA, r=8))
@@ -81,7 +81,7 @@ def test_head_adapter_rank_is_at_most_the_number_of_classes(family: str) -> None
     assert ranks == [8, 3]
 
 
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", tiny_base.each_family())
 def test_injection_keeps_logits_and_merge_restores_plain_layers(family: str) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family]()

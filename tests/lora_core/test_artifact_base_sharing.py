@@ -24,6 +24,7 @@ from lora_core.training.encoder import train_encoder
 from tests.hostile_archives import reseal
 from tests.lora_artifact import make_lora_artifact
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
@@ -46,7 +47,7 @@ def pair(tmp_path: Path) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", slow_but(["cls", "mean"], "cls"))
 @pytest.mark.parametrize(
     "family",
     [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],

@@ -10,9 +10,10 @@ from transformers import AutoModelForSequenceClassification
 
 import lora_core
 from tests import tiny_base
+from tests.slow import slow_but
 
 
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", slow_but(tiny_base.FAMILIES, "modernbert"))
 def test_layers_can_be_trained_merged_and_saved_by_hand(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ from lora_core.specs.method import (
     LoraVariant,
 )
 from lora_core.specs.train import TrainSpec
+from tests.slow import slow_but
 from tests.tiny_base import whole_layers
 
 DISTILBERT = {"model_type": "distilbert"}  # every size at its default: distilbert-base
@@ -98,7 +99,7 @@ def shape(config: dict[str, Any]) -> compatibility.EncoderShape:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
-@pytest.mark.parametrize("n_labels", [2, 5])
+@pytest.mark.parametrize("n_labels", slow_but([2, 5], 5))
 @pytest.mark.parametrize("family", CONFIGS)
 def test_parameter_count_matches_the_prepared_model(
     family: str, n_labels: int, method: EncoderMethod

@@ -25,7 +25,7 @@ SPECS = [
     LoraSpec(r=2, head=HeadMode.LORA),
     FullFineTuningSpec(),
 ]
-every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
+every_family = pytest.mark.parametrize("family", tiny_base.each_family())
 
 
 @every_family

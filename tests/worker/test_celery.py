@@ -152,6 +152,7 @@ def test_task_runs_its_job_on_a_worker_of_its_device_class(
     assert store_requests.read_text() == "\n"
 
 
+@pytest.mark.slow  # the small form is in tests/conformance/test_claim.py
 def test_duplicate_tasks_run_each_job_once(
     database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start
 ) -> None:
@@ -181,6 +182,7 @@ def test_no_job_is_lost_by_a_broker_restart(
         wait_until(partial(succeeded, database, job_id), what="a job after a disturbance")
 
 
+@pytest.mark.slow  # test_broker_refusals.py is similar
 @pytest.mark.parametrize("how", ["absent", pytest.param("silent", marks=pytest.mark.slow)])
 def test_without_broker_jobs_are_found_by_polling(
     database: Database, broker: ValkeyServer, start: Start, how: str
@@ -204,6 +206,7 @@ def terminate(worker: subprocess.Popen[bytes], _: ValkeyServer) -> None:
     worker.send_signal(signal.SIGTERM)
 
 
+@pytest.mark.slow  # the small form is in test_process.py
 @pytest.mark.parametrize("stop", [terminate, pytest.param(shut_down, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("found_by", ["task", pytest.param("poll", marks=pytest.mark.slow)])
 def test_draining_worker_requeues_its_job(
@@ -305,6 +308,7 @@ def test_sigquit_ends_a_busy_worker_at_once(
     assert get_state(database, job_id) is JobState.RUNNING, "its lease expires"
 
 
+@pytest.mark.slow  # the small form is in test_slots.py
 def test_slots_limit_the_tasks_of_a_worker(
     database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start, tmp_path: Path
 ) -> None:

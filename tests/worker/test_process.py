@@ -77,6 +77,7 @@ def child_in(file: Path) -> process_identity.ProcessIdentity:
     return process_identity.identify(int(text))
 
 
+@pytest.mark.slow  # the next tests do each of it
 def test_worker_runs_queued_jobs_and_drains(
     database: Database, settings: Settings, start: Start
 ) -> None:

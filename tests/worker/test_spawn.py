@@ -16,6 +16,7 @@ import pytest
 from app.queue.transitions import ExitStatus
 from lora_core.events import Evaluated, Event, Finished, NoteLogged, StepLogged
 from tests.job_rows import SPEC
+from tests.slow import slow_but
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import process_identity, spawn
@@ -24,6 +25,10 @@ from worker.spawn import CHILD_EXEC, ChildProcess, ChildTask, ForkedProcess, chi
 from worker.workdir import AttemptDir
 
 Start = Callable[..., ChildProcess]
+# For what does not depend on how a process has started.
+forked_first = pytest.mark.parametrize(
+    "start", slow_but(["fresh", "forked"], "forked"), indirect=True
+)
 
 
 @pytest.fixture(params=["fresh", "forked"])
@@ -88,11 +93,13 @@ def test_events_are_read_to_the_end(start: Start) -> None:
     assert child.kill_and_wait() == ExitStatus(code=0)
 
 
+@forked_first
 def test_lines_that_are_not_events_are_skipped(start: Start) -> None:
     child = start("say:hello", 'say:{"event": "nonsense"}', "say:[1, 2", "steps:1", "succeed")
     assert [type(event) for event in read_all_events(child)] == [StepLogged, Finished]
 
 
+@forked_first
 def test_line_is_assembled_from_chunks(start: Start) -> None:
     (event,) = read_all_events(start("long:300000"))
     assert isinstance(event, NoteLogged)
@@ -121,6 +128,7 @@ def test_process_exits_on_sigterm(start: Start) -> None:
     assert child.kill_and_wait() == ExitStatus(code=75)
 
 
+@forked_first
 def test_stopping_an_exited_process_changes_nothing(start: Start) -> None:
     child = start("steps:1", "succeed")
     os.waitid(os.P_PID, child._process.pid, os.WEXITED | os.WNOWAIT)
@@ -129,6 +137,7 @@ def test_stopping_an_exited_process_changes_nothing(start: Start) -> None:
     assert child.kill_and_wait() == ExitStatus(code=0)
 
 
+@forked_first
 def test_process_ignoring_sigterm_is_killed(start: Start) -> None:
     child = start("ignore-term", "steps:1", "hang")
     wait_until(lambda: child.read_events(0.1))
@@ -148,6 +157,7 @@ def test_aborted_process_logs_its_stack_traces(start: Start, tmp_path: Path) -> 
     assert "scripted_child.py" in (tmp_path / "child.log").read_text()
 
 
+@forked_first
 def test_children_of_the_process_are_killed(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "helper"
     child = start(f"helper:{file}", "steps:1", "exit:0")
@@ -157,6 +167,7 @@ def test_children_of_the_process_are_killed(start: Start, tmp_path: Path) -> Non
     wait_until(lambda: not _runs(helper))
 
 
+@forked_first
 def test_grandchild_holding_the_pipe_does_not_block(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "stranger"
     child = start(f"stranger:{file}", "steps:1", "exit:0")

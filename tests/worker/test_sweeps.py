@@ -118,6 +118,7 @@ def test_stopped_trial_resumes_in_another_process(
     finished(resources, sweep_id)
 
 
+@pytest.mark.slow  # the small forms: test_slots.py, tests/app/sweeps
 def test_two_slots_share_the_trials(resources: Resources, work: Work, tmp_path: Path) -> None:
     sweep_id = sweep_rows.start(
         resources,
@@ -143,6 +144,7 @@ def roles() -> list[list[str]]:
     ]
 
 
+@pytest.mark.slow  # the small forms are above
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("sizes", [2, pytest.param(6, marks=pytest.mark.slow)])  # of ranks, alphas
 def test_the_whole_grid_of_the_seed_is_started_stopped_and_resumed(

@@ -46,6 +46,7 @@ LINEAR = {"type": "linear"}
 LORA = {"type": "lora", "r": 2, "targets": ["query"], "layers": [5]}
 
 
+@pytest.mark.slow  # tests/app/cli/test_task_results.py, tests/app/web/test_task_pages.py
 @pytest.mark.parametrize(
     "method",
     [LINEAR, pytest.param(LORA, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],

@@ -11,13 +11,14 @@ from app.auth.service import CreatedKey
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import serving
+from tests.slow import MOSTLY_SQLITE, on_both_databases
 
 REVIEWS = b"text,label\ngood,pos\nbad,neg\n"
 JOB = {"method": {"type": "lora"}}
 Call = Callable[..., httpx2.Response]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind
@@ -51,6 +52,7 @@ def refusal(response: httpx2.Response) -> tuple[int, str]:
     return response.status_code, response.json()["code"]
 
 
+@on_both_databases
 def test_limit_of_unfinished_jobs(calls: tuple[Call, Call]) -> None:
     mine, other = calls
     with ThreadPoolExecutor(6) as pool:
@@ -85,6 +87,7 @@ def test_limit_of_trials_in_active_sweeps(calls: tuple[Call, Call]) -> None:
     assert mine("POST", "/v1/sweeps", json=three).status_code == 202
 
 
+@on_both_databases
 def test_limit_of_dataset_bytes(calls: tuple[Call, Call]) -> None:
     mine, other = calls
 

@@ -76,6 +76,7 @@ def test_a_version_of_the_registry_is_put_together_and_tried(
     assert (found["base"], found["model_type"]) == ("mails:1", "distilbert")
 
 
+@pytest.mark.slow  # the other names are small bases
 def test_the_sample_is_tried_by_its_name(client: TestClient) -> None:
     status, found = check(client, "minilm-l6")
     assert status == 200, found

@@ -10,6 +10,7 @@ from tests.app.cli.conftest import Run
 from tests.tiny_base import make_base
 
 
+@pytest.mark.slow  # the report is in tests/lora_core/test_base_model_check.py
 def test_check_of_a_general_base(run: Run, tmp_path: Path) -> None:
     result = run("bases", "check", str(make_base(tmp_path / "base", "albert")))
     assert result.exit_code == 0, result.output
@@ -35,7 +36,11 @@ def test_check_as_json(run: Run, tmp_path: Path) -> None:
     ("changes", "code"),
     [
         ({"model_type": "gpt2"}, "unsuitable_encoder"),
-        ({"model_type": "hf_new", "auto_map": {"AutoModel": "x.X"}}, "untrusted_code"),
+        pytest.param(
+            {"model_type": "hf_new", "auto_map": {"AutoModel": "x.X"}},
+            "untrusted_code",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_base_that_cannot_be_used_has_the_error_of_a_job(

@@ -22,6 +22,7 @@ from app.cli.errors import RunFailed
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.verdict import build_verdict
 from tests.app.cli.conftest import FakeWorker, Run, answer
+from tests.slow import slow_but
 
 TRUTH = np.array([0, 1] * 100)
 VERDICT = build_verdict(
@@ -75,7 +76,7 @@ def test_all_jobs_use_the_same_split(
     assert {job.register_as for job in jobs.values()} == {"sentiment"}
 
 
-@pytest.mark.parametrize("best", range(5))
+@pytest.mark.parametrize("best", slow_but(range(5), 0, 3))
 def test_best_model_on_validation_is_promoted(
     cli: Run, url: str, worker: FakeWorker, tmp_path: Path, best: int
 ) -> None:

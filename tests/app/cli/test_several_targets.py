@@ -16,6 +16,7 @@ from lora_core.specs.task import SeveralTargetsSpec
 from lora_core.tasks.base import Calibration
 from tests.app.cli.conftest import Run, answer
 from tests.app.cli.versions import add_version
+from tests.slow import slow_but
 from tests.tiny_artifact import TARGETS, make_artifact, make_several_targets_artifact
 
 ROWS = [
@@ -59,7 +60,7 @@ def test_predict_shows_all_targets_or_one(cli: Run) -> None:
     assert "flags, stars, topic" in refused.stderr
 
 
-@pytest.mark.parametrize("target", list(TARGETS))
+@pytest.mark.parametrize("target", slow_but(TARGETS, "stars"))
 @pytest.mark.usefixtures("model")
 def test_evaluate_one_target(cli: Run, tickets: Path, target: str) -> None:
     report = answer(
@@ -137,7 +138,7 @@ def test_evaluate_one_target_of_an_upload(cli: Run, tickets: Path, tmp_path: Pat
     assert answer(of_file)["accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("part", list(Split))
+@pytest.mark.parametrize("part", slow_but(Split, Split.TEST))
 def test_splits_of_one_target_are_those_of_the_training(
     cli: Run, url: str, tickets: Path, part: Split
 ) -> None:

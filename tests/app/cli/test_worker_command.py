@@ -53,6 +53,7 @@ def well(run: Run, settings: Settings) -> bool:
     return run("worker", "--check", "--data-dir", str(settings.data_dir)).exit_code == 0
 
 
+@pytest.mark.slow  # `loraworks up` starts it in test_up.py
 def test_without_broker_the_polling_worker_starts(
     start: Start, run: Run, settings: Settings
 ) -> None:

@@ -6,7 +6,9 @@ table only without a usable index, reports how many rows it touched.
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from sqlalchemy import Connection, event, select, update
 from starlette.testclient import TestClient
 
 from app.database.base import now
-from app.database.engines import Database
+from app.database.engines import Database, open_database
 from app.jobs import repository
 from app.main import create_app
 from app.queue import leases
@@ -27,6 +29,8 @@ from app.settings import Settings
 from benchmarks.scale import stored
 from benchmarks.scale.plan import Size
 from tests.job_rows import ALICE
+from tests.servers import PostgresServer
+from tests.slow import DATABASES
 
 SIZE = Size(jobs=2000, queued=50, points=2000, models=100, trials=0, requests=0, lists=0, streams=0)
 MOST_ROWS = 700  # rows that one statement may touch, of 2,000 jobs
@@ -40,20 +44,42 @@ NAMED = re.compile(rf"\b({'|'.join(LARGE)})\b")
 STEP = re.compile(rf"(SCAN|SEARCH) ({'|'.join(LARGE)})\b(?: USING (?:COVERING )?INDEX (\S+))?(.*)")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_kind(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
+@pytest.fixture(scope="module", params=DATABASES)
+def full(
+    request: pytest.FixtureRequest, migrated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
+    """A database with many jobs."""
+    made = Settings(data_dir=tmp_path_factory.mktemp("full"))
+    server: PostgresServer | None = None
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres")
+        made = made.model_copy(update={"database_url": server.new_database()})
+    else:
+        shutil.copyfile(migrated, made.sqlite_path)
+    database = open_database(made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored, "PER_SWEEP", 50)
+        stored.fill(database, SIZE)
+    database.close()
+    yield made
+    if server is not None:
+        server.drop(made.sqlalchemy_url)
 
 
 @pytest.fixture
-def filled(settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(stored, "PER_SWEEP", 50)
-    stored.fill(database, SIZE)
-    if settings.sqlalchemy_url.startswith("sqlite"):
-        return settings
-    reluctant = f"{settings.sqlalchemy_url}?options=-c%20enable_seqscan%3Doff"
-    return settings.model_copy(update={"database_url": reluctant})
+def filled(full: Settings, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """A copy of it."""
+    made = Settings(data_dir=tmp_path / "data", allowed_hosts=("testserver",), engine="torch-fp32")
+    made.data_dir.mkdir()
+    if full.database_url is None:
+        shutil.copyfile(full.sqlite_path, made.sqlite_path)
+        yield made
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.copy(full.sqlalchemy_url)
+    reluctant = f"{url}?options=-c%20enable_seqscan%3Doff"
+    yield made.model_copy(update={"database_url": reluctant})
+    server.drop(url)
 
 
 @pytest.fixture

@@ -19,13 +19,14 @@ from app.retention.service import collect_garbage
 from lora_core import failpoints
 from tests.app.drift.conftest import BILLS, FILMS, Publish, Train, keep, texts
 from tests.app.drift.test_drift import drift
+from tests.slow import MOSTLY_SQLITE, on_both_databases
 
 DAY = 86_400.0
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """The tests run on both databases."""
+    """Some tests run on both databases."""
     kind: str = request.param
     return kind
 
@@ -51,6 +52,7 @@ def expire_claims(database: Database) -> None:
         session.execute(update(DriftClaim).values(until=now() - 1))
 
 
+@on_both_databases
 def test_a_version_is_checked_when_enough_texts_are_kept_and_then_after_a_week(
     keeping: TestClient, train: Train, resources: Resources
 ) -> None:
@@ -88,6 +90,7 @@ class Killed(BaseException):
     """Ends the process."""
 
 
+@on_both_databases
 def test_a_killed_worker_neither_loses_nor_repeats_a_check(
     keeping: TestClient, train: Train, resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +112,7 @@ def test_a_killed_worker_neither_loses_nor_repeats_a_check(
     assert (len(checks(database)), claims(database)) == (1, [])
 
 
+@on_both_databases
 def test_of_two_workers_one_checks(
     keeping: TestClient, train: Train, resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +191,7 @@ def test_a_text_that_is_sent_all_the_time_counts_once(
 
 
 @pytest.mark.parametrize("error", [TooFewDriftTexts, TrainingDataDeleted])
+@on_both_databases
 def test_a_failed_check_leaves_the_claims_of_others_alone(
     error: type[AppError],
     keeping: TestClient,

@@ -21,6 +21,7 @@ from app.main import create_app
 from app.queue.tables import Job
 from app.settings import Settings
 from tests.app.cli.conftest import serving
+from tests.slow import on_both_databases
 from tests.waiting import wait_for_a_waiter
 
 LORA: dict[str, Any] = {"method": {"type": "lora"}}
@@ -60,6 +61,7 @@ def count(database: Database, table: type[Any]) -> int:
         return session.scalars(select(func.count()).select_from(table)).one()
 
 
+@on_both_databases
 def test_fifty_concurrent_posts_with_one_key_create_one_job(
     http: httpx2.Client, database: Database
 ) -> None:
@@ -72,6 +74,7 @@ def test_fifty_concurrent_posts_with_one_key_create_one_job(
     assert count(database, Job) == 1
 
 
+@on_both_databases
 def test_only_one_of_two_bodies_with_one_key_is_accepted(
     http: httpx2.Client, database: Database
 ) -> None:
@@ -87,6 +90,7 @@ def test_only_one_of_two_bodies_with_one_key_is_accepted(
     assert count(database, Job) == 1
 
 
+@on_both_databases
 def test_concurrent_uploads_with_one_key_create_one_dataset(
     http: httpx2.Client, database: Database
 ) -> None:
@@ -98,6 +102,7 @@ def test_concurrent_uploads_with_one_key_create_one_dataset(
     assert count(database, Dataset) == 1
 
 
+@on_both_databases
 def test_concurrent_uploads_without_a_key_get_consecutive_versions(
     http: httpx2.Client, database: Database
 ) -> None:

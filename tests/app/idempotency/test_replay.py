@@ -16,6 +16,7 @@ from app.idempotency.tables import IdempotencyKey
 from app.queue.tables import Job
 from app.registry.tables import ModelVersion
 from app.storage.tables import Artifact
+from tests.slow import on_both_databases
 
 LORA: dict[str, Any] = {"method": {"type": "lora"}}
 CSV = b"text,label\n" + b"".join(
@@ -32,6 +33,7 @@ def submit(client: TestClient, key: str, body: dict[str, Any] = LORA, query: str
     return client.post(f"/v1/jobs{query}", json=body, headers={"Idempotency-Key": key})
 
 
+@on_both_databases
 def test_repeated_job_returns_the_first_response(client: TestClient, database: Database) -> None:
     first, second = submit(client, "k-1"), submit(client, "k-1")
     assert first.status_code == second.status_code == 202
@@ -131,6 +133,7 @@ def test_dry_run_stores_nothing(client: TestClient, database: Database) -> None:
     assert plan.json().keys() == {"parameters", "estimated_seconds", "queue_position", "spec"}
 
 
+@on_both_databases
 def test_expired_key_can_be_used_again(client: TestClient, database: Database) -> None:
     first = submit(client, "k-1")
     with database.write() as session:
@@ -142,6 +145,7 @@ def test_expired_key_can_be_used_again(client: TestClient, database: Database) -
     assert submit(client, "k-1", {**LORA, "priority": 1}).json() == second.json()
 
 
+@on_both_databases
 def test_keys_are_per_caller(
     anonymous_client: TestClient, new_key: Callable[..., service.CreatedKey], database: Database
 ) -> None:
@@ -155,6 +159,7 @@ def test_keys_are_per_caller(
     assert count(database, Job) == 2
 
 
+@on_both_databases
 def test_repeated_upload_returns_the_first_response(client: TestClient, database: Database) -> None:
     def upload(content: bytes, name: str, key: str = "k-1") -> Any:
         return client.post(

@@ -17,11 +17,12 @@ from app.queue.tables import Job, JobEvent
 from app.queue.transitions import Cancelled, Paused, PermanentFailure
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import get_job, update_job
+from tests.slow import MOSTLY_SQLITE, on_both_databases
 
 Submit = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind
@@ -51,6 +52,7 @@ def kinds(client: TestClient, job_id: str) -> list[str]:
     return [event["kind"] for event in client.get(f"/v1/jobs/{job_id}/events").json()["data"]]
 
 
+@on_both_databases
 def test_a_queued_job_is_paused_and_resumed(
     client: TestClient, submit: Submit, notified: Notified
 ) -> None:
@@ -79,6 +81,7 @@ def test_a_queued_job_is_paused_and_resumed(
     assert kinds(client, job_id) == ["queued", "paused", "resume_requested"]
 
 
+@on_both_databases
 def test_a_running_job_stops_and_continues_before_new_jobs(
     client: TestClient, submit: Submit, worker: FakeWorker, notified: Notified
 ) -> None:
@@ -225,6 +228,7 @@ def test_a_key_needs_the_scope_to_write_jobs(
     assert anonymous_client.post(path, headers=headers).status_code == 403
 
 
+@on_both_databases
 def test_the_dataset_of_a_paused_job_is_not_deleted(
     client: TestClient, submit: Submit, upload: Callable[..., UUID]
 ) -> None:

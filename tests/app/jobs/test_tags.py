@@ -11,11 +11,12 @@ from app.auth.service import CreatedKey
 from app.jobs import repository
 from app.queue.transitions import PermanentFailure
 from tests.app.jobs.fake_worker import FakeWorker
+from tests.slow import MOSTLY_SQLITE, on_both_databases
 
 Submit = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind
@@ -49,6 +50,7 @@ def test_tags_and_notes_are_set_at_creation_and_updated_separately(
     assert plain["notes"] is None
 
 
+@on_both_databases
 def test_a_list_is_filtered_by_the_exact_tag(client: TestClient, submit: Submit) -> None:
     submit()
     first = submit(tags=["release 1", "café", "50%", "a_b", "e-mail"], name="first")
@@ -66,6 +68,7 @@ def test_a_list_is_filtered_by_the_exact_tag(client: TestClient, submit: Submit)
     assert found(client, "release 1", search="sec") == []
 
 
+@on_both_databases
 def test_a_page_of_a_tag_continues_where_it_stopped(
     client: TestClient, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

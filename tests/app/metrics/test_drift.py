@@ -1,4 +1,4 @@
-"""Metrics of drift, on both databases."""
+"""Metrics of drift."""
 
 import time
 
@@ -8,10 +8,12 @@ from app.traffic.tables import PredictionCount, PredictionOutcome
 from tests.app.metrics.test_tables import Scrape, _fresh, database_kind, scrape
 from tests.app.serving.conftest import Publish, publish
 from tests.drift_rows import add_drift_check
+from tests.slow import on_both_databases
 
 __all__ = ["_fresh", "database_kind", "publish", "scrape"]
 
 
+@on_both_databases
 def test_the_newest_check_of_each_version_in_production(
     scrape: Scrape, database: Database, publish: Publish
 ) -> None:

@@ -1,4 +1,4 @@
-"""Metrics from the database, on both databases."""
+"""Metrics from the database; the counts run on both databases."""
 
 from collections.abc import Callable
 from typing import get_args
@@ -21,12 +21,13 @@ from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from lora_core.specs.method import MethodName
 from tests.job_rows import ALICE, BOB, add_job, claim_next, update_job
+from tests.slow import MOSTLY_SQLITE, on_both_databases
 
 Series = dict[tuple[str, ...], float]
 LOST = RetryableFailure("worker_lost", "The worker is gone.", 10)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind
@@ -84,6 +85,7 @@ def test_paused_jobs_wait_for_no_worker(scrape: Scrape, database: Database) -> N
         assert nonzero(metrics[f"loraworks_{name}"]) == {}
 
 
+@on_both_databases
 def test_jobs_are_counted_by_state_method_and_device_class(
     scrape: Scrape, database: Database
 ) -> None:
@@ -130,6 +132,7 @@ def test_prediction_runs_are_counted_separately_but_share_the_queue(
     assert nonzero(metrics["loraworks_jobs_queued"]) == {("cpu",): 2}
 
 
+@on_both_databases
 def test_queue_age_starts_when_a_job_is_due(scrape: Scrape, database: Database) -> None:
     for wait, device_class in (
         (100, DeviceClass.CPU),
@@ -148,6 +151,7 @@ def test_queue_age_starts_when_a_job_is_due(scrape: Scrape, database: Database) 
     assert metrics["loraworks_messages_resent"] == {(): 6}
 
 
+@on_both_databases
 def test_attempts_are_counted_by_outcome_and_code(scrape: Scrape, database: Database) -> None:
     for _ in range(2):
         job_id = add_job(database)
@@ -197,6 +201,7 @@ def test_devices_are_counted_by_type(scrape: Scrape, database: Database) -> None
     assert metrics["loraworks_workers"] == {("active",): 1, ("draining",): 1}
 
 
+@on_both_databases
 def test_stored_bytes_are_summed_by_kind(scrape: Scrape, database: Database) -> None:
     job_id = add_job(database)
     large = 3 * 2**31  # larger than PostgreSQL's integer

@@ -39,10 +39,10 @@ from tests.mlflow_rows import (
 )
 from tests.mlflow_server import MlflowStandIn
 from tests.servers import free_port
+from tests.slow import on_both_databases, on_sqlite_first
 from tests.waiting import wait_until
 
 SendAll = Callable[[], None]
-on_both = pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"])
 
 
 def is_due(database: Database) -> bool:
@@ -58,7 +58,7 @@ def changes_left(database: Database) -> int:
 # Jobs
 
 
-@on_both
+@on_both_databases
 def test_a_job_is_a_run(database: Database, mlflow: MlflowStandIn, send_all: SendAll) -> None:
     job_id = create_job(
         database, name="first", tags=["night"], notes="Try it.", user_metadata={"team": "a/b"}
@@ -245,7 +245,7 @@ def add_sweep(database: Database) -> UUID:
     return sweep.id
 
 
-@on_both
+@on_sqlite_first
 def test_trials_are_nested_in_the_run_of_their_sweep(
     database: Database, mlflow: MlflowStandIn, send_all: SendAll
 ) -> None:
@@ -295,7 +295,7 @@ def test_a_sweep_that_was_rejected_once(
 # Deleted jobs
 
 
-@on_both
+@on_sqlite_first
 def test_a_job_that_is_deleted_before_its_end_was_sent(
     database: Database, mlflow: MlflowStandIn, send_all: SendAll
 ) -> None:
@@ -317,7 +317,7 @@ def test_a_job_that_is_deleted_before_its_end_was_sent(
 # Models
 
 
-@on_both
+@on_sqlite_first
 def test_versions_and_aliases(
     resources: Resources, database: Database, mlflow: MlflowStandIn, send_all: SendAll
 ) -> None:
@@ -382,7 +382,7 @@ def test_numbers_of_mlflow_may_differ(
 # Servers that are away, slow or wrong
 
 
-@on_both
+@on_sqlite_first
 def test_a_week_without_the_server(
     database: Database, mlflow: MlflowStandIn, connection: MlflowConnection
 ) -> None:
@@ -619,7 +619,7 @@ def test_one_worker_sends_at_a_time(
     assert len(mlflow.runs) == 1
 
 
-@on_both
+@on_both_databases
 def test_a_worker_that_lost_the_lease_writes_nothing(
     database: Database, mlflow: MlflowStandIn, connection: MlflowConnection
 ) -> None:
@@ -697,7 +697,7 @@ def test_workers_that_start_again_add_no_rows(
     assert changes_left(database) == 1
 
 
-@on_both
+@on_both_databases
 def test_a_worker_with_former_settings_sends_nothing(
     database: Database, mlflow: MlflowStandIn, connection: MlflowConnection
 ) -> None:
@@ -714,7 +714,7 @@ def test_a_worker_with_former_settings_sends_nothing(
     assert list(mlflow.models["sentiment"].versions) == ["1"]
 
 
-@on_both
+@on_sqlite_first
 def test_waits_end_after_a_clock_step(database: Database, connection: MlflowConnection) -> None:
     del connection
     with database.write() as session:

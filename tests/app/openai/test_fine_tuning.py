@@ -32,6 +32,7 @@ from tests.app.jobs.fake_worker import FakeWorker
 from tests.app.openai.conftest import RequestCounter
 from tests.app.openai.fine_tunings import examples, finish, row_id, upload_examples
 from tests.job_rows import get_job
+from tests.slow import slow_but
 from tests.webhook_rows import create_webhook, deliveries
 
 AUTO = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
@@ -290,8 +291,9 @@ def test_files_with_other_columns_cannot_be_combined(create: Create, client: Tes
 
 @pytest.mark.parametrize(
     "model",
-    ["gpt-4o-mini-2024-07-18", "gpt-3.5-turbo", "babbage-002", "davinci-002", "o4-mini",
-     "ft:gpt-4o-mini-2024-07-18:my-org::abc123", "ft:babbage-002:org:suffix:x"],
+    slow_but(["gpt-4o-mini-2024-07-18", "gpt-3.5-turbo", "babbage-002", "davinci-002", "o4-mini",
+     "ft:gpt-4o-mini-2024-07-18:my-org::abc123", "ft:babbage-002:org:suffix:x"], "davinci-002",
+     "ft:babbage-002:org:suffix:x"),
 )  # fmt: skip
 def test_in_place_of_a_model_of_openai_the_default_base_is_trained(
     create: Create, sdk: OpenAI, model: str

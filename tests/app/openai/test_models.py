@@ -11,6 +11,7 @@ from app.registry import service
 from tests.app.openai.conftest import RequestCounter, job_of
 from tests.app.openai.fine_tunings import finish, upload_examples
 from tests.app.serving.conftest import Publish
+from tests.slow import slow_but
 
 
 def listed(client: OpenAI) -> list[str]:
@@ -56,7 +57,7 @@ def test_models_of_jobs_are_listed_by_the_names_that_their_jobs_give(
     assert listed(sdk) == [names[1], "films:2"]
 
 
-@pytest.mark.parametrize("suffix", ["spam", None])
+@pytest.mark.parametrize("suffix", slow_but(["spam", None], "spam"))
 @pytest.mark.parametrize("base", ["minilm-l6", "org/name", "sentiment:3"])
 def test_model_of_a_job(
     sdk: OpenAI, publish: Publish, database: Database, base: str, suffix: str | None
@@ -113,15 +114,17 @@ def test_model_in_production_is_not_deleted(
     assert listed(sdk) == ["sentiment"]
 
 
+UNKNOWN = [
+    *("gpt-4o-mini", "gpt-4.1", "text/davinci", "sentiment:9", "other", "sentiment@beta"),
+    *("ft:gpt-4o-mini-2024-07-18:acme::9AbC", "ft:", "ft:a:b:c:d", "a\x00b", "ü", " ", "a:b:c"),
+    f"ft:minilm-l6:loraworks:spam:{UUID(int=1).hex}",
+    f"ft:{UUID(int=1).hex}",
+    "x" * 5000,
+]
+
+
 @pytest.mark.parametrize(
-    "name",
-    [
-        *("gpt-4o-mini", "gpt-4.1", "text/davinci", "sentiment:9", "other", "sentiment@beta"),
-        *("ft:gpt-4o-mini-2024-07-18:acme::9AbC", "ft:", "ft:a:b:c:d", "a\x00b", "ü", " ", "a:b:c"),
-        f"ft:minilm-l6:loraworks:spam:{UUID(int=1).hex}",
-        f"ft:{UUID(int=1).hex}",
-        "x" * 5000,
-    ],
+    "name", slow_but(UNKNOWN, "text/davinci", "sentiment:9", "ft:", "a\x00b", UNKNOWN[-3])
 )
 def test_unknown_model_is_404(sdk: OpenAI, publish: Publish, name: str) -> None:
     publish()

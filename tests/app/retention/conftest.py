@@ -20,13 +20,14 @@ from app.storage.store import ArtifactRef
 from app.storage.tables import Artifact
 from tests.app.storage.stores import made
 from tests.job_rows import MANIFEST, add_job, update_job
+from tests.slow import MOSTLY_SQLITE
 
 DAY = 86_400.0
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """The tests run on both databases."""
+    """A few tests run on both databases."""
     kind: str = request.param
     return kind
 

@@ -19,6 +19,7 @@ from app.retention.repository import CurvePoint
 from app.retention.service import collect_garbage
 from tests.app.retention.conftest import DAY, World
 from tests.job_rows import points, update_job
+from tests.slow import on_both_databases
 
 Keeping = Callable[..., Resources]
 HOUR = 1 / 24  # in days
@@ -71,6 +72,7 @@ def extent(curve: Curve) -> tuple[float, float]:
     return min(low), max(high)
 
 
+@on_both_databases
 def test_ended_job_keeps_few_points_and_the_range_of_its_curves(
     world: World, keeping: Keeping
 ) -> None:

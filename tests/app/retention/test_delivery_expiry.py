@@ -13,6 +13,7 @@ from app.outbox.tables import WebhookDelivery
 from app.resources import Resources
 from app.retention.service import collect_garbage
 from tests.app.retention.conftest import DAY, World
+from tests.slow import on_both_databases
 from tests.webhook_rows import create_webhook, deliveries, send_test_event
 
 
@@ -32,6 +33,7 @@ def add_delivery(world: World, *, created: float, ended: float | None) -> Webhoo
     return row
 
 
+@on_both_databases
 def test_old_deliveries_expire(world: World) -> None:
     old = add_delivery(world, created=40, ended=31)
     kept = {

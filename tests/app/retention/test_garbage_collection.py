@@ -31,6 +31,7 @@ from app.storage.store import StoredFile
 from app.storage.tables import Artifact
 from tests.app.retention.conftest import DAY, World
 from tests.job_rows import dump_tables, events, update_job
+from tests.slow import on_both_databases
 
 Keeping = Callable[..., Resources]
 
@@ -65,6 +66,7 @@ def upload(world: World, *, deleted: bool, days: float = 2.0) -> Dataset:
 # -- files without rows ------------------------------------------------------------------------
 
 
+@on_both_databases
 def test_old_orphans_are_deleted(world: World) -> None:
     gone, ended = new_id(), world.job()
     old = [f"jobs/{gone}/a1", f"jobs/{ended}/a1", f"checkpoints/{gone}/a1/step-5"]
@@ -192,6 +194,7 @@ def test_models_are_kept_for_90_days_by_default_and_forever_on_request(
     assert world.left() == {new.key}
 
 
+@on_both_databases
 def test_unregistered_models_expire(world: World, keeping: Keeping) -> None:
     unused, recent, registered = world.job(days=31), world.job(days=29), world.job(days=31)
     made = {job_id: world.model(job_id) for job_id in (unused, recent, registered)}
@@ -236,6 +239,7 @@ def test_orphaned_results_are_collected_like_models(world: World) -> None:
     assert world.left() == {f"predictions/{running}/a1"}
 
 
+@on_both_databases
 def test_expired_idempotent_responses_are_deleted(world: World) -> None:
     with world.database.write() as session:
         for hours in (23, 25):
@@ -276,6 +280,7 @@ def test_files_that_disappear_meanwhile_are_no_error(
     assert not worked.exists()
 
 
+@on_both_databases
 def test_rows_are_deleted_in_small_transactions(
     world: World, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +302,7 @@ def test_rows_are_deleted_in_small_transactions(
     assert len(commits) >= 12 / 3
 
 
+@on_both_databases
 def test_model_registered_at_the_last_moment_is_kept(
     world: World, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +403,7 @@ def test_full_store_without_owner_loses_only_expired_files(
     assert world.left() == set()
 
 
+@on_both_databases
 def test_file_that_gets_its_row_during_listing_is_kept(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +419,7 @@ def test_file_that_gets_its_row_during_listing_is_kept(
     assert world.left() == {f"jobs/{job_id}/a1"}
 
 
+@on_both_databases
 def test_two_concurrent_runs_do_no_harm(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.checkpoint(world.job(days=8))
     world.files(f"jobs/{new_id()}/a1")
@@ -428,6 +436,7 @@ def test_two_concurrent_runs_do_no_harm(world: World, monkeypatch: pytest.Monkey
     assert world.left() == {kept}
 
 
+@on_both_databases
 def test_disk_use_by_kind(world: World) -> None:
     job_id = world.job()
     size = world.model(job_id).bytes

@@ -19,6 +19,7 @@ from app.retention.service import collect_garbage
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep, Trial
 from tests.app.retention.conftest import DAY, World
+from tests.slow import on_both_databases
 
 Keeping = Callable[..., Resources]
 OLD, NEW = 401, 399  # days; the default limit is 400
@@ -51,6 +52,7 @@ def add_sweep(world: World, *jobs: UUID, days: float, state: str = SweepState.FI
     return sweep.id
 
 
+@on_both_databases
 def test_jobs_expire_with_their_rows_and_files(world: World) -> None:
     old, new = world.job(days=OLD), world.job(JobState.FAILED, days=NEW)
     world.checkpoint(old)
@@ -142,6 +144,7 @@ def test_a_retention_that_is_longer_than_computers_exist(
     assert ids(world, Job.id) == {job_id}
 
 
+@on_both_databases
 def test_job_tagged_at_the_last_moment_is_kept(world: World) -> None:
     tagged, other = world.job(days=OLD), world.job(days=OLD)
     rule = expiry.JobExpiry(400)

@@ -13,6 +13,7 @@ from app.retention.service import collect_garbage
 from app.traffic.tables import PredictionCount, PredictionOutcome
 from tests.app.retention.conftest import DAY, World
 from tests.kept_predictions import add_feedback, add_prediction, all_feedback, kept_predictions
+from tests.slow import on_both_databases
 
 
 def id_of_age(days: float) -> UUID:
@@ -21,6 +22,7 @@ def id_of_age(days: float) -> UUID:
     )
 
 
+@on_both_databases
 def test_kept_predictions_expire(
     world: World, keeping: Callable[..., Resources], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +54,7 @@ def test_feedback_expires(
     assert len(all_feedback(world.database)) == left
 
 
+@on_both_databases
 def test_counts_of_hours_become_days_and_end(world: World) -> None:
     today = int(time.time()) // 86_400 * 86_400
 

@@ -16,6 +16,7 @@ from app.storage import repository as artifacts
 from app.storage.tables import VECTORS_KIND
 from tests.app.retention.conftest import World
 from tests.job_rows import update_job
+from tests.slow import on_both_databases
 
 Keeping = Callable[..., Resources]
 
@@ -51,6 +52,7 @@ def project(world: World, job_id: UUID, *, deleted: bool = False) -> None:
         )  # fmt: skip
 
 
+@on_both_databases
 def test_vectors_are_kept_as_long_as_a_project_uses_them(world: World, keeping: Keeping) -> None:
     used, unused, of_deleted_texts, recent = (
         vectors(world, days=days) for days in (9.0, 9.0, 9.0, 2.0)

@@ -2,6 +2,7 @@
 
 import io
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.resources import Resources
+from app.main import create_app
+from app.resources import Resources, open_resources
 from app.retraining import scheduler
+from app.sandbox import child
+from app.settings import Settings
 from lora_core.data import learning_curve
 from tests.in_process_jobs import run_jobs
+from tests.in_process_sandbox import run_in_process
 from tests.kept_predictions import add_feedback
 
 MODEL = "mood"
@@ -25,10 +30,14 @@ _FILLERS = (
 )
 
 
+def skip_learning_curves(patch: pytest.MonkeyPatch) -> None:
+    """Read files without a learning curve, which takes a second."""
+    patch.setattr(learning_curve, "add_learning_curve_to_report", lambda report, _: report)
+
+
 @pytest.fixture(autouse=True)
 def _no_learning_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are read without a learning curve, which takes a second."""
-    monkeypatch.setattr(learning_curve, "add_learning_curve_to_report", lambda report, _: report)
+    skip_learning_curves(monkeypatch)
 
 
 def make_texts(words: dict[str, str], count: int, *, seed: int = 0) -> list[tuple[str, str]]:
@@ -138,8 +147,33 @@ def empty(client: TestClient, resources: Resources, tmp_path: Path) -> Retrainin
     return Retraining(client, resources, tmp_path)
 
 
+@pytest.fixture(scope="session")
+def knows_labels(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a service with the model of `mood`."""
+    folder = tmp_path_factory.mktemp("mood")
+    made = Settings(data_dir=folder / "data", allowed_hosts=("testserver",), engine="torch-fp32")
+    made.data_dir.mkdir()
+    shutil.copyfile(migrated, made.sqlite_path)
+    with pytest.MonkeyPatch.context() as patch, TestClient(create_app(made)) as client:
+        patch.setattr(child, "run_child", run_in_process)
+        skip_learning_curves(patch)
+        resources = open_resources(made)
+        Retraining(client, resources, folder).start_with(make_texts(LABELS, 300))
+        resources.close()
+    return made.data_dir
+
+
 @pytest.fixture
-def mood(empty: Retraining) -> Retraining:
+def settings(settings: Settings, database_kind: str, request: pytest.FixtureRequest) -> Settings:
+    if "mood" in request.fixturenames and database_kind == "sqlite":
+        trained: Path = request.getfixturevalue("knows_labels")
+        shutil.copytree(trained, settings.data_dir, dirs_exist_ok=True)
+    return settings
+
+
+@pytest.fixture
+def mood(empty: Retraining, database_kind: str) -> Retraining:
     """A model that knows the words of `LABELS` is in production."""
-    empty.start_with(make_texts(LABELS, 300))
+    if database_kind != "sqlite":
+        empty.start_with(make_texts(LABELS, 300))
     return empty

@@ -21,6 +21,7 @@ from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, 
 from tests.in_process_jobs import run_jobs
 from tests.job_rows import add_job
 from tests.retraining_rows import add_run, all_runs
+from tests.slow import slow_but
 from tests.webhook_rows import create_webhook, deliveries
 
 POINTS = (
@@ -42,7 +43,9 @@ def let_claims_expire(database: Database) -> None:
         session.execute(update(RetrainingRun).values(claimed_until=0.0))
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point", slow_but(POINTS, "retraining_stored", "retraining_trained", "retraining_decided")
+)
 def test_killed_worker(mood: Retraining, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create_webhook(
         mood.resources, "http://127.0.0.1:9/", events=["model.promoted", "retraining.finished"]

@@ -42,9 +42,9 @@ def encoded(value: Any) -> str:
 @pytest.mark.parametrize(
     ("task", "fields", "metric"),
     [
-        ("multi_label", {"task": "multi_label"}, "macro_f1"),
-        ("regression", {"task": "regression"}, "rmse"),
-        ("ordered", {"ordered": "true"}, "accuracy"),
+        pytest.param("multi_label", {"task": "multi_label"}, "macro_f1", marks=pytest.mark.slow),
+        pytest.param("regression", {"task": "regression"}, "rmse", marks=pytest.mark.slow),
+        pytest.param("ordered", {"ordered": "true"}, "accuracy", marks=pytest.mark.slow),
         ("pairs", {"text_pair_column": "text_pair"}, "accuracy"),
         ("several_targets", {"targets": "mood,score=regression"}, "skill"),
     ],

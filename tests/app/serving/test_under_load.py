@@ -170,7 +170,13 @@ def test_64_clients_in_a_closed_loop_are_all_served(url: str) -> None:
     assert asyncio.run(request_concurrently(url, 64, send)) == [[200] * 3] * 64
 
 
-@pytest.mark.parametrize(("timeout", "capacity"), [({}, 64), ({"X-Request-Timeout": "12"}, 58)])
+@pytest.mark.parametrize(
+    ("timeout", "capacity"),
+    [
+        pytest.param({}, 64, marks=pytest.mark.slow),
+        ({"X-Request-Timeout": "12"}, 58),
+    ],
+)
 def test_flood_is_rejected_before_anything_is_computed(
     app: FastAPI, url: str, timeout: dict[str, str], capacity: int
 ) -> None:

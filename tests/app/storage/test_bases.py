@@ -23,6 +23,7 @@ from app.storage.tables import BASE_KIND, MODEL_KIND, Artifact
 from lora_core import manifest
 from lora_core.artifact_base_sharing import BASE_DIGEST
 from lora_core.errors.artifact import ArtifactCorrupt
+from tests.slow import MOSTLY_SQLITE, on_both_databases
 from tests.stored_artifact import store_artifact
 
 BASE = {
@@ -33,9 +34,9 @@ BASE = {
 Publish = Callable[..., Artifact]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """The tests run on both databases."""
+    """Some tests run on both databases."""
     kind: str = request.param
     return kind
 
@@ -101,6 +102,7 @@ def test_claimed_digest_is_not_believed(resources: Resources, tmp_path: Path) ->
         store_artifact(resources, made, f"jobs/{UUID(int=1)}/a1", job_id=UUID(int=1))
 
 
+@on_both_databases
 def test_two_jobs_may_store_the_same_base_at_once(
     resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +148,7 @@ def test_base_is_removed_with_garbage_collection_after_its_last_model(
     assert stored_bases(resources) == set()
 
 
+@on_both_databases
 def test_base_removed_before_it_is_needed_is_stored_again(
     resources: Resources, publish: Publish
 ) -> None:
@@ -157,6 +160,7 @@ def test_base_removed_before_it_is_needed_is_stored_again(
     assert stored_bases(resources) == {f"bases/{UUID(int=2)}/a1"}
 
 
+@on_both_databases
 def test_base_is_not_removed_while_a_model_is_being_added(
     resources: Resources, publish: Publish, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.storage.stores import KEY, WEIGHTS, made, ref_of
 from tests.s3_server import S3Server
 from tests.servers import HOST, free_port
+from tests.slow import slow_but
 
 QUICK = 15.0  # seconds until an error must be raised
 Use = Callable[[Store, Path], object]
@@ -154,7 +155,7 @@ def test_delete_removes_the_claim(store: Store, tmp_path: Path) -> None:
 # -- a store that fails ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", slow_but(USES, put, get))
 def test_stopped_server_is_unavailable(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Use
 ) -> None:
@@ -162,7 +163,7 @@ def test_stopped_server_is_unavailable(
     expect(StorageUnavailable, use, open_store(settings), tmp_path, "no connection")
 
 
-@pytest.mark.parametrize("use", [get, check])
+@pytest.mark.parametrize("use", slow_but([get, check], check))
 def test_unresponsive_server_is_unavailable(
     s3: S3Server, store: Store, tmp_path: Path, use: Use
 ) -> None:
@@ -193,7 +194,7 @@ def strict() -> Iterator[S3Server]:
 
 
 @pytest.mark.parametrize("use", USES)
-@pytest.mark.parametrize("what", ["key", "secret"])
+@pytest.mark.parametrize("what", slow_but(["key", "secret"], "key"))
 def test_wrong_credentials_are_refused(
     strict: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use: Use, what: str
 ) -> None:
@@ -250,7 +251,7 @@ def fixed_status_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     server.server_close()
 
 
-@pytest.mark.parametrize("use", [put, get, look])
+@pytest.mark.parametrize("use", slow_but([put, get, look], get))
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(500, StorageUnavailable), (503, StorageUnavailable), (507, StorageUnavailable),

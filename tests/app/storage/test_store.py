@@ -11,6 +11,7 @@ from app.storage.store import Store
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.storage.stores import KEY, WEIGHTS, bytes_of, made, putting, ref_of
+from tests.slow import slow_but
 from tests.waiting import wait_until
 
 FILE = "uploads/0197c5d2-7a3e-7000-8000-000000000002/reviews.csv"
@@ -68,6 +69,7 @@ def test_putting_the_same_bytes_again_succeeds(store: Store, tmp_path: Path) -> 
     manifest.verify(store.local_directory(ref))
 
 
+@pytest.mark.parametrize("store_settings", slow_but(["local", "s3"], "s3"), indirect=True)
 def test_only_one_of_two_processes_gets_the_key(store: Store, tmp_path: Path) -> None:
     for round_ in range(2):
         key = f"jobs/race/a{round_}"

@@ -11,6 +11,7 @@ from app.database.engines import Database
 from app.queue.tables import Job
 from app.sweeps.tables import Sweep
 from tests.app.sweeps.conftest import JOB, SPACE
+from tests.slow import slow_but
 
 RATE = "optim.learning_rate"
 
@@ -23,7 +24,7 @@ def _assert_nothing_is_started(database: Database) -> Iterator[None]:
             assert session.scalars(select(func.count()).select_from(table)).one() == 0
 
 
-@pytest.mark.parametrize("dry_run", ["", "?dry_run=true"])
+@pytest.mark.parametrize("dry_run", slow_but(["", "?dry_run=true"], ""))
 @pytest.mark.parametrize(
     ("body", "code", "expected"),
     [

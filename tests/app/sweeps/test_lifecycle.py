@@ -12,18 +12,13 @@ from app.sweeps import scheduler
 from app.sweeps.tables import Sweep, Trial
 from tests.app.sweeps.conftest import JOB, SPACE, GetSweep, GetTrials, StartSweep
 from tests.app.sweeps.fake_worker import FakeSweepWorker, budget_of
+from tests.slow import MOSTLY_SQLITE, on_both_databases
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
     chosen: str = request.param
     return chosen
-
-
-# What these tests check is decided in Python; the other tests run their SQL on both databases.
-on_sqlite_only = pytest.mark.parametrize(
-    "database_kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
-)
 
 
 def count_jobs(resources: Resources) -> int:
@@ -35,6 +30,7 @@ def settings_run_by(worker: FakeSweepWorker) -> list[tuple[float, int]]:
     return [(each.spec["method"]["alpha"], each.spec["method"]["r"]) for each in worker.jobs_run]
 
 
+@on_both_databases
 def test_a_grid_runs_every_trial_once_and_finishes(
     start_sweep: StartSweep,
     get_sweep: GetSweep,
@@ -119,7 +115,6 @@ def test_existing_results_are_reused(
     assert (plan["trials"], plan["reused"]) == (12, 3)
 
 
-@on_sqlite_only
 def test_a_grid_after_halving_resumes_from_its_checkpoints(
     start_sweep: StartSweep, worker: FakeSweepWorker
 ) -> None:
@@ -131,7 +126,6 @@ def test_a_grid_after_halving_resumes_from_its_checkpoints(
     assert all(each.checkpoint is not None for each in worker.jobs_run[ran:])
 
 
-@on_sqlite_only
 def test_results_without_training_metrics_are_not_reused_if_those_are_wanted(
     start_sweep: StartSweep, worker: FakeSweepWorker
 ) -> None:
@@ -141,6 +135,7 @@ def test_results_without_training_metrics_are_not_reused_if_those_are_wanted(
     assert worker.run_jobs() == 12
 
 
+@on_both_databases
 def test_two_sweeps_share_a_job_that_is_queued(
     start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
 ) -> None:
@@ -210,7 +205,6 @@ def test_a_stopped_trial_resumes_from_its_checkpoint(
     assert get_sweep(sweep)["state"] == "finished"
 
 
-@on_sqlite_only
 def test_a_grid_is_extended_by_values_and_a_sample_by_count(
     start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
 ) -> None:
@@ -229,7 +223,6 @@ def test_a_grid_is_extended_by_values_and_a_sample_by_count(
     assert get_sweep(sample)["trial_counts"]["succeeded"] == 8
 
 
-@on_sqlite_only
 def test_a_model_based_search_proceeds_in_batches(
     start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
 ) -> None:
@@ -247,6 +240,7 @@ def test_a_model_based_search_proceeds_in_batches(
     assert get_sweep(sweep)["trial_count"] == 9
 
 
+@on_both_databases
 def test_another_process_advances_a_sweep_whose_worker_died(
     start_sweep: StartSweep,
     get_sweep: GetSweep,
@@ -263,7 +257,6 @@ def test_another_process_advances_a_sweep_whose_worker_died(
     assert get_sweep(sweep)["state"] == "finished"
 
 
-@on_sqlite_only
 def test_a_job_submitted_later_gets_its_turn(
     start_sweep: StartSweep, worker: FakeSweepWorker, client: TestClient
 ) -> None:
@@ -273,6 +266,7 @@ def test_a_job_submitted_later_gets_its_turn(
     assert single in [str(each.lease.job_id) for each in worker.jobs_run]
 
 
+@on_both_databases
 def test_delete_removes_the_jobs_that_no_other_sweep_uses(
     start_sweep: StartSweep, worker: FakeSweepWorker, client: TestClient, resources: Resources
 ) -> None:
@@ -326,6 +320,7 @@ def test_a_finished_sweep_cannot_be_paused_stopped_or_resumed(
         )
 
 
+@on_both_databases
 def test_list_filter_and_downloads(
     start_sweep: StartSweep, worker: FakeSweepWorker, client: TestClient
 ) -> None:
@@ -357,6 +352,7 @@ def test_fields_keep_their_order(
     assert [list(trial["settings"]) for trial in get_trials(sweep)] == [list(space)] * 2
 
 
+@on_both_databases
 def test_the_same_idempotency_key_starts_one_sweep(
     start_sweep: StartSweep, client: TestClient
 ) -> None:
@@ -382,7 +378,6 @@ def test_a_trial_survives_lost_workers_a_limited_number_of_times(
     )
 
 
-@on_sqlite_only
 def test_the_metrics_of_a_rung_are_shown_until_the_next_one_has_ended(
     start_sweep: StartSweep, get_trials: GetTrials, worker: FakeSweepWorker
 ) -> None:
@@ -398,7 +393,6 @@ def test_the_metrics_of_a_rung_are_shown_until_the_next_one_has_ended(
     assert "test" not in by_number[3]["metrics"]
 
 
-@on_sqlite_only
 def test_a_stopped_sweep_cannot_be_paused(start_sweep: StartSweep, client: TestClient) -> None:
     sweep = start_sweep()
     assert client.post(f"/v1/sweeps/{sweep['id']}/pause").status_code == 200

@@ -17,7 +17,7 @@ REGRESSION = {**JOB, "task": {"type": "regression"}}
     [
         {"type": "grid"},
         {"type": "halving", "trials": 9, "seed": 1},
-        {"type": "tpe", "trials": 12, "seed": 0},
+        pytest.param({"type": "tpe", "trials": 12, "seed": 0}, marks=pytest.mark.slow),
     ],
     ids=lambda strategy: str(strategy["type"]),
 )

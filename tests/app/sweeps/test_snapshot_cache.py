@@ -12,9 +12,10 @@ from app.sweeps import repository, results
 from app.sweeps.snapshot import SweepSnapshot, select_winner_and_cheapest
 from tests.app.sweeps.conftest import StartSweep
 from tests.app.sweeps.fake_worker import FakeSweepWorker
+from tests.slow import MOSTLY_SQLITE, on_both_databases
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
     chosen: str = request.param
     return chosen
@@ -40,6 +41,7 @@ def read_uncached(
         return read_snapshot(sweep_id)
 
 
+@on_both_databases
 def test_a_cached_snapshot_is_always_current(
     start_sweep: StartSweep,
     worker: FakeSweepWorker,

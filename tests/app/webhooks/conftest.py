@@ -1,4 +1,4 @@
-"""Both databases, and a receiver that may be sent to."""
+"""A database, and a receiver that may be sent to."""
 
 from collections.abc import Iterator
 
@@ -6,12 +6,13 @@ import pytest
 
 from app.settings import Settings
 from tests.app.conftest import settings as default_settings
+from tests.slow import MOSTLY_SQLITE
 from tests.webhook_receiver import ALLOWED, Receiver, receiving
 
 __all__ = ["default_settings"]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=MOSTLY_SQLITE)
 def database_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param
     return kind

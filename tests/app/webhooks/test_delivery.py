@@ -36,6 +36,7 @@ from app.webhooks.schemas import WebhookUpdate
 from app.webhooks.signing import new_secret, signed_headers
 from tests.job_rows import add_job, claim_next, get_state
 from tests.servers import free_port
+from tests.slow import on_both_databases
 from tests.webhook_receiver import Received, Receiver
 from tests.webhook_rows import (
     create_webhook,
@@ -96,6 +97,7 @@ def test_only_genuine_and_recent_requests_pass(verify: Callable[..., Any]) -> No
     assert verify(secret, signed(secret, BODY, age=290))
 
 
+@on_both_databases
 def test_an_event_arrives_signed(
     resources: Resources, receiver: Receiver, deliver: Deliver
 ) -> None:
@@ -261,6 +263,7 @@ def test_a_replay_sends_the_same_event_again(
     assert len(receiver.requests) == 3
 
 
+@on_both_databases
 def test_no_other_worker_sends_what_is_being_sent(
     resources: Resources, receiver: Receiver, deliver: Deliver
 ) -> None:
@@ -280,6 +283,7 @@ def test_no_other_worker_sends_what_is_being_sent(
     assert deliveries(resources.database)[0].state == "delivered"
 
 
+@on_both_databases
 def test_workers_that_claim_at_the_same_time_share_the_deliveries(resources: Resources) -> None:
     database = resources.database
     webhook = create_webhook(resources, "https://example.com/")
@@ -303,6 +307,7 @@ def test_workers_that_claim_at_the_same_time_share_the_deliveries(resources: Res
     assert sorted(claims) == [each.id for each in deliveries(database)]
 
 
+@on_both_databases
 def test_a_result_after_the_lease_ran_out_changes_nothing(
     resources: Resources, receiver: Receiver, deliver: Deliver
 ) -> None:

@@ -36,6 +36,7 @@ from tests import sweep_rows
 from tests.app.sweeps.conftest import JOB
 from tests.app.sweeps.fake_worker import FakeSweepWorker
 from tests.job_rows import MANIFEST, add_job, claim_next
+from tests.slow import on_both_databases
 from tests.waiting import wait_for_a_waiter
 from tests.webhook_rows import create_webhook, deliveries
 
@@ -110,6 +111,7 @@ def test_jobs_that_go_on_are_no_event(database: Database) -> None:
     assert published(database) == []
 
 
+@on_both_databases
 def test_a_rolled_back_end_is_no_event(database: Database) -> None:
     add_job(database)
     lease = claim_next(database).lease
@@ -119,6 +121,7 @@ def test_a_rolled_back_end_is_no_event(database: Database) -> None:
     assert published(database) == []
 
 
+@on_both_databases
 def test_a_lost_lease_is_no_event(database: Database) -> None:
     add_job(database)
     lease = claim_next(database).lease
@@ -233,6 +236,7 @@ def test_sweeps_that_finish(resources: Resources) -> None:
     assert events[-1][1] == {"id": str(sweep_id), "name": "alphas", "state": "finished"}
 
 
+@on_both_databases
 def test_each_endpoint_gets_the_events_that_it_wants(resources: Resources) -> None:
     database = resources.database
     wanted = create_webhook(resources, URL, events=["job.failed", "job.cancelled"])

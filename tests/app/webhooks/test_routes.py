@@ -12,6 +12,7 @@ from app.database.engines import Database
 from app.settings import Settings
 from app.webhooks import service
 from app.webhooks.delivery import deliver_next
+from tests.slow import on_both_databases
 from tests.webhook_receiver import Receiver
 from tests.webhook_rows import deliveries, endpoint
 
@@ -27,6 +28,7 @@ def create(client: TestClient, **body: Any) -> Json:
     return made
 
 
+@on_both_databases
 def test_create_show_list_delete(client: TestClient) -> None:
     sent = client.post(ROUTE, json={"url": URL})
     assert sent.status_code == 201, sent.text
@@ -130,6 +132,7 @@ def test_rotate_shows_the_new_secret_once(client: TestClient) -> None:
     assert client.get(path).json() == {**rotated, "secret": None}
 
 
+@on_both_databases
 def test_deliveries_and_replay(
     client: TestClient, database: Database, settings: Settings, receiver: Receiver
 ) -> None:

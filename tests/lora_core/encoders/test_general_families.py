@@ -65,6 +65,7 @@ from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.encoder import train_encoder
 from tests.lora_artifact import make_lora_artifact
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.tiny_base import (
     EVERY_FAMILY,
     GENERAL_CONFIGS,
@@ -321,10 +322,7 @@ def test_run_to_pipeline(family: str, method: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "family",
-    [
-        pytest.param(name, marks=() if name in ("deberta-v2", "nomic_bert") else pytest.mark.slow)
-        for name in GENERAL_CONFIGS
-    ],
+    slow_but(GENERAL_CONFIGS, "deberta-v2"),
 )
 def test_runs_on_one_base_write_the_same_base(family: str, tmp_path: Path) -> None:
     kept = [METHODS[name] for name in ("lora", "lora-head", "probe", "baseline-0")]
@@ -337,7 +335,7 @@ def test_runs_on_one_base_write_the_same_base(family: str, tmp_path: Path) -> No
     assert all(each == bases[0] for each in bases)
 
 
-@pytest.mark.parametrize("family", ["deberta-v2", "albert", "nomic_bert"])
+@pytest.mark.parametrize("family", slow_but(["deberta-v2", "albert", "nomic_bert"], "albert"))
 def test_interrupted_run_is_resumed_exactly(family: str, tmp_path: Path) -> None:
     make_base(tmp_path / "base", family)
     make_reviews(tmp_path / "texts.csv")
@@ -376,7 +374,7 @@ def test_interrupted_run_is_resumed_exactly(family: str, tmp_path: Path) -> None
 
 
 @slow_for_most
-@pytest.mark.parametrize("head", list(HeadMode))
+@pytest.mark.parametrize("head", slow_but(HeadMode, HeadMode.TRAIN, HeadMode.LORA))
 @pytest.mark.parametrize("variant", [LoraVariant.LORA, LoraVariant.DORA])
 def test_peft_reads_exported_adapters(
     family: str, head: HeadMode, variant: LoraVariant, tmp_path: Path

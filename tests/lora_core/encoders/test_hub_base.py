@@ -97,7 +97,11 @@ def test_token_reaches_only_the_download(hub: HubStandIn, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("token", "problem"), [("", "no token is set"), ("hf_other", "has no access")]
+    ("token", "problem"),
+    [
+        pytest.param("", "no token is set", marks=pytest.mark.slow),
+        ("hf_other", "has no access"),
+    ],
 )
 def test_gated_base_is_refused(hub: HubStandIn, tmp_path: Path, token: str, problem: str) -> None:
     done = train(hub, GATED, tmp_path, HF_TOKEN=token)

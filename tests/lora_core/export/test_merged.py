@@ -16,8 +16,9 @@ from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
 from tests.plain_checkpoint import plain_checkpoint
+from tests.slow import slow_but
 from tests.tiny_artifact import make_artifact
-from tests.tiny_base import FAMILIES, modernbert
+from tests.tiny_base import each_family, modernbert
 
 # Config fields that text-embeddings-inference reads; it fails if one is missing or null.
 SIZES = {
@@ -49,7 +50,7 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", each_family())
 def test_transformers_loads_it_strictly_with_the_same_logits(family: str, tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(variant=LoraVariant.DORA, r=3), family=family)
     out = tmp_path / "merged"
@@ -69,7 +70,7 @@ def test_transformers_loads_it_strictly_with_the_same_logits(family: str, tmp_pa
 
 
 @pytest.mark.parametrize("labels", [("bad", "good"), ("LABEL_0", "LABEL_1"), ("a", "b", "c")])
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", slow_but(SIZES, "distilbert", "roberta"))
 def test_requirements_of_text_embeddings_inference(
     family: str, labels: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_onnx_runtime_computes_the_logits_of_transformers(family: str, tmp_path:
         )
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 def test_exported_files(tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), calibration=Calibration(temperature=2.0))
     out = tmp_path / "onnx"
@@ -168,6 +169,7 @@ def test_numbers_have_their_unit(tmp_path: Path) -> None:
     float(run_first_code(tmp_path / "onnx"))
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 @pytest.mark.parametrize(
     "target",
     ["stars", *(pytest.param(name, marks=pytest.mark.slow) for name in ("flags", "topic"))],

@@ -16,12 +16,13 @@ from lora_core.training.encoder import train_encoder
 from tests.lora_core.export.test_merged import SIZES
 from tests.lora_core.export.test_peft import load_with_peft
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.tiny_base import FAMILIES, make_base, make_reviews
 
 TOLERANCE = 1e-4
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(FAMILIES, "roberta", "modernbert"))
 def test_exports_give_the_same_logits(family: str, tmp_path: Path) -> None:
     base = make_base(tmp_path / "a base", family)
     spec = TrainSpec.model_validate({
@@ -57,7 +58,7 @@ def test_exports_give_the_same_logits(family: str, tmp_path: Path) -> None:
                                       abs=TOLERANCE)  # fmt: skip
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", slow_but(SIZES, "distilbert", "roberta"))
 def test_pooling_block_is_counted_in_the_config(family: str, tmp_path: Path) -> None:
     """text-embeddings-inference loads as many blocks as the config says, by name."""
     base = make_base(tmp_path / "a base", family)

@@ -16,7 +16,7 @@ from tests import tiny_base
 
 IDS = torch.tensor([[2, 7, 9, 30, 3], [2, 8, 3, 30, 3]])
 
-every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
+every_family = pytest.mark.parametrize("family", tiny_base.each_family())
 
 
 def lora(family: str, *targets: LayerRole) -> torch.nn.Module:

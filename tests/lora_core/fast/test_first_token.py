@@ -12,7 +12,7 @@ from lora_core.fast import first_token
 from lora_core.specs.method import FullFineTuningSpec, LayerRole, LoraSpec
 from tests import tiny_base
 
-every_family = pytest.mark.parametrize("family", tiny_base.FAMILIES)
+every_family = pytest.mark.parametrize("family", tiny_base.each_family())
 IDS = torch.tensor([[2, 7, 9, 30, 3], [2, 8, 3, 0, 0]])
 MASKS = [torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]), torch.ones_like(IDS), None]
 

@@ -42,7 +42,7 @@ def texts() -> TokenizedSplit:
     ],
     ids=lambda method: f"{method.type}-{getattr(method, 'variant', '')}",
 )
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", tiny_base.each_family())
 def test_logits_and_gradients_match_the_plain_model(
     family: str, method: LoraSpec | FullFineTuningSpec | LastLayersBaselineSpec
 ) -> None:

@@ -98,7 +98,7 @@ def answers_and_gradients(model: PreTrainedModel, ids: Tensor, seen: Tensor) -> 
     return found
 
 
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", tiny_base.each_family())
 def test_model_logits_match_without_warnings(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +127,7 @@ def test_model_logits_match_without_warnings(
     )
 
 
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", tiny_base.each_family())
 def test_autocast_error_is_no_larger_than_fused(family: str) -> None:
     """DoRA computes in float32 there, a layer without an adapter in bf16."""
     torch.manual_seed(0)

@@ -31,8 +31,9 @@ from lora_core.inference.packed_encoder import BatchLayout, UnfusedAttention
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from tests.plain_checkpoint import plain_checkpoint
+from tests.slow import slow_but
 from tests.tiny_base import FAMILIES as TINY
-from tests.tiny_base import each_family, tokenizer, whole_layers
+from tests.tiny_base import tokenizer, whole_layers
 
 TEXTS = ["good", "a very dull film and it was awful", "the plot is fine", "bad " * 30, "story end"]
 
@@ -104,7 +105,7 @@ SPECS = [
 ]
 
 
-@pytest.mark.parametrize("family", each_family())
+@pytest.mark.parametrize("family", slow_but(FAMILIES, "modernbert"))
 def test_texts_of_one_batch_may_have_different_adapters(make: Make, family: str) -> None:
     engine_cache = EngineCache()
     directories = [make(family, spec, labels=2 + i, seed=i) for i, spec in enumerate(SPECS)]

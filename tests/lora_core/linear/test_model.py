@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from lora_core.linear import model
 from lora_core.linear.model import ExplainedSoftmaxScore, LinearModel, fit_single_label
 from lora_core.specs.method import LinearSpec
+from tests.slow import slow_but
 
 WORDS = (
     "a an the film plot actor scene dull great awful fine story was not very truly ÉTÉ größe 电影"
@@ -42,7 +43,7 @@ def labels(classes: int, count: int) -> NDArray[np.int64]:
 
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize("ngrams", [(1, 1), (1, 2), (2, 3)])
-@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("classes", slow_but([2, 3, 7], 2, 3))
 def test_logits_match_scikit_learn(classes: int, ngrams: tuple[int, int], balanced: bool) -> None:
     train_texts = texts(200)
     truth = np.minimum(labels(classes + 2, 200), classes - 1)  # the last one more often

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,27 @@ from lora_core.errors.artifact import (
     UnsupportedTokenizer,
 )
 from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
+from lora_core.model_imports import tokenizer
 from lora_core.model_imports.check import check_imported_model
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant
 from lora_core.specs.task import SeveralTargetsSpec
 from tests.lora_artifact import make_lora_artifact
+from tests.slow import slow_but
 from tests.tiny_artifact import (
     make_artifact,
     make_multi_label_artifact,
     make_regression_artifact,
     make_several_targets_artifact,
 )
-from tests.tiny_base import each_family
+from tests.tiny_base import FAMILIES
 
 Json = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try tokenizers, which are sound here, on texts that take less than a second."""
+    monkeypatch.setattr(tokenizer, "_TEXT_CHARACTERS", 100)
 
 
 def reseal_manifest(directory: Path, **facts: Any) -> Path:
@@ -51,8 +60,19 @@ def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
     path.write_text(json.dumps(content if changed is None else changed))
 
 
-@pytest.mark.parametrize("head", list(HeadMode))
-@pytest.mark.parametrize("family", each_family())
+# Each family that differs, and each mode of the head, once.
+QUICK = {
+    ("distilbert", HeadMode.LORA),
+    ("roberta", HeadMode.FROZEN),
+    ("modernbert", HeadMode.TRAIN),
+}
+FAMILIES_AND_HEADS = [
+    pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)
+    for pair in product(FAMILIES, HeadMode)
+]
+
+
+@pytest.mark.parametrize(("family", "head"), FAMILIES_AND_HEADS)
 def test_own_model_is_accepted(family: str, head: HeadMode, tmp_path: Path) -> None:
     spec = LoraSpec(r=2, head=head, variant=LoraVariant.DORA)
     checked = check_imported_model(make_lora_artifact(tmp_path, spec, family=family))
@@ -151,7 +171,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", list(DAMAGES))
+# Found as they are on a base, in the next test.
+ALIKE = {
+    "a tensor is missing",
+    "a tensor too many",
+    "an adapter with a tensor less",
+    "an adapter that is no number",
+}
+
+
+@pytest.mark.parametrize("damage", slow_but(DAMAGES, *(DAMAGES.keys() - ALIKE)))
 def test_a_damaged_or_hostile_model_is_refused(damage: str, tmp_path: Path) -> None:
     directory = make_lora_artifact(tmp_path, LoraSpec(r=2), in_format_1=True)
     apply, error = DAMAGES[damage]

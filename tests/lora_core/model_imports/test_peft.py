@@ -43,7 +43,8 @@ from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 from lora_core.tasks.base import Calibration
 from tests.lora_artifact import make_lora_artifact
-from tests.tiny_base import FAMILIES, each_family, make_base, tokenizer
+from tests.slow import slow_but
+from tests.tiny_base import FAMILIES, make_base, tokenizer
 
 TEXTS = ["a good film", "not a very good story and it was boring", "dull"]
 QUERY = dict.fromkeys(FAMILIES, "query") | {"distilbert": "q_lin", "modernbert": "Wqkv"}
@@ -143,7 +144,7 @@ MIXED: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("family", each_family())
+@pytest.mark.parametrize("family", slow_but(FAMILIES, "roberta", "modernbert"))
 def test_imported_adapter_matches_peft(family: str, kind: str, tmp_path: Path) -> None:
     adapter = TrainedAdapter(tmp_path, family, **KINDS[kind](family))
     facts = import_adapter(adapter.directory, tmp_path / "artifact")
@@ -167,7 +168,7 @@ def test_pooler_adapter_is_merged_into_the_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", list(MIXED))
-@pytest.mark.parametrize("family", each_family())
+@pytest.mark.parametrize("family", slow_but(FAMILIES, "roberta", "modernbert"))
 def test_adapter_without_a_matching_spec_is_merged(family: str, kind: str, tmp_path: Path) -> None:
     adapter = TrainedAdapter(tmp_path, family, **MIXED[kind](family))
     facts = import_adapter(adapter.directory, tmp_path / "artifact")

@@ -14,6 +14,7 @@ from lora_core.samples import minilm
 from lora_core.samples.packages import get_verified_file_path
 from tests.fake_distribution import install
 from tests.missing_samples import hide_samples
+from tests.slow import slow_but
 
 TEXTS = [
     "A quiet, well acted film.",
@@ -23,7 +24,7 @@ TEXTS = [
 BATCHES = [[TEXTS[0]], TEXTS, ["the whole length " * 300]]
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", slow_but(["eager", "sdpa"], "sdpa"))
 def test_hidden_states_match_bert_bit_for_bit(attention: str) -> None:
     original = BertModel.from_pretrained(
         get_verified_file_path(minilm.WEIGHTS).parent,

@@ -7,9 +7,10 @@ from lora_core.data.tokens import load_tokenizer
 from lora_core.errors.base_model import SampleChecksumMismatch
 from lora_core.samples import minilm, reviews
 from tests.fake_distribution import install
+from tests.slow import slow_but
 
 
-@pytest.mark.parametrize("name", reviews.SAMPLES)
+@pytest.mark.parametrize("name", slow_but(reviews.SAMPLES, "rotten-tomatoes"))
 def test_sample_facts_match_the_file(name: str) -> None:
     rows = reviews.load_reviews(name)
     facts = reviews.SAMPLES[name]

@@ -25,6 +25,7 @@ from lora_core.tasks.temperature_scaling import (
     compare_calibration,
     fit_temperature,
 )
+from tests.slow import slow_but
 
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]
@@ -39,7 +40,7 @@ def answers(texts: int, classes: int, off: float, seed: int = 0) -> tuple[Floats
 
 
 @pytest.mark.parametrize("off", [0.3, 1.0, 4.0])
-@pytest.mark.parametrize("classes", [2, 3, 20])
+@pytest.mark.parametrize("classes", slow_but([2, 3, 20], 3))
 def test_temperature_minimizes_scikit_learn_log_loss_on_a_grid(classes: int, off: float) -> None:
     logits, labels = answers(150, classes, off)
     grid = np.geomspace(MIN_TEMPERATURE, MAX_TEMPERATURE, 301)  # two percent apart

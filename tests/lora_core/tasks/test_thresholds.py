@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 from lora_core.inference.decoding import decode_scores
 from lora_core.tasks.base import Calibration
 from lora_core.tasks.single_label import MIN_POSITIVES, SingleLabel, tune_thresholds
+from tests.slow import slow_but
 
 LABELS = ("common", "usual", "rare")
 
@@ -32,7 +33,7 @@ def macro_f1(logits: NDArray[np.float64], targets: NDArray[np.int64], thresholds
     return float(f1_score(targets, predicted, average="macro"))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", slow_but(range(5), 0))
 def test_threshold_of_two_labels_is_the_best_of_all(seed: int) -> None:
     logits, targets = texts(seed, labels=2)
     first, second = tune_thresholds(log_softmax(logits, axis=1), targets)
@@ -43,7 +44,7 @@ def test_threshold_of_two_labels_is_the_best_of_all(seed: int) -> None:
     assert f1_score(targets, scores > second, average="macro") == pytest.approx(best)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", slow_but(range(3), 0))
 def test_thresholds_of_three_labels_are_nearly_the_best(seed: int) -> None:
     logits, targets = texts(seed)
     found = macro_f1(logits, targets, tune_thresholds(log_softmax(logits, axis=1), targets))
@@ -53,7 +54,7 @@ def test_thresholds_of_three_labels_are_nearly_the_best(seed: int) -> None:
     assert found > best - 0.01
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", slow_but(range(3), 0))
 def test_no_threshold_of_a_label_alone_is_better(seed: int) -> None:
     """With ties, and a label that no text has."""
     random = np.random.default_rng(seed)

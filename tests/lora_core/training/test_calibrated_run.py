@@ -32,6 +32,20 @@ def many(tmp_path: Path) -> str:
     return str(make_reviews(tmp_path / "many.csv", rows=1_000))
 
 
+@pytest.fixture(scope="module")
+def trained() -> list[Path]:
+    """The artifact of `calibrated`, once there is one."""
+    return []
+
+
+@pytest.fixture
+def calibrated(spec: Make, train: Train, many: str, trained: list[Path]) -> Path:
+    """The artifact of a run with a temperature, which no test changes."""
+    if not trained:
+        trained.append(train(spec(optim=UNSURE, data={"source": many}))[1])
+    return trained[0]
+
+
 def kept(out: Path, split: str) -> tuple[NDArray[np.float64], list[int]]:
     """Logits and true labels of the stored predictions."""
     lines = (out / "predictions" / f"{split}.jsonl").read_text().splitlines()
@@ -39,10 +53,8 @@ def kept(out: Path, split: str) -> tuple[NDArray[np.float64], list[int]]:
     return np.array([row["logits"] for row in rows]), [row["label"] for row in rows]
 
 
-def test_temperature_is_optimal_for_the_stored_validation_logits(
-    spec: Make, train: Train, many: str
-) -> None:
-    _, out = train(spec(optim=UNSURE, data={"source": many}))
+def test_temperature_is_optimal_for_the_stored_validation_logits(calibrated: Path) -> None:
+    out = calibrated
     facts = manifest.read(out)
     calibration = facts["metrics"]["calibration"]
     temperature = calibration["temperature"]
@@ -69,8 +81,8 @@ def test_few_texts_fit_no_temperature(spec: Make, train: Train) -> None:
     assert calibration["test"]["before"] == calibration["test"]["after"]
 
 
-def test_predictor_applies_the_temperature(spec: Make, train: Train, many: str) -> None:
-    _, out = train(spec(optim=UNSURE, data={"source": many}))
+def test_predictor_applies_the_temperature(calibrated: Path) -> None:
+    out = calibrated
     golden = json.loads((out / "golden.json").read_text())
     temperature = manifest.read(out)["calibration"]["temperature"]
     expected = softmax(np.array([row["logits"] for row in golden]) / temperature, axis=1)

@@ -165,7 +165,11 @@ def test_run_resumes_from_another_directory(copy: Path) -> None:
     ("changes", "difference"),
     [
         ({"runtime": {"threads": 2}}, "threads 1 → 2"),
-        ({"optim": {"micro_batch_tokens": 64}}, "micro_batch_tokens 4096 → 64"),
+        pytest.param(
+            {"optim": {"micro_batch_tokens": 64}},
+            "micro_batch_tokens 4096 → 64",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_changed_runtime_resumes_inexactly_and_reports_it(

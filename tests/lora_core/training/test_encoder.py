@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,12 +24,13 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training.encoder import train_encoder
 from tests.plain_checkpoint import plain_checkpoint
 from tests.recording_observer import RecordingObserver, StopDuringFit
+from tests.slow import slow_but
 from tests.tiny_base import FAMILIES, make_base, make_chat_examples, make_reviews
 
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[RecordingObserver, Path]]
 
-METHODS = [
+METHODS: list[dict[str, Any]] = [
     {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]},
     {"type": "lora", "variant": "rslora", "targets": ["query", "key", "value", "projection"]},
     {"type": "lora", "variant": "unscaled", "alpha": 1, "head": "lora"},
@@ -39,10 +41,14 @@ METHODS = [
     {"type": "full"},
     {"type": "probe"},
 ]
+# The variants of LoRA are in tests/lora_core/export/test_peft.py.
+QUICK = [each for each in METHODS if each.get("variant", "dora") == "dora" and "blocks" not in each]
 
 
 @pytest.mark.parametrize("pooling", ["cls", pytest.param("mean", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: "-".join(map(str, m.values()))[:40])
+@pytest.mark.parametrize(
+    "method", slow_but(METHODS, *QUICK), ids=lambda m: "-".join(map(str, m.values()))[:40]
+)
 def test_every_method_exports_a_model_for_transformers(
     spec: Make, train: Train, method: dict[str, object], pooling: str
 ) -> None:
@@ -160,7 +166,10 @@ def test_patience_stops_the_run_early(spec: Make, train: Train) -> None:
     assert metrics["steps"] < observer.all("started")[0].total_steps
 
 
-@pytest.mark.parametrize(("method", "folder"), [("lora", "."), ("full", "."), ("full", "merged")])
+@pytest.mark.parametrize(
+    ("method", "folder"),
+    [("lora", "."), ("full", "."), pytest.param("full", "merged", marks=pytest.mark.slow)],
+)
 def test_trained_model_as_base_keeps_its_head(
     spec: Make, train: Train, method: str, folder: str
 ) -> None:
@@ -202,7 +211,7 @@ def test_full_disk_has_its_own_cause(spec: Make, tmp_path: Path) -> None:
     assert not (out / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(FAMILIES, "roberta", "modernbert"))
 def test_tokenizer_without_special_tokens_is_refused(
     spec: Make, train: Train, tmp_path: Path, family: str
 ) -> None:

@@ -29,6 +29,7 @@ from lora_core.training.training_state import TrainingState
 from tests.lora_core.test_fine_tuning_methods import FrozenA
 from tests.lora_core.training.twins import events_before, product, story
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.tiny_base import make_base, make_reviews
 
 Make = Callable[..., TrainSpec]
@@ -98,13 +99,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-# Settings that other tests of this folder use too.
-REPEATED = {"lora-micro", "two-threads"}
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=pytest.mark.slow if c in REPEATED else ()) for c in CASES]
-)
+# Fast: an adapter, features that are computed once, and all weights.
+@pytest.mark.parametrize("case", slow_but(CASES, "lora", "baseline", "full"))
 def test_every_method_resumes_bitwise(case: str, spec: Make, attempt: Attempt) -> None:
     described = spec(**CASES[case])
     uninterrupted, out = attempt(described)
@@ -144,6 +140,7 @@ def short(spec: Make) -> TrainSpec:
     )
 
 
+@pytest.mark.slow  # the tests around it resume from half of the steps
 def test_run_resumes_from_every_step(short: TrainSpec, attempt: Attempt) -> None:
     """The last step of an epoch, one before an evaluation, and the last step."""
     uninterrupted, out = attempt(short)

@@ -20,6 +20,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.linear import train_linear
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.tiny_base import make_pairs, make_reviews
 
 Make = Callable[..., TrainSpec]
@@ -47,9 +48,14 @@ def check_index(out: Path, spec: TrainSpec, held_out: Split = Split.VALIDATION) 
     assert manifest.read(out)["nearest_examples"] == index.facts()
 
 
+LORA = {"type": "lora", "r": 4}
+
+
 @pytest.mark.parametrize(
     "method",
-    [{"type": "lora", "r": 4}, {"type": "baseline"}, {"type": "probe"}, {"type": "full"}],
+    slow_but(
+        [LORA, {"type": "baseline"}, {"type": "probe"}, {"type": "full"}], LORA, {"type": "probe"}
+    ),
     ids=lambda method: method["type"],
 )
 def test_index_has_the_states_of_the_served_model(

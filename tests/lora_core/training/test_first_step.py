@@ -5,6 +5,7 @@ The reference computes the texts of the update one by one, unpadded, with the pl
 
 import copy
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,26 @@ def reference(prepared: PreparedRun) -> tuple[float, float]:
     return loss.item(), torch.linalg.vector_norm(torch.cat(gradients)).item()
 
 
-@pytest.mark.parametrize("lengths", [EQUAL, MIXED], ids=["equal", "mixed"])
-@pytest.mark.parametrize("batch_size", [1, 8])
-@pytest.mark.parametrize("budget", [16, 4096])
-@pytest.mark.parametrize("threads", [1, 2])
+# Fast: all values with one thread, in a few combinations, and two threads once.
+QUICK = {
+    (1, 16, 1, "equal"),
+    (1, 4096, 8, "equal"),
+    (1, 16, 8, "mixed"),
+    (1, 4096, 1, "mixed"),
+    (2, 4096, 8, "mixed"),
+}
+SHAPES = {"equal": EQUAL, "mixed": MIXED}
+CASES = [
+    pytest.param(
+        *(*case[:3], SHAPES[case[3]]),
+        marks=() if case in QUICK else pytest.mark.slow,
+        id="-".join(map(str, case)),
+    )
+    for case in product((1, 2), (16, 4096), (1, 8), SHAPES)
+]
+
+
+@pytest.mark.parametrize(("threads", "budget", "batch_size", "lengths"), CASES)
 def test_first_update_does_not_depend_on_lengths_batching_or_threads(
     spec: Make, tmp_path: Path, lengths: list[int], batch_size: int, budget: int, threads: int
 ) -> None:

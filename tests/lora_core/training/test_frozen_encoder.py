@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def part() -> TokenizedSplit:
     [LastLayersBaselineSpec(), LastLayersBaselineSpec(blocks=1), LoraSpec(layers=(1,))],
     ids=str,
 )
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", tiny_base.each_family())
 def test_frozen_encoder_logits_match_the_full_model(
     family: str, method: LastLayersBaselineSpec | LoraSpec
 ) -> None:
@@ -65,7 +66,7 @@ def test_frozen_encoder_logits_match_the_full_model(
         )
 
 
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", tiny_base.each_family())
 def test_partially_frozen_encoder_logits_match_the_full_model(family: str) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
@@ -76,7 +77,7 @@ def test_partially_frozen_encoder_logits_match_the_full_model(family: str) -> No
         )
 
 
-@pytest.mark.parametrize("family", tiny_base.FAMILIES)
+@pytest.mark.parametrize("family", tiny_base.each_family())
 def test_head_dropout_matches_transformers(family: str) -> None:
     dropouts = dict.fromkeys(FAMILIES[family].head_dropouts, 0.5)
     model = tiny_base.FAMILIES[family](labels=3, **dropouts).train()
@@ -92,15 +93,21 @@ REPLAYED = [name for name, each in GENERAL_FAMILIES.items() if each.passes_state
 SHARING = ("albert",)  # has one block, which runs many times
 
 
-@pytest.mark.parametrize(
-    ("family", "method"),
-    [
+def families_and_methods() -> list[Any]:
+    """Return pairs as parameters. Fast are a few families, and the others with one method."""
+    few = [each for each in tiny_base.mostly_slow(REPLAYED) if isinstance(each, str)]
+    return [
         *((name, LastLayersBaselineSpec()) for name in REPLAYED),
-        *((name, LastLayersBaselineSpec(blocks=1)) for name in REPLAYED if name not in SHARING),
-        *((name, LoraSpec(layers=(1,))) for name in REPLAYED if name not in SHARING),
-    ],
-    ids=str,
-)
+        *(
+            pytest.param(name, method, marks=() if name in few else pytest.mark.slow)
+            for method in (LastLayersBaselineSpec(blocks=1), LoraSpec(layers=(1,)))
+            for name in REPLAYED
+            if name not in SHARING
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("family", "method"), families_and_methods(), ids=str)
 def test_replayed_logits_match_the_full_model(
     family: str, method: LastLayersBaselineSpec | LoraSpec
 ) -> None:

@@ -15,6 +15,7 @@ from lora_core.specs.method import HeadMode, LoraVariant
 from lora_core.specs.train import TrainSpec
 from lora_core.training_version import TRAINING_VERSION
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 
 FILE = Path("tests/assets/golden_losses.json")
 MOVED = (
@@ -45,7 +46,11 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+# Fast: what computes in another way. Variants and heads are compared with PEFT, too.
+QUICK = ("lora", "dora", "head lora", "baseline", "full", "every default", "seed", "dropout")
+
+
+@pytest.mark.parametrize("name", slow_but(RUNS, *QUICK))
 def test_losses_match_the_golden_file(
     name: str,
     spec: Callable[..., TrainSpec],

@@ -12,6 +12,7 @@ from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training.prepare import prepare_run
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[RecordingObserver, Path]]
@@ -28,7 +29,7 @@ def again(*, wanted: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=["lora", "blocks", "full"])
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dropout", slow_but([0.0, 0.1], 0.1))
 def test_losses_are_bitwise_equal(
     spec: Make, train: Train, method: dict[str, Any], dropout: float
 ) -> None:

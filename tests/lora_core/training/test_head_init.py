@@ -46,6 +46,7 @@ def activation(family: str, x: Any) -> Any:
 
 
 LORA = {"type": "lora", "r": 4, "dropout": 0.1, "targets": ["query", "value"]}
+QUICK = ("distilbert", "roberta", "modernbert")  # families whose heads differ
 METHODS: dict[str, dict[str, Any]] = {
     "lora": LORA,
     "one block": {"type": "baseline", "blocks": 1},
@@ -97,7 +98,10 @@ def expected(prepared: PreparedRun, base: Path, family: str, weights: str, which
 @pytest.mark.parametrize(
     ("family", "method", "weights"),
     [
-        *((family, "lora", "none") for family in FAMILIES),
+        *(
+            pytest.param(family, "lora", "none", marks=() if family in QUICK else pytest.mark.slow)
+            for family in FAMILIES
+        ),
         *(("distilbert", method, "balanced") for method in METHODS),
     ],
 )

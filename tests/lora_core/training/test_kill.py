@@ -14,6 +14,7 @@ from lora_core import child_protocol, manifest
 from lora_core.specs.train import TrainSpec
 from tests.lora_core.training.processes import Attempts
 from tests.lora_core.training.twins import product, story
+from tests.tiny_base import make_base, make_reviews
 
 pytestmark = pytest.mark.e2e
 
@@ -33,6 +34,16 @@ FAULTS = [
     ("step@6:exit139", 139, 11),
     ("saving:kill", KILLED, 12),  # with the training done
 ]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("kill") / "base")
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_reviews(tmp_path_factory.mktemp("kill") / "reviews.csv")
 
 
 @pytest.fixture
@@ -59,12 +70,20 @@ def runs(spec: Make, tmp_path: Path) -> Runs:
     return make
 
 
+@pytest.fixture(scope="module")
+def kept() -> list[Attempts]:
+    """The uninterrupted run, once there is one."""
+    return []
+
+
 @pytest.fixture
-def uninterrupted(runs: Runs) -> Attempts:
-    """The uninterrupted run."""
-    run = runs(300.0)
-    assert run.attempt()[0] == 0
-    return run
+def uninterrupted(runs: Runs, kept: list[Attempts]) -> Attempts:
+    """The uninterrupted run, which all tests compare with theirs."""
+    if not kept:
+        run = runs(300.0)
+        assert run.attempt()[0] == 0
+        kept.append(run)
+    return kept[0]
 
 
 def same(run: Attempts, uninterrupted: Attempts) -> bool:

@@ -13,6 +13,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.training import linear, probe_learning_curve
 from lora_core.training.encoder import train_encoder
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.task_files import make_label_sets, make_numbers
 from tests.tiny_base import make_base, make_reviews
 
@@ -20,6 +21,7 @@ Spec = Callable[..., TrainSpec]
 Train = Callable[..., tuple[RecordingObserver, Path]]
 SHORT = {"epochs": 1, "batch_size": 64}
 PROBE = {"type": "probe"}
+LINEAR = {"type": "linear"}
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_encoder_run_reports_the_learning_curve_of_the_probe(
     [("multi_label", "macro_f1", make_label_sets), ("regression", "rmse", make_numbers)],
     ids=["multi_label", "regression"],
 )
-@pytest.mark.parametrize("method", [PROBE, {"type": "linear"}], ids=["probe", "linear"])
+@pytest.mark.parametrize("method", slow_but([PROBE, LINEAR], PROBE), ids=["probe", "linear"])
 def test_learning_curve_of_other_tasks(
     spec: Spec,
     tmp_path: Path,

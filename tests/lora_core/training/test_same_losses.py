@@ -25,6 +25,7 @@ from lora_core.training.loop import Trainer
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.training.resume import build_or_resume_trainer
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.tiny_base import FAMILIES, make_base, whole_layers
 
 LORA = {"type": "lora", "variant": "lora", "r": 4, "alpha": 8.0, "targets": ["query", "value"]}
@@ -102,7 +103,7 @@ def losses_of_transformers(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(FAMILIES, "distilbert", "modernbert"))
 def test_losses_are_those_of_transformers(
     spec: Callable[..., TrainSpec], tmp_path: Path, family: str, method: str
 ) -> None:

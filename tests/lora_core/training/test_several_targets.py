@@ -27,6 +27,7 @@ from lora_core.training.prepare import PreparedRun
 from tests.lora_core.training.plain_updates import PLAIN_UPDATES, check_losses
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[RecordingObserver, Path]]
@@ -103,8 +104,8 @@ def test_losses_are_the_weighted_sums_of_those_of_torch(spec: Make, source: Path
 @pytest.mark.parametrize(
     "method",
     [
-        *("lora", "probe", "full", "baseline", "linear"),
-        pytest.param("auto", marks=pytest.mark.slow),  # compares all of them
+        *("lora", "probe", "linear"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "baseline", "auto")),
     ],
 )
 def test_run_of_each_method(
@@ -211,7 +212,7 @@ def test_probe_of_a_target_is_that_of_the_target_alone(
     np.testing.assert_allclose(of_topic, np.asarray(reference.forward(items)), atol=1e-4)
 
 
-@pytest.mark.parametrize("target", ORDER)
+@pytest.mark.parametrize("target", slow_but(ORDER, "stars", "flags"))
 def test_export_of_a_target_answers_the_same_in_the_stock_pipeline(
     spec: Make, source: Path, train: Train, target: str, tmp_path: Path
 ) -> None:
@@ -237,6 +238,7 @@ def test_export_of_a_target_answers_the_same_in_the_stock_pipeline(
         export_adapter(artifact, tmp_path / "none", target="mood")
 
 
+@pytest.mark.slow  # resumes as test_exactness.py and test_tasks.py do
 def test_resumed_run_is_bitwise_equal(
     spec: Make, source: Path, train: Train, tmp_path: Path
 ) -> None:

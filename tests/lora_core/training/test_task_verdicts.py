@@ -31,6 +31,7 @@ from lora_core.training.encoder import train_encoder
 from lora_core.training.linear import train_linear
 from tests.lora_core.training.test_probe import vectors
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.task_files import LABELS, make_label_sets, make_numbers
 
 Make = Callable[..., TrainSpec]
@@ -86,8 +87,7 @@ def true_and_predicted(out: Path, task: str) -> tuple[np.ndarray[Any, Any], np.n
     "method",
     [
         LINEAR,
-        LORA,
-        *(pytest.param(each, marks=pytest.mark.slow) for each in ({"type": "probe"}, AUTO)),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (LORA, {"type": "probe"}, AUTO)),
     ],
     ids=lambda m: m["type"],
 )
@@ -251,7 +251,7 @@ def test_thresholds_of_a_rare_label(method: dict[str, Any], spec: Make, tmp_path
     assert [row[0][0] for row in found] == [labels[each["predicted"]] for each in lines]
 
 
-@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+@pytest.mark.parametrize("task", slow_but(["single_label", "multi_label"], "single_label"))
 def test_focal_loss_learns(
     task: str, spec: Make, of_task: Callable[..., TrainSpec], tmp_path: Path
 ) -> None:

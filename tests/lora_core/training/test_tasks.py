@@ -23,6 +23,7 @@ from lora_core.training.prepare import PreparedRun
 from tests.lora_core.training.plain_updates import PLAIN_UPDATES, check_losses
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 
 Make = Callable[..., TrainSpec]
 Train = Callable[..., tuple[RecordingObserver, Path]]
@@ -105,6 +106,7 @@ def test_losses_are_those_of_transformers(
 @pytest.mark.parametrize(
     "method", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("probe", "full"))]
 )
+@pytest.mark.parametrize("data", slow_but(TASKS, "multi_label", "regression"), indirect=True)
 def test_run_from_file_to_pipeline(
     spec: Make, train: Train, data: tuple[dict[str, Any], Path], method: str, tmp_path: Path
 ) -> None:
@@ -156,6 +158,7 @@ def test_run_from_file_to_pipeline(
         assert metrics["mae"] < (1.2 if method == "probe" else 0.6)
 
 
+@pytest.mark.parametrize("data", slow_but(TASKS, "multi_label"), indirect=True)
 def test_resumed_run_is_bitwise_equal(
     spec: Make, train: Train, data: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:

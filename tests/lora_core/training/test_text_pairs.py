@@ -99,14 +99,18 @@ def plain_logits(model: PreTrainedModel, family: str, pairs: list[tuple[str, str
 
 
 def slow_unless_quick(family: str) -> Any:
-    """Return the mark of a family: four of them stand for all in `make test`."""
-    return () if family in ("bert", "roberta", "modernbert", "deberta-v2") else pytest.mark.slow
+    """Return the mark of a family. Of those that differ, one has segments and one has none."""
+    return () if family in ("bert", "modernbert") else pytest.mark.slow
 
 
 @pytest.mark.parametrize(
     ("family", "method"),
     [
-        *(("bert", name) for name in METHODS if name != "lora"),
+        *(
+            pytest.param("bert", name, marks=() if name == "probe" else pytest.mark.slow)
+            for name in METHODS
+            if name != "lora"
+        ),
         *(pytest.param(name, "lora", marks=slow_unless_quick(name)) for name in FAMILIES),
     ],
 )
@@ -197,6 +201,7 @@ def test_segments_are_part_of_the_feature_key(pair_spec: Make, tmp_path: Path) -
     assert entry_key(digest, in_one_segment) != entry_key(digest, data)
 
 
+@pytest.mark.slow  # resumes as test_exactness.py and test_tasks.py do
 def test_resumed_run_is_bitwise_equal(pair_spec: Make, tmp_path: Path) -> None:
     described = pair_spec(optim={"encoder_dropout": 0.1})
     train(described, tmp_path / "whole")

@@ -30,11 +30,13 @@ from lora_core.training.prepare import prepare_run
 from lora_core.training.resume import build_or_resume_trainer
 from tests.lora_core.training.twins import product
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.tiny_base import tokenizer
 
 Make = Callable[..., TrainSpec]
 
 LORA = {"type": "lora", "r": 4, "targets": ["query", "value", "mlp"]}
+FULL, PROBE = {"type": "full"}, {"type": "probe"}
 MAX_LENGTH = 16
 TEXTS = ["a good film", "the plot was dull " * 12 + "good", "bad " * 40, "not very " * 6]
 
@@ -82,7 +84,7 @@ def plain_logits(model: PreTrainedModel, texts: list[str]) -> torch.Tensor:
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("method", [LORA, {"type": "full"}, {"type": "probe"}], ids=str)
+@pytest.mark.parametrize("method", slow_but([LORA, FULL, PROBE], LORA, PROBE), ids=str)
 def test_model_of_a_run_averages_like_transformers(
     windows: Make, tmp_path: Path, method: dict[str, Any]
 ) -> None:
@@ -137,6 +139,7 @@ def test_first_update_has_the_loss_of_the_averaged_logits(
     assert step.grad_norm == pytest.approx(norm, rel=1e-4)
 
 
+@pytest.mark.slow  # resumes as test_exactness.py and test_tasks.py do
 def test_resumed_run_is_bitwise_equal(windows: Make, tmp_path: Path) -> None:
     described = windows(method=LORA)
     train(described, tmp_path / "whole")
