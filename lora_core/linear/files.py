@@ -152,7 +152,10 @@ def _read_tensors(directory: Path, max_bytes: int) -> dict[str, NDArray[np.float
     try:
         if (directory / WEIGHTS_FILE).stat().st_size > max_bytes:
             raise UnsupportedArtifact(problem=f"{WEIGHTS_FILE} is larger than {max_bytes:,} bytes")
-        return dict(load_file(directory / WEIGHTS_FILE))
-    # the last two: of types that numpy lacks, such as bfloat16
+        tensors = dict(load_file(directory / WEIGHTS_FILE))
+        if any(tensor.dtype.kind == "V" for tensor in tensors.values()):
+            raise TypeError  # bfloat16, which numpy lacks unless another library has added it
+        return tensors
+    # the last two: of types that numpy lacks
     except (OSError, SafetensorError, TypeError, AttributeError) as error:
         raise UnsupportedArtifact(problem=f"{WEIGHTS_FILE} cannot be read") from error

@@ -138,12 +138,12 @@ def test_pause_request_is_noticed_and_so_is_its_withdrawal(
 def test_inexact_resume_is_recorded_once(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marked: list[Lease] = []
-    monkeypatch.setattr(leases, "mark_resume_inexact", lambda _, lease: marked.append(lease))
+    recorded: list[bool] = []
+    monkeypatch.setattr(leases, "record_resume", lambda *_, exact: recorded.append(exact))
     recorder.add_event(Resumed(step=1, exact=False))
     recorder.write()
     recorder.write()
-    assert len(marked) == 1
+    assert recorded == [False]
 
 
 def test_periodic_calls_go_on_after_an_error() -> None:
