@@ -225,12 +225,12 @@ class LabelSetStratification(Stratification):
         self._names_of = names_of
 
     def min_train_texts(self, groups: Groups) -> int:
-        return max(1, _count_rows(groups, _one_of_each_label(groups, self._names_of)))
+        return max(1, _total([groups[i] for i in _one_of_each_label(groups, self._names_of)]))
 
     def draw(self, groups: Groups, count: int) -> tuple[Groups, Groups] | None:
         sizes = (count, _total(groups) - count)
         kept = _one_of_each_label(groups, self._names_of) or [0]
-        if _count_rows(groups, kept) > sizes[1]:
+        if _total([groups[i] for i in kept]) > sizes[1]:
             return None
         parts = assign_iteratively(groups, sizes, dict.fromkeys(kept, 1), names_of=self._names_of)
         return _select(groups, parts, 0), _select(groups, parts, 1)
@@ -238,7 +238,7 @@ class LabelSetStratification(Stratification):
     def subset(self, groups: Groups, count: int) -> Groups | None:
         sizes = (count, _total(groups) - count)
         kept = _one_of_each_label(groups, self._names_of)
-        if _count_rows(groups, kept) > count:
+        if _total([groups[i] for i in kept]) > count:
             return None
         parts = assign_iteratively(groups, sizes, dict.fromkeys(kept, 0), names_of=self._names_of)
         return _select(groups, parts, 0)
@@ -312,10 +312,6 @@ class _Assignment:
         """Return the label of the fewest rows that are left; None if none has any."""
         left = [(n, label) for label, n in self._left.items() if n]
         return min(left)[1] if left else None
-
-
-def _count_rows(groups: Groups, chosen: Iterable[int]) -> int:
-    return sum(len(groups[i].rows) for i in chosen)
 
 
 def _one_of_each_label(groups: Groups, names_of: NamesOf) -> list[int]:
