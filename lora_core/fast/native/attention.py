@@ -36,11 +36,12 @@ class NativeAttention(torch.autograd.Function):
         batch, heads, tokens, size = query.shape
         out = query.new_zeros(batch, tokens, heads, size).transpose(1, 2)
         log_sums = torch.empty(batch, heads, tokens)
-        settings = _settings(out, np.array(lengths, np.int32), log_sums, scale, window)
+        counts = np.array(lengths, np.int32)  # in a variable: the call reads its memory
+        settings = _settings(out, counts, log_sums, scale, window)
         call = AttentionStruct(*settings, *map(_rows, (*inputs, out)))
         library.attention_forward(call, threads=torch.get_num_threads())
         ctx.save_for_backward(*inputs, out, log_sums)
-        ctx.settings, ctx.library, ctx.lengths = (scale, window), library, lengths
+        ctx.settings, ctx.library, ctx.counts = (scale, window), library, counts
         return out.transpose(1, 2)
 
     @staticmethod
@@ -48,19 +49,18 @@ class NativeAttention(torch.autograd.Function):
         *inputs, out, log_sums = ctx.saved_tensors
         d_out = _rows_together(d_out.transpose(1, 2))
         gradients = [torch.zeros_like(out) for _ in inputs]  # tokens before heads in memory, as out
-        lengths = np.array(ctx.lengths, np.int32)
-        settings = _settings(out, lengths, log_sums, *ctx.settings)
+        settings = _settings(out, ctx.counts, log_sums, *ctx.settings)
         call = AttentionStruct(*settings, *map(_rows, (*inputs, out, d_out, *gradients)))
         ctx.library.attention_backward(call, threads=torch.get_num_threads())
         return *gradients, None, None, None, None
 
 
 def _settings(
-    out: Tensor, lengths: Any, log_sums: Tensor, scale: float, window: int | None
+    out: Tensor, counts: Any, log_sums: Tensor, scale: float, window: int | None
 ) -> tuple[Any, ...]:
     batch, heads, tokens, size = out.shape
     return (batch, heads, size, tokens, -1 if window is None else window, scale,
-            lengths.ctypes.data, log_sums.data_ptr())  # fmt: skip
+            counts.ctypes.data, log_sums.data_ptr())  # fmt: skip
 
 
 def _rows_together(x: Tensor) -> Tensor:

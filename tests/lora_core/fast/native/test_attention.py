@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -107,6 +108,27 @@ def test_threads_change_no_bit() -> None:
         torch.set_num_threads(1)
         for others in results[1:]:
             assert all(map(torch.equal, results[0], others)), variant
+
+
+class ReusesMemory:
+    """A library that is called after others have taken what memory was free."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def attention_forward(self, call: Any, *, threads: int) -> None:
+        taken = [np.zeros(2, np.int32) for _ in range(16)]
+        self._library.attention_forward(call, threads=threads)
+        del taken
+
+
+def test_lengths_stay_in_memory_during_the_call() -> None:
+    query = torch.ones(2, 1, 16, 32, dtype=torch.bfloat16)
+    for variant, library in libraries().items():
+        out = NativeAttention.apply(  # type: ignore[no-untyped-call]
+            query, query, query, (16, 3), 1.0, None, ReusesMemory(library)
+        )
+        assert out[..., 0].sum(dim=(1, 2)).tolist() == [16, 3], variant
 
 
 @pytest.mark.parametrize(
