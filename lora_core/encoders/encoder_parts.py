@@ -123,7 +123,7 @@ def run_blocks(blocks_to_run: Iterable[nn.Module], x: Tensor, mask: Tensor | Non
 
 def count_leading_frozen_blocks(model: nn.Module, family: EncoderFamily) -> int:
     """Return the number of leading blocks without trained parameters in or below them."""
-    elsewhere = tuple(f"{name}." for name in (family.block_list, *family.head))
+    elsewhere = tuple(f"{name}." for name in (family.block_list, *family.head_modules))
     if any(p.requires_grad for n, p in model.named_parameters() if not n.startswith(elsewhere)):
         return 0
     trained = (any(p.requires_grad for p in b.parameters()) for b in blocks(model, family))

@@ -43,17 +43,22 @@ def part() -> TokenizedSplit:
 
 
 @pytest.mark.parametrize(
-    "method",
-    [LastLayersBaselineSpec(), LastLayersBaselineSpec(blocks=1), LoraSpec(layers=(1,))],
+    ("method", "frozen"),
+    [
+        (LastLayersBaselineSpec(), 2),
+        (LastLayersBaselineSpec(blocks=1), 1),
+        (LoraSpec(layers=(1,)), 1),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("family", tiny_base.each_family())
 def test_frozen_encoder_logits_match_the_full_model(
-    family: str, method: LastLayersBaselineSpec | LoraSpec
+    family: str, method: LastLayersBaselineSpec | LoraSpec, frozen: int
 ) -> None:
     torch.manual_seed(0)
     model = tiny_base.FAMILIES[family](labels=3)
     fine_tuning_methods.build_method(method).prepare(model, FAMILIES[family])
+    assert encoder_parts.count_leading_frozen_blocks(model, FAMILIES[family]) == frozen
     first_token.patch_last_block(model, FAMILIES[family])
     parts = {Split.TRAIN: part()}
     short = CachedFeaturesForward(
