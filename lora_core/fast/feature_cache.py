@@ -82,23 +82,42 @@ def load_or_compute(
     cache_hit = rows is not None
     if rows is None:
         with atomic_path(path) as temporary:
-            array = np.lib.format.open_memmap(temporary, "w+", dtype=np.float32, shape=shape)
-            ends = np.cumsum(counts)
-            for i, states in compute():
-                array[ends[i] - counts[i] : ends[i]] = states.float().cpu().numpy()
-            array.flush()
+            _write(temporary, shape, np.cumsum(counts) - counts, compute())
+            rows = _map(temporary)
         evict_least_recently_used(path.parent, MAX_BYTES)
-        rows = torch.from_numpy(array)
     return CachedFeatures(rows, counts, cache_hit=cache_hit)
+
+
+def _write(
+    path: Path,
+    shape: tuple[int, int],
+    starts: NDArray[np.int64],
+    features: Iterable[tuple[int, Tensor]],
+) -> None:
+    """Write an entry, the rows of text i from row `starts[i]` on.
+
+    With `write`, since a full disk ends a process that writes to mapped memory by SIGBUS.
+    """
+    row_bytes = shape[1] * 4  # float32
+    with path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        first = file.tell()
+        for i, rows in features:
+            file.seek(first + int(starts[i]) * row_bytes)
+            file.write(rows.float().cpu().numpy().astype("<f4", copy=False).tobytes())
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
     """Read an entry and mark it as used; return None if it is missing or damaged."""
     try:
-        # Memory-mapped, so that only the rows in use are loaded; copy-on-write, so that the file is
-        # never changed.
-        rows = np.load(path, mmap_mode="c", allow_pickle=False)
+        rows = _map(path)
         os.utime(path)
     except (FileNotFoundError, EOFError, ValueError):
         return None
-    return torch.from_numpy(rows) if rows.shape == shape else None
+    return rows if rows.shape == shape else None
+
+
+def _map(path: Path) -> Tensor:
+    """Map an entry into memory, so that only the rows in use are loaded. Changes stay in memory."""
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))

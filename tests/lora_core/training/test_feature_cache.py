@@ -1,5 +1,6 @@
 """Cached features of a frozen encoder: shared, and never mixed up."""
 
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from lora_core.cache import cache_dir
 from lora_core.data.tokens import TokenizedSplit
+from lora_core.errors.training import DiskFull
 from lora_core.fast import feature_cache
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
@@ -57,6 +59,21 @@ def test_damaged_entry_is_recomputed(content: bytes | None) -> None:
     again = feature_cache.load_or_compute("damaged", COUNTS, 2, compute)
     assert not again.cache_hit
     assert entry("damaged").read_bytes() == intact
+
+
+def test_full_disk_while_features_are_written_has_its_own_error() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_disk() -> Iterator[tuple[int, torch.Tensor]]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # simulates a full disk
+        yield from compute()
+
+    try:
+        with pytest.raises(DiskFull):
+            feature_cache.load_or_compute("full", COUNTS, 2, fill_disk)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not entry("full").exists()
 
 
 def test_oldest_entries_are_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
