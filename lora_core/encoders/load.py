@@ -34,7 +34,6 @@ from lora_core.hf_hub import (
 from lora_core.process_settings import is_oom_error
 from lora_core.samples import minilm
 from lora_core.specs.fields import looks_like_path
-from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class BaseCheckpoint:
 def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
     """Return a base model on this host: a packaged sample, a directory, or a hub model.
 
-    Raises `BaseNotFound`, `GatedBase`, `HubUnavailable`, `UnsafeWeights`, `UntrustedCode`,
-    `SamplePackageMissing`, `SampleChecksumMismatch`.
+    Raises `BaseNotFound`, `GatedBase`, `HubUnavailable`, `SamplePackageMissing`,
+    `SampleChecksumMismatch`, and as `read_checked_base_config`.
     """
     if base == minilm.NAME:
         directory = minilm.build_cached_checkpoint()
@@ -95,9 +94,12 @@ def _download(base: str, revision: str | None) -> Path:
 
 
 def read_checked_base_config(directory: Path, base: str) -> dict[str, Any]:
-    """Return the config of a base model that is safe to load. Nothing is loaded."""
+    """Return the config of a base model that is safe to load. Nothing is loaded.
+
+    Raises `BaseNotFound`, `UnreadableBase`, `UnsafeWeights`, and as `get_family`.
+    """
     config = read_config(directory, base)
-    get_family(config, base=base)  # raises `UntrustedCode`
+    get_family(config, base=base)
     check_has_safetensors(base, (path.name for path in directory.iterdir()))
     return config
 

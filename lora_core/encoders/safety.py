@@ -15,8 +15,7 @@ from lora_core.errors.base_model import (
     UnreadableBase,
     UnsafeWeights,
 )
-from lora_core.specs.pooling import POOLING_FILE as POOLING_FILE
-from lora_core.specs.pooling import parse_pooling_config
+from lora_core.specs.pooling import POOLING_FILE, parse_pooling_config
 
 # Patterns of the files of a hub model that are downloaded
 ALLOWED_FILES = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json",

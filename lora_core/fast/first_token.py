@@ -26,7 +26,11 @@ from lora_core.layers.base import AdapterLinear
 
 
 def patch_last_block(model: nn.Module, family: FastPathFamily) -> None:
-    """Let the last block return states (batch, 1, width). Names and weights stay the same."""
+    """Let the last block compute only the states that the head reads. Names and weights stay the
+    same.
+
+    These are (batch, 1, width), or those of all tokens where ModernBERT's head takes their mean.
+    """
     last: Any = blocks(model, family)[-1]
     if family is MODERNBERT:
         modernbert.patch_blocks(model, family)

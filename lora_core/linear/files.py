@@ -1,7 +1,7 @@
 """The files of a linear model: the parameters of scikit-learn, without code.
 
-linear.json settings of the vectorizer, and the terms in column order linear.safetensors in float64:
-`coef` (rows, terms), `intercept` (rows,), `idf` (terms,)
+- `linear.json`: settings of the vectorizer, and the terms in column order
+- `linear.safetensors`, in float64: `coef` (rows, terms), `intercept` (rows,), `idf` (terms,)
 
 A model of text pairs has three weights for each term, so its `coef` is (rows, 3 · terms).
 

@@ -21,7 +21,7 @@ from lora_core.artifact import (
 from lora_core.artifact_base_sharing import TOKENIZER_FILE
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.encoder_parts import family_of
-from lora_core.encoders.load import read_checked_base_config as read_checked_base_config
+from lora_core.encoders.load import read_checked_base_config
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
 from lora_core.fine_tuning_methods import LoraMethod
