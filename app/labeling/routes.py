@@ -206,6 +206,7 @@ def update_annotation(
         annotation = annotations.upsert_annotation(
             session,
             name=name,
+            project_id=opened.project.id,
             row=row,
             body=body,
             annotator=annotations.annotator_name(caller, body.annotator),
