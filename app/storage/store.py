@@ -288,6 +288,13 @@ def read_manifest(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any
         )
 
 
+def read_artifact_json(store: Store, ref: ArtifactRef, file: str, *, name: str) -> dict[str, Any]:
+    """Read a small JSON file. Raises `StoredArtifactCorrupt`, whose message has `name`."""
+    with _damage_reported_as(name):
+        content: dict[str, Any] = json.loads(store.read(ref, file))
+        return content
+
+
 def read_artifact_json_lines(
     store: Store, ref: ArtifactRef, file: str, *, name: str, limit: int | None = None
 ) -> list[dict[str, Any]]:
