@@ -348,7 +348,7 @@ def find_regular_file(directory: Path, name: str) -> Path | None:
     Symbolic links do not count: a training process chose the names.
     """
     path = directory / name
-    inside = path.is_relative_to(directory) and path.resolve() == path
+    inside = path.is_relative_to(directory) and path.resolve() == directory.resolve() / name
     return path if inside and path.is_file() else None
 
 
