@@ -51,7 +51,13 @@ from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, read_checked_base_config, silence_transformers
 from lora_core.errors.training import MergeMismatch
 from lora_core.fine_tuning_methods import LoraMethod
-from lora_core.manifest import BASE_DIR, CLASSIFIER_FILE, MANIFEST_FILE, MERGED_DIR
+from lora_core.manifest import (
+    BASE_DIR,
+    CLASSIFIER_FILE,
+    DEFAULT_ID2LABEL,
+    MANIFEST_FILE,
+    MERGED_DIR,
+)
 from lora_core.saved_predictions import logit_difference_and_limit
 from lora_core.specs.fields import looks_like_path
 from lora_core.specs.method import HeadMode, LoraSpec
@@ -345,9 +351,7 @@ def resolve_base_or_artifact(base: str, revision: str | None = None) -> BaseChec
 def read_labels(directory: Path) -> list[str]:
     """Return the labels of the model, in the order of its logits."""
     file = f"{MERGED_DIR}/{CONFIG_FILE}" if has_merged_checkpoint(directory) else CLASSIFIER_FILE
-    names = _read_json(directory / file).get(
-        "id2label", {"0": "LABEL_0", "1": "LABEL_1"}
-    )  # which transformers leaves out
+    names = _read_json(directory / file).get("id2label", DEFAULT_ID2LABEL)
     return [names[str(i)] for i in range(len(names))]
 
 

@@ -24,6 +24,7 @@ MODEL_CARD_FILE = "README.md"  # written on export; it may be edited, so no mani
 MERGED_DIR = "merged"  # directory of the plain transformers checkpoint in an artifact
 BASE_DIR = "base"  # directory of the frozen encoder in an artifact that has no merged checkpoint
 CLASSIFIER_FILE = "classifier.json"  # next to `BASE_DIR`: what the config says about this version
+DEFAULT_ID2LABEL = {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves them out of a config
 LINEAR_FILE = "linear.json"  # a linear model has this and linear.safetensors instead
 # Vectors of training texts (`lora_core.nearest_examples`). Older artifacts have none.
 NEAREST_EXAMPLES_FILES = ("nearest_examples.json", "nearest_examples.safetensors")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -11,7 +12,6 @@ from app.http.dependencies import Caller
 from app.labeling import repository
 from app.labeling.errors import (
     AnnotationNotFound,
-    LabelingDatasetDeleted,
     TextNotInPool,
     TooManyAnnotators,
     UnknownLabel,
@@ -125,11 +125,8 @@ def _lease_stored(
     """Store new choices, unless others were stored since, and lease what is open."""
     if chosen is not None:
         privacy.lock_text_storage(session)  # before the project, as forgetting does
-    project = repository.lock_project(session, name)
-    if project.id != pool.project_id:  # deleted, and created anew
-        raise LabelingDatasetDeleted(name=name, ref=name)
+    project = repository.lock_project(session, name, project_id=pool.project_id)
     if chosen is None:
-        repository.delete_expired_leases(session, project.id)
         _check_annotators(session, project, annotator)
     elif chosen.position == project.chosen:
         hashes = (each for choice in chosen.choices for each in choice.hashes.all)
@@ -156,7 +153,8 @@ def _hide(choice: NewChosenText, forgotten: Set[str]) -> NewChosenText:
 
 
 def _check_annotators(session: Session, project: LabelingProject, annotator: str) -> None:
-    """Raise `TooManyAnnotators` if somebody new is one too many."""
+    """Delete expired leases. Raise `TooManyAnnotators` if somebody new is one too many."""
+    repository.delete_expired_leases(session, project.id)
     if repository.is_annotator(session, project.id, annotator):
         return
     if repository.count_annotators(session, project.id) >= MAX_ANNOTATORS:
@@ -170,6 +168,7 @@ def upsert_annotation(  # noqa: PLR0913
     session: Session,
     *,
     name: str,
+    project_id: UUID,
     row: int,
     body: AnnotationUpdate,
     annotator: str,
@@ -184,7 +183,7 @@ def upsert_annotation(  # noqa: PLR0913
     """
     if hashes is not None:
         privacy.lock_text_storage(session)  # before the project, as forgetting does
-    project = repository.lock_project(session, name)
+    project = repository.lock_project(session, name, project_id=project_id)
     value = _validated_value(project, body)
     choice = repository.find_chosen_text(session, project.id, row)
     if choice is None and hashes is not None:

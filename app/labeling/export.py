@@ -85,7 +85,8 @@ def export_labels_to_dataset(  # noqa: PLR0913
 def select_test_rows(labels: Iterable[ResolvedLabel]) -> frozenset[int]:
     """Return the rows of the test part: the texts drawn at random, if there are enough of them.
 
-    Texts with a label that no other text has are not among them, since training has to see it.
+    Texts with a label that only texts drawn at random have are not among them, since training has
+    to see it.
     """
     labels = list(labels)
     seen = {name for each in labels if not each.is_random for name in _names(each.value)}

@@ -54,14 +54,14 @@ def get_project(session: Session, name: str) -> LabelingProject:
     return project
 
 
-def lock_project(session: Session, name: str) -> LabelingProject:
+def lock_project(session: Session, name: str, *, project_id: UUID | None = None) -> LabelingProject:
     """Return the project, locked until the end of the transaction.
 
-    Raises `LabelingProjectNotFound`.
+    Raises `LabelingProjectNotFound`, also if `project_id` was deleted and its name is taken again.
     """
     statement = select(LabelingProject).where(LabelingProject.name == name).with_for_update()
     project = session.scalar(statement.execution_options(populate_existing=True))
-    if project is None:
+    if project is None or project_id not in (None, project.id):
         raise LabelingProjectNotFound(name=repr(name[:64]))
     return project
 

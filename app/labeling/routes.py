@@ -206,6 +206,7 @@ def update_annotation(
         annotation = annotations.upsert_annotation(
             session,
             name=name,
+            project_id=opened.project.id,
             row=row,
             body=body,
             annotator=annotations.annotator_name(caller, body.annotator),
@@ -271,7 +272,8 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
 ) -> DatasetView:
     """Make a dataset of the labels so far, as the next version of its name.
 
-    From 50 texts on that were drawn at random, these are its test part.
+    Texts that were drawn at random are its test part, if at least 50 have labels that texts chosen
+    otherwise have, too.
     """
     body = body or LabelingDatasetCreate()
     dataset, is_new = export.export_labels_to_dataset(

@@ -130,7 +130,10 @@ def cancel_mistral_job(job_id: MistralJobId, database: DatabaseDep) -> MistralJo
 def start_mistral_job(
     job_id: MistralJobId, database: DatabaseDep, notifier: NotifierDep
 ) -> MistralJobDetails:
-    """Start a job that was created with `auto_start: false`. A started one stays as it is."""
+    """Start a job that was created with `auto_start: false`, or resume one that was paused.
+
+    One that waits for a worker or runs stays as it is.
+    """
     with database.write() as session:
         row = service.get_job(session, job_id)
         jobs.resume_job(session, job_id=row.job.id, notifier=notifier)
@@ -150,6 +153,8 @@ def update_mistral_model(
             asked.model_name = body.name
         if body.description is not None:
             asked.model_description = body.description or None
+        if fields := body.model_dump(exclude_none=True):
+            service.audit_model_update(session, model, fields)
         return views.fine_tuned_model_view(model)
 
 
@@ -173,5 +178,7 @@ def _set_archived(
     model_id: str, database: DatabaseDep, *, archived: bool
 ) -> MistralModelArchiveState:
     with database.write() as session:
-        service.get_fine_tuned_model(session, model_id).row.asked.archived = archived
+        model = service.get_fine_tuned_model(session, model_id)
+        model.row.asked.archived = archived
+        service.audit_model_update(session, model, ["archived"])
     return MistralModelArchiveState(id=model_id, archived=archived)

@@ -2,10 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StrictBool, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.http.fields import CleanText, RequestModel, ResponseModel, multipart_file_openapi
+from app.http.fields import (
+    CleanText,
+    RequestModel,
+    ResponseModel,
+    multipart_file_openapi,
+    normalize_label,
+)
 from lora_core.specs.fields import Float, Int
 from lora_core.specs.task import MAX_TARGETS
 
@@ -160,7 +166,8 @@ class MistralTarget(RequestModel):
 
     name: Annotated[str, CleanText(256)]
     labels: Annotated[
-        list[Annotated[str, CleanText(256)]], Field(min_length=1, max_length=1000)
+        list[Annotated[str, CleanText(256), AfterValidator(normalize_label)]],
+        Field(min_length=1, max_length=1000),
     ] = Field(description="All labels that occur in the file.")
     weight: Annotated[Float, Field(gt=0, le=1000)] = Field(
         default=1.0, description="Factor of its loss, beside other targets."

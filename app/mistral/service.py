@@ -1,12 +1,15 @@
 """Create files and jobs of the Mistral API as datasets and jobs of this service."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.database.engines import Database
+from app import logging
+from app.database.engines import Database, call_after_commit
 from app.datasets.service import detect_targets, slugify
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
@@ -180,6 +183,14 @@ def get_fine_tuned_model(session: Session, model_id: str) -> RegisteredJobModel:
     if not models:
         raise FineTunedModelNotFound(model=model_id[:100])
     return models[0]
+
+
+def audit_model_update(session: Session, model: RegisteredJobModel, fields: Iterable[str]) -> None:
+    """Write a line to the audit log after the commit."""
+    audit = partial(
+        logging.write_audit_line, "model_updated", model=model.refs[0], fields=sorted(fields)
+    )
+    call_after_commit(session, audit)
 
 
 def _stored_request(body: MistralJobCreate, targets: JobTargets) -> dict[str, object]:

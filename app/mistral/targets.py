@@ -178,7 +178,7 @@ def _checked_target(
             fitting=target.loss_function,
             at=f"{at}.loss_function",
         )
-    listed = {label.strip() for label in asked.labels}
+    listed = set(asked.labels)
     if unlisted := next((label for label in target.labels if label not in listed), None):
         raise UnlistedLabel(
             file=dataset.filename, label=unlisted, target=target.name, at=f"{at}.labels"

@@ -41,5 +41,5 @@ def find_forgotten_hashes(session: Session, hashes: Iterable[str]) -> set[str]:
 
 
 def list_forgotten_hashes(session: Session) -> frozenset[str]:
-    """Return the hashes of all texts that must not be stored: one for each request to forget."""
+    """Return the hashes of all texts that must not be stored."""
     return frozenset(session.scalars(select(ForgottenTextHash.text_hash)))

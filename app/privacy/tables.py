@@ -10,7 +10,7 @@ from app.privacy.text_hashes import HASH_LENGTH
 class ForgottenTextHash(Base):
     """A text, or a pair of texts, that is not kept again. Only its hash is known.
 
-    Rows are never deleted: that would undo a promise. There is one for each request to forget.
+    Rows are never deleted: that would undo a promise.
     """
 
     __tablename__ = "forgotten_texts"

@@ -1,13 +1,12 @@
 """What a version predicts: its task and labels, and whether it reads pairs. Needs no model."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from app.registry.service import ResolvedModel
-from app.storage.store import Store, read_manifest
+from app.storage.store import Store, read_artifact_json, read_manifest
 from lora_core import manifest
 from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.task import TaskType
@@ -66,12 +65,13 @@ def _read_outputs(store: Store, resolved: ResolvedModel) -> ModelIOSchema:
 
 
 def _labels(store: Store, resolved: ResolvedModel, content: Mapping[str, Any]) -> Sequence[str]:
-    """Return the names of the outputs. Manifests of imports may lack them, configs never do."""
+    """Return the names of the outputs. Manifests of imports may lack them."""
     if labels := content.get("labels") or content.get("metrics", {}).get("labels"):
         return tuple(labels)
     merged = f"{manifest.MERGED_DIR}/config.json"
     file = merged if merged in content["files"] else manifest.CLASSIFIER_FILE
-    names: dict[str, str] = json.loads(store.read(resolved.artifact, file)).get("id2label", {})
+    config = read_artifact_json(store, resolved.artifact, file, name=f"model {resolved.ref}")
+    names = config.get("id2label", manifest.DEFAULT_ID2LABEL)
     return tuple(names[str(index)] for index in range(len(names)))
 
 

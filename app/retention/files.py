@@ -164,14 +164,13 @@ def find_local_leftovers(
     """Find interrupted uploads, orphaned uploads of version 0.1, and cache entries without a row.
 
     Their key is the path relative to the data directory. Their age is measured on the clock of this
-    host.
+    host. The caller must keep young ones: these may be in use.
     """
-    found = [
+    return [
         *_unfinished_uploads(settings),
         *_legacy_uploads(settings, uploads),
         *_unused_cache_entries(settings, cache, referenced),
     ]
-    return [each for each in found if each.age_seconds > settings.orphan_seconds]
 
 
 def delete_local_leftover(settings: Settings, cache: VerifiedCache, removal: Removal) -> None:

@@ -46,7 +46,7 @@ class GarbageCollectionResult:
     """What was deleted, or what a dry run would delete."""
 
     removals: Sequence[Removal]
-    too_young: int  # files without a row that are kept for now, because a row may follow
+    too_young: int  # files without a row that are kept for now: they may be in use, or get a row
     thinned_points: int  # of the curves of ended jobs
     expired_responses: int  # stored responses of an `Idempotency-Key`
     expired_traffic: int  # kept predictions
@@ -139,7 +139,8 @@ def collect_garbage(
     ]
     min_age = -inf if any_age else settings.orphan_seconds
     orphans = [each for each in unreferenced if owns_store and each.age_seconds > min_age]
-    leftovers = files.find_local_leftovers(settings, cache, referenced, uploads)
+    local = files.find_local_leftovers(settings, cache, referenced, uploads)
+    leftovers = [each for each in local if each.age_seconds > min_age]
     if not dry_run:
         for removal in (*expired, *orphans):
             if removal.kind not in files.ROW_KINDS:
@@ -150,7 +151,7 @@ def collect_garbage(
             _log_removal(removal)
     return GarbageCollectionResult(
         removals=(*expired, *orphans, *leftovers),
-        too_young=len(unreferenced) - len(orphans),
+        too_young=len(unreferenced) - len(orphans) + len(local) - len(leftovers),
         thinned_points=thinned_points,
         expired_responses=expired_responses,
         expired_traffic=expired_traffic,

@@ -59,6 +59,15 @@ class TrainingJobDeleted(Conflict):
     )
 
 
+class EvaluationDeleted(Conflict):
+    code = "retraining_evaluation_deleted"
+    title = "An evaluation was deleted."
+    message = (
+        "Prediction run {run_id} was deleted before the versions were compared, so it is not known "
+        "which one is better. Start the retraining again."
+    )
+
+
 class TrainingDataDeleted(Conflict):
     code = "retraining_dataset_deleted"
     title = "The training data were deleted."

@@ -64,8 +64,9 @@ def resolve_feedback_labels(
 ) -> tuple[list[LiveText], Counter[TextExclusionReason]]:
     """Return the label of each text, and how many texts were left out for which reason.
 
-    Of each author, the newest feedback on a text counts. Where authors disagree, the text is left
-    out; of numbers, the mean counts. `feedback` has texts, the oldest first.
+    Of each author, the newest feedback on a text counts; that on versions with another task does
+    not. Where authors disagree, the text is left out; of numbers, the mean counts. `feedback` has
+    texts, the oldest first.
     """
     by_text: dict[bytes, list[Feedback]] = defaultdict(list)
     left_out = Counter[TextExclusionReason]()
@@ -88,9 +89,10 @@ def _resolve(rows: Sequence[Feedback], form: TaskIOSchema) -> str | TextExclusio
     """Return the label of a text, or why there is none."""
     labels: dict[str, dict[str, str]] = defaultdict(dict)  # by target, then by author
     for row in rows:
-        if form.tasks.get(row.target) != row.task or (row.text_pair is not None) != form.pairs:
-            return TextExclusionReason.OTHER_TASK
-        labels[row.target][row.author] = row.label
+        if form.tasks.get(row.target) == row.task and (row.text_pair is not None) == form.pairs:
+            labels[row.target][row.author] = row.label
+    if not labels:
+        return TextExclusionReason.OTHER_TASK
     if labels.keys() != form.tasks.keys():
         return TextExclusionReason.INCOMPLETE
     values: dict[str, LabelValue] = {}

@@ -38,7 +38,12 @@ from app.registry.tables import PRODUCTION, SHADOW, ModelAlias, ModelVersion, Re
 from app.resources import Resources
 from app.retraining import collect_training_texts, repository, transitions
 from app.retraining.decision import compare_results, find_reasons_against_promotion
-from app.retraining.errors import NoWinner, RetrainingInterrupted, TrainingJobDeleted
+from app.retraining.errors import (
+    EvaluationDeleted,
+    NoWinner,
+    RetrainingInterrupted,
+    TrainingJobDeleted,
+)
 from app.retraining.live_texts import TaskIOSchema
 from app.retraining.production_version import read_production_version
 from app.retraining.schemas import HyperparameterSearch, RetrainingErrorView
@@ -401,7 +406,7 @@ def _decide_after_evaluation(resources: Resources, run_id: UUID) -> None:
         for each in ids:
             job = session.get(Job, each)
             if job is None:
-                raise TrainingJobDeleted(version="an evaluation")
+                raise EvaluationDeleted(run_id=each)
             if job.state != JobState.SUCCEEDED and not _succeeded(session, locked, job):
                 return
 

@@ -87,7 +87,7 @@ class TextExclusionReason(StrEnum):
 
     DISAGREEMENT = "disagreement"  # of its authors
     INCOMPLETE = "incomplete"  # some targets have no feedback
-    OTHER_TASK = "other_task"  # feedback on a version with another task
+    OTHER_TASK = "other_task"  # it has only feedback on versions with another task
     IN_EVALUATION_SPLIT = "in_evaluation_split"  # it is a validation or test text of the data
     FORGOTTEN = "forgotten"
 

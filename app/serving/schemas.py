@@ -197,7 +197,9 @@ class ModelInfo(ResponseModel):
     engine_tokens_per_second: dict[str, float]  # of the engines that were benchmarked here
     task: TaskType
     thresholds: dict[str, float] = Field(
-        description="Multi-label: the probability from which a label is predicted. Else empty."
+        description="Multi-label: the probability from which a label is predicted. With tuned "
+        "thresholds of a single-label model, the label is predicted whose probability is highest "
+        "in relation to its threshold. Else empty."
     )
     targets: dict[str, TaskType] = Field(
         default={},

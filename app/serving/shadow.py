@@ -11,9 +11,10 @@ import structlog
 from starlette.concurrency import run_in_threadpool
 
 from app.database.engines import Database
+from app.registry import repository
 from app.registry import service as registry
 from app.registry.service import ResolvedModel
-from app.registry.tables import SHADOW
+from app.registry.tables import PRODUCTION, SHADOW
 from app.serving.batcher import TextLogits
 from app.serving.client_formats import PredictRequest
 from app.serving.loaded_model import LoadedModel
@@ -69,7 +70,7 @@ class ShadowEvaluator:
         self._pool = pool
         self._metrics = metrics
         self._is_idle = is_idle
-        self._candidates: dict[str, ResolvedModel] = {}  # by model name
+        self._candidates: dict[str, ResolvedModel] = {}  # by the version in production
         self._read_at = -CANDIDATES_TTL_SECONDS
         self._stats: dict[tuple[str, str], ShadowStats] = {}  # by version and shadow
         self._texts_in_flight = 0
@@ -82,14 +83,15 @@ class ShadowEvaluator:
         model: LoadedModel,
         computed: Sequence[TextLogits],
     ) -> None:
-        """Mirror a request that `served` has answered to the shadow of the model, if it has one.
+        """Mirror a request that `served` has answered to the shadow of the model, if it has one and
+        `served` is in production.
 
         `model`, the served one, has `computed` these logits.
         """
         if time.monotonic() - self._read_at >= CANDIDATES_TTL_SECONDS:
             self._read_at = time.monotonic()
             self._create_task(self._refresh_candidates())
-        candidate = self._candidates.get(served.name)
+        candidate = self._candidates.get(served.ref)
         if candidate is None or candidate.ref == served.ref:
             return
         stats = self._stats_of(served.ref, candidate.ref, model.predictor.task.type)
@@ -119,7 +121,8 @@ class ShadowEvaluator:
     def _query_candidates(self) -> dict[str, ResolvedModel]:
         with self._database.read() as session:
             candidates = registry.resolve_all_with_alias(session, SHADOW)
-        return {candidate.name: candidate for candidate in candidates}
+            numbers = dict(repository.list_versions_with_alias(session, PRODUCTION))
+        return {f"{each.name}:{numbers.get(each.name)}": each for each in candidates}
 
     async def _compare(
         self,

@@ -288,6 +288,13 @@ def read_manifest(store: Store, ref: ArtifactRef, *, name: str) -> dict[str, Any
         )
 
 
+def read_artifact_json(store: Store, ref: ArtifactRef, file: str, *, name: str) -> dict[str, Any]:
+    """Read a small JSON file. Raises `StoredArtifactCorrupt`, whose message has `name`."""
+    with _damage_reported_as(name):
+        content: dict[str, Any] = json.loads(store.read(ref, file))
+        return content
+
+
 def read_artifact_json_lines(
     store: Store, ref: ArtifactRef, file: str, *, name: str, limit: int | None = None
 ) -> list[dict[str, Any]]:
@@ -341,7 +348,7 @@ def find_regular_file(directory: Path, name: str) -> Path | None:
     Symbolic links do not count: a training process chose the names.
     """
     path = directory / name
-    inside = path.is_relative_to(directory) and path.resolve() == path
+    inside = path.is_relative_to(directory) and path.resolve() == directory.resolve() / name
     return path if inside and path.is_file() else None
 
 

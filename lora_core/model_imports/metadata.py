@@ -393,7 +393,7 @@ def _check_golden(directory: Path, labels: int, *, pairs: bool) -> None:
 
 def _config_labels(config: dict[str, Any]) -> list[str]:
     """Return the labels in the order of the logits."""
-    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    names = config.get("id2label", manifest.DEFAULT_ID2LABEL)
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
         raise UnsupportedArtifact(problem="its config does not number its labels from 0")
     labels = [names[str(i)] for i in range(len(names))]

@@ -60,7 +60,8 @@ def take(database: Database, pools: LabelingPools, annotator: str, count: int = 
 def label(database: Database, row: int, annotator: str, value: str | None = None) -> None:
     with database.write() as session:
         annotations.upsert_annotation(
-            session, name="mood", row=row, body=AnnotationUpdate(label=value or label_of(row)),
+            session, name="mood", project_id=repository.get_project(session, "mood").id,
+            row=row, body=AnnotationUpdate(label=value or label_of(row)),
             annotator=annotator, caller=LOCAL_CALLER, hashes=None,
         )  # fmt: skip
 
@@ -200,7 +201,8 @@ def test_values_of_every_task_are_stored_as_sent(
     for row, body in zip(rows, bodies, strict=True):
         with resources.database.write() as session:
             annotations.upsert_annotation(
-                session, name="mood", row=row, body=AnnotationUpdate.model_validate(body),
+                session, name="mood", project_id=repository.get_project(session, "mood").id,
+                row=row, body=AnnotationUpdate.model_validate(body),
                 annotator="ann", caller=LOCAL_CALLER, hashes=None,
             )  # fmt: skip
     with resources.database.read() as session:

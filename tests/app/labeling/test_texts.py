@@ -14,6 +14,7 @@ from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.labeling import annotations
 from app.labeling.schemas import ChosenTextReason
+from app.labeling.service import open_pool
 from app.labeling.tables import LabelingAnnotation, LabelingLease
 from app.main import create_app
 from app.resources import Resources
@@ -178,7 +179,10 @@ def test_a_wrong_request_for_texts_is_refused(
 
 
 def test_annotators_are_limited(
-    client: TestClient, project: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    client: TestClient,
+    project: dict[str, Any],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(annotations, "MAX_ANNOTATORS", 2)
     next_rows(client, annotator="ann")
@@ -190,6 +194,36 @@ def test_annotators_are_limited(
     ):
         response = client.request(method, f"{URL}/{path}", json=body)
         assert problem(response) == (409, "too_many_annotators")
+    expire_leases(database)
+    put(client, 7, annotator="cid")  # in the place of ann, who left without a label
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"), [("PUT", "texts/5", {"label": "bad"}), ("POST", "next", {})]
+)
+def test_a_project_that_is_created_anew_meanwhile_is_another_one(
+    client: TestClient,
+    project: dict[str, Any],
+    resources: Resources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    body: dict[str, Any],
+) -> None:
+    """Otherwise the hash of a text of the old dataset would be stored for one of the new."""
+    make_pool(resources, tmp_path, texts=3, name="others")
+
+    def open_slowly(*opened: Any) -> Any:
+        pool = open_pool(*opened)
+        assert client.delete(URL).status_code == 204
+        create_project(client, dataset="others")
+        return pool
+
+    monkeypatch.setattr(annotations, "open_pool", open_slowly)
+    response = client.request(method, f"{URL}/{path}", json=body)
+    assert problem(response) == (404, "labeling_project_not_found")
+    assert client.get(f"{URL}/annotations").json()["data"] == []
 
 
 # -- Labels ---------------------------------------------------------------------------------------

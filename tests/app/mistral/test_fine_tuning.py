@@ -32,13 +32,16 @@ from tests.app.jobs.fake_worker import FakeWorker
 from tests.app.mistral.conftest import upload
 from tests.app.mistral.test_files import error_of
 from tests.app.openai.fine_tunings import SUMMARY
+from tests.app.test_audit import AuditLines, audit_lines
 from tests.job_rows import MANIFEST, get_job
 from tests.mistral_files import examples
+
+__all__ = ["audit_lines"]
 
 Create = Callable[..., ClassifierFineTuningJob]
 TARGETS: list[dict[str, Any]] = [
     # This version of the client leaves all targets out if one has no weight.
-    {"name": "Topic", "labels": ["billing", "shipping"], "weight": 1},
+    {"name": "Topic", "labels": [" billing ", "shipping"], "weight": 1},
     {"name": "flags", "labels": ["urgent", "rude"], "weight": 0.5, "loss_function": "multi_class"},
 ]
 
@@ -141,6 +144,7 @@ def test_targets_that_are_named(create: Create, sdk: Any, database: Database) ->
     assert shown == [("Topic", 1.0), ("flags", 0.5)]
     messages = " ".join(str(event.data) for event in details.events or ())
     assert "flags: no text has the label 'rude'." in messages
+    assert "billing" not in messages
 
 
 def test_one_target(create: Create, sdk: Any, database: Database) -> None:
@@ -371,7 +375,9 @@ def test_numbers_are_refused(create: Create, client: TestClient) -> None:
 # -- Models ---------------------------------------------------------------------------------------
 
 
-def test_the_model_of_a_job(create: Create, sdk: Any, database: Database) -> None:
+def test_the_model_of_a_job(
+    create: Create, sdk: Any, database: Database, audit_lines: AuditLines
+) -> None:
     job = create()
     name = finish(database, job.id)
     done = sdk.fine_tuning.jobs.get(job_id=job.id)
@@ -385,12 +391,18 @@ def test_the_model_of_a_job(create: Create, sdk: Any, database: Database) -> Non
         assert card.id == each
         assert card.capabilities.classification
 
+    audit_lines()
     updated = sdk.models.update(model_id=name, name="Mails", description="of the shop")
     assert (updated.name, updated.description, updated.job) == ("Mails", "of the shop", job.id)
     assert [each.name for each in updated.classifier_targets] == ["flags", "Topic"]
     assert sdk.models.archive(model_id=name).archived is True
     assert sdk.models.update(model_id=name).archived is True
     assert sdk.models.unarchive(model_id=name).archived is False
+    logged = [(each["action"], each["model"], each["fields"]) for each in audit_lines()]
+    assert logged == [
+        ("model_updated", "mails:1", fields)
+        for fields in (["description", "name"], ["archived"], ["archived"])
+    ]
     assert sdk.models.delete(model_id=name).deleted is True
     with pytest.raises(SDKError) as raised:
         sdk.models.archive(model_id=name)

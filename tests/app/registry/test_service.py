@@ -1,14 +1,20 @@
 """Registry functions that other packages use."""
 
 from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from app.database.engines import Database
 from app.registry import service
 from app.registry.errors import ModelNotFound, NoModelPromoted, SeveralModelsInProduction
+from app.registry.model_io_schemas import read_io_schema
+from app.registry.service import ResolvedModel
 from app.resources import Resources
+from app.storage.errors import StoredArtifactCorrupt
 from app.storage.tables import Artifact
+from lora_core import manifest
 from tests.job_rows import MANIFEST
 
 Finished = Callable[[], Artifact]
@@ -64,3 +70,18 @@ def test_the_default_is_the_only_model_in_production(
     promote(resources, 1, "a")
     with database.read() as session, pytest.raises(SeveralModelsInProduction, match="a, b"):
         service.resolve_or_default(session, None)
+
+
+def test_labels_that_the_config_of_an_import_leaves_out(
+    resources: Resources, tmp_path: Path
+) -> None:
+    config = tmp_path / "model" / "merged" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("{}")
+    manifest.create(tmp_path / "model", {"format": 1, "spec": {}})
+    ref = resources.store.put(tmp_path / "model", f"imports/{UUID(int=1)}")
+    schema = read_io_schema(resources.store, ResolvedModel("new", 1, ref, imported=True))
+    assert schema.targets[""].labels == ("LABEL_0", "LABEL_1")
+    (resources.store.local_directory(ref) / "merged" / "config.json").write_text("[]")
+    with pytest.raises(StoredArtifactCorrupt, match="model new:2"):
+        read_io_schema(resources.store, ResolvedModel("new", 2, ref, imported=True))

@@ -147,11 +147,13 @@ def test_uploads_of_version_0_1_are_collected(world: World) -> None:
     long_ago = (time.time() - 2 * DAY,) * 2
     for path in (*map(folder.joinpath, names), *(folder / ".incoming").iterdir()):
         os.utime(path, long_ago)
-    collect_garbage(world.resources)
+    assert collect_garbage(world.resources).too_young == 1
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == sorted(
         [".incoming", ".incoming/going-on", ".incoming/going-on/file", f"{kept.id}.csv",
          "notes.csv", f"{gone.id}.txt"]
     )  # fmt: skip
+    collect_garbage(world.resources, any_age=True)
+    assert not (folder / ".incoming" / "going-on").exists()
 
 
 # -- expired rows ------------------------------------------------------------------------------

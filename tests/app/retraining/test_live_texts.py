@@ -68,9 +68,12 @@ def test_other_tasks_and_forms() -> None:
         row("pair", "x", text_pair="second"),
         row("target", "x", target="topic"),
         row("right", "x"),
+        row("right", '["y"]', task="multi_label"),
+        row("newer", "x", target="topic"),
+        row("newer", "y"),
     ]
     texts, left_out = resolve_feedback_labels(rows, ONE)
-    assert [each.text for each in texts] == ["right"]
+    assert [(each.text, each.label) for each in texts] == [("right", "x"), ("newer", "y")]
     assert left_out == {TextExclusionReason.OTHER_TASK: 3}
 
 

@@ -155,6 +155,18 @@ def test_cancelled_job_cancels_the_run(mood: Retraining) -> None:
     assert mood.aliases() == {"production": 1}
 
 
+def test_evaluation_that_was_deleted_fails_the_run(mood: Retraining) -> None:
+    mood.add_sampled(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule()
+    run = mood.advance(2)
+    assert run["state"] == "evaluating"
+    deleted = run["new_run_id"]
+    assert mood.client.delete(f"/v1/predictions/{deleted}").status_code == 204
+    run = mood.advance()
+    assert (run["state"], run["error"]["code"]) == ("failed", "retraining_evaluation_deleted")
+    assert deleted in run["error"]["message"]
+
+
 def test_cancel(mood: Retraining) -> None:
     mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
     mood.set_rule()

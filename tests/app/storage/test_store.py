@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.storage.errors import ArtifactExists
-from app.storage.store import Store
+from app.storage.store import Store, find_regular_file
 from lora_core import manifest
 from lora_core.errors.artifact import ArtifactCorrupt
 from tests.app.storage.stores import KEY, WEIGHTS, bytes_of, made, putting, ref_of
@@ -41,6 +41,17 @@ def test_read_returns_one_file(store: Store, tmp_path: Path) -> None:
         store.read(replace(ref, manifest_sha256="0" * 64), WEIGHTS)
     with pytest.raises(ArtifactCorrupt, match=r"manifest.json is missing"):
         store.read(replace(ref, key=f"{KEY}0"), WEIGHTS)
+
+
+def test_files_below_a_link_are_found(tmp_path: Path) -> None:
+    """The cache of a store in S3 is in the data directory, which may be one."""
+    source = made(tmp_path / "disk" / "a1")
+    (source / "inside").symlink_to(source / WEIGHTS)
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    directory = tmp_path / "data" / "a1"
+    assert find_regular_file(directory, WEIGHTS) == directory / WEIGHTS
+    for name in ("inside", "../a1/manifest.json", str(source / WEIGHTS), "merged"):
+        assert find_regular_file(directory, name) is None
 
 
 def test_large_file_is_stored_unchanged(store: Store, tmp_path: Path) -> None:
