@@ -33,6 +33,7 @@ from app.sweeps.errors import (
     NothingToPromote,
     SweepNotFinished,
     TrialNotFound,
+    TrialNotRunnable,
     TrialQuotaExceeded,
 )
 from app.sweeps.planning import SweepBeforeExtension, UnresolvedPlan
@@ -339,8 +340,8 @@ def enqueue_trial_promotion(
     The job resumes from the last checkpoint of the trial, so it only evaluates and saves the model.
     If the checkpoint is gone, the job trains again.
 
-    Raises `SweepNotFound`, `TrialNotFound`, `NothingToPromote`, `DataNotFound`, and what
-    `idempotency.reserve` and `enqueue_and_save_response` raise.
+    Raises `SweepNotFound`, `TrialNotFound`, `TrialNotRunnable`, `NothingToPromote`,
+    `DataNotFound`, and what `idempotency.reserve` and `enqueue_and_save_response` raise.
     """
     idempotency.reserve(session, call)
     sweep = repository.get_sweep(session, sweep_id)
@@ -372,13 +373,14 @@ def _winner_number(session: Session, sweep: Sweep) -> int:
 
 
 def _find_trial(session: Session, sweep: Sweep, number: int) -> tuple[Trial, Job | None]:
-    """Return the trial at its last rung, and its last job that succeeded."""
-    rungs = [
-        row
-        for row in repository.list_trials_with_jobs(session, sweep.id)
-        if row[0].number == number
-    ]
-    if not rungs or rungs[-1][0].problem is not None:
+    """Return the trial at its last rung, and its last job that succeeded.
+
+    Raises `TrialNotFound`, `TrialNotRunnable`.
+    """
+    rungs = repository.list_trials_with_jobs(session, sweep.id, numbers=[number])
+    if not rungs:
         raise TrialNotFound(sweep_id=sweep.id, number=number)
+    if (problem := rungs[-1][0].problem) is not None:
+        raise TrialNotRunnable(sweep_id=sweep.id, number=number, problem=problem.rstrip("."))
     succeeded = [job for _, job in rungs if job and job.state == JobState.SUCCEEDED]
     return rungs[-1][0], succeeded[-1] if succeeded else None
