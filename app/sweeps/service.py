@@ -159,12 +159,20 @@ def resume_sweep(
 def retry_sweep(
     session: Session, *, sweep_id: UUID, settings: Settings, notifier: WorkerNotifier
 ) -> Sweep:
-    """Run only the failed and cancelled trials again.
+    """Run only the failed and cancelled trials again; a finished sweep without any stays finished.
 
-    Raises `SweepNotFound`, `TrialQuotaExceeded`.
+    Raises `SweepNotFound`, `InvalidSweepTransition`, `TrialQuotaExceeded`.
     """
     sweep = _lock_sweep(session, sweep_id)
+    if sweep.state in (SweepState.PAUSED, SweepState.STOPPED):  # waiting trials would run, too
+        raise InvalidSweepTransition(
+            sweep_id=sweep_id, state=sweep.state, wanted="retried", hint="resume it first"
+        )
     repository.reset_trials(session, sweep_id, (TrialState.FAILED, TrialState.CANCELLED))
+    if sweep.state == SweepState.FINISHED and not repository.list_pending_trials(
+        session, sweep_id, limit=1
+    ):
+        return sweep
     return _continue_running(session, sweep, settings, notifier)
 
 
