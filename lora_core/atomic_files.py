@@ -1,4 +1,4 @@
-"""Files that appear atomically and survive a power failure, JSON files, and full disks."""
+"""Files that appear atomically and as a whole, JSON files, and full disks."""
 
 import errno
 import json
@@ -57,12 +57,14 @@ def fsync_tree(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(final: Path) -> Iterator[Path]:
+def atomic_path(final: Path, *, what: str | None = None) -> Iterator[Path]:
     """Yield a path for a file or directory, which is renamed to `final` if the block succeeds.
 
     It is hidden, ends with the name of `final`, and is next to it: a confined process cannot move
-    between directories before Linux 5.19. If another process was faster, its entry stays. Raises
-    `DiskFull`.
+    between directories before Linux 5.19. If another process was faster, its directory stays; its
+    file is replaced. After a power failure, `final` is complete or missing.
+
+    Raises `DiskFull`, which says `what` was written, by default the cache entry.
     """
     entry = final.with_name(f".making-{secrets.token_hex(8)}-{final.name}")
     try:
@@ -79,7 +81,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
             _remove(entry)
     except (OSError, SafetensorError) as error:
         if is_disk_full(error):
-            raise DiskFull(what=f"the cache entry {final.name}") from error
+            raise DiskFull(what=what or f"the cache entry {final.name}") from error
         raise
 
 

@@ -344,7 +344,7 @@ def write_checkpoint(parent: Path, state: PredictionState) -> Path:
     directory = parent / f"step-{state.step}"
     if directory.exists():  # of another engine, whose rows are predicted again
         shutil.rmtree(directory)
-    with atomic_path(directory) as unfinished:
+    with atomic_path(directory, what="a checkpoint") as unfinished:
         unfinished.mkdir()
         save_file({"logits": state.logits()}, unfinished / _LOGITS_FILE)
         manifest_data = {

@@ -5,6 +5,7 @@ one at once.
 """
 
 import os
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,7 @@ def evict_least_recently_used(directory: Path, limit: int) -> None:
     Readers mark a file as used by touching it (`os.utime`). The newest file always stays. A
     confined process, which cannot list the directory, leaves this to its worker.
     """
+    delete_unfinished(directory)
     total = 0
     for i, (_, size, path) in enumerate(sorted(_finished_files(directory), reverse=True)):
         total += size
@@ -47,15 +49,21 @@ def evict_least_recently_used(directory: Path, limit: int) -> None:
 def delete_derived_from_texts() -> None:
     """Delete the entries of `TEXT_FOLDERS`; processes that use them keep what they have opened."""
     for folder in TEXT_FOLDERS:
+        delete_unfinished(cache_dir() / folder)
         for _, _, path in _finished_files(cache_dir() / folder):
             path.unlink(missing_ok=True)
 
 
-def _finished_files(directory: Path) -> list[tuple[int, int, Path]]:
-    """Return when the entries were used last, in ns, their sizes in bytes, and their paths.
+def delete_unfinished(directory: Path) -> None:
+    """Delete the files and directories that processes which have been killed left unfinished."""
+    for path in directory.glob(".*"):
+        with suppress(OSError):  # another process may be doing the same
+            if time.time() - path.lstat().st_mtime > _MAX_UNFINISHED_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    Deletes what processes that have been killed left unfinished.
-    """
+
+def _finished_files(directory: Path) -> list[tuple[int, int, Path]]:
+    """Return when the entries were used last, in ns, their sizes in bytes, and their paths."""
     try:
         paths = list(directory.iterdir())
     except (FileNotFoundError, PermissionError):
@@ -64,8 +72,6 @@ def _finished_files(directory: Path) -> list[tuple[int, int, Path]]:
     for path in paths:
         with suppress(OSError):  # another process may be evicting too
             stat = path.lstat()
-            if not path.name.startswith("."):
-                files += [(stat.st_mtime_ns, stat.st_size, path)] if path.is_file() else []
-            elif time.time() - stat.st_mtime > _MAX_UNFINISHED_SECONDS:
-                path.unlink()
+            if path.is_file() and not path.name.startswith("."):
+                files.append((stat.st_mtime_ns, stat.st_size, path))
     return files

@@ -221,7 +221,7 @@ def _manifest(spec: EmbedSpec, summary: Summary) -> dict[str, Any]:
 def write_checkpoint(parent: Path, state: ComputedVectors) -> Path:
     """Publish a new directory `step-<rows>` in `parent` and return it. Raises `DiskFull`."""
     directory = parent / f"step-{state.step}"
-    with atomic_path(directory) as unfinished:
+    with atomic_path(directory, what="a checkpoint") as unfinished:
         unfinished.mkdir()
         save_file({VECTORS: state.vectors()}, unfinished / VECTORS_FILE)
         manifest.create(unfinished, {"kind": _CHECKPOINT_KIND, "cut": state.truncated})

@@ -8,8 +8,10 @@ from app.datasets.repository import time_of_last_deletion
 from app.resources import Resources
 from lora_core.cache import (
     FOLDER_LIMITS,
+    NAMED_FOLDERS,
     cache_dir,
     delete_derived_from_texts,
+    delete_unfinished,
     evict_least_recently_used,
 )
 
@@ -18,10 +20,13 @@ LAST_DELETION_FILE = "last-deletion"  # time of the last deletion that the cache
 
 
 def tidy_cache(resources: Resources) -> None:
-    """Evict what is over a limit. Delete what was derived from texts if a dataset was deleted.
+    """Evict what is over a limit or unfinished.
 
-    Of that no entry is kept: which dataset it belongs to is unknown.
+    Delete what was derived from texts if a dataset was deleted. Of that no entry is kept: which
+    dataset it belongs to is unknown.
     """
+    for folder in NAMED_FOLDERS:
+        delete_unfinished(cache_dir() / folder)
     for folder, limit in FOLDER_LIMITS.items():
         evict_least_recently_used(cache_dir() / folder, limit)
     with resources.database.read() as session:

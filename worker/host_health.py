@@ -48,6 +48,7 @@ class HostHealth:
 
     def request_store_check(self) -> None:
         """Have the next `find_problem` check the store, because a job has just had trouble."""
+        self._resources.store.forget_check()  # it may have passed a moment before the trouble
         self._store_suspect = True
 
     def find_problem(self) -> AppError | None:

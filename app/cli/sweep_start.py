@@ -123,7 +123,8 @@ SWEEP_OPTIONS: dict[str, Any] = {
     "objective": _option(
         Objective,
         "--objective",
-        "Validation metric to optimize. Default: accuracy; multi-label macro_f1, regression rmse.",
+        "Validation metric to optimize. Default: accuracy; multi-label macro_f1, regression rmse, "
+        "several targets skill.",
     ),
     "max_parallel_jobs": _option(
         int, "--max-parallel-jobs", "Concurrent jobs. Default: the number of devices."

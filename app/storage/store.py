@@ -155,6 +155,11 @@ class Store(ABC):
         if problem is not None:
             raise type(problem)(**problem.detail)
 
+    def forget_check(self) -> None:
+        """Have the next `check` probe the store, whatever the last one found."""
+        with self._lock:
+            self._checked = None
+
     def _find_problem(self) -> AppError | None:
         try:
             self.read_clock()

@@ -38,11 +38,10 @@ class VerifiedCache:
         verified, too.
         """
         entry = self.root / entry_name(key)
-        if not self._is_valid(entry, digest, verify):
+        if not (_touch(entry) and self._is_valid(entry, digest, verify)):
             self.root.mkdir(parents=True, exist_ok=True)
             self._populate(entry, digest, fetch, verify)
             self.evict(keep=entry.name)
-        os.utime(entry)
         return entry
 
     def names(self) -> list[str]:
@@ -75,7 +74,7 @@ class VerifiedCache:
         """Remove the least recently used entries until the rest fits, but none in use."""
         with self._locked():
             for path in self.root.glob(".*"):  # left behind by a killed process
-                if path.is_dir() and self.idle_seconds(path.name) > EVICTION_GRACE_SECONDS:
+                if path.is_dir() and _unchanged_seconds(path) > EVICTION_GRACE_SECONDS:
                     shutil.rmtree(path, ignore_errors=True)
             total = 0
             for name in sorted(self.names(), key=self.idle_seconds):
@@ -109,6 +108,7 @@ class VerifiedCache:
                     self.remove(entry.name)
                     unfinished.rename(entry)
                     self._verified[entry.name] = digest, _signature(entry)
+                _touch(entry)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -128,6 +128,24 @@ class VerifiedCache:
 def entry_name(key: str) -> str:
     """Return the name of the key's subdirectory; keys have no underscore."""
     return key.replace("/", "_")
+
+
+def _touch(entry: Path) -> bool:
+    """Mark an entry as used now, so that no process evicts it. Return whether it exists."""
+    try:
+        os.utime(entry)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _unchanged_seconds(directory: Path) -> float:
+    """Return the seconds since the last write to a directory or to a file of it."""
+    try:
+        written = directory.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+    return time.time() - max([written, *(ns / 1e9 for _, _, ns in _signature(directory))])
 
 
 def _signature(entry: Path) -> _Signature:

@@ -108,6 +108,12 @@ class TrialNotFound(NotFound):
     message = "Sweep {sweep_id} has no trial {number}."
 
 
+class TrialNotRunnable(Conflict):
+    code = "trial_not_runnable"
+    title = "The trial has no job, because none could be created."
+    message = "Trial {number} of sweep {sweep_id} could get no job: {problem}."
+
+
 class SweepNotFinished(Conflict):
     code = "sweep_not_finished"
     title = "A running sweep cannot be deleted."

@@ -54,6 +54,13 @@ class UnresolvedPlan:
     trial_count: int
     extends: SweepBeforeExtension | None = None
 
+    @property
+    def total_trials(self) -> int:
+        """The trials of the sweep in the end: a model-based search proposes most of them later."""
+        if isinstance(self.strategy, TpeSearch):
+            return self.strategy.trials
+        return self.trial_count + (self.extends.trials if self.extends else 0)
+
 
 def plan_trials(body: SweepCreate, find_base: FindBase) -> UnresolvedPlan:
     """Plan the first trials of a sweep.
@@ -146,7 +153,7 @@ def preview_sweep(
     resolver, strategy = JobResolver(session, settings), plan.strategy
     resolved = resolve_trials(plan, resolver)
     resolve_objective(body.objective, resolved)
-    total = strategy.trials if isinstance(strategy, TpeSearch) else len(resolved)
+    total = plan.total_trials
     counts = strategies.trials_per_rung(strategy, total)
     reused = sum(
         trials.has_trial_result(session, job.trial_sha256, job.columns())

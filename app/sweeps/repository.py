@@ -15,7 +15,7 @@ from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.tables import Job
 from app.queue.transitions import PAUSED
 from app.sweeps.errors import SweepNotFound
-from app.sweeps.states import SweepState, TrialState
+from app.sweeps.states import ACTIVE_STATES, SweepState, TrialState
 from app.sweeps.tables import Sweep, Trial
 from lora_core.tasks.metric_info import METRICS
 
@@ -85,14 +85,15 @@ def list_running_sweep_ids(session: Session) -> Sequence[UUID]:
 
 
 def count_caller_active_sweep_trials(session: Session, caller_id: UUID) -> int:
-    """Return the number of trials in the running and paused sweeps of a caller."""
-    open_trials = (
-        select(Trial.number)
-        .join(Sweep, Sweep.id == Trial.sweep_id)
-        .where(Sweep.state.in_((SweepState.RUNNING, SweepState.PAUSED)), Sweep.ready)
-        .where(Sweep.created_by == caller_id, Trial.rung == 0)
-    )
-    return session.scalars(select(func.count()).select_from(open_trials.subquery())).one()
+    """Return the number of trials in the running and paused sweeps of a caller.
+
+    Of a strategy with a number of trials, those count that it will propose later, too.
+    """
+    first_rung = (Trial.sweep_id == Sweep.id, Trial.rung == 0)
+    stored = select(func.count()).select_from(Trial).where(*first_rung).scalar_subquery()
+    planned = func.coalesce(Sweep.strategy["trials"].as_integer(), stored)
+    active = (Sweep.state.in_(ACTIVE_STATES), Sweep.ready, Sweep.created_by == caller_id)
+    return int(session.scalars(select(func.coalesce(func.sum(planned), 0)).where(*active)).one())
 
 
 def count_trials(session: Session, sweep_id: UUID) -> int:
@@ -238,7 +239,7 @@ def is_used_by_other_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool
         select(Trial.number)
         .join(Sweep, Sweep.id == Trial.sweep_id)
         .where(Trial.job_id == job_id, Trial.sweep_id != but)
-        .where(Sweep.state.in_((SweepState.RUNNING, SweepState.PAUSED)))
+        .where(Sweep.state.in_(ACTIVE_STATES))
     )
     return session.scalars(statement.limit(1)).first() is not None
 

@@ -169,7 +169,7 @@ def resume_sweep(
 def retry_sweep(
     sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, notifier: NotifierDep
 ) -> SweepView:
-    """Run only the failed and cancelled trials again."""
+    """Run only the failed and cancelled trials again. Resume a paused or stopped sweep first."""
     with database.write() as session:
         service.retry_sweep(session, sweep_id=sweep_id, settings=settings, notifier=notifier)
     return get_sweep(sweep_id, database)

@@ -27,7 +27,7 @@ class SweepCreate(FrozenModel):
     objective: Objective | None = Field(
         default=None,
         description="Validation metric that ranks the trials. Default: `accuracy`; of a "
-        "multi-label task `macro_f1`, of a regression `rmse`.",
+        "multi-label task `macro_f1`, of a regression `rmse`, of several targets `skill`.",
     )
     name: Annotated[str, CleanText(200)] | None = None
     metadata: Metadata = Field(default_factory=dict)

@@ -206,14 +206,14 @@ def _value_count(values: list[JsonValue] | Range) -> int | None:
     if isinstance(values, list):
         return len(values)
     if values.count:
-        return values.count
+        return len(_grid_values(values))
     return int(values.high) - int(values.low) + 1 if values.is_integer and not values.log else None
 
 
 def _grid_values(values: list[JsonValue] | Range) -> list[Any]:
     if isinstance(values, list):
         return values
-    count = _value_count(values) or 0
+    count = values.count or int(values.high) - int(values.low) + 1
     return list(dict.fromkeys(values.value_at(i / (count - 1)) for i in range(count)))
 
 

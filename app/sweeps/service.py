@@ -33,6 +33,7 @@ from app.sweeps.errors import (
     NothingToPromote,
     SweepNotFinished,
     TrialNotFound,
+    TrialNotRunnable,
     TrialQuotaExceeded,
 )
 from app.sweeps.planning import SweepBeforeExtension, UnresolvedPlan
@@ -40,7 +41,7 @@ from app.sweeps.repository import TrialStatus
 from app.sweeps.schemas import SweepCreate, SweepExtend, SweepPromote, SweepView
 from app.sweeps.search_space import SearchSpace
 from app.sweeps.snapshot import select_winner_and_cheapest
-from app.sweeps.states import SweepState, TrialState
+from app.sweeps.states import ACTIVE_STATES, SweepState, TrialState
 from app.sweeps.tables import Sweep, Trial
 from app.sweeps.trials import FindBase, ResolvedInputs
 from app.sweeps.views import sweep_view
@@ -71,7 +72,7 @@ def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
     `planning.resolve_objective` and `idempotency.reserve` raise; nothing is stored then.
     """
     with database.read() as session:
-        _check_trial_quota(session, call.caller_id, plan, settings)
+        _check_trial_quota(session, call.caller_id, settings, added=plan.total_trials)
         resolved = planning.resolve_trials(plan, JobResolver(session, settings))
     objective = planning.resolve_objective(body.objective, resolved)
     job = body.job.model_dump(mode="json", exclude_unset=True)
@@ -103,8 +104,8 @@ def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
             idempotency.reserve(session, call)
             if link is not None:
                 link(session, sweep.id)
-            acquire_transaction_lock(session, f"trials of {call.caller_id}")
-            _check_trial_quota(session, call.caller_id, plan, settings)
+            acquire_transaction_lock(session, scheduler.ADVANCE_LOCK)
+            _check_trial_quota(session, call.caller_id, settings, added=plan.total_trials)
             sweep = repository.mark_sweep_ready(session, sweep.id)
             more = scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
             view = sweep_view(session, sweep, result=None)
@@ -142,7 +143,10 @@ def stop_sweep(session: Session, *, sweep_id: UUID) -> Sweep:
 def resume_sweep(
     session: Session, *, sweep_id: UUID, settings: Settings, notifier: WorkerNotifier
 ) -> Sweep:
-    """Continue after a pause or a stop. Raises `SweepNotFound`, `InvalidSweepTransition`."""
+    """Continue after a pause or a stop.
+
+    Raises `SweepNotFound`, `InvalidSweepTransition`, `TrialQuotaExceeded`.
+    """
     sweep = _lock_sweep(session, sweep_id)
     if sweep.state == SweepState.FINISHED:
         hint = "retry it to run failed trials again, or extend it to add trials"
@@ -155,9 +159,20 @@ def resume_sweep(
 def retry_sweep(
     session: Session, *, sweep_id: UUID, settings: Settings, notifier: WorkerNotifier
 ) -> Sweep:
-    """Run only the failed and cancelled trials again. Raises `SweepNotFound`."""
+    """Run only the failed and cancelled trials again; a finished sweep without any stays finished.
+
+    Raises `SweepNotFound`, `InvalidSweepTransition`, `TrialQuotaExceeded`.
+    """
     sweep = _lock_sweep(session, sweep_id)
+    if sweep.state in (SweepState.PAUSED, SweepState.STOPPED):  # waiting trials would run, too
+        raise InvalidSweepTransition(
+            sweep_id=sweep_id, state=sweep.state, wanted="retried", hint="resume it first"
+        )
     repository.reset_trials(session, sweep_id, (TrialState.FAILED, TrialState.CANCELLED))
+    if sweep.state == SweepState.FINISHED and not repository.list_pending_trials(
+        session, sweep_id, limit=1
+    ):
+        return sweep
     return _continue_running(session, sweep, settings, notifier)
 
 
@@ -213,9 +228,11 @@ def extend_sweep(
 
     with database.write() as session:
         sweep = lock_unchanged(session)
-        _check_trial_quota(session, sweep.created_by, plan, settings)
-    added = resolved[: plan.trial_count]
-    for rows in scheduler.trial_row_batches(sweep_id, added, first_number=stored + 1):
+        counted = _count_planned(session, sweep) if sweep.state in ACTIVE_STATES else 0
+        added = plan.total_trials - counted
+        _check_trial_quota(session, sweep.created_by, settings, added=added)
+    first_trials = resolved[: plan.trial_count]
+    for rows in scheduler.trial_row_batches(sweep_id, first_trials, first_number=stored + 1):
         with database.write() as session:
             lock_unchanged(session)
             repository.add_trials(session, rows)
@@ -289,20 +306,26 @@ def _return_to_waiting(session: Session, sweep_id: UUID, status: TrialStatus) ->
 def _continue_running(
     session: Session, sweep: Sweep, settings: Settings, notifier: WorkerNotifier
 ) -> Sweep:
+    """Run a sweep. Raises `TrialQuotaExceeded` if its trials did not count until now."""
+    if sweep.state not in ACTIVE_STATES:
+        added = _count_planned(session, sweep)
+        _check_trial_quota(session, sweep.created_by, settings, added=added)
     sweep.state, sweep.finished_at = SweepState.RUNNING, None
     session.flush()
     scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
     return sweep
 
 
+def _count_planned(session: Session, sweep: Sweep) -> int:
+    """Return the trials of a sweep, also those that its strategy will propose later."""
+    return sweep.strategy.get("trials") or repository.count_trials(session, sweep.id)
+
+
 def _check_trial_quota(
-    session: Session, caller_id: UUID, plan: UnresolvedPlan, settings: Settings
+    session: Session, caller_id: UUID, settings: Settings, *, added: int
 ) -> None:
-    existing, added = (
-        repository.count_caller_active_sweep_trials(session, caller_id),
-        plan.trial_count,
-    )
-    if existing + added > settings.max_trials_per_key:
+    existing = repository.count_caller_active_sweep_trials(session, caller_id)
+    if added > 0 and existing + added > settings.max_trials_per_key:
         raise TrialQuotaExceeded(there=existing, added=added, limit=settings.max_trials_per_key)
 
 
@@ -339,8 +362,8 @@ def enqueue_trial_promotion(
     The job resumes from the last checkpoint of the trial, so it only evaluates and saves the model.
     If the checkpoint is gone, the job trains again.
 
-    Raises `SweepNotFound`, `TrialNotFound`, `NothingToPromote`, `DataNotFound`, and what
-    `idempotency.reserve` and `enqueue_and_save_response` raise.
+    Raises `SweepNotFound`, `TrialNotFound`, `TrialNotRunnable`, `NothingToPromote`,
+    `DataNotFound`, and what `idempotency.reserve` and `enqueue_and_save_response` raise.
     """
     idempotency.reserve(session, call)
     sweep = repository.get_sweep(session, sweep_id)
@@ -372,13 +395,14 @@ def _winner_number(session: Session, sweep: Sweep) -> int:
 
 
 def _find_trial(session: Session, sweep: Sweep, number: int) -> tuple[Trial, Job | None]:
-    """Return the trial at its last rung, and its last job that succeeded."""
-    rungs = [
-        row
-        for row in repository.list_trials_with_jobs(session, sweep.id)
-        if row[0].number == number
-    ]
-    if not rungs or rungs[-1][0].problem is not None:
+    """Return the trial at its last rung, and its last job that succeeded.
+
+    Raises `TrialNotFound`, `TrialNotRunnable`.
+    """
+    rungs = repository.list_trials_with_jobs(session, sweep.id, numbers=[number])
+    if not rungs:
         raise TrialNotFound(sweep_id=sweep.id, number=number)
+    if (problem := rungs[-1][0].problem) is not None:
+        raise TrialNotRunnable(sweep_id=sweep.id, number=number, problem=problem.rstrip("."))
     succeeded = [job for _, job in rungs if job and job.state == JobState.SUCCEEDED]
     return rungs[-1][0], succeeded[-1] if succeeded else None

@@ -37,6 +37,9 @@ class SweepState(StrEnum):
     FINISHED = "finished"  # no trial is left
 
 
+ACTIVE_STATES = (SweepState.RUNNING, SweepState.PAUSED)  # need their jobs, count for the quota
+
+
 class TrialState(StrEnum):
     """State of a trial's job; a trial without a job is waiting."""
 

@@ -14,7 +14,6 @@ from app.queue.tables import Job
 from app.registry.tables import ModelAlias, ModelVersion, RegisteredModel
 
 PAGE_SIZE = 100  # responses of one query, which may be large
-MAX_JOBS = 10_000
 _primary_key = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
 _NO_SYNC = {"synchronize_session": False}
 
@@ -77,7 +76,7 @@ def list_jobs_by_datasets(
     wanted = {str(each): each for each in dataset_ids}
     return [
         (job_id, wanted[read])
-        for job_id, sources in session.execute(statement.order_by(Job.id).limit(MAX_JOBS))
+        for job_id, sources in session.execute(statement.order_by(Job.id))
         for read in sources.values()
         if read in wanted
     ]

@@ -169,9 +169,7 @@ class DataReport(FrozenModel):
     tokens: TokenStatistics | None  # None: the sample base model is not on this host
     findings: tuple[Finding, ...]  # most severe first
     # None: there was no time to measure a learning curve
-    more_labels: MoreLabelsEstimate | None = (
-        None  # None: there was no time to measure a learning curve
-    )
+    more_labels: MoreLabelsEstimate | None = None
 
 
 def split_of(row: TextRow) -> Split | None:

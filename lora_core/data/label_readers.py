@@ -328,7 +328,7 @@ class NumberReader(LabelReader):
         self._other_points = self._large_whole = False
 
     def read(self, row: int, cells: Sequence[object]) -> str:
-        """Text that is no number is reported by `check`."""
+        """Text that is no number is reported by `raise_for_invalid_rows`."""
         (cell,) = cells
         text = "" if cell is None else str(cell).strip()
         if not text:
@@ -392,7 +392,7 @@ class TargetsReader(LabelReader):
         self._missing: dict[str, list[int]] = {target.name: [] for target in targets}
 
     def read(self, row: int, cells: Sequence[object]) -> str:
-        """Targets without a value, and text that is no number, are reported by `check`."""
+        """What is missing or no number is reported by `raise_for_invalid_rows`."""
         labels: dict[str, str | float | tuple[str, ...]] = {}
         start = 0
         for target, reader in zip(self._targets, self._readers, strict=True):

@@ -33,7 +33,7 @@ from lora_core.tasks.targets import Targets
 
 MAX_TEXTS = 20_000
 MAX_FITTED_LABELS = 400_000  # texts x labels of a multi-label task, which has a fit for each label
-MAX_CHARACTERS = 50_000_000  # of the training texts: a fit takes 17 bytes of memory per character
+MAX_CHARACTERS = 50_000_000  # about, of the training texts: a fit takes 17 bytes per character
 SPEC = LinearSpec()
 # Part of the cache key: change it to invalidate cached results.
 _METRICS_VERSION = "macro F1 of the classes that occur, answers"
@@ -170,7 +170,10 @@ def subsample_to_max_texts(train: Sequence[Example], max_texts: int) -> list[Exa
 
 
 def subsample_to_max_characters(train: Sequence[Example], labels: int) -> list[Example]:
-    """Return as many texts as have at most `MAX_CHARACTERS` in total, stratified."""
+    """Return as many texts as have `MAX_CHARACTERS` by their mean length, stratified.
+
+    The sum of their own lengths may be somewhat more. More texts if each label needs them.
+    """
     characters = sum(example.characters for example in train)
     if characters <= MAX_CHARACTERS:
         return list(train)

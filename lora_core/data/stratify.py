@@ -225,7 +225,7 @@ class LabelSetStratification(Stratification):
         self._names_of = names_of
 
     def min_train_texts(self, groups: Groups) -> int:
-        return max(1, _total([groups[i] for i in _one_of_each_label(groups, self._names_of)]))
+        return max(1, len(_one_of_each_label(groups, self._names_of)))
 
     def draw(self, groups: Groups, count: int) -> tuple[Groups, Groups] | None:
         sizes = (count, _total(groups) - count)

@@ -55,10 +55,11 @@ def test_first_of_two_concurrent_builds_wins(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [final]
 
 
-def test_full_disk_has_its_own_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", [None, "a checkpoint"])
+def test_full_disk_has_its_own_error(tmp_path: Path, what: str | None) -> None:
     with (
-        pytest.raises(DiskFull, match="entry"),
-        atomic_path(tmp_path / "entry"),
+        pytest.raises(DiskFull, match=f"while writing {what or 'the cache entry entry'}"),
+        atomic_path(tmp_path / "entry", what=what),
         Path("/dev/full").open("w") as full,
     ):
         full.write("more than there is room for")

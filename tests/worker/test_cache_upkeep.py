@@ -1,5 +1,6 @@
 """A worker limits the cache of its machine, and deletes what was derived from deleted texts."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_entries_beyond_a_limit_are_evicted(
     (cache / "tokens" / "newer").write_bytes(b"x" * 10)
     tidy_cache(resources)
     assert [each.name for each in (cache / "tokens").iterdir()] == ["newer"]
+
+
+def test_what_a_killed_process_left_unfinished_is_deleted(
+    resources: Resources, cache: Path
+) -> None:
+    for folder in ("bases", "samples", "tokens"):
+        for name in (".making-0-killed", ".making-1-running"):
+            (cache / folder / name).mkdir(parents=True)
+            (cache / folder / name / "file").touch()
+        os.utime(cache / folder / ".making-0-killed", (1, 1))
+    tidy_cache(resources)
+    assert {path.name for path in cache.glob("*/.*")} == {".making-1-running"}
 
 
 def test_a_worker_tidies_the_cache(

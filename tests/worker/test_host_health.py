@@ -1,10 +1,12 @@
-"""Counting out-of-memory kills in cgroups."""
+"""Counting out-of-memory kills in cgroups, and checks of a store after trouble."""
 
 from pathlib import Path
 
 import pytest
 
-from worker.host_health import oom_kill_count
+from app.resources import Resources
+from app.storage.errors import StorageUnavailable
+from worker.host_health import HostHealth, oom_kill_count
 
 KILLED = "low 0\noom 4\noom_kill 3\noom_group_kill 0\n"
 
@@ -28,3 +30,21 @@ def test_oom_kills_of_own_cgroup_are_counted(tmp_path: Path, own: str, group: st
 def test_without_cgroups_the_count_is_zero(tmp_path: Path) -> None:
     assert oom_kill_count(tmp_path, tmp_path / "cgroup") == 0
     assert oom_kill_count() >= 0
+
+
+def test_trouble_with_the_store_outweighs_an_earlier_check(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources.store.check()  # it passes, and is cached for some seconds
+
+    def fail() -> float:
+        raise StorageUnavailable(reason="it is gone")
+
+    health = HostHealth(resources)
+    with monkeypatch.context() as patch:
+        patch.setattr(resources.store, "read_clock", fail)
+        assert health.find_problem() is None  # without trouble, nothing is checked
+        health.request_store_check()
+        assert isinstance(health.find_problem(), StorageUnavailable)
+    health.request_store_check()
+    assert health.find_problem() is None

@@ -85,6 +85,30 @@ def test_limit_of_trials_in_active_sweeps(calls: tuple[Call, Call]) -> None:
     assert refusal(mine("POST", "/v1/sweeps", json=three)) == (429, "too_many_trials")
     assert mine("POST", f"{sweep}/stop").status_code == 200
     assert mine("POST", "/v1/sweeps", json=three).status_code == 202
+    assert refusal(mine("POST", f"{sweep}/resume")) == (429, "too_many_trials")
+    assert refusal(mine("POST", f"{sweep}/extend", json=more)) == (429, "too_many_trials")
+
+
+@on_both_databases
+def test_trials_that_a_search_proposes_later_count(calls: tuple[Call, Call]) -> None:
+    mine, _ = calls
+
+    def search(trials: int) -> httpx2.Response:
+        strategy = {"type": "tpe", "trials": trials, "batch": 2}
+        body = {"job": JOB, "space": {"method.r": [2, 4, 8]}, "strategy": strategy}
+        return mine("POST", "/v1/sweeps", json=body)
+
+    assert refusal(search(6)) == (429, "too_many_trials")
+    first = search(4)
+    refused = search(2)
+    assert refusal(refused) == (429, "too_many_trials")
+    assert "4 trials. 2 more would exceed the limit of 5" in refused.json()["detail"]
+    sweep = first.headers["Location"]
+    refused = mine("POST", f"{sweep}/extend", json={"trials": 6})
+    assert refusal(refused) == (429, "too_many_trials")
+    assert mine("POST", f"{sweep}/extend", json={"trials": 5}).status_code == 200
+    assert mine("POST", f"{sweep}/pause").status_code == 200
+    assert mine("POST", f"{sweep}/resume").status_code == 200
 
 
 @on_both_databases

@@ -128,11 +128,33 @@ def test_leftovers_of_a_killed_process_are_removed(root: Path, origin: Origin) -
     for name in (".old", ".new"):
         (root / name).mkdir(parents=True)
         (root / name / "file").write_bytes(b"half")
+    age(root, ".old/file")
     age(root, ".old")
     origin.get(cache, "a")
     assert not (root / ".old").exists()
     assert (root / ".new").exists()
     assert cache.names() == ["a"]
+
+
+def test_download_that_writes_one_file_for_hours_is_not_removed(root: Path, origin: Origin) -> None:
+    """Writing to a file does not change the time of its directory."""
+    cache = VerifiedCache(root, limit=10 * SIZE)
+    (root / ".download").mkdir(parents=True)
+    (root / ".download" / "file").write_bytes(b"half")
+    age(root, ".download")
+    origin.get(cache, "a")
+    assert (root / ".download" / "file").exists()
+
+
+def test_entry_is_not_evicted_while_it_is_verified(root: Path, origin: Origin) -> None:
+    origin.get(VerifiedCache(root, limit=0), "a")
+    age(root, "a")
+
+    def verify(_: Path) -> None:
+        VerifiedCache(root, limit=0).evict()  # as another process does
+
+    entry = VerifiedCache(root, limit=0).get("a", "a", fetch=lambda _: None, verify=verify)
+    assert (entry / "file").exists()
 
 
 def test_concurrent_fetches_of_the_same_key(root: Path, origin: Origin) -> None:

@@ -164,7 +164,28 @@ def test_only_failed_trials_are_retried(
     retried = client.post(f"/v1/sweeps/{sweep['id']}/retry").json()
     assert (retried["state"], retried["trial_counts"]["succeeded"]) == ("running", 9)
     assert worker.run_jobs() == 3
-    assert get_sweep(sweep)["trial_counts"]["succeeded"] == 12
+    finished = get_sweep(sweep)
+    assert finished["trial_counts"]["succeeded"] == 12
+    # Nothing is left to retry: the sweep does not finish again.
+    assert client.post(f"/v1/sweeps/{sweep['id']}/retry").json() == finished
+
+
+@pytest.mark.parametrize("verb", ["pause", "stop"])
+def test_trials_that_wait_are_not_retried(
+    start_sweep: StartSweep,
+    get_sweep: GetSweep,
+    worker: FakeSweepWorker,
+    client: TestClient,
+    verb: str,
+) -> None:
+    worker.should_fail = lambda _: True
+    sweep = start_sweep(max_parallel_jobs=1)
+    worker.run_jobs(1)
+    client.post(f"/v1/sweeps/{sweep['id']}/{verb}")
+    refused = client.post(f"/v1/sweeps/{sweep['id']}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (409, "invalid_sweep_transition")
+    counts = get_sweep(sweep)["trial_counts"]
+    assert (counts["waiting"], counts["failed"]) == (11, 1)
 
 
 def test_a_paused_sweep_finishes_its_running_trials_only(

@@ -100,6 +100,9 @@ def test_a_deleted_dataset_fails_the_remaining_trials(
     client.post(f"/v1/sweeps/{sweep['id']}/resume")
     after = get_sweep(sweep)
     assert (after["state"], after["trial_counts"]["failed"]) == ("finished", 5)
+    best = {"model": "best", "trial": 6}
+    refused = client.post(f"/v1/sweeps/{sweep['id']}/promote", json=best)
+    assert (refused.status_code, refused.json()["code"]) == (409, "trial_not_runnable")
 
 
 def test_a_deleted_base_fails_the_remaining_trials(

@@ -86,6 +86,11 @@ def test_a_grid_of_ten_million_trials_is_rejected_at_once() -> None:
         search_space.iterate_grid_settings(make_space(a=many, b=many, c=many, d=list(range(10))))
 
 
+def test_the_values_of_a_range_count_once_each() -> None:
+    few = make_space(r={"low": 1, "high": 8, "count": 5000}, alpha=[4, 8])
+    assert search_space.grid_size(few) == len(list(search_space.iterate_grid_settings(few))) == 16
+
+
 def test_a_grid_search_rejects_a_continuous_range() -> None:
     with pytest.raises(RangeNeedsCount, match="'a'"):
         search_space.iterate_grid_settings(make_space(a={"low": 0.0, "high": 1.0}))

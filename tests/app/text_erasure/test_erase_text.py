@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import update
+from sqlalchemy import insert, select, update
 from starlette.testclient import TestClient
 
 from app.database.base import new_id
@@ -19,11 +19,12 @@ from app.http.dependencies import get_app_state
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
 from app.queue.enums import JobState
+from app.queue.tables import Job
 from app.registry.service import add_version
 from app.registry.tables import ModelVersion
 from app.resources import Resources
 from app.settings import Settings
-from app.text_erasure import service
+from app.text_erasure import repository, service
 from app.traffic.tables import KeptPrediction
 from tests.app.text_erasure.conftest import Publish, Serving
 from tests.app.traffic.test_traffic import files_with, flush, rows_with
@@ -159,6 +160,17 @@ def test_datasets_jobs_and_models_are_reported(
     assert result["unsearched"] == []
     without = forget(client, text=CANARY, search_datasets=False)
     assert (without["searched"], without["datasets"], without["models"]) == (False, [], [])
+
+
+def test_all_jobs_of_a_dataset_are_found(database: Database) -> None:
+    job_id, dataset, jobs = add_job(database), new_id(), 10_001
+    table = Job.metadata.tables[Job.__tablename__]
+    with database.write() as session:
+        row = session.execute(select(table).where(Job.id == job_id)).one()
+        values = {**row._mapping, "dataset_ids": {"all": str(dataset)}}
+        session.execute(insert(table), [{**values, "id": new_id()} for _ in range(jobs)])
+    with database.read() as session:
+        assert len(repository.list_jobs_by_datasets(session, [dataset])) == jobs
 
 
 def test_by_prediction_id(

@@ -128,6 +128,8 @@ def test_labels_without_room_in_train_are_refused() -> None:
         draw_splits(rows, {Split.TEST: 1}, 0, "multi_label")
     with pytest.raises(TooFewRows, match=r"9 for train \(at least 10, one with each label\)"):
         stratified_subset(rows, 9, of=10, seed=0, task="multi_label")
+    with pytest.raises(TooFewRows, match=r"^10 distinct texts .* at least 10 for train"):
+        draw_splits([*rows, *rows], {Split.TEST: 1}, 0, "multi_label")
     same = encode_label_set(map(str, range(5)))  # one text has all five labels
     for label in ("[]", same):
         rows = [TextRow(i, f"text {i}", label) for i in range(3)]

@@ -1,5 +1,6 @@
 """Tests of prediction runs, uninterrupted and resumed."""
 
+import errno
 import hashlib
 import json
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lora_core import batch_prediction, child_protocol, cpu, manifest
+from lora_core import batch_prediction, child_protocol, cpu, embed_file, manifest
 from lora_core.batch_prediction import (
     CHUNK_ROWS,
     PredictionState,
@@ -20,9 +21,10 @@ from lora_core.batch_prediction import (
     read_checkpoint,
     write_checkpoint,
 )
+from lora_core.embed_file import ComputedVectors
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import MissingText
-from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
+from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull, StopRequested
 from lora_core.events import Failed
 from lora_core.fast.native.library import best_library
 from lora_core.inference.linear import LinearPredictor
@@ -175,6 +177,21 @@ def test_checkpoint_of_another_engine_is_replaced(tmp_path: Path) -> None:
         directory = write_checkpoint(tmp_path, state)
     saved = read_checkpoint(directory, LABELS)
     assert (saved.engine, saved.logits()[0, 0]) == ("native-bf16 avx512-0", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("module", "state"),
+    [(batch_prediction, PredictionState(LABELS, "")), (embed_file, ComputedVectors())],
+)
+def test_checkpoint_on_a_full_disk(
+    module: Any, state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_file(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "save_file", save_file)
+    with pytest.raises(DiskFull, match="while writing a checkpoint"):
+        module.write_checkpoint(tmp_path, state)
 
 
 def test_linear_model_resumes_with_the_same_bytes(
