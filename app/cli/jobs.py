@@ -350,7 +350,7 @@ def list_misclassified(
 ) -> None:
     """List the texts that a job misclassified, most confident first."""
     if out is not None:
-        check_output_file(out)
+        check_output_file(out, (".csv", ".jsonl"))
         with client.download_misclassified(job, split, FORMATS[out.suffix.lower()]) as chunks:
             write_file_atomically(chunks, out)
         if as_json:
