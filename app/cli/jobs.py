@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="1 to 20 job ids.")]
 SPLITS = ("validation", "test")
 UNPAIRED_REASONS = {
-    "other_texts": "different texts",
+    "other_texts": "different texts or labels",
     "first_has_none": "first job has no predictions",
 }
 
