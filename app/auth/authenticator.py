@@ -98,8 +98,10 @@ class Authenticator:
         return await run_in_threadpool(self._start_session, caller.id)
 
     async def sign_out(self, token: Token) -> None:
-        """End the session, if it has not ended yet. Raises a subclass of `Unauthorized` if the
-        secret is wrong."""
+        """End the session, unless it has ended or the secret is wrong.
+
+        Raises `KeyExpired`, `KeyRevoked`.
+        """
         with suppress(SessionInvalid):
             await self.authenticate_session(token)
             await run_in_threadpool(self._end_session, token.id)

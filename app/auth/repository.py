@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.auth.errors import KeyNotFound
@@ -51,9 +51,11 @@ def list_usable_keys(session: Session) -> Sequence[ApiKey]:
     ).all()
 
 
-def list_sessions(session: Session) -> Sequence[BrowserSession]:
-    """Return all browser sessions, oldest first."""
-    return session.scalars(select(BrowserSession).order_by(BrowserSession.id)).all()
+def list_sessions(session: Session, *, idle_seconds: float) -> Sequence[BrowserSession]:
+    """Return the browser sessions that have not ended, oldest first."""
+    return session.scalars(
+        select(BrowserSession).where(~_has_ended(idle_seconds)).order_by(BrowserSession.id)
+    ).all()
 
 
 def record_session_and_key_use(session: Session, session_id: UUID) -> None:
@@ -78,5 +80,13 @@ def delete_session_or_key_sessions(session: Session, id_: UUID) -> int:
 
 def delete_expired_sessions(session: Session, *, idle_seconds: float) -> None:
     """Delete sessions that expired, or that were idle for `idle_seconds`."""
-    idle = BrowserSession.last_used_at <= now() - idle_seconds
-    session.execute(delete(BrowserSession).where((BrowserSession.expires_at <= now()) | idle))
+    session.execute(delete(BrowserSession).where(_has_ended(idle_seconds)))
+
+
+def _has_ended(idle_seconds: float) -> ColumnElement[bool]:
+    """Whether a session, or its key, expired, or the session was idle for too long."""
+    return or_(
+        BrowserSession.expires_at <= now(),
+        BrowserSession.last_used_at <= now() - idle_seconds,
+        BrowserSession.key_id.in_(select(ApiKey.id).where(ApiKey.expires_at <= now())),
+    )

@@ -11,6 +11,7 @@ from lora_core.tasks.metric_info import METRICS
 if TYPE_CHECKING:  # the command line imports this module without SQLAlchemy
     from app.sweeps.snapshot import SweepSnapshot, TrialSnapshot
 
+STATE_ORDER = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")  # of trials
 _MISSING_VALUE = "-"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from app.charts import figures
 from app.charts.formatting import (
+    STATE_ORDER,
     field_labels,
     format_difference,
     format_interval,
@@ -163,8 +164,6 @@ def _short_interval(score: SplitScore | None) -> str:
 
 
 # Sentences
-
-STATE_ORDER = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")
 
 
 def sweep_description(snapshot: SweepSnapshot) -> str:

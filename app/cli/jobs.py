@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="1 to 20 job ids.")]
 SPLITS = ("validation", "test")
 UNPAIRED_REASONS = {
-    "other_texts": "different texts",
+    "other_texts": "different texts or labels",
     "first_has_none": "first job has no predictions",
 }
 
@@ -350,7 +350,7 @@ def list_misclassified(
 ) -> None:
     """List the texts that a job misclassified, most confident first."""
     if out is not None:
-        check_output_file(out)
+        check_output_file(out, (".csv", ".jsonl"))
         with client.download_misclassified(job, split, FORMATS[out.suffix.lower()]) as chunks:
             write_file_atomically(chunks, out)
         if as_json:

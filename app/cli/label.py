@@ -61,7 +61,8 @@ def label(
     project: Project,
     annotator: Annotator = None,
     count: Annotated[
-        int | None, typer.Option("--count", min=1, help="Stop after this number of labels.")
+        int | None,
+        typer.Option("--count", min=1, help="Stop after this number of texts, also skipped ones."),
     ] = None,
 ) -> None:
     """Label texts in the terminal, one key for each label."""
@@ -139,7 +140,7 @@ class TerminalLabelingLoop:
     _stopped: bool = False
 
     def run(self, count: int | None = None) -> None:
-        """Label until nothing is left, the user quits, or `count` texts are labeled."""
+        """Label until nothing is left, the user quits, or `count` texts are labeled or skipped."""
         self._load_project()
         while not self._stopped and (count is None or self.done < count):
             text = self._next_text()

@@ -1,6 +1,7 @@
 """`loraworks predictions …`, and the prediction runs of `loraworks predict --out`."""
 
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
@@ -33,10 +34,10 @@ POLL_SECONDS = 0.5
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".json": "label-studio"}
 
 
-def check_output_file(out: Path) -> None:
+def check_output_file(out: Path, suffixes: Collection[str] = FORMATS) -> None:
     """Raise `UsageError` if `--out` cannot be created. Call this before any request."""
-    if out.suffix.lower() not in FORMATS:
-        raise UsageError(f"--out must end in {' or '.join(FORMATS)}: {out}", "out_format")
+    if out.suffix.lower() not in suffixes:
+        raise UsageError(f"--out must end in {' or '.join(suffixes)}: {out}", "out_format")
     check_file_creatable(out)
 
 

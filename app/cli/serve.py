@@ -145,14 +145,14 @@ def _check_startup(settings: Settings) -> None:
 
 def _announce_when_ready(url: str, announce: Callable[[], None], stopping: threading.Event) -> None:
     """Announce the service once it reports that it is ready."""
-    polls = 0
+    warn_at = time.monotonic() + SLOW_START_SECONDS
     with Client(url) as client:
         while not stopping.is_set():
             if client.is_ready():
                 announce()
                 return
-            polls += 1
-            if polls * POLL_SECONDS == SLOW_START_SECONDS:
+            if time.monotonic() >= warn_at:
+                warn_at = float("inf")
                 print_warning(f"The API is not ready yet. See {url}/readyz for the reason.")
             stopping.wait(POLL_SECONDS)
 

@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 
 from app.charts.formatting import (
+    STATE_ORDER,
     field_labels,
     format_difference,
     format_interval,
@@ -57,9 +58,6 @@ if TYPE_CHECKING:
     )
 
 
-TRIAL_STATES = ("succeeded", "failed", "cancelled", "running", "queued", "waiting")
-
-
 def print_sweep(sweep: "SweepView") -> None:
     """Print the best trial, how many are within noise of it, and the cheapest of those."""
     result = sweep.result
@@ -88,9 +86,7 @@ def print_sweep(sweep: "SweepView") -> None:
 
 def format_trial_counts(sweep: "SweepView") -> str:
     """Return the counts by state, such as `36: 34 succeeded, 2 failed`."""
-    parts = [
-        f"{n:,} {state}" for state in TRIAL_STATES if (n := getattr(sweep.trial_counts, state))
-    ]
+    parts = [f"{n:,} {state}" for state in STATE_ORDER if (n := getattr(sweep.trial_counts, state))]
     return f"{sweep.trial_count:,}: {', '.join(parts)}"
 
 

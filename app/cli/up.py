@@ -41,10 +41,14 @@ def build_ready_callback(
     """Return a function that prints the service's URLs, for people or as one line of JSON.
 
     A new admin key is printed on a terminal only. Other output may be stored, such as the log of a
-    container, so there the key is written to a file. Raises `DataDirectoryUnusable`.
+    container, so there the key is written to a file. Both happen at once, because the key is lost
+    if the start fails before. Raises `DataDirectoryUnusable`.
     """
-    is_terminal = sys.stdout.isatty() and not as_json
-    file = _write_admin_key(settings, admin_key) if admin_key and not is_terminal else None
+    file = None
+    if admin_key and sys.stdout.isatty() and not as_json:
+        print_line(f"Admin key (shown only once): {admin_key}", style="bold")
+    elif admin_key:
+        file = _write_admin_key(settings, admin_key)
     url = service_url(settings.host, settings.port)
     service_info: Json = {"url": url, "docs": f"{url}/docs", "data_dir": str(settings.data_dir)}
 
@@ -65,8 +69,6 @@ def build_ready_callback(
         )
         if file:
             print_line(f"The admin key is in {file}. Save the key and delete the file.")
-        elif admin_key:
-            print_line(f"Admin key (shown only once): {admin_key}", style="bold")
         print_line("Ready. Press Ctrl-C to stop.")
 
     return announce

@@ -263,21 +263,21 @@ RETRY_SECONDS = 1.0
 def stream_job_messages(client: "Client", job_id: str | UUID) -> Iterator["JobStreamMessage"]:
     """Yield the job's messages until its end, reconnecting as needed."""
     after: str | None = None
-    last_message_at, warned = monotonic(), False
+    failing_since: float | None = None  # not since the last message: a queued job sends none
     while True:
         try:
             for message in client.stream_job(job_id, after):
-                last_message_at, warned = monotonic(), False
+                failing_since = None
                 after = message.id or after
                 yield message
                 if message.event == "end":
                     return
         except ServiceUnreachableOrFailed as error:
-            if monotonic() - last_message_at > OUTAGE_TIMEOUT:
-                raise
-            if not warned:
+            if failing_since is None:
+                failing_since = monotonic()
                 warn_of_outage(error)
-            warned = True
+            elif monotonic() - failing_since > OUTAGE_TIMEOUT:
+                raise
         sleep(RETRY_SECONDS)
 
 

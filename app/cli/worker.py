@@ -18,7 +18,6 @@ from app.cli.preflight import export_address_and_data_dir, load_settings_and_con
 RESTART_DELAYS = (1, 2, 4, 8, 15, 30)  # seconds until the next start, by consecutive failures
 _STABLE_SECONDS = 60  # running that long resets the count of failures
 DRAIN_EXTRA_SECONDS = 35  # for the last writes, after the stop grace of the trainings
-WORKER_COMMAND = (sys.executable, "-P", "-m", "worker")  # -P: do not import from the current folder
 
 
 class RestartingWorkerProcess:
@@ -73,7 +72,7 @@ class RestartingWorkerProcess:
         # The worker exits when its standard input closes, so it cannot outlive this process. In its
         # own session it receives no Ctrl-C from the terminal, only our SIGTERM.
         with subprocess.Popen(
-            WORKER_COMMAND,
+            POLLING_COMMAND,
             stdin=subprocess.PIPE,
             stdout=sys.stderr.fileno(),
             start_new_session=True,

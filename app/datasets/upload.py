@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from app.datasets.errors import MalformedUpload, UploadTooLarge
 
 _MAX_FIELDS = 16
-_MAX_FIELD_BYTES = 4096
+_MAX_FIELD_BYTES = 400_000  # the longest fields of `UploadFields`, in UTF-8
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ async def _parse_stream(request: Request, form: "_UploadForm", boundary: bytes) 
 
 @dataclass
 class _UploadForm:
-    """Callbacks of the parser. The part `file` is written to disk, the others are short fields."""
+    """Callbacks of the parser. The part `file` is written to disk, the others are fields."""
 
     file: BinaryIO
     limit: int

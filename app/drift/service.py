@@ -24,7 +24,13 @@ from app.registry.service import ResolvedModel
 from app.settings import Settings
 from app.storage.store import Store
 from app.traffic import repository as traffic
-from app.traffic.repository import DrawnText, KeptPredictionKey, TimeWindow
+from app.traffic.repository import (
+    DrawnText,
+    KeptPredictionKey,
+    TimeWindow,
+    format_prediction_id,
+    parse_prediction_id,
+)
 from lora_core.specs.drift import MAX_CHARACTERS, MAX_TEXTS, MIN_TEXTS, DriftReport, RecentText
 
 
@@ -104,7 +110,7 @@ def _new_check(
         auc=report.auc,
         level=level,
         alarm=report.p_value <= level,
-        most_different=[f"{each.prediction_id.hex}-{each.position}" for each in different],
+        most_different=[format_prediction_id(each) for each in different],
     )
 
 
@@ -201,5 +207,8 @@ def get_check(session: Session, *, ref: str, check_id: UUID) -> DriftCheckDetail
     check = repository.get_check(
         session, model=resolved.name, number=resolved.number, check_id=check_id
     )
-    keys = [KeptPredictionKey(UUID(hex=each[:32]), int(each[33:])) for each in check.most_different]
+    keys = [
+        KeptPredictionKey(id_, position or 0)
+        for id_, position in map(parse_prediction_id, check.most_different)
+    ]
     return drift_check_with_texts_view(check, traffic.find_predictions_by_keys(session, keys))

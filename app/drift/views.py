@@ -5,6 +5,7 @@ from typing import Any
 
 from app.drift.schemas import DifferentText, DriftCheckDetail, DriftCheckFailure, DriftCheckView
 from app.drift.tables import DriftCheck, DriftClaim
+from app.traffic.repository import KeptPredictionKey, format_prediction_id
 from app.traffic.tables import KeptPrediction
 
 
@@ -19,7 +20,9 @@ def drift_check_with_texts_view(
     """Return a check with the texts that differ most."""
     different = [
         DifferentText(
-            prediction_id=f"{each.prediction_id.hex}-{each.position}",
+            prediction_id=format_prediction_id(
+                KeptPredictionKey(each.prediction_id, each.position)
+            ),
             text=each.text,
             text_pair=each.text_pair,
             predicted_at=each.created_at,

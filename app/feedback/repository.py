@@ -77,7 +77,6 @@ def list_newest_per_text(
     session: Session,
     *,
     model: str,
-    number: int | None = None,
     since: float = 0.0,
     with_texts: bool = True,
 ) -> Sequence[Feedback]:
@@ -98,8 +97,6 @@ def list_newest_per_text(
             ranked.c.rank == 1, func.coalesce(Feedback.predicted_at, Feedback.updated_at) >= since
         )
     )
-    if number is not None:
-        statement = statement.where(Feedback.number == number)
     if not with_texts:
         texts = (Feedback.text, Feedback.text_pair)
         statement = statement.options(*(defer(each, raiseload=True) for each in texts))

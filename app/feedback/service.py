@@ -32,7 +32,7 @@ from app.feedback.labels import (
 from app.feedback.repository import FeedbackKey, VersionTarget
 from app.feedback.schemas import FeedbackItem, FeedbackItemOutcome, ReviewSample
 from app.feedback.tables import Feedback
-from app.feedback.views import format_prediction_id, review_text_view
+from app.feedback.views import review_text_view
 from app.http.dependencies import Caller
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
@@ -41,7 +41,11 @@ from app.registry.model_io_schemas import ModelIOSchema, read_io_schema
 from app.registry.service import ResolvedModel
 from app.storage.store import Store
 from app.traffic import repository as traffic
-from app.traffic.repository import KeptPredictionKey
+from app.traffic.repository import (
+    KeptPredictionKey,
+    format_prediction_id,
+    parse_prediction_id,
+)
 from app.traffic.tables import KeptPrediction
 from lora_core.specs.text_input import text_or_pair
 
@@ -67,12 +71,6 @@ class FeedbackItemSubmission:
                 step(self)
             except AppError as error:
                 self.error = error
-
-
-def parse_prediction_id(text: str) -> tuple[UUID, int | None]:
-    """Return the id of the request, and the position of the text if it is named."""
-    id_, dash, position = text.partition("-")
-    return UUID(hex=id_), int(position) if dash else None
 
 
 def add_feedback(

@@ -16,7 +16,7 @@ from app.feedback.schemas import (
 )
 from app.feedback.tables import Feedback
 from app.registry.model_io_schemas import ModelIOSchema
-from app.traffic.repository import KeptPredictionKey
+from app.traffic.repository import KeptPredictionKey, format_prediction_id
 from app.traffic.tables import KeptPrediction
 from lora_core.specs.task import TaskType, TaskTypeOfTarget
 
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from app.feedback.service import FeedbackItemSubmission
 
 ONLY_TARGET = "label"  # the name in bodies of the only target of a model
-
-
-def format_prediction_id(key: KeptPredictionKey) -> str:
-    """Return the name of the prediction for one text."""
-    return f"{key.prediction_id.hex}-{key.position}"
 
 
 def feedback_view(row: Feedback) -> FeedbackView:

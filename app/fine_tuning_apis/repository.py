@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
 from app.queue.events import EventContent, add_job_event
-from app.queue.tables import Job, JobEvent, MetricPoint
+from app.queue.tables import Job, MetricPoint
 from lora_core.specs.data import Split
 
 
@@ -60,16 +60,6 @@ def add_job_events(session: Session, job_id: UUID, events: Sequence[EventContent
         job.stream_seq += 1
         add_job_event(session, job, content)
     return job
-
-
-def list_newest_events(
-    session: Session, job_id: UUID, *, before: int | None = None, limit: int
-) -> Sequence[JobEvent]:
-    """Return events, the newest first."""
-    statement = select(JobEvent).where(JobEvent.job_id == job_id)
-    if before is not None:
-        statement = statement.where(JobEvent.seq < before)
-    return session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)).all()
 
 
 def list_loss_and_accuracy_points(

@@ -468,9 +468,13 @@ def list_events(session: Session, job_id: UUID, *, after: int, limit: int) -> Se
     return session.scalars(statement.order_by(JobEvent.seq).limit(limit)).all()
 
 
-def list_newest_events(session: Session, job_id: UUID, *, limit: int) -> Sequence[JobEvent]:
-    """Return the latest events, the newest first."""
+def list_newest_events(
+    session: Session, job_id: UUID, *, before: int | None = None, limit: int
+) -> Sequence[JobEvent]:
+    """Return the latest events before a sequence number, the newest first."""
     statement = select(JobEvent).where(JobEvent.job_id == job_id)
+    if before is not None:
+        statement = statement.where(JobEvent.seq < before)
     return session.scalars(statement.order_by(JobEvent.seq.desc()).limit(limit)).all()
 
 

@@ -128,7 +128,10 @@ class LocatedResource(ResponseModel):
 
 
 class JobMainMetricView(ResponseModel):
-    """The metric that a job is compared by: accuracy, macro F1 of several labels, or RMSE."""
+    """The metric that a job is compared by.
+
+    It is the accuracy, macro F1 of several labels, RMSE, or mean skill of several targets.
+    """
 
     name: MetricName
     value: float
@@ -298,7 +301,8 @@ class SplitResultView(ResponseModel):
     texts: int
     against_first: PairedComparisonView | None
     unpaired: UnpairedReason | None = Field(
-        description="Why a job other than the first is not compared with it."
+        description="Why a job other than the first is not compared with it. `other_texts`: the "
+        "texts, their order, their labels or the metric differ."
     )
 
 

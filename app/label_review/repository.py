@@ -1,12 +1,13 @@
 """Queries on suspect labels, kept labels and corrections."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.auth.tables import ApiKey
+from app.database.base import read_clock
 from app.datasets.tables import Dataset
 from app.label_review.errors import DatasetNotCorrected
 from app.label_review.tables import ConfirmedLabelDigest, DatasetCorrection, StoredSuspects
@@ -29,8 +30,14 @@ def find_suspect_report(
 
 def save_suspect_report(session: Session, dataset_id: UUID, report: SuspectLabelReport) -> None:
     """Store a report in place of an earlier one. The caller has locked the dataset."""
-    content = report.model_dump(mode="json")
-    session.merge(StoredSuspects(dataset_id=dataset_id, target=report.target or "", report=content))
+    session.merge(
+        StoredSuspects(
+            dataset_id=dataset_id,
+            target=report.target or "",
+            report=report.model_dump(mode="json"),
+            created_at=read_clock(session),
+        )
+    )
 
 
 def find_confirmed_digests(session: Session, name: str, digests: Collection[str]) -> frozenset[str]:
@@ -48,15 +55,11 @@ def count_confirmed_labels(session: Session, name: str) -> int:
 
 
 def add_confirmed_labels(
-    session: Session, name: str, digests: Sequence[str], created_by: UUID
+    session: Session, name: str, digests: Iterable[str], created_by: UUID
 ) -> None:
-    """Remember kept labels. The caller holds the lock of the name."""
-    known = find_confirmed_digests(session, name, digests)
-    for digest in dict.fromkeys(digests):
-        if digest not in known:
-            session.add(
-                ConfirmedLabelDigest(dataset_name=name, digest=digest, created_by=created_by)
-            )
+    """Remember labels that were not kept before. The caller holds the lock of the name."""
+    for digest in digests:
+        session.add(ConfirmedLabelDigest(dataset_name=name, digest=digest, created_by=created_by))
     session.flush()
 
 

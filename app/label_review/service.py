@@ -423,9 +423,10 @@ def _add_kept(
     """
     if not result.kept:
         return
-    count = repository.count_confirmed_labels(session, name)
-    if count + len(result.kept) > MAX_KEPT_LABELS:
-        raise TooManyConfirmedLabels(name=name, count=count, limit=MAX_KEPT_LABELS)
     hasher = TextHasher.from_settings(settings)
-    digests = [hasher.hash_text(each) for each in result.kept]
-    repository.add_confirmed_labels(session, name, digests, call.caller_id)
+    digests = {hasher.hash_text(each) for each in result.kept}
+    new = digests - repository.find_confirmed_digests(session, name, digests)
+    count = repository.count_confirmed_labels(session, name)
+    if count + len(new) > MAX_KEPT_LABELS:
+        raise TooManyConfirmedLabels(name=name, count=count, limit=MAX_KEPT_LABELS)
+    repository.add_confirmed_labels(session, name, new, call.caller_id)

@@ -16,12 +16,13 @@ from app.datasets.upload import Upload
 from app.fine_tuning_apis import files
 from app.fine_tuning_apis.base_model import resolve_base_or_default
 from app.fine_tuning_apis.errors import FilesNotUsable, FineTuningJobNotFound
-from app.fine_tuning_apis.repository import list_loss_and_accuracy_points, list_newest_events
+from app.fine_tuning_apis.repository import list_loss_and_accuracy_points
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import service as jobs
 from app.jobs.errors import DatasetColumnsDiffer
 from app.jobs.pretrained_bases import ResolvedBase
+from app.jobs.repository import list_newest_events
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.jobs.schemas import JobCreate
 from app.mistral import repository

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Query, Request
 from pydantic import TypeAdapter, ValidationError
 
 from app.auth.middleware import check_scope, require_scope
-from app.fine_tuning_apis.repository import list_newest_events
 from app.http.dependencies import CallerDep, DatabaseDep, NotifierDep, SettingsDep, StoreDep
 from app.http.error_responses import OPENAI_ERROR_RESPONSES
 from app.http.fields import CleanText, Metadata
 from app.idempotency.header import IdempotencyDep
 from app.jobs import service as jobs
+from app.jobs.repository import list_newest_events
 from app.openai import ids, repository, service, views
 from app.openai.errors import InvalidAfterId, InvalidMetadataFilter
 from app.openai.schemas import (

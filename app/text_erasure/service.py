@@ -22,7 +22,6 @@ from app.datasets.tables import Dataset
 from app.errors import AppError
 from app.feedback import repository as feedback
 from app.feedback.errors import PredictionPositionRequired
-from app.feedback.service import parse_prediction_id
 from app.feedback.tables import Feedback
 from app.labeling import repository as labeling
 from app.privacy import repository as privacy
@@ -40,6 +39,7 @@ from app.text_erasure.schemas import (
     TextErasureResult,
 )
 from app.traffic import repository as traffic
+from app.traffic.repository import parse_prediction_id
 from app.traffic.tables import KeptPrediction
 from lora_core.data.stratify import normalize_text
 from lora_core.errors import LoraCoreError

@@ -46,6 +46,17 @@ class KeptPredictionKey(NamedTuple):
     position: int
 
 
+def format_prediction_id(key: KeptPredictionKey) -> str:
+    """Return the name of the prediction for one text."""
+    return f"{key.prediction_id.hex}-{key.position}"
+
+
+def parse_prediction_id(text: str) -> tuple[UUID, int | None]:
+    """Return the id of the request, and the position of the text if it is named."""
+    id_, dash, position = text.partition("-")
+    return UUID(hex=id_), int(position) if dash else None
+
+
 # -- Counts --------------------------------------------------------------------------------------
 
 

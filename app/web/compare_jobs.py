@@ -128,8 +128,8 @@ def describe_paired_test(
     pair = evaluation.against_first
     if pair is None:
         return (
-            f"{name} and {first} predicted different {split} texts, so they cannot be paired. "
-            "The intervals still show how precise each result is."
+            f"{name} and {first} predicted different {split} texts, or the labels of these differ, "
+            "so they cannot be paired. The intervals still show how precise each result is."
         )
     metric = METRICS[evaluation.metric]
     way = "better" if metric.sign() * pair.difference > 0 else "worse"

@@ -59,7 +59,7 @@ class SplitCorrectness:
     Bits are packed by `numpy.packbits`, those of one text and its labels in bytes of their own.
     """
 
-    texts_sha256: str  # equal for equal texts in equal order
+    texts_sha256: str  # equal for equal texts with equal labels in equal order
     correct: bytes | None  # one bit per text: all of its labels are right; None: numbers
     count: int  # texts
     # Of a multi-label task, compressed by zlib: one bit per text and label
@@ -232,10 +232,10 @@ def compare_paired(a: SplitCorrectness, b: SplitCorrectness) -> PairedComparison
     """Compare two models on the texts they share by the metric of their task.
 
     The interval is that of a paired bootstrap over texts (Efron 1979); accuracies are compared by
-    `compare_accuracies`. Raises `ValueError` if the texts differ.
+    `compare_accuracies`. Raises `ValueError` if the texts or their labels differ.
     """
     if not have_same_texts_and_metric(a, b):
-        raise ValueError("the two models classified different texts")
+        raise ValueError("the two models classified different texts or labels")
     if isinstance(a.metric, Accuracy):
         return compare_accuracies(a, b)
     low, high = percentile_interval(a.resampled - b.resampled)
@@ -259,7 +259,7 @@ def compare_accuracies(a: SplitCorrectness, b: SplitCorrectness) -> AccuracyComp
 
 
 def have_same_texts_and_metric(a: SplitCorrectness, b: SplitCorrectness) -> bool:
-    """Return whether both cover the same texts in the same order, and at least one."""
+    """Return whether both cover the same texts and labels in the same order, and at least one."""
     return a.count > 0 and (a.texts_sha256, a.count, a.metric.name) == (
         b.texts_sha256,
         b.count,

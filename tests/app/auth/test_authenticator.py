@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.auth import repository, secrets, service
+from app.auth import secrets, service
 from app.auth.authenticator import STALE_IF_ERROR_SECONDS, TTL_SECONDS, Authenticator
 from app.auth.errors import KeyExpired, KeyMalformed, KeyNotRecognized, KeyRevoked, SessionInvalid
 from app.auth.secrets import Token
@@ -177,7 +178,7 @@ def test_session_has_the_caller_of_its_key_and_is_stored_as_an_hmac(
     caller = read(cache, secrets.parse_session_token(session.text))
     assert (caller.id, caller.scopes) == (key.key.id, frozenset({"jobs:read"}))
     with database.read() as rows:
-        [row] = repository.list_sessions(rows)
+        [row] = rows.scalars(select(BrowserSession))
         stored = " ".join(str(getattr(row, each.name)) for each in row.__table__.columns)
     assert session.text.split("_", 2)[2] not in stored
     assert session.text not in repr(session)
@@ -231,7 +232,7 @@ def test_idle_session_expires_and_is_deleted_at_the_next_sign_in(
         read(cache, session)
     fresh = sign_in(cache, new_key())
     with database.read() as rows:
-        assert [row.id for row in repository.list_sessions(rows)] == [fresh.id]
+        assert rows.scalars(select(BrowserSession.id)).all() == [fresh.id]
 
 
 def test_revoking_a_key_ends_its_sessions_within_a_minute(
@@ -242,7 +243,7 @@ def test_revoking_a_key_ends_its_sessions_within_a_minute(
     read(cache, session)
     with database.write() as rows:
         service.revoke_key_and_sessions(rows, key_id=key.key.id)
-        assert [row.id for row in repository.list_sessions(rows)] == [stays.id]
+        assert rows.scalars(select(BrowserSession.id)).all() == [stays.id]
     clock.now += TTL_SECONDS
     with pytest.raises(SessionInvalid):
         read(cache, session)

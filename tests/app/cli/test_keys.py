@@ -1,9 +1,14 @@
 """`loraworks keys` on a database, and the keys at a service."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
+import pytest
+from sqlalchemy import update
 
+from app.auth.service import start_session_purging_expired
+from app.auth.tables import ApiKey, BrowserSession
+from app.database.engines import Database
 from app.main import create_app
 from app.settings import Settings
 from tests.app.cli.conftest import Run, answer, serving
@@ -57,6 +62,31 @@ def test_browser_sessions_are_listed_and_ended(
     assert "2" in run("keys", "sign-out", key["id"], **here).output
     again = run("keys", "sign-out", key["id"], **here)
     assert (again.exit_code, "(session_not_found)" in again.stderr) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [(BrowserSession, "expires_at"), (BrowserSession, "last_used_at"), (ApiKey, "expires_at")],
+)
+def test_ended_sessions_are_not_listed(
+    run: Run,
+    settings: Settings,
+    database: Database,
+    table: type[BrowserSession | ApiKey],
+    column: str,
+) -> None:
+    here = {"LORAWORKS_DATA_DIR": str(settings.data_dir)}
+    for name in ("ada", "bob"):
+        key_id = UUID(answer(run("keys", "create", name, "--json", **here))["id"])
+        with database.write() as session:
+            start_session_purging_expired(
+                session, pepper=b"", key_id=key_id, seconds=99, idle_seconds=99
+            )
+    id_column = BrowserSession.key_id if table is BrowserSession else ApiKey.id
+    with database.write() as session:
+        session.execute(update(table).where(id_column == key_id).values({column: 1.0}))
+    listed = answer(run("keys", "sessions", "--json", **here))
+    assert [each["key_name"] for each in listed] == ["ada"]
 
 
 def test_scopes_and_days_limit_a_key(run: Run, settings: Settings) -> None:

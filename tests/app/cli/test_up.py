@@ -12,13 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from app.cli import serve
 from app.cli.client import Client
 from app.cli.errors import RequestRejected
 from app.cli.up import build_ready_callback
@@ -145,6 +146,36 @@ def test_terminal_shows_the_admin_key_without_storing_it(tmp_path: Path) -> None
     os.close(ours)
     assert re.search(rb"lw_[0-9a-f]{32}_", shown)
     assert not (tmp_path / "data" / "admin-key").exists()
+
+
+def test_terminal_shows_the_admin_key_before_the_service_starts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start creates none, so the key would be lost if this one failed."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    build_ready_callback(Settings(), admin_key="lw_secret")
+    assert "lw_secret" in capsys.readouterr().out
+
+
+def test_slow_start_is_mentioned_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StartingService(nullcontext["StartingService"]):
+        polls = 0
+
+        def __enter__(self) -> "StartingService":
+            return self
+
+        def is_ready(self) -> bool:
+            time.sleep(0.05)  # a service that hangs answers late
+            self.polls += 1
+            return self.polls == 4
+
+    monkeypatch.setattr(serve, "Client", lambda _url: StartingService())
+    monkeypatch.setattr(serve, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(serve, "SLOW_START_SECONDS", 0.1)
+    serve._announce_when_ready("http://service", lambda: None, threading.Event())
+    assert capsys.readouterr().err.count("not ready yet") == 1
 
 
 def test_sigterm_reports_not_ready_and_finishes_requests(start: Start) -> None:

@@ -4,6 +4,8 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
+from typing import cast
 
 import pytest
 from fastapi import FastAPI
@@ -124,6 +126,30 @@ def test_long_outage_ends_watching(
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServiceUnreachableOrFailed):
         next(watch.stream_job_messages(client, "0"))
     assert capsys.readouterr().err.count("trying again") == 1
+
+
+def test_outage_after_silence_is_waited_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queued job sends no messages, which is no outage."""
+    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "OUTAGE_TIMEOUT", 0.05)
+    point = MetricPointView(
+        seq=1, attempt=1, split="train", name="loss", step=1, epoch=None, value=0.5,
+        nonfinite=False, at=0.0,
+    )  # fmt: skip
+
+    class BreakingClient:
+        connections = 0
+
+        def stream_job(self, _job_id: str, _after: str | None) -> Iterator[JobStreamMessage]:
+            self.connections += 1
+            if self.connections == 1:
+                yield JobStreamMessage("metric", "1", point)
+                sleep(0.1)
+                raise ServiceUnreachableOrFailed("it restarts", "unreachable")
+            yield JobStreamMessage("end", "1", point)
+
+    messages = watch.stream_job_messages(cast(Client, BreakingClient()), "0")
+    assert [each.event for each in messages] == ["metric", "end"]
 
 
 def test_deleted_job_ends_watching(

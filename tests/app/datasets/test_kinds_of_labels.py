@@ -55,6 +55,17 @@ def test_label_columns_are_uploaded(client: TestClient, upload: Upload) -> None:
     assert answer.json()["spec"]["data"]["label_columns"] == ["toxic", "insult"]
 
 
+def test_many_label_columns_are_uploaded(client: TestClient, upload: Upload) -> None:
+    names = [f"indicator-{i:010}" for i in range(300)]
+    rows = [f"text {i}," + ",".join(str((i + j) % 2) for j in range(300)) for i in range(24)]
+    dataset = upload(
+        "\n".join([",".join(["text", *names]), *rows]),
+        task="multi_label",
+        label_columns=",".join(names),
+    )
+    assert created(dataset)["label_columns"] == names
+
+
 def test_numbers_are_uploaded(client: TestClient, upload: Upload) -> None:
     dataset = created(upload(NUMBERS, task="regression"))
     assert (dataset["labels"], dataset["label_count"]) == ({}, 0)

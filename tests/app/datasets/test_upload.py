@@ -117,7 +117,7 @@ MALFORMED = {
     "a file name of slashes": (part(REVIEWS, 'name="file"; filename="//"') + END, TYPE),
     "the same field twice": (FILE + part("a", 'name="name"') * 2 + END, TYPE),
     "a nameless field": (FILE + part("a", "x=y") + END, TYPE),
-    "a long field": (FILE + part("a" * 5000, 'name="name"') + END, TYPE),
+    "a long field": (FILE + part("a" * 400_001, 'name="targets"') + END, TYPE),
     "many fields": (
         FILE + "".join(part("a", f'name="f{i}"') for i in range(17)) + END,
         TYPE,

@@ -370,7 +370,8 @@ def test_the_limit_of_kept_labels(
 ) -> None:
     monkeypatch.setattr(service, "MAX_KEPT_LABELS", 2)
     upload(SMALL)
-    assert correct(client, keep=[1, 2]).status_code == 200
+    for _ in range(2):  # labels that are kept already do not count again
+        assert correct(client, keep=[1, 2]).status_code == 200
     answer = correct(client, keep=[3])
     assert (answer.status_code, answer.json()["code"]) == (422, "too_many_kept_labels")
 

@@ -63,8 +63,10 @@ def test_reports_of_older_methods_are_computed_again(
     upload(WRONG_LABELS)
     first = listed(client)
     with database.write() as session:
-        session.execute(update(StoredSuspects).values(report={"version": 0}))
+        session.execute(update(StoredSuspects).values(report={"version": 0}, created_at=1.0))
     assert listed(client) == first
+    with database.read() as session:  # so that retention does not delete it too early
+        assert session.scalars(select(StoredSuspects.created_at)).one() > 1.0
 
 
 def test_kinds_of_labels(client: TestClient, upload: Upload) -> None:

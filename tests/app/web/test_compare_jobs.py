@@ -138,7 +138,10 @@ def pair(difference: float, p: float) -> PairedComparisonView:
     ("on", "expected"),
     [
         (None, "b has no saved predictions for test texts."),
-        (part(unpaired="other_texts"), "b and a predicted different test texts"),
+        (
+            part(unpaired="other_texts"),
+            "b and a predicted different test texts, or the labels of these",
+        ),
         (part(unpaired="first_has_none"), "a has no saved predictions for test texts"),
         (part(pair(0.012, 0.31)), "b is 1.2 points better than a on 1,000 test texts"),
         (part(pair(0.012, 0.31)), "(95% interval +0.0 to +5.0)"),
