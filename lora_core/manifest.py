@@ -6,6 +6,7 @@ A directory is complete if its manifest verifies. One without a manifest is trea
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -115,7 +116,9 @@ def library_versions() -> dict[str, str]:
 
 def serialize(manifest: Mapping[str, Any]) -> bytes:
     """Return the content of the manifest's file."""
-    return json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    content = json.dumps(manifest, indent=1, allow_nan=False, ensure_ascii=False)
+    # Numbers of a list share a line: a confusion matrix of 1,000 labels would have 1,000,000 lines.
+    return re.sub(r"\n +(?=[-+.\de]+,?\n)", "", content).encode("utf-8")
 
 
 def save(directory: Path, manifest: dict[str, Any]) -> None:

@@ -300,6 +300,11 @@ def _describe_estimate(estimate: MoreLabelsEstimate) -> str:
 def describe_calibration(calibration: Json) -> str:
     """Describe what was fitted on validation, and its effect on the test split."""
     test = calibration["test"]
+    if "targets" in test:
+        return "\n".join(
+            f"{name}: {describe_calibration({**calibration['targets'][name], 'test': compared})}"
+            for name, compared in test["targets"].items()
+        )
     if "coverage" in test:
         return (
             f"90% of predictions on validation are within {calibration['half_width']:.4g} of the "

@@ -4,6 +4,7 @@ Everything that the service reads of a version later is checked here, before a l
 """
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -27,6 +28,7 @@ from lora_core.artifact_base_sharing import (
 )
 from lora_core.compatibility import read_encoder_shape
 from lora_core.data.label_readers import MAX_LABEL_CHARACTERS, MAX_LABELS
+from lora_core.encoders.safety import MAX_CONFIG_BYTES
 from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedArtifact
 from lora_core.linear.files import MODEL_FILES, count_weight_rows
 from lora_core.linear.files import read_parameters as read_linear
@@ -207,7 +209,9 @@ def parse_metrics_or_empty(metrics: Any) -> dict[str, Any]:
 
 # -- Files of a model directory -------------------------------------------------------------------
 
-MAX_MANIFEST_BYTES = 1_000_000
+MAX_MANIFEST_BYTES = 1_000_000  # without lists of integers
+MAX_MANIFEST_FILE_BYTES = 8_000_000  # each of three confusion matrices of `MAX_LABELS` has 2 MB
+_INTEGERS = re.compile(rb"(?<!\d)\d++(?:,\s*+\d++)++")  # in a list; takes linear time
 MAX_NESTING = 16  # levels of the manifest; our own has 6
 MAX_GOLDEN_TEXTS = 64  # a run stores 16
 MAX_GOLDEN_BYTES = 8_000_000
@@ -279,9 +283,16 @@ class UntrustedGoldenPredictions(UntrustedSchema):
 def check_manifest_size(directory: Path) -> None:
     """Raise `UnsupportedArtifact` if the manifest is too large to be read."""
     listing = directory / manifest.MANIFEST_FILE
-    if listing.is_file() and listing.stat().st_size > MAX_MANIFEST_BYTES:
+    if not listing.is_file() or (size := listing.stat().st_size) <= MAX_MANIFEST_BYTES:
+        return
+    if size > MAX_MANIFEST_FILE_BYTES:
         raise UnsupportedArtifact(
-            problem=f"its manifest is larger than {MAX_MANIFEST_BYTES:,} bytes"
+            problem=f"its manifest is larger than {MAX_MANIFEST_FILE_BYTES:,} bytes"
+        )
+    if len(_INTEGERS.sub(b"", listing.read_bytes())) > MAX_MANIFEST_BYTES:
+        raise UnsupportedArtifact(
+            problem=f"its manifest is larger than {MAX_MANIFEST_BYTES:,} bytes, not counting lists "
+            "of integers"
         )
 
 
@@ -412,7 +423,7 @@ class UntrustedOutputNames(UntrustedSchema):
 
 
 def _read_object(directory: Path, name: str) -> dict[str, Any]:
-    content = _read_json(directory, name, MAX_MANIFEST_BYTES)
+    content = _read_json(directory, name, MAX_CONFIG_BYTES)
     if not isinstance(content, dict):
         raise UnsupportedArtifact(problem=f"{name} is not an object")
     return content

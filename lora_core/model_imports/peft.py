@@ -37,7 +37,7 @@ from lora_core.errors.adapter import (
     AdapterShapeMismatch,
     AdapterTensorNamesMismatch,
 )
-from lora_core.errors.artifact import ArtifactCorrupt
+from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedTokenizer
 from lora_core.errors.spec import MaxLengthTooLarge
 from lora_core.export import atomic_directory
 from lora_core.exported_model_settings import ExportedModelSettings, read_exported_model_settings
@@ -45,6 +45,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.layers import VARIANTS
 from lora_core.manifest import USAGE_FILE
 from lora_core.model_imports.archive import check_safetensors_header
+from lora_core.model_imports.tokenizer import validate_tokenizer_get_max_id
 from lora_core.peft_format import MAGNITUDE, TENSOR_PREFIX, WEIGHTS_FILE, A, AdapterConfig, B
 from lora_core.saved_predictions import save_golden_predictions
 from lora_core.specs.data import MAX_LENGTH
@@ -94,10 +95,13 @@ def resolve_adapter_max_length(directory: Path, base: BaseCheckpoint, given: int
 def resolve_adapter_tokenizer_file(directory: Path, base: BaseCheckpoint) -> Path:
     """Return the `tokenizer.json` of the adapter, else that of the base model.
 
-    Raises `NoFastTokenizer`.
+    Raises `NoFastTokenizer`, and for that of an adapter `UnsupportedTokenizer`.
     """
     adapter_tokenizer = directory / "tokenizer.json"
     if adapter_tokenizer.is_file():
+        shape = read_encoder_shape(base.config, base=base.name)
+        if validate_tokenizer_get_max_id(adapter_tokenizer) >= shape.vocabulary:
+            raise UnsupportedTokenizer(problem="it has more tokens than its encoder")
         return adapter_tokenizer
     check_has_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
     return base.directory / "tokenizer.json"

@@ -322,10 +322,11 @@ class TemplateProcessing(StrictTokenizerSchema):
     special_tokens: Annotated[dict[Token, TemplateSpecialToken], Field(max_length=16)]
 
     @model_validator(mode="after")
-    def _one_text(self) -> "TemplateProcessing":
-        texts = [piece.Sequence.id for piece in self.single if piece.Sequence is not None]
-        if texts != ["A"]:
-            raise ValueError("must contain the text exactly once in `single`")
+    def _each_text_once(self) -> "TemplateProcessing":
+        for template, texts in (("single", ["A"]), ("pair", ["A", "B"])):
+            pieces: list[TemplatePiece] = getattr(self, template)
+            if [piece.Sequence.id for piece in pieces if piece.Sequence is not None] != texts:
+                raise ValueError(f"must contain each text exactly once in `{template}`")
         return self
 
 

@@ -16,17 +16,23 @@ class Pooling(StrEnum):
     MEAN = "mean"  # the normalized mean of the states of all tokens
 
 
+_MODES = {
+    "cls": Pooling.CLS,
+    "mean": Pooling.MEAN,
+    "pooling_mode_cls_token": Pooling.CLS,
+    "pooling_mode_mean_tokens": Pooling.MEAN,
+}
+
+
 def parse_pooling_config(content: bytes) -> Pooling | None:
     """Return the pooling that a sentence encoder's pooling file declares; None if it is
-    unsupported."""
+    unsupported, as are several modes, whose vectors are concatenated."""
     try:
         config = json.loads(content)
     except (ValueError, RecursionError):
         return None
     if not isinstance(config, dict):
         return None
-    for pooling in (Pooling.MEAN, Pooling.CLS):
-        names = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
-        if config.get("pooling_mode") == pooling.value or config.get(names[pooling.value]) is True:
-            return pooling
-    return None
+    modes = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
+    mode = config.get("pooling_mode", modes[0] if len(modes) == 1 else None)
+    return _MODES.get(mode) if isinstance(mode, str) else None

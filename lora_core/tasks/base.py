@@ -201,7 +201,8 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """Return `texts`, and metrics of the scores `before` and `after` calibration.
 
-        Raises `NonFiniteLogits`.
+        A regression has the `coverage` of its interval instead, if it has one, and several targets
+        have `targets`, with the comparison of each. Raises `NonFiniteLogits`.
         """
 
     def metrics(self, logits: Logits, targets: Targets) -> dict[str, float]:

@@ -247,11 +247,15 @@ class MeanSkill(MetricOfMeans):
         return wilson_interval(1.0, texts) if low == 1 else (low, high)
 
     def linearized(self, statistics: Statistics) -> Floats:
-        """Return 1 - the error of each text / e_c, the mean over targets."""
-        scores = [
-            1 - metric.errors(own) / np.where(constant > 0, constant, 1.0)
-            for metric, own, constant in self._parts(statistics)
-        ]
+        """Return 1 - the error of each text / e_c, the mean over targets.
+
+        Where a constant is without error, the mean error of the model takes its place, so that the
+        mean of the scores is 0 there, as the skill is.
+        """
+        scores = []
+        for metric, own, constant in self._parts(statistics):
+            scale = np.where(constant > 0, constant, metric.error(own.mean(axis=0)))
+            scores.append(1 - metric.errors(own) / np.where(scale > 0, scale, 1.0))
         return np.asarray(np.mean(scores, axis=0))
 
     def _parts(self, values: Floats) -> Iterator[tuple[MetricOfMeans, Floats, Floats]]:

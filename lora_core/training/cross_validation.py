@@ -95,12 +95,17 @@ class AllMethodsCrossValidation(LinearCrossValidation):
 
 
 def _cached_logits(prepared: PreparedRun, compute: Callable[[], Logits]) -> Logits:
-    """Return cached logits of an identical run, or compute and cache them. Raises `DiskFull`."""
+    """Return cached logits of an identical run, or compute and cache them. Raises `DiskFull`.
+
+    `compute` needs all processes, so they compute if one of them has not found the entry, which
+    other runs add and evict at any time.
+    """
     name = resume.run_digest(prepared)
     path = cache_dir() / "cross-validation" / f"{name}.npy"
     shape = (len(prepared.tokenized[Split.VALIDATION]), len(prepared.task.labels))
     logits = _read(path, shape)
-    if logits is None:
+    missing = distributed.all_reduce_scalar(float(logits is None)) > 0
+    if logits is None or missing:
         logits = compute()
         if distributed.is_main_process():
             with atomic_path(path) as temporary:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_core import compatibility, cost_model, distributed
+from lora_core import compatibility, cost_model, distributed, manifest
 from lora_core.data import learning_curve as curve
 from lora_core.data.batching import length_sorted_batches
 from lora_core.data.more_labels_estimate import (
@@ -51,6 +51,7 @@ def estimate_label_gain_with_probe(
         "basis": "probe",
         "data": prepared.splits.digest,
         "base": prepared.base_sha256,
+        "tokenizer": manifest.file_sha256(prepared.tokenizer_file),
         "config": feature_cache.serialize_encoder_config(prepared.model),
         "max_length": prepared.max_length,
         "precision": prepared.runtime.precision,

@@ -35,3 +35,17 @@ def test_results_are_those_of_the_task(
     assert compared.split()[-1] == "-" or task_type == "ordered"  # p of McNemar's test
     header = cli("models", "show", "mine").stdout.splitlines()[2]
     assert f"test {result.split()[0]}" in header
+
+
+def test_each_of_several_targets_has_its_calibration(
+    cli: Run, url: str, resources: Resources
+) -> None:
+    with httpx2.Client(base_url=url) as client:
+        job = succeed(client, resources, "several_targets")
+    shown = " ".join(cli("jobs", "show", job).stdout.split())
+    for sentence in (
+        "flags: Calibration of each label changes the Brier score",
+        "number: 90% of predictions on validation are within",
+        "stars: Temperature",
+    ):
+        assert sentence in shown

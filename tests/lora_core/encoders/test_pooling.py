@@ -155,6 +155,9 @@ def test_layer_numbers_exclude_the_pooling_block() -> None:
         ({"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}, Pooling.CLS),
         ({"pooling_mode": "mean"}, Pooling.MEAN),
         ({"pooling_mode_max_tokens": True}, Pooling.CLS),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, Pooling.CLS),
+        ({"pooling_mode": ["mean", "max"]}, Pooling.CLS),
+        ({"pooling_mode_mean_tokens": True, "include_prompt": True}, Pooling.MEAN),
         (None, Pooling.CLS),
     ],
 )

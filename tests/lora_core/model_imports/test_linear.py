@@ -1,6 +1,7 @@
 """An imported linear model must be consistent and match its golden predictions."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
+from lora_core.data.label_readers import MAX_LABELS
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
 from lora_core.errors.export import NoEncoder
 from lora_core.export import export_adapter, export_merged
 from lora_core.model_imports import metadata
 from lora_core.model_imports.check import check_imported_model
+from lora_core.tasks.single_label_metrics import classification_report
 from tests.hostile_archives import reseal
 from tests.linear_artifact import make_linear_artifact
 
@@ -32,6 +35,31 @@ def test_own_linear_model_is_accepted(artifact_dir: Path) -> None:
     assert (checked.facts.spec.method.type, checked.facts.spec.base) == ("linear", None)
     assert checked.facts.labels == ["bad", "fine", "good"]
     assert checked.facts.metrics["terms"] > 0
+
+
+def test_metrics_of_the_most_labels_are_accepted(
+    artifact_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On validation, test, and with `result.train_metrics` train."""
+    names = [f"label {i} with a long name" for i in range(MAX_LABELS)]
+    rng = np.random.default_rng(0)
+    logits = rng.random((3000, MAX_LABELS))
+    report = classification_report(logits, rng.integers(MAX_LABELS, size=3000), names)
+    reseal(artifact_dir, metrics=dict.fromkeys(("train", "validation", "test"), report))
+    metrics = metadata.read_metadata(artifact_dir).metrics
+    assert metrics["test"]["confusion_matrix"] == report["confusion_matrix"]
+    monkeypatch.setattr(metadata, "MAX_MANIFEST_FILE_BYTES", 2_000_000)
+    with pytest.raises(UnsupportedArtifact, match="larger than 2,000,000 bytes"):
+        metadata.read_metadata(artifact_dir)
+
+
+@pytest.mark.parametrize("content", ["1" * 4_000_000, "1," * 2_000_000, "1, " * 1_000_000 + "x"])
+def test_size_of_a_manifest_is_measured_quickly(artifact_dir: Path, content: str) -> None:
+    (artifact_dir / "manifest.json").write_text("[]" * 600_000 + content)
+    began = time.process_time()
+    with pytest.raises(UnsupportedArtifact, match="not counting lists of integers"):
+        metadata.check_manifest_size(artifact_dir)
+    assert time.process_time() - began < 10  # tenths of a second
 
 
 def edit_json(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:

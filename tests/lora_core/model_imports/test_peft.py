@@ -32,7 +32,11 @@ from lora_core.errors.adapter import (
     AdapterTensorNamesMismatch,
     UnsupportedAdapterSetting,
 )
-from lora_core.errors.artifact import ArtifactCorrupt, SafetensorsHeaderTooLarge
+from lora_core.errors.artifact import (
+    ArtifactCorrupt,
+    SafetensorsHeaderTooLarge,
+    UnsupportedTokenizer,
+)
 from lora_core.errors.base_model import BaseNotFound, UnsafeWeights
 from lora_core.errors.spec import MaxLengthTooLarge
 from lora_core.export import export_adapter
@@ -311,6 +315,28 @@ def test_invalid_adapter_is_refused(tmp_path: Path) -> None:
         config.write_text(text, errors="surrogateescape")
         with pytest.raises(AdapterNotFound):
             import_adapter(adapter.directory, tmp_path / "artifact")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda c: c["model"]["vocab"].update(unseen=4096), "more tokens than its encoder"),
+        (lambda c: c.update(normalizer={"type": "Replace", "pattern": {"Regex": "(a|a)*$"},
+            "content": ""}), "normalizer"),
+    ],
+    ids=["ids beyond the embeddings", "an expression"],
+)  # fmt: skip
+def test_unsafe_tokenizer_of_an_adapter_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], problem: str
+) -> None:
+    adapter = TrainedAdapter(tmp_path, "distilbert")
+    content = json.loads((adapter.base / "tokenizer.json").read_text())
+    (adapter.directory / "tokenizer.json").write_text(json.dumps(content))
+    import_adapter(adapter.directory, tmp_path / "own")
+    change(content)
+    (adapter.directory / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UnsupportedTokenizer, match=problem):
+        import_adapter(adapter.directory, tmp_path / "artifact")
 
 
 @pytest.mark.parametrize("pairs", [True, False])

@@ -168,6 +168,19 @@ def test_invalid_model_setting_is_refused(place: str, value: Any, tmp_path: Path
         tokenizer.validate_tokenizer_get_max_id(path)
 
 
+@pytest.mark.parametrize(
+    ("template", "texts"), [("single", "AA"), ("pair", "AAB"), ("pair", "A"), ("pair", "BA")]
+)
+def test_template_must_contain_each_text_once(template: str, texts: str, tmp_path: Path) -> None:
+    path = save_tokenizer(build_tokenizer(post_processor=PROCESSORS[2]), tmp_path)
+    content = json.loads(path.read_text())
+    pieces = [{"Sequence": {"id": text, "type_id": 0}} for text in texts]
+    content["post_processor"][template] = pieces
+    path.write_text(json.dumps(content))
+    with pytest.raises(UnsupportedTokenizer, match=f"exactly once in `{template}`"):
+        tokenizer.validate_tokenizer_get_max_id(path)
+
+
 LENGTHENING: dict[str, Any] = {
     "doubling": normalizers.Replace("a", "aa"),
     "a letter of which NFKC makes 18": normalizers.Replace(

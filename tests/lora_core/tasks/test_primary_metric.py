@@ -8,7 +8,13 @@ from sklearn.metrics import f1_score, root_mean_squared_error
 
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.tasks import primary_metric
-from lora_core.tasks.primary_metric import Accuracy, MacroF1, RootMeanSquaredError
+from lora_core.tasks.primary_metric import (
+    Accuracy,
+    MacroF1,
+    MeanSkill,
+    PrimaryMetric,
+    RootMeanSquaredError,
+)
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
@@ -88,6 +94,20 @@ def test_few_texts_without_an_error_do_not_prove_a_perfect_skill() -> None:
     assert task.metric.interval(right) == wilson_interval(1.0, 8)
     wrong = task.metric.statistics(truth, truth[::-1])
     assert task.metric.interval(wrong)[1] < 0  # as the bootstrap has it
+
+
+@pytest.mark.parametrize("each", [Accuracy(), RootMeanSquaredError()], ids=lambda each: each.name)
+@pytest.mark.parametrize(("wrong", "value"), [(0, 1.0), (1, 0.0), (3, 0.0)])
+def test_mean_score_is_the_skill_where_a_constant_is_without_error(
+    each: PrimaryMetric, wrong: int, value: float
+) -> None:
+    metric, truth = MeanSkill([(each, 1)]), np.zeros(50)
+    predicted = np.where(np.arange(50) < wrong, 10.0, 0.0)
+    statistics = metric.join([each.statistics(truth, predicted)], [0.0])
+    assert metric.value(statistics) == value
+    scores = metric.scores(statistics)
+    assert scores.mean() == pytest.approx(value)
+    assert (scores < scores.max()).sum() == wrong  # the wrong texts alone have a lower score
 
 
 def test_difference_is_paired_and_narrower_than_the_intervals() -> None:

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from lora_core import cross_validation, manifest
-from lora_core.cross_validation import LinearCrossValidation, training_pool
+from lora_core import cross_validation, distributed, manifest
+from lora_core.cross_validation import LinearCrossValidation, Logits, training_pool
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, assign_folds
@@ -28,6 +28,7 @@ from lora_core.training import auto
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import AllMethodsCrossValidation
 from lora_core.training.encoder import train_encoder
+from lora_core.training.prepare import PreparedRun
 from tests.recording_observer import RecordingObserver, StopDuringFit
 from tests.tiny_base import make_base
 
@@ -153,6 +154,32 @@ def test_cached_fits_are_not_repeated(
     assert seconds[1] < seconds[0]
     logits = [answered(out, "validation") for out in (first, second)]
     assert logits[0] == logits[1]
+
+
+def test_processes_agree_whether_a_fit_is_cached(
+    spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit needs all processes, so one that finds it joins those that do not."""
+    described = spec(method=LORA, optim={"epochs": 1})
+    splits = load_splits(described.data)
+    progress = ProgressReporter(NullObserver(), RecordingObserver())
+    folds = AllMethodsCrossValidation(
+        described, splits.labels, training_pool(described, splits), progress
+    )
+    candidate = CandidateSpec(method=described.encoder_method, folds=1)
+    folds.logits(candidate)
+    train, trained = folds._train, []
+
+    def counted(prepared: PreparedRun) -> Logits:
+        trained.append(prepared)
+        return train(prepared)
+
+    monkeypatch.setattr(folds, "_train", counted)
+    folds.logits(candidate)
+    assert not trained
+    monkeypatch.setattr(distributed, "all_reduce_scalar", lambda value: value + 1.0)  # the other
+    folds.logits(candidate)
+    assert len(trained) == 1
 
 
 @pytest.mark.parametrize("what", ["encoder", "head", "pooling"])

@@ -1,5 +1,6 @@
 """The learning curve in the result of a run."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def test_learning_curve_is_cached_by_texts_and_base(
     assert summary(again)["more_labels"] == summary(first)["more_labels"]
 
 
-def test_learning_curve_is_cached_by_pooling(
+def test_learning_curve_is_cached_by_pooling_and_tokenizer(
     spec: Spec, train: Train, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of ModernBERT, the weights are the same."""
@@ -158,6 +159,11 @@ def test_learning_curve_is_cached_by_pooling(
     for pooling in ("cls", "mean", "mean"):
         train(spec(method=PROBE, base=str(base), pooling=pooling, data={"source": str(many)}))
     assert len(measured) == 2
+    file = base / "tokenizer.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "normalizer": {"type": "StripAccents"}}))
+    train(spec(method=PROBE, base=str(base), pooling="mean", data={"source": str(many)}))
+    assert len(measured) == 3
 
 
 def test_expensive_base_uses_the_linear_learning_curve(
