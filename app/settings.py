@@ -442,14 +442,14 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def sqlite_path(self) -> Path:
+    def default_sqlite_path(self) -> Path:
         """Path of the SQLite file that is used without a `database_url`."""
         return self.data_dir / "loraworks.sqlite3"
 
     @property
     def sqlalchemy_url(self) -> str:
         """SQLAlchemy URL of the database."""
-        return self.database_url or f"sqlite:///{self.sqlite_path}"
+        return self.database_url or f"sqlite:///{self.default_sqlite_path}"
 
     @property
     def artifacts_dir(self) -> Path:

@@ -24,9 +24,9 @@ from lora_core.errors.artifact import TextPairCountMismatch
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
-from lora_core.hf_hub import take_token_from_environment
+from lora_core.hf_hub import hide_token_from_environment
 from lora_core.process_settings import (
-    import_without_gc_then_freeze,
+    disable_gc_then_freeze_imports,
     is_rank_zero,
     limit_openmp_spinning,
     retain_freed_memory,
@@ -56,7 +56,7 @@ class ExclusiveStdoutJsonWriter:
         os.dup2(2, 1)
 
     def write(self, value: BaseModel) -> None:
-        self._file.write(child_protocol.encode_line(value) + "\n")
+        self._file.write(child_protocol.format_json_line(value) + "\n")
 
     def on_event(self, event: Event) -> None:
         self.write(event)
@@ -65,7 +65,7 @@ class ExclusiveStdoutJsonWriter:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, by default that of `sys.argv`; return its exit status."""
     arguments = build_parser(__doc__).parse_args(argv)
-    if take_token_from_environment():
+    if hide_token_from_environment():
         set_dumpable(False)  # other processes of this user cannot read it
     limit_openmp_spinning()
     writer = ExclusiveStdoutJsonWriter()
@@ -93,12 +93,12 @@ def _train(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> 
                     path=resume.name, what="the method linear has no checkpoints"
                 )
             if is_rank_zero():  # a linear model needs only one process
-                with import_without_gc_then_freeze():
+                with disable_gc_then_freeze_imports():
                     from lora_core.training.linear import train_linear
 
                 train_linear(spec, out_dir=out, observer=writer, stop=parent)
             return
-        with import_without_gc_then_freeze():
+        with disable_gc_then_freeze_imports():
             from lora_core.training.auto import train_auto
             from lora_core.training.encoder import train_encoder
 
@@ -117,7 +117,7 @@ def _train(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> 
 def _predict_file(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     parent = _connect_parent(arguments)
     spec = read_input(arguments.spec, PredictSpec)
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core.batch_prediction import predict_file
 
     checkpoint_settings = _checkpoint_settings(arguments)
@@ -135,7 +135,7 @@ def _predict_file(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWrit
 def _embed_file(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     parent = _connect_parent(arguments)
     spec = read_input(arguments.spec, EmbedSpec)
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core.embed_file import embed_file
 
     embed_file(
@@ -241,9 +241,9 @@ def _drift(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> 
 
 
 def _splits(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    from lora_core.data.write_splits import write_splits
+    from lora_core.data.write_split_rows import write_split_rows
 
-    writer.write(write_splits(read_input(arguments.spec, TrainSpec), arguments.out))
+    writer.write(write_split_rows(read_input(arguments.spec, TrainSpec), arguments.out))
 
 
 def _columns(arguments: argparse.Namespace) -> ColumnSelection:
@@ -281,7 +281,7 @@ def _columns_command(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonW
 
 
 def _predict(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core.inference.load import load_predictor
 
     predictor = load_predictor(arguments.artifact)
@@ -290,14 +290,14 @@ def _predict(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -
         raise TextPairCountMismatch(texts=len(arguments.text), pairs=len(pairs))
     texts = [text_or_pair(text, pair) for text, pair in zip(arguments.text, pairs, strict=True)]
     items: Any = predictor.encode(texts)  # of the one kind that it takes itself
-    outputs = predictor.outputs(predictor.forward(items))
+    outputs = predictor.decode_outputs(predictor.forward(items))
     for text, of_text in zip(texts, outputs, strict=True):
         labels = [ScoredOutput(**output.to_json()) for output in of_text]
         writer.write(TextPrediction(**text_to_dict(text), labels=labels))
 
 
 def _check_base(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core.base_model_check import run_base_model_check
 
     base = _absolute_directory(arguments.base) or ""
@@ -310,7 +310,7 @@ def _export(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) ->
         return
     if arguments.int8:
         build_parser(__doc__).error("--int8 needs --format onnx")
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core import export
 
     if arguments.format == "transformers":
@@ -321,7 +321,7 @@ def _export(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) ->
 
 
 def _export_onnx(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core import onnx_export
 
     artifact, texts = arguments.artifact, None
@@ -343,7 +343,7 @@ def _import_peft(arguments: argparse.Namespace, _: ExclusiveStdoutJsonWriter) ->
     peft_format.read_adapter_config(
         arguments.adapter
     )  # reports errors before the slow import of torch
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core.model_imports.peft import import_adapter
 
     import_adapter(
@@ -361,7 +361,7 @@ def _unpack(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) ->
     from lora_core.model_imports.archive import unpack_archive
 
     directory = unpack_archive(arguments.archive, arguments.into)  # before the slow import of torch
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core.model_imports.check import check_imported_model
 
     writer.write(check_imported_model(directory))

@@ -3,7 +3,7 @@
 from torch import nn
 
 from lora_core.encoders.encoder_parts import (
-    linear_layer,
+    get_linear_submodule,
     linear_layers_with_role,
     pretrained_blocks,
 )
@@ -21,7 +21,7 @@ def inject_adapters(model: nn.Module, family: EncoderFamily, spec: LoraSpec) -> 
     Raises `LayerRoleNotFound`, `LayerRolesFused`, `LayerOutOfRange`, `RankTooLarge`; the model is
     then unchanged.
     """
-    family.check_targets(spec.targets)
+    family.check_fused_roles(spec.targets)
     blocks = pretrained_blocks(model, family)
     layers = range(len(blocks)) if spec.layers is None else sorted(spec.layers)
     targets: dict[str, nn.Linear] = {}
@@ -39,7 +39,7 @@ def inject_adapters(model: nn.Module, family: EncoderFamily, spec: LoraSpec) -> 
             )
 
     if spec.head is HeadMode.LORA:
-        targets |= {name: linear_layer(model, name) for name in family.head}
+        targets |= {name: get_linear_submodule(model, name) for name in family.head}
     for name, base in targets.items():
         # A rank above the smaller side adds nothing: the last layer has one output per class.
         # A smaller r also changes the scale, such as alpha / r.

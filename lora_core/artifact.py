@@ -43,12 +43,16 @@ from lora_core.artifact_base_sharing import (
 )
 from lora_core.atomic_files import write_indented_json
 from lora_core.compatibility import read_encoder_shape
-from lora_core.data.tokens import find_special_tokens
+from lora_core.data.tokens import build_special_tokens_map
 from lora_core.encoders import get_family, modernbert
 from lora_core.encoders import load as encoders
 from lora_core.encoders.encoder_parts import family_of
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.load import BaseCheckpoint, read_checked_base_config, silence_transformers
+from lora_core.encoders.load import (
+    BaseCheckpoint,
+    disable_transformers_logging,
+    read_checked_base_config,
+)
 from lora_core.errors.training import MergeMismatch
 from lora_core.fine_tuning_methods import LoraMethod
 from lora_core.manifest import (
@@ -109,7 +113,7 @@ def save_base_adapter_and_head(
         state = {
             f"{name}.{part}": parameter.detach()
             for name, adapter in adapter_layers(model).items()
-            for part, parameter in adapter.adapter_parameters()
+            for part, parameter in adapter.named_adapter_parameters()
         }
         save_adapter(directory, spec, state, family.model_type)
     _save_base(directory, model, family, tokenizer)
@@ -139,7 +143,7 @@ def _save_base(
 def _encoder_weights(model: PreTrainedModel, family: EncoderFamily) -> dict[str, Tensor]:
     """Return the weights before the head in float32, by their names in a model without adapters."""
     adapters = adapter_layers(model)
-    head = tuple(f"{name}." for name in family.head_modules)
+    head = tuple(f"{name}." for name in family.head_module_names)
     weights: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
         layer, _, part = name.rpartition(".")
@@ -179,7 +183,7 @@ def head_tensors(model: nn.Module, family: EncoderFamily) -> dict[str, Tensor]:
     }
 
 
-def save_merged(
+def save_merged_model(
     directory: Path,
     model: PreTrainedModel,
     tokenizer: Tokenizer,
@@ -216,18 +220,18 @@ def save_tokenizer(
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": max_length,
             "model_input_names": ["input_ids", *segments, "attention_mask"],
-            **find_special_tokens(tokenizer),
+            **build_special_tokens_map(tokenizer),
         },
     )
 
 
 def save_weights_and_config(directory: Path, model: PreTrainedModel) -> None:
-    """Save weights and config, see `save_classifier_config`."""
+    """Save weights and config, see `save_model_config`."""
     model.save_pretrained(directory)
-    save_classifier_config(directory, model)
+    save_model_config(directory, model)
 
 
-def save_classifier_config(directory: Path, model: PreTrainedModel) -> None:
+def save_model_config(directory: Path, model: PreTrainedModel) -> None:
     """Save the config of a classifier, with all label names in it.
 
     transformers omits the names `LABEL_0` and `LABEL_1`, and text-embeddings-inference does not
@@ -245,14 +249,14 @@ def save_classifier_config(directory: Path, model: PreTrainedModel) -> None:
 
 
 def _label_maps(model: PreTrainedModel) -> dict[str, Any]:
-    labels = label_names(model)
+    labels = model_label_names(model)
     return {
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
     }
 
 
-def label_names(model: PreTrainedModel) -> list[str]:
+def model_label_names(model: PreTrainedModel) -> list[str]:
     """Return the labels of a classifier, in the order of its outputs."""
     return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
@@ -284,7 +288,7 @@ def load_merged_model(directory: Path, base: Path | None = None) -> PreTrainedMo
             inject_saved_adapter(model, load_adapter(directory))
             merge_adapters(model)
         return model.eval()
-    silence_transformers()
+    disable_transformers_logging()
     model, info = AutoModelForSequenceClassification.from_pretrained(
         directory / MERGED_DIR,
         dtype=torch.float32,
@@ -325,7 +329,7 @@ def inject_saved_adapter(model: PreTrainedModel, adapter: SavedAdapter) -> None:
     method = LoraMethod(adapter.spec.model_copy(update={"head": HeadMode.FROZEN}))
     with torch.random.fork_rng(devices=()):  # A is drawn before it is overwritten
         method.prepare(model, family)
-    head = tuple(f"{name}." for name in family.head_modules)
+    head = tuple(f"{name}." for name in family.head_module_names)
     tensors = {name: t for name, t in adapter.tensors.items() if not name.startswith(head)}
     method.load_state_dict(model, tensors)
 

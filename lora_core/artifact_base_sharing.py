@@ -2,8 +2,8 @@
 
 `base/` contains the weights and the config of the encoder, and the tokenizer. A store keeps it
 once: `split_off_base` makes it a directory of its own, identified by the sha256 of its manifest, to
-which the manifest of the artifact then refers. `rejoin_base` puts them together again. Does not
-import torch.
+which the manifest of the artifact then refers. `assemble_complete_artifact` puts them together
+again. Does not import torch.
 """
 
 import os
@@ -56,7 +56,7 @@ def split_off_base(directory: Path) -> Path | None:
     if not (directory / BASE_DIR).is_dir() or (directory / BASE_DIR).is_symlink():
         raise ArtifactCorrupt(path=directory.name, problem=f"{BASE_DIR}/ is not a directory")
     (directory / BASE_DIR).rename(base)
-    if manifest.create(base, {})["files"] != listed:
+    if manifest.create_and_save(base, {})["files"] != listed:
         raise ArtifactCorrupt(path=directory.name, problem=f"{BASE_DIR}/ has changed")
     own = {n: facts for n, facts in manifest_data["files"].items() if not _is_in_base(n)}
     digest = manifest.file_sha256(base / MANIFEST_FILE)
@@ -72,7 +72,7 @@ def join_manifests(manifest_data: Mapping[str, Any], base_manifest: Mapping[str,
     return {**joined, "files": dict(files)}
 
 
-def rejoin_base(directory: Path, base: Path, target: Path) -> None:
+def assemble_complete_artifact(directory: Path, base: Path, target: Path) -> None:
     """Make the complete artifact `target` of an artifact and its base, as links where possible."""
     manifest_data, base_manifest = manifest.read(directory), manifest.read(base)
     for name in manifest_data["files"]:

@@ -159,7 +159,7 @@ def _adapted_layers(model: nn.Module, family: EncoderFamily) -> Iterator[Adapted
     count = len(pretrained_blocks(model, family))
     for paths in dict.fromkeys(family.roles.values()):
         names = [f"{family.block_list}.{i}.{path}" for i in range(count) for path in paths]
-        sizes = [p.numel() for name in names for _, p in adapters[name].adapter_parameters()]
+        sizes = [p.numel() for name in names for _, p in adapters[name].named_adapter_parameters()]
         roles = tuple(role for role in family.roles if family.roles[role] == paths)
         yield AdaptedLayers(roles=roles, layers=paths, parameters=sum(sizes))
 

@@ -24,7 +24,7 @@ from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull, StopRequested
 from lora_core.events import Finished, NoteLogged, Observer, Phase, StopSignal
 from lora_core.failpoints import failpoint
-from lora_core.inference.load import describe_engine_build, load_fastest_predictor
+from lora_core.inference.load import describe_engine_build, load_native_or_torch_predictor
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.encoded_labels import qualified_output_name
@@ -46,7 +46,7 @@ from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.training.checkpoint_schedule import CheckpointSaver, CheckpointSettings
 
 if TYPE_CHECKING:
-    from lora_core.inference.decoding import Output
+    from lora_core.inference.decoding import DecodedOutput
     from lora_core.inference.linear import LinearPredictor
     from lora_core.inference.predictor import Predictor
 
@@ -106,7 +106,7 @@ def predict_file(
     """
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
-    predictor = load_fastest_predictor(Path(spec.model), threads=spec.runtime.threads)
+    predictor = load_native_or_torch_predictor(Path(spec.model), threads=spec.runtime.threads)
     state = PredictionState(predictor.labels, describe_engine_build(predictor))
     if resume:
         saved = read_checkpoint(resume, predictor.labels)
@@ -133,7 +133,7 @@ def predict_file(
             os.fsync(file.fileno())
         progress.enter_phase(Phase.SAVING, results.rows)
         summary = _summarize(results, state, observer)
-        manifest.create(out_dir, _manifest(spec, results, summary, predictor))
+        manifest.create_and_save(out_dir, _manifest(spec, results, summary, predictor))
     except StopRequested:
         if schedule is not None:
             schedule.save(state)
@@ -162,7 +162,9 @@ class ResultsWriter:
         self.rows = 0
         self.columns: dict[str, None] = {}  # of all rows, in order of first occurrence
 
-    def write(self, records: Sequence[WholeRow], predictions: Sequence[Sequence["Output"]]) -> None:
+    def write(
+        self, records: Sequence[WholeRow], predictions: Sequence[Sequence["DecodedOutput"]]
+    ) -> None:
         """Write the next rows with their predictions."""
         for record, outputs in zip(records, predictions, strict=True):
             cells = {**record.cells, **self._tally.add(outputs)}
@@ -185,7 +187,7 @@ class _TaskTally:
         self.unlabeled = 0  # rows without any label
         self.values: list[float] = []  # of a regression
 
-    def add(self, outputs: Sequence["Output"]) -> dict[str, Any]:
+    def add(self, outputs: Sequence["DecodedOutput"]) -> dict[str, Any]:
         """Count the prediction of a row, and return its cells."""
         best = outputs[0]
         if self._task == "regression":
@@ -220,7 +222,7 @@ class _TargetTallies:
     def __init__(self, task: SeveralTargets) -> None:
         self._tallies = {name: _TaskTally(each.type) for name, each in task.tasks.items()}
 
-    def add(self, outputs: Sequence["Output"]) -> dict[str, Any]:
+    def add(self, outputs: Sequence["DecodedOutput"]) -> dict[str, Any]:
         """Count the prediction of a row, and return its cells."""
         of_targets = {
             name: tally.add([output for output in outputs if output.target == name])
@@ -264,7 +266,7 @@ class _PredictionLoop:
                 logits = saved_logits[results.rows : results.rows + len(chunk)]
             else:
                 logits = self._compute(chunk)
-            results.write(chunk, self.predictor.outputs(logits))
+            results.write(chunk, self.predictor.decode_outputs(logits))
         if results.rows < resumed_rows:
             what = f"the file has {results.rows:,} rows, not the {resumed_rows:,} that it holds"
             raise CheckpointMismatch(path="to resume from", what=what)
@@ -353,7 +355,7 @@ def write_checkpoint(parent: Path, state: PredictionState) -> Path:
             "engine": state.engine,
             "cut": state.truncated,
         }
-        manifest.create(unfinished, manifest_data)
+        manifest.create_and_save(unfinished, manifest_data)
     failpoint("answers_published")
     return directory
 

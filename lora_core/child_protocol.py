@@ -39,7 +39,7 @@ class ForkRequest(BaseModel):
     confinement: Confinement
 
 
-def encode_line(value: BaseModel) -> str:
+def format_json_line(value: BaseModel) -> str:
     """Return a line of the child's output, without its end.
 
     Lone surrogates, which JSON files can contain and UTF-8 cannot, become question marks.

@@ -81,7 +81,7 @@ class EncoderShape:
     pooling: Pooling = Pooling.CLS
 
     @property
-    def pooling_blocks(self) -> int:
+    def mean_pooling_blocks(self) -> int:
         """The number of blocks that average: 1 if the head reads the mean and the config cannot say
         so."""
         return int(self.pooling is Pooling.MEAN and self.family.pooling_key is None)
@@ -145,7 +145,7 @@ class EncoderShape:
         """Return the number of tokens that texts are truncated to: as requested, or the default."""
         return requested or min(MAX_LENGTH, self.max_tokens)
 
-    def attended_tokens(self, length: float) -> float:
+    def attended_tokens_in_all_blocks(self, length: float) -> float:
         """Return for how many tokens a token's attention is computed, summed over the blocks.
 
         As in `encoders.local_attention`: texts of many windows are cut into chunks, whose tokens
@@ -155,13 +155,13 @@ class EncoderShape:
         local = 3 * reach if length > MAX_SQUARE_WINDOWS * reach else length
         return (self.block_passes - self.local_blocks) * length + self.local_blocks * local
 
-    def head_layers(self, n_labels: int) -> tuple[tuple[int, int], ...]:
+    def head_linear_dims(self, n_labels: int) -> tuple[tuple[int, int], ...]:
         """Return (d_in, d_out) of the linear layers after the last block."""
         return (*[(self.width, self.width)] * (len(self.family.head) - 1), (self.width, n_labels))
 
     def head_parameters(self, n_labels: int) -> int:
         """Return the number of parameters after the encoder."""
-        *others, last = self.head_layers(n_labels)
+        *others, last = self.head_linear_dims(n_labels)
         linears = sum(_linear_parameters(*dims, bias=self.head_bias) for dims in others)
         norm = self.norm_parameters if self.family.head_norm is not None else 0
         return linears + norm + _linear_parameters(*last)
@@ -172,10 +172,12 @@ class EncoderShape:
         Raises `LayerRoleNotFound`.
         """
         return {
-            name: (d_in, d_out) for role in roles for name, d_in, d_out in self.linear_layers(role)
+            name: (d_in, d_out)
+            for role in roles
+            for name, d_in, d_out in self.linear_dims_with_role(role)
         }
 
-    def linear_layers(self, role: LayerRole) -> Iterator[tuple[str, int, int]]:
+    def linear_dims_with_role(self, role: LayerRole) -> Iterator[tuple[str, int, int]]:
         """Yield (name, d_in, d_out) of each layer with this role in one block.
 
         Raises `LayerRoleNotFound`.
@@ -319,7 +321,7 @@ def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
     Raises `MaxLengthTooLarge`, `LayerOutOfRange`, `LayerRoleNotFound`, `LayerRolesFused`,
     `RankTooLarge`, `PartialRunUnsupported`, `SelectByUnsupported`.
     """
-    check_supports_partial_run(spec)
+    check_method_supports_partial_run(spec)
     _check_selects_by_metric_of_task(spec)
     max_length = spec.data.max_length
     if max_length is not None and max_length > shape.max_tokens:
@@ -331,7 +333,7 @@ def check_compatibility(shape: EncoderShape, spec: TrainSpec) -> None:
             _check_lora(shape, lora)
 
 
-def check_supports_partial_run(spec: TrainSpec) -> None:
+def check_method_supports_partial_run(spec: TrainSpec) -> None:
     """Reject a partial run of a method without steps. Raises `PartialRunUnsupported`."""
     if spec.trial is not None and spec.method.type in {"auto", *SKLEARN_METHODS}:
         raise PartialRunUnsupported(method=spec.method.type)
@@ -350,7 +352,7 @@ def _check_lora(shape: EncoderShape, lora: LoraSpec) -> None:
     for layer in lora.layers or ():
         if layer >= shape.layers:
             raise LayerOutOfRange(layer=layer, count=shape.layers, last=shape.layers - 1)
-    shape.family.check_targets(lora.targets)
+    shape.family.check_fused_roles(lora.targets)
     for name, (d_in, d_out) in shape.linear_dims_by_path(lora.targets).items():
         if lora.r > min(d_in, d_out):
             raise RankTooLarge(
@@ -365,13 +367,13 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
     nothing to a layer with n_labels outputs. Raises `LayerRoleNotFound`.
     """
     head = shape.head_parameters(n_labels)
-    pooling_block = shape.pooling_blocks * shape.block_parameters
+    pooling_block = shape.mean_pooling_blocks * shape.block_parameters
     base = shape.embedding_parameters + shape.last_blocks_parameters(shape.layers) + head
     base += pooling_block + (shape.family.final_norm is not None) * shape.norm_parameters
     match method:
         case ProbeSpec():
             return ParameterCounts(
-                trainable=_linear_parameters(*shape.head_layers(n_labels)[-1]), total=base
+                trainable=_linear_parameters(*shape.head_linear_dims(n_labels)[-1]), total=base
             )
         case LastLayersBaselineSpec(blocks=blocks):
             return ParameterCounts(
@@ -382,7 +384,7 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
         case LoraSpec():
             adapters = [
                 (count, _adapter_parameters(method, *dims))
-                for dims, count in count_adapted_layers(shape, method, n_labels).items()
+                for dims, count in count_adapted_layers_by_dims(shape, method, n_labels).items()
             ]
             return ParameterCounts(
                 trainable=sum(count * each.trainable for count, each in adapters)
@@ -391,14 +393,14 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
             )
 
 
-def count_adapted_layers(
+def count_adapted_layers_by_dims(
     shape: EncoderShape, lora: LoraSpec, n_labels: int
 ) -> Counter[tuple[int, int]]:
     """Return the number of layers that get an adapter, by (d_in, d_out)."""
     blocks = shape.layers if lora.layers is None else len(lora.layers)
     layers = Counter([*shape.linear_dims_by_path(lora.targets).values()] * blocks)
     if lora.head is HeadMode.LORA:
-        layers.update(shape.head_layers(n_labels))
+        layers.update(shape.head_linear_dims(n_labels))
     return layers
 
 

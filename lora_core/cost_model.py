@@ -17,7 +17,7 @@ classifier needs less of it (`fast/first_token.py`).
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lora_core.compatibility import EncoderShape, count_adapted_layers
+from lora_core.compatibility import EncoderShape, count_adapted_layers_by_dims
 from lora_core.linear.files import count_weight_rows
 from lora_core.resolve_defaults import resolve_epochs_and_batch_size
 from lora_core.specs.method import (
@@ -55,18 +55,22 @@ def training_flops_per_token(shape: EncoderShape, method: EncoderMethod, *, leng
         case ProbeSpec() | LastLayersBaselineSpec(blocks=0):
             return linears + attention
         case LastLayersBaselineSpec():
-            backward = (1 - frozen_block_fraction(shape, method)) * (2 * linears + 2.5 * attention)
+            backward = (1 - fraction_of_blocks_below_lowest_trained(shape, method)) * (
+                2 * linears + 2.5 * attention
+            )
             return linears + attention + backward - not_needed
         case LoraSpec():
-            backward = (1 - frozen_block_fraction(shape, method)) * (linears + 2.5 * attention)
+            backward = (1 - fraction_of_blocks_below_lowest_trained(shape, method)) * (
+                linears + 2.5 * attention
+            )
             low_rank = sum(
                 count * min(method.r, d_in, d_out) * (d_in + d_out)
-                for (d_in, d_out), count in count_adapted_layers(shape, method, 2).items()
+                for (d_in, d_out), count in count_adapted_layers_by_dims(shape, method, 2).items()
             )
             return linears + attention + backward + 6 * low_rank - not_needed
 
 
-def frozen_block_fraction(shape: EncoderShape, method: EncoderMethod) -> float:
+def fraction_of_blocks_below_lowest_trained(shape: EncoderShape, method: EncoderMethod) -> float:
     """Return the share of the blocks that lie below the lowest trained one."""
     match method:
         case ProbeSpec():
@@ -81,7 +85,7 @@ def frozen_block_fraction(shape: EncoderShape, method: EncoderMethod) -> float:
 
 def _linear_and_attention_flops(shape: EncoderShape, length: float) -> tuple[float, float]:
     linears = 2 * shape.block_passes * shape.block_multiplications
-    return linears, 4 * shape.attended_tokens(length) * shape.width
+    return linears, 4 * shape.attended_tokens_in_all_blocks(length) * shape.width
 
 
 def linear_model_seconds_per_token(task: TaskType, labels: int) -> float:

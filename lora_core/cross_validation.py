@@ -32,7 +32,7 @@ Logits = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 
-class LinearCrossValidation:
+class LinearCrossValidator:
     """Cross-validates methods for one run, all on the same folds of the same texts."""
 
     def __init__(
@@ -49,7 +49,7 @@ class LinearCrossValidation:
         self.task = build_task(spec.task, labels, values)
         self.targets = self.task.targets(values)
 
-    def logits(self, candidate: CandidateSpec) -> Logits:
+    def predict_held_out_logits(self, candidate: CandidateSpec) -> Logits:
         """Return held-out logits (repeats, texts, outputs).
 
         They are NaN for texts in folds that the candidate skips.
@@ -65,12 +65,12 @@ class LinearCrossValidation:
                     logits[repeat, held_out] = self._fit(candidate.method, train, held_out)
         return logits
 
-    def predictions(self, method: SingleMethod) -> Predictions:
+    def predict_held_out(self, method: SingleMethod) -> Predictions:
         """Return what the method predicts for each text when it is held out."""
-        logits = self.logits(CandidateSpec(method=method))[0]
+        logits = self.predict_held_out_logits(CandidateSpec(method=method))[0]
         return self.task.predict_cross_fitted(logits, self.targets)
 
-    def scores(self, logits: Logits) -> CandidateScores:
+    def score_logits(self, logits: Logits) -> CandidateScores:
         """Return how well the texts were predicted, the mean of the repeats that predict them.
 
         With fewer folds than there are, these are others in each repeat.

@@ -116,7 +116,7 @@ def embed_file(
         out_dir.mkdir(parents=True, exist_ok=True)
         save_file({VECTORS: state.vectors()}, out_dir / VECTORS_FILE)
         summary = _summarize(state, encoder.width, observer)
-        manifest.create(out_dir, _manifest(spec, summary))
+        manifest.create_and_save(out_dir, _manifest(spec, summary))
     except StopRequested:
         if schedule is not None:
             schedule.save(state)
@@ -224,7 +224,7 @@ def write_checkpoint(parent: Path, state: ComputedVectors) -> Path:
     with atomic_path(directory, what="a checkpoint") as unfinished:
         unfinished.mkdir()
         save_file({VECTORS: state.vectors()}, unfinished / VECTORS_FILE)
-        manifest.create(unfinished, {"kind": _CHECKPOINT_KIND, "cut": state.truncated})
+        manifest.create_and_save(unfinished, {"kind": _CHECKPOINT_KIND, "cut": state.truncated})
     failpoint("vectors_published")
     return directory
 

@@ -33,9 +33,9 @@ from lora_core.adapters import adapter_layers
 from lora_core.artifact import (
     encoder_checkpoint_directory,
     inject_saved_adapter,
-    label_names,
     load_adapter,
     load_merged_model,
+    model_label_names,
     read_merged_config,
     resolve_base_or_artifact,
     save_tokenizer,
@@ -46,7 +46,7 @@ from lora_core.artifact_base_sharing import TOKENIZER_FILE, has_base
 from lora_core.atomic_files import check_new_directory, write_indented_json
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import get_family
-from lora_core.encoders.encoder_parts import has_mean_pooling_block, linear_layer
+from lora_core.encoders.encoder_parts import get_linear_submodule, has_mean_pooling_block
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, load_with_saved_head, weights_sha256
 from lora_core.encoders.pooling import set_pooling
@@ -55,15 +55,15 @@ from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapte
 from lora_core.exported_model_settings import ExportedModelSettings
 from lora_core.hf_hub import is_hub_name
 from lora_core.inference.predictor import Predictor
-from lora_core.model_card import CardFormat, model_card
+from lora_core.model_card import ExportFormat, model_card
 from lora_core.samples import minilm
 from lora_core.saved_predictions import load_golden_predictions, logit_difference_and_limit
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
-from lora_core.tasks.base import read_task_spec_and_calibration
-from lora_core.tasks.build import read_task_and_calibration
+from lora_core.tasks.base import parse_task_spec_and_calibration
+from lora_core.tasks.build import restore_task_and_calibration
 from lora_core.tasks.several_targets import SeveralTargets
 
 
@@ -78,7 +78,7 @@ def export_merged(artifact: Path, out: Path, *, target: str | None = None) -> No
     exported = load_calibrated_model(artifact, target, program="transformers")
     with atomic_directory(out) as directory:
         save_weights_and_config(directory, exported.model)
-        write_export_companion_files(directory, exported, CardFormat.TRANSFORMERS, out)
+        write_export_companion_files(directory, exported, ExportFormat.TRANSFORMERS, out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +111,11 @@ def load_calibrated_model(artifact: Path, target: str | None, *, program: str) -
 
 
 def write_export_companion_files(
-    directory: Path, exported: CalibratedModel, card_format: CardFormat, out: Path
+    directory: Path, exported: CalibratedModel, card_format: ExportFormat, out: Path
 ) -> None:
     """Write what an export has beside its weights and config; `out` is its final directory."""
     _save_tokenizer(exported.artifact, directory, exported.manifest)
-    _write_usage(directory, exported.manifest, label_names(exported.model))
+    _write_usage(directory, exported.manifest, model_label_names(exported.model))
     _write_card(directory, exported.manifest, card_format, out)
 
 
@@ -147,7 +147,7 @@ def _set_ordinary_modes(directory: Path) -> None:
 
 
 def _write_card(
-    directory: Path, manifest_data: dict[str, Any], card_format: CardFormat, out: Path
+    directory: Path, manifest_data: dict[str, Any], card_format: ExportFormat, out: Path
 ) -> None:
     card = model_card(manifest_data, card_format, name=out.absolute().name)
     (directory / manifest.MODEL_CARD_FILE).write_text(card, encoding="utf-8")
@@ -155,7 +155,7 @@ def _write_card(
 
 def _write_usage(directory: Path, manifest_data: dict[str, Any], labels: list[str]) -> None:
     """Write how loraworks predicts with the model."""
-    task, calibration = read_task_spec_and_calibration(manifest_data, labels)
+    task, calibration = parse_task_spec_and_calibration(manifest_data, labels)
     usage = ExportedModelSettings(
         task=task,
         text_pairs=manifest.reads_pairs(manifest_data),
@@ -172,9 +172,9 @@ def _fold_calibration(model: PreTrainedModel, manifest_data: dict[str, Any]) -> 
     Temperature, scale and offset go into the last layer, W' = diag(s) W and b' = s b + o, so that
     the pipeline of transformers has the scores of loraworks, and the numbers of a regression.
     """
-    task, calibration = read_task_and_calibration(manifest_data, label_names(model))
+    task, calibration = restore_task_and_calibration(manifest_data, model_label_names(model))
     scale, offset = (torch.from_numpy(each).float() for each in task.scale_and_offset(calibration))
-    last = linear_layer(model, get_family(model.config.to_dict()).head[-1])
+    last = get_linear_submodule(model, get_family(model.config.to_dict()).head[-1])
     last.weight *= scale[:, None]
     last.bias.mul_(scale).add_(offset)
 
@@ -233,11 +233,11 @@ def _keep_outputs(
     """Leave the model only the outputs of one of several targets; return which these are."""
     if target is None:
         return slice(None)
-    task, _ = read_task_and_calibration(manifest_data, label_names(model))
+    task, _ = restore_task_and_calibration(manifest_data, model_label_names(model))
     if not isinstance(task, SeveralTargets):
         raise TypeError(f"{task.type} has one target")
     of_target, outputs = task.tasks[target], task.outputs[target]
-    last = linear_layer(model, get_family(model.config.to_dict()).head[-1])
+    last = get_linear_submodule(model, get_family(model.config.to_dict()).head[-1])
     last.weight = nn.Parameter(last.weight[outputs].detach().clone())
     if last.bias is not None:
         last.bias = nn.Parameter(last.bias[outputs].detach().clone())
@@ -293,8 +293,8 @@ def export_adapter(
         config = source | _adapter_config(adapter.spec, pretrained.family, model)
         _write_adapter(directory, model, pretrained.family, config)
         _save_tokenizer(artifact, directory, manifest_data)
-        _write_usage(directory, selected, label_names(model))
-        _write_card(directory, selected, CardFormat.PEFT, out)
+        _write_usage(directory, selected, model_label_names(model))
+        _write_card(directory, selected, ExportFormat.PEFT, out)
 
 
 def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None) -> BaseCheckpoint:
@@ -310,9 +310,9 @@ def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None)
 
 def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrainedModel:
     """Return the base with the final head, in which an adapter is merged: PEFT supports none."""
-    model, _ = load_with_saved_head(base, label_names(merged), merged.config.problem_type)
+    model, _ = load_with_saved_head(base, model_label_names(merged), merged.config.problem_type)
     set_pooling(model, base.family, Pooling(getattr(merged.config, "pooling", Pooling.CLS)))
-    for name in base.family.head_modules:
+    for name in base.family.head_module_names:
         model.set_submodule(name, merged.get_submodule(name))
     return model.eval()
 
@@ -385,7 +385,7 @@ def _write_adapter(
         tensors[f"{name}.{peft_format.B}"] = adapter.B
         if config["use_dora"]:
             tensors[f"{name}.{peft_format.MAGNITUDE}"] = adapter.get_parameter("magnitude")
-    for name in family.head_modules:
+    for name in family.head_module_names:
         for part, parameter in model.get_submodule(name).named_parameters():
             tensors[f"{name}.{part}"] = parameter
     prefixed = {
@@ -393,5 +393,5 @@ def _write_adapter(
     }
     save_file(prefixed, directory / peft_format.WEIGHTS_FILE, metadata={"format": "pt"})
     write_indented_json(directory / peft_format.CONFIG_FILE, config)
-    labels = {str(i): label for i, label in enumerate(label_names(model))}
+    labels = {str(i): label for i, label in enumerate(model_label_names(model))}
     write_indented_json(directory / "id2label.json", labels)

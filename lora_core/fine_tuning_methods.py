@@ -22,12 +22,12 @@ from lora_core.specs.method import (
 )
 
 
-def trainable_and_adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def named_trainable_and_adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return by name all trainable parameters, and the frozen random parameters of adapters."""
     of_adapters = {
         f"{name}.{part}"
         for name, adapter in adapter_layers(model).items()
-        for part, _ in adapter.adapter_parameters()
+        for part, _ in adapter.named_adapter_parameters()
     }
     return {n: p for n, p in model.named_parameters() if p.requires_grad or n in of_adapters}
 
@@ -47,15 +47,16 @@ class FineTuningMethod(ABC):
         )
 
     def state_dict(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return a copy of every parameter in `trainable_and_adapter_parameters`."""
+        """Return a copy of every parameter in `named_trainable_and_adapter_parameters`."""
         return {
-            name: p.detach().clone() for name, p in trainable_and_adapter_parameters(model).items()
+            name: p.detach().clone()
+            for name, p in named_trainable_and_adapter_parameters(model).items()
         }
 
     @torch.no_grad()
     def load_state_dict(self, model: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Write a `state_dict` back into the model. Raises `KeyError` unless the names match."""
-        parameters = trainable_and_adapter_parameters(model)
+        parameters = named_trainable_and_adapter_parameters(model)
         if mismatched := parameters.keys() ^ state.keys():
             raise KeyError(f"state and model differ in {sorted(mismatched)[0]}")
         for name, parameter in parameters.items():
@@ -73,7 +74,7 @@ class LoraMethod(FineTuningMethod):
         # New parameters train, except for those that their variant freezes.
         inject_adapters(model, family, self.spec)
         if self.spec.head is HeadMode.TRAIN:
-            for name in family.head_modules:
+            for name in family.head_module_names:
                 model.get_submodule(name).requires_grad_(True)
 
 
@@ -99,7 +100,7 @@ class LastLayersBaselineMethod(FineTuningMethod):
                 layer=self.spec.blocks - 1, count=len(blocks), last=len(blocks) - 1
             )
         model.requires_grad_(False)
-        head = [model.get_submodule(name) for name in family.head_modules]
+        head = [model.get_submodule(name) for name in family.head_module_names]
         for module in [*blocks[first:], *head]:
             module.requires_grad_(True)
 

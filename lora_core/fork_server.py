@@ -33,7 +33,7 @@ from lora_core.encoders import FAMILIES
 from lora_core.process_settings import (
     available_cores,
     die_with_parent,
-    import_without_gc_then_freeze,
+    disable_gc_then_freeze_imports,
     limit_openmp_spinning,
     set_dumpable,
     set_process_name,
@@ -56,14 +56,14 @@ def main() -> None:
     limit_openmp_spinning()
     import_modules_without_threads()
     with socket.socket(fileno=os.dup(0)) as connection:
-        request = serve(connection)
+        request = fork_for_each_request(connection)
     if request is not None:
         main_and_exit(request.arguments)
 
 
 def import_modules_without_threads() -> None:
     """Import what runs need. Exits if that has started a thread: a fork would not copy it."""
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         for name in _MODULES:
             importlib.import_module(name)
         conversions = importlib.import_module("transformers.conversion_mapping")
@@ -76,7 +76,7 @@ def import_modules_without_threads() -> None:
         sys.exit(f"cannot fork: the imports have started {threads - 1} threads")
 
 
-def serve(
+def fork_for_each_request(
     connection: socket.socket, *, max_growth_bytes: int = MAX_GROWTH_BYTES
 ) -> ForkRequest | None:
     """Fork a process for each request.

@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core import compatibility
-from lora_core.data.batching import Batch, collate, padded_length
+from lora_core.data.batching import TokenBatch, collate, padded_length
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import encoder_parts, modernbert
 from lora_core.encoders.encoder_parts import blocks, family_of
@@ -36,11 +36,11 @@ class Forward:
         batch = self._batch(data, indices)
         with self._runtime.autocast():
             logits: Tensor = self.model(
-                **batch.token_inputs, attention_mask=batch.attention_mask
+                **batch.embedding_inputs, attention_mask=batch.attention_mask
             ).logits
         return logits
 
-    def _batch(self, data: TokenizedSplit, indices: Sequence[int]) -> Batch:
+    def _batch(self, data: TokenizedSplit, indices: Sequence[int]) -> TokenBatch:
         ids = [data.ids[i] for i in indices]
         length = self._padded_length(int(data.lengths[indices].max()))
         starts = None if data.segment_starts is None else data.segment_starts[indices]
@@ -98,7 +98,7 @@ class BlockwiseForward(Forward):
         """Return the input of the head for these texts, (len(indices), width)."""
         batch = self._batch(data, indices)
         with self._runtime.autocast():
-            x = encoder_parts.run_embedding_modules(self._embeddings, **batch.token_inputs)
+            x = encoder_parts.run_embedding_modules(self._embeddings, **batch.embedding_inputs)
             mask = encoder_parts.expand_mask(batch.attention_mask)
             x = encoder_parts.run_blocks(self._blocks, x, mask)
             return encoder_parts.pool(self.model, self._family, x, mask)
@@ -147,5 +147,7 @@ def apply_head(model: PreTrainedModel, family: FastPathFamily, x: Tensor) -> Ten
     first, last = (model.get_submodule(name) for name in family.head)
     dropout = model.get_submodule(family.head_dropout_layer)
     hidden = first(dropout(x) if family.drops_head_input else x)
-    logits: Tensor = last(dropout(encoder_parts.apply_head_activation(model, family, hidden)))
+    logits: Tensor = last(
+        dropout(encoder_parts.apply_head_activation_and_norm(model, family, hidden))
+    )
     return logits

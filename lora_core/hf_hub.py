@@ -62,7 +62,7 @@ def cache_directories() -> list[Path]:
 _taken_token: str | None = None
 
 
-def take_token_from_environment() -> bool:
+def hide_token_from_environment() -> bool:
     """Remove the token from the environment of this process; only `find_hub_token` has it then.
 
     Returns whether there was one.
@@ -91,7 +91,7 @@ def is_gated_error(error: BaseException | None) -> bool:
     return False
 
 
-def describe_gated_repository(path: str) -> dict[str, str]:
+def build_gated_error_detail(path: str) -> dict[str, str]:
     """Return why a gated repository refused a download, and its page.
 
     `path` is that of the page, such as `datasets/OWNER/NAME`.

@@ -40,7 +40,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def create(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def create_and_save(directory: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Write the manifest of all files in `directory`, with these `facts`; return it."""
     files = {
         path.relative_to(directory).as_posix(): {

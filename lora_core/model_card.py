@@ -27,7 +27,7 @@ _TOO_LARGE = 1e15  # for any count of texts, tokens or parameters
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&$])")
 
 
-class CardFormat(StrEnum):
+class ExportFormat(StrEnum):
     """What the card describes: an export for another program, or an archive of an artifact."""
 
     TRANSFORMERS = "transformers"
@@ -36,7 +36,7 @@ class CardFormat(StrEnum):
     LORAWORKS = "loraworks"
 
 
-def model_card(manifest_data: Mapping[str, Any], card_format: CardFormat, *, name: str) -> str:
+def model_card(manifest_data: Mapping[str, Any], card_format: ExportFormat, *, name: str) -> str:
     """Return the card of an artifact with this manifest, exported as `name`."""
     spec = _read_spec(manifest_data)
     base, hub_base = _describe_base(manifest_data)
@@ -100,10 +100,10 @@ def _describe_base(manifest_data: Mapping[str, Any]) -> tuple[str | None, str | 
     return base, base if is_hub_name(base) else None
 
 
-def _relation(hub_base: str | None, card_format: CardFormat) -> str | None:
+def _relation(hub_base: str | None, card_format: ExportFormat) -> str | None:
     if hub_base is None:
         return None
-    return "adapter" if card_format is CardFormat.PEFT else "finetune"
+    return "adapter" if card_format is ExportFormat.PEFT else "finetune"
 
 
 def _sources(spec: TrainSpec | None) -> list[str]:
@@ -193,22 +193,22 @@ def _title(metric: str) -> str:
 
 
 _LEFT_OUT = {
-    CardFormat.TRANSFORMERS: (
+    ExportFormat.TRANSFORMERS: (
         "This folder has the merged weights alone. The adapter, the stored "
         "predictions and all texts of the data stay with the artifact."
     ),
-    CardFormat.PEFT: (
+    ExportFormat.PEFT: (
         "This folder has the adapter and the head. The base model is in `base/`, unless the Hub "
         "has exactly this model. The stored predictions and all texts of the data "
         "stay with the artifact."
     ),
-    CardFormat.ONNX: (
+    ExportFormat.ONNX: (
         "This folder has the merged weights alone. The graph computes the attention of every token "
         "to every other, also of encoders that attend within a window, so its memory grows with "
         "the square of the length. The adapter, the stored predictions and all texts of the data "
         "stay with the artifact."
     ),
-    CardFormat.LORAWORKS: (
+    ExportFormat.LORAWORKS: (
         "The training texts. But `golden.json` and `misclassified/` contain texts of the test and "
         "validation splits, and `nearest_examples.safetensors` vectors of training texts, of a "
         "linear model their words and word pairs: publish an export for transformers or PEFT if "
@@ -256,19 +256,19 @@ def _outputs(manifest_data: Mapping[str, Any]) -> Iterator[str]:
     yield f"```json\n{json.dumps(_labels(manifest_data), ensure_ascii=False)}\n```"
 
 
-def _usage(manifest_data: Mapping[str, Any], card_format: CardFormat, name: str) -> str:
+def _usage(manifest_data: Mapping[str, Any], card_format: ExportFormat, name: str) -> str:
     linear = manifest.is_linear(manifest_data["files"])
     task = _task_type(manifest_data)
     match card_format:
-        case CardFormat.TRANSFORMERS:
+        case ExportFormat.TRANSFORMERS:
             options = "top_k=None, truncation=True" if task == "multi_label" else "truncation=True"
             usage = _TRANSFORMERS_USAGE.replace("OPTIONS", options)
             # text-embeddings-inference applies a softmax to several outputs, a sigmoid to one.
             usage += _TEI_USAGE if task == "single_label" else ""
-        case CardFormat.PEFT:
+        case ExportFormat.PEFT:
             count = 1 if task == "regression" else len(_labels(manifest_data))
             usage = _PEFT_USAGE.replace("ANSWER", _PEFT_ANSWERS[task]).replace("COUNT", str(count))
-        case CardFormat.ONNX:
+        case ExportFormat.ONNX:
             usage = _ONNX_USAGE.replace("ANSWER", _ONNX_ANSWERS[task])
         case _:
             usage = _LORAWORKS_USAGE + (_LINEAR_USAGE if linear else "")
@@ -287,7 +287,7 @@ def _folder(name: str) -> str:
 
 
 def _long_texts(
-    manifest_data: Mapping[str, Any], card_format: CardFormat, name: str
+    manifest_data: Mapping[str, Any], card_format: ExportFormat, name: str
 ) -> Iterator[str]:
     """Yield a section if the model reads long texts in windows."""
     length = _number(manifest_data, "max_length")
@@ -322,7 +322,7 @@ windows = tokenizer(
 )
 del windows["overflow_to_sample_mapping"]"""
 _WINDOWS_USAGE = {  # which program reads what, and code
-    CardFormat.TRANSFORMERS: (
+    ExportFormat.TRANSFORMERS: (
         "A pipeline of transformers and text-embeddings-inference read",
         """\
 ```python
@@ -334,7 +334,7 @@ SPLIT_TEXT
 logits = model(**windows).logits[:MAX_WINDOWS].mean(dim=0)
 ```""".replace("SPLIT_TEXT", _SPLIT_TEXT.replace("TENSORS", "pt")),
     ),
-    CardFormat.ONNX: (
+    ExportFormat.ONNX: (
         "A run with a truncated text reads",
         """\
 ```python
@@ -548,15 +548,15 @@ def _method_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
             yield "learning rate", f"{optim.learning_rate:.3g}"
 
 
-def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> Iterator[str]:
+def _calibration(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> Iterator[str]:
     thresholds = _thresholds(manifest_data)
     if thresholds and _task_type(manifest_data) == "multi_label":
         yield "## Calibration"
         yield (
             "Scale and offset of each label are fitted on the validation split"
-            f"{'' if card_format is CardFormat.LORAWORKS else ', and part of the last layer'}: the "
-            "sigmoid of an output is a probability. A label is predicted if its probability is at "
-            "least its threshold:"
+            f"{'' if card_format is ExportFormat.LORAWORKS else ', and part of the last layer'}: "
+            "the sigmoid of an output is a probability. A label is predicted if its probability is "
+            "at least its threshold:"
         )
         yield thresholds
         return
@@ -569,7 +569,7 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
         return
     yield "## Calibration"
     fitted = f"On the validation split, the temperature {temperature:.4g} fits best"
-    if card_format is CardFormat.LORAWORKS:
+    if card_format is ExportFormat.LORAWORKS:
         yield f"{fitted}. loraworks divides the logits by it, so that its scores are probabilities."
     else:
         yield (
@@ -582,7 +582,7 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
             "macro F1 on the validation split:"
         )
         yield thresholds
-        if card_format is not CardFormat.LORAWORKS:
+        if card_format is not ExportFormat.LORAWORKS:
             yield (
                 f"{_PROGRAMS[card_format]} knows no thresholds and predicts the most probable "
                 "label: to predict as loraworks does, divide the probabilities by the thresholds, "
@@ -590,13 +590,13 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: CardFormat) -> I
             )
 
 
-def _unfamiliar_texts(manifest_data: Mapping[str, Any], card_format: CardFormat) -> Iterator[str]:
+def _unfamiliar_texts(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> Iterator[str]:
     """Yield what the artifact knows about texts unlike the training texts."""
     examples, held_out, share = (
         _number(manifest_data, "nearest_examples", name)
         for name in ("examples", "held_out", "expected_share")
     )
-    if card_format is not CardFormat.LORAWORKS or None in (examples, held_out, share):
+    if card_format is not ExportFormat.LORAWORKS or None in (examples, held_out, share):
         return
     yield "## Unfamiliar texts"
     yield (
@@ -607,9 +607,9 @@ def _unfamiliar_texts(manifest_data: Mapping[str, Any], card_format: CardFormat)
 
 
 _PROGRAMS = {
-    CardFormat.TRANSFORMERS: "The pipeline of transformers",
-    CardFormat.PEFT: "PEFT",
-    CardFormat.ONNX: "ONNX Runtime",
+    ExportFormat.TRANSFORMERS: "The pipeline of transformers",
+    ExportFormat.PEFT: "PEFT",
+    ExportFormat.ONNX: "ONNX Runtime",
 }
 
 

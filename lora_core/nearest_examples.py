@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
 from lora_core import manifest
-from lora_core.data.split import Example, examples_to_rows
+from lora_core.data.split import Example, rows_and_task_for_stratification
 from lora_core.data.stratify import TextGroup, choose_stratification, group_rows_by_text
 from lora_core.errors.artifact import ArtifactCorrupt, NoNearestExamples
 from lora_core.specs.data import Split
@@ -233,7 +233,7 @@ class ExampleIndex:
         order = np.argsort(-similarities, kind="stable")[:count].tolist()
         return [Neighbor(self.rows[i], self.labels[i], float(similarities[i])) for i in order]
 
-    def facts(self) -> dict[str, Any]:
+    def manifest_entry(self) -> dict[str, Any]:
         """Return what the manifest says about the index."""
         threshold = self.threshold
         facts: dict[str, Any] = {"examples": len(self.rows), "held_out_split": self.held_out_split}
@@ -258,7 +258,7 @@ def sample_example_indices(examples: Sequence[Example]) -> NDArray[np.int64]:
 
     They are the same in whatever order the examples are.
     """
-    rows, task = examples_to_rows(examples)
+    rows, task = rows_and_task_for_stratification(examples)
     distinct = [TextGroup(group.key, group.rows[:1]) for group in group_rows_by_text(rows, _SEED)][
         :MAX_GROUPS
     ]
@@ -285,7 +285,7 @@ def build_index(
     examples = examples[: vectors.shape[0]]
     return ExampleIndex(
         tuple(example.row for example in examples),
-        tuple(task.label_of(example.label) for example in examples),
+        tuple(task.target_to_label(example.label) for example in examples),
         vectors,
         held_out_split,
         np.sort(kth_neighbor_similarities(vectors, held_out_states)),

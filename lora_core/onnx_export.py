@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core import manifest
-from lora_core.artifact import label_names, save_classifier_config, uses_segment_ids
+from lora_core.artifact import model_label_names, save_model_config, uses_segment_ids
 from lora_core.atomic_files import write_indented_json
 from lora_core.data.batching import collate
 from lora_core.data.files import iter_whole_rows
@@ -37,14 +37,14 @@ from lora_core.export import (
 )
 from lora_core.inference.predictor import Predictor
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
-from lora_core.model_card import CardFormat
+from lora_core.model_card import ExportFormat
 from lora_core.onnx_certificate import CERTIFICATE_FILE, OnnxCertificate
 from lora_core.onnx_graph import OUTPUT, export_onnx_graph
 from lora_core.saved_predictions import check_golden_predictions, load_golden_predictions
 from lora_core.specs.data import parse_sheet_suffix
-from lora_core.specs.text_input import TextInput, text_or_pair, text_sides
+from lora_core.specs.text_input import TextInput, text_or_pair, texts_of_input
 from lora_core.tasks.base import Calibration, Task
-from lora_core.tasks.build import read_task_and_calibration
+from lora_core.tasks.build import restore_task_and_calibration
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -87,7 +87,7 @@ def export_onnx(
     golden, _ = load_golden_predictions(artifact)
     with atomic_directory(out) as directory:
         path = directory / MODEL_FILE
-        save_classifier_config(directory, exported.model)
+        save_model_config(directory, exported.model)
         segments = reference.pairs and uses_segment_ids(exported.model.config.to_dict())
         export_onnx_graph(path, exported.model, segments=segments)
         items = [*reference.encode(golden), *_long_text(reference, golden)]
@@ -95,7 +95,7 @@ def export_onnx(
         if int8_texts is not None:
             _quantize(path)
             certificate = _certify(path, exported, reference, reference.encode(int8_texts), "int8")
-        write_export_companion_files(directory, exported, CardFormat.ONNX, out)
+        write_export_companion_files(directory, exported, ExportFormat.ONNX, out)
         write_indented_json(directory / CERTIFICATE_FILE, certificate.model_dump(mode="json"))
     return certificate
 
@@ -114,7 +114,7 @@ def read_int8_certification_texts(artifact: Path, source: str) -> list[TextInput
 
 
 def _check_int8_texts(exported: CalibratedModel, texts: Sequence[TextInput]) -> None:
-    task, _ = read_task_and_calibration(exported.manifest, label_names(exported.model))
+    task, _ = restore_task_and_calibration(exported.manifest, model_label_names(exported.model))
     if task.type == "regression":
         raise Int8RegressionUnsupported(path=exported.artifact.name)
     if len(texts) < MIN_INT8_TEXTS:
@@ -130,7 +130,7 @@ def _long_text(reference: Predictor, texts: Sequence[TextInput]) -> list[Tokeniz
     tokenizer = ModelTokenizer(reference.tokenizer.tokenizer, length, pairs=reference.pairs)
     tokens = sum(item.length for item in tokenizer.encode(texts))
     repeated = list(texts) * (2 * length // tokens + 1)
-    first, *second = (" ".join(side) for side in zip(*map(text_sides, repeated), strict=True))
+    first, *second = (" ".join(side) for side in zip(*map(texts_of_input, repeated), strict=True))
     return tokenizer.encode([text_or_pair(first, second[0] if second else None)])
 
 
@@ -176,10 +176,14 @@ def _certify(
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     theirs = _run(session, items, exported.model.config.pad_token_id or 0)
-    logits = reference.task.calibrated(reference.forward(items).numpy(), reference.calibration)
+    logits = reference.task.apply_calibration(
+        reference.forward(items).numpy(), reference.calibration
+    )
     ours = logits[:, exported.outputs]
     difference = float(np.abs(theirs - ours).max())
-    task, calibration = read_task_and_calibration(exported.manifest, label_names(exported.model))
+    task, calibration = restore_task_and_calibration(
+        exported.manifest, model_label_names(exported.model)
+    )
     scale, _ = task.scale_and_offset(calibration)
     tolerance = MAX_DIFFERENCE * (float(scale[0]) if task.type == "regression" else 1.0)
     if precision == "fp32" and not difference <= tolerance:
@@ -213,7 +217,7 @@ def _run(
         texts = windows[start : start + _BATCH_TEXTS]
         starts = [len(t.ids) if t.segment_start is None else t.segment_start for t in texts]
         batch = collate([t.ids for t in texts], pad_id, None, np.array(starts, dtype=np.int64))
-        inputs = {**batch.token_inputs, "attention_mask": batch.attention_mask}
+        inputs = {**batch.embedding_inputs, "attention_mask": batch.attention_mask}
         feed = {each.name: inputs[each.name].numpy() for each in session.get_inputs()}
         rows += session.run([OUTPUT], feed)
     ends = np.cumsum([len(item.windows) for item in items])

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.onnx import OnnxExporterError
 from transformers import PreTrainedModel
 
-from lora_core.encoders.load import silence_transformers
+from lora_core.encoders.load import disable_transformers_logging
 from lora_core.errors.export import NotTranslatableToOnnx
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -58,7 +58,7 @@ def export_onnx_graph(path: Path, model: PreTrainedModel, *, segments: bool) -> 
 
 def _traceable(model: PreTrainedModel) -> nn.Module:
     """Return a function of the inputs that always takes the same way."""
-    silence_transformers()
+    disable_transformers_logging()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision
     # `eager` adds the lowest number to the scores of hidden tokens, where the operator of ONNX adds
     # -inf: a padding token that sees nothing within its window would be NaN, and so all others.

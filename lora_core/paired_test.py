@@ -30,7 +30,7 @@ class PairedTestResult:
     worse: int
 
 
-def paired_test(
+def one_sided_paired_test(
     metric: MetricOfMeans, new: Statistics, current: Statistics, seed: int = 0
 ) -> PairedTestResult:
     """Return the test of two models by the statistics (texts, k) of their predictions.
@@ -45,13 +45,13 @@ def paired_test(
     scores = [metric.scores(each) for each in (new, current)]
     better, worse = int((scores[0] > scores[1]).sum()), int((scores[0] < scores[1]).sum())
     if metric.name == "accuracy":
-        p_value = sign_test(better, worse)
+        p_value = one_sided_sign_test(better, worse)
     else:
         p_value = _permutation_test(metric, new, current, sign, seed)
     return PairedTestResult(p_value, difference, len(new), better, worse)
 
 
-def sign_test(better: int, worse: int) -> float:
+def one_sided_sign_test(better: int, worse: int) -> float:
     """Return P(at least `better` heads) of better + worse tosses of a fair coin."""
     from scipy.stats import binom  # slow to import, and not needed to read a result
 

@@ -98,7 +98,7 @@ def retain_freed_memory() -> None:
 
 
 @contextmanager
-def import_without_gc_then_freeze() -> Iterator[None]:
+def disable_gc_then_freeze_imports() -> Iterator[None]:
     """Import torch and transformers without garbage collection, which takes a third of the time.
 
     What is in memory afterwards is exempt from collection. Nothing is exempted if all modules have

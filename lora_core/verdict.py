@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.results import RareLabelCounts, ReferenceComparison, Verdict
+from lora_core.results import LabelCounts, ReferenceComparison, Verdict
 from lora_core.tasks.base import Task
 from lora_core.tasks.primary_metric import Predictions, PrimaryMetric
 from lora_core.tasks.regression import Regression
@@ -127,7 +127,7 @@ def _compare(
     )
 
 
-def _count_labels(task: Task, targets: Targets, predicted: Predictions) -> list[RareLabelCounts]:
+def _count_labels(task: Task, targets: Targets, predicted: Predictions) -> list[LabelCounts]:
     """Return the number of texts of each label, and of predictions; [] if it has no labels.
 
     Several targets have them in their own verdicts.
@@ -142,12 +142,12 @@ def _count_labels(task: Task, targets: Targets, predicted: Predictions) -> list[
         true, positive = (targets > 0).sum(axis=0), predicted.sum(axis=0)
         correct = ((targets > 0) & predicted).sum(axis=0)
     return [
-        RareLabelCounts(label=label, texts=int(n), predicted=int(p), correct=int(c))
+        LabelCounts(label=label, texts=int(n), predicted=int(p), correct=int(c))
         for label, n, p, c in zip(task.labels, true, positive, correct, strict=True)
     ]
 
 
-def _rare_labels(counts: list[RareLabelCounts]) -> tuple[RareLabelCounts, ...]:
+def _rare_labels(counts: list[LabelCounts]) -> tuple[LabelCounts, ...]:
     """Return the labels with few of these texts, the rarest first."""
     limit = _RARE * sum(each.texts for each in counts) / max(1, len(counts))
     rare = [each for each in counts if 0 < each.texts < limit]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_core.paired_test import paired_test
+from lora_core.paired_test import one_sided_paired_test
 from lora_core.results import MetricName
 from lora_core.specs.encoded_labels import LabelValue
 from lora_core.specs.task import TaskTypeOfTarget
@@ -70,7 +70,10 @@ def compare_versions(
 ) -> VersionComparison:
     """Compare two versions. `tasks`: the type of each target. Raises `ValueError` without texts."""
     metric, current, new = _statistics(texts, tasks)
-    lead, deficit = paired_test(metric, new, current), paired_test(metric, current, new)
+    lead, deficit = (
+        one_sided_paired_test(metric, new, current),
+        one_sided_paired_test(metric, current, new),
+    )
     return VersionComparison(
         texts=len(texts),
         current=_score(metric, current),
@@ -107,7 +110,7 @@ def _statistics(
         metrics.append(metric)
         current.append(of_current)
         new.append(of_new)
-        constant_errors.append(float(metric.error(constant.mean(axis=0))))
+        constant_errors.append(float(metric.error_from_means(constant.mean(axis=0))))
     if len(metrics) == 1:
         return metrics[0], current[0], new[0]
     return (

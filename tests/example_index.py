@@ -36,5 +36,5 @@ def add_example_index(
     facts: dict[str, Any] = manifest.read(artifact)
     del facts["files"]
     (artifact / manifest.MANIFEST_FILE).unlink()
-    manifest.create(artifact, facts)
+    manifest.create_and_save(artifact, facts)
     return index

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from app.storage.store import tar_stream
 from lora_core import manifest
-from lora_core.artifact import load_merged_model, save_merged
+from lora_core.artifact import load_merged_model, save_merged_model
 from lora_core.data.tokens import load_tokenizer
 from lora_core.model_imports.archive import unpack_archive
 from lora_core.saved_predictions import load_golden_predictions
@@ -62,7 +62,7 @@ def hostile_archive(valid: bytes, name: str) -> bytes:
 def _replace_base_by_merged(directory: Path) -> None:
     """Turn a model on a base into one in format 1, whose files the attacks change."""
     tokenizer = load_tokenizer(directory / manifest.BASE_DIR / "tokenizer.json")
-    save_merged(
+    save_merged_model(
         directory, load_merged_model(directory), tokenizer, manifest.read(directory)["max_length"]
     )
     shutil.rmtree(directory / manifest.BASE_DIR)
@@ -82,7 +82,7 @@ def reseal(directory: Path, **facts: Any) -> None:
     content = manifest.read(directory) | facts
     content.pop("files")
     (directory / manifest.MANIFEST_FILE).unlink()
-    manifest.create(directory, content)
+    manifest.create_and_save(directory, content)
 
 
 def _sealed(change: Attack) -> Attack:

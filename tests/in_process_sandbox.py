@@ -24,7 +24,7 @@ class _Lines(library.ExclusiveStdoutJsonWriter):
         self.content = b""
 
     def write(self, value: BaseModel) -> None:
-        self.content += child_protocol.encode_line(value).encode() + b"\n"
+        self.content += child_protocol.format_json_line(value).encode() + b"\n"
 
 
 def run_in_process(
@@ -35,7 +35,7 @@ def run_in_process(
     writable: Sequence[Path] = (),
     stdin: IO[bytes] | None = None,
 ) -> SandboxResult:
-    """Do what `app.sandbox.child.run_child` does, without limits."""
+    """Do what `app.sandbox.child.run_lora_core_sandboxed` does, without limits."""
     del limits, readable, writable
     parsed, lines = build_parser(None).parse_args(arguments), _Lines()
     code = 0

@@ -13,7 +13,7 @@ from lora_core.artifact import (
     save_adapter,
     save_base_adapter_and_head,
     save_head,
-    save_merged,
+    save_merged_model,
 )
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier, weights_sha256
 from lora_core.fine_tuning_methods import LoraMethod
@@ -64,7 +64,7 @@ def make_lora_artifact(
     if in_format_1:
         save_adapter(out, spec, method.state_dict(model), family)
         merge_adapters(model)
-        save_merged(out, model, tokenizer(family), max_length)
+        save_merged_model(out, model, tokenizer(family), max_length)
         save_head(out, model, pretrained.family)
     else:
         save_base_adapter_and_head(out, model, pretrained.family, tokenizer(family), spec)
@@ -85,5 +85,5 @@ def make_lora_artifact(
         "metrics": {"labels": list(labels), "validation": {"accuracy": 0.8, "macro_f1": 0.79}},
         **({"calibration": calibration.model_dump(mode="json")} if calibration else {}),
     }
-    manifest.create(out, facts)
+    manifest.create_and_save(out, facts)
     return out

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lora_core import manifest
-from lora_core.artifact import save_merged
+from lora_core.artifact import save_merged_model
 from lora_core.inference.predictor import Predictor
 from lora_core.manifest import FORMAT_VERSION
 from lora_core.saved_predictions import save_golden_predictions
@@ -90,7 +90,7 @@ def _write_artifact(
     model.config.problem_type = PROBLEM_TYPES[task.type]
 
     directory.mkdir(parents=True)
-    save_merged(directory, model, tokenizer(), max_length, pairs=pairs)
+    save_merged_model(directory, model, tokenizer(), max_length, pairs=pairs)
     predictor = Predictor.from_model(model, tokenizer(), max_length, pairs=pairs, windows=windows)
     texts = PAIRS if pairs else TEXTS
     save_golden_predictions(directory, texts, predictor.forward(predictor.encode(texts)).numpy())
@@ -98,7 +98,7 @@ def _write_artifact(
         text_pair_column="second" if pairs else None, long_texts="windows" if windows else "cut"
     )
     spec = TrainSpec(method=LoraSpec(), task=task, data=data)
-    manifest.create(
+    manifest.create_and_save(
         directory,
         {
             "format": FORMAT_VERSION,

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from lora_core import encoders
-from lora_core.data.tokens import find_special_tokens
+from lora_core.data.tokens import build_special_tokens_map
 from lora_core.specs.method import LayerRole
 from tests.made_once import make_or_copy
 from tests.slow import slow_but
@@ -306,7 +306,7 @@ def _write_base(directory: Path, *, family: str, seed: int, **changes: Any) -> N
     _random_states[repr((family, seed, sorted(changes.items())))] = torch.get_rng_state()
     saved_tokenizer = tokenizer(family)
     saved_tokenizer.save(str(directory / "tokenizer.json"))
-    special = find_special_tokens(saved_tokenizer)
+    special = build_special_tokens_map(saved_tokenizer)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **special}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
 

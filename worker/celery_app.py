@@ -102,7 +102,7 @@ class WorkerServiceBootstep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def close(self, _worker: Any) -> None:
         """Begin to drain, also on `celery control shutdown`, which sends no signal."""
-        self._service.drain()
+        self._service.request_drain()
 
     def stop(self, _worker: Any) -> None:
         drained = self._service.requeue_jobs_and_wait()
@@ -115,7 +115,7 @@ class WorkerServiceBootstep(bootsteps.StartStopStep):  # type: ignore[misc]
         os._exit(EXIT_TERMINATED)
 
     def _on_shutdown(self, **_: Any) -> None:
-        self._service.drain()
+        self._service.request_drain()
 
 
 def _open_service(worker: Any, settings: Settings) -> WorkerService:

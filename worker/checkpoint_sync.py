@@ -43,7 +43,7 @@ class CheckpointSync:
                 "checkpoints", Path(event.directory).name
             )
             with self._recorder.renewing_lease():
-                ref = self._resources.store.put(local_dir, key)
+                ref = self._resources.store.move_in_directory(local_dir, key)
         except (AppError, LoraCoreError, OSError) as error:
             log.warning("cannot store a checkpoint", step=event.step, error=str(error))
             reason = error.strerror if isinstance(error, OSError) else str(error)
@@ -69,10 +69,12 @@ class CheckpointSync:
                 with self._recorder.renewing_lease():
                     return checkpoint, self._resources.store.verified_directory(checkpoint.ref)
             except ArtifactCorrupt as error:
-                checkpoint = self.reject(checkpoint, error.detail["problem"])
+                checkpoint = self.reject_and_rewind(checkpoint, error.detail["problem"])
         return None, None
 
-    def reject(self, checkpoint: StoredCheckpoint, problem: str) -> StoredCheckpoint | None:
+    def reject_and_rewind(
+        self, checkpoint: StoredCheckpoint, problem: str
+    ) -> StoredCheckpoint | None:
         """Mark a checkpoint as unusable and return the previous one. Raises `LeaseLost`."""
         log.warning("unusable checkpoint", step=checkpoint.step, problem=problem)
         with self._resources.database.write() as session:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from signal import SIGABRT
 from threading import Event as Flag
 
-from app.queue.transitions import ExitStatus
+from app.queue.transitions import ProcessExitStatus
 from app.settings import Settings
 from lora_core.events import CheckpointSaved, Failed
 from worker import host_health
@@ -33,7 +33,7 @@ class StopReason(StrEnum):
 class ChildResult:
     """How the process exited, and what is known about the reason."""
 
-    exit_status: ExitStatus
+    exit_status: ProcessExitStatus
     stop_reason: StopReason | None
     failure: Failed | None  # the last event of the process, if it was a failure
     saved_step: int | None = None  # of this attempt's last checkpoint that is recorded
@@ -90,7 +90,7 @@ class ChildProcessSupervisor:
             raise
         if self._stop_reason is StopReason.STALL:
             # Also if it took a SIGKILL: one from outside would not count as a repeated failure.
-            exit_status = ExitStatus(signal=SIGABRT)
+            exit_status = ProcessExitStatus(signal=SIGABRT)
         stop_reason = StopReason.LEASE_LOST if self._recorder.lease_lost else self._stop_reason
         oom_killed = host_health.oom_kill_count() > kills_before
         recorder = self._recorder
@@ -99,7 +99,7 @@ class ChildProcessSupervisor:
         )
 
     def _watch(self) -> None:
-        while (events := self._child.read_events(POLL_SECONDS)) is not None:
+        while (events := self._child.poll_events(POLL_SECONDS)) is not None:
             for event in events:
                 self._last_event_at = time.monotonic()
                 self._failure = event if isinstance(event, Failed) else None
@@ -113,7 +113,7 @@ class ChildProcessSupervisor:
                         self._store_checkpoint(event)
                     self._last_event_at = time.monotonic()
             if self._stop_reason is not StopReason.LEASE_LOST and self._recorder.is_due():
-                self._recorder.write()
+                self._recorder.renew_lease_and_write()
             self._enforce_limits()
 
     def _enforce_limits(self) -> None:

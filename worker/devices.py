@@ -126,7 +126,7 @@ class SlotPool:
         self._free = dict(self._capacity)
         self._changed = threading.Condition()
 
-    def device_names(self) -> list[str]:
+    def device_name_per_slot(self) -> list[str]:
         """Return the device name of each slot."""
         return [device.name for device, capacity in self._capacity.items() for _ in range(capacity)]
 
@@ -134,7 +134,7 @@ class SlotPool:
         """Return the device classes of the slots."""
         return {device.device_class for device in self._capacity}
 
-    def acquire(self, *, exclude: Container[DeviceClass] = ()) -> Slot | None:
+    def try_acquire(self, *, exclude: Container[DeviceClass] = ()) -> Slot | None:
         """Return a free slot or `None`, without waiting. `exclude` lists device classes to skip."""
         with self._changed:
             for device, free in self._free.items():

@@ -16,10 +16,10 @@ from app.queue.transitions import (
     AttemptResult,
     Cancelled,
     DependencyUnavailable,
-    ExitStatus,
     Paused,
     PermanentFailure,
     Preempted,
+    ProcessExitStatus,
     RetryableFailure,
 )
 from app.settings import Settings
@@ -118,7 +118,7 @@ _DISK_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EIO
 MAX_WAIT_SECONDS = 60.0  # between two attempts
 
 
-def classify_result(
+def attempt_result_from_child(
     result: ChildResult, claimed: ClaimedJob, settings: Settings, *, mentions_input: bool = False
 ) -> AttemptResult:
     """Return the result of an attempt that produced no artifact.
@@ -183,7 +183,7 @@ def _exit_cause(result: ChildResult) -> FailureCause:
     return OOM_HOST if result.oom_killed else KILLED
 
 
-def classify_error(
+def attempt_result_from_error(
     error: Exception, claimed: ClaimedJob, settings: Settings, *, saved_step: int | None, step: int
 ) -> AttemptResult:
     """Return the result of an attempt that failed in the worker itself, after `step`."""
@@ -295,7 +295,7 @@ def worker_lost_failure(settings: Settings) -> RetryableFailure:
     return RetryableFailure(LOST_WORKER.code, LOST_WORKER.message, settings.retry_seconds)
 
 
-def _exit_description(exit_status: ExitStatus) -> str:
+def _exit_description(exit_status: ProcessExitStatus) -> str:
     if exit_status.signal is None:
         return f"exit code {exit_status.code}"
     hint = ", often a sign of running out of memory" if exit_status.signal == signal.SIGKILL else ""

@@ -13,7 +13,7 @@ from app.database.base import JsonObject
 from app.jobs.results import comparison
 from app.queue import leases
 from app.queue.fencing import ClaimedJob, Lease, LeaseLost
-from app.queue.transitions import AttemptResult, ExitStatus, Succeeded
+from app.queue.transitions import AttemptResult, ProcessExitStatus, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from app.storage.staged_artifact import StagedArtifact
@@ -27,7 +27,10 @@ log = structlog.get_logger(__name__)
 
 
 def finish_attempt_without_artifact(
-    resources: Resources, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
+    resources: Resources,
+    lease: Lease,
+    result: AttemptResult,
+    exit_status: ProcessExitStatus | None = None,
 ) -> None:
     """Finish an attempt that produced no artifact, unless its lease is lost."""
     if _commit_with_retry(
@@ -56,7 +59,7 @@ def publish_artifact_and_finish_attempt(
         manifest.save(output_dir, manifest_data)
     key = f"{JOB_KINDS[claimed.kind].key_prefix}/{lease.job_id}/a{lease.attempt}"
     artifact = StagedArtifact(resources.store, output_dir, key)
-    if artifact.run_transaction(
+    if artifact.run_with_stored_base(
         lambda: _commit_with_retry(
             resources, lease, lambda session: _succeed(session, claimed, artifact, manifest_data)
         )
@@ -83,7 +86,9 @@ def _succeed(
                 session, version, alias=claimed.promote_to, job_id=str(lease.job_id)
             )
         summary = {**summary, "model_version": f"{name}:{version.number}"}
-    leases.finish_attempt(session, lease, Succeeded(artifact.id, summary), ExitStatus(code=0))
+    leases.finish_attempt(
+        session, lease, Succeeded(artifact.id, summary), ProcessExitStatus(code=0)
+    )
 
 
 def _commit_with_retry(

@@ -55,7 +55,7 @@ class ForkServerSupervisor:
         with self._changed:
             return self._server.pid if self._server is not None and self._ready else None
 
-    def run(self) -> None:
+    def run_until_closed(self) -> None:
         """Keep a server running until `close`. The kernel kills it when the calling thread ends."""
         while not self._closed.is_set():
             try:
@@ -65,7 +65,7 @@ class ForkServerSupervisor:
             self._closed.wait(_RESTART_SECONDS)
 
     def close(self) -> None:
-        """End the server, and with it `run`. The processes that it has forked go on."""
+        """End the server and `run_until_closed`. The processes that it has forked go on."""
         with self._changed:
             self._closed.set()
             if self._server is not None:
@@ -86,7 +86,7 @@ class ForkServerSupervisor:
             log.warning("the fork server has not started the process; starting a fresh interpreter")
             return spawn_child(task)
         child = create_child_with_pid_file(process, task)
-        process.start()
+        process.unblock()
         return child
 
     def _run_server(self) -> None:
@@ -96,12 +96,12 @@ class ForkServerSupervisor:
                 return
             self._server = server = _ServerProcess()
         try:
-            if server.wait_until_ready():
+            if server.wait_until_ready_or_kill():
                 self._set_ready(True)
             status = server.wait()
         finally:
             self._set_ready(False)
-            server.close()
+            server.close_connection()
         if not self._closed.is_set():
             log.warning("the fork server ended; starting another", status=status)
 
@@ -138,7 +138,7 @@ class _ServerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_until_ready(self) -> bool:
+    def wait_until_ready_or_kill(self) -> bool:
         """Wait for the imports. Return False, and kill it, if they fail or take too long."""
         self._connection.settimeout(START_SECONDS)
         if self._receive() == READY_MESSAGE:
@@ -179,7 +179,7 @@ class _ServerProcess:
         """Wait until it has ended; return its exit status, or minus the signal."""
         return self._process.wait()
 
-    def close(self) -> None:
+    def close_connection(self) -> None:
         """Close the socket."""
         with self._lock:
             self._connection.close()

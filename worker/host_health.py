@@ -52,7 +52,7 @@ class HostHealth:
         self._store_suspect = True
 
     def find_problem(self) -> AppError | None:
-        """Return the same as `known_problem`, but check a suspected store first; may be slow."""
+        """As `find_problem_without_store_check`, but check a suspected store first; may be slow."""
         if self._store_suspect:
             try:
                 self._resources.store.check()
@@ -60,8 +60,8 @@ class HostHealth:
                 self._store_error = error
             else:
                 self._store_suspect, self._store_error = False, None
-        return self.known_problem()
+        return self.find_problem_without_store_check()
 
-    def known_problem(self) -> AppError | None:
+    def find_problem_without_store_check(self) -> AppError | None:
         """Return why no job could run here now, as far as is known."""
         return workdir.find_disk_problem(self._resources.settings) or self._store_error

@@ -95,7 +95,7 @@ def resolve_inputs(
     A model whose base is stored elsewhere is put together in `model_dir`, a new directory. Files
     are read after the database session is closed, so that no writer waits for the disk.
     Raises `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `StoredArtifactCorrupt`, any error of
-    the store, and for an imported version `UnsupportedArtifact` and `UnsupportedTokenizer`.
+    the store, and for an imported version `InvalidImportedModel` and `UnsupportedTokenizer`.
     """
     spec, kind = dict(claimed.spec), JOB_KINDS[claimed.kind]
     model = spec[kind.model_field]
@@ -126,7 +126,9 @@ def resolve_inputs(
         name = f"model {version.ref}"
         artifact_dir = materialize_artifact(store, version.artifact, model_dir, name=name)
         if version.imported:
-            metadata.read_metadata(artifact_dir)  # may have been imported before these checks
+            metadata.validate_model_metadata(
+                artifact_dir
+            )  # may have been imported before these checks
         spec[kind.model_field] = str(artifact_dir)
         names[spec[kind.model_field]] = version.ref
     return LocalInputs(spec, names, list(_files_to_read(spec, spec[kind.model_field])))

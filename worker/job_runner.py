@@ -37,8 +37,8 @@ from worker.child_process_supervisor import ChildProcessSupervisor, ChildResult,
 from worker.devices import Slot
 from worker.failures import (
     LEASE_LOST_MESSAGE,
-    classify_error,
-    classify_result,
+    attempt_result_from_child,
+    attempt_result_from_error,
     is_disk_error,
     time_limit_failure,
 )
@@ -89,7 +89,7 @@ class JobRunner:
                 ) or is_disk_error(error)
                 log.warning("the attempt failed", error=str(error), exc_info=not expected)
                 recorder = attempt.recorder
-                outcome = classify_error(
+                outcome = attempt_result_from_error(
                     error,
                     claimed,
                     self._settings,
@@ -165,7 +165,7 @@ class JobRunner:
             mentions_input = result.failure is not None and local_inputs.mentions_input(
                 result.failure.message
             )
-            outcome = classify_result(
+            outcome = attempt_result_from_child(
                 result, claimed, self._settings, mentions_input=mentions_input
             )
             outcome = _replace_local_paths(outcome, local_inputs)
@@ -199,7 +199,7 @@ class JobRunner:
             ):
                 return result
             self._check_store(attempt)  # the process reads the checkpoint from the store
-            checkpoint = attempt.checkpoint_sync.reject(checkpoint, failure.message)
+            checkpoint = attempt.checkpoint_sync.reject_and_rewind(checkpoint, failure.message)
 
     def _check_store(self, attempt: "_AttemptContext") -> None:
         """Raise the store's error if it is unreachable now, and so may have caused a failure."""

@@ -5,7 +5,7 @@ from threading import Event as Flag
 from app.mlflow import repository
 from app.mlflow.connection import MlflowConnection
 from app.mlflow.sender import send_due
-from app.mlflow.urls import loraworks_url
+from app.mlflow.urls import loraworks_base_url
 from app.resources import Resources
 
 POLL_SECONDS = 5.0  # between two looks for something to send, which read every unfinished job
@@ -35,6 +35,6 @@ class MlflowSender:
         send_due(
             database,
             self._connection,
-            public_url=loraworks_url(self._resources.settings),
+            public_url=loraworks_base_url(self._resources.settings),
             should_stop=self._draining.is_set,
         )

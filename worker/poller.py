@@ -79,7 +79,7 @@ class Poller:
             self._wake_event.wait(self._poll_seconds)
             self._wake_event.clear()  # before the check above, or a drain could go unnoticed
 
-    def claim_and_run(self, job_id: UUID) -> None:
+    def wait_for_slot_and_run_job(self, job_id: UUID) -> None:
         """Run this job in the calling thread once a slot of its class is free, if it is due then.
 
         Waits while all slots are busy or no job can run on this host, so that further tasks stay in
@@ -88,7 +88,7 @@ class Poller:
         """
         unfit: set[DeviceClass] = set()  # device classes for which it cannot be claimed
         while unfit != self._slots.device_classes() and not self._draining.is_set():
-            slot = self._slots.acquire(exclude=unfit)
+            slot = self._slots.try_acquire(exclude=unfit)
             if slot is None:
                 self._slots.wait_for_release(_SLOT_WAIT_SECONDS)
                 continue
@@ -110,7 +110,7 @@ class Poller:
     def _fill_slots(self) -> None:
         """Start jobs until no slot is free or no job is queued for the free slots."""
         idle: set[DeviceClass] = set()  # device classes without a queued job
-        while (slot := self._slots.acquire(exclude=idle)) is not None:
+        while (slot := self._slots.try_acquire(exclude=idle)) is not None:
             if not self._start_job(slot):
                 idle.add(slot.device_class)
 

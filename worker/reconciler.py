@@ -172,7 +172,7 @@ class Reconciler:
         self._round_started_at = now
 
     def _send_heartbeat(self) -> None:
-        devices = () if self._host_health.known_problem() else self._devices
+        devices = () if self._host_health.find_problem_without_store_check() else self._devices
         with self._resources.database.write() as session:
             heartbeats.record_heartbeat(
                 session, self._identity, draining=self._draining.is_set(), devices=devices
@@ -196,10 +196,10 @@ class Reconciler:
     def _reset_waits(self) -> None:
         with self._resources.database.write() as session:
             dispatch.make_all_queued_jobs_due(session)
-            webhooks.make_pending_deliveries_due(session)
+            webhooks.make_all_pending_deliveries_due(session)
             mlflow.make_waiting_rows_due(session)
-            retraining.release_overlong_claims(session)
-            drift.end_overlong_claims(session, self._settings)
+            retraining.release_claims_after_clock_step(session)
+            drift.end_claims_after_clock_step(session, self._settings)
 
     def _expire(self, job: RunningJob) -> bool:
         """Expire a job's lease: at once if its worker on this machine is dead, else when overdue.

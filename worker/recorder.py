@@ -274,7 +274,7 @@ class Recorder:
             or len(self._rows) >= MAX_BATCH_ROWS
         )
 
-    def write(self) -> None:
+    def renew_lease_and_write(self) -> None:
         """Renew the lease and write the buffered rows.
 
         Sets `lease_lost`, `cancel_requested` and `pause_requested`.
@@ -291,7 +291,9 @@ class Recorder:
 
         The block must not call any other method of the recorder.
         """
-        return running_periodically_in_thread(self.write, seconds=self._heartbeat_seconds)
+        return running_periodically_in_thread(
+            self.renew_lease_and_write, seconds=self._heartbeat_seconds
+        )
 
     def _write(self) -> None:
         self._written_at = time.monotonic()
@@ -308,7 +310,7 @@ class Recorder:
                 return
             self._resolve_uncertain_commit(session)
             if self._resumed_exactly is not None:
-                leases.record_resume(session, self._lease, exact=self._resumed_exactly)
+                leases.record_resume_exactness(session, self._lease, exact=self._resumed_exactly)
             self._uncertain_batch = (renewal.first_seq, len(self._rows))
             superseded = [
                 key

@@ -67,7 +67,7 @@ class WorkerService:
             devices, cpu_slots=settings.concurrency, lock_dir=workdir.device_lock_dir(settings)
         )
         host_health = HostHealth(resources)
-        device_names = self._slots.device_names()
+        device_names = self._slots.device_name_per_slot()
         self._reconciler = Reconciler(
             resources,
             self._identity,
@@ -80,7 +80,7 @@ class WorkerService:
         self._fork_server = ForkServerSupervisor()
         deliverer = webhooks.WebhookDeliverer(resources, draining=self._draining)
         check_drift = partial(drift.run_due_drift_checks, resources, draining=self._draining)
-        self._background = [self._garbage_collector.run, self._drain_on_request]
+        self._background = [self._garbage_collector.run_until_drained, self._drain_on_request]
         self._repeated: list[tuple[str, Callable[[], object], float]] = [  # name, task, seconds
             ("webhooks", deliverer.start_due, webhooks.POLL_SECONDS),
             ("drift", check_drift, drift.POLL_SECONDS),
@@ -93,7 +93,7 @@ class WorkerService:
         spawn = spawn_child
         if settings.fork_server and CPU in devices:
             spawn = self._fork_server.spawn
-            self._background.append(self._fork_server.run)
+            self._background.append(self._fork_server.run_until_closed)
         runner = JobRunner(resources, draining=self._draining, host_health=host_health, spawn=spawn)
         self._poller = Poller(
             resources,
@@ -117,7 +117,9 @@ class WorkerService:
                 repeat_until_drained, task, name=name, seconds=seconds, draining=self._draining
             )
             _daemon_thread(repeated, name).start()
-        log.info("worker ready", worker=self._identity.id, devices=self._slots.device_names())
+        log.info(
+            "worker ready", worker=self._identity.id, devices=self._slots.device_name_per_slot()
+        )
 
     def run_job(self, job_id: UUID) -> Job | None:
         """Run a job to the end of its attempt, if this worker can claim it now.
@@ -125,11 +127,11 @@ class WorkerService:
         Return the row of the job afterwards, whether it ran or not; `None`: there is no such job.
         Raises `OUTAGE_ERRORS`.
         """
-        self._poller.claim_and_run(job_id)
+        self._poller.wait_for_slot_and_run_job(job_id)
         with self._resources.database.read() as session:
             return session.get(Job, job_id)
 
-    def drain(self) -> None:
+    def request_drain(self) -> None:
         """Stop the trainings and requeue their jobs.
 
         Safe in a signal handler, even when it interrupts this same method.
@@ -138,7 +140,7 @@ class WorkerService:
 
     def requeue_jobs_and_wait(self) -> bool:
         """Drain and wait. Return whether every job was requeued in time."""
-        self.drain()
+        self.request_drain()
         grace = self._resources.settings.stop_grace_seconds
         idle = self._draining.wait(FINAL_WRITE_SECONDS) and self._slots.wait_idle(
             grace + FINAL_WRITE_SECONDS
@@ -170,7 +172,7 @@ class GarbageCollector:
         self._resources = resources
         self._draining = draining
 
-    def run(self) -> None:
+    def run_until_drained(self) -> None:
         """Run until the worker drains."""
         pause = FIRST_COLLECTION_SECONDS
         while not self._draining.wait(pause):

@@ -16,7 +16,7 @@ from typing import IO
 import structlog
 from pydantic import ValidationError
 
-from app.queue.transitions import ExitStatus
+from app.queue.transitions import ProcessExitStatus
 from lora_core import confinement
 from lora_core.child_protocol import EXIT_WITH_PARENT_OPTION
 from lora_core.events import Event, parse_event
@@ -28,7 +28,7 @@ from worker.workdir import AttemptDir
 MAX_LINE_BYTES = 16 * 2**20
 CHUNK_BYTES = 2**20
 LORA_CORE_COMMAND: tuple[str, ...] = (sys.executable, "-P", "-m", "lora_core")
-CHILD_EXEC = Path(__file__).with_name("child_exec.py")
+DIE_WITH_PARENT_EXEC = Path(__file__).with_name("die_with_parent_exec.py")
 
 # Environment variables that a training process may see. This is an allowlist: the database URL, the
 # pepper, and hub or cloud tokens are not on it.
@@ -115,7 +115,7 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
 
 def die_with_parent_command_prefix() -> list[str]:
     """Return the start of a command line, so that the process ends with the calling thread."""
-    return [sys.executable, "-I", "-S", str(CHILD_EXEC), str(os.getpid())]
+    return [sys.executable, "-I", "-S", str(DIE_WITH_PARENT_EXEC), str(os.getpid())]
 
 
 def _confinement_command_prefix(task: ChildTask) -> list[str]:
@@ -136,7 +136,7 @@ class ForkedProcess:
         self.stdout = stdout
         self.returncode: int | None = None
 
-    def start(self) -> None:
+    def unblock(self) -> None:
         """Let it run. Until then it waits, and ends if the pipe is closed."""
         with suppress(BrokenPipeError):  # it has been killed
             self.stdin.write(b"\n")
@@ -180,7 +180,7 @@ class ChildProcess:
         identity = process_identity.identify(self._process.pid)  # not reaped yet, so it exists
         attempt_dir.pid_file.write_text(json.dumps(identity), encoding="utf-8")
 
-    def read_events(self, timeout: float) -> list[Event] | None:
+    def poll_events(self, timeout: float) -> list[Event] | None:
         """Return the events received within `timeout`; `None` once it has exited and all are read.
 
         Waiting for the end of the pipe would not do: a grandchild may keep it open forever.
@@ -207,14 +207,14 @@ class ChildProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def kill_and_wait(self) -> ExitStatus:
+    def kill_and_wait(self) -> ProcessExitStatus:
         """Kill what is left of the group and return how the process exited. Call this last."""
         self.kill()
         code = self._process.wait()
         for pipe in (self._process.stdin, self._pipe):
             if pipe is not None:
                 pipe.close()
-        return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
+        return ProcessExitStatus(signal=-code) if code < 0 else ProcessExitStatus(code=code)
 
     def _send_signal(self, signum: int) -> None:
         """Send a signal without `Popen`, which would reap a process that has just exited."""

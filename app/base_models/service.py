@@ -65,7 +65,9 @@ def _find_files(base: ResolvedBase, folder: Path, *, database: Database, store: 
         name = f"model {version.ref}"
         directory = materialize_artifact(store, version.artifact, folder / "model", name=name)
         if version.imported:
-            metadata.read_metadata(directory)  # may have been imported before these checks
+            metadata.validate_model_metadata(
+                directory
+            )  # may have been imported before these checks
         return directory
     if base.revision is None:
         return Path(base.name)
@@ -87,11 +89,13 @@ def _check_in_child(name: str, location: Path, settings: Settings) -> BaseModelR
         settings.import_memory_mb, settings.import_seconds, _MAX_OUTPUT_BYTES
     )
     readable = [location, *link_targets(location)]
-    result = child.run_child(["check-base", str(location)], limits=limits, readable=readable)
+    result = child.run_lora_core_sandboxed(
+        ["check-base", str(location)], limits=limits, readable=readable
+    )
     if result.returncode == 0:
         return BaseModelReport.model_validate_json(result.stdout)
     if result.returncode == child_protocol.EXIT_FAILED:
-        raise _with_name(result.error(LoraCoreError), name, location)
+        raise _with_name(result.parse_error(LoraCoreError), name, location)
     if result.timed_out:
         limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"
         raise BaseCheckLimitExceeded(base=name, limit=limit, setting=setting)

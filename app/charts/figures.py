@@ -131,7 +131,7 @@ def objective_heatmap_or_scatter(snapshot: SweepSnapshot) -> Chart | None:
     )
 
 
-def heatmap_fields(snapshot: SweepSnapshot) -> set[str]:
+def final_heatmap_fields(snapshot: SweepSnapshot) -> set[str]:
     """Return the two fields of the map once all trials have run; empty if it is no heatmap."""
     axes = varied_axes(snapshot, snapshot.trials)
     pair = choose_map_axes(axes) if len(axes) >= 2 else ()

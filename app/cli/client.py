@@ -105,21 +105,25 @@ class Client(Connection):
         return self.create(JobView, "/v1/jobs", json=body)
 
     def plan_job(self, body: Json) -> JobPlan:
-        return self.fetch(JobPlan, "POST", "/v1/jobs", json=body, params={"dry_run": "true"})
+        return self.request_parsed(
+            JobPlan, "POST", "/v1/jobs", json=body, params={"dry_run": "true"}
+        )
 
     def get_job(self, job_id: str) -> JobView:
-        return self.fetch(JobView, "GET", resource_url_path("jobs", job_id))
+        return self.request_parsed(JobView, "GET", resource_url_path("jobs", job_id))
 
     def list_jobs(self, limit: int, **filters: str | None) -> list[JobListItem]:
-        return self.fetch_pages(JobListItem, "/v1/jobs", limit, **filters)
+        return self.list_items(JobListItem, "/v1/jobs", limit, **filters)
 
     def update_job(self, job_id: str, changes: Json) -> JobView:
-        return self.fetch(JobView, "PATCH", resource_url_path("jobs", job_id), json=changes)
+        return self.request_parsed(
+            JobView, "PATCH", resource_url_path("jobs", job_id), json=changes
+        )
 
     def list_misclassified(self, job_id: str, limit: int, split: str) -> list[MisclassifiedText]:
         """Return misclassified texts, the most confident first."""
         path = f"{resource_url_path('jobs', job_id)}/misclassified"
-        return self.fetch(
+        return self.request_parsed(
             list[MisclassifiedText], "GET", path, params={"split": split, "limit": limit}
         )
 
@@ -129,13 +133,13 @@ class Client(Connection):
         return self.stream_bytes(path, split=split, format=format)
 
     def cancel_job(self, job_id: str) -> JobView:
-        return self.fetch(JobView, "POST", f"{resource_url_path('jobs', job_id)}/cancel")
+        return self.request_parsed(JobView, "POST", f"{resource_url_path('jobs', job_id)}/cancel")
 
     def pause_job(self, job_id: str) -> JobView:
-        return self.fetch(JobView, "POST", f"{resource_url_path('jobs', job_id)}/pause")
+        return self.request_parsed(JobView, "POST", f"{resource_url_path('jobs', job_id)}/pause")
 
     def resume_job(self, job_id: str) -> JobView:
-        return self.fetch(JobView, "POST", f"{resource_url_path('jobs', job_id)}/resume")
+        return self.request_parsed(JobView, "POST", f"{resource_url_path('jobs', job_id)}/resume")
 
     def retry_job(self, job_id: str) -> JobView:
         return self.create(JobView, f"{resource_url_path('jobs', job_id)}/retry")
@@ -144,17 +148,19 @@ class Client(Connection):
         self.request("DELETE", resource_url_path("jobs", job_id))
 
     def compare_jobs(self, job_ids: list[str]) -> JobComparison:
-        return self.fetch(JobComparison, "GET", "/v1/jobs/compare", params={"job": job_ids})
+        return self.request_parsed(
+            JobComparison, "GET", "/v1/jobs/compare", params={"job": job_ids}
+        )
 
     def list_metric_points(
         self, job_id: str, limit: int, **filters: str | None
     ) -> list[MetricPointView]:
-        return self.fetch_pages(
+        return self.list_items(
             MetricPointView, f"{resource_url_path('jobs', job_id)}/metrics", limit, **filters
         )
 
     def list_job_events(self, job_id: str, limit: int) -> list[JobEventView]:
-        return self.fetch_pages(JobEventView, f"{resource_url_path('jobs', job_id)}/events", limit)
+        return self.list_items(JobEventView, f"{resource_url_path('jobs', job_id)}/events", limit)
 
     def stream_job(
         self, job_id: str | UUID, after: str | None = None
@@ -193,29 +199,31 @@ class Client(Connection):
         return self.stream_bytes(f"{resource_url_path('datasets', ref)}/content")
 
     def list_datasets(self, limit: int) -> list[DatasetListItem]:
-        return self.fetch_pages(DatasetListItem, "/v1/datasets", limit)
+        return self.list_items(DatasetListItem, "/v1/datasets", limit)
 
     def get_dataset(self, ref: str) -> DatasetView:
-        return self.fetch(DatasetView, "GET", resource_url_path("datasets", ref))
+        return self.request_parsed(DatasetView, "GET", resource_url_path("datasets", ref))
 
     def rediagnose_dataset(self, dataset_id: UUID) -> DataReport:
         """Run the data checks of a dataset again."""
         path = f"{resource_url_path('datasets', dataset_id)}/check"
-        return self.fetch(_CheckedDataset, "POST", path, timeout=CHECK_TIMEOUT).diagnosis
+        return self.request_parsed(_CheckedDataset, "POST", path, timeout=CHECK_TIMEOUT).diagnosis
 
     def list_suspects(self, ref: str, limit: int, target: str | None) -> SuspectLabels:
         """List labels that are probably wrong. The first call computes them."""
         path = f"{resource_url_path('datasets', ref)}/suspects"
         params = drop_none({"limit": str(limit), "target": target})
-        return self.fetch(SuspectLabels, "GET", path, params=params, timeout=CHECK_TIMEOUT)
+        return self.request_parsed(SuspectLabels, "GET", path, params=params, timeout=CHECK_TIMEOUT)
 
-    def correct_dataset(self, ref: str, body: Json) -> CorrectionDiff:
+    def create_correction(self, ref: str, body: Json) -> CorrectionDiff:
         """Change labels in a new version of a dataset."""
         path = f"{resource_url_path('datasets', ref)}/corrections"
         return self.create(CorrectionDiff, path, json=body, timeout=CHECK_TIMEOUT)
 
-    def get_dataset_diff(self, ref: str) -> CorrectionDiff:
-        return self.fetch(CorrectionDiff, "GET", f"{resource_url_path('datasets', ref)}/diff")
+    def get_correction_diff(self, ref: str) -> CorrectionDiff:
+        return self.request_parsed(
+            CorrectionDiff, "GET", f"{resource_url_path('datasets', ref)}/diff"
+        )
 
     def delete_dataset(self, dataset_id: UUID) -> None:
         self.request("DELETE", resource_url_path("datasets", dataset_id))
@@ -223,10 +231,10 @@ class Client(Connection):
     # -- models -------------------------------------------------------------------------------
 
     def list_models(self, limit: int) -> list[ModelListItem]:
-        return self.fetch_pages(ModelListItem, "/v1/models", limit)
+        return self.list_items(ModelListItem, "/v1/models", limit)
 
     def get_model(self, name: str) -> ModelView:
-        return self.fetch(ModelView, "GET", resource_url_path("models", name))
+        return self.request_parsed(ModelView, "GET", resource_url_path("models", name))
 
     def register_version(self, name: str, job_id: str) -> VersionView:
         return self.create(
@@ -245,7 +253,7 @@ class Client(Connection):
 
     def move_alias(self, name: str, version: int, alias: str) -> ModelView:
         path = f"{resource_url_path('models', name)}/aliases/{quote(alias, safe='')}"
-        return self.fetch(
+        return self.request_parsed(
             ModelView, "PUT", path, json={"version": version}, timeout=PROMOTE_TIMEOUT
         )
 
@@ -256,16 +264,16 @@ class Client(Connection):
 
     def list_shadow_comparisons(self, name: str) -> list[ShadowComparisonView]:
         """Compare shadow versions with the versions that serve."""
-        return self.fetch(
+        return self.request_parsed(
             list[ShadowComparisonView], "GET", f"{resource_url_path('models', name)}/shadow"
         )
 
     def roll_back_alias(self, name: str, alias: str) -> ModelView:
         """Move an alias back to its previous version."""
         path = f"{resource_url_path('models', name)}/aliases/{quote(alias, safe='')}/rollback"
-        return self.fetch(ModelView, "POST", path, timeout=PROMOTE_TIMEOUT)
+        return self.request_parsed(ModelView, "POST", path, timeout=PROMOTE_TIMEOUT)
 
-    def delete_model(self, name: str, version: int | None = None) -> None:
+    def delete_model_or_version(self, name: str, version: int | None = None) -> None:
         versions = "" if version is None else f"/versions/{version}"
         self.request("DELETE", f"{resource_url_path('models', name)}{versions}")
 
@@ -296,11 +304,11 @@ class Client(Connection):
         )
 
     def get_model_info(self, model: str) -> ModelInfo:
-        return self.fetch(ModelInfo, "GET", f"/models/{quote(model, safe='')}/info")
+        return self.request_parsed(ModelInfo, "GET", f"/models/{quote(model, safe='')}/info")
 
     def explain(self, text: TextInput, model: str, target: str | None = None) -> ExplanationView:
         """Return the words that drove the prediction for a text, of one target if several."""
-        return self.fetch(
+        return self.request_parsed(
             ExplanationView,
             "POST",
             f"{resource_url_path('models', model)}/explain",
@@ -312,27 +320,25 @@ class Client(Connection):
 
     def get_drift(self, model: str, days: float) -> DriftView:
         path = f"{resource_url_path('models', model)}/drift"
-        return self.fetch(DriftView, "GET", path, params={"days": days})
+        return self.request_parsed(DriftView, "GET", path, params={"days": days})
 
     def create_drift_check(self, model: str) -> DriftCheckView:
         """Compare the texts of a version now, which takes seconds."""
         path = f"{resource_url_path('models', model)}/drift/checks"
-        return self.fetch(DriftCheckView, "POST", path, timeout=CHECK_TIMEOUT)
+        return self.request_parsed(DriftCheckView, "POST", path, timeout=CHECK_TIMEOUT)
 
     def get_drift_check(self, model: str, check_id: UUID) -> DriftCheckDetail:
         """Return a check with the texts that differ most."""
         path = f"{resource_url_path('models', model)}/drift/checks/{check_id}"
-        return self.fetch(DriftCheckDetail, "GET", path)
+        return self.request_parsed(DriftCheckDetail, "GET", path)
 
     # -- feedback -----------------------------------------------------------------------------
 
     def add_feedback(self, body: Json) -> FeedbackItemResults:
-        return self.fetch(FeedbackItemResults, "POST", "/v1/feedback", json=body)
+        return self.request_parsed(FeedbackItemResults, "POST", "/v1/feedback", json=body)
 
     def list_feedback(self, name: str, limit: int) -> list[FeedbackView]:
-        return self.fetch_pages(
-            FeedbackView, f"{resource_url_path('models', name)}/feedback", limit
-        )
+        return self.list_items(FeedbackView, f"{resource_url_path('models', name)}/feedback", limit)
 
     def delete_feedback(self, feedback_id: str) -> None:
         self.request("DELETE", resource_url_path("feedback", feedback_id))
@@ -340,11 +346,11 @@ class Client(Connection):
     def create_review_sample(self, model: str, count: int) -> ReviewSample:
         """Return a random sample of kept predictions to label."""
         path = f"{resource_url_path('models', model)}/review"
-        return self.fetch(ReviewSample, "POST", path, json={"count": count})
+        return self.request_parsed(ReviewSample, "POST", path, json={"count": count})
 
     def list_live_accuracy(self, name: str, days: float) -> list[LiveAccuracy]:
         path = f"{resource_url_path('models', name)}/live-accuracy"
-        return self.fetch(list[LiveAccuracy], "GET", path, params={"days": days})
+        return self.request_parsed(list[LiveAccuracy], "GET", path, params={"days": days})
 
     def create_feedback_dataset(self, name: str, body: Json) -> DatasetView:
         """Make a dataset of the texts with feedback on a model."""
@@ -353,15 +359,17 @@ class Client(Connection):
 
     def forget(self, body: Json) -> TextErasureResult:
         """Forget a text; searching the datasets takes a while."""
-        return self.fetch(TextErasureResult, "POST", "/v1/forget", json=body, timeout=CHECK_TIMEOUT)
+        return self.request_parsed(
+            TextErasureResult, "POST", "/v1/forget", json=body, timeout=CHECK_TIMEOUT
+        )
 
     # -- retraining ---------------------------------------------------------------------------
 
     def set_retraining_rule(self, name: str, body: Json) -> RetrainingRuleView:
-        return self.fetch(RetrainingRuleView, "PUT", _retraining_path(name), json=body)
+        return self.request_parsed(RetrainingRuleView, "PUT", _retraining_path(name), json=body)
 
     def get_retraining_rule(self, name: str) -> RetrainingRuleView:
-        return self.fetch(RetrainingRuleView, "GET", _retraining_path(name))
+        return self.request_parsed(RetrainingRuleView, "GET", _retraining_path(name))
 
     def delete_retraining_rule(self, name: str) -> None:
         self.request("DELETE", _retraining_path(name))
@@ -370,15 +378,15 @@ class Client(Connection):
         return self.create(RetrainingRunView, f"{_retraining_path(name)}/runs")
 
     def list_retraining_runs(self, name: str, limit: int) -> list[RetrainingRunView]:
-        return self.fetch_pages(RetrainingRunView, f"{_retraining_path(name)}/runs", limit)
+        return self.list_items(RetrainingRunView, f"{_retraining_path(name)}/runs", limit)
 
     def get_retraining_run(self, name: str, run_id: str) -> RetrainingRunView:
         path = f"{_retraining_path(name)}/runs/{quote(run_id, safe='')}"
-        return self.fetch(RetrainingRunView, "GET", path)
+        return self.request_parsed(RetrainingRunView, "GET", path)
 
     def cancel_retraining(self, name: str, run_id: str) -> RetrainingRunView:
         path = f"{_retraining_path(name)}/runs/{quote(run_id, safe='')}/cancel"
-        return self.fetch(RetrainingRunView, "POST", path)
+        return self.request_parsed(RetrainingRunView, "POST", path)
 
     # -- prediction runs ----------------------------------------------------------------------
 
@@ -386,15 +394,17 @@ class Client(Connection):
         return self.create(PredictionRunView, "/v1/predictions", json=body)
 
     def get_prediction_run(self, run_id: str | UUID) -> PredictionRunView:
-        return self.fetch(PredictionRunView, "GET", resource_url_path("predictions", run_id))
+        return self.request_parsed(
+            PredictionRunView, "GET", resource_url_path("predictions", run_id)
+        )
 
     def list_prediction_runs(
         self, limit: int, **filters: str | None
     ) -> list[PredictionRunListItem]:
-        return self.fetch_pages(PredictionRunListItem, "/v1/predictions", limit, **filters)
+        return self.list_items(PredictionRunListItem, "/v1/predictions", limit, **filters)
 
     def cancel_prediction_run(self, run_id: str | UUID) -> PredictionRunView:
-        return self.fetch(
+        return self.request_parsed(
             PredictionRunView, "POST", f"{resource_url_path('predictions', run_id)}/cancel"
         )
 
@@ -417,26 +427,32 @@ class Client(Connection):
         return self.create(SweepView, "/v1/sweeps", json=body)
 
     def preview_sweep(self, body: Json) -> SweepPlan:
-        return self.fetch(SweepPlan, "POST", "/v1/sweeps", json=body, params={"dry_run": "true"})
+        return self.request_parsed(
+            SweepPlan, "POST", "/v1/sweeps", json=body, params={"dry_run": "true"}
+        )
 
     def get_sweep(self, sweep_id: str | UUID) -> SweepView:
-        return self.fetch(SweepView, "GET", resource_url_path("sweeps", sweep_id))
+        return self.request_parsed(SweepView, "GET", resource_url_path("sweeps", sweep_id))
 
     def list_sweeps(self, limit: int, **filters: str | None) -> list[SweepListItem]:
-        return self.fetch_pages(SweepListItem, "/v1/sweeps", limit, **filters)
+        return self.list_items(SweepListItem, "/v1/sweeps", limit, **filters)
 
     def list_trials(self, sweep_id: str) -> list[TrialView]:
-        return self.fetch(list[TrialView], "GET", f"{resource_url_path('sweeps', sweep_id)}/trials")
+        return self.request_parsed(
+            list[TrialView], "GET", f"{resource_url_path('sweeps', sweep_id)}/trials"
+        )
 
     def send_sweep_action(self, sweep_id: str, action: SweepAction) -> SweepView:
-        return self.fetch(SweepView, "POST", f"{resource_url_path('sweeps', sweep_id)}/{action}")
+        return self.request_parsed(
+            SweepView, "POST", f"{resource_url_path('sweeps', sweep_id)}/{action}"
+        )
 
     def extend_sweep(self, sweep_id: str, body: Json) -> SweepView:
-        return self.fetch(
+        return self.request_parsed(
             SweepView, "POST", f"{resource_url_path('sweeps', sweep_id)}/extend", json=body
         )
 
-    def promote_trial(self, sweep_id: str, body: Json) -> JobView:
+    def start_trial_promotion(self, sweep_id: str, body: Json) -> JobView:
         """Start the job that creates the model of a trial."""
         return self.create(JobView, f"{resource_url_path('sweeps', sweep_id)}/promote", json=body)
 
@@ -447,7 +463,7 @@ class Client(Connection):
         """Stream the trials as a file."""
         return self.stream_bytes(f"{resource_url_path('sweeps', sweep_id)}/results", format=format)
 
-    def get_sweep_report(self, sweep_id: str) -> ByteStream:
+    def download_sweep_report(self, sweep_id: str) -> ByteStream:
         """Stream the HTML report."""
         return self.stream_bytes(f"{resource_url_path('sweeps', sweep_id)}/report")
 
@@ -457,14 +473,16 @@ class Client(Connection):
         return self.create(LabelingView, "/v1/labeling", json=body)
 
     def list_labeling_projects(self, limit: int) -> list[LabelingListItem]:
-        return self.fetch_pages(LabelingListItem, "/v1/labeling", limit)
+        return self.list_items(LabelingListItem, "/v1/labeling", limit)
 
     def get_labeling_project(self, name: str) -> LabelingView:
-        return self.fetch(LabelingView, "GET", resource_url_path("labeling", name))
+        return self.request_parsed(LabelingView, "GET", resource_url_path("labeling", name))
 
     def add_labels(self, name: str, labels: Sequence[str]) -> LabelingView:
         body = {"add_labels": list(labels)}
-        return self.fetch(LabelingView, "PATCH", resource_url_path("labeling", name), json=body)
+        return self.request_parsed(
+            LabelingView, "PATCH", resource_url_path("labeling", name), json=body
+        )
 
     def delete_labeling_project(self, name: str) -> None:
         self.request("DELETE", resource_url_path("labeling", name))
@@ -473,12 +491,12 @@ class Client(Connection):
         """Lease texts to label."""
         body = {"count": count, "annotator": annotator}
         path = f"{resource_url_path('labeling', name)}/next"
-        return self.fetch(LeasedTexts, "POST", path, json=body)
+        return self.request_parsed(LeasedTexts, "POST", path, json=body)
 
     def update_annotation(self, name: str, row: int, body: Json) -> AnnotationView:
         """Label or skip a text. May be repeated."""
         path = f"{resource_url_path('labeling', name)}/texts/{row}"
-        return self.fetch(AnnotationView, "PUT", path, json=body)
+        return self.request_parsed(AnnotationView, "PUT", path, json=body)
 
     def delete_annotation(self, name: str, row: int, annotator: str | None) -> None:
         """Undo one's own label."""
@@ -496,38 +514,40 @@ class Client(Connection):
         return self.create(WebhookView, "/v1/webhooks", json=body)
 
     def get_webhook(self, webhook_id: str) -> WebhookView:
-        return self.fetch(WebhookView, "GET", resource_url_path("webhooks", webhook_id))
+        return self.request_parsed(WebhookView, "GET", resource_url_path("webhooks", webhook_id))
 
     def list_webhooks(self, limit: int) -> list[WebhookView]:
-        return self.fetch_pages(WebhookView, "/v1/webhooks", limit)
+        return self.list_items(WebhookView, "/v1/webhooks", limit)
 
     def delete_webhook(self, webhook_id: str) -> None:
         self.request("DELETE", resource_url_path("webhooks", webhook_id))
 
     def rotate_webhook_secret(self, webhook_id: str) -> WebhookView:
-        return self.fetch(
+        return self.request_parsed(
             WebhookView, "POST", f"{resource_url_path('webhooks', webhook_id)}/rotate"
         )
 
     def send_test_event(self, webhook_id: str) -> DeliveryView:
-        return self.fetch(DeliveryView, "POST", f"{resource_url_path('webhooks', webhook_id)}/test")
+        return self.request_parsed(
+            DeliveryView, "POST", f"{resource_url_path('webhooks', webhook_id)}/test"
+        )
 
     def list_deliveries(
         self, webhook_id: str, limit: int, **filters: str | None
     ) -> list[DeliveryView]:
         path = f"{resource_url_path('webhooks', webhook_id)}/deliveries"
-        return self.fetch_pages(DeliveryView, path, limit, **filters)
+        return self.list_items(DeliveryView, path, limit, **filters)
 
     def replay_delivery(self, webhook_id: str, delivery_id: str) -> DeliveryView:
         path = (
             f"{resource_url_path('webhooks', webhook_id)}/deliveries/{quote(delivery_id, safe='')}"
         )
-        return self.fetch(DeliveryView, "POST", f"{path}/replay")
+        return self.request_parsed(DeliveryView, "POST", f"{path}/replay")
 
     # -- MLflow -------------------------------------------------------------------------------
 
     def get_mlflow_status(self) -> MlflowStatus:
-        return self.fetch(MlflowStatus, "GET", "/v1/mlflow")
+        return self.request_parsed(MlflowStatus, "GET", "/v1/mlflow")
 
     # -- health -------------------------------------------------------------------------------
 

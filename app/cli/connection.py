@@ -65,7 +65,9 @@ class Connection:
     ) -> None:
         self.http.close()
 
-    def fetch(self, body_type: type[Body], method: str, path: str, **arguments: Any) -> Body:
+    def request_parsed(
+        self, body_type: type[Body], method: str, path: str, **arguments: Any
+    ) -> Body:
         """Send a request and return its response. Raises `UnexpectedResponse`."""
         return parse_response_body(body_type, self.request_json(method, path, **arguments))
 
@@ -76,11 +78,11 @@ class Connection:
         """
         headers = {"Idempotency-Key": str(uuid4())}
         try:
-            return self.fetch(body_type, "POST", path, headers=headers, **arguments)
+            return self.request_parsed(body_type, "POST", path, headers=headers, **arguments)
         except ConnectionLost:
-            return self.fetch(body_type, "POST", path, headers=headers, **arguments)
+            return self.request_parsed(body_type, "POST", path, headers=headers, **arguments)
 
-    def fetch_pages(
+    def list_items(
         self, item_type: type[Body], path: str, limit: int, **filters: str | None
     ) -> list[Body]:
         """Return up to `limit` items of a list, fetched page by page."""
@@ -90,7 +92,7 @@ class Connection:
         while len(items) < limit:
             size = min(limit - len(items), PAGE_SIZE)
             params = drop_none({**filters, "limit": str(size), "after": after})
-            page = self.fetch(page_type, "GET", path, params=params)
+            page = self.request_parsed(page_type, "GET", path, params=params)
             items += page.data
             if page.next is None:
                 break

@@ -360,7 +360,7 @@ def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
     try:
         data = contents.read_contents(path, columns)
     except MissingColumn:
-        if columns.label_format.columns_read or not can_prompt():
+        if columns.label_format.columns_instead_of_label or not can_prompt():
             raise
         answers = prompt_columns(path, columns.sheet, labels=columns.label is not None)
         text, label = answers["text_column"], answers.get("label_column")

@@ -19,7 +19,7 @@ import typer
 from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.fetch_samples import fetch_sample_packages
 from app.cli.local_subprocess import last_lines
-from app.cli.models import split_ref
+from app.cli.models import split_name_and_version
 from app.cli.output import (
     Json,
     format_percent,
@@ -195,7 +195,7 @@ def promote_best(client: "Client", jobs: dict[str, "JobView"]) -> None:
     """Promote the model with the best validation score. Test metrics play no role."""
     scores, best = validation_scores(jobs), best_method(jobs)
     ref = str(_summary(jobs[best])["model_version"])
-    name, number = split_ref(ref)
+    name, number = split_name_and_version(ref)
     client.move_alias(name, number or 1, "production")
     scores_text = ", ".join(f"{method} {format_percent(score)}" for method, score in scores.items())
     print_line(f"Promoted {ref} ({best}). Macro F1 on validation: {scores_text}.")

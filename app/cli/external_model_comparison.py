@@ -28,7 +28,7 @@ from lora_core.specs.encoded_labels import encode_label_set
 
 if TYPE_CHECKING:
     from app.cli.client import PredictResponse
-    from app.jobs.results.comparison import AccuracyComparison, SplitCorrectness
+    from app.jobs.results.comparison import PairedAccuracyComparison, SplitCorrectness
     from app.serving.schemas import LabelScore
     from lora_core.data.chat import ChatExample
     from lora_core.data.split import Splits
@@ -58,7 +58,7 @@ class OldModelAnswer:
 
 
 @dataclass(frozen=True)
-class ComparableOldAnswers:
+class OldAnswersToUnseenTexts:
     """Answers for texts that the new model is not trained on, and what was left out."""
 
     answers: Sequence[OldModelAnswer]
@@ -90,13 +90,13 @@ def read_answer_file(file: Path) -> AnswerFile:
     return AnswerFile(file.name, rows)
 
 
-def select_comparable_answers(
+def select_answers_to_unseen_texts(
     file: AnswerFile,
     splits: "Splits",
     of_base: Sequence["Splits"] = (),
     *,
     task_type: str = "single_label",
-) -> ComparableOldAnswers:
+) -> OldAnswersToUnseenTexts:
     """Select the answers with which a model that is trained on `splits` can be compared.
 
     Texts that its base was trained on before are in `of_base`.
@@ -128,7 +128,7 @@ def select_comparable_answers(
         for each in (splits, *of_base)
         for example in (*each.train, *each.validation)
     }
-    held_out = {normalize_text(each.text): known.name(each.label) for each in splits.test}
+    held_out = {normalize_text(each.text): known.decode_target(each.label) for each in splits.test}
     answers, from_test_split = [], 0
     for key, answer in by_text.items():
         if key in trained_on:
@@ -138,7 +138,7 @@ def select_comparable_answers(
             from_test_split += 1
         answers.append(answer)
     _check_comparable(file.name, answers, known)
-    return ComparableOldAnswers(
+    return OldAnswersToUnseenTexts(
         answers=answers,
         trained_on=len(by_text) - len(answers),
         repeated=len(parsed) - len(by_text),
@@ -157,25 +157,25 @@ class _KnownLabels:
     def __contains__(self, label: object) -> bool:
         if self.task_type == "single_label":
             return label in self.names
-        names = parse_label_set(str(label))
+        names = parse_json_label_list(str(label))
         return names is not None and {*names} <= {*self.names}
 
     def __str__(self) -> str:
         return ", ".join(self.names)
 
-    def name(self, target: Any) -> str:
+    def decode_target(self, target: Any) -> str:
         """Return the label of an example, which is an index or several."""
         if self.task_type == "single_label":
             return str(self.names[target])
         return encode_label_set(self.names[i] for i in target)
 
-    def read(self, answer: str) -> str:
+    def normalize_answer(self, answer: str) -> str:
         """Return an answer as the label of a row; unchanged if it is none."""
-        names = parse_label_set(answer) if self.task_type == "multi_label" else None
+        names = parse_json_label_list(answer) if self.task_type == "multi_label" else None
         return answer if names is None else encode_label_set(names)
 
 
-def parse_label_set(answer: str) -> list[str] | None:
+def parse_json_label_list(answer: str) -> list[str] | None:
     """Return the names in a JSON list; None if the answer is no such list."""
     try:
         names = json.loads(answer)
@@ -199,7 +199,7 @@ def _parse_answer(
             f"{file} row {example.number}: the true label must be one string, in the field {names}",
             "malformed_row",
         )
-    true_label = known.read(prompts.label_of_answer(fields[0])) if fields else None
+    true_label = known.normalize_answer(prompts.label_of_answer(fields[0])) if fields else None
     if true_label is not None and true_label not in known:
         raise UsageError(
             f"{file} row {example.number}: the true label {_quote(true_label)} is not in the "
@@ -209,7 +209,7 @@ def _parse_answer(
     return OldModelAnswer(
         row=example.number,
         text=prompts.text_of_messages(example.messages),
-        label=known.read(prompts.label_of_answer(example.answer)),
+        label=known.normalize_answer(prompts.label_of_answer(example.answer)),
         true_label=true_label,
     )
 
@@ -273,18 +273,20 @@ class OldModelComparison:
     """Both models on the same texts. Accuracies are None if no true label is known."""
 
     model: str
-    old_answers: ComparableOldAnswers
+    old_answers: OldAnswersToUnseenTexts
     truncated: int
     agreement: ProportionWithInterval
     old_accuracy: ProportionWithInterval | None
     new_accuracy: ProportionWithInterval | None
-    difference: "AccuracyComparison | None"  # accuracy of the new model minus that of the old one
+    difference: (
+        "PairedAccuracyComparison | None"  # accuracy of the new model minus that of the old one
+    )
     differing: Sequence[DifferingText]
 
 
 def compare_with_old_model(
     model: str,
-    old: ComparableOldAnswers,
+    old: OldAnswersToUnseenTexts,
     predictions: "PredictResponse",
     thresholds: Mapping[str, float] | None = None,
 ) -> OldModelComparison:
@@ -292,7 +294,7 @@ def compare_with_old_model(
 
     With `thresholds`, those of a model of several labels, an answer is right if all labels are.
     """
-    from app.jobs.results.comparison import compare_accuracies
+    from app.jobs.results.comparison import compare_accuracies_paired
 
     best = [
         _label_set(scores, thresholds) if thresholds else scores[0] for scores in predictions.labels
@@ -311,7 +313,7 @@ def compare_with_old_model(
         old_accuracy=ProportionWithInterval.from_outcomes(old_correct) if labeled else None,
         new_accuracy=ProportionWithInterval.from_outcomes(new_correct) if labeled else None,
         difference=(
-            compare_accuracies(_correctness(new_correct), _correctness(old_correct))
+            compare_accuracies_paired(_correctness(new_correct), _correctness(old_correct))
             if labeled
             else None
         ),
@@ -410,7 +412,7 @@ NO_TRUE_LABELS = (
 )
 
 
-def describe_difference(difference: "AccuracyComparison") -> list[str]:
+def describe_difference(difference: "PairedAccuracyComparison") -> list[str]:
     """Return whether one of the models is better, and how sure that is.
 
     The exact McNemar test decides, as in the comparison of jobs.

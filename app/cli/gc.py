@@ -101,7 +101,7 @@ def _rebuild(database: "Database") -> int:
     from app.database.errors import NotEnoughMemoryToRebuild
 
     try:
-        return database.vacuum()
+        return database.ensure_auto_vacuum()
     except NotEnoughMemoryToRebuild as error:  # the rest is done
         print_warning(str(error))
         return 0

@@ -127,7 +127,7 @@ def correct_labels(  # noqa: PLR0913 - one parameter per option
     body["keep"] = [_with_target({"row": row}, target) if target else row for row in keep]
     if file is not None:
         _read_changes(file, body)
-    diff = client.correct_dataset(ref, {**body, **({"new_label": True} if new_label else {})})
+    diff = client.create_correction(ref, {**body, **({"new_label": True} if new_label else {})})
     if as_json:
         print_json(diff)
     elif diff.corrected_from is None:
@@ -142,7 +142,7 @@ def correct_labels(  # noqa: PLR0913 - one parameter per option
 @with_client
 def show_correction_diff(client: "Client", ref: Ref, as_json: AsJson = False) -> None:
     """Show what a corrected version of a dataset changed."""
-    diff = client.get_dataset_diff(ref)
+    diff = client.get_correction_diff(ref)
     if as_json:
         print_json(diff)
         return

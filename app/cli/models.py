@@ -15,7 +15,7 @@ from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     format_metric,
     format_percent,
-    format_score,
+    format_predicted_score,
     format_time,
     print_fields,
     print_json,
@@ -304,7 +304,7 @@ Days = Annotated[
 ]
 
 
-def split_ref(ref: str) -> tuple[str, int | None]:
+def split_name_and_version(ref: str) -> tuple[str, int | None]:
     """Split `sentiment:3` into name and number, or `sentiment` into name and None.
 
     Raises `UsageError`.
@@ -388,7 +388,7 @@ def promote(
     client: "Client", version: VersionRef, alias: Alias = PRODUCTION_ALIAS, as_json: AsJson = False
 ) -> None:
     """Move an alias to a version. This deploys the version."""
-    name, number = split_ref(version)
+    name, number = split_name_and_version(version)
     if number is None:
         raise UsageError(f"missing version of {name}; write it like {name}:3", "invalid_model_ref")
     answer = client.move_alias(name, number, alias)
@@ -467,7 +467,7 @@ def list_shadow_comparisons(client: "Client", name: Name, as_json: AsJson = Fals
                 pair.shadow,
                 pair.texts,
                 format_percent(pair.agreement),
-                format_score(pair.task, pair.mean_difference),
+                format_predicted_score(pair.task, pair.mean_difference),
                 pair.skipped,
                 pair.failed,
             )
@@ -492,5 +492,5 @@ def delete(client: "Client", ref: Ref) -> None:
 
     Rejected while an alias points to it, or an unfinished job reads it.
     """
-    client.delete_model(*split_ref(ref))
+    client.delete_model_or_version(*split_name_and_version(ref))
     print_line(f"Deleted {ref}.")

@@ -184,7 +184,7 @@ def format_percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}%"
 
 
-def format_score(task: str, score: float | None) -> str:
+def format_predicted_score(task: str, score: float | None) -> str:
     """Format a probability, or the number of a regression."""
     return format_value(score) if task == "regression" else format_percent(score)
 

@@ -21,7 +21,7 @@ from app.cli.output import (
 from app.cli.prediction_runs import predict_file
 from app.cli.text_files import read_numbered_lines
 from lora_core.specs.encoded_labels import NUMBER
-from lora_core.specs.text_input import TextInput, text_or_pair, text_sides, text_to_dict
+from lora_core.specs.text_input import TextInput, text_or_pair, text_to_dict, texts_of_input
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -306,5 +306,5 @@ def _print_nearest_examples(text: TextInput, why: "ExplanationView") -> None:
 
 
 def _truncate(text: TextInput) -> str:
-    text = " / ".join(text_sides(text))
+    text = " / ".join(texts_of_input(text))
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 1]}…"

@@ -50,7 +50,7 @@ def load_settings_requiring_database(data_dir: Path | None) -> "Settings":
     This avoids creating a mistyped data directory.
     """
     settings = load_settings_and_configure_process({"data_dir": data_dir})
-    if settings.database_url is None and not settings.sqlite_path.exists():
+    if settings.database_url is None and not settings.default_sqlite_path.exists():
         raise UsageError(
             f"{settings.data_dir} contains no service data; set the directory with --data-dir",
             "no_data",

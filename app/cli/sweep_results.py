@@ -303,7 +303,9 @@ def create_model_from_trial(  # noqa: PLR0913 - one parameter per option
     A job creates it, resuming from the trial's checkpoint. Ctrl-C does not stop the job.
     """
     target_alias = None if no_alias else alias
-    job = client.promote_trial(sweep, {"model": model, "trial": trial, "alias": target_alias})
+    job = client.start_trial_promotion(
+        sweep, {"model": model, "trial": trial, "alias": target_alias}
+    )
     if not no_wait:
         job = watch_job_with_hint(client, job)
     if as_json:
@@ -317,7 +319,7 @@ def create_model_from_trial(  # noqa: PLR0913 - one parameter per option
 def _open_results(client: "Client", sweep_id: str, format: str) -> "ByteStream":
     match format:
         case "html":
-            return client.get_sweep_report(sweep_id)
+            return client.download_sweep_report(sweep_id)
         case "json":
             text = format_json(client.list_trials(sweep_id))
             return nullcontext(iter([text.encode()]))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from app.cli.client import Client
     from app.cli.external_model_comparison import (
         AnswerFile,
-        ComparableOldAnswers,
+        OldAnswersToUnseenTexts,
         OldModelComparison,
     )
     from app.datasets.schemas import DatasetView
@@ -232,7 +232,7 @@ def _find_job(client: "Client", model: str) -> "JobView":
 
 def _select_answers(
     client: "Client", file: "AnswerFile | None", spec: Mapping[str, Any]
-) -> "ComparableOldAnswers | None":
+) -> "OldAnswersToUnseenTexts | None":
     if file is None:
         return None
     task = task_type(spec)
@@ -243,7 +243,7 @@ def _select_answers(
             break
         spec = client.get_job(str(base.job_id)).spec
         of_base.append(_load_splits(client, spec))
-    return external_model_comparison.select_comparable_answers(
+    return external_model_comparison.select_answers_to_unseen_texts(
         file, splits, of_base, task_type=task
     )
 
@@ -282,7 +282,9 @@ def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
         return load_splits(data.model_copy(update={"source": local_source}), parsed.task)
 
 
-def _compare(client: "Client", job: "JobView", old: "ComparableOldAnswers") -> "OldModelComparison":
+def _compare(
+    client: "Client", job: "JobView", old: "OldAnswersToUnseenTexts"
+) -> "OldModelComparison":
     model = str(job.model_version)
     is_multi_label = task_type(job.spec) == "multi_label"
     thresholds = client.get_model_info(model).thresholds if is_multi_label else None

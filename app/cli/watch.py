@@ -101,7 +101,7 @@ class RunProgress:
             self._step_times.clear()
         self._step_times.append((at, step))
 
-    def curve(self, series: SeriesKey) -> MetricSeries:
+    def get_series(self, series: SeriesKey) -> MetricSeries:
         return self.curves.get(series, MetricSeries())
 
     @property
@@ -187,7 +187,7 @@ class PlainTextDisplay(NullDisplay):
             self._console.print(strip_control_characters(news), soft_wrap=True)
         elif progress.step and monotonic() - self._printed_at >= _LINE_SECONDS:
             self._printed_at = monotonic()
-            loss = progress.curve(TRAIN_LOSS).last()
+            loss = progress.get_series(TRAIN_LOSS).last()
             line = _format_position(progress) + ("" if loss is None else f", loss {loss:.4f}")
             self._console.print(line, soft_wrap=True)
 
@@ -231,7 +231,7 @@ def render_panel(progress: RunProgress, *, unicode: bool = True) -> RenderableTy
         ),
     ]
     for name, series, show in curves:
-        curve = progress.curve(series)
+        curve = progress.get_series(series)
         last = curve.last()
         if last is not None:
             curve_text = sparkline(curve.in_order(), _BAR_WIDTH, unicode=unicode)
@@ -247,7 +247,7 @@ def _format_position(progress: RunProgress) -> str:
         return f"queue position {progress.queue_position}"
     position = f"{progress.unit} {progress.step}/{progress.total}"
     parts = [position if progress.total else progress.state]
-    speed = progress.curve(THROUGHPUT).last()
+    speed = progress.get_series(THROUGHPUT).last()
     if speed is not None:
         parts.append(f"{speed:.0f} reviews/s")
     if progress.seconds_left is not None:

@@ -67,7 +67,7 @@ class Database:
         vacuum = sqlite.unused_file_bytes if dry_run else sqlite.incremental_vacuum
         return vacuum(self.write_engine)
 
-    def vacuum(self) -> int:
+    def ensure_auto_vacuum(self) -> int:
         """Rebuild a SQLite file that cannot give space back; return the bytes by which it shrank.
 
         Such a file was created by an early version. Writers wait for seconds per 100 MB. Raises

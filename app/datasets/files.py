@@ -49,7 +49,7 @@ def fetch_file(settings: Settings, store: Store, dataset: Dataset) -> Path:
     """Return a read-only file on this machine. Raises `ArtifactCorrupt` if its hash differs."""
     path = legacy_path(settings, dataset)
     if not path.is_file():
-        return store.local_file(store_key(dataset), dataset.sha256)
+        return store.verified_file(store_key(dataset), dataset.sha256)
     if manifest.file_sha256(path) != dataset.sha256:
         raise ArtifactCorrupt(path=path.name, problem="the file has changed")
     return path
@@ -118,7 +118,7 @@ class FileInspector:
             log.warning("diagnosis incomplete", cause=str(self._error(result)))
         return {**profile, "diagnosis": diagnoses[-1] if diagnoses else None}
 
-    def check(self) -> dict[str, Any]:
+    def diagnose(self) -> dict[str, Any]:
         """Return the diagnosis only."""
         reports, result = self._inspect_columns("inspect")
         if len(reports) < 2:
@@ -175,7 +175,7 @@ class FileInspector:
                 raise DataTooLarge(file=self.filename, what="the size of its texts", limit=limit)
             raise self._error(result)
 
-    def compare(self, recent: Iterable[RecentText]) -> DriftReport:
+    def detect_drift(self, recent: Iterable[RecentText]) -> DriftReport:
         """Test whether recent texts are like those of the file that training may read.
 
         They reach the child in a file without a name, so that no crash leaves them on the disk.
@@ -239,7 +239,7 @@ class FileInspector:
         limits = child.SandboxLimits(
             self.settings.inspect_memory_mb, self.settings.inspect_seconds, file_bytes
         )
-        result = child.run_child(
+        result = child.run_lora_core_sandboxed(
             [command, str(self.file), *options],
             limits=limits,
             readable=[self.file, *readable],
@@ -254,7 +254,7 @@ class FileInspector:
     def _error(self, result: SandboxResult) -> Exception:
         """Return the error that explains why the child ended early."""
         if result.returncode == child_protocol.EXIT_FAILED:
-            return _with_filename(result.error(LoraCoreError), self.filename)
+            return _with_filename(result.parse_error(LoraCoreError), self.filename)
         if result.timed_out:
             limit = f"{self.settings.inspect_seconds:g} s"
             return DataTooLarge(file=self.filename, what="the time needed to read it", limit=limit)

@@ -71,7 +71,7 @@ async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
             fields=_parse_fields(upload.fields),
             call=build_idempotent_request([upload.sha256, upload.filename, upload.fields]),
         )
-        dataset, is_new = await executor.run_check(work)
+        dataset, is_new = await executor.run(work)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if not is_new:
@@ -90,7 +90,7 @@ async def preview_file(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )
         work = partial(service.preview_file, upload, _parse_fields(upload.fields), settings)
-        return FilePreview.model_validate(await executor.run_check(work))
+        return FilePreview.model_validate(await executor.run(work))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -163,7 +163,7 @@ async def rediagnose_dataset(
 ) -> DatasetView:
     """Diagnose a dataset again, for instance if an older version stored it without a diagnosis."""
     work = partial(service.rediagnose_dataset, database, store, settings=settings, ref=ref)
-    return dataset_view(await executor.run_check(work))
+    return dataset_view(await executor.run(work))
 
 
 @router.delete("/{ref}", dependencies=_WRITE, status_code=status.HTTP_204_NO_CONTENT)

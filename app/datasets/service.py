@@ -80,9 +80,9 @@ def create_dataset(  # noqa: PLR0913 - a file, how to read it, and who asks
             return existing, False
         check_quota(session, dataset, settings)
 
-    validate_and_profile(dataset, FileInspector(file, upload.filename, columns, settings))
+    validate_and_set_profile(dataset, FileInspector(file, upload.filename, columns, settings))
     # Before the transaction, so that other writers do not wait for the store.
-    store.put_file(file, files.store_key(dataset))
+    store.move_in_file(file, files.store_key(dataset))
     delete_file = True
     try:
         with database.write() as session:
@@ -108,7 +108,7 @@ def create_dataset(  # noqa: PLR0913 - a file, how to read it, and who asks
     return existing or dataset, existing is None
 
 
-def validate_and_profile(dataset: Dataset, inspector: FileInspector) -> None:
+def validate_and_set_profile(dataset: Dataset, inspector: FileInspector) -> None:
     """Validate the file of a new dataset, and set its profile.
 
     Raises what `FileInspector.profile` raises, and `DataTooLarge`.
@@ -181,7 +181,7 @@ def rediagnose_dataset(
     """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
-    diagnosis = open_file_inspector(store, settings, dataset).check()
+    diagnosis = build_file_inspector(store, settings, dataset).diagnose()
     with database.write() as session:
         dataset = repository.get_dataset(session, dataset.id, for_update=True)
         dataset.profile = {**dataset.profile, "diagnosis": diagnosis}
@@ -197,7 +197,7 @@ def list_rows(
     """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)
-    return dataset, open_file_inspector(store, settings, dataset).rows(after=after, limit=limit)
+    return dataset, build_file_inspector(store, settings, dataset).rows(after=after, limit=limit)
 
 
 def find_rows_by_text(
@@ -207,7 +207,7 @@ def find_rows_by_text(
 
     Raises what `fetch_dataset_file` and `FileInspector.find` raise.
     """
-    return open_file_inspector(store, settings, dataset).find(wanted)
+    return build_file_inspector(store, settings, dataset).find(wanted)
 
 
 def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: Path) -> None:
@@ -215,10 +215,10 @@ def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: P
 
     Raises what `fetch_dataset_file` and `FileInspector.write_texts` raise.
     """
-    open_file_inspector(store, settings, dataset).write_texts(target)
+    build_file_inspector(store, settings, dataset).write_texts(target)
 
 
-def open_file_inspector(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
+def build_file_inspector(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:
     """Return what inspects the file of a dataset. Raises what `fetch_dataset_file` raises."""
     file = fetch_dataset_file(store, settings=settings, dataset=dataset)
     columns = SelectedColumns(

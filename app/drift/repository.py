@@ -80,7 +80,7 @@ def delete_claim(session: Session, model: str) -> None:
     session.execute(delete(DriftClaim).where(DriftClaim.model == model), execution_options=_NO_SYNC)
 
 
-def end_claims_longer_than(session: Session, *, failed: bool, seconds: float) -> None:
+def end_claims_expiring_later_than(session: Session, *, failed: bool, seconds: float) -> None:
     """End the claims that last longer than this: of checks that failed, or the others."""
     has_error = DriftClaim.error_code.is_not(None)
     session.execute(

@@ -78,7 +78,7 @@ async def create_drift_check(
         ref=ref,
         flush_traffic=state.traffic.flush,
     )
-    return drift_check_view(await executor.run_check(work))
+    return drift_check_view(await executor.run(work))
 
 
 @router.get("/{ref}/drift/checks/{check_id}", dependencies=[require_scope("datasets:read")])

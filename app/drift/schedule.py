@@ -61,11 +61,11 @@ def run_next_due_check(resources: Resources) -> bool:
     return True
 
 
-def end_overlong_claims(session: Session, settings: Settings) -> None:
+def end_claims_after_clock_step(session: Session, settings: Settings) -> None:
     """End the claims that last longer than any would: after a clock step, hours longer."""
     seconds = max(_claim_seconds(settings), FEW_TEXTS_SECONDS)
-    repository.end_claims_longer_than(session, failed=False, seconds=seconds)
-    repository.end_claims_longer_than(session, failed=True, seconds=RETRY_SECONDS)
+    repository.end_claims_expiring_later_than(session, failed=False, seconds=seconds)
+    repository.end_claims_expiring_later_than(session, failed=True, seconds=RETRY_SECONDS)
 
 
 def _claim_seconds(settings: Settings) -> float:

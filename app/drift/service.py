@@ -48,8 +48,8 @@ def check_version_for_drift(
     If another process has checked the same texts meanwhile, its check is returned.
 
     Raises `DriftTextsNotKept`, `TooFewDriftTexts`, `TooFewTrainingTexts`, and what
-    `registry.resolve_model`, `get_training_data`, `fetch_dataset_file` and `FileInspector.compare`
-    raise.
+    `registry.resolve_model`, `get_training_data`, `fetch_dataset_file` and
+    `FileInspector.detect_drift` raise.
     """
     if flush_traffic is not None:
         flush_traffic()
@@ -68,7 +68,7 @@ def check_version_for_drift(
     few = TooFewDriftTexts if settings.keep_traffic == "texts" else DriftTextsNotKept
     if len(recent) < MIN_TEXTS:
         raise few(version=resolved.ref, texts=len(recent), needed=MIN_TEXTS)
-    report = data.file(store, settings).compare(
+    report = data.build_file_inspector(store, settings).detect_drift(
         RecentText(text=each.text, text_pair=each.text_pair) for each in recent
     )
     if report.recent_texts < MIN_TEXTS:  # others differ only where they are not compared
@@ -131,7 +131,7 @@ def _save(session: Session, check: DriftCheck) -> DriftCheck:
         partial(
             logging.write_audit_line,
             "drift_checked",
-            model=check.version,
+            model=check.version_ref,
             alarm=check.alarm,
             automatic=check.automatic,
         ),

@@ -38,7 +38,7 @@ class DriftCheck(Base):
     )
 
     @property
-    def version(self) -> str:
+    def version_ref(self) -> str:
         """The version that was checked, such as `sentiment:3`."""
         return f"{self.model}:{self.number}"
 

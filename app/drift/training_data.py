@@ -41,10 +41,10 @@ class TrainingData:
         sample = reviews.SAMPLES[self.name]
         return {label: count / sample.rows for label, count in sample.labels.items()}
 
-    def file(self, store: Store, settings: Settings) -> FileInspector:
+    def build_file_inspector(self, store: Store, settings: Settings) -> FileInspector:
         """Return what reads the file. Raises what `fetch_dataset_file` raises."""
         if self.dataset is not None:
-            return datasets.open_file_inspector(store, settings, self.dataset)
+            return datasets.build_file_inspector(store, settings, self.dataset)
         columns = SelectedColumns(text="text", label="label", split=None)
         return FileInspector(Path(self.name), self.name, columns, settings)
 

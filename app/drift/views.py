@@ -45,7 +45,7 @@ def drift_check_failure_view(claim: DriftClaim | None) -> DriftCheckFailure | No
 def _fields(check: DriftCheck) -> dict[str, Any]:
     return {
         "id": check.id,
-        "version": check.version,
+        "version": check.version_ref,
         "since": check.window_start or None,
         "until": check.window_end,
         "recent_texts": check.recent_texts,

@@ -103,7 +103,7 @@ def list_newest_per_text(
     return session.scalars(statement.order_by(Feedback.id)).all()
 
 
-def list_with_texts(session: Session, *, model: str, limit: int) -> Sequence[Feedback]:
+def list_newest_with_text(session: Session, *, model: str, limit: int) -> Sequence[Feedback]:
     """Return the newest feedback on a model whose text is known, the oldest of it first."""
     statement = (
         select(Feedback)

@@ -125,7 +125,7 @@ async def create_feedback_dataset(  # noqa: PLR0913 - FastAPI dependencies
         body=body,
         call=build_idempotent_request(body.model_dump(mode="json")),
     )
-    made, is_new = await executor.run_check(work)
+    made, is_new = await executor.run(work)
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return dataset_view(made)

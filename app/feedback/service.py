@@ -64,7 +64,7 @@ class FeedbackItemSubmission:
     status: FeedbackItemOutcome = FeedbackItemOutcome.FAILED
     error: AppError | None = None
 
-    def attempt(self, step: Callable[["FeedbackItemSubmission"], None]) -> None:
+    def run_step_unless_failed(self, step: Callable[["FeedbackItemSubmission"], None]) -> None:
         """Take the next step, unless an earlier one failed."""
         if self.error is None:
             try:
@@ -94,9 +94,9 @@ def add_feedback(
     with database.read() as session:
         resolve = cache(partial(registry.resolve_model, session))
         for each in submissions:
-            each.attempt(partial(_resolve_model, session, resolve))
+            each.run_step_unless_failed(partial(_resolve_model, session, resolve))
     for each in submissions:
-        each.attempt(partial(_build_row, store=store, caller=caller, hasher=hasher))
+        each.run_step_unless_failed(partial(_build_row, store=store, caller=caller, hasher=hasher))
     with database.write() as session:
         privacy.lock_text_storage(session)
         _save(session, submissions)

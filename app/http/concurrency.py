@@ -2,7 +2,7 @@
 
 Reads of dataset rows and checks of base models have limits of their own, so that they cannot delay
 uploads and imports. When the client disconnects, its work is cancelled: queued work never starts,
-and `app.sandbox.child.run_child` kills the child process.
+and `app.sandbox.child.run_lora_core_sandboxed` kills the child process.
 """
 
 import asyncio
@@ -194,7 +194,7 @@ class RequestExecutor:
         """Read an uploaded file. Middleware already cancels a GET when its client disconnects."""
         return await self._limits.reads.run(self._caller, work)
 
-    async def run_check(self, work: Callable[[], _ResultT]) -> _ResultT:
+    async def run(self, work: Callable[[], _ResultT]) -> _ResultT:
         """Check an upload or an import. If the client disconnects, nothing is stored."""
         async with cancel_on_disconnect(self._receive):
             return await self._limits.checks.run(self._caller, work)

@@ -47,7 +47,7 @@ def reject_unstorable_text(text: str) -> str:
     return text
 
 
-def normalize_text(value: Any) -> Any:
+def to_storable_nfc(value: Any) -> Any:
     """Return text in Unicode form NFC. Raises `PydanticCustomError` if it cannot be stored."""
     if not isinstance(value, str):
         return value
@@ -66,7 +66,7 @@ class CleanText:
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         text_schema = core_schema.str_schema(max_length=self.max_length, min_length=self.min_length)
-        return core_schema.no_info_before_validator_function(normalize_text, text_schema)
+        return core_schema.no_info_before_validator_function(to_storable_nfc, text_schema)
 
 
 def normalize_label(name: str) -> str:

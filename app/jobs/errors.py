@@ -200,7 +200,7 @@ class SettingUnfitForTask(UnprocessableContent):
     )
 
 
-class GpuNumberRejected(UnprocessableContent):
+class GpuIndexNotAllowed(UnprocessableContent):
     code = "gpu_number_rejected"
     title = "A job cannot choose a GPU by its number."
     message = (

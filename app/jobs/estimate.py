@@ -18,7 +18,7 @@ from lora_core.cost_model import (
     DEFAULT_FLOPS_PER_SECOND,
     CostModel,
 )
-from lora_core.linear.files import count_weight_rows, max_terms
+from lora_core.linear.files import count_weight_rows, max_terms_for_weight_rows
 from lora_core.resolve_defaults import (
     HEAD_INIT_MAX_TEXTS,
     resolve_epochs_and_batch_size,
@@ -71,7 +71,7 @@ def estimate_encoder_cost(
     forward = cost_model.forward_flops_per_token(shape, length=length)
     # Blocks below the lowest trained one run once per text (lora_core/fast/frozen_encoder.py).
     frozen_fraction = (
-        cost_model.frozen_block_fraction(shape, spec.encoder_method)
+        cost_model.fraction_of_blocks_below_lowest_trained(shape, spec.encoder_method)
         if spec.optim.encoder_dropout == 0
         else 0.0
     )
@@ -124,7 +124,7 @@ def estimate_linear_parameters(data: ResolvedData) -> int:
     """Estimate roughly how many parameters a linear model of these texts has."""
     rows = count_weight_rows(data.likely_label_count)
     tokens = split_sizes(data)[Split.TRAIN] * data.mean_tokens
-    return (min(max_terms(rows), round(_TERMS_PER_TOKEN * tokens)) + 1) * rows
+    return (min(max_terms_for_weight_rows(rows), round(_TERMS_PER_TOKEN * tokens)) + 1) * rows
 
 
 def estimate_linear_cost(data: ResolvedData, task: TaskType) -> JobCost:

@@ -141,7 +141,9 @@ def _snapshot(session: Session, job: Job, after: int, queue_position: int | None
     state = job_state_view(job, queue_position)
     rows: Sequence[JobEvent | MetricPoint] = ()
     if after < last_seq:
-        rows = repository.list_stream_rows(session, job.id, after=after, last_seq=last_seq)
+        rows = repository.list_events_and_metric_points(
+            session, job.id, after=after, last_seq=last_seq
+        )
     ended = None
     if last_seq == newest and state.state.final:
         session.refresh(job)  # load all columns

@@ -50,7 +50,7 @@ from lora_core.encoders.safety import (
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound, GatedBase
 from lora_core.hf_hub import (
-    describe_gated_repository,
+    build_gated_error_detail,
     describe_transient_failure,
     is_allowed_repository,
     is_hub_name,
@@ -89,7 +89,7 @@ def resolve_hub_model(name: str, revision: str | None) -> HubModel:
     try:
         return _query_hub(name, revision)
     except GatedRepoError as error:
-        raise GatedBase(base=name, **describe_gated_repository(name)) from error
+        raise GatedBase(base=name, **build_gated_error_detail(name)) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         reason = "the hub has no such model or revision, or it is private"
         raise BaseNotFound(base=name, reason=reason) from error
@@ -202,7 +202,7 @@ def _resolve_outside_hub(
 ) -> ResolvedBase | None:
     if name == minilm.NAME:
         minilm.check_available()
-        return ResolvedBase(name, minilm.build_distilbert_config(), content_id=minilm.REVISION)
+        return ResolvedBase(name, minilm.build_distilbert_config_dict(), content_id=minilm.REVISION)
     if looks_like_path(name):
         return _resolve_directory(name, settings)
     if not _REGISTRY_NAME.fullmatch(name):

@@ -496,7 +496,7 @@ def list_metric_points(
     return session.scalars(statement.order_by(MetricPoint.seq).limit(limit)).all()
 
 
-def list_stream_rows(
+def list_events_and_metric_points(
     session: Session, job_id: UUID, *, after: int, last_seq: int
 ) -> Sequence[JobEvent | MetricPoint]:
     """Return events and points with `after` < `seq` <= `last_seq`, in order."""

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.database.base import JsonObject
 from app.jobs import data_sources, estimate, pretrained_bases, repository
 from app.jobs.data_sources import ResolvedData
-from app.jobs.errors import GpuNumberRejected, SettingUnfitForTask
+from app.jobs.errors import GpuIndexNotAllowed, SettingUnfitForTask
 from app.jobs.pretrained_bases import ResolvedBase
 from app.jobs.schemas import ParameterCountsView
 from app.queue.enums import DeviceClass
@@ -98,7 +98,7 @@ class JobResolver:
 
         Raises `BaseNotFound` when the base was deleted since then, `SettingUnfitForTask` and the
         subclasses of `SpecError` when the spec does not fit its data or its base,
-        `GpuNumberRejected`, and what `data_sources.resolve_data` raises.
+        `GpuIndexNotAllowed`, and what `data_sources.resolve_data` raises.
         """
         spec = self._with_task_of_upload(spec)
         if base is None:
@@ -179,7 +179,7 @@ class JobResolver:
         self, spec: TrainSpec, auto: AutoSpec, base: ResolvedBase, shape: EncoderShape
     ) -> ResolvedJob:
         """Resolve the method `auto`; its candidates are stored so that a resume tries the same."""
-        compatibility.check_supports_partial_run(spec)
+        compatibility.check_method_supports_partial_run(spec)
         data = self._resolve_data(spec, shape.resolve_max_length(spec.data.max_length))
         device_class = _device_class(spec.runtime.device)
         candidates, cost = estimate.plan_auto_candidates(
@@ -211,7 +211,7 @@ class JobResolver:
 
     def _resolve_linear(self, spec: TrainSpec) -> ResolvedJob:
         """Resolve the method `linear`, which has no base. Its terms are unknown before the run."""
-        compatibility.check_supports_partial_run(spec)
+        compatibility.check_method_supports_partial_run(spec)
         data = self._resolve_data(spec, _UNLIMITED_LENGTH)
         spec = spec.model_copy(update={"data": data.spec})
         count = estimate.estimate_linear_parameters(data)
@@ -295,7 +295,7 @@ def _trial_sha256(spec: TrainSpec, base: ResolvedBase | None, data: ResolvedData
 
 
 def _device_class(device: str) -> DeviceClass:
-    """Return the device class of `runtime.device`. Raises `GpuNumberRejected`."""
+    """Return the device class of `runtime.device`. Raises `GpuIndexNotAllowed`."""
     match device:
         case "auto":
             return DeviceClass.ANY
@@ -304,4 +304,4 @@ def _device_class(device: str) -> DeviceClass:
         case "cuda":
             return DeviceClass.GPU
         case _:
-            raise GpuNumberRejected(device=device, at="runtime.device")
+            raise GpuIndexNotAllowed(device=device, at="runtime.device")

@@ -119,15 +119,17 @@ def enqueue_and_save_response(  # noqa: PLR0913 - what creating a job touches
     )
     if start is not None:
         job.stream_seq = start.seq
-    enqueue(session, job, created_by=call.caller_id, notifier=notifier)
+    insert_and_enqueue(session, job, created_by=call.caller_id, notifier=notifier)
     if start is not None:
-        checkpoints.inherit_curves(session, job, start)
+        checkpoints.inherit_metric_points(session, job, start)
     view = view_of(job, position)
     idempotency.save_response(session, call, status=202, body=view, location=view.location)
     return view
 
 
-def enqueue(session: Session, job: Job, *, created_by: UUID, notifier: WorkerNotifier) -> None:
+def insert_and_enqueue(
+    session: Session, job: Job, *, created_by: UUID, notifier: WorkerNotifier
+) -> None:
     """Put a job into the queue, and notify the workers after the commit.
 
     Raises `BaseNotFound` if the version that the job reads was deleted.

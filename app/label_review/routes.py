@@ -51,7 +51,7 @@ async def list_suspect_labels(  # noqa: PLR0913 - FastAPI dependencies
         target=target,
         limit=limit,
     )
-    return await executor.run_check(work)
+    return await executor.run(work)
 
 
 def _find(
@@ -93,10 +93,10 @@ async def correct_labels(  # noqa: PLR0913 - FastAPI dependencies
         body=body,
         call=build_idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
     )
-    diff, is_new = await executor.run_check(work)
+    diff, is_new = await executor.run(work)
     if not is_new:
         response.status_code = status.HTTP_200_OK
-    response.headers["Location"] = diff.location
+    response.headers["Location"] = diff.dataset_location
     return diff
 
 

@@ -142,7 +142,7 @@ class CorrectionCreate(RequestModel):
     @field_validator("keep")
     @classmethod
     def _kept_once(cls, keep: list[int | ConfirmedRow]) -> list[int | ConfirmedRow]:
-        _raise_if_repeated([(each.row, each.target) for each in expand_confirmed_rows(keep)])
+        _raise_if_repeated([(each.row, each.target) for each in to_confirmed_rows(keep)])
         return keep
 
     @field_validator("changes")
@@ -156,7 +156,7 @@ class CorrectionCreate(RequestModel):
         if not self.changes and not self.keep:
             raise PydanticCustomError("empty", "needs a row in changes or in keep")
         changed = {(each.row, each.target) for each in self.changes}
-        for each in expand_confirmed_rows(self.keep):
+        for each in to_confirmed_rows(self.keep):
             both = {(each.row, each.target)}
             if each.target is None:
                 both |= {key for key in changed if key[0] == each.row}
@@ -167,7 +167,7 @@ class CorrectionCreate(RequestModel):
         return self
 
 
-def expand_confirmed_rows(keep: list[int | ConfirmedRow]) -> list[ConfirmedRow]:
+def to_confirmed_rows(keep: list[int | ConfirmedRow]) -> list[ConfirmedRow]:
     """Return kept rows in their long form."""
     return [ConfirmedRow(row=each) if isinstance(each, int) else each for each in keep]
 
@@ -207,7 +207,7 @@ class CorrectionDiff(ResponseModel):
     kept: int = Field(description="Labels that were kept by the same request.")
 
     @property
-    def location(self) -> str:
+    def dataset_location(self) -> str:
         """Path of the dataset."""
         return f"/v1/datasets/{self.id}"
 

@@ -38,8 +38,8 @@ from app.label_review.schemas import (
     Label,
     LabelCorrection,
     SuspectLabels,
-    expand_confirmed_rows,
     label_field_name,
+    to_confirmed_rows,
 )
 from app.label_review.views import (
     confirmed_only_diff_view,
@@ -100,7 +100,7 @@ def compute_and_store_suspects(
     with database.read() as session:
         dataset = datasets.resolve_dataset(session, ref)
         _check_target(dataset, target)
-    report = dataset_service.open_file_inspector(store, settings, dataset).suspects(target)
+    report = dataset_service.build_file_inspector(store, settings, dataset).suspects(target)
     with database.write() as session:
         dataset = datasets.get_dataset(session, dataset.id, for_update=True)
         repository.save_suspect_report(session, dataset.id, report)
@@ -137,7 +137,7 @@ def _check_target(dataset: Dataset, target: str | None, **at: str) -> LabelForma
     if target not in targets:
         available = f"its targets are {', '.join(targets)}" if targets else "it has a single one"
         raise TargetNotFound(ref=ref, target=target, available=available, **at)
-    return label_format.target(target)
+    return label_format.format_of_target(target)
 
 
 # -- Corrections ----------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def create_correction(
         forgotten = privacy.list_forgotten_hashes(session)
     directory = files.create_incoming_dir(settings)
     try:
-        file = dataset_service.open_file_inspector(store, settings, source)
+        file = dataset_service.build_file_inspector(store, settings, source)
         leave_out = _find_forgotten(file, forgotten, directory / "texts.jsonl")
         corrections = corrections.model_copy(update={"leave_out": leave_out})
         result = file.correct(corrections, directory)
@@ -232,7 +232,7 @@ def _corrections(source: Dataset, body: CorrectionCreate) -> CorrectionPlan:
         if not body.new_label:
             _check_known(source, each, value, at=f"changes.{i}")
         changes.append(RequestedLabelChange(row=each.row, target=each.target, label=_encode(value)))
-    keep = expand_confirmed_rows(body.keep)
+    keep = to_confirmed_rows(body.keep)
     for i, kept in enumerate(keep):
         if kept.target is not None or source.label_column is None:
             _check_target(source, kept.target, at=f"keep.{i}.target")
@@ -325,7 +325,9 @@ def _keep_only(
         _add_kept(session, settings, source.name, result, call)
         by = repository.get_api_key_name(session, call.caller_id)
         view = confirmed_only_diff_view(source, by, read_clock(session), len(result.kept))
-        idempotency.save_response(session, call, status=200, body=view, location=view.location)
+        idempotency.save_response(
+            session, call, status=200, body=view, location=view.dataset_location
+        )
     logging.write_audit_line("labels_kept", dataset=view.ref, kept=view.kept)
     return view
 
@@ -365,7 +367,7 @@ def _new_version(
         source.label_format,
     )
     inspector = FileInspector(file, filename, columns, settings)
-    dataset_service.validate_and_profile(dataset, inspector)
+    dataset_service.validate_and_set_profile(dataset, inspector)
     return dataset, inspector
 
 
@@ -379,7 +381,7 @@ def _store(
     """Store the new version, where it comes from, and what was kept."""
     dataset, result = new.dataset, new.result
     # Before the transaction, so that other writers do not wait for the store.
-    store.put_file(new.file, files.store_key(dataset))
+    store.move_in_file(new.file, files.store_key(dataset))
     delete_file = True
     try:
         with database.write() as session:
@@ -397,7 +399,9 @@ def _store(
             _add_kept(session, settings, dataset.name, result, call)
             by = repository.get_api_key_name(session, dataset.created_by)
             view = correction_diff_view(dataset, source, correction, by)
-            idempotency.save_response(session, call, status=201, body=view, location=view.location)
+            idempotency.save_response(
+                session, call, status=201, body=view, location=view.dataset_location
+            )
             # A commit that fails may still have succeeded; garbage collection then decides.
             delete_file = False
     finally:

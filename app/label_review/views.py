@@ -104,5 +104,5 @@ def _changes(
         )
         for each in changes
         for task in [label_format.task if each.target is None
-                     else label_format.target(each.target).task]
+                     else label_format.format_of_target(each.target).task]
     ]  # fmt: skip

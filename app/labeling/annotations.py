@@ -27,7 +27,11 @@ from app.labeling.schemas import (
     LeasedTexts,
     ShownValue,
 )
-from app.labeling.service import ProjectWithDataset, get_project_with_dataset, open_pool
+from app.labeling.service import (
+    ProjectWithDatasetAndJob,
+    get_project_with_dataset_and_job,
+    open_pool,
+)
 from app.labeling.tables import LabelingAnnotation, LabelingProject
 from app.labeling.views import TextWithSuggestion, annotation_view
 from app.privacy import repository as privacy
@@ -67,7 +71,7 @@ def lease_texts_with_suggestions(
     """Return texts to label with suggestions. Raises what `lease_texts` raises."""
     leased = lease_texts(database, pools, name=name, annotator=annotator, count=count)
     pool, fitted = leased.pool, leased.pool.fitted
-    found = [(each, pool.texts.find(each.row)) for each in leased.texts]
+    found = [(each, pool.texts.find_index(each.row)) for each in leased.texts]
     described = [
         TextWithSuggestion.of(pool, fitted, index, each.reason)
         for each, index in found
@@ -98,7 +102,7 @@ def lease_texts(
     `LabelingPools.open` raises.
     """
     with database.read() as session:
-        opened = get_project_with_dataset(session, name)
+        opened = get_project_with_dataset_and_job(session, name)
     pool = open_pool(pools, opened)
     pools.refit_if_stale(pool, opened.project.changes)
     chosen: NewChosenTexts | None = None
@@ -243,26 +247,30 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def annotation_views(
-    pools: LabelingPools, opened: ProjectWithDataset, annotations: Sequence[LabelingAnnotation]
+    pools: LabelingPools,
+    opened: ProjectWithDatasetAndJob,
+    annotations: Sequence[LabelingAnnotation],
 ) -> list[AnnotationView]:
     """Return annotations with their texts, unless the dataset was deleted."""
     if not annotations or opened.dataset.deleted_at is not None:
         return [annotation_view(each) for each in annotations]
     texts = pools.open(*opened).texts
-    indices = [texts.find(each.row) for each in annotations]
+    indices = [texts.find_index(each.row) for each in annotations]
     return [
         annotation_view(each, None if index is None else texts[index])
         for each, index in zip(annotations, indices, strict=True)
     ]
 
 
-def get_text_hashes(pools: LabelingPools, opened: ProjectWithDataset, row: int) -> InputHashes:
+def get_text_hashes(
+    pools: LabelingPools, opened: ProjectWithDatasetAndJob, row: int
+) -> InputHashes:
     """Return the hashes of a text of the pool. Raises `TextNotInPool`, `LabelingDatasetDeleted`."""
     pool = open_pool(pools, opened)
-    index = pool.texts.find(row)
+    index = pool.texts.find_index(row)
     if index is None:
         raise TextNotInPool(name=opened.project.name, row=row)
-    return pool.hashes(index)
+    return pool.hash_text_at(index)
 
 
 def delete_annotation_and_lease_text(

@@ -43,7 +43,7 @@ def export_labels_to_dataset(  # noqa: PLR0913
     `datasets.service.create_dataset` raises.
     """
     with database.read() as session:
-        opened = service.get_project_with_dataset(session, name)
+        opened = service.get_project_with_dataset_and_job(session, name)
         project = opened.project
         stored = repository.read_labels(session, project.id)
         forgotten = privacy.list_forgotten_hashes(session)
@@ -51,7 +51,9 @@ def export_labels_to_dataset(  # noqa: PLR0913
     if not labels:
         raise NothingLabeled(name=name)
     if len({each.value for each in labels}) == 1:
-        raise TooFewDistinctLabels(name=name, label=json.dumps(labels[0].json, ensure_ascii=False))
+        raise TooFewDistinctLabels(
+            name=name, label=json.dumps(labels[0].json_value, ensure_ascii=False)
+        )
     pool = service.open_pool(pools, opened)
     paired = opened.dataset.text_pair_column is not None
     in_test = select_test_rows(labels)
@@ -107,7 +109,7 @@ def _records(
     pool: Pool, labels: Iterable[ResolvedLabel], in_test: frozenset[int], *, paired: bool
 ) -> Iterator[dict[str, Any]]:
     for each in labels:
-        index = pool.texts.find(each.row)
+        index = pool.texts.find_index(each.row)
         if index is None:
             continue
         text = pool.texts[index]
@@ -115,7 +117,7 @@ def _records(
         yield {
             "text": text.text,
             **({"text_pair": text.text_pair} if paired else {}),
-            "label": each.json,
+            "label": each.json_value,
             "annotators": ", ".join(each.annotators),
             **({"split": split.value} if in_test else {}),
         }

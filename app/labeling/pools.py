@@ -78,7 +78,7 @@ class PoolTexts:
         _, text, text_pair = json.loads(self._lines[self._starts[index] : self._starts[index + 1]])
         return PoolText(text, text_pair)
 
-    def find(self, row: int) -> int | None:
+    def find_index(self, row: int) -> int | None:
         """Return the index of a row of the file; None if it has no text."""
         index = int(np.searchsorted(self.rows, row))
         return index if index < len(self.rows) and self.rows[index] == row else None
@@ -143,10 +143,12 @@ class Pool:
 
         with self._choosing:
             with database.read() as session:
-                chosen = repository.list_chosen_rows(session, self.project_id, since=self._position)
+                chosen = repository.list_chosen_texts(
+                    session, self.project_id, since=self._position
+                )
             for position, row, is_random in chosen:
                 self._position = position + 1
-                if (index := self.texts.find(row)) is not None:
+                if (index := self.texts.find_index(row)) is not None:
                     self._taken[index] = True
                     self._random[index] = is_random
             choices = choose_next(
@@ -166,14 +168,14 @@ class Pool:
                 NewChosenText(
                     int(self.texts.rows[each.row]),
                     ChosenTextReason(each.reason.value),
-                    self.hashes(each.row),
+                    self.hash_text_at(each.row),
                     self._annotations_wanted(position + offset),
                 )
                 for offset, each in enumerate(choices)
             ],
         )
 
-    def hashes(self, index: int) -> InputHashes:
+    def hash_text_at(self, index: int) -> InputHashes:
         """Return the hashes that a text is forgotten by."""
         return self.hasher.hash_input(text_or_pair(*self.texts[index]))
 
@@ -321,7 +323,7 @@ def fit_suggestions(pool: Pool, labels: list[ResolvedLabel], changes: int) -> Fi
     )
 
     assert pool.vectors is not None  # noqa: S101 - the callers have checked it
-    found = [(pool.texts.find(each.row), each) for each in labels]
+    found = [(pool.texts.find_index(each.row), each) for each in labels]
     known = [(index, each) for index, each in found if index is not None]
     indices = np.array([index for index, _ in known], dtype=np.int64)
     labels = [each for _, each in known]

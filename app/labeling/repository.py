@@ -236,7 +236,7 @@ class TextToLabel(NamedTuple):
     reason: ChosenTextReason
 
 
-def list_chosen_rows(
+def list_chosen_texts(
     session: Session, project_id: UUID, *, since: int
 ) -> list[tuple[int, int, bool]]:
     """Return (position, row, whether it is random) of the texts chosen from a position on."""

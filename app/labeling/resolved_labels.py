@@ -20,7 +20,7 @@ class ResolvedLabel:
     is_random: bool  # the text was drawn at random
 
     @property
-    def json(self) -> ShownValue:
+    def json_value(self) -> ShownValue:
         """The label as a request has it."""
         return sorted(self.value) if isinstance(self.value, frozenset) else self.value
 

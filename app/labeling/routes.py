@@ -145,7 +145,7 @@ def update_labeling_project(  # noqa: PLR0913 - FastAPI dependencies
             project.base, project.base_revision, database=database, store=store, settings=settings
         )
     with database.write() as session:
-        service.update_project(session, name=name, body=body)
+        service.add_labels(session, name=name, body=body)
         if base is not None:
             service.ensure_embedding_job(
                 session, name=name, base=base, settings=settings, notifier=notifier,
@@ -199,7 +199,7 @@ def update_annotation(
     It is stored before the response is sent, also if the lease has expired.
     """
     with database.read() as session:
-        opened = service.get_project_with_dataset(session, name)
+        opened = service.get_project_with_dataset_and_job(session, name)
         is_chosen = repository.find_chosen_text(session, opened.project.id, row) is not None
     hashes = None if is_chosen else annotations.get_text_hashes(state.labeling, opened, row)
     with database.write() as session:
@@ -242,7 +242,7 @@ def list_annotations(
 ) -> Page[AnnotationView]:
     """List annotations, the newest first. Without the scope `labels:read`, only one's own."""
     with database.read() as session:
-        opened = service.get_project_with_dataset(session, name)
+        opened = service.get_project_with_dataset_and_job(session, name)
         found = repository.list_annotations(
             session,
             opened.project.id,

@@ -20,7 +20,7 @@ from app.jobs import pretrained_bases
 from app.jobs import repository as jobs
 from app.jobs.errors import TooManyJobs
 from app.jobs.pretrained_bases import ResolvedBase
-from app.jobs.service import enqueue
+from app.jobs.service import insert_and_enqueue
 from app.labeling import repository
 from app.labeling.errors import (
     DatasetHasLabels,
@@ -164,7 +164,7 @@ def _find_or_enqueue_vectors(
         trial_sha256=identity,
         total_steps=dataset.rows,
     )
-    enqueue(session, job, created_by=owner, notifier=notifier)
+    insert_and_enqueue(session, job, created_by=owner, notifier=notifier)
     return job
 
 
@@ -179,7 +179,7 @@ def _vectors_identity(dataset: Dataset, base: ResolvedBase) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-class ProjectWithDataset(NamedTuple):
+class ProjectWithDatasetAndJob(NamedTuple):
     """A project with the rows that it refers to."""
 
     project: LabelingProject
@@ -187,16 +187,16 @@ class ProjectWithDataset(NamedTuple):
     job: Job | None  # that computes the vectors
 
 
-def get_project_with_dataset(session: Session, name: str) -> ProjectWithDataset:
+def get_project_with_dataset_and_job(session: Session, name: str) -> ProjectWithDatasetAndJob:
     """Return a project with its dataset and job. Raises `LabelingProjectNotFound`."""
     project = repository.get_project(session, name)
     dataset = repository.get_project_datasets(session, [project])[project.dataset_id]
-    return ProjectWithDataset(
+    return ProjectWithDatasetAndJob(
         project, dataset, repository.get_embedding_jobs(session, [project]).get(project.job_id)  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def open_pool(pools: LabelingPools, opened: ProjectWithDataset) -> Pool:
+def open_pool(pools: LabelingPools, opened: ProjectWithDatasetAndJob) -> Pool:
     """Return the texts of a project.
 
     Raises `LabelingDatasetDeleted`, and what `LabelingPools.open` raises.
@@ -215,7 +215,7 @@ def get_project_view_after_refit(
     Raises `LabelingProjectNotFound`, and what `LabelingPools.open` raises.
     """
     with database.read() as session:
-        opened = get_project_with_dataset(session, name)
+        opened = get_project_with_dataset_and_job(session, name)
         project = opened.project
         counts = repository.count_labeled_and_skipped(session, [project]).get(
             project.id, LabelingCounts()
@@ -234,14 +234,14 @@ def get_project_view_after_refit(
         opened.job,
         counts,
         annotators,
-        [*tallies, *(LabelTally(each.json, 1, int(each.is_random)) for each in resolved)],
+        [*tallies, *(LabelTally(each.json_value, 1, int(each.is_random)) for each in resolved)],
         list_label_pairs_for_kappa(shared, task),
         None if pool is None else pool.fitted,
     )
     return project_view(project, facts)
 
 
-def project_view_fingerprint(opened: ProjectWithDataset) -> tuple[object, ...]:
+def project_view_fingerprint(opened: ProjectWithDatasetAndJob) -> tuple[object, ...]:
     """Return what is different whenever the view of a project is, without reading its labels."""
     project, dataset, job = opened
     vectors = job and (job.id, job.state, job.step, job.error_message, job.artifact_id)
@@ -252,7 +252,7 @@ def _has_vectors(job: Job | None) -> bool:
     return job is not None and job.artifact_id is not None
 
 
-def update_project(session: Session, *, name: str, body: LabelingUpdate) -> None:
+def add_labels(session: Session, *, name: str, body: LabelingUpdate) -> None:
     """Add labels; those that the project has already change nothing.
 
     Raises `LabelingProjectNotFound`, `RegressionHasNoLabels`, `TooManyLabels`.

@@ -220,11 +220,11 @@ def _suggest(model: "SuggestionModel", pool: Pool, index: int) -> tuple[LabelVal
 def _nearest(
     fitted: FittedSuggestions, pool: Pool, index: int
 ) -> tuple[tuple[ResolvedLabel, PoolText], ...]:
-    from lora_core.active_learning.suggestions import find_nearest_labeled
+    from lora_core.active_learning.suggestions import find_k_nearest_labeled_rows
 
     assert pool.vectors is not None  # noqa: S101 - the caller has checked it
     by_index = dict(zip(fitted.indices.tolist(), fitted.labels, strict=True))
-    found = find_nearest_labeled(pool.vectors, index, list(by_index))
+    found = find_k_nearest_labeled_rows(pool.vectors, index, list(by_index))
     return tuple((by_index[each], pool.texts[each]) for each in found)
 
 

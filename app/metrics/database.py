@@ -59,11 +59,11 @@ class MetricQueries:
         self._session = session
         self._alive = Worker.seen_at >= now() - lease_seconds
 
-    def active_jobs(self) -> LabeledValues:
+    def active_training_jobs(self) -> LabeledValues:
         """Queued and running training jobs by state and method."""
         return self._jobs(ACTIVE_STATES)
 
-    def ended_jobs(self) -> LabeledValues:
+    def ended_training_jobs(self) -> LabeledValues:
         """Ended training jobs by state and method."""
         return self._jobs(FINAL_STATES)
 
@@ -98,7 +98,7 @@ class MetricQueries:
         )
         return _with_zeros(_device_classes(), self._rows(grouped))
 
-    def redispatches(self) -> LabeledValues:
+    def redispatches_of_queued_jobs(self) -> LabeledValues:
         return self._sum(Job.dispatch_count, CLAIMABLE)
 
     def attempts(self) -> LabeledValues:
@@ -174,19 +174,23 @@ class MetricQueries:
 
     def drift_auc(self) -> LabeledValues:
         """AUC of the newest drift check of each version in production."""
-        return [(each.model, each.version, each.auc) for each in self._newest_drift_checks()]
+        return [(each.model, each.version_ref, each.auc) for each in self._newest_drift_checks()]
 
     def drift_p_value(self) -> LabeledValues:
         """P value of the same checks."""
-        return [(each.model, each.version, each.p_value) for each in self._newest_drift_checks()]
+        return [
+            (each.model, each.version_ref, each.p_value) for each in self._newest_drift_checks()
+        ]
 
     def drift_alarm(self) -> LabeledValues:
         """Whether the same checks raised an alarm."""
-        return [(each.model, each.version, each.alarm) for each in self._newest_drift_checks()]
+        return [(each.model, each.version_ref, each.alarm) for each in self._newest_drift_checks()]
 
     def drift_check_timestamp(self) -> LabeledValues:
         """Unix time of the same checks."""
-        return [(each.model, each.version, each.window_end) for each in self._newest_drift_checks()]
+        return [
+            (each.model, each.version_ref, each.window_end) for each in self._newest_drift_checks()
+        ]
 
     def drift_checks(self) -> LabeledValues:
         """Drift checks by outcome."""
@@ -261,8 +265,8 @@ DATABASE_METRICS = (
         "loraworks_jobs",
         f"Jobs. The number of ended ones may be {HISTORY_SECONDS:g} s old.",
         ("state", "method"),
-        MetricQueries.active_jobs,
-        MetricQueries.ended_jobs,
+        MetricQueries.active_training_jobs,
+        MetricQueries.ended_training_jobs,
     ),
     MetricDefinition(
         "loraworks_predictions",
@@ -295,7 +299,7 @@ DATABASE_METRICS = (
         "loraworks_messages_resent",
         "Celery tasks that were sent again for jobs and runs that are queued now.",
         (),
-        MetricQueries.redispatches,
+        MetricQueries.redispatches_of_queued_jobs,
     ),
     MetricDefinition(
         "loraworks_attempts",
@@ -389,7 +393,7 @@ class DatabaseMetricsReader:
         self._history: DatabaseMetrics = {}
         self._history_read_at = -inf
 
-    def run(self, database: Database, *, lease_seconds: float) -> DatabaseMetrics:
+    def read(self, database: Database, *, lease_seconds: float) -> DatabaseMetrics:
         """Return all metrics, read in one transaction, except for counts that are recent."""
         with database.read() as session:
             counts = MetricQueries(session, lease_seconds=lease_seconds)

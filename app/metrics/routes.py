@@ -49,7 +49,7 @@ class MetricsRegistry:
 async def get_metrics(state: AppStateDep, database: DatabaseDep, settings: SettingsDep) -> Response:
     """Return metrics of queue, attempts, workers, devices, storage, process and requests."""
     metrics = state.metrics
-    query = partial(metrics.query.run, database, lease_seconds=settings.lease_seconds)
+    query = partial(metrics.query.read, database, lease_seconds=settings.lease_seconds)
     database_metrics = await metrics.single_flight.run(None, query, fallback=UNAVAILABLE)
     text = generate_latest(DatabaseCollector(database_metrics))
     text += generate_latest(state.metrics.registry)

@@ -29,8 +29,10 @@ def list_mistral_models(database: DatabaseDep) -> MistralModelList:
     """List models: those of jobs, and each registered model by its name, or by its newest version
     if none is in production."""
     with database.read() as session:
-        cards = [views.job_model_view(model) for model in repository.list_job_models(session)]
-        names = registry.list_model_refs(session)
+        cards = [
+            views.fine_tuned_model_card(model) for model in repository.list_job_models(session)
+        ]
+        names = registry.get_created_at_by_model_ref(session)
     registered = [views.registered_model_view(name, at) for name, at in names.items()]
     return MistralModelList(data=cards + registered)
 
@@ -44,7 +46,7 @@ def get_mistral_model(model_id: MistralModelId, database: DatabaseDep) -> Mistra
         job_id = refs.job_id_in_model_name(model_id)
         models = [] if job_id is None else repository.list_job_models(session, job_id)
         if models:
-            return views.job_model_view(models[0])
+            return views.fine_tuned_model_card(models[0])
         return views.registered_model_view(model_id, version.created_at)
 
 

@@ -61,7 +61,7 @@ class MistralJobFilter:
         if self.suffix is not None:
             conditions.append(asked["suffix"].as_string() == self.suffix)
         if self.status is not None:
-            conditions.append(status_conditions().get(self.status, false()))
+            conditions.append(conditions_by_status().get(self.status, false()))
         if self.created_after is not None:
             conditions.append(Job.created_at > self.created_after)
         if self.created_before is not None:
@@ -71,7 +71,7 @@ class MistralJobFilter:
         return conditions
 
 
-def status_conditions() -> dict[str, ColumnElement[bool]]:
+def conditions_by_status() -> dict[str, ColumnElement[bool]]:
     """Return the condition of each status. A job meets exactly one of them."""
     unstarted = and_(
         Job.state == JobState.QUEUED,

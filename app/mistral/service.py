@@ -48,7 +48,7 @@ from app.queue.events import EventContent
 from app.registry import refs
 from app.settings import Settings
 from app.storage.store import Store
-from lora_core.errors.data import DataError, FreeTextAnswers
+from lora_core.errors.data import DataError, FreeTextChatAnswers
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import AutoSpec, LoraSpec
 from lora_core.specs.train import OptimSpec, RunOutputSpec
@@ -76,7 +76,7 @@ def create_file(
     upload = files.ensure_extension(upload)
     try:
         tasks = detect_targets(upload, settings)
-    except FreeTextAnswers as error:  # a file for a model that writes texts
+    except FreeTextChatAnswers as error:  # a file for a model that writes texts
         raise LabelsMissing(file=upload.filename, at="file") from error
     if not tasks:
         raise LabelsMissing(file=upload.filename, at="file")

@@ -58,7 +58,7 @@ def _file_fields(dataset: Dataset) -> dict[str, Any]:
 
 
 def job_status(row: MistralJobWithRequest) -> MistralStatus:
-    """Return the status of a job, the one whose `status_conditions` it meets."""
+    """Return the status of a job, the one whose `conditions_by_status` it meets."""
     job = row.job
     match JobState(job.state):
         case JobState.QUEUED:
@@ -179,7 +179,7 @@ def registered_model_view(name: str, created_at: float) -> MistralModel:
     )
 
 
-def job_model_view(model: RegisteredJobModel) -> MistralModel:
+def fine_tuned_model_card(model: RegisteredJobModel) -> MistralModel:
     """Return the model of a job, as lists show it."""
     job, asked = model.row.job, model.row.asked
     return MistralModel(

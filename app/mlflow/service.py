@@ -84,7 +84,7 @@ def find_run(session: Session, job_id: UUID) -> MlflowRunView | None:
     )
 
 
-def find_last_mlflow_error(session: Session, row_id: UUID) -> str | None:
+def find_last_mlflow_rejection(session: Session, row_id: UUID) -> str | None:
     """Return why MLflow rejected what it was last sent of a job, a sweep or a model."""
     row = repository.find_mlflow_run(session, row_id) or repository.find_mlflow_model(
         session, row_id

@@ -6,7 +6,7 @@ from app.outbox.tables import MlflowServer
 from app.settings import Settings
 
 
-def loraworks_url(settings: Settings) -> str:
+def loraworks_base_url(settings: Settings) -> str:
     """Return the URL of this service, without a slash at its end."""
     if settings.public_url:
         return settings.public_url

@@ -81,7 +81,7 @@ class CompletionOptions(LenientBody):
         return value
 
     @property
-    def choices(self) -> int:
+    def choice_count(self) -> int:
         """Number of choices for each prompt."""
         return self.n or 1
 

@@ -26,7 +26,7 @@ from app.openai.completion_schemas import (
 )
 from app.openai.errors import AnswerNotJson, LogprobsNotApplicable
 from app.registry.refs import require_model_name_syntax
-from app.serving.client_formats import PredictRequest, RequiredTask, reject_blank_text
+from app.serving.client_formats import PredictRequest, TaskRequirement, reject_blank_text
 from app.serving.errors import TooManyInputs
 from app.serving.routes import PredictRequestContext, RequestContextDep
 from app.serving.service import PredictResult
@@ -90,7 +90,7 @@ async def create_chat_completion(
         _check_json(answer, result.version)
     logprobs = _chat_logprobs(answer, body.top_logprobs or 0) if body.logprobs else None
     head = _head("chatcmpl", body, result)
-    usage = _usage(result, body.choices if answer.text is not None else 0)
+    usage = _usage(result, body.choice_count if answer.text is not None else 0)
     refusal = None
     if answer.text is None:
         refusal = f"The probability of the label is below {body.abstain_below}."
@@ -103,7 +103,7 @@ async def create_chat_completion(
         )
         choices = [
             {"index": index, "delta": delta, "logprobs": shown, "finish_reason": reason}
-            for index in range(body.choices)
+            for index in range(body.choice_count)
             for delta, shown, reason in (
                 (deltas[0], None, None),
                 (deltas[1], logprobs, None),
@@ -115,7 +115,7 @@ async def create_chat_completion(
     head["object"] = "chat.completion"
     head["choices"] = [
         {"index": index, "message": message, "logprobs": logprobs, "finish_reason": "stop"}
-        for index in range(body.choices)
+        for index in range(body.choice_count)
     ]
     return JSONResponse(head | {"usage": usage}, headers=headers)
 
@@ -141,8 +141,8 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
         ]
 
     result = await _predict(context, body, prompts, texts_of_prompts)
-    answers = [each for each in _answers(result, body) for _ in range(body.choices)]
-    offsets = [len(prompt) for prompt in prompts for _ in range(body.choices)]
+    answers = [each for each in _answers(result, body) for _ in range(body.choice_count)]
+    offsets = [len(prompt) for prompt in prompts for _ in range(body.choice_count)]
     choices = [
         {
             "index": index,
@@ -179,7 +179,7 @@ async def _predict(
         abstain_below=body.abstain_below,
         target=context.target,
         third_party_format=True,
-        required_task=RequiredTask("single_label", LogprobsNotApplicable, at="logprobs")
+        required_task=TaskRequirement("single_label", LogprobsNotApplicable, at="logprobs")
         if wants_logprobs
         else None,
     )

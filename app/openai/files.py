@@ -66,7 +66,7 @@ async def create_openai_file(
             upload=upload,
             call=build_idempotent_request([upload.sha256, upload.filename, upload.fields]),
         )
-        return await executor.run_check(work)
+        return await executor.run(work)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -127,7 +127,7 @@ def list_fine_tuning_events(
     """List the events of a job, the newest first."""
     with database.read() as session:
         job_id = service.get_job(session, fine_tuning_job_id).job.id
-        before = None if after is None else ids.parse_event_id(after, job_id)
+        before = None if after is None else ids.parse_event_seq(after, job_id)
         if after is not None and before is None:
             raise InvalidAfterId(after=after, at="after")
         events = list_newest_events(session, job_id, before=before, limit=limit + 1)

@@ -40,7 +40,7 @@ def event_id(job: UUID, seq: int) -> str:
     return f"{_EVENT}{job.hex}-{seq}"
 
 
-def parse_event_id(text: str, job: UUID) -> int | None:
+def parse_event_seq(text: str, job: UUID) -> int | None:
     """Return the sequence number of an event of this job; None if this is no such id."""
     prefix = f"{_EVENT}{job.hex}-"
     number = text.removeprefix(prefix)

@@ -37,7 +37,7 @@ def list_openai_models(database: DatabaseDep) -> OpenAIModelList:
         names = {
             views.fine_tuned_model_name(tuning): created_at
             for tuning, created_at in openai_repository.list_jobs_with_models(session)
-        } | service.list_model_refs(session)
+        } | service.get_created_at_by_model_ref(session)
     return OpenAIModelList(
         data=[_model_view(name, created_at) for name, created_at in names.items()]
     )

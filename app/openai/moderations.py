@@ -16,7 +16,7 @@ from app.registry.refs import require_model_name_syntax
 from app.serving.client_formats import (
     LenientBody,
     ModelPredictBody,
-    RequiredTask,
+    TaskRequirement,
     parse_predict_request,
 )
 from app.serving.conversations import PARTS_SCHEMA, text_of_content, validate_text_or_texts
@@ -91,7 +91,7 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
         "hf",
         max_inputs=context.max_inputs,
         target=context.target,
-        required_task=RequiredTask("multi_label", ModerationNotApplicable, at="model"),
+        required_task=TaskRequirement("multi_label", ModerationNotApplicable, at="model"),
     )
     ref = None if body.model is None else require_model_name_syntax(body.model)
     async with cancel_on_disconnect(context.receive):

@@ -57,7 +57,7 @@ class LabelStudioProject:
         return cls(model, data, manifest["columns"], choices) if choices else None
 
     @cached_property
-    def texts(self) -> dict[str, str]:
+    def text_variables(self) -> dict[str, str]:
         """The name that each text column has in the data of a task, such as `Your_review`."""
         columns = (self.data.text_column, self.data.text_pair_column)
         names: dict[str, str] = {}
@@ -77,7 +77,9 @@ class LabelStudioProject:
         """Return the labeling configuration as XML."""
         view = ElementTree.Element("View")
         shown = self._shown_text
-        for name, variable in zip((shown, f"{shown}_pair"), self.texts.values(), strict=False):
+        for name, variable in zip(
+            (shown, f"{shown}_pair"), self.text_variables.values(), strict=False
+        ):
             ElementTree.SubElement(view, "Text", name=name, value=f"${variable}")
         for target, each in self.targets.items():
             if len(self.targets) > 1:
@@ -97,7 +99,7 @@ class LabelStudioProject:
         ElementTree.indent(view)
         return ElementTree.tostring(view, encoding="unicode") + "\n"
 
-    def iterate_tasks(self, file: BinaryIO) -> Iterator[bytes]:
+    def stream_tasks_as_json(self, file: BinaryIO) -> Iterator[bytes]:
         """Yield a JSON array with a task for each line of the results, and close the file."""
         with file:
             yield b"["
@@ -111,7 +113,7 @@ class LabelStudioProject:
 
     def _task(self, row: Mapping[str, Any]) -> dict[str, Any]:
         data = {
-            self.texts.get(name, name): cell
+            self.text_variables.get(name, name): cell
             for name, cell in row.items()
             if name not in RESERVED_COLUMNS
         }

@@ -126,7 +126,7 @@ def download_predictions(
     label; or `predicted_value`, `predicted_low` and `predicted_high`. For Label Studio, each row is
     a task whose predictions are the labels.
     """
-    results = service.open_results(database, store, run_id=run_id)
+    results = service.get_verified_results(database, store, run_id=run_id)
     project = (
         service.build_label_studio_project(results, run_id=run_id)
         if format == "label-studio"
@@ -136,7 +136,7 @@ def download_predictions(
         "rb"
     )  # an open file stays readable even if it is deleted
     if project is not None:
-        chunks = project.iterate_tasks(file)
+        chunks = project.stream_tasks_as_json(file)
     elif format == "jsonl":
         chunks = stream_results_as_jsonl(file)
     else:
@@ -156,7 +156,7 @@ def download_predictions(
 )
 def get_label_studio_config(run_id: RunId, database: DatabaseDep, store: StoreDep) -> Response:
     """Get the labeling configuration of a Label Studio project for the results."""
-    results = service.open_results(database, store, run_id=run_id)
+    results = service.get_verified_results(database, store, run_id=run_id)
     project = service.build_label_studio_project(results, run_id=run_id)
     return Response(project.labeling_config(), media_type="text/xml")
 

@@ -123,7 +123,7 @@ class PredictionResults(NamedTuple):
     data: PredictDataSpec
 
 
-def open_results(database: Database, store: Store, *, run_id: UUID) -> PredictionResults:
+def get_verified_results(database: Database, store: Store, *, run_id: UUID) -> PredictionResults:
     """Return the results of a run.
 
     Raises `PredictionRunNotFound`, `PredictionRunNotSucceeded`, `ResultsRemoved`,

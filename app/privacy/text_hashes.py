@@ -13,7 +13,7 @@ from typing import NamedTuple
 from app.auth.secrets import load_or_create_pepper
 from app.settings import Settings
 from lora_core.data.stratify import normalize_text
-from lora_core.specs.text_input import TextInput, text_sides
+from lora_core.specs.text_input import TextInput, texts_of_input
 
 HASH_LENGTH = 32  # hex digits: 128 bits
 _PURPOSE = b"hashes of texts"  # separates this key from all other uses of the pepper
@@ -49,7 +49,7 @@ class TextHasher:
 
     def hash_input(self, text: TextInput) -> InputHashes:
         """Return the hashes of a text, or of a pair of texts."""
-        sides = [normalize_text(each) for each in text_sides(text)]
+        sides = [normalize_text(each) for each in texts_of_input(text)]
         if len(sides) == 1:
             return InputHashes(self._hash(sides[0]))
         # No text contains a NUL, so no text has the hash of a pair.

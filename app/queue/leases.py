@@ -34,7 +34,7 @@ from app.queue.transitions import (
     CRASH_LOOP,
     FAILURES_EXHAUSTED,
     AttemptResult,
-    ExitStatus,
+    ProcessExitStatus,
     RetryableFailure,
     closing_event,
 )
@@ -156,7 +156,7 @@ def _resume_state(session: Session, job_id: UUID) -> _ResumeState:
     """Return where the attempt starts, the furthest step so far, and the steps where attempts
     with the same first step failed.
     """
-    checkpoint = checkpoints.rewind_to_checkpoint(session, job_id)
+    checkpoint = checkpoints.rewind_to_newest_checkpoint(session, job_id)
     step = checkpoint.step if checkpoint else 0
     session.execute(
         update(Job).where(Job.id == job_id).values(step=step), execution_options=NO_SESSION_SYNC
@@ -210,7 +210,7 @@ def renew_lease(
     )
 
 
-def record_resume(session: Session, lease: Lease, *, exact: bool) -> None:
+def record_resume_exactness(session: Session, lease: Lease, *, exact: bool) -> None:
     """Record whether the numbers of a resumed run are those of an uninterrupted one.
 
     They are not if those of the job that it continues are not.
@@ -244,7 +244,10 @@ def store_resolved_spec(session: Session, lease: Lease, spec: JsonObject) -> Non
 
 
 def finish_attempt(
-    session: Session, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
+    session: Session,
+    lease: Lease,
+    result: AttemptResult,
+    exit_status: ProcessExitStatus | None = None,
 ) -> None:
     """End the attempt. Raises `LeaseLost`.
 
@@ -253,7 +256,12 @@ def finish_attempt(
     """
     outcome, values = transitions.outcome_and_columns(result)
     if not _end_attempt(
-        session, fencing_conditions(lease), result, outcome, values, exit_status or ExitStatus()
+        session,
+        fencing_conditions(lease),
+        result,
+        outcome,
+        values,
+        exit_status or ProcessExitStatus(),
     ):
         raise LeaseLost
 
@@ -295,7 +303,7 @@ def expire_attempt(
     held_until = case((expired, Job.lease_expires_at), else_=now())
     failed = and_(~transitions.CANCEL_REQUESTED, exhausted)
     values = {
-        **transitions.failure_columns(failure),
+        **transitions.failure_count_and_delay_columns(failure),
         # The time after the lease expired does not count: the host may have been off.
         "running_seconds": _total_running_seconds(held_until),
         "state": case(
@@ -316,7 +324,9 @@ def expire_attempt(
             (failed, FAILURES_EXHAUSTED.format(failure.message, max_failures)), else_=null()
         ),
     }
-    return _end_attempt(session, conditions, failure, AttemptOutcome.LOST, values, ExitStatus())
+    return _end_attempt(
+        session, conditions, failure, AttemptOutcome.LOST, values, ProcessExitStatus()
+    )
 
 
 def _end_attempt(
@@ -325,7 +335,7 @@ def _end_attempt(
     result: AttemptResult,
     outcome: AttemptOutcome,
     values: dict[str, Any],
-    exit_status: ExitStatus,
+    exit_status: ProcessExitStatus,
 ) -> bool:
     row = session.execute(
         update(Job)

@@ -107,7 +107,7 @@ AttemptResult = (
 
 
 @dataclass(frozen=True)
-class ExitStatus:
+class ProcessExitStatus:
     """How the training process exited: with a code, or killed by the signal of that number."""
 
     code: int | None = None
@@ -158,7 +158,7 @@ def outcome_and_columns(result: AttemptResult) -> tuple[AttemptOutcome, dict[str
         case Preempted() | Paused():
             return AttemptOutcome.PREEMPTED, {**requeued, "run_after": now()}
         case RetryableFailure():
-            return AttemptOutcome.FAILED, {**requeued, **failure_columns(result)}
+            return AttemptOutcome.FAILED, {**requeued, **failure_count_and_delay_columns(result)}
         case DependencyUnavailable(code, message, seconds):
             reason = {"waiting_code": code, "waiting_message": message}
             since = case((Job.waiting_code == code, Job.waiting_since), else_=now())
@@ -170,7 +170,7 @@ def _final_state(state: JobState) -> dict[str, Any]:
     return {"state": state, "finished_at": now()}
 
 
-def failure_columns(failure: RetryableFailure) -> dict[str, Any]:
+def failure_count_and_delay_columns(failure: RetryableFailure) -> dict[str, Any]:
     """Return the columns that count one more consecutive failure and delay the next attempt."""
     count = prior_failures_expression()
     return {

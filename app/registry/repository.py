@@ -113,7 +113,7 @@ def list_versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
     return session.scalars(statement.order_by(ModelVersion.number.desc())).all()
 
 
-def count_versions_and_find_newest(
+def get_version_count_and_newest_by_model(
     session: Session, model_ids: Collection[UUID]
 ) -> dict[UUID, tuple[int, int]]:
     """Return by model id the number of versions, and the number of the newest one."""
@@ -136,7 +136,7 @@ def get_version_numbers_by_alias(session: Session, model_id: UUID) -> dict[str, 
     return {row.alias: row.number for row in session.execute(statement)}
 
 
-def list_aliases_with_versions(session: Session, model_id: UUID) -> list[AliasTarget]:
+def list_alias_targets(session: Session, model_id: UUID) -> list[AliasTarget]:
     """Return the targets of all aliases of a model, in alphabetical order."""
     previous = aliased(ModelVersion)
     statement = (
@@ -149,7 +149,9 @@ def list_aliases_with_versions(session: Session, model_id: UUID) -> list[AliasTa
     return [AliasTarget(*row) for row in session.execute(statement)]
 
 
-def list_versions_of_job(session: Session, job_id: UUID) -> dict[tuple[str, int], list[str]]:
+def get_aliases_by_version_of_job(
+    session: Session, job_id: UUID
+) -> dict[tuple[str, int], list[str]]:
     """Return the versions made from a job: (name, number) with the aliases that point at it."""
     rows = session.execute(
         select(RegisteredModel.name, ModelVersion.number, ModelAlias.alias)
@@ -164,7 +166,7 @@ def list_versions_of_job(session: Session, job_id: UUID) -> dict[tuple[str, int]
     return versions
 
 
-def get_first_version_of_job(session: Session, job_id: UUID, *, ref: str) -> ModelRef:
+def get_first_version_ref_of_job(session: Session, job_id: UUID, *, ref: str) -> ModelRef:
     """Return the first version that was made from a job. Raises `ModelNotFound` for `ref`."""
     row = session.execute(
         select(RegisteredModel.name, ModelVersion.number)

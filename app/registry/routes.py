@@ -70,7 +70,9 @@ def list_models(
     with database.read() as session:
         models = repository.list_models(session, after=decode_cursor(after), limit=limit + 1)
         rows, following = split_page(models, limit)
-        versions = repository.count_versions_and_find_newest(session, [row.id for row in rows])
+        versions = repository.get_version_count_and_newest_by_model(
+            session, [row.id for row in rows]
+        )
         data = [
             ModelListItem(
                 name=row.name,
@@ -142,7 +144,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
             archive=path,
             call=build_idempotent_request(upload.sha256),
         )
-        return await executor.run_check(work)
+        return await executor.run(work)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

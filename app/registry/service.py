@@ -121,11 +121,11 @@ def parse_ref_or_job_model(session: Session, text: str) -> ModelRef:
     """
     job_id = refs.job_id_in_model_name(text)
     if job_id is not None:
-        return repository.get_first_version_of_job(session, job_id, ref=text)
+        return repository.get_first_version_ref_of_job(session, job_id, ref=text)
     return refs.parse_ref(text)
 
 
-def list_model_refs(session: Session) -> dict[str, float]:
+def get_created_at_by_model_ref(session: Session) -> dict[str, float]:
     """Return a name by which each model can be called, with the time of its creation.
 
     That is its name or, if no version is in production, its newest version.
@@ -351,7 +351,7 @@ def import_model_version(
         return view
 
     try:
-        view = new.run_transaction(register)
+        view = new.run_with_stored_base(register)
     finally:
         if delete_files:
             new.delete_files()
@@ -364,11 +364,13 @@ def _unpack_and_check(archive: Path, folder: Path, settings: Settings) -> dict[s
         settings.import_memory_mb, settings.import_seconds, settings.max_import_bytes
     )
     arguments = ["unpack", str(archive), "--into", str(folder)]
-    result = child.run_child(arguments, limits=limits, readable=[archive], writable=[folder])
+    result = child.run_lora_core_sandboxed(
+        arguments, limits=limits, readable=[archive], writable=[folder]
+    )
     if result.returncode == 0:
         return dict(json.loads(result.stdout))
     if result.returncode == child_protocol.EXIT_FAILED:
-        raise result.error(LoraCoreError)
+        raise result.parse_error(LoraCoreError)
     if result.timed_out:
         limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"
         raise ImportLimitExceeded(limit=limit, setting=setting)

@@ -127,7 +127,7 @@ def group_by_key(files: Iterable[StoredFile]) -> list[StoreEntry]:
     ]
 
 
-def find_orphans(
+def find_unreferenced_entries(
     stored: Iterable[StoreEntry], referenced: ReferencedKeys, *, now: float
 ) -> list[Removal]:
     """Return what no database row refers to. `now` is the time on the clock of the store.
@@ -158,7 +158,7 @@ def _parse_name(name: str) -> tuple[DataKind, str, tuple[UUID, int] | None]:
 # -- files on this host, outside of the store ---------------------------------------------------
 
 
-def find_local_leftovers(
+def find_stale_uploads_and_cache_entries(
     settings: Settings, cache: VerifiedCache, referenced: ReferencedKeys, uploads: frozenset[str]
 ) -> list[Removal]:
     """Find interrupted uploads, orphaned uploads of version 0.1, and cache entries without a row.
@@ -210,7 +210,7 @@ def _unused_cache_entries(
             yield Removal(
                 DataKind.COPY,
                 key,
-                cache.size_bytes(name),
+                cache.entry_size_bytes(name),
                 cache.idle_seconds(name),
                 _NO_ROW,
             )

@@ -56,7 +56,9 @@ def list_running_attempts(session: Session) -> frozenset[tuple[UUID, int]]:
     return frozenset((row.id, row.attempt) for row in rows)
 
 
-def list_artifact_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
+def list_artifact_keys_page(
+    session: Session, after: UUID | None
+) -> tuple[Sequence[str], UUID | None]:
     """Return the keys of one page, and the id of its last row, or None after the last page."""
     id_range = next_id_range(session, Artifact.id, after)
     return session.scalars(
@@ -64,15 +66,19 @@ def list_artifact_keys(session: Session, after: UUID | None) -> tuple[Sequence[s
     ).all(), id_range.last
 
 
-def list_checkpoint_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
-    """Like `list_artifact_keys`, for checkpoints."""
+def list_checkpoint_keys_page(
+    session: Session, after: UUID | None
+) -> tuple[Sequence[str], UUID | None]:
+    """Like `list_artifact_keys_page`, for checkpoints."""
     id_range = next_id_range(session, Checkpoint.job_id, after)
     keys = select(Checkpoint.key).where(*id_range.conditions(Checkpoint.job_id))
     return session.scalars(keys).all(), id_range.last
 
 
-def list_dataset_keys(session: Session, after: UUID | None) -> tuple[Sequence[str], UUID | None]:
-    """Like `list_artifact_keys`, for datasets that were not deleted."""
+def list_dataset_keys_page(
+    session: Session, after: UUID | None
+) -> tuple[Sequence[str], UUID | None]:
+    """Like `list_artifact_keys_page`, for datasets that were not deleted."""
     id_range = next_id_range(session, Dataset.id, after)
     uploads = select(Dataset).options(load_only(Dataset.id, Dataset.suffix))
     found = session.scalars(
@@ -157,7 +163,7 @@ def mark_thinned(session: Session, job_ids: Sequence[UUID]) -> None:
 # -- The outbox of MLflow ------------------------------------------------------------------------
 
 
-def delete_unused_mlflow_server(session: Session) -> None:
+def delete_stale_mlflow_server(session: Session) -> None:
     """Delete the server, and the models sent to it, if no worker has had its setting for long."""
     silent = MlflowServer.seen_at < now() - MLFLOW_SILENT_SECONDS
     deleted = session.scalars(
@@ -188,7 +194,7 @@ def delete_mlflow_run_rows(session: Session, ids: Sequence[UUID]) -> None:
     )
 
 
-def list_old_suspect_label_reports(session: Session) -> Sequence[UUID]:
+def list_datasets_with_old_suspect_label_reports(session: Session) -> Sequence[UUID]:
     """Return datasets of one batch of old reports on suspect labels, which can be made again."""
     old = StoredSuspects.created_at < now() - SUSPECTS_SECONDS
     statement = select(StoredSuspects.dataset_id).where(old).distinct().limit(BATCH_SIZE)
@@ -212,7 +218,7 @@ def count_expired_idempotency_keys(session: Session, *, seconds: float) -> int:
     return session.scalars(select(func.count()).select_from(IdempotencyKey).where(old)).one()
 
 
-def delete_expired_idempotency_keys(session: Session, *, seconds: float) -> int:
+def delete_expired_idempotency_key_batch(session: Session, *, seconds: float) -> int:
     """Delete one batch of them. Return the count, which is 0 if there are none left."""
     key = tuple_(IdempotencyKey.api_key_id, IdempotencyKey.route, IdempotencyKey.key)
     batch = (

@@ -103,7 +103,9 @@ def collect_garbage(
     settings, store, database = resources.settings, resources.store, resources.database
     cache = open_store_cache(settings)
     owns_store = _owns_store(resources, claim=not dry_run)
-    stored = group_by_key(store.list_files())  # before reading the rows, see `find_orphans`
+    stored = group_by_key(
+        store.list_files()
+    )  # before reading the rows, see `find_unreferenced_entries`
     now = store.read_clock()
     thinned_points = _thin_curves(database, settings, dry_run=dry_run)
     expired = list(
@@ -134,12 +136,12 @@ def collect_garbage(
     expired_keys = {removal.key for removal in expired}
     unreferenced = [
         removal
-        for removal in files.find_orphans(stored, referenced, now=now)
+        for removal in files.find_unreferenced_entries(stored, referenced, now=now)
         if removal.key not in expired_keys
     ]
     min_age = -inf if any_age else settings.orphan_seconds
     orphans = [each for each in unreferenced if owns_store and each.age_seconds > min_age]
-    local = files.find_local_leftovers(settings, cache, referenced, uploads)
+    local = files.find_stale_uploads_and_cache_entries(settings, cache, referenced, uploads)
     leftovers = [each for each in local if each.age_seconds > min_age]
     if not dry_run:
         for removal in (*expired, *orphans):
@@ -232,7 +234,7 @@ def _delete_expired_responses(database: Database, settings: Settings, *, dry_run
     return _delete_in_batches(
         database,
         partial(repository.count_expired_idempotency_keys, seconds=seconds),
-        partial(repository.delete_expired_idempotency_keys, seconds=seconds),
+        partial(repository.delete_expired_idempotency_key_batch, seconds=seconds),
         dry_run=dry_run,
     )
 
@@ -310,7 +312,7 @@ def _discard_unready_sweeps(database: Database, settings: Settings) -> None:
 def _delete_mlflow_rows(database: Database) -> None:
     """Delete what MLflow has of deleted jobs, and everything once no worker sends to it."""
     with database.write() as session:
-        repository.delete_unused_mlflow_server(session)
+        repository.delete_stale_mlflow_server(session)
     while True:
         with database.read() as session:
             ids = repository.list_unneeded_mlflow_runs(session)
@@ -325,7 +327,7 @@ def _delete_old_suspects(database: Database) -> None:
     """Delete old reports on suspect labels. They are made again when somebody asks."""
     while True:
         with database.read() as session:
-            ids = repository.list_old_suspect_label_reports(session)
+            ids = repository.list_datasets_with_old_suspect_label_reports(session)
         if not ids:
             return
         with database.write() as session:
@@ -353,9 +355,9 @@ def _referenced_keys(database: Database) -> ReferencedKeys:
         running_attempts = repository.list_running_attempts(session)
     keys: set[str] = set()
     for read_page in (
-        repository.list_artifact_keys,
-        repository.list_checkpoint_keys,
-        repository.list_dataset_keys,
+        repository.list_artifact_keys_page,
+        repository.list_checkpoint_keys_page,
+        repository.list_dataset_keys_page,
     ):
         after = None
         while True:

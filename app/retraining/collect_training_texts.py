@@ -143,7 +143,7 @@ def _read_inputs(session: Session, run_id: UUID) -> _Inputs:
         run=run,
         model=model,
         production=read_production_version(session, model),
-        feedback=feedback.list_with_texts(session, model=model, limit=MAX_FEEDBACK),
+        feedback=feedback.list_newest_with_text(session, model=model, limit=MAX_FEEDBACK),
         forgotten=privacy.list_forgotten_hashes(session),
     )
 
@@ -179,15 +179,15 @@ def _write_files(
     settings, production = resources.settings, inputs.production
     rows = directory / "rows.jsonl"
     spec_file = directory / "spec.json"
-    spec = production.local_spec(resources.store, settings)
+    spec = production.build_spec_with_local_files(resources.store, settings)
     spec_file.write_text(json.dumps(spec), "utf-8")
     _write_splits(spec_file, rows, production, settings, readable=list_local_data_files(spec))
-    live, left_out = resolve_feedback_labels(inputs.feedback, production.form)
+    live, left_out = resolve_feedback_labels(inputs.feedback, production.io_schema)
     return write_training_and_evaluation_files(
         lambda: split_rows_file.read_split_rows(rows),
         live,
         left_out,
-        source=production.data_sources,
+        source=production.data_source_name,
         task=production.spec.task,
         first_live_row=production.first_live_row,
         is_forgotten=_forgotten_check(inputs, settings),
@@ -209,17 +209,17 @@ def _write_splits(
         settings.inspect_memory_mb, settings.inspect_seconds, files.MAX_TEXTS_BYTES
     )
     arguments = ["splits", str(spec_file), f"--out={out}"]
-    result = child.run_child(
+    result = child.run_lora_core_sandboxed(
         arguments, limits=limits, readable=readable, writable=[spec_file.parent]
     )
     if result.returncode == 0:
         return
     if result.returncode == child_protocol.EXIT_FAILED:
-        raise result.error(LoraCoreError)
+        raise result.parse_error(LoraCoreError)
     limit, what = f"{settings.inspect_memory_mb} MB", "the memory needed to read it"
     if result.timed_out:
         limit, what = f"{settings.inspect_seconds:g} s", "the time needed to read it"
-    raise DataTooLarge(file=production.data_sources, what=what, limit=limit)
+    raise DataTooLarge(file=production.data_source_name, what=what, limit=limit)
 
 
 def _forgotten_check(inputs: _Inputs, settings: Settings) -> Callable[[str, str | None], bool]:
@@ -251,7 +251,7 @@ def _make_datasets(
         inputs,
         training_file,
         TRAINING_SUFFIX,
-        f"{inputs.production.data_sources}, with feedback on {inputs.model}",
+        f"{inputs.production.data_source_name}, with feedback on {inputs.model}",
         label_column=_LABEL_COLUMN,
         split_column=SPLIT,
     )
@@ -279,7 +279,7 @@ def _make_datasets(
             label_format=label_format,
         )
         inspector = FileInspector(new.file, row.filename, columns, resources.settings)
-        dataset_service.validate_and_profile(row, inspector)
+        dataset_service.validate_and_set_profile(row, inspector)
     return training, evaluation
 
 
@@ -303,7 +303,7 @@ def _new_dataset(
         sha256=manifest.file_sha256(file),
         bytes=file.stat().st_size,
         text_column=TEXT,
-        text_pair_column=PAIR if inputs.production.form.pairs else None,
+        text_pair_column=PAIR if inputs.production.io_schema.pairs else None,
         label_column=label_column,
         split_column=split_column,
     )
@@ -333,7 +333,7 @@ def _store(
     """Store the datasets and the job, and end the step, unless the claim was lost."""
     store = resources.store
     for each in new:  # before the transaction, so that other writers do not wait for the store
-        store.put_file(each.file, files.store_key(each.row))
+        store.move_in_file(each.file, files.store_key(each.row))
     delete_files = True
     failpoint("retraining_stored")
     try:
@@ -357,7 +357,9 @@ def _store(
                 transitions.begin_run_step(session, run, RetrainingState.SEARCHING)
             else:
                 job = _new_job(session, inputs, training, base, resources.settings)
-                jobs.enqueue(session, job, created_by=run.created_by, notifier=resources.notifier)
+                jobs.insert_and_enqueue(
+                    session, job, created_by=run.created_by, notifier=resources.notifier
+                )
                 run.job_id = job.id
                 transitions.begin_run_step(session, run, RetrainingState.TRAINING)
             # A commit that fails may still have succeeded; garbage collection then decides.

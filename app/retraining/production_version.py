@@ -44,17 +44,17 @@ class TrainedVersion:
     time_limit_seconds: float | None
 
     @property
-    def form(self) -> TaskIOSchema:
+    def io_schema(self) -> TaskIOSchema:
         """What it reads and predicts."""
         pairs = self.spec.data.text_pair_column is not None
         return TaskIOSchema.of_task(self.spec.task, pairs=pairs)
 
     @property
-    def data_sources(self) -> str:
+    def data_source_name(self) -> str:
         """The names of its data."""
         return _source_name(self.spec.data.source)
 
-    def local_spec(self, store: Store, settings: Settings) -> dict[str, Any]:
+    def build_spec_with_local_files(self, store: Store, settings: Settings) -> dict[str, Any]:
         """Return the spec with local files in place of datasets.
 
         Raises what `fetch_dataset_file` raises.

@@ -156,7 +156,7 @@ def exclude_claim_from_crashes(session: Session, run_id: UUID, claim: int) -> No
     )
 
 
-def release_overlong_claims(session: Session) -> None:
+def release_claims_after_clock_step(session: Session) -> None:
     """Release the claims that end later than any would: after a clock step, hours later."""
     session.execute(
         update(RetrainingRun)
@@ -166,7 +166,9 @@ def release_overlong_claims(session: Session) -> None:
     )
 
 
-def lock_run(session: Session, run_id: UUID, state: RetrainingState) -> RetrainingRun | None:
+def lock_run_in_state(
+    session: Session, run_id: UUID, state: RetrainingState
+) -> RetrainingRun | None:
     """Return a run, locked with its model until the transaction ends; None if it is in another
     state."""
     model_id = session.scalars(

@@ -111,7 +111,7 @@ def _fail(
     view = RetrainingErrorView(code=error.code, message=str(error))
     with resources.database.write() as session:
         if claim is None:
-            run = repository.lock_run(session, run_id, state)
+            run = repository.lock_run_in_state(session, run_id, state)
         else:
             run = transitions.lock_claimed_run(session, run_id, state, claim)
         if run is not None:
@@ -246,7 +246,7 @@ def _search(resources: Resources, run_id: UUID) -> None:
     if sweep.state not in (SweepState.FINISHED, SweepState.STOPPED):
         return
     with resources.database.write() as session:
-        locked = repository.lock_run(session, run_id, RetrainingState.SEARCHING)
+        locked = repository.lock_run_in_state(session, run_id, RetrainingState.SEARCHING)
         if locked is None:
             return
         if sweep.state == SweepState.STOPPED:
@@ -339,7 +339,7 @@ def build_sweep_request(
 def _evaluate_after_training(resources: Resources, run_id: UUID) -> None:
     """Once the job has ended, let both versions predict the texts that judge them."""
     with resources.database.write() as session:
-        run = repository.lock_run(session, run_id, RetrainingState.TRAINING)
+        run = repository.lock_run_in_state(session, run_id, RetrainingState.TRAINING)
         if run is None:
             return
         model = session.get_one(RegisteredModel, run.model_id).name
@@ -348,7 +348,7 @@ def _evaluate_after_training(resources: Resources, run_id: UUID) -> None:
             raise TrainingJobDeleted(version=f"the new version of {model}")
         if not _succeeded(session, run, job):
             return
-        new = registry.get_first_version_of_job(session, job.id, ref=f"of job {job.id}")
+        new = registry.get_first_version_ref_of_job(session, job.id, ref=f"of job {job.id}")
         if new.name != model or new.number is None:
             raise ModelNotFound(ref=f"{model}, made by job {job.id},")
         run.new_number = new.number
@@ -361,7 +361,7 @@ def _evaluate_after_training(resources: Resources, run_id: UUID) -> None:
             prediction = predictions.build_prediction_run(
                 ref, dataset, name=f"{model}: retraining, {ref}"
             )
-            jobs.enqueue(
+            jobs.insert_and_enqueue(
                 session, prediction, created_by=run.created_by, notifier=resources.notifier
             )
             setattr(run, field, prediction.id)
@@ -400,7 +400,7 @@ def _decide_after_evaluation(resources: Resources, run_id: UUID) -> None:
         _run_claimed(RetrainingState.EVALUATING, _decide, resources, run_id)
         return
     with resources.database.write() as session:
-        locked = repository.lock_run(session, run_id, RetrainingState.EVALUATING)
+        locked = repository.lock_run_in_state(session, run_id, RetrainingState.EVALUATING)
         if locked is None:
             return
         for each in ids:
@@ -421,7 +421,7 @@ def _decide(resources: Resources, run_id: UUID, claim: int) -> None:
         form = _text_form(session, run)
         earlier_tries = repository.count_compared_versions(session, run.model_id)
     current, new = (
-        predictions.open_results(resources.database, resources.store, run_id=each)
+        predictions.get_verified_results(resources.database, resources.store, run_id=each)
         for each in (run.current_run_id, run.new_run_id)
         if each is not None
     )

@@ -25,7 +25,7 @@ def lock_claimed_run(
 
     It is lost if the run was cancelled, or if another worker claimed the step since.
     """
-    run = repository.lock_run(session, run_id, state)
+    run = repository.lock_run_in_state(session, run_id, state)
     return run if run is not None and run.claims == claim else None
 
 

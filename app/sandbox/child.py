@@ -80,7 +80,7 @@ class SandboxResult:
         phrases = ("MemoryError", "bad_alloc", "llocat", "SystemError", "failed to map segment")
         return self.returncode == -signal.SIGKILL or any(each in self.stderr for each in phrases)
 
-    def error(self, base: type[_ErrorT]) -> _ErrorT:
+    def parse_error(self, base: type[_ErrorT]) -> _ErrorT:
         """Return the error that the child reported, as an instance of a subclass of `base`."""
         reported = json.loads(self.stdout.splitlines()[-1])
         for error_class in _subclasses(base):
@@ -89,7 +89,7 @@ class SandboxResult:
         raise ValueError(f"the child process reported an unknown error: {reported['code']}")
 
 
-def run_child(
+def run_lora_core_sandboxed(
     arguments: Sequence[str],
     *,
     limits: SandboxLimits,

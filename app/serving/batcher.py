@@ -45,7 +45,7 @@ class BatchEngine(Protocol):
     """The part of `lora_core.inference.engines.InferenceEncoder` that the batcher uses."""
 
     @property
-    def batch_tokens(self) -> int: ...
+    def max_batch_tokens(self) -> int: ...
 
     def logits(
         self, texts: Sequence[Any], adapters: Sequence[Any], *, threads: int | None = None
@@ -264,7 +264,7 @@ class _Batch:
             return True
         tokens = self.tokens + text.item.length
         engine = self.texts[0].engine
-        return text.engine is engine and tokens <= min(engine.batch_tokens, fair_share)
+        return text.engine is engine and tokens <= min(engine.max_batch_tokens, fair_share)
 
     def add(self, text: _QueuedText) -> None:
         self.texts.append(text)

@@ -197,7 +197,7 @@ class VertexResponse(ResponseModel):
     predictions: list[Prediction | list[Prediction]]
 
 
-class RequiredTask(NamedTuple):
+class TaskRequirement(NamedTuple):
     """The task that a model must have, and the error about the `task` of one with another."""
 
     task: TaskType
@@ -221,9 +221,9 @@ class PredictRequest:
     target: str | None = None  # which of several targets to predict; None: all
     abstain_unfamiliar: bool = False
     third_party_format: bool = False  # whether the response has the form of another server
-    required_task: RequiredTask | None = None  # None: the response has a form for every task
+    required_task: TaskRequirement | None = None  # None: the response has a form for every task
 
-    def for_model(self, *, pairs: bool) -> "PredictRequest":
+    def combine_texts_for_pair_model(self, *, pairs: bool) -> "PredictRequest":
         """Return the request as a model understands it, of pairs of texts or of single texts."""
         if not (pairs and self.two_texts):
             return self
@@ -237,7 +237,7 @@ def parse_predict_request(
     *,
     max_inputs: int,
     target: str | None = None,
-    required_task: RequiredTask | None = None,
+    required_task: TaskRequirement | None = None,
 ) -> PredictRequest:
     """Parse a body in the given format, or in the one that its fields indicate.
 
@@ -291,7 +291,7 @@ def parse_rerank_request(
         abstain_below=None,
         target=target,
         third_party_format=True,
-        required_task=RequiredTask("regression", RerankNotApplicable),
+        required_task=TaskRequirement("regression", RerankNotApplicable),
     )
 
 

@@ -138,7 +138,7 @@ class ModelLoadFailed(AppError):
     message = "{ref} could not be loaded ({kind}). See the server log."
 
 
-class ModelOutputMismatch(AppError):
+class ModelGoldenPredictionsMismatch(AppError):
     status = 424
     code = "model_output_mismatch"
     title = "The model does not reproduce its golden predictions."

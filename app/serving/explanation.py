@@ -26,12 +26,12 @@ from app.serving.nearest_examples import find_familiarity_and_neighbors
 from app.serving.schemas import ExplanationView, WordContribution
 from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
 from lora_core.errors.artifact import TargetRequired
-from lora_core.process_settings import import_without_gc_then_freeze
+from lora_core.process_settings import disable_gc_then_freeze_imports
 from lora_core.specs.encoded_labels import unqualified_outputs_of_target
-from lora_core.specs.text_input import TextInput, count_characters, text_sides
+from lora_core.specs.text_input import TextInput, count_characters, texts_of_input
 
 if TYPE_CHECKING:
-    from lora_core.inference.decoding import Output
+    from lora_core.inference.decoding import DecodedOutput
     from lora_core.inference.tokenization import TokenizedText, TokenizedWords
 
 
@@ -111,7 +111,7 @@ async def explain(service: InferenceService, request: ExplainRequest, ref: str) 
         ellipsis = ["…"] if len(labels) > _MAX_LABELS_SHOWN else []
         shown = [*labels[:_MAX_LABELS_SHOWN], *ellipsis]
         raise UnknownLabel(ref=resolved.ref, labels=", ".join(shown), at="label")
-    index = await service.example_indexes.find(resolved, deadline=request.deadline)
+    index = await service.example_indexes.load_or_none(resolved, deadline=request.deadline)
     with_state = index is not None
     if isinstance(model, LoadedLinearModel):
         explanation, output = await _explain_linear(service, request, model, with_state=with_state)
@@ -208,13 +208,13 @@ async def _explain_linear(
     return explanation, computed[0]
 
 
-def _scores(row: "Sequence[Output]") -> dict[str, float]:
+def _scores(row: "Sequence[DecodedOutput]") -> dict[str, float]:
     return {output.label: output.score for output in row}
 
 
 def _word_score(text: TextInput, side: int, start: int, end: int, score: float) -> WordContribution:
     return WordContribution(
-        text=text_sides(text)[side][start:end],
+        text=texts_of_input(text)[side][start:end],
         field="text_pair" if side else "text",
         start=start,
         end=end,
@@ -307,7 +307,7 @@ def shapley_values(
 
 @cache
 def _import_captum() -> tuple[Any, Any]:
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         import torch
         from captum.attr import ShapleyValueSampling
     return torch, ShapleyValueSampling

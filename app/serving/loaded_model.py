@@ -26,7 +26,7 @@ from app.serving.errors import (
 from lora_core.errors.artifact import SingleTargetModel, TokenizerFailed, UnknownTarget
 from lora_core.process_settings import (
     collect_and_freeze_gc_once,
-    import_without_gc_then_freeze,
+    disable_gc_then_freeze_imports,
     limit_onednn_cache,
     limit_openmp_spinning,
 )
@@ -35,7 +35,7 @@ from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput, count_characters
 
 if TYPE_CHECKING:  # torch and scikit-learn are loaded with the first model
-    from lora_core.inference.decoding import Output
+    from lora_core.inference.decoding import DecodedOutput
     from lora_core.inference.engines import EngineCache
     from lora_core.inference.linear import LinearPredictor
     from lora_core.inference.predictor import Predictor
@@ -73,7 +73,7 @@ class TokenizedRequest:
         return math.ceil(self.tokens * self.token_cost)
 
     @property
-    def truncated(self) -> int:
+    def truncated_count(self) -> int:
         """Number of truncated texts."""
         return sum(item.truncated for item in self.items)
 
@@ -125,12 +125,12 @@ class _LoadedModelBase:
         computed: Sequence[TextLogits],
         function: ScoreFunction | None,
         target: str | None = None,
-    ) -> list[list[Output]]:
+    ) -> list[list[DecodedOutput]]:
         """Return what is predicted for each text, the predicted label or the highest score first.
 
         With a `target`, as if it were the only one. Raises `NonFiniteScore`.
         """
-        rows = self.predictor.outputs([text.logits for text in computed], function)
+        rows = self.predictor.decode_outputs([text.logits for text in computed], function)
         if not all(math.isfinite(output.score) for row in rows for output in row):
             raise NonFiniteScore(ref=self.ref)
         if target is None:
@@ -330,17 +330,17 @@ class EngineSelectingEncoderLoader:
         """
         limit_openmp_spinning()
         limit_onednn_cache()
-        with import_without_gc_then_freeze():
+        with disable_gc_then_freeze_imports():
             from lora_core.inference.engine_benchmark import benchmark_engines
             from lora_core.inference.engines import (
                 EngineCache,
-                auto_engine_names,
-                limit_calling_thread_to_one_core,
+                disable_intra_op_parallelism,
+                list_auto_engine_candidates,
             )
             from lora_core.inference.predictor import Predictor
             from lora_core.saved_predictions import check_golden_predictions
 
-        limit_calling_thread_to_one_core()
+        disable_intra_op_parallelism()
         with self._engine_cache_lock:
             self._engine_cache = self._engine_cache or EngineCache()
         shared = base is not None or not imported
@@ -361,7 +361,7 @@ class EngineSelectingEncoderLoader:
                 # The texts and the adapter of an import must not choose the engine of others.
                 self._benchmark_dir,
                 directory,
-                auto_engine_names(),
+                list_auto_engine_candidates(),
                 load,
                 shared=not imported,
             )
@@ -385,9 +385,9 @@ class EngineSelectingEncoderLoader:
 def load_and_check_linear_model(directory: Path) -> LinearPredictor:
     """Load a linear model and check its golden predictions, as for an encoder. Needs no torch.
 
-    Raises `ArtifactCorrupt`, `EngineOutputMismatch`, `UnsupportedArtifact`.
+    Raises `ArtifactCorrupt`, `EngineOutputMismatch`, `InvalidImportedModel`.
     """
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core.inference.linear import LinearPredictor
         from lora_core.saved_predictions import check_golden_predictions
 

@@ -24,9 +24,9 @@ from app.serving.batcher import Batcher
 from app.serving.errors import (
     ImportedModelRejected,
     ModelArtifactCorrupt,
+    ModelGoldenPredictionsMismatch,
     ModelLoadFailed,
     ModelLoading,
-    ModelOutputMismatch,
     ModelTooLarge,
 )
 from app.serving.loaded_model import (
@@ -42,10 +42,10 @@ from lora_core import manifest
 from lora_core.errors.artifact import (
     ArtifactCorrupt,
     EngineOutputMismatch,
-    UnsupportedArtifact,
+    InvalidImportedModel,
     UnsupportedTokenizer,
 )
-from lora_core.model_imports.metadata import read_metadata
+from lora_core.model_imports.metadata import validate_model_metadata
 from lora_core.rust_panics import convert_panics
 
 CACHE_TTL_SECONDS = 0.5  # a cached version is used without a query: promotions take effect soon
@@ -176,7 +176,7 @@ class ModelPool:
         """Return this version, loading it if needed. The load continues if the caller leaves.
 
         Raises `ModelArtifactCorrupt`, `ModelLoadFailed`, `ImportedModelRejected`,
-        `ModelOutputMismatch`, `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
+        `ModelGoldenPredictionsMismatch`, `ModelTooLarge`, `StorageUnavailable`, `StorageRefused`.
         """
         model = await asyncio.shield(self._get_or_start_load(resolved))
         return model.with_ref(resolved.ref)  # several versions may have one artifact
@@ -274,7 +274,7 @@ class ModelPool:
             files = manifest.read(directory, digest=digest)["files"]
             with convert_panics():
                 if resolved.imported:
-                    read_metadata(directory, base)
+                    validate_model_metadata(directory, base)
                 if manifest.is_linear(files):
                     return LoadedLinearModel(
                         ref, load_and_check_linear_model(directory), self._executor
@@ -285,11 +285,13 @@ class ModelPool:
             problem = error.detail["problem"]
             raise ModelArtifactCorrupt(ref=ref, problem=problem) from error
         except EngineOutputMismatch as error:
-            raise ModelOutputMismatch(ref=ref, problem=str(error)) from error
+            raise ModelGoldenPredictionsMismatch(ref=ref, problem=str(error)) from error
         except (StorageUnavailable, StorageRefused):
             raise
         except Exception as error:
-            if resolved.imported and isinstance(error, (UnsupportedArtifact, UnsupportedTokenizer)):
+            if resolved.imported and isinstance(
+                error, (InvalidImportedModel, UnsupportedTokenizer)
+            ):
                 raise ImportedModelRejected(ref=ref, problem=str(error)) from error
             log.exception("model_unloadable", model=ref)
             raise ModelLoadFailed(ref=ref, kind=type(error).__name__) from error

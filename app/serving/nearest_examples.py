@@ -51,7 +51,7 @@ from lora_core.samples import reviews
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import decode_label, extract_target_label
 from lora_core.specs.task import TaskType
-from lora_core.specs.text_input import TextInput, text_or_pair, text_sides
+from lora_core.specs.text_input import TextInput, text_or_pair, texts_of_input
 
 if TYPE_CHECKING:
     from lora_core.nearest_examples import ExampleIndex
@@ -100,7 +100,9 @@ class ExampleIndexCache:
             timeout_seconds=TEXTS_TIMEOUT_SECONDS
         )
 
-    async def find(self, resolved: ResolvedModel, *, deadline: float) -> "ExampleIndex | None":
+    async def load_or_none(
+        self, resolved: ResolvedModel, *, deadline: float
+    ) -> "ExampleIndex | None":
         """Return the index of a version; None if it has none.
 
         An imported version has none: its rows are those of a dataset that is elsewhere. `deadline`
@@ -119,12 +121,14 @@ class ExampleIndexCache:
                 raise DeadlineExceeded() from None
         return None if isinstance(index, _NoIndex) else index
 
-    async def get(self, resolved: ResolvedModel, *, deadline: float) -> "ExampleIndex":
+    async def get_with_threshold(
+        self, resolved: ResolvedModel, *, deadline: float
+    ) -> "ExampleIndex":
         """Return the index of a version that can tell which texts are unfamiliar.
 
         Raises `VersionWithoutExamples`, `TooFewHeldOutTexts`, and what `find` raises.
         """
-        index = await self.find(resolved, deadline=deadline)
+        index = await self.load_or_none(resolved, deadline=deadline)
         if index is None:
             raise VersionWithoutExamples(ref=resolved.ref, at="abstain_unfamiliar")
         if index.threshold is None:
@@ -182,7 +186,7 @@ def stack_output_states(outputs: Sequence[TextLogits]) -> Any:
 def flag_unfamiliar_texts(index: "ExampleIndex", outputs: Sequence[TextLogits]) -> list[bool]:
     """Return which texts are unfamiliar, to an index that has a threshold."""
     threshold = index.threshold
-    assert threshold is not None  # noqa: S101 - checked by `ExampleIndexCache.get`
+    assert threshold is not None  # noqa: S101 - checked by `get_with_threshold`
     similarities = index.kth_neighbor_similarities(stack_output_states(outputs))
     return [similarity < threshold.similarity for similarity in similarities.tolist()]
 
@@ -328,7 +332,7 @@ def _lines_of_rows(lines: Iterable[str], rows: frozenset[int]) -> Iterator[str]:
 
 
 def _stored(text: TextInput, hasher: TextHasher) -> TrainingTextExcerpt:
-    sides = tuple(side[:MAX_CHARACTERS] for side in text_sides(text))
+    sides = tuple(side[:MAX_CHARACTERS] for side in texts_of_input(text))
     return TrainingTextExcerpt(sides, hasher.hash_input(text).all)
 
 

@@ -65,7 +65,7 @@ from app.traffic.prediction_encoding import OutputTaskTypes
 from app.traffic.recorder import AnsweredRequest, TrafficRecorder
 
 if TYPE_CHECKING:
-    from lora_core.inference.decoding import Output
+    from lora_core.inference.decoding import DecodedOutput
 
 router = APIRouter(
     tags=["predict"],
@@ -311,7 +311,7 @@ def _to_json(result: PredictResult) -> Any:
     return rows if result.nested else rows[0]
 
 
-def _row_to_json(row: "Sequence[Output]", targets: Iterable[str]) -> Any:
+def _row_to_json(row: "Sequence[DecodedOutput]", targets: Iterable[str]) -> Any:
     """Return the outputs of a text, or an object of those of each target."""
     if not targets:
         return [output.to_json() for output in row]
@@ -410,7 +410,7 @@ def _build_info(resolved: ResolvedModel, model: LoadedModel, settings: Settings)
         ),
         max_concurrent_requests=MAX_TEXTS_IN_FLIGHT,
         max_input_length=predictor.max_length,
-        max_batch_tokens=predictor.engine.batch_tokens,
+        max_batch_tokens=predictor.engine.max_batch_tokens,
         max_batch_requests=None,
         max_client_batch_size=settings.max_inputs,
         auto_truncate=True,

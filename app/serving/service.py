@@ -40,7 +40,7 @@ from lora_core.specs.chat import PromptFormat
 from lora_core.specs.text_input import TextInput, count_characters
 
 if TYPE_CHECKING:
-    from lora_core.inference.decoding import Output
+    from lora_core.inference.decoding import DecodedOutput
     from lora_core.nearest_examples import ExampleIndex
     from lora_core.specs.task import TaskType
 
@@ -57,9 +57,9 @@ ASSUMED_MAX_LENGTH = 512  # tokens that models read of a text, while the model i
 class PredictResult:
     """The predictions for each text, the best first, with the version and the cost of them."""
 
-    rows: "list[list[Output]]"
+    rows: "list[list[DecodedOutput]]"
     # All outputs of each text, also where the model abstained: probabilities, if any are kept.
-    all_outputs: "list[list[Output]]"
+    all_outputs: "list[list[DecodedOutput]]"
     texts: Sequence[TextInput]  # as the model read them
     task: "TaskType"
     targets: "Mapping[str, TaskType]"  # of several, if all of them are predicted
@@ -244,10 +244,10 @@ class InferenceService:
         _check_options(request, resolved, model)
         index = None
         if request.abstain_unfamiliar:
-            index = await self.example_indexes.get(resolved, deadline=deadline)
+            index = await self.example_indexes.get_with_threshold(resolved, deadline=deadline)
         if texts_of_prompts is not None:
             request = replace(request, texts=texts_of_prompts(_prompt_format(model)))
-        request = request.for_model(pairs=model.predictor.pairs)
+        request = request.combine_texts_for_pair_model(pairs=model.predictor.pairs)
         tokenized = await model.tokenize(
             request.texts, truncate=request.truncate, side=request.truncation_side
         )
@@ -355,7 +355,7 @@ def _build_result(
         engine=model.predictor.engine.name,
         prompt_format=_prompt_format(model),
         label_columns=model.predictor.label_columns,
-        truncated=tokenized.truncated,
+        truncated=tokenized.truncated_count,
         abstained=sum(not row for row in rows),
         unfamiliar=sum(unfamiliar),
         tokens=tokenized.tokens,
@@ -367,7 +367,7 @@ def _build_result(
     )
 
 
-def _top_k_per_target(row: "Sequence[Output]", top_k: int | None) -> "list[Output]":
+def _top_k_per_target(row: "Sequence[DecodedOutput]", top_k: int | None) -> "list[DecodedOutput]":
     """Return the first outputs of each target."""
     return [
         output

@@ -22,7 +22,7 @@ from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
 
 if TYPE_CHECKING:
-    from lora_core.inference.decoding import Output
+    from lora_core.inference.decoding import DecodedOutput
     from lora_core.specs.task import TaskType
 
 
@@ -136,7 +136,7 @@ class ShadowEvaluator:
         try:
             shadow_rows = await _predict(await self._pool.load(candidate), request)
             comparisons = [
-                compare_shadow_targets(targets, served, shadow)
+                compare_shadow_outputs_by_target(targets, served, shadow)
                 if targets
                 else compare_shadow_outputs(stats.task, served, shadow)
                 for served, shadow in zip(model.decode(computed, None), shadow_rows, strict=True)
@@ -169,8 +169,10 @@ class ShadowEvaluator:
         task.add_done_callback(self._tasks.discard)
 
 
-def compare_shadow_targets(
-    tasks: "Mapping[str, TaskType]", served: "Sequence[Output]", shadow: "Sequence[Output]"
+def compare_shadow_outputs_by_target(
+    tasks: "Mapping[str, TaskType]",
+    served: "Sequence[DecodedOutput]",
+    shadow: "Sequence[DecodedOutput]",
 ) -> tuple[bool, float]:
     """Return whether a shadow agrees on all targets, and the mean of how far it is off.
 
@@ -186,7 +188,7 @@ def compare_shadow_targets(
 
 
 def compare_shadow_outputs(
-    task: "TaskType", served: "Sequence[Output]", shadow: "Sequence[Output]"
+    task: "TaskType", served: "Sequence[DecodedOutput]", shadow: "Sequence[DecodedOutput]"
 ) -> tuple[bool, float]:
     """Return whether a shadow agrees on a text with the served model of this task, and how far it
     is off.
@@ -206,11 +208,11 @@ def compare_shadow_outputs(
     return number.label == best.label, differences[0]
 
 
-def _predicted(outputs: "Sequence[Output]") -> set[str]:
+def _predicted(outputs: "Sequence[DecodedOutput]") -> set[str]:
     return {output.label for output in outputs if output.predicted}
 
 
-async def _predict(model: LoadedModel, request: PredictRequest) -> "list[list[Output]]":
+async def _predict(model: LoadedModel, request: PredictRequest) -> "list[list[DecodedOutput]]":
     tokenized = await model.tokenize(request.texts, truncate=True, side=request.truncation_side)
     deadline = time.monotonic() + SHADOW_TIMEOUT_SECONDS
     return model.decode(await model.compute(tokenized, deadline=deadline), None)

@@ -20,10 +20,10 @@ from app.storage.store import (
     ArtifactRef,
     Store,
     StoredFile,
-    build_verified_ref,
     check_any_key,
     check_directory_key,
     check_file_key,
+    verify_and_build_ref,
     verify_directory,
 )
 from lora_core import atomic_files, manifest
@@ -48,10 +48,10 @@ class LocalStore(Store):
         self._had_content = False  # the root with this identity had content
         self._check_mounted()
 
-    def put(self, directory: Path, key: str) -> ArtifactRef:
+    def move_in_directory(self, directory: Path, key: str) -> ArtifactRef:
         target = self._resolve(check_directory_key(key))
         with _translate_os_errors():
-            ref = build_verified_ref(directory, key)
+            ref = verify_and_build_ref(directory, key)
             if target.exists():
                 self._check_same_content(target, ref)
                 _remove(directory)
@@ -80,7 +80,7 @@ class LocalStore(Store):
             except FileNotFoundError as error:
                 raise self._missing_error(name) from error
 
-    def put_file(self, path: Path, key: str) -> None:
+    def move_in_file(self, path: Path, key: str) -> None:
         target = self._resolve(check_file_key(key))
         with _translate_os_errors():
             if target.exists():
@@ -88,7 +88,7 @@ class LocalStore(Store):
             os.utime(path)
             self._move_in(path, target, key)
 
-    def local_file(self, key: str, sha256: str) -> Path:
+    def verified_file(self, key: str, sha256: str) -> Path:
         path = self._resolve(check_file_key(key))
         with _translate_os_errors():
             if not path.is_file():

@@ -24,7 +24,7 @@ from app.storage.store import (
 )
 from app.storage.tables import METRICS_KIND, MODEL_KIND, Artifact
 from lora_core.manifest import MANIFEST_FILE, MODEL_CARD_FILE, has_model
-from lora_core.model_card import CardFormat, model_card
+from lora_core.model_card import ExportFormat, model_card
 
 router = APIRouter(
     prefix="/v1/artifacts", tags=["artifacts"], dependencies=[require_scope("jobs:read")]
@@ -83,7 +83,7 @@ def download_artifact_archive(
             )
         entries.append((name, content))
     if has_model(complete.manifest):
-        card = model_card(complete.manifest, CardFormat.LORAWORKS, name=str(artifact.id))
+        card = model_card(complete.manifest, ExportFormat.LORAWORKS, name=str(artifact.id))
         entries.append((MODEL_CARD_FILE, card.encode()))
     return StreamingResponse(
         tar_stream(entries, prefix=str(artifact.id), modified=artifact.created_at),

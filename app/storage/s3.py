@@ -27,10 +27,10 @@ from app.storage.store import (
     ArtifactRef,
     Store,
     StoredFile,
-    build_verified_ref,
     check_any_key,
     check_directory_key,
     check_file_key,
+    verify_and_build_ref,
     verify_directory,
 )
 from app.storage.verified_cache import VerifiedCache
@@ -92,8 +92,8 @@ class S3Store(Store):
         self._prefix = prefix
         self._cache = cache
 
-    def put(self, directory: Path, key: str) -> ArtifactRef:
-        ref = build_verified_ref(directory, check_directory_key(key))
+    def move_in_directory(self, directory: Path, key: str) -> ArtifactRef:
+        ref = verify_and_build_ref(directory, check_directory_key(key))
         self._claim(ref)
         with translate_s3_errors():
             for name in manifest.read(directory)["files"]:
@@ -123,14 +123,14 @@ class S3Store(Store):
             raise _missing_error(name)
         return content
 
-    def put_file(self, path: Path, key: str) -> None:
+    def move_in_file(self, path: Path, key: str) -> None:
         with translate_s3_errors():
             if self._read(check_file_key(key), head=True) is not None:
                 raise ArtifactExists(key=key)
             self._upload(path, key)
         path.unlink(missing_ok=True)
 
-    def local_file(self, key: str, sha256: str) -> Path:
+    def verified_file(self, key: str, sha256: str) -> Path:
         name = PurePosixPath(check_file_key(key)).name
 
         def fetch(directory: Path) -> None:

@@ -84,7 +84,7 @@ class Store(ABC):
         self._checked: tuple[float, AppError | None] | None = None
 
     @abstractmethod
-    def put(self, directory: Path, key: str) -> ArtifactRef:
+    def move_in_directory(self, directory: Path, key: str) -> ArtifactRef:
         """Verify `directory` against its manifest, and move it into the store.
 
         Repeating it with the same bytes changes nothing. Raises `ArtifactCorrupt`, and
@@ -122,11 +122,11 @@ class Store(ABC):
         """Read a file of a directory. Raises `ArtifactCorrupt` if it is missing."""
 
     @abstractmethod
-    def put_file(self, path: Path, key: str) -> None:
+    def move_in_file(self, path: Path, key: str) -> None:
         """Move the file at `path` into the store, under a new key."""
 
     @abstractmethod
-    def local_file(self, key: str, sha256: str) -> Path:
+    def verified_file(self, key: str, sha256: str) -> Path:
         """Return the path of a file, for reading only. Raises `ArtifactCorrupt` if it changed."""
 
     @abstractmethod
@@ -211,7 +211,7 @@ def check_regular_files(directory: Path) -> None:
             )
 
 
-def build_verified_ref(directory: Path, key: str) -> ArtifactRef:
+def verify_and_build_ref(directory: Path, key: str) -> ArtifactRef:
     """Verify every byte of `directory`, and return its reference. Raises `ArtifactCorrupt`."""
     check_regular_files(directory)
     content = manifest.verify(directory)
@@ -343,7 +343,9 @@ def materialize_artifact(store: Store, ref: ArtifactRef, target: Path, *, name: 
     if ref.base is None:
         return directory
     target.mkdir(parents=True)
-    artifact_base_sharing.rejoin_base(directory, store.local_directory(ref.base), target)
+    artifact_base_sharing.assemble_complete_artifact(
+        directory, store.local_directory(ref.base), target
+    )
     return target
 
 

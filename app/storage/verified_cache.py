@@ -48,7 +48,7 @@ class VerifiedCache:
         """Return the names of all entries."""
         return sorted(path.name for path in self.root.glob("*") if not path.name.startswith("."))
 
-    def size_bytes(self, name: str) -> int:
+    def entry_size_bytes(self, name: str) -> int:
         """Return the size of an entry."""
         return sum(size for _, size, _ in _signature(self.root / name))
 
@@ -78,7 +78,7 @@ class VerifiedCache:
                     shutil.rmtree(path, ignore_errors=True)
             total = 0
             for name in sorted(self.names(), key=self.idle_seconds):
-                total += self.size_bytes(name)
+                total += self.entry_size_bytes(name)
                 idle = self.idle_seconds(name) > EVICTION_GRACE_SECONDS
                 if total > self._limit and name != keep and idle:
                     self.remove(name)

@@ -110,7 +110,7 @@ def plan_extension(  # noqa: PLR0913 - a sweep, and its extension
     )
 
 
-def resolve_trials(plan: UnresolvedPlan, resolver: JobResolver) -> _ResolvedTrials:
+def resolve_trial_jobs(plan: UnresolvedPlan, resolver: JobResolver) -> _ResolvedTrials:
     """Resolve the jobs of all trials and probes.
 
     Raises `InvalidTrials`, and what `JobResolver.resolve` raises.
@@ -148,15 +148,15 @@ def preview_sweep(
 ) -> SweepPlan:
     """Return what starting the sweep would do.
 
-    Raises what `resolve_trials` and `resolve_objective` raise.
+    Raises what `resolve_trial_jobs` and `resolve_objective` raise.
     """
     resolver, strategy = JobResolver(session, settings), plan.strategy
-    resolved = resolve_trials(plan, resolver)
+    resolved = resolve_trial_jobs(plan, resolver)
     resolve_objective(body.objective, resolved)
     total = plan.total_trials
     counts = strategies.trials_per_rung(strategy, total)
     reused = sum(
-        trials.has_trial_result(session, job.trial_sha256, job.columns())
+        trials.has_succeeded_job(session, job.trial_sha256, job.columns())
         for _, job in resolved[: plan.trial_count]
     )
     workers = heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)

@@ -84,7 +84,7 @@ def list_running_sweep_ids(session: Session) -> Sequence[UUID]:
     return session.scalars(statement.order_by(Sweep.id)).all()
 
 
-def count_caller_active_sweep_trials(session: Session, caller_id: UUID) -> int:
+def count_trials_in_active_sweeps(session: Session, caller_id: UUID) -> int:
     """Return the number of trials in the running and paused sweeps of a caller.
 
     Of a strategy with a number of trials, those count that it will propose later, too.
@@ -127,7 +127,7 @@ def delete_unready_sweep(session: Session, sweep_id: UUID) -> None:
     session.execute(delete(Sweep).where(*unready), execution_options=NO_SESSION_SYNC)
 
 
-def list_running_sweeps_using_job(session: Session, job_id: UUID) -> Sequence[UUID]:
+def list_running_sweep_ids_using_job(session: Session, job_id: UUID) -> Sequence[UUID]:
     """Return the running sweeps that use or created this job."""
     created = select(Job.sweep_id).where(Job.id == job_id)
     uses = select(Trial.sweep_id).where(Trial.job_id == job_id)
@@ -181,7 +181,7 @@ def list_pending_trials(session: Session, sweep_id: UUID, *, limit: int) -> list
     return [PendingTrial(*row) for row in rows]
 
 
-def list_trial_summaries(
+def list_trial_job_summaries(
     session: Session, sweep_id: UUID
 ) -> Sequence[Row[tuple[int, int, JsonObject, JsonObject | None]]]:
     """Return (number, rung, settings, summary) of every trial at every rung.
@@ -233,7 +233,7 @@ def list_trial_settings(session: Session, sweep_id: UUID) -> list[JsonObject]:
     return list(session.scalars(statement.order_by(Trial.number)))
 
 
-def is_used_by_other_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool:
+def is_used_by_other_active_sweep(session: Session, job_id: UUID, *, but: UUID) -> bool:
     """Return whether a running or paused sweep other than `but` uses this job."""
     statement = (
         select(Trial.number)

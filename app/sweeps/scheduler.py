@@ -48,7 +48,7 @@ log = structlog.get_logger(__name__)
 def advance_sweeps_after_job(resources: Resources, job_id: UUID) -> None:
     """Advance the sweeps that waited for this job, which has ended."""
     with resources.database.read() as session:
-        sweep_ids = repository.list_running_sweeps_using_job(session, job_id)
+        sweep_ids = repository.list_running_sweep_ids_using_job(session, job_id)
     _advance_each(resources, sweep_ids)
 
 
@@ -166,7 +166,7 @@ def _queue_job(
     )
     try:
         data_sources.lock_datasets_against_deletion(session, job.dataset_ids)
-        jobs.enqueue(session, job, created_by=sweep.created_by, notifier=notifier)
+        jobs.insert_and_enqueue(session, job, created_by=sweep.created_by, notifier=notifier)
     except LoraCoreError as error:
         trial.problem = str(error)
         return None
@@ -199,7 +199,7 @@ def _add_next_trials(session: Session, sweep: Sweep, settings: Settings) -> bool
             row.settings,
             repository.signed_objective_score(row.summary, sweep.objective),
         )
-        for row in repository.list_trial_summaries(session, sweep.id)
+        for row in repository.list_trial_job_summaries(session, sweep.id)
     ]
     proposed = strategies.next_trials(strategy, space, results)
     factory = _TrialFactory(sweep, strategy, JobResolver(session, settings))

@@ -68,12 +68,12 @@ def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
     transaction makes the sweep visible; if the process dies before, garbage collection removes it.
     `link` is called first in that transaction, with the id of the sweep.
 
-    Raises `TrialQuotaExceeded`, and what `link`, `planning.resolve_trials`,
+    Raises `TrialQuotaExceeded`, and what `link`, `planning.resolve_trial_jobs`,
     `planning.resolve_objective` and `idempotency.reserve` raise; nothing is stored then.
     """
     with database.read() as session:
         _check_trial_quota(session, call.caller_id, settings, added=plan.total_trials)
-        resolved = planning.resolve_trials(plan, JobResolver(session, settings))
+        resolved = planning.resolve_trial_jobs(plan, JobResolver(session, settings))
     objective = planning.resolve_objective(body.objective, resolved)
     job = body.job.model_dump(mode="json", exclude_unset=True)
     task = resolved[0][1].spec.task
@@ -209,13 +209,13 @@ def extend_sweep(
     """Store the trials of `plan_sweep_extension` in small transactions, and run them.
 
     If the process dies in between, the same call adds the rest. Raises `TrialQuotaExceeded`,
-    `ConcurrentUpdate` if another call extended the sweep, and what `planning.resolve_trials`
+    `ConcurrentUpdate` if another call extended the sweep, and what `planning.resolve_trial_jobs`
     raises.
     """
     if plan.extends is None:
         raise ValueError("the plan is not one of `plan_sweep_extension`")
     with database.read() as session:
-        resolved = planning.resolve_trials(plan, JobResolver(session, settings))
+        resolved = planning.resolve_trial_jobs(plan, JobResolver(session, settings))
     expected, stored = plan.extends, plan.extends.trials
 
     def lock_unchanged(session: Session) -> Sweep:
@@ -296,7 +296,7 @@ def _return_to_waiting(session: Session, sweep_id: UUID, status: TrialStatus) ->
     if (
         job is not None
         and job.sweep_id is not None
-        and not repository.is_used_by_other_sweep(session, job.id, but=sweep_id)
+        and not repository.is_used_by_other_active_sweep(session, job.id, but=sweep_id)
     ):
         jobs.request_cancel(session, job.id)
     trial = repository.get_trial(session, sweep_id, status.number, status.rung)
@@ -324,7 +324,7 @@ def _count_planned(session: Session, sweep: Sweep) -> int:
 def _check_trial_quota(
     session: Session, caller_id: UUID, settings: Settings, *, added: int
 ) -> None:
-    existing = repository.count_caller_active_sweep_trials(session, caller_id)
+    existing = repository.count_trials_in_active_sweeps(session, caller_id)
     if added > 0 and existing + added > settings.max_trials_per_key:
         raise TrialQuotaExceeded(there=existing, added=added, limit=settings.max_trials_per_key)
 

@@ -84,7 +84,7 @@ def find_existing_job(
     )
 
 
-def has_trial_result(session: Session, trial_sha256: str, job_columns: JsonObject) -> bool:
+def has_succeeded_job(session: Session, trial_sha256: str, job_columns: JsonObject) -> bool:
     """Return whether the results of the trial exist already."""
     found = find_existing_job(session, trial_sha256, job_columns)
     return isinstance(found, ExistingJob) and found.finished

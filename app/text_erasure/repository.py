@@ -63,7 +63,7 @@ def list_stored_datasets(session: Session) -> Sequence[Dataset]:
     return session.scalars(statement.order_by(Dataset.id.desc())).all()
 
 
-def list_jobs_by_datasets(
+def list_job_dataset_pairs(
     session: Session, dataset_ids: Collection[UUID]
 ) -> list[tuple[UUID, UUID]]:
     """Return the jobs and prediction runs that read one of these datasets: (job, dataset)."""

@@ -34,4 +34,4 @@ async def forget_text(
         body=body,
         flush_traffic=state.traffic.flush,
     )
-    return await executor.run_check(work)
+    return await executor.run(work)

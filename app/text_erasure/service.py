@@ -43,7 +43,7 @@ from app.traffic.repository import parse_prediction_id
 from app.traffic.tables import KeptPrediction
 from lora_core.data.stratify import normalize_text
 from lora_core.errors import LoraCoreError
-from lora_core.specs.text_input import TextInput, text_or_pair, text_sides
+from lora_core.specs.text_input import TextInput, text_or_pair, texts_of_input
 
 SEARCH_SECONDS = 100.0  # for all datasets
 # Longer than any transaction: a response that it stores is not visible before its commit.
@@ -173,7 +173,7 @@ def contains_text_or_excerpt(value: Any, *, text: TextInput) -> bool:
     """
     if isinstance(value, str):
         shown = normalize_text(value).removesuffix("…").rstrip()
-        return any(_matches(shown, normalize_text(each)) for each in text_sides(text))
+        return any(_matches(shown, normalize_text(each)) for each in texts_of_input(text))
     if isinstance(value, Mapping):
         return any(
             contains_text_or_excerpt(each, text=text) for pair in value.items() for each in pair
@@ -209,7 +209,7 @@ def _search_datasets(
     directory = files.create_incoming_dir(settings)
     try:
         wanted = directory / "wanted.json"
-        sides = dict(zip(("text", "text_pair"), text_sides(text), strict=False))
+        sides = dict(zip(("text", "text_pair"), texts_of_input(text), strict=False))
         wanted.write_text(json.dumps(sides), encoding="utf-8")
         for dataset in stored:
             ref = f"{dataset.name}:{dataset.version}"
@@ -246,7 +246,7 @@ def _find_models(
     """Return the jobs that read these datasets, and the versions made from these jobs or, in turn,
     trained further from such a version."""
     readers: dict[UUID, str] = {}
-    for job_id, dataset_id in repository.list_jobs_by_datasets(session, list(datasets_with_text)):
+    for job_id, dataset_id in repository.list_job_dataset_pairs(session, list(datasets_with_text)):
         readers.setdefault(job_id, datasets_with_text[dataset_id])
     origins: dict[str, str] = {}  # of versions
     models = []

@@ -31,10 +31,10 @@ from app.traffic.prediction_encoding import (
 )
 from app.traffic.repository import PredictionCountKey
 from app.traffic.tables import MAX_LABEL_LENGTH, KeptPrediction, PredictionOutcome
-from lora_core.specs.text_input import TextInput, count_characters, text_sides
+from lora_core.specs.text_input import TextInput, count_characters, texts_of_input
 
 if TYPE_CHECKING:
-    from lora_core.inference.decoding import Output
+    from lora_core.inference.decoding import DecodedOutput
 
 WRITE_SECONDS = 1.0  # between two writes of kept predictions
 COUNT_SECONDS = 10.0  # between two writes of counts
@@ -58,7 +58,7 @@ class AnsweredRequest:
     predicted: OutputTaskTypes
     target: str | None  # the only one of several that was asked for
     texts: Sequence[TextInput]  # empty if none is kept
-    rows: "Sequence[Sequence[Output]]"  # all outputs of each text, the highest probability first
+    rows: "Sequence[Sequence[DecodedOutput]]"  # all of each text, the most probable first
     abstained: Sequence[bool]
 
 
@@ -174,7 +174,7 @@ class TrafficRecorder:
         assert self._hasher is not None  # noqa: S101 - nothing is kept without it
         text, row = answered.texts[index], answered.rows[index]
         hashes = self._hasher.hash_input(text)
-        sides = text_sides(text) if self._keeps_texts else ()
+        sides = texts_of_input(text) if self._keeps_texts else ()
         name, _, number = answered.version.rpartition(":")
         return KeptPrediction(
             prediction_id=answered.prediction_id,

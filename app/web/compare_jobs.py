@@ -18,7 +18,7 @@ from app.jobs.results.misclassified import EvaluatedSplit
 from app.jobs.routes import MAX_COMPARED, JobId
 from app.jobs.schemas import ComparedJob, JobView, PairedComparisonView, SplitResultView
 from app.web import formats
-from app.web.formats import metric_title
+from app.web.formats import capitalized_metric_label
 from app.web.page import render_template
 from lora_core.tasks.metric_info import METRICS, main_metric
 
@@ -82,7 +82,7 @@ def compare_jobs_page(
         rows=rows,
         split=part,
         metric=metric,
-        metric_title=metric_title(metric),
+        metric_title=capitalized_metric_label(metric),
         metric_is_share=METRICS[metric].is_share,
         jobs_query=_query(job),
         settings={

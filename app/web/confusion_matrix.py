@@ -87,7 +87,7 @@ class ConfusionMatrix:
         return len(self.labels) <= MAX_TABLE_LABELS
 
     @property
-    def numbered_columns(self) -> bool:
+    def has_numbered_columns(self) -> bool:
         """Whether column headers are label numbers, because some label is too long."""
         return max(map(len, self.labels)) > MAX_HEADER_CHARACTERS
 

@@ -22,7 +22,7 @@ _MAX_OPTIONS = 100  # uploads or models listed, newest first
 
 
 @dataclass(frozen=True)
-class ModelOption:
+class ModelRefOption:
     """A model reference that can be queried. Its artifact holds example texts."""
 
     ref: str
@@ -81,18 +81,18 @@ def model_names(session: Session) -> list[str]:
     return [model.name for model in registry.list_models(session, after=None, limit=_MAX_OPTIONS)]
 
 
-def model_options(session: Session) -> dict[str, list[ModelOption]]:
+def model_options(session: Session) -> dict[str, list[ModelRefOption]]:
     """List every model reference that can be queried, by model name."""
     return {name: _options_of(session, name) for name in model_names(session)}
 
 
-def _options_of(session: Session, name: str) -> list[ModelOption]:
+def _options_of(session: Session, name: str) -> list[ModelRefOption]:
     """List the production alias, the other aliases, then each version."""
     row = registry.get_model(session, name)
     versions = {version.number: version for version in registry.list_versions(session, row.id)}
 
-    def option(ref: str, description: str, number: int) -> ModelOption:
-        return ModelOption(ref, description, str(versions[number].artifact_id))
+    def option(ref: str, description: str, number: int) -> ModelRefOption:
+        return ModelRefOption(ref, description, str(versions[number].artifact_id))
 
     aliases = registry.get_version_numbers_by_alias(session, row.id)
     return [

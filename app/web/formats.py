@@ -51,7 +51,7 @@ def metric_label(name: str) -> str:
     return METRICS[name].label
 
 
-def metric_title(name: str) -> str:
+def capitalized_metric_label(name: str) -> str:
     """Return the name of a metric as the title of a row or a chart: `Macro F1`."""
     label = METRICS[name].label
     return label[0].upper() + label[1:]
@@ -138,14 +138,14 @@ def _time_element(timestamp: float, text: str) -> Markup:
     )
 
 
-def short_id(identifier: UUID | str) -> str:
+def id_suffix(identifier: UUID | str) -> str:
     """Return the end of an id, which differs between ids of the same minute."""
     return str(identifier)[-8:]
 
 
 def job_name(job: JobListItem | Job) -> str:
     """Return the job's name, or a name made from the end of its id."""
-    return job.name or f"job {short_id(job.id)}"
+    return job.name or f"job {id_suffix(job.id)}"
 
 
 def data_source_name(spec: Mapping[str, Any]) -> str:
@@ -171,8 +171,16 @@ def job_seconds(job: JobListItem) -> float | None:
 FILTERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        *(percent, count, number, exact_number, metric_value, metric_label, metric_title),
+        *(
+            percent,
+            count,
+            number,
+            exact_number,
+            metric_value,
+            metric_label,
+            capitalized_metric_label,
+        ),
         *(display_label_parts, size),
-        *(duration, approximate_duration, ago, date_time, time_of_day, short_id),
+        *(duration, approximate_duration, ago, date_time, time_of_day, id_suffix),
     )
 }

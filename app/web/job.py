@@ -29,7 +29,7 @@ from app.storage.store import ArtifactRef, Store, read_manifest
 from app.storage.tables import MODEL_KIND
 from app.web import formats
 from app.web.confusion_matrix import ConfusionMatrix
-from app.web.formats import metric_title
+from app.web.formats import capitalized_metric_label
 from app.web.page import render_template
 from app.web.scatter_plot import ScatterPlot
 from app.web.svg_curves import HEIGHT, WIDTH, LearningCurveView, SvgMetricChart
@@ -75,7 +75,8 @@ class MetricsTable:
         splits = [split for split in METRIC_SPLITS if split in summary]
         main = main_metric(spec)
         found: list[tuple[str, tuple[str, ...], str | None]] = [
-            (metric_title(name), ("{split}", name), name) for name in metric_names_of_spec(spec)
+            (capitalized_metric_label(name), ("{split}", name), name)
+            for name in metric_names_of_spec(spec)
         ]
         if targets := spec.get("task", {}).get("targets"):
             found += [
@@ -91,7 +92,7 @@ class MetricsTable:
         else:
             calibration, path = CALIBRATION_PATHS[task_type(spec)]
             found.append((calibration, path, None))
-        linear = f"{metric_title(main)} of the linear model"
+        linear = f"{capitalized_metric_label(main)} of the linear model"
         found.append((linear, ("linear", "{split}", main), main))
         rows = {}
         for title, keys, name in found:
@@ -140,7 +141,7 @@ class MethodCandidateRow:
 
 
 @dataclass(frozen=True)
-class JobArtifact:
+class JobArtifactDetails:
     """The artifact of a job, or the error that prevented reading it."""
 
     files: Mapping[str, int]  # bytes by file name, those of its base included
@@ -171,10 +172,10 @@ def job_page(
             session, job_id, max_points=MAX_CURVE_POINTS, names=("loss", metric)
         ).data
         events = repository.list_newest_events(session, job_id, limit=MAX_EVENTS)
-        versions = registry.list_versions_of_job(session, job_id)
+        versions = registry.get_aliases_by_version_of_job(session, job_id)
         retry_step = _retry_step(session, row)
         mlflow_run = mlflow.find_run(session, job_id)
-        mlflow_error = mlflow.find_last_mlflow_error(session, job_id)
+        mlflow_error = mlflow.find_last_mlflow_rejection(session, job_id)
         artifact_row = artifacts.get_artifact(session, row.artifact_id) if row.artifact_id else None
     summary = job.summary or {}
     selection = summary.get("selection")
@@ -225,7 +226,7 @@ def job_page(
         targets=targets,
         target=target,
         metric=metric,
-        metric_title=metric_title(metric),
+        metric_title=capitalized_metric_label(metric),
         metric_is_share=METRICS[metric].is_share,
         inline_curves={name: SvgMetricChart.from_curves(points, name) for name in ("loss", metric)},
         events=events,
@@ -285,7 +286,7 @@ def _read_artifact(  # noqa: PLR0913
     split: EvaluatedSplit | None,
     target: str | None,
     shows_numbers: bool,
-) -> JobArtifact:
+) -> JobArtifactDetails:
     base_bytes = ref.base.bytes if ref.base is not None else None
     try:
         facts = read_manifest(store, ref, name=f"job {job.id}")
@@ -302,10 +303,10 @@ def _read_artifact(  # noqa: PLR0913
             else []
         )
     except AppError as error:  # the rest of the page does not need the artifact
-        return JobArtifact({}, ref.bytes, base_bytes, is_model, [], None, error=str(error))
+        return JobArtifactDetails({}, ref.bytes, base_bytes, is_model, [], None, error=str(error))
     sizes = {name: int(file["bytes"]) for name, file in facts["files"].items()}
     scatter = ScatterPlot.from_points(points) if points else None
-    return JobArtifact(sizes, ref.bytes, base_bytes, is_model, wrong, scatter)
+    return JobArtifactDetails(sizes, ref.bytes, base_bytes, is_model, wrong, scatter)
 
 
 def _seconds_left(job: JobView) -> float | None:

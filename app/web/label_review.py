@@ -34,21 +34,21 @@ class SuspectCard:
         self._task, self._target = found.task, found.target
 
     @property
-    def change(self) -> str:
+    def change_json(self) -> str:
         """The change of a request, as JSON."""
         change = {label_field_name(self._task): self.suspect.proposed, "given": self.suspect.given}
-        return json.dumps({**self.keep, **change})
+        return json.dumps({**self.row_key, **change})
 
     @property
-    def keep(self) -> dict[str, Any]:
+    def row_key(self) -> dict[str, Any]:
         """The row of a request, and its target if there are several."""
         row: dict[str, Any] = {"row": self.suspect.row}
         return row if self._target is None else {**row, "target": self._target}
 
     @property
-    def kept_row(self) -> str:
+    def kept_row_json(self) -> str:
         """The kept row of a request, as JSON."""
-        return json.dumps(self.keep)
+        return json.dumps(self.row_key)
 
     @property
     def given(self) -> str:

@@ -109,7 +109,7 @@ def labeling_project_page(
         database, state.labeling, name=name, own_only=own_annotations_filter(caller)
     )
     with database.read() as session:
-        opened = service.get_project_with_dataset(session, name)
+        opened = service.get_project_with_dataset_and_job(session, name)
         found = repository.list_annotations(
             session,
             opened.project.id,
@@ -130,7 +130,7 @@ def labeling_project_page(
         max_text_characters=MAX_TEXT_CHARACTERS,
         describe_labeling_task=describe_labeling_task,
         format_annotation=format_annotation,
-        own_annotator=lambda each: strip_key_name(each, caller),
+        own_annotator=lambda each: own_annotator_name(each, caller),
         missing=formats.MISSING_VALUE,
         query=query,
         next=following,
@@ -178,7 +178,7 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
 
 def _read_etag(request: Request, database: Database, name: str, caller: Caller) -> str:
     with database.read() as session:
-        opened = service.get_project_with_dataset(session, name)
+        opened = service.get_project_with_dataset_and_job(session, name)
     return page_etag(request, caller, *service.project_view_fingerprint(opened))
 
 
@@ -193,10 +193,10 @@ def _find_labeled_text(
     """Return a text that an annotator has labeled, as `label_texts.js` shows it, or None."""
     who = annotations.annotator_name(caller, annotator)
     with database.read() as session:
-        opened = service.get_project_with_dataset(session, name)
+        opened = service.get_project_with_dataset_and_job(session, name)
         annotation = repository.find_annotation(session, opened.project.id, row, who)
     texts = service.open_pool(pools, opened).texts
-    index = texts.find(row)
+    index = texts.find_index(row)
     if annotation is None or index is None:
         return None
     view = annotation_view(annotation)
@@ -245,7 +245,7 @@ def format_annotation(annotation: AnnotationView) -> str:
     return annotation.label if annotation.label is not None else formats.number(annotation.value)
 
 
-def strip_key_name(annotation: AnnotationView, caller: Caller) -> str | None:
+def own_annotator_name(annotation: AnnotationView, caller: Caller) -> str | None:
     """Return the annotator within the caller's API key, "" for the key itself, None for others."""
     if annotation.annotator == caller.name:
         return ""

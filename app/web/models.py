@@ -66,7 +66,7 @@ class VersionRow:
         """The metric that models of its task are compared by."""
         return metric_names_of_summary(self.view.metrics)[0]
 
-    def metric(self, split: str, of: str | None = None) -> str:
+    def format_main_metric(self, split: str, of: str | None = None) -> str:
         """Format this metric on `test` or `validation`; `of="linear"`: of the linear model."""
         metrics: Mapping[str, Any] = self.view.metrics
         if of is not None:
@@ -75,7 +75,7 @@ class VersionRow:
         return formats.metric_value(value, self.main_metric)
 
     @property
-    def verdict(self) -> str | None:
+    def verdict_headline(self) -> str | None:
         """The headline of the job's verdict."""
         headline: str | None = (self.view.metrics.get("verdict") or {}).get("headline")
         return headline
@@ -89,7 +89,7 @@ class VersionRow:
         return formats.job_name(self.job) if self.job else None
 
     @property
-    def data(self) -> dict[str, UUID | None]:
+    def dataset_ids_by_source(self) -> dict[str, UUID | None]:
         """Names of its training data; uploads have an id."""
         if self.job is None:
             return {}
@@ -147,7 +147,7 @@ def _render_model(
     with database.read() as session:
         row = repository.get_model(session, name)
         details = _load_details(session, row)
-        rule, runs = retraining.find_rule(session, name), retraining.list_latest_runs(session, row)
+        rule, runs = retraining.find_rule(session, name), retraining.list_newest_runs(session, row)
     shown = details.production or details.newest
     period = int(time.monotonic() / _CACHE_SECONDS)
     drift_view = _drift(database, settings, shown.view.ref, period)
@@ -214,7 +214,7 @@ def _used_version(
 
 
 def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
-    aliases = repository.list_aliases_with_versions(session, row.id)
+    aliases = repository.list_alias_targets(session, row.id)
     mlflow_urls = mlflow.list_version_urls(session, model_id=row.id, name=row.name)
     versions = [
         VersionRow(
@@ -228,7 +228,7 @@ def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
         )
         for version in repository.list_versions(session, row.id)
     ]
-    mlflow_error = mlflow.find_last_mlflow_error(session, row.id)
+    mlflow_error = mlflow.find_last_mlflow_rejection(session, row.id)
     return ModelDetails(row.name, row.created_at, aliases, versions, mlflow_error)
 
 

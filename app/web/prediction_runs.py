@@ -15,7 +15,7 @@ from app.predictions.routes import RunId
 from app.predictions.schemas import PredictionRunListItem
 from app.predictions.views import run_list_item, run_view
 from app.web import form_options
-from app.web.formats import short_id
+from app.web.formats import id_suffix
 from app.web.page import BlankAsNone, ListPageQuery, render_template
 from lora_core.specs.data import SUFFIXES
 
@@ -77,4 +77,4 @@ def prediction_run_page(request: Request, run_id: RunId, database: DatabaseDep) 
 
 def prediction_run_name(run: PredictionRunListItem) -> str:
     """Return the run's name, or a name made from the end of its id."""
-    return run.name or f"run {short_id(run.id)}"
+    return run.name or f"run {id_suffix(run.id)}"

@@ -52,7 +52,7 @@ def find_rule(session: Session, name: str) -> RetrainingRuleView | None:
         return None
 
 
-def list_latest_runs(session: Session, model: RegisteredModel) -> list[RetrainingRunView]:
+def list_newest_runs(session: Session, model: RegisteredModel) -> list[RetrainingRunView]:
     """Return the runs that the page of a model shows, the newest first."""
     found = repository.list_runs(session, model.id, after=None, limit=SHOWN_ON_MODEL)
     return [run_view(row, model.name) for row in found]
@@ -95,7 +95,7 @@ def retraining_run_page(
         production = next(
             (
                 each
-                for each in registry.list_aliases_with_versions(session, model.id)
+                for each in registry.list_alias_targets(session, model.id)
                 if each.alias == PRODUCTION
             ),
             None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.jobs.schemas import Curve
-from app.web.formats import count, metric_title, metric_value, number, percent
+from app.web.formats import capitalized_metric_label, count, metric_value, number, percent
 from lora_core.data.more_labels_estimate import (
     ExpectedMetric,
     MoreLabelsEstimate,
@@ -138,7 +138,7 @@ class LearningCurveView:
         expected = [(each.texts, each.value, each.low, each.high) for each in result.expected]
         return cls(
             metric=result.metric,
-            metric_title=metric_title(result.metric),
+            metric_title=capitalized_metric_label(result.metric),
             message=result.message,
             basis=describe_curve_model(result),
             plot=_plot(result) if result.measured else None,

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
 from app.charts import figures, style, sweep_report
-from app.charts.figures import MAX_HEATMAP_VALUES, choose_map_axes, heatmap_fields
+from app.charts.figures import MAX_HEATMAP_VALUES, choose_map_axes, final_heatmap_fields
 from app.charts.formatting import (
     Axis,
     field_labels,
@@ -260,7 +260,7 @@ def sweep_page(
         objective=style.objective_label(snapshot),
         grid=grid,
         # The heat map among the charts would repeat a grid over the same fields.
-        with_heatmap=grid is None or grid.fields != heatmap_fields(snapshot),
+        with_heatmap=grid is None or grid.fields != final_heatmap_fields(snapshot),
         axes=list_heatmap_axes(snapshot),
         tiles=[] if grid else build_trial_tiles(snapshot),
         trials=_trial_table(snapshot, query),
@@ -356,7 +356,7 @@ def extend_sweep_page(
                 database, sweep_id=sweep_id, body=extension, find_base=find
             )
             with database.read() as session:
-                planning.resolve_trials(plan, JobResolver(session, settings))
+                planning.resolve_trial_jobs(plan, JobResolver(session, settings))
             added = plan.trial_count
         except ValidationError as error:
             errors = sweep_form.validation_errors_by_input(error, SweepExtend)

@@ -18,7 +18,7 @@ from app.sweeps.snapshot import FINAL_TRIAL_STATES
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
 from app.web import formats
-from app.web.formats import short_id
+from app.web.formats import id_suffix
 from app.web.page import BlankAsNone, ListPageQuery, render_template
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metric_info import METRICS
@@ -102,7 +102,7 @@ def sweeps_page(
 
 def sweep_name(sweep: Sweep) -> str:
     """Return the sweep's name, or a name made from the end of its id."""
-    return sweep.name or f"sweep {short_id(sweep.id)}"
+    return sweep.name or f"sweep {id_suffix(sweep.id)}"
 
 
 def shared_job_spec(sweep: Sweep) -> dict[str, Any]:

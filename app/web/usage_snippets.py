@@ -47,11 +47,11 @@ class SnippetModelVersion:
         return 'os.environ["LORAWORKS_API_KEY"]' if self.needs_key else '"any"'
 
     @property
-    def labels_one_text(self) -> bool:
+    def is_single_text_single_target(self) -> bool:
         """Whether a client can use it that sends one text and expects labels or a number."""
         return not self.pairs and not self.targets
 
-    def export(self, program: str) -> tuple[str, str]:
+    def export_command_and_folder(self, program: str) -> tuple[str, str]:
         """Return the command that exports it for a program, and the folder that this makes."""
         folder = f"{self.ref.replace(':', '-')}-{program}"
         target = f" --target {quote(self.targets[0])}" if self.targets else ""
@@ -91,7 +91,7 @@ def _curl(version: SnippetModelVersion) -> UsageOption:
 
 
 def _openai(version: SnippetModelVersion) -> UsageOption | None:
-    if not version.labels_one_text:
+    if not version.is_single_text_single_target:
         return None
     call = f"""\
 completion = client.chat.completions.create(
@@ -111,7 +111,7 @@ client = OpenAI(base_url="{version.origin}/openai/v1", api_key={version.key})
 
 
 def _hugging_face(version: SnippetModelVersion) -> UsageOption | None:
-    if not version.labels_one_text:
+    if not version.is_single_text_single_target:
         return None
     code = f"""\
 {version.imports}from huggingface_hub import InferenceClient
@@ -141,7 +141,7 @@ print(client.classifiers.classify(model="{version.ref}", inputs=["{_TEXT}"]).res
 def _transformers(version: SnippetModelVersion) -> UsageOption | None:
     if not version.has_encoder:
         return None
-    command, folder = version.export("transformers")
+    command, folder = version.export_command_and_folder("transformers")
     pair = f'{{"text": "{_TEXT}", "text_pair": "{_SECOND_TEXT}"}}'
     every = "top_k=None, " if version.task == "multi_label" else ""
     code = f"""\
@@ -157,7 +157,7 @@ print(classify({pair if version.pairs else f'"{_TEXT}"'}, {every}truncation=True
 def _peft(version: SnippetModelVersion) -> UsageOption | None:
     if version.method != "lora":
         return None
-    command, folder = version.export("peft")
+    command, folder = version.export_command_and_folder("peft")
     code = f"""\
 import json
 from pathlib import Path
@@ -178,7 +178,7 @@ model = PeftModel.from_pretrained(base, "{folder}").eval()"""
 def _onnx(version: SnippetModelVersion) -> UsageOption | None:
     if not version.has_encoder:
         return None
-    command, folder = version.export("onnx")
+    command, folder = version.export_command_and_folder("onnx")
     pair = f', "{_SECOND_TEXT}"' if version.pairs else ""
     code = f"""\
 from onnxruntime import InferenceSession

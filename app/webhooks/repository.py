@@ -152,7 +152,7 @@ def requeue_delivery(session: Session, delivery_id: UUID) -> None:
     )
 
 
-def make_pending_deliveries_due(session: Session) -> None:
+def make_all_pending_deliveries_due(session: Session) -> None:
     """Make every delivery due now that waits: after a clock step it might wait for hours."""
     session.execute(
         update(WebhookDelivery)

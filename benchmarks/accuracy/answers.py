@@ -58,7 +58,7 @@ def _fit(data: DataSpec, evaluated_on: Split) -> dict[str, Any]:
     splits = load_splits(data)
     task = SingleLabel(splits.labels)
     (logits,) = linear_baseline.fit_and_predict_logits(
-        splits.train, [splits.examples(evaluated_on)], task
+        splits.train, [splits.examples_of(evaluated_on)], task
     )
     return _score(logits.argmax(axis=1), splits, evaluated_on)
 
@@ -84,7 +84,7 @@ def _train(spec: TrainSpec, evaluated_on: Split) -> dict[str, Any]:
 
 
 def _score(answers: NDArray[np.int64], splits: Splits, part: Split) -> dict[str, Any]:
-    right = answers == np.array([each.label for each in splits.examples(part)])
+    right = answers == np.array([each.label for each in splits.examples_of(part)])
     return {
         "evaluated_on": part.value,
         "data": splits.digest,

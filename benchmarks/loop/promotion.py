@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import LEVEL, Cell
-from lora_core.paired_test import paired_test
+from lora_core.paired_test import one_sided_paired_test
 from lora_core.tasks.primary_metric import Accuracy, MacroF1, MetricOfMeans
 
 MODELS = 40  # trained on different draws of the same number of labels
@@ -41,10 +41,12 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
         texts = rng.integers(len(data.test_labels), size=size.paired_texts)
         a, b = rng.choice(models, size=2, replace=False)
         worse, better = (a, b) if values[a] <= values[b] else (b, a)
-        found = paired_test(metric, current[worse][texts], current[better][texts], retraining)
+        found = one_sided_paired_test(
+            metric, current[worse][texts], current[better][texts], retraining
+        )
         promoted["equal"] += int(found.p_value <= LEVEL)
         new = larger[int(rng.integers(len(larger)))]
-        found = paired_test(metric, new[texts], current[a][texts], retraining)
+        found = one_sided_paired_test(metric, new[texts], current[a][texts], retraining)
         promoted["better"] += int(found.p_value <= LEVEL)
     return {
         "retrainings": size.retrainings,

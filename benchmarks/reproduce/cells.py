@@ -58,11 +58,11 @@ def _shape(base: str) -> compatibility.EncoderShape:
 def _fit(cell: Cell) -> dict[str, Any]:
     splits = load_splits(imdb.here(cell.size.data))
     began = time.monotonic()
-    parts = [splits.examples(split) for split in Split]
+    parts = [splits.examples_of(split) for split in Split]
     logits = linear_baseline.fit_and_predict_logits(splits.train, parts, SingleLabel(splits.labels))
     answers = [each.argmax(axis=1) for each in logits]
     right = {
-        split: answer == [each.label for each in splits.examples(split)]
+        split: answer == [each.label for each in splits.examples_of(split)]
         for split, answer in zip(Split, answers, strict=True)
     }
     return {

@@ -76,8 +76,8 @@ def store_files(store: Store, database: Database, scratch: Path) -> None:
         folder = scratch / str(number)
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
-        manifest.create(folder, {"format": 1})
-        store.put(folder, key)
+        manifest.create_and_save(folder, {"format": 1})
+        store.move_in_directory(folder, key)
 
 
 def _jobs(

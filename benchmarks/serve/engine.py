@@ -13,7 +13,7 @@ import numpy as np
 from app.serving.loaded_model import EngineSelectingEncoderLoader
 from lora_core.cache import cache_dir
 from lora_core.data.batching import length_sorted_batches
-from lora_core.inference.engines import auto_engine_names
+from lora_core.inference.engines import list_auto_engine_candidates
 from lora_core.inference.predictor import Predictor
 from lora_core.process_settings import available_cores
 
@@ -76,7 +76,10 @@ def needed_flops(predictor: Any, length: int) -> float:
 def compare(directory: Path, texts: Sequence[str], single_texts: int) -> dict[str, Any]:
     """Every engine of this machine: milliseconds of lone texts, in turns, and how far the logits
     are from those in float32."""
-    names = ["torch-fp32", *(name for name in auto_engine_names() if name != "torch-fp32")]
+    names = [
+        "torch-fp32",
+        *(name for name in list_auto_engine_candidates() if name != "torch-fp32"),
+    ]
     predictors = {name: Predictor.load(directory, engine=name) for name in names}
     took: dict[str, list[float]] = {name: [] for name in names}
     for start in (0, *range(0, single_texts, TURN)):  # the first turn warms up

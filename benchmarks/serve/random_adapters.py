@@ -73,7 +73,7 @@ def save(directory: Path, number: int) -> None:
     predictor = Predictor.from_model(merged, tokenizer, length)
     logits = predictor.forward(predictor.encode(TEXTS)).numpy()
     save_golden_predictions(directory, TEXTS, logits)
-    manifest.create(
+    manifest.create_and_save(
         directory,
         {
             "format": manifest.FORMAT_VERSION,

@@ -26,9 +26,9 @@ from lora_core import runtime, runtime_environment
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders.load import (
     BaseCheckpoint,
+    disable_transformers_logging,
     load_classifier,
     resolve_base,
-    silence_transformers,
 )
 from lora_core.fast import first_token
 from lora_core.fast.frozen_encoder import build_fastest_forward
@@ -124,7 +124,7 @@ def answering(model: Any, machine: Runtime, base: BaseCheckpoint, test: Tokenize
 
 def start(place: Place = Place()) -> Runtime:
     """Threads, seeds and precision by the rule that ours follows."""
-    silence_transformers()
+    disable_transformers_logging()
     machine = runtime.setup_runtime(RuntimeSpec(device=place.device, seed=SEED))
     torch.use_deterministic_algorithms(False)  # the competitor does not promise the same bits
     return machine

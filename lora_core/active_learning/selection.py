@@ -108,7 +108,7 @@ def choose_next(  # noqa: PLR0913
     choices: list[SelectedText] = []
     for is_random in slots:
         row = next(random_rows, None) if is_random else None
-        choice = active.take() if row is None else SelectedText(row, SelectionReason.RANDOM)
+        choice = active.take_next() if row is None else SelectedText(row, SelectionReason.RANDOM)
         if choice is None and (row := next(random_rows, None)) is not None:
             choice = SelectedText(row, SelectionReason.RANDOM)
         if choice is not None:
@@ -181,7 +181,7 @@ class _ActiveChoices:
         self._candidates, self._has_model, self._taken = candidates, has_model, taken
         self._coverage = FacilityLocationSelector(vectors, candidates, occupied)
 
-    def take(self) -> SelectedText | None:
+    def take_next(self) -> SelectedText | None:
         """Return the next text; None if no candidate is left."""
         coverage = self._coverage
         if not coverage.left.any():

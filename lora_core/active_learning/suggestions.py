@@ -157,7 +157,7 @@ def score_uncertainty_excluding_random_labels(
     return None if model is None else model.uncertainty(vectors)
 
 
-def find_nearest_labeled(
+def find_k_nearest_labeled_rows(
     vectors: Vectors, row: int, labeled: Sequence[int], k: int = 3
 ) -> list[int]:
     """Return the labeled rows whose vectors are most similar to that of `row`, nearest first.

@@ -24,8 +24,8 @@ from lora_core.errors.data import (
     DataTooLarge,
     EmptyData,
     MalformedRow,
+    UndecodableText,
     UnsupportedFormat,
-    WrongEncoding,
 )
 
 # Rows decoded to Python objects at a time, at most 128 cells of MAX_CELL_CHARACTERS.
@@ -53,7 +53,7 @@ def check_column_types(file: str, types: Sequence[pa.DataType], columns: ColumnS
             problem = f"the {name} column has type {text}, not string"
             raise MalformedRow(file=file, row=1, problem=problem)
     names, others = columns.label_columns, types[len(columns.text_columns) :]
-    for name, label, label_format in zip(names, others, columns.label_formats, strict=False):
+    for name, label, label_format in zip(names, others, columns.label_column_formats, strict=False):
         if (expected := _expected_label_type(label, label_format)) is not None:
             problem = f"the label column {name!r} has type {label}, not {expected}"
             if pa.types.is_floating(label) and label_format.task == "single_label":
@@ -102,7 +102,7 @@ class ArrowCellDecoder:
             yield self.row, cells
 
     def decode_column(self, column: pa.Array) -> list[object]:
-        """Return the cells. Raises `WrongEncoding`, and `DataTooLarge` before a cell is decoded."""
+        """Return the cells. Raises `UndecodableText`, and `DataTooLarge` before decoding a cell."""
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         column = _without_views(column)
@@ -113,7 +113,7 @@ class ArrowCellDecoder:
         try:
             return list(column.to_pylist())
         except UnicodeDecodeError as error:
-            raise WrongEncoding(
+            raise UndecodableText(
                 file=self._file, row=self.row + _first_undecodable(column)
             ) from error
 
@@ -169,7 +169,7 @@ def iter_parquet_rows(path: Path, columns: ColumnSelection) -> NumberedCells:
     """Yield the selected columns, row group by row group.
 
     Raises `UnsupportedFormat` for a damaged or encrypted file, `EmptyData`, `MissingColumn`,
-    `WrongEncoding`, `MalformedRow`, `DataTooLarge`.
+    `UndecodableText`, `MalformedRow`, `DataTooLarge`.
     """
     with open_parquet(path) as parquet:
         schema = parquet.schema_arrow

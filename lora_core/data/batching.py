@@ -12,7 +12,7 @@ POOL_BATCHES = 50  # batches sorted by length together: little padding, but stil
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """Texts padded to the same length."""
 
     input_ids: Tensor  # (texts, length) int64
@@ -21,15 +21,15 @@ class Batch:
     token_type_ids: Tensor | None = None
 
     @property
-    def token_inputs(self) -> dict[str, Tensor]:
+    def embedding_inputs(self) -> dict[str, Tensor]:
         """The arguments of the embeddings: `input_ids`, and `token_type_ids` if there are any."""
         if self.token_type_ids is None:
             return {"input_ids": self.input_ids}
         return {"input_ids": self.input_ids, "token_type_ids": self.token_type_ids}
 
-    def to(self, device: str) -> "Batch":
+    def to(self, device: str) -> "TokenBatch":
         types = None if self.token_type_ids is None else self.token_type_ids.to(device)
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device), types)
+        return TokenBatch(self.input_ids.to(device), self.attention_mask.to(device), types)
 
 
 def micro_batches(
@@ -90,7 +90,7 @@ def collate(
     pad_id: int,
     length: int | None = None,
     segment_starts: NDArray[np.int64] | None = None,
-) -> Batch:
+) -> TokenBatch:
     """Pad texts to `length`, or to the longest.
 
     `segment_starts`: index of the first token of the second segment of each text.
@@ -104,4 +104,4 @@ def collate(
     types = None
     if segment_starts is not None:
         types = torch.from_numpy(mask * (np.arange(length) >= segment_starts[:, None]))
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(mask), types)
+    return TokenBatch(torch.from_numpy(input_ids), torch.from_numpy(mask), types)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from lora_core.data import text_files
 from lora_core.data.label_readers import MAX_LABEL_CHARACTERS
 from lora_core.data.rows import ColumnSelection
-from lora_core.errors.data import FreeTextAnswers, MalformedRow, NulByte, format_row_numbers
+from lora_core.errors.data import FreeTextChatAnswers, MalformedRow, NulByte, format_row_numbers
 from lora_core.specs.chat import (
     MAX_PHRASE_CHARACTERS,
     SYSTEM_ROLES,
@@ -60,7 +60,7 @@ def read_flattened_chat(
     Examples in chat form have the fields `text` and `label` in place of their messages. Other
     objects are returned as they are, and their format is None.
 
-    Raises `FreeTextAnswers` and what `text_files.iter_json_lines` raises, here or while reading.
+    Raises `FreeTextChatAnswers` and what `text_files.iter_json_lines` raises, here or on reading.
     """
     objects = text_files.iter_json_lines(path)
     first = next(objects, None)
@@ -108,14 +108,14 @@ def _as_columns(examples: Iterable[ChatExample], prompt_format: PromptFormat) ->
 def infer_prompt_format(
     file: str, examples: Iterable[ChatExample], task: TaskType = "single_label"
 ) -> PromptFormat:
-    """Return the format that the prompts and answers have in common. Raises `FreeTextAnswers`."""
+    """Return the format that prompts and answers have in common. Raises `FreeTextChatAnswers`."""
     prompts, answers = CommonPromptFinder(), _Answers()
     for example in examples:
         prompts.add(example.messages)
         answers.add(example.number, example.answer)
     if task == "single_label":  # sets of labels and numbers may be long, and each in one row
         answers.check(file)
-    return prompts.format(answer_prefix=answers.prefix, **answers.json_key())
+    return prompts.format(answer_prefix=answers.prefix, **answers.prompt_format_fields())
 
 
 class CommonPromptFinder:
@@ -216,7 +216,7 @@ class _Answers:
             self._rows_by_answer[label] += 1
             self._first_rows.setdefault(label, number)
 
-    def json_key(self) -> dict[str, Any]:
+    def prompt_format_fields(self) -> dict[str, Any]:
         """Return the key of the label in every answer, if there is one."""
         (key, *others) = self._keys or {None}
         if others or key is None or len(self._value_types) > 1:
@@ -224,7 +224,7 @@ class _Answers:
         return {"answer_key": key, "answer_quoted": self._value_types == {str}}
 
     def check(self, file: str) -> None:
-        """Raise `FreeTextAnswers` if the answers are no labels."""
+        """Raise `FreeTextChatAnswers` if the answers are no labels."""
         if self._long_rows:
             reason = f"longer than {MAX_ANSWER_CHARACTERS} characters, or of several lines"
             raise self._error(file, reason, self._long_rows)
@@ -232,8 +232,8 @@ class _Answers:
         if self._rows >= _MIN_COUNTED_ROWS and len(single) > _MAX_SINGLE_SHARE * self._rows:
             raise self._error(file, "found in a single row each", single)
 
-    def _error(self, file: str, reason: str, rows: list[int]) -> FreeTextAnswers:
-        return FreeTextAnswers(
+    def _error(self, file: str, reason: str, rows: list[int]) -> FreeTextChatAnswers:
+        return FreeTextChatAnswers(
             file=file,
             count=f"{len(rows):,}",
             of=f"{self._rows:,}",
@@ -278,9 +278,9 @@ def _parse_example(file: str, number: int, record: dict[str, Any]) -> ChatExampl
         name: value for name, value in record.items() if name not in (MESSAGES, _PROMPT, COMPLETION)
     }
     if MESSAGES not in record and _PROMPT in record:
-        prompt = line.text(record[_PROMPT], _PROMPT)
-        completion = line.text(
-            text_files.get_json_field(file, number, record, COMPLETION), COMPLETION
+        prompt = line.require_text(record[_PROMPT], _PROMPT)
+        completion = line.require_text(
+            text_files.require_json_field(file, number, record, COMPLETION), COMPLETION
         )
         return ChatExample(number, (ChatMessage("user", prompt),), completion, others)
     *context, last = parse_messages(file, number, record)
@@ -298,7 +298,7 @@ def parse_messages(file: str, number: int, record: dict[str, Any]) -> list[ChatM
     line = _Line(file, number)
     if record.get("tools") or record.get("functions"):
         raise line.error("tools: a classifier cannot call them")
-    messages = text_files.get_json_field(file, number, record, MESSAGES)
+    messages = text_files.require_json_field(file, number, record, MESSAGES)
     if not isinstance(messages, list) or not messages:
         raise line.error(f"{MESSAGES!r} is not a list of messages")
     return [line.message(i, each) for i, each in enumerate(messages, start=1)]
@@ -330,7 +330,7 @@ class _Line(NamedTuple):
 
     def _content(self, content: object, where: str) -> str:
         if not isinstance(content, list):
-            return self.text(content, f"the content of {where}")
+            return self.require_text(content, f"the content of {where}")
         texts = []
         for part in content:
             kind = part.get("type") if isinstance(part, dict) else None
@@ -338,10 +338,10 @@ class _Line(NamedTuple):
                 raise self.error(
                     f"{where} has a part of type {str(kind)[:40]!r}; only text is supported"
                 )
-            texts.append(self.text(part.get("text"), f"a part of {where}"))
+            texts.append(self.require_text(part.get("text"), f"a part of {where}"))
         return join_text_parts(texts)
 
-    def text(self, value: object, what: str) -> str:
+    def require_text(self, value: object, what: str) -> str:
         """Return a string that can be stored."""
         if not isinstance(value, str):
             raise self.error(f"{what} is {_json_type(value)}, not a string")

@@ -26,9 +26,9 @@ from lora_core.data.findings import (
     split_of,
 )
 from lora_core.data.label_checks import check_labels
-from lora_core.data.more_labels_estimate import explain_missing_curve
+from lora_core.data.more_labels_estimate import estimate_if_curve_impossible
 from lora_core.data.rows import SPLIT_COLUMN, TextRow
-from lora_core.data.tokens import find_special_tokens, load_tokenizer
+from lora_core.data.tokens import build_special_tokens_map, load_tokenizer
 from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
 from lora_core.samples.packages import get_verified_file_path
@@ -74,7 +74,7 @@ def check_data(contents: FileContents) -> DataReport:
         targets=dict(labels.targets),
         tokens=tokens,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.level))),
-        more_labels=explain_missing_curve(train_labels, task),
+        more_labels=estimate_if_curve_impossible(train_labels, task),
     )
 
 
@@ -89,7 +89,7 @@ def sample_rows(rows: Sequence[TextRow], max_rows: int, max_characters: int) -> 
 def _count_tokens(rows: Sequence[TextRow]) -> tuple[TokenStatistics | None, list[Finding]]:
     """Count tokens with the sample base model, which may not be on this host."""
     try:
-        return check_token_lengths(rows, get_verified_file_path(minilm.TOKENIZER), minilm.NAME)
+        return check_tokenization(rows, get_verified_file_path(minilm.TOKENIZER), minilm.NAME)
     except LoraCoreError as error:
         missing = Finding(
             code="tokens_not_counted",
@@ -215,7 +215,7 @@ UNKNOWN_WARNING_SHARE = 0.05  # of tokens
 CHUNK_CHARACTERS = 1_000_000
 
 
-def check_token_lengths(
+def check_tokenization(
     rows: Sequence[TextRow], tokenizer: Path, base: str
 ) -> tuple[TokenStatistics, list[Finding]]:
     """Return statistics of all texts, and findings on truncation and unknown tokens.
@@ -246,7 +246,7 @@ def _count_per_text(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return tokens of each text, including special ones, and how many of them are unknown."""
     tokenizer = load_tokenizer(file)
-    unknown_id = tokenizer.get_vocab()[find_special_tokens(tokenizer)["unk_token"]]
+    unknown_id = tokenizer.get_vocab()[build_special_tokens_map(tokenizer)["unk_token"]]
     counts = [
         (len(encoding), encoding.ids.count(unknown_id))
         for texts in _text_chunks(rows)

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from lora_core.data import chat, files, label_studio, mistral_labels
-from lora_core.data.label_readers import build_targets_spec, label_names_in
+from lora_core.data.label_readers import build_targets_spec, decode_label_names
 from lora_core.data.rows import (
     MAX_COLUMNS,
     SPLIT_COLUMN,
     ColumnSelection,
     ParseInfo,
     TextRow,
-    check_column_count,
+    check_column_limit,
     collect_rows,
     normalize_column_name,
 )
@@ -128,7 +128,7 @@ def build_profile(contents: FileContents) -> DatasetProfile:
     """Return the profile of a file that was read."""
     label_format = contents.columns.label_format
     counts = Counter(
-        name for row in contents.rows for name in label_names_in(row.label, label_format.task)
+        name for row in contents.rows for name in decode_label_names(row.label, label_format.task)
     )
     by_text: dict[str, set[str]] = defaultdict(set)
     for row in contents.rows:
@@ -357,7 +357,7 @@ def enrich_missing_column_error(
     other sheets there are. It stays the same if the first rows cannot be read."""
     detail = dict(error.detail)
     with suppress(DataError):
-        if (row := files.find_header_row(path, selected)) is not None:
+        if (row := files.find_misplaced_header_row(path, selected)) is not None:
             detail["advice"] = f"The header seems to be in row {row}: delete the rows above it"
             return MissingColumn(**detail)
     with suppress(DataError):
@@ -376,7 +376,7 @@ def _suggest_columns(path: Path, selected: ColumnSelection, error: MissingColumn
     """Return what to add to the error. Raises what reading the first rows raises."""
     if error.detail["column"] in (selected.label_format.columns or ()):
         return {"advice": "Name the columns of 0 and 1 with `label_columns` (`--label-columns`)"}
-    if error.detail["column"] in selected.label_format.columns_read:
+    if error.detail["column"] in selected.label_format.columns_instead_of_label:
         return {
             "advice": "Name the column of each target with its `column`, if it has another name"
         }
@@ -411,7 +411,7 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
             table = files.open_table(path, suffix, sheet)
             names, info = table.header, table.parse_info
             rows = [cells for _, cells in islice(table.rows, _GUESS_ROWS)]
-    check_column_count(path.name, names)
+    check_column_limit(path.name, names)
     return names, rows, info
 
 

@@ -127,7 +127,7 @@ def write_corrected_file(
         row = expected[each.row]
         label = each.after
         if each.target is not None:
-            value = decode_label(label, columns.label_format.target(each.target).task)
+            value = decode_label(label, columns.label_format.format_of_target(each.target).task)
             label = replace_target_value(row.label, each.target, value)
         expected[each.row] = replace(row, label=label)
     keeps_numbers = out.suffix not in (".json", ".parquet")
@@ -296,7 +296,7 @@ class _Recorder:
             self._taken.append(line)
             yield line
 
-    def take(self) -> str:
+    def pop_lines(self) -> str:
         """Return the lines since the last call."""
         taken = "".join(self._taken)
         self._taken.clear()
@@ -311,7 +311,7 @@ def _write_delimited(path: Path, out: Path, default: str, plan: _Plan) -> None:
     row = 0
     with _open_text(path, out, layout.encoding, plan) as file:
         for cells in records:
-            source = recorder.take()
+            source = recorder.pop_lines()
             if header is None:
                 header = cells if any(cell.strip() for cell in cells) else None
                 row = 0 if header is None else 1
@@ -323,7 +323,7 @@ def _write_delimited(path: Path, out: Path, default: str, plan: _Plan) -> None:
                     source = _delimited_line(new, layout.separator, _line_end(source))
                 row += 1
             file.write(source)
-        file.write(recorder.take())
+        file.write(recorder.pop_lines())
 
 
 def _open_text(path: Path, out: Path, encoding: Encoding, plan: _Plan) -> io.TextIOWrapper:

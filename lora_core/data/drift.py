@@ -20,7 +20,7 @@ from lora_core.linear.model import combine_pair_features, split_text_pairs
 from lora_core.samples import reviews
 from lora_core.specs.data import Split
 from lora_core.specs.drift import MAX_CHARACTERS, MAX_DIFFERENT, MAX_TEXTS, MIN_TEXTS, DriftReport
-from lora_core.specs.text_input import TextInput, text_or_pair, text_sides
+from lora_core.specs.text_input import TextInput, text_or_pair, texts_of_input
 from lora_core.two_sample_test import classifier_two_sample_test
 
 # Of Thai, Lao, Burmese, Khmer, Chinese and Japanese, which do not separate words: each letter is a
@@ -103,5 +103,5 @@ def _draw(
 
 
 def _shortened(text: TextInput) -> TextInput:
-    sides = [normalize_text(each)[:MAX_CHARACTERS] for each in text_sides(text)]
+    sides = [normalize_text(each)[:MAX_CHARACTERS] for each in texts_of_input(text)]
     return text_or_pair(sides[0], sides[1] if len(sides) > 1 else None)

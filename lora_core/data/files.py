@@ -18,7 +18,7 @@ from lora_core.data.rows import (
     ParseInfo,
     StringTable,
     TextRow,
-    check_column_count,
+    check_column_limit,
     collect_rows,
     find_column,
 )
@@ -128,7 +128,7 @@ def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
 _HEADER_ROWS = 11  # in which a header below a title is looked for
 
 
-def find_header_row(path: Path, columns: ColumnSelection) -> int | None:
+def find_misplaced_header_row(path: Path, columns: ColumnSelection) -> int | None:
     """Return the row of a table, counted from 1, with the names of all selected columns; None if
     none of the next rows after the first has them. Raises what the reader of workbooks raises."""
     match path.suffix.lower():
@@ -259,7 +259,7 @@ def _tabular_records(table: StringTable, columns: ColumnSelection) -> _Records:
     for number, cells in table.rows:
         row = dict(zip(header, cells, strict=True))
         texts = [row[name] for name in text_columns]
-        table.check_formulas(number, texts)
+        table.check_formula_errors(number, texts)
         yield number, texts, row
 
 
@@ -279,7 +279,8 @@ def _json_records(file: str, objects: _Objects, columns: ColumnSelection) -> _Re
             seen_names |= new_names
             _check_reserved(file, list(seen_names))
         texts = [
-            text_files.get_json_field(file, number, cells_by_name, name) for name in text_columns
+            text_files.require_json_field(file, number, cells_by_name, name)
+            for name in text_columns
         ]
         yield number, texts, _check_json(file, number, cells_by_name)
 
@@ -321,7 +322,7 @@ def _check_names(file: str, names: Sequence[str], columns: ColumnSelection) -> l
 
 def _check_reserved(file: str, names: Sequence[str]) -> None:
     """Raise `ReservedColumn` for the name of an output column, or `DataTooLarge`."""
-    check_column_count(file, names)
+    check_column_limit(file, names)
     for name in names:
         if name in RESERVED_COLUMNS or name.startswith(f"{SCORES}."):
             raise ReservedColumn(file=file, column=name)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from lora_core.data.more_labels_estimate import MoreLabelsEstimate
 from lora_core.data.rows import TextRow
-from lora_core.specs.data import Split, parse_split_name
+from lora_core.specs.data import Split, split_from_name
 from lora_core.specs.fields import FrozenModel
 
 EXCERPT_CHARACTERS = 160
@@ -174,7 +174,7 @@ class DataReport(FrozenModel):
 
 def split_of(row: TextRow) -> Split | None:
     """Return the split that the file assigns to a row."""
-    return None if row.split is None else parse_split_name(row.split)
+    return None if row.split is None else split_from_name(row.split)
 
 
 def make_finding_example(*rows: TextRow, similarity: float | None = None) -> FindingExample:

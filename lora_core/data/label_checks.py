@@ -26,7 +26,7 @@ from lora_core.data.findings import (
     shorten_name_list,
     split_of,
 )
-from lora_core.data.label_readers import LabelFormat, label_names_in
+from lora_core.data.label_readers import LabelFormat, decode_label_names
 from lora_core.data.more_labels_estimate import ACCURACY_ERRORS, MIN_TEXTS
 from lora_core.data.rows import FORMULA_ERRORS, TextRow
 from lora_core.data.split import (
@@ -111,7 +111,7 @@ def measure_balance(
     rows: Sequence[TextRow], labels: Sequence[str], task: TaskType = "single_label"
 ) -> ClassBalance:
     """Return the rows per label, in total and in each split that the file defines."""
-    named = [(name, split_of(row)) for row in rows for name in label_names_in(row.label, task)]
+    named = [(name, split_of(row)) for row in rows for name in decode_label_names(row.label, task)]
     counts = Counter(name for name, _ in named)
     splits = Counter(named)
     present = [split for split in Split if any((label, split) in splits for label in labels)]
@@ -211,7 +211,7 @@ def _similar_labels(
     labels = {label for spellings in groups[:MAX_EXAMPLES] for label in spellings}
     first: dict[str, TextRow] = {}
     for row in rows:
-        for name in labels.intersection(label_names_in(row.label, task)):
+        for name in labels.intersection(decode_label_names(row.label, task)):
             first.setdefault(name, row)
     yield Finding(
         code="similar_labels",

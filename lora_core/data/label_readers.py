@@ -64,11 +64,11 @@ class LabelFormat:
         return cls(task.type, data.label_separator, data.label_columns, ordered)
 
     @property
-    def columns_read(self) -> tuple[str, ...]:
+    def columns_instead_of_label(self) -> tuple[str, ...]:
         """The columns that are read in place of the label column; empty: that one."""
         return self.columns or tuple(name for each in self.targets for name in each.columns)
 
-    def target(self, name: str) -> "LabelFormat":
+    def format_of_target(self, name: str) -> "LabelFormat":
         """Return the format of one of several targets."""
         return next(each.label_format for each in self.targets if each.name == name)
 
@@ -115,7 +115,7 @@ def build_targets_spec(targets: Sequence[TargetFormat]) -> dict[str, dict[str, A
 SINGLE_LABEL = LabelFormat()
 
 
-def label_names_in(label: str, task: TaskType) -> tuple[str, ...]:
+def decode_label_names(label: str, task: TaskType) -> tuple[str, ...]:
     """Return the names in the label of a row. A number has none."""
     match task:
         case "single_label":
@@ -227,7 +227,7 @@ class SingleLabelReader(LabelReader):
             )
         return name
 
-    def names(self, row: int, values: Iterable[object]) -> str:
+    def parse_label_set(self, row: int, values: Iterable[object]) -> str:
         """Return the label of a row with these names. Raises `EmptyLabelInSet`."""
         names = [self.name(row, value) for value in values]
         if "" in names:
@@ -254,7 +254,7 @@ class LabelSetReader(SingleLabelReader):
                 parts = cell.split(self._separator) if cell.strip() else []
                 if len(parts) > 1 and not parts[-1].strip():
                     parts.pop()  # programs for forms end every set with a separator
-                return self.names(row, parts)
+                return self.parse_label_set(row, parts)
             case str() if not cell.strip():
                 return NO_LABEL
             case str():
@@ -276,7 +276,7 @@ class LabelSetReader(SingleLabelReader):
         for value in values:
             if not isinstance(value, str | int | None):
                 raise self._error(row, f"a {type(value).__name__} in the list")
-        return self.names(row, values)
+        return self.parse_label_set(row, values)
 
     def _error(self, row: int, problem: str) -> MalformedLabelSet:
         return MalformedLabelSet(file=self.file, row=row, problem=problem)
@@ -303,7 +303,7 @@ class BinaryColumnsReader(SingleLabelReader):
                 raise LabelNotBinary(file=self.file, row=row, column=column, value=str(cell)[:40])
             if _BINARY[text]:
                 names.append(column)
-        return self.names(row, names)
+        return self.parse_label_set(row, names)
 
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)

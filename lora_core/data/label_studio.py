@@ -96,7 +96,7 @@ class _Table:
         self._tasks = {
             column: label_format.task
             for column, label_format in zip(
-                columns.label_columns, columns.label_formats, strict=True
+                columns.label_columns, columns.label_column_formats, strict=True
             )
         }
         selected = {*columns.text_columns, *columns.label_columns, columns.split}

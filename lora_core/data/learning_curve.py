@@ -45,7 +45,7 @@ from lora_core.data.more_labels_estimate import (
     MeasuredMetric,
     MoreLabelsEstimate,
     describe_gains,
-    explain_missing_curve,
+    estimate_if_curve_impossible,
 )
 from lora_core.data.rows import TextRow
 from lora_core.data.split import project_rows_to_target
@@ -122,7 +122,7 @@ def estimate_gain_of_more_labels(
     Several targets have a curve each, and share `max_texts`.
     """
     distinct = group_duplicates(rows)[0]
-    without_curve = explain_missing_curve([row.label for row in distinct], task_type)
+    without_curve = estimate_if_curve_impossible([row.label for row in distinct], task_type)
     if without_curve is not None:
         return without_curve
     if task_type == "several_targets":

@@ -16,7 +16,12 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
-from lora_core.data.split import Example, Splits, examples_to_rows, stratified_subset
+from lora_core.data.split import (
+    Example,
+    Splits,
+    rows_and_task_for_stratification,
+    stratified_subset,
+)
 from lora_core.errors.data import TooFewRows
 from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
@@ -161,7 +166,7 @@ def subsample_to_max_texts(train: Sequence[Example], max_texts: int) -> list[Exa
     """Return at most `max_texts` of the texts, stratified; more if each label needs it."""
     if len(train) <= max_texts:
         return list(train)
-    rows, task = examples_to_rows(train)
+    rows, task = rows_and_task_for_stratification(train)
     try:
         subset = stratified_subset(rows, max_texts, of=len(rows), seed=0, task=task)
     except TooFewRows:
@@ -185,7 +190,7 @@ def _metrics(
 ) -> dict[str, float]:
     """Return accuracy and macro F1 of labels; of other tasks the metrics that training logs."""
     if not isinstance(task, SingleLabel):
-        metrics = task.curve(task.report(logits, targets, calibration))
+        metrics = task.select_logged_metrics(task.report(logits, targets, calibration))
         return {name: value for name, value in metrics.items() if name != "loss"}
     predicted = task.predict(logits, calibration)
     macro_f1 = f1_score(targets, predicted, average="macro", zero_division=0.0)

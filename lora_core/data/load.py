@@ -49,7 +49,7 @@ from lora_core.errors.training import DiskFull, HubUnavailable
 from lora_core.hf_hub import (
     HUB_PREFIX,
     HubDataset,
-    describe_gated_repository,
+    build_gated_error_detail,
     describe_transient_failure,
     find_hub_token,
     is_gated_error,
@@ -57,7 +57,7 @@ from lora_core.hf_hub import (
 )
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
-from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, parse_split_name
+from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, split_from_name
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
 from lora_core.tasks.targets import index_labels, label_to_target
 
@@ -115,7 +115,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     """Return the splits of one source, or all rows if it defines none. Raises what the readers
     raise."""
     if source in reviews.SAMPLES:
-        if columns.pair is not None or columns.label_format.columns_read:
+        if columns.pair is not None or columns.label_format.columns_instead_of_label:
             columns.find_positions(source, reviews.COLUMNS)
         numbered = enumerate(reviews.load_reviews(source), start=1)
         return collect_rows(source, numbered, columns)
@@ -138,7 +138,7 @@ def load_splits(spec: DataSpec, task: TaskSpec = _SINGLE_LABEL) -> Splits:
 
     Given splits keep the order of their file; drawn ones are in hash order. The same description
     and data give the same splits on every machine. Raises `DataError` and, for a sample,
-    `SamplePackageMissing` or `SampleChecksumMismatch`.
+    `SamplePackageMissing` or `SampleFileChecksumMismatch`.
 
     The splits of a sample are cached on disk: finding its rows takes half a second. Texts of users
     are not, since they would outlive their dataset.
@@ -238,7 +238,7 @@ def read_hub_dataset(source: str, columns: ColumnSelection) -> RowsBySplit:
     builder = _prepare_hub_dataset(source, dataset)
     chosen: dict[Split, str] = {}
     for hub_split in builder.info.splits or ():
-        split = parse_split_name(hub_split)
+        split = split_from_name(hub_split)
         if split is not None and (split not in chosen or hub_split == split.value):
             chosen[split] = hub_split
     return {
@@ -306,7 +306,7 @@ def _hub_error(source: str, name: str, error: Exception) -> LoraCoreError:
     if is_disk_full(error) or is_disk_full(error.__cause__):
         return DiskFull(what=f"the dataset {name}")
     if is_gated_error(error):
-        return GatedDataset(source=source, **describe_gated_repository(f"datasets/{name}"))
+        return GatedDataset(source=source, **build_gated_error_detail(f"datasets/{name}"))
     if isinstance(error, datasets.exceptions.DatasetNotFoundError | RepositoryNotFoundError):
         reason = "the hub has no such dataset, or it is private"
         return DataNotFound(source=source, reason=reason)
@@ -330,7 +330,7 @@ def _read_hub_split(file: str, data: datasets.Dataset, columns: ColumnSelection)
         raise DataTooLarge(file=file, what="its size", limit=f"{2 * MAX_BYTES:,} bytes")
     check_column_types(file, table.schema.types, plain)
     # 0 and 1 of label columns, numbers and texts are read as they are.
-    formats = columns.label_formats
+    formats = columns.label_column_formats
     features = [None] * len(columns.text_columns) + [
         data.features[name] if each.task != "regression" and each.columns is None else None
         for name, each in zip(names[len(columns.text_columns) :], formats, strict=True)

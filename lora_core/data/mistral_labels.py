@@ -107,7 +107,7 @@ def _as_columns(
     missing: dict[str, Any] = dict.fromkeys(_tasks_of_labels(path))
     sets = {
         name
-        for name, each in zip(columns.label_columns, columns.label_formats, strict=True)
+        for name, each in zip(columns.label_columns, columns.label_column_formats, strict=True)
         if each.task == "multi_label" and each.columns is None and each.separator is None
     }
     for number, record in text_files.iter_json_lines(path):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lora_core.data.label_readers import label_names_in
+from lora_core.data.label_readers import decode_label_names
 from lora_core.results import MetricName, MetricValue
 from lora_core.specs.encoded_labels import extract_target_label, infer_target_tasks
 from lora_core.specs.fields import FrozenModel
@@ -89,7 +89,9 @@ class MoreLabelsEstimate(FrozenModel):
         )
 
 
-def explain_missing_curve(labels: Sequence[str], task: TaskType) -> MoreLabelsEstimate | None:
+def estimate_if_curve_impossible(
+    labels: Sequence[str], task: TaskType
+) -> MoreLabelsEstimate | None:
     """Return the answer if no curve can be measured, else None.
 
     `labels`: the label of each text, as in rows.
@@ -103,7 +105,7 @@ def explain_missing_curve(labels: Sequence[str], task: TaskType) -> MoreLabelsEs
         )
     if task == "several_targets":
         found = {
-            name: explain_missing_curve(
+            name: estimate_if_curve_impossible(
                 [extract_target_label(label, name) for label in labels], each
             )
             for name, each in infer_target_tasks(labels[0]).items()
@@ -144,7 +146,7 @@ def _usable_texts(labels: Sequence[str], task: TaskType) -> tuple[bool, int]:
     """
     if task == "regression":
         return True, len(labels)
-    counts = Counter(name for label in labels for name in label_names_in(label, task))
+    counts = Counter(name for label in labels for name in decode_label_names(label, task))
     frequent = [count for count in counts.values() if count >= MIN_TEXTS_PER_LABEL]
     if task == "multi_label":
         return bool(frequent), len(labels) if frequent else 0

@@ -67,7 +67,7 @@ class ColumnSelection:
     """The names of the columns to read. With `label` None, only texts are read.
 
     Names are looked up by `find_column`. With `sheet` None, the first sheet that has any cells is
-    read. `label_format.columns_read` are read in place of `label`.
+    read. `label_format.columns_instead_of_label` are read in place of `label`.
     """
 
     text: str = "text"
@@ -100,7 +100,7 @@ class ColumnSelection:
         """The columns that labels are read from."""
         if self.label is None:
             return ()
-        return self.label_format.columns_read or (self.label,)
+        return self.label_format.columns_instead_of_label or (self.label,)
 
     @property
     def detects_split(self) -> bool:
@@ -108,7 +108,7 @@ class ColumnSelection:
         return self.split is None and self.detect_split and self.label is not None
 
     @property
-    def label_formats(self) -> tuple[LabelFormat, ...]:
+    def label_column_formats(self) -> tuple[LabelFormat, ...]:
         """The format of each of `label_columns`."""
         if not self.label_format.targets:
             return (self.label_format,) * len(self.label_columns)
@@ -123,7 +123,7 @@ class ColumnSelection:
         Raises `MissingColumn`, `WrongSeparator`; `MalformedRow` if a selected column is duplicated;
         `SameTextPairColumn`, `DataTooLarge`.
         """
-        check_column_count(file, available)
+        check_column_limit(file, available)
         selected = [*self.text_columns, *self.label_columns]
         if self.text == self.pair:
             raise SameTextPairColumn(column=self.text)
@@ -147,7 +147,7 @@ class ColumnSelection:
         return [available.index(name) for name in found]
 
 
-def check_column_count(file: str, names: Collection[str]) -> None:
+def check_column_limit(file: str, names: Collection[str]) -> None:
     """Raise `DataTooLarge` if there are more than `MAX_COLUMNS`."""
     if len(names) > MAX_COLUMNS:
         limit = f"{MAX_COLUMNS:,}; delete columns that are not needed"
@@ -338,10 +338,10 @@ class StringTable:
             self.parse_info.unread_split = next(similar, None)
         for number, row_cells in self.rows:
             selected = [row_cells[i] for i in positions]
-            self.check_formulas(number, selected)
+            self.check_formula_errors(number, selected)
             yield number, selected
 
-    def check_formulas(self, number: int, cells: list[str]) -> None:
+    def check_formula_errors(self, number: int, cells: list[str]) -> None:
         """Raise `MalformedRow` for the error value of a formula. Text files have no formulas."""
         if self.parse_info.sheet is None:
             return

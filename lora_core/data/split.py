@@ -20,8 +20,8 @@ from lora_core.data.chat import describe_prompt_format
 from lora_core.data.label_readers import (
     SINGLE_LABEL,
     LabelFormat,
+    decode_label_names,
     describe_column_location,
-    label_names_in,
     normalize_label_name,
     without_invisible_characters,
 )
@@ -46,7 +46,7 @@ from lora_core.errors.data import (
 )
 from lora_core.events import NoteLogged
 from lora_core.specs.chat import PromptFormat
-from lora_core.specs.data import DataSpec, Split, parse_split_name, resolve_split_size
+from lora_core.specs.data import DataSpec, Split, resolve_split_size, split_from_name
 from lora_core.specs.encoded_labels import (
     NUMBER,
     decode_label_set,
@@ -105,7 +105,7 @@ class Splits:
         """Whether each example is a pair of texts."""
         return bool(self.train) and self.train[0].pair is not None
 
-    def examples(self, split: Split) -> tuple[Example, ...]:
+    def examples_of(self, split: Split) -> tuple[Example, ...]:
         """Return the examples of a split."""
         by_split = {
             Split.TRAIN: self.train,
@@ -129,7 +129,7 @@ def _digest_content(splits: Splits) -> Iterable[str]:
     yield str(len(splits.labels))
     yield from splits.labels
     for split in Split:
-        examples = splits.examples(split)
+        examples = splits.examples_of(split)
         yield str(len(examples))
         for example in examples:
             yield example.text
@@ -152,7 +152,7 @@ def group_rows_by_split(file: str, rows: Iterable[TextRow]) -> RowsBySplit | Non
     for row in rows:
         if row.split is None:
             return None
-        split = parse_split_name(row.split)
+        split = split_from_name(row.split)
         if split is None:
             raise InvalidSplitValue(file=file, row=row.number, value=row.split)
         splits.setdefault(split, []).append(row)
@@ -184,7 +184,7 @@ def count_leaked(splits: Mapping[Split, Sequence[TextRow]]) -> int:
     return sum(comparison_key(row) in train for row in held_out)
 
 
-def notes_on_splits(splits: Splits) -> Iterator[NoteLogged]:
+def notes_on_prompt_format_and_leaks(splits: Splits) -> Iterator[NoteLogged]:
     """Yield what a run says about its data: the format of its prompts, and texts that leaked."""
     if splits.prompt_format is not None:
         text = describe_prompt_format(splits.prompt_format)
@@ -302,7 +302,7 @@ def assign_folds(examples: Sequence[Example], seed: int) -> NDArray[np.int64]:
 
     A different seed assigns the folds anew.
     """
-    return assign_folds_of_rows(*examples_to_rows(examples), seed)
+    return assign_folds_of_rows(*rows_and_task_for_stratification(examples), seed)
 
 
 def assign_folds_of_rows(rows: Sequence[TextRow], task: TaskType, seed: int) -> NDArray[np.int64]:
@@ -316,7 +316,7 @@ def assign_folds_of_rows(rows: Sequence[TextRow], task: TaskType, seed: int) -> 
     return folds
 
 
-def examples_to_rows(examples: Sequence[Example]) -> tuple[list[TextRow], TaskType]:
+def rows_and_task_for_stratification(examples: Sequence[Example]) -> tuple[list[TextRow], TaskType]:
     """Return examples as rows, numbered from 0, to stratify them; and the type of their task."""
     rows = [
         TextRow(i, example.text, target_to_index_label(example.label), pair=example.pair)
@@ -398,12 +398,12 @@ def collect_and_check_label_names(
     elif len(of_all := {row.label for rows in splits.values() for row in rows}) == 1:
         raise SingleClass(file=file, label=of_all.pop())
     task = label_format.task
-    seen = {name for label in of_train for name in label_names_in(label, task)}
+    seen = {name for label in of_train for name in decode_label_names(label, task)}
     for split, rows in splits.items():
         unseen = [
             (name, row.number)
             for row in rows
-            for name in label_names_in(row.label, task)
+            for name in decode_label_names(row.label, task)
             if name not in seen
         ]
         if unseen:

@@ -18,7 +18,7 @@ class LabeledSplitRow(NamedTuple):
     label: str
 
 
-def encode_split_row(row: LabeledSplitRow) -> str:
+def format_split_row(row: LabeledSplitRow) -> str:
     """Return the line of a row."""
     return json.dumps(row, ensure_ascii=False) + "\n"
 

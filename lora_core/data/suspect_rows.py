@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from lora_core.data.contents import FileContents
 from lora_core.data.findings import RowExcerpt
-from lora_core.data.label_readers import label_names_in
+from lora_core.data.label_readers import decode_label_names
 from lora_core.data.label_review_schemas import (
     MAX_SUSPECTS,
     SUSPECT_CHARACTERS,
@@ -73,7 +73,10 @@ def find_suspect_rows(contents: FileContents, target: str | None = None) -> Susp
     label_format = contents.columns.label_format
     rows: Sequence[TextRow] = contents.rows
     if target is not None:
-        label_format, rows = label_format.target(target), project_rows_to_target(rows, target)
+        label_format, rows = (
+            label_format.format_of_target(target),
+            project_rows_to_target(rows, target),
+        )
     task_type = label_format.task
     if task_type == "several_targets":
         raise TypeError("several targets are checked one by one")
@@ -108,7 +111,9 @@ def find_suspect_rows(contents: FileContents, target: str | None = None) -> Susp
 
 def _sample(rows: Sequence[TextRow], task: TaskTypeOfTarget) -> list[TextRow]:
     """Return as many rows as can be checked in time, stratified and in order."""
-    labels = {name for label in {row.label for row in rows} for name in label_names_in(label, task)}
+    labels = {
+        name for label in {row.label for row in rows} for name in decode_label_names(label, task)
+    }
     outputs = count_weight_rows(len(labels)) if task == "single_label" else max(1, len(labels))
     characters = sum(row.characters for row in rows)
     max_characters = min(MAX_CHARACTERS, MAX_CHARACTER_WORK // outputs)
@@ -150,9 +155,9 @@ def _cross_validate(
                 SPEC,
                 task,
                 balanced=False,
-                tfidf=tfidf.of_texts(train),
+                tfidf=tfidf.select(train),
             )
-            features = tfidf.of_texts(held_out).weighted
+            features = tfidf.select(held_out).weighted
             has_terms = bool(model.parameters.terms)  # not with a single label in the fold
             logits[held_out] = (
                 model.logits_of_features(features)
@@ -243,7 +248,9 @@ def _nearest(
         chunk = listed[first : first + _CHUNK]
         similarity = (weighted[[each.index for each in chunk]] @ weighted.T).toarray()
         for each, similarities in zip(chunk, similarity, strict=True):
-            candidates = np.where(certain & has_proposed.of(each), similarities, 0.0)
+            candidates = np.where(
+                certain & has_proposed.mask_with_proposed_label(each), similarities, 0.0
+            )
             best = np.argsort(-candidates, kind="stable")[:NEAREST]
             found[each.index] = tuple(
                 RowExcerpt.from_row(rows[i]) for i in best if candidates[i] > 0
@@ -262,7 +269,7 @@ class _Agreement:
         self._numbers = self._labels.astype(np.float64) if spread is not None else np.zeros(0)
         self._sets = [set(_names(row)) for row in rows] if task_type == "multi_label" else []
 
-    def of(self, doubt: _Doubt) -> NDArray[np.bool_]:
+    def mask_with_proposed_label(self, doubt: _Doubt) -> NDArray[np.bool_]:
         """Return whether each row agrees: of several labels, in the name that is most in doubt."""
         if self._spread is not None:
             return np.abs(self._numbers - float(doubt.proposed)) <= self._spread

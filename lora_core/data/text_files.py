@@ -28,7 +28,7 @@ from lora_core.data.rows import (
     normalize_column_name,
 )
 from lora_core.errors import LoraCoreError
-from lora_core.errors.data import DataTooLarge, MalformedRow, NulByte, WrongEncoding
+from lora_core.errors.data import DataTooLarge, MalformedRow, NulByte, UndecodableText
 
 # -- Encodings ------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class TextLines:
     """Iterates over the lines of a text file, line endings included. The caller maintains `row`, so
     that errors can report it.
 
-    Raises `WrongEncoding`, `NulByte`, `DataTooLarge`.
+    Raises `UndecodableText`, `NulByte`, `DataTooLarge`.
     """
 
     def __init__(self, path: Path, encoding: Encoding = UTF_8, *, line_end: str = "\n") -> None:
@@ -138,7 +138,7 @@ class TextLines:
                     self._check(line)
                     yield line
             except UnicodeDecodeError as error:  # a truncated character at the end
-                raise WrongEncoding(file=self.file, row=self.row) from error
+                raise UndecodableText(file=self.file, row=self.row) from error
 
     def _check(self, line: str) -> None:
         if len(line) > MAX_LINE_CHARACTERS:
@@ -151,7 +151,7 @@ class TextLines:
             try:
                 line.encode()
             except UnicodeEncodeError as error:  # see `Encoding.errors`
-                raise WrongEncoding(file=self.file, row=self.row) from error
+                raise UndecodableText(file=self.file, row=self.row) from error
         if "\0" in line:
             raise _nul_error(self.file, self.row, line)
 
@@ -187,7 +187,7 @@ def open_delimited(path: Path, default: str) -> StringTable:
     below agree, else `default`. Rows are numbered as in a spreadsheet, including blank lines, from
     1 below the header (0).
 
-    Raises, here or while rows are read, `MalformedRow`, `WrongEncoding`, `NulByte`, `EmptyData`,
+    Raises, here or while rows are read, `MalformedRow`, `UndecodableText`, `NulByte`, `EmptyData`,
     `DataTooLarge`.
     """
     layout = detect_dialect(path, default)
@@ -209,7 +209,7 @@ class DelimitedDialect(NamedTuple):
 def detect_dialect(path: Path, default: str) -> DelimitedDialect:
     """Return the layout of a file; `default` is its separator if nothing shows another one.
 
-    Raises `WrongEncoding`, `NulByte`, `DataTooLarge`.
+    Raises `UndecodableText`, `NulByte`, `DataTooLarge`.
     """
     # The limit is global to the process and other threads may be reading, so it is never restored.
     csv.field_size_limit(MAX_CELL_CHARACTERS)
@@ -339,13 +339,13 @@ def select_json_columns(
         if no_split_yet and SPLIT_COLUMN in record:
             problem = f"a field {SPLIT_COLUMN!r}, which the rows above lack; give it to all of them"
             raise MalformedRow(file=file, row=number, problem=problem)
-        yield number, [get_json_field(file, number, record, name) for name in names]
+        yield number, [require_json_field(file, number, record, name) for name in names]
 
 
 def iter_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects with their line numbers.
 
-    Raises `MalformedRow`, `WrongEncoding`, `NulByte`, `DataTooLarge`.
+    Raises `MalformedRow`, `UndecodableText`, `NulByte`, `DataTooLarge`.
     """
     lines = TextLines(path)
     lines.row = 1
@@ -373,7 +373,7 @@ def _json_problem(error: Exception) -> str:
     return "not a JSON object"
 
 
-def get_json_field(file: str, row: int, record: dict[str, Any], name: str) -> Any:
+def require_json_field(file: str, row: int, record: dict[str, Any], name: str) -> Any:
     """Return a field of an object. Raises `MalformedRow` if it is missing."""
     try:
         return record[name]
@@ -400,7 +400,7 @@ def iter_json_array(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     The text of the file is in memory, but of the objects only one at a time.
 
-    Raises `MalformedRow`, `WrongEncoding`, `NulByte`.
+    Raises `MalformedRow`, `UndecodableText`, `NulByte`.
     """
     text = path.read_text(encoding=UTF_8.codec, errors=UTF_8.errors)
     number, position = 1, _skip_space(text, 0)
@@ -434,7 +434,7 @@ def _decode_object(file: str, number: int, text: str, position: int) -> tuple[di
     try:
         text[position:end].encode()
     except UnicodeEncodeError as error:  # see `Encoding.errors`
-        raise WrongEncoding(file=file, row=number) from error
+        raise UndecodableText(file=file, row=number) from error
     return record, end
 
 

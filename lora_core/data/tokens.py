@@ -98,7 +98,7 @@ def check_tokenizer_adds_special_tokens(
         raise PairsNotSeparated(base=base)
 
 
-def find_special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+def build_special_tokens_map(tokenizer: Tokenizer) -> dict[str, str]:
     """Return the special tokens of a tokenizer by their role in transformers.
 
     Those around a text are the ones that it adds, whatever their names: `<s>` in the vocabulary of

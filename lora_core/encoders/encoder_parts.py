@@ -72,10 +72,10 @@ def linear_layers_with_role(
         available = ", ".join(r for r, names in family.roles.items() if set(names) & set(modules))
         raise LayerRoleNotFound(role=str(role), encoder=family.model_type, available=available)
     for path in paths:
-        yield path, linear_layer(block, path)
+        yield path, get_linear_submodule(block, path)
 
 
-def linear_layer(module: nn.Module, path: str) -> nn.Linear:
+def get_linear_submodule(module: nn.Module, path: str) -> nn.Linear:
     """Return the linear layer at a path."""
     layer = module.get_submodule(path)
     if not isinstance(layer, nn.Linear):
@@ -123,7 +123,7 @@ def run_blocks(blocks_to_run: Iterable[nn.Module], x: Tensor, mask: Tensor | Non
 
 def count_leading_frozen_blocks(model: nn.Module, family: EncoderFamily) -> int:
     """Return the number of leading blocks without trained parameters in or below them."""
-    elsewhere = tuple(f"{name}." for name in (family.block_list, *family.head_modules))
+    elsewhere = tuple(f"{name}." for name in (family.block_list, *family.head_module_names))
     if any(p.requires_grad for n, p in model.named_parameters() if not n.startswith(elsewhere)):
         return 0
     trained = (any(p.requires_grad for p in b.parameters()) for b in blocks(model, family))
@@ -137,7 +137,7 @@ def pool(model: Any, family: FastPathFamily, x: Tensor, mask: Tensor | None) -> 
     `mask` is (batch, 1, 1, length), true for the tokens of a text.
     """
     norm = nn.Identity() if family.final_norm is None else model.get_submodule(family.final_norm)
-    if not uses_mean_pooling(model.config, family):
+    if not has_mean_classifier_pooling(model.config, family):
         first: Tensor = norm(x[:, 0])
         return first
     x = norm(x)
@@ -147,12 +147,12 @@ def pool(model: Any, family: FastPathFamily, x: Tensor, mask: Tensor | None) -> 
     return (x * seen).sum(dim=1) / seen.sum(dim=1)
 
 
-def uses_mean_pooling(config: Any, family: EncoderFamily) -> bool:
+def has_mean_classifier_pooling(config: Any, family: EncoderFamily) -> bool:
     """Return whether the head of a model with this config reads the mean of all states."""
     return family.pooling_key is not None and getattr(config, family.pooling_key) == "mean"
 
 
-def apply_head_activation(model: Any, family: EncoderFamily, hidden: Tensor) -> Tensor:
+def apply_head_activation_and_norm(model: Any, family: EncoderFamily, hidden: Tensor) -> Tensor:
     """Return the input of the last layer of the head from the output of the first."""
     hidden = head_activation(family)(hidden)
     if family.head_norm is not None:

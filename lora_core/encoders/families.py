@@ -74,7 +74,7 @@ class EncoderFamily:
     settings: Mapping[str, object] = field(default_factory=dict)  # config values set on loading
 
     @property
-    def head_modules(self) -> tuple[str, ...]:
+    def head_module_names(self) -> tuple[str, ...]:
         """The modules of the head: its linear layers, and its norm where it has one."""
         return (
             self.head
@@ -82,7 +82,7 @@ class EncoderFamily:
             else (*self.head[:-1], self.head_norm, self.head[-1])
         )
 
-    def check_targets(self, targets: Collection[LayerRole]) -> None:
+    def check_fused_roles(self, targets: Collection[LayerRole]) -> None:
         """Raise `LayerRolesFused` if these are some, but not all, of the roles of one layer."""
         for paths in self.roles.values():
             fused = [role for role in self.roles if self.roles[role] == paths]

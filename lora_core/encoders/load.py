@@ -26,7 +26,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import BaseNotFound, GatedBase, UnreadableBase
 from lora_core.errors.training import HubUnavailable
 from lora_core.hf_hub import (
-    describe_gated_repository,
+    build_gated_error_detail,
     describe_transient_failure,
     find_hub_token,
     is_gated_error,
@@ -60,7 +60,7 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
     """Return a base model on this host: a packaged sample, a directory, or a hub model.
 
     Raises `BaseNotFound`, `GatedBase`, `HubUnavailable`, `SamplePackageMissing`,
-    `SampleChecksumMismatch`, and as `read_checked_base_config`.
+    `SampleFileChecksumMismatch`, and as `read_checked_base_config`.
     """
     if base == minilm.NAME:
         directory = minilm.build_cached_checkpoint()
@@ -85,7 +85,7 @@ def _download(base: str, revision: str | None) -> Path:
         raise BaseNotFound(base=base, reason="not a sample, directory or hub name") from error
     except (HTTPError, LocalEntryNotFoundError) as error:
         if is_gated_error(error):
-            raise GatedBase(base=base, **describe_gated_repository(base)) from error
+            raise GatedBase(base=base, **build_gated_error_detail(base)) from error
         if (problem := describe_transient_failure(error)) is not None:
             raise HubUnavailable(what=f"The base {base!r}", trouble=problem) from error
         kind = type(error).__name__
@@ -104,7 +104,7 @@ def read_checked_base_config(directory: Path, base: str) -> dict[str, Any]:
     return config
 
 
-def silence_transformers() -> None:
+def disable_transformers_logging() -> None:
     """Turn off progress bars and warnings of transformers on standard error."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -159,7 +159,7 @@ def load_with_saved_head(
         **dict.fromkeys(family.head_dropouts, head_dropout),
         **family.settings,
     }
-    silence_transformers()
+    disable_transformers_logging()
     try:
         if base.load_weights is not None:
             model, info = classifier_from_weights({**base.config, **settings}, base.load_weights())
@@ -200,7 +200,7 @@ def classifier_from_weights(
     config: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Return the classifier with these weights in float32, and which tensors did not match."""
-    silence_transformers()
+    disable_transformers_logging()
     settings = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
     model, info = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(settings)].from_pretrained(
         None,
@@ -224,13 +224,13 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 def encoder_weights_sha256(model: nn.Module, family: EncoderFamily) -> str:
     """Return the sha256 of the encoder weights. Models with the same one can share memory."""
-    head = tuple(f"{name}." for name in family.head_modules)
+    head = tuple(f"{name}." for name in family.head_module_names)
     return weights_sha256({n: w for n, w in model.state_dict().items() if not n.startswith(head)})
 
 
 def _check_loaded(not_loaded: set[str], family: EncoderFamily, base: str) -> None:
     """Check that only weights of the head are missing or have a different shape."""
-    head = tuple(f"{name}." for name in family.head_modules)
+    head = tuple(f"{name}." for name in family.head_module_names)
     if problem := sorted(key for key in not_loaded if not key.startswith(head)):
         raise UnreadableBase(
             base=base, reason=f"{len(problem)} tensors are missing, first {problem[0]}"
@@ -252,7 +252,7 @@ def _check_own_class(unexpected: Iterable[str], base: str) -> None:
 
 def _init_head(model: PreTrainedModel, family: EncoderFamily, missing: set[str]) -> None:
     """Initialize the classifier, and the head layers before it that the file lacks."""
-    for name in family.head_modules:
+    for name in family.head_module_names:
         if name in missing or name == family.head[-1]:
             layer = model.get_submodule(name)
             if isinstance(layer, nn.Linear):

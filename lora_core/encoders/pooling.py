@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lora_core.encoders.encoder_parts import blocks, has_mean_pooling_block, linear_layer
+from lora_core.encoders.encoder_parts import blocks, get_linear_submodule, has_mean_pooling_block
 from lora_core.encoders.families import EncoderFamily, FastPathFamily
 from lora_core.specs.method import LayerRole
 from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
@@ -86,8 +86,10 @@ def _append_pooling_block(model: PreTrainedModel, family: FastPathFamily) -> Non
     for parameter in block.parameters():
         parameter.zero_()
     identity = torch.eye(model.config.hidden_size)
-    linear_layer(block, family.roles[LayerRole.VALUE][0]).weight.copy_(identity)
-    linear_layer(block, family.roles[LayerRole.PROJECTION][0]).weight.copy_(MEAN_SCALE * identity)
+    get_linear_submodule(block, family.roles[LayerRole.VALUE][0]).weight.copy_(identity)
+    get_linear_submodule(block, family.roles[LayerRole.PROJECTION][0]).weight.copy_(
+        MEAN_SCALE * identity
+    )
     for name in family.norms:
         block.get_submodule(name).get_parameter("weight").fill_(1.0)
     block_list.append(block)

@@ -127,7 +127,7 @@ class SafetensorsHeaderTooLarge(ArtifactError):
     message = "The safetensors header of {file} exceeds the limit of {limit:,} bytes or tensors."
 
 
-class UnsupportedArtifact(ArtifactError):
+class InvalidImportedModel(ArtifactError):
     code = "unsupported_artifact"
     title = "The model cannot be imported."
     message = "The model cannot be imported: {problem}."

@@ -118,7 +118,7 @@ class SamplePackageMissing(BaseModelError):
     )
 
 
-class SampleChecksumMismatch(BaseModelError):
+class SampleFileChecksumMismatch(BaseModelError):
     code = "sample_checksum_mismatch"
     title = "A sample file differs from its pinned checksum."
     message = (
@@ -151,7 +151,7 @@ class SampleDownloadFailed(BaseModelError):
     )
 
 
-class SampleWheelMismatch(BaseModelError):
+class SampleWheelChecksumMismatch(BaseModelError):
     code = "sample_wheel_mismatch"
     title = "The package index served another file than the pinned one."
     message = (

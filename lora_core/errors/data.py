@@ -71,7 +71,7 @@ class MalformedRow(DataError):
     message = "{file}, row {row}: {problem}."
 
 
-class WrongEncoding(DataError):
+class UndecodableText(DataError):
     code = "wrong_encoding"
     title = "The text encoding of the file cannot be determined."
     message = (
@@ -216,7 +216,7 @@ class DecimalComma(DataError):
     )
 
 
-class FreeTextAnswers(DataError):
+class FreeTextChatAnswers(DataError):
     code = "free_text_answers"
     title = "The answers are free text, not labels."
     message = (

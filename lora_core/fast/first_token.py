@@ -20,7 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_core.encoders import modernbert, pooling
-from lora_core.encoders.encoder_parts import blocks, has_mean_pooling_block, uses_mean_pooling
+from lora_core.encoders.encoder_parts import (
+    blocks,
+    has_mean_classifier_pooling,
+    has_mean_pooling_block,
+)
 from lora_core.encoders.families import MODERNBERT, FastPathFamily
 from lora_core.layers.base import AdapterLinear
 
@@ -34,7 +38,7 @@ def patch_last_block(model: nn.Module, family: FastPathFamily) -> None:
     last: Any = blocks(model, family)[-1]
     if family is MODERNBERT:
         modernbert.patch_blocks(model, family)
-        last.forward.first_only = not uses_mean_pooling(model.config, family)
+        last.forward.first_only = not has_mean_classifier_pooling(model.config, family)
         return
     if has_mean_pooling_block(model.config):
         last.forward = partial(_average_forward, last, family.norms)

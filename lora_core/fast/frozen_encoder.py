@@ -30,7 +30,7 @@ from lora_core.specs.data import Split
 MAX_RUN_BYTES = feature_cache.MAX_BYTES // 2  # of the cached states of one run
 
 
-class CachedFeaturesForward(BlockwiseForward):
+class CachedBlockwiseForward(BlockwiseForward):
     """Caches the states below the first block that trains, and computes only the blocks above.
 
     It equals `Forward` as long as nothing below trains or has dropout. If no block trains, only the
@@ -88,7 +88,7 @@ class CachedFeaturesForward(BlockwiseForward):
 
     def _load_features(self, data: TokenizedSplit) -> feature_cache.CachedFeatures:
         key = feature_cache.entry_key(self._encoder_hash, data)
-        counts = count_cached_states(data, len(self._above))
+        counts = count_cached_states_per_text(data, len(self._above))
         width = self.model.config.hidden_size
         return feature_cache.load_or_compute(
             key, counts, width, lambda: self._compute(data, counts)
@@ -102,7 +102,7 @@ class CachedFeaturesForward(BlockwiseForward):
         for indices in length_sorted_batches(data.lengths, self._budget):
             batch = self._batch(data, indices)
             with self._runtime.autocast():
-                x = encoder_parts.run_embedding_modules(self._embeddings, **batch.token_inputs)
+                x = encoder_parts.run_embedding_modules(self._embeddings, **batch.embedding_inputs)
                 mask = encoder_parts.expand_mask(batch.attention_mask)
                 x = encoder_parts.run_blocks(self._below, x, mask)
                 if not self._above:
@@ -132,7 +132,7 @@ class FrozenBlockReplayForward(Forward):
         progress: ProgressReporter,
         environment: Mapping[str, str],
     ) -> None:
-        """As in `CachedFeaturesForward`, for a family whose blocks pass on states alone."""
+        """As in `CachedBlockwiseForward`, for a family whose blocks pass on states alone."""
         super().__init__(model, runtime)
         self._budget = budget
         self._progress = progress
@@ -140,7 +140,7 @@ class FrozenBlockReplayForward(Forward):
         self._below = blocks(model, family)[:frozen]
         started = time.monotonic()
         every = range(frozen, len(blocks(model, family)))
-        above = tuple(f"{name}." for name in family.head_modules)
+        above = tuple(f"{name}." for name in family.head_module_names)
         above += tuple(f"{family.block_list}.{i}." for i in every)
         facts = {"config": feature_cache.serialize_encoder_config(model), **environment}
         self._encoder_hash = feature_cache.hash_encoder(
@@ -221,7 +221,7 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterato
             module.forward = own
 
 
-def count_cached_states(data: TokenizedSplit, blocks_above: int) -> NDArray[np.int64]:
+def count_cached_states_per_text(data: TokenizedSplit, blocks_above: int) -> NDArray[np.int64]:
     """Return the number of cached states per text: all tokens, or 1 if only the head trains."""
     return data.lengths if blocks_above else np.ones_like(data.lengths)
 
@@ -246,12 +246,12 @@ def build_fastest_forward(  # noqa: PLR0913 - everything that the choice depends
     frozen = encoder_parts.count_leading_frozen_blocks(model, family) if can_cache else 0
     above = len(blocks(model, family)) - frozen
     rows = sum(
-        int((count_cached_states(each, above) if fast else each.lengths).sum())
+        int((count_cached_states_per_text(each, above) if fast else each.lengths).sum())
         for each in data.values()
     )
     if frozen and rows * model.config.hidden_size * 4 <= MAX_RUN_BYTES:
         progress.enter_phase(Phase.FEATURES)
-        cached: Any = CachedFeaturesForward if fast else FrozenBlockReplayForward
+        cached: Any = CachedBlockwiseForward if fast else FrozenBlockReplayForward
         forward: Forward = cached(
             model, runtime, family, data, budget=budget, progress=progress, environment=environment
         )

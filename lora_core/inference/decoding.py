@@ -17,7 +17,7 @@ from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 
 
-class Output(NamedTuple):
+class DecodedOutput(NamedTuple):
     """An output of a model for a text. What its task does not have is None."""
 
     label: str  # of a regression, `value`
@@ -37,8 +37,9 @@ def decode_outputs(
     task: Task,
     calibration: Calibration = UNCALIBRATED,
     function: ScoreFunction | None = None,
-) -> list[list[Output]]:
-    """Return what `decode_scores` returns, with the predicted labels or the intervals of the task.
+) -> list[list[DecodedOutput]]:
+    """Return what `decode_label_scores` returns, with the predicted labels or the intervals of the
+    task.
 
     They do not depend on `function`. Of several targets, the outputs of one follow those of
     another.
@@ -52,7 +53,7 @@ def decode_outputs(
             for name, each, z in _logits_by_target(logits, task)
         ]
         return [list(chain(*rows)) for rows in zip(*by_target, strict=True)]
-    rows = decode_scores(logits, task, calibration, function)
+    rows = decode_label_scores(logits, task, calibration, function)
     match task:
         case MultiLabel():
             predicted = [
@@ -60,16 +61,18 @@ def decode_outputs(
                 for of_text in task.predict(np.asarray(logits), calibration).tolist()
             ]
             return [
-                [Output(label, score, predicted=of_text[label]) for label, score in row]
+                [DecodedOutput(label, score, predicted=of_text[label]) for label, score in row]
                 for row, of_text in zip(rows, predicted, strict=True)
             ]
         case Regression() if (half := calibration.half_width) is not None:
-            return [[Output(name, y, low=y - half, high=y + half) for name, y in r] for r in rows]
+            return [
+                [DecodedOutput(name, y, low=y - half, high=y + half) for name, y in r] for r in rows
+            ]
         case _:
-            return [[Output(label, score) for label, score in row] for row in rows]
+            return [[DecodedOutput(label, score) for label, score in row] for row in rows]
 
 
-def decode_scores(
+def decode_label_scores(
     logits: Any,
     task: Task,
     calibration: Calibration = UNCALIBRATED,
@@ -92,7 +95,7 @@ def decode_scores(
         by_target = [
             [
                 [(qualified_output_name(name, label), score) for label, score in row]
-                for row in decode_scores(z, each, calibration.of_target(name), function)
+                for row in decode_label_scores(z, each, calibration.of_target(name), function)
             ]
             for name, each, z in _logits_by_target(logits, task)
         ]
@@ -102,10 +105,10 @@ def decode_scores(
         function = "sigmoid" if one_label else task.score_function
     rows = np.asarray(logits, dtype=np.float64)
     if function == task.score_function:
-        rows = task.calibrated(rows, calibration)
+        rows = task.apply_calibration(rows, calibration)
     scores = _FUNCTIONS[function](rows)
     if isinstance(task, SingleLabel) and calibration.thresholds:
-        rows = task.ranking(np.asarray(logits), calibration)
+        rows = task.decision_function(np.asarray(logits), calibration)
     order = np.argsort(-rows, axis=-1, kind="stable")
     return [
         [(task.labels[i], row[i]) for i in indices]

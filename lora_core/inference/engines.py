@@ -37,7 +37,7 @@ from lora_core.artifact_base_sharing import (
 from lora_core.cpu import has_fast_bf16
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import get_family
-from lora_core.encoders.encoder_parts import blocks, family_of, linear_layer
+from lora_core.encoders.encoder_parts import blocks, family_of, get_linear_submodule
 from lora_core.encoders.families import MODERNBERT, FastPathFamily
 from lora_core.errors.artifact import ArtifactCorrupt, EngineUnavailable
 from lora_core.fast.native.library import best_library
@@ -64,11 +64,11 @@ class InferenceEncoder(Protocol):
     @property
     def nbytes(self) -> int: ...
     @property
-    def batch_tokens(self) -> int: ...
+    def max_batch_tokens(self) -> int: ...
 
     def extract_adapter(self, model: PreTrainedModel) -> Any: ...
 
-    def load_adapter(self, saved: SavedAdapter | None, head: Mapping[str, Tensor]) -> Any: ...
+    def build_adapter(self, saved: SavedAdapter | None, head: Mapping[str, Tensor]) -> Any: ...
 
     def logits(
         self,
@@ -187,7 +187,7 @@ _REQUIREMENTS = {
 }
 
 
-def limit_calling_thread_to_one_core() -> None:
+def disable_intra_op_parallelism() -> None:
     """Limit whatever the calling thread computes from now on to one core.
 
     Each thread that uses several cores keeps an OpenMP thread pool for it. If these pools have more
@@ -197,7 +197,7 @@ def limit_calling_thread_to_one_core() -> None:
     torch.set_num_threads(1)
 
 
-def auto_engine_names() -> list[str]:
+def list_auto_engine_candidates() -> list[str]:
     """Return the names of the engines that `auto` chooses from on this machine."""
     return [
         name
@@ -274,7 +274,7 @@ class EngineCache:
             if not is_dora:
                 self._engines[digest, engine_name] = engine
         head = load_file(directory / "head.safetensors")
-        adapter = engine.load_adapter(None if is_dora else saved, head)
+        adapter = engine.build_adapter(None if is_dora else saved, head)
 
         def read_tokenizer() -> Tokenizer:
             _verify_base(base, digest, only=(TOKENIZER_FILE,))
@@ -333,7 +333,7 @@ class EngineCache:
             model = _verify_and_load_merged(directory)
             _unmerge(model, family, lora)
             shared = self._engines[key] = engine_spec.build(model)
-        return shared, shared.load_adapter(saved, load_file(directory / "head.safetensors"))
+        return shared, shared.build_adapter(saved, load_file(directory / "head.safetensors"))
 
 
 _MERGED_TOKENIZER = f"{manifest.MERGED_DIR}/{TOKENIZER_FILE}"
@@ -373,7 +373,7 @@ def _unmerge(model: PreTrainedModel, family: FastPathFamily, lora: LoraByLayer) 
     """
     model_blocks = blocks(model, family)
     for (block, fused_layer), weights in lora.items():
-        layers = [linear_layer(model_blocks[block], path)
+        layers = [get_linear_submodule(model_blocks[block], path)
                   for path in parts_of_fused_layers(family)[fused_layer]]  # fmt: skip
         updates = torch.split(weights.B @ weights.A, [layer.out_features for layer in layers])
         for layer, update in zip(layers, updates, strict=True):

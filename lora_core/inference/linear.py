@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from lora_core import manifest
 from lora_core.data.rows import MAX_CELL_CHARACTERS
-from lora_core.inference.decoding import Output, decode_outputs, decode_scores
+from lora_core.inference.decoding import DecodedOutput, decode_label_scores, decode_outputs
 from lora_core.linear import files
 from lora_core.linear.model import (
     ExplainedRegressionScore,
@@ -23,9 +23,9 @@ from lora_core.linear.model import (
 )
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
-from lora_core.specs.text_input import TextInput, check_inputs, text_sides
+from lora_core.specs.text_input import TextInput, check_inputs, texts_of_input
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
-from lora_core.tasks.build import read_task_and_calibration
+from lora_core.tasks.build import restore_task_and_calibration
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
@@ -39,7 +39,7 @@ class LinearInput(NamedTuple):
     @property
     def length(self) -> int:
         """Approximate number of words, as a measure of cost."""
-        return sum(side.count(" ") + 1 for side in text_sides(self.text))
+        return sum(side.count(" ") + 1 for side in texts_of_input(self.text))
 
     @property
     def truncated(self) -> bool:
@@ -51,7 +51,7 @@ class LinearEngine(NamedTuple):
 
     name: str = "linear-fp64"
     nbytes: int = 0
-    batch_tokens: int = MAX_CELL_CHARACTERS
+    max_batch_tokens: int = MAX_CELL_CHARACTERS
 
 
 LINEAR_ENGINE = LinearEngine()
@@ -74,11 +74,11 @@ class LinearPredictor:
     def load(cls, directory: Path) -> "LinearPredictor":
         """Load an artifact directory, checking the digest of every file that is read.
 
-        Raises `ArtifactCorrupt`, `UnsupportedArtifact`.
+        Raises `ArtifactCorrupt`, `InvalidImportedModel`.
         """
         manifest_data = manifest.verify(directory, only=(*files.MODEL_FILES, "golden.json"))
         labels = manifest_data["labels"]
-        task, calibration = read_task_and_calibration(manifest_data, labels)
+        task, calibration = restore_task_and_calibration(manifest_data, labels)
         outputs = len(task.labels)
         rows = files.count_weight_rows(outputs, single_label=isinstance(task, SingleLabel))
         model = LinearModel(files.read_parameters(directory, rows), outputs=outputs)
@@ -131,19 +131,21 @@ class LinearPredictor:
         """Return the TF-IDF (items, width) of at least one text."""
         return self.model.features([item.text for item in items])
 
-    def decode(
+    def decode_label_scores(
         self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Return all outputs with their scores, the best first; see `decoding.decode_scores`."""
-        return decode_scores(logits, self.task, self.calibration, function)
+        """Return all outputs with their scores, the best first; see `decode_label_scores`."""
+        return decode_label_scores(logits, self.task, self.calibration, function)
 
-    def outputs(self, logits: Any, function: ScoreFunction | None = None) -> list[list[Output]]:
-        """Return what `decode` returns, with what the task predicts; see `decode_outputs`."""
+    def decode_outputs(
+        self, logits: Any, function: ScoreFunction | None = None
+    ) -> list[list[DecodedOutput]]:
+        """As `decode_label_scores`, with what the task predicts; see `decoding.decode_outputs`."""
         return decode_outputs(logits, self.task, self.calibration, function)
 
     def predict(self, texts: Sequence[TextInput]) -> list[list[tuple[str, float]]]:
         """Encode, forward and decode."""
-        return self.decode(self.forward(self.encode(texts)))
+        return self.decode_label_scores(self.forward(self.encode(texts)))
 
     def contributions(
         self, text: TextInput, label: str, target: str | None = None

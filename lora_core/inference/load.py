@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from lora_core import cpu, manifest
 from lora_core.errors.artifact import EngineOutputMismatch, EngineUnavailable
 from lora_core.inference.linear import LinearPredictor
-from lora_core.process_settings import import_without_gc_then_freeze
+from lora_core.process_settings import disable_gc_then_freeze_imports
 
 if TYPE_CHECKING:
     from lora_core.inference.predictor import Predictor
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 def load_predictor(directory: Path, *, engine: str = "torch-fp32") -> "LinearPredictor | Predictor":
     """Load the predictor of an artifact directory; a linear model has one engine.
 
-    Raises `ArtifactCorrupt`, `EngineUnavailable`, `UnsupportedArtifact`.
+    Raises `ArtifactCorrupt`, `EngineUnavailable`, `InvalidImportedModel`.
     """
     if manifest.is_linear(manifest.read(directory)["files"]):
         return LinearPredictor.load(directory)
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         from lora_core.inference.predictor import Predictor
     return Predictor.load(directory, engine=engine)
 
 
-def load_fastest_predictor(
+def load_native_or_torch_predictor(
     directory: Path, *, threads: int | None = None
 ) -> "LinearPredictor | Predictor":
     """Load the predictor of an artifact for many texts.
@@ -33,11 +33,11 @@ def load_fastest_predictor(
     reproduces the golden predictions, and torch in float32 otherwise.
 
     `threads` is the number of intra-op threads of torch; a linear model does not import torch.
-    Raises `ArtifactCorrupt`, `UnsupportedArtifact`.
+    Raises `ArtifactCorrupt`, `InvalidImportedModel`.
     """
     if manifest.is_linear(manifest.read(directory)["files"]):
         return LinearPredictor.load(directory)
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         import torch
 
         from lora_core.saved_predictions import check_golden_predictions

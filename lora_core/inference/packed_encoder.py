@@ -26,22 +26,22 @@ from lora_core.encoders import local_attention
 from lora_core.encoders.encoder_parts import (
     blocks,
     embedding_modules,
+    has_mean_classifier_pooling,
     has_mean_pooling_block,
     head_activation,
     is_gelu,
     pretrained_blocks,
     run_embedding_modules,
-    uses_mean_pooling,
 )
 from lora_core.encoders.families import FastPathFamily
 from lora_core.encoders.pooling import MEAN_SCALE
 from lora_core.errors.artifact import EngineUnavailable
 from lora_core.fast.native.blocks import (
     ROW_STEP,
-    BlockSettings,
-    BlockWeights,
     NativeBlocks,
     PackedAdapter,
+    SharedBlockSettings,
+    TorchBlockWeights,
     UnsupportedBlocks,
     check_supported,
 )
@@ -96,11 +96,11 @@ class BatchLayout:
             first = end
         self.rows = row
 
-    def slices(self, kind: RowKind) -> list[tuple[slice, Adapter]]:
+    def adapter_slices(self, kind: RowKind) -> list[tuple[slice, Adapter]]:
         """Return the rows of each adapter."""
         return self._text_slices if kind == "texts" else self._token_slices
 
-    def native_slices(self) -> list[tuple[int, int, PackedAdapter]]:
+    def native_adapter_counts(self) -> list[tuple[int, int, PackedAdapter]]:
         """Return the number of rows and of texts of each adapter, and its packed weights."""
         slices = zip(self._token_slices, self._text_slices, strict=True)
         return [
@@ -224,7 +224,8 @@ class PackedEncoder:
         self._blocks = [_fuse_block(block, family, dtype, device)
                         for block in pretrained_blocks(model, family)]  # fmt: skip
         self._first_only = not (  # of the last block
-            has_mean_pooling_block(model.config) or uses_mean_pooling(model.config, family)
+            has_mean_pooling_block(model.config)
+            or has_mean_classifier_pooling(model.config, family)
         )
         self._pooling_norms = None  # of the block that averages
         if has_mean_pooling_block(model.config):
@@ -245,7 +246,7 @@ class PackedEncoder:
     def _build_native(self, library: Library) -> NativeBlocks:
         """Move the blocks to the native engine."""
         weights = [self._native_weights(index) for index in range(len(self._blocks))]
-        settings = BlockSettings(
+        settings = SharedBlockSettings(
             heads=self._heads,
             norm_first=self.family.final_norm is not None,
             gated=self.family.gated,
@@ -259,9 +260,9 @@ class PackedEncoder:
         self._blocks, self._row_step = [], ROW_STEP
         return native
 
-    def _native_weights(self, index: int) -> BlockWeights:
+    def _native_weights(self, index: int) -> TorchBlockWeights:
         block = self._blocks[index]
-        return BlockWeights(block.layers, block.norms, rotation=None, window=None)
+        return TorchBlockWeights(block.layers, block.norms, rotation=None, window=None)
 
     @property
     def name(self) -> str:
@@ -278,7 +279,7 @@ class PackedEncoder:
         """Return the adapter of a version whose model this engine was built of: only a head."""
         return self.prepare_adapter(Adapter({}, head_from_model(model, self.family)))
 
-    def load_adapter(self, saved: SavedAdapter | None, head: Mapping[str, Tensor]) -> Adapter:
+    def build_adapter(self, saved: SavedAdapter | None, head: Mapping[str, Tensor]) -> Adapter:
         """Return the adapter of a version on this base.
 
         Args:
@@ -297,7 +298,7 @@ class PackedEncoder:
         return adapter.to(self.dtype, self.device)
 
     @property
-    def batch_tokens(self) -> int:
+    def max_batch_tokens(self) -> int:
         """Maximum tokens of a batch; more are not faster. One text keeps a core busy, not a GPU."""
         return CPU_BATCH_TOKENS if self.device == "cpu" else 16_384
 
@@ -341,14 +342,14 @@ class PackedEncoder:
         layout = BatchLayout([text.length for text in texts], adapters, self._row_step)
         x = self._embed([texts[i] for i in layout.order], layout)
         if self._native is not None:
-            x = self._native(x, layout.starts, layout.lengths, layout.native_slices(),
+            x = self._native(x, layout.starts, layout.lengths, layout.native_adapter_counts(),
                              torch.get_num_threads())  # fmt: skip
         for index, block in enumerate(self._blocks):
             x = self._run_block(index, block, x, layout)
         return self._pool(x, layout), layout
 
     def _logits(self, x: Tensor, layout: BatchLayout) -> list[Tensor]:
-        return layout.restore_order([row for rows, adapter in layout.slices("texts")
+        return layout.restore_order([row for rows, adapter in layout.adapter_slices("texts")
                                      for row in self._head(x[rows], adapter).cpu()])  # fmt: skip
 
     def _embed(self, texts: Sequence[TokenizedText], layout: BatchLayout) -> Tensor:
@@ -392,7 +393,9 @@ class PackedEncoder:
     ) -> Tensor:
         """Return the hidden states of the feed-forward network."""
         key = index, "up"
-        if self._fuses_gelu and not any(key in adapter.lora for _, adapter in layout.slices(kind)):
+        if self._fuses_gelu and not any(
+            key in adapter.lora for _, adapter in layout.adapter_slices(kind)
+        ):
             return _onednn_product(x.to(self.dtype), *block.layers["up"], "gelu")
         return self._activate(block.activation, self._linear(block, key, x, layout, kind))
 
@@ -423,7 +426,7 @@ class PackedEncoder:
         x = x.to(self.dtype)
         product = _onednn_product if self._backend == "onednn" else F.linear
         y = product(x, *block.layers[key[1]])
-        for rows, adapter in layout.slices(kind):
+        for rows, adapter in layout.adapter_slices(kind):
             if (lora := adapter.lora.get(key)) is not None:
                 y[rows].addmm_(x[rows] @ lora.A.t(), lora.B.t())
         return y

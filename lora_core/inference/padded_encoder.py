@@ -47,7 +47,7 @@ class HeadInputRecorder(threading.local):
         """Keep the input of the head; a hook that torch calls before its first layer."""
         self._x = arguments[0]
 
-    def pop(self, attention_mask: Tensor) -> Tensor:
+    def pop_pooled_states(self, attention_mask: Tensor) -> Tensor:
         """Return the states (texts, width) of the last forward pass, and release them.
 
         A head that reads every token, and averages its logits, has the mean of its inputs.
@@ -94,7 +94,7 @@ class PaddedEncoder:
         return sum(t.nbytes for t in self._model.parameters())
 
     @property
-    def batch_tokens(self) -> int:
+    def max_batch_tokens(self) -> int:
         """Maximum tokens of a batch; more are not faster. One text keeps a core busy, not a GPU."""
         return 1024 if self.device == "cpu" else 16_384
 
@@ -102,7 +102,7 @@ class PaddedEncoder:
         """Return the adapter of a version whose model this engine was built of."""
         return self._adapter(model, list(model.parameters()))
 
-    def load_adapter(
+    def build_adapter(
         self, saved: SavedAdapter | None, head: Mapping[str, Tensor]
     ) -> SharedBaseClassifier:
         """Return the adapter of a version on this base.
@@ -163,7 +163,7 @@ class PaddedEncoder:
         if threads is not None and threads != torch.get_num_threads():
             torch.set_num_threads(threads)
         rows: dict[int, tuple[Tensor, Tensor]] = {}
-        for adapter, indices in _batches(texts, adapters, self.batch_tokens):
+        for adapter, indices in _batches(texts, adapters, self.max_batch_tokens):
             computed = self._compute(adapter, [texts[i] for i in indices])
             logits, states = (each.float().cpu() for each in computed)
             rows.update(zip(indices, zip(logits, states, strict=True), strict=True))
@@ -179,7 +179,7 @@ class PaddedEncoder:
         batch = collate([text.ids for text in texts], self._pad_id, None, starts).to(self.device)
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             logits: Tensor = adapter.model(
-                **batch.token_inputs, attention_mask=batch.attention_mask
+                **batch.embedding_inputs, attention_mask=batch.attention_mask
             ).logits
         return logits, adapter.head_input.pop(batch.attention_mask)
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core import manifest
-from lora_core.artifact import label_names, read_labels
+from lora_core.artifact import model_label_names, read_labels
 from lora_core.data.batching import length_sorted_batches
-from lora_core.inference.decoding import Output, decode_outputs, decode_scores
+from lora_core.inference.decoding import DecodedOutput, decode_label_scores, decode_outputs
 from lora_core.inference.engines import EngineCache, InferenceEncoder, build_encoder
 from lora_core.inference.tokenization import (
     ModelTokenizer,
@@ -27,7 +27,7 @@ from lora_core.specs.chat import PromptFormat
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.text_input import TextInput
 from lora_core.tasks.base import UNCALIBRATED, Calibration, Task
-from lora_core.tasks.build import read_task_and_calibration
+from lora_core.tasks.build import restore_task_and_calibration
 from lora_core.tasks.single_label import SingleLabel
 
 BATCH_TOKENS = 4096  # padded tokens that `forward` computes at once
@@ -61,7 +61,7 @@ class Predictor:
         engine = build_encoder(model, torch.float32)
         adapter = engine.extract_adapter(model)
         model_tokenizer = ModelTokenizer(tokenizer, max_length, pairs=pairs, windows=windows)
-        return cls(engine, adapter, model_tokenizer, SingleLabel(label_names(model)))
+        return cls(engine, adapter, model_tokenizer, SingleLabel(model_label_names(model)))
 
     @classmethod
     def load(
@@ -84,7 +84,7 @@ class Predictor:
         Raises `ArtifactCorrupt`, `EngineUnavailable`.
         """
         loaded = (engine_cache or EngineCache()).load(directory, engine, base)
-        task, calibration = read_task_and_calibration(loaded.manifest, read_labels(directory))
+        task, calibration = restore_task_and_calibration(loaded.manifest, read_labels(directory))
         return cls(
             loaded.engine,
             loaded.adapter,
@@ -145,24 +145,26 @@ class Predictor:
         by_text: NDArray[np.float32] = _mean_of_windows(rows, items).numpy()
         return by_text
 
-    def decode(
+    def decode_label_scores(
         self, logits: Any, function: ScoreFunction | None = None
     ) -> list[list[tuple[str, float]]]:
-        """Return all outputs with their scores, the best first; see `decoding.decode_scores`.
+        """Return all outputs with their scores, the best first; see `decoding.decode_label_scores`.
 
         `logits` (items, classes) is a tensor or an array.
         """
-        return decode_scores(logits, self.task, self.calibration, function)
+        return decode_label_scores(logits, self.task, self.calibration, function)
 
-    def outputs(self, logits: Any, function: ScoreFunction | None = None) -> list[list[Output]]:
-        """Return what `decode` returns, with what the task predicts; see `decode_outputs`."""
+    def decode_outputs(
+        self, logits: Any, function: ScoreFunction | None = None
+    ) -> list[list[DecodedOutput]]:
+        """As `decode_label_scores`, with what the task predicts; see `decoding.decode_outputs`."""
         return decode_outputs(logits, self.task, self.calibration, function)
 
     def predict(
         self, texts: Sequence[TextInput], *, truncate: bool = True
     ) -> list[list[tuple[str, float]]]:
         """Encode, forward and decode."""
-        return self.decode(self.forward(self.encode(texts, truncate=truncate)))
+        return self.decode_label_scores(self.forward(self.encode(texts, truncate=truncate)))
 
 
 def _batches(

@@ -19,7 +19,7 @@ from lora_core.errors.artifact import InputTooLong, InputWithoutTokens, Tokenize
 from lora_core.process_settings import is_oom_error
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.predict import TruncationSide
-from lora_core.specs.text_input import TextInput, check_inputs, text_sides
+from lora_core.specs.text_input import TextInput, check_inputs, texts_of_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ def tokenize_into_words(tokenizer: ModelTokenizer, text: TextInput) -> Tokenized
     the tokenizer. Raises what `ModelTokenizer.encode` raises.
     """
     check_inputs([text], pairs=tokenizer.pairs)
-    texts = text_sides(text)
+    texts = texts_of_input(text)
     with convert_tokenizer_errors():
         encoding = tokenizer.tokenizer.encode(texts[0], texts[1] if tokenizer.pairs else None)
     every, limit = range(len(encoding.ids)), tokenizer.max_tokens_read

@@ -65,7 +65,7 @@ class AdapterLinear(nn.Module, ABC):
     def forward_with_adapter(self, x: Tensor) -> Tensor:
         """Return the output (…, d_out) of the base layer and the adapter, not merged."""
 
-    def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+    def named_adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the names and parameters that the adapter adds to the base. All of them are saved.
 
         All of them train, unless a variant freezes some when it creates them.

@@ -26,9 +26,9 @@ class LoraLinear(AdapterLinear):
     def forward_with_adapter(self, x: Tensor) -> Tensor:
         """W x + b + scale · B (A x)."""
         y: Tensor = self.base(x)
-        return y + self.low_rank_update(x)
+        return y + self.compute_adapter_output(x)
 
-    def low_rank_update(self, x: Tensor) -> Tensor:
+    def compute_adapter_output(self, x: Tensor) -> Tensor:
         """scale · B (A x): (…, d_in) -> (…, r) -> (…, d_out). Scaled at (…, r), the smallest."""
         return F.linear(self.scale * F.linear(self.dropout(x), self.A), self.B)
 
@@ -92,7 +92,7 @@ class DoraLinear(LoraLinear):
         return self.magnitude / row_norm
 
     def forward_with_adapter(self, x: Tensor) -> Tensor:
-        direction = F.linear(x, self.base.weight) + self.low_rank_update(x)
+        direction = F.linear(x, self.base.weight) + self.compute_adapter_output(x)
         y = self.row_scale() * direction
         return y if self.base.bias is None else y + self.base.bias
 

@@ -20,7 +20,7 @@ from pydantic import Field, StrictBool, StringConstraints, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from lora_core.errors.artifact import UnsupportedArtifact
+from lora_core.errors.artifact import InvalidImportedModel
 from lora_core.manifest import LINEAR_FILE
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.method import NGram
@@ -36,7 +36,7 @@ def count_weight_rows(outputs: int, *, single_label: bool = True) -> int:
     return 1 if outputs == 2 and single_label else outputs
 
 
-def max_terms(rows: int, *, pairs: bool = False) -> int:
+def max_terms_for_weight_rows(rows: int, *, pairs: bool = False) -> int:
     """Return the maximum number of terms for a number of rows of weights."""
     return min(MAX_TERMS, MAX_WEIGHTS // (rows * _blocks(pairs)))
 
@@ -100,24 +100,24 @@ def save_parameters(directory: Path, parameters: LinearParameters) -> None:
 def read_parameters(directory: Path, rows: int) -> LinearParameters:
     """Read and validate the files of a model with this number of rows of weights.
 
-    Raises `UnsupportedArtifact`.
+    Raises `InvalidImportedModel`.
     """
     description = _read_description(directory)
     terms, pairs = len(description.terms), description.pairs
-    if terms > (limit := max_terms(rows, pairs=pairs)):
-        raise UnsupportedArtifact(problem=f"{LINEAR_FILE} has more than {limit:,} terms")
+    if terms > (limit := max_terms_for_weight_rows(rows, pairs=pairs)):
+        raise InvalidImportedModel(problem=f"{LINEAR_FILE} has more than {limit:,} terms")
     if len(set(description.terms)) != terms:
-        raise UnsupportedArtifact(problem=f"{LINEAR_FILE} has a duplicate term")
+        raise InvalidImportedModel(problem=f"{LINEAR_FILE} has a duplicate term")
     shapes = {"coef": (rows, _blocks(pairs) * terms), "intercept": (rows,), "idf": (terms,)}
     largest = 8 * sum(int(np.prod(shape)) for shape in shapes.values()) + _MAX_HEADER_BYTES
     tensors = _read_tensors(directory, largest)
     if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-        raise UnsupportedArtifact(
+        raise InvalidImportedModel(
             problem=f"{WEIGHTS_FILE} does not fit the labels and terms of the model"
         )
     for name, tensor in tensors.items():
         if tensor.dtype != np.float64 or not (np.abs(tensor) <= _MAX_VALUE).all():
-            raise UnsupportedArtifact(
+            raise InvalidImportedModel(
                 problem=f"{name} in {WEIGHTS_FILE} is not float64 with numbers up to {_MAX_VALUE:g}"
             )
     return LinearParameters(
@@ -133,17 +133,17 @@ def read_parameters(directory: Path, rows: int) -> LinearParameters:
 def _read_description(directory: Path) -> LinearModelJson:
     try:
         if (directory / LINEAR_FILE).stat().st_size > _MAX_JSON_BYTES:
-            raise UnsupportedArtifact(
+            raise InvalidImportedModel(
                 problem=f"{LINEAR_FILE} is larger than {_MAX_JSON_BYTES:,} bytes"
             )
         return LinearModelJson.model_validate_json(
             (directory / LINEAR_FILE).read_bytes(), strict=True
         )
     except OSError as error:
-        raise UnsupportedArtifact(problem=f"{LINEAR_FILE} cannot be read") from error
+        raise InvalidImportedModel(problem=f"{LINEAR_FILE} cannot be read") from error
     except ValidationError as error:
         location, message = first_problem_location_and_message(error, LinearModelJson)
-        raise UnsupportedArtifact(
+        raise InvalidImportedModel(
             problem=f"{LINEAR_FILE} has an invalid {location}: {message}"
         ) from error
 
@@ -151,11 +151,11 @@ def _read_description(directory: Path) -> LinearModelJson:
 def _read_tensors(directory: Path, max_bytes: int) -> dict[str, NDArray[np.float64]]:
     try:
         if (directory / WEIGHTS_FILE).stat().st_size > max_bytes:
-            raise UnsupportedArtifact(problem=f"{WEIGHTS_FILE} is larger than {max_bytes:,} bytes")
+            raise InvalidImportedModel(problem=f"{WEIGHTS_FILE} is larger than {max_bytes:,} bytes")
         tensors = dict(load_file(directory / WEIGHTS_FILE))
         if any(tensor.dtype.kind == "V" for tensor in tensors.values()):
             raise TypeError  # bfloat16, which numpy lacks unless another library has added it
         return tensors
     # the last two: of types that numpy lacks
     except (OSError, SafetensorError, TypeError, AttributeError) as error:
-        raise UnsupportedArtifact(problem=f"{WEIGHTS_FILE} cannot be read") from error
+        raise InvalidImportedModel(problem=f"{WEIGHTS_FILE} cannot be read") from error

@@ -31,13 +31,13 @@ from lora_core.linear.files import (
     LinearParameters,
     VectorizerSettings,
     count_weight_rows,
-    max_terms,
+    max_terms_for_weight_rows,
 )
 from lora_core.specs.method import LinearSpec
-from lora_core.specs.text_input import TextInput, text_sides
+from lora_core.specs.text_input import TextInput, texts_of_input
 
 MAX_ITER = 1000
-FEW_CHARACTERS = 100_000  # of the training texts: see `resolve_min_df`
+FEW_CHARACTERS = 100_000  # of the training texts: see `fill_in_min_df`
 UNSEEN_LABEL_LOGIT = -30.0  # logit of a label without training texts
 RIDGE_TOLERANCE = 1e-8  # of conjugate gradients
 NEWTON_TOLERANCE = 1e-6  # costs one step more than the default of scikit-learn
@@ -74,7 +74,7 @@ class ExplainedScore(ABC):
     """What `LinearModel.contributions` explains, as a function of the logits (labels,)."""
 
     @abstractmethod
-    def from_logits(self, logits: NDArray[np.float64]) -> float:
+    def compute(self, logits: NDArray[np.float64]) -> float:
         """Return the score."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class ExplainedSoftmaxScore(ExplainedScore):
     label: int
     temperature: float = 1.0
 
-    def from_logits(self, logits: NDArray[np.float64]) -> float:
+    def compute(self, logits: NDArray[np.float64]) -> float:
         return float(softmax(logits / self.temperature)[self.label])
 
     def mean_gradient(
@@ -108,7 +108,7 @@ class ExplainedSigmoidScore(ExplainedScore):
     scale: float = 1.0
     offset: float = 0.0
 
-    def from_logits(self, logits: NDArray[np.float64]) -> float:
+    def compute(self, logits: NDArray[np.float64]) -> float:
         return float(expit(self.scale * logits[self.label] + self.offset))
 
     def mean_gradient(
@@ -117,9 +117,7 @@ class ExplainedSigmoidScore(ExplainedScore):
         gradient = np.zeros_like(start)
         moved = float(change[self.label])
         if moved:
-            gradient[self.label] = (
-                self.from_logits(start + change) - self.from_logits(start)
-            ) / moved
+            gradient[self.label] = (self.compute(start + change) - self.compute(start)) / moved
         return gradient
 
 
@@ -130,7 +128,7 @@ class ExplainedRegressionScore(ExplainedScore):
     scale: float = 1.0
     offset: float = 0.0
 
-    def from_logits(self, logits: NDArray[np.float64]) -> float:
+    def compute(self, logits: NDArray[np.float64]) -> float:
         return float(self.scale * logits[0] + self.offset)
 
     def mean_gradient(
@@ -210,7 +208,7 @@ class LinearModel:
         words, or one that occurs more than once, is distributed evenly; what a term contributes by
         being in both texts of a pair, too.
         """
-        sides = text_sides(text)
+        sides = texts_of_input(text)
         words = [list(_word_spans(side, self.parameters.vectorizer)) for side in sides]
         without_words = self._expand(self.parameters.intercept)
         added = [np.zeros(len(spans)) for spans in words]
@@ -227,7 +225,7 @@ class LinearModel:
         spans = [
             TextSpan(first, last, side) for side, each in enumerate(words) for first, last in each
         ]
-        start = score.from_logits(without_words)
+        start = score.compute(without_words)
         return list(zip(spans, np.concatenate(added).tolist(), strict=True)), start
 
     def _distribute(self, text: str, shares: dict[int, float], added: NDArray[np.float64]) -> None:
@@ -253,7 +251,7 @@ def _nonzero(shares: NDArray[np.float64]) -> dict[int, float]:
     return {int(term): float(shares[term]) for term in np.flatnonzero(shares)}
 
 
-def resolve_min_df(spec: LinearSpec, texts: Sequence[TextInput]) -> LinearSpec:
+def fill_in_min_df(spec: LinearSpec, texts: Sequence[TextInput]) -> LinearSpec:
     """Return the spec with `min_df` set, from the training texts if it is None.
 
     Words that occur once help as long as there is little text: measured on folds of both samples
@@ -274,7 +272,7 @@ def fit_single_label(
 ) -> LinearModel:
     """Fit a single-label model to texts, or pairs of texts, and their labels, 0 to `classes` - 1.
 
-    The vocabulary is the most frequent terms, at most `files.max_terms`, of up to
+    The vocabulary is the most frequent terms, at most `files.max_terms_for_weight_rows`, of up to
     `files.MAX_TERM_CHARACTERS` characters. If no term occurs in `min_df` texts, the model only
     predicts the label frequencies. A label without training texts has practically no probability.
     `balanced`: labels are weighted inversely to their frequency. `tfidf`: that of the texts, if it
@@ -292,7 +290,8 @@ def fit_single_label(
         present, classes, regression.coef_, regression.intercept_
     )
     return LinearModel(
-        tfidf.parameters(coef, intercept), converged=bool((regression.n_iter_ < MAX_ITER).all())
+        tfidf.build_parameters(coef, intercept),
+        converged=bool((regression.n_iter_ < MAX_ITER).all()),
     )
 
 
@@ -329,7 +328,7 @@ def fit_multi_label(
             converged &= bool((regression.n_iter_ < MAX_ITER).all())
         else:
             intercept[i] = _frequency_logit(has_label, balanced=balanced)
-    parameters = tfidf.parameters(coef, intercept)
+    parameters = tfidf.build_parameters(coef, intercept)
     return LinearModel(parameters, outputs=labels, converged=converged)
 
 
@@ -352,7 +351,7 @@ def fit_regression(
         ridge = Ridge(alpha=1 / spec.C, solver="sparse_cg", tol=RIDGE_TOLERANCE)
         ridge.fit(tfidf.weighted, numbers)
         coef, intercept = ridge.coef_[None], np.array([ridge.intercept_])
-    return LinearModel(tfidf.parameters(coef, intercept), outputs=1)
+    return LinearModel(tfidf.build_parameters(coef, intercept), outputs=1)
 
 
 def stack_linear_models(models: Sequence[LinearModel], tfidf: "TfidfMatrix") -> LinearModel:
@@ -368,7 +367,7 @@ def stack_linear_models(models: Sequence[LinearModel], tfidf: "TfidfMatrix") -> 
         else:
             coefs.append(coef)
             intercepts.append(fitted.intercept)
-    parameters = tfidf.parameters(np.concatenate(coefs), np.concatenate(intercepts))
+    parameters = tfidf.build_parameters(np.concatenate(coefs), np.concatenate(intercepts))
     return LinearModel(
         parameters, outputs=len(parameters.intercept), converged=all(m.converged for m in models)
     )
@@ -385,16 +384,16 @@ class TfidfMatrix:
     pairs: bool
 
     @classmethod
-    def without_terms(cls, texts: Sequence[TextInput], spec: LinearSpec) -> "TfidfMatrix":
+    def with_empty_vocabulary(cls, texts: Sequence[TextInput], spec: LinearSpec) -> "TfidfMatrix":
         settings = VectorizerSettings(ngram_range=spec.ngram_range)
         pairs = len(split_text_pairs(texts)) > 1
         return cls(settings, (), np.zeros(0), np.zeros((len(texts), 0)), pairs)
 
-    def of_texts(self, indices: NDArray[np.int64]) -> "TfidfMatrix":
+    def select(self, indices: NDArray[np.int64]) -> "TfidfMatrix":
         """Return the TF-IDF of some of the texts, with the terms and weights of all."""
         return replace(self, weighted=self.weighted[indices])
 
-    def parameters(
+    def build_parameters(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
     ) -> LinearParameters:
         return LinearParameters(self.settings, self.terms, coef, intercept, self.idf, self.pairs)
@@ -405,21 +404,21 @@ def fit_tfidf_matrix(texts: Sequence[TextInput], spec: LinearSpec, rows: int) ->
 
     Terms of more than `MAX_TERM_CHARACTERS` are left out.
     """
-    spec = resolve_min_df(spec, texts)
+    spec = fill_in_min_df(spec, texts)
     vectorizer = VectorizerSettings(ngram_range=spec.ngram_range)
     settings = vectorizer.model_dump(exclude={"sublinear_tf", "norm"})
     sides = split_text_pairs(texts)
     pairs = len(sides) > 1
-    limit = max_terms(rows, pairs=pairs)
+    limit = max_terms_for_weight_rows(rows, pairs=pairs)
     counter = CountVectorizer(min_df=spec.min_df, max_features=limit, **settings)
     try:
         counts = counter.fit_transform(chain(*sides))
     except ValueError:  # no term is frequent enough
-        return TfidfMatrix.without_terms(texts, spec)
+        return TfidfMatrix.with_empty_vocabulary(texts, spec)
     terms = counter.get_feature_names_out()
     short = np.array([len(term) <= MAX_TERM_CHARACTERS for term in terms])
     if not short.any():  # the texts are sequences of letters without a space
-        return TfidfMatrix.without_terms(texts, spec)
+        return TfidfMatrix.with_empty_vocabulary(texts, spec)
     if not short.all():
         counts, terms = counts[:, short], terms[short]
     weighting = TfidfTransformer(sublinear_tf=vectorizer.sublinear_tf, norm=vectorizer.norm)

@@ -23,7 +23,7 @@ from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.encoder_parts import family_of
 from lora_core.encoders.load import read_checked_base_config
 from lora_core.errors import LoraCoreError
-from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
+from lora_core.errors.artifact import GoldenPredictionsMismatch, InvalidImportedModel
 from lora_core.fine_tuning_methods import LoraMethod
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.predictor import Predictor
@@ -49,7 +49,7 @@ class VerifiedModelImport(BaseModel):
 def check_imported_model(directory: Path) -> VerifiedModelImport:
     """Load the model of an artifact and recompute its golden predictions.
 
-    Raises `ArtifactCorrupt`, `UnsupportedArtifact`, `UnsupportedTokenizer`,
+    Raises `ArtifactCorrupt`, `InvalidImportedModel`, `UnsupportedTokenizer`,
     `GoldenPredictionsMismatch`, `SafetensorsHeaderTooLarge`, and the kinds of `BaseModelError` that
     a base model can raise.
     """
@@ -63,8 +63,8 @@ def check_imported_model(directory: Path) -> VerifiedModelImport:
     config = read_checked_base_config(checkpoint, checkpoint.name)
     if forbidden := [key for key in config if _FORBIDDEN_SETTING.search(key)]:
         problem = f"{checkpoint.name}/config.json sets {forbidden[0][:100]!r}"
-        raise UnsupportedArtifact(problem=problem)
-    facts = metadata.read_metadata(directory)
+        raise InvalidImportedModel(problem=problem)
+    facts = metadata.validate_model_metadata(directory)
     with _convert_errors("its tokenizer does not load"):
         tokenizer = load_tokenizer(checkpoint / TOKENIZER_FILE)
     stress_test_tokenizer(tokenizer)
@@ -90,7 +90,7 @@ def check_imported_model(directory: Path) -> VerifiedModelImport:
 
 
 def _check_linear(directory: Path) -> VerifiedModelImport:
-    facts = metadata.read_metadata(directory)
+    facts = metadata.validate_model_metadata(directory)
     texts, golden = load_golden_predictions(directory)
     with _convert_errors("its linear model does not load or compute"):
         predictor = LinearPredictor.load(directory)
@@ -110,15 +110,15 @@ def _convert_errors(problem: str) -> Iterator[None]:
     except Exception as error:
         if is_oom_error(error):
             raise
-        raise UnsupportedArtifact(problem=f"{problem} ({type(error).__name__})") from error
+        raise InvalidImportedModel(problem=f"{problem} ({type(error).__name__})") from error
 
 
 def _compare_logits(logits: NDArray[np.float32], golden: NDArray[np.float32]) -> float:
     """Return the largest difference. Raises `GoldenPredictionsMismatch`."""
     if not np.isfinite(logits).all():
-        raise UnsupportedArtifact(problem="it computes NaN or infinite logits")
+        raise InvalidImportedModel(problem="it computes NaN or infinite logits")
     if logits.shape != golden.shape:
-        raise UnsupportedArtifact(problem="the number of labels differs from its config")
+        raise InvalidImportedModel(problem="the number of labels differs from its config")
     difference, limit = logit_difference_and_limit(logits, golden)
     if not difference <= limit:
         raise GoldenPredictionsMismatch(difference=difference, tolerance=limit)
@@ -126,7 +126,7 @@ def _compare_logits(logits: NDArray[np.float32], golden: NDArray[np.float32]) ->
 
 
 def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> None:
-    """Raise `UnsupportedArtifact` unless the adapter fits the model and is finite.
+    """Raise `InvalidImportedModel` unless the adapter fits the model and is finite.
 
     Adds adapters to the model.
     """
@@ -138,13 +138,15 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
         method = LoraMethod(adapter.spec)
         method.prepare(model, family)
     if {n: t.shape for n, t in head.items()} != {n: t.shape for n, t in expected_head.items()}:
-        raise UnsupportedArtifact(problem="its head does not match its encoder and labels")
-    full_head = {f"{name}.{part}" for name in family.head_modules for part in ("weight", "bias")}
+        raise InvalidImportedModel(problem="its head does not match its encoder and labels")
+    full_head = {
+        f"{name}.{part}" for name in family.head_module_names for part in ("weight", "bias")
+    }
     expected, shapes = (  # a head that was trained in full is in head.safetensors
         {name: tensor.shape for name, tensor in tensors.items() if name not in full_head}
         for tensors in (method.state_dict(model), adapter.tensors)
     )
     if adapter.family != model_type or shapes != expected:
-        raise UnsupportedArtifact(problem="its adapter does not match its model")
+        raise InvalidImportedModel(problem="its adapter does not match its model")
     if not all(bool(tensor.isfinite().all()) for tensor in adapter.tensors.values()):
-        raise UnsupportedArtifact(problem="its adapter contains NaN or infinite values")
+        raise InvalidImportedModel(problem="its adapter contains NaN or infinite values")

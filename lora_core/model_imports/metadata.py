@@ -29,7 +29,7 @@ from lora_core.artifact_base_sharing import (
 from lora_core.compatibility import read_encoder_shape
 from lora_core.data.label_readers import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.encoders.safety import MAX_CONFIG_BYTES
-from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedArtifact
+from lora_core.errors.artifact import ArtifactCorrupt, InvalidImportedModel
 from lora_core.linear.files import MODEL_FILES, count_weight_rows
 from lora_core.linear.files import read_parameters as read_linear
 from lora_core.model_imports import tokenizer
@@ -45,7 +45,7 @@ from lora_core.specs.task import (
     TaskSpec,
 )
 from lora_core.specs.validation_problems import first_problem_location_and_message
-from lora_core.tasks.base import read_task_spec_and_calibration
+from lora_core.tasks.base import parse_task_spec_and_calibration
 
 _MAX_VALUE = 1e12  # of any metric
 
@@ -281,38 +281,38 @@ class UntrustedGoldenPredictions(UntrustedSchema):
 
 
 def check_manifest_size(directory: Path) -> None:
-    """Raise `UnsupportedArtifact` if the manifest is too large to be read."""
+    """Raise `InvalidImportedModel` if the manifest is too large to be read."""
     listing = directory / manifest.MANIFEST_FILE
     if not listing.is_file() or (size := listing.stat().st_size) <= MAX_MANIFEST_BYTES:
         return
     if size > MAX_MANIFEST_FILE_BYTES:
-        raise UnsupportedArtifact(
+        raise InvalidImportedModel(
             problem=f"its manifest is larger than {MAX_MANIFEST_FILE_BYTES:,} bytes"
         )
     if len(_INTEGERS.sub(b"", listing.read_bytes())) > MAX_MANIFEST_BYTES:
-        raise UnsupportedArtifact(
+        raise InvalidImportedModel(
             problem=f"its manifest is larger than {MAX_MANIFEST_BYTES:,} bytes, not counting lists "
             "of integers"
         )
 
 
-def read_metadata(directory: Path, base: Path | None = None) -> UntrustedManifest:
+def validate_model_metadata(directory: Path, base: Path | None = None) -> UntrustedManifest:
     """Read the metadata of a model directory and check its consistency, but not its digests.
 
     `base` is the directory of its base, if that is elsewhere. Does not import torch. Raises
-    `UnsupportedArtifact`, `UnsupportedTokenizer`, `ArtifactCorrupt` without a manifest or with a
+    `InvalidImportedModel`, `UnsupportedTokenizer`, `ArtifactCorrupt` without a manifest or with a
     config that does not fit its base, and what `read_encoder_shape` raises.
     """
     check_manifest_size(directory)
     content = manifest.read(directory)
     if not _is_nested_within(content, MAX_NESTING):
-        raise UnsupportedArtifact(
+        raise InvalidImportedModel(
             problem=f"its manifest is nested more than {MAX_NESTING} levels deep"
         )
     facts = _validate(UntrustedManifest, content, "its manifest")
     for name, file in facts.files.items():
         if (directory / name).is_file() and (directory / name).stat().st_size != file.bytes:
-            raise UnsupportedArtifact(problem=f"its manifest has a wrong size of {name}")
+            raise InvalidImportedModel(problem=f"its manifest has a wrong size of {name}")
     if manifest.is_linear(facts.files):
         _check_linear(directory, content, facts)
     else:
@@ -322,17 +322,17 @@ def read_metadata(directory: Path, base: Path | None = None) -> UntrustedManifes
 
 def _check_linear(directory: Path, content: dict[str, Any], facts: UntrustedManifest) -> None:
     if facts.labels is None or len(set(facts.labels)) != len(facts.labels):
-        raise UnsupportedArtifact(problem="its manifest has no labels, or duplicate ones")
+        raise InvalidImportedModel(problem="its manifest has no labels, or duplicate ones")
     own = {*MODEL_FILES, *manifest.NEAREST_EXAMPLES_FILES}
     if odd := [name for name in facts.files if name not in own and _is_of_encoder(name)]:
-        raise UnsupportedArtifact(problem=f"it is a linear model, but has {odd[0]}")
+        raise InvalidImportedModel(problem=f"it is a linear model, but has {odd[0]}")
     _check_task(content, facts, facts.labels)
     pairs = facts.spec.data.text_pair_column is not None
     _check_golden(directory, len(facts.labels), pairs=pairs)
     single_label = isinstance(facts.spec.task, SingleLabelSpec)
     rows = count_weight_rows(len(facts.labels), single_label=single_label)
     if read_linear(directory, rows).pairs != pairs:
-        raise UnsupportedArtifact(
+        raise InvalidImportedModel(
             problem="only one of its manifest and its linear.json describes a model of text pairs"
         )
 
@@ -346,11 +346,11 @@ def _check_task(content: dict[str, Any], facts: UntrustedManifest, labels: list[
     ]:
         _validate(UntrustedLabels, {"labels": of_task}, "its task")
     if isinstance(task, SingleLabelSpec) and len(labels) < 2:
-        raise UnsupportedArtifact(problem="it has fewer than two labels")
+        raise InvalidImportedModel(problem="it has fewer than two labels")
     try:
-        read_task_spec_and_calibration(content, labels)
+        parse_task_spec_and_calibration(content, labels)
     except ArtifactCorrupt as error:
-        raise UnsupportedArtifact(problem=error.detail["problem"]) from error
+        raise InvalidImportedModel(problem=error.detail["problem"]) from error
 
 
 def _is_of_encoder(name: str) -> bool:
@@ -363,13 +363,13 @@ def _check_encoder(
     directory: Path, content: dict[str, Any], facts: UntrustedManifest, base: Path | None
 ) -> None:
     if facts.max_length is None or facts.spec.base is None:
-        raise UnsupportedArtifact(problem="its manifest has no max_length, or no base")
+        raise InvalidImportedModel(problem="its manifest has no max_length, or no base")
     folders = {name.partition("/")[0] for name in facts.files if "/" in name}
     if folders >= {manifest.MERGED_DIR, manifest.BASE_DIR}:
-        raise UnsupportedArtifact(problem="it has both a merged checkpoint and a base")
+        raise InvalidImportedModel(problem="it has both a merged checkpoint and a base")
     in_base = {name for name in facts.files if name.startswith(f"{manifest.BASE_DIR}/")}
     if others := sorted(in_base - {f"{manifest.BASE_DIR}/{name}" for name in BASE_FILES}):
-        raise UnsupportedArtifact(problem=f"it has {others[0]}")
+        raise InvalidImportedModel(problem=f"it has {others[0]}")
     if manifest.MERGED_DIR in folders:
         checkpoint = directory / manifest.MERGED_DIR
         config = _read_object(checkpoint, CONFIG_FILE)
@@ -378,26 +378,26 @@ def _check_encoder(
         config = _read_object(checkpoint, CONFIG_FILE)
         config = join_classifier_config(config, _read_object(directory, manifest.CLASSIFIER_FILE))
     if facts.labels not in (None, labels := _config_labels(config)):
-        raise UnsupportedArtifact(problem="its manifest and its config have different labels")
+        raise InvalidImportedModel(problem="its manifest and its config have different labels")
     _check_task(content, facts, labels)
     _check_golden(directory, len(labels), pairs=facts.spec.data.text_pair_column is not None)
     largest_id = tokenizer.validate_tokenizer_get_max_id(checkpoint / TOKENIZER_FILE)
     shape = read_encoder_shape(config, base=checkpoint.name)
     if facts.max_length > shape.max_tokens:
-        raise UnsupportedArtifact(problem="max_length exceeds the positions of its encoder")
+        raise InvalidImportedModel(problem="max_length exceeds the positions of its encoder")
     if largest_id >= shape.vocabulary:  # on a GPU an out-of-range id would crash all models
-        raise UnsupportedArtifact(problem="its tokenizer has more tokens than its encoder")
+        raise InvalidImportedModel(problem="its tokenizer has more tokens than its encoder")
 
 
 def _check_golden(directory: Path, labels: int, *, pairs: bool) -> None:
     answers = _read_json(directory, "golden.json", MAX_GOLDEN_BYTES)
     golden = _validate(UntrustedGoldenPredictions, {"rows": answers}, "golden.json").rows
     if any(len(row.logits) != labels for row in golden):
-        raise UnsupportedArtifact(
+        raise InvalidImportedModel(
             problem="golden.json has a different number of labels than the model"
         )
     if any((row.text_pair is not None) != pairs for row in golden):
-        raise UnsupportedArtifact(
+        raise InvalidImportedModel(
             problem="golden.json has pairs of texts and the manifest single texts, or the reverse"
         )
 
@@ -406,11 +406,11 @@ def _config_labels(config: dict[str, Any]) -> list[str]:
     """Return the labels in the order of the logits."""
     names = config.get("id2label", manifest.DEFAULT_ID2LABEL)
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
-        raise UnsupportedArtifact(problem="its config does not number its labels from 0")
+        raise InvalidImportedModel(problem="its config does not number its labels from 0")
     labels = [names[str(i)] for i in range(len(names))]
-    validated = _validate(UntrustedOutputNames, {"labels": labels}, "its config").labels
+    validated = _validate(UntrustedConfigLabels, {"labels": labels}, "its config").labels
     if len(set(validated)) != len(validated):
-        raise UnsupportedArtifact(problem="its labels are not distinct names")
+        raise InvalidImportedModel(problem="its labels are not distinct names")
     return validated
 
 
@@ -418,24 +418,24 @@ class UntrustedLabels(UntrustedSchema):
     labels: Labels
 
 
-class UntrustedOutputNames(UntrustedSchema):
+class UntrustedConfigLabels(UntrustedSchema):
     labels: Outputs
 
 
 def _read_object(directory: Path, name: str) -> dict[str, Any]:
     content = _read_json(directory, name, MAX_CONFIG_BYTES)
     if not isinstance(content, dict):
-        raise UnsupportedArtifact(problem=f"{name} is not an object")
+        raise InvalidImportedModel(problem=f"{name} is not an object")
     return content
 
 
 def _read_json(directory: Path, name: str, max_bytes: int) -> Any:
     try:
         if (directory / name).stat().st_size > max_bytes:
-            raise UnsupportedArtifact(problem=f"{name} is larger than {max_bytes:,} bytes")
+            raise InvalidImportedModel(problem=f"{name} is larger than {max_bytes:,} bytes")
         return json.loads((directory / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UnsupportedArtifact(problem=f"{name} cannot be read") from error
+        raise InvalidImportedModel(problem=f"{name} cannot be read") from error
 
 
 def _is_nested_within(value: Any, levels: int) -> bool:
@@ -450,6 +450,6 @@ def _validate(model_class: type[_ModelT], content: Any, where: str) -> _ModelT:
         return model_class.model_validate(content)
     except ValidationError as error:
         location, message = first_problem_location_and_message(error, model_class)
-        raise UnsupportedArtifact(
+        raise InvalidImportedModel(
             problem=f"{where} has an invalid {location}: {message}"
         ) from error

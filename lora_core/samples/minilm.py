@@ -69,7 +69,7 @@ _BLOCK = {  # DistilBERT's name -> BERT's name, within a block
 }
 
 
-def build_distilbert_config() -> dict[str, Any]:
+def build_distilbert_config_dict() -> dict[str, Any]:
     """Return the `config.json` of the sample base model, without building the checkpoint.
 
     DistilBERT has no setting for the epsilon of layer norm; the 1e-12 in its code is also MiniLM's.
@@ -99,7 +99,7 @@ def build_distilbert_config() -> dict[str, Any]:
 def build_cached_checkpoint() -> Path:
     """Return the checkpoint, built on first use: config, weights, tokenizer, manifest.
 
-    Raises `SamplePackageMissing`, `SampleChecksumMismatch`, `DiskFull`.
+    Raises `SamplePackageMissing`, `SampleFileChecksumMismatch`, `DiskFull`.
     """
     final = _cached_checkpoint()
     if final.is_dir():
@@ -131,26 +131,28 @@ def is_available() -> bool:
 
 def _cached_checkpoint() -> Path:
     content_hash = hashlib.sha256(
-        f"{REVISION}{json.dumps(build_distilbert_config())}".encode()
+        f"{REVISION}{json.dumps(build_distilbert_config_dict())}".encode()
     ).hexdigest()
     return cache_dir() / "bases" / f"{NAME}-{content_hash[:12]}"
 
 
 def _build_checkpoint(target: Path) -> None:
-    get_verified_file_path(CONFIG)  # verifies the file; its values are in `build_distilbert_config`
+    get_verified_file_path(
+        CONFIG
+    )  # verifies the file; its values are in `build_distilbert_config_dict`
     weights = bert_to_distilbert(load_file(get_verified_file_path(WEIGHTS)))
     tokenizer = json.loads(get_verified_file_path(TOKENIZER).read_text(encoding="utf-8"))
     tokenizer |= {"truncation": None, "padding": None}  # the package truncates and pads to 128
     target.mkdir()
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    _write_json(target / "config.json", build_distilbert_config())
+    _write_json(target / "config.json", build_distilbert_config_dict())
     _write_json(target / "tokenizer.json", tokenizer)
     _write_json(
         target / "tokenizer_config.json",
         {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": True,
-            "model_max_length": build_distilbert_config()["max_position_embeddings"],
+            "model_max_length": build_distilbert_config_dict()["max_position_embeddings"],
             "unk_token": "[UNK]",
             "sep_token": "[SEP]",
             "pad_token": "[PAD]",
@@ -158,7 +160,7 @@ def _build_checkpoint(target: Path) -> None:
             "mask_token": "[MASK]",
         },
     )
-    manifest.create(target, {"base": NAME, "revision": REVISION})
+    manifest.create_and_save(target, {"base": NAME, "revision": REVISION})
 
 
 def bert_to_distilbert(bert: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lora_core import manifest
 from lora_core.cache import cache_dir
-from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
+from lora_core.errors.base_model import SampleFileChecksumMismatch, SamplePackageMissing
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ def all_files_present(files: Iterable[PackagedFile]) -> bool:
 def get_verified_file_path(file: PackagedFile) -> Path:
     """Return the path of the file on this host, after checking its content.
 
-    Raises `SamplePackageMissing` if the package or the file is missing, `SampleChecksumMismatch`
-    if the content differs.
+    Raises `SamplePackageMissing` if the package or the file is missing,
+    `SampleFileChecksumMismatch` if the content differs.
     """
     path = get_packaged_file_path(file)
     stat = path.stat()
     sha256 = _sha256(os.fspath(path), stat.st_size, stat.st_mtime_ns)
     if sha256 != file.sha256:
-        raise SampleChecksumMismatch(
+        raise SampleFileChecksumMismatch(
             file=file.path,
             found=sha256,
             expected=file.sha256,
@@ -90,7 +90,7 @@ def all_files_verified(files: Iterable[PackagedFile]) -> bool:
     try:
         for file in files:
             get_verified_file_path(file)
-    except (SamplePackageMissing, SampleChecksumMismatch):
+    except (SamplePackageMissing, SampleFileChecksumMismatch):
         return False
     return True
 

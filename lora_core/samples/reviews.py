@@ -82,7 +82,7 @@ def load_reviews(name: str) -> Sequence[tuple[str, str]]:
     IMDB marks line breaks as `<br />`, up to dozens per review. They are replaced by line breaks:
     as markup they take 5% of all tokens and carry no information.
 
-    Raises `SamplePackageMissing`, `SampleChecksumMismatch`.
+    Raises `SamplePackageMissing`, `SampleFileChecksumMismatch`.
     """
     sample = SAMPLES[name]
     with get_verified_file_path(FILE).open(encoding="utf-8", newline="") as file:

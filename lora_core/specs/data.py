@@ -46,7 +46,7 @@ SPLIT_NAMES = {
 }
 
 
-def parse_split_name(value: str) -> Split | None:
+def split_from_name(value: str) -> Split | None:
     """Return the split for a name, ignoring case; None for unknown names."""
     return SPLIT_NAMES.get(value.strip().lower())
 

@@ -64,7 +64,7 @@ class PredictSpec(FrozenModel):
 class ScoredOutput(FrozenModel):
     """A label and its probability, and whether it is predicted; or a number and its interval.
 
-    The fields are those of `decoding.Output`.
+    The fields are those of `decoding.DecodedOutput`.
     """
 
     label: str
@@ -77,7 +77,7 @@ class ScoredOutput(FrozenModel):
 
 class TextPrediction(FrozenModel):
     """All outputs of the model for one text or pair, target by target, in the order of
-    `decode_scores`."""
+    `decode_label_scores`."""
 
     text: str
     text_pair: str | None = Field(default=None, exclude_if=lambda value: value is None)

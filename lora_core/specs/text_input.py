@@ -12,14 +12,14 @@ def text_or_pair(text: str, pair: str | None) -> TextInput:
     return text if pair is None else (text, pair)
 
 
-def text_sides(text: TextInput) -> Sequence[str]:
+def texts_of_input(text: TextInput) -> Sequence[str]:
     """Return the one text, or the two of a pair."""
     return [text] if isinstance(text, str) else text
 
 
 def count_characters(text: TextInput) -> int:
     """Return the length of a text, or of both texts of a pair."""
-    return sum(map(len, text_sides(text)))
+    return sum(map(len, texts_of_input(text)))
 
 
 def check_inputs(texts: Sequence[TextInput], *, pairs: bool) -> None:
@@ -28,7 +28,7 @@ def check_inputs(texts: Sequence[TextInput], *, pairs: bool) -> None:
     for index, text in enumerate(texts):
         if isinstance(text, str) == pairs:
             raise (TextPairRequired if pairs else TextPairUnsupported)(index=index)
-        if not all(each.strip() for each in text_sides(text)):
+        if not all(each.strip() for each in texts_of_input(text)):
             raise EmptyInput(index=index)
 
 

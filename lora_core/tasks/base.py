@@ -59,7 +59,7 @@ UNCALIBRATED = Calibration()
 _TASK_SPEC: TypeAdapter[TaskSpec] = TypeAdapter(TaskSpec)
 
 
-def read_task_spec_and_calibration(
+def parse_task_spec_and_calibration(
     manifest: Mapping[str, Any], labels: Sequence[str]
 ) -> tuple[TaskSpec, Calibration]:
     """Return the task and the calibration in the manifest of a model with these labels.
@@ -115,7 +115,7 @@ class Task(ABC):
         self.tasks: Mapping[str, Task] = {}  # those of several targets
 
     @property
-    def columns(self) -> int:
+    def num_target_columns(self) -> int:
         """The columns of its targets in an array of several targets."""
         return 1
 
@@ -125,7 +125,7 @@ class Task(ABC):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return scale and offset (outputs,) of the logits, which calibrate them."""
 
-    def calibrated(self, logits: Logits, calibration: Calibration) -> NDArray[np.float64]:
+    def apply_calibration(self, logits: Logits, calibration: Calibration) -> NDArray[np.float64]:
         """Return calibrated logits (texts, outputs); of a regression, numbers."""
         scale, offset = self.scale_and_offset(calibration)
         calibrated: NDArray[np.float64] = scale * np.asarray(logits, np.float64) + offset
@@ -157,7 +157,7 @@ class Task(ABC):
             predicted[held_out] = self.predict(logits[held_out], calibration)
         return predicted
 
-    def rescale(self, logits: Logits, of: "Task") -> Logits:  # noqa: ARG002 - only numbers differ
+    def convert_logits_from(self, logits: Logits, of: "Task") -> Logits:  # noqa: ARG002 - only numbers differ
         """Return logits of the same task on other training texts (`of`) as logits of this one."""
         return logits
 
@@ -166,11 +166,11 @@ class Task(ABC):
         """Return the stratum (texts,) of each text, to draw from all of them alike."""
 
     @abstractmethod
-    def target_of(self, prediction: Any) -> Target:
+    def prediction_to_target(self, prediction: Any) -> Target:
         """Return one of the predictions of `predict` as a target, in types of Python."""
 
     @abstractmethod
-    def label_of(self, target: Target) -> str:
+    def target_to_label(self, target: Target) -> str:
         """Return the label that a row with this target has."""
 
     @abstractmethod
@@ -196,7 +196,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def compare_calibration(
+    def evaluate_calibration(
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> dict[str, Any]:
         """Return `texts`, and metrics of the scores `before` and `after` calibration.
@@ -205,10 +205,10 @@ class Task(ABC):
         have `targets`, with the comparison of each. Raises `NonFiniteLogits`.
         """
 
-    def metrics(self, logits: Logits, targets: Targets) -> dict[str, float]:
+    def compute_logged_metrics(self, logits: Logits, targets: Targets) -> dict[str, float]:
         """Return the `curve_metrics`, without class weights."""
-        return self.curve(self.report(logits, targets))
+        return self.select_logged_metrics(self.report(logits, targets))
 
-    def curve(self, report: Mapping[str, Any]) -> dict[str, float]:
+    def select_logged_metrics(self, report: Mapping[str, Any]) -> dict[str, float]:
         """Return the metrics of a report that are logged in training."""
         return {name: report[name] for name in self.curve_metrics}

@@ -11,7 +11,7 @@ from lora_core.specs.task import (
     SingleLabelSpec,
     TaskSpec,
 )
-from lora_core.tasks.base import Calibration, Task, read_task_spec_and_calibration
+from lora_core.tasks.base import Calibration, Task, parse_task_spec_and_calibration
 from lora_core.tasks.multi_label import MultiLabel
 from lora_core.tasks.regression import Regression
 from lora_core.tasks.several_targets import SeveralTargets
@@ -40,14 +40,14 @@ def build_task(spec: TaskSpec, labels: Sequence[str], training_targets: Sequence
             return SeveralTargets(tasks, _weights(spec))
 
 
-def read_task_and_calibration(
+def restore_task_and_calibration(
     manifest: Mapping[str, Any], labels: Sequence[str]
 ) -> tuple[Task, Calibration]:
     """Return the task and the calibration of a model with these labels, from its manifest.
 
     Raises `ArtifactCorrupt`.
     """
-    spec, calibration = read_task_spec_and_calibration(manifest, labels)
+    spec, calibration = parse_task_spec_and_calibration(manifest, labels)
     return _restore(spec, labels, calibration), calibration
 
 

@@ -35,7 +35,7 @@ class MultiLabel(Task):
     has_thresholds = True
 
     @property
-    def columns(self) -> int:
+    def num_target_columns(self) -> int:
         return len(self.labels)
 
     def scale_and_offset(
@@ -71,7 +71,9 @@ class MultiLabel(Task):
         """Return whether each label (texts, labels) is predicted."""
         if calibration is None:
             return np.asarray(logits >= logit(DEFAULT_THRESHOLD))
-        return np.asarray(expit(self.calibrated(logits, calibration)) >= calibration.thresholds)
+        return np.asarray(
+            expit(self.apply_calibration(logits, calibration)) >= calibration.thresholds
+        )
 
     def strata(self, targets: Targets) -> NDArray[np.int64]:
         """Return the rarest label of each text; those without a label are a stratum, too."""
@@ -79,17 +81,17 @@ class MultiLabel(Task):
         rarest: NDArray[np.int64] = frequency.argmin(axis=1)
         return np.where((targets > 0).any(axis=1), rarest, len(self.labels))
 
-    def target_of(self, prediction: Any) -> tuple[int, ...]:
+    def prediction_to_target(self, prediction: Any) -> tuple[int, ...]:
         return tuple(np.flatnonzero(prediction).tolist())
 
-    def label_of(self, target: Target) -> str:
+    def target_to_label(self, target: Target) -> str:
         return encode_label_set([self.labels[i] for i in target])
 
     def mispredictions(
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> list[Misprediction]:
         predicted = self.predict(logits, calibration)
-        scores = expit(self.calibrated(logits, calibration))
+        scores = expit(self.apply_calibration(logits, calibration))
         confidence = np.where(predicted, scores, 1 - scores)  # in what is said about each label
         confidence[predicted == (targets > 0)] = -1.0  # right
         worst = confidence.max(axis=1)
@@ -97,7 +99,10 @@ class MultiLabel(Task):
         ranked = wrong[np.argsort(-worst[wrong], kind="stable")]
         return [
             Misprediction(
-                int(i), self.target_of(predicted[i]), float(worst[i]), float(1 - worst[i])
+                int(i),
+                self.prediction_to_target(predicted[i]),
+                float(worst[i]),
+                float(1 - worst[i]),
             )
             for i in ranked
         ]
@@ -121,7 +126,7 @@ class MultiLabel(Task):
         finite = bool(np.isfinite(logits).all())
         if calibration is None:
             calibration = self.calibrate(logits if finite else np.zeros_like(logits), targets)
-        scores = expit(self.calibrated(logits, calibration))
+        scores = expit(self.apply_calibration(logits, calibration))
         truth, predicted = targets > 0, scores >= np.array(calibration.thresholds)
         # By hand: scikit-learn takes one column for two classes.
         correct, positive = (truth & predicted).sum(axis=0), predicted.sum(axis=0)
@@ -152,7 +157,7 @@ class MultiLabel(Task):
             },
         }
 
-    def compare_calibration(
+    def evaluate_calibration(
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> dict[str, Any]:
         """Return `loss` and `brier`, the mean squared distance to 0 or 1, of all labels."""
@@ -160,7 +165,7 @@ class MultiLabel(Task):
         return {
             "texts": len(z),
             "before": _calibration_metrics(z, targets),
-            "after": _calibration_metrics(self.calibrated(z, calibration), targets),
+            "after": _calibration_metrics(self.apply_calibration(z, calibration), targets),
         }
 
 

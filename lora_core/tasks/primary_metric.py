@@ -56,7 +56,7 @@ class MetricOfMeans(ABC):
         """Return k, the statistics of a text, for predictions with this number of columns."""
         return 1
 
-    def error(self, means: Floats) -> Floats:
+    def error_from_means(self, means: Floats) -> Floats:
         """Return the error (…) of which skill is a share: 0 for perfect predictions."""
         return 1 - self.from_means(means)
 
@@ -70,9 +70,9 @@ class MetricOfMeans(ABC):
 
     def interval(self, statistics: Statistics) -> Interval:
         """Return the 95% interval: percentiles of the bootstrap over texts (Efron 1979)."""
-        return self.interval_of(self.resampled(statistics), len(statistics))
+        return self.interval_from_resamples(self.resampled(statistics), len(statistics))
 
-    def interval_of(self, resampled: Floats, texts: int) -> Interval:  # noqa: ARG002 - see `MacroF1`
+    def interval_from_resamples(self, resampled: Floats, texts: int) -> Interval:  # noqa: ARG002 - see `MacroF1`
         """Return the 95% interval of the metric (resamples,) of this number of texts."""
         return percentile_interval(resampled)
 
@@ -178,12 +178,12 @@ class MacroF1(PrimaryMetric):
         # One byte each, as there may be 100,000 texts of 1,000 labels.
         return np.concatenate([2 * (true & positive), true + positive], axis=1)
 
-    def interval_of(self, resampled: Floats, texts: int) -> Interval:
+    def interval_from_resamples(self, resampled: Floats, texts: int) -> Interval:
         """Return the percentiles of the bootstrap; those of Wilson if all resamples are equal.
 
         They are if no prediction is wrong, or none is right, which few texts do not guarantee.
         """
-        low, high = super().interval_of(resampled, texts)
+        low, high = super().interval_from_resamples(resampled, texts)
         return wilson_interval(high, texts) if low == high else (low, high)
 
     def from_means(self, means: Floats) -> Floats:
@@ -236,14 +236,14 @@ class MeanSkill(MetricOfMeans):
     def from_means(self, means: Floats) -> Floats:
         skills = []
         for metric, own, constant in self._parts(means):
-            error, positive = metric.error(own), constant > 0
+            error, positive = metric.error_from_means(own), constant > 0
             relative = np.where(positive, error / np.where(positive, constant, 1.0), error > 0)
             skills.append(1 - relative)
         return np.asarray(np.mean(skills, axis=0))
 
-    def interval_of(self, resampled: Floats, texts: int) -> Interval:
+    def interval_from_resamples(self, resampled: Floats, texts: int) -> Interval:
         """Return the percentiles of the bootstrap, if all predictions are right those of Wilson."""
-        low, high = super().interval_of(resampled, texts)
+        low, high = super().interval_from_resamples(resampled, texts)
         return wilson_interval(1.0, texts) if low == 1 else (low, high)
 
     def linearized(self, statistics: Statistics) -> Floats:
@@ -254,7 +254,7 @@ class MeanSkill(MetricOfMeans):
         """
         scores = []
         for metric, own, constant in self._parts(statistics):
-            scale = np.where(constant > 0, constant, metric.error(own.mean(axis=0)))
+            scale = np.where(constant > 0, constant, metric.error_from_means(own.mean(axis=0)))
             scores.append(1 - metric.errors(own) / np.where(scale > 0, scale, 1.0))
         return np.asarray(np.mean(scores, axis=0))
 
@@ -280,7 +280,7 @@ class RootMeanSquaredError(PrimaryMetric):
     def from_means(self, means: Floats) -> Floats:
         return np.sqrt(means[..., 0])
 
-    def error(self, means: Floats) -> Floats:
+    def error_from_means(self, means: Floats) -> Floats:
         """Return the mean squared error."""
         return means[..., 0]
 

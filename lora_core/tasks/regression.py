@@ -60,7 +60,7 @@ class Regression(Task):
         """Return the z (texts,) that a model should compute for these numbers."""
         return (np.asarray(numbers, np.float64) - self.mean) / self.std
 
-    def rescale(self, logits: Logits, of: Task) -> Logits:
+    def convert_logits_from(self, logits: Logits, of: Task) -> Logits:
         """Return logits in terms of the mean and std of this task."""
         return self.standardize(of.predict(logits))[:, None].astype(np.float32)
 
@@ -69,10 +69,10 @@ class Regression(Task):
         limits = np.quantile(targets, np.arange(1, 10) / 10)
         return np.searchsorted(limits, targets).astype(np.int64)
 
-    def target_of(self, prediction: Any) -> float:
+    def prediction_to_target(self, prediction: Any) -> float:
         return float(prediction)
 
-    def label_of(self, target: Target) -> str:
+    def target_to_label(self, target: Target) -> str:
         return repr(target)
 
     def mispredictions(
@@ -81,7 +81,10 @@ class Regression(Task):
         """Return all texts, those with the largest errors first."""
         predicted = self.predict(logits, calibration)
         ranked = np.argsort(-np.abs(predicted - targets), kind="stable")
-        return [Misprediction(int(i), self.target_of(predicted[i]), None, None) for i in ranked]
+        return [
+            Misprediction(int(i), self.prediction_to_target(predicted[i]), None, None)
+            for i in ranked
+        ]
 
     def best_constant(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
         """Return the mean."""
@@ -127,7 +130,7 @@ class Regression(Task):
             "spearman": _spearman(truth, predicted) if finite else math.nan,
         }
 
-    def compare_calibration(
+    def evaluate_calibration(
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> dict[str, Any]:
         """Return the share of texts whose number is within the interval: `coverage`."""

@@ -36,13 +36,13 @@ class SeveralTargets(Task):
         )
         self.tasks, self.weights = dict(tasks), dict(weights)
         self.outputs = _slices({name: len(task.labels) for name, task in tasks.items()})
-        self.columns_of = _slices({name: task.columns for name, task in tasks.items()})
+        self.columns_of = _slices({name: task.num_target_columns for name, task in tasks.items()})
         self.has_thresholds = any(task.has_thresholds for task in tasks.values())
         self.metric = SkillOfTargets(self)
 
     @property
-    def columns(self) -> int:
-        return sum(task.columns for task in self.tasks.values())
+    def num_target_columns(self) -> int:
+        return sum(task.num_target_columns for task in self.tasks.values())
 
     def values_of(self, values: NDArray[Any], target: str) -> NDArray[Any]:
         """Return the targets or predictions of one target, in the form of its task."""
@@ -91,12 +91,12 @@ class SeveralTargets(Task):
         }
         return self._side_by_side(columns, np.float64)
 
-    def rescale(self, logits: Logits, of: Task) -> Logits:
+    def convert_logits_from(self, logits: Logits, of: Task) -> Logits:
         if not isinstance(of, SeveralTargets):
             raise TypeError(f"{of.type} has other outputs")
         return np.concatenate(
             [
-                task.rescale(logits[:, self.outputs[name]], of.tasks[name])
+                task.convert_logits_from(logits[:, self.outputs[name]], of.tasks[name])
                 for name, task in self.tasks.items()
             ],
             axis=1,
@@ -114,16 +114,17 @@ class SeveralTargets(Task):
             offset += len(counts)
         return rarest
 
-    def target_of(self, prediction: Any) -> dict[str, Target]:
+    def prediction_to_target(self, prediction: Any) -> dict[str, Target]:
         row = np.asarray(prediction)[None]
         return {
-            name: task.target_of(self.values_of(row, name)[0]) for name, task in self.tasks.items()
+            name: task.prediction_to_target(self.values_of(row, name)[0])
+            for name, task in self.tasks.items()
         }
 
-    def label_of(self, target: Target) -> str:
+    def target_to_label(self, target: Target) -> str:
         labels: dict[str, str | float | tuple[str, ...]] = {}
         for name, task in self.tasks.items():
-            label = task.label_of(target[name])
+            label = task.target_to_label(target[name])
             match task.type:
                 case "regression":
                     labels[name] = float(label)
@@ -179,20 +180,20 @@ class SeveralTargets(Task):
             "targets": reports,
         }
 
-    def curve(self, report: Mapping[str, Any]) -> dict[str, float]:
+    def select_logged_metrics(self, report: Mapping[str, Any]) -> dict[str, float]:
         """Return loss and skill, and of each target the metric that it is compared by."""
         of_targets = {
             qualified_output_name(name, task.metric.name): report["targets"][name][task.metric.name]
             for name, task in self.tasks.items()
         }
-        return super().curve(report) | of_targets
+        return super().select_logged_metrics(report) | of_targets
 
-    def compare_calibration(
+    def evaluate_calibration(
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> dict[str, Any]:
         """Return the comparison of each target."""
         compared = {
-            name: task.compare_calibration(z, truth, calibration.of_target(name))
+            name: task.evaluate_calibration(z, truth, calibration.of_target(name))
             for name, task, z, truth in self._each(logits, targets)
         }
         return {"texts": len(targets), "targets": compared}
@@ -205,7 +206,9 @@ class SeveralTargets(Task):
             yield name, task, logits[:, self.outputs[name]], self.values_of(targets, name)
 
     def _side_by_side(self, columns: Mapping[str, NDArray[Any]], dtype: Any) -> NDArray[Any]:
-        arrays = [columns[name].reshape(-1, task.columns) for name, task in self.tasks.items()]
+        arrays = [
+            columns[name].reshape(-1, task.num_target_columns) for name, task in self.tasks.items()
+        ]
         return np.concatenate(arrays, axis=1, dtype=dtype)
 
 
@@ -220,7 +223,10 @@ class SkillOfTargets(MeanSkill, PrimaryMetric):
     """The mean skill of predictions (texts, columns)."""
 
     def __init__(self, task: SeveralTargets) -> None:
-        metrics = [(each.metric, each.metric.width(each.columns)) for each in task.tasks.values()]
+        metrics = [
+            (each.metric, each.metric.width(each.num_target_columns))
+            for each in task.tasks.values()
+        ]
         super().__init__(metrics)
         self._task = task
 
@@ -238,4 +244,4 @@ def best_constant_error(task: Task, truth: Predictions) -> float:
     """Return the error of the best constant prediction for these texts, as its metric has it."""
     constant, _ = task.best_constant(truth)
     always = np.repeat(constant, len(truth), axis=0)
-    return float(task.metric.error(task.metric.statistics(truth, always).mean(axis=0)))
+    return float(task.metric.error_from_means(task.metric.statistics(truth, always).mean(axis=0)))

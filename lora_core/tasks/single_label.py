@@ -55,30 +55,36 @@ class SingleLabel(Task):
         )
         if not self.has_thresholds:
             return calibration
-        log_probabilities = log_softmax(self.calibrated(logits, calibration), axis=1)
+        log_probabilities = log_softmax(self.apply_calibration(logits, calibration), axis=1)
         enough = calibration.fitted
         thresholds = tune_thresholds(log_probabilities, targets) if enough else _even(self.labels)
         return calibration.model_copy(update={"thresholds": tuple(thresholds.tolist())})
 
-    def ranking(self, logits: Logits, calibration: Calibration | None) -> NDArray[np.float64]:
+    def decision_function(
+        self, logits: Logits, calibration: Calibration | None
+    ) -> NDArray[np.float64]:
         """Return what the highest of (texts, labels) is predicted by: ln of score / threshold."""
         if calibration is None or not calibration.thresholds:
             return np.asarray(logits, np.float64)
         thresholds = np.maximum(calibration.thresholds, MIN_THRESHOLD)
-        ranking: NDArray[np.float64] = self.calibrated(logits, calibration) - np.log(thresholds)
+        ranking: NDArray[np.float64] = self.apply_calibration(logits, calibration) - np.log(
+            thresholds
+        )
         return ranking
 
     def predict(self, logits: Logits, calibration: Calibration | None = None) -> NDArray[np.int64]:
         """Return the index (texts,) of the label with the highest logit or score / threshold."""
-        return np.asarray(self.ranking(logits, calibration).argmax(axis=1), dtype=np.int64)
+        return np.asarray(
+            self.decision_function(logits, calibration).argmax(axis=1), dtype=np.int64
+        )
 
     def strata(self, targets: Targets) -> NDArray[np.int64]:
         return targets
 
-    def target_of(self, prediction: Any) -> int:
+    def prediction_to_target(self, prediction: Any) -> int:
         return int(prediction)
 
-    def label_of(self, target: Target) -> str:
+    def target_to_label(self, target: Target) -> str:
         return self.labels[target]
 
     def mispredictions(
@@ -123,7 +129,7 @@ class SingleLabel(Task):
             )
         return {"kappa": float(kappa), "mae": float(np.abs(predicted - targets).mean())}
 
-    def compare_calibration(
+    def evaluate_calibration(
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> dict[str, Any]:
         return temperature_scaling.compare_calibration(

@@ -35,7 +35,7 @@ from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import checkpoint, linear, verdict
 from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.cross_validation import AllMethodsCrossValidation
+from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
 
 CHARACTERS_PER_TOKEN = 4.5  # an estimate, for planning before anything is tokenized
@@ -61,7 +61,7 @@ def train_auto(
         if resume is None:
             selected = _select_method(spec, splits, rank_observer, progress)
         else:
-            selected = _selection_from_checkpoint(spec, splits, checkpoint.read(resume))
+            selected = _selection_from_checkpoint(spec, splits, checkpoint.read_verified(resume))
     selected_spec = spec.with_method(selected.selection.method)
     if isinstance(selected_spec.method, LinearSpec):
         if not distributed.destroy_group_and_check_main():
@@ -94,15 +94,15 @@ def _select_method(
 ) -> AutoSelectionResult:
     examples = training_pool(spec, splits)
     candidates = _plan_candidates(spec, examples, len(splits.labels))
-    cross_validation = AllMethodsCrossValidation(spec, splits.labels, examples, progress)
+    cross_validation = AnyMethodCrossValidator(spec, splits.labels, examples, progress)
     progress.enter_phase(Phase.SELECTING)
     results: list[CandidateResult] = []
     scores: list[CandidateScores] = []
     all_logits: list[Logits] = []
     for number, candidate in enumerate(candidates, start=1):
         started = time.monotonic()
-        logits = cross_validation.logits(candidate)
-        scores.append(cross_validation.scores(logits))
+        logits = cross_validation.predict_held_out_logits(candidate)
+        scores.append(cross_validation.score_logits(logits))
         all_logits.append(logits)
         seconds = time.monotonic() - started
         results.append(_result(candidate, scores[-1], logits, cross_validation, seconds))
@@ -176,7 +176,7 @@ def _result(
     candidate: CandidateSpec,
     scores: CandidateScores,
     logits: Logits,
-    cross_validation: AllMethodsCrossValidation,
+    cross_validation: AnyMethodCrossValidator,
     seconds: float,
 ) -> CandidateResult:
     first_repeat, task = logits[0], cross_validation.task
@@ -191,7 +191,7 @@ def _result(
         method=candidate.method,
         folds=candidate.folds,
         repeats=candidate.repeats,
-        texts=int(scores.predicted.sum()),
+        texts=int(scores.predicted_mask.sum()),
         metric=task.metric.name,
         value=scores.value,
         accuracy=scores.value if task.metric.name == "accuracy" else None,

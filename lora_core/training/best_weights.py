@@ -48,7 +48,7 @@ class BestWeights:
             return True
         return (self._score(metrics), -metrics["loss"]) >= (self.score, -self.loss)
 
-    def update(
+    def keep(
         self,
         step: int,
         metrics: Mapping[str, float],

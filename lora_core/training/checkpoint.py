@@ -47,7 +47,7 @@ class RunIdentity(AliasedStoredModel):
     environment: dict[str, str]
 
 
-class StateFile(AliasedStoredModel):
+class StateFileContent(AliasedStoredModel):
     """The content of state.json."""
 
     identity: RunIdentity = Field(alias="origin")
@@ -79,7 +79,9 @@ def write(
     try:
         temporary.mkdir(parents=True)
         selection = selected.selection if selected else None
-        content = StateFile(identity=identity, progress=state.progress(), selection=selection)
+        content = StateFileContent(
+            identity=identity, progress=state.progress(), selection=selection
+        )
         text = json.dumps(content.model_dump(mode="json", by_alias=True), allow_nan=False)
         (temporary / STATE_FILE).write_text(text, encoding="utf-8")
         tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
@@ -89,7 +91,7 @@ def write(
         for name in (STATE_FILE, TENSORS_FILE):
             fsync(temporary / name)
         failpoint("checkpoint_files_written")
-        manifest.create(temporary, {"kind": KIND, "version": FORMAT_VERSION})
+        manifest.create_and_save(temporary, {"kind": KIND, "version": FORMAT_VERSION})
         fsync(temporary)
         failpoint("checkpoint_written")
         return _publish(temporary, parent / f"step-{state.step}")
@@ -100,7 +102,7 @@ def write(
         raise
 
 
-def read(directory: Path) -> SavedCheckpoint:
+def read_verified(directory: Path) -> SavedCheckpoint:
     """Read a checkpoint and verify every byte of it.
 
     Only its three files are ever opened. Raises `CheckpointCorrupt`, and `CheckpointMismatch` for
@@ -116,7 +118,7 @@ def read(directory: Path) -> SavedCheckpoint:
             what = f"its format version is {version}, this program reads {FORMAT_VERSION}"
             raise CheckpointMismatch(path=directory.name, what=what)
         content = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
-        state = StateFile.model_validate(content)
+        state = StateFileContent.model_validate(content)
         tensors = load_file(directory / TENSORS_FILE)
         cross_validated = tensors.pop(_CROSS_VALIDATED, None)
     except ArtifactCorrupt as error:
@@ -139,6 +141,6 @@ def _publish(temporary: Path, final: Path) -> Path:
 
 def _describe_error(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        place, _ = first_problem_location_and_message(error, StateFile)
+        place, _ = first_problem_location_and_message(error, StateFileContent)
         return f"{STATE_FILE} has no valid {place}"
     return f"{type(error).__name__} while reading it"

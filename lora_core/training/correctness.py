@@ -48,7 +48,7 @@ class EncodedCorrectness(TypedDict):
     constant_error: NotRequired[float]
 
 
-def encode_correctness(
+def grade_predictions(
     examples: Sequence[Example], task: Task, predicted: Predictions
 ) -> EncodedCorrectness:
     """Compare predictions for these examples, in their order, with their targets."""
@@ -59,7 +59,7 @@ def encode_correctness(
     digest = hashlib.sha256()
     for example in examples:
         texts = [example.text] if example.pair is None else [example.text, example.pair]
-        text = "\0".join([task.label_of(example.label), *texts]).encode()
+        text = "\0".join([task.target_to_label(example.label), *texts]).encode()
         digest.update(len(text).to_bytes(8, "big"))  # so that one text never hashes like two
         digest.update(text)
     stored = EncodedCorrectness(texts_sha256=digest.hexdigest(), count=len(examples))
@@ -137,8 +137,8 @@ def save_misclassified(
             **({} if example.pair is None else {"text_pair": example.pair[:MAX_SAVED_CHARACTERS]}),
             "cut": max(len(example.text), len(example.pair or "")) > MAX_SAVED_CHARACTERS,
             **({} if error.target is None else {"target": error.target}),
-            "label": of.label_of(label),
-            "predicted": of.label_of(error.predicted),
+            "label": of.target_to_label(label),
+            "predicted": of.target_to_label(error.predicted),
             "score": error.score,
             "true_score": error.true_score,
         }

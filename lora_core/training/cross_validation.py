@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lora_core import distributed
 from lora_core.atomic_files import atomic_path
 from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
-from lora_core.cross_validation import Indices, LinearCrossValidation, Logits
+from lora_core.cross_validation import Indices, LinearCrossValidator, Logits
 from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.specs.data import Split
@@ -30,7 +30,7 @@ from lora_core.training.resume import build_or_resume_trainer
 MAX_CACHE_BYTES = FOLDER_LIMITS["cross-validation"]
 
 
-class AllMethodsCrossValidation(LinearCrossValidation):
+class AnyMethodCrossValidator(LinearCrossValidator):
     """Cross-validates methods for one run, all on the same folds of the same texts."""
 
     def _fit(
@@ -78,7 +78,9 @@ class AllMethodsCrossValidation(LinearCrossValidation):
         prepared = prepare_run(spec, NullObserver(), self._progress, splits)
         logits = _cached_logits(prepared, lambda: self._train(prepared))
         # Each fold standardizes numbers by its own training texts.
-        return self.task.rescale(logits, of=prepared.task).astype(np.float32, copy=False)
+        return self.task.convert_logits_from(logits, of=prepared.task).astype(
+            np.float32, copy=False
+        )
 
     def _train(self, prepared: PreparedRun) -> Logits:
         trainer = build_or_resume_trainer(

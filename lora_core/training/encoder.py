@@ -33,7 +33,7 @@ from lora_core.training.checkpoint import SavedCheckpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.correctness import (
     EncodedCorrectness,
-    encode_correctness,
+    grade_predictions,
     save_misclassified,
 )
 from lora_core.training.example_index import build_run_example_index
@@ -81,7 +81,7 @@ def train_encoder(  # noqa: PLR0913
         failpoint("loading")
         with distributed.main_process_first():
             prepared, saved = _prepare(spec, resume, selected, observer, local)
-            more_labels = probe_learning_curve.estimate_label_gain_with_probe(prepared, local)
+            more_labels = probe_learning_curve.estimate_label_gain(prepared, local)
         if isinstance(method := prepared.spec.method, ProbeSpec):
             _report_started(1, prepared, observer)
             result = probe.fit_probe_head(prepared, method, observer=observer, progress=shared)
@@ -119,14 +119,14 @@ def train_encoder(  # noqa: PLR0913
         if saves_model(prepared.spec):
             index = build_run_example_index(prepared, local)
             nearest_examples.save_index(out_dir, index)
-            facts[nearest_examples.MANIFEST_KEY] = index.facts()
+            facts[nearest_examples.MANIFEST_KEY] = index.manifest_entry()
             # From here on, the model has no adapters.
             summary["merge_difference"], merged_sha256 = _merge_and_save_model(
                 out_dir, prepared, local
             )
             facts["merged_sha256"] = merged_sha256
         summary["total_seconds"] = round(time.monotonic() - started, 2)
-        manifest.create(out_dir, {**_manifest(prepared, summary), **facts})
+        manifest.create_and_save(out_dir, {**_manifest(prepared, summary), **facts})
     observer.on_event(Finished(summary=summary))
     return summary
 
@@ -144,7 +144,7 @@ def _prepare(
     """
     if resume is not None and isinstance(spec.method, ProbeSpec):
         raise CheckpointMismatch(path=resume.name, what="the method probe has no checkpoints")
-    saved = checkpoint.read(resume) if resume is not None else None
+    saved = checkpoint.read_verified(resume) if resume is not None else None
     if saved is not None:
         spec = fill_unset_settings_from_saved(spec, saved.identity.spec)
     if selected is None:
@@ -196,8 +196,10 @@ def _save_predictions(
     for split, logits in evaluation.logits.items():
         examples = final_evaluation.evaluated_examples(prepared, split)
         predicted = task.predict(logits, calibration)
-        save_predictions(out_dir, split, examples, logits, map(task.target_of, predicted))
-        correctness[split] = encode_correctness(examples, task, predicted)
+        save_predictions(
+            out_dir, split, examples, logits, map(task.prediction_to_target, predicted)
+        )
+        correctness[split] = grade_predictions(examples, task, predicted)
         if calibration is not None and saves_model(prepared.spec):
             save_misclassified(out_dir, split, examples, logits, task, calibration)
     return correctness
@@ -231,7 +233,9 @@ def _merge_and_save_model(
         )
     else:
         pairs = prepared.splits.are_pairs
-        artifact.save_merged(out_dir, model, prepared.tokenizer, prepared.max_length, pairs=pairs)
+        artifact.save_merged_model(
+            out_dir, model, prepared.tokenizer, prepared.max_length, pairs=pairs
+        )
     # The merged model is loaded back, so that this checks the files too.
     loaded = artifact.load_merged_model(out_dir)
     merged_sha256 = weights_sha256(loaded.state_dict())

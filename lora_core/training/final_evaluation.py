@@ -63,7 +63,7 @@ def evaluate_run(
     task, targets = prepared.task, {split: prepared.tokenized[split].targets for split in Split}
     calibration = task.calibrate(result.validation_logits, targets[Split.VALIDATION])
     compared = {
-        split: task.compare_calibration(rows, targets[split], calibration)
+        split: task.evaluate_calibration(rows, targets[split], calibration)
         for split, rows in logits.items()
     }
     metrics = {
@@ -74,14 +74,14 @@ def evaluate_run(
     if prepared.spec.result.train_metrics:
         train = _logits(prepared, Split.TRAIN, shared)
         metrics |= _reports(prepared, {Split.TRAIN: train}, calibration)
-    test = replace_nonfinite_with_none(task.curve(metrics[Split.TEST]))
+    test = replace_nonfinite_with_none(task.select_logged_metrics(metrics[Split.TEST]))
     observer.on_event(Evaluated(step=result.best_step, split=Split.TEST, metrics=test))
     return RunEvaluation(metrics, logits, calibration)
 
 
 def evaluated_examples(prepared: PreparedRun, split: Split) -> list[Example]:
     """Return the examples of a split that a run is evaluated on."""
-    examples = prepared.splits.examples(split)
+    examples = prepared.splits.examples_of(split)
     return [examples[i] for i in model_outputs.eval_indices(prepared.spec, split, len(examples))]
 
 

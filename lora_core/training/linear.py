@@ -17,7 +17,7 @@ from lora_core import compatibility, manifest, nearest_examples
 from lora_core.atomic_files import is_disk_full
 from lora_core.cross_validation import (
     AutoSelectionResult,
-    LinearCrossValidation,
+    LinearCrossValidator,
     training_pool,
     uses_cross_validated_verdict,
 )
@@ -31,10 +31,10 @@ from lora_core.data.linear_baseline import (
 from lora_core.data.load import load_splits
 from lora_core.data.more_labels_estimate import (
     MoreLabelsEstimate,
-    explain_missing_curve,
+    estimate_if_curve_impossible,
 )
 from lora_core.data.rows import TextRow
-from lora_core.data.split import Example, Splits, notes_on_splits
+from lora_core.data.split import Example, Splits, notes_on_prompt_format_and_leaks
 from lora_core.errors.training import DiskFull, LinearFitOutOfMemory
 from lora_core.events import (
     Evaluated,
@@ -49,7 +49,7 @@ from lora_core.events import (
 from lora_core.failpoints import failpoint
 from lora_core.inference.linear import LINEAR_ENGINE
 from lora_core.linear import files
-from lora_core.linear.model import LinearModel, resolve_min_df
+from lora_core.linear.model import LinearModel, fill_in_min_df
 from lora_core.nearest_examples import ExampleIndex, SparseVectors
 from lora_core.process_settings import available_cores, is_oom_error
 from lora_core.progress_reporter import ProgressReporter, run_in_thread_with_progress
@@ -61,7 +61,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.tasks.base import Calibration, Task
 from lora_core.tasks.build import build_task
 from lora_core.tasks.primary_metric import Predictions
-from lora_core.training.correctness import encode_correctness, save_misclassified
+from lora_core.training.correctness import grade_predictions, save_misclassified
 from lora_core.verdict import build_verdict
 
 _STEPS = 1
@@ -84,7 +84,7 @@ def train_linear(
     method = spec.method
     if not isinstance(method, LinearSpec):
         raise TypeError(f"{method.type} is trained by `train_encoder`")
-    compatibility.check_supports_partial_run(spec)
+    compatibility.check_method_supports_partial_run(spec)
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
     with _translate_errors():
@@ -93,7 +93,7 @@ def train_linear(
         spec = spec.with_prompt_format(splits.prompt_format)
         task = build_task(spec.task, splits.labels, [each.label for each in splits.train])
         train = _training_examples(splits, observer)
-        method = resolve_min_df(method, [example.input for example in train])
+        method = fill_in_min_df(method, [example.input for example in train])
         spec = _with_resolved_settings(spec, method)
         progress.enter_phase(Phase.TRAINING)
         fit_started = time.monotonic()
@@ -125,10 +125,12 @@ def train_linear(
         out_dir.mkdir(parents=True, exist_ok=True)
         correctness = {}
         for split in (Split.VALIDATION, Split.TEST):
-            examples, rows = splits.examples(split), logits[split]
+            examples, rows = splits.examples_of(split), logits[split]
             predicted = task.predict(rows, calibration)
-            save_predictions(out_dir, split, examples, rows, map(task.target_of, predicted))
-            correctness[split] = encode_correctness(examples, task, predicted)
+            save_predictions(
+                out_dir, split, examples, rows, map(task.prediction_to_target, predicted)
+            )
+            correctness[split] = grade_predictions(examples, task, predicted)
             if spec.result.model:
                 save_misclassified(out_dir, split, examples, rows, task, calibration)
         facts: dict[str, Any] = {}
@@ -140,7 +142,7 @@ def train_linear(
                 held_out = Split.TEST if cross_validated else Split.VALIDATION
                 index = _example_index(splits, task, model, held_out)
                 nearest_examples.save_index(out_dir, index)
-                facts[nearest_examples.MANIFEST_KEY] = index.facts()
+                facts[nearest_examples.MANIFEST_KEY] = index.manifest_entry()
             save_golden_predictions(
                 out_dir, [example.input for example in splits.test], logits[Split.TEST]
             )
@@ -150,7 +152,7 @@ def train_linear(
             "calibration": calibration.model_dump(mode="json", exclude={"fitted"}),
             "graded": correctness,
         }
-        manifest.create(out_dir, {**_manifest(spec, splits, summary), **facts})
+        manifest.create_and_save(out_dir, {**_manifest(spec, splits, summary), **facts})
     observer.on_event(Finished(summary=summary))
     return summary
 
@@ -163,7 +165,7 @@ def estimate_label_gain_with_linear(
     It answers whether more labels would help. Raises `DiskFull`, `StopRequested`.
     """
     distinct = distinct_training_rows(splits, task)
-    estimate = explain_missing_curve([row.label for row in distinct], task.type)
+    estimate = estimate_if_curve_impossible([row.label for row in distinct], task.type)
     if estimate is not None:
         return estimate
     progress.enter_phase(Phase.LEARNING_CURVE)
@@ -181,7 +183,7 @@ def estimate_label_gain_with_linear(
 def distinct_training_rows(splits: Splits, task: Task) -> list[TextRow]:
     """Return the first row of each distinct training text. Row numbers are training indices."""
     rows = [
-        TextRow(i, each.text, task.label_of(each.label), pair=each.pair)
+        TextRow(i, each.text, task.target_to_label(each.label), pair=each.pair)
         for i, each in enumerate(splits.train)
     ]
     return group_duplicates(rows)[0]
@@ -208,7 +210,7 @@ def _with_resolved_settings(spec: TrainSpec, method: LinearSpec) -> TrainSpec:
 
 def _training_examples(splits: Splits, observer: Observer) -> list[Example]:
     """Return the training split, or a sample of it that fits in memory."""
-    for note in notes_on_splits(splits):
+    for note in notes_on_prompt_format_and_leaks(splits):
         observer.on_event(note)
     train = subsample_to_max_characters(splits.train, len(splits.labels))
     if len(train) < len(splits.train):
@@ -225,7 +227,7 @@ def _started_event(spec: TrainSpec, splits: Splits, task: Task, model: LinearMod
         total_steps=_STEPS,
         trainable_parameters=_count_parameters(model),
         total_parameters=_count_parameters(model),
-        examples={split: len(splits.examples(split)) for split in Split},
+        examples={split: len(splits.examples_of(split)) for split in Split},
         labels=list(task.labels),
         device="cpu",
         precision=LINEAR_ENGINE.name.rpartition("-")[2],
@@ -243,7 +245,7 @@ def _compute_logits(spec: TrainSpec, splits: Splits, model: LinearModel) -> Spli
     wanted = [Split.VALIDATION, Split.TEST]
     wanted += [Split.TRAIN] if spec.result.train_metrics else []
     return {
-        split: model.logits([each.input for each in splits.examples(split)]).astype(np.float32)
+        split: model.logits([each.input for each in splits.examples_of(split)]).astype(np.float32)
         for split in wanted
     }
 
@@ -253,7 +255,7 @@ def _compute_metrics(
 ) -> tuple[Calibration, dict[str, Any]]:
     """Return the calibration, fitted on validation alone, and the metrics of each split."""
     targets = {
-        split: task.targets([each.label for each in splits.examples(split)]) for split in logits
+        split: task.targets([each.label for each in splits.examples_of(split)]) for split in logits
     }
     calibration = task.calibrate(logits[Split.VALIDATION], targets[Split.VALIDATION])
     calibrated = calibration.model_dump(mode="json")
@@ -262,9 +264,9 @@ def _compute_metrics(
         report = task.report(rows, targets[split], calibration)
         metrics[split.value] = report
         if split is not Split.TRAIN:
-            calibrated[split] = task.compare_calibration(rows, targets[split], calibration)
+            calibrated[split] = task.evaluate_calibration(rows, targets[split], calibration)
             best = split is Split.VALIDATION
-            curve_metrics = replace_nonfinite_with_none(task.curve(report))
+            curve_metrics = replace_nonfinite_with_none(task.select_logged_metrics(report))
             observer.on_event(Evaluated(step=_STEPS, split=split, metrics=curve_metrics, best=best))
     return calibration, metrics
 
@@ -287,11 +289,11 @@ def _verdict(  # noqa: PLR0913
         return build_verdict(
             task, targets, predicted, references, training_targets=training_targets
         )
-    cross_validation = LinearCrossValidation(spec, splits.labels, examples, progress)
+    cross_validation = LinearCrossValidator(spec, splits.labels, examples, progress)
     return build_verdict(
         cross_validation.task,
         cross_validation.targets,
-        cross_validation.predictions(method),
+        cross_validation.predict_held_out(method),
         references,
         training_targets=training_targets,
         measured_on="cross_validation",
@@ -301,7 +303,7 @@ def _verdict(  # noqa: PLR0913
 def _example_index(splits: Splits, task: Task, model: LinearModel, held_out: Split) -> ExampleIndex:
     """Return the TF-IDF of a sample of training texts, to find the nearest ones of a text."""
     train = [splits.train[i] for i in nearest_examples.sample_example_indices(splits.train)]
-    examples = splits.examples(held_out)
+    examples = splits.examples_of(held_out)
     others = [examples[i] for i in nearest_examples.sample_held_out_indices(len(examples))]
     vectors = SparseVectors.from_states(model.features([each.input for each in train]))
     states = model.features([each.input for each in others])
@@ -316,7 +318,7 @@ def _run_summary(
         "trainable_parameters": _count_parameters(model),
         "total_parameters": _count_parameters(model),
         "terms": len(model.parameters.terms),
-        "examples": {split: len(splits.examples(split)) for split in Split}
+        "examples": {split: len(splits.examples_of(split)) for split in Split}
         | {Split.TRAIN: len(train)},
         "steps": _STEPS,
         "best_step": _STEPS,

@@ -15,7 +15,7 @@ from lora_core.data.batching import epoch_batches, micro_batches
 from lora_core.errors.training import NonFiniteLoss, StopRequested
 from lora_core.events import Evaluated, Observer, Phase, StepLogged, replace_nonfinite_with_none
 from lora_core.failpoints import failpoint
-from lora_core.fine_tuning_methods import trainable_and_adapter_parameters
+from lora_core.fine_tuning_methods import named_trainable_and_adapter_parameters
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.resolve_defaults import resolve_epochs_and_batch_size
 from lora_core.specs.data import Split
@@ -67,7 +67,7 @@ class Trainer:
         self.last_step = max(1, round(self.total_steps * share))
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(
-            self.model, optim, prepared.learning_rate, prepared.family.head_modules
+            self.model, optim, prepared.learning_rate, prepared.family.head_module_names
         )
         self.lr_scheduler = build_lr_scheduler(self.optimizer, optim, self.total_steps)
         self.best = BestWeights(self.spec.stop)
@@ -76,7 +76,7 @@ class Trainer:
         )
         self.state = TrainingState(
             parameters=checkpoint_parameters(self.model, prepared.family),
-            best_parameters=trainable_and_adapter_parameters(self.model).keys(),
+            best_parameters=named_trainable_and_adapter_parameters(self.model).keys(),
             optimizer=self.optimizer,
             lr_scheduler=self.lr_scheduler,
             best=self.best,
@@ -208,10 +208,10 @@ class Trainer:
             logits = model_outputs.compute_logits(
                 self.forward, data, budget=budget, progress=self.progress
             )
-            metrics = self.task.metrics(logits, data.targets)
+            metrics = self.task.compute_logged_metrics(logits, data.targets)
             better = self.best.is_better(metrics)
             if better:
-                self.best.update(step, metrics, self.method.state_dict(self.model), logits)
+                self.best.keep(step, metrics, self.method.state_dict(self.model), logits)
             else:
                 self.best.count_evaluation()
             self.state.evaluation_pending = False
@@ -268,6 +268,6 @@ class Trainer:
         logits = model_outputs.compute_logits(
             self.forward, data, budget=budget, progress=self.progress, only=indices
         )
-        loss = self.task.metrics(logits, data.targets[indices])["loss"]
+        loss = self.task.compute_logged_metrics(logits, data.targets[indices])["loss"]
         self._check_finite("validation loss", loss, self.state.step)
         return self.state.step, logits

@@ -13,7 +13,7 @@ from lora_core import compatibility, fine_tuning_methods, resolve_defaults, runt
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.data.findings import format_count
 from lora_core.data.load import load_splits
-from lora_core.data.split import Splits, notes_on_splits
+from lora_core.data.split import Splits, notes_on_prompt_format_and_leaks
 from lora_core.data.tokens import (
     TokenizedSplit,
     check_tokenizer_adds_special_tokens,
@@ -82,7 +82,7 @@ def prepare_run(
     compatibility.check_compatibility(shape, spec)
     splits = splits or load_splits(spec.data, spec.task)
     spec = spec.with_prompt_format(splits.prompt_format)
-    counts = {split: len(splits.examples(split)) for split in Split}
+    counts = {split: len(splits.examples_of(split)) for split in Split}
     family = base.family
     task = build_task(spec.task, splits.labels, [each.label for each in splits.train])
     model, head_kept = load_classifier(
@@ -112,7 +112,7 @@ def prepare_run(
     tokenizer_file = base.directory / "tokenizer.json"
     tokenizer = load_tokenizer(tokenizer_file)
     check_tokenizer_adds_special_tokens(tokenizer, base.name, pairs=splits.are_pairs)
-    for note in notes_on_splits(splits):
+    for note in notes_on_prompt_format_and_leaks(splits):
         observer.on_event(note)
     # The padding id of the model, not of its tokenizer: some embeddings depend on it.
     pad_id = model.config.pad_token_id or 0
@@ -188,7 +188,7 @@ def tokenize_splits_and_measure_truncation(
     tokenized: dict[Split, TokenizedSplit] = {}
     truncated = total = 0
     for split in Split:
-        examples = splits.examples(split)
+        examples = splits.examples_of(split)
         tokens = tokenize_with_cache(tokenizer, [e.input for e in examples], max_length)
         targets = task.targets([e.label for e in examples])
         starts = tokens.segment_starts if segments else None

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from lora_core import distributed, runtime_environment
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders.encoder_parts import head_activation, linear_layer
+from lora_core.encoders.encoder_parts import get_linear_submodule, head_activation
 from lora_core.encoders.families import EncoderFamily
 from lora_core.errors.training import NonFiniteEncoderStates
 from lora_core.events import Evaluated, Observer, Phase, replace_nonfinite_with_none
@@ -104,7 +104,9 @@ def fit_probe_head(
         logits = model_outputs.compute_logits(
             prepared.forward, validation, budget=budget, progress=progress
         )
-    metrics = replace_nonfinite_with_none(prepared.task.metrics(logits, validation.targets))
+    metrics = replace_nonfinite_with_none(
+        prepared.task.compute_logged_metrics(logits, validation.targets)
+    )
     observer.on_event(Evaluated(step=1, split=Split.VALIDATION, metrics=metrics, best=True))
     return TrainingResult(
         steps=1,
@@ -175,7 +177,7 @@ def _fit_head(
         weight /= hidden.scale * math.sqrt(width)
         solution[:, :-1], solution[:, -1] = weight, bias - hidden.shift * weight.sum(axis=1)
     distributed.all_reduce_rows(solution)
-    *first, last = (linear_layer(model, name) for name in prepared.family.head)
+    *first, last = (get_linear_submodule(model, name) for name in prepared.family.head)
     for layer in first:
         layer.weight.copy_(affine.scale / size * torch.eye(width))
         if layer.bias is not None:

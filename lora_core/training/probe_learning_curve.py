@@ -13,7 +13,7 @@ from lora_core.data import learning_curve as curve
 from lora_core.data.batching import length_sorted_batches
 from lora_core.data.more_labels_estimate import (
     MoreLabelsEstimate,
-    explain_missing_curve,
+    estimate_if_curve_impossible,
 )
 from lora_core.data.rows import TextRow
 from lora_core.events import Phase
@@ -27,7 +27,7 @@ from lora_core.training.prepare import PreparedRun
 PASS_FLOPS = {"cpu": 1e12, "cuda": 1e14}
 
 
-def estimate_label_gain_with_probe(
+def estimate_label_gain(
     prepared: PreparedRun, progress: ProgressReporter
 ) -> MoreLabelsEstimate | None:
     """Return the learning curve of a run before it is trained, while its base is unchanged.
@@ -38,7 +38,7 @@ def estimate_label_gain_with_probe(
         return None
     task_type = prepared.task.type
     distinct = distinct_training_rows(prepared.splits, prepared.task)
-    estimate = explain_missing_curve([row.label for row in distinct], task_type)
+    estimate = estimate_if_curve_impossible([row.label for row in distinct], task_type)
     if estimate is not None:
         return estimate
     if task_type == "several_targets":

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
 from lora_core.encoders.families import EncoderFamily
-from lora_core.fine_tuning_methods import trainable_and_adapter_parameters
+from lora_core.fine_tuning_methods import named_trainable_and_adapter_parameters
 from lora_core.specs.fields import AliasedStoredModel, Float, Int
 from lora_core.training import rng
 from lora_core.training.best_weights import BestWeights, BestWeightsState
@@ -26,8 +26,8 @@ def checkpoint_parameters(model: PreTrainedModel, family: EncoderFamily) -> dict
 
     These are the parameters that the method saves, and the head even where it does not train.
     """
-    heads = tuple(f"{name}." for name in family.head_modules)
-    saved = trainable_and_adapter_parameters(model)
+    heads = tuple(f"{name}." for name in family.head_module_names)
+    saved = named_trainable_and_adapter_parameters(model)
     return {n: p for n, p in model.named_parameters() if n in saved or n.startswith(heads)}
 
 

@@ -20,7 +20,7 @@ from lora_core.specs.train import TrainSpec
 from lora_core.tasks.build import build_task
 from lora_core.tasks.primary_metric import Predictions
 from lora_core.training import probe
-from lora_core.training.cross_validation import AllMethodsCrossValidation
+from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.final_evaluation import RunEvaluation
 from lora_core.training.prepare import PreparedRun, prepare_run
 from lora_core.verdict import ReferencePredictions, build_verdict
@@ -64,8 +64,8 @@ def fit_probe_and_predict(
     method = PROBE_CANDIDATES[0]
     examples = training_pool(spec, splits)
     if uses_cross_validated_verdict(spec, examples):
-        cross_validation = AllMethodsCrossValidation(spec, splits.labels, examples, progress)
-        return _answers_to_all(cross_validation.predictions(method))
+        cross_validation = AnyMethodCrossValidator(spec, splits.labels, examples, progress)
+        return _answers_to_all(cross_validation.predict_held_out(method))
     values = [each.label for each in splits.train]
     task = build_task(spec.task, splits.labels, values)
     train = probe.draw_stratified_indices(task.strata(task.targets(values)), PROBE_TRAIN_TEXTS)
@@ -112,17 +112,17 @@ def _cross_validated_verdict(
     progress: ProgressReporter,
 ) -> Verdict:
     spec, splits = prepared.spec, prepared.splits
-    cross_validation = AllMethodsCrossValidation(spec, splits.labels, examples, progress)
+    cross_validation = AnyMethodCrossValidator(spec, splits.labels, examples, progress)
     if selected is None or selected.cross_validated is None:
         candidate = CandidateSpec(method=spec.encoder_method)
-        folds, logits = candidate.folds, cross_validation.logits(candidate)[0]
+        folds, logits = candidate.folds, cross_validation.predict_held_out_logits(candidate)[0]
     else:
         chosen = selected.selection.candidates[selected.selection.chosen]
         folds, logits = chosen.folds, selected.cross_validated
     evaluated = first_folds_mask(examples, folds)
-    predictions = {"linear": cross_validation.predictions(LINEAR_CANDIDATES[-1])}
+    predictions = {"linear": cross_validation.predict_held_out(LINEAR_CANDIDATES[-1])}
     if not isinstance(spec.method, ProbeSpec):
-        predictions["probe"] = cross_validation.predictions(PROBE_CANDIDATES[0])
+        predictions["probe"] = cross_validation.predict_held_out(PROBE_CANDIDATES[0])
     task, targets = cross_validation.task, cross_validation.targets[evaluated]
     return build_verdict(
         task,

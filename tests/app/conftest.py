@@ -33,7 +33,7 @@ def _clear_settings_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read what is sent without a child process, except in tests that use `in_child`."""
     if "in_child" not in request.fixturenames:
-        monkeypatch.setattr(child, "run_child", run_in_process)
+        monkeypatch.setattr(child, "run_lora_core_sandboxed", run_in_process)
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database file, copied for each test because that is faster than migrating."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("template"))
     upgrade(settings)
-    assert not settings.sqlite_path.with_name("loraworks.sqlite3-wal").exists()
-    return settings.sqlite_path
+    assert not settings.default_sqlite_path.with_name("loraworks.sqlite3-wal").exists()
+    return settings.default_sqlite_path
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def settings(
         yield made.model_copy(update={"database_url": url})
         server.drop(url)
         return
-    shutil.copyfile(request.getfixturevalue("migrated"), made.sqlite_path)
-    truncate = f"sqlite:///{made.sqlite_path}?journal_mode=truncate"
+    shutil.copyfile(request.getfixturevalue("migrated"), made.default_sqlite_path)
+    truncate = f"sqlite:///{made.default_sqlite_path}?journal_mode=truncate"
     yield made.model_copy(update={"database_url": truncate if "-" in database_kind else None})
 
 

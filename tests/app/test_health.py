@@ -34,7 +34,7 @@ def test_readyz_lists_parts_without_an_api_key(anonymous_client: TestClient, pat
 def break_database(app: FastAPI) -> None:
     settings: Settings = app.state.settings
     app.state.resources.database.close()
-    settings.sqlite_path.write_bytes(b"no database any more" * 100)
+    settings.default_sqlite_path.write_bytes(b"no database any more" * 100)
 
 
 def fill_disk(app: FastAPI) -> None:

@@ -32,7 +32,7 @@ def test_startup_sets_every_field_of_the_state(auth_settings: Settings) -> None:
 def test_startup_fails_without_schema(
     settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings.sqlite_path.unlink()
+    settings.default_sqlite_path.unlink()
     with pytest.raises(SchemaOutdated, match="loraworks up"), TestClient(create_app(settings)):
         pass
     last = json.loads(capfd.readouterr().err.splitlines()[-1])

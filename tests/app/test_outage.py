@@ -62,7 +62,7 @@ def settings(
     made = Settings(data_dir=tmp_path / "data", auth="on", log_level="ERROR")
     made.data_dir.mkdir()
     if database_kind == "sqlite":
-        made.sqlite_path.write_bytes(migrated.read_bytes())
+        made.default_sqlite_path.write_bytes(migrated.read_bytes())
         yield made
         return
     url = server.new_database()

@@ -23,5 +23,5 @@ DATA = [*FULL.values(), *changes.DATA.values()]
 @pytest.mark.parametrize("data", slow_but(DATA, DATA[0], DATA[3]))
 def test_dataset_has_enough_texts(data: DataSpec) -> None:
     splits = load_splits(data)
-    sizes = [len(splits.examples(split)) for split in Split]
+    sizes = [len(splits.examples_of(split)) for split in Split]
     assert sizes == [data.train_size, data.validation_size, data.test_size]

@@ -55,7 +55,7 @@ def test_every_run_has_the_settings_of_its_row(size: Size) -> None:
 
 def test_sample_has_enough_texts() -> None:
     splits = load_splits(SHARE.data)
-    counts = [len(splits.examples(split)) for split in Split]
+    counts = [len(splits.examples_of(split)) for split in Split]
     assert counts == [20_000, 2500, 2500]
 
 

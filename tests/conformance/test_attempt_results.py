@@ -11,9 +11,9 @@ from app.queue.transitions import (
     AttemptResult,
     Cancelled,
     DependencyUnavailable,
-    ExitStatus,
     PermanentFailure,
     Preempted,
+    ProcessExitStatus,
     RetryableFailure,
     Succeeded,
 )
@@ -33,14 +33,17 @@ CRASHED = RetryableFailure("crashed", "It crashed.", backoff_seconds=10)
 
 
 def finish(
-    database: Database, result: AttemptResult, exit_status: ExitStatus | None = None
+    database: Database, result: AttemptResult, exit_status: ProcessExitStatus | None = None
 ) -> None:
     """Claim a job, do four steps, and end the attempt."""
     end(database, claim_next(database).lease, result, exit_status)
 
 
 def end(
-    database: Database, lease: Lease, result: AttemptResult, exit_status: ExitStatus | None = None
+    database: Database,
+    lease: Lease,
+    result: AttemptResult,
+    exit_status: ProcessExitStatus | None = None,
 ) -> None:
     with database.write() as session:
         leases.renew_lease(session, lease, step=4)
@@ -57,7 +60,7 @@ def success_with_artifact(database: Database) -> Succeeded:
 def test_success_keeps_the_artifact_and_the_summary(database: Database) -> None:
     job_id = add_job(database)
     result = success_with_artifact(database)
-    finish(database, result, ExitStatus(code=0))
+    finish(database, result, ProcessExitStatus(code=0))
     row = get_job(database, job_id)
     assert (row.state, row.artifact_id, row.summary) == (
         JobState.SUCCEEDED,
@@ -87,7 +90,7 @@ def test_a_failure_stores_its_reason(database: Database) -> None:
     finish(
         database,
         PermanentFailure("one_class", "Only one label.", {"label": "x"}),
-        ExitStatus(code=65),
+        ProcessExitStatus(code=65),
     )
     row = get_job(database, job_id)
     assert (row.state, row.error_code, row.error_message, row.error_detail) == (
@@ -119,7 +122,7 @@ def test_a_retryable_failure_is_counted_and_backs_off(
     job_id = add_job(database)
     finish(database, Preempted())
     update_job(database, job_id, failures_counted=failures)
-    finish(database, CRASHED, ExitStatus(signal=11))
+    finish(database, CRASHED, ProcessExitStatus(signal=11))
     row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, failures + 1)
     _, attempt = attempts(database, job_id)
@@ -150,7 +153,7 @@ def test_the_next_claim_returns_the_steps_of_earlier_failures(database: Database
 
 def test_a_kill_is_not_a_failed_step(database: Database) -> None:
     job_id = add_job(database)
-    finish(database, CRASHED, ExitStatus(signal=9))
+    finish(database, CRASHED, ProcessExitStatus(signal=9))
     update_job(database, job_id, run_after=0.0)
     claimed = claim_next(database)
     assert (claimed.failure_count, claimed.furthest_step, claimed.failed_steps) == (

@@ -47,7 +47,7 @@ def reject(
     database: Database, lease: Lease, step: int, attempt: int = 1
 ) -> StoredCheckpoint | None:
     with database.write() as session:
-        found = checkpoints.rewind_to_checkpoint(session, lease.job_id)
+        found = checkpoints.rewind_to_newest_checkpoint(session, lease.job_id)
         assert found is not None
         assert (found.attempt, found.step) == (attempt, step)
         rewound = checkpoints.reject_checkpoint_and_rewind(session, lease, found, "odd bytes")
@@ -134,7 +134,7 @@ def test_a_job_inherits_the_curves_up_to_the_checkpoint_that_it_continues(
     with database.write() as session:
         start = checkpoints.find_newest_usable_checkpoint(session, continued)
         assert start is not None
-        checkpoints.inherit_curves(session, session.get_one(Job, job_id), start)
+        checkpoints.inherit_metric_points(session, session.get_one(Job, job_id), start)
     copied, original = points(database, job_id), points(database, continued)
     assert [(row.seq, row.step, row.value) for row in copied] == [
         (row.seq, row.step, row.value) for row in original[:1]

@@ -184,7 +184,7 @@ class LeaseMachine(RuleBasedStateMachine):
         expected = self.jobs[lease.job_id]
         with self.database.write() as session:
             newest = (
-                checkpoints.rewind_to_checkpoint(session, lease.job_id)
+                checkpoints.rewind_to_newest_checkpoint(session, lease.job_id)
                 if self.owned_job(lease)
                 else None
             )

@@ -96,10 +96,10 @@ def test_an_inexact_resume_is_recorded_for_this_job_only(database: Database) -> 
     lease = claim_next(database).lease
     claim_next(database)
     with database.write() as session:
-        leases.record_resume(session, replace(lease, attempt=2), exact=False)
+        leases.record_resume_exactness(session, replace(lease, attempt=2), exact=False)
     assert get_job(database, job_id).resume_exact
     with database.write() as session:
-        leases.record_resume(session, lease, exact=False)
+        leases.record_resume_exactness(session, lease, exact=False)
     assert not get_job(database, job_id).resume_exact
     assert get_job(database, other).resume_exact
 
@@ -110,7 +110,7 @@ def test_a_job_is_as_exact_as_the_one_that_it_continues(database: Database, exac
     job_id = add_job(database, continues=old)
     lease = claim_next(database).lease
     with database.write() as session:
-        leases.record_resume(session, lease, exact=True)
+        leases.record_resume_exactness(session, lease, exact=True)
     assert get_job(database, job_id).resume_exact is exact
 
 

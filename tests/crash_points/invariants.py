@@ -138,7 +138,7 @@ def rows_have_their_files(resources: Resources) -> Iterator[str]:
             yield f"{name}: {error}"
     for dataset in datasets:
         try:
-            resources.store.local_file(dataset_files.store_key(dataset), dataset.sha256)
+            resources.store.verified_file(dataset_files.store_key(dataset), dataset.sha256)
         except LoraCoreError as error:
             yield f"dataset {dataset.name}:{dataset.version}: {error}"
 

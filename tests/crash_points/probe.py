@@ -122,11 +122,11 @@ class Probe:
             self._wrap(os, name, Operation.RENAME)
         for name in ("unlink", "remove"):
             self._wrap(os, name, Operation.UNLINK)
-        for name in ("put", "put_file", "delete"):
+        for name in ("move_in_directory", "move_in_file", "delete"):
             self._wrap(LocalStore, name, Operation.STORE)
         self._wrap(celery.Celery, "send_task", Operation.BROKER)
         self._wrap(subprocess, "Popen", Operation.SPAWN)
-        self._wrap(child, "run_child", Operation.SPAWN)
+        self._wrap(child, "run_lora_core_sandboxed", Operation.SPAWN)
 
     def _wrap(self, owner: Any, name: str, operation: Operation) -> None:
         original = getattr(owner, name)

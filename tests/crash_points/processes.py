@@ -63,7 +63,7 @@ def fork_trainings(probe: Probe) -> None:
 
     Uploads are read without a learning curve, which takes a second.
     """
-    child.run_child = run_in_process
+    child.run_lora_core_sandboxed = run_in_process
     learning_curve.add_learning_curve_to_report = _add_nothing
     ForkingPopen.probe = probe
     subprocess.Popen = ForkingPopen  # type: ignore[misc, assignment]

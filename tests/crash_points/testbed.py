@@ -186,7 +186,7 @@ class Testbed:
         )
         settings.data_dir.mkdir()
         if self._servers is None:
-            shutil.copyfile(self._template.sqlite_path, settings.sqlite_path)
+            shutil.copyfile(self._template.default_sqlite_path, settings.default_sqlite_path)
         try:
             yield folder, settings
         finally:
@@ -224,7 +224,7 @@ def _committed_state(settings: Settings) -> str:
     """Return the state of the running job, else of the queued one, else of the newest one."""
     connection: Any
     if settings.database_url is None:
-        connection = sqlite.connect(settings.sqlite_path)
+        connection = sqlite.connect(settings.default_sqlite_path)
     else:
         connection = psycopg.connect(settings.database_url)
     try:

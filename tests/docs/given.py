@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from lora_core import manifest
-from lora_core.artifact_base_sharing import BASE_DIGEST, rejoin_base
+from lora_core.artifact_base_sharing import BASE_DIGEST, assemble_complete_artifact
 from tests.docs.blocks import ROOT
 
 CLONED = (".venv", "Makefile", "benchmarks", "constraints.txt", "docs", "pyproject.toml", "tests")
@@ -93,5 +93,5 @@ def make_files(folder: Path) -> None:
         if base is None:
             (folder / "model").symlink_to(artifact)
         else:
-            rejoin_base(artifact, base, folder / "model")
+            assemble_complete_artifact(artifact, base, folder / "model")
         return

@@ -43,7 +43,9 @@ def resources(installation: Installation, tmp_path: Path) -> Iterator[Resources]
 
 def results(resources: Resources, run_id: UUID) -> str:
     """Their digest."""
-    directory = service.open_results(resources.database, resources.store, run_id=run_id).directory
+    directory = service.get_verified_results(
+        resources.database, resources.store, run_id=run_id
+    ).directory
     return hashlib.sha256((directory / "results.jsonl").read_bytes()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from lora_core.child_protocol import encode_line
+from lora_core.child_protocol import format_json_line
 from lora_core.data.contents import build_profile, preview_rows, read_contents, read_file_layout
 from lora_core.data.corrections import write_corrected_file
 from lora_core.data.label_readers import LabelFormat, TargetFormat
@@ -40,7 +40,7 @@ def _read_as(suffix: str, data: bytes, directory: Path) -> None:
     file.write_bytes(data)
     for columns in COLUMNS:
         with documented_errors():
-            encode_line(build_profile(read_contents(file, columns)))
+            format_json_line(build_profile(read_contents(file, columns)))
     with documented_errors():
         row = read_contents(file, COLUMNS[0]).rows[0].number
         change = RequestedLabelChange(row=row, target=None, label="another")
@@ -49,9 +49,9 @@ def _read_as(suffix: str, data: bytes, directory: Path) -> None:
         out.mkdir()
         write_corrected_file(file, COLUMNS[0], plan, out)
     with documented_errors():
-        encode_line(preview_rows(file, COLUMNS[0], after=1, limit=5))
+        format_json_line(preview_rows(file, COLUMNS[0], after=1, limit=5))
     with documented_errors():
-        encode_line(read_file_layout(file))
+        format_json_line(read_file_layout(file))
 
 
 def csv(data: bytes, directory: Path) -> None:

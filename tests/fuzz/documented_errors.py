@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from app.sandbox.child import SandboxResult
 from lora_core import __main__ as library
-from lora_core.child_protocol import EXIT_FAILED, encode_line
+from lora_core.child_protocol import EXIT_FAILED, format_json_line
 from lora_core.errors import LoraCoreError
 from lora_core.events import Failed
 
@@ -22,6 +22,6 @@ def documented_errors() -> Iterator[None]:
 def _report(error: LoraCoreError) -> None:
     detail = library._json_ready(error.detail)
     failed = Failed(code=error.code, message=str(error), detail=detail)
-    line = encode_line(failed).encode()
-    reported = SandboxResult(EXIT_FAILED, line, "").error(LoraCoreError)
+    line = format_json_line(failed).encode()
+    reported = SandboxResult(EXIT_FAILED, line, "").parse_error(LoraCoreError)
     assert type(reported) is type(error)

@@ -130,7 +130,7 @@ def _parse_further(body: Any) -> None:
             for request_format in (None, "hf", "tei"):
                 with _error_responses():
                     request = parse_predict_request(body, request_format, max_inputs=8)
-                    request.for_model(pairs=True)
+                    request.combine_texts_for_pair_model(pairs=True)
         case ModelRerankBody():
             parse_rerank_request(body, max_inputs=8)
         case ChatCompletionCreate():

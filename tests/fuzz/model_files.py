@@ -44,7 +44,7 @@ def archive(data: bytes, directory: Path) -> None:
         assert not [path for path in into.rglob("*") if path.is_symlink()]
         metadata.check_manifest_size(folder)
         manifest.verify(folder)
-        metadata.read_metadata(folder)
+        metadata.validate_model_metadata(folder)
     assert {path.name for path in directory.iterdir()} == {"model.tar", "into"}
 
 
@@ -57,7 +57,7 @@ def model(data: bytes, directory: Path) -> None:
     _link_with(_unpacked(kind), name, content, directory)
     with documented_errors():
         metadata.check_manifest_size(directory)
-        metadata.read_metadata(directory)
+        metadata.validate_model_metadata(directory)
         load_golden_predictions(directory)
     with documented_errors():
         load_index(directory)
@@ -144,4 +144,4 @@ def checkpoint(data: bytes, directory: Path) -> None:
     if name in (MANIFEST_FILE, checkpoints.STATE_FILE, checkpoints.TENSORS_FILE):
         _link_with(_unpacked("checkpoint"), name, content, directory)
         with documented_errors():
-            checkpoints.read(directory)
+            checkpoints.read_verified(directory)

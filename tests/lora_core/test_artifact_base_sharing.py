@@ -92,7 +92,9 @@ def test_split_base_has_one_digest_and_is_restored(pair: list[Path], tmp_path: P
         assert {manifest.file_sha256(base / manifest.MANIFEST_FILE)} == digests
         assert manifest.verify(directory)[BASE_DIGEST] in digests
         assert manifest.verify(base)["files"].keys() == set(BASE_FILES)
-        artifact_base_sharing.rejoin_base(directory, base, tmp_path / f"restored-{number}")
+        artifact_base_sharing.assemble_complete_artifact(
+            directory, base, tmp_path / f"restored-{number}"
+        )
         restored = files(tmp_path / f"restored-{number}")
         contents = [json.loads(each.pop("manifest.json")) for each in (restored, complete[number])]
         assert contents[0] == contents[1]
@@ -102,7 +104,7 @@ def test_split_base_has_one_digest_and_is_restored(pair: list[Path], tmp_path: P
 def test_restored_files_are_links_where_possible(pair: list[Path], tmp_path: Path) -> None:
     base = artifact_base_sharing.split_off_base(pair[0])
     assert base is not None
-    artifact_base_sharing.rejoin_base(pair[0], base, tmp_path / "restored")
+    artifact_base_sharing.assemble_complete_artifact(pair[0], base, tmp_path / "restored")
     weights = "model.safetensors"
     assert os.path.samefile(tmp_path / "restored" / "base" / weights, base / weights)
 

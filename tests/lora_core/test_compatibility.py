@@ -132,7 +132,7 @@ def test_parameter_count_of_distilbert_base() -> None:
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_missing_sizes_have_the_defaults_of_transformers(model_type: str) -> None:
-    complete = saved(AutoConfig.for_model(model_type))
+    complete = saved(AutoConfig.combine_texts_for_pair_model(model_type))
     assert shape({"model_type": model_type}) == shape(complete)
 
 
@@ -156,7 +156,7 @@ def spec(method: EncoderMethod, **data: Any) -> TrainSpec:
     ],
 )
 def test_valid_settings_for_the_sample_base_are_accepted(method: EncoderMethod) -> None:
-    compatibility.check_compatibility(shape(minilm.build_distilbert_config()), spec(method))
+    compatibility.check_compatibility(shape(minilm.build_distilbert_config_dict()), spec(method))
 
 
 @pytest.mark.parametrize(
@@ -172,11 +172,13 @@ def test_invalid_setting_is_refused_with_the_limit(
     method: EncoderMethod, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        compatibility.check_compatibility(shape(minilm.build_distilbert_config()), spec(method))
+        compatibility.check_compatibility(
+            shape(minilm.build_distilbert_config_dict()), spec(method)
+        )
 
 
 def test_a_checkpoint_cannot_be_selected_by_a_metric_of_another_task() -> None:
-    sample = shape(minilm.build_distilbert_config())
+    sample = shape(minilm.build_distilbert_config_dict())
     by_rmse = {"method": {"type": "lora"}, "stop": {"select_by": "rmse"}}
     with pytest.raises(SelectByUnsupported, match=r"'rmse' .*single_label.*accuracy"):
         compatibility.check_compatibility(sample, TrainSpec.model_validate(by_rmse))
@@ -222,15 +224,15 @@ def test_positions_up_to_the_padding_id_are_reserved() -> None:
 
 def test_max_length_above_the_positions_is_refused() -> None:
     compatibility.check_compatibility(
-        shape(minilm.build_distilbert_config()), spec(FullFineTuningSpec(), max_length=512)
+        shape(minilm.build_distilbert_config_dict()), spec(FullFineTuningSpec(), max_length=512)
     )
     compatibility.check_compatibility(
-        shape({**minilm.build_distilbert_config(), "max_position_embeddings": 64}),
+        shape({**minilm.build_distilbert_config_dict(), "max_position_embeddings": 64}),
         spec(FullFineTuningSpec()),
     )
     with pytest.raises(MaxLengthTooLarge, match="512 positions"):
         compatibility.check_compatibility(
-            shape(minilm.build_distilbert_config()), spec(FullFineTuningSpec(), max_length=513)
+            shape(minilm.build_distilbert_config_dict()), spec(FullFineTuningSpec(), max_length=513)
         )
 
 

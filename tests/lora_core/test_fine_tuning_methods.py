@@ -57,7 +57,7 @@ def test_baseline_trains_the_head_and_the_last_blocks(family: str) -> None:
     model = tiny_base.FAMILIES[family]()
     method = fine_tuning_methods.build_method(LastLayersBaselineSpec(blocks=1))
     method.prepare(model, FAMILIES[family])
-    head, last = FAMILIES[family].head_modules, f"{FAMILIES[family].block_list}.1"
+    head, last = FAMILIES[family].head_module_names, f"{FAMILIES[family].block_list}.1"
     prefixes = (*(f"{name}." for name in head), f"{last}.")
     expected = {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
     assert set(method.state_dict(model)) == expected
@@ -78,7 +78,7 @@ def test_lora_head_is_trained_adapted_or_frozen(
     model = tiny_base.FAMILIES[family]()
     method = fine_tuning_methods.build_method(LoraSpec(r=2, head=head))
     method.prepare(model, FAMILIES[family])
-    prefixes = tuple(f"{name}." for name in FAMILIES[family].head_modules)
+    prefixes = tuple(f"{name}." for name in FAMILIES[family].head_module_names)
     names = {n for n in method.state_dict(model) if n.startswith(prefixes)}
     in_model = {n for n, _ in model.named_parameters()}
     expected = {f"{name}{part}" for name in prefixes for part in saved}

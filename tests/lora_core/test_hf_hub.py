@@ -49,6 +49,6 @@ def test_the_token_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HF_TOKEN", "hf_hunter2\n")
     assert hf_hub.find_hub_token() == "hf_hunter2"
     for found in (True, False):
-        assert hf_hub.take_token_from_environment() is found
+        assert hf_hub.hide_token_from_environment() is found
         assert "HF_TOKEN" not in os.environ
         assert hf_hub.find_hub_token() == "hf_hunter2"

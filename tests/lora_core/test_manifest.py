@@ -14,7 +14,7 @@ def directory(tmp_path: Path) -> Path:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "sub" / "b.txt").write_text("bb")
-    manifest.create(tmp_path, {"kind": "test"})
+    manifest.create_and_save(tmp_path, {"kind": "test"})
     return tmp_path
 
 
@@ -28,7 +28,7 @@ def test_written_artifact_verifies(directory: Path) -> None:
 
 
 def test_manifest_does_not_list_an_older_manifest(directory: Path) -> None:
-    manifest.create(directory, {"kind": "new"})
+    manifest.create_and_save(directory, {"kind": "new"})
     assert manifest.verify(directory)["kind"] == "new"
 
 

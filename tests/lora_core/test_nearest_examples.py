@@ -125,7 +125,7 @@ def test_threshold_is_an_order_statistic(held_out: int, position: int, share: fl
 def test_few_held_out_texts_give_no_threshold() -> None:
     index = replace(dense(), held_out=np.zeros(19, dtype=np.float32))
     assert index.threshold is None
-    assert index.facts() == {"examples": 60, "held_out_split": "validation"}
+    assert index.manifest_entry() == {"examples": 60, "held_out_split": "validation"}
 
 
 def test_threshold_of_a_linear_model_is_above_the_least_similarity() -> None:
@@ -244,13 +244,13 @@ def index(request: pytest.FixtureRequest) -> ExampleIndex:
 
 def save(directory: Path, index: ExampleIndex) -> None:
     nearest_examples.save_index(directory, index)
-    manifest.create(directory, {})
+    manifest.create_and_save(directory, {})
 
 
 def seal(directory: Path) -> None:
     """Write the manifest anew, as if the files had been written like this."""
     (directory / manifest.MANIFEST_FILE).unlink()
-    manifest.create(directory, {})
+    manifest.create_and_save(directory, {})
 
 
 def test_saved_index_finds_the_same(index: ExampleIndex, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_saved_index_finds_the_same(index: ExampleIndex, tmp_path: Path) -> None
     for i in range(5):
         assert again.nearest(queries[i : i + 1], 5) == index.nearest(queries[i : i + 1], 5)
     assert again.threshold == index.threshold
-    assert again.facts() == index.facts()
+    assert again.manifest_entry() == index.manifest_entry()
 
 
 def test_changed_file_is_corrupt(index: ExampleIndex, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_changed_file_is_corrupt(index: ExampleIndex, tmp_path: Path) -> None:
 
 
 def test_artifact_without_an_index(tmp_path: Path) -> None:
-    manifest.create(tmp_path, {})
+    manifest.create_and_save(tmp_path, {})
     with pytest.raises(NoNearestExamples, match="has no training examples"):
         nearest_examples.load_index(tmp_path)
 

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from lora_core import paired_test as module
-from lora_core.paired_test import paired_test, sign_test
+from lora_core.paired_test import one_sided_paired_test, one_sided_sign_test
 from lora_core.tasks.primary_metric import Accuracy, MacroF1, RootMeanSquaredError
 
 
@@ -19,14 +19,14 @@ def test_sign_test_is_a_binomial_test() -> None:
     for better, worse in [(0, 0), (1, 0), (5, 5), (30, 18), (0, 7), (400, 300)]:
         tosses = better + worse
         expected = binomtest(better, tosses, alternative="greater").pvalue if tosses else 1.0
-        assert sign_test(better, worse) == pytest.approx(expected)
+        assert one_sided_sign_test(better, worse) == pytest.approx(expected)
 
 
 def test_sign_test_of_many_texts_takes_no_time() -> None:
     """A sum of that many binomial coefficients would take minutes."""
     before = time.process_time()
-    assert sign_test(15_300, 14_700) == pytest.approx(2.7e-4, rel=0.02)
-    assert sign_test(60_000, 60_000) == pytest.approx(0.5, abs=0.01)
+    assert one_sided_sign_test(15_300, 14_700) == pytest.approx(2.7e-4, rel=0.02)
+    assert one_sided_sign_test(60_000, 60_000) == pytest.approx(0.5, abs=0.01)
     assert time.process_time() - before < 2
 
 
@@ -36,7 +36,9 @@ def test_accuracy_is_tested_exactly() -> None:
     new[:3] ^= 1
     current[3:13] ^= 1
     metric = Accuracy()
-    found = paired_test(metric, metric.statistics(truth, new), metric.statistics(truth, current))
+    found = one_sided_paired_test(
+        metric, metric.statistics(truth, new), metric.statistics(truth, current)
+    )
     assert (found.better, found.worse, found.texts) == (10, 3, 40)
     assert found.difference == pytest.approx(7 / 40)
     assert found.p_value == binomtest(10, 13, alternative="greater").pvalue
@@ -47,7 +49,9 @@ def test_other_metrics_exchange_predictions() -> None:
     truth = rng.integers(0, 2, size=(8, 3))
     new, current = (np.where(rng.random((8, 3)) < each, truth, 1 - truth) for each in (0.9, 0.6))
     metric = MacroF1()
-    found = paired_test(metric, metric.statistics(truth, new), metric.statistics(truth, current))
+    found = one_sided_paired_test(
+        metric, metric.statistics(truth, new), metric.statistics(truth, current)
+    )
 
     def difference(exchanged: NDArray[Any]) -> float:
         first, second = (np.where(each[:, None], current, new) for each in (exchanged, ~exchanged))
@@ -70,7 +74,10 @@ def test_smaller_errors_are_better() -> None:
     close, far = (
         metric.statistics(truth, truth + each * rng.normal(size=200)) for each in (0.5, 1)
     )
-    better, worse = paired_test(metric, close, far), paired_test(metric, far, close)
+    better, worse = (
+        one_sided_paired_test(metric, close, far),
+        one_sided_paired_test(metric, far, close),
+    )
     assert better.p_value == 1 / (1 + module.PERMUTATIONS)
     assert better.difference == pytest.approx(-worse.difference)
     assert better.difference > 0.3
@@ -82,7 +89,7 @@ def test_equal_models_are_not_better() -> None:
     for metric in (Accuracy(), MacroF1(), RootMeanSquaredError()):
         shaped = truth if metric.name == "macro_f1" else truth[0]
         statistics = metric.statistics(shaped, 1 - shaped)
-        assert paired_test(metric, statistics, statistics).p_value == 1
+        assert one_sided_paired_test(metric, statistics, statistics).p_value == 1
 
 
 def test_level_holds_where_nothing_is_gained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +101,9 @@ def test_level_holds_where_nothing_is_gained(monkeypatch: pytest.MonkeyPatch) ->
         two = [np.where(rng.random((80, 4)) < 0.8, truth, 1 - truth) for _ in range(2)]
         for metric, column in ((Accuracy(), 0), (MacroF1(), slice(None))):
             new, current = (metric.statistics(truth[:, column], each[:, column]) for each in two)
-            promoted[metric.name] += paired_test(metric, new, current, seed).p_value <= level
+            promoted[metric.name] += (
+                one_sided_paired_test(metric, new, current, seed).p_value <= level
+            )
     limit = level + 2 * (level * (1 - level) / repetitions) ** 0.5
     assert promoted["accuracy"] / repetitions <= limit
     assert 0 < promoted["macro_f1"] / repetitions <= limit
@@ -103,6 +112,6 @@ def test_level_holds_where_nothing_is_gained(monkeypatch: pytest.MonkeyPatch) ->
 def test_models_need_the_same_texts() -> None:
     metric = Accuracy()
     with pytest.raises(ValueError, match="for the same texts"):
-        paired_test(metric, np.ones((3, 1)), np.ones((4, 1)))
+        one_sided_paired_test(metric, np.ones((3, 1)), np.ones((4, 1)))
     with pytest.raises(ValueError, match="for the same texts"):
-        paired_test(metric, np.ones((0, 1)), np.ones((0, 1)))
+        one_sided_paired_test(metric, np.ones((0, 1)), np.ones((0, 1)))

@@ -6,13 +6,13 @@ from types import ModuleType
 
 import pytest
 
-from lora_core.process_settings import collect_and_freeze_gc_once, import_without_gc_then_freeze
+from lora_core.process_settings import collect_and_freeze_gc_once, disable_gc_then_freeze_imports
 
 
 def test_garbage_collector_is_off_during_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[list[object]] = []
     try:
-        with import_without_gc_then_freeze():
+        with disable_gc_then_freeze_imports():
             assert not gc.isenabled()
             monkeypatch.setitem(sys.modules, "imported", ModuleType("imported"))
             made.append([])
@@ -25,14 +25,14 @@ def test_garbage_collector_is_off_during_imports(monkeypatch: pytest.MonkeyPatch
 
 def test_repeated_import_freezes_nothing() -> None:
     frozen = gc.get_freeze_count()
-    with import_without_gc_then_freeze():
+    with disable_gc_then_freeze_imports():
         import gc as _  # noqa: F401
     assert gc.get_freeze_count() <= frozen
 
 
 def test_failed_import_reenables_the_garbage_collector() -> None:
     try:
-        with pytest.raises(ImportError), import_without_gc_then_freeze():
+        with pytest.raises(ImportError), disable_gc_then_freeze_imports():
             raise ImportError
         assert gc.isenabled()
     finally:

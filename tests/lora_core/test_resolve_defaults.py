@@ -29,7 +29,9 @@ def test_learning_rate_depends_on_method_and_width() -> None:
 
 
 def test_explicit_settings_are_kept_and_the_rest_is_resolved() -> None:
-    shape = compatibility.read_encoder_shape(minilm.build_distilbert_config(), base=minilm.NAME)
+    shape = compatibility.read_encoder_shape(
+        minilm.build_distilbert_config_dict(), base=minilm.NAME
+    )
     spec, rate, length = resolve_defaults(TrainSpec(method=LoraSpec()), shape)
     assert (rate, length) == (1.5e-3, 512)
     assert (spec.optim.learning_rate, spec.data.max_length) == (rate, length)
@@ -116,7 +118,9 @@ def test_few_validation_texts_do_not_select_a_checkpoint() -> None:
 def test_lora_head_is_initialized_from_the_probe(
     settings: dict[str, Any], head_init: str, head_rate: float
 ) -> None:
-    shape = compatibility.read_encoder_shape(minilm.build_distilbert_config(), base=minilm.NAME)
+    shape = compatibility.read_encoder_shape(
+        minilm.build_distilbert_config_dict(), base=minilm.NAME
+    )
     spec, _, _ = resolve_defaults(TrainSpec.model_validate(settings), shape)
     assert spec.head_init == head_init
     assert spec.optim.head_learning_rate == pytest.approx(head_rate)
@@ -150,7 +154,9 @@ def test_adapted_head_cannot_be_initialized_from_the_probe() -> None:
 
 
 def test_defaults_depend_on_text_count_and_base() -> None:
-    shape = compatibility.read_encoder_shape(minilm.build_distilbert_config(), base=minilm.NAME)
+    shape = compatibility.read_encoder_shape(
+        minilm.build_distilbert_config_dict(), base=minilm.NAME
+    )
     texts = {Split.TRAIN: 100, Split.VALIDATION: 10, Split.TEST: 20}
     spec, _, _ = resolve_defaults(TrainSpec(method=LoraSpec()), shape, texts)
     assert (spec.optim.epochs, spec.optim.batch_size) == (9, 16)

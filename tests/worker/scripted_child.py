@@ -68,7 +68,7 @@ def checkpoint(step: str) -> None:
     directory = checkpoints / f"step-{step}"
     directory.mkdir(parents=True)
     (directory / "state").write_text(step)
-    manifest.create(directory, {"step": int(step)})
+    manifest.create_and_save(directory, {"step": int(step)})
     tell("checkpoint", step=int(step), directory=directory.name)
 
 
@@ -117,7 +117,7 @@ def failed(code: str) -> None:
 def succeed(_: str) -> None:
     (out / "merged").mkdir(parents=True)
     (out / "merged" / "config.json").write_text("{}")
-    manifest.create(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
+    manifest.create_and_save(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
     tell("finished", summary=SUMMARY)
 
 
@@ -126,7 +126,7 @@ def adapter(base: str) -> None:
     (out / "base").mkdir(parents=True)
     (out / "base" / "model.safetensors").write_text(base)
     (out / "classifier.json").write_text("{}")
-    manifest.create(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
+    manifest.create_and_save(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
     tell("finished", summary=SUMMARY)
 
 
@@ -141,7 +141,7 @@ def trial(_: str) -> None:
     correct = base64.b64encode(bytes([bits])).decode()
     graded = {"texts_sha256": "0" * 64, "count": 8, "correct": correct}
     out.mkdir(parents=True)
-    manifest.create(
+    manifest.create_and_save(
         out,
         {"spec": described, "metrics": metrics, "graded": dict.fromkeys(parts[-2:], graded)},
     )

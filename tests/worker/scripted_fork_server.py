@@ -15,7 +15,7 @@ from tests.worker.scripted import SCRIPT
 
 if __name__ == "__main__":
     with socket.socket(fileno=os.dup(0)) as connection:
-        request = fork_server.serve(connection)
+        request = fork_server.fork_for_each_request(connection)
     if request is not None:
         sys.argv = [str(SCRIPT), *sys.argv[1:], *request.arguments]
         status = 0

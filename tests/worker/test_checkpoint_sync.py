@@ -150,7 +150,7 @@ def test_checkpoint_with_other_content_is_skipped(
     _, directory = kept.fetch(claimed.checkpoint)
     assert directory is not None
     (directory / manifest.MANIFEST_FILE).unlink()
-    manifest.create(directory, {"step": 9})
+    manifest.create_and_save(directory, {"step": 9})
     checkpoint, _ = kept.fetch(claimed.checkpoint)
     assert checkpoint is not None
     assert (checkpoint.step, bad(database)) == (2, [False, True])

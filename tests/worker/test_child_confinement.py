@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from app.database.engines import Database
 from app.queue.enums import JobState
-from app.queue.transitions import ExitStatus
+from app.queue.transitions import ProcessExitStatus
 from app.settings import Settings
 from lora_core import confinement
 from lora_core.confinement import TCP_ABI, landlock_abi
@@ -99,7 +99,9 @@ def reached(
             task.attempt_dir.spec.write_text(json.dumps(places))
             child = spawn_child(replace(task, inputs=[directories["input"]]))
             read_all_events(child)
-            assert child.kill_and_wait() == ExitStatus(code=0), task.attempt_dir.log.read_text()
+            assert child.kill_and_wait() == ProcessExitStatus(code=0), (
+                task.attempt_dir.log.read_text()
+            )
         return set(json.loads((workspace / "reached.json").read_text()))
 
     return run

@@ -14,7 +14,7 @@ import pytest
 
 from app.database.base import now
 from app.database.engines import Database
-from app.queue.transitions import ExitStatus
+from app.queue.transitions import ProcessExitStatus
 from app.settings import Settings
 from app.storage.store import ArtifactRef
 from lora_core.events import CheckpointSaved
@@ -124,7 +124,9 @@ def has_started(database: Database, job_id: UUID) -> bool:
 
 def test_complete_run_is_recorded(watched: SupervisedRun, database: Database, job_id: UUID) -> None:
     watched.start("started:20", "steps:20", "evaluated:validation", "succeed")
-    assert watched.end() == ChildResult(ExitStatus(code=0), stop_reason=None, failure=None, step=20)
+    assert watched.end() == ChildResult(
+        ProcessExitStatus(code=0), stop_reason=None, failure=None, step=20
+    )
     assert watched.recorder.step == 20
     row = get_job(database, job_id)
     assert (row.step, row.total_steps) == (20, 20)
@@ -159,7 +161,10 @@ def test_cancel_stops_the_process(watched: SupervisedRun, database: Database, jo
     wait_until(lambda: has_started(database, job_id))
     update_job(database, job_id, cancel_requested_at=now())
     result = watched.end()
-    assert (result.stop_reason, result.exit_status) == (StopReason.CANCEL, ExitStatus(code=75))
+    assert (result.stop_reason, result.exit_status) == (
+        StopReason.CANCEL,
+        ProcessExitStatus(code=75),
+    )
 
 
 def test_pause_stops_the_process(watched: SupervisedRun, database: Database, job_id: UUID) -> None:
@@ -167,7 +172,10 @@ def test_pause_stops_the_process(watched: SupervisedRun, database: Database, job
     wait_until(lambda: has_started(database, job_id))
     update_job(database, job_id, pause_requested_at=now())
     result = watched.end()
-    assert (result.stop_reason, result.exit_status) == (StopReason.PAUSE, ExitStatus(code=75))
+    assert (result.stop_reason, result.exit_status) == (
+        StopReason.PAUSE,
+        ProcessExitStatus(code=75),
+    )
 
 
 def test_cancel_is_the_reason_if_both_were_requested(
@@ -192,7 +200,7 @@ def test_process_is_killed_after_stop_grace(
     assert time.monotonic() - started_at >= 0.3
     assert (result.stop_reason, result.exit_status) == (
         StopReason.DRAIN,
-        ExitStatus(signal=signal.SIGKILL),
+        ProcessExitStatus(signal=signal.SIGKILL),
     )
     watched.close()
 
@@ -209,9 +217,9 @@ SAVES = ("started:5", "checkpoint:2", "hang")
 @pytest.mark.parametrize(
     ("stop_reason", "actions", "exit_status"),
     [
-        (StopReason.LEASE_LOST, SAVES, ExitStatus(signal=signal.SIGKILL)),
-        (StopReason.CANCEL, SAVES, ExitStatus(code=75)),
-        (StopReason.DRAIN, ("ignore-term", *SAVES), ExitStatus(signal=signal.SIGKILL)),
+        (StopReason.LEASE_LOST, SAVES, ProcessExitStatus(signal=signal.SIGKILL)),
+        (StopReason.CANCEL, SAVES, ProcessExitStatus(code=75)),
+        (StopReason.DRAIN, ("ignore-term", *SAVES), ProcessExitStatus(signal=signal.SIGKILL)),
     ],
 )
 def test_process_stops_while_checkpoint_is_stored(
@@ -221,7 +229,7 @@ def test_process_stops_while_checkpoint_is_stored(
     job_id: UUID,
     stop_reason: StopReason,
     actions: tuple[str, ...],
-    exit_status: ExitStatus,
+    exit_status: ProcessExitStatus,
 ) -> None:
     grace = 0.3 if stop_reason is StopReason.DRAIN else 10
     watched = SupervisedRun(
@@ -261,14 +269,17 @@ def test_slow_checkpoint_upload_is_not_a_stall(
     watched.store_checkpoint = upload
     watched.start("checkpoint:2", "exit:0")
     result = watched.end()
-    assert (result.stop_reason, result.exit_status) == (None, ExitStatus(code=0))
+    assert (result.stop_reason, result.exit_status) == (None, ProcessExitStatus(code=0))
 
 
 def test_job_is_stopped_at_its_time_limit(watched: SupervisedRun) -> None:
     watched.seconds = 2
     watched.start("started:5", "hang")
     result = watched.end()
-    assert (result.stop_reason, result.exit_status) == (StopReason.TIME_LIMIT, ExitStatus(code=75))
+    assert (result.stop_reason, result.exit_status) == (
+        StopReason.TIME_LIMIT,
+        ProcessExitStatus(code=75),
+    )
 
 
 @pytest.mark.parametrize("stall", ["hang", f"signal:{signal.SIGSTOP.value}"])
@@ -287,7 +298,7 @@ def test_stalled_process_is_aborted(
     result = watched.end()
     assert (result.stop_reason, result.exit_status) == (
         StopReason.STALL,
-        ExitStatus(signal=signal.SIGABRT),
+        ProcessExitStatus(signal=signal.SIGABRT),
     )
     assert watched.recorder.step == 2
     watched.close()
@@ -303,6 +314,6 @@ def test_lost_lease_kills_the_process_and_stops_writes(
     result = watched.end()
     assert (result.stop_reason, result.exit_status) == (
         StopReason.LEASE_LOST,
-        ExitStatus(signal=signal.SIGKILL),
+        ProcessExitStatus(signal=signal.SIGKILL),
     )
     assert dump_tables(database) == before

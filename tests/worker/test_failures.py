@@ -15,10 +15,10 @@ from app.queue.transitions import (
     AttemptResult,
     Cancelled,
     DependencyUnavailable,
-    ExitStatus,
     Paused,
     PermanentFailure,
     Preempted,
+    ProcessExitStatus,
     RetryableFailure,
 )
 from app.settings import Settings
@@ -27,7 +27,7 @@ from app.storage.store import ArtifactRef
 from lora_core import events
 from worker import failures
 from worker.child_process_supervisor import ChildResult, StopReason
-from worker.failures import classify_result
+from worker.failures import attempt_result_from_child
 
 SETTINGS = Settings(max_failures=3, retry_seconds=10)
 OUTAGE = OperationalError("SELECT 1", {}, Exception("gone"))
@@ -66,14 +66,18 @@ def classify(
     step: int = 0,
     **values: Any,
 ) -> AttemptResult:
-    result = ChildResult(ExitStatus(code, number), stop_reason, failed, saved, oom_killed, step)
-    return classify_result(result, claimed(**values), SETTINGS)
+    result = ChildResult(
+        ProcessExitStatus(code, number), stop_reason, failed, saved, oom_killed, step
+    )
+    return attempt_result_from_child(result, claimed(**values), SETTINGS)
 
 
 def classify_error(
     error: Exception, *, saved: int | None = None, step: int = 0, **values: Any
 ) -> AttemptResult:
-    return failures.classify_error(error, claimed(**values), SETTINGS, saved_step=saved, step=step)
+    return failures.attempt_result_from_error(
+        error, claimed(**values), SETTINGS, saved_step=saved, step=step
+    )
 
 
 def failed_at(*steps: int) -> dict[str, Any]:
@@ -95,17 +99,17 @@ def test_reported_failure_fails_at_once_with_its_code() -> None:
 def test_missing_verified_input_is_retried(code: str) -> None:
     """The store was unreachable while the process read, and is reachable again."""
     event = events.Failed(code=code, message="No data 'x.csv': there is no such file.")
-    result = ChildResult(ExitStatus(65), None, event)
-    answer = classify_result(result, claimed(), SETTINGS, mentions_input=True)
+    result = ChildResult(ProcessExitStatus(65), None, event)
+    answer = attempt_result_from_child(result, claimed(), SETTINGS, mentions_input=True)
     assert answer == RetryableFailure(code, event.message, 10)
     assert isinstance(
-        classify_result(result, claimed(failure_count=2), SETTINGS, mentions_input=True),
+        attempt_result_from_child(result, claimed(failure_count=2), SETTINGS, mentions_input=True),
         PermanentFailure,
     )
-    assert isinstance(classify_result(result, claimed(), SETTINGS), PermanentFailure)
-    other = ChildResult(ExitStatus(65), None, ONE_CLASS)
+    assert isinstance(attempt_result_from_child(result, claimed(), SETTINGS), PermanentFailure)
+    other = ChildResult(ProcessExitStatus(65), None, ONE_CLASS)
     assert isinstance(
-        classify_result(other, claimed(), SETTINGS, mentions_input=True), PermanentFailure
+        attempt_result_from_child(other, claimed(), SETTINGS, mentions_input=True), PermanentFailure
     )
 
 

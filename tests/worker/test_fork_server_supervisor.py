@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from app.queue.transitions import ExitStatus
+from app.queue.transitions import ProcessExitStatus
 from lora_core import fork_server as library
 from lora_core.child_protocol import READY_MESSAGE
 from lora_core.events import Finished
@@ -91,16 +91,16 @@ def gone(pid: int) -> bool:
 def test_process_outlives_the_server(make: Make, tmp_path: Path) -> None:
     server = make("steps:1", f"until:{tmp_path / 'end'}", "exit:7")
     child = server.spawn(make_task(tmp_path))
-    wait_until(lambda: child.read_events(0.1))
+    wait_until(lambda: child.poll_events(0.1))
     assert Path(f"/proc/{child._process.pid}/comm").read_text() == "lora_core train\n"
     pid = server.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: server.pid not in (None, pid), what="another server")
-    assert child.read_events(0.1) is not None
+    assert child.poll_events(0.1) is not None
     (tmp_path / "end").touch()
     read_all_events(child)
-    assert child.kill_and_wait() == ExitStatus(code=7)
+    assert child.kill_and_wait() == ProcessExitStatus(code=7)
 
 
 def test_stopped_server_is_replaced_and_the_task_starts_anyway(
@@ -114,7 +114,7 @@ def test_stopped_server_is_replaced_and_the_task_starts_anyway(
     child = server.spawn(make_task(tmp_path / "one"))
     assert not is_forked(child)
     assert len(read_all_events(child)) == 1
-    assert child.kill_and_wait() == ExitStatus(code=0)
+    assert child.kill_and_wait() == ProcessExitStatus(code=0)
     wait_until(lambda: server.pid not in (None, pid), what="another server")
     assert gone(pid)
     child = server.spawn(make_task(tmp_path / "two"))
@@ -128,12 +128,12 @@ def test_server_that_cannot_start_costs_no_task(
     scripted("exit:0")
     monkeypatch.setattr(fork_server_supervisor, "FORK_SERVER_COMMAND", ("/bin/false",))
     server = ForkServerSupervisor()
-    thread = threading.Thread(target=server.run, daemon=True)
+    thread = threading.Thread(target=server.run_until_closed, daemon=True)
     thread.start()
     child = server.spawn(make_task(tmp_path))
     assert not is_forked(child)
     read_all_events(child)
-    assert child.kill_and_wait() == ExitStatus(code=0)
+    assert child.kill_and_wait() == ProcessExitStatus(code=0)
     server.close()
     thread.join(10)
     assert not thread.is_alive()
@@ -142,15 +142,15 @@ def test_server_that_cannot_start_costs_no_task(
 def test_closed_server_ends_and_its_processes_go_on(make: Make, tmp_path: Path) -> None:
     server = make("steps:1", "hang")
     child = server.spawn(make_task(tmp_path))
-    wait_until(lambda: child.read_events(0.1))
+    wait_until(lambda: child.poll_events(0.1))
     pid = server.pid
     assert pid is not None
     server.close()
     wait_until(lambda: gone(pid))
-    assert child.read_events(0.1) == []
+    assert child.poll_events(0.1) == []
     child.terminate()
     read_all_events(child)
-    assert child.kill_and_wait() == ExitStatus(code=75)
+    assert child.kill_and_wait() == ProcessExitStatus(code=75)
 
 
 def test_server_and_processes_die_with_the_worker(tmp_path: Path) -> None:
@@ -171,13 +171,13 @@ def test_gpu_tasks_get_a_fresh_interpreter(make: Make, tmp_path: Path) -> None:
     child = server.spawn(make_task(tmp_path, "cuda:0"))
     assert not is_forked(child)
     read_all_events(child)
-    assert child.kill_and_wait() == ExitStatus(code=0)
+    assert child.kill_and_wait() == ProcessExitStatus(code=0)
 
 
 def test_server_ends_when_it_has_grown() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        assert library.serve(theirs, max_growth_bytes=-1) is None
+        assert library.fork_for_each_request(theirs, max_growth_bytes=-1) is None
         assert ours.recv(64) == READY_MESSAGE
 
 
@@ -185,7 +185,7 @@ def test_process_that_is_not_started_ends_with_the_pipe(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker may fail between the fork and the start."""
-    monkeypatch.setattr(ForkedProcess, "start", lambda _: None)
+    monkeypatch.setattr(ForkedProcess, "unblock", lambda _: None)
     server = make("exit:0")
     child = server.spawn(make_task(tmp_path))
     assert isinstance(child._process, ForkedProcess)
@@ -263,7 +263,7 @@ def test_artifact_is_bitwise_equal_to_that_of_a_fresh_interpreter(
         child = start(task)
         assert is_forked(child) is (name == "forked")
         events = read_all_events(child, seconds=100)
-        assert child.kill_and_wait() == ExitStatus(code=0), task.attempt_dir.log.read_text()
+        assert child.kill_and_wait() == ProcessExitStatus(code=0), task.attempt_dir.log.read_text()
         assert isinstance(events[-1], Finished)
         products.append(product(task.attempt_dir.out))
     assert products[0] == products[1]

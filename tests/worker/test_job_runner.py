@@ -305,7 +305,9 @@ def test_lease_is_renewed_while_files_are_handled(
         return wait_for_a_beat
 
     monkeypatch.setattr(inputs, "resolve_inputs", slow(inputs.resolve_inputs))
-    monkeypatch.setattr(resources.store, "put", slow(resources.store.put))
+    monkeypatch.setattr(
+        resources.store, "move_in_directory", slow(resources.store.move_in_directory)
+    )
     run(resources, *GOOD)
     row = get_job(database, job_id)
     assert (row.state, row.step, row.total_steps) == (JobState.SUCCEEDED, 5, 5)
@@ -477,14 +479,14 @@ def test_run_restarts_if_all_checkpoints_are_rejected(
 def test_failed_checkpoint_upload_does_not_stop_the_training(
     resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = resources.store.put
+    real = resources.store.move_in_directory
 
     def put(directory: Path, key: str) -> Any:
         if key.startswith("checkpoints/"):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(directory, key)
 
-    monkeypatch.setattr(resources.store, "put", put)
+    monkeypatch.setattr(resources.store, "move_in_directory", put)
     run(resources, *SAVED, *GOOD[1:])
     assert get_state(database, job_id) is JobState.SUCCEEDED
     assert "checkpoint_lost" in [event.kind for event in events(database, job_id)]
@@ -497,7 +499,7 @@ def test_links_to_other_directories_are_not_followed(
     other = tmp_path / "other"
     other.mkdir()
     (other / "state").write_text("1")
-    manifest.create(other, {"step": 1, "metrics": {}})
+    manifest.create_and_save(other, {"step": 1, "metrics": {}})
     run(resources, *SAVED[:1], f"linked_checkpoint:{other}", f"linked_output:{other}")
     assert (other / "state").read_text() == "1"
     assert manifest.verify(other)["step"] == 1

@@ -150,11 +150,14 @@ def test_job_run_by_id_shares_the_slots(
     wait_until(lambda: running(database, older))
     named = add_job(database)
     on_gpu = add_job(database, device_class=DeviceClass.GPU)
-    tasks = [threading.Thread(target=poller.claim_and_run, args=[each]) for each in (named, on_gpu)]
+    tasks = [
+        threading.Thread(target=poller.wait_for_slot_and_run_job, args=[each])
+        for each in (named, on_gpu)
+    ]
     for task in tasks:
         task.start()
     wait_until(lambda: running(database, on_gpu))
-    assert slots.acquire() is None
+    assert slots.try_acquire() is None
     assert tasks[0].is_alive(), "it keeps its thread, so that no further task is received"
     assert get_state(database, named) is JobState.QUEUED
     gate.set()
@@ -167,7 +170,7 @@ def test_task_of_a_job_that_has_ended_returns(database: Database, make: Make) ->
     job_id = add_job(database)
     poller, _ = make()
     wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
-    poller.claim_and_run(job_id)
+    poller.wait_for_slot_and_run_job(job_id)
     assert len(attempts(database, job_id)) == 1
 
 
@@ -178,7 +181,7 @@ def test_waiting_task_returns_when_the_worker_drains(
     poller, _ = make(poll_seconds=NEVER, gate=gate)
     wait_until(lambda: running(database, older))
     named = add_job(database)
-    task = threading.Thread(target=poller.claim_and_run, args=[named])
+    task = threading.Thread(target=poller.wait_for_slot_and_run_job, args=[named])
     task.start()
     draining.set()
     task.join(10)
@@ -193,7 +196,7 @@ def test_with_a_broker_a_free_slot_waits_for_a_task_first(
     monkeypatch.setattr("worker.poller.TASK_HEAD_START_SECONDS", 3600)
     oldest, named = add_job(database), add_job(database)
     poller, _ = make(poll_seconds=NEVER, gate=gate, broker_url="redis://not-used")
-    thread = threading.Thread(target=poller.claim_and_run, args=[named])
+    thread = threading.Thread(target=poller.wait_for_slot_and_run_job, args=[named])
     thread.start()
     wait_until(lambda: running(database, named))
     gate.set()
@@ -322,9 +325,9 @@ def test_slot_freed_during_a_drain_claims_nothing(
     class LastSlot(SlotPool):
         """The drain begins while the poller takes it."""
 
-        def acquire(self, *, exclude: Container[DeviceClass] = ()) -> Slot | None:
+        def try_acquire(self, *, exclude: Container[DeviceClass] = ()) -> Slot | None:
             draining.set()
-            return super().acquire(exclude=exclude)
+            return super().try_acquire(exclude=exclude)
 
     slots = LastSlot((CPU,), cpu_slots=1, lock_dir=tmp_path)
     scripted(*GOOD)

@@ -57,7 +57,9 @@ def run(resources: Resources, draining: threading.Event | None = None) -> None:
 
 
 def digest(resources: Resources, run_id: UUID) -> str:
-    directory = service.open_results(resources.database, resources.store, run_id=run_id).directory
+    directory = service.get_verified_results(
+        resources.database, resources.store, run_id=run_id
+    ).directory
     return hashlib.sha256((directory / "results.jsonl").read_bytes()).hexdigest()
 
 
@@ -130,7 +132,7 @@ def test_drained_prediction_run_is_resumed(
     with database.read() as session:
         artifact = artifacts.get_artifact(session, row.artifact_id)
     assert (artifact.kind, artifact.key) == (RESULTS_KIND, f"predictions/{run_id}/a2")
-    results = service.open_results(database, resources.store, run_id=run_id)
+    results = service.get_verified_results(database, resources.store, run_id=run_id)
     assert results.manifest["metrics"] == row.summary
     assert results.manifest["spec"]["model"] == "sentiment:1"
     assert results.manifest["spec"]["data"]["source"] == "texts:1"

@@ -61,7 +61,7 @@ def test_metrics_and_events_share_sequence_numbers(
     recorder.add_event(STEP)
     recorder.add_event(NoteLogged(code="cut", message="Three texts are cut."))
     recorder.add_event(STEP.model_copy(update={"step": 4}))
-    recorder.write()
+    recorder.renew_lease_and_write()
     numbers = [row.seq for row in points(database, job_id)]
     assert numbers == [2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14]  # 1 is the event of the claim
     assert [(row.seq, row.kind) for row in events(database, job_id)] == [
@@ -71,7 +71,7 @@ def test_metrics_and_events_share_sequence_numbers(
     assert {row.attempt for row in points(database, job_id)} == {1}
     row = get_job(database, job_id)
     assert (row.step, row.stream_seq) == (4, 14)
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert len(points(database, job_id)) == 12
 
 
@@ -80,10 +80,10 @@ def test_the_last_evaluation_does_not_repeat_a_point(
 ) -> None:
     for step, loss in ((1, 0.5), (2, 0.6), (1, 0.5)):
         recorder.add_event(Evaluated(step=step, split=Split.VALIDATION, metrics={"loss": loss}))
-    recorder.write()
+    recorder.renew_lease_and_write()
     recorder.add_event(Evaluated(step=1, split=Split.VALIDATION, metrics={"loss": 0.5}))
     recorder.add_event(Evaluated(step=1, split=Split.TEST, metrics={"loss": 0.4}))
-    recorder.write()
+    recorder.renew_lease_and_write()
     found = [(row.split, row.step, row.value) for row in points(database, job_id)]
     assert found == [("validation", 1, 0.5), ("validation", 2, 0.6), ("test", 1, 0.4)]
 
@@ -95,7 +95,7 @@ def test_messages_use_public_names_and_are_truncated(
         value.replace("/data/1.csv", "reviews:1") if isinstance(value, str) else value
     )
     recorder.add_event(NoteLogged(code="cut", message="/data/1.csv has long texts." + "x" * 10_000))
-    recorder.write()
+    recorder.renew_lease_and_write()
     message = events(database, job_id)[-1].message
     assert message.startswith("reviews:1 has long texts.")
     assert len(message) == MAX_MESSAGE_CHARS
@@ -107,22 +107,22 @@ def test_write_is_due_after_many_rows_or_some_time(recorder: Recorder) -> None:
         assert not recorder.is_due()
         recorder.add_event(STEP.model_copy(update={"step": recorder.step + 1}))
     assert recorder.is_due()
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert not recorder.is_due()
     wait_until(recorder.is_due, seconds=5)  # the beat, with nothing to tell
 
 
 def test_tick_advances_the_step(database: Database, job_id: UUID, recorder: Recorder) -> None:
     recorder.add_event(Tick(phase=Phase.TRAINING, step=9))
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert get_job(database, job_id).step == 9
 
 
 def test_cancel_request_is_noticed(database: Database, job_id: UUID, recorder: Recorder) -> None:
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert not recorder.cancel_requested
     update_job(database, job_id, cancel_requested_at=now())
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert recorder.cancel_requested
 
 
@@ -131,7 +131,7 @@ def test_pause_request_is_noticed_and_so_is_its_withdrawal(
 ) -> None:
     for requested_at in (None, now(), None):
         update_job(database, job_id, pause_requested_at=requested_at)
-        recorder.write()
+        recorder.renew_lease_and_write()
         assert recorder.pause_requested is (requested_at is not None)
 
 
@@ -139,10 +139,10 @@ def test_inexact_resume_is_recorded_once(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded: list[bool] = []
-    monkeypatch.setattr(leases, "record_resume", lambda *_, exact: recorded.append(exact))
+    monkeypatch.setattr(leases, "record_resume_exactness", lambda *_, exact: recorded.append(exact))
     recorder.add_event(Resumed(step=1, exact=False))
-    recorder.write()
-    recorder.write()
+    recorder.renew_lease_and_write()
+    recorder.renew_lease_and_write()
     assert recorded == [False]
 
 
@@ -161,7 +161,7 @@ def test_lost_lease_writes_nothing(database: Database, lease: Lease, recorder: R
     preempt(database, lease)
     before = dump_tables(database)
     recorder.add_event(STEP)
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert recorder.lease_lost
     assert dump_tables(database) == before
 
@@ -202,18 +202,18 @@ def test_uncertain_commit_is_written_once(
     for part in (first, *(PARTS.keys() - {first})):
         PARTS[part](recorder)
     lose_an_answer(monkeypatch, happened=happened)
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert (recorder.saved_step, recorder.cancel_requested) == (None, False)  # not reported yet
     with database.write() as session:  # takes the next number, whichever this is
         repository.request_cancel(session, job_id)
     recorder.add_event(NoteLogged(code="cut", message="Three more."))
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert len(points(database, job_id)) == 6
     kinds = ["started", "cancel_requested", "checkpoint", "noted", "noted"]
     assert sorted(event.kind for event in events(database, job_id)) == sorted(kinds)
     assert events(database, job_id)[-1].message == "Three more."
     assert (recorder.saved_step, recorder.cancel_requested) == (3, True)
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert len(events(database, job_id)) == len(kinds)
 
 
@@ -234,7 +234,9 @@ def test_flush_outlasts_a_busy_database(
     impatient = open_database(settings)
     recorder = Recorder(impatient, lease, heartbeat_seconds=1, delete_artifact=lambda _: None)
     recorder.add_event(STEP)
-    other = sqlite.connect(str(settings.sqlite_path), isolation_level=None, check_same_thread=False)
+    other = sqlite.connect(
+        str(settings.default_sqlite_path), isolation_level=None, check_same_thread=False
+    )
     other.execute("BEGIN IMMEDIATE")
     freed = threading.Timer(0.3, other.close)
     freed.start()
@@ -249,13 +251,13 @@ def test_outage_is_logged_at_start_and_end(
 ) -> None:
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
-            recorder.write()
+            recorder.renew_lease_and_write()
             for _ in range(3):
                 lose_an_answer(monkeypatch, happened=False)
-                recorder.write()
+                recorder.renew_lease_and_write()
             lose_an_answer(monkeypatch, happened=False)
             recorder.flush()
-            recorder.write()
+            recorder.renew_lease_and_write()
     lines = ["the database is unreachable", "the database is reachable again"]
     assert [line["event"] for line in logs] == lines * 2
     assert 0 <= logs[1]["seconds"] < 60
@@ -269,13 +271,13 @@ def test_rows_are_buffered_while_the_database_is_busy(
     impatient = open_database(settings)
     recorder = Recorder(impatient, lease, heartbeat_seconds=1, delete_artifact=lambda _: None)
     recorder.add_event(STEP)
-    other = sqlite.connect(str(settings.sqlite_path), isolation_level=None)
+    other = sqlite.connect(str(settings.default_sqlite_path), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert not recorder.lease_lost
     assert points(impatient, job_id) == []
     other.execute("ROLLBACK")
     other.close()
-    recorder.write()
+    recorder.renew_lease_and_write()
     assert len(points(impatient, job_id)) == 6
     impatient.close()

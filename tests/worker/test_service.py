@@ -31,7 +31,7 @@ def test_runs_until_drained_even_by_repeated_requests(
     job_id = add_job(database)
     wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
     for _ in range(3):
-        service.drain()
+        service.request_drain()
     assert service.requeue_jobs_and_wait()
     waits = add_job(database)
     service.close()
@@ -66,7 +66,7 @@ def test_draining_is_visible_in_the_worker_row(settings: Settings, database: Dat
     service = open_service(settings)
     service.start()
     assert not worker_row(database).draining
-    service.drain()
+    service.request_drain()
     wait_until(lambda: worker_row(database).draining)
     assert service.requeue_jobs_and_wait()
     service.close()

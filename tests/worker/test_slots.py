@@ -20,7 +20,7 @@ def slots(tmp_path: Path, *devices: Device, cpu_slots: int = 1) -> SlotPool:
 
 
 def take(slots: SlotPool) -> Slot:
-    taken = slots.acquire()
+    taken = slots.try_acquire()
     assert taken is not None
     return taken
 
@@ -28,7 +28,7 @@ def take(slots: SlotPool) -> Slot:
 def test_slots_are_limited(tmp_path: Path) -> None:
     two = slots(tmp_path, cpu_slots=2)
     taken = [take(two), take(two)]
-    assert two.acquire() is None
+    assert two.try_acquire() is None
     two.release(taken[0])
     assert take(two) == Slot("cpu", DeviceClass.CPU)
 
@@ -42,17 +42,17 @@ def test_each_gpu_has_one_slot(tmp_path: Path) -> None:
         ("cpu", DeviceClass.CPU),
         ("cpu", DeviceClass.CPU),
     ]
-    assert mixed.acquire() is None
+    assert mixed.try_acquire() is None
     for each in taken:
         mixed.release(each)
 
 
 def test_device_class_can_be_excluded(tmp_path: Path) -> None:
     mixed = slots(tmp_path, GPU, CPU)
-    found = mixed.acquire(exclude={DeviceClass.GPU})
+    found = mixed.try_acquire(exclude={DeviceClass.GPU})
     assert found is not None
     assert found.device == "cpu"
-    assert mixed.acquire(exclude={DeviceClass.GPU}) is None
+    assert mixed.try_acquire(exclude={DeviceClass.GPU}) is None
 
 
 def test_failed_lock_leaves_no_open_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_failed_lock_leaves_no_open_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("worker.devices.fcntl.flock", fail)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(OSError, match="no locks available"):
-        slots(tmp_path, GPU).acquire()
+        slots(tmp_path, GPU).try_acquire()
     assert os.listdir("/proc/self/fd") == before
 
 
@@ -71,10 +71,10 @@ def test_two_workers_never_share_a_gpu(tmp_path: Path) -> None:
     slot = take(one)
     beside = take(another)
     assert beside.device == "cuda:1"
-    assert another.acquire() is None
+    assert another.try_acquire() is None
     one.release(slot)
     assert take(another).device == "cuda:0"
-    assert one.acquire() is None
+    assert one.try_acquire() is None
 
 
 def test_gpu_stays_locked_by_the_inheriting_child(tmp_path: Path) -> None:
@@ -83,8 +83,8 @@ def test_gpu_stays_locked_by_the_inheriting_child(tmp_path: Path) -> None:
     assert slot.lock_fd is not None
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, pass_fds=(slot.lock_fd,)) as orphan:
         one.release(slot)
-        assert another.acquire() is None
-        assert one.acquire() is None
+        assert another.try_acquire() is None
+        assert one.try_acquire() is None
         orphan.kill()
         orphan.wait()
     another.release(take(another))
@@ -114,6 +114,6 @@ def test_idle_means_all_slots_are_released(tmp_path: Path) -> None:
 def test_failed_lock_does_not_use_up_a_slot(tmp_path: Path, devices: tuple[Device, ...]) -> None:
     one = slots(tmp_path, *devices)
     slot = take(one)
-    assert one.acquire() is None
+    assert one.try_acquire() is None
     one.release(slot)
     assert one.wait_idle(0)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from app.queue.transitions import ExitStatus
+from app.queue.transitions import ProcessExitStatus
 from lora_core.events import Evaluated, Event, Finished, NoteLogged, StepLogged
 from tests.job_rows import SPEC
 from tests.slow import slow_but
@@ -21,7 +21,13 @@ from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import process_identity, spawn
 from worker.fork_server_supervisor import ForkServerSupervisor
-from worker.spawn import CHILD_EXEC, ChildProcess, ChildTask, ForkedProcess, child_environment
+from worker.spawn import (
+    DIE_WITH_PARENT_EXEC,
+    ChildProcess,
+    ChildTask,
+    ForkedProcess,
+    child_environment,
+)
 from worker.workdir import AttemptDir
 
 Start = Callable[..., ChildProcess]
@@ -59,7 +65,7 @@ def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Start]:
 def running_server() -> ForkServerSupervisor:
     """A fork server that accepts requests."""
     server = ForkServerSupervisor()
-    threading.Thread(target=server.run, daemon=True).start()
+    threading.Thread(target=server.run_until_closed, daemon=True).start()
     wait_until(lambda: server.pid is not None, what="the fork server")
     return server
 
@@ -76,7 +82,7 @@ def read_all_events(child: ChildProcess, *, seconds: float = 20) -> list[Event]:
     events: list[Event] = []
 
     def ended() -> bool:
-        more = child.read_events(0.1)
+        more = child.poll_events(0.1)
         events.extend(more or [])
         return more is None
 
@@ -90,7 +96,7 @@ def test_events_are_read_to_the_end(start: Start) -> None:
     assert [e.step for e in events if isinstance(e, StepLogged)] == list(range(1, 201))
     assert isinstance(events[-2], Evaluated)
     assert isinstance(events[-1], Finished)
-    assert child.kill_and_wait() == ExitStatus(code=0)
+    assert child.kill_and_wait() == ProcessExitStatus(code=0)
 
 
 @forked_first
@@ -109,12 +115,12 @@ def test_line_is_assembled_from_chunks(start: Start) -> None:
 @pytest.mark.parametrize(
     ("action", "status"),
     [
-        ("exit:65", ExitStatus(code=65)),
-        ("exit:3", ExitStatus(code=3)),
-        (f"signal:{signal.SIGSEGV}", ExitStatus(signal=signal.SIGSEGV)),
+        ("exit:65", ProcessExitStatus(code=65)),
+        ("exit:3", ProcessExitStatus(code=3)),
+        (f"signal:{signal.SIGSEGV}", ProcessExitStatus(signal=signal.SIGSEGV)),
     ],
 )
-def test_exit_status_is_returned(start: Start, action: str, status: ExitStatus) -> None:
+def test_exit_status_is_returned(start: Start, action: str, status: ProcessExitStatus) -> None:
     child = start(action)
     read_all_events(child)
     assert child.kill_and_wait() == status
@@ -122,10 +128,10 @@ def test_exit_status_is_returned(start: Start, action: str, status: ExitStatus) 
 
 def test_process_exits_on_sigterm(start: Start) -> None:
     child = start("steps:1", "hang")
-    wait_until(lambda: child.read_events(0.1))
+    wait_until(lambda: child.poll_events(0.1))
     child.terminate()
     read_all_events(child)
-    assert child.kill_and_wait() == ExitStatus(code=75)
+    assert child.kill_and_wait() == ProcessExitStatus(code=75)
 
 
 @forked_first
@@ -134,26 +140,26 @@ def test_stopping_an_exited_process_changes_nothing(start: Start) -> None:
     os.waitid(os.P_PID, child._process.pid, os.WEXITED | os.WNOWAIT)
     child.terminate()
     assert len(read_all_events(child)) == 2
-    assert child.kill_and_wait() == ExitStatus(code=0)
+    assert child.kill_and_wait() == ProcessExitStatus(code=0)
 
 
 @forked_first
 def test_process_ignoring_sigterm_is_killed(start: Start) -> None:
     child = start("ignore-term", "steps:1", "hang")
-    wait_until(lambda: child.read_events(0.1))
+    wait_until(lambda: child.poll_events(0.1))
     child.terminate()
-    assert child.read_events(0.2) == []
+    assert child.poll_events(0.2) == []
     child.kill()
     read_all_events(child)
-    assert child.kill_and_wait() == ExitStatus(signal=signal.SIGKILL)
+    assert child.kill_and_wait() == ProcessExitStatus(signal=signal.SIGKILL)
 
 
 def test_aborted_process_logs_its_stack_traces(start: Start, tmp_path: Path) -> None:
     child = start("steps:1", "hang")
-    wait_until(lambda: child.read_events(0.1))
+    wait_until(lambda: child.poll_events(0.1))
     child.abort_with_traceback()
     read_all_events(child)
-    assert child.kill_and_wait() == ExitStatus(signal=signal.SIGABRT)
+    assert child.kill_and_wait() == ProcessExitStatus(signal=signal.SIGABRT)
     assert "scripted_child.py" in (tmp_path / "child.log").read_text()
 
 
@@ -163,7 +169,7 @@ def test_children_of_the_process_are_killed(start: Start, tmp_path: Path) -> Non
     child = start(f"helper:{file}", "steps:1", "exit:0")
     read_all_events(child)  # ends although the helper holds the pipe
     helper = int(file.read_text())
-    assert child.kill_and_wait() == ExitStatus(code=0)
+    assert child.kill_and_wait() == ProcessExitStatus(code=0)
     wait_until(lambda: not _runs(helper))
 
 
@@ -193,7 +199,7 @@ def test_process_is_killed_if_its_pid_file_cannot_be_written(
 
 def test_process_has_own_session_niceness_and_pid_file(start: Start, tmp_path: Path) -> None:
     child = start("steps:1", "hang")
-    wait_until(lambda: child.read_events(0.1))
+    wait_until(lambda: child.poll_events(0.1))
     identity = process_identity.ProcessIdentity(*json.loads((tmp_path / "child.json").read_text()))
     assert process_identity.is_alive(identity)
     assert os.getsid(identity.pid) == identity.pid
@@ -247,18 +253,25 @@ def test_fresh_process_dies_with_its_parent_thread(tmp_path: Path) -> None:
 
     def begin_and_leave() -> None:
         child = spawn.spawn_child(make_task(tmp_path))
-        wait_until(lambda: child.read_events(0.1))
+        wait_until(lambda: child.poll_events(0.1))
         started.append(child)
 
     thread = threading.Thread(target=begin_and_leave)
     thread.start()
     thread.join()
     read_all_events(started[0])
-    assert started[0].kill_and_wait() == ExitStatus(signal=signal.SIGKILL)
+    assert started[0].kill_and_wait() == ProcessExitStatus(signal=signal.SIGKILL)
 
 
 def test_child_exec_notices_a_parent_that_has_exited() -> None:
-    launcher = [sys.executable, "-I", "-S", str(CHILD_EXEC), str(os.getpid() + 1), "/bin/true"]
+    launcher = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(DIE_WITH_PARENT_EXEC),
+        str(os.getpid() + 1),
+        "/bin/true",
+    ]
     done = subprocess.run(launcher, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "the parent exited" in done.stderr

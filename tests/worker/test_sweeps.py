@@ -47,7 +47,7 @@ def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
             resources,
             owner,
             draining=draining,
-            devices=room.device_names(),
+            devices=room.device_name_per_slot(),
             host_health=HostHealth(resources),
         )
         reconciler.run_once()

@@ -105,7 +105,7 @@ class SplitCorrectness:
         """The 95% interval of the metric."""
         if self._is_accuracy:
             return wilson_interval(self.value, self.count)
-        return self.metric.interval_of(self.resampled, self.count)
+        return self.metric.interval_from_resamples(self.resampled, self.count)
 
     @cached_property
     def resampled(self) -> NDArray[np.float64]:
@@ -212,7 +212,7 @@ class PairedComparison:
 
 
 @dataclass(frozen=True)
-class AccuracyComparison(PairedComparison):
+class PairedAccuracyComparison(PairedComparison):
     """The accuracy of model `a` against that of model `b`.
 
     `p` decides; the interval tells how large the difference may be. Close to p = 0.05 one of them
@@ -232,22 +232,22 @@ def compare_paired(a: SplitCorrectness, b: SplitCorrectness) -> PairedComparison
     """Compare two models on the texts they share by the metric of their task.
 
     The interval is that of a paired bootstrap over texts (Efron 1979); accuracies are compared by
-    `compare_accuracies`. Raises `ValueError` if the texts or their labels differ.
+    `compare_accuracies_paired`. Raises `ValueError` if the texts or their labels differ.
     """
     if not have_same_texts_and_metric(a, b):
         raise ValueError("the two models classified different texts or labels")
     if isinstance(a.metric, Accuracy):
-        return compare_accuracies(a, b)
+        return compare_accuracies_paired(a, b)
     low, high = percentile_interval(a.resampled - b.resampled)
     return PairedComparison(a.value - b.value, low, high, a.count)
 
 
-def compare_accuracies(a: SplitCorrectness, b: SplitCorrectness) -> AccuracyComparison:
+def compare_accuracies_paired(a: SplitCorrectness, b: SplitCorrectness) -> PairedAccuracyComparison:
     """Compare the accuracies of two models on the same texts."""
     counts = discordant_counts(a, [b])
     only_a, only_b = (int(count[0]) for count in counts)
     low, high = paired_difference_interval(only_a, only_b, a.count)
-    return AccuracyComparison(
+    return PairedAccuracyComparison(
         difference=(only_a - only_b) / a.count,
         low=low,
         high=high,
@@ -380,7 +380,7 @@ def _compare_with_first(
     correctness: SplitCorrectness, first: SplitCorrectness
 ) -> PairedComparisonView:
     found = compare_paired(correctness, first)
-    tested = found if isinstance(found, AccuracyComparison) else None
+    tested = found if isinstance(found, PairedAccuracyComparison) else None
     return PairedComparisonView(
         difference=found.difference,
         low=found.low,

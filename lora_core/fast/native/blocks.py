@@ -28,7 +28,7 @@ ROW_STEP = 16  # the rows of each version begin at a multiple of it
 LinearWeights = tuple[Tensor, Tensor | None]  # weight (d_out, d_in), bias (d_out,)
 
 
-class BlockWeights(NamedTuple):
+class TorchBlockWeights(NamedTuple):
     """One block of a model in torch."""
 
     layers: Mapping[str, LinearWeights]  # qkv, projection, up, down
@@ -37,7 +37,7 @@ class BlockWeights(NamedTuple):
     window: int | None  # how far a token sees to each side; None: all of its text
 
 
-class BlockSettings(NamedTuple):
+class SharedBlockSettings(NamedTuple):
     """What all blocks have in common."""
 
     heads: int
@@ -64,7 +64,7 @@ class PackedAdapter:
 
 
 def check_supported(
-    blocks: Sequence[BlockWeights], settings: BlockSettings, activation: Any
+    blocks: Sequence[TorchBlockWeights], settings: SharedBlockSettings, activation: Any
 ) -> None:
     """Raise `UnsupportedBlocks` if the native engine cannot compute these blocks."""
     width = blocks[0].layers["projection"][0].shape[0]
@@ -89,7 +89,7 @@ class NativeBlocks:
     """Computes all blocks of an encoder in one call, with LoRA weights per version. Thread-safe."""
 
     def __init__(
-        self, library: Library, blocks: Sequence[BlockWeights], settings: BlockSettings
+        self, library: Library, blocks: Sequence[TorchBlockWeights], settings: SharedBlockSettings
     ) -> None:
         """`blocks` are supported, see `check_supported`."""
         self._library = library
@@ -169,7 +169,7 @@ class NativeBlocks:
         self._library.encode(self._encoder, batch, threads=threads)
         return first if self._settings.first_only else x
 
-    def _pack_block(self, block: BlockWeights) -> BlockStruct:
+    def _pack_block(self, block: TorchBlockWeights) -> BlockStruct:
         layers = []
         for name in _LAYERS:
             weight, bias = block.layers[name]

@@ -120,7 +120,7 @@ def test_cached_key_is_valid_for_ten_minutes_during_an_outage(
     caller = look_up(cache, token)
     cache.close()
     database.close()
-    settings.sqlite_path.write_bytes(b"no database any more" * 100)
+    settings.default_sqlite_path.write_bytes(b"no database any more" * 100)
     clock.now += STALE_IF_ERROR_SECONDS - 1
     assert look_up(cache, token) == caller
     with pytest.raises(SQLAlchemyError):

@@ -105,7 +105,7 @@ def test_key_is_in_no_file_and_no_log_line(
     assert "/v1/lw_" in printed
     assert hidden not in printed
     files = [path for path in auth_settings.data_dir.rglob("*") if path.is_file()]
-    assert auth_settings.sqlite_path in files
+    assert auth_settings.default_sqlite_path in files
     assert all(hidden.encode() not in path.read_bytes() for path in files)
     assert secrets.parse_api_key(made.text).digest(
         secrets.load_or_create_pepper(auth_settings)

@@ -70,7 +70,7 @@ def test_a_version_of_the_registry_is_put_together_and_tried(
             row = new.add_row(session, job_id=None, kind="model")
             registry.add_version(session, name="mails", artifact=row, manifest=facts)
 
-    new.run_transaction(register)
+    new.run_with_stored_base(register)
     status, found = check(client, "mails:1")
     assert status == 200, found
     assert (found["base"], found["model_type"]) == ("mails:1", "distilbert")

@@ -199,7 +199,9 @@ class FakeWorker:
         """Store a small artifact and finish the job with it."""
         summary = {**SUMMARY, **metrics}
         make_artifact(directory, metrics=summary)
-        ref = self.resources.store.put(directory, f"jobs/{lease.job_id}/a{lease.attempt}")
+        ref = self.resources.store.move_in_directory(
+            directory, f"jobs/{lease.job_id}/a{lease.attempt}"
+        )
         with self.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
             if register_as:

@@ -36,7 +36,7 @@ def test_new_attempt_replaces_the_curve_from_its_first_step() -> None:
     for step in (10, 20, 30):
         progress.add_point(TRAIN_LOSS, step, 1.0, at=step)
     progress.add_point(TRAIN_LOSS, 20, 0.5, at=100, attempt=2)
-    assert progress.curve(TRAIN_LOSS).in_order() == [1.0, 0.5]
+    assert progress.get_series(TRAIN_LOSS).in_order() == [1.0, 0.5]
     assert progress.rate is None  # the new attempt has no throughput yet
 
 

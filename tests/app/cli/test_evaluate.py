@@ -119,7 +119,7 @@ def test_drawn_splits_match_those_of_a_training(part: Split, tmp_path: Path) -> 
     file.write_text("text,label\n" + "".join(f"film {i},{'ab'[i % 2]}\n" for i in range(50)))
     with Client("http://127.0.0.1:9") as client:
         found = labeled_rows.read_labeled_rows(client, str(file), ColumnSelection(), part)
-    trained = load_splits(DataSpec(source=str(file))).examples(part)
+    trained = load_splits(DataSpec(source=str(file))).examples_of(part)
     assert [row.number for row in found.rows] == [example.row for example in trained]
 
 

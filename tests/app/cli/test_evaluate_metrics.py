@@ -9,7 +9,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from app.cli.evaluation_metrics import compute_single_label_metrics
 from app.serving.schemas import LabelScore
-from lora_core.inference.decoding import decode_scores
+from lora_core.inference.decoding import decode_label_scores
 from lora_core.tasks.single_label import SingleLabel
 
 NAMES = ["a", "b", "c"]
@@ -23,7 +23,7 @@ def test_metrics_match_those_of_a_run(rows: list[tuple[int, int]]) -> None:
     expected = task.report(logits.astype(np.float32), truth)
     answers = [
         [LabelScore(label=name, score=score) for name, score in row]
-        for row in decode_scores(torch.from_numpy(logits.astype(np.float32)), task)
+        for row in decode_label_scores(torch.from_numpy(logits.astype(np.float32)), task)
     ]
     found = compute_single_label_metrics(NAMES, [NAMES[i] for i in truth], answers)
     assert found["confusion_matrix"] == expected["confusion_matrix"]

@@ -130,7 +130,7 @@ def on_a_version(resources: Resources, tmp_path: Path) -> Path:
     facts["spec"]["base"] = "first:1"
     facts.pop("files")
     (trained / "manifest.json").unlink()
-    manifest.create(trained, facts)
+    manifest.create_and_save(trained, facts)
     add_version(resources, trained, tmp_path / "copied", name="second")
     return trained
 
@@ -227,7 +227,7 @@ def test_held_out_texts_are_those_of_validation_and_test(
     facts["spec"]["data"]["source"] = {"train": ref, "test": ref}
     facts.pop("files")
     (artifact / "manifest.json").unlink()
-    manifest.create(artifact, facts)
+    manifest.create_and_save(artifact, facts)
     (tmp_path / "work").mkdir()
     with Client(url) as client:
         path = write_held_out_texts(client, artifact, tmp_path / "work")

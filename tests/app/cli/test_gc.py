@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 def orphan(resources: Resources, tmp_path: Path, age: float = TWO_DAYS) -> Path:
     """Create a stored directory without a row. `age` is in seconds."""
-    ref = resources.store.put(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
+    ref = resources.store.move_in_directory(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     place = resources.store.local_directory(ref)
     then = time.time() - age
     for path in (place, *place.rglob("*")):
@@ -72,7 +72,7 @@ def test_database_file_becomes_smaller(
     with resources.database.write() as session:
         session.execute(text("DELETE FROM filler"))
     resources.close()
-    old = sqlite.connect(settings.sqlite_path)
+    old = sqlite.connect(settings.default_sqlite_path)
     old.execute("PRAGMA journal_mode=DELETE")
     old.execute("PRAGMA auto_vacuum=NONE")
     old.execute("CREATE TABLE more AS SELECT hex(zeroblob(500000)) AS content")
@@ -80,10 +80,10 @@ def test_database_file_becomes_smaller(
     old.execute("DROP TABLE more")
     old.close()
     here = {"LORAWORKS_DATA_DIR": str(settings.data_dir)}
-    before = settings.sqlite_path.stat().st_size
+    before = settings.default_sqlite_path.stat().st_size
     planned = answer(run("gc", "--dry-run", "--json", **here))
     assert planned["database_bytes"] > 900_000
-    assert settings.sqlite_path.stat().st_size == before
+    assert settings.default_sqlite_path.stat().st_size == before
 
     monkeypatch.setattr("app.database.sqlite._available_memory", lambda: 0)
     refused = run("gc", "--json", **here)
@@ -93,7 +93,7 @@ def test_database_file_becomes_smaller(
     monkeypatch.undo()
 
     assert answer(run("gc", "--json", **here))["database_bytes"] == planned["database_bytes"]
-    assert settings.sqlite_path.stat().st_size < before - 900_000
+    assert settings.default_sqlite_path.stat().st_size < before - 900_000
     assert "free space" not in run("gc", **here).stdout
 
 

@@ -148,7 +148,7 @@ def test_splits_of_one_target_are_those_of_the_training(
     tasks = {name: each.type for name, each in spec.targets.items()}
     with Client(url) as client:
         found = read_labeled_rows(client, "tickets", columns, part, "topic", tasks)
-    trained = load_splits(DataSpec(source=str(tickets)), spec).examples(part)
+    trained = load_splits(DataSpec(source=str(tickets)), spec).examples_of(part)
     assert [row.number for row in found.rows] == [example.row for example in trained]
     assert {row.label for row in found.rows} == {"billing", "refund"}
 

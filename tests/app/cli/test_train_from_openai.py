@@ -16,12 +16,12 @@ from app.cli.client import PredictResponse
 from app.cli.errors import UsageError
 from app.cli.external_model_comparison import (
     AnswerFile,
-    ComparableOldAnswers,
+    OldAnswersToUnseenTexts,
     OldModelAnswer,
     OldModelComparison,
     ProportionWithInterval,
 )
-from app.jobs.results.comparison import AccuracyComparison
+from app.jobs.results.comparison import PairedAccuracyComparison
 from app.main import create_app
 from app.openai import ids
 from app.resources import Resources
@@ -422,7 +422,7 @@ def test_conclusion_follows_from_the_paired_test(
     new = ["good"] * (correct + only_new) + ["bad"] * only_old
     old = ["good"] * correct + ["bad"] * only_new + ["good"] * only_old
     comparison = compared(old, new, labels)
-    assert isinstance(comparison.difference, AccuracyComparison)
+    assert isinstance(comparison.difference, PairedAccuracyComparison)
     assert (comparison.difference.only_a, comparison.difference.only_b) == (only_new, only_old)
     sentences = external_model_comparison.describe_difference(comparison.difference)
     assert headline in sentences[0]
@@ -437,7 +437,7 @@ def compared(old: list[str], new: list[str], labels: Sequence[str | None]) -> Ol
     scores = [[LabelScore(label=each, score=0.9)] for each in new]
     return external_model_comparison.compare_with_old_model(
         "films:1",
-        ComparableOldAnswers(
+        OldAnswersToUnseenTexts(
             answers, trained_on=0, repeated=0, labels_from_training_data=0, unknown={}
         ),
         PredictResponse(scores, "films:1", 0),
@@ -468,7 +468,9 @@ def test_csv_has_no_formulas() -> None:
 
 def test_selection_of_no_rows_is_refused(splits: Splits) -> None:
     with pytest.raises(UsageError, match="trained on all"):
-        external_model_comparison.select_comparable_answers(AnswerFile("answers.jsonl", []), splits)
+        external_model_comparison.select_answers_to_unseen_texts(
+            AnswerFile("answers.jsonl", []), splits
+        )
 
 
 SETS = [(text, sorted({"ab"[i % 2], "bc"[i // 2 % 2]})) for i, text in enumerate(TEXTS)]
@@ -480,9 +482,9 @@ def label_set_splits(tmp_path: Path) -> Splits:
     return load_splits(DataSpec(source=str(file)), MultiLabelSpec())
 
 
-def select_sets(tmp_path: Path, splits: Splits, *rows: Row) -> ComparableOldAnswers:
+def select_sets(tmp_path: Path, splits: Splits, *rows: Row) -> OldAnswersToUnseenTexts:
     file = external_model_comparison.read_answer_file(write(tmp_path / "answers.jsonl", [*rows]))
-    return external_model_comparison.select_comparable_answers(
+    return external_model_comparison.select_answers_to_unseen_texts(
         file, splits, task_type="multi_label"
     )
 
@@ -534,7 +536,9 @@ def test_unusable_lists_of_labels(
 def test_answers_of_a_regression_are_refused(splits: Splits, fresh_answers: Path) -> None:
     file = external_model_comparison.read_answer_file(fresh_answers)
     with pytest.raises(UsageError, match="the model has the task regression") as error:
-        external_model_comparison.select_comparable_answers(file, splits, task_type="regression")
+        external_model_comparison.select_answers_to_unseen_texts(
+            file, splits, task_type="regression"
+        )
     assert error.value.code == "answers_not_comparable"
 
 

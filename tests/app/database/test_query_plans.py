@@ -55,7 +55,7 @@ def full(
         server = request.getfixturevalue("postgres")
         made = made.model_copy(update={"database_url": server.new_database()})
     else:
-        shutil.copyfile(migrated, made.sqlite_path)
+        shutil.copyfile(migrated, made.default_sqlite_path)
     database = open_database(made)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stored, "PER_SWEEP", 50)
@@ -72,7 +72,7 @@ def filled(full: Settings, request: pytest.FixtureRequest, tmp_path: Path) -> It
     made = Settings(data_dir=tmp_path / "data", allowed_hosts=("testserver",), engine="torch-fp32")
     made.data_dir.mkdir()
     if full.database_url is None:
-        shutil.copyfile(full.sqlite_path, made.sqlite_path)
+        shutil.copyfile(full.default_sqlite_path, made.default_sqlite_path)
         yield made
         return
     server: PostgresServer = request.getfixturevalue("postgres")

@@ -120,15 +120,15 @@ def test_free_space_is_given_back(
     monkeypatch.setattr("app.database.sqlite.VACUUM_PAGES", 50)  # in several transactions
     fill_and_empty(database)
     free = database.incremental_vacuum(dry_run=True)
-    before = settings.sqlite_path.stat().st_size
+    before = settings.default_sqlite_path.stat().st_size
     assert free > before / 3
     other = open_database(settings)
     assert other.incremental_vacuum() == free
     other.close()
-    assert settings.sqlite_path.stat().st_size <= before - free
+    assert settings.default_sqlite_path.stat().st_size <= before - free
     assert database.incremental_vacuum(dry_run=True) == 0
     assert contents(database) == ROWS * 2 / 30
-    assert database.vacuum() == 0
+    assert database.ensure_auto_vacuum() == 0
 
 
 def test_others_write_while_space_is_given_back(
@@ -152,8 +152,8 @@ def test_others_write_while_space_is_given_back(
 @pytest.fixture
 def old_file(settings: Settings) -> Settings:
     """A database of a version that did not let the file become shorter."""
-    settings.sqlite_path.unlink()
-    connection = sqlite.connect(settings.sqlite_path)
+    settings.default_sqlite_path.unlink()
+    connection = sqlite.connect(settings.default_sqlite_path)
     connection.execute("CREATE TABLE api_keys (created_at FLOAT)")
     connection.commit()
     connection.close()
@@ -163,12 +163,14 @@ def old_file(settings: Settings) -> Settings:
 def test_old_file_is_rebuilt_once(old_file: Settings) -> None:
     database = open_database(old_file)
     fill_and_empty(database)
-    before = old_file.sqlite_path.stat().st_size
+    before = old_file.default_sqlite_path.stat().st_size
     assert database.incremental_vacuum() == 0
-    freed = database.vacuum()
+    freed = database.ensure_auto_vacuum()
     assert freed > before / 3
-    assert old_file.sqlite_path.stat().st_size <= before - freed + 16_384  # the map of the pages
-    assert database.vacuum() == 0
+    assert (
+        old_file.default_sqlite_path.stat().st_size <= before - freed + 16_384
+    )  # the map of the pages
+    assert database.ensure_auto_vacuum() == 0
     with database.write() as session:
         session.execute(text("DELETE FROM filler"))
     assert database.incremental_vacuum() > 0
@@ -183,7 +185,7 @@ def test_rebuild_without_enough_memory_changes_nothing(
     database = open_database(old_file)
     fill_and_empty(database)
     with pytest.raises(NotEnoughMemoryToRebuild, match="0 MB are available"):
-        database.vacuum()
+        database.ensure_auto_vacuum()
     assert contents(database) == ROWS * 2 / 30
     assert database.incremental_vacuum() == 0
     database.close()

@@ -106,7 +106,7 @@ def test_the_learning_curve_is_stored_with_the_diagnosis(
 def test_a_timeout_during_the_learning_curve_keeps_the_rest(
     upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_child = child.run_child
+    run_child = child.run_lora_core_sandboxed
 
     def stopped_early(*arguments: Any, **limits: Any) -> SandboxResult:
         """The child is stopped before its last line."""
@@ -115,7 +115,7 @@ def test_a_timeout_during_the_learning_curve_keeps_the_rest(
         assert len(lines) == 3
         return SandboxResult(None, b"".join(lines[:-1]), ended.stderr)
 
-    monkeypatch.setattr(child, "run_child", stopped_early)
+    monkeypatch.setattr(child, "run_lora_core_sandboxed", stopped_early)
     dataset = upload(MANY, "many.csv").json()
     assert dataset["diagnosis"]["more_labels"] is None
     assert dataset["findings"] == {}
@@ -204,16 +204,18 @@ def inspection(settings: Settings) -> FileInspector:
 def test_a_profile_without_diagnosis_if_only_the_diagnosis_exceeded_limits(
     inspection: FileInspector, monkeypatch: pytest.MonkeyPatch, ended: SandboxResult
 ) -> None:
-    monkeypatch.setattr(child, "run_child", lambda *_, **__: ended)
+    monkeypatch.setattr(child, "run_lora_core_sandboxed", lambda *_, **__: ended)
     assert inspection.profile() == {"rows": 2, "diagnosis": None}
 
 
 def test_a_requested_diagnosis_that_exceeds_limits_is_an_error(
     inspection: FileInspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "run_child", lambda *_, **__: SandboxResult(None, PROFILE, ""))
+    monkeypatch.setattr(
+        child, "run_lora_core_sandboxed", lambda *_, **__: SandboxResult(None, PROFILE, "")
+    )
     with pytest.raises(DataTooLarge, match=r"a\.csv.*time needed"):
-        inspection.check()
+        inspection.diagnose()
 
 
 def test_an_unreadable_file_is_an_error(
@@ -225,7 +227,7 @@ def test_an_unreadable_file_is_an_error(
     monkeypatch.setattr(
         child, "run_child", lambda *_, **__: SandboxResult(child_protocol.EXIT_FAILED, lines, "")
     )
-    for ask in (inspection.profile, inspection.check):
+    for ask in (inspection.profile, inspection.diagnose):
         with pytest.raises(Exception, match=r"a\.csv has no rows"):
             ask()
 

@@ -84,7 +84,9 @@ if landlock_abi():  # otherwise the kernel cannot confine it
             each.write_text("text,label\ngood,1\nbad,0\n")
         FileInspector(file, "file.csv", COLUMNS, settings).profile()
         limits = child.SandboxLimits(settings.inspect_memory_mb, 60, 10**6)
-        done = child.run_child(["inspect", str(other)], limits=limits, readable=[file])
+        done = child.run_lora_core_sandboxed(
+            ["inspect", str(other)], limits=limits, readable=[file]
+        )
         assert "PermissionError" in done.stderr
         assert done.returncode == 1
 

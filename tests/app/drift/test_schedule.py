@@ -64,7 +64,7 @@ def test_a_version_is_checked_when_enough_texts_are_kept_and_then_after_a_week(
     keep(database, texts(FILMS, 1, seed=2))
     assert run_next_due_check(resources)
     (first,) = checks(database)
-    assert (first.version, first.automatic, first.recent_texts) == ("sentiment:1", True, 50)
+    assert (first.version_ref, first.automatic, first.recent_texts) == ("sentiment:1", True, 50)
     assert claims(database) == []
     keep(database, texts(BILLS, 60, seed=3))
     assert not run_next_due_check(resources)  # not before the week is over

@@ -32,8 +32,8 @@ def succeed(worker: FakeWorker, resources: Resources, tmp_path: Path) -> Succeed
         worker.log(lease, step=1, points={"loss": 1.0})
         directory = tmp_path / "out"
         directory.mkdir()
-        manifest.create(directory, {})
-        ref = resources.store.put(directory, f"jobs/{lease.job_id}/a1")
+        manifest.create_and_save(directory, {})
+        ref = resources.store.move_in_directory(directory, f"jobs/{lease.job_id}/a1")
         with resources.database.write() as session:
             made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
             if register_as is not None:

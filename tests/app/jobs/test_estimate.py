@@ -22,7 +22,7 @@ from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, TrainSpec
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
-SHAPE = read_encoder_shape(minilm.build_distilbert_config(), base=minilm.NAME)
+SHAPE = read_encoder_shape(minilm.build_distilbert_config_dict(), base=minilm.NAME)
 
 
 def data(rows: dict[str, int], **sizes: Any) -> ResolvedData:

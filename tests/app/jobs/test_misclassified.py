@@ -48,10 +48,10 @@ def finish(
         if texts:
             task, calibration = SingleLabel(LABELS), Calibration(temperature=TEMPERATURE)
             correctness.save_misclassified(made, "test", EXAMPLES, LOGITS, task, calibration)
-        manifest.create(
+        manifest.create_and_save(
             made, {"labels": LABELS, "calibration": {"temperature": TEMPERATURE}, "metrics": {}}
         )
-        ref = resources.store.put(made, f"jobs/{job_id}/a1")
+        ref = resources.store.move_in_directory(made, f"jobs/{job_id}/a1")
         with resources.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind="model", ref=ref)
         worker.finish(lease, Succeeded(artifact.id, {}))

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap, multinomial
 from sklearn.metrics import f1_score
 
-from app.jobs.results.comparison import AccuracyComparison, SplitCorrectness
+from app.jobs.results.comparison import PairedAccuracyComparison, SplitCorrectness
 from app.jobs.results.comparison import compare_paired as compare
 from tests.sweep_snapshots import make_correctness
 
 Bits = NDArray[np.bool_]
 
 
-def compare_paired(a: SplitCorrectness, b: SplitCorrectness) -> AccuracyComparison:
+def compare_paired(a: SplitCorrectness, b: SplitCorrectness) -> PairedAccuracyComparison:
     found = compare(a, b)
-    assert isinstance(found, AccuracyComparison)
+    assert isinstance(found, PairedAccuracyComparison)
     return found
 
 

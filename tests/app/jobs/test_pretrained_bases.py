@@ -190,9 +190,11 @@ def version(resources: Resources, tmp_path: Path) -> Callable[..., str]:
     def register(name: str, *, production: bool = False) -> str:
         directory = tmp_path / "made"
         make(directory / "merged")
-        manifest.create(directory, {})
+        manifest.create_and_save(directory, {})
         with resources.database.write() as session:
-            ref = resources.store.put(directory, f"made/{name}-{len(list_keys(resources))}")
+            ref = resources.store.move_in_directory(
+                directory, f"made/{name}-{len(list_keys(resources))}"
+            )
             artifact = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
             made = registry.add_version(session, name=name, artifact=artifact, manifest=MANIFEST)
             if production:

@@ -48,7 +48,7 @@ def test_unknown_paths_and_methods_add_no_series(client: TestClient) -> None:
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_other_metrics_remain_without_the_database(client: TestClient, settings: Settings) -> None:
     client.app.state.resources.database.close()  # type: ignore[attr-defined]
-    settings.sqlite_path.write_bytes(b"no database any more" * 100)
+    settings.default_sqlite_path.write_bytes(b"no database any more" * 100)
     response = client.get("/metrics")
     assert response.status_code == 200
     assert "\nloraworks_database_up 0.0\n" in response.text

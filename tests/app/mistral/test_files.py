@@ -25,7 +25,11 @@ def test_upload_list_and_content(sdk: Any) -> None:
     content = examples()
     file = sdk.files.upload(file={"file_name": "Mails.jsonl", "content": content})
     assert (file.object, file.purpose, file.source) == ("file", "fine-tune", "upload")
-    assert (file.filename, file.size_bytes, file.num_lines) == ("Mails.jsonl", len(content), 20)
+    assert (file.filename, file.entry_size_bytes, file.num_lines) == (
+        "Mails.jsonl",
+        len(content),
+        20,
+    )
     assert file.created_at > 1_700_000_000
     found = sdk.files.retrieve(file_id=file.id)
     assert (found.id, found.deleted) == (file.id, False)

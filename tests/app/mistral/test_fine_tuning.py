@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.main import create_app
-from app.mistral.repository import status_conditions
+from app.mistral.repository import conditions_by_status
 from app.mistral.tables import MistralJobRequest
 from app.queue.enums import DeviceClass
 from app.queue.tables import Job
@@ -273,7 +273,7 @@ def test_pages_and_filters(create: Create, sdk: Any, database: Database) -> None
     with database.read() as session:
         met = [
             len(session.scalars(select(Job.id).join(MistralJobRequest).where(condition)).all())
-            for condition in status_conditions().values()
+            for condition in conditions_by_status().values()
         ]
     assert sum(met) == 3
 

@@ -13,7 +13,7 @@ from app.main import create_app
 from app.mlflow.client import MlflowClient
 from app.mlflow.connection import MlflowConnection, parse_mlflow_settings
 from app.mlflow.errors import MlflowUnreachable
-from app.mlflow.urls import loraworks_url
+from app.mlflow.urls import loraworks_base_url
 from app.settings import Settings
 from tests.mlflow_server import MlflowStandIn
 from worker.service import open_service
@@ -122,9 +122,11 @@ def test_an_error_of_the_request_does_not_repeat_the_credentials(mlflow: MlflowS
 def test_url_of_the_service(tmp_path: Path) -> None:
     for unset in (None, ""):
         settings = Settings(data_dir=tmp_path, public_url=unset)
-        assert loraworks_url(settings) == "http://127.0.0.1:8000"
-    assert loraworks_url(Settings(host="::1", port=9)) == "http://[::1]:9"
-    assert loraworks_url(Settings(public_url="https://lab.example/l/")) == "https://lab.example/l"
+        assert loraworks_base_url(settings) == "http://127.0.0.1:8000"
+    assert loraworks_base_url(Settings(host="::1", port=9)) == "http://[::1]:9"
+    assert (
+        loraworks_base_url(Settings(public_url="https://lab.example/l/")) == "https://lab.example/l"
+    )
     for wrong in ("lab.example", "ftp://lab.example", "https://", "https://lab.example/#a"):
         with pytest.raises(ValidationError, match="a URL starts with"):
             Settings(public_url=wrong)

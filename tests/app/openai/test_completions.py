@@ -97,7 +97,7 @@ def with_format(publish: Publish, tmp_path: Path) -> Callable[..., None]:
         def add_format(directory: Path) -> None:
             stored = manifest.read(directory)
             data = stored["spec"]["data"] | {"prompt_format": prompt_format}
-            manifest.create(
+            manifest.create_and_save(
                 directory,
                 {
                     **{key: value for key, value in stored.items() if key != "files"},
@@ -160,7 +160,7 @@ class TestChat:
         def widen(directory: Path) -> None:
             stored = manifest.read(directory)
             facts = {key: value for key, value in stored.items() if key != "files"}
-            manifest.create(directory, facts | {"calibration": {"temperature": 1e-4}})
+            manifest.create_and_save(directory, facts | {"calibration": {"temperature": 1e-4}})
 
         publish(modify=widen)
         completion = sdk.chat.completions.create(

@@ -98,9 +98,11 @@ def store_results(
     (directory / "results.jsonl").write_text(lines, encoding="utf-8")
     columns = ["id"] if rows else ["id", "body", "share", "seen", "tags"]
     facts = {"columns": columns, "labels": ["bad", "good"], **facts}
-    manifest.create(directory, {"format": 1, "metrics": summary, **facts})
+    manifest.create_and_save(directory, {"format": 1, "metrics": summary, **facts})
     run_id = claimed.lease.job_id
-    ref = resources.store.put(directory, f"predictions/{run_id}/a{claimed.lease.attempt}")
+    ref = resources.store.move_in_directory(
+        directory, f"predictions/{run_id}/a{claimed.lease.attempt}"
+    )
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=run_id, kind=RESULTS_KIND, ref=ref)
         leases.finish_attempt(session, claimed.lease, Succeeded(artifact.id, summary))
@@ -112,7 +114,7 @@ def model(resources: Resources, tmp_path: Path) -> str:
     """Create a version in production; its files are never read."""
     directory = tmp_path / "model"
     directory.mkdir()
-    manifest.create(directory, {"format": 1})
+    manifest.create_and_save(directory, {"format": 1})
     return add_model(resources, directory)
 
 

@@ -73,7 +73,7 @@ def test_rows_are_tasks_with_predictions(client: TestClient, answer: Answer) -> 
 def test_no_rows_are_an_empty_array() -> None:
     topics = {"label": {"task": "single_label", "labels": ["a", "b"]}}
     project = LabelStudioProject("m:1", PredictDataSpec(source="texts:1"), ["text"], topics)
-    assert json.loads(b"".join(project.iterate_tasks(io.BytesIO()))) == []
+    assert json.loads(b"".join(project.stream_tasks_as_json(io.BytesIO()))) == []
 
 
 def test_config_has_the_text_and_the_labels(client: TestClient, answer: Answer) -> None:
@@ -127,7 +127,7 @@ def test_names_that_a_variable_cannot_have_are_replaced() -> None:
         {"text": {"task": "single_label", "labels": ["<a>", '"b"']},
          "topic": {"task": "multi_label", "labels": ["c"]}},
     )  # fmt: skip
-    assert project.texts == {"Your review?": "Your_review__", "Größe": "Gr__e"}
+    assert project.text_variables == {"Your review?": "Your_review__", "Größe": "Gr__e"}
     view = ElementTree.fromstring(project.labeling_config())  # noqa: S314 - ours
     assert [(each.tag, each.attrib.get("name"), each.attrib.get("value")) for each in view] == [
         ("Text", "text_", "$Your_review__"),
@@ -147,7 +147,7 @@ def test_a_text_column_is_found_by_what_is_seen_of_its_name() -> None:
         ["Gro\u0308\u00dfe "],
         {"label": {"task": "single_label", "labels": ["a", "b"]}},
     )
-    assert project.texts == {"Gro\u0308\u00dfe ": "Gro__e_"}
+    assert project.text_variables == {"Gro\u0308\u00dfe ": "Gro__e_"}
 
 
 def test_accepted_predictions_are_read_back_as_labels(

@@ -60,7 +60,7 @@ def test_the_version_is_pinned_when_the_run_is_created(
 ) -> None:
     before = submit(client, model="sentiment@production")
     (tmp_path / "next").mkdir()
-    manifest.create(tmp_path / "next", {"format": 1, "second": True})
+    manifest.create_and_save(tmp_path / "next", {"format": 1, "second": True})
     assert add_model(resources, tmp_path / "next") == "sentiment:2"
     assert client.get(f"{URL}/{before['id']}").json()["model"] == "sentiment:1"
     assert claim_next(resources.database).spec["model"] == "sentiment:1"

@@ -40,8 +40,8 @@ def finished(resources: Resources, tmp_path: Path) -> Callable[[], Artifact]:
         directory.mkdir()
         (directory / "weights").write_text(job.hex)
         spec = TrainSpec(method=LoraSpec()).model_dump(mode="json")
-        manifest.create(directory, {"format": 1, "spec": spec, "metrics": METRICS})
-        ref = resources.store.put(directory, f"jobs/{job}/a1")
+        manifest.create_and_save(directory, {"format": 1, "spec": spec, "metrics": METRICS})
+        ref = resources.store.move_in_directory(directory, f"jobs/{job}/a1")
         with resources.database.write() as session:
             artifact = repository.add_artifact(session, job_id=job, kind="model", ref=ref)
         return artifact

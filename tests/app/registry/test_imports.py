@@ -231,7 +231,7 @@ def test_a_directory_elsewhere_is_not_imported(
         report = json.dumps({"directory": directory, "facts": facts})
         return SandboxResult(0, report.encode(), "")
 
-    monkeypatch.setattr(child, "run_child", answer)
+    monkeypatch.setattr(child, "run_lora_core_sandboxed", answer)
     response = send(client, b"anything")
     assert (response.status_code, response.json()["code"]) == (422, "import_crashed")
     assert_nothing_stored()

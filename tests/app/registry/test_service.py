@@ -78,8 +78,8 @@ def test_labels_that_the_config_of_an_import_leaves_out(
     config = tmp_path / "model" / "merged" / "config.json"
     config.parent.mkdir(parents=True)
     config.write_text("{}")
-    manifest.create(tmp_path / "model", {"format": 1, "spec": {}})
-    ref = resources.store.put(tmp_path / "model", f"imports/{UUID(int=1)}")
+    manifest.create_and_save(tmp_path / "model", {"format": 1, "spec": {}})
+    ref = resources.store.move_in_directory(tmp_path / "model", f"imports/{UUID(int=1)}")
     schema = read_io_schema(resources.store, ResolvedModel("new", 1, ref, imported=True))
     assert schema.targets[""].labels == ("LABEL_0", "LABEL_1")
     (resources.store.local_directory(ref) / "merged" / "config.json").write_text("[]")

@@ -4,7 +4,13 @@ from uuid import UUID
 
 import pytest
 
-from app.retention.files import DataKind, ReferencedKeys, StoreEntry, find_orphans, group_by_key
+from app.retention.files import (
+    DataKind,
+    ReferencedKeys,
+    StoreEntry,
+    find_unreferenced_entries,
+    group_by_key,
+)
 from app.storage.store import StoredFile
 
 JOB = UUID("0197c5d2-7a3e-7000-8000-000000000001")
@@ -48,7 +54,7 @@ def test_foreign_files_are_never_orphans(name: str) -> None:
     [unit] = group_by_key([StoredFile(name, 1, 0.0)])
     assert unit.kind is DataKind.OTHER
     nothing = ReferencedKeys(frozenset(), frozenset())
-    assert find_orphans([unit], nothing, now=1e9) == []
+    assert find_unreferenced_entries([unit], nothing, now=1e9) == []
 
 
 @pytest.mark.parametrize(
@@ -66,5 +72,5 @@ def test_orphan_has_no_row_and_no_running_attempt(
 ) -> None:
     unit = StoreEntry(DataKind.MODEL, MODEL, 5, 899.0, (JOB, 12))
     referenced = ReferencedKeys(frozenset({key}), frozenset(running))
-    found = find_orphans([unit], referenced, now=1000.0)
+    found = find_unreferenced_entries([unit], referenced, now=1000.0)
     assert [(each.key, each.age_seconds) for each in found] == ([(MODEL, 101)] if is_one else [])

@@ -56,7 +56,7 @@ def upload(world: World, *, deleted: bool, days: float = 2.0) -> Dataset:
     )
     source = world.settings.data_dir / "file"
     source.write_text("text")
-    world.resources.store.put_file(source, files.store_key(dataset))
+    world.resources.store.move_in_file(source, files.store_key(dataset))
     world.age(files.store_key(dataset), days)
     with world.database.write() as session:
         session.add(dataset)
@@ -230,7 +230,7 @@ def test_prediction_results_expire_and_the_runs_stay(world: World, keeping: Keep
     assert world.row(old).artifact_id is None
     assert [event.kind for event in events(world.database, old)] == ["results_removed"]
     with pytest.raises(ResultsRemoved):
-        predictions.open_results(world.database, world.resources.store, run_id=old)
+        predictions.get_verified_results(world.database, world.resources.store, run_id=old)
 
 
 def test_orphaned_results_are_collected_like_models(world: World) -> None:

@@ -153,9 +153,9 @@ def knows_labels(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("mood")
     made = Settings(data_dir=folder / "data", allowed_hosts=("testserver",), engine="torch-fp32")
     made.data_dir.mkdir()
-    shutil.copyfile(migrated, made.sqlite_path)
+    shutil.copyfile(migrated, made.default_sqlite_path)
     with pytest.MonkeyPatch.context() as patch, TestClient(create_app(made)) as client:
-        patch.setattr(child, "run_child", run_in_process)
+        patch.setattr(child, "run_lora_core_sandboxed", run_in_process)
         skip_learning_curves(patch)
         resources = open_resources(made)
         Retraining(client, resources, folder).start_with(make_texts(LABELS, 300))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_core.inference.decoding import Output
+from lora_core.inference.decoding import DecodedOutput
 from lora_core.inference.tokenization import TokenizedWords, WordSpan
 from lora_core.tasks.base import UNCALIBRATED, Calibration
 from lora_core.tasks.single_label import SingleLabel
@@ -53,7 +53,7 @@ class StubEngine:
         self.threads: list[int | None] = []
         self.workers: list[str] = []
 
-    batch_tokens = 100
+    max_batch_tokens = 100
 
     def logits(
         self, texts: Sequence[StubTokens], adapters: Sequence[Any], *, threads: int | None = None
@@ -99,8 +99,8 @@ class StubPredictor:
         special = [i in (0, len(text) + 1) for i in range(len(text) + 2)]
         return TokenizedWords(text, words, range(len(text) + 2), False, special, 512)
 
-    def outputs(self, logits: Any, _: str | None = None) -> list[list[Output]]:
-        return [list(map(Output, self.labels, row)) for row in logits]
+    def decode_outputs(self, logits: Any, _: str | None = None) -> list[list[DecodedOutput]]:
+        return [list(map(DecodedOutput, self.labels, row)) for row in logits]
 
 
 class StubLoader:

@@ -18,13 +18,13 @@ from app.resources import Resources
 from app.serving import model_pool
 from app.serving.errors import (
     ModelArtifactCorrupt,
+    ModelGoldenPredictionsMismatch,
     ModelLoadFailed,
     ModelLoading,
-    ModelOutputMismatch,
     ModelTooLarge,
 )
 from app.serving.model_pool import ModelPool
-from lora_core.errors.artifact import ArtifactCorrupt, EngineOutputMismatch, UnsupportedArtifact
+from lora_core.errors.artifact import ArtifactCorrupt, EngineOutputMismatch, InvalidImportedModel
 from tests.app.serving.conftest import Publish, open_pool
 from tests.app.serving.stub import WAIT, StubEngine, StubLoader, StubPredictor
 
@@ -87,7 +87,7 @@ def test_concurrent_requests_share_one_load(
         (ArtifactCorrupt(path="x", problem="weights have changed"), ModelArtifactCorrupt),
         (ValueError("the checkpoint does not fit its config"), ModelLoadFailed),
         (MemoryError(), ModelLoadFailed),
-        (UnsupportedArtifact(problem="too many terms"), ModelLoadFailed),  # not imported
+        (InvalidImportedModel(problem="too many terms"), ModelLoadFailed),  # not imported
     ],
 )
 def test_failed_load_fails_all_waiting_requests_and_is_not_cached(
@@ -311,7 +311,7 @@ def test_old_version_keeps_serving_if_the_new_one_fails_to_load(
             assert await get_ref(pool, "sentiment") == "sentiment:1"
             await asyncio.sleep(0)
         assert len(loader.loads) == 2  # not retried at once
-        with pytest.raises(ModelOutputMismatch):
+        with pytest.raises(ModelGoldenPredictionsMismatch):
             await get_ref(pool, "sentiment:2")
 
     run(work)

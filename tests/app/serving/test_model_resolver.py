@@ -51,7 +51,7 @@ def test_cached_version_is_used_for_ten_minutes_without_the_database(
     publish("other", promote=False)
     assert resolve("sentiment") == "sentiment:1"
     database.close()
-    settings.sqlite_path.write_bytes(b"no database any more" * 100)
+    settings.default_sqlite_path.write_bytes(b"no database any more" * 100)
     clock.now += STALE_IF_ERROR_SECONDS - 1
     assert resolve("sentiment") == "sentiment:1"
     with pytest.raises(SQLAlchemyError):
@@ -76,6 +76,6 @@ def test_removed_reference_is_evicted(
     with pytest.raises(ModelNotFound):
         resolve("nothing")
     resources.database.close()
-    settings.sqlite_path.write_bytes(b"no database any more" * 100)
+    settings.default_sqlite_path.write_bytes(b"no database any more" * 100)
     with pytest.raises(SQLAlchemyError):
         resolve("sentiment")

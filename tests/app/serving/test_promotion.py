@@ -44,7 +44,7 @@ def test_version_that_does_not_reproduce_its_golden_predictions_is_rejected(
         facts = manifest.read(directory)
         del facts["files"]
         (directory / "manifest.json").unlink()
-        manifest.create(directory, facts)
+        manifest.create_and_save(directory, facts)
 
     publish(promote=False, modify=change_golden_predictions)
     rejected = promote(client, 2)

@@ -142,14 +142,14 @@ def test_comparison_that_fails_harms_no_request(
     app.state.serving.pool._load_encoder = lambda path, **_: stubs[
         "served" if path == served else "shadow"
     ]
-    decode = stubs[broken].outputs
+    decode = stubs[broken].decode_outputs
 
     def decode_raw_scores_only(logits: Any, function: str | None = None) -> Any:
         if function is None and broken == "served":
             raise ValueError("broken")
         return decode(logits, function) if function else [[] for _ in logits]
 
-    monkeypatch.setattr(stubs[broken], "outputs", decode_raw_scores_only)
+    monkeypatch.setattr(stubs[broken], "decode_outputs", decode_raw_scores_only)
     client.put(SHADOW, json={"version": 2})
 
     def failures() -> Any:

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from app.serving import shadow
 from lora_core import manifest
-from lora_core.inference.decoding import Output
+from lora_core.inference.decoding import DecodedOutput
 from tests.app.cli.conftest import serving
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT
@@ -243,16 +243,17 @@ def test_explanation_adds_up(
     assert [word["text"] for word in explanation["words"]] == TEXTS[0].split()
 
 
-def outputs(*scores: float, predicted: str = "") -> list[Output]:
+def outputs(*scores: float, predicted: str = "") -> list[DecodedOutput]:
     return [
-        Output(name, score, name in predicted) for name, score in zip("ab", scores, strict=True)
+        DecodedOutput(name, score, name in predicted)
+        for name, score in zip("ab", scores, strict=True)
     ]
 
 
-def number(value: float, half_width: float | None = None) -> list[Output]:
+def number(value: float, half_width: float | None = None) -> list[DecodedOutput]:
     if half_width is None:
-        return [Output("value", value)]
-    return [Output("value", value, None, value - half_width, value + half_width)]
+        return [DecodedOutput("value", value)]
+    return [DecodedOutput("value", value, None, value - half_width, value + half_width)]
 
 
 @pytest.mark.parametrize(
@@ -268,14 +269,18 @@ def number(value: float, half_width: float | None = None) -> list[Output]:
                 ("regression", number(3.0, 0.5), number(3.4, 0.1), True, 0.4),
                 ("regression", number(3.0, 0.5), number(3.6), False, 0.6),
                 ("regression", number(3.0), number(3.1, 0.5), False, 0.1),
-                ("single_label", [Output("a", 0.75), Output("b", 0.25)],
-                 [Output("b", 0.75), Output("a", 0.25)], False, 0.5),
+                ("single_label", [DecodedOutput("a", 0.75), DecodedOutput("b", 0.25)],
+                 [DecodedOutput("b", 0.75), DecodedOutput("a", 0.25)], False, 0.5),
             ]
         )
     ],
 )  # fmt: skip
 def test_agreement_of_a_shadow(
-    task: Any, served: list[Output], candidate: list[Output], agreed: bool, difference: float
+    task: Any,
+    served: list[DecodedOutput],
+    candidate: list[DecodedOutput],
+    agreed: bool,
+    difference: float,
 ) -> None:
     found = shadow.compare_shadow_outputs(task, served, candidate)
     assert found[0] is agreed

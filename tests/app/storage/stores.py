@@ -33,7 +33,7 @@ def made(directory: Path, text: str = "weights") -> Path:
     for name in (WEIGHTS, "a file, 100% + é.json"):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(text)
-    manifest.create(directory, {"format": 1})
+    manifest.create_and_save(directory, {"format": 1})
     return directory
 
 

@@ -47,7 +47,7 @@ def make(directory: Path, number: int, **base: bytes) -> Path:
     for name, content in contents.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(content)
-    manifest.create(directory, {"format": 2, "metrics": {}})
+    manifest.create_and_save(directory, {"format": 2, "metrics": {}})
     return directory
 
 
@@ -107,14 +107,14 @@ def test_two_jobs_may_store_the_same_base_at_once(
     resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both find no base and store its files. One adds the row; the other copy is deleted."""
-    missed, put = threading.Barrier(2, timeout=20), resources.store.put
+    missed, put = threading.Barrier(2, timeout=20), resources.store.move_in_directory
 
     def put_after_both_missed(directory: Path, key: str) -> ArtifactRef:
         if key.startswith("bases/"):
             missed.wait()
         return put(directory, key)
 
-    monkeypatch.setattr(resources.store, "put", put_after_both_missed)
+    monkeypatch.setattr(resources.store, "move_in_directory", put_after_both_missed)
 
     def store(number: int) -> None:
         job = UUID(int=number)

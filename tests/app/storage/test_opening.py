@@ -20,7 +20,7 @@ def opened(tmp_path: Path, url: str | None) -> object:
 def test_default_store_is_in_the_data_directory(tmp_path: Path, url: str | None) -> None:
     store = opened(tmp_path, url)
     assert isinstance(store, LocalStore)
-    store.put(made(tmp_path / "out"), KEY)
+    store.move_in_directory(made(tmp_path / "out"), KEY)
     assert (tmp_path / "data" / "artifacts" / KEY / "manifest.json").is_file()
 
 

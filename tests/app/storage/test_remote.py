@@ -42,7 +42,7 @@ def store(settings: Settings) -> Store:
 
 
 def put(store: Store, tmp_path: Path) -> object:
-    return store.put(made(tmp_path / "out"), KEY)
+    return store.move_in_directory(made(tmp_path / "out"), KEY)
 
 
 def get(store: Store, _: Path) -> object:
@@ -51,11 +51,11 @@ def get(store: Store, _: Path) -> object:
 
 def put_file(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    store.put_file(tmp_path / "file", "uploads/x/y.csv")
+    store.move_in_file(tmp_path / "file", "uploads/x/y.csv")
 
 
 def get_file(store: Store, _: Path) -> object:
-    return store.local_file("uploads/x/y.csv", "0" * 64)
+    return store.verified_file("uploads/x/y.csv", "0" * 64)
 
 
 def look(store: Store, _: Path) -> object:
@@ -85,13 +85,13 @@ def expect(kind: type[Exception], use: Use, store: Store, tmp_path: Path, match:
 
 
 def test_another_host_gets_a_verified_copy(store: Store, elsewhere: Store, tmp_path: Path) -> None:
-    ref = store.put(made(tmp_path / "out"), KEY)
+    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
     assert elsewhere.local_directory(ref).is_relative_to(tmp_path / "elsewhere")
     manifest.verify(elsewhere.local_directory(ref))
 
 
 def test_damaged_copy_is_fetched_again(store: Store, settings: Settings, tmp_path: Path) -> None:
-    ref = store.put(made(tmp_path / "out"), KEY)
+    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
     for anew in (store, open_store(settings)):
         (store.local_directory(ref) / WEIGHTS).write_text("WEIGHTS")
         assert (anew.local_directory(ref) / WEIGHTS).read_text() == "weights"
@@ -100,7 +100,7 @@ def test_damaged_copy_is_fetched_again(store: Store, settings: Settings, tmp_pat
 def test_damaged_original_is_reported(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
-    ref = store.put(made(tmp_path / "out"), KEY)
+    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
     s3.write(f"{bucket}/prefix/{KEY}/{WEIGHTS}", b"WEIGHTS")
     with pytest.raises(ArtifactCorrupt, match="has changed"):
         elsewhere.local_directory(ref)
@@ -113,7 +113,7 @@ def test_damaged_original_is_reported(
 def test_missing_original_is_reported(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path, name: str
 ) -> None:
-    ref = store.put(made(tmp_path / "out"), KEY)
+    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
     s3.remove(f"{bucket}/prefix/{KEY}/{name}")
     with pytest.raises(ArtifactCorrupt, match="is missing"):
         elsewhere.local_directory(ref)
@@ -122,7 +122,7 @@ def test_missing_original_is_reported(
 def test_manifest_with_outside_files_writes_none(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
-    store.put(made(tmp_path / "out"), KEY)
+    store.move_in_directory(made(tmp_path / "out"), KEY)
     for name in ("../../../evil", f"{tmp_path}/evil"):
         listing = f'{{"files": {{"{name}": {{"bytes": 1, "sha256": "0"}}}}}}'.encode()
         s3.write(f"{bucket}/prefix/{KEY}/manifest.json", listing)
@@ -140,14 +140,14 @@ def test_key_claimed_by_another_writer_exists(
     s3.write(f"{bucket}/prefix/{KEY}/.claim", b"the digest of another manifest")
     source = made(tmp_path / "out")
     with pytest.raises(ArtifactExists):
-        store.put(source, KEY)
+        store.move_in_directory(source, KEY)
     assert [file.name for file in store.list_files()] == [f"{KEY}/.claim"]
     with pytest.raises(ArtifactCorrupt):
         store.local_directory(ref_of(source))
 
 
 def test_delete_removes_the_claim(store: Store, tmp_path: Path) -> None:
-    store.put(made(tmp_path / "out"), KEY)
+    store.move_in_directory(made(tmp_path / "out"), KEY)
     store.delete(KEY)
     assert list(store.list_files()) == []
 

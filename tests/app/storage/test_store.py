@@ -20,7 +20,7 @@ FILE = "uploads/0197c5d2-7a3e-7000-8000-000000000002/reviews.csv"
 def test_put_stores_a_directory(store: Store, tmp_path: Path) -> None:
     source = made(tmp_path / "out")
     expected, total = ref_of(source), bytes_of(source)
-    ref = store.put(source, KEY)
+    ref = store.move_in_directory(source, KEY)
     assert ref == expected
     assert ref.bytes == total
     assert not source.exists()
@@ -31,7 +31,7 @@ def test_put_stores_a_directory(store: Store, tmp_path: Path) -> None:
 def test_read_returns_one_file(store: Store, tmp_path: Path) -> None:
     source = made(tmp_path / "out")
     listing = (source / manifest.MANIFEST_FILE).read_bytes()
-    ref = store.put(source, KEY)
+    ref = store.move_in_directory(source, KEY)
     assert store.read(ref, manifest.MANIFEST_FILE) == listing
     assert store.read(ref, WEIGHTS) == b"weights"
     for name in ("merged/other", "../a1/manifest.json"):
@@ -59,23 +59,25 @@ def test_large_file_is_stored_unchanged(store: Store, tmp_path: Path) -> None:
     source.mkdir()
     content = os.urandom(2**20) * 20  # several parts of an upload
     (source / "model").write_bytes(content)
-    manifest.create(source, {})
-    assert (store.local_directory(store.put(source, KEY)) / "model").read_bytes() == content
+    manifest.create_and_save(source, {})
+    assert (
+        store.local_directory(store.move_in_directory(source, KEY)) / "model"
+    ).read_bytes() == content
 
 
 def test_key_can_be_used_only_once(store: Store, tmp_path: Path) -> None:
-    ref = store.put(made(tmp_path / "one", "first"), KEY)
+    ref = store.move_in_directory(made(tmp_path / "one", "first"), KEY)
     second = made(tmp_path / "two", "second")
     with pytest.raises(ArtifactExists):
-        store.put(second, KEY)
+        store.move_in_directory(second, KEY)
     assert (second / WEIGHTS).read_text() == "second"
     assert (store.local_directory(ref) / WEIGHTS).read_text() == "first"
 
 
 def test_putting_the_same_bytes_again_succeeds(store: Store, tmp_path: Path) -> None:
-    ref = store.put(made(tmp_path / "one"), KEY)
+    ref = store.move_in_directory(made(tmp_path / "one"), KEY)
     again = made(tmp_path / "two")
-    assert store.put(again, KEY) == ref
+    assert store.move_in_directory(again, KEY) == ref
     assert not again.exists()
     manifest.verify(store.local_directory(ref))
 
@@ -105,12 +107,12 @@ def test_killed_put_leaves_no_directory(store: Store, tmp_path: Path) -> None:
     assert process.returncode == -9
     with pytest.raises(ArtifactCorrupt):
         store.local_directory(ref)
-    assert store.put(source, KEY) == ref  # it can be repeated
+    assert store.move_in_directory(source, KEY) == ref  # it can be repeated
     manifest.verify(store.local_directory(ref))
 
 
 def test_incomplete_directory_does_not_exist(store: Store, tmp_path: Path) -> None:
-    store.put(made(tmp_path / "parallel"), f"{KEY}0")
+    store.move_in_directory(made(tmp_path / "parallel"), f"{KEY}0")
     source, pause = made(tmp_path / "out"), tmp_path / "pause"
     ref = ref_of(source)
     pause.touch()
@@ -134,7 +136,7 @@ def test_full_disk_is_reported(
     source = made(tmp_path / "out")
     monkeypatch.setenv("LORAWORKS_FAULT", "store_files_written:enospc")
     with pytest.raises(OSError, match="No space left"):
-        store.put(source, KEY)
+        store.move_in_directory(source, KEY)
     assert source.exists()
 
 
@@ -143,10 +145,10 @@ def test_directory_that_fails_verification_is_rejected(store: Store, tmp_path: P
     ref = ref_of(source)
     (source / WEIGHTS).write_text("changed")
     with pytest.raises(ArtifactCorrupt, match="safetensors has changed"):
-        store.put(source, KEY)
+        store.move_in_directory(source, KEY)
     assert source.exists()
     assert list(store.list_files()) == []
-    store.put(made(tmp_path / "other"), f"{KEY}0")
+    store.move_in_directory(made(tmp_path / "other"), f"{KEY}0")
     with pytest.raises(ArtifactCorrupt, match="missing"):
         store.local_directory(ref)
 
@@ -158,7 +160,7 @@ def test_directory_with_a_symlink_is_rejected(store: Store, tmp_path: Path) -> N
     (source / WEIGHTS).unlink()
     (source / WEIGHTS).symlink_to(secret)
     with pytest.raises(ArtifactCorrupt, match="not a regular file"):
-        store.put(source, KEY)
+        store.move_in_directory(source, KEY)
     assert list(store.list_files()) == []
 
 
@@ -172,11 +174,11 @@ def test_invalid_keys_are_rejected(store: Store, tmp_path: Path, key: str) -> No
     source = made(tmp_path / "out")
     ref = ref_of(source, key)
     for use in (
-        lambda: store.put(source, key),
+        lambda: store.move_in_directory(source, key),
         lambda: store.local_directory(ref),
         lambda: store.delete(key),
-        lambda: store.put_file(source / WEIGHTS, key),
-        lambda: store.local_file(key, "0" * 64),
+        lambda: store.move_in_file(source / WEIGHTS, key),
+        lambda: store.verified_file(key, "0" * 64),
     ):
         with pytest.raises(ValueError, match="not a store key"):
             use()
@@ -184,8 +186,8 @@ def test_invalid_keys_are_rejected(store: Store, tmp_path: Path, key: str) -> No
 
 
 def test_delete_is_idempotent(store: Store, tmp_path: Path) -> None:
-    store.put(made(tmp_path / "parallel"), f"{KEY}0")
-    ref = store.put(made(tmp_path / "out"), KEY)
+    store.move_in_directory(made(tmp_path / "parallel"), f"{KEY}0")
+    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
     store.delete(KEY)
     assert {file.name.rsplit("/", 1)[0] for file in store.list_files()} == {
         f"{KEY}0",
@@ -200,19 +202,19 @@ def test_file_round_trip(store: Store, tmp_path: Path) -> None:
     upload = tmp_path / "file.csv"
     upload.write_text("text,label\n")
     digest = manifest.file_sha256(upload)
-    store.put_file(upload, FILE)
+    store.move_in_file(upload, FILE)
     assert not upload.exists()
-    stored = store.local_file(FILE, digest)
+    stored = store.verified_file(FILE, digest)
     assert (stored.name, stored.read_text()) == ("reviews.csv", "text,label\n")
     upload.write_text("other")
     with pytest.raises(ArtifactExists):
-        store.put_file(upload, FILE)
+        store.move_in_file(upload, FILE)
     with pytest.raises(ArtifactCorrupt):
-        store.local_file(FILE, "0" * 64)
+        store.verified_file(FILE, "0" * 64)
     store.delete(FILE)
     assert list(store.list_files()) == []
     with pytest.raises(ArtifactCorrupt):
-        store.local_file(FILE.replace("2/", "3/"), digest)
+        store.verified_file(FILE.replace("2/", "3/"), digest)
 
 
 def test_list_files_has_sizes_and_times(store: Store, tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_list_files_has_sizes_and_times(store: Store, tmp_path: Path) -> None:
         for path in source.rglob("*")
         if path.is_file()
     }
-    store.put(source, KEY)
+    store.move_in_directory(source, KEY)
     files = {file.name: file for file in store.list_files() if not file.name.endswith(".claim")}
     assert {name: file.bytes for name, file in files.items()} == sizes
     assert before - 1 <= files[f"{KEY}/manifest.json"].modified <= store.read_clock() + 1

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from app.jobs.results.comparison import AccuracyComparison
+from app.jobs.results.comparison import PairedAccuracyComparison
 from app.sweeps.repository import signed_objective_score
 from app.sweeps.snapshot import TrialSnapshot, select_winner_and_cheapest
 from tests.sweep_snapshots import grid_snapshot, make_correctness, make_snapshot, make_trial
@@ -51,7 +51,7 @@ def test_winner_and_cheapest_within_noise() -> None:
         4,
         5,
     )
-    assert isinstance(selection.validation, AccuracyComparison)
+    assert isinstance(selection.validation, PairedAccuracyComparison)
     assert (selection.validation.only_a, selection.validation.only_b) == (2, 0)
     assert selection.test is not None
     assert selection.test.difference == pytest.approx(-10 / TEXT_COUNT)

@@ -170,7 +170,7 @@ def test_all_jobs_of_a_dataset_are_found(database: Database) -> None:
         values = {**row._mapping, "dataset_ids": {"all": str(dataset)}}
         session.execute(insert(table), [{**values, "id": new_id()} for _ in range(jobs)])
     with database.read() as session:
-        assert len(repository.list_jobs_by_datasets(session, [dataset])) == jobs
+        assert len(repository.list_job_dataset_pairs(session, [dataset])) == jobs
 
 
 def test_by_prediction_id(
@@ -441,14 +441,14 @@ def test_no_new_dataset_has_a_text_that_is_forgotten_while_it_is_made(
         create_project(client)
         add_labels(resources, [LabeledRow(row, ("bad", "good")[row % 2]) for row in (1, 2, 3)])
         route = "/v1/labeling/mood/dataset"
-    profile = datasets.validate_and_profile
+    profile = datasets.validate_and_set_profile
 
     def profile_and_forget(*args: Any) -> None:
         profile(*args)
         forget(client, text=text_of(3), search_datasets=False)
 
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "validate_and_profile", profile_and_forget)
+        patch.setattr(datasets, "validate_and_set_profile", profile_and_forget)
         refused = client.post(route, json={"name": "made"})
     assert (refused.status_code, refused.json()["code"]) == (409, "text_forgotten_meanwhile")
     assert client.get("/v1/datasets/made").status_code == 404

@@ -22,7 +22,7 @@ from app.table_metadata import metadata
 from app.traffic import recorder as recorder_module
 from app.traffic.prediction_encoding import OutputTaskTypes
 from app.traffic.recorder import AnsweredRequest, TrafficRecorder
-from lora_core.inference.decoding import Output
+from lora_core.inference.decoding import DecodedOutput
 from tests.app.traffic.conftest import Publish, Serving
 from tests.kept_predictions import counts, kept_predictions
 from tests.tiny_artifact import (
@@ -252,7 +252,7 @@ def answered(texts: Sequence[str]) -> AnsweredRequest:
         predicted=OutputTaskTypes("single_label", {}),
         target=None,
         texts=texts,
-        rows=[[Output("good", 0.9), Output("bad", 0.1)]] * len(texts),
+        rows=[[DecodedOutput("good", 0.9), DecodedOutput("bad", 0.1)]] * len(texts),
         abstained=[False] * len(texts),
     )
 

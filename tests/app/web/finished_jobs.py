@@ -20,7 +20,7 @@ from lora_core.data.split import Example
 from lora_core.saved_predictions import save_predictions
 from lora_core.tasks.base import Calibration, Task
 from lora_core.tasks.single_label import SingleLabel
-from lora_core.training.correctness import encode_correctness, save_misclassified
+from lora_core.training.correctness import grade_predictions, save_misclassified
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import MANIFEST
 
@@ -70,8 +70,8 @@ def succeed(
     task, predicted = SingleLabel(labels), logits.argmax(axis=1)
     save_predictions(directory, "test", examples, logits, predicted.tolist())
     save_misclassified(directory, "test", examples, logits, task, Calibration())
-    manifest.create(directory, {**MANIFEST, "labels": labels})
-    ref = resources.store.put(directory, f"jobs/{job_id}/a1")
+    manifest.create_and_save(directory, {**MANIFEST, "labels": labels})
+    ref = resources.store.move_in_directory(directory, f"jobs/{job_id}/a1")
     matrix = np.zeros((len(labels), len(labels)), dtype=int)
     for example, row in zip(examples, logits, strict=True):
         matrix[example.label, row.argmax()] += 1
@@ -92,7 +92,7 @@ def succeed(
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind=MODEL_KIND, ref=ref)
         comparison.store_correctness(
-            session, UUID(job_id), {"test": encode_correctness(examples, task, predicted)}
+            session, UUID(job_id), {"test": grade_predictions(examples, task, predicted)}
         )
         if model is not None:
             registry.add_version(session, name=model, artifact=artifact, manifest=MANIFEST)
@@ -123,7 +123,7 @@ def succeed_with(
     targets = task.targets([example.label for example in examples])
     calibration = task.calibrate(logits, targets)
     predicted = task.predict(logits, calibration)
-    save_predictions(directory, "test", examples, logits, map(task.target_of, predicted))
+    save_predictions(directory, "test", examples, logits, map(task.prediction_to_target, predicted))
     if texts:
         save_misclassified(directory, "test", examples, logits, task, calibration)
     spec = client.get(f"/v1/jobs/{job_id}").json()["spec"]
@@ -134,7 +134,7 @@ def succeed_with(
         "validation": report, "test": report,
         "calibration": calibration.model_dump(mode="json")
         | dict.fromkeys(
-            ("validation", "test"), task.compare_calibration(logits, targets, calibration)
+            ("validation", "test"), task.evaluate_calibration(logits, targets, calibration)
         ),
     }  # fmt: skip
     facts = {
@@ -143,12 +143,12 @@ def succeed_with(
         "calibration": calibration.model_dump(mode="json"),
         "metrics": summary,
     }
-    manifest.create(directory, facts)
-    ref = resources.store.put(directory, f"jobs/{job_id}/a1")
+    manifest.create_and_save(directory, facts)
+    ref = resources.store.move_in_directory(directory, f"jobs/{job_id}/a1")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind=MODEL_KIND, ref=ref)
         comparison.store_correctness(
-            session, UUID(job_id), {"test": encode_correctness(examples, task, predicted)}
+            session, UUID(job_id), {"test": grade_predictions(examples, task, predicted)}
         )
         if model is not None:
             registry.add_version(session, name=model, artifact=artifact, manifest=facts)

@@ -12,7 +12,7 @@ from lora_core.active_learning.suggestions import (
     RIDGE_ALPHA,
     Label,
     SuggestionModel,
-    find_nearest_labeled,
+    find_k_nearest_labeled_rows,
     score_uncertainty_excluding_random_labels,
 )
 from lora_core.specs.task import TaskTypeOfTarget
@@ -193,10 +193,10 @@ def test_texts_without_a_vector_are_harmless() -> None:
     model = SuggestionModel.fit(x, ["a", "b"] * 10, "single_label")
     assert model is not None
     assert model.scores(x) == pytest.approx(0.5)
-    assert find_nearest_labeled(x, 0, [1, 2]) == [1, 2]
+    assert find_k_nearest_labeled_rows(x, 0, [1, 2]) == [1, 2]
 
 
 def test_nearest_texts_by_cosine() -> None:
     x = np.array([[1, 0], [10, 1], [0, 5], [1, 1], [-1, 0]], dtype=np.float32)
-    assert find_nearest_labeled(x, 0, [4, 3, 2, 1, 0], k=3) == [1, 3, 2]
-    assert find_nearest_labeled(x, 0, [0]) == []
+    assert find_k_nearest_labeled_rows(x, 0, [4, 3, 2, 1, 0], k=3) == [1, 3, 2]
+    assert find_k_nearest_labeled_rows(x, 0, [0]) == []

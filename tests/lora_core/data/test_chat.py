@@ -13,7 +13,7 @@ from lora_core.data.chat import ChatExample, describe_prompt_format, infer_promp
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
-    FreeTextAnswers,
+    FreeTextChatAnswers,
     MalformedRow,
     MissingText,
     NulByte,
@@ -266,7 +266,7 @@ def test_examples_of_preferences_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_free_text_is_refused_with_its_rows(tmp_path: Path, answers: list[str], rows: str) -> None:
-    with pytest.raises(FreeTextAnswers) as raised:
+    with pytest.raises(FreeTextChatAnswers) as raised:
         read(tmp_path, [chat(f"text {i}", answer) for i, answer in enumerate(answers)])
     assert raised.value.detail["rows"] == rows
     assert raised.value.detail["of"] == str(len(answers))

@@ -14,7 +14,7 @@ from lora_core.errors.data import (
     MissingLabel,
     MissingText,
     NulByte,
-    WrongEncoding,
+    UndecodableText,
 )
 
 
@@ -60,11 +60,11 @@ BAD: list[tuple[bytes, type[LoraCoreError], dict[str, object]]] = [
     (b"text,label\na,1\nb, with a comma,0\n", MalformedRow, {"row": 2}),
     (b"text,label\ra,1\nb,0\r", MalformedRow, {"row": 0}),
     (b"text,label\na,1\nb\x00,0\n", NulByte, {"row": 2}),
-    (b"text,label\na,1\nb\xc3\xa9 \xe9,0\n", WrongEncoding, {"row": 2}),
-    (b'text,label\na,1\n"two\nlines \x81",0\n', WrongEncoding, {"row": 2}),
+    (b"text,label\na,1\nb\xc3\xa9 \xe9,0\n", UndecodableText, {"row": 2}),
+    (b'text,label\na,1\n"two\nlines \x81",0\n', UndecodableText, {"row": 2}),
     ("text,label\na,1\n".encode("utf-16-le"), NulByte, {"row": 0}),
-    ("text,label\na,1\nb,0\n".encode("utf-16")[:-1], WrongEncoding, {"row": 2}),
-    ("text,label\na,1\nb,0".encode("utf-16") + b"\x00\xdc\n\0", WrongEncoding, {"row": 2}),
+    ("text,label\na,1\nb,0\n".encode("utf-16")[:-1], UndecodableText, {"row": 2}),
+    ("text,label\na,1\nb,0".encode("utf-16") + b"\x00\xdc\n\0", UndecodableText, {"row": 2}),
     (b"text;label\na;1\nb;with;0\nc;1\n", MalformedRow, {"row": 2}),
 ]
 
@@ -202,7 +202,7 @@ def test_ambiguous_encoding_is_refused(tmp_path: Path, encoding: str, text: str)
     path = tmp_path / "reviews.csv"
     rows = "".join(f"{text} number {i} of the films,{i % 2}\r\n" for i in range(20))
     path.write_bytes(f"text,label\r\n{rows}".encode(encoding))
-    with pytest.raises((WrongEncoding, NulByte)):
+    with pytest.raises((UndecodableText, NulByte)):
         files.read_rows(path, ColumnSelection())
 
 

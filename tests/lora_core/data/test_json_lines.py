@@ -12,7 +12,7 @@ from lora_core.errors.data import (
     MissingLabel,
     MissingText,
     NulByte,
-    WrongEncoding,
+    UndecodableText,
 )
 
 
@@ -54,7 +54,7 @@ BAD: list[tuple[str | bytes, type[LoraCoreError], dict[str, object]]] = [
     (FIRST + '{"text": null, "label": 1}\n', MissingText, {"rows": "2"}),
     (FIRST + '{"text": "b", "label": null}\n', MissingLabel, {"rows": "2"}),
     (FIRST + '{"text": "b\\u0000", "label": 1}\n', NulByte, {"row": 2}),
-    (FIRST.encode() + b'{"text": "\xff", "label": 1}\n', WrongEncoding, {"row": 2}),
+    (FIRST.encode() + b'{"text": "\xff", "label": 1}\n', UndecodableText, {"row": 2}),
 ]
 
 

@@ -24,7 +24,7 @@ from lora_core.errors.data import (
     NoChoiceAnnotations,
     SeveralChoicesPerText,
     SingleClass,
-    WrongEncoding,
+    UndecodableText,
 )
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.task import MultiLabelSpec, SeveralTargetsSpec
@@ -355,7 +355,7 @@ def test_rows_without_fields(tmp_path: Path, content: str) -> None:
 def test_encoding_error_has_the_row(tmp_path: Path) -> None:
     path = tmp_path / "latin.json"
     path.write_bytes(b'\xef\xbb\xbf[{"text": "ok", "label": "a"}, {"text": "\xe9", "label": "b"}]')
-    with pytest.raises(WrongEncoding, match="row 2"):
+    with pytest.raises(UndecodableText, match="row 2"):
         read(path)
 
 

@@ -21,8 +21,8 @@ from lora_core.errors.data import (
     MissingLabel,
     MissingText,
     NulByte,
+    UndecodableText,
     UnsupportedFormat,
-    WrongEncoding,
 )
 
 # Parses the file given as argument in an address space of 2 GiB, as a service does.
@@ -79,7 +79,7 @@ BAD: list[tuple[dict[str, Any], type[LoraCoreError], dict[str, object]]] = [
     ({"text": ["a", None], "label": [0, 1]}, MissingText, {"rows": "2"}),
     ({"text": ["a", "b"], "label": [None, 1]}, MissingLabel, {"rows": "1"}),
     ({"text": ["a", "b\0"], "label": [0, 1]}, NulByte, {"row": 2}),
-    ({"text": NOT_UTF8, "label": [0, 1]}, WrongEncoding, {"row": 2}),
+    ({"text": NOT_UTF8, "label": [0, 1]}, UndecodableText, {"row": 2}),
 ]
 
 

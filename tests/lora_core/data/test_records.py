@@ -12,7 +12,11 @@ def splits(*, train: str = "ab", test: str = "b", labels: tuple[str, ...] = ("x"
 
 def test_examples_of_each_split() -> None:
     found = splits()
-    assert [found.examples(split) for split in Split] == [found.train, found.validation, found.test]
+    assert [found.examples_of(split) for split in Split] == [
+        found.train,
+        found.validation,
+        found.test,
+    ]
 
 
 def test_digest_covers_texts_labels_order_and_splits() -> None:

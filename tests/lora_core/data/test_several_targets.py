@@ -58,7 +58,7 @@ def test_rows_become_targets(tmp_path: Path) -> None:
         "flags/rude", "flags/urgent", "stars/value", "topic/billing", "topic/refund",
     )  # fmt: skip
     for split in Split:
-        for example in splits.examples(split):
+        for example in splits.examples_of(split):
             i = int(example.text.split()[-1])
             flags = tuple(n for n, has in enumerate((i % 25 == 1, i % 5 == 0)) if has)
             assert example.label == {
@@ -68,9 +68,9 @@ def test_rows_become_targets(tmp_path: Path) -> None:
 
 def test_splits_and_folds_have_a_share_of_every_label(tmp_path: Path) -> None:
     splits = load_splits(DataSpec(source=str(write(tmp_path / "tickets.csv"))), TASK)
-    refunds = [sum(e.label["topic"] for e in splits.examples(split)) for split in Split]
-    urgent = [sum(1 in e.label["flags"] for e in splits.examples(split)) for split in Split]
-    stars = [[e.label["stars"] for e in splits.examples(split)] for split in Split]
+    refunds = [sum(e.label["topic"] for e in splits.examples_of(split)) for split in Split]
+    urgent = [sum(1 in e.label["flags"] for e in splits.examples_of(split)) for split in Split]
+    stars = [[e.label["stars"] for e in splits.examples_of(split)] for split in Split]
     assert refunds == [14, 2, 4]
     assert urgent == [28, 4, 8]
     assert np.ptp([np.mean(each) for each in stars]) < 0.4

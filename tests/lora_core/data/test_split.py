@@ -12,7 +12,7 @@ from lora_core.data.split import (
     SplitSize,
     count_leaked,
     draw_splits,
-    notes_on_splits,
+    notes_on_prompt_format_and_leaks,
     stratified_subset,
 )
 from lora_core.data.stratify import normalize_text
@@ -178,6 +178,6 @@ def test_share_may_round_up() -> None:
 )
 def test_a_run_warns_of_texts_that_leaked(leaked: int, start: str) -> None:
     splits = Splits(("a", "b"), (), (), (), leaked=leaked)
-    [note] = notes_on_splits(splits)
+    [note] = notes_on_prompt_format_and_leaks(splits)
     assert (note.level, note.code, note.message.startswith(start)) == ("warning", "leaked", True)
-    assert not [*notes_on_splits(Splits(("a", "b"), (), (), ()))]
+    assert not [*notes_on_prompt_format_and_leaks(Splits(("a", "b"), (), (), ()))]

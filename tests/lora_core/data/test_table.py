@@ -20,7 +20,7 @@ from lora_core.errors.data import (
     MissingColumn,
     MissingText,
     ReservedColumn,
-    WrongEncoding,
+    UndecodableText,
 )
 
 
@@ -91,7 +91,7 @@ BAD: list[tuple[str, str | bytes, type[LoraCoreError], dict[str, object]]] = [
     ("a.csv", "text,n,n\na,1,2\n", MalformedRow, {"row": 0}),
     ("a.csv", "text,n\na\n", MalformedRow, {"row": 1}),
     ("a.csv", "text,n\na,1\n ,2\n", MissingText, {"rows": 2}),
-    ("a.csv", b"text\na\n\x81\n", WrongEncoding, {"row": 2}),
+    ("a.csv", b"text\na\n\x81\n", UndecodableText, {"row": 2}),
     ("a.csv", "text,predicted_label\na,b\n", ReservedColumn, {"column": "predicted_label"}),
     ("a.csv", "text,predicted_scores.good\na,1\n", ReservedColumn, {}),
     ("a.csv", ",".join(["text", *map(str, range(512))]) + "\n", DataTooLarge, {}),

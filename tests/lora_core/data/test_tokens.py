@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lora_core.data import tokens
 from lora_core.data.tokens import (
-    find_special_tokens,
+    build_special_tokens_map,
     load_tokenizer,
     tokenize_with_cache,
     truncate_ids,
@@ -151,7 +151,7 @@ def test_special_tokens_of_known_tokenizers(family: str) -> None:
     bert = {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}
     roberta = {"<unk>", "</s>", "<pad>", "<s>", "<mask>"}
     expected = bert if family in ("bert", "modernbert") else roberta
-    assert set(find_special_tokens(tiny_base.tokenizer(family)).values()) == expected
+    assert set(build_special_tokens_map(tiny_base.tokenizer(family)).values()) == expected
 
 
 def test_special_tokens_are_those_that_the_tokenizer_adds() -> None:
@@ -162,7 +162,7 @@ def test_special_tokens_are_those_that_the_tokenizer_adds() -> None:
         single="<bos> $A <eos>", pair="<bos> $A <eos> $B <eos>",
         special_tokens=[("<bos>", 2), ("<eos>", 1)],
     )  # fmt: skip
-    assert find_special_tokens(tokenizer) == {
+    assert build_special_tokens_map(tokenizer) == {
         "unk_token": "<unk>",
         "sep_token": "<eos>",
         "pad_token": "<pad>",

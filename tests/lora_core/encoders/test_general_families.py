@@ -462,7 +462,7 @@ def test_roles_are_all_linear_layers_of_a_block_with_the_sizes_of_the_config(fam
             for name, layer in block.named_modules()
             if isinstance(layer, nn.Linear)
         }
-        sizes = [each for role in LayerRole for each in shape.linear_layers(role)]
+        sizes = [each for role in LayerRole for each in shape.linear_dims_with_role(role)]
         others = OTHER_LAYERS.get(family)
         assert {
             name: sides for name, sides in linears.items() if not (others and others.search(name))
@@ -470,7 +470,7 @@ def test_roles_are_all_linear_layers_of_a_block_with_the_sizes_of_the_config(fam
     assert shape.layers == len(blocks(model, description))
     assert shape.block_passes == model.config.num_hidden_layers
     head = [model.get_submodule(name).weight.shape for name in description.head]
-    assert [tuple(reversed(each)) for each in head] == list(shape.head_layers(2))
+    assert [tuple(reversed(each)) for each in head] == list(shape.head_linear_dims(2))
     total = sum(p.numel() for p in model.parameters())
     assert compatibility.count_parameters(shape, FullFineTuningSpec(), 2).total == pytest.approx(
         total, rel=0.6 if family in OTHER_LAYERS else 0.2
@@ -664,7 +664,7 @@ def test_copy_of_an_engine_does_not_share_heads() -> None:
          "last.weight": torch.ones(2, 32), "last.bias": torch.zeros(2)}
         for bias in (0.0, 1.0)
     ]  # fmt: skip
-    first, second = (engine.load_adapter(None, head) for head in heads)
+    first, second = (engine.build_adapter(None, head) for head in heads)
     item = TokenizedText([5, 6, 7], truncated=False)
     apart = [engine.logits([item], [each])[0] for each in (first, second)]
     assert not torch.allclose(apart[0], apart[1])

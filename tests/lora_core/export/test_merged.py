@@ -137,7 +137,7 @@ def test_export_adds_labels_missing_in_version_0_1(tmp_path: Path) -> None:
     facts = manifest.read(artifact)
     facts.pop("files")
     (artifact / "manifest.json").unlink()
-    manifest.create(artifact, facts)
+    manifest.create_and_save(artifact, facts)
     export_merged(artifact, tmp_path / "out")
     config_out = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config_out["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}

@@ -16,7 +16,7 @@ from transformers import pipeline
 from lora_core import manifest
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.export import export_adapter, export_merged
-from lora_core.model_card import CardFormat, model_card
+from lora_core.model_card import ExportFormat, model_card
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
 from tests.hub_stand_in import HubStandIn
@@ -76,12 +76,12 @@ def run_code(card: str, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("card_format", "relation"),
     [
-        (CardFormat.TRANSFORMERS, "finetune"),
-        (CardFormat.PEFT, "adapter"),
-        (CardFormat.LORAWORKS, "finetune"),
+        (ExportFormat.TRANSFORMERS, "finetune"),
+        (ExportFormat.PEFT, "adapter"),
+        (ExportFormat.LORAWORKS, "finetune"),
     ],
 )
-def test_metadata_describes_the_model(card_format: CardFormat, relation: str) -> None:
+def test_metadata_describes_the_model(card_format: ExportFormat, relation: str) -> None:
     card = model_card(make_manifest(), card_format, name="sentiment-1")
     facts = metadata(card)
     [model] = facts.pop("model-index")
@@ -108,7 +108,7 @@ def test_metadata_describes_the_model(card_format: CardFormat, relation: str) ->
 
 
 def test_text_describes_training_results_and_calibration() -> None:
-    card = model_card(make_manifest(), CardFormat.TRANSFORMERS, name="sentiment-1")
+    card = model_card(make_manifest(), ExportFormat.TRANSFORMERS, name="sentiment-1")
     assert "| test | 200 | 85.0% | 79.4% to 89.3% | 0.840 |" in card
     assert "| rank, alpha | 4, 8 |" in card
     assert "| adapted layers | query; blocks: all |" in card
@@ -117,7 +117,7 @@ def test_text_describes_training_results_and_calibration() -> None:
     assert "85.0% of 200 test texts are right. Within noise." in card
     assert '["bad", "good"]' in card
     assert "the temperature 1.4 fits best. The weights of the last layer are divided by it" in card
-    archive = model_card(make_manifest(), CardFormat.LORAWORKS, name="sentiment-1")
+    archive = model_card(make_manifest(), ExportFormat.LORAWORKS, name="sentiment-1")
     assert "loraworks divides the logits by it" in archive
     assert "`misclassified/` contain texts" in archive
 
@@ -130,7 +130,7 @@ def test_card_of_several_labels_has_thresholds() -> None:
         "calibration": {"scale": [1.0, 1.0], "offset": [0.0, 0.0], "thresholds": [0.25, 0.5]},
         "metrics": METRICS | {"test": report, "validation": report},
     }
-    card = model_card(make_manifest(**changes), CardFormat.TRANSFORMERS, name="m")
+    card = model_card(make_manifest(**changes), ExportFormat.TRANSFORMERS, name="m")
     assert "A multi-label text classifier with 2 labels" in card
     assert "| split | texts | macro F1 | micro F1 |" in card
     assert "| test | 200 | 0.712 | 0.800 |" in card
@@ -153,7 +153,7 @@ def test_card_of_a_regression_has_its_error() -> None:
         "calibration": {"scale": [10.0], "offset": [50.0], "half_width": 20.25},
         "metrics": METRICS | {"test": report, "validation": report},
     }
-    card = model_card(make_manifest(**changes), CardFormat.PEFT, name="m")
+    card = model_card(make_manifest(**changes), ExportFormat.PEFT, name="m")
     assert "A model that predicts a number from a text" in card
     assert "| test | 200 | 12.500 | 9.000 |" in card
     assert "within 20.25 of the prediction" in card
@@ -166,7 +166,7 @@ def test_card_of_a_regression_has_its_error() -> None:
 def test_card_of_single_labels_has_tuned_thresholds() -> None:
     calibration = {"temperature": 1.4, "thresholds": [0.25, 0.5]}
     card = model_card(
-        make_manifest(calibration=calibration), CardFormat.TRANSFORMERS, name="sentiment-1"
+        make_manifest(calibration=calibration), ExportFormat.TRANSFORMERS, name="sentiment-1"
     )
     assert "The pipeline of transformers knows no thresholds" in card
     assert "the temperature 1.4 fits best" in card
@@ -185,13 +185,13 @@ def test_card_of_single_labels_has_tuned_thresholds() -> None:
 def test_paths_of_the_host_stay_private(base: str, hub_base: str | None, shown: str) -> None:
     spec = make_manifest()["spec"] | {"base": base}
     spec["data"] = {"source": {"train": "/srv/secret/train.csv", "test": "hub:org/reviews"}}
-    card = model_card(make_manifest(spec=spec), CardFormat.TRANSFORMERS, name="m")
+    card = model_card(make_manifest(spec=spec), ExportFormat.TRANSFORMERS, name="m")
     assert "secret" not in card
     assert metadata(card).get("base_model") == hub_base
     assert metadata(card)["datasets"] == ["org/reviews"]
     assert f"| base model | {shown} |" in card
     upload = make_manifest(spec=spec | {"data": {"source": "tickets:2"}})
-    facts = metadata(model_card(upload, CardFormat.TRANSFORMERS, name="m"))
+    facts = metadata(model_card(upload, ExportFormat.TRANSFORMERS, name="m"))
     assert "datasets" not in facts
     assert facts["model-index"][0]["results"][0]["dataset"]["name"] == "tickets:2"
 
@@ -228,7 +228,7 @@ HOSTILE = "---\nx: y\n```\n# <img src=x onerror=alert(1)> | [a](b) `c`"
 )
 def test_card_of_any_manifest_is_valid(changes: dict[str, Any]) -> None:
     """An import chooses what its manifest says."""
-    for card_format in CardFormat:
+    for card_format in ExportFormat:
         card = model_card(make_manifest(**changes), card_format, name="m")
         assert card.encode().decode() == card
         assert metadata(card)["pipeline_tag"] == "text-classification"
@@ -260,7 +260,7 @@ def test_peft_export_has_a_card_whose_code_runs(tmp_path: Path) -> None:
 
 def test_linear_card_describes_scikit_learn(tmp_path: Path) -> None:
     artifact = make_linear_artifact(tmp_path / "words")
-    card = model_card(manifest.read(artifact), CardFormat.LORAWORKS, name="words")
+    card = model_card(manifest.read(artifact), ExportFormat.LORAWORKS, name="words")
     assert "base_model" not in metadata(card)
     assert "TF-IDF and logistic regression" in card
     run_code(card + "print(decision.shape)\n", tmp_path)
@@ -316,7 +316,9 @@ def test_card_of_a_pair_model_has_code_that_runs(tmp_path: Path) -> None:
     linear = make_linear_artifact(tmp_path / "words")
     facts = manifest.read(linear)
     facts["spec"]["data"]["text_pair_column"] = "second"
-    assert "first.multiply(second).sqrt()" in model_card(facts, CardFormat.LORAWORKS, name="words")
+    assert "first.multiply(second).sqrt()" in model_card(
+        facts, ExportFormat.LORAWORKS, name="words"
+    )
 
 
 @pytest.mark.slow  # runs the code of a card, as the test of a merged export does
@@ -338,7 +340,7 @@ def test_card_of_several_targets_has_their_mean_skill() -> None:
         "labels": ["stars/value", "topic/billing", "topic/refund"],
         "metrics": METRICS | {"test": report, "validation": report},
     }
-    card = model_card(make_manifest(**changes), CardFormat.LORAWORKS, name="m")
+    card = model_card(make_manifest(**changes), ExportFormat.LORAWORKS, name="m")
     assert "A model that predicts several targets of a text" in card
     assert "| test | 200 | 0.750 | 0.500 |" in card
     assert '"topic/refund"' in card
@@ -348,10 +350,10 @@ def test_card_of_several_targets_has_their_mean_skill() -> None:
 def test_card_of_an_archive_says_which_texts_are_unfamiliar() -> None:
     found = {"examples": 1000, "held_out": 853, "similarity": -0.1, "expected_share": 0.0094}
     facts = make_manifest(nearest_examples=found)
-    card = model_card(facts, CardFormat.LORAWORKS, name="m")
+    card = model_card(facts, ExportFormat.LORAWORKS, name="m")
     assert "The vectors of 1,000 training texts" in card
     assert "853 held-out texts: of texts like these, 0.9% are" in card
-    assert "## Unfamiliar" not in model_card(facts, CardFormat.PEFT, name="m")
+    assert "## Unfamiliar" not in model_card(facts, ExportFormat.PEFT, name="m")
     for unusable in ({}, {"examples": "<b>"}, {**found, "held_out": None}, "text"):
         facts = make_manifest(nearest_examples=unusable)
-        assert "## Unfamiliar" not in model_card(facts, CardFormat.LORAWORKS, name="m")
+        assert "## Unfamiliar" not in model_card(facts, ExportFormat.LORAWORKS, name="m")

@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from lora_core import manifest, onnx_export
 from lora_core.artifact import read_labels
-from lora_core.encoders.encoder_parts import family_of, linear_layer
+from lora_core.encoders.encoder_parts import family_of, get_linear_submodule
 from lora_core.errors.artifact import TargetRequired
 from lora_core.errors.export import (
     Int8Mismatch,
@@ -180,7 +180,7 @@ def test_one_of_several_targets(target: str, tmp_path: Path) -> None:
     facts = manifest.read(artifact)
     facts.pop("files")
     (artifact / "manifest.json").unlink()
-    manifest.create(artifact, {**facts, "labels": read_labels(artifact)})
+    manifest.create_and_save(artifact, {**facts, "labels": read_labels(artifact)})
     with pytest.raises(TargetRequired):
         export_onnx(artifact, tmp_path / "onnx")
     export_onnx(artifact, tmp_path / "onnx", target=target)
@@ -213,7 +213,7 @@ def damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Change one weight on the way into the graph."""
 
     def write(path: Path, model: PreTrainedModel, *, segments: bool) -> None:
-        last = linear_layer(model, family_of(model).head[-1])
+        last = get_linear_submodule(model, family_of(model).head[-1])
         with torch.no_grad():
             last.weight[0, 0] += 0.1
         export_onnx_graph(path, model, segments=segments)

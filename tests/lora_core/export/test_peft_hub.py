@@ -23,7 +23,7 @@ def test_export_names_the_commit_of_the_base(tmp_path: Path) -> None:
     facts["spec"]["base"] = "org/tiny"
     facts.pop("files")
     (artifact / "manifest.json").unlink()
-    manifest.create(artifact, facts)
+    manifest.create_and_save(artifact, facts)
     with HubStandIn(tmp_path / "hub") as hub:
         environment = {**os.environ, **hub.environment(tmp_path / "cache")}
         for command in (

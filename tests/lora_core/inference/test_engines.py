@@ -107,7 +107,7 @@ def test_unavailable_engine_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EngineUnavailable, match=r"compiled-fp32 requires a C\+\+ compiler"):
         engines.get_available_engine_spec("compiled-fp32")
-    assert not any("compiled" in name for name in engines.auto_engine_names())
+    assert not any("compiled" in name for name in engines.list_auto_engine_candidates())
     if not torch.cuda.is_available():
         with pytest.raises(EngineUnavailable, match="a GPU"):
             engines.get_available_engine_spec("cuda-bf16")

@@ -17,7 +17,7 @@ from lora_core.artifact import (
     save_adapter,
     save_base_adapter_and_head,
     save_head,
-    save_merged,
+    save_merged_model,
 )
 from lora_core.data.batching import padded_length
 from lora_core.encoders import FAMILIES
@@ -71,10 +71,10 @@ def make(tmp_path: Path, form: str) -> Make:
         else:
             save_adapter(directory, spec, method.state_dict(model), family)
             merge_adapters(model)
-            save_merged(directory, model, tokenizer(family), 64)
+            save_merged_model(directory, model, tokenizer(family), 64)
             save_head(directory, model, FAMILIES[family])
         facts = {"encoder": family, "max_length": 64, "base_sha256": sha256, "spec": {}}
-        manifest.create(directory, facts)
+        manifest.create_and_save(directory, facts)
         return directory
 
     return make
@@ -166,7 +166,7 @@ def test_different_encoder_config_is_not_shared(
     facts = manifest.read(directories[1])
     del facts["files"]
     (directories[1] / manifest.MANIFEST_FILE).unlink()
-    manifest.create(directories[1], facts)
+    manifest.create_and_save(directories[1], facts)
     engine_cache = EngineCache()
     first, second = (Predictor.load(each, engine_cache=engine_cache) for each in directories)
     assert (first.engine is second.engine) == shares
@@ -238,8 +238,10 @@ def test_rows_that_a_text_reads_are_those_of_its_adapter(lengths: list[int]) -> 
     """Otherwise a value of another version that is not finite would reach it, as 0 * inf."""
     one, other = (Adapter({}, ((torch.empty(0),) * 2,) * 2) for _ in range(2))
     layout = BatchLayout(lengths, [one, one, other], step=16)
-    by_text = [adapter for texts, adapter in layout.slices("texts") for _ in layout.lengths[texts]]
-    ungroup = {id(adapter): rows for rows, adapter in layout.slices("tokens")}
+    by_text = [
+        adapter for texts, adapter in layout.adapter_slices("texts") for _ in layout.lengths[texts]
+    ]
+    ungroup = {id(adapter): rows for rows, adapter in layout.adapter_slices("tokens")}
     for start, length, adapter in zip(layout.starts, layout.lengths, by_text, strict=True):
         rows = ungroup[id(adapter)]
         assert rows.start <= start

@@ -69,10 +69,11 @@ def test_texts_of_one_batch_may_have_models_of_different_tasks(artifacts: dict[s
         with torch.no_grad():
             expected = plain[predictor](torch.tensor([tokenizer().encode(text).ids])).logits[0]
         assert row.shape == (len(predictor.labels),)
-        calibrated = predictor.task.calibrated(row.numpy(), predictor.calibration)
+        calibrated = predictor.task.apply_calibration(row.numpy(), predictor.calibration)
         np.testing.assert_allclose(calibrated, expected.numpy(), rtol=1e-4, atol=1e-5)
     single, several, number = (
-        predictor.outputs(row[None])[0] for predictor, row in zip(predictors, rows, strict=False)
+        predictor.decode_outputs(row[None])[0]
+        for predictor, row in zip(predictors, rows, strict=False)
     )
     assert sum(output.score for output in single) == pytest.approx(1)
     assert all(output.predicted == (output.score >= 0.5) for output in several)

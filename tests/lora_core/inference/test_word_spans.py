@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lora_core.errors.artifact import EmptyInput
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedWords, tokenize_into_words
-from lora_core.specs.text_input import text_sides
+from lora_core.specs.text_input import texts_of_input
 from tests.tiny_base import tokenizer
 
 FAMILIES = {family: tokenizer(family) for family in ("distilbert", "roberta", "xlm-roberta")}
@@ -19,7 +19,7 @@ def split(text: str, family: str = "distilbert", max_length: int = 64) -> Tokeni
 
 def word_texts(words_of_text: TokenizedWords) -> list[str]:
     """Return the words as they are written in the text, or in both texts of a pair."""
-    sides = text_sides(words_of_text.text)
+    sides = texts_of_input(words_of_text.text)
     return [sides[word.side][word.start : word.end] for word in words_of_text.words]
 
 

@@ -34,7 +34,7 @@ def make(
     torch.manual_seed(seed)
     layer = VARIANTS[variant](nn.Linear(d_in, d_out, bias=bias), r=r, alpha=alpha, dropout=dropout)
     if trained:
-        for _, parameter in layer.adapter_parameters():
+        for _, parameter in layer.named_adapter_parameters():
             nn.init.normal_(parameter, std=0.3)
     return layer.eval(), torch.randn(5, d_in)
 
@@ -80,7 +80,7 @@ def test_merge_keeps_outputs_and_unmerge_is_bitwise(
 def test_only_declared_parameters_receive_gradients(variant: LoraVariant) -> None:
     layer, x = make(variant, trained=True)
     layer.train()(x).square().sum().backward()
-    parts = dict(layer.adapter_parameters())
+    parts = dict(layer.named_adapter_parameters())
     declared = {name for name, part in parts.items() if part.requires_grad}
     with_gradient = {name for name, p in layer.named_parameters() if p.grad is not None}
     assert with_gradient == declared

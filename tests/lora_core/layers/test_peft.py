@@ -36,7 +36,7 @@ def test_outputs_and_gradients_match_peft(variant: LoraVariant) -> None:
     plain = Plain()
     ours = VARIANTS[variant](nn.Linear(16, 10), r=R, alpha=ALPHA)
     ours.base.load_state_dict(plain.linear.state_dict())
-    for _, parameter in ours.adapter_parameters():
+    for _, parameter in ours.named_adapter_parameters():
         nn.init.normal_(parameter, std=0.5)
 
     alpha = ALPHA * R if variant is LoraVariant.UNSCALED else ALPHA
@@ -49,7 +49,7 @@ def test_outputs_and_gradients_match_peft(variant: LoraVariant) -> None:
     if variant is LoraVariant.DORA:
         tensors["magnitude"] = layer.lora_magnitude_vector["default"].weight
     with torch.no_grad():
-        for name, parameter in ours.adapter_parameters():
+        for name, parameter in ours.named_adapter_parameters():
             tensors[name].copy_(parameter)
             tensors[name].requires_grad_(parameter.requires_grad)
 
@@ -59,9 +59,9 @@ def test_outputs_and_gradients_match_peft(variant: LoraVariant) -> None:
     weights = torch.randn(7, 10)
     (y_ours * weights).sum().backward()
     (y_theirs * weights).sum().backward()
-    for name, parameter in ours.adapter_parameters():
+    for name, parameter in ours.named_adapter_parameters():
         if name in variant.trained_parameter_names:
             torch.testing.assert_close(parameter.grad, tensors[name].grad, rtol=1e-4, atol=1e-5)
         else:
             assert parameter.grad is tensors[name].grad is None
-    assert len(tensors) == len(list(ours.adapter_parameters()))
+    assert len(tensors) == len(list(ours.named_adapter_parameters()))

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from lora_core.errors.artifact import UnsupportedArtifact
+from lora_core.errors.artifact import InvalidImportedModel
 from lora_core.linear import files
 from lora_core.linear.model import LinearModel, fit_single_label
 from lora_core.manifest import LINEAR_FILE
@@ -122,16 +122,16 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
 def test_invalid_model_is_refused(name: str, saved: Path) -> None:
     spoil, problem = WRONG[name]
     spoil(saved)
-    with pytest.raises(UnsupportedArtifact, match=problem):
+    with pytest.raises(InvalidImportedModel, match=problem):
         files.read_parameters(saved, rows=1)
 
 
 def test_too_many_terms_are_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "max_terms", lambda _, **__: 3)
-    with pytest.raises(UnsupportedArtifact, match="more than 3 terms"):
+    monkeypatch.setattr(files, "max_terms_for_weight_rows", lambda _, **__: 3)
+    with pytest.raises(InvalidImportedModel, match="more than 3 terms"):
         files.read_parameters(saved, rows=1)
 
 
 def test_label_count_must_match_manifest(saved: Path) -> None:
-    with pytest.raises(UnsupportedArtifact, match="does not fit the labels"):
+    with pytest.raises(InvalidImportedModel, match="does not fit the labels"):
         files.read_parameters(saved, rows=3)

@@ -141,11 +141,11 @@ def test_min_df_depends_on_the_amount_of_text(monkeypatch: pytest.MonkeyPatch) -
         "hapax"
         not in fit_single_label(train_texts, truth, LinearSpec(), classes=2).parameters.terms
     )
-    assert model.resolve_min_df(LinearSpec(min_df=3), train_texts) == LinearSpec(min_df=3)
+    assert model.fill_in_min_df(LinearSpec(min_df=3), train_texts) == LinearSpec(min_df=3)
 
 
 def test_vocabulary_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "max_terms", lambda rows, **_: 30 // rows)
+    monkeypatch.setattr(model, "max_terms_for_weight_rows", lambda rows, **_: 30 // rows)
     train_texts = [*texts(100), "y" * 101, "y" * 101]
     found = fit_single_label(train_texts, labels(3, 102), LinearSpec(min_df=1), classes=3)
     top = TfidfVectorizer(ngram_range=(1, 2), max_features=10).fit(train_texts)

@@ -17,8 +17,8 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import (
     ArtifactCorrupt,
     GoldenPredictionsMismatch,
+    InvalidImportedModel,
     SafetensorsHeaderTooLarge,
-    UnsupportedArtifact,
     UnsupportedTokenizer,
 )
 from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
@@ -50,7 +50,7 @@ def reseal_manifest(directory: Path, **facts: Any) -> Path:
     content = manifest.read(directory) | facts
     content.pop("files")
     (directory / "manifest.json").unlink()
-    manifest.create(directory, content)
+    manifest.create_and_save(directory, content)
     return directory
 
 
@@ -99,7 +99,7 @@ def test_limits_of_labels_are_those_of_each_target(tmp_path: Path) -> None:
         )
 
     check_imported_model(make("many", 600))
-    with pytest.raises(UnsupportedArtifact, match="its task has an invalid labels"):
+    with pytest.raises(InvalidImportedModel, match="its task has an invalid labels"):
         check_imported_model(make("too many", MAX_LABELS + 1))
 
 
@@ -127,47 +127,47 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
     "other weights": (
         tensors(WEIGHTS, lambda t: t["classifier.bias"].add_(0.01)), GoldenPredictionsMismatch),
     "weights that are no numbers": (
-        tensors(WEIGHTS, lambda t: t["classifier.bias"].fill_(torch.nan)), UnsupportedArtifact),
+        tensors(WEIGHTS, lambda t: t["classifier.bias"].fill_(torch.nan)), InvalidImportedModel),
     "a tensor is missing": (
-        tensors(WEIGHTS, lambda t: t.pop("classifier.bias")), UnsupportedArtifact),
+        tensors(WEIGHTS, lambda t: t.pop("classifier.bias")), InvalidImportedModel),
     "a tensor too many": (
-        tensors(WEIGHTS, lambda t: t.update(more=torch.zeros(1))), UnsupportedArtifact),
+        tensors(WEIGHTS, lambda t: t.update(more=torch.zeros(1))), InvalidImportedModel),
     "no safetensors": (lambda d: (d / WEIGHTS).write_bytes(b"x" * 99), LoraCoreError),
     "a huge head": (
         lambda d: (d / WEIGHTS).write_bytes((2**40).to_bytes(8, "little")),
         SafetensorsHeaderTooLarge),
     "code of its own": (
-        text(CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UnsupportedArtifact),
-    "a kernel": (text(CONFIG, lambda c: c.update(attn_implementation="a/b")), UnsupportedArtifact),
-    "quantized": (text(CONFIG, lambda c: c.update(quantization_config={})), UnsupportedArtifact),
+        text(CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), InvalidImportedModel),
+    "a kernel": (text(CONFIG, lambda c: c.update(attn_implementation="a/b")), InvalidImportedModel),
+    "quantized": (text(CONFIG, lambda c: c.update(quantization_config={})), InvalidImportedModel),
     "another encoder": (text(CONFIG, lambda c: c.update(model_type="t6")), UnsupportedEncoder),
     "a giant": (text(CONFIG, lambda c: c.update(dim=10**9)), LoraCoreError),
     "no config": (lambda d: (d / CONFIG).write_text("["), UnreadableBase),
-    "one label": (text(CONFIG, lambda c: c.update(id2label={"0": "x"})), UnsupportedArtifact),
+    "one label": (text(CONFIG, lambda c: c.update(id2label={"0": "x"})), InvalidImportedModel),
     "the same label twice": (
-        text(CONFIG, lambda c: c.update(id2label={"0": "x", "1": "x"})), UnsupportedArtifact),
+        text(CONFIG, lambda c: c.update(id2label={"0": "x", "1": "x"})), InvalidImportedModel),
     "no tokenizer": (lambda d: (d / "merged/tokenizer.json").unlink(), UnsupportedTokenizer),
     "a larger vocabulary": (
         text("merged/tokenizer.json",
              lambda t: t["model"]["vocab"].update({f"x{i}": 900 + i for i in range(99)})),
-        UnsupportedArtifact),
-    "no kept answers": (text(GOLDEN, lambda _: []), UnsupportedArtifact),
-    "kept answers in no form": (text(GOLDEN, lambda _: {"a": 1}), UnsupportedArtifact),
+        InvalidImportedModel),
+    "no kept answers": (text(GOLDEN, lambda _: []), InvalidImportedModel),
+    "kept answers in no form": (text(GOLDEN, lambda _: {"a": 1}), InvalidImportedModel),
     "kept answers of three labels": (
         text(GOLDEN, lambda rows: [row["logits"].append(1.0) for row in rows] and rows),
-        UnsupportedArtifact),
-    "no file of kept answers": (lambda d: (d / GOLDEN).unlink(), UnsupportedArtifact),
+        InvalidImportedModel),
+    "no file of kept answers": (lambda d: (d / GOLDEN).unlink(), InvalidImportedModel),
     "an empty text": (text(GOLDEN, lambda rows: rows[0].update(text=" ")), LoraCoreError),
     "an adapter of another rank": (
-        text("adapter.json", lambda a: a["method"].update(r=3)), UnsupportedArtifact),
+        text("adapter.json", lambda a: a["method"].update(r=3)), InvalidImportedModel),
     "an adapter of another encoder": (
-        text("adapter.json", lambda a: a.update(encoder="bert")), UnsupportedArtifact),
-    "an adapter in no form": (text("adapter.json", lambda _: []), UnsupportedArtifact),
+        text("adapter.json", lambda a: a.update(encoder="bert")), InvalidImportedModel),
+    "an adapter in no form": (text("adapter.json", lambda _: []), InvalidImportedModel),
     "an adapter with a tensor less": (
-        tensors(ADAPTER, lambda t: t.pop(f"{QUERY}.A")), UnsupportedArtifact),
+        tensors(ADAPTER, lambda t: t.pop(f"{QUERY}.A")), InvalidImportedModel),
     "an adapter that is no number": (
-        tensors(ADAPTER, lambda t: t[f"{QUERY}.A"].fill_(torch.inf)), UnsupportedArtifact),
-    "a description without tensors": (lambda d: (d / ADAPTER).unlink(), UnsupportedArtifact),
+        tensors(ADAPTER, lambda t: t[f"{QUERY}.A"].fill_(torch.inf)), InvalidImportedModel),
+    "a description without tensors": (lambda d: (d / ADAPTER).unlink(), InvalidImportedModel),
 }  # fmt: skip
 
 
@@ -202,44 +202,44 @@ BASE_DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = 
         tensors(BASE_WEIGHTS, lambda t: t["distilbert.transformer.layer.0.ffn.lin1.weight"].neg_()),
         GoldenPredictionsMismatch),
     "a tensor is missing": (
-        tensors(BASE_WEIGHTS, lambda t: t.pop(f"{QUERY}.weight")), UnsupportedArtifact),
+        tensors(BASE_WEIGHTS, lambda t: t.pop(f"{QUERY}.weight")), InvalidImportedModel),
     "a tensor too many": (
-        tensors(BASE_WEIGHTS, lambda t: t.update(more=torch.zeros(1))), UnsupportedArtifact),
+        tensors(BASE_WEIGHTS, lambda t: t.update(more=torch.zeros(1))), InvalidImportedModel),
     "a huge head": (
         lambda d: (d / BASE_WEIGHTS).write_bytes((2**40).to_bytes(8, "little")),
         SafetensorsHeaderTooLarge),
     "code of its own": (
-        text(BASE_CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), UnsupportedArtifact),
+        text(BASE_CONFIG, lambda c: c.update(auto_map={"A": "b.C"})), InvalidImportedModel),
     "quantized": (
-        text(BASE_CONFIG, lambda c: c.update(quantization_config={})), UnsupportedArtifact),
+        text(BASE_CONFIG, lambda c: c.update(quantization_config={})), InvalidImportedModel),
     "another encoder": (
         text(BASE_CONFIG, lambda c: c.update(model_type="t6")), UnsupportedEncoder),
     "a classifier that changes the encoder": (
         text(CLASSIFIER, lambda c: c.update(activation="relu")), ArtifactCorrupt),
     "a classifier with code": (
         text(CLASSIFIER, lambda c: c.update(auto_map={"A": "b.C"})), ArtifactCorrupt),
-    "one label": (text(CLASSIFIER, lambda c: c.update(id2label={"0": "x"})), UnsupportedArtifact),
+    "one label": (text(CLASSIFIER, lambda c: c.update(id2label={"0": "x"})), InvalidImportedModel),
     "three labels": (
-        text(CLASSIFIER, lambda c: c["id2label"].update({"2": "x"})), UnsupportedArtifact),
+        text(CLASSIFIER, lambda c: c["id2label"].update({"2": "x"})), InvalidImportedModel),
     "a dropout that is no number": (
-        text(CLASSIFIER, lambda c: c.update(dropout="x")), UnsupportedArtifact),
-    "no classifier": (lambda d: (d / CLASSIFIER).unlink(), UnsupportedArtifact),
-    "a classifier in no form": (lambda d: (d / CLASSIFIER).write_text("[]"), UnsupportedArtifact),
-    "no head": (lambda d: (d / "head.safetensors").unlink(), UnsupportedArtifact),
+        text(CLASSIFIER, lambda c: c.update(dropout="x")), InvalidImportedModel),
+    "no classifier": (lambda d: (d / CLASSIFIER).unlink(), InvalidImportedModel),
+    "a classifier in no form": (lambda d: (d / CLASSIFIER).write_text("[]"), InvalidImportedModel),
+    "no head": (lambda d: (d / "head.safetensors").unlink(), InvalidImportedModel),
     "another head": (
         tensors("head.safetensors", lambda t: t["last.bias"].add_(1)), GoldenPredictionsMismatch),
     "no tokenizer": (lambda d: (d / "base/tokenizer.json").unlink(), UnsupportedTokenizer),
     "a larger vocabulary": (
         text("base/tokenizer.json",
              lambda t: t["model"]["vocab"].update({f"x{i}": 900 + i for i in range(99)})),
-        UnsupportedArtifact),
+        InvalidImportedModel),
     "an adapter with a tensor less": (
-        tensors(ADAPTER, lambda t: t.pop(f"{QUERY}.A")), UnsupportedArtifact),
+        tensors(ADAPTER, lambda t: t.pop(f"{QUERY}.A")), InvalidImportedModel),
     "an adapter that is no number": (
         tensors(ADAPTER, lambda t: t[f"{QUERY}.A"].fill_(torch.inf)), LoraCoreError),
     "another file in the base": (
-        lambda d: (d / "base" / "more.json").write_text("{}"), UnsupportedArtifact),
-    "a merged checkpoint as well": (two_checkpoints, UnsupportedArtifact),
+        lambda d: (d / "base" / "more.json").write_text("{}"), InvalidImportedModel),
+    "a merged checkpoint as well": (two_checkpoints, InvalidImportedModel),
     "no base": (lambda d: shutil.rmtree(d / "base"), LoraCoreError),
 }  # fmt: skip
 
@@ -277,7 +277,7 @@ def test_file_missing_in_the_manifest_is_refused(tmp_path: Path) -> None:
 )
 def test_inconsistent_manifest_is_refused(facts: Json, tmp_path: Path) -> None:
     directory = make_artifact(tmp_path / "made")
-    with pytest.raises(UnsupportedArtifact):
+    with pytest.raises(InvalidImportedModel):
         check_imported_model(reseal_manifest(directory, **facts))
 
 
@@ -288,5 +288,5 @@ def test_metrics_that_no_database_stores(value: str, tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["metrics"] = {"labels": ["HERE", "good"]}
     path.write_text(json.dumps(content).replace('"HERE"', value))
-    with pytest.raises(UnsupportedArtifact, match="metrics"):
+    with pytest.raises(InvalidImportedModel, match="metrics"):
         check_imported_model(directory)

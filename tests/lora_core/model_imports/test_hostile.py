@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.errors.artifact import UnsupportedArtifact, UnsupportedTokenizer
+from lora_core.errors.artifact import InvalidImportedModel, UnsupportedTokenizer
 from lora_core.model_imports.archive import unpack_archive
 from lora_core.model_imports.check import check_imported_model
 from lora_core.specs.method import LoraSpec
@@ -30,7 +30,7 @@ def unpacked(archive: bytes, folder: Path) -> Path:
 @pytest.mark.parametrize("attack", sorted(ATTACKS.keys() - TAKEN_IN))
 def test_hostile_archive_is_refused(attack: str, honest: bytes, tmp_path: Path) -> None:
     directory = unpacked(hostile_archive(honest, attack), tmp_path)
-    with pytest.raises((UnsupportedArtifact, UnsupportedTokenizer)) as refused:
+    with pytest.raises((InvalidImportedModel, UnsupportedTokenizer)) as refused:
         check_imported_model(directory)
     assert len(str(refused.value)) < 700
     assert str(refused.value).isprintable()

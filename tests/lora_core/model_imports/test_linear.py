@@ -14,7 +14,7 @@ from safetensors.torch import save_file as save_torch_file
 
 from lora_core.data.label_readers import MAX_LABELS
 from lora_core.errors import LoraCoreError
-from lora_core.errors.artifact import GoldenPredictionsMismatch, UnsupportedArtifact
+from lora_core.errors.artifact import GoldenPredictionsMismatch, InvalidImportedModel
 from lora_core.errors.export import NoEncoder
 from lora_core.export import export_adapter, export_merged
 from lora_core.model_imports import metadata
@@ -46,18 +46,18 @@ def test_metrics_of_the_most_labels_are_accepted(
     logits = rng.random((3000, MAX_LABELS))
     report = classification_report(logits, rng.integers(MAX_LABELS, size=3000), names)
     reseal(artifact_dir, metrics=dict.fromkeys(("train", "validation", "test"), report))
-    metrics = metadata.read_metadata(artifact_dir).metrics
+    metrics = metadata.validate_model_metadata(artifact_dir).metrics
     assert metrics["test"]["confusion_matrix"] == report["confusion_matrix"]
     monkeypatch.setattr(metadata, "MAX_MANIFEST_FILE_BYTES", 2_000_000)
-    with pytest.raises(UnsupportedArtifact, match="larger than 2,000,000 bytes"):
-        metadata.read_metadata(artifact_dir)
+    with pytest.raises(InvalidImportedModel, match="larger than 2,000,000 bytes"):
+        metadata.validate_model_metadata(artifact_dir)
 
 
 @pytest.mark.parametrize("content", ["1" * 4_000_000, "1," * 2_000_000, "1, " * 1_000_000 + "x"])
 def test_size_of_a_manifest_is_measured_quickly(artifact_dir: Path, content: str) -> None:
     (artifact_dir / "manifest.json").write_text("[]" * 600_000 + content)
     began = time.process_time()
-    with pytest.raises(UnsupportedArtifact, match="not counting lists of integers"):
+    with pytest.raises(InvalidImportedModel, match="not counting lists of integers"):
         metadata.check_manifest_size(artifact_dir)
     assert time.process_time() - began < 10  # tenths of a second
 
@@ -108,7 +108,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], type[LoraCoreError], str]] = {
     "other weights": (then_reseal(change_weights), GoldenPredictionsMismatch, "differ by"),
     "an expression": (
         edit_json("linear.json", lambda s: s["vectorizer"].update(token_pattern="(a|a)*$")),
-        UnsupportedArtifact,
+        InvalidImportedModel,
         "token_pattern",
     ),
     "terms exchanged": (
@@ -116,35 +116,39 @@ WRONG: dict[str, tuple[Callable[[Path], None], type[LoraCoreError], str]] = {
         GoldenPredictionsMismatch,
         "differ by",
     ),
-    "bfloat16": (then_reseal(bfloat16_weights), UnsupportedArtifact, "cannot be read"),
-    "no labels": (lambda d: reseal(d, labels=None), UnsupportedArtifact, "no labels"),
+    "bfloat16": (then_reseal(bfloat16_weights), InvalidImportedModel, "cannot be read"),
+    "no labels": (lambda d: reseal(d, labels=None), InvalidImportedModel, "no labels"),
     "a label twice": (
         lambda d: reseal(d, labels=["bad", "good", "good"]),
-        UnsupportedArtifact,
+        InvalidImportedModel,
         "or duplicate ones",
     ),
     "a label less": (
         lambda d: reseal(d, labels=["bad", "good"]),
-        UnsupportedArtifact,
+        InvalidImportedModel,
         "golden.json",
     ),
-    "two models": (then_reseal(two_models), UnsupportedArtifact, r"but has merged/config\.json"),
+    "two models": (then_reseal(two_models), InvalidImportedModel, r"but has merged/config\.json"),
     "a base": (
         then_reseal(lambda d: make_base_file(d / "base")),
-        UnsupportedArtifact,
+        InvalidImportedModel,
         "but has base/vocabulary",
     ),
-    "no kept answers": (edit_json("golden.json", lambda _: []), UnsupportedArtifact, "golden.json"),
+    "no kept answers": (
+        edit_json("golden.json", lambda _: []),
+        InvalidImportedModel,
+        "golden.json",
+    ),
     "a prompt format": (
         edit_json(
             "manifest.json", lambda m: m["spec"]["data"].update(prompt_format={"prefix": "\0"})
         ),
-        UnsupportedArtifact,
+        InvalidImportedModel,
         "spec.data.prompt_format.prefix",
     ),
     "a cold temperature": (
         lambda d: reseal(d, calibration={"temperature": 0}),
-        UnsupportedArtifact,
+        InvalidImportedModel,
         "calibration.temperature",
     ),
 }
@@ -161,8 +165,8 @@ def test_invalid_model_is_refused(name: str, artifact_dir: Path) -> None:
 def test_encoder_requires_max_length_and_base(artifact_dir: Path) -> None:
     (artifact_dir / "linear.json").unlink()
     reseal(artifact_dir)
-    with pytest.raises(UnsupportedArtifact, match="no max_length, or no base"):
-        metadata.read_metadata(artifact_dir)
+    with pytest.raises(InvalidImportedModel, match="no max_length, or no base"):
+        metadata.validate_model_metadata(artifact_dir)
 
 
 @pytest.mark.parametrize(("export", "program"), [(export_merged, "transformers"),

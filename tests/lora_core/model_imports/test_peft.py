@@ -372,7 +372,7 @@ def test_exported_adapter_keeps_its_task_and_its_answers(tmp_path: Path, kind: s
     facts = import_adapter(tmp_path / "peft", tmp_path / "imported")
     assert facts["spec"]["task"] == task.model_dump(mode="json")
     before, after = (
-        predictor.outputs(predictor.forward(predictor.encode(TEXTS)))
+        predictor.decode_outputs(predictor.forward(predictor.encode(TEXTS)))
         for predictor in (Predictor.load(artifact), Predictor.load(tmp_path / "imported"))
     )
     for texts in zip(before, after, strict=True):
@@ -430,6 +430,6 @@ def test_task_of_other_adapters_is_given(tmp_path: Path) -> None:
     import_adapter(tmp_path / "peft", imported, task="multi_label")
     predictor = Predictor.load(imported)
     logits = predictor.forward(predictor.encode(TEXTS))
-    scores = [dict(row) for row in predictor.decode(logits)]
+    scores = [dict(row) for row in predictor.decode_label_scores(logits)]
     expected = [dict(zip(predictor.labels, row, strict=True)) for row in logits.sigmoid().tolist()]
     assert scores == [pytest.approx(row, abs=1e-6) for row in expected]

@@ -28,7 +28,7 @@ from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, Dis
 from lora_core.events import Failed
 from lora_core.fast.native.library import best_library
 from lora_core.inference.linear import LinearPredictor
-from lora_core.inference.load import load_fastest_predictor
+from lora_core.inference.load import load_native_or_torch_predictor
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.predict import RESULTS_FILE, PredictSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
@@ -126,7 +126,7 @@ def test_rows_of_another_engine_are_predicted_again(
 
     checkpoints, listener = tmp_path / "checkpoints", StoppingListener(CHUNK_ROWS)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(batch_prediction, "load_fastest_predictor", load)
+        elsewhere.setattr(batch_prediction, "load_native_or_torch_predictor", load)
         with pytest.raises(StopRequested):
             predict_file(
                 spec, out_dir=tmp_path / "stopped", observer=listener, stop=listener,
@@ -145,7 +145,7 @@ def test_rows_of_another_engine_are_predicted_again(
 def test_native_engine_is_used_where_it_computes_the_encoder(tmp_path: Path, heads: int) -> None:
     artifact = make_artifact(tmp_path / "artifact", heads=heads)  # of 32 or of 8
     native = heads == 1 and best_library() is not None and cpu.has_fast_bf16()
-    predictor = load_fastest_predictor(artifact, threads=1)
+    predictor = load_native_or_torch_predictor(artifact, threads=1)
     assert predictor.engine.name == ("native-bf16" if native else "torch-fp32")
 
 
@@ -392,7 +392,9 @@ def test_rows_get_an_object_for_each_target(spec: PredictSpec, tmp_path: Path) -
     several = spec.model_copy(update={"model": str(artifact)})
     summary = predict_file(several, out_dir=out, observer=listener, stop=listener)
     predictor = Predictor.load(artifact)
-    outputs = predictor.outputs(predictor.forward(predictor.encode([r["body"] for r in rows(out)])))
+    outputs = predictor.decode_outputs(
+        predictor.forward(predictor.encode([r["body"] for r in rows(out)]))
+    )
     for row, expected in zip(rows(out), outputs, strict=True):
         targets = row["predicted_targets"]
         assert list(targets) == list(TARGETS)

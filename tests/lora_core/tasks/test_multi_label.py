@@ -68,7 +68,7 @@ def test_text_without_labels_is_right_if_none_is_predicted() -> None:
 def test_nonfinite_logits_give_a_nonfinite_loss() -> None:
     logits = LOGITS.copy()
     logits[3, 1] = np.nan
-    assert np.isnan(MultiLabel(LABELS).metrics(logits, TRUE)["loss"])
+    assert np.isnan(MultiLabel(LABELS).compute_logged_metrics(logits, TRUE)["loss"])
 
 
 def test_thresholds_maximize_f1_of_each_label() -> None:
@@ -94,7 +94,7 @@ def test_calibration_recovers_the_scale_and_the_offset_of_each_label() -> None:
     assert calibration.fitted
     assert calibration.scale == pytest.approx(true_scale, rel=0.1)
     assert calibration.offset == pytest.approx(true_offset, abs=0.1)
-    compared = task.compare_calibration(z, truth, calibration)
+    compared = task.evaluate_calibration(z, truth, calibration)
     assert compared["after"]["loss"] < compared["before"]["loss"]
     assert compared["after"]["brier"] < compared["before"]["brier"]
 

@@ -22,7 +22,9 @@ def test_metrics_match_scikit_learn_and_scipy() -> None:
     assert report["r2"] == pytest.approx(r2_score(TRUE, predicted))
     assert report["spearman"] == pytest.approx(spearmanr(TRUE, predicted).statistic)
     assert report["loss"] == pytest.approx((report["rmse"] / TASK.std) ** 2)
-    assert TASK.metrics(LOGITS, TRUE) == {name: report[name] for name in TASK.curve_metrics}
+    assert TASK.compute_logged_metrics(LOGITS, TRUE) == {
+        name: report[name] for name in TASK.curve_metrics
+    }
 
 
 def test_interval_covers_nine_of_ten_new_texts() -> None:
@@ -31,7 +33,7 @@ def test_interval_covers_nine_of_ten_new_texts() -> None:
     logits = (truth + generator.normal(0, 0.5, 6000))[:, None].astype(np.float32)
     task = Regression(0.0, 1.0)
     calibration = task.calibrate(logits[:1000], truth[:1000])
-    compared = task.compare_calibration(logits[1000:], truth[1000:], calibration)
+    compared = task.evaluate_calibration(logits[1000:], truth[1000:], calibration)
     assert calibration.half_width == pytest.approx(0.5 * 1.645, rel=0.1)  # of a normal error
     assert compared["coverage"] == pytest.approx(0.9, abs=0.02)
 
@@ -59,6 +61,6 @@ def test_equal_numbers_have_the_deviation_1() -> None:
 
 def test_nonfinite_logits_give_a_nonfinite_loss_and_no_interval() -> None:
     logits = np.full((3, 1), np.nan, dtype=np.float32)
-    assert np.isnan(TASK.metrics(logits, TRUE[:3])["loss"])
+    assert np.isnan(TASK.compute_logged_metrics(logits, TRUE[:3])["loss"])
     with pytest.raises(NonFiniteLogits):
         TASK.calibrate(logits, TRUE[:3])

@@ -39,7 +39,9 @@ def test_metrics_match_scikit_learn() -> None:
     balanced = balanced_accuracy_score(TRUE, LOGITS.argmax(1))
     assert report["balanced_accuracy"] == pytest.approx(balanced)
     assert balanced != pytest.approx(report["accuracy"], abs=1e-3)
-    assert task().metrics(LOGITS, TRUE) == {name: report[name] for name in CURVE_METRICS}
+    assert task().compute_logged_metrics(LOGITS, TRUE) == {
+        name: report[name] for name in CURVE_METRICS
+    }
     for label in LABELS:
         assert report["per_class"][label]["precision"] == pytest.approx(theirs[label]["precision"])
         assert report["per_class"][label]["recall"] == pytest.approx(theirs[label]["recall"])

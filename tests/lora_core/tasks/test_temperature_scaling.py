@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
 from lora_core.errors.training import NonFiniteLogits
-from lora_core.inference.decoding import decode_scores
+from lora_core.inference.decoding import decode_label_scores
 from lora_core.tasks.base import Calibration
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.temperature_scaling import (
@@ -140,8 +140,10 @@ SOME_LOGITS = arrays.arrays(
 @given(SOME_LOGITS, st.floats(MIN_TEMPERATURE, MAX_TEMPERATURE))
 def test_temperature_does_not_change_predictions(logits: Floats, temperature: float) -> None:
     task = SingleLabel([str(i) for i in range(logits.shape[1])])
-    plain = decode_scores(torch.from_numpy(logits), task)
-    scaled = decode_scores(torch.from_numpy(logits), task, Calibration(temperature=temperature))
+    plain = decode_label_scores(torch.from_numpy(logits), task)
+    scaled = decode_label_scores(
+        torch.from_numpy(logits), task, Calibration(temperature=temperature)
+    )
     for row, before, after in zip(logits, plain, scaled, strict=True):
         assert [name for name, _ in after] == [name for name, _ in before]
         assert after[0][0] == str(row.argmax())

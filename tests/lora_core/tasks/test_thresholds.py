@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import f1_score
 
-from lora_core.inference.decoding import decode_scores
+from lora_core.inference.decoding import decode_label_scores
 from lora_core.tasks.base import Calibration
 from lora_core.tasks.single_label import MIN_POSITIVES, SingleLabel, tune_thresholds
 from tests.slow import slow_but
@@ -96,7 +96,7 @@ def test_predictions_reports_and_answers_follow_the_thresholds() -> None:
     assert report["macro_f1"] == pytest.approx(f1_score(targets, predicted, average="macro"))
     assert report["macro_f1"] > SingleLabel(LABELS).report(logits, targets)["macro_f1"]
     assert task.report(logits, targets)["macro_f1"] == report["macro_f1"]  # thresholds of its own
-    answers = decode_scores(logits, task, calibration)
+    answers = decode_label_scores(logits, task, calibration)
     assert [row[0][0] for row in answers] == [LABELS[i] for i in predicted]
     scores = softmax(logits / (calibration.temperature or 1.0), axis=1)
     assert dict(answers[0]) == pytest.approx(dict(zip(LABELS, scores[0], strict=True)))

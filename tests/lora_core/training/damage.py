@@ -21,7 +21,7 @@ def flip(path: Path, at: float) -> None:
 def rewrite(directory: Path, **facts: Any) -> None:
     """Write a manifest that matches the current files."""
     (directory / "manifest.json").unlink(missing_ok=True)
-    manifest.create(directory, {"kind": "checkpoint", "version": 1, **facts})
+    manifest.create_and_save(directory, {"kind": "checkpoint", "version": 1, **facts})
 
 
 def edit_state(directory: Path, change: Callable[[Any], None]) -> None:

@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lora_core import cross_validation, distributed, manifest
-from lora_core.cross_validation import LinearCrossValidation, Logits, training_pool
+from lora_core.cross_validation import LinearCrossValidator, Logits, training_pool
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, assign_folds
@@ -26,7 +26,7 @@ from lora_core.specs.method import CandidateSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from lora_core.training.cross_validation import AllMethodsCrossValidation
+from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
 from lora_core.training.prepare import PreparedRun
 from tests.recording_observer import RecordingObserver, StopDuringFit
@@ -163,11 +163,11 @@ def test_processes_agree_whether_a_fit_is_cached(
     described = spec(method=LORA, optim={"epochs": 1})
     splits = load_splits(described.data)
     progress = ProgressReporter(NullObserver(), RecordingObserver())
-    folds = AllMethodsCrossValidation(
+    folds = AnyMethodCrossValidator(
         described, splits.labels, training_pool(described, splits), progress
     )
     candidate = CandidateSpec(method=described.encoder_method, folds=1)
-    folds.logits(candidate)
+    folds.predict_held_out_logits(candidate)
     train, trained = folds._train, []
 
     def counted(prepared: PreparedRun) -> Logits:
@@ -175,10 +175,10 @@ def test_processes_agree_whether_a_fit_is_cached(
         return train(prepared)
 
     monkeypatch.setattr(folds, "_train", counted)
-    folds.logits(candidate)
+    folds.predict_held_out_logits(candidate)
     assert not trained
     monkeypatch.setattr(distributed, "all_reduce_scalar", lambda value: value + 1.0)  # the other
-    folds.logits(candidate)
+    folds.predict_held_out_logits(candidate)
     assert len(trained) == 1
 
 
@@ -204,11 +204,11 @@ def test_fits_of_another_model_are_not_reused(what: str, spec: Make, tmp_path: P
         )
         splits = load_splits(described.data)
         progress = ProgressReporter(NullObserver(), RecordingObserver())
-        folds = AllMethodsCrossValidation(
+        folds = AnyMethodCrossValidator(
             described, splits.labels, training_pool(described, splits), progress
         )
         candidate = CandidateSpec(method=described.encoder_method, folds=1)
-        logits.append(folds.logits(candidate)[0])
+        logits.append(folds.predict_held_out_logits(candidate)[0])
     predicted = ~np.isnan(logits[0])
     assert np.abs(logits[0] - logits[1])[predicted].max() > 1e-3
 
@@ -236,18 +236,18 @@ def test_repeats_of_some_folds_predict_more_texts(
     splits = load_splits(described.data)
     examples = training_pool(described, splits)
     progress = ProgressReporter(NullObserver(), RecordingObserver())
-    folds = LinearCrossValidation(described, splits.labels, examples, progress)
-    logits = folds.logits(CandidateSpec(method=LinearSpec(), folds=2, repeats=2))
-    found, by_hand = folds.scores(logits), np.full((2, len(examples)), np.nan)
+    folds = LinearCrossValidator(described, splits.labels, examples, progress)
+    logits = folds.predict_held_out_logits(CandidateSpec(method=LinearSpec(), folds=2, repeats=2))
+    found, by_hand = folds.score_logits(logits), np.full((2, len(examples)), np.nan)
     for repeat in range(2):
         each = assign_folds(examples, seed=repeat) < 2
         by_hand[repeat, each] = logits[repeat, each].argmax(axis=1) == folds.targets[each]
-    expected = np.nanmean(by_hand[:, found.predicted], axis=0)
-    assert found.predicted.sum() > 1.4 * (2 / 5) * len(examples)
-    np.testing.assert_allclose(found.by_text[found.predicted], expected)
+    expected = np.nanmean(by_hand[:, found.predicted_mask], axis=0)
+    assert found.predicted_mask.sum() > 1.4 * (2 / 5) * len(examples)
+    np.testing.assert_allclose(found.by_text[found.predicted_mask], expected)
     assert found.value == pytest.approx(expected.mean())
     [candidate] = go(described)[0].all("candidate")
-    assert candidate.result.texts == found.predicted.sum()
+    assert candidate.result.texts == found.predicted_mask.sum()
 
 
 def test_train_size_limits_auto(
@@ -293,10 +293,10 @@ def test_fold_with_many_characters_is_subsampled(
     monkeypatch.setattr(comparison, "MAX_CHARACTERS", 500)
     monkeypatch.setattr(cross_validation, "fit_linear_model", counted)
     observer = RecordingObserver()
-    tried = cross_validation.LinearCrossValidation(
+    tried = cross_validation.LinearCrossValidator(
         described, splits.labels, examples, ProgressReporter(observer=observer, stop=observer)
     )
-    answers = tried.predictions(LinearSpec())
+    answers = tried.predict_held_out(LinearSpec())
     assert len(learned_from) == 5
     assert max(learned_from) < 700
     assert len(answers) == len(examples)

@@ -21,7 +21,7 @@ def evaluate(best: BestWeights, *evaluations: tuple[float, float]) -> None:
     for step, (accuracy, loss) in enumerate(evaluations, start=1):
         metrics = {"accuracy": accuracy, "loss": loss}
         if best.is_better(metrics):
-            best.update(step, metrics, {}, NO_LOGITS)
+            best.keep(step, metrics, {}, NO_LOGITS)
         else:
             best.count_evaluation()
 

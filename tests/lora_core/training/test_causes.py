@@ -129,7 +129,7 @@ def test_nonfinite_validation_loss_is_reported_and_never_the_best(
     spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = {"loss": float("nan"), "accuracy": 1.0, "macro_f1": 1.0}
-    monkeypatch.setattr(SingleLabel, "metrics", lambda *_: metrics)
+    monkeypatch.setattr(SingleLabel, "compute_logged_metrics", lambda *_: metrics)
     error, observer = fail(spec(), tmp_path)
     assert error.detail["what"] == "validation loss"
     last = observer.all("evaluated")[-1]

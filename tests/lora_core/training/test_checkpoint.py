@@ -95,8 +95,8 @@ def test_damaged_checkpoint_is_refused(damage: str, copy: Path) -> None:
 
 def test_unreadable_checkpoint_is_not_reported_as_damaged(made: Path) -> None:
     with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
-        checkpoint.read(made / "step-3")
-    checkpoint.read(made / "step-3")
+        checkpoint.read_verified(made / "step-3")
+    checkpoint.read_verified(made / "step-3")
 
 
 @pytest.mark.parametrize("at", [i / 40 for i in range(40)])
@@ -105,10 +105,10 @@ def test_flipped_manifest_byte_is_harmless_or_detected(
 ) -> None:
     """White space and sizes do not matter; other changes are detected."""
     directory = shutil.copytree(made / "step-3", tmp_path / "step-3")
-    before = checkpoint.read(directory)
+    before = checkpoint.read_verified(directory)
     flip(directory / "manifest.json", at)
     try:
-        after = checkpoint.read(directory)
+        after = checkpoint.read_verified(directory)
     except (CheckpointCorrupt, CheckpointMismatch):
         return
     assert after.progress == before.progress
@@ -201,7 +201,7 @@ def test_pickle_in_a_checkpoint_is_never_opened(copy: Path, listed: bool) -> Non
 
 def test_reading_a_checkpoint_opens_only_its_three_files(made: Path) -> None:
     with looking() as opened:
-        checkpoint.read(made / "step-3")
+        checkpoint.read_verified(made / "step-3")
     assert not any("find_class" in each for each in opened)
     names = {Path(each.split(" ", 1)[1]).name for each in opened if str(made) in each}
     assert names <= {"manifest.json", "state.json", "tensors.safetensors"}

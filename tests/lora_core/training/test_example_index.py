@@ -41,11 +41,11 @@ def check_index(out: Path, spec: TrainSpec, held_out: Split = Split.VALIDATION) 
         assert label == task.label_of(example.label)
         [nearest, *_] = index.nearest(predictor.states(predictor.encode([example.input])), 3)
         assert nearest.similarity == pytest.approx(1, abs=5e-3)
-    others = predictor.encode([example.input for example in splits.examples(held_out)])
+    others = predictor.encode([example.input for example in splits.examples_of(held_out)])
     expected = np.sort(index.kth_neighbor_similarities(predictor.states(others)))
     assert index.held_out == pytest.approx(expected, abs=5e-3)
     assert index.held_out_split is held_out
-    assert manifest.read(out)["nearest_examples"] == index.facts()
+    assert manifest.read(out)["nearest_examples"] == index.manifest_entry()
 
 
 LORA = {"type": "lora", "r": 4}

@@ -15,7 +15,7 @@ from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, encoder_parts
 from lora_core.fast import first_token, frozen_encoder
 from lora_core.fast.frozen_encoder import (
-    CachedFeaturesForward,
+    CachedBlockwiseForward,
     FrozenBlockReplayForward,
     build_fastest_forward,
 )
@@ -61,7 +61,7 @@ def test_frozen_encoder_logits_match_the_full_model(
     assert encoder_parts.count_leading_frozen_blocks(model, FAMILIES[family]) == frozen
     first_token.patch_last_block(model, FAMILIES[family])
     parts = {Split.TRAIN: part()}
-    short = CachedFeaturesForward(
+    short = CachedBlockwiseForward(
         model, MACHINE, FAMILIES[family], parts, budget=100, progress=PROGRESS, environment={}
     )
     full = Forward(model, MACHINE)
@@ -180,7 +180,7 @@ def test_bf16_batch_lengths_are_bucketed_within_the_positions(
     machine = replace(MACHINE, precision=precision)
     ways = (
         BlockwiseForward(model, machine, family, pad_multiple=pad_multiple("cpu", precision)),
-        CachedFeaturesForward(
+        CachedBlockwiseForward(
             model,
             machine,
             family,
@@ -202,12 +202,12 @@ def test_bf16_batch_lengths_are_bucketed_within_the_positions(
 @pytest.mark.parametrize(
     ("method", "dropout", "most", "expected"),
     [
-        (LastLayersBaselineSpec(), 0.0, 2**30, CachedFeaturesForward),
+        (LastLayersBaselineSpec(), 0.0, 2**30, CachedBlockwiseForward),
         (LastLayersBaselineSpec(), 0.1, 2**30, BlockwiseForward),
         (LastLayersBaselineSpec(), 0.0, 100, BlockwiseForward),
-        (LastLayersBaselineSpec(blocks=1), 0.0, 2**30, CachedFeaturesForward),
+        (LastLayersBaselineSpec(blocks=1), 0.0, 2**30, CachedBlockwiseForward),
         (LastLayersBaselineSpec(blocks=2), 0.0, 2**30, BlockwiseForward),
-        (LoraSpec(layers=(1,)), 0.0, 2**30, CachedFeaturesForward),
+        (LoraSpec(layers=(1,)), 0.0, 2**30, CachedBlockwiseForward),
         (LoraSpec(), 0.0, 2**30, BlockwiseForward),
         (FullFineTuningSpec(), 0.0, 2**30, BlockwiseForward),
     ],

@@ -129,7 +129,7 @@ def test_learning_curve_does_not_affect_training(
 ) -> None:
     described = spec(data={"source": str(many)}, optim={**SHORT, "encoder_dropout": 0.1})
     with_it, _ = train(described)
-    monkeypatch.setattr(probe_learning_curve, "estimate_label_gain_with_probe", lambda *_: None)
+    monkeypatch.setattr(probe_learning_curve, "estimate_label_gain", lambda *_: None)
     without, _ = train(described)
     assert "more_labels" not in summary(without)
     losses = [[step.loss for step in observer.all("step")] for observer in (with_it, without)]

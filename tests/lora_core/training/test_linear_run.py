@@ -65,7 +65,7 @@ def test_linear_run_writes_a_model_metrics_and_predictions(reviews: Path, tmp_pa
     assert saved_predictions.check_golden_predictions(predictor, tmp_path / "out") < 1e-6
     splits = load_splits(spec.data)
     for split in Split:
-        examples = splits.examples(split)
+        examples = splits.examples_of(split)
         answers = predictor.predict([example.text for example in examples])
         truth = [splits.labels[example.label] for example in examples]
         right = accuracy_score(truth, [answer[0][0] for answer in answers])

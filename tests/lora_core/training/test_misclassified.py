@@ -73,7 +73,7 @@ def test_run_stores_misclassified_texts(spec: Make, train: Train) -> None:
         assert wrong
         assert {each["row"] for each in kept} <= wrong
         assert len(kept) == len(wrong)  # fewer than `misclassified.MAX_SAVED`
-        texts = {each.row: (each.text, labels[each.label]) for each in splits.examples(split)}
+        texts = {each.row: (each.text, labels[each.label]) for each in splits.examples_of(split)}
         assert [(each["text"], each["label"]) for each in kept] == [
             texts[each["row"]] for each in kept
         ]

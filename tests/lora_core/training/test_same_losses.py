@@ -40,7 +40,7 @@ def transformers_model(base: Path, prepared: PreparedRun) -> Any:
     """Return a model of transformers that trains what the prepared run trains, from its start."""
     ours, family = prepared.model, prepared.family
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(base)
-    for name in family.head_modules:
+    for name in family.head_module_names:
         model.get_submodule(name).load_state_dict(ours.get_submodule(name).state_dict())
     adapters = adapter_layers(ours)
     if not adapters:

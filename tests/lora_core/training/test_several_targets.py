@@ -135,7 +135,7 @@ def test_run_of_each_method(
     predictor = load_predictor(artifact)
     check_golden_predictions(predictor, artifact)
     items: Any = predictor.encode([example.input for example in splits.test])
-    outputs = predictor.outputs(predictor.forward(items))
+    outputs = predictor.decode_outputs(predictor.forward(items))
     assert [output.target for output in outputs[0]] == [
         "flags", "flags", "stars", "topic", "topic", "topic",
     ]  # fmt: skip
@@ -193,7 +193,7 @@ def test_probe_of_a_target_is_that_of_the_target_alone(
             {"text": each.text, "label": splits.labels[3 + each.label["topic"]], "split": name}
         )
         for name in Split
-        for each in splits.examples(name)
+        for each in splits.examples_of(name)
     ]
     alone = source.with_name("topic.jsonl")
     alone.write_text("\n".join(rows), encoding="utf-8")
@@ -223,7 +223,7 @@ def test_export_of_a_target_answers_the_same_in_the_stock_pipeline(
     items: Any = predictor.encode(texts)
     expected = [
         {each.label: each.score for each in row if each.target == target}
-        for row in predictor.outputs(predictor.forward(items))
+        for row in predictor.decode_outputs(predictor.forward(items))
     ]
     export_merged(artifact, tmp_path / "merged", target=target)
     export_adapter(artifact, tmp_path / "peft", target=target)

@@ -26,7 +26,7 @@ from lora_core.tasks.regression import Regression
 from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.training import correctness
 from lora_core.training.auto import train_auto
-from lora_core.training.correctness import encode_correctness
+from lora_core.training.correctness import grade_predictions
 from lora_core.training.encoder import train_encoder
 from lora_core.training.linear import train_linear
 from tests.lora_core.training.test_probe import vectors
@@ -188,8 +188,8 @@ def test_explanation_of_a_linear_model_adds_up(
 def test_few_enough_texts_are_stored_for_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(correctness, "MAX_COMPARED_TEXTS", 3)
     examples = [Example(i, f"text {i}", float(i)) for i in range(5)]
-    found = encode_correctness(examples, Regression(0.0, 1.0), np.arange(5) + 0.5)
-    assert found == encode_correctness(examples[:3], Regression(0.0, 1.0), np.arange(3) + 0.5)
+    found = grade_predictions(examples, Regression(0.0, 1.0), np.arange(5) + 0.5)
+    assert found == grade_predictions(examples[:3], Regression(0.0, 1.0), np.arange(3) + 0.5)
     assert np.frombuffer(base64.b64decode(found["errors"]), dtype="<f4").tolist() == [0.5] * 3
 
 
@@ -198,7 +198,7 @@ def test_several_targets_share_the_texts_that_are_stored_for_comparisons() -> No
     task = SeveralTargets({name: Regression(0.0, 1.0) for name in names}, dict.fromkeys(names, 1.0))
     examples = [Example(i, f"text {i}", dict.fromkeys(names, float(i))) for i in range(10_000)]
     predicted = np.random.default_rng(0).random((10_000, 10))
-    found = encode_correctness(examples, task, predicted)
+    found = grade_predictions(examples, task, predicted)
     assert found["count"] == 1000
     assert 2 * len(json.dumps(found)) < MAX_MANIFEST_BYTES / 4  # validation and test
 

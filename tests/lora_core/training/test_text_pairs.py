@@ -21,7 +21,7 @@ from transformers import (
 from lora_core import manifest
 from lora_core.batch_prediction import predict_file
 from lora_core.data.batching import epoch_batches
-from lora_core.errors.artifact import TextPairRequired, TextPairUnsupported, UnsupportedArtifact
+from lora_core.errors.artifact import InvalidImportedModel, TextPairRequired, TextPairUnsupported
 from lora_core.export import export_adapter, export_merged
 from lora_core.fast.feature_cache import entry_key, hash_encoder
 from lora_core.inference.load import load_predictor
@@ -145,7 +145,9 @@ def test_exported_model_answers_the_same_in_the_stock_pipeline(
     inputs = [{"text": text, "text_pair": pair} for text, pair in PAIRS]
     logits = predictor.forward(predictor.encode(PAIRS))
     for expected, answer in zip(
-        predictor.decode(logits, "softmax"), stock(inputs, truncation=True), strict=True
+        predictor.decode_label_scores(logits, "softmax"),
+        stock(inputs, truncation=True),
+        strict=True,
     ):
         assert [each["label"] for each in answer] == [label for label, _ in expected]
         np.testing.assert_allclose(
@@ -282,6 +284,6 @@ def test_import_with_golden_texts_of_the_other_kind_is_refused(tmp_path: Path) -
     facts["spec"]["data"]["text_pair_column"] = "second"
     facts.pop("files")
     (directory / "manifest.json").unlink()
-    manifest.create(directory, facts)
-    with pytest.raises(UnsupportedArtifact, match="pairs of texts"):
+    manifest.create_and_save(directory, facts)
+    with pytest.raises(InvalidImportedModel, match="pairs of texts"):
         check_imported_model(directory)

@@ -46,7 +46,7 @@ def test_builds_each_variant_and_removes_those_of_older_sources(
     )
     runs_here = bool(built) and "avx512_bf16" in cpu.numeric_instruction_sets()
     assert (best_library() is not None) == runs_here
-    assert ("native-bf16" in engines.auto_engine_names()) == runs_here
+    assert ("native-bf16" in engines.list_auto_engine_candidates()) == runs_here
 
 
 def test_a_compiler_that_fails_is_reported(
@@ -90,7 +90,7 @@ def test_a_processor_without_the_instructions_does_not_load_it(
     build.main([])
     monkeypatch.setattr(cpu, "numeric_instruction_sets", lambda: ["avx2", "avx512f"])
     assert best_library() is None
-    assert "native-bf16" not in engines.auto_engine_names()
+    assert "native-bf16" not in engines.list_auto_engine_candidates()
     with pytest.raises(
         EngineUnavailable,
         match=r"native-bf16 requires .*AVX512-BF16.*python -m lora_core.fast.native.build",

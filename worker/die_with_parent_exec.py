@@ -2,7 +2,7 @@
 
 Run as a script, never imported:
 
-    python child_exec.py PARENT_PID COMMAND ARGUMENT...
+    python die_with_parent_exec.py PARENT_PID COMMAND ARGUMENT...
 
 The parent-death signal and the niceness survive exec. Setting them here, in a fresh interpreter,
 avoids running Python code between fork and exec, which is unsafe in a process with threads.
