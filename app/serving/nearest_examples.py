@@ -126,7 +126,7 @@ class ExampleIndexCache:
     ) -> "ExampleIndex":
         """Return the index of a version that can tell which texts are unfamiliar.
 
-        Raises `VersionWithoutExamples`, `TooFewHeldOutTexts`, and what `find` raises.
+        Raises `VersionWithoutExamples`, `TooFewHeldOutTexts`, and what `load_or_none` raises.
         """
         index = await self.load_or_none(resolved, deadline=deadline)
         if index is None:

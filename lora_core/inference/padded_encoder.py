@@ -181,7 +181,7 @@ class PaddedEncoder:
             logits: Tensor = adapter.model(
                 **batch.embedding_inputs, attention_mask=batch.attention_mask
             ).logits
-        return logits, adapter.head_input.pop(batch.attention_mask)
+        return logits, adapter.head_input.pop_pooled_states(batch.attention_mask)
 
 
 def _batches(

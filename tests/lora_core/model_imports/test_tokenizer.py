@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +170,11 @@ def test_invalid_model_setting_is_refused(place: str, value: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("template", "texts"), [("single", "AA"), ("pair", "AAB"), ("pair", "A"), ("pair", "BA")]
+    ("template", "texts"), [("single", "AA"), ("pair", "AAB"), ("pair", "A"), ("pair", ["B", "A"])]
 )
-def test_template_must_contain_each_text_once(template: str, texts: str, tmp_path: Path) -> None:
+def test_template_must_contain_each_text_once(
+    template: str, texts: Sequence[str], tmp_path: Path
+) -> None:
     path = save_tokenizer(build_tokenizer(post_processor=PROCESSORS[2]), tmp_path)
     content = json.loads(path.read_text())
     pieces = [{"Sequence": {"id": text, "type_id": 0}} for text in texts]
