@@ -58,7 +58,7 @@ def seconds(encoder: str, side: str, size: Size) -> dict[str, Any]:
 def make_base(directory: Path, encoder: str, size: Size) -> Path:
     """A random encoder with the tokenizer of the sample base."""
     torch.manual_seed(0)
-    config = AutoConfig.combine_texts_for_pair_model(
+    config = AutoConfig.for_model(
         encoder,
         vocab_size=30_522,
         hidden_size=size.speed_width,

@@ -242,7 +242,7 @@ def base_config() -> Examples:
     made = {}
     for family in EVERY_FAMILY:
         config = EVERY_FAMILY[family]().config
-        assert isinstance(config, type(AutoConfig.combine_texts_for_pair_model(config.model_type)))
+        assert isinstance(config, type(AutoConfig.for_model(config.model_type)))
         made[f"{family}.json"] = json.dumps(config.to_dict()).encode()
     pooling = b'{"pooling_mode_mean_tokens": true, "word_embedding_dimension": 32}'
     made["pooled.json"] = made["bert.json"] + b"\n\n" + pooling

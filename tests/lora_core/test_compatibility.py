@@ -132,7 +132,7 @@ def test_parameter_count_of_distilbert_base() -> None:
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_missing_sizes_have_the_defaults_of_transformers(model_type: str) -> None:
-    complete = saved(AutoConfig.combine_texts_for_pair_model(model_type))
+    complete = saved(AutoConfig.for_model(model_type))
     assert shape({"model_type": model_type}) == shape(complete)
 
 

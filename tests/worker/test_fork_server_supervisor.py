@@ -205,7 +205,7 @@ def test_environment_is_that_of_a_fresh_interpreter(
     for from_hub in (True, False):
         task = make_task(tmp_path / str(from_hub), threads=2, from_hub=from_hub)
         child = server.spawn(task)
-        wait_until(lambda child=child: child.read_events(0.1))  # type: ignore[misc]
+        wait_until(lambda child=child: child.poll_events(0.1))  # type: ignore[misc]
         assert is_forked(child) is not from_hub, "the server must see no password or token"
         if is_forked(child):
             inherited = Path(f"/proc/{child._process.pid}/environ").read_text()  # of the server

@@ -107,7 +107,7 @@ def test_most_bases_are_refused_without_a_process(
     config: dict[str, Any],
     code: str,
 ) -> None:
-    monkeypatch.delattr(child, "run_child")
+    monkeypatch.delattr(child, "run_lora_core_sandboxed")
     directory = make_base(folder / "tiny")
     (directory / "config.json").write_text(json.dumps(config))
     status, problem = check(client, str(directory))

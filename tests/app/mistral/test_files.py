@@ -25,7 +25,7 @@ def test_upload_list_and_content(sdk: Any) -> None:
     content = examples()
     file = sdk.files.upload(file={"file_name": "Mails.jsonl", "content": content})
     assert (file.object, file.purpose, file.source) == ("file", "fine-tune", "upload")
-    assert (file.filename, file.entry_size_bytes, file.num_lines) == (
+    assert (file.filename, file.size_bytes, file.num_lines) == (
         "Mails.jsonl",
         len(content),
         20,

@@ -22,7 +22,7 @@ store = open_store(Settings())
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    print(store.put(Path(sys.argv[1]), sys.argv[2]).manifest_sha256)
+    print(store.move_in_directory(Path(sys.argv[1]), sys.argv[2]).manifest_sha256)
 except ArtifactExists:
     print("taken")
 """

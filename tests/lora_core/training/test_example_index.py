@@ -38,7 +38,7 @@ def check_index(out: Path, spec: TrainSpec, held_out: Split = Split.VALIDATION) 
     task = predictor.task
     for row, label in zip(index.rows, index.labels, strict=True):
         example = by_row[row]
-        assert label == task.label_of(example.label)
+        assert label == task.target_to_label(example.label)
         [nearest, *_] = index.nearest(predictor.states(predictor.encode([example.input])), 3)
         assert nearest.similarity == pytest.approx(1, abs=5e-3)
     others = predictor.encode([example.input for example in splits.examples_of(held_out)])
