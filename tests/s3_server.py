@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -18,7 +17,25 @@ from tests.servers import HOST, free_port
 from tests.waiting import wait_until
 
 START_SECONDS = 60.0
-PROGRAM = Path(sys.executable).with_name("moto_server")
+# moto's server in which, as in S3, of two writes that want a new object only one succeeds. moto
+# looks whether there is one, and then stores it.
+PROGRAM = """
+from threading import RLock
+
+from moto.s3.responses import S3Response
+from moto.server import main
+
+lock, put_object = RLock(), S3Response.put_object
+
+
+def put_object_atomically(self):
+    with lock:
+        return put_object(self)
+
+
+S3Response.put_object = put_object_atomically
+main()
+"""
 REGION = "us-east-1"
 POLICY = """{"Version": "2012-10-17",
  "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}"""
@@ -55,7 +72,7 @@ class S3Server:
     def start(self, **environment: str) -> None:
         """Start it; returns once it accepts connections."""
         self.process = subprocess.Popen(
-            [str(PROGRAM), "-H", HOST, "-p", str(self.port)],
+            [sys.executable, "-c", PROGRAM, "-H", HOST, "-p", str(self.port)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

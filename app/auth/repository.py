@@ -79,7 +79,7 @@ def delete_session_or_key_sessions(session: Session, id_: UUID) -> int:
 
 
 def delete_expired_sessions(session: Session, *, idle_seconds: float) -> None:
-    """Delete sessions that expired, or that were idle for `idle_seconds`."""
+    """Delete sessions that expired, whose key did, or that were idle for `idle_seconds`."""
     session.execute(delete(BrowserSession).where(_has_ended(idle_seconds)))
 
 

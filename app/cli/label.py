@@ -62,7 +62,7 @@ def label(
     annotator: Annotator = None,
     count: Annotated[
         int | None,
-        typer.Option("--count", min=1, help="Stop after this number of texts, also skipped ones."),
+        typer.Option("--count", min=1, help="Stop after this many texts, including skipped ones."),
     ] = None,
 ) -> None:
     """Label texts in the terminal, one key for each label."""

@@ -100,7 +100,7 @@ def resume(client: "Client", sweep: SweepId, as_json: AsJson = False) -> None:
 @app.command("retry")
 @with_client
 def retry(client: "Client", sweep: SweepId, as_json: AsJson = False) -> None:
-    """Run failed and cancelled trials again."""
+    """Run failed and cancelled trials again. Resume a paused or stopped sweep first."""
     _send_action(client, sweep, "retry", as_json=as_json)
 
 

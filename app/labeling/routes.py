@@ -272,8 +272,8 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
 ) -> DatasetView:
     """Make a dataset of the labels so far, as the next version of its name.
 
-    Texts that were drawn at random are its test part, if at least 50 have labels that texts chosen
-    otherwise have, too.
+    Texts that were drawn at random are its test part, if at least 50 of
+    them have only labels that also occur in the other texts.
     """
     body = body or LabelingDatasetCreate()
     dataset, is_new = export.export_labels_to_dataset(

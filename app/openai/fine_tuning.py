@@ -109,7 +109,7 @@ def pause_fine_tuning_job(fine_tuning_job_id: JobIdParam, database: DatabaseDep)
 def resume_fine_tuning_job(
     fine_tuning_job_id: JobIdParam, database: DatabaseDep, notifier: NotifierDep
 ) -> FineTuningJob:
-    """Resume a paused job from its last checkpoint. One that is queued or runs stays as it is."""
+    """Resume a paused job from its last checkpoint. A queued or running job is left unchanged."""
     with database.write() as session:
         tuning = service.get_job(session, fine_tuning_job_id)
         jobs.resume_job(session, job_id=tuning.job.id, notifier=notifier)

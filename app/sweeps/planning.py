@@ -56,7 +56,7 @@ class UnresolvedPlan:
 
     @property
     def total_trials(self) -> int:
-        """The trials of the sweep in the end: a model-based search proposes most of them later."""
+        """How many trials the sweep will have: a model-based search proposes most of them later."""
         if isinstance(self.strategy, TpeSearch):
             return self.strategy.trials
         return self.trial_count + (self.extends.trials if self.extends else 0)

@@ -87,7 +87,7 @@ def list_running_sweep_ids(session: Session) -> Sequence[UUID]:
 def count_trials_in_active_sweeps(session: Session, caller_id: UUID) -> int:
     """Return the number of trials in the running and paused sweeps of a caller.
 
-    Of a strategy with a number of trials, those count that it will propose later, too.
+    Includes trials that a strategy with a number of trials has yet to propose.
     """
     first_rung = (Trial.sweep_id == Sweep.id, Trial.rung == 0)
     stored = select(func.count()).select_from(Trial).where(*first_rung).scalar_subquery()

@@ -42,7 +42,7 @@ def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, f
             items = predictor.encode(texts[start : start + AT_ONCE])
             encoded = time.perf_counter()
             lengths = np.array([item.length for item in items])
-            batches = length_sorted_batches(lengths, predictor.engine.batch_tokens)
+            batches = length_sorted_batches(lengths, predictor.engine.max_batch_tokens)
             texts_of = ([items[i] for i in batch] for batch in batches)
             list(workers.map(partial(_compute, predictor), texts_of))
             ended = time.perf_counter()

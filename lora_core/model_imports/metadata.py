@@ -211,7 +211,7 @@ def parse_metrics_or_empty(metrics: Any) -> dict[str, Any]:
 
 MAX_MANIFEST_BYTES = 1_000_000  # without lists of integers
 MAX_MANIFEST_FILE_BYTES = 8_000_000  # each of three confusion matrices of `MAX_LABELS` has 2 MB
-_INTEGERS = re.compile(rb"(?<!\d)\d++(?:,\s*+\d++)++")  # in a list; takes linear time
+_INTEGERS = re.compile(rb"(?<![\d.])\d++(?:,\s*+\d++(?![\d.]))++")  # in a list; takes linear time
 MAX_NESTING = 16  # levels of the manifest; our own has 6
 MAX_GOLDEN_TEXTS = 64  # a run stores 16
 MAX_GOLDEN_BYTES = 8_000_000

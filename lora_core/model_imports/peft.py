@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from filecmp import cmp
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,16 @@ def resolve_adapter_tokenizer_file(directory: Path, base: BaseCheckpoint) -> Pat
 
     Raises `NoFastTokenizer`, and for that of an adapter `UnsupportedTokenizer`.
     """
-    adapter_tokenizer = directory / "tokenizer.json"
+    adapter_tokenizer, own = directory / "tokenizer.json", base.directory / "tokenizer.json"
+    if own.is_file() and adapter_tokenizer.is_file() and cmp(adapter_tokenizer, own, shallow=False):
+        return own
     if adapter_tokenizer.is_file():
         shape = read_encoder_shape(base.config, base=base.name)
         if validate_tokenizer_get_max_id(adapter_tokenizer) >= shape.vocabulary:
             raise UnsupportedTokenizer(problem="it has more tokens than its encoder")
         return adapter_tokenizer
     check_has_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
-    return base.directory / "tokenizer.json"
+    return own
 
 
 def _sidecar_labels(directory: Path) -> Mapping[str, Any]:

@@ -326,7 +326,7 @@ class TemplateProcessing(StrictTokenizerSchema):
         for template, texts in (("single", ["A"]), ("pair", ["A", "B"])):
             pieces: list[TemplatePiece] = getattr(self, template)
             if [piece.Sequence.id for piece in pieces if piece.Sequence is not None] != texts:
-                raise ValueError(f"must contain each text exactly once in `{template}`")
+                raise ValueError(f"must contain each text exactly once, in order, in `{template}`")
         return self
 
 

@@ -225,7 +225,9 @@ def test_an_unreadable_file_is_an_error(
         b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'
     )
     monkeypatch.setattr(
-        child, "run_lora_core_sandboxed", lambda *_, **__: SandboxResult(child_protocol.EXIT_FAILED, lines, "")
+        child,
+        "run_lora_core_sandboxed",
+        lambda *_, **__: SandboxResult(child_protocol.EXIT_FAILED, lines, ""),
     )
     for ask in (inspection.profile, inspection.diagnose):
         with pytest.raises(Exception, match=r"a\.csv has no rows"):

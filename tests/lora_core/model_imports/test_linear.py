@@ -53,6 +53,12 @@ def test_metrics_of_the_most_labels_are_accepted(
         metadata.validate_model_metadata(artifact_dir)
 
 
+def test_only_integers_do_not_count_in_the_size_of_a_manifest(artifact_dir: Path) -> None:
+    reseal(artifact_dir, results=[0.123456789012345] * 60_000)
+    with pytest.raises(InvalidImportedModel, match="not counting lists of integers"):
+        metadata.check_manifest_size(artifact_dir)
+
+
 @pytest.mark.parametrize("content", ["1" * 4_000_000, "1," * 2_000_000, "1, " * 1_000_000 + "x"])
 def test_size_of_a_manifest_is_measured_quickly(artifact_dir: Path, content: str) -> None:
     (artifact_dir / "manifest.json").write_text("[]" * 600_000 + content)

@@ -339,6 +339,15 @@ def test_unsafe_tokenizer_of_an_adapter_is_refused(
         import_adapter(adapter.directory, tmp_path / "artifact")
 
 
+def test_copy_of_the_tokenizer_of_its_base_is_as_trusted_as_that(tmp_path: Path) -> None:
+    adapter = TrainedAdapter(tmp_path, "distilbert")
+    content = json.loads((adapter.base / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Replace", "pattern": {"Regex": "(a|a)*$"}, "content": ""}
+    for directory in (adapter.base, adapter.directory):
+        (directory / "tokenizer.json").write_text(json.dumps(content))
+    import_adapter(adapter.directory, tmp_path / "artifact")
+
+
 @pytest.mark.parametrize("pairs", [True, False])
 def test_exported_adapter_says_whether_it_reads_pairs(tmp_path: Path, pairs: bool) -> None:
     export_adapter(make_lora_artifact(tmp_path, LoraSpec(r=2), pairs=pairs), tmp_path / "peft")

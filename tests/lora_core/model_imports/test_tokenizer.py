@@ -180,7 +180,7 @@ def test_template_must_contain_each_text_once(
     pieces = [{"Sequence": {"id": text, "type_id": 0}} for text in texts]
     content["post_processor"][template] = pieces
     path.write_text(json.dumps(content))
-    with pytest.raises(UnsupportedTokenizer, match=f"exactly once in `{template}`"):
+    with pytest.raises(UnsupportedTokenizer, match=f"exactly once, in order, in `{template}`"):
         tokenizer.validate_tokenizer_get_max_id(path)
 
 
