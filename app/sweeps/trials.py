@@ -169,9 +169,9 @@ class ResolvedInputs:
         return {"bases": bases, "sources": self.sources}
 
     def base_of(self, spec: TrainSpec) -> ResolvedBase | None:
-        return self.bases[base_key(spec)] if spec.base else None
+        return self.bases[format_base_ref(spec)] if spec.base else None
 
-    def resolve_bases(
+    def resolve_missing_bases(
         self, specs: Iterable[TrainSpec], find_base: FindBase
     ) -> dict[str, Exception]:
         """Resolve the bases that are still unknown; return the errors by base name.
@@ -180,7 +180,7 @@ class ResolvedInputs:
         """
         errors: dict[str, Exception] = {}
         for spec in specs:
-            name = base_key(spec)
+            name = format_base_ref(spec)
             if spec.base is None or name in self.bases or name in errors:
                 continue
             try:
@@ -295,7 +295,7 @@ def error_reason(error: Exception) -> str:
     return str(error)
 
 
-def base_key(spec: TrainSpec) -> str:
+def format_base_ref(spec: TrainSpec) -> str:
     """Return the key of the spec's base in `ResolvedInputs.bases`: `name` or `name@revision`."""
     name = spec.base or ""
     return name if spec.base_revision is None else f"{name}@{spec.base_revision}"
