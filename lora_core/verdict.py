@@ -174,8 +174,7 @@ class _Gain(NamedTuple):
         difference, low, high = (100 * each for each in found)
         return cls(difference, low, high, percent=True)
 
-    @property
-    def interval(self) -> str:
+    def format_interval(self) -> str:
         if self.percent:
             return f"{self.low:+.1f} to {self.high:+.1f}"
         return f"{self.low:+.3g} to {self.high:+.3g}"
@@ -211,7 +210,7 @@ def _headline(verdict: Verdict) -> str:
         return f"{result}, {gain.amount()} {more} than by {always}."
     return (
         f"{result}, no better than {always} ({_value(verdict, verdict.majority.value)}; difference "
-        f"{gain.interval})."
+        f"{gain.format_interval()})."
     )
 
 
@@ -220,15 +219,15 @@ def _sentences(verdict: Verdict) -> tuple[str, ...]:
     for name, reference in verdict.references.items():
         gain = _Gain.of(verdict, reference)
         if gain.low > 0:
-            sentences.append(f"{gain.amount()} better than {name} ({gain.interval}).")
+            sentences.append(f"{gain.amount()} better than {name} ({gain.format_interval()}).")
         elif gain.high < 0:
             sentences.append(
-                f"{gain.amount()} worse than {name} ({gain.interval}), which costs less: train "
-                f"with the method {name}."
+                f"{gain.amount()} worse than {name} ({gain.format_interval()}), which costs less: "
+                f"train with the method {name}."
             )
         else:
             sentences.append(
-                f"Within noise of {name} on {reference.texts:,} texts ({gain.interval})."
+                f"Within noise of {name} on {reference.texts:,} texts ({gain.format_interval()})."
             )
     if verdict.never_predicted:
         sentences.append(f"Never predicted: {_list(verdict.never_predicted)}.")

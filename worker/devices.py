@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from app.queue.enums import DeviceClass
-from worker.failures import GpuDriverFailed, GpuMissing
+from worker.failures import GpuDriverFailed, GpuInstanceUnsupported, GpuMissing
 
 NVIDIA_SMI_COMMAND = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
 NVIDIA_SMI_SECONDS = 30  # without persistence mode the driver is loaded first
@@ -38,7 +38,8 @@ def select_devices(
 ) -> tuple[Device, ...]:
     """Return the devices named in the settings, without duplicates; `auto`: all GPUs, else the CPU.
 
-    Raises `GpuMissing`, and `GpuDriverFailed` instead of falling back to the CPU.
+    Raises `GpuMissing`, and `GpuDriverFailed` or `GpuInstanceUnsupported` instead of falling back
+    to the CPU.
     """
     if names == ("cpu",):
         return (CPU,)
@@ -56,6 +57,7 @@ def _visible_gpus(environ: Mapping[str, str]) -> list[Device]:
     """Return the GPUs in the order of CUDA_VISIBLE_DEVICES.
 
     As in CUDA, an entry is an index or a UUID prefix, and the list ends at the first invalid entry.
+    Raises `GpuDriverFailed`, `GpuInstanceUnsupported`.
     """
     gpus = _list_gpus()
     listed = environ.get("CUDA_VISIBLE_DEVICES")
@@ -64,6 +66,8 @@ def _visible_gpus(environ: Mapping[str, str]) -> list[Device]:
     visible = []
     for entry in (each.strip() for each in listed.split(",")):
         matching = [gpu for gpu in gpus if entry and _matches(gpu, entry)]
+        if gpus and entry.startswith("MIG-"):
+            raise GpuInstanceUnsupported(name=entry)
         if len(matching) != 1:
             break
         visible += matching

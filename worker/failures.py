@@ -55,6 +55,16 @@ class GpuDriverFailed(AppError):
     )
 
 
+class GpuInstanceUnsupported(AppError):
+    status = 500
+    code = "gpu_instance_unsupported"
+    title = "CUDA_VISIBLE_DEVICES names an instance of a GPU (MIG)."
+    message = (
+        "CUDA_VISIBLE_DEVICES names {name}, an instance of a GPU. Name whole GPUs, "
+        "or set LORAWORKS_DEVICES=cpu to train on the CPU."
+    )
+
+
 class GpuMissing(AppError):
     status = 500
     code = "gpu_missing"

@@ -4,6 +4,7 @@ A job names its data and model as users do (`reviews:2`, `sentiment:3`); the tra
 local paths. Whatever comes back from it (messages, the manifest) must use the public names again.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,12 @@ class LocalInputs:
 
     def mentions_input(self, text: str) -> bool:
         """Return whether a text names an input as the process does: by its path or file name."""
-        return any(Path(parse_sheet_suffix(local)[0]).name in text for local in self.public_names)
+        paths = (Path(parse_sheet_suffix(local)[0]) for local in self.public_names)
+        # A name may be as short as the `a1` of a stored model: it must not be a part of another.
+        return any(
+            str(path) in text or re.search(rf"(?<![\w/:.-]){re.escape(path.name)}(?![\w/-])", text)
+            for path in paths
+        )
 
     def replace_local_paths(self, value: Any) -> Any:
         """Return the same JSON value with public names in place of local paths."""

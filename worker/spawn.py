@@ -61,7 +61,8 @@ _ALLOWED_ENV = {
 # password. The process removes the token from its environment when it starts.
 HUB_ENV = {
     TOKEN_VARIABLE,
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("all_proxy", "http_proxy", "https_proxy", "no_proxy"),
 }
 # joblib, which scikit-learn imports, would try to make a semaphore, which a confinement denies.
 _NO_JOBLIB_PROCESSES = {"JOBLIB_MULTIPROCESSING": "0"}

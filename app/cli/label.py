@@ -115,14 +115,20 @@ class _TerminalKeys:
         import termios
         import tty
 
-        sys.stdout.write(prompt)
+        # Keys that came with the last one, for example pasted; `read_key` may see Enter as "\r".
+        typed = "".join(self._pending).replace("\r", "\n")
+        self._pending.clear()
+        sys.stdout.write(prompt + "".join(typed.partition("\n")[:2]))
         sys.stdout.flush()
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._line_mode)
         try:
-            line = os.read(self._descriptor, 4096)
+            while "\n" not in typed and (read := os.read(self._descriptor, 4096)):
+                typed += self._decoder.decode(read)
         finally:
             tty.setcbreak(self._descriptor)
-        return line.decode("utf-8", "replace").strip() if line else STOP[-1]
+        line, _, rest = typed.partition("\n")
+        self._pending.extend(rest)
+        return line.strip() if typed else STOP[-1]
 
 
 @dataclass

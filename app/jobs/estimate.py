@@ -134,6 +134,12 @@ def estimate_linear_cost(data: ResolvedData, task: TaskType) -> JobCost:
     return JobCost(round(_LINEAR_STARTUP_SECONDS + seconds), 0.0, _LINEAR_STARTUP_SECONDS)
 
 
+def whole_seconds(part: int, share: float) -> int:
+    """Return the estimate for a whole run from that for a share of its steps."""
+    startup = min(STARTUP_SECONDS, part)
+    return round(startup + (part - startup) / share)
+
+
 def remaining_seconds(whole: int, completed_share: float) -> int:
     """Return the estimate for the rest of a run, which starts as the whole one does."""
     startup = min(STARTUP_SECONDS, whole)

@@ -107,6 +107,14 @@ def find_job(session: Session, job_id: UUID, *, kind: JobKind) -> Job | None:
     return job if job is not None and job.kind == kind else None
 
 
+def registers_model(session: Session, job_id: UUID) -> bool:
+    """Return whether a job that succeeds adds a model version; False if there is no such job.
+
+    It leaves no `Job` in the session, which could be stale after waiting for an `Idempotency-Key`.
+    """
+    return session.scalar(select(Job.register_as).where(Job.id == job_id)) is not None
+
+
 def get_jobs_with_state_columns(session: Session, job_ids: Collection[UUID]) -> dict[UUID, Job]:
     """Return those of the jobs that exist, with the columns of a `JobStateView`.
 

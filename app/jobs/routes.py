@@ -47,7 +47,7 @@ from app.jobs.schemas import (
 )
 from app.jobs.tags import Tag
 from app.jobs.views import job_list_items, job_view
-from app.queue.enums import JobKind, JobState
+from app.queue.enums import JobState
 from app.storage import repository as artifacts
 from app.storage.store import Store
 from lora_core.specs.method import MethodName
@@ -240,8 +240,7 @@ def retry_job(  # noqa: PLR0913 - what creating a job touches
     `register_as` also requires the scope `models:admin`.
     """
     with database.write() as session:
-        old = repository.find_job(session, job_id, kind=JobKind.TRAINING)
-        if old is not None and old.register_as is not None:
+        if repository.registers_model(session, job_id):
             check_scope(caller, "models:admin")
         job = service.create_retry_job(
             session,

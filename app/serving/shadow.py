@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,7 +47,7 @@ class ShadowStats:
     agreed: int = 0  # see `compare_shadow_outputs`
     differed: int = 0
     total_difference: float = 0.0  # sum over texts, see `compare_shadow_outputs`
-    skipped: int = 0  # the service was busy
+    skipped: int = 0  # the service was busy, or these were too many at once
     failed: int = 0
 
 
@@ -95,12 +95,14 @@ class ShadowEvaluator:
         if candidate is None or candidate.ref == served.ref:
             return
         stats = self._stats_of(served.ref, candidate.ref, model.predictor.task.type)
-        texts = len(request.texts)
-        if not self._is_idle() or self._texts_in_flight + texts > MAX_SHADOW_TEXTS_IN_FLIGHT:
-            self._count(stats, "skipped", texts)
-            return
-        self._texts_in_flight += texts
-        self._create_task(self._compare(request, candidate, model, computed, stats))
+        free = MAX_SHADOW_TEXTS_IN_FLIGHT - self._texts_in_flight if self._is_idle() else 0
+        texts = request.texts[:free]
+        if skipped := len(request.texts) - len(texts):
+            self._count(stats, "skipped", skipped)
+        if texts:
+            self._texts_in_flight += len(texts)
+            request, computed = replace(request, texts=texts), computed[: len(texts)]
+            self._create_task(self._compare(request, candidate, model, computed, stats))
 
     def stats(self, name: str) -> list[ShadowStats]:
         """Return the statistics of one model, the newest pair of versions first."""

@@ -202,9 +202,9 @@ def _candidate_plan(  # noqa: PLR0913 - the fields of a `UnresolvedPlan`
     outcomes = trials.build_trial_specs_or_errors(job, settings)
     trials.raise_if_invalid_trials(settings, outcomes)
     specs = [outcome for outcome in outcomes if isinstance(outcome, TrainSpec)]
-    base_errors = inputs.resolve_bases(specs, find_base)
+    base_errors = inputs.resolve_missing_bases(specs, find_base)
     trials.raise_if_invalid_trials(
-        settings, [base_errors.get(trials.base_key(spec), spec) for spec in specs]
+        settings, [base_errors.get(trials.format_base_ref(spec), spec) for spec in specs]
     )
     return UnresolvedPlan(space, strategy, settings, specs, inputs, trial_count)
 

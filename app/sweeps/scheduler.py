@@ -153,16 +153,15 @@ def _worker_slots(session: Session, settings: Settings) -> int:
 
 
 def _queue_job(
-    session: Session, sweep: Sweep, trial: Trial, resume_from: UUID | None, notifier: WorkerNotifier
+    session: Session, sweep: Sweep, trial: Trial, resume_from: Job | None, notifier: WorkerNotifier
 ) -> Job | None:
     """Create the job of a trial, or record as its problem that its data or base was deleted."""
     job = Job(
-        **trial.job_columns,
+        **trials.continuing_job_columns(trial.job_columns, resume_from),
         name=f"{(sweep.name or 'sweep')[:190]} {trial.number}",
         user_metadata={},
         priority=sweep.priority,
         sweep_id=sweep.id,
-        continues=resume_from,
     )
     try:
         data_sources.lock_datasets_against_deletion(session, job.dataset_ids)

@@ -15,12 +15,13 @@ from app.database.errors import OUTAGE_ERRORS
 from app.errors import ConcurrentUpdate
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
-from app.jobs import data_sources
+from app.jobs import data_sources, estimate
 from app.jobs import repository as jobs
 from app.jobs.resolve import JobResolver
 from app.jobs.schemas import JobView
 from app.jobs.service import enqueue_and_save_response
 from app.jobs.views import job_view
+from app.queue import checkpoints
 from app.queue.dispatch import WorkerNotifier
 from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
@@ -42,8 +43,9 @@ from app.sweeps.schemas import SweepCreate, SweepExtend, SweepPromote, SweepView
 from app.sweeps.search_space import SearchSpace
 from app.sweeps.snapshot import select_winner_and_cheapest
 from app.sweeps.states import ACTIVE_STATES, SweepState, TrialState
+from app.sweeps.strategies import rung_budgets
 from app.sweeps.tables import Sweep, Trial
-from app.sweeps.trials import FindBase, ResolvedInputs
+from app.sweeps.trials import FindBase, ResolvedInputs, budget_of, continuing_job_columns
 from app.sweeps.views import sweep_view
 from lora_core.specs.train import TrainSpec
 
@@ -370,21 +372,33 @@ def enqueue_trial_promotion(
     number = body.trial or _winner_number(session, sweep)
     trial, last_job = _find_trial(session, sweep, number)
     data_sources.lock_datasets_against_deletion(session, trial.job_columns["dataset_ids"])
-    columns = dict(trial.job_columns)
-    columns["spec"] = {**columns["spec"], "trial": None}
-    columns["spec"]["result"] = {**columns["spec"]["result"], "model": True}
+    columns = continuing_job_columns(trial.job_columns, last_job)
+    result = {**columns["spec"]["result"], "model": True}
+    spec = {**columns["spec"], "trial": None, "result": result}
+    seconds = _estimate_promotion(session, sweep, trial, last_job)
+    plan = {**columns["plan"], "estimated_seconds": seconds}
     job = Job(
-        **columns,
+        **{**columns, "spec": spec, "plan": plan},
         name=f"{(sweep.name or 'sweep')[:180]} {number}: model",
         user_metadata={},
         priority=sweep.priority,
         register_as=body.model,
         promote_to=body.alias,
-        continues=last_job.id if last_job is not None else None,
     )
     return enqueue_and_save_response(
         session, job, view_of=job_view, settings=settings, notifier=notifier, call=call
     )
+
+
+def _estimate_promotion(session: Session, sweep: Sweep, trial: Trial, last_job: Job | None) -> int:
+    """Return the estimate for what is left of a trial's run. Its plan covers its last rung only."""
+    strategy = scheduler.STRATEGY_ADAPTER.validate_python(sweep.strategy)
+    since, until = (0.0, *rung_budgets(strategy))[trial.rung : trial.rung + 2]
+    planned = trial.job_columns["plan"]["estimated_seconds"]
+    whole = estimate.whole_seconds(planned, until - since)
+    if last_job and checkpoints.find_newest_usable_checkpoint(session, last_job.id):
+        return estimate.remaining_seconds(whole, budget_of(last_job.spec))
+    return whole
 
 
 def _winner_number(session: Session, sweep: Sweep) -> int:

@@ -50,7 +50,7 @@ class NewJobNeeded:
     this trial is being cancelled, and its checkpoint is worth waiting for.
     """
 
-    resume_from: UUID | None = None
+    resume_from: Job | None = None
     wait: bool = False
 
 
@@ -90,6 +90,19 @@ def has_succeeded_job(session: Session, trial_sha256: str, job_columns: JsonObje
     return isinstance(found, ExistingJob) and found.finished
 
 
+def continuing_job_columns(job_columns: JsonObject, continued: Job | None) -> JsonObject:
+    """Return the columns of a trial's job that starts from the last checkpoint of another one.
+
+    It stays with the device class of that one, because another one gives different numbers.
+    """
+    if continued is None:
+        return job_columns
+    columns = {**job_columns, "continues": continued.id}
+    if columns["device_class"] == DeviceClass.ANY:
+        columns["device_class"] = continued.device_class
+    return columns
+
+
 def _jobs_of_trial(session: Session, trial_sha256: str) -> Sequence[Job]:
     """Return all jobs of the trial, with any budget, the oldest first.
 
@@ -107,13 +120,11 @@ def _has_wanted_metrics(job: Job, spec: JsonObject) -> bool:
     return bool(not wanted or measured.get("train_metrics"))
 
 
-def _furthest_checkpoint_job(
-    session: Session, jobs: Sequence[Job], spec: JsonObject
-) -> UUID | None:
+def _furthest_checkpoint_job(session: Session, jobs: Sequence[Job], spec: JsonObject) -> Job | None:
     """Return the ended job with the furthest checkpoint that is within the trial's budget."""
-    budget = _budget(spec)
+    budget = budget_of(spec)
     candidates = [
-        job.id for job in jobs if _budget(job.spec) <= budget and job.state not in ACTIVE_STATES
+        job.id for job in jobs if budget_of(job.spec) <= budget and job.state not in ACTIVE_STATES
     ]
     if not candidates:
         return None
@@ -125,7 +136,7 @@ def _furthest_checkpoint_job(
         .order_by(func.max(Checkpoint.step).desc(), Checkpoint.job_id)
     )
     row = session.execute(furthest.limit(1)).first()
-    return row.job_id if row else None
+    return session.get_one(Job, row.job_id) if row else None
 
 
 def _trial_spec(spec: JsonObject) -> JsonObject | None:
@@ -133,7 +144,7 @@ def _trial_spec(spec: JsonObject) -> JsonObject | None:
     return trial
 
 
-def _budget(spec: JsonObject) -> float:
+def budget_of(spec: JsonObject) -> float:
     """Return the share of all training steps that the job runs, 0 to 1."""
     trial = _trial_spec(spec)
     return 1.0 if trial is None else float(trial["budget"])
@@ -169,9 +180,9 @@ class ResolvedInputs:
         return {"bases": bases, "sources": self.sources}
 
     def base_of(self, spec: TrainSpec) -> ResolvedBase | None:
-        return self.bases[base_key(spec)] if spec.base else None
+        return self.bases[format_base_ref(spec)] if spec.base else None
 
-    def resolve_bases(
+    def resolve_missing_bases(
         self, specs: Iterable[TrainSpec], find_base: FindBase
     ) -> dict[str, Exception]:
         """Resolve the bases that are still unknown; return the errors by base name.
@@ -180,7 +191,7 @@ class ResolvedInputs:
         """
         errors: dict[str, Exception] = {}
         for spec in specs:
-            name = base_key(spec)
+            name = format_base_ref(spec)
             if spec.base is None or name in self.bases or name in errors:
                 continue
             try:
@@ -295,7 +306,7 @@ def error_reason(error: Exception) -> str:
     return str(error)
 
 
-def base_key(spec: TrainSpec) -> str:
+def format_base_ref(spec: TrainSpec) -> str:
     """Return the key of the spec's base in `ResolvedInputs.bases`: `name` or `name@revision`."""
     name = spec.base or ""
     return name if spec.base_revision is None else f"{name}@{spec.base_revision}"

@@ -86,8 +86,7 @@ def decode_label_scores(
     Args:
         logits: Tensor or array (rows, outputs).
         task: Names the outputs.
-        calibration: Applied to the logits, except by `none`, and by `sigmoid` of single-label
-            tasks.
+        calibration: Applied to the logits if `function` is the one that the task has by default.
         function: Maps logits to scores. None: probabilities by softmax or, of a multi-label task
             and of a single output, by sigmoid; the number of a regression.
     """

@@ -8,7 +8,7 @@ import pytest
 from app.queue.enums import DeviceClass
 from worker import devices
 from worker.devices import CPU, Device
-from worker.failures import GpuDriverFailed, GpuMissing
+from worker.failures import GpuDriverFailed, GpuInstanceUnsupported, GpuMissing
 
 FIRST = Device("cuda:0", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6")
 SECOND = Device("cuda:1", "GPU-8932aaaa-0000-4106-c12f-20bd9faed9f7")
@@ -90,11 +90,18 @@ def test_missing_gpu_error_lists_available_devices() -> None:
         ("GPU-8932", (CPU,)),
         ("-1", (CPU,)),
         ("", (CPU,)),
-        ("MIG-1234", (CPU,)),
     ],
 )
 def test_hidden_gpus_are_not_used(listed: str, expected: tuple[Device, ...]) -> None:
     assert devices.select_devices(("auto",), {"CUDA_VISIBLE_DEVICES": listed}) == expected
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("name", ["auto", "cuda:0"])
+def test_gpu_instance_does_not_fall_back_to_the_cpu(name: str) -> None:
+    with pytest.raises(GpuInstanceUnsupported, match=r"names MIG-1234, .* LORAWORKS_DEVICES=cpu"):
+        devices.select_devices((name,), {"CUDA_VISIBLE_DEVICES": "MIG-1234"})
+    assert devices.select_devices(("cpu",), {"CUDA_VISIBLE_DEVICES": "MIG-1234"}) == (CPU,)
 
 
 @pytest.mark.usefixtures("two_gpus")

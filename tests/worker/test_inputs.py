@@ -183,8 +183,14 @@ def test_uploads_per_split_are_resolved_next_to_a_sample(resources: Resources) -
 def test_model_version_is_resolved_to_its_artifact(resources: Resources, tmp_path: Path) -> None:
     ref = register(resources, tmp_path / "made")
     found = locate(resources, base="sentiment:1")
-    assert found.spec["base"] == str(resources.store.local_directory(ref))
-    assert found.replace_local_paths(found.spec["base"]) == "sentiment:1"
+    directory = found.spec["base"]
+    assert directory == str(resources.store.local_directory(ref))
+    assert found.replace_local_paths(directory) == "sentiment:1"
+    name = Path(directory).name  # `a1` in a local store
+    for message in (f"{directory} is gone.", f"No base model {name!r}.", f"{name} has changed."):
+        assert found.mentions_input(message)
+    for other in ("hub:acme/data1", f"hub:acme/{name}", f"hub:{name}", f"{name}-base", f"x.{name}"):
+        assert not found.mentions_input(f"No data '{other}': it does not exist.")
 
 
 def test_model_version_with_a_shared_base_is_put_together(

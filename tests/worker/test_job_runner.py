@@ -556,7 +556,8 @@ def test_only_downloading_jobs_see_the_proxy_and_the_token(
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://user:hunter2@proxy:3128")
     monkeypatch.setenv("HF_TOKEN", "hf_hunter3")
+    monkeypatch.setenv("ALL_PROXY", "http://user:hunter4@proxy:3128")
     add_job(database, spec=SPEC | changes)
     run(resources, f"environment:{tmp_path / 'seen'}")
     seen = (tmp_path / "seen").read_text()
-    assert ("hunter2" in seen, "hf_hunter3" in seen) == (sees, sees)
+    assert [secret in seen for secret in ("hunter2", "hf_hunter3", "hunter4")] == [sees] * 3

@@ -5,7 +5,9 @@ import pty
 import select
 import subprocess
 import sys
+import termios
 import time
+import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 
 from app.cli.client import Client
 from app.cli.errors import ServiceUnreachableOrFailed
-from app.cli.label import LABEL_KEYS, TerminalLabelingLoop
+from app.cli.label import LABEL_KEYS, TerminalLabelingLoop, _TerminalKeys
 from app.resources import Resources
 from tests.app.cli.conftest import Run, answer
 from tests.labeling_rows import LabeledRow, add_labels, label_of, make_pool, text_of
@@ -239,6 +241,22 @@ def test_every_label_key_is_distinct() -> None:
 def test_without_a_terminal_it_says_so(cli: Run, project: str) -> None:
     refused = cli("label", project)
     assert (refused.exit_code, "no_terminal" in refused.output) == (2, True)
+
+
+def test_a_line_that_came_with_a_key_is_read() -> None:
+    main, end = pty.openpty()
+    before = termios.tcgetattr(end)
+    tty.setcbreak(end)
+    keys = _TerminalKeys(end, before)
+    os.write(main, "?größer\n2?mi".encode())
+    assert keys.read_key() == "?"
+    os.write(main, b"xed\n")
+    assert keys.read_line("label: ") == "größer"
+    assert [keys.read_key(), keys.read_key()] == ["2", "?"]
+    os.write(main, b"xed\n")
+    assert keys.read_line("label: ") == "mixed"
+    os.close(main)
+    os.close(end)
 
 
 class PseudoTerminal:

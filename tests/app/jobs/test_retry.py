@@ -7,14 +7,16 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
+from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs.estimate import STARTUP_SECONDS
 from app.jobs.service import create_retry_job
-from app.queue.tables import Checkpoint
+from app.queue.tables import Checkpoint, Job
 from app.queue.transitions import AttemptResult, Cancelled, PermanentFailure, RetryableFailure
 from app.resources import Resources
 from lora_core.training_version import TRAINING_VERSION
@@ -139,6 +141,19 @@ def test_one_idempotency_key_creates_one_retry(client: TestClient, ended: Ended)
     assert again.headers["Idempotency-Replayed"] == "true"
     other = client.post(f"/v1/jobs/{unsaved}/retry", headers=key)
     assert other.status_code == 422
+
+
+def test_a_retry_reads_the_job_after_it_waited_for_its_key(
+    client: TestClient, ended: Ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = ended()
+
+    def wait_while_the_job_changes(session: Session, call: IdempotentRequest) -> None:
+        change = update(Job).where(Job.id == UUID(old)).values(notes="later")
+        session.execute(change, execution_options={"synchronize_session": False})
+
+    monkeypatch.setattr(idempotency, "reserve", wait_while_the_job_changes)
+    assert client.post(f"/v1/jobs/{old}/retry").json()["notes"] == "later"
 
 
 def test_a_second_unfinished_retry_is_rejected(client: TestClient, ended: Ended) -> None:

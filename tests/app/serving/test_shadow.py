@@ -100,8 +100,20 @@ def test_requests_do_not_wait_for_a_candidate(
     assert predict(client).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/vertex", {"instances": [{"inputs": TEXT, "model": "sentiment"}] * 2}),
+        ("/predict", {"inputs": [TEXT] * 2, "model": "sentiment"}),
+    ],
+)
 def test_texts_of_one_request_count_at_once(
-    app: FastAPI, client: TestClient, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI,
+    client: TestClient,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, Any],
 ) -> None:
     publish()
     publish(promote=False)
@@ -111,8 +123,7 @@ def test_texts_of_one_request_count_at_once(
     wait_until(lambda: not evaluator._texts_in_flight)
     [before] = shadow_stats(client)
     monkeypatch.setattr(shadow, "MAX_SHADOW_TEXTS_IN_FLIGHT", 1)
-    instances = [{"inputs": TEXT, "model": "sentiment"}] * 2
-    client.post("/vertex", json={"instances": instances}).raise_for_status()
+    client.post(path, json=body).raise_for_status()
     wait_until(lambda: not evaluator._texts_in_flight)
     [after] = shadow_stats(client)
     assert (after["texts"] - before["texts"], after["skipped"] - before["skipped"]) == (1, 1)

@@ -38,6 +38,7 @@ class FakeSweepWorker(FakeWorker):
     def __init__(self, resources: Resources, accuracy_of: AccuracyOf = accuracy_by_alpha) -> None:
         super().__init__(resources.database)
         self.resources, self.accuracy_of = resources, accuracy_of
+        self.device_class = DeviceClass.CPU
         self.jobs_run: list[ClaimedJob] = []
         self.should_fail: Callable[[dict[str, Any]], bool] = lambda _: False
 
@@ -47,7 +48,7 @@ class FakeSweepWorker(FakeWorker):
             claimed = leases.claim_job(
                 session,
                 owner=self.owner,
-                device_class=DeviceClass.CPU,
+                device_class=self.device_class,
                 device="cpu",
                 lease_seconds=60,
             )

@@ -6,6 +6,8 @@ import pytest
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from app.jobs.estimate import STARTUP_SECONDS
+from app.queue.enums import DeviceClass
 from app.queue.tables import Job
 from app.resources import Resources
 from app.sweeps import scheduler
@@ -90,6 +92,22 @@ def test_halving_resumes_from_checkpoints_and_completes_a_few_trials(
     complete = [trial for trial in get_trials(sweep) if trial["budget"] == 1.0]
     assert [trial["settings"]["method.alpha"] for trial in complete] == [16, 16]
     assert {trial["state"] for trial in get_trials(sweep)} == {"succeeded"}
+
+
+def test_a_run_stays_with_its_device_class(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
+) -> None:
+    sweep = start_sweep(strategy={"type": "halving", "eta": 3, "min_full_runs": 1})
+    worker.device_class = DeviceClass.GPU
+    worker.run_jobs(12)
+    worker.device_class = DeviceClass.CPU
+    assert worker.run_jobs() == 0
+    worker.device_class = DeviceClass.GPU
+    worker.run_jobs()
+    assert get_sweep(sweep)["state"] == "finished"
+    client.post(f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best"}).raise_for_status()
+    worker.device_class = DeviceClass.CPU
+    assert worker.claim_next() is None
 
 
 def test_existing_results_are_reused(
@@ -321,10 +339,16 @@ def test_promotion_resumes_from_the_last_checkpoint_of_the_trial(
     assert (claimed.spec["trial"], claimed.spec["result"]["model"]) == (None, True)
     assert claimed.checkpoint is not None
     assert claimed.checkpoint.job_id == UUID(made.json()["continues"])
+    assert made.json()["estimated_seconds"] == STARTUP_SECONDS  # nothing is left to train
     by_number = client.post(
         f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best", "trial": 1, "alias": None}
     )
     assert by_number.json()["spec"]["method"]["alpha"] == 4
+    rung = client.get(f"/v1/jobs/{by_number.json()['continues']}")
+    trained, left = (
+        each.json()["estimated_seconds"] - STARTUP_SECONDS for each in (rung, by_number)
+    )
+    assert left == 8 * trained > 0  # the budget of the first rung is a ninth
     gone = client.post(f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best", "trial": 99})
     assert (gone.status_code, gone.json()["code"]) == (404, "trial_not_found")
 
