@@ -17,6 +17,7 @@ from app.jobs.errors import (
     DatasetTaskMismatch,
 )
 from app.settings import Settings
+from lora_core.cost_model import estimate_mean_tokens
 from lora_core.data.label_readers import LabelFormat, build_targets_spec, target_formats
 from lora_core.data.rows import ColumnSelection
 from lora_core.data.split import DatasetSize, check_split_sizes
@@ -39,7 +40,6 @@ ALL_ROWS = "all"  # key of a source that is not divided into splits
 # Assumed for a hub dataset, which is not read before the job runs: the size of IMDB.
 _HUB_ROWS = {Split.TRAIN.value: 25_000, Split.TEST.value: 25_000}
 _HUB_CHARACTERS = 1300.0
-_CHARACTERS_PER_TOKEN = 4.4  # English film reviews, WordPiece of 30,522 pieces
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _resolve_source(
             reason = f"hub datasets allowed here: {allowed} (LORAWORKS_HUB_DATASETS)"
             raise DataNotFound(source=name, reason=reason)
         return ResolvedSource(
-            name, _HUB_ROWS, _mean_tokens(_HUB_CHARACTERS, max_length), None, name
+            name, _HUB_ROWS, estimate_mean_tokens(_HUB_CHARACTERS, max_length), None, name
         )
     try:
         upload = datasets.resolve_dataset(session, name)
@@ -236,7 +236,7 @@ def _resolve_source(
     return ResolvedSource(
         name=ref,
         rows=upload.overview.get("splits") or {ALL_ROWS: upload.rows},
-        mean_tokens=_mean_tokens(upload.overview["mean_characters"], max_length),
+        mean_tokens=estimate_mean_tokens(upload.overview["mean_characters"], max_length),
         label_count=upload.overview["label_count"],
         fingerprint=_upload_fingerprint(upload),
         upload=upload,
@@ -247,14 +247,6 @@ def _upload_fingerprint(upload: Dataset) -> str:
     """Return an identifier of the bytes and, for a workbook, of the sheet that is read."""
     sheet = upload.overview.get("sheet")
     return f"{upload.sha256}{upload.suffix}" + (f"#{sheet}" if sheet else "")
-
-
-def _mean_tokens(characters: float, max_length: int) -> float:
-    """Estimate the mean tokens per text, [CLS] and [SEP] included.
-
-    Lengths vary, so truncation lowers the mean before it reaches the limit.
-    """
-    return min(characters / _CHARACTERS_PER_TOKEN + 2, 0.85 * max_length)
 
 
 def _resolve_column(data: DataSpec, sources: Collection[ResolvedSource], role: str) -> str | None:
