@@ -56,10 +56,11 @@ def train_auto(
     progress = ProgressReporter(rank_observer, stop)
     with runtime.convert_resource_errors(spec):
         splits = load_splits(spec.data, spec.task)
-        if resume is None:
+        saved = checkpoint.read_verified(resume) if resume is not None else None
+        if saved is None:
             selected = _select_method(spec, splits, rank_observer, progress)
         else:
-            selected = _selection_from_checkpoint(spec, splits, checkpoint.read_verified(resume))
+            selected = _selection_from_checkpoint(spec, splits, saved)
     selected_spec = spec.with_method(selected.selection.method)
     if isinstance(selected_spec.method, LinearSpec):
         if not distributed.destroy_group_and_check_main():
@@ -82,7 +83,7 @@ def train_auto(
         observer=observer,
         stop=stop,
         checkpoint_settings=checkpoint_settings,
-        resume=resume,
+        resume=saved,
         selected=selected,
     )
 
