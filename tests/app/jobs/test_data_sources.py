@@ -217,7 +217,9 @@ def test_a_hub_dataset_is_read_by_columns_that_the_job_names(
     """Its columns are unknown, and those of an upload may have another meaning there."""
     upload(**{"label_column": "label", **profile})
     source = {"train": "hub:stanfordnlp/imdb", "test": "mails:1"}
-    assert refused(client, source=source)["code"] == "columns_differ"
+    problem = refused(client, source=source)
+    assert problem["code"] == "columns_differ"
+    assert "of a hub dataset are those that `data` names." in problem["detail"]
     columns = named or {"text_pair_column": "other"}
     submit(data={"source": source, **columns})
 
