@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from lora_core import compatibility
-from lora_core.data.batching import TokenBatch, collate, padded_length
+from lora_core.data.batching import TokenBatch, collate, mean_of_windows, padded_length
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import encoder_parts, modernbert
 from lora_core.encoders.encoder_parts import blocks, family_of
@@ -64,8 +63,7 @@ class Forward:
         [x] = inputs
         if x.dim() == 2:
             return x
-        seen = self._batch(data, indices).attention_mask[..., None]
-        return (x * seen).sum(dim=1) / seen.sum(dim=1)
+        return encoder_parts.mean_of_seen(x, self._batch(data, indices).attention_mask)
 
 
 class BlockwiseForward(Forward):
@@ -135,8 +133,7 @@ class WindowedForward(Forward):
         if data.windows is None or data.window_counts is None:
             raise TypeError("the split has no windows")
         rows = compute(data.windows, data.window_indices(indices)).float()
-        by_text = torch.split(rows, data.window_counts[indices].tolist())
-        return torch.stack([windows.mean(dim=0) for windows in by_text])
+        return mean_of_windows(rows, data.window_counts[indices].tolist())
 
 
 def apply_head(model: PreTrainedModel, family: FastPathFamily, x: Tensor) -> Tensor:

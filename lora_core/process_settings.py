@@ -58,8 +58,13 @@ def die_with_parent(parent: int) -> None:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Set whether other processes of this user can read and change the memory of this one."""
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+    """Set whether other processes of this user can read and change the memory of this one.
+
+    This has an effect only on Linux.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
 
 
 def set_process_name(name: str) -> None:

@@ -1,6 +1,6 @@
 """Resolve `data.source` to data that a job may read, with what is known before it is read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -17,10 +17,12 @@ from app.jobs.errors import (
     DatasetTaskMismatch,
 )
 from app.settings import Settings
+from lora_core.cost_model import estimate_mean_tokens
 from lora_core.data.label_readers import LabelFormat, build_targets_spec, target_formats
+from lora_core.data.rows import ColumnSelection
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.data.windows import check_no_windowed_pairs, max_tokens_read, mean_tokens_computed
-from lora_core.errors.data import DataNotFound, MissingColumn, MissingSplit, SingleClass
+from lora_core.errors.data import DataNotFound, MissingSplit, SingleClass
 from lora_core.hf_hub import HUB_PREFIX, is_allowed_repository, parse_hub_dataset
 from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
@@ -38,7 +40,6 @@ ALL_ROWS = "all"  # key of a source that is not divided into splits
 # Assumed for a hub dataset, which is not read before the job runs: the size of IMDB.
 _HUB_ROWS = {Split.TRAIN.value: 25_000, Split.TEST.value: 25_000}
 _HUB_CHARACTERS = 1300.0
-_CHARACTERS_PER_TOKEN = 4.4  # English film reviews, WordPiece of 30,522 pieces
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,9 @@ def resolve_data(
             split.value: _resolve_source(session, name, settings, limit)
             for split, name in data.source.items()
         }
-    if isinstance(task, SeveralTargetsSpec):
-        _check_sample_columns(data.source, task)
     uploads = [source for source in sources.values() if source.upload is not None]
     columns = {
-        role: _resolve_column(data, uploads, role)
+        role: _resolve_column(data, sources.values(), role)
         for role in ("text", "text_pair", "label", "split")
         if role != "label" or task.type != "several_targets"  # each target has its own columns
     }
@@ -117,10 +116,12 @@ def resolve_data(
     if prompt_format is None and train.upload is not None:
         stored = train.upload.overview.get("prompt_format")
         prompt_format = stored and PromptFormat.model_validate(stored)
+    spec = data.model_copy(
+        update={"source": source_names, "prompt_format": prompt_format, **changes}
+    )
+    _check_sample_columns(spec, task, names.values())
     resolved = ResolvedData(
-        spec=data.model_copy(
-            update={"source": source_names, "prompt_format": prompt_format, **changes}
-        ),
+        spec=spec,
         dataset_ids={
             key: str(source.upload.id) for key, source in sources.items() if source.upload
         },
@@ -221,7 +222,7 @@ def _resolve_source(
             reason = f"hub datasets allowed here: {allowed} (LORAWORKS_HUB_DATASETS)"
             raise DataNotFound(source=name, reason=reason)
         return ResolvedSource(
-            name, _HUB_ROWS, _mean_tokens(_HUB_CHARACTERS, max_length), None, name
+            name, _HUB_ROWS, estimate_mean_tokens(_HUB_CHARACTERS, max_length), None, name
         )
     try:
         upload = datasets.resolve_dataset(session, name)
@@ -235,7 +236,7 @@ def _resolve_source(
     return ResolvedSource(
         name=ref,
         rows=upload.overview.get("splits") or {ALL_ROWS: upload.rows},
-        mean_tokens=_mean_tokens(upload.overview["mean_characters"], max_length),
+        mean_tokens=estimate_mean_tokens(upload.overview["mean_characters"], max_length),
         label_count=upload.overview["label_count"],
         fingerprint=_upload_fingerprint(upload),
         upload=upload,
@@ -248,23 +249,17 @@ def _upload_fingerprint(upload: Dataset) -> str:
     return f"{upload.sha256}{upload.suffix}" + (f"#{sheet}" if sheet else "")
 
 
-def _mean_tokens(characters: float, max_length: int) -> float:
-    """Estimate the mean tokens per text, [CLS] and [SEP] included.
+def _resolve_column(data: DataSpec, sources: Collection[ResolvedSource], role: str) -> str | None:
+    """Return the column that the job names, else the one that all uploads were checked with.
 
-    Lengths vary, so truncation lowers the mean before it reaches the limit.
+    A hub dataset, whose columns are unknown, is never read by the name of another source's column.
     """
-    return min(characters / _CHARACTERS_PER_TOKEN + 2, 0.85 * max_length)
-
-
-def _resolve_column(data: DataSpec, uploads: list[ResolvedSource], role: str) -> str | None:
-    """Return the column that the job names, else the one that all uploads were checked with."""
     field_name = f"{role}_column"
     named: str | None = getattr(data, field_name)
-    source, available = data.source, reviews.COLUMNS
-    if isinstance(source, str) and source in reviews.SAMPLES and named not in (None, *available):
-        raise MissingColumn(file=source, column=named, available=", ".join(available))
     checked = {
-        source.name: source.upload.overview.get(field_name) for source in uploads if source.upload
+        source.name: source.upload.overview.get(field_name) if source.upload else named
+        for source in sources
+        if source.upload or (source.name.startswith(HUB_PREFIX) and role != "split")
     }
     if field_name in data.model_fields_set and named is not None:
         for ref, column in checked.items():
@@ -273,12 +268,13 @@ def _resolve_column(data: DataSpec, uploads: list[ResolvedSource], role: str) ->
                     ref=ref, what=role, column=named, checked=column, at=f"data.{field_name}"
                 )
         return named
-    if role == "split" and not isinstance(source, str):  # read only if it is named, as locally
+    if role == "split" and not isinstance(data.source, str):  # read only if it is named, as locally
         if field_name in data.model_fields_set:
             return None
         checked = {
-            each.name: checked[each.name] if each.upload and each.upload.split_column else None
-            for each in uploads
+            each.name: checked[each.name] if each.upload.split_column else None
+            for each in sources
+            if each.upload
         }
     if len(set(checked.values())) > 1:
         columns = ", ".join(f"{column!r} in {ref}" for ref, column in checked.items())
@@ -286,14 +282,12 @@ def _resolve_column(data: DataSpec, uploads: list[ResolvedSource], role: str) ->
     return next(iter(checked.values()), named)
 
 
-def _check_sample_columns(source: str | Mapping[Split, str], task: SeveralTargetsSpec) -> None:
-    """Raise `MissingColumn` if a sample lacks the column of a target."""
-    sources = [source] if isinstance(source, str) else source.values()
-    for sample in reviews.SAMPLES.keys() & set(sources):
-        for column in (name for target in target_formats(task) for name in target.columns):
-            if column not in reviews.COLUMNS:
-                available = ", ".join(reviews.COLUMNS)
-                raise MissingColumn(file=sample, column=column, available=available)
+def _check_sample_columns(data: DataSpec, task: TaskSpec, names: Collection[str]) -> None:
+    """Raise `MissingColumn` or `SameTextPairColumn` as reading a sample in the job would."""
+    columns = ColumnSelection.from_spec(data, task)
+    if isinstance(data.source, str) or columns.are_checked_in_samples:
+        for sample in reviews.SAMPLES.keys() & set(names):
+            columns.find_positions(sample, reviews.COLUMNS)
 
 
 def _rows_per_split(sources: Mapping[str, ResolvedSource], *, by_column: bool) -> dict[str, int]:

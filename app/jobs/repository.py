@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from uuid import UUID
 
 from sqlalchemy import (
@@ -43,7 +43,8 @@ from app.queue.transitions import (
     PAUSE_REQUESTED,
 )
 from app.queue.webhook_events import publish_training_job_ended
-from lora_core.specs.task import MultiLabelSpec, RegressionSpec
+from lora_core.specs.task import TaskType
+from lora_core.tasks.metric_info import main_metric
 
 FINAL_STATES = tuple(state for state in JobState if state.final)
 ACTIVE_STATES = tuple(state for state in JobState if not state.final)
@@ -176,10 +177,11 @@ def get_job_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID,
             Job.id,
             metric("accuracy"),
             case(
-                (task == MultiLabelSpec().type, metric("macro_f1")),
-                (task == RegressionSpec().type, metric("rmse")),
-                (task == "several_targets", metric("skill")),
-                else_=metric("accuracy"),
+                *(
+                    (task == each, metric(main_metric({"task": {"type": each}})))
+                    for each in get_args(TaskType)
+                ),
+                else_=metric(main_metric({})),
             ),
             Job.summary["trainable_parameters"].as_integer(),
             Job.summary["total_parameters"].as_integer(),

@@ -8,6 +8,7 @@ import itertools
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby, pairwise
@@ -18,6 +19,7 @@ from pydantic import BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 
 from app.http.fields import RequestModel, reject_unstorable_text
+from app.serving.admission import Reservation
 from app.serving.batcher import TextLogits
 from app.serving.client_formats import TEXT_PAIR_SCHEMA, validate_text_input
 from app.serving.errors import UnknownLabel
@@ -141,11 +143,12 @@ async def _explain_encoder(
     count = len(words.words)
     permutations = sample_permutations(count, len(words.ids))
     masks = collect_needed_coalitions(count, permutations)
-    service.rate_limiter.acquire(request.key_id, len(masks))
     whole: list[TextLogits] = []  # those of the whole text, which is computed first
     predictions: list[dict[str, float]] = []
     for chunk in _split_into_chunks(words, masks):
-        with service.admission.reserve(request.key_id, texts=len(chunk.items), tokens=chunk.tokens):
+        with _reserve(service, request, texts=len(chunk.items), tokens=chunk.tokens):
+            if not whole:  # only once the request is admitted
+                service.rate_limiter.acquire(request.key_id, len(masks))
             computed = await model.compute(
                 chunk, deadline=request.deadline, with_states=with_state and not whole
             )
@@ -178,9 +181,9 @@ async def _explain_linear(
 ) -> tuple[Explanation, TextLogits]:
     """Return the explanation by words, and the logits of the whole text."""
     text, target = request.text, request.target
-    service.rate_limiter.acquire(request.key_id, 1)
     tokens = min(count_characters(text), ASSUMED_MAX_LENGTH)
-    with service.admission.reserve(request.key_id, texts=1, tokens=tokens):
+    with _reserve(service, request, texts=1, tokens=tokens):
+        service.rate_limiter.acquire(request.key_id, 1)  # only once the request is admitted
         tokenized = await model.tokenize([text], truncate=True, side="right")
         computed = await model.compute(tokenized, deadline=request.deadline, with_states=with_state)
         scores = _scores(model.decode(computed, None, target)[0])
@@ -206,6 +209,13 @@ async def _explain_linear(
     )
     explanation = Explanation(view, model.ref, model.predictor.engine.name, truncated=False)
     return explanation, computed[0]
+
+
+def _reserve(
+    service: InferenceService, request: ExplainRequest, *, texts: int, tokens: int
+) -> AbstractContextManager[Reservation]:
+    timeout = request.deadline - time.monotonic()
+    return service.admission.reserve(request.key_id, texts=texts, tokens=tokens, timeout=timeout)
 
 
 def _scores(row: "Sequence[DecodedOutput]") -> dict[str, float]:

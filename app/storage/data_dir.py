@@ -1,15 +1,14 @@
 """The data directory: checks that it is writable and has free space; process permissions."""
 
-import ctypes
 import os
 import shutil
 import tempfile
 
 from app.errors import DataDirectoryUnusable, FreeDiskBelowReserve
 from app.settings import Settings
+from lora_core.process_settings import set_dumpable
 
 MB = 10**6
-PR_SET_DUMPABLE = 4  # from <sys/prctl.h>
 
 
 def check_data_dir(settings: Settings) -> None:
@@ -43,6 +42,4 @@ def make_process_private() -> None:
     are not affected.
     """
     os.umask(0o077)
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):  # Linux
-        libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    set_dumpable(False)

@@ -105,3 +105,10 @@ def collate(
     if segment_starts is not None:
         types = torch.from_numpy(mask * (np.arange(length) >= segment_starts[:, None]))
     return TokenBatch(torch.from_numpy(input_ids), torch.from_numpy(mask), types)
+
+
+def mean_of_windows(rows: Tensor, counts: list[int]) -> Tensor:
+    """Return the mean (texts, …) of the rows of each text, which has one for each window."""
+    if len(rows) == len(counts):
+        return rows
+    return torch.stack([windows.mean(dim=0) for windows in torch.split(rows, counts)])

@@ -14,6 +14,7 @@ it is the RMSE divided by that of always predicting the mean, so that it is 0 to
 
 import hashlib
 import math
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -160,11 +161,12 @@ def load_or_compute_estimate(
     name = hashlib.sha256(settings.encode()).hexdigest()
     path = cache_dir() / "learning-curves" / f"{name}.json"
     try:
-        return MoreLabelsEstimate.model_validate_json(path.read_bytes())
+        result = MoreLabelsEstimate.model_validate_json(path.read_bytes())
+        os.utime(path)  # mark it as used
     except (FileNotFoundError, ValidationError):
         result = compute()
-    with atomic_path(path) as unfinished:
-        unfinished.write_text(result.model_dump_json(), encoding="utf-8")
+        with atomic_path(path) as unfinished:
+            unfinished.write_text(result.model_dump_json(), encoding="utf-8")
     return result
 
 

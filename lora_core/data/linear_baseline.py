@@ -5,6 +5,7 @@ long texts, so every run on a base model reports it next to its own result.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -198,8 +199,10 @@ def _metrics(
 
 
 def _read_cached(path: Path) -> LinearBaselineResult | None:
+    """Read a cache entry and mark it as used; return None if it is missing or damaged."""
     try:
         cached = LinearBaselineResult.model_validate_json(path.read_bytes())
+        os.utime(path)
     except (FileNotFoundError, ValidationError):
         return None
     return cached.model_copy(update={"metrics": cached.metrics.model_copy(update={"cached": True})})

@@ -115,7 +115,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     """Return the splits of one source, or all rows if it defines none. Raises what the readers
     raise."""
     if source in reviews.SAMPLES:
-        if columns.pair is not None or columns.label_format.columns_instead_of_label:
+        if columns.are_checked_in_samples:
             columns.find_positions(source, reviews.COLUMNS)
         numbered = enumerate(reviews.load_reviews(source), start=1)
         return collect_rows(source, numbered, columns)

@@ -116,6 +116,11 @@ class ColumnSelection:
             target.label_format for target in self.label_format.targets for _ in target.columns
         )
 
+    @property
+    def are_checked_in_samples(self) -> bool:
+        """Whether a sample must have these columns; else its text and label have any names."""
+        return self.pair is not None or bool(self.label_format.columns_instead_of_label)
+
     def find_positions(self, file: str, available: Sequence[str]) -> list[int]:
         """Return the positions of text, of its pair if there is one, of the label columns, and of
         split if there is one.

@@ -143,7 +143,12 @@ def pool(model: Any, family: FastPathFamily, x: Tensor, mask: Tensor | None) -> 
     x = norm(x)
     if mask is None:
         return x.mean(dim=1)
-    seen = mask[:, 0, 0, :, None]  # (batch, length, 1)
+    return mean_of_seen(x, mask[:, 0, 0])
+
+
+def mean_of_seen(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean (batch, width) of the states x (batch, length, width) of tokens in `mask`."""
+    seen = mask[..., None]
     return (x * seen).sum(dim=1) / seen.sum(dim=1)
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from lora_core import compatibility
 from lora_core.artifact import SavedAdapter, head_layer_paths, inject_saved_adapter
 from lora_core.data.batching import collate, length_sorted_batches
-from lora_core.encoders.encoder_parts import blocks, family_of
+from lora_core.encoders.encoder_parts import blocks, family_of, mean_of_seen
 from lora_core.inference.tokenization import TokenizedText
 
 
@@ -56,8 +56,7 @@ class HeadInputRecorder(threading.local):
         assert x is not None  # noqa: S101 - every head has a first layer
         if x.dim() == 2:
             return x
-        seen = attention_mask[..., None]
-        return (x * seen).sum(dim=1) / seen.sum(dim=1)
+        return mean_of_seen(x, attention_mask)
 
 
 class PaddedEncoder:

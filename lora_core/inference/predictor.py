@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from lora_core import manifest
 from lora_core.artifact import model_label_names, read_labels
-from lora_core.data.batching import length_sorted_batches
+from lora_core.data.batching import length_sorted_batches, mean_of_windows
 from lora_core.inference.decoding import DecodedOutput, decode_label_scores, decode_outputs
 from lora_core.inference.engines import EngineCache, InferenceEncoder, build_encoder
 from lora_core.inference.tokenization import (
@@ -129,7 +129,7 @@ class Predictor:
         logits = torch.empty(len(windows), len(self.labels))
         for indices, texts in _batches(windows):
             logits[indices] = torch.stack(self.engine.logits(texts, [self.adapter] * len(texts)))
-        return _mean_of_windows(logits, items)
+        return mean_of_windows(logits, [len(item.windows) for item in items])
 
     def states(self, items: Sequence[TokenizedText]) -> NDArray[np.float32]:
         """Return what the head reads of each text (items, width), of at least one.
@@ -142,7 +142,8 @@ class Predictor:
             computed = self.engine.logits_and_states(texts, [self.adapter] * len(texts))
             states |= {i: state for i, (_, state) in zip(indices, computed, strict=True)}
         rows = torch.stack([states[i] for i in range(len(windows))])
-        by_text: NDArray[np.float32] = _mean_of_windows(rows, items).numpy()
+        counts = [len(item.windows) for item in items]
+        by_text: NDArray[np.float32] = mean_of_windows(rows, counts).numpy()
         return by_text
 
     def decode_label_scores(
@@ -174,11 +175,3 @@ def _batches(
     lengths = np.array([window.length for window in windows])
     for indices in length_sorted_batches(lengths, BATCH_TOKENS):
         yield indices, [windows[i] for i in indices]
-
-
-def _mean_of_windows(rows: Tensor, items: Sequence[TokenizedText]) -> Tensor:
-    """Return the mean (items, …) of the rows of each text, which has one for each window."""
-    if len(rows) == len(items):
-        return rows
-    by_text = torch.split(rows, [len(item.windows) for item in items])
-    return torch.stack([windows.mean(dim=0) for windows in by_text])

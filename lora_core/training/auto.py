@@ -11,11 +11,11 @@ from sklearn.metrics import f1_score
 
 from lora_core import compatibility, distributed, model_selection, runtime
 from lora_core.artifact import resolve_base_or_artifact
-from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
+from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel, estimate_mean_tokens
 from lora_core.cross_validation import AutoSelectionResult, Logits, first_folds_mask, training_pool
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
-from lora_core.data.windows import mean_tokens_computed
+from lora_core.data.windows import max_tokens_read, mean_tokens_computed
 from lora_core.errors.training import CheckpointMismatch
 from lora_core.events import (
     CandidateEvaluated,
@@ -38,8 +38,6 @@ from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
 
-CHARACTERS_PER_TOKEN = 4.5  # an estimate, for planning before anything is tokenized
-
 
 def train_auto(
     spec: TrainSpec,
@@ -58,10 +56,11 @@ def train_auto(
     progress = ProgressReporter(rank_observer, stop)
     with runtime.convert_resource_errors(spec):
         splits = load_splits(spec.data, spec.task)
-        if resume is None:
+        saved = checkpoint.read_verified(resume) if resume is not None else None
+        if saved is None:
             selected = _select_method(spec, splits, rank_observer, progress)
         else:
-            selected = _selection_from_checkpoint(spec, splits, checkpoint.read_verified(resume))
+            selected = _selection_from_checkpoint(spec, splits, saved)
     selected_spec = spec.with_method(selected.selection.method)
     if isinstance(selected_spec.method, LinearSpec):
         if not distributed.destroy_group_and_check_main():
@@ -84,7 +83,7 @@ def train_auto(
         observer=observer,
         stop=stop,
         checkpoint_settings=checkpoint_settings,
-        resume=resume,
+        resume=saved,
         selected=selected,
     )
 
@@ -153,15 +152,15 @@ def _plan_candidates(
         return spec.method.candidates
     base = resolve_base_or_artifact(spec.encoder_base, spec.base_revision)
     shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
-    characters = sum(each.characters for each in examples)
+    max_length = shape.resolve_max_length(spec.data.max_length)
+    characters = sum(each.characters for each in examples) / len(examples)
+    limit = max_tokens_read(max_length, spec.data.long_texts)
     device = "cuda" if spec.runtime.device.startswith("cuda") else "cpu"
     costs = CostModel(
         shape=shape,
         optim=spec.optim,
         mean_tokens=mean_tokens_computed(
-            characters / CHARACTERS_PER_TOKEN / len(examples),
-            spec.data,
-            shape.resolve_max_length(spec.data.max_length),
+            estimate_mean_tokens(characters, limit), spec.data, max_length
         ),
         flops_per_second=DEFAULT_FLOPS_PER_SECOND[device],
         task=spec.task.type,

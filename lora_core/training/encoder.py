@@ -52,7 +52,7 @@ def train_encoder(  # noqa: PLR0913
     observer: Observer,
     stop: StopSignal,
     checkpoint_settings: CheckpointSettings | None = None,
-    resume: Path | None = None,
+    resume: Path | SavedCheckpoint | None = None,
     selected: AutoSelectionResult | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and save a model; return the summary.
@@ -63,7 +63,7 @@ def train_encoder(  # noqa: PLR0913
         observer: Receives the events of the run.
         stop: Is polled between two steps.
         checkpoint_settings: Save checkpoints during training.
-        resume: Directory of a checkpoint to continue from.
+        resume: A checkpoint to continue from, or its directory.
         selected: How `auto` selected the method, if it did.
 
     With several processes (`distributed.process_group`), only rank 0 reports events, saves, and
@@ -133,7 +133,7 @@ def train_encoder(  # noqa: PLR0913
 
 def _prepare(
     spec: TrainSpec,
-    resume: Path | None,
+    resume: Path | SavedCheckpoint | None,
     selected: AutoSelectionResult | None,
     observer: Observer,
     progress: ProgressReporter,
@@ -144,7 +144,7 @@ def _prepare(
     """
     if resume is not None and isinstance(spec.method, ProbeSpec):
         raise CheckpointMismatch(path=resume.name, what="the method probe has no checkpoints")
-    saved = checkpoint.read_verified(resume) if resume is not None else None
+    saved = checkpoint.read_verified(resume) if isinstance(resume, Path) else resume
     if saved is not None:
         spec = fill_unset_settings_from_saved(spec, saved.identity.spec)
     if selected is None:

@@ -113,7 +113,8 @@ def train_linear(
         calibration, metrics = _compute_metrics(splits, task, logits, observer)
         summary = {**_run_summary(splits, task, train, model, fit_seconds), **metrics}
         summary |= selected.summary() if selected else {}
-        more_labels = estimate_label_gain_with_linear(splits, task, progress)
+        distinct = distinct_training_rows(splits, task)
+        more_labels = estimate_label_gain_with_linear(distinct, splits, task, progress)
         summary["more_labels"] = more_labels.model_dump(mode="json")
         if spec.result.model:
             progress.enter_phase(Phase.VERDICT, _STEPS)
@@ -158,13 +159,13 @@ def train_linear(
 
 
 def estimate_label_gain_with_linear(
-    splits: Splits, task: Task, progress: ProgressReporter
+    distinct: Sequence[TextRow], splits: Splits, task: Task, progress: ProgressReporter
 ) -> MoreLabelsEstimate:
     """Return the learning curve of a linear model on the training split, cached.
 
-    It answers whether more labels would help. Raises `DiskFull`, `StopRequested`.
+    It answers whether more labels would help. `distinct` are the `distinct_training_rows`. Raises
+    `DiskFull`, `StopRequested`.
     """
-    distinct = distinct_training_rows(splits, task)
     estimate = estimate_if_curve_impossible([row.label for row in distinct], task.type)
     if estimate is not None:
         return estimate

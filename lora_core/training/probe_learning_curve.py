@@ -4,6 +4,8 @@ It is measured with a probe, if there is one target and the pass of the frozen b
 that this needs is cheap, and with the linear model otherwise.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,14 +40,17 @@ def estimate_label_gain(
         return None
     task_type = prepared.task.type
     distinct = distinct_training_rows(prepared.splits, prepared.task)
+    with_linear = partial(
+        estimate_label_gain_with_linear, distinct, prepared.splits, prepared.task, progress
+    )
     estimate = estimate_if_curve_impossible([row.label for row in distinct], task_type)
     if estimate is not None:
         return estimate
     if task_type == "several_targets":
-        return estimate_label_gain_with_linear(prepared.splits, prepared.task, progress)
+        return with_linear()
     sample = curve.subsample_for_curve(distinct, task_type)
     if not _encoder_pass_is_cheap(prepared, sample):
-        return estimate_label_gain_with_linear(prepared.splits, prepared.task, progress)
+        return with_linear()
     progress.enter_phase(Phase.LEARNING_CURVE)
     facts = {
         "basis": "probe",
@@ -62,7 +67,7 @@ def estimate_label_gain(
     def measure() -> MoreLabelsEstimate:
         vectors = _pooled_vectors(prepared, sample, progress)
         if not np.isfinite(vectors).all():  # training fails with an error of its own
-            return estimate_label_gain_with_linear(prepared.splits, prepared.task, progress)
+            return with_linear()
         task, targets = curve.build_task_and_targets(sample, task_type)
         learner = curve.probe_learner(vectors, task, targets)
         return run_in_thread_with_progress(

@@ -6,14 +6,15 @@ import subprocess
 import sys
 
 PROGRAM = """
-import ctypes, json, os, subprocess
-from app.storage.data_dir import PR_SET_DUMPABLE, make_process_private
+import json, os, subprocess
+from app.storage.data_dir import make_process_private
+from lora_core.process_settings import set_dumpable
 
 if os.getuid() == 0:  # root may read everything
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # like a program started by that user
+    set_dumpable(True)  # like a program started by that user
 
 def read(of, name):
     command = ["cat", f"/proc/{of}/{name}"]

@@ -207,6 +207,56 @@ def test_the_datasets_of_one_job_must_share_their_columns(
     assert "'body' in mails:1, 'text' in others:1" in problem["detail"]
 
 
+@pytest.mark.parametrize(
+    ("profile", "named"),
+    [({}, {"text_column": "body"}), ({"text_column": "text", "text_pair_column": "other"}, {})],
+)
+def test_a_hub_dataset_is_read_by_columns_that_the_job_names(
+    client: TestClient, submit: Submit, upload: Upload, profile: dict[str, Any], named: Any
+) -> None:
+    """Its columns are unknown, and those of an upload may have another meaning there."""
+    upload(**{"label_column": "label", **profile})
+    source = {"train": "hub:stanfordnlp/imdb", "test": "mails:1"}
+    problem = refused(client, source=source)
+    assert problem["code"] == "columns_differ"
+    assert "of a hub dataset are those that `data` names." in problem["detail"]
+    columns = named or {"text_pair_column": "other"}
+    submit(data={"source": source, **columns})
+
+
+@pytest.mark.parametrize(
+    ("profile", "fields", "column"),
+    [
+        ({"text_pair_column": "text"}, {}, "body"),
+        ({"text_column": "text", "text_pair_column": "other"}, {}, "other"),
+        (
+            {"task": "multi_label", "text_column": "text", "label_columns": ["a", "b"]},
+            {"label_columns": ["a", "b"]},
+            "a",
+        ),
+    ],
+)
+def test_a_sample_beside_an_upload_must_have_the_columns_that_are_read(
+    client: TestClient, upload: Upload, profile: dict[str, Any], fields: Any, column: str
+) -> None:
+    upload(**{"text_column": "body", **profile})
+    body = {
+        "method": {"type": "lora"},
+        "data": {"source": {"train": "rotten-tomatoes", "test": "mails:1"}, **fields},
+        "task": {"type": profile.get("task", "single_label")},
+    }
+    problem = client.post("/v1/jobs", json=body).json()
+    assert problem["code"] == "missing_column"
+    assert f"rotten-tomatoes has no column '{column}'" in problem["detail"]
+
+
+def test_a_sample_beside_an_upload_is_read_whatever_its_columns_are_named(
+    submit: Submit, upload: Upload
+) -> None:
+    upload()
+    submit(data={"source": {"train": "rotten-tomatoes", "test": "mails:1"}})
+
+
 def test_a_dataset_with_one_class_is_rejected(client: TestClient, upload: Upload) -> None:
     upload(labels={"ham": 500})
     problem = refused(client, source="mails")

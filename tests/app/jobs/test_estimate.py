@@ -1,6 +1,7 @@
 """Estimates: the model behind them, and how finished jobs correct them."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -14,11 +15,15 @@ from app.queue.enums import DeviceClass
 from app.queue.transitions import Succeeded
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
+from lora_core import model_selection
 from lora_core.compatibility import read_encoder_shape
+from lora_core.data.split import Example
 from lora_core.samples import minilm
-from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.method import FullFineTuningSpec, LoraSpec
+from lora_core.specs.data import DataSpec, LongTexts, Split
+from lora_core.specs.method import AutoSpec, FullFineTuningSpec, LoraSpec
 from lora_core.specs.train import HeadInit, OptimSpec, RuntimeSpec, TrainSpec
+from lora_core.training import auto
+from tests.app.jobs.conftest import Upload
 from tests.app.jobs.fake_worker import FakeWorker
 
 Submit = Callable[..., dict[str, Any]]
@@ -148,3 +153,29 @@ def test_recent_jobs_without_a_speed_do_not_hide_earlier_measurements(
         submit(method={"type": method})
         finish_next(worker, database, tokens_per_second=100, train_seconds=train_seconds)
     assert submit()["estimated_seconds"] == learned
+
+
+@pytest.mark.parametrize("long_texts", ["cut", "windows"])
+@pytest.mark.parametrize("characters", [100, 3000])
+def test_auto_plans_for_texts_of_the_same_length_as_a_local_run(
+    submit: Submit,
+    upload: Upload,
+    monkeypatch: pytest.MonkeyPatch,
+    long_texts: LongTexts,
+    characters: int,
+) -> None:
+    base = SimpleNamespace(config=minilm.build_distilbert_config_dict(), name=minilm.NAME)
+    monkeypatch.setattr(auto, "resolve_base_or_artifact", lambda *_: base)
+    plan, planned = model_selection.plan_candidates, []
+
+    def record(texts: int, budget: float, seconds_of: Any, **more: Any) -> Any:
+        planned.append(seconds_of.__self__.mean_tokens)
+        return plan(texts, budget, seconds_of, **more)
+
+    monkeypatch.setattr(model_selection, "plan_candidates", record)
+    upload(mean_characters=float(characters))
+    submit(method={"type": "auto"}, data={"source": "mails", "long_texts": long_texts})
+    spec = TrainSpec(method=AutoSpec(), data=DataSpec(long_texts=long_texts))
+    auto._plan_candidates(spec, [Example(i, "x" * characters, i % 2) for i in range(100)], 2)
+    in_service, in_local_run = planned
+    assert in_service == in_local_run

@@ -19,6 +19,7 @@ from app.serving.explanation import CHUNK_TOKENS, MAX_WORDS, sample_permutations
 from app.serving.service import MAX_TEXTS_IN_FLIGHT, InferenceService, PredictResult
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT, StubPredictor
+from tests.app.serving.test_admission import make_controller
 
 TOLERANCE = 1e-5  # captum sums in float32
 LONG = "a good film that was not dull " * 20
@@ -307,3 +308,34 @@ def test_each_text_counts_toward_the_rate_limit(
     assert limiter._buckets[LOCAL_KEY_ID].level == BURST_SECONDS - explanation["texts"] == 2
     response = client.post("/v1/models/sentiment/explain", json={"inputs": "a good film"})
     assert (response.status_code, response.json()["code"]) == (429, "rate_limit_exceeded")
+
+
+def test_rejected_explanation_does_not_count_toward_rate_limit(
+    app: FastAPI, client: TestClient, record_chunks: Callable[..., list[int]]
+) -> None:
+    record_chunks()
+    serving: InferenceService = app.state.serving
+    serving.rate_limiter = KeyRateLimiter(1.0, clock=lambda: 0.0)  # ten at once
+    serving.admission = make_controller(texts=2)
+    serving.admission.texts = 1  # another request
+    status, problem = error_of(client, inputs="a good film")
+    assert (status, problem["code"]) == (429, "overloaded")
+    serving.admission.texts = 0
+    assert explain(client, "a good film")["texts"] == 8
+
+
+def test_half_of_the_timeout_limits_what_an_explanation_waits_for(
+    app: FastAPI, client: TestClient, record_chunks: Callable[..., list[int]]
+) -> None:
+    tokens = record_chunks()
+    serving: InferenceService = app.state.serving
+    serving.admission = make_controller(texts=MAX_TEXTS_IN_FLIGHT, speed=1000.0)
+    serving.admission.texts = 1  # another request
+    for timeout, status in (("2", 429), ("20", 200)):
+        response = client.post(
+            "/v1/models/sentiment/explain",
+            json={"inputs": MANY_TOKENS},
+            headers={"X-Request-Timeout": timeout},
+        )
+        assert response.status_code == status, response.text
+        assert bool(tokens) == (status == 200)

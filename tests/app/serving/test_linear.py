@@ -13,8 +13,14 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.serving import explanation, shadow
+from app.serving.admission import BURST_SECONDS, KeyRateLimiter
 from app.serving.batcher import TextLogits
-from app.serving.errors import DeadlineExceeded, InferenceFailed, NonFiniteScore
+from app.serving.errors import (
+    DeadlineExceeded,
+    InferenceFailed,
+    NonFiniteScore,
+    ServerOverloaded,
+)
 from app.serving.loaded_model import (
     MAX_INLINE_LINEAR_CHARACTERS,
     LoadedLinearModel,
@@ -195,6 +201,22 @@ def test_many_words_are_grouped_for_linear_models(
     assert [word["text"] for word in result["words"]] == ["good film", "that was", "not bad"]
     total = sum(word["score"] for word in result["words"])
     assert total == pytest.approx(result["score"] - result["empty_score"], abs=1e-9)
+
+
+def test_rejected_explanation_does_not_count_toward_rate_limit(
+    app: FastAPI, client: TestClient, predictor: LinearPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving: InferenceService = app.state.serving
+    serving.rate_limiter = KeyRateLimiter(1 / BURST_SECONDS, clock=lambda: 0.0)  # a burst of one
+
+    def reserve(*_: object, **__: object) -> None:
+        raise ServerOverloaded(waiting=1, retry_after=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(serving.admission, "reserve", reserve)
+        response = client.post("/v1/models/sentiment/explain", json={"inputs": TEXTS[0]})
+    assert (response.status_code, response.json()["code"]) == (429, "overloaded")
+    explain(client, TEXTS[0])
 
 
 def test_encoder_can_shadow_a_linear_model(

@@ -1,5 +1,6 @@
 """Learning curves: measurement, extrapolation, and data without a curve."""
 
+import os
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -442,8 +443,11 @@ def test_learning_curve_is_cached(cache_folder: Path) -> None:
         return MoreLabelsEstimate(code="one_label", message="", texts=3)
 
     first = curve.load_or_compute_estimate({"data": "a"}, compute)
+    (entry,) = cache_folder.iterdir()
+    os.utime(entry, (0, 0))
     assert curve.load_or_compute_estimate({"data": "a"}, compute) == first
     assert len(calls) == 1
+    assert entry.stat().st_mtime > 0  # it was used
     curve.load_or_compute_estimate({"data": "b"}, compute)
     assert len(calls) == 2
     for entry in cache_folder.iterdir():

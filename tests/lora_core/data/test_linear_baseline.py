@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,16 @@ def test_metrics_of_each_split() -> None:
     assert baseline.test["macro_f1"] == pytest.approx(2 / 3)
 
 
-def test_baseline_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baseline_is_cached(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate(TINY)
     assert not first.cached
+    (entry,) = cache_folder.iterdir()
+    os.utime(entry, (0, 0))
     with monkeypatch.context() as patch:
         patch.setattr(linear_baseline, "_evaluate", None)
         again = evaluate(TINY)
     assert again == first.model_copy(update={"cached": True})
+    assert entry.stat().st_mtime > 0  # it was used
     other = Splits(TINY.labels, TINY.train, TINY.test, TINY.validation)
     assert not evaluate(other).cached
     thresholds = SingleLabel(TINY.labels, tune_thresholds=True)

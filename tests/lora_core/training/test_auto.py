@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from lora_core.linear.model import LinearModel
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.method import CandidateSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import auto
+from lora_core.training import auto, checkpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
@@ -126,14 +127,20 @@ def test_candidates_are_reported_and_the_chosen_method_is_stored(
 
 
 def test_resumed_auto_run_is_bitwise_equal(
-    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], tmp_path: Path
+    spec: Make,
+    go: Callable[..., tuple[RecordingObserver, Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     described = spec(method=choosing(LORA, folds=2))
     uninterrupted, expected = go(described)
     with pytest.raises(StopRequested):
         go(described, stop_at=4, checkpoint_settings=CheckpointSettings(tmp_path / "kept", 0.0))
     newest = max((tmp_path / "kept").glob("step-*"), key=lambda each: int(each.name[5:]))
+    read = Mock(wraps=checkpoint.read_verified)
+    monkeypatch.setattr(checkpoint, "read_verified", read)
     again, out = go(described, resume=newest)
+    read.assert_called_once_with(newest)
     assert not again.all("candidate")  # nothing is chosen again
     before, after = (manifest.verify(each) for each in (expected, out))
     names = ("adapter.safetensors", "predictions/validation.jsonl", "predictions/test.jsonl")
