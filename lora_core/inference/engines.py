@@ -355,8 +355,7 @@ def _verify_files(directory: Path, base: Path | None) -> tuple[dict[str, Any], s
 def _verify_base(base: Path | None, digest: str, only: Collection[str] | None = None) -> None:
     """Verify a base that is elsewhere; one in the artifact has been verified with it."""
     if base is not None:
-        manifest.read(base, digest=digest)
-        manifest.verify(base, only=only)
+        manifest.verify(base, only=only, digest=digest)
 
 
 def _verify_and_load_merged(directory: Path) -> PreTrainedModel:
