@@ -85,7 +85,7 @@ def save_adapter(directory: Path, spec: LoraSpec, state: dict[str, Tensor], fami
     write_indented_json(directory / "adapter.json", facts)
 
 
-def load_adapter(directory: Path) -> SavedAdapter:
+def read_saved_adapter(directory: Path) -> SavedAdapter:
     """Load the adapter that `save_adapter` wrote.
 
     Each adapted layer has the tensors `<path>.A` (r, d_in) and `<path>.B` (d_out, r), with DoRA
@@ -285,7 +285,7 @@ def load_merged_model(directory: Path, base: Path | None = None) -> PreTrainedMo
     if not has_merged_checkpoint(directory):
         model = load_base_with_head(directory, base)
         if (directory / "adapter.json").is_file():
-            inject_saved_adapter(model, load_adapter(directory))
+            inject_saved_adapter(model, read_saved_adapter(directory))
             merge_adapters(model)
         return model.eval()
     disable_transformers_logging()

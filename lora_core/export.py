@@ -33,10 +33,10 @@ from lora_core.adapters import adapter_layers
 from lora_core.artifact import (
     encoder_checkpoint_directory,
     inject_saved_adapter,
-    load_adapter,
     load_merged_model,
     model_label_names,
     read_merged_config,
+    read_saved_adapter,
     resolve_base_or_artifact,
     save_tokenizer,
     save_weights_and_config,
@@ -274,7 +274,7 @@ def export_adapter(
     if not (artifact / "adapter.safetensors").is_file():
         raise NoAdapter(path=artifact.name, method=manifest_data["spec"]["method"]["type"])
     selected = narrow_manifest_to_target(manifest_data, target, artifact.name)
-    adapter = load_adapter(artifact)
+    adapter = read_saved_adapter(artifact)
     pretrained = _find_base(artifact, manifest_data, base)
     merged = load_merged_model(artifact)
     with atomic_directory(out) as directory:

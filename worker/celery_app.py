@@ -3,7 +3,7 @@
 The service sends a task for each queued job, with the job's id as its id. A task runs its job in a
 slot of the worker if it can claim it in the jobs table, which decides alone who may write. So a
 task is acknowledged before its job starts, and one that is lost, repeated or late does no harm: a
-job without a task is found by polling, and a task without a job that is due ends at once.
+job without a task is found by polling, and a task whose job is not in the queue ends at once.
 """
 
 import os

@@ -200,6 +200,9 @@ class JobRunner:
                 return result
             self._check_store(attempt)  # the process reads the checkpoint from the store
             checkpoint = attempt.checkpoint_sync.reject_and_rewind(checkpoint, failure.message)
+            if result.stop_reason is not None:  # which decides about the job, not the checkpoint
+                attempt.claimed = dataclasses.replace(attempt.claimed, checkpoint=checkpoint)
+                return dataclasses.replace(result, failure=None)
 
     def _check_store(self, attempt: "_AttemptContext") -> None:
         """Raise the store's error if it is unreachable now, and so may have caused a failure."""

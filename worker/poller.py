@@ -12,8 +12,9 @@ import structlog
 from app.database.errors import OUTAGE_ERRORS
 from app.errors import AppError
 from app.queue import dispatch, heartbeats, leases
-from app.queue.enums import DeviceClass
+from app.queue.enums import DeviceClass, JobState
 from app.queue.fencing import ClaimedJob, WorkerIdentity
+from app.queue.tables import Job
 from app.queue.transitions import Preempted
 from app.resources import Resources
 from worker import finalize
@@ -82,10 +83,15 @@ class Poller:
     def wait_for_slot_and_run_job(self, job_id: UUID) -> None:
         """Run this job in the calling thread once a slot of its class is free, if it is due then.
 
-        Waits while all slots are busy or no job can run on this host, so that further tasks stay in
-        the broker for other workers. Returns when the worker drains. Raises `OUTAGE_ERRORS` if the
+        Returns at once if it is not in the queue: it has ended, or another worker runs it. Waits
+        while all slots are busy or no job can run on this host, so that further tasks stay in the
+        broker for other workers. Returns when the worker drains. Raises `OUTAGE_ERRORS` if the
         database is unreachable before the job has started.
         """
+        with self._outages.tracking_outage(), self._resources.database.read() as session:
+            job = session.get(Job, job_id)
+        if job is None or job.state != JobState.QUEUED:
+            return
         unfit: set[DeviceClass] = set()  # device classes for which it cannot be claimed
         while unfit != self._slots.device_classes() and not self._draining.is_set():
             slot = self._slots.try_acquire(exclude=unfit)

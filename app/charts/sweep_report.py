@@ -36,7 +36,7 @@ from app.sweeps.snapshot import (
     WinnerAndCheapest,
     select_winner_and_cheapest,
 )
-from lora_core.data.findings import format_count
+from lora_core.data.data_report import format_count
 from lora_core.tasks.metric_info import METRICS
 
 # Tables

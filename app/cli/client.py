@@ -48,7 +48,7 @@ from app.serving.schemas import ExplanationView, LabelScore, ModelInfo, ShadowCo
 from app.sweeps.schemas import SweepListItem, SweepPlan, SweepView, TrialView
 from app.text_erasure.schemas import TextErasureResult
 from app.webhooks.schemas import DeliveryView, WebhookView
-from lora_core.data.findings import DataReport
+from lora_core.data.data_report import DataReport
 from lora_core.specs.text_input import TextInput, text_to_dict
 
 SweepAction = Literal["pause", "stop", "resume", "retry"]

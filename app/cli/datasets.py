@@ -34,7 +34,7 @@ from lora_core.specs.validation_problems import first_problem_location_and_messa
 if TYPE_CHECKING:
     from app.cli.client import Client
     from app.datasets.schemas import DatasetListItem, DatasetView
-    from lora_core.data.findings import (
+    from lora_core.data.data_report import (
         DataReport,
         Finding,
         FindingExample,

@@ -21,7 +21,7 @@ from lora_core.tasks.metric_info import METRICS, metric_names_of_summary
 
 if TYPE_CHECKING:
     from app.jobs.schemas import JobErrorSummaryView, JobListItem, JobStateView, JobWaitReason
-    from lora_core.data.findings import Finding
+    from lora_core.data.data_report import Finding
 
 
 Json = dict[str, Any]

@@ -13,7 +13,7 @@ from app.http.fields import (
     Timestamp,
     multipart_file_openapi,
 )
-from lora_core.data.findings import DataReport, Severity
+from lora_core.data.data_report import DataReport, Severity
 from lora_core.data.label_readers import LabelFormat, TargetFormat, target_formats
 from lora_core.data.rows import MAX_COLUMNS
 from lora_core.specs.task import SeveralTargetsSpec, TaskType

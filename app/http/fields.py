@@ -111,14 +111,14 @@ def format_rfc3339(seconds: float) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def parse_rfc3339(value: Any) -> Any:
+def timestamp_from_rfc3339(value: Any) -> Any:
     """Return the seconds since 1970 of a time that `format_rfc3339` formatted."""
     return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else value
 
 
 Timestamp = Annotated[
     float,
-    BeforeValidator(parse_rfc3339),
+    BeforeValidator(timestamp_from_rfc3339),
     PlainSerializer(format_rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]

@@ -144,7 +144,9 @@ def _from_cache(name: str, revision: str | None) -> HubModel | None:
     best = max(commits, key=lambda commit: ("main" in commit.refs, commit.last_modified))
     return HubModel(
         commit=best.commit_hash,
-        files=tuple(file.file_name for file in best.files),
+        files=tuple(
+            file.file_path.relative_to(best.snapshot_path).as_posix() for file in best.files
+        ),
         config=read_config(best.snapshot_path, name),
     )
 

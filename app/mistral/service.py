@@ -39,7 +39,7 @@ from app.mistral.schemas import (
 from app.mistral.targets import (
     JobTargets,
     check_validation_targets,
-    choose_targets,
+    select_classifier_targets,
     to_upload_fields,
 )
 from app.mistral.views import file_view, job_details_view, job_view
@@ -118,7 +118,7 @@ def create_job(
     """Store a job whose model is registered when it succeeds, so that it can be called at once.
 
     With `auto_start: false` it is paused. Raises `FileNotFound`, `FilesNotUsable`,
-    `FineTuningModelNotFound`, and what `choose_targets`, `JobResolver.resolve` and
+    `FineTuningModelNotFound`, and what `select_classifier_targets`, `JobResolver.resolve` and
     `app.jobs.service.create_job` raise.
     """
     with database.read() as session:
@@ -223,7 +223,7 @@ def _job_body(
     train = get_mistral_file_dataset(
         session, body.training_files[0].file_id, at="training_files.0.file_id"
     )
-    targets = choose_targets(train, body.classifier_targets)
+    targets = select_classifier_targets(train, body.classifier_targets)
     source: str | dict[Split, str] = str(train.id)
     if body.validation_files:
         at = "validation_files.0"

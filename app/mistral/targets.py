@@ -103,7 +103,9 @@ def _loss_function(dataset: Dataset, task: TaskType) -> LossFunction:
     return _LOSSES[task]
 
 
-def choose_targets(dataset: Dataset, asked: Sequence[MistralTarget] | None) -> JobTargets:
+def select_classifier_targets(
+    dataset: Dataset, asked: Sequence[MistralTarget] | None
+) -> JobTargets:
     """Return the targets to train: those that were asked for, or all of the file.
 
     Raises `UnknownClassifierTarget`, `LossFunctionNotApplicable`, `UnlistedLabel`,

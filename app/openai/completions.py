@@ -195,17 +195,17 @@ async def _predict(
 
 def _answers(result: PredictResult, body: CompletionOptions) -> Iterator[ModelAnswer]:
     """Yield the answer to each prompt, in the format of the training file."""
-    answer_of = result.prompt_format.answer_of
+    format_answer = result.prompt_format.format_answer
     for row in result.rows:
         if result.task == "single_label":
-            tokens = [(answer_of(output.label), _logprob(output.score)) for output in row]
+            tokens = [(format_answer(output.label), _logprob(output.score)) for output in row]
             yield ModelAnswer(_cut(tokens[0][0], body.stop_sequences) if tokens else None, tokens)
         elif result.task == "multi_label":
             labels = encode_label_set([output.label for output in row if output.predicted])
-            yield ModelAnswer(_cut(answer_of(labels), body.stop_sequences), [])
+            yield ModelAnswer(_cut(format_answer(labels), body.stop_sequences), [])
         else:
             number = format(row[0].score, _NUMBER_FORMAT)
-            yield ModelAnswer(_cut(answer_of(number), body.stop_sequences), [])
+            yield ModelAnswer(_cut(format_answer(number), body.stop_sequences), [])
 
 
 def _logprob(probability: float) -> float:

@@ -181,7 +181,7 @@ def lock_run_in_state(
     return run if run is not None and run.state == state else None
 
 
-def list_unused_evaluation_data(session: Session) -> list[tuple[UUID, UUID]]:
+def list_runs_with_unreferenced_evaluation_dataset(session: Session) -> list[tuple[UUID, UUID]]:
     """Return ended runs with evaluation texts that no stored result has: (run, dataset).
 
     While a result has them, the dataset stays: by it, forgetting finds the result.

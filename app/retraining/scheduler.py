@@ -474,7 +474,7 @@ def _is_in_production(session: Session, run: RetrainingRun) -> bool:
 def _delete_unused_data(resources: Resources) -> None:
     """Delete the datasets of ended runs that nothing needs any more."""
     for field, list_unused in (
-        ("evaluation_dataset_id", repository.list_unused_evaluation_data),
+        ("evaluation_dataset_id", repository.list_runs_with_unreferenced_evaluation_dataset),
         ("dataset_id", repository.list_unused_training_data),
     ):
         with resources.database.read() as session:

@@ -49,14 +49,15 @@ class Reservation:
     """The capacity that one request holds."""
 
     texts: int
-    tokens: int  # an upper bound until the texts are tokenized
+    tokens: int  # an estimate until the texts are tokenized
 
 
 class AdmissionController:
     """Limits the texts and tokens in flight, from a parsed body until its texts are computed.
 
     Capacity is reserved before anything is looked up, loaded or tokenized, so that a rejection is
-    cheap; until then a text counts with the most tokens it could have. Use on the event loop only.
+    cheap; until then the tokens are estimated, and more than that are checked again. Use on the
+    event loop only.
 
     Args:
         max_texts: Texts in flight, of all API keys.
@@ -113,9 +114,20 @@ class AdmissionController:
         finally:
             self._adjust(reservation, key_id, texts=-reservation.texts, tokens=-reservation.tokens)
 
-    def set_tokens(self, reservation: Reservation, key_id: UUID, tokens: int) -> None:
-        """Replace the upper bound of a reservation by the actual number of tokens."""
-        self._adjust(reservation, key_id, texts=0, tokens=tokens - reservation.tokens)
+    def set_tokens(
+        self, reservation: Reservation, key_id: UUID, tokens: int, *, timeout: float = math.inf
+    ) -> None:
+        """Replace the estimate of a reservation by the actual number of tokens.
+
+        Raises what `check` raises if that is more, and there is no room for it.
+        """
+        texts, estimate = reservation.texts, reservation.tokens
+        self._adjust(reservation, key_id, texts=-texts, tokens=-estimate)
+        try:
+            if tokens > estimate:
+                self.check(key_id, texts=texts, tokens=tokens, timeout=timeout)
+        finally:
+            self._adjust(reservation, key_id, texts=texts, tokens=tokens)
 
     def _adjust(self, reservation: Reservation, key_id: UUID, *, texts: int, tokens: int) -> None:
         reservation.texts += texts

@@ -211,7 +211,7 @@ class Batcher:
         except Exception as error:
             if not is_oom_error(error) or len(texts) == 1:
                 log.exception("batch_failed", texts=len(texts))
-                return [InferenceFailed(kind=type(error).__name__)] * len(texts)
+                return [InferenceFailed(kind=type(error).__name__) for _ in texts]
         # Outside of the handler, whose traceback keeps the tensors of the whole batch in memory.
         half = len(texts) // 2
         first = self._compute_rows(texts[:half], threads)

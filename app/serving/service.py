@@ -252,7 +252,7 @@ class InferenceService:
             request.texts, truncate=request.truncate, side=request.truncation_side
         )
         tokens = reservation.tokens - max_tokens + tokenized.cost
-        self.admission.set_tokens(reservation, key_id, tokens)
+        self.admission.set_tokens(reservation, key_id, tokens, timeout=deadline - time.monotonic())
         computed = await model.compute(tokenized, deadline=deadline, with_states=index is not None)
         return _ComputedRequest(request, resolved, model, tokenized, computed, index)
 
@@ -319,7 +319,10 @@ def _check_options(request: PredictRequest, resolved: ResolvedModel, model: Load
 
 
 def _max_tokens(request: PredictRequest) -> int:
-    """Return the most tokens that the texts can have."""
+    """Return the most tokens that most models read of the texts: which one reads them is unknown.
+
+    Long texts can have more with a higher maximum length or windows, and any with bytes as tokens.
+    """
     return sum(
         min(count_characters(text) + _SPECIAL_TOKENS, ASSUMED_MAX_LENGTH) for text in request.texts
     )

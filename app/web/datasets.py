@@ -19,7 +19,7 @@ from app.label_review import repository as label_review
 from app.web import form_options, formats
 from app.web.page import ListPageQuery, render_template
 from app.web.svg_curves import LearningCurveView
-from lora_core.data.findings import Finding, Severity
+from lora_core.data.data_report import Finding, Severity
 from lora_core.specs.data import MAX_LENGTH, SUFFIXES
 
 PAGE_SIZE = 50

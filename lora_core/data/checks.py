@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lora_core.data import chat, duplicates, text_files
 from lora_core.data.contents import FileContents
-from lora_core.data.findings import (
+from lora_core.data.data_report import (
     EXCERPT_CHARACTERS,
     MAX_EXAMPLES,
     DataReport,

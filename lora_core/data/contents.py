@@ -191,7 +191,7 @@ class Preview(FrozenModel):
 def preview_rows(path: Path, columns: ColumnSelection, *, after: int, limit: int) -> Preview:
     """Return up to `limit` rows with numbers greater than `after`. Raises what `files.read_rows`
     raises."""
-    following = (row for row in files.open_file(path, columns).cells if row[0] > after)
+    following = (row for row in files.open_rows(path, columns).cells if row[0] > after)
     cells = list(islice(following, limit))
     rows = collect_rows(path.name, iter(cells), columns) if cells else []
     return Preview(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from lora_core.data.findings import (
+from lora_core.data.data_report import (
     MAX_EXAMPLES,
     Finding,
     FindingExample,

@@ -73,7 +73,7 @@ def read_rows(path: Path, columns: ColumnSelection) -> list[TextRow]:
 def read_rows_and_info(path: Path, columns: ColumnSelection) -> tuple[list[TextRow], ParseInfo]:
     """Return all rows, and how the file was parsed. Raises what `read_rows` raises."""
     try:
-        opened = open_file(path, columns)
+        opened = open_rows(path, columns)
         info = opened.parse_info
         return collect_rows(path.name, opened.cells, columns, info), info
     except MemoryError as error:
@@ -82,7 +82,7 @@ def read_rows_and_info(path: Path, columns: ColumnSelection) -> tuple[list[TextR
         ) from error
 
 
-def open_file(path: Path, columns: ColumnSelection) -> OpenedFile:
+def open_rows(path: Path, columns: ColumnSelection) -> OpenedFile:
     """Open a file to read the selected columns, without holding all rows in memory.
 
     Raises what `read_rows` raises except for missing texts and labels, here or while reading.

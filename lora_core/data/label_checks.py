@@ -8,7 +8,7 @@ from itertools import combinations, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.data.findings import (
+from lora_core.data.data_report import (
     MAX_EXAMPLES,
     ClassBalance,
     Finding,

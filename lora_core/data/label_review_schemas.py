@@ -9,7 +9,7 @@ import hashlib
 
 from pydantic import Field
 
-from lora_core.data.findings import RowExcerpt
+from lora_core.data.data_report import RowExcerpt
 from lora_core.data.rows import TextRow
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.task import TaskTypeOfTarget

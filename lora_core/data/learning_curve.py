@@ -35,8 +35,8 @@ from threadpoolctl import threadpool_limits
 from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 from lora_core.data.contents import FileContents
+from lora_core.data.data_report import DataReport
 from lora_core.data.duplicates import group_duplicates
-from lora_core.data.findings import DataReport
 from lora_core.data.more_labels_estimate import (
     MIN_TEXTS,
     MIN_TEXTS_PER_LABEL,

@@ -78,7 +78,7 @@ def parts_of_fused_layers(family: FastPathFamily) -> dict[str, list[str]]:
 def build_lora_weights(
     spec: LoraSpec, tensors: Mapping[str, Tensor], family: FastPathFamily
 ) -> LoraByLayer:
-    """Build the fused LoRA weights, in float32, from the tensors of `artifact.load_adapter`.
+    """Build the fused LoRA weights, in float32, from the tensors of `artifact.read_saved_adapter`.
 
     Not for DoRA, which also scales the rows of the base weight.
     """

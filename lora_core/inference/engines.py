@@ -22,10 +22,10 @@ from lora_core.artifact import (
     SavedAdapter,
     encoder_checkpoint_directory,
     has_merged_checkpoint,
-    load_adapter,
     load_base_with_head,
     load_merged_model,
     read_merged_config,
+    read_saved_adapter,
 )
 from lora_core.artifact_base_sharing import (
     BASE_DIGEST,
@@ -260,7 +260,7 @@ class EngineCache:
         """
         engine_spec = get_available_engine_spec(engine_name)
         manifest_data, digest = _verify_files(directory, base)
-        saved = load_adapter(directory) if "adapter.json" in manifest_data["files"] else None
+        saved = read_saved_adapter(directory) if "adapter.json" in manifest_data["files"] else None
         is_dora = saved is not None and saved.spec.variant is LoraVariant.DORA
         engine = None if is_dora else self._engines.get((digest, engine_name))
         if engine is None:
@@ -318,7 +318,7 @@ class EngineCache:
         config, engine_spec = read_merged_config(directory), get_available_engine_spec(engine_name)
         family = get_family(config)
         base = manifest_data.get("base_sha256")
-        saved = load_adapter(directory) if "adapter.json" in manifest_data["files"] else None
+        saved = read_saved_adapter(directory) if "adapter.json" in manifest_data["files"] else None
         is_dora = saved is not None and saved.spec.variant is LoraVariant.DORA
         has_head = "head.safetensors" in manifest_data["files"]
         # Only fast families have artifacts in format 1.
@@ -355,8 +355,7 @@ def _verify_files(directory: Path, base: Path | None) -> tuple[dict[str, Any], s
 def _verify_base(base: Path | None, digest: str, only: Collection[str] | None = None) -> None:
     """Verify a base that is elsewhere; one in the artifact has been verified with it."""
     if base is not None:
-        manifest.read(base, digest=digest)
-        manifest.verify(base, only=only)
+        manifest.verify(base, only=only, digest=digest)
 
 
 def _verify_and_load_merged(directory: Path) -> PreTrainedModel:

@@ -127,7 +127,7 @@ class BatchLayout:
         return [by_index[i] for i in range(len(rows))]
 
 
-class UnfusedAttention(threading.local):
+class UnfusedAttention:
     """softmax(s Q Kᵀ) V of one text, with the probabilities in a buffer per thread.
 
     For bf16 on a CPU, where heads of size 32 make the fused kernel of torch slow
@@ -135,7 +135,7 @@ class UnfusedAttention(threading.local):
     """
 
     def __init__(self) -> None:
-        self._buffer = torch.empty(0)
+        self._of_thread = threading.local()
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, length: int) -> Tensor:
         """Q, K, V (heads, rows, size) -> (heads, length, size).
@@ -144,9 +144,10 @@ class UnfusedAttention(threading.local):
         change the result.
         """
         heads, rows, size = q.shape
-        if self._buffer.numel() < heads * rows * rows:
-            self._buffer = q.new_empty(heads * rows * rows)
-        p = self._buffer[: heads * rows * rows].view(heads, rows, rows)
+        buffer: Tensor | None = getattr(self._of_thread, "buffer", None)
+        if buffer is None or buffer.numel() < heads * rows * rows:
+            buffer = self._of_thread.buffer = q.new_empty(heads * rows * rows)
+        p = buffer[: heads * rows * rows].view(heads, rows, rows)
         torch.baddbmm(p, q, k.transpose(1, 2), beta=0, alpha=size**-0.5, out=p)
         p[:, :, length:] = -torch.inf
         torch.softmax(p, dim=-1, out=p)

@@ -37,23 +37,23 @@ class SharedBaseClassifier:
         return sum(t.nbytes for t in self.own)
 
 
-class HeadInputRecorder(threading.local):
+class HeadInputRecorder:
     """What the head of a model read in the last forward pass of the calling thread."""
 
     def __init__(self) -> None:
-        self._x: Tensor | None = None
+        self._of_thread = threading.local()
 
     def record(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         """Keep the input of the head; a hook that torch calls before its first layer."""
-        self._x = arguments[0]
+        self._of_thread.x = arguments[0]
 
     def pop_pooled_states(self, attention_mask: Tensor) -> Tensor:
         """Return the states (texts, width) of the last forward pass, and release them.
 
         A head that reads every token, and averages its logits, has the mean of its inputs.
         """
-        x, self._x = self._x, None
-        assert x is not None  # noqa: S101 - every head has a first layer
+        x: Tensor = self._of_thread.x
+        del self._of_thread.x
         if x.dim() == 2:
             return x
         return mean_of_seen(x, attention_mask)

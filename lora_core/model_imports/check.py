@@ -15,8 +15,8 @@ from lora_core import manifest
 from lora_core.artifact import (
     encoder_checkpoint_directory,
     head_tensors,
-    load_adapter,
     load_merged_model,
+    read_saved_adapter,
 )
 from lora_core.artifact_base_sharing import TOKENIZER_FILE
 from lora_core.data.tokens import load_tokenizer
@@ -132,7 +132,7 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
     """
     family = family_of(model)
     with _convert_errors("its adapter cannot be read"):
-        adapter = load_adapter(directory)
+        adapter = read_saved_adapter(directory)
         head = load_file(directory / "head.safetensors")
         expected_head = head_tensors(model, family)
         method = LoraMethod(adapter.spec)

@@ -101,7 +101,7 @@ class PromptFormat(FrozenModel):
                 return value.strip() if self.answer_quoted else json.dumps(value)
         return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
-    def answer_of(self, label: str) -> str:
+    def format_answer(self, label: str) -> str:
         """Return a label as the training file wrote it."""
         if self.answer_key is None:
             return self.answer_prefix + label

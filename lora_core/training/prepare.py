@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from lora_core import compatibility, fine_tuning_methods, resolve_defaults, runtime_environment
 from lora_core.artifact import resolve_base_or_artifact
-from lora_core.data.findings import format_count
+from lora_core.data.data_report import format_count
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits, notes_on_prompt_format_and_leaks
 from lora_core.data.tokens import (

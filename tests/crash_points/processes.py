@@ -20,7 +20,7 @@ from app.sandbox import child
 from lora_core.__main__ import main_and_exit
 from lora_core.data import learning_curve
 from lora_core.data.contents import FileContents
-from lora_core.data.findings import DataReport
+from lora_core.data.data_report import DataReport
 from lora_core.process_settings import die_with_parent
 from tests.crash_points.probe import Probe
 from tests.in_process_sandbox import run_in_process

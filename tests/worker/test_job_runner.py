@@ -40,9 +40,11 @@ from tests.job_rows import (
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import inputs, workdir
+from worker.child_process_supervisor import ChildProcessSupervisor
 from worker.devices import Slot
 from worker.host_health import HostHealth
 from worker.job_runner import LOG_TAIL_BYTES, JobRunner
+from worker.spawn import ChildProcess, ChildTask, spawn_child
 
 SUMMARY = {"labels": ["negative", "positive"], "test": {"accuracy": 0.75}}
 CPU = Slot("cpu", DeviceClass.CPU)
@@ -54,11 +56,19 @@ def job_id(database: Database) -> UUID:
     return add_job(database)
 
 
-def run(resources: Resources, *actions: str, draining: threading.Event | None = None) -> None:
+def run(
+    resources: Resources,
+    *actions: str,
+    draining: threading.Event | None = None,
+    spawn: Callable[[ChildTask], ChildProcess] = spawn_child,
+) -> None:
     """Claim the next job and run it to its ending."""
     scripted(*actions)
     runner = JobRunner(
-        resources, draining=draining or threading.Event(), host_health=HostHealth(resources)
+        resources,
+        draining=draining or threading.Event(),
+        host_health=HostHealth(resources),
+        spawn=spawn,
     )
     runner.run(claim_next(resources.database), CPU)
 
@@ -474,6 +484,51 @@ def test_run_restarts_if_all_checkpoints_are_rejected(
     assert kinds.count("checkpoint_rejected") == 2
     assert [each.first_step for each in attempts(database, job_id)] == [0, 0]
     assert [p.step for p in points(database, job_id) if p.name == "loss"] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("stop", "state"),
+    [
+        (lambda supervisor: supervisor._draining.set(), JobState.QUEUED),
+        (
+            lambda supervisor: setattr(supervisor._recorder, "cancel_requested", True),
+            JobState.CANCELLED,
+        ),
+        (lambda supervisor: setattr(supervisor, "_stop_at", 0.0), JobState.FAILED),
+    ],
+    ids=["drain", "cancel", "time limit"],
+)
+def test_stopped_process_is_not_started_again_from_another_checkpoint(
+    resources: Resources,
+    database: Database,
+    job_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: Callable[[ChildProcessSupervisor], object],
+    state: JobState,
+) -> None:
+    run(resources, *SAVED, "steps:3", "checkpoint:3", "signal:9")
+    update_job(database, job_id, time_limit_seconds=3600)
+    check, spawned = ChildProcessSupervisor._check_stop_reasons, []
+
+    def stop_after_failure(supervisor: ChildProcessSupervisor) -> None:
+        if supervisor._failure is not None:
+            stop(supervisor)
+        check(supervisor)
+
+    def spawn(task: ChildTask) -> ChildProcess:
+        spawned.append(task)
+        return spawn_child(task)
+
+    monkeypatch.setattr(ChildProcessSupervisor, "_check_stop_reasons", stop_after_failure)
+    run(resources, "picky", "started:5", "hang", spawn=spawn)
+    assert len(spawned) == 1
+    row = get_job(database, job_id)
+    assert row.state == state
+    assert state is not JobState.FAILED or row.error_detail == {"checkpoint_step": 2}
+    rejected = [
+        event.data for event in events(database, job_id) if event.kind == "checkpoint_rejected"
+    ]
+    assert [data["step"] for data in rejected] == [3]
 
 
 def test_failed_checkpoint_upload_does_not_stop_the_training(

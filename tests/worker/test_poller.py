@@ -174,6 +174,19 @@ def test_task_of_a_job_that_has_ended_returns(database: Database, make: Make) ->
     assert len(attempts(database, job_id)) == 1
 
 
+def test_task_of_a_job_that_has_ended_waits_for_no_slot(
+    database: Database, make: Make, gate: threading.Event
+) -> None:
+    on_gpu = add_job(database, device_class=DeviceClass.GPU)
+    poller, _ = make(CPU, GPU, poll_seconds=NEVER, gate=gate)
+    wait_until(lambda: running(database, on_gpu))
+    ended = add_job(database, state=JobState.CANCELLED, finished_at=base.now())
+    task = threading.Thread(target=poller.wait_for_slot_and_run_job, args=[ended])
+    task.start()
+    task.join(10)
+    assert not task.is_alive()
+
+
 def test_waiting_task_returns_when_the_worker_drains(
     database: Database, make: Make, gate: threading.Event, draining: threading.Event
 ) -> None:

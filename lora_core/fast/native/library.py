@@ -94,19 +94,19 @@ class InvalidArguments(ValueError):
     """A native function refused its arguments, and computed nothing."""
 
 
-class _Workspace(threading.local):
+class _Workspace:
     """Memory for what a call computes on the way, kept by each thread."""
 
     def __init__(self) -> None:
-        self._memory = torch.empty(0, dtype=torch.uint8)
+        self._of_thread = threading.local()
 
     def get(self, size: int) -> Tensor:
         """Return at least `size` bytes, aligned. Much memory is not kept."""
-        memory = self._memory
-        if len(memory) < size + _ALIGNMENT:
+        memory: Tensor | None = getattr(self._of_thread, "memory", None)
+        if memory is None or len(memory) < size + _ALIGNMENT:
             memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
             if size <= _MAX_KEPT:
-                self._memory = memory
+                self._of_thread.memory = memory
         return memory[-memory.data_ptr() % _ALIGNMENT :]
 
 

@@ -19,7 +19,7 @@ import lora_core
 from app.cli.client import Client
 from app.cli.connection import parse_response_body
 from app.cli.errors import EXIT_CODES
-from lora_core.data.findings import DataReport
+from lora_core.data.data_report import DataReport
 from tests.app.cli.conftest import Run
 
 

@@ -177,3 +177,7 @@ def test_the_cache_is_used_when_the_hub_is_unreachable(
         folder / "snapshots" / OLDER / "pytorch_model.bin"
     )
     assert post(client).json()["code"] == "unsafe_weights"
+    only_onnx = folder / "snapshots" / COMMIT / "onnx"
+    only_onnx.mkdir()
+    (only_onnx.parent / "tokenizer.json").rename(only_onnx / "tokenizer.json")
+    assert post(client, base_revision=COMMIT).json()["code"] == "no_fast_tokenizer"

@@ -92,6 +92,25 @@ def test_setting_the_token_count_frees_capacity() -> None:
     assert controller.tokens == 0
 
 
+def test_more_tokens_than_estimated_are_admitted_only_if_there_is_room() -> None:
+    controller, other = make_controller(share=0.5), uuid4()
+    with controller.reserve(KEY_ID, texts=1, tokens=10) as only:
+        controller.set_tokens(only, KEY_ID, 2 * MIN_TOKEN_LIMIT)
+    with ExitStack() as reservations:
+        fill(reservations, controller, (KEY_ID, 1, 10), (other, 1, 10))
+        with (
+            pytest.raises(ApiKeyShareExceeded),
+            controller.reserve(KEY_ID, texts=1, tokens=10) as reservation,
+        ):
+            controller.set_tokens(reservation, KEY_ID, MIN_TOKEN_LIMIT // 2)
+        with (
+            pytest.raises(ServerOverloaded),
+            controller.reserve(uuid4(), texts=1, tokens=10) as reservation,
+        ):
+            controller.set_tokens(reservation, uuid4(), MIN_TOKEN_LIMIT)
+    assert (controller.texts, controller.tokens) == (0, 0)
+
+
 def test_key_is_limited_to_its_share() -> None:
     controller, other = make_controller(share=0.5), uuid4()
     with ExitStack() as reservations:

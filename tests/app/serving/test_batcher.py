@@ -139,6 +139,9 @@ def test_failed_batch_fails_only_its_own_texts() -> None:
         engine.gate.set()
         errors = await asyncio.gather(first, *calls, return_exceptions=True)
         assert [type(error) for error in errors] == [InferenceFailed] * 4
+        assert len(set(map(id, errors))) == 4, (
+            "a shared one would collect the traces of all callers"
+        )
         assert "ValueError" in str(errors[0])
         assert batcher.tokens_per_second is None
         assert len(await call(batcher, engine, [5])) == 1

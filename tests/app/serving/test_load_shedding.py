@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.serving.admission import MIN_TOKEN_LIMIT
+from app.serving.service import ASSUMED_MAX_LENGTH
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import StubPredictor
 
@@ -54,3 +55,14 @@ def test_rejection_is_counted_in_the_metrics(overloaded_client: TestClient) -> N
     metrics = overloaded_client.get("/metrics").text
     assert 'te_request_failure{err="overloaded"} 1.0' in metrics
     assert 'requests_total{method="POST",route="/models/{ref}/predict",status="4xx"} 1.0' in metrics
+
+
+def test_texts_longer_than_assumed_are_rejected_once_tokenized(
+    app: FastAPI, overloaded_client: TestClient
+) -> None:
+    admission = app.state.serving.admission
+    admission.tokens = MIN_TOKEN_LIMIT - ASSUMED_MAX_LENGTH
+    for text, status in (("x" * (ASSUMED_MAX_LENGTH + 1), 429), ("x" * ASSUMED_MAX_LENGTH, 200)):
+        response = overloaded_client.post("/predict", json={"inputs": text})
+        assert response.status_code == status
+    assert (admission.texts, admission.tokens) == (1, MIN_TOKEN_LIMIT - ASSUMED_MAX_LENGTH)

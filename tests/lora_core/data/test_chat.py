@@ -84,7 +84,7 @@ def test_old_prompts_lose_their_separator_and_completions_their_space(tmp_path: 
     prompt_format = found.parse_info.prompt_format
     assert prompt_format == PromptFormat(suffix="###", answer_prefix=" ")
     assert prompt_format is not None
-    assert prompt_format.answer_of("positive") == " positive"
+    assert prompt_format.format_answer("positive") == " positive"
 
 
 def test_different_system_messages_are_part_of_the_text(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_answers_in_json(
     assert prompt_format == PromptFormat(prefix="text", **expected)
     assert prompt_format is not None
     for answer, label in zip(answers, labels, strict=True):
-        written = prompt_format.answer_of(label)
+        written = prompt_format.format_answer(label)
         assert prompt_format.label_of_answer(written) == label
         if "answer_key" in expected:
             assert json.loads(written) == json.loads(answer)
@@ -377,7 +377,7 @@ def test_labels_survive_detection_and_writing(
     prompt_format = infer_prompt_format("f", given_examples)
     assert [prompt_format.label_of_answer(answer) for answer in answers] == labels
     for label, answer in zip(labels, answers, strict=True):
-        written = prompt_format.answer_of(label)
+        written = prompt_format.format_answer(label)
         assert prompt_format.label_of_answer(written) == label
         assert written.startswith(white_space)
         if key is None:

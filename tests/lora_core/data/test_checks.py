@@ -13,7 +13,7 @@ import pytest
 
 from lora_core.data import checks, contents
 from lora_core.data.checks import check_data, sample_rows
-from lora_core.data.findings import EXCERPT_CHARACTERS, DataReport, Finding, Severity
+from lora_core.data.data_report import EXCERPT_CHARACTERS, DataReport, Finding, Severity
 from lora_core.data.learning_curve import add_learning_curve_to_report
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.base_model import SamplePackageMissing

@@ -9,7 +9,7 @@ import pytest
 
 from lora_core.data.checks import check_data
 from lora_core.data.contents import DatasetProfile, build_profile, read_contents
-from lora_core.data.findings import DataReport, Severity
+from lora_core.data.data_report import DataReport, Severity
 from lora_core.data.label_checks import measure_label_sets, measure_numbers
 from lora_core.data.label_readers import LabelFormat, target_formats
 from lora_core.data.learning_curve import add_learning_curve_to_report

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 from lora_core import manifest
 from lora_core.artifact import (
     inject_saved_adapter,
-    load_adapter,
     load_base_with_head,
+    read_saved_adapter,
     resolve_base_or_artifact,
 )
 from lora_core.encoders.load import encoder_weights_sha256, load_classifier
@@ -120,7 +120,7 @@ def check_adapter(adapter: TrainedAdapter, artifact: Path, family: str) -> None:
     original, _ = load_classifier(base, ["x", "y"])
     digests = [encoder_weights_sha256(each, base.family) for each in (model, original)]
     assert digests[0] == digests[1] == manifest.read(artifact)["base_sha256"]
-    inject_saved_adapter(model, load_adapter(artifact))
+    inject_saved_adapter(model, read_saved_adapter(artifact))
     torch.testing.assert_close(compute_logits(model, family), adapter.logits, rtol=1e-5, atol=1e-5)
 
 
