@@ -520,7 +520,7 @@ def test_stopped_process_is_not_started_again_from_another_checkpoint(
         return spawn_child(task)
 
     monkeypatch.setattr(ChildProcessSupervisor, "_check_stop_reasons", stop_after_failure)
-    run(resources, "picky", "started:5", "hang", spawn=spawn)
+    run(resources, "picky", "succeed", spawn=spawn)
     assert len(spawned) == 1
     row = get_job(database, job_id)
     assert row.state == state
