@@ -233,7 +233,7 @@ def _normalize_message(message: Message) -> None:
 
 
 def create_celery_app(settings: Settings) -> Celery:
-    """Create the Celery app. Raises `BrokerUrlInvalid`, `GpuMissing`, `GpuDriverFailed`."""
+    """Create the Celery app. Raises `BrokerUrlInvalid`, and as `select_devices`."""
     if settings.broker_url is None:
         raise BrokerUrlInvalid(problem="none is set, so use `python -m worker`")
     app = Celery("loraworks", broker=validate_broker_url(settings.broker_url))

@@ -83,17 +83,15 @@ class Poller:
     def wait_for_slot_and_run_job(self, job_id: UUID) -> None:
         """Run this job in the calling thread once a slot of its class is free, if it is due then.
 
-        Returns at once if it is not in the queue: it has ended, or another worker runs it. Waits
-        while all slots are busy or no job can run on this host, so that further tasks stay in the
+        Returns once it is not in the queue: it has ended, or another worker runs it. Waits while
+        all slots are busy or no job can run on this host, so that further tasks stay in the
         broker for other workers. Returns when the worker drains. Raises `OUTAGE_ERRORS` if the
         database is unreachable before the job has started.
         """
-        with self._outages.tracking_outage(), self._resources.database.read() as session:
-            job = session.get(Job, job_id)
-        if job is None or job.state != JobState.QUEUED:
-            return
         unfit: set[DeviceClass] = set()  # device classes for which it cannot be claimed
         while unfit != self._slots.device_classes() and not self._draining.is_set():
+            if not self._is_queued(job_id):
+                return
             slot = self._slots.try_acquire(exclude=unfit)
             if slot is None:
                 self._slots.wait_for_release(_SLOT_WAIT_SECONDS)
@@ -112,6 +110,11 @@ class Poller:
                 unfit.add(slot.device_class)
             else:
                 self._draining.wait(_SLOT_WAIT_SECONDS)
+
+    def _is_queued(self, job_id: UUID) -> bool:
+        with self._outages.tracking_outage(), self._resources.database.read() as session:
+            job = session.get(Job, job_id)
+            return job is not None and job.state == JobState.QUEUED
 
     def _fill_slots(self) -> None:
         """Start jobs until no slot is free or no job is queued for the free slots."""

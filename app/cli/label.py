@@ -128,7 +128,7 @@ class _TerminalKeys:
             tty.setcbreak(self._descriptor)
         line, _, rest = typed.partition("\n")
         self._pending.extend(rest)
-        return line.strip() if typed else STOP[-1]
+        return line.strip() if "\n" in typed else STOP[-1]
 
 
 @dataclass

@@ -223,5 +223,5 @@ class DatasetColumnsDiffer(UnprocessableContent):
     title = "The datasets of the job have different columns."
     message = (
         "The datasets of one job must use the same columns, but the {what} column is {columns}. "
-        "Rename the columns and upload again. Columns of a hub dataset are those that `data` names."
+        "Rename the columns and upload again. For a hub dataset, name its columns in `data`."
     )

@@ -5,10 +5,10 @@ contributions are computed exactly.
 """
 
 import itertools
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby, pairwise
@@ -19,7 +19,6 @@ from pydantic import BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 
 from app.http.fields import RequestModel, reject_unstorable_text
-from app.serving.admission import Reservation
 from app.serving.batcher import TextLogits
 from app.serving.client_formats import TEXT_PAIR_SCHEMA, validate_text_input
 from app.serving.errors import UnknownLabel
@@ -146,7 +145,11 @@ async def _explain_encoder(
     whole: list[TextLogits] = []  # those of the whole text, which is computed first
     predictions: list[dict[str, float]] = []
     for chunk in _split_into_chunks(words, masks):
-        with _reserve(service, request, texts=len(chunk.items), tokens=chunk.tokens):
+        # An explanation that was admitted is not rejected halfway because of its timeout.
+        timeout = math.inf if whole else request.deadline - time.monotonic()
+        with service.admission.reserve(
+            request.key_id, texts=len(chunk.items), tokens=chunk.tokens, timeout=timeout
+        ):
             if not whole:  # only once the request is admitted
                 service.rate_limiter.acquire(request.key_id, len(masks))
             computed = await model.compute(
@@ -182,7 +185,8 @@ async def _explain_linear(
     """Return the explanation by words, and the logits of the whole text."""
     text, target = request.text, request.target
     tokens = min(count_characters(text), ASSUMED_MAX_LENGTH)
-    with _reserve(service, request, texts=1, tokens=tokens):
+    timeout = request.deadline - time.monotonic()
+    with service.admission.reserve(request.key_id, texts=1, tokens=tokens, timeout=timeout):
         service.rate_limiter.acquire(request.key_id, 1)  # only once the request is admitted
         tokenized = await model.tokenize([text], truncate=True, side="right")
         computed = await model.compute(tokenized, deadline=request.deadline, with_states=with_state)
@@ -209,13 +213,6 @@ async def _explain_linear(
     )
     explanation = Explanation(view, model.ref, model.predictor.engine.name, truncated=False)
     return explanation, computed[0]
-
-
-def _reserve(
-    service: InferenceService, request: ExplainRequest, *, texts: int, tokens: int
-) -> AbstractContextManager[Reservation]:
-    timeout = request.deadline - time.monotonic()
-    return service.admission.reserve(request.key_id, texts=texts, tokens=tokens, timeout=timeout)
 
 
 def _scores(row: "Sequence[DecodedOutput]") -> dict[str, float]:

@@ -223,7 +223,7 @@ class InferenceService:
         with self.admission.reserve(
             key_id,
             texts=count,
-            tokens=sum(map(_max_tokens, requests)),
+            tokens=sum(map(_estimate_tokens, requests)),
             timeout=deadline - time.monotonic(),
         ) as reservation:
             self.rate_limiter.acquire(key_id, count)  # only once the request is admitted
@@ -239,7 +239,7 @@ class InferenceService:
         deadline: float,
         texts_of_prompts: Callable[[PromptFormat], list[str]] | None = None,
     ) -> _ComputedRequest:
-        max_tokens = _max_tokens(request)
+        estimate = _estimate_tokens(request)
         resolved, model = await self.pool.get(ref, deadline=deadline)
         _check_options(request, resolved, model)
         index = None
@@ -251,7 +251,7 @@ class InferenceService:
         tokenized = await model.tokenize(
             request.texts, truncate=request.truncate, side=request.truncation_side
         )
-        tokens = reservation.tokens - max_tokens + tokenized.cost
+        tokens = reservation.tokens - estimate + tokenized.cost
         self.admission.set_tokens(reservation, key_id, tokens, timeout=deadline - time.monotonic())
         computed = await model.compute(tokenized, deadline=deadline, with_states=index is not None)
         return _ComputedRequest(request, resolved, model, tokenized, computed, index)
@@ -318,10 +318,10 @@ def _check_options(request: PredictRequest, resolved: ResolvedModel, model: Load
         raise required.error(ref=resolved.ref, task=task, at=required.at)
 
 
-def _max_tokens(request: PredictRequest) -> int:
-    """Return the most tokens that most models read of the texts: which one reads them is unknown.
+def _estimate_tokens(request: PredictRequest) -> int:
+    """Estimate the tokens of the texts, as the model is not known yet.
 
-    Long texts can have more with a higher maximum length or windows, and any with bytes as tokens.
+    Byte-level models, windows and models of long texts may need more.
     """
     return sum(
         min(count_characters(text) + _SPECIAL_TOKENS, ASSUMED_MAX_LENGTH) for text in request.texts

@@ -47,7 +47,7 @@ class ShadowStats:
     agreed: int = 0  # see `compare_shadow_outputs`
     differed: int = 0
     total_difference: float = 0.0  # sum over texts, see `compare_shadow_outputs`
-    skipped: int = 0  # the service was busy, or these were too many at once
+    skipped: int = 0  # the service was busy, or too many texts came at once
     failed: int = 0
 
 

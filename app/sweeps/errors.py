@@ -61,7 +61,7 @@ class TrialQuotaExceeded(TooManyRequests):
     message = (
         "The running and paused sweeps of this API key have {there:,} trials. {added:,} more would "
         "exceed the limit of {limit:,} (LORAWORKS_MAX_TRIALS_PER_KEY). Wait for a sweep to finish, "
-        "or stop one; a new sweep may also have fewer settings."
+        "stop one, or start a smaller sweep."
     )
 
 

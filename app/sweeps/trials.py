@@ -63,12 +63,15 @@ def find_existing_job(
     queued for a device class that suits the trial, must have no time limit, and must not be paused.
     """
     spec = job_columns["spec"]
-    device_classes = (job_columns["device_class"], DeviceClass.ANY)
     jobs = _jobs_of_trial(session, trial_sha256)
     matching = [job for job in jobs if _has_wanted_metrics(job, spec)]
     succeeded = [job for job in matching if job.state == JobState.SUCCEEDED]
     if succeeded:
         return ExistingJob(succeeded[0].id, finished=True)
+    device_class = job_columns["device_class"]
+    resume_from = _furthest_checkpoint_job(session, jobs, spec, device_class)
+    kept_class = continuing_job_columns(job_columns, resume_from)["device_class"]
+    device_classes = (device_class, kept_class, DeviceClass.ANY)
     unfinished = [
         job
         for job in matching
@@ -79,9 +82,7 @@ def find_existing_job(
     for job in unfinished:
         if job.cancel_requested_at is None:
             return ExistingJob(job.id, finished=False)
-    return NewJobNeeded(
-        resume_from=_furthest_checkpoint_job(session, jobs, spec), wait=bool(unfinished)
-    )
+    return NewJobNeeded(resume_from=resume_from, wait=bool(unfinished))
 
 
 def has_succeeded_job(session: Session, trial_sha256: str, job_columns: JsonObject) -> bool:
@@ -120,11 +121,16 @@ def _has_wanted_metrics(job: Job, spec: JsonObject) -> bool:
     return bool(not wanted or measured.get("train_metrics"))
 
 
-def _furthest_checkpoint_job(session: Session, jobs: Sequence[Job], spec: JsonObject) -> Job | None:
-    """Return the ended job with the furthest checkpoint that is within the trial's budget."""
+def _furthest_checkpoint_job(
+    session: Session, jobs: Sequence[Job], spec: JsonObject, device_class: DeviceClass
+) -> Job | None:
+    """Return the ended job of this device class with the furthest checkpoint within the budget."""
     budget = budget_of(spec)
     candidates = [
-        job.id for job in jobs if budget_of(job.spec) <= budget and job.state not in ACTIVE_STATES
+        job.id
+        for job in jobs
+        if budget_of(job.spec) <= budget and job.state not in ACTIVE_STATES
+        if DeviceClass.ANY in (device_class, job.device_class) or job.device_class == device_class
     ]
     if not candidates:
         return None

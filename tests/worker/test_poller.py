@@ -19,7 +19,7 @@ from app.queue.enums import DeviceClass, JobState
 from app.queue.fencing import ClaimedJob
 from app.queue.tables import Worker
 from app.resources import Resources
-from tests.job_rows import ALICE, BOB, add_job, attempts, get_job, get_state
+from tests.job_rows import ALICE, BOB, add_job, attempts, get_job, get_state, update_job
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from tests.worker.test_job_runner import GOOD
@@ -172,6 +172,22 @@ def test_task_of_a_job_that_has_ended_returns(database: Database, make: Make) ->
     wait_until(lambda: get_state(database, job_id) is JobState.SUCCEEDED)
     poller.wait_for_slot_and_run_job(job_id)
     assert len(attempts(database, job_id)) == 1
+
+
+def test_task_of_a_job_that_is_cancelled_waits_no_longer(
+    database: Database, make: Make, gate: threading.Event
+) -> None:
+    on_gpu = add_job(database, device_class=DeviceClass.GPU)
+    poller, _ = make(GPU, poll_seconds=NEVER, gate=gate)
+    wait_until(lambda: running(database, on_gpu))
+    waiting = add_job(database, device_class=DeviceClass.GPU)
+    task = threading.Thread(target=poller.wait_for_slot_and_run_job, args=[waiting])
+    task.start()
+    task.join(0.5)
+    assert task.is_alive()
+    update_job(database, waiting, state=JobState.CANCELLED, finished_at=base.now())
+    task.join(10)
+    assert not task.is_alive()
 
 
 def test_task_of_a_job_that_has_ended_waits_for_no_slot(

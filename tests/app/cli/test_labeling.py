@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import termios
+import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 
 from app.cli.client import Client
 from app.cli.errors import ServiceUnreachableOrFailed
-from app.cli.label import LABEL_KEYS, TerminalLabelingLoop, _TerminalKeys
+from app.cli.label import LABEL_KEYS, STOP, TerminalLabelingLoop, _TerminalKeys
 from app.resources import Resources
 from tests.app.cli.conftest import Run, answer
 from tests.labeling_rows import LabeledRow, add_labels, label_of, make_pool, text_of
@@ -255,6 +256,10 @@ def test_a_line_that_came_with_a_key_is_read() -> None:
     assert [keys.read_key(), keys.read_key()] == ["2", "?"]
     os.write(main, b"xed\n")
     assert keys.read_line("label: ") == "mixed"
+    os.write(main, b"?mi")
+    assert keys.read_key() == "?"
+    threading.Timer(0.3, os.write, (main, b"\x04")).start()  # Ctrl-D, once lines are read
+    assert keys.read_line("label: ") == STOP[-1]
     os.close(main)
     os.close(end)
 

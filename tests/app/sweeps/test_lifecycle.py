@@ -95,16 +95,24 @@ def test_halving_resumes_from_checkpoints_and_completes_a_few_trials(
 
 
 def test_a_run_stays_with_its_device_class(
-    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
+    start_sweep: StartSweep,
+    get_sweep: GetSweep,
+    worker: FakeSweepWorker,
+    client: TestClient,
+    resources: Resources,
 ) -> None:
-    sweep = start_sweep(strategy={"type": "halving", "eta": 3, "min_full_runs": 1})
+    strategy = {"type": "halving", "eta": 3, "min_full_runs": 1}
+    sweep = start_sweep(strategy=strategy)
     worker.device_class = DeviceClass.GPU
     worker.run_jobs(12)
     worker.device_class = DeviceClass.CPU
     assert worker.run_jobs() == 0
     worker.device_class = DeviceClass.GPU
+    same = start_sweep(strategy=strategy)  # shares the jobs, also those that are queued for GPUs
     worker.run_jobs()
-    assert get_sweep(sweep)["state"] == "finished"
+    assert [get_sweep(each)["state"] for each in (sweep, same)] == ["finished"] * 2
+    with resources.database.read() as session:
+        assert set(session.scalars(select(Job.sweep_id))) == {UUID(sweep["id"])}
     client.post(f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best"}).raise_for_status()
     worker.device_class = DeviceClass.CPU
     assert worker.claim_next() is None
