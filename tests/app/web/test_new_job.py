@@ -58,13 +58,20 @@ def test_fields_and_options_exist_in_api_and_command_line(client: TestClient) ->
     [
         {"task": {"type": "multi_label", "class_weights": "balanced"}},
         {"task": {"type": "multi_label"}, "data": {"label_separator": ";"}},
-        {"task": {"type": "multi_label"}, "data": {"label_columns": ["bad", "good"]}},
+        {
+            "task": {"type": "multi_label"},
+            "data": {"source": "flags", "label_columns": ["bad", "good"]},
+        },
         {"task": {"type": "regression"}},
         {"task": {"ordered": True}},
     ],
     ids=str,
 )
 def test_a_copied_job_has_the_same_task(client: TestClient, fields: dict[str, Any]) -> None:
+    rows = "text,bad,good\n" + "".join(f"text {i},{i % 2},{i % 3 % 2}\n" for i in range(60))
+    files = {"file": ("flags.csv", rows)}
+    upload = {"task": "multi_label", "label_columns": "bad,good"}
+    client.post("/v1/datasets", files=files, data=upload).raise_for_status()
     job = client.post("/v1/jobs", json={"method": {"type": "lora"}, **fields}).json()
     page = client.get(f"/jobs/new?from={job['id']}").text
     again = client.post("/v1/jobs", json=initial(page)).json()
