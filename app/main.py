@@ -203,7 +203,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                     resources.database,
                     load_or_create_pepper(settings),
                     session_seconds=settings.session_days * 86_400,
-                    idle_seconds=settings.session_idle_days * 86_400,
+                    idle_seconds=settings.session_idle_seconds,
                 )
                 exit_stack.callback(state.authenticator.close)
         except AppError as error:

@@ -442,6 +442,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def session_idle_seconds(self) -> float:
+        """After how many seconds without a request a browser session ends."""
+        return self.session_idle_days * 86_400
+
+    @property
     def default_sqlite_path(self) -> Path:
         """Path of the SQLite file that is used without a `database_url`."""
         return self.data_dir / "loraworks.sqlite3"

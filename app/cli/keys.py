@@ -150,8 +150,7 @@ def list_sessions(keys: _SettingsAndSession, as_json: AsJson = False) -> None:
     from app.auth.repository import list_keys, list_sessions
 
     names = {key.id: key.name for key in list_keys(keys.session)}
-    idle_seconds = keys.settings.session_idle_days * 86_400
-    sessions = list_sessions(keys.session, idle_seconds=idle_seconds)
+    sessions = list_sessions(keys.session, idle_seconds=keys.settings.session_idle_seconds)
     if as_json:
         print_json([_session_view(each, names[each.key_id]) for each in sessions])
         return
