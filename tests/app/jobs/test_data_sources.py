@@ -219,7 +219,7 @@ def test_a_hub_dataset_is_read_by_columns_that_the_job_names(
     source = {"train": "hub:stanfordnlp/imdb", "test": "mails:1"}
     problem = refused(client, source=source)
     assert problem["code"] == "columns_differ"
-    assert "of a hub dataset are those that `data` names." in problem["detail"]
+    assert "For a hub dataset, name its columns in `data`." in problem["detail"]
     columns = named or {"text_pair_column": "other"}
     submit(data={"source": source, **columns})
 
