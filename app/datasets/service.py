@@ -29,6 +29,7 @@ from app.idempotency.service import IdempotentRequest
 from app.privacy import repository as privacy
 from app.settings import Settings
 from app.storage.store import Store
+from lora_core.data.label_readers import LabelFormat
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import DataTooLarge
 from lora_core.specs.data import parse_file_suffix
@@ -76,9 +77,15 @@ def create_dataset(  # noqa: PLR0913 - a file, how to read it, and who asks
     )
     with database.read() as session:
         idempotency.raise_if_replayed(session, call)
-        if existing := repository.find_identical(session, dataset, columns.label_format):
-            return existing, False
-        check_quota(session, dataset, settings)
+        existing = repository.find_identical(session, dataset, columns.label_format)
+        if existing is None:
+            check_quota(session, dataset, settings)
+    if existing is not None:
+        with database.write() as session:
+            idempotency.reserve(session, call)
+            view = dataset_view(existing)
+            idempotency.save_response(session, call, status=200, body=view)
+        return existing, False
 
     validate_and_set_profile(dataset, FileInspector(file, upload.filename, columns, settings))
     # Before the transaction, so that other writers do not wait for the store.
@@ -143,7 +150,7 @@ def _columns(fields: UploadFields) -> SelectedColumns:
         fields.split_column if labeled else None,
         fields.sheet,
         fields.text_pair_column,
-        fields.label_format,
+        fields.label_format if labeled else LabelFormat(),
     )
 
 

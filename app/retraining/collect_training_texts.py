@@ -61,7 +61,6 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.data import DataTooLarge
 from lora_core.failpoints import failpoint
 from lora_core.specs.data import DataSpec
-from lora_core.specs.method import AutoSpec
 from lora_core.specs.text_input import text_or_pair
 from lora_core.specs.train import TrainSpec
 
@@ -119,15 +118,10 @@ def training_spec(production: TrainedVersion, source: str) -> TrainSpec:
     """Return the run of production's job on a file with merged texts, by its dataset's name.
 
     The file is one of `write_training_and_evaluation_files`.
-    What the job chose for its data is chosen again.
     """
     spec = production.spec
-    method = spec.method
-    if isinstance(method, AutoSpec):
-        method = method.model_copy(update={"candidates": None})
     return spec.model_copy(
         update={
-            "method": method,
             "task": build_merged_file_task_spec(spec.task),
             "data": build_merged_data_spec(spec.data, source),
             "result": spec.result.model_copy(update={"model": True}),

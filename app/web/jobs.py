@@ -17,19 +17,20 @@ from app.http.pagination import decode_cursor, encode_cursor
 from app.jobs import repository
 from app.jobs.errors import JobNotFound
 from app.jobs.repository import JobFilter
+from app.jobs.resolve import read_requested_spec
 from app.jobs.results import curves
 from app.jobs.results.comparison import flatten_to_dotted_names
 from app.jobs.schemas import JobListItem
 from app.jobs.tags import normalize_tag
 from app.jobs.views import job_list_items
 from app.queue.enums import JobState
+from app.queue.tables import Job
 from app.web import form_options, formats
 from app.web.page import BlankAsNone, ListPageQuery, render_template
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LayerRole, LoraSpec, MethodName, ProbeSpec
-from lora_core.specs.task import SingleLabelSpec, TaskType
+from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskType
 from lora_core.specs.train import CheckpointSelectionAndStopSpec, RuntimeSpec, TrainSpec
-from lora_core.tasks.metric_info import task_type
 
 PAGE_SIZE = 50
 # What "Run the sample job" submits. It takes a few minutes on two cores.
@@ -167,7 +168,7 @@ def new_job_page(
         base_models = form_options.base_models(session, settings)
         source_job = repository.get_training_job(session, from_) if from_ else None
         if source_job:
-            initial = _explicit_settings(source_job.spec) | {"name": source_job.name}
+            initial = _explicit_settings(source_job) | {"name": source_job.name}
     if data:
         initial["data"] = {**initial.get("data", {}), "source": data}
     if task is not None:
@@ -191,15 +192,15 @@ def new_job_page(
     )
 
 
-def _explicit_settings(spec: Mapping[str, Any]) -> dict[str, Any]:
+def _explicit_settings(job: Job) -> dict[str, Any]:
     """Return the settings that differ from the defaults. A trial becomes a whole run."""
-    settings = TrainSpec.model_validate(spec).model_dump(mode="json", exclude_defaults=True)
-    settings["method"]["type"] = spec["method"]["type"]
-    if task_type(spec) != SingleLabelSpec().type:
-        settings.setdefault("task", {})["type"] = task_type(spec)
-    if targets := spec.get("task", {}).get("targets"):
-        settings["task"]["targets"] = targets  # with the type of each, which is a default
+    spec = read_requested_spec(job)
+    settings = spec.model_dump(mode="json", exclude_defaults=True)
+    settings.setdefault("method", {})["type"] = spec.method.type
+    if not isinstance(spec.task, SingleLabelSpec):
+        settings.setdefault("task", {})["type"] = spec.task.type
+    if isinstance(spec.task, SeveralTargetsSpec):  # with the type of each, which is a default
+        settings["task"]["targets"] = spec.task.model_dump(mode="json")["targets"]
     for name in ("trial", "result", "spec_version"):
         settings.pop(name, None)
-    settings.get("runtime", {}).pop("threads", None)  # set by the worker that ran the job
     return settings

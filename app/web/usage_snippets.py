@@ -10,7 +10,7 @@ from shlex import quote
 from fastapi import Request
 
 from app.http.dependencies import get_caller
-from app.web.curl import curl_command
+from app.web.curl import base_url, curl_command
 
 _TEXT, _SECOND_TEXT = "A text to classify.", "Another text."
 
@@ -30,7 +30,7 @@ class SnippetModelVersion:
     @property
     def origin(self) -> str:
         """The address of this service, without a slash at its end."""
-        return str(self.request.base_url).rstrip("/")
+        return base_url(self.request)
 
     @property
     def needs_key(self) -> bool:

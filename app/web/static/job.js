@@ -39,8 +39,8 @@ let loadCount = 0; // identifies responses of an outdated load
 
 /** Loads all curves, the primary charts first, then follows the stream. */
 async function load() {
-  const current = ++loadCount;
   stop();
+  const current = loadCount;
   try {
     const [primary, secondary] = [true, false].map((wanted) => CHARTS.filter((chart) => Boolean(chart.primary) === wanted));
     const loaded = new Curves();
@@ -52,7 +52,7 @@ async function load() {
     loaded.load(await fetchCurves(secondary));
     if (current !== loadCount) return;
     drawCharts(secondary);
-    if (!("ended" in root.dataset)) follow(seq);
+    if (!("ended" in root.dataset) && !document.hidden) follow(seq);
   } catch (problem) {
     if (current !== loadCount) return;
     if (problem.status) return showAlert(problem.message); // refused, for example because the job was deleted
@@ -94,6 +94,7 @@ function follow(seq) {
 }
 
 function stop() {
+  loadCount += 1;
   clearTimeout(timer);
   timer = undefined;
   stream?.close();

@@ -20,13 +20,16 @@ const PARSERS = {
   source: (text) => text,
 };
 
+// By method. Their fields are hidden.
+const UNUSED = { linear: ["base", "base_revision", "optim", "stop", "runtime"], auto: ["stop"] };
+
 /** Returns the body of POST /v1/jobs: the initial settings overridden by the fields. */
 function readBody() {
   const body = structuredClone(initial);
   const method = form.elements["method.type"].value;
   if (body.method.type !== method) body.method = {}; // settings of another method do not apply
   setPath(body, "method.type", method);
-  if (method === "linear") for (const name of ["base", "base_revision", "optim", "stop", "runtime"]) delete body[name]; // not used by it
+  for (const name of UNUSED[method] ?? []) delete body[name];
   for (const field of form.querySelectorAll("[data-type]")) {
     if (!appliesTo(field)) {
       if (field.closest("[data-task]")) setPath(body, field.name, undefined); // a setting of another task

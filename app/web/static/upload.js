@@ -72,8 +72,9 @@ function tableCell(name, text) {
 function showColumnPicker(preview) {
   setOptions(document.getElementById("pick-text"), preview.columns, preview.text_column);
   const pickPair = document.getElementById("pick-pair");
-  setOptions(pickPair, preview.columns, "");
-  pickPair.prepend(new Option("none: single texts", "", true, true));
+  const pair = preview.columns.find((column) => column === form.elements[pickPair.dataset.field].value) ?? "";
+  setOptions(pickPair, preview.columns, pair);
+  pickPair.prepend(new Option("none: single texts", "", !pair, !pair));
   setOptions(document.getElementById("pick-sheet"), preview.sheets, preview.sheet);
   const labelField = document.getElementById("pick-label-field"); // absent in the prediction form
   if (labelField) {

@@ -88,6 +88,12 @@ def test_the_same_file_for_another_task_is_another_version(upload: Upload) -> No
     assert upload(ranks, task="regression").status_code == 200
 
 
+def test_the_task_of_texts_without_labels_does_not_matter(upload: Upload) -> None:
+    first = created(upload("text\na b\n", purpose="predict", task="multi_label"))
+    again = upload("text\na b\n", purpose="predict", task="regression")
+    assert (again.status_code, again.json()["ref"]) == (200, first["ref"])
+
+
 @pytest.mark.parametrize(
     ("content", "fields", "code"),
     [

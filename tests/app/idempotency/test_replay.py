@@ -179,6 +179,24 @@ def test_repeated_upload_returns_the_first_response(client: TestClient, database
     assert count(database, Dataset) == count(database, IdempotencyKey) == 1
 
 
+def test_repeated_upload_of_a_stored_file_returns_the_first_response(client: TestClient) -> None:
+    """Also after the file was deleted, which another upload would store again."""
+
+    def upload(name: str, **headers: str) -> Any:
+        files = {"file": ("mails.csv", CSV)}
+        return client.post("/v1/datasets", files=files, data={"name": name}, headers=headers)
+
+    upload("mails")
+    key = {"Idempotency-Key": "k-1"}
+    stored = upload("mails", **key)
+    assert stored.status_code == 200
+    assert client.delete("/v1/datasets/mails:1").status_code == 204
+    again = upload("mails", **key)
+    assert (again.status_code, again.json()) == (200, stored.json())
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert upload("letters", **key).json()["code"] == "idempotency_key_reused"
+
+
 def test_repeated_version_returns_the_first_response(
     client: TestClient, database: Database, finished: Callable[[], Artifact]
 ) -> None:

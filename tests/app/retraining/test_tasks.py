@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from app.jobs.resolve import read_requested_spec
+from app.queue.tables import Job
 from app.retraining import scheduler
 from app.retraining.collect_training_texts import training_spec
 from app.retraining.production_version import TrainedVersion
 from lora_core.specs.method import AutoSpec
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.train import RuntimeSpec, TrainSpec
 from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, make_texts
 from tests.in_process_jobs import run_jobs
 
@@ -190,7 +192,7 @@ def test_data_in_one_dataset_per_split(empty: Retraining) -> None:
 
 
 def test_settings_of_production_are_kept() -> None:
-    """Only what followed from the old data is chosen again: the candidates of `auto`."""
+    """What was chosen for the old run is chosen again: candidates of `auto`, device, threads."""
     spec = TrainSpec.model_validate(
         {
             "base": "minilm-l6",
@@ -200,15 +202,21 @@ def test_settings_of_production_are_kept() -> None:
                 "candidates": [{"method": {"type": "linear"}}],
             },
             "data": {"source": "old:1", "max_length": 32, "test_size": 50},
-            "runtime": {"seed": 7},
+            "runtime": {"seed": 7, "device": "cpu", "threads": 4},
             "result": {"model": False, "train_metrics": True},
         }
     )
+    job = Job(spec=spec.model_dump(mode="json"), device_class="any")
     version = TrainedVersion(
-        number=1, spec=spec, uploads={}, first_live_row=None, time_limit_seconds=None
+        number=1,
+        spec=read_requested_spec(job),
+        uploads={},
+        first_live_row=None,
+        time_limit_seconds=None,
     )
     made = training_spec(version, "new:2")
     assert made.method == AutoSpec(time_budget=60)
-    assert (made.base, made.runtime.seed, made.data.max_length) == ("minilm-l6", 7, 32)
+    assert (made.base, made.data.max_length) == ("minilm-l6", 32)
+    assert made.runtime == RuntimeSpec(seed=7)
     assert (made.result.model, made.result.train_metrics) == (True, True)
     assert (made.data.source, made.data.split_column) == ("new:2", "split")

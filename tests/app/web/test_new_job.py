@@ -4,14 +4,16 @@ import json
 import re
 from html import unescape
 from typing import Any, get_args
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from starlette.testclient import TestClient
 
 from app.cli.spec_options import SPEC_OPTIONS, option_spellings
 from app.cli.train import train
+from app.database.engines import Database
 from app.jobs.schemas import JobCreate
+from app.queue.tables import Job
 from lora_core.specs.method import MethodName
 
 PAGE = {"Accept": "text/html"}
@@ -125,6 +127,23 @@ def test_form_is_filled_from_a_job(client: TestClient) -> None:
     first = client.get(f"/v1/jobs/{job_id}").json()
     assert again.json()["spec"] == first["spec"]
     assert again.json()["name"] == body["name"]
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_what_was_chosen_for_the_job_is_not_copied(
+    client: TestClient, database: Database, device: str
+) -> None:
+    """The worker's device and threads, and the candidates of `auto` for its time and data."""
+    body = {"method": {"type": "auto", "time_budget": 60}, "runtime": {"device": device}}
+    job_id = UUID(client.post("/v1/jobs", json=body).json()["id"])
+    with database.write() as session:
+        job = session.get_one(Job, job_id)
+        assert job.spec["method"]["candidates"]
+        pinned = {**job.spec["runtime"], "device": "cpu", "threads": 2}
+        job.spec = {**job.spec, "runtime": pinned}
+    copied = initial(client.get(f"/jobs/new?from={job_id}").text)
+    assert copied["method"] == {"type": "auto", "time_budget": 60}
+    assert copied.get("runtime", {}) == ({} if device == "auto" else {"device": device})
 
 
 def test_source_by_split_has_one_field_per_split(client: TestClient) -> None:
