@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from functools import cached_property
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -112,3 +113,14 @@ def test_links_name_files_so_that_code_hosts_can_follow_them() -> None:
         and not (path.parent / unquote(urlsplit(target).path)).exists()
     ]
     assert gone == []
+
+
+def test_no_section_stands_twice() -> None:
+    for path, text in texts():
+        tokens = MarkdownIt("commonmark").parse(text)
+        sections = [
+            heading.content
+            for opening, heading in pairwise(tokens)
+            if opening.type == "heading_open" and opening.tag == "h2"
+        ]
+        assert len(sections) == len(set(sections)), path
