@@ -1,6 +1,7 @@
 // One sweep: draws its charts when results have changed, and promotes a trial to a model version.
 import { confirmed } from "./actions.js";
 import { call } from "./api.js";
+import { showFieldErrors } from "./field_errors.js";
 import { draw } from "./plot.js";
 
 const DRAW_INTERVAL = 15; // seconds: charts are the most expensive part of the page for the service
@@ -63,17 +64,9 @@ function fillTemplate(text, values) {
 }
 
 function showErrors(problem) {
-  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
-  for (const old of form.querySelectorAll(".field .error")) old.remove();
-  let hasFieldErrors = false;
-  for (const { at, message } of problem?.errors ?? []) {
-    const field = document.getElementById(`field-${at}`);
-    if (!field) continue;
-    field.querySelector("input").setAttribute("aria-invalid", "true");
-    field.append(element("p", { class: "error" }, message));
-    hasFieldErrors = true;
-  }
-  form.querySelector("[data-form-error]").textContent = hasFieldErrors ? "" : (problem?.message ?? "");
+  const errors = problem?.errors ?? [];
+  const isAtField = showFieldErrors(form, errors).length < errors.length;
+  form.querySelector("[data-form-error]").textContent = isAtField ? "" : (problem?.message ?? "");
   form.querySelector("[aria-invalid]")?.focus();
 }
 
