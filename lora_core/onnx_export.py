@@ -122,11 +122,11 @@ def _check_int8_texts(exported: CalibratedModel, texts: Sequence[TextInput]) -> 
 
 
 def _long_text(reference: Predictor, texts: Sequence[TextInput]) -> list[TokenizedText]:
-    """Return one text of as many tokens as the model reads, or of `LONG_TEXT_TOKENS`.
+    """Return one text of as many tokens as the model computes at once, or of `LONG_TEXT_TOKENS`.
 
     Positions are computed, so the first ones being right says nothing about the last ones.
     """
-    length = min(reference.max_length, LONG_TEXT_TOKENS)
+    length = min(reference.tokenizer.max_length, LONG_TEXT_TOKENS)
     tokenizer = ModelTokenizer(reference.tokenizer.tokenizer, length, pairs=reference.pairs)
     tokens = sum(item.length for item in tokenizer.encode(texts))
     repeated = list(texts) * (2 * length // tokens + 1)
