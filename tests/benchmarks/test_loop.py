@@ -13,6 +13,7 @@ from benchmarks.loop import __main__ as loop
 from benchmarks.loop import plan, report, sets
 from benchmarks.loop.plan import Cell
 from benchmarks.results_file import ResultsFile
+from tests.slow import slow_but
 
 
 def project(ours: list[float], random: list[float], budget: int = 50) -> dict[str, Any]:
@@ -110,9 +111,13 @@ def test_run_keeps_cells(
     assert printed["learning_curve_error"] is None
 
 
+CELLS = [cell for cell in plan.cells(quick=True) if cell.what != "service"]
+LONG = ("labels", "promote", "suspects")
+
+
 @pytest.mark.parametrize(
     "cell",
-    [cell for cell in plan.cells(quick=True) if cell.what != "service"],
+    slow_but(CELLS, *(cell for cell in CELLS if cell.what not in LONG)),
     ids=lambda cell: cell.name,
 )
 def test_cell_on_a_few_texts(cell: Cell) -> None:

@@ -155,6 +155,7 @@ def test_stopped_run_continues(computed: list[str], run: Run) -> None:
     assert len(computed) == 12
 
 
+@pytest.mark.slow  # `test_stopped_run_continues` computes the same cells
 def test_changed_settings_are_recomputed(
     computed: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +169,7 @@ def test_changed_settings_are_recomputed(
     assert computed == [f"{data}/24/{name}/0" for name in ("lora", "auto") for data in sets]
 
 
+@pytest.mark.slow  # `test_stopped_run_continues` computes the same cells
 def test_missing_cells_are_null_in_the_json(computed: list[str], run: Run) -> None:
     assert run("--only", "/linear/")["worst_gap_low"] is None
     printed = run()
@@ -206,6 +208,7 @@ def test_cell_scores_a_contender_on_each_draw() -> None:
     assert min(metrics["accuracy"]) > 0.3
 
 
+@pytest.mark.slow  # computes the vectors of hundreds of texts
 def test_probe_uses_mean_pooling() -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -232,6 +235,7 @@ def test_probe_uses_mean_pooling() -> None:
     assert answers["accuracy"][0] == pytest.approx(right, abs=1e-5)
 
 
+@pytest.mark.slow  # trains on real texts
 def test_predictions_are_in_the_order_of_the_test_split() -> None:
     texts = sets.load("rotten-tomatoes", quick=True)
     train = [*texts.drawn(24, 0)]
