@@ -102,7 +102,13 @@ def expected(prepared: PreparedRun, base: Path, family: str, weights: str, which
             pytest.param(family, "lora", "none", marks=() if family in QUICK else pytest.mark.slow)
             for family in FAMILIES
         ),
-        *(("distilbert", method, "balanced") for method in METHODS),
+        *(
+            pytest.param(
+                *("distilbert", method, "balanced"),
+                marks=() if method in ("lora", "full") else pytest.mark.slow,
+            )
+            for method in METHODS
+        ),
     ],
 )
 def test_initial_head_matches_logistic_regression(
