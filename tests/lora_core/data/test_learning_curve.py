@@ -161,6 +161,7 @@ def test_linear_learner_matches_scikit_learn() -> None:
     assert (ours == reference.predict(texts[300:])).mean() > 0.98
 
 
+@pytest.mark.slow  # on real texts; above, on made-up curves
 def test_interval_covers_the_accuracy_with_twice_as_many_texts() -> None:
     splits = load_splits(DataSpec(train_size=2000, validation_size=100, test_size=2000))
     rows = [TextRow(i, e.text, splits.labels[e.label]) for i, e in enumerate(splits.train)]
@@ -299,6 +300,7 @@ def test_missing_curve_of_other_tasks(task: TaskType, labels: list[str], code: s
     assert curve.estimate_gain_of_more_labels(rows, task).code == code
 
 
+@pytest.mark.slow  # measures six curves
 def test_each_of_several_targets_has_the_curve_it_has_alone() -> None:
     topics = [("card", "app")[i % 2] for i in range(400)]
     words = [{"card": "bank", "app": "phone"}[topic] for topic in topics]
