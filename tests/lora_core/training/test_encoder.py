@@ -76,7 +76,11 @@ def test_every_method_exports_a_model_for_transformers(
     assert observer.all("finished")[0].summary == facts["metrics"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", *(["bf16"] if _has_fast_bf16("cpu") else [])])
+# Slow: the default of a processor that has it, which `test_run_learns_and_reports_metrics` uses.
+BF16 = [pytest.param("bf16", marks=pytest.mark.slow)] if _has_fast_bf16("cpu") else []
+
+
+@pytest.mark.parametrize("precision", ["fp32", *BF16])
 def test_roberta_learns_and_matches_transformers(
     spec: Make, train: Train, tmp_path: Path, precision: str
 ) -> None:

@@ -199,6 +199,7 @@ def test_saving_does_not_affect_training(
     assert product(plain) == product(out)
 
 
+@pytest.mark.slow
 def test_random_numbers_in_evaluation_do_not_affect_training(
     short: TrainSpec, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,7 @@ def plain_logits(model: PreTrainedModel, texts: list[str]) -> torch.Tensor:
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("method", slow_but([LORA, FULL, PROBE], LORA, PROBE), ids=str)
+@pytest.mark.parametrize("method", slow_but([LORA, FULL, PROBE], LORA), ids=str)
 def test_model_of_a_run_averages_like_transformers(
     windows: Make, tmp_path: Path, method: dict[str, Any]
 ) -> None:
