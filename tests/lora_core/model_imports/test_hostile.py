@@ -44,6 +44,7 @@ def test_false_base_digest_is_not_detected(claim: str, honest: bytes, tmp_path: 
     )
 
 
+@pytest.mark.slow  # makes all archives; tests/app/registry/test_imports.py has a valid one
 def test_valid_archive_is_imported_and_attacks_differ(honest: bytes, tmp_path: Path) -> None:
     checked = check_imported_model(unpacked(honest, tmp_path))
     assert checked.facts.metrics["validation"] == {"accuracy": 0.8, "macro_f1": 0.79}
