@@ -209,7 +209,7 @@ def test_frozen_head_can_be_initialized_from_the_probe(spec: Make) -> None:
 def test_head_of_the_base_is_kept_unless_the_probe_is_requested(
     spec: Make, train: Train, tmp_path: Path
 ) -> None:
-    trained = str(train(spec())[1])
+    trained = str(train(spec(optim={"epochs": 1}))[1])
     kept = started(spec(base=trained))
     assert kept.spec.head_init == "random"
     assert kept.spec.optim.head_learning_rate == kept.spec.optim.learning_rate
