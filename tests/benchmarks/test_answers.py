@@ -45,6 +45,7 @@ def test_cell_matches_a_run(spec: TrainSpec, tmp_path: Path) -> None:
     assert (metrics["steps"], metrics["best_step"]) == (summary["steps"], summary["best_step"])
 
 
+@pytest.mark.slow  # loads real texts and fits three models
 def test_linear_model_matches_the_baseline_of_a_run() -> None:
     data = few(FULL)["rotten-tomatoes-2000"].model_copy(update={"train_size": 500, "test_size": 90})
     splits = load_splits(data)

@@ -22,7 +22,7 @@ COMPARED = [name for name in FAMILIES if name != "modernbert"]
 
 # Required by PEFT.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("family", slow_but(COMPARED, "distilbert", "roberta"))
+@pytest.mark.parametrize("family", slow_but(COMPARED, "distilbert"))
 @pytest.mark.parametrize("name", METHODS)
 def test_both_sides_train_the_same_number_of_parameters(
     name: str, family: str, tmp_path: Path
@@ -45,7 +45,7 @@ def test_only_the_tuned_competitor_has_no_dropout(tmp_path: Path) -> None:
     assert (tuned.dropout, tuned.attention_dropout) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_but(FAMILIES, "distilbert", "modernbert"))
 def test_both_sides_start_from_the_same_head(family: str, tmp_path: Path) -> None:
     directory = str(make_base(tmp_path / "base", family))
     data = DataSpec(source=str(make_reviews(tmp_path / "reviews.csv")))

@@ -13,6 +13,7 @@ from benchmarks.loop import __main__ as loop
 from benchmarks.loop import plan, report, sets
 from benchmarks.loop.plan import Cell
 from benchmarks.results_file import ResultsFile
+from tests.slow import slow_but
 
 
 def project(ours: list[float], random: list[float], budget: int = 50) -> dict[str, Any]:
@@ -110,9 +111,12 @@ def test_run_keeps_cells(
     assert printed["learning_curve_error"] is None
 
 
+CELLS = [cell for cell in plan.cells(quick=True) if cell.what != "service"]
+
+
 @pytest.mark.parametrize(
     "cell",
-    [cell for cell in plan.cells(quick=True) if cell.what != "service"],
+    slow_but(CELLS, *(cell for cell in CELLS if cell.what == "curve")),  # others need vectors
     ids=lambda cell: cell.name,
 )
 def test_cell_on_a_few_texts(cell: Cell) -> None:
@@ -145,6 +149,7 @@ def test_score_of_sets_is_macro_f1() -> None:
     assert sets.score(data.test_labels, shifted) == pytest.approx(expected)
 
 
+@pytest.mark.slow  # computes vectors
 def test_pool_and_test_share_no_text() -> None:
     for name in plan.QUICK_SETS:
         data = sets.load(name, quick=True)

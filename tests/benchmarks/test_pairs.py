@@ -64,6 +64,7 @@ def seen() -> Iterator[Seen]:
     hook.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("base")
 def test_every_step_of_the_tuned_competitor_is_in_bf16(seen: Seen) -> None:
     metrics = competitor.rate(PAIRED, "tuned", SIZE)

@@ -53,6 +53,7 @@ def test_every_run_has_the_settings_of_its_row(size: Size) -> None:
     )
 
 
+@pytest.mark.slow  # loads all reviews
 def test_sample_has_enough_texts() -> None:
     splits = load_splits(SHARE.data)
     counts = [len(splits.examples_of(split)) for split in Split]

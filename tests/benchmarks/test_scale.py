@@ -71,6 +71,7 @@ def test_limit_missed_by_one_database_is_missed(
     assert not report.summary(results)["met"]
 
 
+@pytest.mark.slow  # fills a database
 def test_filled_database_has_rows_in_every_state(database: Database) -> None:
     stored.fill(database, QUICK)
     with database.read() as session:

@@ -23,6 +23,7 @@ from benchmarks.small.vectors import Vectors
 from benchmarks.small.wheels import Wheel
 from lora_core import manifest
 from lora_core.data.rows import TextRow
+from tests.slow import slow_but
 
 Metrics = dict[str, Any]
 Run = Callable[..., Metrics]
@@ -44,7 +45,7 @@ def test_datasets_have_no_duplicates_or_leaks() -> None:
     assert [(row.text, row.label) for row in train] == [("A b", "x"), ("e", "x")]
 
 
-@pytest.mark.parametrize("name", ["rotten-tomatoes", "imdb"])
+@pytest.mark.parametrize("name", slow_but(["rotten-tomatoes", "imdb"], "rotten-tomatoes"))
 def test_draws_are_stratified_and_exclude_test_texts(name: str) -> None:
     texts = sets.load(name, quick=True)
     test = {row.text for row in texts.test}
@@ -144,6 +145,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+@pytest.mark.slow  # reads imdb; `test_reproduce.py` continues stored cells, too
 def test_stopped_run_continues(computed: list[str], run: Run) -> None:
     run("--only", "imdb")
     assert computed == [f"imdb/24/{name}/0" for name in plan.CONTENDERS]
@@ -155,6 +157,7 @@ def test_stopped_run_continues(computed: list[str], run: Run) -> None:
     assert len(computed) == 12
 
 
+@pytest.mark.slow  # reads imdb
 def test_changed_settings_are_recomputed(
     computed: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +171,7 @@ def test_changed_settings_are_recomputed(
     assert computed == [f"{data}/24/{name}/0" for name in ("lora", "auto") for data in sets]
 
 
+@pytest.mark.slow  # reads imdb
 def test_missing_cells_are_null_in_the_json(computed: list[str], run: Run) -> None:
     assert run("--only", "/linear/")["worst_gap_low"] is None
     printed = run()
@@ -206,6 +210,7 @@ def test_cell_scores_a_contender_on_each_draw() -> None:
     assert min(metrics["accuracy"]) > 0.3
 
 
+@pytest.mark.slow  # computes the vectors of hundreds of texts
 def test_probe_uses_mean_pooling() -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -232,6 +237,7 @@ def test_probe_uses_mean_pooling() -> None:
     assert answers["accuracy"][0] == pytest.approx(right, abs=1e-5)
 
 
+@pytest.mark.slow  # trains on real texts
 def test_predictions_are_in_the_order_of_the_test_split() -> None:
     texts = sets.load("rotten-tomatoes", quick=True)
     train = [*texts.drawn(24, 0)]

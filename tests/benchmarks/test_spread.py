@@ -36,7 +36,14 @@ def test_identical_predictions_have_zero_difference() -> None:
     assert Spread(bits(["0110"]) - bits(["0110"])).interval() == (0.0, 0.0)
 
 
-@pytest.mark.parametrize(("of_seeds", "of_texts"), [(0.0, 0.5), (0.05, 0.5), (0.1, 0.1)])
+@pytest.mark.parametrize(
+    ("of_seeds", "of_texts"),
+    [
+        pytest.param(0.0, 0.5, marks=pytest.mark.slow),
+        pytest.param(0.05, 0.5, marks=pytest.mark.slow),
+        (0.1, 0.1),
+    ],
+)
 def test_interval_has_95_percent_coverage(of_seeds: float, of_texts: float) -> None:
     draw, truth, inside, times = np.random.default_rng(7), 0.02, 0, 2000
     for _ in range(times):

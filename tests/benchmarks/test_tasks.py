@@ -40,6 +40,7 @@ def _answers(kind: Kind, truth: answers.Table, *, right: bool) -> list[object]:
             return [float(each) + 0.5 * (2 - right) for each in truth]
 
 
+@pytest.mark.slow  # makes the pairs of texts, which takes 8 s
 def test_summary_compares_both_sides(results: ResultsFile) -> None:
     found = report.summary(results, results, QUICK)
     assert found["pairs_acc_diff_low"] == 100
@@ -56,6 +57,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
     assert report.score("multilabel", shifted, truth) == pytest.approx(100 * expected)
 
 
+@pytest.mark.slow  # makes the pairs, too
 def test_labels_follow_the_rules_and_pairs_share_words() -> None:
     for row in sets.load("multilabel", QUICK)[Split.TRAIN]:
         assert ("story" in row.label) == bool(sets.RULES["story"].search(row.text))
@@ -68,6 +70,7 @@ def test_labels_follow_the_rules_and_pairs_share_words() -> None:
         assert set(row.text.split()) & set(row.pair.split())
 
 
+@pytest.mark.slow  # makes the pairs, too
 def test_linear_side_answers_every_test_text() -> None:
     for kind in KINDS:
         found = answers.table(kind, linear.accuracy(kind, 0, QUICK)["answers"])

@@ -18,9 +18,9 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 MARK = "<!-- made by `UPDATE_DOCS=1 pytest tests/contracts`; do not edit below -->"
 
 
-@pytest.fixture
-def described(tmp_path: Path) -> dict[str, Any]:
-    return create_app(Settings(data_dir=tmp_path)).openapi()
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return create_app(Settings(data_dir=tmp_path_factory.mktemp("data"))).openapi()
 
 
 def kept(name: str, expected: str) -> str:

@@ -8,10 +8,11 @@ from tests.docs.following import GUIDES, Followed, followed
 
 pytestmark = pytest.mark.e2e
 AT_LENGTH = (pytest.mark.slow, pytest.mark.timeout(3600))
-# Each takes over 10 s of a core, mostly to start processes; other tests cover what they show.
+# Each takes over a second of a core, mostly to start processes; other tests cover what they show.
 LONG = {
     "docs/explanation/exact-resume.md",
     "docs/how-to/base-model.md",
+    "docs/how-to/drift.md",
     "docs/how-to/exchange.md",
     "docs/how-to/feedback.md",
     "docs/how-to/install.md",
@@ -20,11 +21,18 @@ LONG = {
     "docs/how-to/labels.md",
     "docs/how-to/move-in-from-mistral.md",
     "docs/how-to/move-in-from-openai.md",
+    "docs/how-to/operations.md",
     "docs/how-to/own-data.md",
     "docs/how-to/rank-and-alpha.md",
+    "docs/how-to/retrain.md",
     "docs/how-to/suspect-labels.md",
     "docs/how-to/sweeps.md",
+    "docs/how-to/tasks.md",
+    "docs/how-to/text-pairs.md",
+    "docs/how-to/upgrade.md",
     "docs/how-to/use-it-from-python.md",
+    "docs/reference/data.md",
+    "docs/reference/openai.md",
     "docs/reference/training.md",
     "docs/tutorial-labeling.md",
 }

@@ -14,6 +14,7 @@ from tests.fuzz.replay import find_crashes
 MAX_CORPUS_BYTES = 300_000
 
 
+@pytest.mark.slow  # reads the whole corpus
 def test_no_kept_file_crashes_its_reader() -> None:
     replay = [sys.executable, "-m", "tests.fuzz.replay"]
     done = subprocess.run(replay, capture_output=True, text=True)

@@ -11,10 +11,12 @@ from lora_core import base_model_check
 from lora_core.base_model_check import run_base_model_check
 from lora_core.errors.base_model import BaseNotBatchInvariant, UnreadableBase
 from lora_core.inference.padded_encoder import PaddedEncoder
-from tests.tiny_base import EVERY_FAMILY, make_base, mostly_slow
+from tests.slow import slow_but
+from tests.tiny_base import EVERY_FAMILY, make_base
 
 
-@pytest.mark.parametrize("family", mostly_slow(EVERY_FAMILY))
+# Fast: one with an engine of its own, and a general one. The others are run in other tests.
+@pytest.mark.parametrize("family", slow_but(EVERY_FAMILY, "bert", "nomic_bert"))
 def test_every_family_passes(family: str, tmp_path: Path) -> None:
     found = run_base_model_check(str(make_base(tmp_path / "base", family)))
     assert found.model_type == family

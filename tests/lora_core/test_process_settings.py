@@ -2,11 +2,20 @@
 
 import gc
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 
 from lora_core.process_settings import collect_and_freeze_gc_once, disable_gc_then_freeze_imports
+
+
+@pytest.fixture(autouse=True)
+def _frozen() -> Iterator[None]:
+    """Freeze what is there, as tests/conftest.py does: to search or collect it takes seconds."""
+    gc.freeze()
+    yield
+    gc.freeze()
 
 
 def test_garbage_collector_is_off_during_imports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ def texts(seed: int, count: int, shift: float = 0.0) -> NDArray[Any]:
     return x.astype(np.float32)
 
 
+@pytest.mark.slow  # repeats the test a hundred times
 def test_p_values_are_uniform_without_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(two_sample_test, "PERMUTATIONS", 99)
     values = []

@@ -89,6 +89,7 @@ def test_no_texts() -> None:
         compare_versions([], ONE)
 
 
+@pytest.mark.slow  # compares 800 pairs of versions
 def test_level_holds_without_gain() -> None:
     """Of retrainings whose version is as good as production, at most 5% are promoted."""
     rng, promoted, runs = np.random.default_rng(0), 0, 800

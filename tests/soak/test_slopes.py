@@ -14,6 +14,7 @@ def test_a_line_has_its_slope(samples: int) -> None:
     assert slope.high == pytest.approx(3)
 
 
+@pytest.mark.slow  # fits 400 lines
 def test_the_bound_holds_for_samples_that_are_alike() -> None:
     """Noise that takes minutes to change, as of memory: the bound misses in about 5% of runs."""
     random = np.random.default_rng(0)

@@ -55,6 +55,7 @@ def test_texts_chosen_for_their_uncertainty_only_train() -> None:
     assert found.value > everything.value + 0.05  # those at the boundary are harder
 
 
+@pytest.mark.slow  # of sixty drawn sets
 def test_interval_holds_the_accuracy_on_new_texts() -> None:
     holds = 0
     x_new, new = draw(10_000, 4000)

@@ -23,6 +23,7 @@ from lora_core.data.more_labels_estimate import (
     describe_gains,
 )
 from lora_core.data.rows import TextRow
+from lora_core.data.split import Splits
 from lora_core.specs.data import DataSpec
 from lora_core.specs.encoded_labels import encode_label_set, encode_targets, extract_target_label
 from lora_core.specs.task import TaskType
@@ -143,9 +144,14 @@ def test_held_out_texts_are_unseen_and_subsets_are_nested() -> None:
         assert all(small[0] < large[0] for small, large in pairwise(shares))
 
 
-def test_linear_learner_matches_scikit_learn() -> None:
-    splits = load_splits(DataSpec(train_size=300, validation_size=200, test_size=100))
-    examples = [*splits.train, *splits.validation]
+@pytest.fixture(scope="module")
+def drawn() -> Splits:
+    """Some of the real reviews, which take a second to read."""
+    return load_splits(DataSpec(train_size=300, validation_size=200, test_size=100))
+
+
+def test_linear_learner_matches_scikit_learn(drawn: Splits) -> None:
+    examples = [*drawn.train, *drawn.validation]
     texts, truth = [e.text for e in examples], np.array([e.label for e in examples])
     rows = [
         TextRow(i, text, str(label))
@@ -161,6 +167,7 @@ def test_linear_learner_matches_scikit_learn() -> None:
     assert (ours == reference.predict(texts[300:])).mean() > 0.98
 
 
+@pytest.mark.slow  # on real texts; above, on made-up curves
 def test_interval_covers_the_accuracy_with_twice_as_many_texts() -> None:
     splits = load_splits(DataSpec(train_size=2000, validation_size=100, test_size=2000))
     rows = [TextRow(i, e.text, splits.labels[e.label]) for i, e in enumerate(splits.train)]
@@ -237,9 +244,8 @@ def test_interval_of_several_labels_covers_the_true_curve() -> None:
     assert "points of macro F1, with four times as many" in found.message
 
 
-def test_learners_of_numbers_and_several_labels_match_scikit_learn() -> None:
-    splits = load_splits(DataSpec(train_size=300, validation_size=200, test_size=100))
-    examples = [*splits.train, *splits.validation]
+def test_learners_of_numbers_and_several_labels_match_scikit_learn(drawn: Splits) -> None:
+    examples = [*drawn.train, *drawn.validation]
     texts = [each.text for each in examples]
     train, held_out = np.arange(300), np.arange(300, 500)
     vectorizer = TfidfVectorizer(sublinear_tf=True).fit(texts[:300])
@@ -299,6 +305,7 @@ def test_missing_curve_of_other_tasks(task: TaskType, labels: list[str], code: s
     assert curve.estimate_gain_of_more_labels(rows, task).code == code
 
 
+@pytest.mark.slow  # measures six curves
 def test_each_of_several_targets_has_the_curve_it_has_alone() -> None:
     topics = [("card", "app")[i % 2] for i in range(400)]
     words = [{"card": "bank", "app": "phone"}[topic] for topic in topics]

@@ -33,6 +33,7 @@ def evaluate(splits: Splits) -> LinearModelFitted:
     return linear_baseline.fit_or_load_linear_baseline(splits, SingleLabel(splits.labels)).metrics
 
 
+@pytest.mark.slow  # on 4,000 real texts
 def test_accuracy_on_rotten_tomatoes() -> None:
     splits = load_splits(DataSpec(train_size=4000, validation_size=500, test_size=2000))
     baseline = evaluate(splits)

@@ -24,6 +24,7 @@ from lora_core.errors.data import (
     UndecodableText,
     UnsupportedFormat,
 )
+from tests.slow import slow_but
 
 # Parses the file given as argument in an address space of 2 GiB, as a service does.
 LIMITED = """
@@ -166,7 +167,8 @@ BOMBS: dict[str, Callable[[], pa.Array]] = {
 }
 
 
-@pytest.mark.parametrize("bomb", BOMBS)
+# Each starts a process. The limits of the others are checked below, too.
+@pytest.mark.parametrize("bomb", slow_but(BOMBS, "the same long text in many rows"))
 def test_decompression_bomb_is_refused(tmp_path: Path, bomb: str) -> None:
     texts = BOMBS[bomb]()
     path = write(

@@ -293,10 +293,10 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def families_and_methods() -> list[Any]:
-    """Return all pairs as parameters. Fast are LoRA on the families that differ, and all methods
-    on one of them."""
+    """Return all pairs as parameters. Fast are LoRA on the families that differ, and a probe and
+    full fine-tuning on one of them."""
     quick = {(family, "lora") for family in mostly_slow(GENERAL_CONFIGS) if isinstance(family, str)}
-    quick |= {("deberta-v2", method) for method in METHODS}
+    quick |= {("deberta-v2", "full"), ("deberta-v2", "probe")}
     return [
         pytest.param(*pair, marks=() if pair in quick else pytest.mark.slow, id="-".join(pair))
         for pair in itertools.product(GENERAL_CONFIGS, METHODS)
@@ -320,6 +320,7 @@ def test_run_to_pipeline(family: str, method: str, tmp_path: Path) -> None:
         assert dict(row) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow  # tests/lora_core/test_artifact_base_sharing.py has a quick form
 @pytest.mark.parametrize(
     "family",
     slow_but(GENERAL_CONFIGS, "deberta-v2"),

@@ -96,6 +96,7 @@ def test_token_reaches_only_the_download(hub: HubStandIn, tmp_path: Path) -> Non
     assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow  # the small form is in tests/app/jobs/test_hub_models.py
 @pytest.mark.parametrize(
     ("token", "problem"),
     [

@@ -1,9 +1,11 @@
 """Exports to ONNX: plain ONNX Runtime computes the logits of transformers, or they are refused."""
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +88,34 @@ def transformers_logits(folder: Path, texts: Sequence[Any]) -> NDArray[np.float3
     return torch.cat(rows).numpy()
 
 
+@pytest.fixture(scope="module")
+def exported(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], tuple[Path, OnnxCertificate]]:
+    """Return a function that exports a model of a family once: it takes seconds."""
+
+    @cache
+    def export(family: str) -> tuple[Path, OnnxCertificate]:
+        folder = tmp_path_factory.mktemp(family)
+        artifact = make_lora_artifact(folder, LoraSpec(r=3), family=family, max_length=60)
+        certificate = export_onnx(artifact, folder / "onnx")
+        export_merged(artifact, folder / "merged")
+        return folder, certificate
+
+    return export
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_onnx_runtime_computes_the_logits_of_transformers(family: str, tmp_path: Path) -> None:
-    artifact = make_lora_artifact(tmp_path, LoraSpec(r=3), family=family, max_length=60)
-    certificate = export_onnx(artifact, tmp_path / "onnx")
+def test_onnx_runtime_computes_the_logits_of_transformers(
+    family: str, exported: Callable[[str], tuple[Path, OnnxCertificate]]
+) -> None:
+    folder, certificate = exported(family)
     assert certificate.largest_difference < 1e-5
     assert certificate.equal_labels == 1
     assert certificate.longest_text == 60
-    export_merged(artifact, tmp_path / "merged")
     for texts in BATCHES:
-        expected = transformers_logits(tmp_path / "merged", texts)
-        np.testing.assert_allclose(
-            onnx_logits(tmp_path / "onnx", texts), expected, rtol=0, atol=1e-5
-        )
+        expected = transformers_logits(folder / "merged", texts)
+        np.testing.assert_allclose(onnx_logits(folder / "onnx", texts), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow  # translates a model, which takes 5 s
@@ -221,9 +238,31 @@ def damaged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_export, "export_onnx_graph", write)
 
 
+@pytest.mark.slow  # translates a model, which takes 5 s
 @pytest.mark.usefixtures("damaged")
 def test_graph_with_other_logits_is_refused(tmp_path: Path) -> None:
     artifact = make_artifact(tmp_path / "made")
+    with pytest.raises(OnnxMismatch, match=r"at most 1\.00e-03"):
+        export_onnx(artifact, tmp_path / "out" / "onnx")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_graph_without_the_temperature_is_refused(
+    exported: Callable[[str], tuple[Path, OnnxCertificate]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The graph is that of the same model with a temperature of 1."""
+    folder, _ = exported("modernbert")
+
+    def write(path: Path, model: PreTrainedModel, *, segments: bool) -> None:
+        shutil.copy(folder / "onnx" / "model.onnx", path)
+
+    monkeypatch.setattr(onnx_export, "export_onnx_graph", write)
+    calibration = Calibration(temperature=1.1)
+    artifact = make_lora_artifact(
+        tmp_path, LoraSpec(r=3), family="modernbert", max_length=60, calibration=calibration
+    )
     with pytest.raises(OnnxMismatch, match=r"at most 1\.00e-03"):
         export_onnx(artifact, tmp_path / "out" / "onnx")
     assert list((tmp_path / "out").iterdir()) == []

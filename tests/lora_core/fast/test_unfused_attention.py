@@ -15,6 +15,7 @@ from lora_core.encoders import FAMILIES
 from lora_core.fast import unfused_attention
 from lora_core.specs.method import LayerRole, LoraSpec, LoraVariant
 from tests import tiny_base
+from tests.slow import slow_but
 
 TOKENS, HEADS, SIZE = 48, 3, 32
 LENGTHS = [48, 1, 31, 48]
@@ -98,7 +99,7 @@ def answers_and_gradients(model: PreTrainedModel, ids: Tensor, seen: Tensor) -> 
     return found
 
 
-@pytest.mark.parametrize("family", tiny_base.each_family())
+@pytest.mark.parametrize("family", slow_but(tiny_base.FAMILIES, "bert", "modernbert"))
 def test_model_logits_match_without_warnings(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ SPECS = [
 
 
 @pytest.mark.parametrize("family", slow_but(FAMILIES, "modernbert"))
+@pytest.mark.parametrize("form", slow_but(["base", "merged"], "base"), indirect=True)
 def test_texts_of_one_batch_may_have_different_adapters(make: Make, family: str) -> None:
     engine_cache = EngineCache()
     directories = [make(family, spec, labels=2 + i, seed=i) for i, spec in enumerate(SPECS)]

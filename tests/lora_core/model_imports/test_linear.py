@@ -37,6 +37,7 @@ def test_own_linear_model_is_accepted(artifact_dir: Path) -> None:
     assert checked.facts.metrics["terms"] > 0
 
 
+@pytest.mark.slow  # writes and reads three million numbers
 def test_metrics_of_the_most_labels_are_accepted(
     artifact_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

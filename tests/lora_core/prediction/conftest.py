@@ -24,6 +24,12 @@ def make_texts(path: Path, rows: int = ROWS) -> list[str]:
     return texts
 
 
+def make_spec(model: Path, folder: Path) -> PredictSpec:
+    """Return the spec of a run on `texts.csv` in a folder."""
+    source = PredictDataSpec(source=str(folder / "texts.csv"), text_column="body")
+    return PredictSpec(model=str(model), data=source, runtime=PredictRuntimeSpec(threads=1))
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("model") / "artifact"
@@ -38,5 +44,4 @@ def texts(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def spec(model: Path, tmp_path: Path, texts: list[str]) -> PredictSpec:
-    source = PredictDataSpec(source=str(tmp_path / "texts.csv"), text_column="body")
-    return PredictSpec(model=str(model), data=source, runtime=PredictRuntimeSpec(threads=1))
+    return make_spec(model, tmp_path)

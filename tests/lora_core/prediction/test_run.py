@@ -33,7 +33,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.specs.predict import RESULTS_FILE, PredictSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from tests.linear_artifact import make_linear_artifact
-from tests.lora_core.prediction.conftest import LABELS, ROWS
+from tests.lora_core.prediction.conftest import LABELS, ROWS, make_spec, make_texts
 from tests.lora_core.training.processes import Attempts
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import (
@@ -66,12 +66,14 @@ def digest(out: Path) -> str:
     return hashlib.sha256((out / RESULTS_FILE).read_bytes()).hexdigest()
 
 
-@pytest.fixture
-def uninterrupted(spec: PredictSpec, tmp_path: Path) -> Path:
-    """The results of an uninterrupted run."""
-    listener = StoppingListener()
-    predict_file(spec, out_dir=tmp_path / "uninterrupted", observer=listener, stop=listener)
-    return tmp_path / "uninterrupted"
+@pytest.fixture(scope="module")
+def uninterrupted(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of an uninterrupted run of `spec`."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    make_texts(folder / "texts.csv")
+    listener, out = StoppingListener(), folder / "out"
+    predict_file(make_spec(model, folder), out_dir=out, observer=listener, stop=listener)
+    return out
 
 
 def test_rows_keep_their_order_and_match_transformers(

@@ -70,10 +70,10 @@ def test_concurrent_builds(tmp_path: Path) -> None:
     environment = os.environ | {"LORAWORKS_CACHE": str(tmp_path)}
     makers = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
-        for _ in range(3)
+        for _ in range(2)
     ]
     answers = [maker.communicate(timeout=60)[0].decode().strip() for maker in makers]
-    assert [maker.returncode for maker in makers] == [0, 0, 0]
+    assert [maker.returncode for maker in makers] == [0, 0]
     assert len(set(answers)) == 1
     assert manifest.verify(Path(answers[0]))["revision"] == minilm.REVISION
     assert [path.name for path in (tmp_path / "bases").iterdir()] == [Path(answers[0]).name]

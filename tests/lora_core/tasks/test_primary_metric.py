@@ -59,6 +59,7 @@ def test_interval_of_rmse_matches_the_bootstrap_of_scipy() -> None:
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.01)
 
 
+@pytest.mark.slow  # computes 500 samples one by one
 def test_interval_of_macro_f1_matches_the_bootstrap_of_scipy() -> None:
     metric = MacroF1()
     low, high = metric.interval(metric.statistics(TRUTH, BETTER))

@@ -44,6 +44,7 @@ def test_threshold_of_two_labels_is_the_best_of_all(seed: int) -> None:
     assert f1_score(targets, scores > second, average="macro") == pytest.approx(best)
 
 
+@pytest.mark.slow  # tries 625 pairs of thresholds
 @pytest.mark.parametrize("seed", slow_but(range(3), 0))
 def test_thresholds_of_three_labels_are_nearly_the_best(seed: int) -> None:
     logits, targets = texts(seed)

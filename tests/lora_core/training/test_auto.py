@@ -132,7 +132,7 @@ def test_resumed_auto_run_is_bitwise_equal(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    described = spec(method=choosing(LORA, folds=2))
+    described = spec(method=choosing(LORA, folds=2), optim={"epochs": 1})
     uninterrupted, expected = go(described)
     with pytest.raises(StopRequested):
         go(described, stop_at=4, checkpoint_settings=CheckpointSettings(tmp_path / "kept", 0.0))
@@ -319,7 +319,7 @@ def test_label_with_one_text_is_supported(
 ) -> None:
     with reviews.open("a", encoding="utf-8") as file:
         file.write("a film of its own kind,odd\n")
-    _, out = go(spec(method=choosing(PROBE, LINEAR, LORA)))
+    _, out = go(spec(method=choosing(PROBE, LINEAR, LORA), optim={"epochs": 1}))
     assert manifest.verify(out)["metrics"]["labels"] == ["bad", "good", "odd"]
 
 
@@ -327,7 +327,11 @@ def test_label_with_one_text_is_supported(
 def test_the_verdict_on_few_folds_covers_their_texts(
     spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], method: dict[str, Any]
 ) -> None:
-    described = spec(method=choosing(method, folds=2), result={"cross_validation": True})
+    described = spec(
+        method=choosing(method, folds=2),
+        optim={"epochs": 1},
+        result={"cross_validation": True},
+    )
     _, out = go(described)
     examples = training_pool(described, load_splits(described.data))
     verdict = manifest.read(out)["metrics"]["verdict"]

@@ -128,5 +128,5 @@ def test_nonfinite_validation_logits_fail_the_run(
 
     monkeypatch.setattr(model_outputs, "compute_logits", overflowing)
     with pytest.raises(NonFiniteLogits, match="1 of 24 held-out texts"):
-        train(spec())
+        train(spec(optim={"epochs": 1}))
     assert not list(tmp_path.glob("artifact-*/manifest.json"))

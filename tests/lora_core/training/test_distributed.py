@@ -90,6 +90,7 @@ def keep_weights(spec: Path, environment: dict[str, str], file: Path) -> None:
         save_file({**prepared.method.state_dict(prepared.model), "found": found}, file)
 
 
+@pytest.mark.slow  # losses and predictions are compared above
 @pytest.mark.parametrize("method", ["lora", pytest.param("baseline", marks=pytest.mark.slow)])
 def test_both_processes_end_with_the_same_weights(
     method: str, write: Write, random: Write, tmp_path: Path
@@ -146,6 +147,7 @@ def test_stop_in_one_or_all_processes_saves_once_and_resumes_exactly(
     assert product(broken.out) == product(uninterrupted.out)
 
 
+@pytest.mark.slow  # starts four processes
 @pytest.mark.parametrize(
     "signalled",
     [

@@ -52,7 +52,7 @@ QUICK = [each for each in METHODS if each.get("variant", "dora") == "dora" and "
 def test_every_method_exports_a_model_for_transformers(
     spec: Make, train: Train, method: dict[str, object], pooling: str
 ) -> None:
-    observer, out = train(spec(method=method, pooling=pooling))
+    observer, out = train(spec(method=method, pooling=pooling, optim={"epochs": 1}))
     facts = manifest.verify(out)
     merged = plain_checkpoint(out)
     model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -76,7 +76,11 @@ def test_every_method_exports_a_model_for_transformers(
     assert observer.all("finished")[0].summary == facts["metrics"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", *(["bf16"] if _has_fast_bf16("cpu") else [])])
+# Slow: the default of a processor that has it, which `test_run_learns_and_reports_metrics` uses.
+BF16 = [pytest.param("bf16", marks=pytest.mark.slow)] if _has_fast_bf16("cpu") else []
+
+
+@pytest.mark.parametrize("precision", ["fp32", *BF16])
 def test_roberta_learns_and_matches_transformers(
     spec: Make, train: Train, tmp_path: Path, precision: str
 ) -> None:
@@ -114,7 +118,10 @@ def test_run_learns_and_reports_metrics(spec: Make, train: Train) -> None:
 def test_same_seed_and_threads_are_bitwise_reproducible(spec: Make, train: Train) -> None:
     def curve(seed: int) -> tuple[list[str], dict[str, torch.Tensor]]:
         observer, out = train(
-            spec(runtime={"seed": seed}, optim={"encoder_dropout": 0.1, "head_dropout": 0.1})
+            spec(
+                runtime={"seed": seed},
+                optim={"epochs": 1, "encoder_dropout": 0.1, "head_dropout": 0.1},
+            )
         )
         losses = [event.loss.hex() for event in observer.all("step")]
         return losses, load_file(plain_checkpoint(out) / "model.safetensors")
@@ -128,14 +135,14 @@ def test_same_seed_and_threads_are_bitwise_reproducible(spec: Make, train: Train
 def test_micro_batches_add_up_to_the_full_batch(spec: Make, train: Train) -> None:
     """The micro-batch size affects how an update is computed, not its result."""
     fp32 = {"precision": "fp32"}  # where summation order hardly matters
-    full_batch, _ = train(spec(optim={"micro_batch_tokens": 4096}, runtime=fp32))
-    parts, _ = train(spec(optim={"micro_batch_tokens": 32}, runtime=fp32))
+    full_batch, _ = train(spec(optim={"epochs": 1, "micro_batch_tokens": 4096}, runtime=fp32))
+    parts, _ = train(spec(optim={"epochs": 1, "micro_batch_tokens": 32}, runtime=fp32))
     for a, b in zip(full_batch.all("step"), parts.all("step"), strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-3, abs=1e-4)
 
 
 def test_predictions_of_held_out_texts_are_stored(spec: Make, train: Train) -> None:
-    observer, out = train(spec())
+    observer, out = train(spec(optim={"epochs": 1}))
     examples = observer.all("started")[0].examples
     for split in ("validation", "test"):
         lines = (out / "predictions" / f"{split}.jsonl").read_text().splitlines()
@@ -168,13 +175,18 @@ def test_patience_stops_the_run_early(spec: Make, train: Train) -> None:
 
 @pytest.mark.parametrize(
     ("method", "folder"),
-    [("lora", "."), ("full", "."), pytest.param("full", "merged", marks=pytest.mark.slow)],
+    [
+        ("lora", "."),
+        *(pytest.param("full", each, marks=pytest.mark.slow) for each in (".", "merged")),
+    ],
 )
 def test_trained_model_as_base_keeps_its_head(
     spec: Make, train: Train, method: str, folder: str
 ) -> None:
     _, first = train(spec(method={"type": method}))
-    observer, second = train(spec(base=str(first / folder), optim={"learning_rate": 1e-6}))
+    observer, second = train(
+        spec(base=str(first / folder), optim={"epochs": 1, "learning_rate": 1e-6})
+    )
     assert [event.code for event in observer.all("noted")] == ["head_kept"]
     accuracies = [manifest.read(out)["metrics"]["test"]["accuracy"] for out in (first, second)]
     assert accuracies[0] == accuracies[1] > 0.9
@@ -206,8 +218,9 @@ def test_full_disk_has_its_own_cause(spec: Make, tmp_path: Path) -> None:
     out = tmp_path / "full"
     out.mkdir()
     os.symlink("/dev/full", out / "golden.json")  # every write to it fails with ENOSPC
+    described, observer = spec(optim={"epochs": 1}), RecordingObserver()
     with pytest.raises(DiskFull):
-        train_encoder(spec(), out_dir=out, observer=RecordingObserver(), stop=RecordingObserver())
+        train_encoder(described, out_dir=out, observer=observer, stop=observer)
     assert not (out / "manifest.json").exists()
 
 
@@ -237,21 +250,21 @@ def test_bf16_is_used_if_supported_and_refused_otherwise(
     spec: Make, train: Train, has_it: bool
 ) -> None:
     if has_it:
-        observer, _ = train(spec(runtime={"precision": "bf16"}))
+        observer, _ = train(spec(optim={"epochs": 1}, runtime={"precision": "bf16"}))
         assert observer.all("started")[0].precision == "bf16"
     else:
         with pytest.raises(PrecisionUnsupported):
-            train(spec(runtime={"precision": "bf16"}))
+            train(spec(optim={"epochs": 1}, runtime={"precision": "bf16"}))
 
 
 def test_truncated_share_is_reported(spec: Make, train: Train) -> None:
-    observer, out = train(spec(data={"max_length": 8}))
+    observer, out = train(spec(optim={"epochs": 1}, data={"max_length": 8}))
     assert [event.code for event in observer.all("noted")] == ["truncated"]
     assert manifest.read(out)["metrics"]["truncated_share"] > 0.5
 
 
 def test_changed_file_is_detected_at_load(spec: Make, train: Train) -> None:
-    _, out = train(spec())
+    _, out = train(spec(optim={"epochs": 1}))
     path = out / "base" / "config.json"
     path.write_text(path.read_text() + " ")
     with pytest.raises(ArtifactCorrupt, match=r"base/config\.json has changed"):
@@ -289,7 +302,7 @@ def test_a_model_of_chat_examples_knows_their_format(
     spec: Make, train: Train, tmp_path: Path
 ) -> None:
     source = str(make_chat_examples(tmp_path / "job.jsonl"))
-    observer, out = train(spec(data={"source": source}))
+    observer, out = train(spec(optim={"epochs": 1}, data={"source": source}))
     [note] = [each for each in observer.all("noted") if each.code == "prompt_format"]
     assert "'Sort the review:'" in note.message
     expected = PromptFormat(prefix="Sort the review:", suffix="###", answer_key="mood")

@@ -99,8 +99,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-# Fast: an adapter, features that are computed once, and all weights.
-@pytest.mark.parametrize("case", slow_but(CASES, "lora", "baseline", "full"))
+# Fast: features that are computed once, and all weights. An adapter is resumed below.
+@pytest.mark.parametrize("case", slow_but(CASES, "baseline", "full"))
 def test_every_method_resumes_bitwise(case: str, spec: Make, attempt: Attempt) -> None:
     described = spec(**CASES[case])
     uninterrupted, out = attempt(described)
@@ -118,6 +118,7 @@ def test_every_method_resumes_bitwise(case: str, spec: Make, attempt: Attempt) -
     assert names.index("resumed") < names.index("started")
 
 
+@pytest.mark.slow  # no method has such parameters
 def test_untrained_adapter_parameters_resume_bitwise(
     spec: Make, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +199,7 @@ def test_saving_does_not_affect_training(
     assert product(plain) == product(out)
 
 
+@pytest.mark.slow
 def test_random_numbers_in_evaluation_do_not_affect_training(
     short: TrainSpec, attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +276,7 @@ def long(
     return spec, checkpoint_settings.directory, observer, out
 
 
+@pytest.mark.slow  # tests the tests above
 @pytest.mark.parametrize("piece", ["none", *PIECES, "position in the epoch"])
 def test_each_part_of_the_checkpoint_is_needed(
     piece: str,

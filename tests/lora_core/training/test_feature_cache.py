@@ -108,7 +108,7 @@ def test_cache_key_covers_settings_weights_and_texts() -> None:
 def test_second_run_uses_the_cache_with_equal_results(
     spec: Callable[..., TrainSpec], train: Train, method: dict[str, object]
 ) -> None:
-    run = spec(method=method, optim={"epochs": 2})
+    run = spec(method=method, optim={"epochs": 1})
     observer = [train(run)[0] for _ in range(2)]
     ends = [each.all("finished")[0].summary for each in observer]
     assert [end["features_found"] for end in ends] == [False, True]

@@ -242,7 +242,8 @@ def test_baseline_run_is_equal_with_and_without_cached_features(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fp32 = {"precision": "fp32"}  # where summation order hardly matters
-    run = spec(method={"type": "baseline"}, optim={"head_dropout": 0.3}, runtime=fp32)
+    optim = {"epochs": 1, "head_dropout": 0.3}
+    run = spec(method={"type": "baseline"}, optim=optim, runtime=fp32)
     short, _ = train(run)
     monkeypatch.setattr(frozen_encoder, "MAX_RUN_BYTES", 0)
     full, _ = train(run)

@@ -46,8 +46,8 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-# Fast: what computes in another way. Variants and heads are compared with PEFT, too.
-QUICK = ("lora", "dora", "head lora", "baseline", "full", "every default", "seed", "dropout")
+# Fast: what computes in another way. Variants and heads are compared with PEFT.
+QUICK = ("lora", "baseline", "full", "every default", "dropout")
 
 
 @pytest.mark.parametrize("name", slow_but(RUNS, *QUICK))

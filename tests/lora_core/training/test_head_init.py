@@ -102,7 +102,13 @@ def expected(prepared: PreparedRun, base: Path, family: str, weights: str, which
             pytest.param(family, "lora", "none", marks=() if family in QUICK else pytest.mark.slow)
             for family in FAMILIES
         ),
-        *(("distilbert", method, "balanced") for method in METHODS),
+        *(
+            pytest.param(
+                *("distilbert", method, "balanced"),
+                marks=() if method in ("lora", "full") else pytest.mark.slow,
+            )
+            for method in METHODS
+        ),
     ],
 )
 def test_initial_head_matches_logistic_regression(
@@ -203,7 +209,7 @@ def test_frozen_head_can_be_initialized_from_the_probe(spec: Make) -> None:
 def test_head_of_the_base_is_kept_unless_the_probe_is_requested(
     spec: Make, train: Train, tmp_path: Path
 ) -> None:
-    trained = str(train(spec())[1])
+    trained = str(train(spec(optim={"epochs": 1}))[1])
     kept = started(spec(base=trained))
     assert kept.spec.head_init == "random"
     assert kept.spec.optim.head_learning_rate == kept.spec.optim.learning_rate

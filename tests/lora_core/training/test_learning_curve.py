@@ -109,6 +109,7 @@ def test_learning_curves_of_several_targets(spec: Spec, train: Train, tmp_path: 
     assert {each["basis"] for each in found["targets"].values()} == {"linear"}
 
 
+@pytest.mark.slow  # measures three curves; `basis` says of what they are
 def test_learning_curve_does_not_depend_on_the_method(
     spec: Spec, train: Train, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_learning_curve_does_not_depend_on_the_method(
             assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_learning_curve_does_not_affect_training(
     spec: Spec, train: Train, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +147,7 @@ def test_learning_curve_is_cached_by_texts_and_base(
     assert summary(again)["more_labels"] == summary(first)["more_labels"]
 
 
+@pytest.mark.slow  # measures three curves
 def test_learning_curve_is_cached_by_pooling_and_tokenizer(
     spec: Spec, train: Train, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

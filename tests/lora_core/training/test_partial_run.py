@@ -62,7 +62,6 @@ def test_consecutive_trials_equal_one_full_run(spec: Make, tmp_path: Path) -> No
         place = tmp_path / str(i)
         observer += perform(spec(**EVERYTHING_RANDOM, trial=trial), place, resume).events
         resume = last(place) if share else None
-    perform(spec(**EVERYTHING_RANDOM), tmp_path / "at once")
     uninterrupted = RecordingObserver()
     train_encoder(
         spec(**EVERYTHING_RANDOM),
@@ -134,9 +133,10 @@ def test_trial_with_nonfinite_loss_fails(spec: Make, tmp_path: Path) -> None:
 
 
 def test_metrics_only_result_and_train_metrics(spec: Make, tmp_path: Path) -> None:
-    described = spec(result={"model": False, "train_metrics": True})
+    optim = {"epochs": 1}
+    described = spec(optim=optim, result={"model": False, "train_metrics": True})
     perform(described, tmp_path / "alone")
-    perform(spec(), tmp_path / "all")
+    perform(spec(optim=optim), tmp_path / "all")
     alone, full = facts(tmp_path / "alone"), facts(tmp_path / "all")
     assert set(alone["files"]) == {"predictions/validation.jsonl", "predictions/test.jsonl"}
     for part in ("validation", "test"):
@@ -147,7 +147,7 @@ def test_metrics_only_result_and_train_metrics(spec: Make, tmp_path: Path) -> No
 
 
 def test_manifest_contains_correctness(spec: Make, tmp_path: Path) -> None:
-    described = spec()
+    described = spec(optim={"epochs": 1})
     perform(described, tmp_path)
     made = facts(tmp_path)
     for split in (Split.VALIDATION, Split.TEST):
@@ -163,8 +163,9 @@ def test_manifest_contains_correctness(spec: Make, tmp_path: Path) -> None:
 
 def test_finished_trial_resumes_to_a_model(spec: Make, tmp_path: Path) -> None:
     """This is how the winner of a sweep gets its model: its trials keep metrics only."""
-    perform(spec(result={"model": False}), tmp_path / "cell")
-    observer = perform(spec(), tmp_path / "model", resume=last(tmp_path / "cell"))
-    perform(spec(), tmp_path / "at once")
+    optim = {"epochs": 1}
+    perform(spec(optim=optim, result={"model": False}), tmp_path / "cell")
+    observer = perform(spec(optim=optim), tmp_path / "model", resume=last(tmp_path / "cell"))
+    perform(spec(optim=optim), tmp_path / "at once")
     assert not observer.all("step")
     assert product(tmp_path / "model" / "out") == product(tmp_path / "at once" / "out")

@@ -231,7 +231,9 @@ def make_rare(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("method", [LINEAR, {"type": "probe"}], ids=lambda m: m["type"])
+@pytest.mark.parametrize(
+    "method", slow_but([LINEAR, {"type": "probe"}], {"type": "probe"}), ids=lambda m: m["type"]
+)
 def test_thresholds_of_a_rare_label(method: dict[str, Any], spec: Make, tmp_path: Path) -> None:
     source = make_rare(tmp_path / "rare.csv")
     data = {"source": str(source), "validation_size": 0.25}

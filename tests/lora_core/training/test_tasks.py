@@ -102,11 +102,12 @@ def test_losses_are_those_of_transformers(
     check_losses(spec(task=task, data={"source": source}, **PLAIN_UPDATES), losses_of_transformers)
 
 
-# The vectors of the tiny base are random, so a probe learns less from them.
+# Fast: `test_several_targets.py` has numbers as well. The vectors of the tiny base are random, so a
+# probe learns less from them.
 @pytest.mark.parametrize(
     "method", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("probe", "full"))]
 )
-@pytest.mark.parametrize("data", slow_but(TASKS, "multi_label", "regression"), indirect=True)
+@pytest.mark.parametrize("data", slow_but(TASKS, "multi_label"), indirect=True)
 def test_run_from_file_to_pipeline(
     spec: Make, train: Train, data: tuple[dict[str, Any], Path], method: str, tmp_path: Path
 ) -> None:
@@ -163,7 +164,8 @@ def test_resumed_run_is_bitwise_equal(
     spec: Make, train: Train, data: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     task, source = data
-    described = spec(task=task, data={"source": str(source)}, optim={"encoder_dropout": 0.1})
+    optim = {"epochs": 1, "encoder_dropout": 0.1}
+    described = spec(task=task, data={"source": str(source)}, optim=optim)
     _, whole = train(described)
     resumed = stop_and_resume(described, tmp_path, stop_at=10)
     assert product(resumed) == product(whole)

@@ -39,6 +39,7 @@ from lora_core.training.resume import build_or_resume_trainer
 from tests.lora_core.inference.test_word_spans import word_texts
 from tests.lora_core.training.twins import product, stop_and_resume
 from tests.recording_observer import RecordingObserver
+from tests.slow import slow_but
 from tests.tiny_artifact import make_artifact
 from tests.tiny_base import EVERY_FAMILY, FAMILIES, make_base, make_pairs, tokenizer
 
@@ -72,6 +73,7 @@ def pair_spec(spec: Make, tmp_path: Path) -> Make:
             make_pairs(pairs)
         columns = {"text_column": "first", "text_pair_column": "second"}
         changes.setdefault("method", LORA)
+        changes["optim"] = {"epochs": 1, **changes.get("optim", {})}
         return spec(base=str(base), data={"source": str(pairs), **columns}, **changes)
 
     return make
@@ -98,11 +100,7 @@ def plain_logits(model: PreTrainedModel, family: str, pairs: list[tuple[str, str
     return torch.stack(rows)
 
 
-def slow_unless_quick(family: str) -> Any:
-    """Return the mark of a family. Of those that differ, one has segments and one has none."""
-    return () if family in ("bert", "modernbert") else pytest.mark.slow
-
-
+# Fast: a family with segments, and one without.
 @pytest.mark.parametrize(
     ("family", "method"),
     [
@@ -111,7 +109,10 @@ def slow_unless_quick(family: str) -> Any:
             for name in METHODS
             if name != "lora"
         ),
-        *(pytest.param(name, "lora", marks=slow_unless_quick(name)) for name in FAMILIES),
+        *(
+            pytest.param(name, "lora", marks=() if name == "modernbert" else pytest.mark.slow)
+            for name in FAMILIES
+        ),
     ],
 )
 def test_model_of_a_run_answers_like_transformers(
@@ -132,9 +133,7 @@ def test_model_of_a_run_answers_like_transformers(
         predictor.encode(["a good film"])
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=slow_unless_quick(name)) for name in EVERY_FAMILY]
-)
+@pytest.mark.parametrize("family", slow_but(EVERY_FAMILY, "bert"))
 def test_exported_model_answers_the_same_in_the_stock_pipeline(
     pair_spec: Make, tmp_path: Path, family: str
 ) -> None:
@@ -205,7 +204,7 @@ def test_segments_are_part_of_the_feature_key(pair_spec: Make, tmp_path: Path) -
 
 @pytest.mark.slow  # resumes as test_exactness.py and test_tasks.py do
 def test_resumed_run_is_bitwise_equal(pair_spec: Make, tmp_path: Path) -> None:
-    described = pair_spec(optim={"encoder_dropout": 0.1})
+    described = pair_spec(optim={"epochs": 3, "encoder_dropout": 0.1})
     train(described, tmp_path / "whole")
     resumed = stop_and_resume(described, tmp_path, stop_at=10)
     assert product(resumed) == product(tmp_path / "whole")

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from lora_core import cpu
-from lora_core.fast.native.build import VARIANTS, compile_variant
+from lora_core.fast.native import build
+from lora_core.fast.native.build import VARIANTS, compile_variant, library_file
 from lora_core.fast.native.library import Library
 
 ONLY = "NATIVE_LIBRARY"  # environment variable: the file of the one library to test
@@ -29,7 +30,14 @@ def libraries() -> Mapping[str, Library]:
     with tempfile.TemporaryDirectory() as folder:
         for variant, (needs, _) in VARIANTS.items():
             if available.issuperset(needs):
-                file = Path(folder, f"{variant}.so")
-                compile_variant(variant, file)
+                file = library_file(variant)  # that `make` has built
+                if not _is_current(file):
+                    file = Path(folder, f"{variant}.so")
+                    compile_variant(variant, file)
                 built[variant] = Library(file)  # the process keeps it, the folder may go
     return {variant: library for variant, library in built.items() if library.is_usable}
+
+
+def _is_current(file: Path) -> bool:
+    """Return whether a library was built with the present flags; its name tells the sources."""
+    return file.exists() and file.stat().st_mtime > Path(build.__file__).stat().st_mtime

@@ -165,6 +165,7 @@ def test_many_short_texts_of_versions_with_other_layers(model: PreTrainedModel) 
         assert error < 0.01 * exact.square().mean().sqrt(), variant
 
 
+@pytest.mark.slow  # attention among 8,192 tokens
 def test_position_tables_do_not_outgrow_the_longest_text() -> None:
     torch.manual_seed(0)
     model = tiny_base.modernbert(

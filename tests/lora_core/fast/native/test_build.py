@@ -27,6 +27,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     best_library.cache_clear()
 
 
+@pytest.mark.slow  # compiles each, which takes 3 s
 def test_builds_each_variant_and_removes_those_of_older_sources(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,6 +48,28 @@ def test_builds_each_variant_and_removes_those_of_older_sources(
     runs_here = bool(built) and "avx512_bf16" in cpu.numeric_instruction_sets()
     assert (best_library() is not None) == runs_here
     assert ("native-bf16" in engines.list_auto_engine_candidates()) == runs_here
+
+
+def test_libraries_of_older_sources_are_removed(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a compiler that writes empty files."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\n: > "$2"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    folder.mkdir()
+    for name in ("avx512-000000000000.so", "amx-000000000000.so", "another.so"):
+        (folder / name).touch()
+    assert build.main([]) == 0
+    digest = build.source_digest()
+    assert {file.name for file in folder.iterdir()} == {
+        f"avx512-{digest}.so", f"amx-{digest}.so", "another.so",
+    }  # fmt: skip
+    assert capsys.readouterr().out == "Native engine: built for avx512 and amx.\n"
 
 
 def test_a_compiler_that_fails_is_reported(
@@ -87,7 +110,9 @@ def test_other_processors_get_none(
 def test_a_processor_without_the_instructions_does_not_load_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    build.main([])
+    for variant in build.VARIANTS:  # empty: one that is loaded fails
+        build.library_file(variant).parent.mkdir(exist_ok=True)
+        build.library_file(variant).touch()
     monkeypatch.setattr(cpu, "numeric_instruction_sets", lambda: ["avx2", "avx512f"])
     assert best_library() is None
     assert "native-bf16" not in engines.list_auto_engine_candidates()
