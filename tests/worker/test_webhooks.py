@@ -86,6 +86,7 @@ def test_what_waited_for_a_worker_is_delivered(
     wait_for_states(resources.database, "delivered")
 
 
+@pytest.mark.slow  # the small form is in tests/app/webhooks
 @pytest.mark.e2e
 def test_a_worker_that_dies_while_it_sends(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("killed")

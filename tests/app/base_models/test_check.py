@@ -194,6 +194,7 @@ def test_limits(settings: Settings, folder: Path, limit: dict[str, Any]) -> None
     assert f"LORAWORKS_{name.upper()}" in problem["detail"]
 
 
+@pytest.mark.slow  # crashes of children: tests/app/datasets/test_inspection.py
 @pytest.mark.usefixtures("in_child")
 def test_a_crash_is_an_error(client: TestClient, folder: Path) -> None:
     """The report does not fit into its limit, so the child is killed while it writes it."""

@@ -103,6 +103,7 @@ def test_missing_read_permission_is_named(
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow  # tests/contracts/test_migrations.py
 def test_concurrent_migrations_wait_for_each_other(url: str) -> None:
     command = [sys.executable, "-m", "app.cli.main", "migrate", "--json"]
     waiting = """

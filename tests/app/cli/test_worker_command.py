@@ -69,7 +69,7 @@ def test_with_broker_the_celery_worker_starts(
     start: Start, run: Run, settings: Settings, valkey: ValkeyServer
 ) -> None:
     process = start(LORAWORKS_BROKER_URL=valkey.url())
-    wait_until(lambda: well(run, settings), seconds=60, pause=0.2)
+    wait_until(lambda: well(run, settings), seconds=60, pause=1)
     assert program(process)[1:7] == ["-P", "-m", "celery", "-A", "worker.celery_app", "worker"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0

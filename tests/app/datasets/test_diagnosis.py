@@ -102,6 +102,7 @@ def test_the_learning_curve_is_stored_with_the_diagnosis(
     assert client.get("/v1/datasets/many").json() == dataset
 
 
+@pytest.mark.slow  # the small forms are below
 @pytest.mark.usefixtures("in_child")
 def test_a_timeout_during_the_learning_curve_keeps_the_rest(
     upload: Upload, monkeypatch: pytest.MonkeyPatch

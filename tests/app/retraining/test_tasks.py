@@ -45,7 +45,9 @@ def encoded(value: Any) -> str:
         pytest.param("multi_label", {"task": "multi_label"}, "macro_f1", marks=pytest.mark.slow),
         pytest.param("regression", {"task": "regression"}, "rmse", marks=pytest.mark.slow),
         pytest.param("ordered", {"ordered": "true"}, "accuracy", marks=pytest.mark.slow),
-        ("pairs", {"text_pair_column": "text_pair"}, "accuracy"),
+        pytest.param(
+            "pairs", {"text_pair_column": "text_pair"}, "accuracy", marks=pytest.mark.slow
+        ),
         ("several_targets", {"targets": "mood,score=regression"}, "skill"),
     ],
 )
