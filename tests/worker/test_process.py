@@ -177,6 +177,7 @@ def test_suspended_worker_with_expired_lease_changes_nothing(
     ]
 
 
+@pytest.mark.slow  # the small form is in tests/app/cli/test_worker_command.py
 @pytest.mark.parametrize(
     ("wrong", "code"),
     [

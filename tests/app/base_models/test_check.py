@@ -44,6 +44,7 @@ def check(client: TestClient, base: str, **fields: Any) -> tuple[int, dict[str, 
     return answer.status_code, answer.json()
 
 
+@pytest.mark.slow  # a child: test_limits, tests/app/cli/test_bases.py
 @pytest.mark.usefixtures("in_child")
 def test_a_directory_is_tried_outside_of_the_service(
     client: TestClient, folder: Path, settings: Settings
