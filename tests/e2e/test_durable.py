@@ -55,7 +55,6 @@ def kill_again_and_again(installation: Installation, *, times: int) -> None:
     installation.succeeded(*jobs)
 
 
-@pytest.mark.slow  # that a commit is durable: test_sqlite.py, test_postgresql.py
 @EMBEDDED_FIRST
 def test_accepted_job_survives_an_api_crash(installation: Installation) -> None:
     kill_again_and_again(installation, times=1)
