@@ -32,7 +32,7 @@ from tests.job_rows import ALICE
 from tests.servers import PostgresServer
 from tests.slow import MOSTLY_SQLITE
 
-SIZE = Size(jobs=2000, queued=50, points=2000, models=100, trials=0, requests=0, lists=0, streams=0)
+SIZE = Size(jobs=2000, queued=50, points=2000, models=40, trials=0, requests=0, lists=0, streams=0)
 MOST_ROWS = 700  # rows that one statement may touch, of 2,000 jobs
 LARGE = (
     *("jobs", "attempts", "job_events", "metric_points", "checkpoints", "artifacts"),
