@@ -229,7 +229,7 @@ def test_server_has_a_single_thread(real: ForkServerSupervisor) -> None:
     assert len(list(Path(f"/proc/{real.pid}/task").iterdir())) == 1
 
 
-@pytest.mark.slow  # forked trainings: test_openai.py; equal ones: tests/lora_core/training
+@pytest.mark.slow  # a forked training: tests/e2e/test_main_job.py; a fresh one: test_openai.py
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("method", ["lora", "linear", "auto"])
 def test_artifact_is_bitwise_equal_to_that_of_a_fresh_interpreter(

@@ -30,7 +30,8 @@ def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wor
     """A worker that runs."""
     monkeypatch.setattr(webhooks, "POLL_SECONDS", 0.05)
     scripted(*GOOD)
-    opened = open_service(settings.model_copy(update={"webhook_allowed_hosts": ALLOWED}))
+    changes = {"webhook_allowed_hosts": ALLOWED, "fork_server": False}
+    opened = open_service(settings.model_copy(update=changes))
     opened.start()
     yield opened
     opened.requeue_jobs_and_wait()
