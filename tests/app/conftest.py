@@ -1,9 +1,11 @@
 """Fixtures: a migrated database, the application and a client, new for every test."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -92,6 +94,14 @@ def database(resources: Resources) -> Database:
 def app(settings: Settings) -> FastAPI:
     """The application with auth off. It opens its own resources in the same data directory."""
     return create_app(settings)
+
+
+@pytest.fixture(scope="session")
+def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The OpenAPI description, which takes a second to make. Tests must not change it."""
+    app = create_app(Settings(data_dir=tmp_path_factory.mktemp("described")))
+    description: dict[str, Any] = json.loads(json.dumps(app.openapi()))
+    return description
 
 
 @pytest.fixture

@@ -77,12 +77,18 @@ def test_walk_covers_every_domain(all_routes: list[RouteSpec]) -> None:
     assert len(all_routes) > 25
 
 
+@pytest.mark.parametrize("others", [1, pytest.param(len(METHODS), marks=pytest.mark.slow)])
 def test_all_routes_but_the_public_ones_require_authentication(
-    anonymous_client: TestClient, all_routes: list[RouteSpec]
+    anonymous_client: TestClient, all_routes: list[RouteSpec], others: int
 ) -> None:
+    """Of methods that a route does not have, some are tried: of each route another one."""
+    own: dict[str, set[str]] = {}
+    for method, path, _, _ in all_routes:
+        own.setdefault(path, set()).add(method)
     public_routes = set()
-    for path in {path for _, path, _, _ in all_routes}:
-        for method in METHODS:
+    for number, (path, methods) in enumerate(own.items()):
+        more = [METHODS[(number + i) % len(METHODS)] for i in range(others)]
+        for method in METHODS if path in PUBLIC | FRAME else sorted(methods | set(more)):
             response = anonymous_client.request(method, fill_path(path))
             if response.status_code != 401:
                 public_routes.add((method, path))
@@ -156,14 +162,18 @@ def test_openapi_lists_the_same_scopes(
             )
 
 
+@pytest.mark.parametrize("others", [2, pytest.param(len(ALL_SCOPES), marks=pytest.mark.slow)])
 def test_api_key_admits_to_exactly_the_routes_of_its_scopes(
-    anonymous_client: TestClient, new_key: NewKey, all_routes: list[RouteSpec]
+    anonymous_client: TestClient, new_key: NewKey, all_routes: list[RouteSpec], others: int
 ) -> None:
+    """Of the scopes that do not suffice, some are tried: at each route other ones."""
     keys = {scope: new_key(scope).text for scope in ALL_SCOPES}
-    for method, path, scopes, any_of in all_routes:
+    for number, (method, path, scopes, any_of) in enumerate(all_routes):
         if not scopes:
             continue
-        for scope, key in keys.items():
+        more = [list(keys)[(number + i) % len(keys)] for i in range(others)]
+        for scope in sorted({*scopes, *more}):
+            key = keys[scope]
             response = anonymous_client.request(
                 method, fill_path(path), headers={"Authorization": f"Bearer {key}"}
             )

@@ -203,6 +203,7 @@ def test_client_with_too_large_body_gets_the_error_response(settings: Settings) 
         assert response.status_code == 413
 
 
+@pytest.mark.slow  # with a lower limit: the tests of new connections
 def test_idle_connections_cause_no_outage(settings: Settings, tmp_path: Path) -> None:
     """Connections used to exhaust the open-file limit, without a log line."""
     files = 256

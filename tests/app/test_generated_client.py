@@ -21,6 +21,9 @@ from tests.app.serving.conftest import Publish, publish
 
 __all__ = ["publish", "worker"]
 
+# That responses are as described: test_described_responses.py
+pytestmark = pytest.mark.slow
+
 PACKAGE = "loraworks_client"
 GENERATE = ("generate", "--fail-on-warning", "--meta", "none", "--output-path", PACKAGE, "--path")
 ROWS = b"text,label\n" + b"".join(b"A text %d.,%s\n" % (n, b"ab"[n % 2 :][:1]) for n in range(40))

@@ -40,8 +40,8 @@ def pools(resources: Resources) -> Iterator[LabelingPools]:
     opened.close()
 
 
-def create(resources: Resources, directory: Path, **fields: object) -> None:
-    make_pool(resources, directory, texts=TEXTS)
+def create(resources: Resources, directory: Path, *, texts: int = TEXTS, **fields: object) -> None:
+    make_pool(resources, directory, texts=texts)
     body = LabelingCreate.model_validate(
         {"name": "mood", "dataset": "reviews", "labels": ["bad", "good"], **fields}
     )
@@ -78,12 +78,19 @@ def annotation_counts(database: Database) -> Counter[int]:
         return Counter(session.scalars(select(LabelingAnnotation.row)))
 
 
-@pytest.mark.parametrize("overlap", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
+@pytest.mark.parametrize(
+    ("overlap", "texts"),
+    [
+        pytest.param(0.0, TEXTS, marks=pytest.mark.slow),
+        pytest.param(1.0, TEXTS, marks=pytest.mark.slow),
+        (1.0, TEXTS // 3),
+    ],
+)
 def test_annotators_at_once_label_every_text_as_often_as_wanted(
-    resources: Resources, tmp_path: Path, overlap: float
+    resources: Resources, tmp_path: Path, overlap: float, texts: int
 ) -> None:
     """Each annotator has pools of its own, like the processes of a service."""
-    create(resources, tmp_path, overlap=overlap)
+    create(resources, tmp_path, texts=texts, overlap=overlap)
     database, annotators = resources.database, 4
     start = Barrier(annotators)
 
@@ -100,14 +107,14 @@ def test_annotators_at_once_label_every_text_as_often_as_wanted(
     with ThreadPoolExecutor(annotators) as executor:
         by_annotator = list(executor.map(work, [f"annotator {n}" for n in range(annotators)]))
     wanted = 2 if overlap else 1
-    assert annotation_counts(database) == dict.fromkeys(range(1, TEXTS + 1), wanted)
+    assert annotation_counts(database) == dict.fromkeys(range(1, texts + 1), wanted)
     for done in by_annotator:
         assert len(set(done)) == len(done)  # nobody labels a text twice
     with database.read() as session:
         project = session.scalars(select(LabelingProject)).one()
         positions = session.scalars(select(LabelingChosenText.position)).all()
-        assert (project.chosen, project.changes) == (TEXTS, wanted * TEXTS)
-        assert sorted(positions) == list(range(TEXTS))
+        assert (project.chosen, project.changes) == (texts, wanted * texts)
+        assert sorted(positions) == list(range(texts))
         assert session.scalar(select(func.count()).select_from(LabelingLease)) == 0
         assert session.scalar(select(func.sum(LabelingChosenText.missing))) == 0
 

@@ -216,6 +216,7 @@ def _shifted(clock: Callable[[], float], seconds: float) -> Callable[[], float]:
     return lambda: clock() + seconds
 
 
+@pytest.mark.slow  # test_lease_state_machine.py is the small form
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("start", STARTS, ids=lambda start: start.__name__)
 @on_sqlite_first  # the state machine also runs on PostgreSQL, where this takes 100 s

@@ -95,6 +95,7 @@ def race(installation: Installation, *, count: int) -> None:
         assert outcomes == [Ended(state)]
 
 
+@pytest.mark.slow  # the small forms are in tests/app/jobs/test_cancel.py
 @EMBEDDED_FIRST
 def test_cancel_racing_with_success_has_one_outcome(installation: Installation) -> None:
     race(installation, count=4)

@@ -63,6 +63,7 @@ def test_jumping_database_clock_ends_no_lease(
     assert outcomes == [Ended.SUCCEEDED]
 
 
+@pytest.mark.slow  # the test above is similar
 @pytest.mark.parametrize(
     ("kind", "skew"), [("embedded", HOUR), pytest.param("cluster", -HOUR, marks=pytest.mark.slow)]
 )

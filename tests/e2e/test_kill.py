@@ -51,6 +51,7 @@ def test_killed_training_resumes_to_the_same_result(
     check(installation, job_id, uninterrupted)
 
 
+@pytest.mark.slow  # the small forms: tests/worker/test_process.py, test_kill of lora_core
 @CLUSTER_FIRST  # killed workers of an embedded installation are in test_sweep.py
 def test_killed_and_drained_workers_give_the_same_result(
     installation: Installation, uninterrupted: Outcome, tmp_path: Path

@@ -52,6 +52,7 @@ def run_with_kills(
     check_each_once(installation, jobs)
 
 
+@pytest.mark.slow  # small: tests/worker/test_process.py, tests/conformance/test_claim.py
 @EMBEDDED_FIRST
 def test_killed_workers_lose_or_duplicate_no_job(install: Install) -> None:
     run_with_kills(install(max_failures=20), count=8, kills=2, workers=3, seed=1)

@@ -75,6 +75,7 @@ def test_wheel_contains_the_packages_and_nothing_else(wheel: Path) -> None:
         assert code <= set(names)
 
 
+@pytest.mark.slow  # what is in the wheel is checked above
 def test_source_distribution_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(build(ROOT, "sdist", tmp_path / "sdist")) as archive:
         archive.extractall(tmp_path, filter="data")

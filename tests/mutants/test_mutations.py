@@ -62,6 +62,7 @@ def test_a_mutation_changes_its_place_only() -> None:
     assert mutation.line == 11
 
 
+@pytest.mark.slow  # three hundred mutants
 def test_every_drawn_mutant_is_another_program() -> None:
     trees = {path: ast.dump(ast.parse((ROOT / path).read_bytes())) for path in mutated_files()}
     for mutation in draw(find_all(), 300, seed=0):

@@ -5,15 +5,21 @@
 The worker starts it in place of `python -m lora_core.fork_server`.
 """
 
+import importlib
 import os
 import runpy
 import socket
 import sys
+from pathlib import Path
+from types import ModuleType
 
-from lora_core import fork_server
-from tests.worker.scripted import SCRIPT
+SCRIPT = Path(__file__).with_name("scripted_child.py")  # importing `scripted` takes a second
+UNUSED = "lora_core.__main__"  # the commands, which take most of the start
 
 if __name__ == "__main__":
+    sys.modules[UNUSED] = ModuleType(UNUSED)
+    vars(sys.modules[UNUSED])["main_and_exit"] = sys.exit
+    fork_server = importlib.import_module("lora_core.fork_server")
     with socket.socket(fileno=os.dup(0)) as connection:
         request = fork_server.fork_for_each_request(connection)
     if request is not None:

@@ -167,6 +167,7 @@ def test_duplicate_tasks_run_each_job_once(
     assert [len(attempts(database, each)) for each in jobs] == [1] * len(jobs)
 
 
+@pytest.mark.slow  # test_broker_refusals.py is similar
 def test_no_job_is_lost_by_a_broker_restart(
     database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start
 ) -> None:
@@ -292,6 +293,7 @@ def test_drain_timeout_is_reported(
     assert get_state(database, job_id) is JobState.RUNNING, "until its lease is over"
 
 
+@pytest.mark.slow  # test_process.py kills a worker
 def test_sigquit_ends_a_busy_worker_at_once(
     database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from app.resources import Resources
 from app.storage.errors import StorageUnavailable
 from lora_core import manifest
 from tests.job_rows import add_job, claim_next, events, get_job, get_state, points
+from tests.slow import slow_but
 from tests.starved import no_descriptors
 from tests.waiting import wait_until
 from tests.worker.test_job_runner import SAVED, in_background, run
@@ -86,7 +87,9 @@ def test_store_outage_costs_no_checkpoint(
     assert by_kind["resumed"].data["step"] == 3
 
 
-@pytest.mark.parametrize("code", ["checkpoint_corrupt", "data_not_found"])
+@pytest.mark.parametrize(
+    "code", slow_but(["checkpoint_corrupt", "data_not_found"], "data_not_found")
+)
 def test_failure_during_store_outage_keeps_job_and_checkpoint(
     resources: Resources,
     database: Database,

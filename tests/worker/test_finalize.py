@@ -144,7 +144,9 @@ def test_late_success_publishes_nothing(
     ("actions", "ending", "word"),
     [
         (GOOD, JobState.SUCCEEDED, "attempt succeeded"),
-        (("started:5", "trial"), JobState.SUCCEEDED, "attempt succeeded"),  # with correctness
+        pytest.param(  # with correctness
+            ("started:5", "trial"), JobState.SUCCEEDED, "attempt succeeded", marks=pytest.mark.slow
+        ),
         (("failed:one_class", "exit:65"), JobState.FAILED, "attempt finished"),
         (("signal:11",), JobState.QUEUED, "attempt finished"),
     ],

@@ -108,6 +108,7 @@ def active_jobs(environment: dict[str, str]) -> set[str]:
     return {task["id"] for tasks in json.loads(printed).values() for task in tasks}
 
 
+@pytest.mark.slow  # three processes of Celery
 def test_tools_of_celery_show_a_running_job(
     database: Database,
     broker: ValkeyServer,

@@ -35,8 +35,7 @@ WORKER = """
 import sys, threading, time
 from pathlib import Path
 from tests.worker.scripted import scripted
-from tests.worker.test_fork_server_supervisor import make_task
-from tests.worker.test_spawn import running_server
+from tests.worker.test_spawn import make_task, running_server
 scripted("deaf", "ignore-term", "hang")
 server = running_server()
 child = server.spawn(make_task(Path(sys.argv[1])))
@@ -225,14 +224,14 @@ def real() -> Iterator[ForkServerSupervisor]:
     server.close()
 
 
+@pytest.mark.slow  # it imports torch
 def test_server_has_a_single_thread(real: ForkServerSupervisor) -> None:
     assert len(list(Path(f"/proc/{real.pid}/task").iterdir())) == 1
 
 
-@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 2])
-@pytest.mark.parametrize(
-    "method", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linear", "auto"))]
-)
+@pytest.mark.slow  # a forked training: tests/e2e/test_main_job.py; a fresh one: test_openai.py
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("method", ["lora", "linear", "auto"])
 def test_artifact_is_bitwise_equal_to_that_of_a_fresh_interpreter(
     real: ForkServerSupervisor,
     tmp_path: Path,

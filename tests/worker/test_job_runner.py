@@ -37,6 +37,7 @@ from tests.job_rows import (
     preempt,
     update_job,
 )
+from tests.slow import slow_but
 from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from worker import inputs, workdir
@@ -367,7 +368,7 @@ def test_inexact_resume_is_reported(resources: Resources, database: Database, jo
     assert (resumed.level, "threads 2 → 1" in resumed.message) == ("warning", True)
 
 
-@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("exact", slow_but([True, False], False))
 def test_job_is_as_exact_as_the_one_it_continues(
     resources: Resources, database: Database, job_id: UUID, exact: bool
 ) -> None:
@@ -455,7 +456,7 @@ def test_checkpoint_counts_as_progress_on_worker_errors(
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 1)
 
 
-@pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
+@pytest.mark.parametrize("harm", slow_but(["flip", "truncate", "remove"], "flip"))
 def test_damaged_checkpoint_is_skipped(
     resources: Resources, database: Database, job_id: UUID, harm: str
 ) -> None:
@@ -490,11 +491,16 @@ def test_run_restarts_if_all_checkpoints_are_rejected(
     ("stop", "state"),
     [
         (lambda supervisor: supervisor._draining.set(), JobState.QUEUED),
-        (
+        pytest.param(
             lambda supervisor: setattr(supervisor._recorder, "cancel_requested", True),
             JobState.CANCELLED,
+            marks=pytest.mark.slow,
         ),
-        (lambda supervisor: setattr(supervisor, "_stop_at", 0.0), JobState.FAILED),
+        pytest.param(
+            lambda supervisor: setattr(supervisor, "_stop_at", 0.0),
+            JobState.FAILED,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["drain", "cancel", "time limit"],
 )
@@ -595,9 +601,13 @@ def test_gpu_job_sees_only_its_gpu(
     ("changes", "sees"),
     [
         ({}, False),
-        ({"data": {"source": {"train": "reviews:1", "test": "hubs:2"}}}, False),
+        pytest.param(
+            {"data": {"source": {"train": "reviews:1", "test": "hubs:2"}}},
+            False,
+            marks=pytest.mark.slow,
+        ),
         ({"base_revision": "a" * 40}, True),
-        ({"data": {"source": "hub:imdb"}}, True),
+        pytest.param({"data": {"source": "hub:imdb"}}, True, marks=pytest.mark.slow),
         ({"data": {"source": {"train": "reviews:1", "test": "hub:imdb"}}}, True),
     ],
 )

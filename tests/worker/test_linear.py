@@ -48,6 +48,7 @@ def made(resources: Resources, job_id: UUID) -> JsonObject:
     return read_manifest(resources.store, artifact.ref, name="it")
 
 
+@pytest.mark.slow  # the small form is in test_job_runner.py
 def test_restarted_linear_job_gives_the_same_result(
     resources: Resources,
     database: Database,

@@ -100,6 +100,7 @@ def with_job(job_id: UUID) -> list[str]:
     ]
 
 
+@pytest.mark.slow  # only the service sends messages
 def test_malformed_messages_end_no_worker_and_start_no_job_twice(
     database: Database, broker: ValkeyServer, notifier: CeleryNotifier, start: Start, log: Path
 ) -> None:

@@ -33,7 +33,8 @@ def service(
     monkeypatch.setattr(worker_mlflow, "POLL_SECONDS", 0.05)
     monkeypatch.setattr("app.mlflow.sender.PROGRESS_SECONDS", 0.1)
     scripted(*GOOD)
-    opened = open_service(settings.model_copy(update={"mlflow_tracking_uri": mlflow.url}))
+    changes = {"mlflow_tracking_uri": mlflow.url, "fork_server": False}
+    opened = open_service(settings.model_copy(update=changes))
     opened.start()
     yield opened
     opened.requeue_jobs_and_wait()

@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[OpenAI]:
-    """A client of a service with a worker."""
-    worker = open_service(settings)
+    """A client of a service with a worker, whose training starts in a fresh interpreter."""
+    worker = open_service(settings.model_copy(update={"fork_server": False}))
     worker.start()
     with (
         serving(create_app(settings)) as address,

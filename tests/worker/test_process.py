@@ -124,6 +124,7 @@ def test_draining_worker_requeues_its_job(
     assert attempts(database, job_id)[0].outcome == AttemptOutcome.PREEMPTED
 
 
+@pytest.mark.slow  # one in time is in the test above
 def test_drain_timeout_is_reported(
     database: Database,
     start: Start,
@@ -176,6 +177,7 @@ def test_suspended_worker_with_expired_lease_changes_nothing(
     ]
 
 
+@pytest.mark.slow  # the small form is in tests/app/cli/test_worker_command.py
 @pytest.mark.parametrize(
     ("wrong", "code"),
     [

@@ -31,13 +31,12 @@ from worker.spawn import (
 from worker.workdir import AttemptDir
 
 Start = Callable[..., ChildProcess]
-# For what does not depend on how a process has started.
-forked_first = pytest.mark.parametrize(
-    "start", slow_but(["fresh", "forked"], "forked"), indirect=True
-)
+WAYS = ["fresh", "forked"]
+# For what depends on how a process has started.
+in_both_ways = pytest.mark.parametrize("start", WAYS, indirect=True)
 
 
-@pytest.fixture(params=["fresh", "forked"])
+@pytest.fixture(params=slow_but(WAYS, "forked"))
 def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts a scripted process, in a fresh interpreter or by a fork server."""
     children = []
@@ -99,13 +98,11 @@ def test_events_are_read_to_the_end(start: Start) -> None:
     assert child.kill_and_wait() == ProcessExitStatus(code=0)
 
 
-@forked_first
 def test_lines_that_are_not_events_are_skipped(start: Start) -> None:
     child = start("say:hello", 'say:{"event": "nonsense"}', "say:[1, 2", "steps:1", "succeed")
     assert [type(event) for event in read_all_events(child)] == [StepLogged, Finished]
 
 
-@forked_first
 def test_line_is_assembled_from_chunks(start: Start) -> None:
     (event,) = read_all_events(start("long:300000"))
     assert isinstance(event, NoteLogged)
@@ -126,6 +123,7 @@ def test_exit_status_is_returned(start: Start, action: str, status: ProcessExitS
     assert child.kill_and_wait() == status
 
 
+@in_both_ways
 def test_process_exits_on_sigterm(start: Start) -> None:
     child = start("steps:1", "hang")
     wait_until(lambda: child.poll_events(0.1))
@@ -134,7 +132,6 @@ def test_process_exits_on_sigterm(start: Start) -> None:
     assert child.kill_and_wait() == ProcessExitStatus(code=75)
 
 
-@forked_first
 def test_stopping_an_exited_process_changes_nothing(start: Start) -> None:
     child = start("steps:1", "succeed")
     os.waitid(os.P_PID, child._process.pid, os.WEXITED | os.WNOWAIT)
@@ -143,7 +140,6 @@ def test_stopping_an_exited_process_changes_nothing(start: Start) -> None:
     assert child.kill_and_wait() == ProcessExitStatus(code=0)
 
 
-@forked_first
 def test_process_ignoring_sigterm_is_killed(start: Start) -> None:
     child = start("ignore-term", "steps:1", "hang")
     wait_until(lambda: child.poll_events(0.1))
@@ -163,7 +159,6 @@ def test_aborted_process_logs_its_stack_traces(start: Start, tmp_path: Path) -> 
     assert "scripted_child.py" in (tmp_path / "child.log").read_text()
 
 
-@forked_first
 def test_children_of_the_process_are_killed(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "helper"
     child = start(f"helper:{file}", "steps:1", "exit:0")
@@ -173,7 +168,6 @@ def test_children_of_the_process_are_killed(start: Start, tmp_path: Path) -> Non
     wait_until(lambda: not _runs(helper))
 
 
-@forked_first
 def test_grandchild_holding_the_pipe_does_not_block(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "stranger"
     child = start(f"stranger:{file}", "steps:1", "exit:0")
@@ -197,6 +191,7 @@ def test_process_is_killed_if_its_pid_file_cannot_be_written(
         os.waitpid(begun[0], os.WNOHANG)
 
 
+@in_both_ways
 def test_process_has_own_session_niceness_and_pid_file(start: Start, tmp_path: Path) -> None:
     child = start("steps:1", "hang")
     wait_until(lambda: child.poll_events(0.1))
@@ -218,6 +213,7 @@ SECRETS = {
 }
 
 
+@in_both_ways
 def test_process_environment_contains_no_secrets(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

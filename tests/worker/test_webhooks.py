@@ -30,7 +30,8 @@ def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wor
     """A worker that runs."""
     monkeypatch.setattr(webhooks, "POLL_SECONDS", 0.05)
     scripted(*GOOD)
-    opened = open_service(settings.model_copy(update={"webhook_allowed_hosts": ALLOWED}))
+    changes = {"webhook_allowed_hosts": ALLOWED, "fork_server": False}
+    opened = open_service(settings.model_copy(update=changes))
     opened.start()
     yield opened
     opened.requeue_jobs_and_wait()
@@ -86,6 +87,7 @@ def test_what_waited_for_a_worker_is_delivered(
     wait_for_states(resources.database, "delivered")
 
 
+@pytest.mark.slow  # the small form is in tests/app/webhooks
 @pytest.mark.e2e
 def test_a_worker_that_dies_while_it_sends(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("killed")

@@ -47,13 +47,18 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
         yield begin
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGTERM,), pytest.param((signal.SIGTERM, signal.SIGINT), marks=pytest.mark.slow)],
+    ids=["once", "twice"],
+)
 def test_api_serves_without_worker_and_stops_cleanly(
-    start: Start, run: Run, settings: Settings, tmp_path: Path
+    start: Start, run: Run, settings: Settings, tmp_path: Path, numbers: tuple[signal.Signals, ...]
 ) -> None:
     def check() -> int:
         return run("api", "--check", LORAWORKS_PORT=service["url"].rpartition(":")[2]).exit_code
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         process, service = start(LORAWORKS_AUTH="on")
         reminders = (tmp_path / "log").read_text().count("loraworks keys create NAME")
         assert reminders == 1  # the second start knows a key

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 import tarfile
 import warnings
@@ -17,7 +18,6 @@ from app.cli.client import Client
 from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.files import save_verified_archive
 from app.cli.held_out_texts import write_held_out_texts
-from app.database.migrations import upgrade
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
@@ -53,11 +53,11 @@ def version(resources: Resources, artifact: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def other(run: Run, tmp_path: Path) -> Iterator[Run]:
+def other(run: Run, migrated: Path, tmp_path: Path) -> Iterator[Run]:
     """A command connected to another, empty installation."""
     settings = Settings(data_dir=tmp_path / "other", log_level="ERROR", engine="torch-fp32")
     settings.data_dir.mkdir()
-    upgrade(settings)
+    shutil.copyfile(migrated, settings.default_sqlite_path)
     with serving(create_app(settings)) as url:
         yield lambda *arguments, **more: run(*arguments, LORAWORKS_URL=url, **more)
 
@@ -173,6 +173,7 @@ def test_peft_and_transformers_exports_match_and_reimport(
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
 
 
+@pytest.mark.slow  # small: tests/lora_core/export
 def test_export_names_the_thresholds_that_other_programs_lack(
     cli: Run, resources: Resources, tmp_path: Path
 ) -> None:

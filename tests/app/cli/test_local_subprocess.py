@@ -27,18 +27,29 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize(
+    "method",
+    [
+        "linear",
+        pytest.param("lora", marks=pytest.mark.slow),  # small: tests/lora_core/test_main.py
+    ],
+)
 def test_a_run_writes_an_artifact_and_shows_its_events(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setenv("LORAWORKS_CACHE", str(tmp_path / "cache"))
-    base, data = make_base(tmp_path / "base"), make_reviews(tmp_path / "reviews.csv")
-    result = run(
-        "train", "--local", "--out", str(tmp_path / "out"), "--base", str(base), "--data",
-        str(data), "--r", "2", "--batch-size", "8", "--epochs", "1",
-    )  # fmt: skip
+    data, options = make_reviews(tmp_path / "reviews.csv"), ["--method", method]
+    if method == "lora":
+        options += ["--base", str(make_base(tmp_path / "base"))]
+        options += ["--r", "2", "--batch-size", "8", "--epochs", "1"]
+    result = run("train", "--local", "--out", str(tmp_path / "out"), "--data", str(data), *options)
     assert result.exit_code == 0, result.output
-    assert manifest.verify(tmp_path / "out")["spec"]["method"]["r"] == 2
+    made = manifest.verify(tmp_path / "out")["spec"]["method"]
+    assert (made["type"], made.get("r")) == (method, 2 if method == "lora" else None)
     assert "parameters are trainable" in result.stderr
+    assert "Saved the model to" in " ".join(result.stdout.split())
+    if method == "linear":
+        return
     assert "linear (TF-IDF + logistic regression)" in result.stdout
     assert "alibration error on the test split" in " ".join(result.stdout.split())
 

@@ -103,6 +103,7 @@ def test_missing_read_permission_is_named(
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow  # tests/contracts/test_migrations.py
 def test_concurrent_migrations_wait_for_each_other(url: str) -> None:
     command = [sys.executable, "-m", "app.cli.main", "migrate", "--json"]
     waiting = """
@@ -124,6 +125,7 @@ def test_concurrent_migrations_wait_for_each_other(url: str) -> None:
     assert sorted(move["before"] or "" for move in moves) == ["", HEAD]
 
 
+@pytest.mark.slow  # the small form is in tests/app/database/test_postgresql.py
 def test_waits_for_a_starting_database(
     run: Run, url: str, postgres: PostgresServer, hasty: None
 ) -> None:

@@ -99,7 +99,9 @@ def test_up_announces_restarts_worker_and_stops_cleanly(start: Start) -> None:
     assert process.stdout.read() == ""
 
 
-def test_admin_key_is_created_once_and_private(start: Start, tmp_path: Path) -> None:
+# That the second start creates none: tests/app/auth/test_service.py
+@pytest.mark.parametrize("twice", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_admin_key_is_created_once_and_private(start: Start, tmp_path: Path, twice: bool) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o755)  # made by an operator, open to all
     first, service = start(LORAWORKS_AUTH="on")
@@ -120,6 +122,8 @@ def test_admin_key_is_created_once_and_private(start: Start, tmp_path: Path) -> 
     assert {name for name, path in written.items() if path.stat().st_mode & 0o077} == set()
     assert stat.S_IMODE(data.stat().st_mode) == 0o755
     assert stop(first) == 0
+    if not twice:
+        return
 
     second, again = start("--no-worker", LORAWORKS_AUTH="on")
     assert children(second.pid) == []
@@ -130,6 +134,7 @@ def test_admin_key_is_created_once_and_private(start: Start, tmp_path: Path) -> 
         assert stop(second, signal.SIGINT) == 0
 
 
+@pytest.mark.slow  # the next test is the small form
 def test_terminal_shows_the_admin_key_without_storing_it(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

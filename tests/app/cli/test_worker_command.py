@@ -1,5 +1,6 @@
 """`loraworks worker`: starts the worker, and checks whether one on this host is healthy."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -53,7 +54,7 @@ def well(run: Run, settings: Settings) -> bool:
     return run("worker", "--check", "--data-dir", str(settings.data_dir)).exit_code == 0
 
 
-@pytest.mark.slow  # `loraworks up` starts it in test_up.py
+@pytest.mark.slow  # the test below; `loraworks up` starts it in test_up.py
 def test_without_broker_the_polling_worker_starts(
     start: Start, run: Run, settings: Settings
 ) -> None:
@@ -65,11 +66,42 @@ def test_without_broker_the_polling_worker_starts(
     assert process.wait(timeout=30) == 0
 
 
+STARTED = """
+import json, os
+os.execv = lambda program, words: print(json.dumps(words))
+from app.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("broker", "words"),
+    [
+        ({}, ["-P", "-m", "worker"]),
+        (
+            {"LORAWORKS_BROKER_URL": "redis://127.0.0.1:1/0"},
+            ["-P", "-m", "celery", "-A", "worker.celery_app", "worker"],
+        ),
+    ],
+    ids=["without", "with"],
+)
+def test_broker_decides_which_worker_starts(
+    settings: Settings, broker: dict[str, str], words: list[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED, "worker", "--data-dir", str(settings.data_dir)],
+        env=broker, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [sys.executable, *words]
+
+
+@pytest.mark.slow  # the test above; a worker of Celery that runs: tests/worker/test_celery.py
 def test_with_broker_the_celery_worker_starts(
     start: Start, run: Run, settings: Settings, valkey: ValkeyServer
 ) -> None:
     process = start(LORAWORKS_BROKER_URL=valkey.url())
-    wait_until(lambda: well(run, settings), seconds=60, pause=0.2)
+    wait_until(lambda: well(run, settings), seconds=60, pause=1)
     assert program(process)[1:7] == ["-P", "-m", "celery", "-A", "worker.celery_app", "worker"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
@@ -94,6 +126,9 @@ def test_silent_worker_is_unhealthy(run: Run, settings: Settings, database: Data
     seen(socket.gethostname(), 100)
     code, output = check()
     assert (code, "has reported in for 10" in output) == (4, True), output
+    with database.write() as session:
+        session.get_one(Worker, socket.gethostname()).seen_at = now()
+    assert check() == (0, "")
 
 
 def test_invalid_setting_is_reported_before_start(run: Run) -> None:

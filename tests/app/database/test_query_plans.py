@@ -30,9 +30,9 @@ from benchmarks.scale import stored
 from benchmarks.scale.plan import Size
 from tests.job_rows import ALICE
 from tests.servers import PostgresServer
-from tests.slow import DATABASES
+from tests.slow import MOSTLY_SQLITE
 
-SIZE = Size(jobs=2000, queued=50, points=2000, models=100, trials=0, requests=0, lists=0, streams=0)
+SIZE = Size(jobs=2000, queued=50, points=2000, models=40, trials=0, requests=0, lists=0, streams=0)
 MOST_ROWS = 700  # rows that one statement may touch, of 2,000 jobs
 LARGE = (
     *("jobs", "attempts", "job_events", "metric_points", "checkpoints", "artifacts"),
@@ -44,7 +44,7 @@ NAMED = re.compile(rf"\b({'|'.join(LARGE)})\b")
 STEP = re.compile(rf"(SCAN|SEARCH) ({'|'.join(LARGE)})\b(?: USING (?:COVERING )?INDEX (\S+))?(.*)")
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+@pytest.fixture(scope="module", params=MOSTLY_SQLITE)
 def full(
     request: pytest.FixtureRequest, migrated: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Settings]:

@@ -134,7 +134,7 @@ def test_free_space_is_given_back(
 def test_others_write_while_space_is_given_back(
     database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.database.sqlite.VACUUM_PAGES", 5)
+    monkeypatch.setattr("app.database.sqlite.VACUUM_PAGES", 20)
     fill_and_empty(database)
     other = open_database(settings)
     with ThreadPoolExecutor(1) as pool:

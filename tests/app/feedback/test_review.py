@@ -157,6 +157,7 @@ def test_a_sample_that_has_feedback_already_counts_at_once(
     assert [row.sampled for row in all_feedback(database)] == [True]
 
 
+@pytest.mark.slow  # a hundred draws
 def test_every_text_is_drawn_equally_often(
     keeping: TestClient, publish: Publish, database: Database
 ) -> None:

@@ -35,7 +35,6 @@ def content(client: TestClient, ref: str) -> str:
     return client.get(f"/v1/datasets/{ref}/content").text
 
 
-@pytest.mark.usefixtures("in_child")
 def test_a_corrected_version(client: TestClient, upload: Upload) -> None:
     first = upload(SMALL, "My texts.csv", name="a").json()
     answer = correct(client, changes=[{"row": 3, "label": "b"}, {"row": 1, "label": "b"}], keep=[2])
@@ -191,7 +190,6 @@ def test_rejected_corrections(
     assert client.get("/v1/datasets/a").json()["version"] == 1
 
 
-@pytest.mark.usefixtures("in_child")
 def test_a_dataset_that_could_not_be_trained_on_is_rejected(
     client: TestClient, upload: Upload
 ) -> None:

@@ -321,9 +321,12 @@ def test_values_of_the_other_tasks(client: TestClient, pool: Dataset) -> None:
 def test_a_label_that_does_not_fit_is_refused(
     client: TestClient, pool: Dataset, name: str, body: dict[str, Any], status: int, code: str
 ) -> None:
-    create_project(client)
-    create_project(client, "topics", task={"type": "multi_label"}, labels=["a", "b", "c"])
-    create_project(client, "stars", task={"type": "regression"}, labels=[])
+    fields: dict[str, dict[str, Any]] = {
+        "mood": {},
+        "topics": {"task": {"type": "multi_label"}, "labels": ["a", "b", "c"]},
+        "stars": {"task": {"type": "regression"}, "labels": []},
+    }
+    create_project(client, name, **fields[name])
     response = client.put(f"/v1/labeling/{name}/texts/1", json=body)
     assert problem(response) == (status, code)
     if code == "unknown_label":

@@ -18,6 +18,7 @@ from app.settings import Settings
 from tests.app.cli.conftest import serving
 from tests.app.openai.conftest import RequestCounter
 from tests.app.openai.fine_tunings import examples, finish, upload_examples
+from tests.slow import slow_but
 from tests.tiny_base import make_chat_examples
 
 CSV = b"text,label\n" + b"".join(
@@ -81,7 +82,7 @@ def test_a_file_in_use_is_kept(sdk: OpenAI, counter: RequestCounter) -> None:
     assert sdk.files.retrieve(file).id == file
 
 
-@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("order", slow_but(["asc", "desc"], "desc"))
 def test_pages_of_files_and_results(
     sdk: OpenAI, database: Database, counter: RequestCounter, order: Any
 ) -> None:

@@ -43,9 +43,7 @@ def let_claims_expire(database: Database) -> None:
         session.execute(update(RetrainingRun).values(claimed_until=0.0))
 
 
-@pytest.mark.parametrize(
-    "point", slow_but(POINTS, "retraining_stored", "retraining_trained", "retraining_decided")
-)
+@pytest.mark.parametrize("point", slow_but(POINTS, "retraining_trained", "retraining_decided"))
 def test_killed_worker(mood: Retraining, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create_webhook(
         mood.resources, "http://127.0.0.1:9/", events=["model.promoted", "retraining.finished"]

@@ -47,7 +47,9 @@ def encoded(value: Any) -> str:
         pytest.param("multi_label", {"task": "multi_label"}, "macro_f1", marks=pytest.mark.slow),
         pytest.param("regression", {"task": "regression"}, "rmse", marks=pytest.mark.slow),
         pytest.param("ordered", {"ordered": "true"}, "accuracy", marks=pytest.mark.slow),
-        ("pairs", {"text_pair_column": "text_pair"}, "accuracy"),
+        pytest.param(
+            "pairs", {"text_pair_column": "text_pair"}, "accuracy", marks=pytest.mark.slow
+        ),
         ("several_targets", {"targets": "mood,score=regression"}, "skill"),
     ],
 )
@@ -143,6 +145,7 @@ def test_packaged_sample(empty: Retraining) -> None:
     assert run["result"]["test"]["texts"] == 100
 
 
+@pytest.mark.slow  # the last test of this file: settings are kept
 def test_examples_in_chat_form(empty: Retraining) -> None:
     """Models that were made over the APIs of OpenAI and Mistral keep how they read prompts."""
     rows = [
@@ -167,6 +170,7 @@ def test_examples_in_chat_form(empty: Retraining) -> None:
     assert formats[0] == formats[1] is not None
 
 
+@pytest.mark.slow
 def test_data_in_one_dataset_per_split(empty: Retraining) -> None:
     texts = make_texts(LABELS, 240)
     sources = {

@@ -19,7 +19,7 @@ from tests.app.cli.conftest import serving
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT, StubLoader, StubPredictor
 
-SWAPS = 20
+SWAPS = 8
 CLIENTS = 50
 LONG = "a film " * 72 + "at last"  # counts as 512 tokens until it is tokenized
 PRODUCTION = "/v1/models/sentiment/aliases/production"

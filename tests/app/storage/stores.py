@@ -12,13 +12,23 @@ KEY = "jobs/0197c5d2-7a3e-7000-8000-000000000001/a1"
 WEIGHTS = "merged/model.safetensors"
 
 # Puts a directory under KEY, like a worker: python -c PUT DIRECTORY KEY
+# `app.resources` has `open_store`, but also imports Celery and SQLAlchemy.
 PUT = """
 import sys
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 from app.storage.errors import ArtifactExists
-from app.resources import open_store
 from app.settings import Settings
-store = open_store(Settings())
+settings = Settings()
+url = urlsplit(settings.store_url or "")
+if url.scheme == "s3":
+    from app.storage.s3 import S3Store
+    from app.storage.verified_cache import VerifiedCache
+    cache = VerifiedCache(settings.data_dir / "cache" / "store", limit=settings.store_cache_bytes)
+    store = S3Store(url.netloc, url.path.strip("/"), cache=cache)
+else:
+    from app.storage.local import LocalStore
+    store = LocalStore(Path(unquote(url.path)) if url.path else settings.artifacts_dir)
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -83,8 +83,9 @@ def test_putting_the_same_bytes_again_succeeds(store: Store, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("store_settings", slow_but(["local", "s3"], "s3"), indirect=True)
-def test_only_one_of_two_processes_gets_the_key(store: Store, tmp_path: Path) -> None:
-    for round_ in range(2):
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_only_one_of_two_processes_gets_the_key(store: Store, tmp_path: Path, rounds: int) -> None:
+    for round_ in range(rounds):
         key = f"jobs/race/a{round_}"
         sources = [made(tmp_path / f"{round_}-{i}", f"text {i} " * 10_000) for i in range(2)]
         refs = [ref_of(source, key) for source in sources]

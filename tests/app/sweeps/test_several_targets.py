@@ -14,7 +14,10 @@ SEVERAL = {**JOB, "task": {"targets": {"mood": {"column": "label"}, "topic": {"c
 
 @pytest.mark.parametrize(
     "strategy",
-    [{"type": "grid"}, {"type": "halving", "trials": 9, "seed": 1}],
+    [
+        {"type": "grid"},
+        pytest.param({"type": "halving", "trials": 9, "seed": 1}, marks=pytest.mark.slow),
+    ],
     ids=lambda strategy: str(strategy["type"]),
 )
 def test_the_highest_skill_wins(

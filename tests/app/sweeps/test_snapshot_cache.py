@@ -12,7 +12,7 @@ from app.sweeps import repository, results
 from app.sweeps.snapshot import SweepSnapshot, select_winner_and_cheapest
 from tests.app.sweeps.conftest import StartSweep
 from tests.app.sweeps.fake_worker import FakeSweepWorker
-from tests.slow import MOSTLY_SQLITE, on_both_databases
+from tests.slow import MOSTLY_SQLITE
 
 
 @pytest.fixture(params=MOSTLY_SQLITE)
@@ -41,7 +41,6 @@ def read_uncached(
         return read_snapshot(sweep_id)
 
 
-@on_both_databases
 def test_a_cached_snapshot_is_always_current(
     start_sweep: StartSweep,
     worker: FakeSweepWorker,

@@ -18,6 +18,7 @@ from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 from tests.app.web.finished_jobs import HOSTILE, succeed_with
 from tests.app.web.html_elements import visible_text
+from tests.slow import slow_but
 
 PAGE = {"Accept": "text/html"}
 TEXTS = 200
@@ -134,8 +135,8 @@ def test_ranks_show_kappa_beside_the_confusion_matrix(
     ("task_type", "metric", "verdict"),
     [
         ("multi_label", "macro_f1", "points worse than"),
-        ("regression", "rmse", "worse than"),
-        ("ordered", "accuracy", "points worse than"),
+        pytest.param("regression", "rmse", "worse than", marks=pytest.mark.slow),
+        pytest.param("ordered", "accuracy", "points worse than", marks=pytest.mark.slow),
         ("several_targets", "skill", "points worse than"),
     ],
 )
@@ -193,7 +194,9 @@ def test_a_job_with_several_targets_shows_one_at_a_time(
     assert texts.splitlines()[0].split(",")[3:5] == ["target", "label"]
 
 
-@pytest.mark.parametrize("task_type", ["multi_label", "regression", "several_targets"])
+@pytest.mark.parametrize(
+    "task_type", slow_but(["multi_label", "regression", "several_targets"], "several_targets")
+)
 def test_errors_of_jobs_without_a_model_are_found_in_their_predictions(
     client: TestClient, resources: Resources, task_type: str
 ) -> None:
