@@ -15,7 +15,6 @@ def slow_but(values: Iterable[Any], *quick: Any) -> list[Any]:
 DATABASES = ("sqlite", "postgresql")
 # For fixtures named `database_kind`: what most tests check is decided in Python.
 MOSTLY_SQLITE = slow_but(DATABASES, "sqlite")
+# For tests whose SQL, or what two transactions see of each other, differs by database.
+on_both_databases = pytest.mark.parametrize("database_kind", DATABASES)
 on_sqlite_first = pytest.mark.parametrize("database_kind", MOSTLY_SQLITE)
-# For tests whose SQL, or what two transactions see of each other, differs by database. In the quick
-# tests, those in tests/conformance and those of PostgreSQL alone run on it.
-on_both_databases = on_sqlite_first
