@@ -18,7 +18,6 @@ def crash_points(*arguments: str) -> dict[str, Any]:
     return counts
 
 
-@pytest.mark.slow  # it tells what `make crash-points` has to run
 @pytest.mark.timeout(300)
 def test_every_class_has_been_run() -> None:
     """After a new call site: `make crash-points`, which runs what is new and keeps it."""
