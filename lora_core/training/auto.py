@@ -12,7 +12,13 @@ from sklearn.metrics import f1_score
 from lora_core import compatibility, distributed, model_selection, runtime
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel, estimate_mean_tokens
-from lora_core.cross_validation import AutoSelectionResult, Logits, first_folds_mask, training_pool
+from lora_core.cross_validation import (
+    AutoSelectionResult,
+    Logits,
+    first_folds_mask,
+    splits_for_references,
+    training_pool,
+)
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
 from lora_core.data.windows import max_tokens_read, mean_tokens_computed
@@ -68,7 +74,9 @@ def train_auto(
         if spec.result.model:
             with runtime.convert_resource_errors(spec):
                 probe = verdict.fit_probe_and_predict(
-                    spec, splits, ProgressReporter(rank_observer, stop)
+                    spec,
+                    splits_for_references(selected.splits, selected.cross_validated),
+                    ProgressReporter(rank_observer, stop),
                 )
             selected = replace(selected, probe=probe)
         return linear.train_linear(

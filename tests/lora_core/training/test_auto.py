@@ -25,12 +25,13 @@ from lora_core.linear.model import LinearModel
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.method import CandidateSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import auto, checkpoint
+from lora_core.training import auto, checkpoint, verdict
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
 from lora_core.training.prepare import PreparedRun
 from tests.recording_observer import RecordingObserver, StopDuringFit
+from tests.task_files import make_rare
 from tests.tiny_base import make_base
 
 Make = Callable[..., TrainSpec]
@@ -233,6 +234,41 @@ def test_given_validation_split_is_not_trained_on(
     assert summary["examples"] == {"train": 80, "validation": 20, "test": 20}
     assert summary["selection"]["texts"] == 80
     assert summary["best_step"] % 10 == 0  # it was evaluated on the way
+
+
+def test_thresholds_of_the_linear_baseline_come_from_held_out_folds(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], tmp_path: Path
+) -> None:
+    """Its validation texts are training texts by then, as those of the model."""
+    data = {"source": str(make_rare(tmp_path / "rare.csv"))}
+    described = spec(method=choosing(PROBE), task={"tune_thresholds": True}, data=data)
+    _, out = go(described)
+    splits = load_splits(described.data)
+    examples = training_pool(described, splits)
+    progress = ProgressReporter(NullObserver(), RecordingObserver())
+    folds = LinearCrossValidator(described, splits.labels, examples, progress)
+    held_out = folds.predict_held_out_logits(CandidateSpec(method=LinearSpec()))[0]
+    calibration = folds.task.calibrate(held_out, folds.targets)
+    [logits] = comparison.fit_and_predict_logits(examples, [splits.test], folds.task)
+    expected = folds.task.report(
+        logits, folds.task.targets([each.label for each in splits.test]), calibration
+    )
+    linear = manifest.read(out)["metrics"]["linear"]
+    assert linear["train_texts"] == len(examples)
+    assert linear["validation"] == {}
+    assert linear["test"]["macro_f1"] == pytest.approx(expected["macro_f1"])
+
+
+def test_probe_is_trained_on_the_texts_of_the_chosen_linear_model(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Mock(wraps=verdict.prepare_run)
+    monkeypatch.setattr(verdict, "prepare_run", prepare)
+    described = spec(method=choosing(LINEAR))
+    go(described)
+    splits = prepare.call_args.args[3]
+    assert len(splits.train) == len(training_pool(described, load_splits(described.data)))
+    assert splits.validation == ()
 
 
 def test_repeats_of_some_folds_predict_more_texts(

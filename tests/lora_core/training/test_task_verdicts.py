@@ -32,7 +32,7 @@ from lora_core.training.linear import train_linear
 from tests.lora_core.training.test_probe import vectors
 from tests.recording_observer import RecordingObserver
 from tests.slow import slow_but
-from tests.task_files import LABELS, make_label_sets, make_numbers
+from tests.task_files import LABELS, make_label_sets, make_numbers, make_rare
 
 Make = Callable[..., TrainSpec]
 TASKS = ("multi_label", "regression")
@@ -216,19 +216,6 @@ def test_ordered_labels_name_their_agreement(spec: Make, reviews: Path, tmp_path
     described = spec(method={"type": "linear"}, task={"ordered": True})
     summary = run(described, tmp_path / "out")["metrics"]
     assert "quadratic kappa is" in summary["verdict"]["sentences"][0]
-
-
-def make_rare(path: Path) -> Path:
-    """Write 600 texts with a rare label, which no word says for sure."""
-    random = np.random.default_rng(0)
-    rare = random.random(600) < 0.15
-    hints = np.where(random.random(600) < 0.15, ~rare, rare)
-    rows = [
-        f"n{i} {'odd' if hint else 'usual'} film,{'rare' if label else 'common'}"
-        for i, (hint, label) in enumerate(zip(hints, rare, strict=True))
-    ]
-    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
-    return path
 
 
 @pytest.mark.parametrize("method", [LINEAR, {"type": "probe"}], ids=lambda m: m["type"])
