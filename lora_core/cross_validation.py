@@ -134,6 +134,7 @@ class AutoSelectionResult:
     selection: MethodSelection
     splits: Splits
     cross_validated: NDArray[np.float32] | None
+    started: float  # when the run began, by `time.monotonic`
     probe: ReferencePredictions | None = None  # of a probe, if the run of the method cannot fit one
 
     def summary(self) -> dict[str, Any]:

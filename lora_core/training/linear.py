@@ -80,7 +80,7 @@ def train_linear(
     `selected`: how `auto` selected the method, if it did. Raises a `LoraCoreError` for every known
     cause.
     """
-    started = time.monotonic()
+    started = selected.started if selected else time.monotonic()
     method = spec.method
     if not isinstance(method, LinearSpec):
         raise TypeError(f"{method.type} is trained by `train_encoder`")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lora_core import cross_validation, distributed, manifest
+from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
 from lora_core.cross_validation import LinearCrossValidator, Logits, training_pool
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
@@ -269,6 +272,40 @@ def test_probe_is_trained_on_the_texts_of_the_chosen_linear_model(
     splits = prepare.call_args.args[3]
     assert len(splits.train) == len(training_pool(described, load_splits(described.data)))
     assert splits.validation == ()
+
+
+@pytest.mark.parametrize("method", [PROBE, LINEAR], ids=["probe", "linear"])
+def test_total_seconds_include_the_selection(
+    spec: Make,
+    go: Callable[..., tuple[RecordingObserver, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    method: dict[str, Any],
+) -> None:
+    select, monotonic = auto._select_method, time.monotonic
+
+    def select_slowly(*arguments: Any) -> Any:
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 1000)
+        return select(*arguments)
+
+    monkeypatch.setattr(auto, "_select_method", select_slowly)
+    _, out = go(spec(method=choosing(method)))
+    assert 1000 < manifest.read(out)["metrics"]["total_seconds"] < 1100
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "speed"),
+    [("auto", 0, "cpu"), ("auto", 1, "cuda"), ("cuda:0", 1, "cuda"), ("cpu", 1, "cpu")],
+)
+def test_candidates_are_planned_for_the_device(
+    device: str, gpus: int, speed: str, spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    costs = Mock(wraps=CostModel)
+    monkeypatch.setattr(auto, "CostModel", costs)
+    described = spec(method={"type": "auto"}, runtime={"device": device})
+    examples = training_pool(described, load_splits(described.data))
+    auto._plan_candidates(described, examples, 2)
+    assert costs.call_args.kwargs["flops_per_second"] == DEFAULT_FLOPS_PER_SECOND[speed]
 
 
 def test_repeats_of_some_folds_predict_more_texts(
