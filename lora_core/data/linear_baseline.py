@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, f1_score
 
 from lora_core.atomic_files import atomic_path
-from lora_core.cache import cache_dir
+from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
 from lora_core.data.split import (
     Example,
     Splits,
@@ -70,6 +70,7 @@ def fit_or_load_linear_baseline(splits: Splits, task: Task) -> LinearBaselineRes
         result = _evaluate(splits, task)
         with atomic_path(path) as unfinished:
             unfinished.write_text(result.model_dump_json(), encoding="utf-8")
+        evict_least_recently_used(path.parent, FOLDER_LIMITS[path.parent.name])
     return result
 
 
