@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from lora_core import distributed
 from lora_core.atomic_files import atomic_path
 from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
-from lora_core.cross_validation import Indices, LinearCrossValidator, Logits
+from lora_core.cross_validation import LinearCrossValidator, Logits
+from lora_core.data.linear_baseline import Indices
 from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.specs.data import Split

@@ -4,15 +4,13 @@ import numpy as np
 
 from lora_core.cross_validation import (
     AutoSelectionResult,
-    Indices,
-    Logits,
     first_folds_mask,
     splits_for_references,
     training_pool,
     uses_cross_validated_verdict,
 )
 from lora_core.data import linear_baseline
-from lora_core.data.linear_baseline import calibrate_on_held_out_folds
+from lora_core.data.linear_baseline import Indices, calibrate_on_held_out_folds
 from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.model_selection import LINEAR_CANDIDATES, PROBE_CANDIDATES
@@ -21,6 +19,7 @@ from lora_core.results import Verdict
 from lora_core.specs.data import Split
 from lora_core.specs.method import CandidateSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.base import Logits
 from lora_core.tasks.build import build_task
 from lora_core.tasks.primary_metric import Predictions
 from lora_core.training import probe

@@ -32,7 +32,7 @@ from lora_core.training import auto, checkpoint, verdict
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
-from lora_core.training.prepare import PreparedRun
+from lora_core.training.prepare import PreparedRun, prepare_run
 from tests.recording_observer import RecordingObserver, StopDuringFit
 from tests.task_files import make_rare
 from tests.tiny_base import make_base
@@ -265,7 +265,7 @@ def test_thresholds_of_the_linear_baseline_come_from_held_out_folds(
 def test_probe_is_trained_on_the_texts_of_the_chosen_linear_model(
     spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = Mock(wraps=verdict.prepare_run)
+    prepare = Mock(wraps=prepare_run)
     monkeypatch.setattr(verdict, "prepare_run", prepare)
     described = spec(method=choosing(LINEAR))
     go(described)
