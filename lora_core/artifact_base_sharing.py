@@ -72,11 +72,15 @@ def join_manifests(manifest_data: Mapping[str, Any], base_manifest: Mapping[str,
     return {**joined, "files": dict(files)}
 
 
-def assemble_complete_artifact(directory: Path, base: Path, target: Path) -> None:
+def assemble_complete_artifact(directory: Path, base: Path | None, target: Path) -> None:
     """Make the complete artifact `target` of an artifact and its base, as links where possible."""
-    manifest_data, base_manifest = manifest.read(directory), manifest.read(base)
+    manifest_data = manifest.read(directory)
     for name in manifest_data["files"]:
         _link(directory / name, target / name)
+    if base is None:
+        _link(directory / MANIFEST_FILE, target / MANIFEST_FILE)
+        return
+    base_manifest = manifest.read(base)
     for name in base_manifest["files"]:
         _link(base / name, target / BASE_DIR / name)
     manifest.save(target, join_manifests(manifest_data, base_manifest))

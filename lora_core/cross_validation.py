@@ -5,14 +5,18 @@ all methods. It also holds `AutoSelectionResult`, the outcome of the method `aut
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from lora_core.data.linear_baseline import fit_linear_model, subsample_to_max_characters
+from lora_core.data.linear_baseline import (
+    Indices,
+    fit_linear_model,
+    subsample_to_max_characters,
+)
 from lora_core.data.split import Example, Splits, assign_folds
 from lora_core.model_selection import CandidateScores
 from lora_core.progress_reporter import (
@@ -29,7 +33,6 @@ from lora_core.tasks.primary_metric import Predictions
 from lora_core.verdict import CROSS_VALIDATION_MAX_TEXTS, ReferencePredictions
 
 Logits = NDArray[np.float32]
-Indices = NDArray[np.int64]
 
 
 class LinearCrossValidator:
@@ -131,11 +134,21 @@ class AutoSelectionResult:
     selection: MethodSelection
     splits: Splits
     cross_validated: NDArray[np.float32] | None
+    started: float  # when the run began, by `time.monotonic`
     probe: ReferencePredictions | None = None  # of a probe, if the run of the method cannot fit one
 
     def summary(self) -> dict[str, Any]:
         """Return what this adds to the summary of the run."""
         return {"selection": self.selection.model_dump(mode="json")}
+
+
+def splits_for_references(splits: Splits, cross_validated: NDArray[np.float32] | None) -> Splits:
+    """Return the splits that a run's references are fitted on.
+
+    Without the validation split, if its texts are also in the training split (see
+    `AutoSelectionResult`): thresholds that were fitted on them would be those of training texts.
+    """
+    return splits if cross_validated is None else replace(splits, validation=())
 
 
 def first_folds_mask(examples: Sequence[Example], folds: int) -> NDArray[np.bool_]:

@@ -81,7 +81,7 @@ class StepLogged(_Event):
 
 
 class Evaluated(_Event):
-    """Metrics on one split, such as `loss`: those in `CURVE_METRICS`."""
+    """Metrics on one split, such as `loss`: those in `Task.curve_metrics`."""
 
     event: Literal["evaluated"] = "evaluated"
     step: int
@@ -115,7 +115,7 @@ class CheckpointSaved(_Event):
 
 
 class LinearModelFitted(_Event):
-    """The linear model (TF-IDF + logistic regression) was evaluated on the same splits."""
+    """The linear model (TF-IDF + a linear model) was evaluated on the same splits."""
 
     event: Literal["linear_model"] = "linear_model"
     validation: dict[str, float]  # empty if it was trained on those texts

@@ -95,12 +95,12 @@ def load_calibrated_model(artifact: Path, target: str | None, *, program: str) -
     """Load the merged model of an artifact for a program that knows of no calibration.
 
     Raises `ArtifactCorrupt`, `NoEncoder`, `MergedWeightsChanged`, and what
-    `narrow_manifest_to_target` raises.
+    `extract_single_target_manifest` raises.
     """
     manifest_data = manifest.verify(artifact)
     if manifest.is_linear(manifest_data["files"]):
         raise NoEncoder(path=artifact.name, program=program)
-    selected = narrow_manifest_to_target(manifest_data, target, artifact.name)
+    selected = extract_single_target_manifest(manifest_data, target, artifact.name)
     model = load_merged_model(artifact)
     expected = manifest_data.get("merged_sha256")  # artifacts in format 1 have none
     if expected is not None and weights_sha256(model.state_dict()) != expected:
@@ -190,7 +190,7 @@ def _save_tokenizer(artifact: Path, directory: Path, manifest_data: dict[str, An
 # -- One of several targets -----------------------------------------------------------------------
 
 
-def narrow_manifest_to_target(
+def extract_single_target_manifest(
     manifest_data: dict[str, Any], target: str | None, model: str
 ) -> dict[str, Any]:
     """Return the manifest of a model that has this one of several targets only.
@@ -266,14 +266,14 @@ def export_adapter(
         target: Which of several targets to write.
 
     Raises `NoEncoder`, `NoAdapter`, `BaseMismatch`, `ArtifactCorrupt`, `OutputExists`, and what
-    `resolve_base_or_artifact` and `narrow_manifest_to_target` raise.
+    `resolve_base_or_artifact` and `extract_single_target_manifest` raise.
     """
     manifest_data = manifest.verify(artifact)
     if manifest.is_linear(manifest_data["files"]):
         raise NoEncoder(path=artifact.name, program="PEFT")
     if not (artifact / "adapter.safetensors").is_file():
         raise NoAdapter(path=artifact.name, method=manifest_data["spec"]["method"]["type"])
-    selected = narrow_manifest_to_target(manifest_data, target, artifact.name)
+    selected = extract_single_target_manifest(manifest_data, target, artifact.name)
     adapter = read_saved_adapter(artifact)
     pretrained = _find_base(artifact, manifest_data, base)
     merged = load_merged_model(artifact)

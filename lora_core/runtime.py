@@ -49,7 +49,7 @@ def setup_runtime(spec: RuntimeSpec) -> Runtime:
 
     Raises `DeviceUnavailable`, `TooFewDevices`, `PrecisionUnsupported`.
     """
-    device = _resolve_device(spec.device)
+    device = resolve_device(spec.device)
     if device != "cpu":
         torch.cuda.set_device(device)
         torch.cuda.empty_cache()  # memory of an earlier run in this process
@@ -70,7 +70,7 @@ def setup_runtime(spec: RuntimeSpec) -> Runtime:
     return Runtime(device, precision, torch.get_num_threads())
 
 
-def _resolve_device(wanted: str) -> str:
+def resolve_device(wanted: str) -> str:
     """Resolve `auto` and `cuda` to one GPU per process, the first one for a single process."""
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     local_rank, processes = distributed.local_rank_and_size()

@@ -49,7 +49,6 @@ def run_jobs(
 
 def _run(resources: Resources, claimed: ClaimedJob, directory: Path) -> None:
     out, model = (_new_path(directory) for _ in range(2))
-    model.mkdir(parents=True)
     inputs = resolve_inputs(
         resources.database,
         claimed,

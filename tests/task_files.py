@@ -33,3 +33,16 @@ def make_numbers(path: Path, rows: int = 240) -> Path:
         lines.append(f"{' '.join(random.permutation(words))},{number:.3f}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def make_rare(path: Path) -> Path:
+    """Write 600 texts with a rare label, which no word says for sure."""
+    random = np.random.default_rng(0)
+    rare = random.random(600) < 0.15
+    hints = np.where(random.random(600) < 0.15, ~rare, rare)
+    rows = [
+        f"n{i} {'odd' if hint else 'usual'} film,{'rare' if label else 'common'}"
+        for i, (hint, label) in enumerate(zip(hints, rare, strict=True))
+    ]
+    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    return path

@@ -63,7 +63,7 @@ class LocalInputs:
     def mentions_input(self, text: str) -> bool:
         """Return whether a text names an input as the process does: by its path or file name."""
         paths = (Path(parse_sheet_suffix(local)[0]) for local in self.public_names)
-        # A name may be as short as the `a1` of a stored model: it must not be a part of another.
+        # A name may be a short word: it must not be a part of another.
         return any(
             str(path) in text or re.search(rf"(?<![\w/:.-]){re.escape(path.name)}(?![\w/-])", text)
             for path in paths
@@ -98,10 +98,10 @@ def resolve_inputs(
 ) -> LocalInputs:
     """Find the inputs of a job and check that their bytes have not changed.
 
-    A model whose base is stored elsewhere is put together in `model_dir`, a new directory. Files
-    are read after the database session is closed, so that no writer waits for the disk.
-    Raises `InputChanged`, `DatasetNotFound`, `ModelNotFound`, `StoredArtifactCorrupt`, any error of
-    the store, and for an imported version `InvalidImportedModel` and `UnsupportedTokenizer`.
+    A model is put together in `model_dir`, a new directory. Files are read after the database
+    session is closed, so that no writer waits for the disk. Raises `InputChanged`,
+    `DatasetNotFound`, `ModelNotFound`, `StoredArtifactCorrupt`, any error of the store, and for an
+    imported version `InvalidImportedModel` and `UnsupportedTokenizer`.
     """
     spec, kind = dict(claimed.spec), JOB_KINDS[claimed.kind]
     model = spec[kind.model_field]

@@ -36,7 +36,7 @@ class AttemptDir(NamedTuple):
 
     @property
     def model(self) -> Path:
-        """The model that the process starts from, if its base is stored elsewhere."""
+        """The model that the process starts from."""
         return self.path / f"model-{self.job_id}"  # no word that an error message may contain
 
     @property

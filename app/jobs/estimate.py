@@ -120,9 +120,9 @@ def plan_auto_candidates(
     return candidates, JobCost(round(STARTUP_SECONDS + seconds), 0.0)
 
 
-def estimate_linear_parameters(data: ResolvedData) -> int:
+def estimate_linear_parameters(data: ResolvedData, task: TaskType) -> int:
     """Estimate roughly how many parameters a linear model of these texts has."""
-    rows = count_weight_rows(data.likely_label_count)
+    rows = count_weight_rows(data.likely_label_count, single_label=task == "single_label")
     tokens = split_sizes(data)[Split.TRAIN] * data.mean_tokens
     return (min(max_terms_for_weight_rows(rows), round(_TERMS_PER_TOKEN * tokens)) + 1) * rows
 

@@ -197,7 +197,7 @@ class JobResolver:
             for candidate in candidates
             if not isinstance(candidate.method, LinearSpec)
         ]
-        linear_count = estimate.estimate_linear_parameters(data)
+        linear_count = estimate.estimate_linear_parameters(data, spec.task.type)
         return ResolvedJob(
             spec=spec,
             base=base,
@@ -217,7 +217,7 @@ class JobResolver:
         compatibility.check_method_supports_partial_run(spec)
         data = self._resolve_data(spec, _UNLIMITED_LENGTH)
         spec = spec.model_copy(update={"data": data.spec})
-        count = estimate.estimate_linear_parameters(data)
+        count = estimate.estimate_linear_parameters(data, spec.task.type)
         return ResolvedJob(
             spec=spec,
             base=None,

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep
 from app.http.fields import uuid_or_not_found_validator
-from app.mlflow import service
+from app.mlflow import views
 from app.mlflow.errors import MlflowRunNotFound
 from app.mlflow.schemas import MlflowRunView, MlflowStatus
 
@@ -21,11 +21,11 @@ JobId = Annotated[UUID, uuid_or_not_found_validator(lambda text: MlflowRunNotFou
 def get_mlflow_status(database: DatabaseDep) -> MlflowStatus:
     """Get whether jobs and versions are sent to MLflow, and how far behind it is."""
     with database.read() as session:
-        return service.get_status(session)
+        return views.get_status(session)
 
 
 @router.get("/runs/{job_id}")
 def get_mlflow_run(job_id: JobId, database: DatabaseDep) -> MlflowRunView:
     """Get the MLflow run of a job."""
     with database.read() as session:
-        return service.get_run(session, job_id)
+        return views.get_run(session, job_id)

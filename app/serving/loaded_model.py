@@ -358,11 +358,11 @@ class EngineSelectingEncoderLoader:
         if self._engine == _AUTO:
             # Each encoder is released after its benchmark: all of them might not fit into memory.
             speeds = benchmark_engines(
-                # The texts and the adapter of an import must not choose the engine of others.
                 self._benchmark_dir,
                 directory,
                 list_auto_engine_candidates(),
                 load,
+                # The texts and the adapter of an import must not choose the engine of others.
                 shared=not imported,
             )
         engines = list(speeds) or [self._engine]

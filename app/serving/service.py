@@ -176,7 +176,7 @@ class InferenceService:
                     deadline=deadline,
                     texts_of_prompts=texts_of_prompts,
                 )
-            result = await self._build_result(computed, start)
+            result = await self._build_and_record_result(computed, start)
         self._mirror(computed)
         return result
 
@@ -209,7 +209,7 @@ class InferenceService:
                 finally:
                     for task in tasks:
                         task.cancel()
-            results = [await self._build_result(each, start) for each in computed]
+            results = [await self._build_and_record_result(each, start) for each in computed]
         for each in computed:
             self._mirror(each)
         return results
@@ -256,7 +256,9 @@ class InferenceService:
         computed = await model.compute(tokenized, deadline=deadline, with_states=index is not None)
         return _ComputedRequest(request, resolved, model, tokenized, computed, index)
 
-    async def _build_result(self, computed: _ComputedRequest, start: float) -> PredictResult:
+    async def _build_and_record_result(
+        self, computed: _ComputedRequest, start: float
+    ) -> PredictResult:
         unfamiliar = [False] * len(computed.logits)
         if computed.index is not None:
             unfamiliar = await run_in_threadpool(

@@ -334,18 +334,15 @@ def verify_artifact(store: Store, ref: ArtifactRef, *, name: str) -> Path:
 
 
 def materialize_artifact(store: Store, ref: ArtifactRef, target: Path, *, name: str) -> Path:
-    """Return a directory with the complete artifact after verifying every byte.
+    """Put the complete artifact into a new directory after verifying every byte; return it.
 
-    It is `target` if its base is stored elsewhere, otherwise the stored directory itself. Raises
-    `StoredArtifactCorrupt`.
+    Its files stay for as long as a job reads them, whatever is deleted or evicted from a cache
+    meanwhile. Raises `StoredArtifactCorrupt`.
     """
     directory = verify_artifact(store, ref, name=name)
-    if ref.base is None:
-        return directory
+    base = store.local_directory(ref.base) if ref.base else None
     target.mkdir(parents=True)
-    artifact_base_sharing.assemble_complete_artifact(
-        directory, store.local_directory(ref.base), target
-    )
+    artifact_base_sharing.assemble_complete_artifact(directory, base, target)
     return target
 
 

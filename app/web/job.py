@@ -21,7 +21,7 @@ from app.jobs.routes import JobId
 from app.jobs.schemas import JobView, MisclassifiedText
 from app.jobs.service import check_retryable_and_find_checkpoint
 from app.jobs.views import job_view
-from app.mlflow import service as mlflow
+from app.mlflow import views as mlflow
 from app.queue.tables import Job
 from app.registry import repository as registry
 from app.storage import repository as artifacts

@@ -5,7 +5,7 @@ from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
 from app.http.dependencies import DatabaseDep
-from app.mlflow import service
+from app.mlflow import views
 from app.web.page import render_template
 
 router = APIRouter(include_in_schema=False, dependencies=[require_scope("jobs:read")])
@@ -15,5 +15,5 @@ router = APIRouter(include_in_schema=False, dependencies=[require_scope("jobs:re
 def mlflow_status_page(request: Request, database: DatabaseDep) -> HTMLResponse:
     """Show whether MLflow is connected, and how far behind it is."""
     with database.read() as session:
-        status = service.get_status(session)
+        status = views.get_status(session)
     return render_template(request, "settings.html", mlflow=status)

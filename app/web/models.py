@@ -24,7 +24,7 @@ from app.http.dependencies import AppStateDep, DatabaseDep
 from app.http.fields import CleanText, Slug
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
-from app.mlflow import service as mlflow
+from app.mlflow import views as mlflow
 from app.mlflow.schemas import MlflowRunView
 from app.queue.enums import JobKind
 from app.queue.tables import Job

@@ -33,7 +33,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
 from lora_core.atomic_files import atomic_path
-from lora_core.cache import cache_dir
+from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
 from lora_core.data.contents import FileContents
 from lora_core.data.data_report import DataReport
 from lora_core.data.duplicates import group_duplicates
@@ -167,6 +167,7 @@ def load_or_compute_estimate(
         result = compute()
         with atomic_path(path) as unfinished:
             unfinished.write_text(result.model_dump_json(), encoding="utf-8")
+        evict_least_recently_used(path.parent, FOLDER_LIMITS[path.parent.name])
     return result
 
 

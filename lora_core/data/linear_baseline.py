@@ -7,19 +7,22 @@ long texts, so every run on a base model reports it next to its own result.
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sklearn
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, f1_score
 
 from lora_core.atomic_files import atomic_path
-from lora_core.cache import cache_dir
+from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
 from lora_core.data.split import (
     Example,
     Splits,
+    assign_folds,
     rows_and_task_for_stratification,
     stratified_subset,
 )
@@ -27,6 +30,7 @@ from lora_core.errors.data import TooFewRows
 from lora_core.events import LinearModelFitted
 from lora_core.linear import model as linear
 from lora_core.linear.files import MAX_TERMS
+from lora_core.model_selection import num_folds_to_evaluate
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.method import LinearSpec
 from lora_core.specs.text_input import TextInput
@@ -36,6 +40,8 @@ from lora_core.tasks.regression import Regression
 from lora_core.tasks.several_targets import SeveralTargets
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.tasks.targets import Targets
+
+Indices = NDArray[np.int64]
 
 MAX_TEXTS = 20_000
 MAX_FITTED_LABELS = 400_000  # texts x labels of a multi-label task, which has a fit for each label
@@ -55,6 +61,7 @@ class LinearBaselineResult(FrozenModel):
 def fit_or_load_linear_baseline(splits: Splits, task: Task) -> LinearBaselineResult:
     """Return the baseline for these splits, from the cache if they have been seen before.
 
+    Without a validation split, thresholds are fitted by cross-validation of the training split.
     `seconds` is the time of the original fit. Raises `DiskFull`.
     """
     path = cache_dir() / "linear" / f"{_cache_key(splits, task)}.json"
@@ -63,6 +70,7 @@ def fit_or_load_linear_baseline(splits: Splits, task: Task) -> LinearBaselineRes
         result = _evaluate(splits, task)
         with atomic_path(path) as unfinished:
             unfinished.write_text(result.model_dump_json(), encoding="utf-8")
+        evict_least_recently_used(path.parent, FOLDER_LIMITS[path.parent.name])
     return result
 
 
@@ -89,9 +97,15 @@ def _evaluate(splits: Splits, task: Task) -> LinearBaselineResult:
     parts = [splits.validation, splits.test]
     validation, test = (task.targets([each.label for each in part]) for part in parts)
     validation_logits, test_logits = fit_and_predict_logits(train, parts, task)
-    calibration = task.calibrate(validation_logits, validation)
+    calibration = None
+    if splits.validation:
+        calibration = task.calibrate(validation_logits, validation)
+    elif task.has_thresholds:
+        calibration = _calibrate_by_cross_validation(train, task)
     metrics = LinearModelFitted(
-        validation=_metrics(validation_logits, validation, task, calibration),
+        validation=_metrics(validation_logits, validation, task, calibration)
+        if splits.validation
+        else {},
         test=_metrics(test_logits, test, task, calibration),
         train_texts=len(train),
         seconds=round(time.perf_counter() - start, 3),
@@ -107,6 +121,31 @@ def fit_and_predict_logits(
     """Return logits (texts, outputs) for the texts of each split."""
     model = fit_linear_model(train, SPEC, task)
     return [model.logits([e.input for e in part]) for part in parts]
+
+
+def _calibrate_by_cross_validation(train: Sequence[Example], task: Task) -> Calibration:
+    def predict_held_out(learned: Indices, held_out: Indices) -> Logits:
+        learned_from, predicted = ([train[i] for i in rows] for rows in (learned, held_out))
+        return fit_and_predict_logits(learned_from, [predicted], task)[0]
+
+    return calibrate_on_held_out_folds(train, task, predict_held_out)
+
+
+def calibrate_on_held_out_folds(
+    train: Sequence[Example], task: Task, predict_held_out: Callable[[Indices, Indices], Logits]
+) -> Calibration:
+    """Return the calibration of a model that was fitted on all texts which are not for testing.
+
+    `predict_held_out` fits a model on texts, by their indices, and returns logits of others. As
+    many folds are held out as `auto` uses for its candidates.
+    """
+    folds = assign_folds(train, seed=0)
+    evaluated = np.unique(folds[folds < num_folds_to_evaluate(len(train))])
+    held_out = [np.flatnonzero(folds == fold) for fold in evaluated]
+    learned = [np.flatnonzero(folds != fold) for fold in evaluated]
+    logits = np.concatenate(list(map(predict_held_out, learned, held_out)))
+    targets = task.targets([train[i].label for i in np.concatenate(held_out)])
+    return task.calibrate(logits, targets)
 
 
 def fit_linear_model(
@@ -187,7 +226,7 @@ def subsample_to_max_characters(train: Sequence[Example], labels: int) -> list[E
 
 
 def _metrics(
-    logits: Logits, targets: Targets, task: Task, calibration: Calibration
+    logits: Logits, targets: Targets, task: Task, calibration: Calibration | None
 ) -> dict[str, float]:
     """Return accuracy and macro F1 of labels; of other tasks the metrics that training logs."""
     if not isinstance(task, SingleLabel):

@@ -12,7 +12,13 @@ from sklearn.metrics import f1_score
 from lora_core import compatibility, distributed, model_selection, runtime
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel, estimate_mean_tokens
-from lora_core.cross_validation import AutoSelectionResult, Logits, first_folds_mask, training_pool
+from lora_core.cross_validation import (
+    AutoSelectionResult,
+    Logits,
+    first_folds_mask,
+    splits_for_references,
+    training_pool,
+)
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
 from lora_core.data.windows import max_tokens_read, mean_tokens_computed
@@ -53,14 +59,14 @@ def train_auto(
     Checkpoints are those of the selected method: a resume does not select again.
     """
     rank_observer = observer if distributed.is_main_process() else NullObserver()
-    progress = ProgressReporter(rank_observer, stop)
+    progress, started = ProgressReporter(rank_observer, stop), time.monotonic()
     with runtime.convert_resource_errors(spec):
         splits = load_splits(spec.data, spec.task)
         saved = checkpoint.read_verified(resume) if resume is not None else None
         if saved is None:
-            selected = _select_method(spec, splits, rank_observer, progress)
+            selected = _select_method(spec, splits, rank_observer, progress, started)
         else:
-            selected = _selection_from_checkpoint(spec, splits, saved)
+            selected = _selection_from_checkpoint(spec, splits, saved, started)
     selected_spec = spec.with_method(selected.selection.method)
     if isinstance(selected_spec.method, LinearSpec):
         if not distributed.destroy_group_and_check_main():
@@ -68,7 +74,9 @@ def train_auto(
         if spec.result.model:
             with runtime.convert_resource_errors(spec):
                 probe = verdict.fit_probe_and_predict(
-                    spec, splits, ProgressReporter(rank_observer, stop)
+                    spec,
+                    splits_for_references(selected.splits, selected.cross_validated),
+                    ProgressReporter(rank_observer, stop),
                 )
             selected = replace(selected, probe=probe)
         return linear.train_linear(
@@ -89,7 +97,7 @@ def train_auto(
 
 
 def _select_method(
-    spec: TrainSpec, splits: Splits, observer: Observer, progress: ProgressReporter
+    spec: TrainSpec, splits: Splits, observer: Observer, progress: ProgressReporter, started: float
 ) -> AutoSelectionResult:
     examples = training_pool(spec, splits)
     candidates = _plan_candidates(spec, examples, len(splits.labels))
@@ -99,36 +107,36 @@ def _select_method(
     scores: list[CandidateScores] = []
     all_logits: list[Logits] = []
     for number, candidate in enumerate(candidates, start=1):
-        started = time.monotonic()
+        candidate_started = time.monotonic()
         logits = cross_validation.predict_held_out_logits(candidate)
         scores.append(cross_validation.score_logits(logits))
         all_logits.append(logits)
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - candidate_started
         results.append(_result(candidate, scores[-1], logits, cross_validation, seconds))
         observer.on_event(CandidateEvaluated(number=number, of=len(candidates), result=results[-1]))
     best = model_selection.select_candidate_index(scores)
     selection = MethodSelection(texts=len(examples), chosen=best, candidates=tuple(results))
     observer.on_event(MethodSelected(number=best + 1, method=selection.method, texts=len(examples)))
     if Split.VALIDATION not in splits.drawn:
-        return AutoSelectionResult(selection, splits, None)
+        return AutoSelectionResult(selection, splits, None, started)
     splits = _with_cross_validated_split(splits, examples, candidates[best])
     predicted = first_folds_mask(examples, candidates[best].folds)
-    return AutoSelectionResult(selection, splits, all_logits[best][0, predicted])
+    return AutoSelectionResult(selection, splits, all_logits[best][0, predicted], started)
 
 
 def _selection_from_checkpoint(
-    spec: TrainSpec, splits: Splits, saved: SavedCheckpoint
+    spec: TrainSpec, splits: Splits, saved: SavedCheckpoint, started: float
 ) -> AutoSelectionResult:
     """Return the selection that was made when the run began. Raises `CheckpointMismatch`."""
     if saved.selection is None:
         what = "its method was given by the spec, not selected by auto"
         raise CheckpointMismatch(path=saved.name, what=what)
     if saved.cross_validated is None:
-        return AutoSelectionResult(saved.selection, splits, None)
+        return AutoSelectionResult(saved.selection, splits, None, started)
     result = saved.selection.candidates[saved.selection.chosen]
     candidate = CandidateSpec(method=result.method, folds=result.folds, repeats=result.repeats)
     splits = _with_cross_validated_split(splits, training_pool(spec, splits), candidate)
-    return AutoSelectionResult(saved.selection, splits, saved.cross_validated.numpy())
+    return AutoSelectionResult(saved.selection, splits, saved.cross_validated.numpy(), started)
 
 
 def _with_cross_validated_split(
@@ -155,7 +163,7 @@ def _plan_candidates(
     max_length = shape.resolve_max_length(spec.data.max_length)
     characters = sum(each.characters for each in examples) / len(examples)
     limit = max_tokens_read(max_length, spec.data.long_texts)
-    device = "cuda" if spec.runtime.device.startswith("cuda") else "cpu"
+    device, _, _ = runtime.resolve_device(spec.runtime.device).partition(":")
     costs = CostModel(
         shape=shape,
         optim=spec.optim,

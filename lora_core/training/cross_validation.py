@@ -1,8 +1,9 @@
 """Cross-validation of all methods.
 
-Each fold is a run of its own, with the settings and the seed of the whole one. Fits of linear
-models and probes take fractions of a second and are repeated whenever they are needed. All others
-are cached on disk, so that a run which is interrupted loses at most one of them.
+Each fold is a run of its own, with the spec and the seed of the whole one. Settings that the spec
+leaves open (epochs, batch size, learning rate) follow from the number of texts in the fold. Fits of
+linear models and probes take fractions of a second and are repeated whenever they are needed. All
+others are cached on disk, so that a run which is interrupted loses at most one of them.
 """
 
 import os
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from lora_core import distributed
 from lora_core.atomic_files import atomic_path
 from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
-from lora_core.cross_validation import Indices, LinearCrossValidator, Logits
+from lora_core.cross_validation import LinearCrossValidator, Logits
+from lora_core.data.linear_baseline import Indices
 from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.specs.data import Split

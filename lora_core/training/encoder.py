@@ -69,7 +69,7 @@ def train_encoder(  # noqa: PLR0913
     With several processes (`distributed.process_group`), only rank 0 reports events, saves, and
     returns a summary. Raises a `LoraCoreError` for every known cause.
     """
-    started = time.monotonic()
+    started = selected.started if selected else time.monotonic()
     if not distributed.is_main_process():
         observer, checkpoint_settings = NullObserver(), None
     # While preparing, fitting the linear model and saving, a rank stops on its own; in between, all

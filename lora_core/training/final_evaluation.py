@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core import distributed
+from lora_core.cross_validation import splits_for_references
 from lora_core.data import linear_baseline
 from lora_core.data.split import Example
 from lora_core.events import Evaluated, Observer, Phase, replace_nonfinite_with_none
@@ -47,13 +48,11 @@ def evaluate_run(
     while the others wait, so meanwhile it reports to `local`, which asks none of them.
     """
     local.enter_phase(Phase.LINEAR_MODEL, result.steps)
+    splits = splits_for_references(prepared.splits, prepared.cross_validated)
     with distributed.main_process_first():
         linear = run_in_thread_with_progress(
-            local,
-            lambda: linear_baseline.fit_or_load_linear_baseline(prepared.splits, prepared.task),
+            local, lambda: linear_baseline.fit_or_load_linear_baseline(splits, prepared.task)
         ).metrics
-    if prepared.cross_validated is not None:  # it was trained on the validation texts
-        linear = linear.model_copy(update={"validation": {}})
     observer.on_event(linear)
     shared.enter_phase(Phase.EVALUATING)
     logits: SplitLogits = {

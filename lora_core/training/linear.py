@@ -18,6 +18,7 @@ from lora_core.atomic_files import is_disk_full
 from lora_core.cross_validation import (
     AutoSelectionResult,
     LinearCrossValidator,
+    Logits,
     training_pool,
     uses_cross_validated_verdict,
 )
@@ -80,7 +81,7 @@ def train_linear(
     `selected`: how `auto` selected the method, if it did. Raises a `LoraCoreError` for every known
     cause.
     """
-    started = time.monotonic()
+    started = selected.started if selected else time.monotonic()
     method = spec.method
     if not isinstance(method, LinearSpec):
         raise TypeError(f"{method.type} is trained by `train_encoder`")
@@ -107,9 +108,10 @@ def train_linear(
             observer.on_event(NoteLogged(level="warning", code="not_converged", message=text))
         observer.on_event(_started_event(spec, splits, task, model))
         progress.enter_phase(Phase.EVALUATING, _STEPS)
-        logits = run_in_thread_with_progress(progress, lambda: _compute_logits(spec, splits, model))
-        if selected is not None and selected.cross_validated is not None:
-            logits[Split.VALIDATION] = selected.cross_validated
+        cross_validated = selected.cross_validated if selected else None
+        logits = run_in_thread_with_progress(
+            progress, lambda: _compute_logits(spec, splits, model, cross_validated)
+        )
         calibration, metrics = _compute_metrics(splits, task, logits, observer)
         summary = {**_run_summary(splits, task, train, model, fit_seconds), **metrics}
         summary |= selected.summary() if selected else {}
@@ -139,8 +141,7 @@ def train_linear(
             files.save_parameters(out_dir, model.parameters)
             if model.parameters.terms:
                 # Cross-validated texts are validation texts that the model was trained on.
-                cross_validated = selected is not None and selected.cross_validated is not None
-                held_out = Split.TEST if cross_validated else Split.VALIDATION
+                held_out = Split.VALIDATION if cross_validated is None else Split.TEST
                 index = _example_index(splits, task, model, held_out)
                 nearest_examples.save_index(out_dir, index)
                 facts[nearest_examples.MANIFEST_KEY] = index.manifest_entry()
@@ -241,12 +242,19 @@ def _count_parameters(model: LinearModel) -> int:
     return model.parameters.coef.size + model.parameters.intercept.size
 
 
-def _compute_logits(spec: TrainSpec, splits: Splits, model: LinearModel) -> SplitLogits:
-    """Return logits of validation and test, and of the training split if the spec asks for it."""
+def _compute_logits(
+    spec: TrainSpec, splits: Splits, model: LinearModel, cross_validated: Logits | None
+) -> SplitLogits:
+    """Return logits of validation and test, and of the training split if the spec asks for it.
+
+    Those of validation are cross-validated, if the model was trained on its texts.
+    """
     wanted = [Split.VALIDATION, Split.TEST]
     wanted += [Split.TRAIN] if spec.result.train_metrics else []
     return {
-        split: model.logits([each.input for each in splits.examples_of(split)]).astype(np.float32)
+        split: cross_validated
+        if split is Split.VALIDATION and cross_validated is not None
+        else model.logits([each.input for each in splits.examples_of(split)]).astype(np.float32)
         for split in wanted
     }
 

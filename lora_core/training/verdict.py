@@ -5,10 +5,12 @@ import numpy as np
 from lora_core.cross_validation import (
     AutoSelectionResult,
     first_folds_mask,
+    splits_for_references,
     training_pool,
     uses_cross_validated_verdict,
 )
 from lora_core.data import linear_baseline
+from lora_core.data.linear_baseline import Indices, calibrate_on_held_out_folds
 from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.model_selection import LINEAR_CANDIDATES, PROBE_CANDIDATES
@@ -17,6 +19,7 @@ from lora_core.results import Verdict
 from lora_core.specs.data import Split
 from lora_core.specs.method import CandidateSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
+from lora_core.tasks.base import Logits
 from lora_core.tasks.build import build_task
 from lora_core.tasks.primary_metric import Predictions
 from lora_core.training import probe
@@ -40,6 +43,7 @@ def verdict_of_run(
     examples = training_pool(spec, splits)
     if uses_cross_validated_verdict(spec, examples):
         return _cross_validated_verdict(prepared, examples, selected, progress)
+    splits = splits_for_references(splits, prepared.cross_validated)
     baseline = linear_baseline.fit_or_load_linear_baseline(splits, task)
     references = {"linear": _answers_to_all(np.asarray(baseline.test_predictions))}
     if not isinstance(spec.method, ProbeSpec):
@@ -60,6 +64,7 @@ def fit_probe_and_predict(
 
     With few texts they come from cross-validation. Otherwise the probe is fitted on at most
     `PROBE_TRAIN_TEXTS` texts and predicts at most `PROBE_TEST_TEXTS` test texts, drawn at random.
+    `splits`: see `splits_for_references`.
     """
     method = PROBE_CANDIDATES[0]
     examples = training_pool(spec, splits)
@@ -89,17 +94,22 @@ def fit_probe_and_predict(
     }
     size = probe.mean_row_rms(states[Split.TRAIN])
     inputs = {split: probe.probe_inputs(prepared, x, size) for split, x in states.items()}
-    weight, bias = probe.fit_probe_weights(
-        inputs[Split.TRAIN],
-        tokenized[Split.TRAIN].targets,
-        method,
-        task,
-        balanced=prepared.spec.balanced,
-    )
+    x, targets = inputs[Split.TRAIN], tokenized[Split.TRAIN].targets
+    balanced = prepared.spec.balanced
+
+    def predict_held_out(train: Indices, held_out: Indices) -> Logits:
+        weight, bias = probe.fit_probe_weights(
+            x[train], targets[train], method, task, balanced=balanced
+        )
+        return x[held_out] @ weight.T + bias
+
+    weight, bias = probe.fit_probe_weights(x, targets, method, task, balanced=balanced)
     calibration = None
-    if task.has_thresholds:
+    if task.has_thresholds and sample.validation:
         logits = inputs[Split.VALIDATION] @ weight.T + bias
         calibration = task.calibrate(logits, tokenized[Split.VALIDATION].targets)
+    elif task.has_thresholds:
+        calibration = calibrate_on_held_out_folds(sample.train, task, predict_held_out)
     return ReferencePredictions(
         test, task.predict(inputs[Split.TEST] @ weight.T + bias, calibration)
     )

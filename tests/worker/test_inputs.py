@@ -1,6 +1,7 @@
 """Public names are resolved to local files and back."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -182,15 +183,25 @@ def test_uploads_per_split_are_resolved_next_to_a_sample(resources: Resources) -
 
 def test_model_version_is_resolved_to_its_artifact(resources: Resources, tmp_path: Path) -> None:
     ref = register(resources, tmp_path / "made")
+    facts = manifest.verify(resources.store.local_directory(ref))
     found = locate(resources, base="sentiment:1")
     directory = found.spec["base"]
-    assert directory == str(resources.store.local_directory(ref))
+    assert directory == str(resources.settings.work_dir / "model")
+    assert manifest.verify(Path(directory)) == facts
     assert found.replace_local_paths(directory) == "sentiment:1"
-    name = Path(directory).name  # `a1` in a local store
+    name = Path(directory).name
     for message in (f"{directory} is gone.", f"No base model {name!r}.", f"{name} has changed."):
         assert found.mentions_input(message)
     for other in ("hub:acme/data1", f"hub:acme/{name}", f"hub:{name}", f"{name}-base", f"x.{name}"):
         assert not found.mentions_input(f"No data '{other}': it does not exist.")
+
+
+def test_model_version_outlives_its_stored_copy(resources: Resources, tmp_path: Path) -> None:
+    """Jobs read their model again after hours, in which a cache may have evicted it."""
+    stored = resources.store.local_directory(register(resources, tmp_path / "made"))
+    found = locate(resources, base="sentiment:1")
+    shutil.rmtree(stored)
+    manifest.verify(Path(found.spec["base"]))
 
 
 def test_model_version_with_a_shared_base_is_put_together(

@@ -130,6 +130,15 @@ def test_a_finished_job_corrects_the_next_estimate(
     assert submit(runtime={"device": "cuda"})["estimated_seconds"] > on_gpu
 
 
+def test_two_labels_of_one_task_share_a_row_of_weights() -> None:
+    """Any of two labels are two logistic regressions."""
+    one, two = (
+        estimate.estimate_linear_parameters(data({ALL_ROWS: 8530}), task)
+        for task in ("single_label", "multi_label")
+    )
+    assert two == 2 * one
+
+
 def test_a_very_short_run_does_not_count_for_the_speed(
     submit: Submit, worker: FakeWorker, database: Database
 ) -> None:

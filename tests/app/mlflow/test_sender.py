@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select, text
 from app.database.base import new_id
 from app.database.engines import Database
 from app.jobs import repository as jobs
-from app.mlflow import client, repository, sender, service
+from app.mlflow import client, repository, sender, views
 from app.mlflow.connection import MlflowConnection
 from app.outbox.tables import MlflowModelChange, MlflowRun
 from app.queue.enums import JobKind
@@ -686,7 +686,7 @@ def test_a_long_backlog_shows_as_connected(
     with database.write() as session:
         repository.renew_lease_after_success(session, claimed.attempt)
     with database.read() as session:
-        assert service.get_status(session).state == "connected"
+        assert views.get_status(session).state == "connected"
 
 
 def test_workers_that_start_again_add_no_rows(

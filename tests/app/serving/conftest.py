@@ -70,6 +70,8 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
                 alias="production",
                 number=version.number,
             )
+        if stored.ref.base is None:
+            return resources.store.local_directory(stored.ref)
         complete = tmp_path / f"{job.hex}-complete"
         return materialize_artifact(resources.store, stored.ref, complete, name=name)
 

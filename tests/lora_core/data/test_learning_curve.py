@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, precision_recall_curve
 from sklearn.pipeline import make_pipeline
 
+from lora_core import cache
 from lora_core.data import learning_curve as curve
 from lora_core.data.load import load_splits
 from lora_core.data.more_labels_estimate import (
@@ -461,6 +462,15 @@ def test_learning_curve_is_cached(cache_folder: Path) -> None:
         entry.write_text("{")
     assert curve.load_or_compute_estimate({"data": "a"}, compute) == first
     assert len(calls) == 3
+
+
+def test_cache_keeps_its_limit(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cache.FOLDER_LIMITS, "learning-curves", 1)
+    for name in ("a", "b"):
+        curve.load_or_compute_estimate(
+            {"data": name}, lambda: MoreLabelsEstimate(code="one_label", message="", texts=3)
+        )
+    assert len(list(cache_folder.iterdir())) == 1
 
 
 def test_gains_are_described_in_points() -> None:

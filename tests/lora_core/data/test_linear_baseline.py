@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from lora_core import cache
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
@@ -64,6 +65,14 @@ def test_baseline_is_cached(cache_folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert not evaluate(other).cached
     thresholds = SingleLabel(TINY.labels, tune_thresholds=True)
     assert not linear_baseline.fit_or_load_linear_baseline(TINY, thresholds).metrics.cached
+
+
+def test_cache_keeps_its_limit(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cache.FOLDER_LIMITS, "linear", 1)
+    evaluate(Splits(TINY.labels, TINY.train, TINY.test, TINY.validation))
+    evaluate(TINY)
+    assert len(list(cache_folder.iterdir())) == 1
+    assert evaluate(TINY).cached
 
 
 def test_damaged_cache_entry_is_refitted(cache_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lora_core import cross_validation, distributed, manifest
+from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
 from lora_core.cross_validation import LinearCrossValidator, Logits, training_pool
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
@@ -25,12 +28,13 @@ from lora_core.linear.model import LinearModel
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.method import CandidateSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import auto, checkpoint
+from lora_core.training import auto, checkpoint, verdict
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
-from lora_core.training.prepare import PreparedRun
+from lora_core.training.prepare import PreparedRun, prepare_run
 from tests.recording_observer import RecordingObserver, StopDuringFit
+from tests.task_files import make_rare
 from tests.tiny_base import make_base
 
 Make = Callable[..., TrainSpec]
@@ -233,6 +237,75 @@ def test_given_validation_split_is_not_trained_on(
     assert summary["examples"] == {"train": 80, "validation": 20, "test": 20}
     assert summary["selection"]["texts"] == 80
     assert summary["best_step"] % 10 == 0  # it was evaluated on the way
+
+
+def test_thresholds_of_the_linear_baseline_come_from_held_out_folds(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], tmp_path: Path
+) -> None:
+    """Its validation texts are training texts by then, as those of the model."""
+    data = {"source": str(make_rare(tmp_path / "rare.csv"))}
+    described = spec(method=choosing(PROBE), task={"tune_thresholds": True}, data=data)
+    _, out = go(described)
+    splits = load_splits(described.data)
+    examples = training_pool(described, splits)
+    progress = ProgressReporter(NullObserver(), RecordingObserver())
+    folds = LinearCrossValidator(described, splits.labels, examples, progress)
+    held_out = folds.predict_held_out_logits(CandidateSpec(method=LinearSpec()))[0]
+    calibration = folds.task.calibrate(held_out, folds.targets)
+    [logits] = comparison.fit_and_predict_logits(examples, [splits.test], folds.task)
+    expected = folds.task.report(
+        logits, folds.task.targets([each.label for each in splits.test]), calibration
+    )
+    linear = manifest.read(out)["metrics"]["linear"]
+    assert linear["train_texts"] == len(examples)
+    assert linear["validation"] == {}
+    assert linear["test"]["macro_f1"] == pytest.approx(expected["macro_f1"])
+
+
+def test_probe_is_trained_on_the_texts_of_the_chosen_linear_model(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Mock(wraps=prepare_run)
+    monkeypatch.setattr(verdict, "prepare_run", prepare)
+    described = spec(method=choosing(LINEAR))
+    go(described)
+    splits = prepare.call_args.args[3]
+    assert len(splits.train) == len(training_pool(described, load_splits(described.data)))
+    assert splits.validation == ()
+
+
+@pytest.mark.parametrize("method", [PROBE, LINEAR], ids=["probe", "linear"])
+def test_total_seconds_include_the_selection(
+    spec: Make,
+    go: Callable[..., tuple[RecordingObserver, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    method: dict[str, Any],
+) -> None:
+    select, monotonic = auto._select_method, time.monotonic
+
+    def select_slowly(*arguments: Any) -> Any:
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 1000)
+        return select(*arguments)
+
+    monkeypatch.setattr(auto, "_select_method", select_slowly)
+    _, out = go(spec(method=choosing(method)))
+    assert 1000 < manifest.read(out)["metrics"]["total_seconds"] < 1100
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "speed"),
+    [("auto", 0, "cpu"), ("auto", 1, "cuda"), ("cuda:0", 1, "cuda"), ("cpu", 1, "cpu")],
+)
+def test_candidates_are_planned_for_the_device(
+    device: str, gpus: int, speed: str, spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    costs = Mock(wraps=CostModel)
+    monkeypatch.setattr(auto, "CostModel", costs)
+    described = spec(method={"type": "auto"}, runtime={"device": device})
+    examples = training_pool(described, load_splits(described.data))
+    auto._plan_candidates(described, examples, 2)
+    assert costs.call_args.kwargs["flops_per_second"] == DEFAULT_FLOPS_PER_SECOND[speed]
 
 
 def test_repeats_of_some_folds_predict_more_texts(

@@ -1,5 +1,6 @@
 """Runs store vectors of training texts that the served model finds again."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,7 @@ def test_cross_validated_run_holds_out_its_test_split(tmp_path: Path) -> None:
         MethodSelection(texts=len(together.train), chosen=0, candidates=()),
         together,
         np.zeros((len(splits.validation), 2), dtype=np.float32),
+        started=time.monotonic(),
     )
     out, observer = tmp_path / "out", RecordingObserver()
     train_linear(described, out_dir=out, observer=observer, stop=observer, selected=selected)

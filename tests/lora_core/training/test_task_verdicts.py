@@ -32,7 +32,7 @@ from lora_core.training.linear import train_linear
 from tests.lora_core.training.test_probe import vectors
 from tests.recording_observer import RecordingObserver
 from tests.slow import slow_but
-from tests.task_files import LABELS, make_label_sets, make_numbers
+from tests.task_files import LABELS, make_label_sets, make_numbers, make_rare
 
 Make = Callable[..., TrainSpec]
 TASKS = ("multi_label", "regression")
