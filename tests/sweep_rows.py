@@ -1,12 +1,11 @@
 """Start and change sweeps as the API does, for tests without an HTTP client."""
 
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.idempotency.service import IdempotentRequest
-from app.jobs import pretrained_bases
+from app.jobs.pretrained_bases import build_base_resolver
 from app.resources import Resources
 from app.sweeps import planning, repository, results, service
 from app.sweeps.schemas import SweepCreate
@@ -20,9 +19,7 @@ def start(resources: Resources, **fields: Any) -> UUID:
     """Start a sweep; `fields` are those of the request body."""
     body = SweepCreate.model_validate(fields)
     settings, database = resources.settings, resources.database
-    find_base = partial(
-        pretrained_bases.resolve_base, database=database, store=resources.store, settings=settings
-    )
+    find_base = build_base_resolver(database, resources.store, settings)
     plan = planning.plan_trials(body, find_base)
     return service.create_sweep(
         database, body=body, plan=plan, settings=settings, notifier=resources.notifier, call=CALL

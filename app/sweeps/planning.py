@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.jobs import estimate
+from app.jobs.pretrained_bases import FindBase
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue import heartbeats
 from app.settings import Settings
@@ -19,7 +20,7 @@ from app.sweeps.schemas import RungPlan, SweepCreate, SweepExtend, SweepPlan
 from app.sweeps.search_space import SearchSpace, TrialSettings
 from app.sweeps.states import Objective
 from app.sweeps.strategies import GridSearch, Strategy, TpeSearch
-from app.sweeps.trials import FindBase, ResolvedInputs
+from app.sweeps.trials import ResolvedInputs
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metric_info import metric_names_of_spec
 

@@ -121,7 +121,9 @@ def _assign_jobs(
     session: Session, sweep: Sweep, notifier: WorkerNotifier, settings: Settings
 ) -> _Assignment:
     """Give waiting trials an existing job, or a new one while fewer than the maximum run."""
-    max_jobs = sweep.max_parallel_jobs or max(1, _worker_slots(session, settings))
+    max_jobs = sweep.max_parallel_jobs or max(
+        1, heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)
+    )
     active = repository.list_active_job_ids(session, sweep.id)
     pending = repository.list_pending_trials(
         session, sweep.id, limit=MAX_ASSIGNED_PER_TRANSACTION + 1
@@ -146,10 +148,6 @@ def _assign_jobs(
             active.add(job.id)
     session.flush()
     return _Assignment(in_progress=bool(active) or stopping > 0, more=False)
-
-
-def _worker_slots(session: Session, settings: Settings) -> int:
-    return heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)
 
 
 def _queue_job(

@@ -17,6 +17,7 @@ from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import data_sources, estimate
 from app.jobs import repository as jobs
+from app.jobs.pretrained_bases import FindBase
 from app.jobs.resolve import JobResolver
 from app.jobs.schemas import JobView
 from app.jobs.service import enqueue_and_save_response
@@ -45,7 +46,7 @@ from app.sweeps.snapshot import select_winner_and_cheapest
 from app.sweeps.states import ACTIVE_STATES, SweepState, TrialState
 from app.sweeps.strategies import rung_budgets
 from app.sweeps.tables import Sweep, Trial
-from app.sweeps.trials import FindBase, ResolvedInputs, budget_of, continuing_job_columns
+from app.sweeps.trials import ResolvedInputs, budget_of, continuing_job_columns
 from app.sweeps.views import sweep_view
 from lora_core.specs.train import TrainSpec
 

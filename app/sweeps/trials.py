@@ -1,6 +1,6 @@
 """Trials of a sweep: reuse of existing results, and from settings to the columns of a job."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.errors import AppError
-from app.jobs.pretrained_bases import ResolvedBase
+from app.jobs.pretrained_bases import FindBase, ResolvedBase
 from app.jobs.repository import ACTIVE_STATES
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue.enums import DeviceClass, JobState
@@ -163,7 +163,6 @@ MAX_SHOWN_CHARACTERS = 64  # of a value or field name in an error
 RESERVED_FIELDS = {"spec_version", "preset", "trial", "result"}  # set by the sweep itself
 
 RESOLVE_ERRORS = (AppError, LoraCoreError)  # why a valid description still could never run
-FindBase = Callable[[str, str | None], ResolvedBase]  # (name, revision)
 
 
 @dataclass
