@@ -370,16 +370,15 @@ def request_cancel(session: Session, job_id: UUID) -> None:
 
     It is a single UPDATE, so whatever a worker does concurrently happens before or after it.
     """
-    queued = Job.state == JobState.QUEUED
     running = and_(Job.state == JobState.RUNNING, Job.cancel_requested_at.is_(None))
+    ended = {**CLEARED_WAIT, "state": JobState.CANCELLED, "finished_at": now()}
     row = session.execute(
         update(Job)
-        .where(Job.id == job_id, or_(queued, running))
+        .where(Job.id == job_id, or_(Job.state == JobState.QUEUED, running))
         .values(
-            state=case((queued, JobState.CANCELLED), else_=Job.state),
-            finished_at=case((queued, now()), else_=Job.finished_at),
             cancel_requested_at=func.coalesce(Job.cancel_requested_at, now()),
             stream_seq=Job.stream_seq + 1,
+            **_only_if_queued(ended),
         )
         .returning(Job.id, Job.state, Job.attempt, Job.stream_seq),
         execution_options=NO_SESSION_SYNC,
@@ -422,9 +421,8 @@ def request_resume(session: Session, job_id: UUID) -> bool:
     resource. A delay after a failure stays. A running job goes on, unless it has already been
     stopped for the pause; then it returns to the queue.
     """
-    queued = Job.state == JobState.QUEUED
     due_in_future = or_(Job.state != JobState.QUEUED, Job.run_after > now())
-    changed_if_queued = {**CLEARED_WAIT, "dispatched_at": now(), "dispatch_count": 0}
+    sent_again = {**CLEARED_WAIT, "dispatched_at": now(), "dispatch_count": 0}
     row = session.execute(
         update(Job)
         .where(Job.id == job_id, Job.state.in_(ACTIVE_STATES), PAUSE_REQUESTED)
@@ -432,10 +430,7 @@ def request_resume(session: Session, job_id: UUID) -> bool:
             pause_requested_at=null(),
             run_after=case((due_in_future, Job.run_after), else_=now()),
             stream_seq=Job.stream_seq + 1,
-            **{
-                name: case((queued, value), else_=getattr(Job, name))
-                for name, value in changed_if_queued.items()
-            },
+            **_only_if_queued(sent_again),
         )
         .returning(Job.id, Job.state, Job.attempt, Job.stream_seq),
         execution_options=NO_SESSION_SYNC,
@@ -446,6 +441,12 @@ def request_resume(session: Session, job_id: UUID) -> bool:
     message = "The job is back in the queue." if resumed else "The pause was withdrawn."
     add_job_event(session, row, EventContent("resume_requested", "info", message, {}))
     return resumed
+
+
+def _only_if_queued(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return column values that leave a job in any other state as it is."""
+    queued = Job.state == JobState.QUEUED
+    return {name: case((queued, value), else_=getattr(Job, name)) for name, value in values.items()}
 
 
 def delete_finished_training_job(session: Session, job_id: UUID) -> list[UUID]:
