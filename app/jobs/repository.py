@@ -15,15 +15,18 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     String,
+    Uuid,
     and_,
     case,
     cast,
+    column,
     delete,
     func,
     literal,
     null,
     or_,
     select,
+    table,
     union_all,
     update,
 )
@@ -48,6 +51,8 @@ from lora_core.tasks.metric_info import main_metric
 
 FINAL_STATES = tuple(state for state in JobState if state.final)
 ACTIVE_STATES = tuple(state for state in JobState if not state.final)
+# What `app.sweeps`, a layer above, knows as the table of trials.
+_TRIALS = table("trials", column("job_id", Uuid()), column("sweep_id", Uuid()))
 MAX_SCANNED = 10_000  # jobs that one call reads when no index covers its filter
 MAX_COUNTED = 10_000  # jobs per state that one call counts
 _STATE_COLUMNS = load_only(
@@ -449,6 +454,13 @@ def _only_if_queued(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: case((queued, value), else_=getattr(Job, name)) for name, value in values.items()}
 
 
+def find_sweep_of_job(session: Session, job_id: UUID) -> UUID | None:
+    """Return the sweep that created this job, or else one whose trial has its results."""
+    reused_by = select(_TRIALS.c.sweep_id).where(_TRIALS.c.job_id == Job.id).limit(1)
+    sweep_id = func.coalesce(Job.sweep_id, reused_by.scalar_subquery())
+    return session.scalar(select(sweep_id).where(Job.id == job_id))
+
+
 def delete_finished_training_job(session: Session, job_id: UUID) -> list[UUID]:
     """Delete a finished job with its rows in other tables; return the id of its artifact, if any.
 
@@ -512,7 +524,7 @@ def list_events_and_metric_points(
 ) -> Sequence[JobEvent | MetricPoint]:
     """Return events and points with `after` < `seq` <= `last_seq`, in order."""
     rows: list[JobEvent | MetricPoint] = []
-    for table in (JobEvent, MetricPoint):
-        in_range = (table.job_id == job_id, table.seq > after, table.seq <= last_seq)
-        rows.extend(session.scalars(select(table).where(*in_range)))
+    for entity in (JobEvent, MetricPoint):
+        in_range = (entity.job_id == job_id, entity.seq > after, entity.seq <= last_seq)
+        rows.extend(session.scalars(select(entity).where(*in_range)))
     return sorted(rows, key=lambda row: row.seq)

@@ -170,11 +170,11 @@ def list_active_job_ids(session: Session, sweep_id: UUID) -> set[UUID]:
 
 def list_pending_trials(session: Session, sweep_id: UUID, *, limit: int) -> list[PendingTrial]:
     """Return the first trials that need a job, by rung and number."""
-    without_job = and_(Trial.job_id.is_(None), Trial.problem.is_(None))
+    needs_job = and_(Trial.problem.is_(None), or_(Trial.job_id.is_(None), _NEEDS_NEW_JOB))
     rows = session.execute(
         select(Trial.number, Trial.rung, func.coalesce(_NEEDS_NEW_JOB, false()))
         .outerjoin(Job, Job.id == Trial.job_id)
-        .where(Trial.sweep_id == sweep_id, or_(without_job, _NEEDS_NEW_JOB))
+        .where(Trial.sweep_id == sweep_id, needs_job)
         .order_by(Trial.rung, Trial.number)
         .limit(limit)
     )

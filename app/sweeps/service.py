@@ -258,9 +258,13 @@ def delete_sweep_with_jobs(database: Database, *, sweep_id: UUID, store: Store) 
     more = True
     while more:
         with database.write() as session:
-            _require_ended(session, sweep_id)
+            sweep = _lock_sweep(session, sweep_id)
+            if sweep.state == SweepState.RUNNING:
+                raise SweepNotFinished(sweep_id=sweep_id, state="running")
             # Each time: another sweep may have reused a job since the last transaction.
             job_ids = repository.hand_over_shared_jobs(session, sweep_id)
+            if repository.count_unfinished_jobs(session, sweep_id):
+                raise SweepNotFinished(sweep_id=sweep_id, state="still ending its jobs")
             artifact_ids = [
                 jobs.delete_finished_job(session, job_id, kind=JobKind.TRAINING) or []
                 for job_id in job_ids[:JOBS_PER_DELETE]
@@ -330,14 +334,6 @@ def _check_trial_quota(
     existing = repository.count_trials_in_active_sweeps(session, caller_id)
     if added > 0 and existing + added > settings.max_trials_per_key:
         raise TrialQuotaExceeded(there=existing, added=added, limit=settings.max_trials_per_key)
-
-
-def _require_ended(session: Session, sweep_id: UUID) -> None:
-    sweep = _lock_sweep(session, sweep_id)
-    if sweep.state == SweepState.RUNNING:
-        raise SweepNotFinished(sweep_id=sweep_id, state="running")
-    if repository.count_unfinished_jobs(session, sweep_id):
-        raise SweepNotFinished(sweep_id=sweep_id, state="still ending its jobs")
 
 
 def _lock_sweep(session: Session, sweep_id: UUID) -> Sweep:
