@@ -8,7 +8,7 @@ from app.idempotency.service import IdempotentRequest
 from app.jobs.pretrained_bases import build_base_resolver
 from app.resources import Resources
 from app.sweeps import planning, repository, results, service
-from app.sweeps.schemas import SweepCreate
+from app.sweeps.schemas import SweepCreate, SweepExtend
 from app.sweeps.snapshot import SweepSnapshot
 from app.sweeps.states import SweepState
 
@@ -26,16 +26,32 @@ def start(resources: Resources, **fields: Any) -> UUID:
     ).id
 
 
+def extend(resources: Resources, sweep_id: UUID, **fields: Any) -> None:
+    """Extend a sweep; `fields` are those of the request body."""
+    settings, database = resources.settings, resources.database
+    plan = service.plan_sweep_extension(
+        database,
+        sweep_id=sweep_id,
+        body=SweepExtend.model_validate(fields),
+        find_base=build_base_resolver(database, resources.store, settings),
+    )
+    service.extend_sweep(
+        database, sweep_id=sweep_id, plan=plan, settings=settings, notifier=resources.notifier
+    )
+
+
 def stop(resources: Resources, sweep_id: UUID) -> None:
     with resources.database.write() as session:
         service.stop_sweep(session, sweep_id=sweep_id)
 
 
 def resume(resources: Resources, sweep_id: UUID) -> None:
-    with resources.database.write() as session:
-        service.resume_sweep(
-            session, sweep_id=sweep_id, settings=resources.settings, notifier=resources.notifier
-        )
+    service.resume_sweep(
+        resources.database,
+        sweep_id=sweep_id,
+        settings=resources.settings,
+        notifier=resources.notifier,
+    )
 
 
 def sweep_state(resources: Resources, sweep_id: UUID) -> SweepState:

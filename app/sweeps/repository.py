@@ -115,6 +115,16 @@ def mark_sweep_ready(session: Session, sweep_id: UUID) -> Sweep:
     return sweep
 
 
+def move_hidden_trials(session: Session, hidden_id: UUID, *, to: UUID) -> None:
+    """Move the trials of a sweep that is not ready to another one, and delete it."""
+    hidden = session.get_one(Sweep, hidden_id)
+    session.execute(
+        update(Trial).where(Trial.sweep_id == hidden_id).values(sweep_id=to),
+        execution_options=NO_SESSION_SYNC,
+    )
+    session.delete(hidden)
+
+
 def find_abandoned_unready_sweep(session: Session, *, seconds: float) -> UUID | None:
     """Return a sweep that has been unready for so long that its process must have died."""
     abandoned = (Sweep.ready.is_(False), Sweep.created_at < now() - seconds)

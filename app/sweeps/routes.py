@@ -157,8 +157,7 @@ def resume_sweep(
     sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, notifier: NotifierDep
 ) -> SweepView:
     """Resume a paused or stopped sweep."""
-    with database.write() as session:
-        service.resume_sweep(session, sweep_id=sweep_id, settings=settings, notifier=notifier)
+    service.resume_sweep(database, sweep_id=sweep_id, settings=settings, notifier=notifier)
     return get_sweep(sweep_id, database)
 
 
@@ -167,8 +166,7 @@ def retry_sweep(
     sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, notifier: NotifierDep
 ) -> SweepView:
     """Run only the failed and cancelled trials again. Resume a paused or stopped sweep first."""
-    with database.write() as session:
-        service.retry_sweep(session, sweep_id=sweep_id, settings=settings, notifier=notifier)
+    service.retry_sweep(database, sweep_id=sweep_id, settings=settings, notifier=notifier)
     return get_sweep(sweep_id, database)
 
 
