@@ -52,7 +52,7 @@ class VersionComparison:
 
 
 @dataclass(frozen=True)
-class TruthAndVersionPredictions:
+class PairedPrediction:
     """A text with its labels, and what both versions predict for it."""
 
     truth: Labels
@@ -66,7 +66,7 @@ def primary_metric_name(tasks: Mapping[str, TaskTypeOfTarget]) -> MetricName:
 
 
 def compare_versions(
-    texts: Sequence[TruthAndVersionPredictions], tasks: Mapping[str, TaskTypeOfTarget]
+    texts: Sequence[PairedPrediction], tasks: Mapping[str, TaskTypeOfTarget]
 ) -> VersionComparison:
     """Compare two versions. `tasks`: the type of each target. Raises `ValueError` without texts."""
     metric, current, new = _statistics(texts, tasks)
@@ -91,7 +91,7 @@ def _score(metric: MetricOfMeans, statistics: Statistics) -> MetricWithInterval:
 
 
 def _statistics(
-    texts: Sequence[TruthAndVersionPredictions], tasks: Mapping[str, TaskTypeOfTarget]
+    texts: Sequence[PairedPrediction], tasks: Mapping[str, TaskTypeOfTarget]
 ) -> tuple[MetricOfMeans, Statistics, Statistics]:
     """Return the metric, and its statistics (texts, k) of the current and of the new version."""
     if not texts:

@@ -115,6 +115,15 @@ class TrialNotRetryable(Conflict):
     )
 
 
+class TrialNotDeletable(Conflict):
+    code = "trial_not_deleted"
+    title = "A trial is deleted with its sweep."
+    message = (
+        "Job {job_id} has the results of a trial of sweep {sweep_id}. Delete the sweep with "
+        "DELETE /v1/sweeps/{sweep_id}."
+    )
+
+
 class PredictionRunNotRetryable(Conflict):
     code = "prediction_run_not_retried"
     title = "A prediction run cannot be retried."

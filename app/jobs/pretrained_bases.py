@@ -7,7 +7,9 @@ the Hugging Face Hub.
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,14 @@ class ResolvedBase:
     content_id: str  # identifies the bytes: a commit or a hash
     revision: str | None = None  # commit of a hub model
     from_registry: bool = False  # a version in the registry of this installation
+
+
+FindBase = Callable[[str, str | None], ResolvedBase]  # (name, revision)
+
+
+def build_base_resolver(database: Database, store: Store, settings: Settings) -> FindBase:
+    """Return `resolve_base` for bases of this installation."""
+    return partial(resolve_base, database=database, store=store, settings=settings)
 
 
 def resolve_base(

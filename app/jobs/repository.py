@@ -15,15 +15,18 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     String,
+    Uuid,
     and_,
     case,
     cast,
+    column,
     delete,
     func,
     literal,
     null,
     or_,
     select,
+    table,
     union_all,
     update,
 )
@@ -48,6 +51,8 @@ from lora_core.tasks.metric_info import main_metric
 
 FINAL_STATES = tuple(state for state in JobState if state.final)
 ACTIVE_STATES = tuple(state for state in JobState if not state.final)
+# What `app.sweeps`, a layer above, knows as the table of trials.
+_TRIALS = table("trials", column("job_id", Uuid()), column("sweep_id", Uuid()))
 MAX_SCANNED = 10_000  # jobs that one call reads when no index covers its filter
 MAX_COUNTED = 10_000  # jobs per state that one call counts
 _STATE_COLUMNS = load_only(
@@ -370,16 +375,15 @@ def request_cancel(session: Session, job_id: UUID) -> None:
 
     It is a single UPDATE, so whatever a worker does concurrently happens before or after it.
     """
-    queued = Job.state == JobState.QUEUED
     running = and_(Job.state == JobState.RUNNING, Job.cancel_requested_at.is_(None))
+    ended = {**CLEARED_WAIT, "state": JobState.CANCELLED, "finished_at": now()}
     row = session.execute(
         update(Job)
-        .where(Job.id == job_id, or_(queued, running))
+        .where(Job.id == job_id, or_(Job.state == JobState.QUEUED, running))
         .values(
-            state=case((queued, JobState.CANCELLED), else_=Job.state),
-            finished_at=case((queued, now()), else_=Job.finished_at),
             cancel_requested_at=func.coalesce(Job.cancel_requested_at, now()),
             stream_seq=Job.stream_seq + 1,
+            **_only_if_queued(ended),
         )
         .returning(Job.id, Job.state, Job.attempt, Job.stream_seq),
         execution_options=NO_SESSION_SYNC,
@@ -422,9 +426,8 @@ def request_resume(session: Session, job_id: UUID) -> bool:
     resource. A delay after a failure stays. A running job goes on, unless it has already been
     stopped for the pause; then it returns to the queue.
     """
-    queued = Job.state == JobState.QUEUED
     due_in_future = or_(Job.state != JobState.QUEUED, Job.run_after > now())
-    changed_if_queued = {**CLEARED_WAIT, "dispatched_at": now(), "dispatch_count": 0}
+    sent_again = {**CLEARED_WAIT, "dispatched_at": now(), "dispatch_count": 0}
     row = session.execute(
         update(Job)
         .where(Job.id == job_id, Job.state.in_(ACTIVE_STATES), PAUSE_REQUESTED)
@@ -432,10 +435,7 @@ def request_resume(session: Session, job_id: UUID) -> bool:
             pause_requested_at=null(),
             run_after=case((due_in_future, Job.run_after), else_=now()),
             stream_seq=Job.stream_seq + 1,
-            **{
-                name: case((queued, value), else_=getattr(Job, name))
-                for name, value in changed_if_queued.items()
-            },
+            **_only_if_queued(sent_again),
         )
         .returning(Job.id, Job.state, Job.attempt, Job.stream_seq),
         execution_options=NO_SESSION_SYNC,
@@ -446,6 +446,19 @@ def request_resume(session: Session, job_id: UUID) -> bool:
     message = "The job is back in the queue." if resumed else "The pause was withdrawn."
     add_job_event(session, row, EventContent("resume_requested", "info", message, {}))
     return resumed
+
+
+def _only_if_queued(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return column values that leave a job in any other state as it is."""
+    queued = Job.state == JobState.QUEUED
+    return {name: case((queued, value), else_=getattr(Job, name)) for name, value in values.items()}
+
+
+def find_sweep_of_job(session: Session, job_id: UUID) -> UUID | None:
+    """Return the sweep that created this job, or else one whose trial has its results."""
+    reused_by = select(_TRIALS.c.sweep_id).where(_TRIALS.c.job_id == Job.id).limit(1)
+    sweep_id = func.coalesce(Job.sweep_id, reused_by.scalar_subquery())
+    return session.scalar(select(sweep_id).where(Job.id == job_id))
 
 
 def delete_finished_training_job(session: Session, job_id: UUID) -> list[UUID]:
@@ -511,7 +524,7 @@ def list_events_and_metric_points(
 ) -> Sequence[JobEvent | MetricPoint]:
     """Return events and points with `after` < `seq` <= `last_seq`, in order."""
     rows: list[JobEvent | MetricPoint] = []
-    for table in (JobEvent, MetricPoint):
-        in_range = (table.job_id == job_id, table.seq > after, table.seq <= last_seq)
-        rows.extend(session.scalars(select(table).where(*in_range)))
+    for entity in (JobEvent, MetricPoint):
+        in_range = (entity.job_id == job_id, entity.seq > after, entity.seq <= last_seq)
+        rows.extend(session.scalars(select(entity).where(*in_range)))
     return sorted(rows, key=lambda row: row.seq)

@@ -26,6 +26,7 @@ from app.jobs.errors import (
     PredictionRunNotPausable,
     PredictionRunNotRetryable,
     TooManyJobs,
+    TrialNotDeletable,
     TrialNotPausable,
     TrialNotRetryable,
 )
@@ -205,8 +206,10 @@ def _get_pausable_job(session: Session, job_id: UUID) -> Job:
 def delete_job(session: Session, *, job_id: UUID, store: Store) -> None:
     """Delete a finished job, and its artifact unless a model version uses it.
 
-    Raises `JobNotFound`, `JobNotFinished`.
+    Raises `JobNotFound`, `TrialNotDeletable`, `JobNotFinished`.
     """
+    if (sweep_id := repository.find_sweep_of_job(session, job_id)) is not None:
+        raise TrialNotDeletable(job_id=job_id, sweep_id=sweep_id)
     artifacts.delete_unused_artifacts(
         session, store, repository.delete_finished_training_job(session, job_id)
     )

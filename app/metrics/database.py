@@ -28,7 +28,7 @@ from app.feedback.tables import Feedback
 from app.jobs.repository import ACTIVE_STATES, FINAL_STATES
 from app.queue.enums import AttemptOutcome, DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Job, Worker
-from app.queue.transitions import CLAIMABLE
+from app.queue.transitions import CLAIMABLE, QUEUE_TIMEOUT
 from app.registry import repository as registry
 from app.registry.tables import PRODUCTION
 from app.storage.tables import RESULTS_KIND, VECTORS_KIND, Artifact
@@ -104,7 +104,7 @@ class MetricQueries:
     def attempts(self) -> LabeledValues:
         """Ended attempts by outcome and error code.
 
-        Only the last attempt of a failed job has an error code.
+        Only the last attempt of a failed job has an error code, unless the job failed in the queue.
         """
         ended = select(Attempt.outcome, func.count()).where(Attempt.outcome.is_not(None))
         last = and_(Attempt.job_id == Job.id, Attempt.attempt == Job.attempt)
@@ -112,7 +112,7 @@ class MetricQueries:
             select(Attempt.outcome, Job.error_code, func.count())
             .join(Job, last)
             .where(Job.kind.in_(tuple(JobKind)), Job.state == JobState.FAILED)  # to use the index
-            .where(Job.error_code.is_not(None), Attempt.outcome.is_not(None))
+            .where(Job.error_code != QUEUE_TIMEOUT, Attempt.outcome.is_not(None))
         )
         with_code = self._rows(failed.group_by(Attempt.outcome, Job.error_code))
         remaining: Counter[str] = Counter(dict(self._rows(ended.group_by(Attempt.outcome))))

@@ -33,6 +33,7 @@ from app.queue.tables import Job
 from app.queue.transitions import (
     CLAIMABLE,
     CLEARED_WAIT,
+    QUEUE_TIMEOUT,
     STORAGE_UNAVAILABLE,
     backoff_expression,
 )
@@ -328,8 +329,9 @@ def fail_queue_timeouts(session: Session, *, queue_seconds: float) -> list[UUID]
         .values(
             state=JobState.FAILED,
             finished_at=now(),
-            error_code="queue_timeout",
+            error_code=QUEUE_TIMEOUT,
             error_message=message,
+            **CLEARED_WAIT,
             stream_seq=Job.stream_seq + 1,
         )
         .returning(Job.id, Job.attempt, Job.stream_seq),
@@ -337,7 +339,7 @@ def fail_queue_timeouts(session: Session, *, queue_seconds: float) -> list[UUID]
     ).all()
     for row in rows:
         add_job_event(
-            session, row, EventContent("failed", "error", message, {"code": "queue_timeout"})
+            session, row, EventContent("failed", "error", message, {"code": QUEUE_TIMEOUT})
         )
         publish_training_job_ended(session, row.id)
     return [row.id for row in rows]

@@ -13,6 +13,7 @@ from app.queue.events import EventContent
 from app.queue.tables import Attempt, Job
 
 CRASH_LOOP = "crash_loop"  # error code: the job keeps failing at the same step
+QUEUE_TIMEOUT = "queue_timeout"  # error code: no worker claimed the job in time
 # Waiting code: the disk, the data folder, the store or the database is unavailable.
 STORAGE_UNAVAILABLE = "storage_unavailable"
 FAILURES_EXHAUSTED = (
@@ -160,10 +161,14 @@ def outcome_and_columns(result: AttemptResult) -> tuple[AttemptOutcome, dict[str
         case RetryableFailure():
             return AttemptOutcome.FAILED, {**requeued, **failure_count_and_delay_columns(result)}
         case DependencyUnavailable(code, message, seconds):
-            reason = {"waiting_code": code, "waiting_message": message}
             since = case((Job.waiting_code == code, Job.waiting_since), else_=now())
-            schedule = {"waiting_since": since, "run_after": now() + seconds}
-            return AttemptOutcome.PREEMPTED, {**requeued, **reason, **schedule}
+            reason = {"waiting_since": since, "waiting_code": code, "waiting_message": message}
+            if_queued = {
+                name: case((CANCEL_REQUESTED, null()), else_=value)
+                for name, value in reason.items()
+            }
+            schedule = {"run_after": now() + seconds}
+            return AttemptOutcome.PREEMPTED, {**requeued, **if_queued, **schedule}
 
 
 def _final_state(state: JobState) -> dict[str, Any]:

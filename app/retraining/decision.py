@@ -14,7 +14,7 @@ from lora_core.specs.encoded_labels import LabelValue, decode_label, decode_targ
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.version_comparison import (
     Labels,
-    TruthAndVersionPredictions,
+    PairedPrediction,
     VersionComparison,
     compare_versions,
     primary_metric_name,
@@ -35,7 +35,7 @@ def compare_results(
 
     With fewer than `MIN_TEXTS`, no test decides, so it is not a try.
     """
-    by_part: dict[str, list[TruthAndVersionPredictions]] = {TEST_PART: [], LIVE_PART: []}
+    by_part: dict[str, list[PairedPrediction]] = {TEST_PART: [], LIVE_PART: []}
     for part, text in _evaluated_texts(current, new, form):
         by_part[part].append(text)
     every = [text for texts in by_part.values() for text in texts]
@@ -75,7 +75,7 @@ def find_reasons_against_promotion(
 
 def _evaluated_texts(
     current: Path, new: Path, form: TaskIOSchema
-) -> Iterator[tuple[str, TruthAndVersionPredictions]]:
+) -> Iterator[tuple[str, PairedPrediction]]:
     """Yield the texts of both results, which have the same rows, with the part of each."""
     for first, second in zip(
         read_prediction_results(current), read_prediction_results(new), strict=True
@@ -83,7 +83,7 @@ def _evaluated_texts(
         truth = _truth(first[LABEL], form)
         yield (
             first[PART],
-            TruthAndVersionPredictions(truth, _predicted(first, form), _predicted(second, form)),
+            PairedPrediction(truth, _predicted(first, form), _predicted(second, form)),
         )
 
 

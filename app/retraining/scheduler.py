@@ -24,9 +24,9 @@ from app.datasets.tables import Dataset
 from app.errors import AppError, InsufficientStorage, ServiceUnavailable
 from app.feedback import repository as feedback
 from app.idempotency.service import IdempotentRequest
-from app.jobs import pretrained_bases
 from app.jobs import service as jobs
 from app.jobs.errors import TooManyJobs
+from app.jobs.pretrained_bases import build_base_resolver
 from app.predictions import service as predictions
 from app.queue.enums import JobState
 from app.queue.tables import Job
@@ -55,7 +55,6 @@ from app.sweeps import service as sweep_service
 from app.sweeps.errors import NothingToPromote
 from app.sweeps.schemas import SweepCreate, SweepPromote
 from app.sweeps.states import SweepState
-from app.sweeps.trials import FindBase
 from lora_core.errors import LoraCoreError
 from lora_core.failpoints import failpoint
 from lora_core.specs.predict import RESULTS_FILE
@@ -295,7 +294,9 @@ def _start_sweep(resources: Resources, run_id: UUID, claim: int) -> None:
         raise DatasetNotFound(ref=run.dataset_id)
     spec = collect_training_texts.training_spec(production, f"{dataset.name}:{dataset.version}")
     body = build_sweep_request(spec, HyperparameterSearch.model_validate(run.search), model=model)
-    plan = planning.plan_trials(body, build_base_resolver(resources))
+    plan = planning.plan_trials(
+        body, build_base_resolver(resources.database, resources.store, resources.settings)
+    )
 
     def link(session: Session, sweep_id: UUID) -> None:
         claimed = transitions.lock_claimed_run(session, run_id, RetrainingState.SEARCHING, claim)
@@ -315,16 +316,6 @@ def _start_sweep(resources: Resources, run_id: UUID, claim: int) -> None:
             link=link,
         )
     failpoint("retraining_sweep_started")
-
-
-def build_base_resolver(resources: Resources) -> FindBase:
-    """Return what looks up the bases of a sweep, outside of transactions."""
-    return partial(
-        pretrained_bases.resolve_base,
-        database=resources.database,
-        store=resources.store,
-        settings=resources.settings,
-    )
 
 
 def build_sweep_request(

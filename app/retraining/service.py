@@ -12,6 +12,7 @@ from app.database.engines import Database, call_after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import repository as jobs
+from app.jobs.pretrained_bases import build_base_resolver
 from app.queue.tables import Job
 from app.registry import repository as registry
 from app.resources import Resources
@@ -46,7 +47,9 @@ def validate_hyperparameter_search(
         registry.get_model(session, name)
         production = read_production_version(session, name)
     body = scheduler.build_sweep_request(production.spec, search, model=name)
-    planning.plan_trials(body, scheduler.build_base_resolver(resources))
+    planning.plan_trials(
+        body, build_base_resolver(resources.database, resources.store, resources.settings)
+    )
 
 
 def create_or_replace_rule(

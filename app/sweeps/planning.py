@@ -10,23 +10,30 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.jobs import estimate
+from app.jobs.pretrained_bases import FindBase
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue import heartbeats
 from app.settings import Settings
 from app.sweeps import search_space, strategies, trials
-from app.sweeps.errors import NothingToExtend, ObjectiveUnsupported, TooManyTrialsInSweep
+from app.sweeps.errors import (
+    FieldNotVariable,
+    NothingToExtend,
+    ObjectiveUnsupported,
+    TooManyTrialsInSweep,
+)
 from app.sweeps.schemas import RungPlan, SweepCreate, SweepExtend, SweepPlan
 from app.sweeps.search_space import SearchSpace, TrialSettings
 from app.sweeps.states import Objective
 from app.sweeps.strategies import GridSearch, Strategy, TpeSearch
-from app.sweeps.trials import FindBase, ResolvedInputs
+from app.sweeps.trials import ResolvedInputs
+from lora_core.specs.task import TaskType
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metric_info import metric_names_of_spec
 
 _MAX_PROBES = 1_000  # settings that are only validated
 _WARM_START_SECONDS = 2.0  # between two trials in one process
 
-_ResolvedTrials = list[tuple[TrialSettings, ResolvedJob]]
+ResolvedTrials = list[tuple[TrialSettings, ResolvedJob]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class SweepBeforeExtension:
     space: list[Any]
     strategy: JsonObject
     trials: int
+    task_type: TaskType
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def plan_trials(body: SweepCreate, find_base: FindBase) -> UnresolvedPlan:
     space, strategy = body.search_space, body.strategy
     _validate_space(body.job, space)
     first = strategies.initial_trials(strategy, space)
-    settings = [*first, *_probes(strategy, space)]
+    settings = [*first, *_probes(body.job, strategy, space)]
     return _candidate_plan(
         body.job, space, strategy, settings, find_base, ResolvedInputs(), trial_count=len(first)
     )
@@ -98,22 +106,21 @@ def plan_extension(  # noqa: PLR0913 - a sweep, and its extension
     _validate_space(job, new_space)
     added = _new_settings(new_strategy, new_space, existing)
     draws = not isinstance(new_strategy, GridSearch) and new_strategy.trials is not None
-    # All trials of a grid may be stored already, by an extension that died before its end.
-    is_same_grid = draws or new_space == space
-    if not added and new_strategy == strategy and is_same_grid:
+    if not added and new_strategy == strategy:
         raise NothingToExtend(
             reason="set `trials` to a higher number" if draws else "the sweep has all of them"
         )
-    settings = [*added, *_probes(new_strategy, new_space)]
+    settings = [*added, *_probes(job, new_strategy, new_space)]
     return _candidate_plan(
         job, new_space, new_strategy, settings, find_base, inputs, trial_count=len(added)
     )
 
 
-def resolve_trial_jobs(plan: UnresolvedPlan, resolver: JobResolver) -> _ResolvedTrials:
+def resolve_trial_jobs(plan: UnresolvedPlan, resolver: JobResolver) -> ResolvedTrials:
     """Resolve the jobs of all trials and probes.
 
-    Raises `InvalidTrials`, and what `JobResolver.resolve` raises.
+    Raises `InvalidTrials`, `FieldNotVariable` if they have different tasks, and what
+    `JobResolver.resolve` raises.
     """
     outcomes: list[ResolvedJob | Exception] = []
     for spec in plan.specs:
@@ -123,11 +130,16 @@ def resolve_trial_jobs(plan: UnresolvedPlan, resolver: JobResolver) -> _Resolved
         except trials.RESOLVE_ERRORS as error:
             outcomes.append(error)
     trials.raise_if_invalid_trials(plan.settings, outcomes)
-    resolved = (outcome for outcome in outcomes if isinstance(outcome, ResolvedJob))
+    resolved = [outcome for outcome in outcomes if isinstance(outcome, ResolvedJob)]
+    tasks = {job.spec.task.type for job in resolved}  # perhaps those of the datasets
+    if plan.extends is not None:
+        tasks.add(plan.extends.task_type)
+    if len(tasks) > 1:
+        raise FieldNotVariable(field="data.source", reason=trials.DIFFERENT_TASKS, at="space")
     return list(zip(plan.settings, resolved, strict=True))
 
 
-def resolve_objective(objective: Objective | None, resolved: _ResolvedTrials) -> str:
+def resolve_objective(objective: Objective | None, resolved: ResolvedTrials) -> str:
     """Return the metric that ranks the trials, by default the main metric of their task.
 
     Raises `ObjectiveUnsupported`.
@@ -177,11 +189,27 @@ def preview_sweep(
     )
 
 
-def _probes(strategy: Strategy, space: SearchSpace) -> list[TrialSettings]:
-    """Return settings to validate for a model-based search, whose later trials are unknown."""
+def _probes(job: TrainSpec, strategy: Strategy, space: SearchSpace) -> list[TrialSettings]:
+    """Return settings to validate for a model-based search, whose later trials are unknown.
+
+    Among them is each base in each revision: no base can be looked up once the search runs.
+    """
     if not isinstance(strategy, TpeSearch):
         return []
-    return list(islice(search_space.one_at_a_time_settings(space), _MAX_PROBES))
+    probes = list(islice(search_space.one_at_a_time_settings(space), _MAX_PROBES))
+    base_fields = {
+        name: values
+        for name, values in space.dimensions.items()
+        if name in ("base", "base_revision")
+    }
+    if not base_fields:
+        return probes
+    bases = search_space.iterate_grid_settings(SearchSpace(dimensions=base_fields))
+    specs = trials.build_trial_specs_or_errors(job, probes)
+    for settings, spec in zip(probes, specs, strict=True):
+        if isinstance(spec, TrainSpec) and spec.base is not None:  # the method is not linear
+            return probes + [{**settings, **base} for base in bases]
+    return probes
 
 
 def _validate_space(job: TrainSpec, space: SearchSpace) -> None:
@@ -210,7 +238,7 @@ def _candidate_plan(  # noqa: PLR0913 - the fields of a `UnresolvedPlan`
 
 
 def _estimated_seconds(
-    plan: UnresolvedPlan, resolver: JobResolver, resolved: _ResolvedTrials, counts: Sequence[int]
+    plan: UnresolvedPlan, resolver: JobResolver, resolved: ResolvedTrials, counts: Sequence[int]
 ) -> float:
     """Return the seconds for `counts` trials at each rung, one after the other in warm processes.
 
@@ -254,7 +282,7 @@ def _new_settings(
     if isinstance(strategy, TpeSearch):
         return []
     if not isinstance(strategy, GridSearch) and strategy.trials is not None:
-        count = strategy.trials - len(existing)
+        count = max(0, strategy.trials - len(existing))
         return search_space.sample_settings(space, count, seed=strategy.seed, exclude=existing)
     seen = {search_space.canonical_json(settings) for settings in existing}
     added = [

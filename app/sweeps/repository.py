@@ -115,6 +115,16 @@ def mark_sweep_ready(session: Session, sweep_id: UUID) -> Sweep:
     return sweep
 
 
+def move_hidden_trials(session: Session, hidden_id: UUID, *, to: UUID) -> None:
+    """Move the trials of a sweep that is not ready to another one, and delete it."""
+    hidden = session.get_one(Sweep, hidden_id)
+    session.execute(
+        update(Trial).where(Trial.sweep_id == hidden_id).values(sweep_id=to),
+        execution_options=NO_SESSION_SYNC,
+    )
+    session.delete(hidden)
+
+
 def find_abandoned_unready_sweep(session: Session, *, seconds: float) -> UUID | None:
     """Return a sweep that has been unready for so long that its process must have died."""
     abandoned = (Sweep.ready.is_(False), Sweep.created_at < now() - seconds)
@@ -170,11 +180,11 @@ def list_active_job_ids(session: Session, sweep_id: UUID) -> set[UUID]:
 
 def list_pending_trials(session: Session, sweep_id: UUID, *, limit: int) -> list[PendingTrial]:
     """Return the first trials that need a job, by rung and number."""
-    without_job = and_(Trial.job_id.is_(None), Trial.problem.is_(None))
+    needs_job = and_(Trial.problem.is_(None), or_(Trial.job_id.is_(None), _NEEDS_NEW_JOB))
     rows = session.execute(
         select(Trial.number, Trial.rung, func.coalesce(_NEEDS_NEW_JOB, false()))
         .outerjoin(Job, Job.id == Trial.job_id)
-        .where(Trial.sweep_id == sweep_id, or_(without_job, _NEEDS_NEW_JOB))
+        .where(Trial.sweep_id == sweep_id, needs_job)
         .order_by(Trial.rung, Trial.number)
         .limit(limit)
     )

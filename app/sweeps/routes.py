@@ -1,6 +1,5 @@
 """Routes of sweeps: plan, start, list, pause, stop, resume, retry, extend, promote, delete."""
 
-from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -12,7 +11,7 @@ from app.http.fields import file_response_openapi, uuid_or_not_found_validator
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
 from app.idempotency import service as idempotency
 from app.idempotency.header import IdempotencyDep
-from app.jobs import pretrained_bases
+from app.jobs.pretrained_bases import build_base_resolver
 from app.jobs.schemas import JobView
 from app.sweeps import planning, repository, results, service
 from app.sweeps.errors import SweepNotFound
@@ -67,9 +66,7 @@ def create_sweep(  # noqa: PLR0913 - FastAPI dependencies
     if not dry_run:
         with database.read() as session:
             idempotency.raise_if_replayed(session, call)
-    find_base = partial(
-        pretrained_bases.resolve_base, database=database, store=store, settings=settings
-    )
+    find_base = build_base_resolver(database, store, settings)
     plan = planning.plan_trials(body, find_base)
     if dry_run:
         with database.read() as session:
@@ -160,8 +157,7 @@ def resume_sweep(
     sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, notifier: NotifierDep
 ) -> SweepView:
     """Resume a paused or stopped sweep."""
-    with database.write() as session:
-        service.resume_sweep(session, sweep_id=sweep_id, settings=settings, notifier=notifier)
+    service.resume_sweep(database, sweep_id=sweep_id, settings=settings, notifier=notifier)
     return get_sweep(sweep_id, database)
 
 
@@ -170,8 +166,7 @@ def retry_sweep(
     sweep_id: SweepId, database: DatabaseDep, settings: SettingsDep, notifier: NotifierDep
 ) -> SweepView:
     """Run only the failed and cancelled trials again. Resume a paused or stopped sweep first."""
-    with database.write() as session:
-        service.retry_sweep(session, sweep_id=sweep_id, settings=settings, notifier=notifier)
+    service.retry_sweep(database, sweep_id=sweep_id, settings=settings, notifier=notifier)
     return get_sweep(sweep_id, database)
 
 
@@ -185,9 +180,7 @@ def extend_sweep(
     notifier: NotifierDep,
 ) -> SweepView:
     """Add trials to a sweep, and run them."""
-    find_base = partial(
-        pretrained_bases.resolve_base, database=database, store=store, settings=settings
-    )
+    find_base = build_base_resolver(database, store, settings)
     plan = service.plan_sweep_extension(database, sweep_id=sweep_id, body=body, find_base=find_base)
     service.extend_sweep(
         database, sweep_id=sweep_id, plan=plan, settings=settings, notifier=notifier

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject, now
-from app.database.engines import acquire_transaction_lock, call_after_commit
+from app.database.engines import Database, acquire_transaction_lock, call_after_commit
 from app.database.errors import OUTAGE_ERRORS
 from app.jobs import data_sources
 from app.jobs import service as jobs
@@ -69,22 +69,27 @@ def _advance_each(resources: Resources, sweep_ids: Sequence[UUID]) -> None:
     """
     for sweep_id in sweep_ids:
         try:
-            advance_sweep_in_batches(resources, sweep_id)
+            advance_sweep_in_batches(
+                resources.database,
+                sweep_id,
+                settings=resources.settings,
+                notifier=resources.notifier,
+            )
         except OUTAGE_ERRORS:
             raise
         except Exception:
             log.exception("advancing the sweep failed", sweep_id=str(sweep_id))
 
 
-def advance_sweep_in_batches(resources: Resources, sweep_id: UUID) -> None:
+def advance_sweep_in_batches(
+    database: Database, sweep_id: UUID, *, settings: Settings, notifier: WorkerNotifier
+) -> None:
     """Advance a sweep in transactions of its own."""
     more = True
     while more:
-        with resources.database.write() as session:
+        with database.write() as session:
             call_after_commit(session, partial(failpoint, "sweep_committed"))
-            more = advance_sweep(
-                session, sweep_id, settings=resources.settings, notifier=resources.notifier
-            )
+            more = advance_sweep(session, sweep_id, settings=settings, notifier=notifier)
             failpoint("sweep_advanced")
 
 
@@ -121,7 +126,9 @@ def _assign_jobs(
     session: Session, sweep: Sweep, notifier: WorkerNotifier, settings: Settings
 ) -> _Assignment:
     """Give waiting trials an existing job, or a new one while fewer than the maximum run."""
-    max_jobs = sweep.max_parallel_jobs or max(1, _worker_slots(session, settings))
+    max_jobs = sweep.max_parallel_jobs or max(
+        1, heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)
+    )
     active = repository.list_active_job_ids(session, sweep.id)
     pending = repository.list_pending_trials(
         session, sweep.id, limit=MAX_ASSIGNED_PER_TRANSACTION + 1
@@ -146,10 +153,6 @@ def _assign_jobs(
             active.add(job.id)
     session.flush()
     return _Assignment(in_progress=bool(active) or stopping > 0, more=False)
-
-
-def _worker_slots(session: Session, settings: Settings) -> int:
-    return heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)
 
 
 def _queue_job(
@@ -202,10 +205,10 @@ def _add_next_trials(session: Session, sweep: Sweep, settings: Settings) -> bool
     ]
     proposed = strategies.next_trials(strategy, space, results)
     factory = _TrialFactory(sweep, strategy, JobResolver(session, settings))
+    settings_of_trials = {result.number: result.settings for result in results}
     for rung, numbers in proposed.promoted.items():
         for number in numbers:
-            previous = repository.get_trial(session, sweep.id, number, rung - 1)
-            session.add(factory.create(number, rung, previous.settings))
+            session.add(factory.create(number, rung, settings_of_trials[number]))
     for number, trial_settings in enumerate(proposed.new, start=len(results) + 1):
         session.add(factory.create(number, 0, trial_settings))
     sweep.resolved_inputs = factory.inputs.to_json()

@@ -1,7 +1,7 @@
 """Operations on sweeps: start, pause, stop, resume, retry, extend, delete, promote."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from uuid import UUID
@@ -17,6 +17,7 @@ from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import data_sources, estimate
 from app.jobs import repository as jobs
+from app.jobs.pretrained_bases import FindBase
 from app.jobs.resolve import JobResolver
 from app.jobs.schemas import JobView
 from app.jobs.service import enqueue_and_save_response
@@ -37,7 +38,7 @@ from app.sweeps.errors import (
     TrialNotRunnable,
     TrialQuotaExceeded,
 )
-from app.sweeps.planning import SweepBeforeExtension, UnresolvedPlan
+from app.sweeps.planning import ResolvedTrials, SweepBeforeExtension, UnresolvedPlan
 from app.sweeps.repository import TrialStatus
 from app.sweeps.schemas import SweepCreate, SweepExtend, SweepPromote, SweepView
 from app.sweeps.search_space import SearchSpace
@@ -45,7 +46,7 @@ from app.sweeps.snapshot import select_winner_and_cheapest
 from app.sweeps.states import ACTIVE_STATES, SweepState, TrialState
 from app.sweeps.strategies import rung_budgets
 from app.sweeps.tables import Sweep, Trial
-from app.sweeps.trials import FindBase, ResolvedInputs, budget_of, continuing_job_columns
+from app.sweeps.trials import ResolvedInputs, budget_of, continuing_job_columns
 from app.sweeps.views import sweep_view
 from lora_core.specs.train import TrainSpec
 
@@ -95,87 +96,101 @@ def create_sweep(  # noqa: PLR0913 - what a sweep is made of, and who asks
         priority=body.priority,
         ready=False,
     )
-    try:
-        with database.write() as session:
-            session.add(sweep)
-        first_trials = resolved[: plan.trial_count]
-        for rows in scheduler.trial_row_batches(sweep.id, first_trials, first_number=1):
-            with database.write() as session:
-                repository.add_trials(session, rows)
-        with database.write() as session:
-            idempotency.reserve(session, call)
-            if link is not None:
-                link(session, sweep.id)
-            acquire_transaction_lock(session, scheduler.ADVANCE_LOCK)
-            _check_trial_quota(session, call.caller_id, settings, added=plan.total_trials)
-            sweep = repository.mark_sweep_ready(session, sweep.id)
-            more = scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
-            view = sweep_view(session, sweep, result=None)
-            idempotency.save_response(session, call, status=202, body=view, location=view.location)
-    except Exception:
-        with suppress(*OUTAGE_ERRORS), database.write() as session:
-            repository.delete_unready_sweep(session, sweep.id)
-        raise
-    while more:
-        with database.write() as session:
-            more = scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
+    first_trials = resolved[: plan.trial_count]
+    with _stored_hidden(database, sweep, first_trials), database.write() as session:
+        idempotency.reserve(session, call)
+        if link is not None:
+            link(session, sweep.id)
+        acquire_transaction_lock(session, scheduler.ADVANCE_LOCK)
+        _check_trial_quota(session, call.caller_id, settings, added=plan.total_trials)
+        sweep = repository.mark_sweep_ready(session, sweep.id)
+        more = scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
+        view = sweep_view(session, sweep, result=None)
+        idempotency.save_response(session, call, status=202, body=view, location=view.location)
+    if more:
+        scheduler.advance_sweep_in_batches(database, sweep.id, settings=settings, notifier=notifier)
     log.info("sweep started", sweep_id=str(sweep.id), trials=view.trial_count)
     return view
 
 
-def pause_sweep(session: Session, *, sweep_id: UUID) -> Sweep:
+@contextmanager
+def _stored_hidden(
+    database: Database, sweep: Sweep, resolved: ResolvedTrials, *, first_number: int = 1
+) -> Iterator[None]:
+    """Store a sweep that is not ready with trials, in small transactions.
+
+    It is deleted if the block raises; if the process dies, garbage collection deletes it.
+    """
+    try:
+        with database.write() as session:
+            session.add(sweep)
+        for rows in scheduler.trial_row_batches(sweep.id, resolved, first_number=first_number):
+            with database.write() as session:
+                repository.add_trials(session, rows)
+        yield
+    except Exception:
+        with suppress(*OUTAGE_ERRORS), database.write() as session:
+            repository.delete_unready_sweep(session, sweep.id)
+        raise
+
+
+def pause_sweep(session: Session, *, sweep_id: UUID) -> None:
     """Create no more jobs; running jobs continue.
 
     Raises `SweepNotFound`, `InvalidSweepTransition`.
     """
-    return _stop_scheduling(
+    _stop_scheduling(
         session, sweep_id, SweepState.PAUSED, {TrialState.QUEUED}, not_from=SweepState.STOPPED
     )
 
 
-def stop_sweep(session: Session, *, sweep_id: UUID) -> Sweep:
+def stop_sweep(session: Session, *, sweep_id: UUID) -> None:
     """Create no more jobs and cancel the running ones, which keep their checkpoints.
 
     Raises `SweepNotFound`, `InvalidSweepTransition`.
     """
     withdrawn = {TrialState.QUEUED, TrialState.RUNNING}
-    return _stop_scheduling(session, sweep_id, SweepState.STOPPED, withdrawn)
+    _stop_scheduling(session, sweep_id, SweepState.STOPPED, withdrawn)
 
 
 def resume_sweep(
-    session: Session, *, sweep_id: UUID, settings: Settings, notifier: WorkerNotifier
-) -> Sweep:
+    database: Database, *, sweep_id: UUID, settings: Settings, notifier: WorkerNotifier
+) -> None:
     """Continue after a pause or a stop.
 
     Raises `SweepNotFound`, `InvalidSweepTransition`, `TrialQuotaExceeded`.
     """
-    sweep = _lock_sweep(session, sweep_id)
-    if sweep.state == SweepState.FINISHED:
-        hint = "retry it to run failed trials again, or extend it to add trials"
-        raise InvalidSweepTransition(
-            sweep_id=sweep_id, state=sweep.state, wanted="resumed", hint=hint
-        )
-    return _continue_running(session, sweep, settings, notifier)
+    with database.write() as session:
+        sweep = _lock_sweep(session, sweep_id)
+        if sweep.state == SweepState.FINISHED:
+            hint = "retry it to run failed trials again, or extend it to add trials"
+            raise InvalidSweepTransition(
+                sweep_id=sweep_id, state=sweep.state, wanted="resumed", hint=hint
+            )
+        _continue_running(session, sweep, settings)
+    scheduler.advance_sweep_in_batches(database, sweep_id, settings=settings, notifier=notifier)
 
 
 def retry_sweep(
-    session: Session, *, sweep_id: UUID, settings: Settings, notifier: WorkerNotifier
-) -> Sweep:
+    database: Database, *, sweep_id: UUID, settings: Settings, notifier: WorkerNotifier
+) -> None:
     """Run only the failed and cancelled trials again; a finished sweep without any stays finished.
 
     Raises `SweepNotFound`, `InvalidSweepTransition`, `TrialQuotaExceeded`.
     """
-    sweep = _lock_sweep(session, sweep_id)
-    if sweep.state in (SweepState.PAUSED, SweepState.STOPPED):  # waiting trials would run, too
-        raise InvalidSweepTransition(
-            sweep_id=sweep_id, state=sweep.state, wanted="retried", hint="resume it first"
-        )
-    repository.reset_trials(session, sweep_id, (TrialState.FAILED, TrialState.CANCELLED))
-    if sweep.state == SweepState.FINISHED and not repository.list_pending_trials(
-        session, sweep_id, limit=1
-    ):
-        return sweep
-    return _continue_running(session, sweep, settings, notifier)
+    with database.write() as session:
+        sweep = _lock_sweep(session, sweep_id)
+        if sweep.state in (SweepState.PAUSED, SweepState.STOPPED):  # waiting trials would run, too
+            raise InvalidSweepTransition(
+                sweep_id=sweep_id, state=sweep.state, wanted="retried", hint="resume it first"
+            )
+        repository.reset_trials(session, sweep_id, (TrialState.FAILED, TrialState.CANCELLED))
+        if sweep.state == SweepState.FINISHED and not repository.list_pending_trials(
+            session, sweep_id, limit=1
+        ):
+            return
+        _continue_running(session, sweep, settings)
+    scheduler.advance_sweep_in_batches(database, sweep_id, settings=settings, notifier=notifier)
 
 
 def plan_sweep_extension(
@@ -188,6 +203,7 @@ def plan_sweep_extension(
     with database.read() as session:
         sweep = repository.get_sweep(session, sweep_id)
         existing = repository.list_trial_settings(session, sweep_id)
+        before = _before_extension(session, sweep)
     plan = planning.plan_extension(
         TrainSpec.model_validate(sweep.job),
         space=SearchSpace.from_pairs(sweep.space),
@@ -197,7 +213,7 @@ def plan_sweep_extension(
         body=body,
         find_base=find_base,
     )
-    return replace(plan, extends=SweepBeforeExtension(sweep.space, sweep.strategy, len(existing)))
+    return replace(plan, extends=before)
 
 
 def extend_sweep(
@@ -207,44 +223,64 @@ def extend_sweep(
     plan: UnresolvedPlan,
     settings: Settings,
     notifier: WorkerNotifier,
-) -> Sweep:
-    """Store the trials of `plan_sweep_extension` in small transactions, and run them.
+) -> None:
+    """Add the trials of `plan_sweep_extension` to a sweep, and run them.
 
-    If the process dies in between, the same call adds the rest. Raises `TrialQuotaExceeded`,
-    `ConcurrentUpdate` if another call extended the sweep, and what `planning.resolve_trial_jobs`
-    raises.
+    They are stored in small transactions, with a hidden sweep; the last transaction moves them.
+
+    Raises `TrialQuotaExceeded`, `ConcurrentUpdate` if the sweep has got other trials since it was
+    planned, and what `planning.resolve_trial_jobs` raises; the sweep is unchanged then.
     """
     if plan.extends is None:
         raise ValueError("the plan is not one of `plan_sweep_extension`")
     with database.read() as session:
         resolved = planning.resolve_trial_jobs(plan, JobResolver(session, settings))
-    expected, stored = plan.extends, plan.extends.trials
-
-    def lock_unchanged(session: Session) -> Sweep:
+        sweep = repository.get_sweep(session, sweep_id)
+        _check_can_extend(session, sweep, plan, settings)
+    hidden = Sweep(
+        id=new_id(),
+        created_by=sweep.created_by,
+        user_metadata={},
+        job={},
+        space=[],
+        strategy={},
+        resolved_inputs={},
+        objective=sweep.objective,
+        ready=False,
+    )
+    new_trials, first_number = resolved[: plan.trial_count], plan.extends.trials + 1
+    with (
+        _stored_hidden(database, hidden, new_trials, first_number=first_number),
+        database.write() as session,
+    ):
         sweep = _lock_sweep(session, sweep_id)
-        if (sweep.space, sweep.strategy) != (expected.space, expected.strategy):
-            raise ConcurrentUpdate()
-        if repository.count_trials(session, sweep_id) != stored:
-            raise ConcurrentUpdate()
-        return sweep
-
-    with database.write() as session:
-        sweep = lock_unchanged(session)
-        counted = _count_planned(session, sweep) if sweep.state in ACTIVE_STATES else 0
-        added = plan.total_trials - counted
-        _check_trial_quota(session, sweep.created_by, settings, added=added)
-    first_trials = resolved[: plan.trial_count]
-    for rows in scheduler.trial_row_batches(sweep_id, first_trials, first_number=stored + 1):
-        with database.write() as session:
-            lock_unchanged(session)
-            repository.add_trials(session, rows)
-        stored += len(rows)
-    with database.write() as session:
-        sweep = lock_unchanged(session)
+        _check_can_extend(session, sweep, plan, settings)
+        repository.move_hidden_trials(session, hidden.id, to=sweep_id)
         sweep.space = plan.space.to_pairs()
         sweep.strategy = plan.strategy.model_dump(mode="json")
         sweep.resolved_inputs = plan.inputs.to_json()
-        return _continue_running(session, sweep, settings, notifier)
+        _continue_running(session, sweep, settings)
+    scheduler.advance_sweep_in_batches(database, sweep_id, settings=settings, notifier=notifier)
+
+
+def _before_extension(session: Session, sweep: Sweep) -> SweepBeforeExtension:
+    return SweepBeforeExtension(
+        space=sweep.space,
+        strategy=sweep.strategy,
+        trials=repository.count_trials(session, sweep.id),
+        task_type=TrainSpec.model_validate(sweep.job).task.type,
+    )
+
+
+def _check_can_extend(
+    session: Session, sweep: Sweep, plan: UnresolvedPlan, settings: Settings
+) -> None:
+    """Raise `ConcurrentUpdate` or `TrialQuotaExceeded`."""
+    if _before_extension(session, sweep) != plan.extends:
+        raise ConcurrentUpdate()
+    counted = _count_planned(session, sweep) if sweep.state in ACTIVE_STATES else 0
+    added = plan.total_trials - counted
+    _check_trial_quota(session, sweep.created_by, settings, added=added)
 
 
 def delete_sweep_with_jobs(database: Database, *, sweep_id: UUID, store: Store) -> None:
@@ -257,9 +293,13 @@ def delete_sweep_with_jobs(database: Database, *, sweep_id: UUID, store: Store) 
     more = True
     while more:
         with database.write() as session:
-            _require_ended(session, sweep_id)
+            sweep = _lock_sweep(session, sweep_id)
+            if sweep.state == SweepState.RUNNING:
+                raise SweepNotFinished(sweep_id=sweep_id, state="running")
             # Each time: another sweep may have reused a job since the last transaction.
             job_ids = repository.hand_over_shared_jobs(session, sweep_id)
+            if repository.count_unfinished_jobs(session, sweep_id):
+                raise SweepNotFinished(sweep_id=sweep_id, state="still ending its jobs")
             artifact_ids = [
                 jobs.delete_finished_job(session, job_id, kind=JobKind.TRAINING) or []
                 for job_id in job_ids[:JOBS_PER_DELETE]
@@ -277,7 +317,7 @@ def _stop_scheduling(
     withdrawn: set[TrialState],
     *,
     not_from: SweepState = SweepState.FINISHED,
-) -> Sweep:
+) -> None:
     """Set the state, and return trials in the `withdrawn` states to waiting."""
     sweep = _lock_sweep(session, sweep_id)
     if sweep.state in (SweepState.FINISHED, not_from):
@@ -289,7 +329,6 @@ def _stop_scheduling(
     for status in repository.list_trial_statuses(session, sweep_id):
         if status.state in withdrawn:
             _return_to_waiting(session, sweep_id, status)
-    return sweep
 
 
 def _return_to_waiting(session: Session, sweep_id: UUID, status: TrialStatus) -> None:
@@ -305,17 +344,12 @@ def _return_to_waiting(session: Session, sweep_id: UUID, status: TrialStatus) ->
     trial.job_id, trial.reused = None, False
 
 
-def _continue_running(
-    session: Session, sweep: Sweep, settings: Settings, notifier: WorkerNotifier
-) -> Sweep:
-    """Run a sweep. Raises `TrialQuotaExceeded` if its trials did not count until now."""
+def _continue_running(session: Session, sweep: Sweep, settings: Settings) -> None:
+    """Set a sweep to running. Raises `TrialQuotaExceeded` if its trials did not count until now."""
     if sweep.state not in ACTIVE_STATES:
         added = _count_planned(session, sweep)
         _check_trial_quota(session, sweep.created_by, settings, added=added)
     sweep.state, sweep.finished_at = SweepState.RUNNING, None
-    session.flush()
-    scheduler.advance_sweep(session, sweep.id, settings=settings, notifier=notifier)
-    return sweep
 
 
 def _count_planned(session: Session, sweep: Sweep) -> int:
@@ -329,14 +363,6 @@ def _check_trial_quota(
     existing = repository.count_trials_in_active_sweeps(session, caller_id)
     if added > 0 and existing + added > settings.max_trials_per_key:
         raise TrialQuotaExceeded(there=existing, added=added, limit=settings.max_trials_per_key)
-
-
-def _require_ended(session: Session, sweep_id: UUID) -> None:
-    sweep = _lock_sweep(session, sweep_id)
-    if sweep.state == SweepState.RUNNING:
-        raise SweepNotFinished(sweep_id=sweep_id, state="running")
-    if repository.count_unfinished_jobs(session, sweep_id):
-        raise SweepNotFinished(sweep_id=sweep_id, state="still ending its jobs")
 
 
 def _lock_sweep(session: Session, sweep_id: UUID) -> Sweep:

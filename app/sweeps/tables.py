@@ -27,8 +27,8 @@ class Sweep(Base):
     max_parallel_jobs: Mapped[int | None]  # jobs at a time; None: one per device of the workers
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str] = mapped_column(String(16), default=SweepState.RUNNING)
-    # False while its first trials are being stored. Until then the sweep is hidden, and garbage
-    # collection removes it if the process dies.
+    # False while its first trials are being stored, or those of an extension, which move to the
+    # extended sweep. Such a sweep is hidden, and garbage collection removes it if the process dies.
     ready: Mapped[bool] = mapped_column(default=True, server_default=true())
     created_at: Mapped[float] = mapped_column(Double, default=now())
     finished_at: Mapped[float | None] = mapped_column(Double)

@@ -1,6 +1,6 @@
 """Trials of a sweep: reuse of existing results, and from settings to the columns of a job."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.errors import AppError
-from app.jobs.pretrained_bases import ResolvedBase
+from app.jobs.pretrained_bases import FindBase, ResolvedBase
 from app.jobs.repository import ACTIVE_STATES
 from app.jobs.resolve import JobResolver, ResolvedJob
 from app.queue.enums import DeviceClass, JobState
@@ -26,6 +26,7 @@ from app.sweeps.search_space import (
 )
 from app.sweeps.strategies import Strategy, SuccessiveHalving, rung_budgets
 from lora_core.errors import LoraCoreError
+from lora_core.errors.base_model import BaseNotFound
 from lora_core.specs.data import DataSpec
 from lora_core.specs.train import PartialRunSpec, TrainSpec
 from lora_core.specs.validation_problems import field_problems, first_problem_location_and_message
@@ -160,10 +161,10 @@ def budget_of(spec: JsonObject) -> float:
 
 MAX_REPORTED_TRIALS = 10  # invalid trials that an error lists
 MAX_SHOWN_CHARACTERS = 64  # of a value or field name in an error
+DIFFERENT_TASKS = "trials of different tasks cannot be compared"
 RESERVED_FIELDS = {"spec_version", "preset", "trial", "result"}  # set by the sweep itself
 
 RESOLVE_ERRORS = (AppError, LoraCoreError)  # why a valid description still could never run
-FindBase = Callable[[str, str | None], ResolvedBase]  # (name, revision)
 
 
 @dataclass
@@ -186,7 +187,16 @@ class ResolvedInputs:
         return {"bases": bases, "sources": self.sources}
 
     def base_of(self, spec: TrainSpec) -> ResolvedBase | None:
-        return self.bases[format_base_ref(spec)] if spec.base else None
+        """Return the base of a trial, if it has one.
+
+        Raises `BaseNotFound`: a search may propose a base that was not looked up.
+        """
+        if spec.base is None:
+            return None
+        if (base := self.bases.get(format_base_ref(spec))) is None:
+            reason = "it was not looked up when the sweep was planned"
+            raise BaseNotFound(base=spec.base, reason=reason)
+        return base
 
     def resolve_missing_bases(
         self, specs: Iterable[TrainSpec], find_base: FindBase
@@ -209,7 +219,10 @@ class ResolvedInputs:
     def resolve_job(
         self, resolver: JobResolver, spec: TrainSpec, *, since: float = 0.0
     ) -> ResolvedJob:
-        """Resolve a job with these inputs. Raises what `JobResolver.resolve` raises."""
+        """Resolve a job with these inputs.
+
+        Raises what `base_of` and `JobResolver.resolve` raise.
+        """
         source = canonical_json(spec.data.model_dump(mode="json")["source"])
         if source in self.sources:
             given = spec.data.model_dump(exclude_unset=True)
@@ -229,8 +242,7 @@ def check_fields_can_vary(job: TrainSpec, space: SearchSpace) -> None:
         if name.partition(".")[0] in RESERVED_FIELDS:
             raise FieldNotVariable(field=shown, reason="the sweep sets it itself", at="space")
         if name in {"task", "task.type"}:
-            reason = "trials of different tasks cannot be compared"
-            raise FieldNotVariable(field=shown, reason=reason, at="space")
+            raise FieldNotVariable(field=shown, reason=DIFFERENT_TASKS, at="space")
         if not all(part.isidentifier() for part in name.split(".")):
             raise FieldNotVariable(field=shown, reason="a field looks like `method.r`", at="space")
         try:

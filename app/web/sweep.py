@@ -6,7 +6,7 @@ The page shows progress, winner, a grid of trials by setting, charts, and all tr
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -28,7 +28,7 @@ from app.charts.formatting import (
 )
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
-from app.jobs import pretrained_bases
+from app.jobs.pretrained_bases import build_base_resolver
 from app.jobs.resolve import JobResolver
 from app.sweeps import planning, repository, results, search_space, service
 from app.sweeps.routes import SweepId
@@ -347,9 +347,7 @@ def extend_sweep_page(
     body, errors = _parse_extension(values, space.fields)
     added = None
     if body and not errors:
-        find = partial(
-            pretrained_bases.resolve_base, database=database, store=store, settings=settings
-        )
+        find = build_base_resolver(database, store, settings)
         try:
             extension = SweepExtend.model_validate(body)
             plan = service.plan_sweep_extension(

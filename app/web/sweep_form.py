@@ -7,7 +7,6 @@ FIELD=VALUES as `--over` takes it, for each job field that has no input of its o
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from shlex import quote
 from typing import Annotated, Any, get_args
 from urllib.parse import urlencode
@@ -21,7 +20,7 @@ from app.auth.middleware import require_scope
 from app.database.base import JsonObject
 from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
 from app.http.fields import uuid_or_not_found_validator
-from app.jobs import pretrained_bases
+from app.jobs.pretrained_bases import build_base_resolver
 from app.sweeps import planning, repository, search_space
 from app.sweeps.errors import SweepNotFound
 from app.sweeps.schemas import SweepCreate
@@ -132,7 +131,7 @@ def new_sweep_page(
     values = dict(request.query_params)
     if "strategy.type" not in values:  # the form always sends it
         values = _EXAMPLE | values
-    find = partial(pretrained_bases.resolve_base, database=database, store=store, settings=settings)
+    find = build_base_resolver(database, store, settings)
     form = parse_sweep_form(values)
     plan, errors = None, form.errors
     try:

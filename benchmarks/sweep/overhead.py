@@ -108,7 +108,12 @@ def _advance_alone(resources: Resources, sweep_id: UUID, times: int = 50) -> flo
         session.execute(update(Sweep).values(max_parallel_jobs=1))
     began = time.perf_counter()
     for _ in range(times):
-        scheduler.advance_sweep_in_batches(resources, sweep_id)
+        scheduler.advance_sweep_in_batches(
+            resources.database,
+            sweep_id,
+            settings=resources.settings,
+            notifier=resources.notifier,
+        )
     return (time.perf_counter() - began) / times
 
 

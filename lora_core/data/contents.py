@@ -318,7 +318,7 @@ def read_file_layout(path: Path, sheet: str | None = None) -> FileLayout:
 def _label_objects(path: Path) -> dict[str, TaskType] | None:
     """Return the labels of lines that have an object of them; None for other files."""
     is_json_lines = path.suffix.lower() == ".jsonl"
-    return (mistral_labels.detect_target_tasks(path) or None) if is_json_lines else None
+    return (mistral_labels.infer_task_type_by_target(path) or None) if is_json_lines else None
 
 
 def guess_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> ColumnGuess:
@@ -399,7 +399,7 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
         case ".parquet":
             names, rows = _parquet_head(path)
         case ".jsonl":
-            label = next(iter(mistral_labels.detect_target_tasks(path)), chat.LABEL)
+            label = next(iter(mistral_labels.infer_task_type_by_target(path)), chat.LABEL)
             columns = ColumnSelection(label=label)
             numbered, info.prompt_format = mistral_labels.read_flattened_objects(path, columns)
             names, rows = _objects_head(numbered)

@@ -21,7 +21,7 @@ LABELS = "labels"
 _MAX_NAME_CHARACTERS = 256  # as of every column
 
 
-def detect_target_tasks(path: Path) -> dict[str, TaskType]:
+def infer_task_type_by_target(path: Path) -> dict[str, TaskType]:
     """Return the task of each label in the objects of a `.jsonl` file; empty for other files.
 
     A label that is a list in any line is a set of names. Raises `MalformedRow` for a name that no

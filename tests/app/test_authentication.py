@@ -167,7 +167,7 @@ def test_api_key_admits_to_exactly_the_routes_of_its_scopes(
     anonymous_client: TestClient, new_key: NewKey, all_routes: list[RouteSpec], others: int
 ) -> None:
     """Of the scopes that do not suffice, some are tried: at each route other ones."""
-    keys = {scope: new_key(scope).text for scope in ALL_SCOPES}
+    keys: dict[str, str] = {scope: new_key(scope).text for scope in ALL_SCOPES}
     for number, (method, path, scopes, any_of) in enumerate(all_routes):
         if not scopes:
             continue

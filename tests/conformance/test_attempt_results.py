@@ -30,6 +30,7 @@ from tests.job_rows import (
 )
 
 CRASHED = RetryableFailure("crashed", "It crashed.", backoff_seconds=10)
+DISK_FULL = DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0)
 
 
 def finish(
@@ -165,17 +166,16 @@ def test_a_kill_is_not_a_failed_step(database: Database) -> None:
 
 def test_a_job_waits_for_the_disk_without_a_failure_and_shows_why(database: Database) -> None:
     job_id = add_job(database)
-    wait = DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0)
-    finish(database, wait)
+    finish(database, DISK_FULL)
     row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
-    assert (row.waiting_code, row.waiting_message) == (wait.code, wait.message)
+    assert (row.waiting_code, row.waiting_message) == (DISK_FULL.code, DISK_FULL.message)
     since = row.waiting_since
     assert since is not None
     claimed = claim_next(database)
     assert claimed.waited_seconds is not None
     assert 0 <= claimed.waited_seconds < 60
-    end(database, claimed.lease, wait)
+    end(database, claimed.lease, DISK_FULL)
     assert get_job(database, job_id).waiting_since == since
     end(database, claim_next(database).lease, Preempted())
     assert get_job(database, job_id).waiting_since is None
@@ -192,13 +192,13 @@ def test_the_running_time_of_all_attempts_adds_up(database: Database) -> None:
     assert get_job(database, job_id).running_seconds > first
 
 
-@pytest.mark.parametrize("result", [Preempted(), CRASHED, Cancelled()])
+@pytest.mark.parametrize("result", [Preempted(), CRASHED, Cancelled(), DISK_FULL])
 def test_a_job_with_a_cancel_request_is_never_requeued(
     database: Database, result: AttemptResult
 ) -> None:
     job_id = add_job(database, cancel_requested_at=1.0)
     finish(database, result)
     row = get_job(database, job_id)
-    assert row.state == JobState.CANCELLED
+    assert (row.state, row.waiting_code) == (JobState.CANCELLED, None)
     assert row.finished_at is not None
     assert events(database, job_id)[-1].kind == "cancelled"

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, root_mean_squared_error
 from lora_core.specs.encoded_labels import LabelValue
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.version_comparison import (
-    TruthAndVersionPredictions,
+    PairedPrediction,
     compare_versions,
     primary_metric_name,
 )
@@ -18,12 +18,9 @@ from lora_core.version_comparison import (
 ONE: Mapping[str, TaskTypeOfTarget] = {"": "single_label"}
 
 
-def evaluated(*columns: Sequence[LabelValue]) -> list[TruthAndVersionPredictions]:
+def evaluated(*columns: Sequence[LabelValue]) -> list[PairedPrediction]:
     """Texts of a task with one target: truth, current, new."""
-    return [
-        TruthAndVersionPredictions(*({"": value} for value in row))
-        for row in zip(*columns, strict=True)
-    ]
+    return [PairedPrediction(*({"": value} for value in row)) for row in zip(*columns, strict=True)]
 
 
 def test_accuracy_and_counts() -> None:
@@ -64,7 +61,7 @@ def test_numbers() -> None:
 def test_several_targets() -> None:
     tasks: Mapping[str, TaskTypeOfTarget] = {"flags": "multi_label", "topic": "single_label"}
     texts = [
-        TruthAndVersionPredictions(
+        PairedPrediction(
             {"flags": ("x",), "topic": "a" if i % 2 else "b"},
             {"flags": (), "topic": "a"},
             {"flags": ("x",), "topic": "a" if i % 2 else "b"},

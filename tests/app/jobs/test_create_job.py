@@ -15,7 +15,7 @@ from app.database.engines import Database
 from app.queue.dispatch import JobTask, PollOnlyNotifier
 from app.queue.tables import Job, JobEvent
 from app.resources import Resources
-from tests.job_rows import update_job
+from tests.job_rows import get_job, update_job
 
 LORA: dict[str, Any] = {"method": {"type": "lora"}}
 Submit = Callable[..., dict[str, Any]]
@@ -91,6 +91,7 @@ def test_a_job_shows_what_it_waits_for(
     assert job["resume_exact"] is False
     client.post(f"/v1/jobs/{job_id}/cancel")
     assert client.get(f"/v1/jobs/{job_id}").json()["waiting"] is None
+    assert get_job(database, UUID(job_id)).waiting_code is None
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.queue import heartbeats, leases
+from app.queue import dispatch, heartbeats, leases
 from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.tables import Attempt, Checkpoint, Worker
 from app.queue.transitions import PermanentFailure, RetryableFailure
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from lora_core.specs.method import MethodName
-from tests.job_rows import ALICE, BOB, add_job, claim_next, update_job
+from tests.job_rows import ALICE, BOB, add_job, claim_next, preempt, update_job
 from tests.slow import MOSTLY_SQLITE, on_both_databases
 
 Series = dict[tuple[str, ...], float]
@@ -169,11 +169,17 @@ def test_attempts_are_counted_by_outcome_and_code(scrape: Scrape, database: Data
     update_job(database, job_id, lease_expires_at=1.0)
     with database.write() as session:
         assert leases.expire_attempt(session, job_id, attempt=2, failure=LOST, max_failures=9)
+    job_id = add_job(database)
+    preempt(database, claim_next(database).lease)
+    update_job(database, job_id, run_after=now() - 100)
+    with database.write() as session:
+        assert dispatch.fail_queue_timeouts(session, queue_seconds=50) == [job_id]
     metrics = scrape()
     assert nonzero(metrics["loraworks_attempts"]) == {
         ("one_class", "failed"): 2,
         ("", "failed"): 1,
         ("", "lost"): 1,
+        ("", "preempted"): 1,  # the job failed later, in the queue
     }
     assert metrics["loraworks_lease_losses"] == {(): 1}
 

@@ -105,15 +105,23 @@ def test_trials_that_could_never_run_are_listed_before_any_runs(
     assert reason in response["detail"]
 
 
-def test_a_model_based_search_validates_the_bounds_first(client: TestClient) -> None:
-    body = {
-        "job": JOB,
-        "space": {"method.r": {"low": 1, "high": 4000}},
-        "strategy": {"type": "tpe", "trials": 10},
-    }
-    response = client.post("/v1/sweeps", json=body).json()
-    assert response["code"] == "invalid_trials"
-    assert "Trial 1 (method.r=" in response["detail"]
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        ({"method.r": {"low": 1, "high": 4000}}, "Trial 1 (method.r="),
+        (
+            {"method.type": ["linear", "lora"], "base": ["minilm-l6", "nobody/knows-it"]},
+            "nobody/knows-it",
+        ),
+    ],
+)
+def test_a_model_based_search_validates_bounds_and_bases_first(
+    space: dict[str, Any], reason: str, client: TestClient
+) -> None:
+    strategy = {"type": "tpe", "trials": 10, "batch": 1}
+    response = client.post("/v1/sweeps", json={"job": {}, "space": space, "strategy": strategy})
+    assert response.json()["code"] == "invalid_trials"
+    assert reason in response.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Cases that could hang a sweep, lose a trial, or take a job from another sweep."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -10,8 +11,11 @@ from app.queue.tables import Job
 from app.resources import Resources
 from app.sweeps import scheduler
 from app.sweeps.tables import Sweep
+from tests.app.jobs.conftest import upload
 from tests.app.sweeps.conftest import JOB, GetSweep, StartSweep
 from tests.app.sweeps.fake_worker import FakeSweepWorker
+
+__all__ = ["upload"]
 
 ONE = {"method.alpha": [8]}
 RATES = {"optim.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
@@ -114,6 +118,66 @@ def test_a_shared_job_that_is_paused_does_not_hold_up_the_trial(
     assert worker.run_jobs() == 1
     assert get_sweep(sweep)["trial_counts"]["succeeded"] == 1
     assert client.get(f"/v1/jobs/{single['id']}").json()["paused"]
+
+
+def test_trials_whose_shared_jobs_and_data_are_gone_fail_once(
+    start_sweep: StartSweep,
+    get_sweep: GetSweep,
+    worker: FakeSweepWorker,
+    upload: Callable[..., UUID],
+    client: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scheduler, "MAX_ASSIGNED_PER_TRANSACTION", 2)
+    upload("mails")
+    job = {"method": {"type": "lora"}, "data": {"source": "mails"}}
+    space = {"method.alpha": [4, 8, 16]}
+    alphas = [{**job, "method": {"type": "lora", "alpha": alpha}} for alpha in (4, 8, 16)]
+    shared = [client.post("/v1/jobs", json=body).json()["id"] for body in alphas]
+    sweep = start_sweep(job=job, space=space, max_parallel_jobs=3)
+    assert get_sweep(sweep)["trial_counts"]["queued"] == 3
+    for job_id in shared:
+        client.post(f"/v1/jobs/{job_id}/cancel")
+    assert client.delete("/v1/datasets/mails:1").status_code == 204
+    more = True
+    for _ in range(3):
+        with worker.database.write() as session:
+            more = more and scheduler.advance_sweep(
+                session,
+                UUID(sweep["id"]),
+                settings=worker.resources.settings,
+                notifier=worker.resources.notifier,
+            )
+    assert not more
+    after = get_sweep(sweep)
+    assert (after["state"], after["trial_counts"]["failed"]) == ("finished", 3)
+
+
+def test_the_jobs_of_trials_are_deleted_with_their_sweep(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
+) -> None:
+    body = {**JOB, "method": {**JOB["method"], "alpha": 8}}  # type: ignore[dict-item]
+    single = client.post("/v1/jobs", json=body).json()["id"]
+    sweep = start_sweep(space={"method.alpha": [4, 8]})
+    worker.run_jobs()
+    finished = get_sweep(sweep)
+    for ran in worker.jobs_run:
+        refused = client.delete(f"/v1/jobs/{ran.lease.job_id}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "trial_not_deleted")
+        assert f"/v1/sweeps/{sweep['id']}" in refused.json()["detail"]
+    assert get_sweep(sweep) == finished
+    assert client.delete(f"/v1/sweeps/{sweep['id']}").status_code == 204
+    assert client.delete(f"/v1/jobs/{single}").status_code == 204
+
+
+def test_a_stopped_sweep_leaves_its_job_to_the_sweep_that_waits_for_it(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker, client: TestClient
+) -> None:
+    one, two = start_sweep(space=ONE), start_sweep(space=ONE, name="two")
+    client.post(f"/v1/sweeps/{one['id']}/stop")
+    assert client.delete(f"/v1/sweeps/{one['id']}").status_code == 204
+    assert worker.run_jobs() == 1
+    assert get_sweep(two)["trial_counts"]["succeeded"] == 1
 
 
 def test_a_paused_job_is_not_shared(

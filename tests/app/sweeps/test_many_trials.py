@@ -22,6 +22,7 @@ from tests import sweep_rows
 from tests.app.sweeps.conftest import JOB, SPACE
 
 BODY: dict[str, Any] = {"job": JOB, "space": SPACE}
+SAMPLE = {"type": "random", "trials": 4}
 
 
 class Killed(BaseException):
@@ -118,41 +119,52 @@ def test_a_failed_start_leaves_no_rows(
     assert count_rows(resources.database) == 0
 
 
-def test_a_partially_stored_extension_is_completed_by_the_same_call(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("last_transaction", [False, True])
+def test_a_failed_extension_adds_no_trials(
+    last_transaction: bool, client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = client.post("/v1/sweeps", json=BODY).json()["id"]
+    before = client.post("/v1/sweeps", json=BODY).json()
+    sweep = before["id"]
     more = {"space": {"method.r": [16, 32]}}
-    with monkeypatch.context() as patch:
-        fail_at_batch(patch, 2, ValueError("no"))
-        assert client.post(f"/v1/sweeps/{sweep}/extend", json=more).status_code == 500
-    assert client.get(f"/v1/sweeps/{sweep}").json()["trial_count"] == 12 + 5
-    extended = client.post(f"/v1/sweeps/{sweep}/extend", json=more).json()
-    assert extended["trial_count"] == 4 * 5
-    assert extended["space"]["method.r"] == [2, 4, 8, 16, 32]
-    numbers = [trial["number"] for trial in client.get(f"/v1/sweeps/{sweep}/trials").json()]
-    assert numbers == list(range(1, 21))
-
-
-def test_an_extension_that_dies_before_its_last_transaction_is_completed_by_the_same_call(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sweep = client.post("/v1/sweeps", json=BODY).json()["id"]
-    more = {"space": {"method.r": [16]}}
 
     def die(*_: Any) -> None:
         raise ValueError
 
     with monkeypatch.context() as patch:
-        patch.setattr(service, "_continue_running", die)
+        if last_transaction:
+            patch.setattr(service, "_continue_running", die)
+        else:
+            fail_at_batch(patch, 2, ValueError("no"))
         assert client.post(f"/v1/sweeps/{sweep}/extend", json=more).status_code == 500
-    assert client.get(f"/v1/sweeps/{sweep}").json()["trial_count"] == 16
-    extended = client.post(f"/v1/sweeps/{sweep}/extend", json=more)
-    assert extended.status_code == 200, extended.text
-    assert extended.json()["space"]["method.r"] == [2, 4, 8, 16]
-    assert extended.json()["trial_count"] == 16
+    assert client.get(f"/v1/sweeps/{sweep}").json() == before
+    assert count_rows(database) == 1 + 12
+    extended = client.post(f"/v1/sweeps/{sweep}/extend", json=more).json()
+    assert extended["trial_count"] == 4 * 5
+    assert extended["space"]["method.r"] == [2, 4, 8, 16, 32]
+    assert count_rows(database) == 1 + 20
+    numbers = [trial["number"] for trial in client.get(f"/v1/sweeps/{sweep}/trials").json()]
+    assert numbers == list(range(1, 21))
     again = client.post(f"/v1/sweeps/{sweep}/extend", json=more)
     assert (again.status_code, again.json()["code"]) == (422, "nothing_to_extend")
+
+
+def test_what_a_killed_extension_leaves_is_collected(
+    client: TestClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = client.post("/v1/sweeps", json={**BODY, "strategy": SAMPLE}).json()
+    sweep_id = UUID(before["id"])
+    with monkeypatch.context() as patch:
+        fail_at_batch(patch, 2, Killed())
+        with pytest.raises(Killed):
+            sweep_rows.extend(resources, sweep_id, trials=12)
+    assert count_rows(resources.database) == 2 + 4 + 5
+    assert client.get(f"/v1/sweeps/{sweep_id}").json() == before
+    smaller = client.post(f"/v1/sweeps/{sweep_id}/extend", json={"trials": 6}).json()
+    assert smaller["trial_count"] == 6
+    with resources.database.write() as session:
+        session.execute(update(Sweep).values(created_at=now() - 90_000))
+    collect_garbage(resources)
+    assert count_rows(resources.database) == 1 + 6
 
 
 class MeddledDatabase(Database):
@@ -198,10 +210,32 @@ def test_a_sweep_and_its_jobs_are_deleted_in_batches(
         assert session.scalars(select(Job.id)).all() == []
 
 
+@pytest.fixture
+def _small_assignments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "MAX_ASSIGNED_PER_TRANSACTION", 5)
+
+
+@pytest.mark.usefixtures("_small_assignments")
+def test_as_many_trials_are_queued_as_may_run(client: TestClient, database: Database) -> None:
+    sweep = client.post("/v1/sweeps", json={**BODY, "max_parallel_jobs": 100}).json()["id"]
+
+    def count_queued_after(verb: str, **body: Any) -> int:
+        after = client.post(f"/v1/sweeps/{sweep}/{verb}", json=body).json()
+        return int(after["trial_counts"]["queued"])
+
+    assert client.get(f"/v1/sweeps/{sweep}").json()["trial_counts"]["queued"] == 12
+    assert count_queued_after("pause") == 0
+    assert count_queued_after("resume") == 12
+    assert count_queued_after("extend", space={"method.r": [16, 32]}) == 20
+    with database.write() as session:
+        session.execute(update(Job).values(state=JobState.FAILED, finished_at=now()))
+    assert count_queued_after("retry") == 20
+
+
+@pytest.mark.usefixtures("_small_assignments")
 def test_many_existing_results_are_assigned_in_batches(
-    client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, database: Database
 ) -> None:
-    monkeypatch.setattr("app.sweeps.scheduler.MAX_ASSIGNED_PER_TRANSACTION", 5)
     first = client.post("/v1/sweeps", json={**BODY, "max_parallel_jobs": 12}).json()["id"]
     with database.write() as session:
         ended = {"state": JobState.SUCCEEDED, "finished_at": now(), "summary": {}}

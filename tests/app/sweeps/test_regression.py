@@ -64,12 +64,9 @@ def test_pages_and_exports_show_the_rmse(
     assert "validation RMSE" in report.text
 
 
-def test_a_dataset_of_numbers_is_ranked_by_rmse_without_naming_the_task(
-    client: TestClient,
-    start_sweep: StartSweep,
-    worker: FakeSweepWorker,
-    get_sweep: GetSweep,
-) -> None:
+@pytest.fixture
+def _stars(client: TestClient) -> None:
+    """Upload a dataset of numbers."""
     rows = "".join(f"film {i},{i / 7:.2f}\n" for i in range(60))
     uploaded = client.post(
         "/v1/datasets",
@@ -77,6 +74,39 @@ def test_a_dataset_of_numbers_is_ranked_by_rmse_without_naming_the_task(
         data={"task": "regression"},
     )
     assert uploaded.status_code == 201, uploaded.text
+
+
+@pytest.mark.usefixtures("_stars")
+@pytest.mark.parametrize("strategy", [{"type": "grid"}, {"type": "tpe", "trials": 4, "batch": 1}])
+def test_sources_of_different_tasks_are_rejected(
+    strategy: dict[str, Any],
+    client: TestClient,
+    start_sweep: StartSweep,
+    get_sweep: GetSweep,
+) -> None:
+    job = {"method": JOB["method"]}
+    body = {"job": job, "space": {"data.source": ["imdb", "stars"]}, "strategy": strategy}
+    one = start_sweep(**{**body, "space": {"data.source": ["imdb"]}})
+    wider = {"space": {"data.source": ["stars"]}, **({"trials": 5} if "trials" in strategy else {})}
+    for path, sent in (
+        ("", body),
+        ("?dry_run=true", body),
+        (f"/{one['id']}/extend", wider),
+    ):
+        refused = client.post(f"/v1/sweeps{path}", json=sent)
+        assert (refused.status_code, refused.json()["code"]) == (422, "unknown_field"), refused.text
+        assert "'data.source'" in refused.json()["detail"]
+        assert "trials of different tasks cannot be compared" in refused.json()["detail"]
+    assert get_sweep(one)["space"] == one["space"]
+
+
+@pytest.mark.usefixtures("_stars")
+def test_a_dataset_of_numbers_is_ranked_by_rmse_without_naming_the_task(
+    client: TestClient,
+    start_sweep: StartSweep,
+    worker: FakeSweepWorker,
+    get_sweep: GetSweep,
+) -> None:
     job = {**JOB, "data": {"source": "stars"}}
     body = {"job": job, "space": {"method.r": [2, 4]}, "objective": "accuracy"}
     for query in ("", "?dry_run=true"):

@@ -9,10 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.settings import Settings
+from app.sweeps.tables import Sweep
 from tests.app.conftest import settings as default_settings
 from tests.app.jobs.conftest import upload
 from tests.app.jobs.test_pretrained_bases import version
-from tests.app.sweeps.conftest import GetSweep, StartSweep
+from tests.app.sweeps.conftest import GetSweep, GetTrials, StartSweep
 from tests.app.sweeps.fake_worker import FakeSweepWorker
 from tests.tiny_base import make_base
 
@@ -48,6 +49,35 @@ def test_a_base_directory(
     run_to_end(start_sweep, get_sweep, worker, job={"method": LORA, "base": "./tiny"})
     assert {each.spec["base"].startswith("/") for each in worker.jobs_run} == {True}
     assert len(worker.jobs_run) == 6 + 3 + 2
+
+
+def test_a_base_that_no_first_trial_has(
+    start_sweep: StartSweep, get_sweep: GetSweep, worker: FakeSweepWorker
+) -> None:
+    """A linear model has no base, and the other fields keep their first value when one varies."""
+    worker.accuracy_of = lambda _: 0.9
+    sweep = start_sweep(
+        job={},
+        space={"method.type": ["linear", "lora"], "base": ["minilm-l6", "./tiny"]},
+        strategy={"type": "tpe", "trials": 12, "batch": 1},
+    )
+    worker.run_jobs()
+    after = get_sweep(sweep)
+    assert (after["state"], after["trial_counts"]["succeeded"]) == ("finished", 12)
+    assert any(str(each.spec["base"]).endswith("/tiny") for each in worker.jobs_run)
+
+
+def test_trials_of_a_base_that_was_not_looked_up_fail(
+    start_sweep: StartSweep, get_sweep: GetSweep, get_trials: GetTrials, worker: FakeSweepWorker
+) -> None:
+    """Sweeps of earlier versions may propose such a base."""
+    sweep = start_sweep(space=SPACE, strategy={"type": "tpe", "trials": 3, "batch": 1})
+    with worker.database.write() as session:
+        session.get_one(Sweep, UUID(sweep["id"])).resolved_inputs = {"bases": {}, "sources": {}}
+    worker.run_jobs()
+    assert get_sweep(sweep)["state"] == "finished"
+    problem = "No base model 'minilm-l6': it was not looked up when the sweep was planned."
+    assert [trial["error"] for trial in get_trials(sweep)] == [None, problem, problem]
 
 
 def test_an_upload_with_other_column_names(

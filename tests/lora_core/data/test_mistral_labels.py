@@ -8,7 +8,7 @@ import pytest
 
 from lora_core.data.contents import build_profile, read_contents, read_file_layout
 from lora_core.data.label_readers import LabelFormat, target_formats
-from lora_core.data.mistral_labels import detect_target_tasks
+from lora_core.data.mistral_labels import infer_task_type_by_target
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -60,7 +60,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_targets_are_what_any_line_has(file: Path) -> None:
-    assert detect_target_tasks(file) == {"topic": "single_label", "flags": "multi_label"}
+    assert infer_task_type_by_target(file) == {"topic": "single_label", "flags": "multi_label"}
     assert read_file_layout(file).targets == {"topic": "single_label", "flags": "multi_label"}
     assert set(read_file_layout(file).columns) == {"text", "topic", "flags"}
 
@@ -136,7 +136,7 @@ def test_a_field_has_precedence_over_a_label_of_its_name(tmp_path: Path) -> None
     records = [{**record(f"text {name}", label="other"), "label": name} for name in "ab"]
     path = write(tmp_path / "mails.jsonl", records)
     assert [row.label for row in read_contents(path, ColumnSelection()).rows] == ["a", "b"]
-    assert detect_target_tasks(path) == {}
+    assert infer_task_type_by_target(path) == {}
 
 
 def test_names_are_in_one_unicode_form(tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_other_files_have_no_targets(content: str, tmp_path: Path) -> None:
     path.write_text(content, encoding="utf-8")
     if content.startswith("text"):
         with pytest.raises(MalformedRow):
-            detect_target_tasks(path)
+            infer_task_type_by_target(path)
     else:
-        assert detect_target_tasks(path) == {}
+        assert infer_task_type_by_target(path) == {}
 
 
 BAD: list[tuple[list[dict[str, Any]], ColumnSelection, type[LoraCoreError], str]] = [
@@ -193,10 +193,10 @@ def test_messages_that_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "x" * 257, "a\nb"])
 def test_names_that_no_column_can_have(name: str, tmp_path: Path) -> None:
     with pytest.raises(MalformedRow, match="1 to 256 printable"):
-        detect_target_tasks(write(tmp_path / "mails.jsonl", [record("a", **{name: "b"})]))
+        infer_task_type_by_target(write(tmp_path / "mails.jsonl", [record("a", **{name: "b"})]))
 
 
 def test_too_many_names(tmp_path: Path) -> None:
     labels = {f"l{i}": "a" for i in range(513)}
     with pytest.raises(DataTooLarge, match="512"):
-        detect_target_tasks(write(tmp_path / "mails.jsonl", [record("a", **labels)]))
+        infer_task_type_by_target(write(tmp_path / "mails.jsonl", [record("a", **labels)]))

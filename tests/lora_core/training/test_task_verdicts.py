@@ -218,19 +218,6 @@ def test_ordered_labels_name_their_agreement(spec: Make, reviews: Path, tmp_path
     assert "quadratic kappa is" in summary["verdict"]["sentences"][0]
 
 
-def make_rare(path: Path) -> Path:
-    """Write 600 texts with a rare label, which no word says for sure."""
-    random = np.random.default_rng(0)
-    rare = random.random(600) < 0.15
-    hints = np.where(random.random(600) < 0.15, ~rare, rare)
-    rows = [
-        f"n{i} {'odd' if hint else 'usual'} film,{'rare' if label else 'common'}"
-        for i, (hint, label) in enumerate(zip(hints, rare, strict=True))
-    ]
-    path.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
-    return path
-
-
 @pytest.mark.parametrize(
     "method", slow_but([LINEAR, {"type": "probe"}], {"type": "probe"}), ids=lambda m: m["type"]
 )
