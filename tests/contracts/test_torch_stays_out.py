@@ -8,27 +8,23 @@ import sys
 
 import pytest
 
-from tests.slow import slow_but
-
 HEAVY = (
     *("torch", "transformers", "datasets", "pyarrow", "sklearn", "pandas"),
     *("scipy", "optuna", "plotly"),
 )
 WEB = ("fastapi", "app.main", "app.serving")
-WORKER = {
+LIGHT = {
     "worker.job_runner": (*HEAVY, *WEB),
     "worker.__main__": (*HEAVY, *WEB),
+    "app.main": HEAVY,
+    "app.jobs.routes": HEAVY,
+    "app.charts.sweep_report": HEAVY,
+    "app.cli.main": HEAVY,
     "lora_core.specs.train": HEAVY,
     "lora_core.compatibility": HEAVY,
     "lora_core.events": HEAVY,
     "lora_core.manifest": HEAVY,
     "lora_core.data.contents": HEAVY,
-}
-SERVICE = {
-    "app.main": HEAVY,
-    "app.jobs.routes": HEAVY,
-    "app.charts.sweep_report": HEAVY,
-    "app.cli.main": HEAVY,
 }
 SCHEMAS = [f"app.{domain}.schemas" for domain in ("datasets", "jobs", "registry", "sweeps")]
 SERVER = (*HEAVY, "numpy", "sqlalchemy", "fastapi", "starlette", "pydantic_settings", "structlog")
@@ -47,12 +43,7 @@ print(json.dumps(loaded))
 """
 
 
-# Slow: what serves takes 3 s to import. test_import_rules.py follows the imports of its parts.
-@pytest.mark.parametrize(
-    "modules",
-    slow_but([WORKER, SERVICE, CLIENT], WORKER, CLIENT),
-    ids=["worker", "service", "client"],
-)
+@pytest.mark.parametrize("modules", [LIGHT, CLIENT], ids=["service", "client"])
 def test_import_loads_nothing_heavy(modules: dict[str, tuple[str, ...]]) -> None:
     command = [sys.executable, "-c", PROGRAM, json.dumps(modules)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
