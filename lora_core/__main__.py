@@ -17,7 +17,7 @@ from lora_core import child_protocol
 from lora_core.arguments import build_parser
 from lora_core.atomic_files import check_new_directory
 from lora_core.child_protocol import ParentStopSignal
-from lora_core.data.label_readers import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import TextPairCountMismatch
@@ -265,7 +265,7 @@ def _label_format(arguments: argparse.Namespace) -> LabelFormat:
         except ValidationError as error:
             field, problem = first_problem_location_and_message(error, SeveralTargetsSpec)
             raise InvalidSpec(path="--targets", problem=f"{field}: {problem}") from error
-        return LabelFormat(task.type, targets=target_formats(task))
+        return LabelFormat(task.type, targets=list_target_columns(task))
     return LabelFormat(
         arguments.task,
         arguments.label_separator,

@@ -25,7 +25,7 @@ from app.cli.output import (
     print_table,
     strip_control_characters,
 )
-from lora_core.data.label_readers import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn
 from lora_core.specs.task import SeveralTargetsSpec, TaskType
@@ -349,7 +349,7 @@ def _targets_format(text: str) -> LabelFormat:
     except ValidationError as error:
         at, problem = first_problem_location_and_message(error, SeveralTargetsSpec)
         raise UsageError(f"--targets: {at}: {problem}", "wrong_options") from error
-    return LabelFormat(task.type, targets=target_formats(task))
+    return LabelFormat(task.type, targets=list_target_columns(task))
 
 
 def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.cli.errors import UsageError
-from lora_core.data.label_readers import LabelFormat, TargetFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, TargetColumns, list_target_columns
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors.data import MissingSplit
 from lora_core.specs.data import SUFFIXES, DataSpec, Split, parse_sheet_suffix
@@ -56,7 +56,9 @@ def read_labeled_rows(
         raise UsageError(message, "no_labels")
     all_targets: LabelFormat | None = None  # training drew its splits by all of them
     if target is not None and target in (dataset.targets or {}):
-        targets = target_formats(SeveralTargetsSpec.model_validate({"targets": dataset.targets}))
+        targets = list_target_columns(
+            SeveralTargetsSpec.model_validate({"targets": dataset.targets})
+        )
         if {each.name: each.label_format.task for each in targets} == tasks:
             all_targets = LabelFormat("several_targets", targets=targets)
         dataset = _select_target(dataset, next(each for each in targets if each.name == target))
@@ -85,7 +87,7 @@ def read_labeled_rows(
     return labeled
 
 
-def _select_target(dataset: "DatasetView", target: TargetFormat) -> "DatasetView":
+def _select_target(dataset: "DatasetView", target: TargetColumns) -> "DatasetView":
     """Return a dataset as if it had been checked with this one of its targets only."""
     return dataset.model_copy(
         update={

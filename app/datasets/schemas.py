@@ -14,7 +14,7 @@ from app.http.fields import (
     multipart_file_openapi,
 )
 from lora_core.data.data_report import DataReport, Severity
-from lora_core.data.label_readers import LabelFormat, TargetFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, TargetColumns, list_target_columns
 from lora_core.data.rows import MAX_COLUMNS
 from lora_core.specs.task import SeveralTargetsSpec, TaskType
 from lora_core.specs.validation_problems import first_problem_location_and_message
@@ -136,8 +136,8 @@ class UploadFields(RequestModel):
         return LabelFormat(self.task, self.label_separator, columns or None, self.ordered)
 
 
-def _read_targets(text: str) -> tuple[TargetFormat, ...]:
-    return target_formats(SeveralTargetsSpec.model_validate({"targets": text}))
+def _read_targets(text: str) -> tuple[TargetColumns, ...]:
+    return list_target_columns(SeveralTargetsSpec.model_validate({"targets": text}))
 
 
 class DatasetListItem(ResponseModel):

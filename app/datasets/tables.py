@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column, validates
 
 from app.database.base import Base, BigInt, JsonObject, new_id, now
 from app.datasets.schemas import MAX_LISTED_LABELS
-from lora_core.data.label_readers import SINGLE_LABEL, LabelFormat, target_formats
+from lora_core.data.label_readers import SINGLE_LABEL, LabelFormat, list_target_columns
 from lora_core.specs.task import SeveralTargetsSpec
 
 _UNBOUNDED_KEYS = (
@@ -56,7 +56,7 @@ class Dataset(Base):
         """What the labels were checked as."""
         if targets := self.overview.get("targets"):
             task = SeveralTargetsSpec.model_validate({"targets": targets})
-            return LabelFormat(task.type, targets=target_formats(task))
+            return LabelFormat(task.type, targets=list_target_columns(task))
         columns = self.overview.get("label_columns")
         return LabelFormat(
             self.overview.get("task", SINGLE_LABEL.task),

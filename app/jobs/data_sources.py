@@ -18,7 +18,7 @@ from app.jobs.errors import (
 )
 from app.settings import Settings
 from lora_core.cost_model import estimate_mean_tokens
-from lora_core.data.label_readers import LabelFormat, build_targets_spec, target_formats
+from lora_core.data.label_readers import LabelFormat, build_targets_spec, list_target_columns
 from lora_core.data.rows import ColumnSelection
 from lora_core.data.split import DatasetSize, check_split_sizes
 from lora_core.data.windows import check_no_windowed_pairs, max_tokens_read, mean_tokens_computed
@@ -180,7 +180,7 @@ def _label_count(train: ResolvedSource, task: TaskSpec) -> int | None:
     if train.upload is not None and train.upload.label_format.task != task.type:
         return None
     if isinstance(task, SeveralTargetsSpec):
-        targets = target_formats(task)
+        targets = list_target_columns(task)
         if train.upload is None or train.upload.label_format.targets != targets:
             return None
         numbers = [each for each in targets if each.label_format.task == "regression"]

@@ -54,12 +54,12 @@ class LabelFormat:
     separator: str | None = None
     columns: tuple[str, ...] | None = None
     ordered: bool = False  # the labels of a single-label task are ranks
-    targets: tuple["TargetFormat", ...] = ()  # of several targets, by name
+    targets: tuple["TargetColumns", ...] = ()  # of several targets, by name
 
     @classmethod
     def from_spec(cls, data: DataSpec, task: TaskSpec) -> "LabelFormat":
         if isinstance(task, SeveralTargetsSpec):
-            return cls(task.type, targets=target_formats(task))
+            return cls(task.type, targets=list_target_columns(task))
         ordered = getattr(task, "ordered", False)
         return cls(task.type, data.label_separator, data.label_columns, ordered)
 
@@ -73,7 +73,7 @@ class LabelFormat:
         return next(each.label_format for each in self.targets if each.name == name)
 
 
-class TargetFormat(NamedTuple):
+class TargetColumns(NamedTuple):
     """One of several targets: its columns, and what they contain."""
 
     name: str
@@ -81,8 +81,8 @@ class TargetFormat(NamedTuple):
     label_format: LabelFormat
 
 
-def target_formats(task: SeveralTargetsSpec) -> tuple[TargetFormat, ...]:
-    """Return the format of each target."""
+def list_target_columns(task: SeveralTargetsSpec) -> tuple[TargetColumns, ...]:
+    """Return the columns of each target."""
     formats = []
     for name, target in task.targets.items():
         label_columns = getattr(target, "label_columns", None)
@@ -93,11 +93,11 @@ def target_formats(task: SeveralTargetsSpec) -> tuple[TargetFormat, ...]:
             getattr(target, "ordered", False),
         )
         columns = label_columns or (target.column or name,)
-        formats.append(TargetFormat(name, columns, label_format))
+        formats.append(TargetColumns(name, columns, label_format))
     return tuple(formats)
 
 
-def build_targets_spec(targets: Sequence[TargetFormat]) -> dict[str, dict[str, Any]]:
+def build_targets_spec(targets: Sequence[TargetColumns]) -> dict[str, dict[str, Any]]:
     """Return the targets as a spec describes them, without what does not concern their columns."""
     described = {}
     for name, columns, label_format in targets:
@@ -382,7 +382,7 @@ class NumberReader(LabelReader):
 class TargetsReader(LabelReader):
     """Reads several targets, each from columns of its own."""
 
-    def __init__(self, file: str, targets: Sequence[TargetFormat]) -> None:
+    def __init__(self, file: str, targets: Sequence[TargetColumns]) -> None:
         super().__init__(file)
         self._targets = targets
         self._readers = [

@@ -14,11 +14,11 @@ from lora_core.data.rows import MAX_CELL_CHARACTERS
 from lora_core.inference.decoding import DecodedOutput, decode_label_scores, decode_outputs
 from lora_core.linear import files
 from lora_core.linear.model import (
-    ExplainedRegressionScore,
-    ExplainedScore,
-    ExplainedSigmoidScore,
-    ExplainedSoftmaxScore,
+    AttributionTarget,
     LinearModel,
+    RegressionAttributionTarget,
+    SigmoidAttributionTarget,
+    SoftmaxAttributionTarget,
     TextSpan,
 )
 from lora_core.specs.chat import PromptFormat
@@ -159,15 +159,15 @@ class LinearPredictor:
         index = list(self.labels).index(label)
         match self.task:
             case SingleLabel():
-                score: ExplainedScore = ExplainedSoftmaxScore(
+                score: AttributionTarget = SoftmaxAttributionTarget(
                     index, self.calibration.temperature or 1.0
                 )
             case MultiLabel():
                 scale, offset = self.task.scale_and_offset(self.calibration)
-                score = ExplainedSigmoidScore(index, float(scale[index]), float(offset[index]))
+                score = SigmoidAttributionTarget(index, float(scale[index]), float(offset[index]))
             case _:
                 scale, offset = self.task.scale_and_offset(self.calibration)
-                score = ExplainedRegressionScore(float(scale[0]), float(offset[0]))
+                score = RegressionAttributionTarget(float(scale[0]), float(offset[0]))
         return self.model.contributions(text, score)
 
     def _of_target(self, target: str) -> "LinearPredictor":

@@ -70,12 +70,12 @@ def combine_pair_features(sides: Sequence[csr_matrix]) -> csr_matrix:
     return hstack([first, second, first.multiply(second).sqrt()], format="csr")
 
 
-class ExplainedScore(ABC):
+class AttributionTarget(ABC):
     """What `LinearModel.contributions` explains, as a function of the logits (labels,)."""
 
     @abstractmethod
     def compute(self, logits: NDArray[np.float64]) -> float:
-        """Return the score."""
+        """Return its value."""
 
     @abstractmethod
     def mean_gradient(
@@ -85,7 +85,7 @@ class ExplainedScore(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class ExplainedSoftmaxScore(ExplainedScore):
+class SoftmaxAttributionTarget(AttributionTarget):
     """The probability of one label, softmax(logits / temperature)."""
 
     label: int
@@ -101,7 +101,7 @@ class ExplainedSoftmaxScore(ExplainedScore):
 
 
 @dataclass(frozen=True, slots=True)
-class ExplainedSigmoidScore(ExplainedScore):
+class SigmoidAttributionTarget(AttributionTarget):
     """The probability of one of several labels, sigmoid(scale z + offset) of its logit z."""
 
     label: int
@@ -122,7 +122,7 @@ class ExplainedSigmoidScore(ExplainedScore):
 
 
 @dataclass(frozen=True, slots=True)
-class ExplainedRegressionScore(ExplainedScore):
+class RegressionAttributionTarget(AttributionTarget):
     """The number of a regression, scale z + offset."""
 
     scale: float = 1.0
@@ -198,7 +198,7 @@ class LinearModel:
         return decision if self.outputs == decision.shape[-1] else _logits(decision)
 
     def contributions(
-        self, text: TextInput, score: ExplainedScore
+        self, text: TextInput, score: AttributionTarget
     ) -> tuple[list[tuple[TextSpan, float]], float]:
         """Return the contribution of each word to a score, and the score without words.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from lora_core.child_protocol import format_json_line
 from lora_core.data.contents import build_profile, preview_rows, read_contents, read_file_layout
 from lora_core.data.corrections import write_corrected_file
-from lora_core.data.label_readers import LabelFormat, TargetFormat
+from lora_core.data.label_readers import LabelFormat, TargetColumns
 from lora_core.data.label_review_schemas import CorrectionPlan, RequestedLabelChange
 from lora_core.data.rows import ColumnSelection
 from tests.fuzz.documented_errors import documented_errors
@@ -26,8 +26,8 @@ COLUMNS = (
             LabelFormat(
                 "several_targets",
                 targets=(
-                    TargetFormat("a", ("a",), LabelFormat()),
-                    TargetFormat("b", ("b",), LabelFormat("regression")),
+                    TargetColumns("a", ("a",), LabelFormat()),
+                    TargetColumns("b", ("b",), LabelFormat("regression")),
                 ),
             ),
         )

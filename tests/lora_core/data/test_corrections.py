@@ -15,7 +15,7 @@ import xlsxwriter
 
 from lora_core.data import corrections, files
 from lora_core.data.corrections import write_corrected_file
-from lora_core.data.label_readers import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.label_review_schemas import (
     ConfirmedLabel,
     CorrectionPlan,
@@ -41,7 +41,7 @@ TARGETS = ColumnSelection(
     label="label",
     label_format=LabelFormat(
         "several_targets",
-        targets=target_formats(
+        targets=list_target_columns(
             SeveralTargetsSpec.model_validate(
                 {"targets": "stars=regression,topic,flags=multi_label"}
             )

@@ -11,7 +11,7 @@ from lora_core.data.checks import check_data
 from lora_core.data.contents import DatasetProfile, build_profile, read_contents
 from lora_core.data.data_report import DataReport, Severity
 from lora_core.data.label_checks import measure_label_sets, measure_numbers
-from lora_core.data.label_readers import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.learning_curve import add_learning_curve_to_report
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.specs.data import Split
@@ -250,7 +250,7 @@ def test_points_that_may_separate_thousands(
         assert found[0].count == 6 * sum("." in number for number in numbers)
         assert found[0].examples[0].rows[0].row == 1
         spec = SeveralTargetsSpec.model_validate({"targets": "n=regression:label,name=:label"})
-        targets = LabelFormat("several_targets", targets=target_formats(spec))
+        targets = LabelFormat("several_targets", targets=list_target_columns(spec))
         assert "thousands_separator" in codes(check(rows, targets)[1])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lora_core.data import checks, contents, files, load
-from lora_core.data.label_readers import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -229,7 +229,7 @@ def test_several_fields_or_controls_must_be_named(write: Write) -> None:
     assert [row.label for row in found.rows] == ["good", "bad", "bad"]
     with pytest.raises(MissingColumn):
         read(path, ColumnSelection("body"))
-    several = LabelFormat("several_targets", targets=target_formats(TARGETS))
+    several = LabelFormat("several_targets", targets=list_target_columns(TARGETS))
     found = read(path, ColumnSelection("body", label_format=several))
     assert found.rows[1].label == '{"mood": "bad", "topic": ["x", "y"]}'
 

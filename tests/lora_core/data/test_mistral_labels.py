@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lora_core.data.contents import build_profile, read_contents, read_file_layout
-from lora_core.data.label_readers import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.mistral_labels import infer_task_type_by_target
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
@@ -25,7 +25,7 @@ TARGETS = {"flags": {"type": "multi_label"}, "topic": {"type": "single_label"}}
 SEVERAL = ColumnSelection(
     label_format=LabelFormat(
         "several_targets",
-        targets=target_formats(SeveralTargetsSpec.model_validate({"targets": TARGETS})),
+        targets=list_target_columns(SeveralTargetsSpec.model_validate({"targets": TARGETS})),
     )
 )
 TOPIC = ColumnSelection(label="topic")

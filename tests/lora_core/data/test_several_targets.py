@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lora_core.data.checks import check_data
 from lora_core.data.contents import build_profile, read_contents
-from lora_core.data.label_readers import LabelFormat, build_targets_spec, target_formats
+from lora_core.data.label_readers import LabelFormat, build_targets_spec, list_target_columns
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
 from lora_core.data.split import assign_folds
@@ -114,10 +114,10 @@ def test_bad_columns_name_target_and_column(tmp_path: Path) -> None:
 
 
 def test_profile_and_checks_of_each_target(tmp_path: Path) -> None:
-    label_format = LabelFormat("several_targets", targets=target_formats(TASK))
+    label_format = LabelFormat("several_targets", targets=list_target_columns(TASK))
     described = build_targets_spec(label_format.targets)
     again = SeveralTargetsSpec.model_validate({"targets": described})
-    assert target_formats(again) == label_format.targets
+    assert list_target_columns(again) == label_format.targets
     contents = read_contents(
         write(tmp_path / "tickets.csv"), ColumnSelection(label_format=label_format)
     )

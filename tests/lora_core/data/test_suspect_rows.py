@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from lora_core.data import suspect_rows
 from lora_core.data.contents import FileContents
-from lora_core.data.label_readers import LabelFormat, target_formats
+from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.label_review_schemas import SuspectLabelReport, text_label_digest
 from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow
 from lora_core.data.suspect_rows import find_suspect_rows
@@ -172,7 +172,7 @@ def test_equal_numbers_have_no_spread() -> None:
 def test_each_of_several_targets_is_checked_alone() -> None:
     right, wrong = texts(), flip(texts())
     spec = SeveralTargetsSpec.model_validate({"targets": "mood,second"})
-    label_format = LabelFormat("several_targets", targets=target_formats(spec))
+    label_format = LabelFormat("several_targets", targets=list_target_columns(spec))
     rows = [
         replace(row, label=json.dumps({"mood": row.label, "second": other.label}))
         for row, other in zip(right, wrong, strict=True)

@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lora_core.linear import model
-from lora_core.linear.model import ExplainedSoftmaxScore, LinearModel, fit_single_label
+from lora_core.linear.model import LinearModel, SoftmaxAttributionTarget, fit_single_label
 from lora_core.specs.method import LinearSpec
 from tests.slow import slow_but
 
@@ -70,7 +70,7 @@ def test_contributions_sum_to_the_probability_difference(classes: int, temperatu
     found = fit_single_label(texts(200), labels(classes, 200), LinearSpec(C=50.0), classes=classes)
     for text in (*UNSEEN[:7], "great " * 300, *texts(5, seed=3)):
         for label in range(classes):
-            words, start = found.contributions(text, ExplainedSoftmaxScore(label, temperature))
+            words, start = found.contributions(text, SoftmaxAttributionTarget(label, temperature))
             answer = softmax(found.logits([text])[0] / temperature)[label]
             assert start + sum(score for _, score in words) == pytest.approx(answer, abs=1e-6)
             assert all(a.end <= b.start for (a, _), (b, _) in pairwise(words))
@@ -84,7 +84,7 @@ def test_contribution_is_proportional_to_the_logit() -> None:
         train_texts, np.array([1, 1, 0, 0] * 5), LinearSpec(ngram_range=(1, 1)), classes=2
     )
     text = "a good, good but BAD film"
-    words, start = found.contributions(text, ExplainedSoftmaxScore(1))
+    words, start = found.contributions(text, SoftmaxAttributionTarget(1))
     named = [(text[word.start : word.end], score) for word, score in words]
     assert [name for name, _ in named] == ["good", "good", "but", "BAD", "film"]
     terms = dict(zip(found.parameters.terms, found.parameters.coef[0], strict=True))
@@ -110,7 +110,7 @@ def test_model_without_terms_predicts_label_frequencies() -> None:
     assert softmax(found.logits(["one", ""]), axis=1) == pytest.approx(np.array([[0.25, 0.75]] * 2))
     even = fit_single_label(texts_seen, truth, LinearSpec(min_df=2), classes=2, balanced=True)
     assert softmax(even.logits(["one"])) == pytest.approx(0.5)
-    words, start = found.contributions("one two", ExplainedSoftmaxScore(1))
+    words, start = found.contributions("one two", SoftmaxAttributionTarget(1))
     assert [score for _, score in words] == [0.0, 0.0]
     assert start == pytest.approx(0.75)
 

@@ -10,9 +10,9 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from lora_core.linear import files
 from lora_core.linear.model import (
-    ExplainedRegressionScore,
-    ExplainedSigmoidScore,
     LinearModel,
+    RegressionAttributionTarget,
+    SigmoidAttributionTarget,
     fit_multi_label,
     fit_regression,
 )
@@ -92,10 +92,10 @@ def test_contributions_add_up_to_the_score() -> None:
     several, number = fit_multi_label(TRAIN, TARGETS, SPEC), fit_regression(TRAIN, NUMBERS, SPEC)
     for text in (*UNSEEN[:7], *texts(5, seed=3)):
         for label in range(3):
-            words, start = several.contributions(text, ExplainedSigmoidScore(label, 1.7, -0.4))
+            words, start = several.contributions(text, SigmoidAttributionTarget(label, 1.7, -0.4))
             score = expit(1.7 * several.logits([text])[0, label] - 0.4)
             assert start + added(list(words)) == pytest.approx(score, abs=1e-9)
-        words, start = number.contributions(text, ExplainedRegressionScore(3.0, 10.0))
+        words, start = number.contributions(text, RegressionAttributionTarget(3.0, 10.0))
         answer = 3.0 * number.logits([text])[0, 0] + 10.0
         assert start + added(list(words)) == pytest.approx(answer, abs=1e-9)
 
@@ -106,6 +106,6 @@ def weights_by_word(model: LinearModel) -> dict[str, NDArray[np.float64]]:
 
 def test_contribution_to_a_number_is_weight_times_tfidf() -> None:
     model = fit_regression(TRAIN, NUMBERS, LinearSpec(ngram_range=(1, 1), min_df=1))
-    (_, film), (_, unknown) = model.contributions("film xyzzy", ExplainedRegressionScore())[0]
+    (_, film), (_, unknown) = model.contributions("film xyzzy", RegressionAttributionTarget())[0]
     assert film == pytest.approx(float(weights_by_word(model)["film"][0]))  # the norm is that of it
     assert unknown == 0.0

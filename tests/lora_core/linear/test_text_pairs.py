@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lora_core.data.load import load_splits
 from lora_core.linear.files import read_parameters, save_parameters
-from lora_core.linear.model import ExplainedSoftmaxScore, LinearModel, fit_single_label
+from lora_core.linear.model import LinearModel, SoftmaxAttributionTarget, fit_single_label
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LinearSpec
 from tests.tiny_base import make_pairs
@@ -49,7 +49,7 @@ def test_contributions_of_both_texts_add_up(
     texts, labels = pairs
     model = fit_single_label(texts, labels, SPEC, classes=2)
     for text in texts[:5]:
-        contributions, empty = model.contributions(text, ExplainedSoftmaxScore(1))
+        contributions, empty = model.contributions(text, SoftmaxAttributionTarget(1))
         full = softmax(model.logits([text]), axis=1)[0, 1]
         assert empty + sum(score for _, score in contributions) == pytest.approx(full, abs=1e-9)
         words = [text[span.side][span.start : span.end] for span, _ in contributions]
