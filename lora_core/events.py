@@ -115,7 +115,7 @@ class CheckpointSaved(_Event):
 
 
 class LinearModelFitted(_Event):
-    """The linear model (TF-IDF + a linear model) was evaluated on the same splits."""
+    """The linear model of TF-IDF features was evaluated on the same splits."""
 
     event: Literal["linear_model"] = "linear_model"
     validation: dict[str, float]  # empty if it was trained on those texts

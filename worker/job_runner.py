@@ -210,20 +210,19 @@ class JobRunner:
             self._resources.store.read_clock()
 
     def _pin_runtime(self, attempt: "_AttemptContext") -> None:
-        """Pin threads and device at the first attempt: with others, the metrics would differ."""
+        """Pin the threads at the first attempt: with others, the metrics would differ.
+
+        The claim has pinned the class of the device. The stored spec keeps the requested one.
+        """
         claimed = attempt.claimed
-        runtime = claimed.spec.get("runtime", {})
-        pinned = {
-            **runtime,
-            "threads": runtime.get("threads")
-            or max(1, available_cores() // self._settings.concurrency),
-            "device": "cuda" if attempt.slot.device_class is DeviceClass.GPU else "cpu",
-        }
-        if pinned == runtime:
-            return
-        spec = {**claimed.spec, "runtime": pinned}
-        with self._resources.database.write() as session:
-            leases.store_resolved_spec(session, claimed.lease, spec)
+        runtime = dict(claimed.spec.get("runtime", {}))
+        if not runtime.get("threads"):
+            runtime["threads"] = max(1, available_cores() // self._settings.concurrency)
+            spec = {**claimed.spec, "runtime": runtime}
+            with self._resources.database.write() as session:
+                leases.store_resolved_spec(session, claimed.lease, spec)
+        device = "cuda" if attempt.slot.device_class is DeviceClass.GPU else "cpu"
+        spec = {**claimed.spec, "runtime": {**runtime, "device": device}}
         attempt.claimed = dataclasses.replace(claimed, spec=spec)
 
 

@@ -81,10 +81,11 @@ def create_dataset(  # noqa: PLR0913 - a file, how to read it, and who asks
         if existing is None:
             check_quota(session, dataset, settings)
     if existing is not None:
-        with database.write() as session:
-            idempotency.reserve(session, call)
-            view = dataset_view(existing)
-            idempotency.save_response(session, call, status=200, body=view)
+        if call.key is not None:
+            with database.write() as session:
+                idempotency.reserve(session, call)
+                view = dataset_view(existing)
+                idempotency.save_response(session, call, status=200, body=view)
         return existing, False
 
     validate_and_set_profile(dataset, FileInspector(file, upload.filename, columns, settings))

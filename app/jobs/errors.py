@@ -119,8 +119,8 @@ class TrialNotDeletable(Conflict):
     code = "trial_not_deleted"
     title = "A trial is deleted with its sweep."
     message = (
-        "Job {job_id} has the results of a trial of sweep {sweep_id}. Delete the sweep with "
-        "DELETE /v1/sweeps/{sweep_id}."
+        "Job {job_id} belongs to sweep {sweep_id}, which created it or has its results. Delete "
+        "the sweep with DELETE /v1/sweeps/{sweep_id}."
     )
 
 

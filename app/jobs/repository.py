@@ -454,10 +454,15 @@ def _only_if_queued(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: case((queued, value), else_=getattr(Job, name)) for name, value in values.items()}
 
 
-def find_sweep_of_job(session: Session, job_id: UUID) -> UUID | None:
-    """Return the sweep that created this job, or else one whose trial has its results."""
+def find_sweep_of_job(session: Session, job_id: UUID, *, for_update: bool = False) -> UUID | None:
+    """Return the sweep that created this job, or else one whose trial has its results.
+
+    With `for_update`, the job is locked, so that no other trial takes its results meanwhile.
+    """
     reused_by = select(_TRIALS.c.sweep_id).where(_TRIALS.c.job_id == Job.id).limit(1)
     sweep_id = func.coalesce(Job.sweep_id, reused_by.scalar_subquery())
+    if for_update:
+        session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
     return session.scalar(select(sweep_id).where(Job.id == job_id))
 
 

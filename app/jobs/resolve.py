@@ -35,8 +35,6 @@ from lora_core.training_version import TRAINING_VERSION
 SPEED_SAMPLE_JOBS = 5  # latest measured jobs whose median speed an estimate uses
 _SPEED_CANDIDATES = 50  # latest jobs among which these are searched
 _MIN_TRAIN_SECONDS = 10.0  # the speed of a shorter training is dominated by its warm-up
-# `runtime.device` of the jobs of each class.
-_DEVICES = {DeviceClass.ANY: "auto", DeviceClass.CPU: "cpu", DeviceClass.GPU: "cuda"}
 _UNLIMITED_LENGTH = 1_000_000  # tokens: a linear model does not truncate texts
 
 # Left out of `trial_sha256`: fields that are identified by their content instead, fields that do
@@ -269,15 +267,14 @@ class JobResolver:
         return self._speeds[device_class]
 
 
-def read_requested_spec(job: Job) -> TrainSpec:
-    """Return the spec of a job without what was chosen for it.
+def read_spec_to_copy(job: Job) -> TrainSpec:
+    """Return the spec for another job with the settings of this one.
 
-    That is the device and the threads, by the first worker that ran it, and the candidates of
-    `auto`, for its data.
+    Left out are the threads, which the first worker chooses, and the candidates of `auto`, which
+    follow from the data, even if the request named them: the spec does not say whether it did.
     """
     spec = TrainSpec.model_validate(job.spec)
-    device = _DEVICES[DeviceClass(job.device_class)]
-    runtime = spec.runtime.model_copy(update={"device": device, "threads": None})
+    runtime = spec.runtime.model_copy(update={"threads": None})
     method = spec.method
     if isinstance(method, AutoSpec):
         method = method.model_copy(update={"candidates": None})
@@ -314,7 +311,12 @@ def _trial_sha256(spec: TrainSpec, base: ResolvedBase | None, data: ResolvedData
 
 def _device_class(device: str) -> DeviceClass:
     """Return the device class of `runtime.device`. Raises `GpuIndexNotAllowed`."""
-    for device_class, name in _DEVICES.items():
-        if device == name:
-            return device_class
-    raise GpuIndexNotAllowed(device=device, at="runtime.device")
+    match device:
+        case "auto":
+            return DeviceClass.ANY
+        case "cpu":
+            return DeviceClass.CPU
+        case "cuda":
+            return DeviceClass.GPU
+        case _:
+            raise GpuIndexNotAllowed(device=device, at="runtime.device")

@@ -208,7 +208,8 @@ def delete_job(session: Session, *, job_id: UUID, store: Store) -> None:
 
     Raises `JobNotFound`, `TrialNotDeletable`, `JobNotFinished`.
     """
-    if (sweep_id := repository.find_sweep_of_job(session, job_id)) is not None:
+    sweep_id = repository.find_sweep_of_job(session, job_id, for_update=True)
+    if sweep_id is not None:
         raise TrialNotDeletable(job_id=job_id, sweep_id=sweep_id)
     artifacts.delete_unused_artifacts(
         session, store, repository.delete_finished_training_job(session, job_id)

@@ -14,7 +14,7 @@ from app.datasets.errors import DatasetNotFound
 from app.datasets.tables import Dataset
 from app.jobs import repository as jobs
 from app.jobs.data_sources import ALL_ROWS
-from app.jobs.resolve import read_requested_spec
+from app.jobs.resolve import read_spec_to_copy
 from app.queue.enums import JobKind
 from app.registry import repository as registry
 from app.registry.refs import ModelRef
@@ -87,7 +87,7 @@ def read_production_version(session: Session, name: str) -> TrainedVersion:
     job = jobs.find_job(session, version.job_id, kind=JobKind.TRAINING)
     if job is None:
         raise TrainingJobDeleted(version=ref)
-    spec = read_requested_spec(job)
+    spec = read_spec_to_copy(job)
     source = _source_name(spec.data.source)
     if any(each.startswith(HUB_PREFIX) for each in _sources(spec.data.source)):
         raise TrainingDataNotStored(version=ref, source=source)

@@ -63,34 +63,34 @@ def advance_running_sweeps(resources: Resources) -> None:
 
 
 def _advance_each(resources: Resources, sweep_ids: Sequence[UUID]) -> None:
-    """Advance these sweeps; one that fails does not hold up the others.
-
-    Raises one of `OUTAGE_ERRORS`.
-    """
+    """Advance these sweeps. Raises one of `OUTAGE_ERRORS`."""
     for sweep_id in sweep_ids:
-        try:
-            advance_sweep_in_batches(
-                resources.database,
-                sweep_id,
-                settings=resources.settings,
-                notifier=resources.notifier,
-            )
-        except OUTAGE_ERRORS:
-            raise
-        except Exception:
-            log.exception("advancing the sweep failed", sweep_id=str(sweep_id))
+        advance_sweep_in_batches(
+            resources.database,
+            sweep_id,
+            settings=resources.settings,
+            notifier=resources.notifier,
+        )
 
 
 def advance_sweep_in_batches(
     database: Database, sweep_id: UUID, *, settings: Settings, notifier: WorkerNotifier
 ) -> None:
-    """Advance a sweep in transactions of its own."""
-    more = True
-    while more:
-        with database.write() as session:
-            call_after_commit(session, partial(failpoint, "sweep_committed"))
-            more = advance_sweep(session, sweep_id, settings=settings, notifier=notifier)
-            failpoint("sweep_advanced")
+    """Advance a sweep in transactions of its own. If that fails, a reconciler does it later.
+
+    Raises one of `OUTAGE_ERRORS`.
+    """
+    try:
+        more = True
+        while more:
+            with database.write() as session:
+                call_after_commit(session, partial(failpoint, "sweep_committed"))
+                more = advance_sweep(session, sweep_id, settings=settings, notifier=notifier)
+                failpoint("sweep_advanced")
+    except OUTAGE_ERRORS:
+        raise
+    except Exception:
+        log.exception("advancing the sweep failed", sweep_id=str(sweep_id))
 
 
 def advance_sweep(

@@ -174,6 +174,7 @@ def job_page(
         events = repository.list_newest_events(session, job_id, limit=MAX_EVENTS)
         versions = registry.get_aliases_by_version_of_job(session, job_id)
         retry_step = _retry_step(session, row)
+        sweep_id = repository.find_sweep_of_job(session, job_id)
         mlflow_run = mlflow.find_run(session, job_id)
         mlflow_error = mlflow.find_last_mlflow_rejection(session, job_id)
         artifact_row = artifacts.get_artifact(session, row.artifact_id) if row.artifact_id else None
@@ -231,6 +232,7 @@ def job_page(
         inline_curves={name: SvgMetricChart.from_curves(points, name) for name in ("loss", metric)},
         events=events,
         retry_step=retry_step,
+        can_delete=job.state in FINAL_STATES and sweep_id is None,
         is_linear=trained_method == formats.LINEAR_METHOD,
         fitted_at_once=trained_method in SKLEARN_METHODS,
         candidates=candidates,

@@ -17,7 +17,7 @@ from app.http.pagination import decode_cursor, encode_cursor
 from app.jobs import repository
 from app.jobs.errors import JobNotFound
 from app.jobs.repository import JobFilter
-from app.jobs.resolve import read_requested_spec
+from app.jobs.resolve import read_spec_to_copy
 from app.jobs.results import curves
 from app.jobs.results.comparison import flatten_to_dotted_names
 from app.jobs.schemas import JobListItem
@@ -194,7 +194,7 @@ def new_job_page(
 
 def _explicit_settings(job: Job) -> dict[str, Any]:
     """Return the settings that differ from the defaults. A trial becomes a whole run."""
-    spec = read_requested_spec(job)
+    spec = read_spec_to_copy(job)
     settings = spec.model_dump(mode="json", exclude_defaults=True)
     settings.setdefault("method", {})["type"] = spec.method.type
     if not isinstance(spec.task, SingleLabelSpec):

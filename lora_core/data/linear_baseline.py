@@ -123,7 +123,7 @@ def fit_and_predict_logits(
     return [model.logits([e.input for e in part]) for part in parts]
 
 
-def _calibrate_by_cross_validation(train: Sequence[Example], task: Task) -> Calibration:
+def _calibrate_by_cross_validation(train: Sequence[Example], task: Task) -> Calibration | None:
     def predict_held_out(learned: Indices, held_out: Indices) -> Logits:
         learned_from, predicted = ([train[i] for i in rows] for rows in (learned, held_out))
         return fit_and_predict_logits(learned_from, [predicted], task)[0]
@@ -133,16 +133,18 @@ def _calibrate_by_cross_validation(train: Sequence[Example], task: Task) -> Cali
 
 def calibrate_on_held_out_folds(
     train: Sequence[Example], task: Task, predict_held_out: Callable[[Indices, Indices], Logits]
-) -> Calibration:
-    """Return the calibration of a model that was fitted on all texts which are not for testing.
+) -> Calibration | None:
+    """Return the calibration of a model that was fitted on all of these texts.
 
     `predict_held_out` fits a model on texts, by their indices, and returns logits of others. As
-    many folds are held out as `auto` uses for its candidates.
+    many folds are held out as `auto` uses for its candidates. None: all texts are in one fold.
     """
     folds = assign_folds(train, seed=0)
     evaluated = np.unique(folds[folds < num_folds_to_evaluate(len(train))])
     held_out = [np.flatnonzero(folds == fold) for fold in evaluated]
     learned = [np.flatnonzero(folds != fold) for fold in evaluated]
+    if not all(map(len, learned)):
+        return None
     logits = np.concatenate(list(map(predict_held_out, learned, held_out)))
     targets = task.targets([train[i].label for i in np.concatenate(held_out)])
     return task.calibrate(logits, targets)

@@ -144,8 +144,7 @@ def test_a_new_attempt_starts_without_the_points_of_the_one_before(database: Dat
     assert (row.step, row.total_steps, row.attempt, row.stream_seq) == (0, 9, 2, 2)
 
 
-# SQLite has one writer at a time.
-@pytest.mark.parametrize("database_kind", slow_but(KINDS, "postgresql"))
+@pytest.mark.parametrize("database_kind", slow_but(KINDS, "sqlite", "postgresql"))
 @pytest.mark.parametrize(
     ("processes", "jobs"), [(3, 60), pytest.param(16, 2000, marks=pytest.mark.slow)]
 )

@@ -127,7 +127,6 @@ def test_full_access_key_keeps_full_access(settings: Settings) -> None:
     assert found() == before
 
 
-@pytest.mark.slow  # the way up and down is above
 @pytest.mark.parametrize("settings", MOSTLY_SQLITE, indirect=True)
 def test_downgrade_removes_only_prediction_runs(settings: Settings) -> None:
     migrations.upgrade(settings)
@@ -144,7 +143,6 @@ def test_downgrade_removes_only_prediction_runs(settings: Settings) -> None:
         }
 
 
-@pytest.mark.slow  # the way up and down is above
 @pytest.mark.parametrize("settings", MOSTLY_SQLITE, indirect=True)
 def test_models_find_their_base_again_after_a_downgrade(settings: Settings) -> None:
     migrations.upgrade(settings)

@@ -1,4 +1,4 @@
-"""`python -m lora_core` as a real process."""
+"""`python -m lora_core`, most of it in a fork of the process of the tests."""
 
 import json
 import os

@@ -201,6 +201,10 @@ def environment(file: str) -> None:
     Path(file).write_text(json.dumps(dict(os.environ)))
 
 
+def copy_spec(file: str) -> None:
+    shutil.copyfile(spec, file)
+
+
 def first(file: str) -> None:
     """Hang the first time; later continue with the next action."""
     if not Path(file).exists():
@@ -253,6 +257,7 @@ ACTIONS = {
     "helper": helper,
     "stranger": stranger,
     "environment": environment,
+    "copy-spec": copy_spec,
     "first": first,
     "note-pid": note_pid,
     "fail-once": fail_once,

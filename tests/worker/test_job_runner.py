@@ -590,11 +590,13 @@ def test_time_limit_includes_all_attempts(
 def test_gpu_job_sees_only_its_gpu(
     resources: Resources, database: Database, job_id: UUID, tmp_path: Path
 ) -> None:
-    scripted(f"environment:{tmp_path / 'seen'}")
+    scripted(f"environment:{tmp_path / 'seen'}", f"copy-spec:{tmp_path / 'spec'}")
+    asked = get_job(database, job_id).spec["runtime"].get("device")
     runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
     runner.run(claim_next(database), Slot("cuda:1", DeviceClass.GPU))
     assert json.loads((tmp_path / "seen").read_text())["CUDA_VISIBLE_DEVICES"] == "1"
-    assert get_job(database, job_id).spec["runtime"]["device"] == "cuda"
+    assert json.loads((tmp_path / "spec").read_text())["runtime"]["device"] == "cuda"
+    assert get_job(database, job_id).spec["runtime"].get("device") == asked
 
 
 @pytest.mark.parametrize(

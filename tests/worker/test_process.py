@@ -124,7 +124,6 @@ def test_draining_worker_requeues_its_job(
     assert attempts(database, job_id)[0].outcome == AttemptOutcome.PREEMPTED
 
 
-@pytest.mark.slow  # one in time is in the test above
 def test_drain_timeout_is_reported(
     database: Database,
     start: Start,
@@ -177,12 +176,11 @@ def test_suspended_worker_with_expired_lease_changes_nothing(
     ]
 
 
-@pytest.mark.slow  # the small form is in tests/app/cli/test_worker_command.py
 @pytest.mark.parametrize(
     ("wrong", "code"),
     [
-        ({"heartbeat_seconds": 60}, "invalid_setting"),
-        pytest.param({"database_url": "empty"}, "schema_older", marks=pytest.mark.slow),
+        pytest.param({"heartbeat_seconds": 60}, "invalid_setting", marks=pytest.mark.slow),
+        ({"database_url": "empty"}, "schema_older"),
         pytest.param({"data_dir": __file__}, "data_folder_unusable", marks=pytest.mark.slow),
     ],
     ids=["settings", "schema", "folder"],

@@ -29,7 +29,7 @@ export async function request(method, path, body, options = {}) {
     headers.set("Content-Type", "application/json");
     body = JSON.stringify(body);
   }
-  const response = await fetch(path, { ...options, method, headers, body }).catch(rethrow);
+  const response = await fetch(path, { ...options, method, headers, body }).catch(throwProblem);
   if (response.ok) return response;
   throw new Problem(response.status, await response.json().catch(() => ({})), response.headers.get("Retry-After"));
 }
@@ -37,11 +37,11 @@ export async function request(method, path, body, options = {}) {
 /** Returns the response body parsed as JSON, or null for 204 No Content. */
 export async function call(method, path, body, options) {
   const response = await request(method, path, body, options);
-  return response.status === 204 ? null : response.json().catch(rethrow);
+  return response.status === 204 ? null : response.json().catch(throwProblem);
 }
 
 /** Throws a Problem if the connection failed, else the error itself: a request that was aborted or timed out. */
-function rethrow(error) {
+export function throwProblem(error) {
   if (error.name !== "TypeError") throw error;
   throw new Problem(0, { code: "no_connection", detail: "Could not reach the service. Is it running?" });
 }

@@ -1,5 +1,5 @@
 // Queries models while the user types: predictions, and explanations by word.
-import { Problem, request } from "./api.js";
+import { Problem, request, throwProblem } from "./api.js";
 import { renderExplanation, renderScores, responseInfo, taskOf, verdict, verdictOfTargets } from "./explanation.js";
 import { renderNearestExamples } from "./nearest_examples.js";
 
@@ -126,7 +126,7 @@ class ModelPanel {
     const { signal } = (this.pending = new AbortController());
     try {
       const response = await request("POST", path, body, { signal });
-      const result = await response.json();
+      const result = await response.json().catch(throwProblem);
       if (signal.aborted) return;
       this.setBusy(false);
       this.showError("");

@@ -44,7 +44,6 @@ def check(client: TestClient, base: str, **fields: Any) -> tuple[int, dict[str, 
     return answer.status_code, answer.json()
 
 
-@pytest.mark.slow  # a child: test_limits, tests/app/cli/test_bases.py
 @pytest.mark.usefixtures("in_child")
 def test_a_directory_is_tried_outside_of_the_service(
     client: TestClient, folder: Path, settings: Settings
@@ -195,7 +194,6 @@ def test_limits(settings: Settings, folder: Path, limit: dict[str, Any]) -> None
     assert f"LORAWORKS_{name.upper()}" in problem["detail"]
 
 
-@pytest.mark.slow  # crashes of children: tests/app/datasets/test_inspection.py
 @pytest.mark.usefixtures("in_child")
 def test_a_crash_is_an_error(client: TestClient, folder: Path) -> None:
     """The report does not fit into its limit, so the child is killed while it writes it."""

@@ -32,12 +32,15 @@ def test_check_as_json(run: Run, tmp_path: Path) -> None:
     assert found.trained_parameters == adapters + 32 * 33 + 33 * 2
 
 
-@pytest.mark.slow  # the small forms are in tests/app/base_models/test_check.py
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
         ({"model_type": "gpt2"}, "unsuitable_encoder"),
-        ({"model_type": "hf_new", "auto_map": {"AutoModel": "x.X"}}, "untrusted_code"),
+        pytest.param(
+            {"model_type": "hf_new", "auto_map": {"AutoModel": "x.X"}},
+            "untrusted_code",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_base_that_cannot_be_used_has_the_error_of_a_job(

@@ -76,7 +76,7 @@ def test_all_jobs_use_the_same_split(
     assert {job.register_as for job in jobs.values()} == {"sentiment"}
 
 
-@pytest.mark.parametrize("best", slow_but(range(5), 3))
+@pytest.mark.parametrize("best", slow_but(range(5), 0, 3))
 def test_best_model_on_validation_is_promoted(
     cli: Run, url: str, worker: FakeWorker, tmp_path: Path, best: int
 ) -> None:
@@ -146,26 +146,15 @@ def test_temporary_service_gets_slots_and_no_outer_settings(
         assert json.loads(environment) == {"LORAWORKS_CONCURRENCY": "2"}
 
 
-def test_temporary_service_ends_with_its_block(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = (
-        "import json, os, time\n"
-        "print(json.dumps({'url': f'{os.getpid()}'}), flush=True)\n"
-        "time.sleep(60)"
-    )
-    monkeypatch.setattr("app.cli.demo.SERVICE_COMMAND", (sys.executable, "-c", program))
-    with pytest.raises(KeyboardInterrupt), temporary_service(tmp_path) as pid:
-        raise KeyboardInterrupt
-    assert not Path(f"/proc/{pid}").exists()
-
-
 @pytest.mark.e2e
-@pytest.mark.slow  # the test above
 @pytest.mark.parametrize(
     ("number", "status"),
-    # The exception that SIGTERM raises; test_local.py also tests the exit status 130.
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+    [
+        # The exception that SIGTERM raises; test_local.py also tests the exit status 130.
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
 )
 def test_interrupt_stops_the_service(tmp_path: Path, number: signal.Signals, status: int) -> None:
     command = [sys.executable, "-m", "app.cli.main", "demo"]

@@ -173,7 +173,6 @@ def test_peft_and_transformers_exports_match_and_reimport(
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
 
 
-@pytest.mark.slow  # small: tests/lora_core/export
 def test_export_names_the_thresholds_that_other_programs_lack(
     cli: Run, resources: Resources, tmp_path: Path
 ) -> None:

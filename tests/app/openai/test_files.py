@@ -18,7 +18,6 @@ from app.settings import Settings
 from tests.app.cli.conftest import serving
 from tests.app.openai.conftest import RequestCounter
 from tests.app.openai.fine_tunings import examples, finish, upload_examples
-from tests.slow import slow_but
 from tests.tiny_base import make_chat_examples
 
 CSV = b"text,label\n" + b"".join(
@@ -82,7 +81,7 @@ def test_a_file_in_use_is_kept(sdk: OpenAI, counter: RequestCounter) -> None:
     assert sdk.files.retrieve(file).id == file
 
 
-@pytest.mark.parametrize("order", slow_but(["asc", "desc"], "desc"))
+@pytest.mark.parametrize("order", ["asc", "desc"])
 def test_pages_of_files_and_results(
     sdk: OpenAI, database: Database, counter: RequestCounter, order: Any
 ) -> None:

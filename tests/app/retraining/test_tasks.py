@@ -5,14 +5,14 @@ import random
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from app.jobs.resolve import read_requested_spec
 from app.queue.tables import Job
 from app.retraining import scheduler
 from app.retraining.collect_training_texts import training_spec
-from app.retraining.production_version import TrainedVersion
+from app.retraining.production_version import read_production_version
 from lora_core.specs.method import AutoSpec
-from lora_core.specs.train import RuntimeSpec, TrainSpec
+from lora_core.specs.train import RuntimeSpec
 from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, make_texts
 from tests.in_process_jobs import run_jobs
 
@@ -145,7 +145,6 @@ def test_packaged_sample(empty: Retraining) -> None:
     assert run["result"]["test"]["texts"] == 100
 
 
-@pytest.mark.slow  # the last test of this file: settings are kept
 def test_examples_in_chat_form(empty: Retraining) -> None:
     """Models that were made over the APIs of OpenAI and Mistral keep how they read prompts."""
     rows = [
@@ -170,7 +169,6 @@ def test_examples_in_chat_form(empty: Retraining) -> None:
     assert formats[0] == formats[1] is not None
 
 
-@pytest.mark.slow
 def test_data_in_one_dataset_per_split(empty: Retraining) -> None:
     texts = make_texts(LABELS, 240)
     sources = {
@@ -195,29 +193,22 @@ def test_data_in_one_dataset_per_split(empty: Retraining) -> None:
     assert (data["train"], data["validation"], data["test"]) == (160, 30, 50)
 
 
-def test_settings_of_production_are_kept() -> None:
-    """What was chosen for the old run is chosen again: candidates of `auto`, device, threads."""
-    spec = TrainSpec.model_validate(
-        {
-            "base": "minilm-l6",
-            "method": {
-                "type": "auto",
-                "time_budget": 60,
-                "candidates": [{"method": {"type": "linear"}}],
-            },
-            "data": {"source": "old:1", "max_length": 32, "test_size": 50},
-            "runtime": {"seed": 7, "device": "cpu", "threads": 4},
-            "result": {"model": False, "train_metrics": True},
-        }
-    )
-    job = Job(spec=spec.model_dump(mode="json"), device_class="any")
-    version = TrainedVersion(
-        number=1,
-        spec=read_requested_spec(job),
-        uploads={},
-        first_live_row=None,
-        time_limit_seconds=None,
-    )
+def test_settings_of_production_are_kept(mood: Retraining) -> None:
+    """The candidates of `auto` follow from the data, and the threads from the worker."""
+    auto = {"type": "auto", "time_budget": 60, "candidates": [{"method": {"type": "linear"}}]}
+    changed = {
+        "base": "minilm-l6",
+        "method": auto,
+        "runtime": {"seed": 7, "threads": 4},
+        "result": {"model": False, "train_metrics": True},
+    }
+    with mood.resources.database.write() as session:
+        job = session.scalars(select(Job)).one()
+        assert job.device_class == "cpu"  # of the worker that ran it
+        data = {**job.spec["data"], "max_length": 32, "test_size": 50}
+        job.spec = {**job.spec, **changed, "data": data}
+    with mood.resources.database.read() as session:
+        version = read_production_version(session, MODEL)
     made = training_spec(version, "new:2")
     assert made.method == AutoSpec(time_budget=60)
     assert (made.base, made.data.max_length) == ("minilm-l6", 32)

@@ -167,6 +167,8 @@ def test_the_jobs_of_trials_are_deleted_with_their_sweep(
         assert f"/v1/sweeps/{sweep['id']}" in refused.json()["detail"]
     assert get_sweep(sweep) == finished
     assert client.delete(f"/v1/sweeps/{sweep['id']}").status_code == 204
+    left = [job["id"] for job in client.get("/v1/jobs").json()["data"]]
+    assert left == [single]
     assert client.delete(f"/v1/jobs/{single}").status_code == 204
 
 

@@ -16,7 +16,7 @@ REGRESSION = {**JOB, "task": {"type": "regression"}}
     "strategy",
     [
         {"type": "grid"},
-        pytest.param({"type": "halving", "trials": 9, "seed": 1}, marks=pytest.mark.slow),
+        {"type": "halving", "trials": 9, "seed": 1},
         pytest.param({"type": "tpe", "trials": 12, "seed": 0}, marks=pytest.mark.slow),
     ],
     ids=lambda strategy: str(strategy["type"]),

@@ -135,7 +135,7 @@ def test_ranks_show_kappa_beside_the_confusion_matrix(
     ("task_type", "metric", "verdict"),
     [
         ("multi_label", "macro_f1", "points worse than"),
-        pytest.param("regression", "rmse", "worse than", marks=pytest.mark.slow),
+        ("regression", "rmse", "worse than"),
         pytest.param("ordered", "accuracy", "points worse than", marks=pytest.mark.slow),
         ("several_targets", "skill", "points worse than"),
     ],

@@ -349,7 +349,6 @@ def test_a_text_loses_only_what_all_prompts_share(texts: list[str]) -> None:
         assert prompt_format == PromptFormat()
 
 
-@pytest.mark.slow  # `test_a_text_loses_only_what_all_prompts_share` says the same of each text
 @given(st.lists(prompts(), min_size=2, max_size=6, unique_by=lambda each: tuple(each.split())))
 def test_what_is_left_shares_no_whole_words(prompts: list[str]) -> None:
     texts = [" ".join(each.split()) for each in prompts]  # the same words after other gaps differ
