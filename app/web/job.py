@@ -232,7 +232,7 @@ def job_page(
         inline_curves={name: SvgMetricChart.from_curves(points, name) for name in ("loss", metric)},
         events=events,
         retry_step=retry_step,
-        can_delete=job.state in FINAL_STATES and sweep_id is None,
+        can_delete=job.state.final and sweep_id is None,
         is_linear=trained_method == formats.LINEAR_METHOD,
         fitted_at_once=trained_method in SKLEARN_METHODS,
         candidates=candidates,
