@@ -1,8 +1,9 @@
 """The code blocks of the documents, as a Markdown parser sees them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -45,9 +46,10 @@ def by_hand(document: str) -> str:
     return (ROOT / document).read_text(encoding="utf-8").partition("; do not edit below -->")[0]
 
 
-def blocks(document: str) -> list[Block]:
+@cache
+def blocks(document: str) -> Sequence[Block]:
     """All blocks of a file; its path is relative to the root."""
-    return list(find((ROOT / document).read_text(encoding="utf-8"), document))
+    return tuple(find((ROOT / document).read_text(encoding="utf-8"), document))
 
 
 def find(text: str, document: str) -> Iterator[Block]:
