@@ -92,6 +92,24 @@ def test_column_picker(
     assert result["labels"] == {"gut": 10, "schlecht": 10}
 
 
+def test_column_picker_keeps_the_second_text(
+    page: Page, seeded: SeededService, browser_errors: BrowserErrors
+) -> None:
+    browser_errors.expect(422)
+    rows = "".join(f"{i},Is it {i}?,It is {i}.,{('no', 'yes')[i % 2]}\n" for i in range(20))
+    page.goto("/datasets")
+    page.get_by_text("Columns and kinds of labels").click()
+    page.get_by_label("Second text column", exact=True).fill("answer")
+    page.get_by_label("Label column", exact=True).fill("right")
+    drop(page, "answers.csv", "number,question,answer,right\n" + rows)
+    expect(page.get_by_label("Second text column, for pairs")).to_have_value("answer")
+    page.get_by_label("Text column of the file").select_option("question")
+    page.get_by_role("button", name="Upload").click()
+    expect(page).to_have_url(DATASET_URL)
+    result = seeded.service.get("/v1/datasets/answers")
+    assert (result["text_column"], result["text_pair_column"]) == ("question", "answer")
+
+
 def test_texts_without_labels_lead_to_a_labeling_project(
     page: Page, seeded: SeededService, browser_errors: BrowserErrors
 ) -> None:

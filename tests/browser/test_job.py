@@ -62,6 +62,25 @@ def test_reopened_page_has_all_points(page: Page, seeded: SeededService) -> None
         )
 
 
+def test_hidden_page_keeps_no_connection(page: Page, seeded: SeededService) -> None:
+    streams = []
+    page.on("request", lambda sent: streams.append(sent.url) if "/stream" in sent.url else None)
+    page.add_init_script(
+        "window.isHidden = true;"
+        "Object.defineProperty(document, 'hidden', { get: () => window.isHidden })"
+    )
+    body = {"method": {"type": "lora"}, "data": {"source": "reviews"}}
+    job = seeded.service.post("/v1/jobs", body)
+    page.goto(f"/jobs/{job['id']}")
+    page.wait_for_load_state("networkidle")
+    assert streams == []
+    with page.expect_request(lambda sent: "/stream" in sent.url):
+        page.evaluate(
+            "window.isHidden = false; document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    seeded.service.post(f"/v1/jobs/{job['id']}/cancel", {})
+
+
 def test_cancel_needs_confirmation(page: Page, seeded: SeededService) -> None:
     job_id = seeded.submit_slow("cancelled half way")
     page.goto(f"/jobs/{job_id}")

@@ -120,6 +120,21 @@ def test_field_error_is_shown_until_corrected(
     seeded.service.post(f"/v1/jobs/{job['id']}/cancel", {})
 
 
+def test_copied_job_may_get_another_method(page: Page, seeded: SeededService) -> None:
+    """Settings without a field in the new method are not sent."""
+    data = {"source": "reviews"}
+    lora = {"method": {"type": "lora"}, "stop": {"patience": 3}, "data": data}
+    job = seeded.service.post("/v1/jobs", lora)
+    page.goto(f"/jobs/new?from={job['id']}")
+    expect(page.get_by_label("Patience", exact=True)).to_have_value("3")
+    page.get_by_role("radio", name=re.compile(r"^auto\b")).check()
+    plan = seeded.service.post("/v1/jobs?dry_run=true", {"method": {"type": "auto"}, "data": data})
+    count = f"{plan['parameters']['trainable']:,}"
+    expect(page.get_by_label("Plan", exact=True)).to_contain_text(f"about {count}")
+    expect(page.locator("#form-error")).to_be_empty()
+    seeded.service.post(f"/v1/jobs/{job['id']}/cancel", {})
+
+
 def test_snippets_match_the_request(page: Page, seeded: SeededService) -> None:
     page.goto("/jobs/new?data=reviews")
     page.get_by_role("radio", name=re.compile(r"^lora\b")).check()
