@@ -121,6 +121,9 @@ def lose_at(database: Database, *steps: int) -> None:
 
 
 def test_a_job_with_progress_survives_any_number_of_lost_workers(database: Database) -> None:
+    other = add_job(database)
+    lose_at(database, 100)
+    update_job(database, other, run_after=now() + 600)
     job_id = add_job(database)
     lose_at(database, 3, 2, 5, 6, 1, 7, 9)
     row = get_job(database, job_id)

@@ -283,6 +283,7 @@ def test_session_use_is_recorded_for_session_and_key(
     session = sign_in(cache, key)
     with database.write() as rows:
         rows.get_one(BrowserSession, session.id).last_used_at -= 50
+        rows.get_one(ApiKey, key.key.id).last_used_at = None
     read(cache, session)
     cache.close()
     with database.read() as rows:

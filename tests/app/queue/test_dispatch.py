@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from app.database.base import new_id
+from app.queue import dispatch
 from app.queue.dispatch import (
     TASK_NAME,
     BrokerUrlInvalid,
@@ -123,6 +124,19 @@ def test_sending_does_not_block_without_a_broker() -> None:
     start = time.monotonic()
     notifier.close()
     assert time.monotonic() - start < 5
+
+
+def test_closing_does_not_wait_for_a_task_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(dispatch, "_CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr(CeleryNotifier, "_send", lambda *_: ended.wait())
+    notifier = CeleryNotifier(f"redis://127.0.0.1:{free_port()}/0")
+    send(notifier)
+    closing = threading.Thread(target=notifier.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+    ended.set()
 
 
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "new"])

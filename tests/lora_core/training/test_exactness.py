@@ -197,6 +197,7 @@ def test_saving_does_not_affect_training(
     train_encoder(short, out_dir=plain, observer=observer, stop=observer)
     assert story(observer.events) == story(saving.events)
     assert product(plain) == product(out)
+    assert min(event.step for event in observer.all("evaluated")) > 0
 
 
 @pytest.mark.slow
