@@ -1,7 +1,7 @@
 """Mutations of a Python file: each changes one expression or statement.
 
-Left alone are texts, annotations, decorators, log lines and f-strings: a change there is no change
-of behavior that the tests promise, or does not import.
+Left alone are texts, annotations, decorators, log lines, f-strings and failpoints: a change there
+is no change of behavior that the tests promise, or does not import.
 """
 
 import ast
@@ -137,6 +137,8 @@ def _is_left_alone(node: ast.AST) -> bool:
             return True
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))):
             return name in _LOGS
+        case ast.Expr(value=ast.Call(func=ast.Name(id="failpoint"))):
+            return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return True
     return False
