@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select
 
 from app.database.base import new_id, now
 from app.database.engines import Database
@@ -11,7 +12,7 @@ from app.jobs import repository
 from app.queue import leases
 from app.queue.enums import DeviceClass, JobState
 from app.queue.fencing import ClaimedJob, WorkerIdentity
-from app.queue.tables import MetricPoint
+from app.queue.tables import Job, MetricPoint
 from app.settings import Settings
 from tests.conformance.conftest import KINDS
 from tests.conformance.race import race
@@ -54,6 +55,16 @@ def test_the_highest_priority_comes_first_and_then_the_oldest(database: Database
     order = [claimed.lease.job_id for _ in range(3) if (claimed := claim(database))]
     assert order == [urgent, old, young]
     assert claim(database) is None
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])  # SQLite has a single writer
+def test_a_job_that_another_transaction_has_locked_is_not_waited_for(database: Database) -> None:
+    first, second = add_job(database, priority=1), add_job(database)
+    with database.write() as session:
+        session.execute(select(Job.id).where(Job.id == first).with_for_update())
+        claimed = claim(database)
+    assert claimed is not None
+    assert claimed.lease.job_id == second
 
 
 def test_jobs_of_the_same_time_are_claimed_in_the_order_of_their_ids(database: Database) -> None:

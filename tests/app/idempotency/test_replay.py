@@ -9,9 +9,13 @@ from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from app.auth import service
+from app.auth.tables import LOCAL_KEY_ID
 from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
+from app.http.health import Liveness
+from app.idempotency import service as idempotency
+from app.idempotency.service import IdempotentRequest, StoredResponseFound
 from app.idempotency.tables import IdempotencyKey
 from app.queue.tables import Job
 from app.registry.tables import ModelVersion
@@ -49,6 +53,18 @@ def test_replay_returns_the_first_response_even_if_the_job_changed(client: TestC
     client.post(f"{first.headers['Location']}/cancel")
     assert submit(client, "k-1").json() == first.json()
     assert client.get(first.headers["Location"]).json()["state"] == "cancelled"
+
+
+def test_answered_request_is_known_before_any_work(database: Database) -> None:
+    call = IdempotentRequest(LOCAL_KEY_ID, "POST /v1/jobs", "k-1", "0" * 64, 60.0)
+    body = Liveness()
+    with database.write() as session:
+        idempotency.raise_if_replayed(session, call)
+        idempotency.reserve(session, call)
+        idempotency.save_response(session, call, status=202, body=body)
+    with database.read() as session, pytest.raises(StoredResponseFound) as found:
+        idempotency.raise_if_replayed(session, call)
+    assert (found.value.status, found.value.body) == (202, body.model_dump())
 
 
 def test_json_formatting_does_not_matter(client: TestClient, database: Database) -> None:
