@@ -153,6 +153,7 @@ class UntrustedTargetCalibration(UntrustedSchema):
     """What turns logits into scores: `Calibration`. Runs fit temperatures from 0.05 to 20."""
 
     temperature: float | None = Field(None, ge=0.01, le=100)
+    fitted: bool | None = None
     scale: Numbers | None = None
     offset: Numbers | None = None
     thresholds: Annotated[list[Share], Field(max_length=MAX_LABELS)] | None = None
