@@ -231,7 +231,7 @@ class _TargetTallies:
         return {TARGETS: of_targets}
 
     def summary(self) -> Summary:
-        """Return the counts of all labels, as TARGET/LABEL, and the `values` of each number."""
+        """Return the counts of all labels, as TARGET/LABEL, of rows without any, and `values`."""
         summaries = {name: tally.summary() for name, tally in self._tallies.items()}
         predicted = {
             qualified_output_name(name, label): count
@@ -239,7 +239,10 @@ class _TargetTallies:
             for label, count in summary["predicted"].items()
         }
         values = {name: each["value"] for name, each in summaries.items() if "value" in each}
-        return {"predicted": predicted, "values": values}
+        unlabeled = {
+            name: each["unlabeled"] for name, each in summaries.items() if "unlabeled" in each
+        }
+        return {"predicted": predicted, "unlabeled_by_target": unlabeled, "values": values}
 
 
 def _tally(task: Task) -> _TaskTally | _TargetTallies:

@@ -409,4 +409,6 @@ def test_rows_get_an_object_for_each_target(spec: PredictSpec, tmp_path: Path) -
         "predicted"
     ].items()
     assert list(summary["values"]) == ["stars"]
+    flags = [row["predicted_targets"]["flags"]["predicted_labels"] for row in rows(out)]
+    assert summary["unlabeled_by_target"] == {"flags": flags.count([])}
     assert manifest.read(out)["targets"]["topic"]["labels"] == ["billing", "refund"]
