@@ -177,7 +177,7 @@ def test_checkpoint_of_another_engine_is_replaced(tmp_path: Path) -> None:
         state = PredictionState(LABELS, engine)
         state.append(np.full((3, len(LABELS)), value, np.float32), truncated=0)
         directory = write_checkpoint(tmp_path, state)
-    saved = read_checkpoint(directory, LABELS)
+    saved = read_checkpoint(directory, LABELS, "")
     assert (saved.engine, saved.logits()[0, 0]) == ("native-bf16 avx512-0", 2.0)
 
 
@@ -310,6 +310,25 @@ def test_checkpoint_with_other_labels_is_rejected(
     with pytest.raises(CheckpointMismatch, match="other labels"):
         predict_file(
             changed,
+            out_dir=tmp_path / "out",
+            observer=StoppingListener(),
+            stop=StoppingListener(),
+            resume=saved,
+        )
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"), [("model", "the model is another one"), ("data", "other texts")]
+)
+def test_checkpoint_of_another_model_or_column_is_rejected(
+    changed: str, what: str, spec: PredictSpec, saved: Path, tmp_path: Path
+) -> None:
+    other = make_artifact(tmp_path / "other", labels=LABELS, top_label="fine", seed=1)
+    data = spec.data.model_copy(update={"text_column": "id"})
+    update = {"model": str(other)} if changed == "model" else {"data": data}
+    with pytest.raises(CheckpointMismatch, match=what):
+        predict_file(
+            spec.model_copy(update=update),
             out_dir=tmp_path / "out",
             observer=StoppingListener(),
             stop=StoppingListener(),
