@@ -550,7 +550,9 @@ def _method_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
 
 def _calibration(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> Iterator[str]:
     thresholds = _thresholds(manifest_data)
-    fitted = _get(manifest_data, "metrics", "calibration", "fitted") is not False
+    # An import has no metrics of its calibration, and says so in the calibration itself.
+    found = (_get(manifest_data, *keys, "calibration", "fitted") for keys in (("metrics",), ()))
+    fitted = False not in found
     if thresholds and _task_type(manifest_data) == "multi_label":
         yield "## Calibration"
         part = "" if card_format is ExportFormat.LORAWORKS else ", and part of the last layer"
