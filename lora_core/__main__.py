@@ -305,11 +305,15 @@ def _check_base(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter
 
 
 def _export(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
+    if arguments.int8 and arguments.format != "onnx":
+        build_parser(__doc__).error("--int8 needs --format onnx")
+    if arguments.texts and not arguments.int8:
+        build_parser(__doc__).error("--texts needs --int8")
+    if arguments.base and arguments.format != "peft":
+        build_parser(__doc__).error("--base needs --format peft")
     if arguments.format == "onnx":
         _export_onnx(arguments, writer)
         return
-    if arguments.int8:
-        build_parser(__doc__).error("--int8 needs --format onnx")
     with disable_gc_then_freeze_imports():
         from lora_core import export
 

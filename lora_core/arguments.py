@@ -81,7 +81,7 @@ def _add_format_commands(commands: "argparse._SubParsersAction[argparse.Argument
     export.add_argument("artifact", type=Path)
     export.add_argument("--format", choices=("onnx", "peft", "transformers"), required=True)
     export.add_argument("--out", type=Path, required=True, help="output directory")
-    export.add_argument("--base", help="base of the adapter, if it has moved")
+    export.add_argument("--base", help="PEFT: base of the adapter, if it has moved")
     export.add_argument("--target", help="which of several targets to export")
     export.add_argument("--int8", action="store_true", help="ONNX: quantize the weights to int8")
     export.add_argument("--texts", metavar="FILE", help="ONNX: texts to certify an int8 model on")

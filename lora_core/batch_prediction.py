@@ -1,5 +1,6 @@
 """A batch prediction run: from its spec to the finished results."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -70,6 +71,9 @@ class PredictionState:
     engine: str  # what computed them
     chunks: list[Logits] = field(default_factory=list)
     truncated: int = 0  # texts that were longer than the model reads
+    model_sha256: str = ""  # of the manifest of the model
+    texts: "hashlib._Hash" = field(default_factory=hashlib.sha256)  # of all rows so far
+    resumed_texts_sha256: str = ""  # of the rows in the checkpoint
 
     @property
     def step(self) -> int:
@@ -107,9 +111,11 @@ def predict_file(
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
     predictor = load_native_or_torch_predictor(Path(spec.model), threads=spec.runtime.threads)
-    state = PredictionState(predictor.labels, describe_engine_build(predictor))
+    model_sha256 = manifest.file_sha256(Path(spec.model) / manifest.MANIFEST_FILE)
+    engine = describe_engine_build(predictor)
+    state = PredictionState(predictor.labels, engine, model_sha256=model_sha256)
     if resume:
-        saved = read_checkpoint(resume, predictor.labels)
+        saved = read_checkpoint(resume, predictor.labels, model_sha256)
         if saved.engine == state.engine:
             state = saved
         else:
@@ -231,7 +237,7 @@ class _TargetTallies:
         return {TARGETS: of_targets}
 
     def summary(self) -> Summary:
-        """Return the counts of all labels, as TARGET/LABEL, and the `values` of each number."""
+        """Return the counts of all labels, as TARGET/LABEL, of rows without any, and `values`."""
         summaries = {name: tally.summary() for name, tally in self._tallies.items()}
         predicted = {
             qualified_output_name(name, label): count
@@ -239,7 +245,10 @@ class _TargetTallies:
             for label, count in summary["predicted"].items()
         }
         values = {name: each["value"] for name, each in summaries.items() if "value" in each}
-        return {"predicted": predicted, "values": values}
+        unlabeled = {
+            name: each["unlabeled"] for name, each in summaries.items() if "unlabeled" in each
+        }
+        return {"predicted": predicted, "unlabeled_by_target": unlabeled, "values": values}
 
 
 def _tally(task: Task) -> _TaskTally | _TargetTallies:
@@ -264,9 +273,13 @@ class _PredictionLoop:
             self.progress.tick(self.state.step)
             if results.rows < resumed_rows:
                 logits = saved_logits[results.rows : results.rows + len(chunk)]
+                files.hash_texts(self.state.texts, chunk)
             else:
                 logits = self._compute(chunk)
             results.write(chunk, self.predictor.decode_outputs(logits))
+            resumed = results.rows == resumed_rows
+            if resumed and self.state.texts.hexdigest() != self.state.resumed_texts_sha256:
+                raise CheckpointMismatch(path="to resume from", what="the file has other texts")
         if results.rows < resumed_rows:
             what = f"the file has {results.rows:,} rows, not the {resumed_rows:,} that it holds"
             raise CheckpointMismatch(path="to resume from", what=what)
@@ -280,6 +293,7 @@ class _PredictionLoop:
             self.progress.tick()
             logits[indices] = self.predictor.forward([items[i] for i in indices])
         failpoint("answered")
+        files.hash_texts(self.state.texts, chunk)
         self.state.append(logits, truncated=sum(item.truncated for item in items))
         if self.schedule is not None and self.schedule.is_due():
             self.schedule.save(self.state)
@@ -336,7 +350,8 @@ def _targets(task: Task) -> dict[str, Any]:
 # -- Checkpoints: the logits of the first rows of a file ------------------------------------------
 
 # logits.safetensors   (rows, labels) in float32, in the order of the rows
-# manifest.json        number of truncated texts, labels, engine, digest of the other file; last
+# manifest.json        number of truncated texts, labels, engine, digests of model, texts and the
+#                      other file; last
 _CHECKPOINT_KIND = "answers"
 _LOGITS_FILE = "logits.safetensors"
 
@@ -354,16 +369,18 @@ def write_checkpoint(parent: Path, state: PredictionState) -> Path:
             "labels": list(state.labels),
             "engine": state.engine,
             "cut": state.truncated,
+            "model_sha256": state.model_sha256,
+            "texts_sha256": state.texts.hexdigest(),
         }
         manifest.create_and_save(unfinished, manifest_data)
     failpoint("answers_published")
     return directory
 
 
-def read_checkpoint(directory: Path, labels: Sequence[str]) -> PredictionState:
+def read_checkpoint(directory: Path, labels: Sequence[str], model_sha256: str) -> PredictionState:
     """Read a checkpoint of a model with these labels.
 
-    Raises `CheckpointCorrupt`, and `CheckpointMismatch` if the checkpoint has other labels.
+    Raises `CheckpointCorrupt`, and `CheckpointMismatch` if the checkpoint is of another model.
     """
     try:
         manifest_data = manifest.verify(directory)
@@ -380,5 +397,13 @@ def read_checkpoint(directory: Path, labels: Sequence[str]) -> PredictionState:
         raise CheckpointCorrupt(path=directory.name, problem=problem) from error
     if saved_labels != list(labels) or logits.shape[1:] != (len(labels),):
         raise CheckpointMismatch(path=directory.name, what="the model has other labels")
-    engine = manifest_data.get("engine", "")  # missing before there was a choice
-    return PredictionState(labels, engine, [logits], int(truncated))
+    if manifest_data.get("model_sha256") != model_sha256:
+        raise CheckpointMismatch(path=directory.name, what="the model is another one")
+    return PredictionState(
+        labels,
+        manifest_data["engine"],
+        [logits],
+        int(truncated),
+        model_sha256,
+        resumed_texts_sha256=manifest_data["texts_sha256"],
+    )

@@ -1,5 +1,6 @@
 """The vectors of texts: what a frozen encoder passes to the head of its classifier."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,7 +25,7 @@ from lora_core.data.tokens import (
     load_tokenizer,
     tokenize_texts,
 )
-from lora_core.encoders.load import load_classifier
+from lora_core.encoders.load import encoder_weights_sha256, load_classifier
 from lora_core.encoders.pooling import set_pooling
 from lora_core.encoders.safety import check_has_fast_tokenizer
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -62,6 +63,9 @@ class ComputedVectors:
 
     chunks: list[Vectors] = field(default_factory=list)
     truncated: int = 0  # texts that were longer than the encoder reads
+    base_sha256: str = ""  # of the weights of the encoder and of its tokenizer
+    texts: "hashlib._Hash" = field(default_factory=hashlib.sha256)  # of all rows so far
+    resumed_texts_sha256: str = ""  # of the rows in the checkpoint
 
     @property
     def step(self) -> int:
@@ -93,7 +97,9 @@ def embed_file(
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
     encoder = _Encoder(spec, progress)
-    state = read_checkpoint(resume, encoder.width) if resume else ComputedVectors()
+    state = ComputedVectors(base_sha256=encoder.base_sha256)
+    if resume:
+        state = read_checkpoint(resume, encoder.width, encoder.base_sha256)
     schedule = None
     if checkpoint_settings is not None:
         schedule = CheckpointSaver(checkpoint_settings, write_checkpoint, observer, step=state.step)
@@ -103,11 +109,12 @@ def embed_file(
         Path(source), spec.data.text_column, sheet, pair_column=spec.data.text_pair_column
     )
     try:
-        _skip_rows(records, state.step)
+        _skip_rows(records, state)
         while chunk := list(islice(records, CHUNK_ROWS)):
             progress.tick(state.step)
             vectors, truncated = encoder.vectors(chunk)
             failpoint("embedded")
+            files.hash_texts(state.texts, chunk)
             state.chunks.append(vectors)
             state.truncated += truncated
             if schedule is not None and schedule.is_due():
@@ -142,10 +149,14 @@ class _Encoder:
         self._max_length = shape.resolve_max_length(None)
         self._has_segments = shape.segments > 1
         self.width = shape.width
-        self._tokenizer = load_tokenizer(base.directory / "tokenizer.json")
+        tokenizer_file = base.directory / "tokenizer.json"
+        self._tokenizer = load_tokenizer(tokenizer_file)
         pairs = spec.data.text_pair_column is not None
         check_tokenizer_adds_special_tokens(self._tokenizer, base.name, pairs=pairs)
         model, _ = load_classifier(base, ("0", "1"))  # its head is never computed
+        weights = encoder_weights_sha256(model, base.family)
+        tokenizer = manifest.file_sha256(tokenizer_file)
+        self.base_sha256 = hashlib.sha256(f"{weights}{tokenizer}".encode()).hexdigest()
         set_pooling(model, base.family, shape.pooling)
         model.requires_grad_(False)
         model.to(runtime.device)
@@ -188,11 +199,14 @@ class _Encoder:
         return vectors, tokens.truncated
 
 
-def _skip_rows(records: Iterator[WholeRow], rows: int) -> None:
-    skipped = sum(1 for _ in islice(records, rows))
-    if skipped < rows:
-        what = f"the file has {skipped:,} rows, not the {rows:,} that it holds"
+def _skip_rows(records: Iterator[WholeRow], state: ComputedVectors) -> None:
+    """Skip the rows in the checkpoint, if there is one. Raises `CheckpointMismatch`."""
+    skipped = files.hash_texts(state.texts, islice(records, state.step))
+    if skipped < state.step:
+        what = f"the file has {skipped:,} rows, not the {state.step:,} that it holds"
         raise CheckpointMismatch(path="to resume from", what=what)
+    if state.step and state.texts.hexdigest() != state.resumed_texts_sha256:
+        raise CheckpointMismatch(path="to resume from", what="the file has other texts")
 
 
 def _summarize(state: ComputedVectors, width: int, observer: Observer) -> Summary:
@@ -215,7 +229,7 @@ def _manifest(spec: EmbedSpec, summary: Summary) -> dict[str, Any]:
 # -- Checkpoints: the vectors of the first rows of a file -----------------------------------------
 
 # vectors.safetensors  (rows, width) in float32, in the order of the rows
-# manifest.json        number of truncated texts, sha256 of the other file; written last
+# manifest.json        number of truncated texts, sha256 of base, texts and the other file; last
 
 
 def write_checkpoint(parent: Path, state: ComputedVectors) -> Path:
@@ -224,15 +238,21 @@ def write_checkpoint(parent: Path, state: ComputedVectors) -> Path:
     with atomic_path(directory, what="a checkpoint") as unfinished:
         unfinished.mkdir()
         save_file({VECTORS: state.vectors()}, unfinished / VECTORS_FILE)
-        manifest.create_and_save(unfinished, {"kind": _CHECKPOINT_KIND, "cut": state.truncated})
+        manifest_data = {
+            "kind": _CHECKPOINT_KIND,
+            "cut": state.truncated,
+            "base_sha256": state.base_sha256,
+            "texts_sha256": state.texts.hexdigest(),
+        }
+        manifest.create_and_save(unfinished, manifest_data)
     failpoint("vectors_published")
     return directory
 
 
-def read_checkpoint(directory: Path, width: int) -> ComputedVectors:
+def read_checkpoint(directory: Path, width: int, base_sha256: str) -> ComputedVectors:
     """Read a checkpoint of an encoder of this width.
 
-    Raises `CheckpointCorrupt`, and `CheckpointMismatch` if the checkpoint has another width.
+    Raises `CheckpointCorrupt`, and `CheckpointMismatch` if the checkpoint is of another encoder.
     """
     try:
         manifest_data = manifest.verify(directory)
@@ -248,4 +268,7 @@ def read_checkpoint(directory: Path, width: int) -> ComputedVectors:
         raise CheckpointCorrupt(path=directory.name, problem=problem) from error
     if vectors.shape[1:] != (width,):
         raise CheckpointMismatch(path=directory.name, what="the encoder has another width")
-    return ComputedVectors([vectors], truncated)
+    if manifest_data.get("base_sha256") != base_sha256:
+        raise CheckpointMismatch(path=directory.name, what="the encoder is another one")
+    texts_sha256 = manifest_data["texts_sha256"]
+    return ComputedVectors([vectors], truncated, base_sha256, resumed_texts_sha256=texts_sha256)

@@ -183,7 +183,7 @@ def _hub_metrics(manifest_data: Mapping[str, Any]) -> list[str]:
 
 def _metric(manifest_data: Mapping[str, Any], split: str, name: str) -> float | None:
     """Return a metric of a split; None if it is no such number."""
-    value = _number(manifest_data, "metrics", split, name)
+    value = _number(manifest_data, "metrics", split, name, signed=name == "skill")
     return None if value is not None and METRICS[name].is_share and value > 1 else value
 
 
@@ -550,13 +550,19 @@ def _method_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
 
 def _calibration(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> Iterator[str]:
     thresholds = _thresholds(manifest_data)
+    # An import has no metrics of its calibration, and says so in the calibration itself.
+    found = (_get(manifest_data, *keys, "calibration", "fitted") for keys in (("metrics",), ()))
+    fitted = False not in found
     if thresholds and _task_type(manifest_data) == "multi_label":
         yield "## Calibration"
+        part = "" if card_format is ExportFormat.LORAWORKS else ", and part of the last layer"
         yield (
-            "Scale and offset of each label are fitted on the validation split"
-            f"{'' if card_format is ExportFormat.LORAWORKS else ', and part of the last layer'}: "
-            "the sigmoid of an output is a probability. A label is predicted if its probability is "
-            "at least its threshold:"
+            f"Scale and offset of each label are fitted on the validation split{part}: the sigmoid "
+            "of an output is a probability. A label is predicted if its probability is at least "
+            "its threshold:"
+            if fitted
+            else "No scale, offset or threshold is fitted. A label is predicted if the sigmoid of "
+            "its output is at least its threshold:"
         )
         yield thresholds
         return
@@ -568,12 +574,15 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: ExportFormat) ->
     if temperature is None:
         return
     yield "## Calibration"
-    fitted = f"On the validation split, the temperature {temperature:.4g} fits best"
+    if not fitted:
+        yield "Validation has too few texts to fit a temperature or thresholds."
+        return
+    best = f"On the validation split, the temperature {temperature:.4g} fits best"
     if card_format is ExportFormat.LORAWORKS:
-        yield f"{fitted}. loraworks divides the logits by it, so that its scores are probabilities."
+        yield f"{best}. loraworks divides the logits by it, so that its scores are probabilities."
     else:
         yield (
-            f"{fitted}. The weights of the last layer are divided by it, so that the softmax of "
+            f"{best}. The weights of the last layer are divided by it, so that the softmax of "
             "the logits gives calibrated probabilities: those of loraworks."
         )
     if thresholds:
@@ -639,12 +648,12 @@ def _get(value: Any, *keys: str) -> Any:
     return value
 
 
-def _number(manifest_data: Mapping[str, Any], *keys: str) -> float | None:
-    """Return a nested number that is finite and not negative; else None."""
+def _number(manifest_data: Mapping[str, Any], *keys: str, signed: bool = False) -> float | None:
+    """Return a nested number that is finite and, unless `signed`, not negative; else None."""
     value = _get(manifest_data, *keys)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 <= value < _TOO_LARGE else None
+    return float(value) if (-_TOO_LARGE if signed else 0) <= value < _TOO_LARGE else None
 
 
 def _escape(text: str) -> str:

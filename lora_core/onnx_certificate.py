@@ -15,7 +15,7 @@ class OnnxCertificate(FrozenModel):
 
     precision: Literal["fp32", "int8"]
     texts: int = Field(description="Texts that both predicted.")
-    longest_text: int = Field(description="Tokens of the longest one.")
+    longest_text: int = Field(description="Tokens of the longest one, or of its longest window.")
     largest_difference: Annotated[Float, Field(ge=0)] = Field(
         description="Largest absolute difference of a logit, or of a number in its own unit."
     )

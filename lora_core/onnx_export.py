@@ -198,7 +198,7 @@ def _certify(
     return OnnxCertificate(
         precision=precision,
         texts=len(items),
-        longest_text=max(len(item.ids) for item in items),
+        longest_text=max(window.length for item in items for window in item.windows),
         largest_difference=difference,
         tolerance=tolerance if precision == "fp32" else None,
         equal_labels=equal,

@@ -152,6 +152,10 @@ def print_run(run: "PredictionRunView") -> None:
             ("finished", format_time(run.finished_at)),
             ("predicted", ", ".join(f"{each} {n:,}" for each, n in labels) or None),
             ("without labels", summary and summary.unlabeled),
+            *(
+                (f"without labels of {target}", unlabeled)
+                for target, unlabeled in (summary.unlabeled_by_target if summary else {}).items()
+            ),
             ("predicted numbers", _describe_values(summary.value) if summary else None),
             *(
                 (f"predicted {target}", _describe_values(values))

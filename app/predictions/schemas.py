@@ -45,6 +45,11 @@ class PredictionRunSummary(ResponseModel):
     unlabeled: int | None = Field(
         None, description="Multi-label: rows without any label.", exclude_if=lambda n: n is None
     )
+    unlabeled_by_target: dict[str, int] = Field(
+        default={},
+        description="Several targets: rows without any label of each that is a set of labels.",
+        exclude_if=lambda counts: not counts,
+    )
     value: ValueSummary | None = Field(
         None, description="Regression: the predicted numbers.", exclude_if=lambda v: v is None
     )

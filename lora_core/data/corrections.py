@@ -336,7 +336,8 @@ def _open_text(path: Path, out: Path, encoding: Encoding, plan: _Plan) -> io.Tex
         marks[codecs.BOM_UTF16_BE] = "utf-16"
         codec = next((each for mark, each in marks.items() if start.startswith(mark)), codec)
     else:
-        labels = [str(edit.value) for of_row in plan.edits.values() for edit in of_row]
+        values = [edit.value for of_row in plan.edits.values() for edit in of_row]
+        labels = [" ".join(each) if isinstance(each, tuple) else str(each) for each in values]
         try:
             "".join(labels).encode(encoding.codec)
             codec = encoding.codec

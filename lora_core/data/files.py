@@ -1,9 +1,10 @@
 """Read a data file, by its suffix: the selected columns, or whole rows."""
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -204,6 +205,15 @@ class WholeRow(NamedTuple):
     number: int
     text: TextInput
     cells: dict[str, Any]  # the whole row as JSON values
+
+
+def hash_texts(digest: "hashlib._Hash", rows: Iterable[WholeRow]) -> int:
+    """Add the texts of rows to a digest, and return the number of rows."""
+    count = 0
+    for row in rows:
+        digest.update(json.dumps(row.text).encode())
+        count += 1
+    return count
 
 
 def iter_whole_rows(

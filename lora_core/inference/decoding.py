@@ -65,8 +65,10 @@ def decode_outputs(
                 for row, of_text in zip(rows, predicted, strict=True)
             ]
         case Regression() if (half := calibration.half_width) is not None:
+            numbers = task.apply_calibration(np.asarray(logits, dtype=np.float64), calibration)
             return [
-                [DecodedOutput(name, y, low=y - half, high=y + half) for name, y in r] for r in rows
+                [DecodedOutput(name, score, low=y - half, high=y + half)]
+                for [(name, score)], [y] in zip(rows, numbers.tolist(), strict=True)
             ]
         case _:
             return [[DecodedOutput(label, score) for label, score in row] for row in rows]

@@ -153,6 +153,7 @@ class UntrustedTargetCalibration(UntrustedSchema):
     """What turns logits into scores: `Calibration`. Runs fit temperatures from 0.05 to 20."""
 
     temperature: float | None = Field(None, ge=0.01, le=100)
+    fitted: bool | None = None
     scale: Numbers | None = None
     offset: Numbers | None = None
     thresholds: Annotated[list[Share], Field(max_length=MAX_LABELS)] | None = None
@@ -364,6 +365,9 @@ def _check_encoder(
 ) -> None:
     if facts.max_length is None or facts.spec.base is None:
         raise InvalidImportedModel(problem="its manifest has no max_length, or no base")
+    data = facts.spec.data
+    if data.text_pair_column is not None and data.long_texts == "windows":
+        raise InvalidImportedModel(problem="it reads pairs of texts in windows")
     folders = {name.partition("/")[0] for name in facts.files if "/" in name}
     if folders >= {manifest.MERGED_DIR, manifest.BASE_DIR}:
         raise InvalidImportedModel(problem="it has both a merged checkpoint and a base")
@@ -380,7 +384,7 @@ def _check_encoder(
     if facts.labels not in (None, labels := _config_labels(config)):
         raise InvalidImportedModel(problem="its manifest and its config have different labels")
     _check_task(content, facts, labels)
-    _check_golden(directory, len(labels), pairs=facts.spec.data.text_pair_column is not None)
+    _check_golden(directory, len(labels), pairs=data.text_pair_column is not None)
     largest_id = tokenizer.validate_tokenizer_get_max_id(checkpoint / TOKENIZER_FILE)
     shape = read_encoder_shape(config, base=checkpoint.name)
     if facts.max_length > shape.max_tokens:

@@ -343,10 +343,12 @@ def _read_task(
     if isinstance(usage.task, RegressionSpec) and len(labels) != 1:
         raise AdapterLabelCountMismatch(given=1, count=len(labels))
     thresholds = _thresholds(usage, stored_names, labels) if usage.thresholds else ()
-    if isinstance(usage.task, MultiLabelSpec) and not thresholds:
+    fitted = bool(thresholds) or not isinstance(usage.task, MultiLabelSpec)
+    if not fitted:
         thresholds = (DEFAULT_THRESHOLD,) * len(labels)
     size = 0 if isinstance(usage.task, SingleLabelSpec) else len(labels)
     calibration = Calibration(
+        fitted=fitted,
         scale=(1.0,) * size,
         offset=(0.0,) * size,
         thresholds=thresholds,

@@ -148,6 +148,12 @@ def saved(spec: EmbedSpec, tmp_path: Path) -> Path:
 
 
 def test_unusable_checkpoints_are_rejected(spec: EmbedSpec, saved: Path, tmp_path: Path) -> None:
+    data = spec.data.model_copy(update={"text_column": "id"})
+    with pytest.raises(CheckpointMismatch, match="other texts"):
+        embed(spec.model_copy(update={"data": data}), tmp_path / "column", resume=saved)
+    other = make_base(tmp_path / "other", seed=1)
+    with pytest.raises(CheckpointMismatch, match="the encoder is another one"):
+        embed(spec.model_copy(update={"base": str(other)}), tmp_path / "base", resume=saved)
     Path(spec.data.source).write_text("body\ngood\n")
     with pytest.raises(CheckpointMismatch, match=f"the file has 1 rows, not the {CHUNK_ROWS}"):
         embed(spec, tmp_path / "fewer", resume=saved)

@@ -239,6 +239,25 @@ def test_failure_is_reported_while_the_parent_is_connected(
         assert json.loads(child.stdout.readline())["code"] == "invalid_spec"
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--format", "peft", "--int8"), "--int8 needs --format onnx"),
+        (("--format", "transformers", "--base", "x"), "--base needs --format peft"),
+        (("--format", "onnx", "--base", "x"), "--base needs --format peft"),
+        (("--format", "onnx", "--texts", "x"), "--texts needs --int8"),
+        (("--format", "peft", "--texts", "x"), "--texts needs --int8"),
+    ],
+)
+def test_export_options_that_do_not_apply_are_refused(
+    options: tuple[str, ...], problem: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    arguments = ["export", str(tmp_path), *options, "--out", str(tmp_path / "out")]
+    refused = run(*arguments, environment=environment)
+    assert refused.returncode == 2
+    assert problem in refused.stderr
+
+
 def test_export_import_and_unpack_commands(tmp_path: Path) -> None:
     made = make_lora_artifact(tmp_path, LoraSpec(r=2))
     for form in ("peft", "transformers"):

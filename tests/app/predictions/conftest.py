@@ -76,6 +76,7 @@ SEVERAL_TARGETS: dict[str, Any] = {
         }},
     ],
     "summary": {"rows": 1, "cut": 0, "predicted": {"topic/good": 1},
+                "unlabeled_by_target": {"flags": 1},
                 "values": {"stars": {"mean": 3.5, "min": 3.5, "max": 3.5}}},
 }  # fmt: skip
 

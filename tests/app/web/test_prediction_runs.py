@@ -12,6 +12,7 @@ from app.resources import Resources
 from tests.app.predictions.conftest import (
     MULTI_LABEL,
     REGRESSION,
+    SEVERAL_TARGETS,
     Answer,
     answer,
     model,
@@ -92,6 +93,10 @@ def test_summary_of_other_tasks(client: TestClient, resources: Resources, tmp_pa
     assert "1 text was truncated" in page
     assert "Predicted labels" not in page
     assert "Label Studio" not in page
+    run_id = submit(client)
+    store_results(resources, tmp_path / "several", **SEVERAL_TARGETS)
+    page = visible_text(text(client, run_id))
+    assert "flags : 1 row has no label: none reaches its threshold." in page
 
 
 @pytest.mark.usefixtures("model", "texts")

@@ -139,6 +139,13 @@ def test_a_label_that_the_encoding_lacks(tmp_path: Path) -> None:
     )
 
 
+def test_a_set_of_labels_that_the_encoding_lacks(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,label\nnaïve café,b\ny,a;b\n".encode("cp1252"))
+    corrected = correct(path, (2, r'["b", "a\u200bb"]'), columns=SEPARATED)
+    expected = "text,label\nnaïve café,b\ny,b;a\u200bb\n"
+    assert corrected.after.read_bytes() == expected.encode("utf-8-sig")
+
+
 def test_other_columns_may_share_a_name(tmp_path: Path) -> None:
     """An index that pandas wrote has no name, and neither may the last column."""
     path = tmp_path / "a.csv"

@@ -189,6 +189,24 @@ def test_card_of_single_labels_has_tuned_thresholds() -> None:
     assert '{"bad": 0.25, "good": 0.5}' in card
 
 
+def test_card_claims_no_calibration_that_was_not_fitted() -> None:
+    metrics = METRICS | {"calibration": {"fitted": False}}
+    calibration = {"temperature": 1.0, "thresholds": [0.5, 0.5]}
+    card = model_card(
+        make_manifest(calibration=calibration, metrics=metrics), ExportFormat.LORAWORKS, name="m"
+    )
+    assert "Validation has too few texts to fit a temperature" in card
+    assert "fits best" not in card
+    assert "best macro F1" not in card
+
+    spec = make_manifest()["spec"] | {"task": {"type": "multi_label"}}
+    calibration = {"scale": [1.0, 1.0], "offset": [0.0, 0.0], "thresholds": [0.5, 0.5]}
+    changes = {"spec": spec, "calibration": calibration, "metrics": metrics}
+    card = model_card(make_manifest(**changes), ExportFormat.TRANSFORMERS, name="m")
+    assert "are fitted" not in card
+    assert '{"bad": 0.5, "good": 0.5}' in card
+
+
 @pytest.mark.parametrize(
     ("base", "hub_base", "shown"),
     [
@@ -347,9 +365,10 @@ def test_card_says_how_windows_are_computed(tmp_path: Path) -> None:
         run_code(part, tmp_path)
 
 
-def test_card_of_several_targets_has_their_mean_skill() -> None:
+@pytest.mark.parametrize(("skill", "shown"), [(0.75, "0.750"), (-0.1, "-0.100")])
+def test_card_of_several_targets_has_their_mean_skill(skill: float, shown: str) -> None:
     task = {"type": "several_targets", "targets": {"stars": {"type": "regression"}, "topic": {}}}
-    report = {"skill": 0.75, "loss": 0.5, "targets": {}}
+    report = {"skill": skill, "loss": 0.5, "targets": {}}
     changes = {
         "spec": make_manifest()["spec"] | {"task": task},
         "labels": ["stars/value", "topic/billing", "topic/refund"],
@@ -357,7 +376,7 @@ def test_card_of_several_targets_has_their_mean_skill() -> None:
     }
     card = model_card(make_manifest(**changes), ExportFormat.LORAWORKS, name="m")
     assert "A model that predicts several targets of a text" in card
-    assert "| test | 200 | 0.750 | 0.500 |" in card
+    assert f"| test | 200 | {shown} | 0.500 |" in card
     assert '"topic/refund"' in card
     assert not metadata(card).get("metrics")
 

@@ -67,6 +67,8 @@ def test_number_has_an_interval() -> None:
     wide = calibration.model_copy(update={"half_width": 0.5})
     [[output]] = decode_outputs(np.array([[0.5]]), task, wide)
     assert output.to_json() == {"label": "value", "score": 4.0, "low": 3.5, "high": 4.5}
+    [[squashed]] = decode_outputs(np.array([[0.5]]), task, wide, "sigmoid")
+    assert (squashed.low, squashed.high) == (3.5, 4.5)
 
 
 def test_label_of_a_single_label_task_has_only_its_score() -> None:

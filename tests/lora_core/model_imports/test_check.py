@@ -281,6 +281,15 @@ def test_inconsistent_manifest_is_refused(facts: Json, tmp_path: Path) -> None:
         check_imported_model(reseal_manifest(directory, **facts))
 
 
+def test_pairs_in_windows_are_refused(tmp_path: Path) -> None:
+    """A long pair is never split, so it would exceed the positions of the encoder."""
+    directory = make_lora_artifact(tmp_path, LoraSpec(r=2), pairs=True)
+    spec = manifest.read(directory)["spec"]
+    spec["data"]["long_texts"] = "windows"
+    with pytest.raises(InvalidImportedModel, match="pairs of texts in windows"):
+        check_imported_model(reseal_manifest(directory, spec=spec))
+
+
 @pytest.mark.parametrize("value", ["NaN", "Infinity", r'"\u0000"', r'"\ud800"'])
 def test_metrics_that_no_database_stores(value: str, tmp_path: Path) -> None:
     directory = make_artifact(tmp_path / "made")

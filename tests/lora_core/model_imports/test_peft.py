@@ -41,6 +41,7 @@ from lora_core.errors.base_model import BaseNotFound, UnsafeWeights
 from lora_core.errors.spec import MaxLengthTooLarge
 from lora_core.export import export_adapter
 from lora_core.inference.predictor import Predictor
+from lora_core.model_card import ExportFormat, model_card
 from lora_core.model_imports.peft import import_adapter
 from lora_core.peft_format import DEFAULTS, AdapterConfig
 from lora_core.specs.method import LoraSpec
@@ -436,7 +437,9 @@ def test_task_of_other_adapters_is_given(tmp_path: Path) -> None:
     imported = tmp_path / "imported"
     with pytest.raises(AdapterLabelCountMismatch):
         import_adapter(tmp_path / "peft", imported, task="regression")
-    import_adapter(tmp_path / "peft", imported, task="multi_label")
+    facts = import_adapter(tmp_path / "peft", imported, task="multi_label")
+    card = model_card(facts, ExportFormat.LORAWORKS, name="m")
+    assert "No scale, offset or threshold is fitted." in card
     predictor = Predictor.load(imported)
     logits = predictor.forward(predictor.encode(TEXTS))
     scores = [dict(row) for row in predictor.decode_label_scores(logits)]

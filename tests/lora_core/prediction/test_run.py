@@ -177,7 +177,7 @@ def test_checkpoint_of_another_engine_is_replaced(tmp_path: Path) -> None:
         state = PredictionState(LABELS, engine)
         state.append(np.full((3, len(LABELS)), value, np.float32), truncated=0)
         directory = write_checkpoint(tmp_path, state)
-    saved = read_checkpoint(directory, LABELS)
+    saved = read_checkpoint(directory, LABELS, "")
     assert (saved.engine, saved.logits()[0, 0]) == ("native-bf16 avx512-0", 2.0)
 
 
@@ -317,6 +317,25 @@ def test_checkpoint_with_other_labels_is_rejected(
         )
 
 
+@pytest.mark.parametrize(
+    ("changed", "what"), [("model", "the model is another one"), ("data", "other texts")]
+)
+def test_checkpoint_of_another_model_or_column_is_rejected(
+    changed: str, what: str, spec: PredictSpec, saved: Path, tmp_path: Path
+) -> None:
+    other = make_artifact(tmp_path / "other", labels=LABELS, top_label="fine", seed=1)
+    data = spec.data.model_copy(update={"text_column": "id"})
+    update = {"model": str(other)} if changed == "model" else {"data": data}
+    with pytest.raises(CheckpointMismatch, match=what):
+        predict_file(
+            spec.model_copy(update=update),
+            out_dir=tmp_path / "out",
+            observer=StoppingListener(),
+            stop=StoppingListener(),
+            resume=saved,
+        )
+
+
 def test_corrupt_checkpoint_is_rejected(spec: PredictSpec, saved: Path, tmp_path: Path) -> None:
     (saved / "logits.safetensors").write_bytes(b"?")
     with pytest.raises(CheckpointCorrupt, match=r"logits\.safetensors has changed"):
@@ -409,4 +428,6 @@ def test_rows_get_an_object_for_each_target(spec: PredictSpec, tmp_path: Path) -
         "predicted"
     ].items()
     assert list(summary["values"]) == ["stars"]
+    flags = [row["predicted_targets"]["flags"]["predicted_labels"] for row in rows(out)]
+    assert summary["unlabeled_by_target"] == {"flags": flags.count([])}
     assert manifest.read(out)["targets"]["topic"]["labels"] == ["billing", "refund"]
