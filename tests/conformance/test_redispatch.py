@@ -115,3 +115,16 @@ def test_an_outage_in_the_jobs_own_attempt_is_shown_until_progress(database: Dat
         )
         dispatch.clear_waiting_for_storage(session, [DeviceClass.CPU])
     assert get_job(database, job_id).waiting_message == "Full."
+
+
+def test_after_a_clock_step_queued_jobs_are_due_and_others_unchanged(database: Database) -> None:
+    running = add_job(database)
+    claim_next(database)
+    queued = add_job(database)
+    later = now() + 7200
+    for job_id in (running, queued):
+        update_job(database, job_id, run_after=later)
+    with database.write() as session:
+        dispatch.make_all_queued_jobs_due(session)
+    assert get_job(database, running).run_after == pytest.approx(later)
+    assert get_job(database, queued).run_after <= now() + 1
