@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -244,7 +245,8 @@ class Busy(Client):
 
 
 def test_only_overload_is_retried() -> None:
-    info = ModelInfo.model_construct(model_id="m:1", max_client_batch_size=1)
+    needed: dict[str, Any] = {"model_id": "m:1", "max_client_batch_size": 1}
+    info = ModelInfo.model_construct(**needed)
     with Busy("http://127.0.0.1:9") as client:
         assert evaluate.predict_all(client, info, ["a"], [["good"]]).version == "m:1"
         client.left, client.code = 1, 404
