@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 FOREVER = "forever"  # as a value of a retention setting: nothing is deleted
 _HOST_NAME_PATTERN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_LOOPBACK_OF_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - variable, not bound
 _ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\s]+")
 _PUBLIC_URL_PATTERN = re.compile(r"https?://[^/?#@\s]+(/[^?#\s]*)?")
 
@@ -445,6 +446,12 @@ class Settings(BaseSettings):
     def session_idle_seconds(self) -> float:
         """After how many seconds without a request a browser session ends."""
         return self.session_idle_days * 86_400
+
+    @property
+    def service_url(self) -> str:
+        """URL at which this machine reaches the service."""
+        host = _LOOPBACK_OF_WILDCARD.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def default_sqlite_path(self) -> Path:

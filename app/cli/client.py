@@ -303,8 +303,10 @@ class Client(Connection):
             task=response.headers.get("X-Task", "single_label"),
         )
 
-    def get_model_info(self, model: str) -> ModelInfo:
-        return self.request_parsed(ModelInfo, "GET", f"/models/{quote(model, safe='')}/info")
+    def get_model_info(self, model: str | None) -> ModelInfo:
+        """Return a model, or by default the only one in production."""
+        prefix = "" if model is None else f"/models/{quote(model, safe='')}"
+        return self.request_parsed(ModelInfo, "GET", f"{prefix}/info")
 
     def explain(self, text: TextInput, model: str, target: str | None = None) -> ExplanationView:
         """Return the words that drove the prediction for a text, of one target if several."""

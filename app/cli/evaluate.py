@@ -35,10 +35,10 @@ from lora_core.tasks.metric_info import METRICS, metric_names_of_spec
 
 if TYPE_CHECKING:
     from app.cli.client import Client, PredictResponse
-    from app.serving.schemas import LabelScore
+    from app.serving.schemas import LabelScore, ModelInfo
 
 
-BATCH_SIZE = 32  # texts per request
+BATCH_SIZE = 32  # texts per request, at most
 MAX_TRIES = 30  # of a request, while the service is overloaded
 RETRY_SECONDS = 1.0  # if the service sends no Retry-After
 MAX_SHOWN_ROWS = 5  # row numbers in an error message
@@ -156,16 +156,16 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
     rows = [row.number for row in labeled.rows]
     if task == "single_label":
         answers = predict_all(
-            client, info.model_id, texts, [[label] for label in labels], rows, target=target
+            client, info, texts, [[label] for label in labels], rows, target=target
         )
         names = sort_label_names([each.label for each in answers.labels[0]])
         metrics = compute_single_label_metrics(names, labels, answers.labels)
     elif task == "multi_label":
         truth = [decode_label_set(label) for label in labels]
-        answers = predict_all(client, info.model_id, texts, truth, rows, target=target)
+        answers = predict_all(client, info, texts, truth, rows, target=target)
         metrics = compute_multi_label_metrics(thresholds, truth, answers.labels)
     else:
-        answers = predict_all(client, info.model_id, texts, target=target)
+        answers = predict_all(client, info, texts, target=target)
         metrics = compute_regression_metrics([float(label) for label in labels], answers.labels)
     report = {
         "model": answers.version,
@@ -181,7 +181,7 @@ def evaluate(  # noqa: PLR0913 - one parameter per option
 
 def predict_all(
     client: "Client",
-    model: str,
+    info: "ModelInfo",
     texts: Sequence[TextInput],
     truth: Sequence[Collection[str]] = (),
     rows: Sequence[int] = (),
@@ -195,12 +195,13 @@ def predict_all(
     """
     order = sorted(range(len(texts)), key=lambda i: count_characters(texts[i]))
     by_text: list[list[LabelScore]] = [[] for _ in texts]
-    version, truncated = model, 0
+    version, truncated = info.model_id, 0
+    batch_size = min(BATCH_SIZE, info.max_client_batch_size)
     with console(stderr=True).status(MODEL_LOADING_MESSAGE) as status:
-        for start in range(0, len(order), BATCH_SIZE):
-            indices = order[start : start + BATCH_SIZE]
+        for start in range(0, len(order), batch_size):
+            indices = order[start : start + batch_size]
             answer = _predict_with_retry(client, [texts[i] for i in indices], version, target)
-            version = answer.version or model  # a promotion must not mix two versions
+            version = answer.version or version  # a promotion must not mix two versions
             truncated += answer.truncated
             if start == 0:
                 _check_labels(truth, rows, answer)

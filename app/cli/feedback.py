@@ -1,6 +1,7 @@
 """`loraworks feedback …` and `loraworks forget`."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,17 @@ from app.cli.text_files import read_numbered_lines, read_text_file
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.feedback.schemas import FeedbackItemResults, FeedbackView, LabelValue
+    from app.feedback.schemas import (
+        FeedbackItemResult,
+        FeedbackItemResults,
+        FeedbackView,
+        LabelValue,
+    )
 
 app = typer.Typer(help="Tell the right labels of predicted texts, and make datasets of them.")
 
 MAX_ITEMS = 1000  # of one request
+MAX_BATCH_BYTES = 1_000_000  # of one request, unless a single item has more
 SHOWN_CHARACTERS = 60  # of a text in a table
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Model name.")]
@@ -107,15 +114,12 @@ def add_feedback(  # noqa: PLR0913 - one parameter per option
     }
     given = {name: each for name, each in fields.items() if each is not None}
     if file is None:
-        results = [client.add_feedback(given)]
+        results = iter([client.add_feedback(given)])
     elif given:
         raise UsageError("--file replaces the other options", "wrong_options")
     else:
         items = _read_items(file)
-        results = [
-            client.add_feedback({"items": items[start : start + MAX_ITEMS]})
-            for start in range(0, len(items), MAX_ITEMS)
-        ]
+        results = (client.add_feedback({"items": batch}) for batch in _split_into_batches(items))
     _print_results(results, as_json=as_json)
 
 
@@ -132,22 +136,40 @@ def _read_items(file: Path) -> list[Any]:
     return items
 
 
-def _print_results(results: "list[FeedbackItemResults]", *, as_json: bool) -> None:
-    """Print what became of the items. Exits with 1 if any was rejected."""
+def _split_into_batches(items: list[Any]) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    size = 0
+    for item in items:
+        item_size = len(json.dumps(item))
+        if batch and (len(batch) == MAX_ITEMS or size + item_size > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += item_size
+    yield batch
+
+
+def _print_results(results: "Iterator[FeedbackItemResults]", *, as_json: bool) -> None:
+    """Print what became of the items, also of those before an error. Exits with 1 if any was
+    rejected."""
+    printed: list[FeedbackItemResult] = []
     failed = 0
     numbers = {"created": 0, "updated": 0, "unchanged": 0}
-    for batch, each in enumerate(results):
-        failed += each.failed
-        numbers = {name: count + getattr(each, name) for name, count in numbers.items()}
-        if not as_json:
+    try:
+        for each in results:
+            failed += each.failed
+            numbers = {name: count + getattr(each, name) for name, count in numbers.items()}
+            first = len(printed)
             for result in each.data:
-                if result.error is not None:
-                    index = batch * MAX_ITEMS + result.index
+                index = first + result.index
+                printed.append(result.model_copy(update={"index": index}))
+                if result.error is not None and not as_json:
                     print_line(f"Item {index} failed: {result.error.message}")
-    if as_json:
-        print_json([result for each in results for result in each.data])
-    else:
-        print_line(", ".join(f"{count} {name}" for name, count in numbers.items()) + ".")
+    finally:
+        if as_json:
+            print_json(printed)
+        else:
+            print_line(", ".join(f"{count} {name}" for name, count in numbers.items()) + ".")
     if failed:
         raise typer.Exit(1)
 

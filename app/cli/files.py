@@ -256,8 +256,10 @@ def _receive_archive(chunks: Iterator[bytes], work: Path) -> tuple[Path, Path]:
 
 
 def saved_model_message(directory: Path) -> str:
-    """Return a sentence about the folder of a model."""
-    files = manifest.read(directory)["files"]
-    if any(name.startswith(f"{manifest.MERGED_DIR}/") for name in files):
+    """Return a sentence about the folder of a model, or of a job that kept only its metrics."""
+    content = manifest.read(directory)
+    if not manifest.has_model(content):
+        return f"Saved the metrics to {directory}. The job kept no model."
+    if any(name.startswith(f"{manifest.MERGED_DIR}/") for name in content["files"]):
         return f"Saved the model to {directory}. Its merged/ is a plain transformers checkpoint."
     return f"Saved the model to {directory}. Run it with `python -m lora_core predict`."

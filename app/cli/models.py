@@ -130,6 +130,8 @@ def export_model(  # noqa: PLR0913 - one parameter per option
     """Export a model version for another installation or program."""
     if (int8 or texts) and export_format is not ExportFormat.ONNX:
         raise UsageError("--int8 and --texts need --format onnx", "wrong_options")
+    if base and export_format is not ExportFormat.PEFT:
+        raise UsageError("--base needs --format peft", "wrong_options")
     if texts and not int8:
         raise UsageError("--texts needs --int8", "wrong_options")
     version = resolve_version(client, model)
@@ -194,6 +196,11 @@ def import_model(  # noqa: PLR0913 - one parameter per option
         options += ["--labels", *labels.split(",")] if labels else []
         options += ["--pairs"] if pairs else []
         options += ["--task", task] if task else []
+        if options and not (source / CONFIG_FILE).is_file():
+            raise UsageError(
+                f"--base, --labels, --pairs and --task are for PEFT adapters; {source} is not one",
+                "wrong_options",
+            )
         archive = source if source.is_file() else _pack(source, Path(work), options)
         version = client.import_version(name, archive)
     if as_json:

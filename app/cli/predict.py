@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from app.serving.schemas import ExplanationView, LabelScore
 
 
-BATCH_SIZE = 32  # texts per request
+BATCH_SIZE = 32  # texts per request, at most
 MAX_SHOWN_CHARS = 60  # of a text in the table
 MAX_EXPLAINED_WORDS = 10
 
@@ -150,10 +150,14 @@ def predict(  # noqa: PLR0913 - one parameter per option
     labels: list[list[LabelScore]] = []
     targets: list[dict[str, list[LabelScore]]] = []
     truncated, task = 0, ""
-    for start in range(0, len(given), BATCH_SIZE):
+    batch_size = 1
+    if len(given) > 1:
+        with delayed_spinner(MODEL_LOADING_MESSAGE):
+            batch_size = min(BATCH_SIZE, client.get_model_info(model).max_client_batch_size)
+    for start in range(0, len(given), batch_size):
         with delayed_spinner(MODEL_LOADING_MESSAGE):
             answer = client.predict(
-                given[start : start + BATCH_SIZE], model, truncate=not no_truncate, target=target
+                given[start : start + batch_size], model, truncate=not no_truncate, target=target
             )
         model = answer.version or model  # a promotion in between must not mix versions
         labels += answer.labels

@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from app.cli import files
-from app.cli.errors import RunFailed, UsageError
+from app.cli.errors import RunFailed, ServiceUnreachableOrFailed, UsageError
 from app.cli.files import check_file_creatable, write_file_atomically
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import (
@@ -71,8 +71,7 @@ def predict_file(  # noqa: PLR0913 - what a user may say about it
         run = _submit(client, file, columns=columns, sheet=sheet, model=model)
     else:
         raise UsageError(f"file {file} does not exist" if file else "--file is missing", "no_file")
-    finished_run = _follow(client, run, out=out, quiet=as_json)
-    download_results(client, finished_run.id, out)
+    finished_run = _follow_and_download(client, run, out=out, quiet=as_json)
     if as_json:
         print_json({**finished_run.model_dump(mode="json"), "out": str(out)})
         return
@@ -105,22 +104,26 @@ def _submit(
     return client.create_prediction_run({"dataset": dataset.ref, **model_field})
 
 
-def _follow(
+def _follow_and_download(
     client: "Client", run: "PredictionRunView", *, out: Path, quiet: bool
 ) -> "PredictionRunView":
-    """Follow a run until it succeeds. After Ctrl-C, print how to return to it."""
+    """Follow a run until it succeeds, and write its results.
+
+    After Ctrl-C or an outage, print how to return to it.
+    """
     try:
         finished_run = _watch(client, run, quiet=quiet)
-    except KeyboardInterrupt:
+        if finished_run.state != "succeeded":
+            raise _failure_of(finished_run)
+        download_results(client, finished_run.id, out)
+    except (KeyboardInterrupt, ServiceUnreachableOrFailed):
         run_id = run.id
         print_warning(
-            "The run continues. Return to it with "
+            "The run is not lost. Return to it with "
             f"`loraworks predict --resume {run_id} --out {out}`, or stop it with "
             f"`loraworks predictions cancel {run_id}`."
         )
         raise
-    if finished_run.state != "succeeded":
-        raise _failure_of(finished_run)
     return finished_run
 
 

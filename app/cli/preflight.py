@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 LISTEN_BACKLOG = 2048
-WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - variable, not bound
 
 
 def load_settings_and_configure_process(overrides: Mapping[str, Any]) -> "Settings":
@@ -99,7 +98,7 @@ def data_dir_lock(settings: "Settings") -> Iterator[None]:
                 "already_up",
             ) from error
         lock.truncate(0)
-        lock.write(service_url(settings.host, settings.port))
+        lock.write(settings.service_url)
         lock.flush()
         yield
 
@@ -109,12 +108,6 @@ def export_address_and_data_dir(settings: "Settings") -> None:
     os.environ["LORAWORKS_HOST"] = settings.host
     os.environ["LORAWORKS_PORT"] = str(settings.port)
     os.environ["LORAWORKS_DATA_DIR"] = str(settings.data_dir)
-
-
-def service_url(host: str, port: int) -> str:
-    """Return the URL at which this machine reaches the service."""
-    host = WILDCARD_HOSTS.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def create_first_admin_key(settings: "Settings") -> str | None:

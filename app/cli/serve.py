@@ -20,7 +20,7 @@ from app.auth.secrets import load_or_create_pepper
 from app.cli.client import Client
 from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.output import print_warning
-from app.cli.preflight import export_address_and_data_dir, service_url
+from app.cli.preflight import export_address_and_data_dir
 from app.cli.worker import RestartingWorkerProcess
 from app.database import migrations
 from app.http.connections import build_protocol_class
@@ -103,7 +103,7 @@ def run_service(
             if worker:
                 worker.kill()
 
-    url = service_url(settings.host, settings.port)
+    url = settings.service_url
     with _signal_handlers(stop):
         threading.Thread(
             target=_announce_when_ready, args=(url, announce, stopping), daemon=True

@@ -106,10 +106,10 @@ def train(  # noqa: PLR0913 - one parameter per option
     job_fields |= {"register_as": register_as, "priority": priority}
     given = {field: value for field, value in job_fields.items() if value is not None}
     if local:
-        if given or dry_run or out is None:
+        if given or dry_run or wait or watch or out is None:
             raise UsageError(
                 "--local needs --out DIR and takes no --name, --tag, --notes, --register-as, "
-                "--priority, --dry-run",
+                "--priority, --dry-run, --wait, --watch",
                 "wrong_usage",
             )
         prompt_for_missing_columns(body)

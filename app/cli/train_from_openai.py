@@ -286,9 +286,9 @@ def _compare(
     client: "Client", job: "JobView", old: "OldAnswersToUnseenTexts"
 ) -> "OldModelComparison":
     model = str(job.model_version)
-    is_multi_label = task_type(job.spec) == "multi_label"
-    thresholds = client.get_model_info(model).thresholds if is_multi_label else None
-    predictions = predict_all(client, model, old.texts)
+    info = client.get_model_info(model)
+    thresholds = info.thresholds if task_type(job.spec) == "multi_label" else None
+    predictions = predict_all(client, info, old.texts)
     return external_model_comparison.compare_with_old_model(model, old, predictions, thresholds)
 
 

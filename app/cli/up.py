@@ -16,7 +16,6 @@ from app.cli.preflight import (
     data_dir_lock,
     load_settings_and_configure_process,
     open_listener,
-    service_url,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def build_ready_callback(
         print_line(f"Admin key (shown only once): {admin_key}", style="bold")
     elif admin_key:
         file = _write_admin_key(settings, admin_key)
-    url = service_url(settings.host, settings.port)
+    url = settings.service_url
     service_info: Json = {"url": url, "docs": f"{url}/docs", "data_dir": str(settings.data_dir)}
 
     def announce() -> None:
@@ -160,7 +159,7 @@ def api(
     options = {"host": host, "port": port, "data_dir": data_dir}
     settings = load_settings_and_configure_process(options)
     if check_only:
-        _check_ready(service_url(settings.host, settings.port), as_json=as_json)
+        _check_ready(settings.service_url, as_json=as_json)
         return
 
     from app.cli.serve import run_service  # slow to import, and not needed for --check

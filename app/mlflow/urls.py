@@ -8,10 +8,7 @@ from app.settings import Settings
 
 def loraworks_base_url(settings: Settings) -> str:
     """Return the URL of this service, without a slash at its end."""
-    if settings.public_url:
-        return settings.public_url
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
+    return settings.public_url or settings.service_url
 
 
 def experiment_url(server: MlflowServer) -> str | None:

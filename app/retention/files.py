@@ -68,7 +68,7 @@ _KEY_PATTERNS = {
     DataKind.CHECKPOINT: re.compile(
         rf"(checkpoints/({_ID_PATTERN})/a([0-9]{{1,9}})/step-[0-9]+)/.+"
     ),
-    DataKind.UPLOAD: re.compile(rf"(uploads/{_ID_PATTERN}/[^/]+)"),
+    DataKind.UPLOAD: re.compile(rf"(uploads/{_ID_PATTERN}/{_ID_PATTERN}\.[a-z0-9]{{1,16}})"),
     DataKind.IMPORT: re.compile(rf"(imports/{_ID_PATTERN})/.+"),
     # Of a job, or of an import.
     DataKind.BASE: re.compile(rf"(bases/({_ID_PATTERN})(?:/a([0-9]{{1,9}}))?)/[^/]+"),

@@ -22,6 +22,7 @@ from app.retention.expiry import ExpiryRule
 from app.retention.files import ReferencedKeys, Removal, StoreBelongsToAnotherDatabase, group_by_key
 from app.retraining import repository as retraining
 from app.settings import Settings
+from app.storage.errors import StorageRefused
 from app.sweeps import repository as sweeps
 from app.traffic import repository as traffic
 from lora_core.atomic_files import is_disk_full
@@ -98,7 +99,8 @@ def collect_garbage(
     set: then nothing else may be running.
 
     Raises `StoreBelongsToAnotherDatabase`, `StorageUnavailable`, `StorageRefused`, and database
-    errors. The next run finds what is left then.
+    errors. The next run finds what is left then. `StorageRefused` for some files is raised at the
+    end, after all others were deleted.
     """
     settings, store, database = resources.settings, resources.store, resources.database
     cache = open_store_cache(settings)
@@ -143,14 +145,23 @@ def collect_garbage(
     orphans = [each for each in unreferenced if owns_store and each.age_seconds > min_age]
     local = files.find_stale_uploads_and_cache_entries(settings, cache, referenced, uploads)
     leftovers = [each for each in local if each.age_seconds > min_age]
+    refused: StorageRefused | None = None
     if not dry_run:
         for removal in (*expired, *orphans):
-            if removal.kind not in files.ROW_KINDS:
-                store.delete(removal.key)
-            _log_removal(removal)
+            try:
+                if removal.kind not in files.ROW_KINDS:
+                    store.delete(removal.key)
+            except StorageRefused as error:  # such as for a single directory of another user
+                log.warning("not_removed", key=removal.key, reason=str(error))
+                refused = refused or error
+            else:
+                _log_removal(removal)
         for removal in leftovers:
             files.delete_local_leftover(settings, cache, removal)
             _log_removal(removal)
+    database_bytes = database.incremental_vacuum(dry_run=dry_run)
+    if refused is not None:
+        raise refused
     return GarbageCollectionResult(
         removals=(*expired, *orphans, *leftovers),
         too_young=len(unreferenced) - len(orphans) + len(local) - len(leftovers),
@@ -160,7 +171,7 @@ def collect_garbage(
         expired_feedback=expired_feedback,
         expired_counts=expired_counts,
         expired_drift_checks=expired_drift_checks,
-        database_bytes=database.incremental_vacuum(dry_run=dry_run),
+        database_bytes=database_bytes,
     )
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.database.base import min_uuid7_at, now, read_clock
@@ -195,10 +196,13 @@ def delete_expired_counts(session: Session, *, limit: int) -> int:
 
 
 def add_predictions(session: Session, rows: Sequence[KeptPrediction]) -> None:
-    """Insert rows, which may be inserted again after a failed transaction."""
+    """Insert rows, except for those of a transaction whose commit succeeded without an answer."""
     if rows:
+        is_sqlite = session.get_bind().dialect.name == "sqlite"
         session.execute(
-            insert(KeptPrediction),
+            sqlite.insert(KeptPrediction).on_conflict_do_nothing()
+            if is_sqlite
+            else postgresql.insert(KeptPrediction).on_conflict_do_nothing(),
             [
                 {name: getattr(row, name) for name in _COLUMNS if name in row.__dict__}
                 for row in rows

@@ -128,7 +128,7 @@ def handle_failed_delivery(
     """Record a failed attempt, and end what is not retried any more.
 
     These are the deliveries that are over a day old, and all those to a receiver that answered that
-    it is gone, whose webhook is disabled.
+    it is gone, whose webhook is disabled unless it has another URL by now.
     """
     jitter = random.uniform(0.75, 1.25)  # noqa: S311 - spreads retries, hides nothing
     try:
@@ -140,7 +140,7 @@ def handle_failed_delivery(
         return
     repository.record_failure(session, claimed, status=status, error=error, jitter=jitter)
     repository.fail_overdue_endpoint_deliveries(session, claimed, error=error)
-    if endpoint is not None:
+    if endpoint is not None and endpoint.url == claimed.url:
         endpoint.enabled, endpoint.disabled_reason = False, GONE_REASON
         repository.fail_pending_deliveries(session, endpoint.id, error=GONE_REASON)
         _audit(session, "webhook_disabled", endpoint.id)

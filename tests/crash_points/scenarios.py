@@ -246,7 +246,7 @@ def _collect(service: Service) -> None:
 def _leave_orphans(service: Service) -> None:
     """Leave what a process leaves that is killed between its files and its row."""
     settings, id_ = service.settings, UUID(int=1)
-    orphan = settings.artifacts_dir / f"uploads/{id_}/file.csv"
+    orphan = settings.artifacts_dir / f"uploads/{id_}/{id_}.csv"
     incoming = settings.uploads_dir / INCOMING_DIR / uuid4().hex / "file"
     for file in (orphan, incoming):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,14 @@ def cli(run: Run, url: str) -> Run:
     return invoke
 
 
+@pytest.fixture
+def cli_of_two_inputs(run: Run, settings: Settings) -> Iterator[Run]:
+    """A command that talks to a service that takes two texts in a request."""
+    changes = {"log_level": "ERROR", "max_inputs": 2}
+    with serving(create_app(settings.model_copy(update=changes))) as url:
+        yield lambda *arguments, **more: run(*arguments, LORAWORKS_URL=url, **more)
+
+
 def answer(result: Result) -> Any:
     """Return the JSON that a successful command printed."""
     assert result.exit_code == 0, result.output

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from app.cli import evaluate, labeled_rows
 from app.cli.client import Client, PredictResponse
 from app.cli.errors import RequestRejected, UsageError
 from app.resources import Resources
-from app.serving.schemas import LabelScore
+from app.serving.schemas import LabelScore, ModelInfo
 from lora_core.data.label_readers import LabelFormat
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
@@ -62,6 +63,13 @@ def test_metrics_match_the_model(
     assert response["accuracy"] == float((logits.argmax(1) == truth).double().mean())
     assert response["labels"] == ["bad", "good"]
     assert np.array(response["confusion_matrix"]).sum(axis=1).tolist() == [2, 3]
+
+
+def test_requests_have_no_more_texts_than_the_service_takes(
+    cli_of_two_inputs: Run, model: Path, reviews: Path
+) -> None:
+    shown = cli_of_two_inputs("evaluate", "sentiment", "--data", str(reviews), "--json")
+    assert answer(shown)["texts"] == 5
 
 
 def test_default_output_is_a_table(cli: Run, model: Path, reviews: Path) -> None:
@@ -237,8 +245,10 @@ class Busy(Client):
 
 
 def test_only_overload_is_retried() -> None:
+    needed: dict[str, Any] = {"model_id": "m:1", "max_client_batch_size": 1}
+    info = ModelInfo.model_construct(**needed)
     with Busy("http://127.0.0.1:9") as client:
-        assert evaluate.predict_all(client, "m", ["a"], [["good"]]).version == "m:1"
+        assert evaluate.predict_all(client, info, ["a"], [["good"]]).version == "m:1"
         client.left, client.code = 1, 404
         with pytest.raises(RequestRejected):
-            evaluate.predict_all(client, "m", ["a"], [["good"]])
+            evaluate.predict_all(client, info, ["a"], [["good"]])

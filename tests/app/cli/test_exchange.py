@@ -239,13 +239,36 @@ def test_held_out_texts_are_those_of_validation_and_test(
 
 
 @pytest.mark.parametrize(
-    "options", [("--int8",), ("--texts", __file__), ("--format", "onnx", "--texts", __file__)]
+    "options",
+    [
+        ("--int8",),
+        ("--texts", __file__),
+        ("--format", "onnx", "--texts", __file__),
+        ("--base", "x"),
+        ("--format", "onnx", "--base", "x"),
+    ],
 )
-def test_options_of_onnx_are_refused_for_others(
+def test_options_of_a_format_are_refused_for_others(
     options: tuple[str, ...], cli: Run, version: str
 ) -> None:
     refused = cli("models", "export", "sentiment", *options)
     assert (refused.exit_code, "(wrong_options)" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--labels", "bad,good"), ("--pairs",), ("--task", "regression"), ("--base", "x")],
+)
+def test_options_of_adapters_are_refused_for_other_imports(
+    options: tuple[str, ...], cli: Run, tmp_path: Path
+) -> None:
+    file, folder = tmp_path / "m.tar", tmp_path / "model"
+    file.touch()
+    folder.mkdir()
+    (folder / manifest.MANIFEST_FILE).touch()
+    for source in (file, folder):
+        refused = cli("models", "import", str(source), "--name", "moved", *options)
+        assert (refused.exit_code, "(wrong_options)" in refused.stderr) == (2, True)
 
 
 def test_unsupported_adapter_setting_is_rejected(other: Run, tmp_path: Path) -> None:

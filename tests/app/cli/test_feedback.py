@@ -64,6 +64,38 @@ def test_add_a_file(cli: Run, publish: Publish, tmp_path: Path) -> None:
     assert "1 created, 1 updated, 0 unchanged." in added.stdout
 
 
+def test_a_large_file_is_sent_in_parts_below_the_limit_of_a_body(
+    cli: Run, publish: Publish, tmp_path: Path
+) -> None:
+    publish()
+    file = tmp_path / "feedback.jsonl"
+    item = {"model": "sentiment", "label": "bad"}
+    items = [{"text": f"{i} {'x' * 90_000}", **item} for i in range(25)]
+    items[23]["label"] = "ugly"
+    file.write_text("\n".join(map(json.dumps, items)))
+    added = cli("feedback", "add", "--file", str(file), "--json")
+    assert [each["index"] for each in json.loads(added.stdout)] == list(range(25))
+    again = cli("feedback", "add", "--file", str(file))
+    assert (added.exit_code, again.exit_code) == (1, 1)
+    assert "Item 23 failed" in again.stdout
+    assert "0 created, 0 updated, 24 unchanged." in again.stdout
+
+
+def test_what_was_stored_before_an_error_is_printed(
+    cli: Run, publish: Publish, tmp_path: Path
+) -> None:
+    publish()
+    file = tmp_path / "feedback.jsonl"
+    item = {"model": "sentiment", "label": "bad"}
+    items = [{"text": f"{i % 2}", **item} for i in range(1000)]
+    items[0]["label"] = "ugly"
+    file.write_text("\n".join(map(json.dumps, [*items, {"text": 1}])))
+    added = cli("feedback", "add", "--file", str(file))
+    assert (added.exit_code, "(validation_failed)" in added.stderr) == (3, True)
+    assert "Item 0 failed" in added.stdout
+    assert "2 created, 0 updated, 997 unchanged." in added.stdout
+
+
 def test_a_file_of_another_editor(cli: Run, publish: Publish, tmp_path: Path) -> None:
     """It starts with a byte order mark, and a string has the line separator of Unicode."""
     publish()

@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -352,6 +353,23 @@ def test_model_is_downloaded_and_verified(cli: Run, worker: FakeWorker, tmp_path
     again = cli("jobs", "download", job, "--out", str(out))
     assert again.exit_code == 2
     assert "(output_exists)" in again.stderr
+
+
+def test_metrics_are_not_called_a_model(
+    cli: Run, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = submitted(cli)
+
+    def make_metrics(directory: Path, **facts: Any) -> None:
+        directory.mkdir()
+        (directory / "predictions.json").touch()
+        manifest.create_and_save(directory, facts)
+
+    monkeypatch.setattr("tests.app.cli.conftest.make_artifact", make_metrics)
+    worker.succeed(worker.claim(), tmp_path / "made")
+    out = tmp_path / "metrics"
+    saved = cli("jobs", "download", job, "--out", str(out)).stdout
+    assert saved == f"Saved the metrics to {out}. The job kept no model.\n"
 
 
 def test_a_broken_download_leaves_nothing(

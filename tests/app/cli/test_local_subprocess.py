@@ -137,8 +137,9 @@ def test_invalid_input_is_reported_before_start(run: Run, tmp_path: Path) -> Non
     rank = run("train", "--local", "--out", out, "--r", "0")
     assert rank.exit_code == 2
     assert "error: method.r: must be at least 1" in rank.stderr
-    named = run("train", "--local", "--out", out, "--register-as", "sentiment")
-    assert named.exit_code == 2
+    for option in (("--register-as", "sentiment"), ("--wait",), ("--watch",)):
+        of_the_service = run("train", "--local", "--out", out, *option)
+        assert (of_the_service.exit_code, option[0] in of_the_service.stderr) == (2, True)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").write_text(json.dumps({}))
     taken = run("train", "--local", "--out", out)

@@ -51,6 +51,14 @@ def test_json_contains_all_labels_and_the_version(
     assert [score["label"] for score in response["predictions"][0]["labels"]] == ["good", "bad"]
 
 
+def test_requests_have_no_more_texts_than_the_service_takes(
+    cli_of_two_inputs: Run, promoted: str
+) -> None:
+    response = answer(cli_of_two_inputs("predict", "zero", "one", "two", "--json"))
+    assert response["model"] == promoted
+    assert [each["text"] for each in response["predictions"]] == ["zero", "one", "two"]
+
+
 def test_explanation_lists_words(cli: Run, promoted: str) -> None:
     predictions = answer(cli("predict", "a good film", "fine", "--explain", "--json"))[
         "predictions"

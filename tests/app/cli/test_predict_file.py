@@ -11,6 +11,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.cli import prediction_runs
+from app.cli.errors import ServiceUnreachableOrFailed
 from app.queue import leases
 from app.queue.enums import JobState
 from app.queue.tables import Job
@@ -112,7 +113,13 @@ def test_json_contains_run_and_file(cli: Run, served: Serve, file: Path, tmp_pat
     assert [json.loads(line) for line in out.read_text().splitlines()] == predicted_rows()
 
 
-def test_run_continues_after_ctrl_c_and_can_be_resumed(
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(KeyboardInterrupt(), 130), (ServiceUnreachableOrFailed("gone", "unreachable"), 4)],
+)
+def test_run_continues_without_the_command_and_can_be_resumed(
+    error: BaseException,
+    exit_code: int,
     cli: Run,
     resources: Resources,
     file: Path,
@@ -120,14 +127,14 @@ def test_run_continues_after_ctrl_c_and_can_be_resumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     out = tmp_path / "labeled.csv"
     arguments = ("predict", "--file", str(file), "--out", str(out), "--text-column", "body")
     with monkeypatch.context() as patch:
         patch.setattr(prediction_runs, "_watch", interrupt)
         left = cli(*arguments)
-    assert left.exit_code == 130
+    assert left.exit_code == exit_code
     [run] = answer(cli("predictions", "list", "--json"))
     assert f"loraworks predict --resume {run['id']} --out {out}" in left.stderr
     assert f"loraworks predictions cancel {run['id']}" in left.stderr
@@ -136,6 +143,11 @@ def test_run_continues_after_ctrl_c_and_can_be_resumed(
     back = cli("predict", "--resume", run["id"], "--out", str(out))
     assert back.exit_code == 0, back.output
     assert len(out.read_text().splitlines()) == 3
+    out.unlink()
+    monkeypatch.setattr(prediction_runs, "download_results", interrupt)
+    cut = cli("predict", "--resume", run["id"], "--out", str(out))
+    assert cut.exit_code == exit_code
+    assert f"loraworks predict --resume {run['id']} --out {out}" in cut.stderr
 
 
 def test_failed_or_cancelled_run_exits_with_1(

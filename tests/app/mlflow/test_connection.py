@@ -123,7 +123,10 @@ def test_url_of_the_service(tmp_path: Path) -> None:
     for unset in (None, ""):
         settings = Settings(data_dir=tmp_path, public_url=unset)
         assert loraworks_base_url(settings) == "http://127.0.0.1:8000"
-    assert loraworks_base_url(Settings(host="::1", port=9)) == "http://[::1]:9"
+    for host, name in (
+        ("::1", "[::1]"), ("::", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("a.example", "a.example"),  # noqa: S104
+    ):  # fmt: skip
+        assert loraworks_base_url(Settings(host=host, port=9, auth="on")) == f"http://{name}:9"
     assert (
         loraworks_base_url(Settings(public_url="https://lab.example/l/")) == "https://lab.example/l"
     )

@@ -48,7 +48,8 @@ def test_files_of_a_key_are_grouped() -> None:
     "name",
     ["notes.txt", "jobs/readme", f"jobs/{JOB}/notes", f"jobs/{JOB}/a1", "jobs/x/a1/manifest.json",
      f"checkpoints/{JOB}/a1/best/x", "made/sentiment/manifest.json", ".git/config",
-     f"backup/{MODEL}/manifest.json", f"{UPLOAD}/more"],
+     f"backup/{MODEL}/manifest.json", f"{UPLOAD}/more", f"uploads/{JOB}/.DS_Store",
+     f"uploads/{JOB}/Thumbs.db", f"uploads/{JOB}/.{JOB}.csv.Ab12Cd", f"uploads/{JOB}/{JOB}.CSV"],
 )  # fmt: skip
 def test_foreign_files_are_never_orphans(name: str) -> None:
     [unit] = group_by_key([StoredFile(name, 1, 0.0)])

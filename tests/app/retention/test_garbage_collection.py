@@ -26,7 +26,7 @@ from app.retention import expiry, repository
 from app.retention.files import DataKind, StoreBelongsToAnotherDatabase
 from app.retention.service import collect_garbage, disk_use
 from app.storage import repository as artifacts
-from app.storage.errors import StorageUnavailable
+from app.storage.errors import StorageRefused, StorageUnavailable
 from app.storage.store import StoredFile
 from app.storage.tables import Artifact
 from tests.app.retention.conftest import DAY, World
@@ -365,6 +365,29 @@ def test_failed_run_leaves_files_but_no_row_without_files(
     assert world.row(model).artifact_id is None
     assert len(collect_garbage(resources).removals) == 2
     assert world.left() == set()
+
+
+def test_a_file_that_may_not_be_deleted_keeps_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, *others = sorted(f"jobs/{new_id()}/a1" for _ in range(3))
+    for key in (kept, *others):
+        world.files(key)
+    interrupted = world.settings.uploads_dir / files.INCOMING_DIR / "upload"
+    interrupted.mkdir(parents=True)
+    os.utime(interrupted, (0, 0))
+    delete = world.resources.store.delete
+
+    def refuse(key: str) -> None:
+        if key == kept:
+            raise StorageRefused(reason="permission denied")
+        delete(key)
+
+    monkeypatch.setattr(world.resources.store, "delete", refuse)
+    with pytest.raises(StorageRefused):
+        collect_garbage(world.resources)
+    assert world.left() == {kept}
+    assert not interrupted.exists()
 
 
 def test_another_database_deletes_nothing(world: World) -> None:

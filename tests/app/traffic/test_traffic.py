@@ -2,15 +2,18 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from app.database.base import new_id
@@ -339,14 +342,39 @@ def test_an_outage_loses_nothing_that_fits(
     assert (sum(kept), dropped) == (2, [])
 
 
+def test_a_commit_without_an_answer_loses_nothing(
+    new_recorder: NewRecorder,
+    kept: Numbers,
+    dropped: Numbers,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorder = new_recorder()
+    write = type(database).write
+
+    @contextmanager
+    def lose_answer(of: Database) -> Iterator[Session]:
+        with write(of) as session:
+            yield session
+        raise OperationalError("COMMIT", {}, Exception("the server is gone"))
+
+    recorder.record(answered(["a", "b"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(database), "write", lose_answer)
+        recorder.flush()
+    recorder.record(answered(["c"]))
+    recorder.close()
+    assert [row.text for row in kept_predictions(database)] == ["a", "b", "c"]
+    assert (sum(kept), dropped) == (3, [])
+
+
 def test_rows_that_cannot_be_stored_do_not_block_others(
     new_recorder: NewRecorder, dropped: Numbers, database: Database
 ) -> None:
     recorder = new_recorder()
-    twice = answered(["a"])
-    recorder.record(twice)
+    recorder.record(answered(["a"]))
     recorder.flush()
-    recorder.record(twice)
+    recorder.record(replace(answered(["not null"]), texts_in_request=cast(int, None)))
     recorder.flush()
     recorder.record(answered(["b"]))
     recorder.close()

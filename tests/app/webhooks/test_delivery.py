@@ -344,6 +344,29 @@ def test_gone_receivers_are_disabled(
     assert unsent.last_error == service.GONE_REASON
 
 
+def test_a_gone_receiver_at_the_old_url_leaves_the_new_one_enabled(
+    resources: Resources, settings: Settings, receiver: Receiver, deliver: Deliver
+) -> None:
+    webhook = create_webhook(resources, receiver.url)
+    send_test_event(resources.database, webhook.id)
+    receiver.respond.clear()
+    receiver.statuses = [410]
+    sending = threading.Thread(target=deliver, args=(webhook.id,))
+    sending.start()
+    receiver.wait(1)
+    body = WebhookUpdate(url=f"{receiver.url}/new")
+    with resources.database.write() as session:
+        service.update_webhook(session, webhook_id=webhook.id, body=body, settings=settings)
+    receiver.respond.set()
+    sending.join()
+    assert endpoint(resources.database, webhook.id).enabled
+    make_due(resources.database)
+    assert deliver(webhook.id)
+    assert [each.path for each in receiver.requests] == ["/events", "/events/new"]
+    (delivery,) = deliveries(resources.database)
+    assert delivery.state == "delivered"
+
+
 @pytest.mark.parametrize(("status", "state"), [(204, "delivered"), (500, "failed")])
 def test_an_endpoint_that_is_disabled_while_it_is_sent_to(
     status: int,
