@@ -14,7 +14,7 @@ from app.queue.transitions import (
     RetryableFailure,
 )
 from app.storage.store import ArtifactRef
-from tests.job_rows import add_job, claim_next, events, get_job, points, preempt
+from tests.job_rows import add_job, attempts, claim_next, events, get_job, points, preempt
 
 
 def end(database: Database, lease: Lease, result: AttemptResult) -> None:
@@ -144,6 +144,20 @@ def test_a_job_inherits_the_curves_up_to_the_checkpoint_that_it_continues(
     assert claimed.checkpoint is not None
     assert (claimed.checkpoint.job_id, claimed.checkpoint.step) == (continued, 1)
     assert len(points(database, job_id)) == 1
+
+
+def test_rejecting_a_checkpoint_changes_no_other_job(database: Database) -> None:
+    leases_of_attempts = []
+    for step in (5, 3):
+        add_job(database)
+        lease = claim_next(database).lease
+        save(database, lease, step)
+        preempt(database, lease)
+        leases_of_attempts.append(claim_next(database).lease)
+    other, lease = leases_of_attempts
+    assert reject(database, lease, 3) is None
+    assert [each.first_step for each in attempts(database, lease.job_id)] == [0, 0]
+    assert [each.first_step for each in attempts(database, other.job_id)] == [0, 5]
 
 
 def test_a_worker_that_lost_the_lease_cannot_save_or_reject(database: Database) -> None:

@@ -544,13 +544,14 @@ def test_failed_checkpoint_upload_does_not_stop_the_training(
 
     def put(directory: Path, key: str) -> Any:
         if key.startswith("checkpoints/"):
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device", str(directory))
         return real(directory, key)
 
     monkeypatch.setattr(resources.store, "move_in_directory", put)
     run(resources, *SAVED, *GOOD[1:])
     assert get_state(database, job_id) is JobState.SUCCEEDED
-    assert "checkpoint_lost" in [event.kind for event in events(database, job_id)]
+    (lost,) = [event for event in events(database, job_id) if event.kind == "checkpoint_lost"]
+    assert lost.message == "Cannot store the checkpoint of step 2: No space left on device"
 
 
 def test_links_to_other_directories_are_not_followed(
