@@ -39,5 +39,5 @@ def libraries() -> Mapping[str, Library]:
 
 
 def _is_current(file: Path) -> bool:
-    """Return whether a library was built with the present flags; its name tells the sources."""
+    """Return whether a library was built with these flags; its name identifies the sources."""
     return file.exists() and file.stat().st_mtime > Path(build.__file__).stat().st_mtime
