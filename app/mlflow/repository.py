@@ -75,7 +75,8 @@ def register_server_and_fill_outbox(session: Session, connection: MlflowConnecti
     """Store where workers send to, and add to the outbox what it lacks.
 
     That is every unfinished job, and every model with versions. Another server or experiment than
-    before starts empty: unfinished jobs and models are sent to it from their beginning.
+    before starts empty: models, and jobs whose end was not sent, are sent to it from their
+    beginning.
     """
     acquire_transaction_lock(session, "mlflow")
     # Locked first, as `renew_lease_and_update_server` does, so that a worker that sends meanwhile
@@ -210,12 +211,20 @@ def count_backlog(session: Session) -> Backlog:
 
 
 def _mark_unsent(session: Session) -> None:
-    """Keep only what is to be sent, as if nothing had been."""
-    unfinished = select(Job.id).where(Job.finished_at.is_(None))
-    unsent = and_(MlflowRun.state == MlflowSyncState.PENDING, MlflowRun.id.in_(unfinished))
+    """Keep only the runs of jobs whose end was not sent or rejected, as if nothing had been sent.
+
+    That of a sweep is added again with its first job.
+    """
+    unsent = and_(MlflowRun.state != MlflowSyncState.SENT, MlflowRun.id.in_(select(Job.id)))
+    pending: Mapping[str, Any] = {
+        "state": MlflowSyncState.PENDING,
+        "failures": 0,
+        "next_attempt_at": now(),
+        "last_error": None,
+    }
     for statement in (
         delete(MlflowRun).where(~unsent),
-        update(MlflowRun).values({**UNSENT_RUN, "failures": 0, "next_attempt_at": now()}),
+        update(MlflowRun).values({**UNSENT_RUN, **pending}),
         delete(MlflowModel),
     ):
         session.execute(statement, execution_options=NO_SESSION_SYNC)
