@@ -5,7 +5,7 @@ server. Each write of progress renews the lease first, which fails once another 
 it. Only the database clock is compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -244,6 +244,11 @@ def list_due_runs(session: Session, *, after: UUID | None, limit: int) -> Sequen
 def find_mlflow_run(session: Session, job_id: UUID) -> MlflowRun | None:
     """Return what MLflow has of a job or a sweep."""
     return session.get(MlflowRun, job_id)
+
+
+def list_mlflow_runs(session: Session, job_ids: Collection[UUID]) -> Sequence[MlflowRun]:
+    """Return what MLflow has of these jobs or sweeps."""
+    return session.scalars(select(MlflowRun).where(MlflowRun.id.in_(job_ids))).all()
 
 
 def list_metric_points(
