@@ -311,18 +311,18 @@ def create_review_sample(
     with database.read() as session:
         resolved = registry.resolve_model(session, ref)
     outputs = read_io_schema(store, resolved)
+    with database.read() as session:
+        keys = traffic.draw_review_sample(
+            session, model=resolved.name, number=resolved.number, count=count
+        )
     with database.write() as session:
         privacy.lock_text_storage(session)
         before = traffic.list_review_sample(
             session, model=resolved.name, number=resolved.number, limit=MAX_SAMPLED
         )
         waiting = _missing_targets(session, before, outputs)
-        drawn = traffic.draw_and_mark_review_sample(
-            session,
-            model=resolved.name,
-            number=resolved.number,
-            count=max(0, count - len(waiting)),
-        )
+        # The first of a random order are a random sample, whatever others drew meanwhile.
+        drawn = traffic.mark_review_sample(session, keys, count=max(0, count - len(waiting)))
         if not (before or drawn):
             raise TrafficNotKept(version=resolved.ref)
         for target in outputs.targets:

@@ -113,6 +113,12 @@ def find_job(session: Session, job_id: UUID, *, kind: JobKind) -> Job | None:
     return job if job is not None and job.kind == kind else None
 
 
+def find_jobs(session: Session, job_ids: Collection[UUID], *, kind: JobKind) -> dict[UUID, Job]:
+    """Return those of the jobs that exist and are of that kind, by id."""
+    found = session.scalars(select(Job).where(Job.id.in_(job_ids), Job.kind == kind))
+    return {job.id: job for job in found}
+
+
 def registers_model(session: Session, job_id: UUID) -> bool:
     """Return whether a job that succeeds adds a model version; False if there is no such job.
 

@@ -5,7 +5,7 @@ server. Each write of progress renews the lease first, which fails once another 
 it. Only the database clock is compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -75,7 +75,8 @@ def register_server_and_fill_outbox(session: Session, connection: MlflowConnecti
     """Store where workers send to, and add to the outbox what it lacks.
 
     That is every unfinished job, and every model with versions. Another server or experiment than
-    before starts empty: unfinished jobs and models are sent to it from their beginning.
+    before starts empty: models, and jobs whose end was not sent, are sent to it from their
+    beginning.
     """
     acquire_transaction_lock(session, "mlflow")
     # Locked first, as `renew_lease_and_update_server` does, so that a worker that sends meanwhile
@@ -210,12 +211,20 @@ def count_backlog(session: Session) -> Backlog:
 
 
 def _mark_unsent(session: Session) -> None:
-    """Keep only what is to be sent, as if nothing had been."""
-    unfinished = select(Job.id).where(Job.finished_at.is_(None))
-    unsent = and_(MlflowRun.state == MlflowSyncState.PENDING, MlflowRun.id.in_(unfinished))
+    """Keep only the runs of jobs whose end was not sent or rejected, as if nothing had been sent.
+
+    That of a sweep is added again with its first job.
+    """
+    unsent = and_(MlflowRun.state != MlflowSyncState.SENT, MlflowRun.id.in_(select(Job.id)))
+    pending: Mapping[str, Any] = {
+        "state": MlflowSyncState.PENDING,
+        "failures": 0,
+        "next_attempt_at": now(),
+        "last_error": None,
+    }
     for statement in (
         delete(MlflowRun).where(~unsent),
-        update(MlflowRun).values({**UNSENT_RUN, "failures": 0, "next_attempt_at": now()}),
+        update(MlflowRun).values({**UNSENT_RUN, **pending}),
         delete(MlflowModel),
     ):
         session.execute(statement, execution_options=NO_SESSION_SYNC)
@@ -235,6 +244,11 @@ def list_due_runs(session: Session, *, after: UUID | None, limit: int) -> Sequen
 def find_mlflow_run(session: Session, job_id: UUID) -> MlflowRun | None:
     """Return what MLflow has of a job or a sweep."""
     return session.get(MlflowRun, job_id)
+
+
+def list_mlflow_runs(session: Session, job_ids: Collection[UUID]) -> Sequence[MlflowRun]:
+    """Return what MLflow has of these jobs or sweeps."""
+    return session.scalars(select(MlflowRun).where(MlflowRun.id.in_(job_ids))).all()
 
 
 def list_metric_points(

@@ -1,5 +1,6 @@
 """What the pages, the API and the command line show of MLflow."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -71,17 +72,26 @@ def get_run(session: Session, job_id: UUID) -> MlflowRunView:
 
 def find_run(session: Session, job_id: UUID) -> MlflowRunView | None:
     """Return the run of a job or a sweep, if it has one."""
-    server, run = repository.find_server(session), repository.find_mlflow_run(session, job_id)
-    if server is None or run is None or run.run_id is None:
-        return None
-    return MlflowRunView(
-        job_id=job_id,
-        run_id=run.run_id,
-        url=urls.run_url(server, run.run_id),
-        status=run.status,
-        complete=run.state == MlflowSyncState.SENT,
-        last_error=run.last_error,
-    )
+    return find_runs(session, [job_id]).get(job_id)
+
+
+def find_runs(session: Session, job_ids: Collection[UUID]) -> dict[UUID, MlflowRunView]:
+    """Return the runs that these jobs or sweeps have, by their ids."""
+    server = repository.find_server(session)
+    if server is None:
+        return {}
+    return {
+        run.id: MlflowRunView(
+            job_id=run.id,
+            run_id=run.run_id,
+            url=urls.run_url(server, run.run_id),
+            status=run.status,
+            complete=run.state == MlflowSyncState.SENT,
+            last_error=run.last_error,
+        )
+        for run in repository.list_mlflow_runs(session, job_ids)
+        if run.run_id is not None
+    }
 
 
 def find_last_mlflow_rejection(session: Session, row_id: UUID) -> str | None:

@@ -24,7 +24,7 @@ from app.openai.completion_schemas import (
     CompletionCreate,
     CompletionOptions,
 )
-from app.openai.errors import AnswerNotJson, LogprobsNotApplicable
+from app.openai.errors import AnswerNotJson, LogprobsNotApplicable, TooManyChoices
 from app.registry.refs import require_model_name_syntax
 from app.serving.client_formats import PredictRequest, TaskRequirement, reject_blank_text
 from app.serving.errors import TooManyInputs
@@ -53,8 +53,8 @@ class ModelAnswer:
     """
 
     text: str | None
-    # All labels with their log probabilities, the predicted one first; none unless the task is
-    # single-label.
+    # The first labels with their log probabilities, the predicted one first; none unless the task
+    # is single-label.
     tokens: list[tuple[str, float]]
 
 
@@ -85,7 +85,7 @@ async def create_chat_completion(
 
     prompt = "\n".join(message.text for message in conversation)
     result = await _predict(context, body, [prompt], text_of_conversation)
-    (answer,) = _answers(result, body)
+    (answer,) = _answers(result, body, top=body.top_logprobs or 0)
     if body.response_format is not None and body.response_format.type != "text":
         _check_json(answer, result.version)
     logprobs = _chat_logprobs(answer, body.top_logprobs or 0) if body.logprobs else None
@@ -133,6 +133,9 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
     prompts = body.prompts
     if len(prompts) > context.max_inputs:
         raise TooManyInputs(count=len(prompts), limit=context.max_inputs)
+    choice_count = len(prompts) * body.choice_count
+    if choice_count > context.max_inputs:
+        raise TooManyChoices(count=choice_count, limit=context.max_inputs, at="n")
 
     def texts_of_prompts(prompt_format: PromptFormat) -> list[str]:
         return [
@@ -141,7 +144,11 @@ async def create_completion(body: CompletionCreate, context: RequestContextDep) 
         ]
 
     result = await _predict(context, body, prompts, texts_of_prompts)
-    answers = [each for each in _answers(result, body) for _ in range(body.choice_count)]
+    answers = [
+        each
+        for each in _answers(result, body, top=body.logprobs or 0)
+        for _ in range(body.choice_count)
+    ]
     offsets = [len(prompt) for prompt in prompts for _ in range(body.choice_count)]
     choices = [
         {
@@ -193,12 +200,15 @@ async def _predict(
         )
 
 
-def _answers(result: PredictResult, body: CompletionOptions) -> Iterator[ModelAnswer]:
-    """Yield the answer to each prompt, in the format of the training file."""
+def _answers(result: PredictResult, body: CompletionOptions, *, top: int) -> Iterator[ModelAnswer]:
+    """Yield the answer to each prompt, in the format of the training file, with `top` labels."""
     format_answer = result.prompt_format.format_answer
     for row in result.rows:
         if result.task == "single_label":
-            tokens = [(format_answer(output.label), _logprob(output.score)) for output in row]
+            tokens = [
+                (format_answer(output.label), _logprob(output.score))
+                for output in row[: max(top, 1)]
+            ]
             yield ModelAnswer(_cut(tokens[0][0], body.stop_sequences) if tokens else None, tokens)
         elif result.task == "multi_label":
             labels = encode_label_set([output.label for output in row if output.predicted])
@@ -228,7 +238,7 @@ def _check_json(answer: ModelAnswer, ref: str) -> None:
 def _chat_logprobs(answer: ModelAnswer, top: int) -> dict[str, Any]:
     labels = [
         {"token": token, "logprob": logprob, "bytes": list(token.encode())}
-        for token, logprob in answer.tokens[: max(top, 1)]
+        for token, logprob in answer.tokens
     ]
     content = [labels[0] | {"top_logprobs": labels[:top]}] if labels else None
     return {"content": content, "refusal": None}
@@ -239,7 +249,7 @@ def _text_logprobs(answer: ModelAnswer, top: int, offset: int) -> dict[str, Any]
     return {
         "tokens": [token for token, _ in chosen],
         "token_logprobs": [logprob for _, logprob in chosen],
-        "top_logprobs": [dict(answer.tokens[:top]) for _ in chosen] if top else None,
+        "top_logprobs": [dict(answer.tokens) for _ in chosen] if top else None,
         "text_offset": [offset for _ in chosen],
     }
 

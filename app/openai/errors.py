@@ -30,6 +30,15 @@ class ModerationNotApplicable(UnprocessableContent):
     )
 
 
+class TooManyChoices(UnprocessableContent):
+    code = "too_many_choices"
+    title = "Too many choices in one request."
+    message = (
+        "The prompts times `n` are {count} choices; a request takes at most {limit}. Send several "
+        "requests, or a smaller `n`: the choices of a prompt are the same."
+    )
+
+
 class ResultFileNotDeletable(UnprocessableContent):
     code = "file_not_deletable"
     title = "The file of a job's results cannot be deleted."

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Select, Uuid, column, delete, func, select, table, update
+from sqlalchemy import Select, Uuid, column, delete, func, select, table, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from app.database.base import now
@@ -125,15 +125,34 @@ def get_version_count_and_newest_by_model(
     return {model_id: (count, newest) for model_id, count, newest in rows}
 
 
+def find_versions_by_number(
+    session: Session, numbers: Collection[tuple[UUID, int]]
+) -> dict[tuple[UUID, int], ModelVersion]:
+    """Return the versions of these models with these numbers, by model id and number."""
+    key = tuple_(ModelVersion.model_id, ModelVersion.number)
+    rows = session.scalars(select(ModelVersion).where(key.in_(numbers)))
+    return {(row.model_id, row.number): row for row in rows}
+
+
 def get_version_numbers_by_alias(session: Session, model_id: UUID) -> dict[str, int]:
     """Return the version number of each alias of a model, in alphabetical order."""
+    return list_version_numbers_by_alias(session, [model_id])[model_id]
+
+
+def list_version_numbers_by_alias(
+    session: Session, model_ids: Collection[UUID]
+) -> dict[UUID, dict[str, int]]:
+    """Return by model id the version number of each alias, in alphabetical order."""
     statement = (
-        select(ModelAlias.alias, ModelVersion.number)
+        select(ModelAlias.model_id, ModelAlias.alias, ModelVersion.number)
         .join(ModelVersion, ModelVersion.id == ModelAlias.version_id)
-        .where(ModelAlias.model_id == model_id)
+        .where(ModelAlias.model_id.in_(model_ids))
         .order_by(ModelAlias.alias)
     )
-    return {row.alias: row.number for row in session.execute(statement)}
+    numbers: dict[UUID, dict[str, int]] = {model_id: {} for model_id in model_ids}
+    for model_id, alias, number in session.execute(statement):
+        numbers[model_id][alias] = number
+    return numbers
 
 
 def list_alias_targets(session: Session, model_id: UUID) -> list[AliasTarget]:

@@ -70,14 +70,14 @@ def list_models(
     with database.read() as session:
         models = repository.list_models(session, after=decode_cursor(after), limit=limit + 1)
         rows, following = split_page(models, limit)
-        versions = repository.get_version_count_and_newest_by_model(
-            session, [row.id for row in rows]
-        )
+        ids = [row.id for row in rows]
+        versions = repository.get_version_count_and_newest_by_model(session, ids)
+        aliases = repository.list_version_numbers_by_alias(session, ids)
         data = [
             ModelListItem(
                 name=row.name,
                 created_at=row.created_at,
-                aliases=repository.get_version_numbers_by_alias(session, row.id),
+                aliases=aliases[row.id],
                 version_count=versions[row.id][0],
                 newest=versions[row.id][1],
             )

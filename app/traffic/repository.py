@@ -225,16 +225,15 @@ def find_predictions_by_request(
     return found
 
 
-def draw_and_mark_review_sample(
+def draw_review_sample(
     session: Session, *, model: str, number: int, count: int
-) -> Sequence[KeptPrediction]:
-    """Draw kept predictions of a version uniformly at random, and mark them as drawn.
+) -> list[KeptPredictionKey]:
+    """Draw kept predictions of a version that were not drawn yet, uniformly at random.
 
-    None is drawn twice. Texts that got no label are left out. The order of the draw is kept, as
-    that of `sampled_at`, so that a review that ends early leaves a random rest.
+    Those without a label are left out. All keys of the version are read and given random numbers,
+    which takes a second for some millions: no writer should have to wait for it.
     """
-    acquire_transaction_lock(session, f"review of {model}")
-    keys = session.execute(
+    rows = session.execute(
         select(KeptPrediction.prediction_id, KeptPrediction.position)
         .where(
             *_of_version(model, number),
@@ -243,14 +242,25 @@ def draw_and_mark_review_sample(
         )
         .order_by(func.random())
         .limit(count)
-    ).all()
-    if not keys:
-        return []
-    order = {KeptPredictionKey(*key): index for index, key in enumerate(keys)}
+    )
+    return [KeptPredictionKey(*row) for row in rows]
+
+
+def mark_review_sample(
+    session: Session, keys: Sequence[KeptPredictionKey], *, count: int
+) -> Sequence[KeptPrediction]:
+    """Mark as drawn the first `count` of these that still exist and are not drawn. Return them.
+
+    The order of the draw is kept, as that of `sampled_at`, so that a review that ends early leaves
+    a random rest.
+    """
+    order = {key: index for index, key in enumerate(keys)}
     key = tuple_(KeptPrediction.prediction_id, KeptPrediction.position)
-    # Locked, so that those that expire at this moment are not there.
-    rows = session.scalars(select(KeptPrediction).where(key.in_(list(order))).with_for_update())
+    undrawn = select(KeptPrediction).where(key.in_(keys), KeptPrediction.sampled_at.is_(None))
+    # Locked, so that those that expire or are drawn at this moment are not there.
+    rows = session.scalars(undrawn.with_for_update())
     drawn = sorted(rows, key=lambda row: order[KeptPredictionKey(row.prediction_id, row.position)])
+    drawn = drawn[:count]
     at = read_clock(session)
     for index, row in enumerate(drawn):
         row.sampled_at = at + index * _DRAW_STEP_SECONDS

@@ -70,7 +70,11 @@ class KeptPrediction(Base):
     created_at: Mapped[float] = mapped_column(Double, default=now())
 
     __table_args__ = (
-        Index("ix_kept_predictions_version", "model", "number", "prediction_id"),
+        Index(
+            "ix_kept_predictions_version",
+            *("model", "number", "prediction_id"),
+            *("position", "abstained", "sampled_at"),  # so that the draw of a review reads no texts
+        ),
         Index("ix_kept_predictions_text_hash", "text_hash"),
         Index(
             "ix_kept_predictions_with_text",

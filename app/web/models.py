@@ -1,7 +1,7 @@
 """Model pages: versions, aliases, provenance, shadow comparison, and "Try it"."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ from app.queue.enums import JobKind
 from app.queue.tables import Job
 from app.registry import repository
 from app.registry.schemas import VersionView
-from app.registry.tables import PRODUCTION, SHADOW, RegisteredModel
+from app.registry.tables import PRODUCTION, SHADOW, ModelVersion, RegisteredModel
 from app.registry.views import version_view
 from app.resources import Resources
 from app.serving.routes import shadow_view
@@ -58,8 +58,8 @@ class VersionRow:
     view: VersionView
     aliases: list[str]
     job: Job | None  # None: deleted, or the version was imported
-    mlflow_url: str | None  # of the version in MLflow
-    mlflow_run: MlflowRunView | None
+    mlflow_url: str | None = None  # of the version in MLflow
+    mlflow_run: MlflowRunView | None = None
 
     @property
     def main_metric(self) -> str:
@@ -99,6 +99,17 @@ class VersionRow:
 
 
 @dataclass(frozen=True)
+class ModelRow:
+    """A registered model in the list."""
+
+    name: str
+    aliases: Mapping[str, int]  # the number of the version of each
+    version: VersionRow  # in production, or else the newest
+    version_count: int
+    newest_created_at: float  # when the newest version was made
+
+
+@dataclass(frozen=True)
 class ModelDetails:
     """A registered model with its aliases and versions, newest version first."""
 
@@ -127,7 +138,7 @@ def models_page(
             session, after=decode_cursor(query.after), limit=PAGE_SIZE + 1
         )
         rows, next_cursor = split_page(found, PAGE_SIZE)
-        models = [_load_details(session, row) for row in rows]
+        models = _list_rows(session, rows)
     return render_template(request, "models.html", models=models, next=next_cursor, query=query)
 
 
@@ -213,23 +224,55 @@ def _used_version(
     )
 
 
+def _list_rows(session: Session, models: Sequence[RegisteredModel]) -> list[ModelRow]:
+    """Load what the list shows, in as many queries for any number of models and versions."""
+    ids = [model.id for model in models]
+    counts = repository.get_version_count_and_newest_by_model(session, ids)
+    aliases = repository.list_version_numbers_by_alias(session, ids)
+    newest = {id_: (id_, number) for id_, (_, number) in counts.items()}
+    shown = {id_: (id_, aliases[id_].get(PRODUCTION, counts[id_][1])) for id_ in ids}
+    versions = repository.find_versions_by_number(session, {*newest.values(), *shown.values()})
+    made_by = _find_jobs(session, versions.values())
+    rows = []
+    for model in models:
+        version = versions[shown[model.id]]
+        rows.append(
+            ModelRow(
+                model.name,
+                aliases[model.id],
+                VersionRow(version_view(model.name, version), [], made_by.get(version.id)),
+                version_count=counts[model.id][0],
+                newest_created_at=versions[newest[model.id]].created_at,
+            )
+        )
+    return rows
+
+
 def _load_details(session: Session, row: RegisteredModel) -> ModelDetails:
     aliases = repository.list_alias_targets(session, row.id)
+    versions = repository.list_versions(session, row.id)
+    made_by = _find_jobs(session, versions)
     mlflow_urls = mlflow.list_version_urls(session, model_id=row.id, name=row.name)
-    versions = [
+    mlflow_runs = mlflow.find_runs(session, [each.job_id for each in versions if each.job_id])
+    rows = [
         VersionRow(
             version_view(row.name, version),
             [alias.alias for alias in aliases if alias.number == version.number],
-            jobs.find_job(session, version.job_id, kind=JobKind.TRAINING)
-            if version.job_id
-            else None,
+            made_by.get(version.id),
             mlflow_urls.get(version.number),
-            mlflow.find_run(session, version.job_id) if version.job_id else None,
+            mlflow_runs.get(version.job_id) if version.job_id else None,
         )
-        for version in repository.list_versions(session, row.id)
+        for version in versions
     ]
     mlflow_error = mlflow.find_last_mlflow_rejection(session, row.id)
-    return ModelDetails(row.name, row.created_at, aliases, versions, mlflow_error)
+    return ModelDetails(row.name, row.created_at, aliases, rows, mlflow_error)
+
+
+def _find_jobs(session: Session, versions: Iterable[ModelVersion]) -> dict[UUID, Job]:
+    """Return the jobs that made versions, unless they are deleted, by the ids of the versions."""
+    job_ids = {each.id: each.job_id for each in versions if each.job_id}
+    found = jobs.find_jobs(session, set(job_ids.values()), kind=JobKind.TRAINING)
+    return {id_: found[job_id] for id_, job_id in job_ids.items() if job_id in found}
 
 
 # -- The page "Try it", whose script requests predictions while typing ----------------------------

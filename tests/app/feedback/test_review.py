@@ -16,7 +16,7 @@ from dirty_equals import IsPartialDict
 from scipy.stats import beta
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
-from sqlalchemy import delete, insert, update
+from sqlalchemy import Connection, Engine, delete, event, insert, update
 from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
@@ -25,11 +25,13 @@ from app.database.engines import Database
 from app.feedback import repository as feedback_repository
 from app.feedback import service as feedback_service
 from app.feedback.tables import Feedback
+from app.traffic import repository as traffic
 from app.traffic.tables import KeptPrediction, PredictionCount, PredictionOutcome
 from lora_core.specs.encoded_labels import encode_label_set
 from tests.app.feedback.conftest import Publish
 from tests.app.feedback.test_feedback import Json, listed, predict, send
 from tests.kept_predictions import add_feedback, add_prediction, all_feedback, kept_predictions
+from tests.slow import on_both_databases
 from tests.tiny_artifact import make_several_targets_artifact
 
 ROUTE = "/v1/models/sentiment/review"
@@ -475,6 +477,50 @@ def test_a_prediction_that_expires_while_it_is_drawn(
         found = review(keeping)
         expired.result(20)
     assert [each["prediction_id"] for each in found["data"]] == [f"{staying.hex}-0"]
+
+
+@on_both_databases
+def test_a_draw_delays_no_writer_and_draws_nothing_twice(
+    keeping: TestClient, publish: Publish, database: Database
+) -> None:
+    """While the keys are drawn, another review draws some of them and gets their labels."""
+    publish()
+    ids = {f"{add_prediction(database).hex}-0" for _ in range(8)}
+    meanwhile: list[str] = []
+
+    def review_meanwhile(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if "random()" in statement and not meanwhile:
+            meanwhile.append("")
+            found = review(keeping, 3)
+            assert found["drawn"] == 3
+            meanwhile[:] = [each["prediction_id"] for each in found["data"]]
+            for each in meanwhile:
+                send(keeping, prediction_id=each, label="good")
+
+    event.listen(Engine, "after_cursor_execute", review_meanwhile)
+    try:
+        found = review(keeping, 8)
+    finally:
+        event.remove(Engine, "after_cursor_execute", review_meanwhile)
+    assert (len(meanwhile), found["drawn"], found["already_labeled"]) == (3, 5, 0)
+    assert {each["prediction_id"] for each in found["data"]} == ids - set(meanwhile)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_draw_reads_an_index_only(database: Database) -> None:
+    """The rows have the texts: of millions they are gigabytes."""
+    plan: list[str] = []
+
+    def explain(connection: Connection, _: Any, statement: str, given: Any, *__: Any) -> None:
+        if "random()" in statement and not statement.startswith("EXPLAIN"):
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)
+            plan.extend(row[3] for row in rows)
+
+    event.listen(database.read_engine, "before_cursor_execute", explain)
+    with database.read() as session:
+        traffic.draw_review_sample(session, model="sentiment", number=1, count=5)
+    index = "SEARCH kept_predictions USING COVERING INDEX ix_kept_predictions_version"
+    assert plan[0].startswith(index)
 
 
 def test_a_draw_between_two_steps_of_feedback_is_noticed(

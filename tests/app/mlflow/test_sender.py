@@ -714,6 +714,43 @@ def test_a_worker_with_former_settings_sends_nothing(
     assert list(mlflow.models["sentiment"].versions) == ["1"]
 
 
+@on_both_databases
+def test_other_settings_send_the_jobs_whose_end_was_not_sent(
+    database: Database, mlflow: MlflowStandIn
+) -> None:
+    """The address was wrong while jobs ended, or MLflow rejected them. What was sent stays."""
+    create_job(database)
+    finish(database, claim_next(database).lease)
+    half_sent = create_job(database)
+    lease = claim_next(database).lease
+    assert send(database, connect(database, mlflow.url))
+    finish(database, lease)
+    sweep_id = add_sweep(database)
+    rejected, unsent, deleted = (create_job(database, sweep_id=sweep_id) for _ in range(3))
+    for _ in range(3):
+        finish(database, claim_next(database).lease)
+    with database.write() as session:
+        session.execute(delete(Job).where(Job.id == deleted))
+    wrong = connect(database, f"http://127.0.0.1:{free_port()}")
+    assert send(database, wrong)
+    assert server(database).last_error_code == "mlflow_unreachable"
+    with database.write() as session:
+        row = session.get_one(MlflowRun, rejected)
+        row.state, row.failures, row.last_error = "failed", sender.MAX_REJECTIONS, "No."
+    assert send(database, connect(database, mlflow.url, "other"))
+    runs = [each for each in mlflow.runs.values() if each.experiment_id == "2"]
+    assert {each.tags["loraworks.id"]: each.status for each in runs} == {
+        str(half_sent): "FINISHED",
+        str(sweep_id): "RUNNING",
+        str(rejected): "FINISHED",
+        str(unsent): "FINISHED",
+    }
+    parent = mlflow.run_of(sweep_id).run_id
+    assert mlflow.run_of(unsent).tags["mlflow.parentRunId"] == parent
+    with database.read() as session:
+        assert repository.count_backlog(session) == repository.Backlog(0, 0, 0)
+
+
 @on_sqlite_first
 def test_waits_end_after_a_clock_step(database: Database, connection: MlflowConnection) -> None:
     del connection

@@ -41,6 +41,7 @@ from app.registry import service as registry
 from app.serving.admission import MIN_TOKEN_LIMIT
 from app.settings import Settings
 from lora_core import manifest
+from lora_core.specs.chat import PromptFormat
 from tests.app.openai.conftest import OpenClient, RequestCounter, job_of
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import StubPredictor
@@ -688,6 +689,38 @@ def test_too_many_prompts(sdk: OpenAI, publish: Publish, settings: Settings) -> 
     with pytest.raises(BadRequestError) as raised:
         sdk.completions.create(model="sentiment", prompt=prompts)
     assert raised.value.code == "too_many_inputs"
+
+
+def test_too_many_choices(sdk: OpenAI, publish: Publish, settings: Settings) -> None:
+    publish()
+    n = settings.max_inputs // 2
+    completion = sdk.completions.create(model="sentiment", prompt=[TEXT] * 2, n=n)
+    assert len(completion.choices) == 2 * n
+    with pytest.raises(BadRequestError, match=f"{3 * n} choices") as raised:
+        sdk.completions.create(model="sentiment", prompt=[TEXT] * 3, n=n)
+    assert (raised.value.code, raised.value.param) == ("too_many_choices", "n")
+
+
+@pytest.mark.parametrize(("logprobs", "labels"), [(None, 1), (0, 1), (1, 1), (5, 2)])
+def test_only_the_labels_that_are_asked_for_are_formatted(
+    sdk: OpenAI,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    logprobs: int | None,
+    labels: int,
+) -> None:
+    publish()
+    formatted: list[str] = []
+
+    def format_answer(_: PromptFormat, label: str) -> str:
+        formatted.append(label)
+        return label
+
+    monkeypatch.setattr(PromptFormat, "format_answer", format_answer)
+    sdk.completions.create(model="sentiment", prompt=[TEXT] * 2, logprobs=logprobs, n=3)
+    top: Any = {} if logprobs is None else {"logprobs": True, "top_logprobs": logprobs}
+    sdk.chat.completions.create(model="sentiment", messages=MESSAGES, **top)
+    assert len(formatted) == 3 * labels
 
 
 def test_answer_of_a_multi_label_model_is_the_list_of_its_labels(

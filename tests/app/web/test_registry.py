@@ -1,6 +1,7 @@
 """Model pages, and the API calls of their buttons."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import Engine, event
 from starlette.testclient import TestClient
 
 from app.database.base import new_id
 from app.registry import service
 from app.resources import Resources
 from app.storage import repository as artifacts
+from app.web import models
 from lora_core import manifest
 from tests.app.serving.conftest import Publish, publish
 from tests.app.web.html_elements import HtmlElement, elements
@@ -91,6 +94,41 @@ def test_list_shows_aliases(
     assert "none" in rows["model-tickets"]
     assert "81.4%" in rows["model-tickets"]
     assert [a["href"] for a in elements(shown, "a") if a.text == "tickets"] == ["/models/tickets"]
+
+
+def test_pages_take_as_many_queries_for_many_versions(
+    client: TestClient,
+    resources: Resources,
+    register: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An open page is rendered every two seconds."""
+    asked: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        asked.append(statement)
+
+    def count(path: str) -> int:
+        asked.clear()
+        assert client.get(path, headers=HTML).status_code == 200
+        return len(asked)
+
+    paths = ("/models", "/models/tickets", "/v1/models")
+    monkeypatch.setattr(models, "_CACHE_SECONDS", math.inf)  # estimates are cached for ever
+    register(add_job(resources.database))
+    service.move_alias(resources.database, name="tickets", alias="production", number=1)
+    for path in paths:
+        client.get(path)
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        few = [count(path) for path in paths]
+        for name in ("tickets", "tickets", "mails"):
+            register(add_job(resources.database), name)
+        assert [count(path) for path in paths] == few
+        rows = {row.get("id"): row.text for row in elements(page(client, "/models"), "tr")}
+        assert "production → 1" in rows["model-tickets"]
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 def test_pagination(client: TestClient, register: Callable[..., None]) -> None:
