@@ -65,30 +65,23 @@ Logits = NDArray[np.float32]  # (rows, labels)
 
 @dataclass
 class PredictionState:
-    """The logits of all rows so far, in chunks."""
+    """How many rows are predicted, and their logits if a checkpoint will have them."""
 
     labels: Sequence[str]
     engine: str  # what computed them
+    step: int = 0  # number of predicted rows
     chunks: list[Logits] = field(default_factory=list)
     truncated: int = 0  # texts that were longer than the model reads
     model_sha256: str = ""  # of the manifest of the model
     texts: "hashlib._Hash" = field(default_factory=hashlib.sha256)  # of all rows so far
     resumed_texts_sha256: str = ""  # of the rows in the checkpoint
 
-    @property
-    def step(self) -> int:
-        """Number of predicted rows."""
-        return sum(map(len, self.chunks))
-
-    def append(self, logits: Logits, *, truncated: int) -> None:
-        """Add the logits of the next rows."""
-        self.chunks.append(logits)
+    def append(self, logits: Logits, *, truncated: int, keep: bool) -> None:
+        """Count the next rows, and `keep` their logits."""
+        self.step += len(logits)
         self.truncated += truncated
-
-    def logits(self) -> Logits:
-        """Return all logits so far, (rows, labels)."""
-        empty = np.empty((0, len(self.labels)), dtype=np.float32)
-        return np.concatenate([empty, *self.chunks])
+        if keep:
+            self.chunks.append(logits)
 
 
 def predict_file(
@@ -268,21 +261,25 @@ class _PredictionLoop:
 
     def run(self, records: Iterator[WholeRow], results: ResultsWriter) -> None:
         """Predict and write all rows, from the first."""
-        resumed_rows, saved_logits = self.state.step, self.state.logits()
-        while chunk := list(islice(records, _chunk_rows(resumed_rows - results.rows))):
+        if self.state.chunks:
+            self._write_resumed(records, results)
+        while chunk := list(islice(records, CHUNK_ROWS)):
             self.progress.tick(self.state.step)
-            if results.rows < resumed_rows:
-                logits = saved_logits[results.rows : results.rows + len(chunk)]
-                files.hash_texts(self.state.texts, chunk)
-            else:
-                logits = self._compute(chunk)
+            results.write(chunk, self.predictor.decode_outputs(self._compute(chunk)))
+
+    def _write_resumed(self, records: Iterator[WholeRow], results: ResultsWriter) -> None:
+        """Write the rows whose logits are known. Raises `CheckpointMismatch` for another file."""
+        for logits in self.state.chunks:
+            self.progress.tick(self.state.step)
+            chunk = list(islice(records, len(logits)))
+            if len(chunk) < len(logits):
+                rows = results.rows + len(chunk)
+                what = f"the file has {rows:,} rows, not the {self.state.step:,} that it holds"
+                raise CheckpointMismatch(path="to resume from", what=what)
+            files.hash_texts(self.state.texts, chunk)
             results.write(chunk, self.predictor.decode_outputs(logits))
-            resumed = results.rows == resumed_rows
-            if resumed and self.state.texts.hexdigest() != self.state.resumed_texts_sha256:
-                raise CheckpointMismatch(path="to resume from", what="the file has other texts")
-        if results.rows < resumed_rows:
-            what = f"the file has {results.rows:,} rows, not the {resumed_rows:,} that it holds"
-            raise CheckpointMismatch(path="to resume from", what=what)
+        if self.state.texts.hexdigest() != self.state.resumed_texts_sha256:
+            raise CheckpointMismatch(path="to resume from", what="the file has other texts")
 
     def _compute(self, chunk: list[WholeRow]) -> Logits:
         """Compute the logits (rows, labels) of the next rows and add them to the state."""
@@ -294,15 +291,14 @@ class _PredictionLoop:
             logits[indices] = self.predictor.forward([items[i] for i in indices])
         failpoint("answered")
         files.hash_texts(self.state.texts, chunk)
-        self.state.append(logits, truncated=sum(item.truncated for item in items))
+        self.state.append(
+            logits,
+            truncated=sum(item.truncated for item in items),
+            keep=self.schedule is not None,
+        )
         if self.schedule is not None and self.schedule.is_due():
             self.schedule.save(self.state)
         return logits
-
-
-def _chunk_rows(resumed_rows_left: int) -> int:
-    """Return the size of the next chunk. No chunk mixes resumed rows with others."""
-    return min(resumed_rows_left, CHUNK_ROWS) if resumed_rows_left > 0 else CHUNK_ROWS
 
 
 def _summarize(results: ResultsWriter, state: PredictionState, observer: Observer) -> Summary:
@@ -349,7 +345,7 @@ def _targets(task: Task) -> dict[str, Any]:
 
 # -- Checkpoints: the logits of the first rows of a file ------------------------------------------
 
-# logits.safetensors   (rows, labels) in float32, in the order of the rows
+# logits.safetensors   chunks, (rows, labels) in float32, whose names sort in the order of the rows
 # manifest.json        number of truncated texts, labels, engine, digests of model, texts and the
 #                      other file; last
 _CHECKPOINT_KIND = "answers"
@@ -363,7 +359,8 @@ def write_checkpoint(parent: Path, state: PredictionState) -> Path:
         shutil.rmtree(directory)
     with atomic_path(directory, what="a checkpoint") as unfinished:
         unfinished.mkdir()
-        save_file({"logits": state.logits()}, unfinished / _LOGITS_FILE)
+        chunks = {f"{i:08}": chunk for i, chunk in enumerate(state.chunks)}
+        save_file(chunks, unfinished / _LOGITS_FILE)
         manifest_data = {
             "kind": _CHECKPOINT_KIND,
             "labels": list(state.labels),
@@ -388,21 +385,23 @@ def read_checkpoint(directory: Path, labels: Sequence[str], model_sha256: str) -
             _LOGITS_FILE
         }:
             raise CheckpointCorrupt(path=directory.name, problem="it lists other files")
-        logits = load_file(directory / _LOGITS_FILE)["logits"]
+        chunks = [chunk for _, chunk in sorted(load_file(directory / _LOGITS_FILE).items())]
         truncated, saved_labels = manifest_data["cut"], manifest_data["labels"]
     except ArtifactCorrupt as error:
         raise CheckpointCorrupt(path=directory.name, problem=error.detail["problem"]) from error
     except (KeyError, SafetensorError) as error:
         problem = f"{type(error).__name__} while reading it"
         raise CheckpointCorrupt(path=directory.name, problem=problem) from error
-    if saved_labels != list(labels) or logits.shape[1:] != (len(labels),):
+    widths = {chunk.shape[1:] for chunk in chunks}
+    if saved_labels != list(labels) or widths != {(len(labels),)}:
         raise CheckpointMismatch(path=directory.name, what="the model has other labels")
     if manifest_data.get("model_sha256") != model_sha256:
         raise CheckpointMismatch(path=directory.name, what="the model is another one")
     return PredictionState(
         labels,
         manifest_data["engine"],
-        [logits],
+        sum(map(len, chunks)),
+        chunks,
         int(truncated),
         model_sha256,
         resumed_texts_sha256=manifest_data["texts_sha256"],

@@ -304,8 +304,8 @@ def forget_text(  # noqa: PLR0913 - one parameter per option
             [(each.ref, each.trained_on, ", ".join(each.aliases)) for each in result.models],
             empty="",
         )
-    if result.unsearched:
-        print_line(f"Not searched: {', '.join(result.unsearched)}.")
+    for each in result.unsearched:
+        print_line(f"Not searched: {each}.")
 
 
 def shorten_text(text: str | None, pair: str | None) -> str | None:

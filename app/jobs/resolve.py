@@ -145,14 +145,14 @@ class JobResolver:
         return {"learning_rate": rate, "head_learning_rate": head_rate}
 
     def epochs_of_updates(self, spec: TrainSpec, base: ResolvedBase, updates: int) -> int:
-        """Return the epochs in which a run makes at least this many updates, 1,000 at most.
+        """Return the epochs in which a run makes at least this many updates.
 
         Raises what `resolve` raises.
         """
         shape = self._shape(base, spec.pooling)
         texts = self._train_texts(spec, shape)
         _, batch_size = resolve_epochs_and_batch_size(spec.optim, texts)
-        return min(1000, math.ceil(updates / math.ceil(max(1, texts) / batch_size)))
+        return math.ceil(updates / math.ceil(max(1, texts) / batch_size))
 
     def _train_texts(self, spec: TrainSpec, shape: EncoderShape) -> int:
         spec = self._with_task_of_upload(spec)

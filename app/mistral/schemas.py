@@ -17,6 +17,7 @@ from lora_core.specs.task import MAX_TARGETS
 
 # The SDK sends it as the learning rate of every job that does not set one.
 DEFAULT_LEARNING_RATE = 1e-4
+MAX_EPOCHS = 1000  # of a job
 
 FileId = Annotated[str, CleanText(64)]
 
@@ -122,7 +123,8 @@ class MistralHyperparameters(RequestModel):
     """Settings of the training. Without any, loraworks chooses the method and its settings."""
 
     training_steps: Annotated[Int, Field(ge=1, le=100_000)] | None = Field(
-        default=None, description="Updates of the weights, rounded up to whole epochs."
+        default=None,
+        description="Updates of the weights, rounded up to whole epochs, 1,000 at most.",
     )
     learning_rate: Annotated[Float, Field(gt=0, le=1)] = Field(
         default=DEFAULT_LEARNING_RATE,
@@ -130,7 +132,7 @@ class MistralHyperparameters(RequestModel):
     )
     weight_decay: Annotated[Float, Field(ge=0, le=1)] | None = None
     warmup_fraction: Annotated[Float, Field(ge=0, le=1)] | None = None
-    epochs: Annotated[Float, Field(gt=0, le=1000)] | None = Field(
+    epochs: Annotated[Float, Field(gt=0, le=MAX_EPOCHS)] | None = Field(
         default=None, description="A whole number."
     )
     seq_len: Annotated[Int, Field(ge=8, le=8192)] | None = Field(

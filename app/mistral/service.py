@@ -16,6 +16,7 @@ from app.datasets.upload import Upload
 from app.fine_tuning_apis import files
 from app.fine_tuning_apis.base_model import resolve_base_or_default
 from app.fine_tuning_apis.errors import FilesNotUsable, FineTuningJobNotFound
+from app.fine_tuning_apis.events import build_warning_event
 from app.fine_tuning_apis.repository import list_loss_and_accuracy_points
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
@@ -30,6 +31,7 @@ from app.mistral.errors import FineTunedModelNotFound, LabelsMissing
 from app.mistral.repository import MistralJobWithRequest, RegisteredJobModel
 from app.mistral.schemas import (
     DEFAULT_LEARNING_RATE,
+    MAX_EPOCHS,
     MistralFile,
     MistralHyperparameters,
     MistralJobCreate,
@@ -134,7 +136,9 @@ def create_job(
     with database.read() as session:
         job_body, targets = _job_body(session, body, base)
         try:
-            job_body, resolved = _resolve(JobResolver(session, settings), body, job_body, base)
+            job_body, resolved, limits = _resolve(
+                JobResolver(session, settings), body, job_body, base
+            )
         except (DataError, DatasetColumnsDiffer) as error:
             raise FilesNotUsable(problem=str(error), at="training_files") from error
     with database.write() as session:
@@ -151,7 +155,7 @@ def create_job(
             session,
             job.id,
             request=_stored_request(body, targets),
-            events=[*events, *_warnings(body), *targets.warnings],
+            events=[*events, *_warnings(body), *limits, *targets.warnings],
         )
         if not body.starts:
             jobs.pause_job(session, job_id=job.id)
@@ -246,19 +250,21 @@ def _job_body(
 
 def _resolve(
     resolver: JobResolver, body: MistralJobCreate, job_body: JobCreate, base: ResolvedBase
-) -> tuple[JobCreate, ResolvedJob]:
-    """Resolve the job, with the hyperparameters that were given."""
+) -> tuple[JobCreate, ResolvedJob, list[EventContent]]:
+    """Resolve the job, with the hyperparameters that were given, and warnings about these."""
     asked = body.hyperparameters
+    warnings: list[EventContent] = []
     if not asked.is_automatic:
-        optim = _optim(resolver, asked, job_body, base)
+        optim, warnings = _optim(resolver, asked, job_body, base)
         job_body = job_body.model_copy(update={"optim": optim})
-    return job_body, resolver.resolve(job_body.spec, base)
+    return job_body, resolver.resolve(job_body.spec, base), warnings
 
 
 def _optim(
     resolver: JobResolver, asked: MistralHyperparameters, job_body: JobCreate, base: ResolvedBase
-) -> OptimSpec:
+) -> tuple[OptimSpec, list[EventContent]]:
     optim: dict[str, float] = {}
+    warnings = []
     if asked.weight_decay is not None:
         optim["weight_decay"] = asked.weight_decay
     if asked.warmup_fraction is not None:
@@ -266,9 +272,16 @@ def _optim(
     if asked.epochs is not None:
         optim["epochs"] = int(asked.epochs)
     if asked.training_steps is not None:
-        optim["epochs"] = resolver.epochs_of_updates(job_body.spec, base, asked.training_steps)
+        epochs = resolver.epochs_of_updates(job_body.spec, base, asked.training_steps)
+        optim["epochs"] = min(MAX_EPOCHS, epochs)
+        if epochs > MAX_EPOCHS:
+            message = (
+                f"{asked.training_steps:,} training steps would be {epochs:,} epochs. The job "
+                f"trains {MAX_EPOCHS:,}, the most there are."
+            )
+            warnings.append(build_warning_event("training_steps_limited", message))
     if asked.learning_rate != DEFAULT_LEARNING_RATE:
         factor = asked.learning_rate / DEFAULT_LEARNING_RATE
         rates = resolver.default_learning_rates(job_body.spec, base)
         optim |= {name: factor * rate for name, rate in rates.items()}
-    return OptimSpec.model_validate(optim)
+    return OptimSpec.model_validate(optim), warnings

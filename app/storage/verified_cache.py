@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from uuid import uuid4
 
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -23,13 +24,14 @@ _Signature = tuple[tuple[str, int, int], ...]
 
 
 class VerifiedCache:
-    """A cache directory with one subdirectory per entry, and LRU eviction."""
+    """A cache directory with one subdirectory per entry, and LRU eviction. Threads may share it."""
 
     def __init__(self, root: Path, *, limit: int) -> None:
         self.root = root
         self._limit = limit  # bytes
         # Entry name → digest and signature of the content that this process has verified.
         self._verified: dict[str, tuple[str, _Signature]] = {}
+        self._key_locks: dict[str, Lock] = {}  # so that threads do not fetch the same key at once
 
     def get(self, key: str, digest: str, *, fetch: _DirectoryStep, verify: _DirectoryStep) -> Path:
         """Return the local copy of `key`. A missing copy, or one that fails `verify`, is fetched.
@@ -38,10 +40,11 @@ class VerifiedCache:
         verified, too.
         """
         entry = self.root / entry_name(key)
-        if not (_touch(entry) and self._is_valid(entry, digest, verify)):
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._populate(entry, digest, fetch, verify)
-            self.evict(keep=entry.name)
+        with self._key_locks.setdefault(entry.name, Lock()):
+            if not (_touch(entry) and self._is_valid(entry, digest, verify)):
+                self.root.mkdir(parents=True, exist_ok=True)
+                self._populate(entry, digest, fetch, verify)
+                self.evict(keep=entry.name)
         return entry
 
     def names(self) -> list[str]:

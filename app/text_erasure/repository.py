@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.database.base import JsonObject
 from app.datasets.tables import Dataset
 from app.idempotency.tables import IdempotencyKey
+from app.queue.enums import JobKind
 from app.queue.tables import Job
 from app.registry.tables import ModelAlias, ModelVersion, RegisteredModel
 
@@ -24,6 +25,14 @@ class IdempotentResponseKey(NamedTuple):
     api_key_id: UUID
     route: str
     key: str
+
+
+class ReaderOfDeletedDataset(NamedTuple):
+    """A job or prediction run with stored files, and a dataset that it read and that is deleted."""
+
+    job_id: UUID
+    kind: str
+    dataset: str  # reference
 
 
 class VersionOrigin(NamedTuple):
@@ -79,6 +88,25 @@ def list_job_dataset_pairs(
         for job_id, sources in session.execute(statement.order_by(Job.id))
         for read in sources.values()
         if read in wanted
+    ]
+
+
+def list_readers_of_deleted_datasets(session: Session) -> list[ReaderOfDeletedDataset]:
+    """Return the jobs and prediction runs whose stored files have texts of deleted datasets."""
+    deleted = select(Dataset.id, Dataset.name, Dataset.version)
+    refs = {
+        str(row.id): f"{row.name}:{row.version}"
+        for row in session.execute(deleted.where(Dataset.deleted_at.is_not(None)))
+    }
+    jobs = select(Job.id, Job.kind, Job.dataset_ids).where(
+        Job.artifact_id.is_not(None),
+        Job.kind != JobKind.EMBEDDING,  # has vectors only
+    )
+    return [
+        ReaderOfDeletedDataset(job_id, kind, refs[read])
+        for job_id, kind, sources in session.execute(jobs.order_by(Job.id))
+        for read in dict.fromkeys(sources.values())
+        if read in refs
     ]
 
 

@@ -70,7 +70,8 @@ class TextErasureResult(ResponseModel):
     )
     datasets: list[DatasetWithText]
     unsearched: list[str] = Field(
-        description="Datasets that could not be searched, or not in the time there is."
+        description="Datasets that could not be searched, or not in the time there is; and each "
+        "job and prediction run whose files have texts of a deleted dataset."
     )
     jobs: list[UUID] = Field(
         description="Jobs and prediction runs that read one of these datasets."

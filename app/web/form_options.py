@@ -1,6 +1,9 @@
-"""Options of form fields: values of settings, data sources, base models and models to query."""
+"""Options of form fields: values of settings, data sources, base models and models to query.
 
-from collections.abc import Iterator, Mapping
+Datasets and models are listed only if the caller may read them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import EnumType
 from typing import Any, Literal, get_args, get_origin
@@ -10,7 +13,9 @@ from sqlalchemy.orm import Session
 
 from app.datasets import repository as datasets
 from app.datasets.schemas import DatasetListItem
+from app.datasets.tables import Dataset
 from app.datasets.views import dataset_list_item
+from app.http.dependencies import Caller
 from app.registry import repository as registry
 from app.registry.tables import PRODUCTION
 from app.settings import Settings
@@ -53,9 +58,11 @@ def sample_datasets() -> Mapping[str, SampleStatistics]:
     return reviews.SAMPLES if reviews.is_available() else {}
 
 
-def data_sources(session: Session, settings: Settings) -> list[str]:
+def data_sources(session: Session, settings: Settings, caller: Caller) -> list[str]:
     """List sample datasets, uploads and configured Hugging Face datasets."""
-    uploads = datasets.list_datasets(session, after=None, limit=_MAX_OPTIONS)
+    uploads: Iterable[Dataset] = ()
+    if "datasets:read" in caller.scopes:
+        uploads = datasets.list_datasets(session, after=None, limit=_MAX_OPTIONS)
     return [
         *sample_datasets(),
         *dict.fromkeys(upload.name for upload in uploads),  # one entry for all versions of a name
@@ -69,21 +76,23 @@ def unlabeled_datasets(session: Session) -> list[DatasetListItem]:
     return [dataset_list_item(row) for row in rows]
 
 
-def base_models(session: Session, settings: Settings) -> list[str]:
+def base_models(session: Session, settings: Settings, caller: Caller) -> list[str]:
     """List the sample base model, registered models and configured Hugging Face models."""
     samples = [minilm.NAME] if minilm.is_available() else []
     hub_models = [name for name in settings.hub_models if name != ALLOW_ANY]
-    return [*samples, *model_names(session), *hub_models]
+    return [*samples, *model_names(session, caller), *hub_models]
 
 
-def model_names(session: Session) -> list[str]:
+def model_names(session: Session, caller: Caller) -> list[str]:
     """List registered models, newest first."""
+    if "models:read" not in caller.scopes:
+        return []
     return [model.name for model in registry.list_models(session, after=None, limit=_MAX_OPTIONS)]
 
 
-def model_options(session: Session) -> dict[str, list[ModelRefOption]]:
+def model_options(session: Session, caller: Caller) -> dict[str, list[ModelRefOption]]:
     """List every model reference that can be queried, by model name."""
-    return {name: _options_of(session, name) for name in model_names(session)}
+    return {name: _options_of(session, name) for name in model_names(session, caller)}
 
 
 def _options_of(session: Session, name: str) -> list[ModelRefOption]:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
-from app.http.dependencies import DatabaseDep, SettingsDep
+from app.http.dependencies import CallerDep, DatabaseDep, SettingsDep
 from app.http.fields import CleanText, uuid_or_not_found_validator
 from app.http.pagination import decode_cursor, encode_cursor
 from app.jobs import repository
@@ -150,10 +150,11 @@ FORM_OPTIONS = {
 
 
 @router.get("/jobs/new", dependencies=[require_scope("jobs:write")])
-def new_job_page(
+def new_job_page(  # noqa: PLR0913 - parameters are the request's inputs
     request: Request,
     database: DatabaseDep,
     settings: SettingsDep,
+    caller: CallerDep,
     data: Annotated[Annotated[str, CleanText(1024)] | None, Query()] = None,
     task: Annotated[TaskType | None, Query()] = None,
     from_: Annotated[
@@ -164,8 +165,8 @@ def new_job_page(
     """Show a form with defaults, with a dataset, or with the settings of another job."""
     initial: dict[str, Any] = {"method": {"type": "auto"}}
     with database.read() as session:
-        data_sources = form_options.data_sources(session, settings)
-        base_models = form_options.base_models(session, settings)
+        data_sources = form_options.data_sources(session, settings, caller)
+        base_models = form_options.base_models(session, settings, caller)
         source_job = repository.get_training_job(session, from_) if from_ else None
         if source_job:
             initial = _explicit_settings(source_job) | {"name": source_job.name}

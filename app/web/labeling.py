@@ -79,7 +79,7 @@ def labeling_projects_page(
             for each in projects
         ]
         unlabeled = form_options.unlabeled_datasets(session) if can_create else []
-        bases = form_options.base_models(session, settings)
+        bases = form_options.base_models(session, settings, caller)
     return render_template(
         request,
         "labeling.html",

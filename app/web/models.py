@@ -20,7 +20,7 @@ from app.drift.schemas import DriftView
 from app.errors import AppError
 from app.feedback.live_accuracy import list_live_accuracy
 from app.feedback.schemas import LiveAccuracy
-from app.http.dependencies import AppStateDep, DatabaseDep
+from app.http.dependencies import AppStateDep, CallerDep, DatabaseDep
 from app.http.fields import CleanText, Slug
 from app.http.pagination import decode_cursor, split_page
 from app.jobs import repository as jobs
@@ -285,12 +285,13 @@ ModelRefQuery = Annotated[Annotated[str, CleanText(200)] | None, Query()]
 def try_it_page(
     request: Request,
     database: DatabaseDep,
+    caller: CallerDep,
     model: ModelRefQuery = None,
     compare: ModelRefQuery = None,
 ) -> HTMLResponse:
     """Show one or two models side by side. Without any model, show how to get one."""
     with database.read() as session:
-        options = form_options.model_options(session)
+        options = form_options.model_options(session, caller)
     refs = [option.ref for model_options in options.values() for option in model_options]
     return render_template(
         request,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import HTMLResponse
 
 from app.auth.middleware import require_scope
-from app.http.dependencies import DatabaseDep, SettingsDep
+from app.http.dependencies import CallerDep, DatabaseDep, SettingsDep
 from app.http.fields import CleanText
 from app.http.pagination import decode_cursor, encode_cursor
 from app.jobs import repository as jobs
@@ -35,11 +35,12 @@ def prediction_runs_page(
     request: Request,
     database: DatabaseDep,
     settings: SettingsDep,
+    caller: CallerDep,
     query: Annotated[PredictionRunListQuery, Query()],
 ) -> HTMLResponse:
     """Show the form that starts a run, and the runs, newest first."""
     with database.read() as session:
-        options = form_options.model_options(session)
+        options = form_options.model_options(session, caller)
         runs, last = repository.list_runs(
             session, after=decode_cursor(query.after), limit=PAGE_SIZE
         )
@@ -49,6 +50,7 @@ def prediction_runs_page(
         request,
         "predictions.html",
         model_options=options,
+        lists_models="models:read" in caller.scopes,
         selected=query.model,
         runs=items,
         prediction_run_name=prediction_run_name,

@@ -27,7 +27,7 @@ from app.charts.formatting import (
     varied_axes,
 )
 from app.database.base import JsonObject
-from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
+from app.http.dependencies import CallerDep, DatabaseDep, SettingsDep, StoreDep
 from app.jobs.pretrained_bases import build_base_resolver
 from app.jobs.resolve import JobResolver
 from app.sweeps import planning, repository, results, search_space, service
@@ -228,6 +228,7 @@ def sweep_page(
     request: Request,
     sweep_id: SweepId,
     database: DatabaseDep,
+    caller: CallerDep,
     query: Annotated[SweepPageQuery, Query()],
 ) -> HTMLResponse:
     """Show a sweep."""
@@ -236,7 +237,7 @@ def sweep_page(
         snapshot = results.read_cached_snapshot(session, sweep)
         (sweep_progress,) = list_sweep_progress(session, [sweep])
         running = _running_trials(session, sweep, snapshot)
-        model_names = form_options.model_names(session)
+        model_names = form_options.model_names(session, caller)
     selection = select_winner_and_cheapest(snapshot)
     grid = build_grid(snapshot, query.x, query.y)
     return render_template(

@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.auth.middleware import require_scope
 from app.database.base import JsonObject
-from app.http.dependencies import DatabaseDep, SettingsDep, StoreDep
+from app.http.dependencies import CallerDep, DatabaseDep, SettingsDep, StoreDep
 from app.http.fields import uuid_or_not_found_validator
 from app.jobs.pretrained_bases import build_base_resolver
 from app.sweeps import planning, repository, search_space
@@ -107,11 +107,12 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/sweeps/new", dependencies=[require_scope("jobs:write")])
-def new_sweep_page(
+def new_sweep_page(  # noqa: PLR0913 - parameters are the request's inputs
     request: Request,
     database: DatabaseDep,
     store: StoreDep,
     settings: SettingsDep,
+    caller: CallerDep,
     like: Annotated[
         Annotated[UUID, uuid_or_not_found_validator(lambda text: SweepNotFound(sweep_id=text))]
         | None,
@@ -145,8 +146,8 @@ def new_sweep_page(
     except RESOLVE_ERRORS as error:
         errors = planning_errors_by_input(error)
     with database.read() as session:
-        data_sources = form_options.data_sources(session, settings)
-        base_model_names = form_options.base_models(session, settings)
+        data_sources = form_options.data_sources(session, settings, caller)
+        base_model_names = form_options.base_models(session, settings, caller)
     return render_template(
         request,
         "new_sweep.html",

@@ -8,9 +8,14 @@ from fastapi import FastAPI
 
 from app.database.engines import Database
 from app.main import create_app
+from app.queue.enums import JobKind, JobState
 from app.settings import Settings
+from app.storage import repository as artifacts
+from app.storage.store import ArtifactRef
+from app.storage.tables import RESULTS_KIND
 from tests.app.cli.conftest import Run, answer
 from tests.app.serving.conftest import Publish, publish
+from tests.job_rows import add_job
 from tests.kept_predictions import add_prediction, kept_predictions
 
 __all__ = ["publish"]
@@ -163,6 +168,17 @@ def test_forget(cli: Run, publish: Publish, database: Database, tmp_path: Path) 
     lines = " ".join(forgotten.stdout.split())
     assert "feedback removed 1" in lines
     assert "sentiment-feedback:1 1" in lines
+    dataset = answer(cli("datasets", "list", "--json"))[0]
+    with database.write() as session:
+        ref = ArtifactRef("jobs/a/a1", "0" * 64, bytes=1)
+        artifact = artifacts.add_artifact(session, job_id=None, kind=RESULTS_KIND, ref=ref)
+    fields = {"state": JobState.SUCCEEDED, "finished_at": 1.0, "artifact_id": artifact.id}
+    sources = {"all": dataset["id"]}
+    run_id = add_job(database, kind=JobKind.PREDICTION, dataset_ids=sources, **fields)
+    cli("datasets", "delete", "sentiment-feedback:1")
+    lines = " ".join(cli("forget", "--text-file", str(file)).stdout.split())
+    unsearched = f"(deleted, but prediction run {run_id} has all its texts)"
+    assert f"Not searched: sentiment-feedback:1 {unsearched}." in lines
     prediction = kept_predictions(database)[0].prediction_id.hex
     result = answer(cli("forget", "--prediction", prediction, "--no-search", "--json"))
     assert (result["removed"]["predictions"], result["searched"]) == (1, False)

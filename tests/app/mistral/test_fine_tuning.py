@@ -33,7 +33,7 @@ from tests.app.mistral.conftest import upload
 from tests.app.mistral.test_files import error_of
 from tests.app.openai.fine_tunings import SUMMARY
 from tests.app.test_audit import AuditLines, audit_lines
-from tests.job_rows import MANIFEST, get_job
+from tests.job_rows import MANIFEST, events, get_job
 from tests.mistral_files import examples
 
 __all__ = ["audit_lines"]
@@ -187,14 +187,15 @@ def test_hyperparameters(create: Create, database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hyperparameters", "method", "epochs"),
+    ("hyperparameters", "method", "epochs", "limited"),
     [
-        ({}, "auto", None),
-        ({"learning_rate": 1e-4}, "auto", None),  # what the client sends by default
-        ({"seq_len": 128}, "auto", None),
-        ({"training_steps": 1}, "lora", 1),  # 14 texts are one update
-        ({"training_steps": 10, "learning_rate": 1e-4}, "lora", 10),
-        ({"training_steps": 5000}, "lora", 1000),
+        ({}, "auto", None, False),
+        ({"learning_rate": 1e-4}, "auto", None, False),  # what the client sends by default
+        ({"seq_len": 128}, "auto", None, False),
+        ({"training_steps": 1}, "lora", 1, False),  # 14 texts are one update
+        ({"training_steps": 10, "learning_rate": 1e-4}, "lora", 10, False),
+        ({"training_steps": 1000}, "lora", 1000, False),
+        ({"training_steps": 5000}, "lora", 1000, True),
     ],
 )
 def test_training_steps(
@@ -203,9 +204,17 @@ def test_training_steps(
     hyperparameters: dict[str, Any],
     method: str,
     epochs: int | None,
+    limited: bool,
 ) -> None:
-    spec = spec_of(database, create(hyperparameters=hyperparameters))
+    job = create(hyperparameters=hyperparameters)
+    spec = spec_of(database, job)
     assert (spec["method"]["type"], spec["optim"]["epochs"]) == (method, epochs)
+    warnings = [each for each in events(database, UUID(job.id)) if each.level == "warning"]
+    limits = [each.message for each in warnings if each.kind == "training_steps_limited"]
+    message = (
+        "5,000 training steps would be 5,000 epochs. The job trains 1,000, the most there are."
+    )
+    assert limits == [message] * limited
 
 
 # -- Start, cancel, list --------------------------------------------------------------------------

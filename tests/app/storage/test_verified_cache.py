@@ -22,12 +22,14 @@ class Origin:
     def __init__(self, content: bytes = b"x" * SIZE) -> None:
         self.content = content
         self.fetched: list[str] = []
+        self.seconds = 0.0  # that a request takes
 
     def get(self, cache: VerifiedCache, key: str, digest: str | None = None) -> Path:
         wanted = digest or key
 
         def fetch(directory: Path) -> None:
             self.fetched.append(key)
+            time.sleep(self.seconds)
             (directory / "file").write_bytes(self.content)
 
         def verify(directory: Path) -> None:
@@ -157,13 +159,18 @@ def test_entry_is_not_evicted_while_it_is_verified(root: Path, origin: Origin) -
     assert (entry / "file").exists()
 
 
-def test_concurrent_fetches_of_the_same_key(root: Path, origin: Origin) -> None:
+@pytest.mark.parametrize("whose", ["own", "of other processes"])
+def test_concurrent_fetches_of_the_same_key(root: Path, origin: Origin, whose: str) -> None:
+    """Threads of one process share a download."""
+    shared = VerifiedCache(root, limit=0)
     start = threading.Barrier(4)
     digests: list[str] = []
+    origin.seconds = 0.2
 
     def get() -> None:
+        cache = shared if whose == "own" else VerifiedCache(root, limit=0)
         start.wait()
-        digests.append(manifest.file_sha256(origin.get(VerifiedCache(root, limit=0), "a") / "file"))
+        digests.append(manifest.file_sha256(origin.get(cache, "a") / "file"))
 
     threads = [threading.Thread(target=get) for _ in range(4)]
     for thread in threads:
@@ -172,4 +179,5 @@ def test_concurrent_fetches_of_the_same_key(root: Path, origin: Origin) -> None:
         thread.join()
     assert len(digests) == 4
     assert len(set(digests)) == 1
+    assert len(origin.fetched) == 1 or whose != "own"
     assert [path.name for path in root.iterdir() if path.is_dir()] == ["a"]

@@ -18,7 +18,7 @@ from app.datasets import service as datasets
 from app.http.dependencies import get_app_state
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
-from app.queue.enums import JobState
+from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 from app.registry.service import add_version
 from app.registry.tables import ModelVersion
@@ -285,6 +285,30 @@ def test_what_cannot_be_searched_is_reported(
     )
     monkeypatch.setattr(service, "SEARCH_SECONDS", 0.0)
     assert forget(client, text=CANARY)["unsearched"] == ["other:1", "mail:1"]
+
+
+def test_files_of_jobs_on_deleted_datasets_are_reported(
+    client: TestClient, resources: Resources, database: Database, tmp_path: Path
+) -> None:
+    dataset = upload(client, ["one", CANARY, "two", "three"])
+    key = f"jobs/{new_id()}/a1"
+    artifact = store_artifact(resources, make_artifact(tmp_path / "a"), key, job_id=None)
+    fields: dict[str, Any] = {
+        "dataset_ids": {"train": dataset["id"], "test": dataset["id"]},
+        "state": JobState.SUCCEEDED,
+        "finished_at": 1.0,
+    }
+    jobs = {
+        kind.value: add_job(database, kind=kind, artifact_id=artifact.id, **fields)
+        for kind in JobKind
+    }
+    add_job(database, **fields)  # its files have expired
+    assert forget(client, text=CANARY)["unsearched"] == []
+    assert client.delete("/v1/datasets/mail:1").status_code == 204
+    assert forget(client, text=CANARY)["unsearched"] == [
+        f"mail:1 (deleted, but job {jobs['training']} may have some of its texts)",
+        f"mail:1 (deleted, but prediction run {jobs['prediction']} has all its texts)",
+    ]
 
 
 def test_the_audit_log_has_no_text(

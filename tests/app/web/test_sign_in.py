@@ -10,6 +10,10 @@ from app.auth import service
 from app.auth.middleware import SECURE_SESSION_COOKIE, SESSION_COOKIE
 from app.main import create_app
 from app.settings import Settings
+from tests.app.predictions.conftest import model, texts
+from tests.app.web.html_elements import elements
+
+__all__ = ["model", "texts"]
 
 NewKey = Callable[..., service.CreatedKey]
 PAGE = {"Accept": "text/html"}
@@ -125,6 +129,39 @@ def test_pages_require_scopes(anonymous_client: TestClient, new_key: NewKey) -> 
     answer = anonymous_client.get("/", headers=PAGE)
     assert answer.status_code == 403
     assert "lacks the scope" in answer.text
+
+
+@pytest.mark.usefixtures("model", "texts")
+@pytest.mark.parametrize(
+    ("path", "scopes"),
+    [
+        ("/jobs/new", ("jobs:write",)),
+        ("/sweeps/new", ("jobs:write",)),
+        ("/predictions", ("predictions:read",)),
+    ],
+)
+def test_forms_list_only_names_that_the_key_may_read(
+    anonymous_client: TestClient, new_key: NewKey, path: str, scopes: tuple[str, ...]
+) -> None:
+    def listed(*more: str) -> set[str]:
+        headers = {**PAGE, "Authorization": f"Bearer {new_key(*scopes, *more).text}"}
+        options = elements(anonymous_client.get(path, headers=headers).text, "option")
+        return {"texts", "sentiment"} & {each.get("value") or each.text for each in options}
+
+    names = {"sentiment"} if path == "/predictions" else {"texts", "sentiment"}
+    assert listed() == set()
+    assert listed("datasets:read") == names - {"sentiment"}
+    assert listed("models:read", "datasets:read") == names
+
+
+def test_a_model_that_is_not_listed_can_be_typed(
+    anonymous_client: TestClient, new_key: NewKey
+) -> None:
+    key = new_key("predictions:read", "predictions:write", "datasets:write")
+    headers = {**PAGE, "Authorization": f"Bearer {key.text}"}
+    page = anonymous_client.get("/predictions?model=sentiment", headers=headers).text
+    (field,) = (each for each in elements(page, "input") if each.get("name") == "model")
+    assert field["value"] == "sentiment"
 
 
 @pytest.mark.parametrize("key", ["", "nonsense", "hf_abc", "lw_" + "0" * 32 + "_" + "a" * 43])

@@ -172,13 +172,35 @@ def test_stopped_run_resumes_with_the_same_bytes(
     assert summary == manifest.read(uninterrupted)["metrics"]
 
 
+@pytest.mark.parametrize("saving", [False, True])
+def test_logits_are_kept_for_checkpoints_only(
+    spec: PredictSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saving: bool
+) -> None:
+    states: list[PredictionState] = []
+
+    class RecordedState(PredictionState):
+        def __init__(self, *values: Any, **fields: Any) -> None:
+            super().__init__(*values, **fields)
+            states.append(self)
+
+    monkeypatch.setattr(batch_prediction, "PredictionState", RecordedState)
+    settings = CheckpointSettings(tmp_path / "checkpoints", 300.0) if saving else None
+    listener = StoppingListener()
+    predict_file(
+        spec, out_dir=tmp_path / "out", observer=listener, stop=listener,
+        checkpoint_settings=settings,
+    )  # fmt: skip
+    [state] = states
+    assert (state.step, sum(map(len, state.chunks))) == (ROWS, ROWS if saving else 0)
+
+
 def test_checkpoint_of_another_engine_is_replaced(tmp_path: Path) -> None:
     for engine, value in (("torch-fp32", 1.0), ("native-bf16 avx512-0", 2.0)):
         state = PredictionState(LABELS, engine)
-        state.append(np.full((3, len(LABELS)), value, np.float32), truncated=0)
+        state.append(np.full((3, len(LABELS)), value, np.float32), truncated=0, keep=True)
         directory = write_checkpoint(tmp_path, state)
     saved = read_checkpoint(directory, LABELS, "")
-    assert (saved.engine, saved.logits()[0, 0]) == ("native-bf16 avx512-0", 2.0)
+    assert (saved.engine, saved.chunks[0][0, 0]) == ("native-bf16 avx512-0", 2.0)
 
 
 @pytest.mark.parametrize(
