@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse
 
-from app.auth.middleware import require_scope
+from app.auth.middleware import check_scope, require_scope
 from app.http.dependencies import CallerDep, DatabaseDep, SettingsDep
 from app.http.fields import CleanText, uuid_or_not_found_validator
 from app.http.pagination import decode_cursor, encode_cursor
@@ -163,6 +163,8 @@ def new_job_page(  # noqa: PLR0913 - parameters are the request's inputs
     ] = None,
 ) -> HTMLResponse:
     """Show a form with defaults, with a dataset, or with the settings of another job."""
+    if from_ is not None:
+        check_scope(caller, "jobs:read")
     initial: dict[str, Any] = {"method": {"type": "auto"}}
     with database.read() as session:
         data_sources = form_options.data_sources(session, settings, caller)

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
-from app.auth.middleware import require_scope
+from app.auth.middleware import check_scope, require_scope
 from app.database.base import JsonObject
 from app.http.dependencies import CallerDep, DatabaseDep, SettingsDep, StoreDep
 from app.http.fields import uuid_or_not_found_validator
@@ -127,6 +127,7 @@ def new_sweep_page(  # noqa: PLR0913 - parameters are the request's inputs
     if preset is not None:
         return _redirect_to_form(PRESETS[preset])
     if like is not None:
+        check_scope(caller, "jobs:read")
         with database.read() as session:
             return _redirect_to_form(_request_body(repository.get_sweep(session, like)))
     values = dict(request.query_params)

@@ -2,13 +2,16 @@
 
 import json
 import re
+from collections.abc import Callable
 from html import unescape
 from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import pytest
+from httpx2 import Response
 from starlette.testclient import TestClient
 
+from app.auth.service import CreatedKey
 from app.cli.spec_options import SPEC_OPTIONS, option_spellings
 from app.cli.train import train
 from app.database.engines import Database
@@ -171,3 +174,17 @@ def test_unknown_job(client: TestClient) -> None:
         answer = client.get(f"/jobs/new?from={wrong}", headers=PAGE)
         assert answer.status_code == 404
         assert "job_not_found" in answer.text
+
+
+@pytest.mark.parametrize("copy", ["/jobs/new?from=", "/sweeps/new?like="])
+def test_settings_are_copied_only_for_keys_that_may_read_them(
+    anonymous_client: TestClient, new_key: Callable[..., CreatedKey], copy: str
+) -> None:
+    def get(*scopes: str) -> Response:
+        headers = {**PAGE, "Authorization": f"Bearer {new_key(*scopes).text}"}
+        return anonymous_client.get(f"{copy}{uuid4()}", headers=headers)
+
+    refused = get("jobs:write")
+    assert refused.status_code == 403
+    assert "jobs:read" in refused.text
+    assert get("jobs:write", "jobs:read").status_code == 404
