@@ -20,7 +20,7 @@ from lora_core import __version__, artifact, manifest, peft_format
 from lora_core.adapters import adapter_layers, merge_adapters
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.compatibility import read_encoder_shape
-from lora_core.data.tokens import load_tokenizer
+from lora_core.data.tokens import check_tokenizer_adds_special_tokens, load_tokenizer
 from lora_core.encoders.encoder_parts import blocks
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import (
@@ -269,7 +269,7 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     the method is then `merged`.
 
     Raises all kinds of `AdapterError`, `UnsafeWeights`, `OutputExists`, `MergeMismatch`, and what
-    `resolve_base_or_artifact` raises.
+    `check_tokenizer_adds_special_tokens` and `resolve_base_or_artifact` raise.
     """
     config = peft_format.read_adapter_config(directory)
     tensors = _read_tensors(directory / WEIGHTS_FILE)
@@ -288,6 +288,7 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     restored, calibration = _read_task(usage, names, stored_names)
     pairs = pairs or usage.text_pairs
     tokenizer = load_tokenizer(resolve_adapter_tokenizer_file(directory, pretrained))
+    check_tokenizer_adds_special_tokens(tokenizer, pretrained.name, pairs=pairs)
 
     model, missing = load_with_saved_head(pretrained, names, restored.problem_type)
     base_sha256 = encoder_weights_sha256(model, pretrained.family)

@@ -37,7 +37,12 @@ from lora_core.errors.artifact import (
     SafetensorsHeaderTooLarge,
     UnsupportedTokenizer,
 )
-from lora_core.errors.base_model import BaseNotFound, UnsafeWeights
+from lora_core.errors.base_model import (
+    BaseNotFound,
+    PairsNotSeparated,
+    SpecialTokensNotAdded,
+    UnsafeWeights,
+)
 from lora_core.errors.spec import MaxLengthTooLarge
 from lora_core.export import export_adapter
 from lora_core.inference.predictor import Predictor
@@ -338,6 +343,26 @@ def test_unsafe_tokenizer_of_an_adapter_is_refused(
     (adapter.directory / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UnsupportedTokenizer, match=problem):
         import_adapter(adapter.directory, tmp_path / "artifact")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda c: c.update(post_processor=None), SpecialTokensNotAdded),
+        (lambda c: c["post_processor"]["pair"].remove(c["post_processor"]["pair"][2]),
+            PairsNotSeparated),
+    ],
+    ids=["none", "none between the texts"],
+)  # fmt: skip
+def test_tokenizer_must_add_special_tokens(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], error: type[Exception]
+) -> None:
+    adapter = TrainedAdapter(tmp_path, "distilbert")
+    content = json.loads((adapter.base / "tokenizer.json").read_text())
+    change(content)
+    (adapter.directory / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(error):
+        import_adapter(adapter.directory, tmp_path / "artifact", pairs=error is PairsNotSeparated)
 
 
 def test_copy_of_the_tokenizer_of_its_base_is_as_trusted_as_that(tmp_path: Path) -> None:
