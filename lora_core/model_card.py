@@ -81,6 +81,8 @@ def model_card(manifest_data: Mapping[str, Any], card_format: ExportFormat, *, n
 
 def _read_spec(manifest_data: Mapping[str, Any]) -> TrainSpec | None:
     """Return the spec of the run; None if there was none, as for an imported adapter."""
+    if _get(manifest_data, "spec", "data", "source") is None:  # defaults would be wrong claims
+        return None
     try:
         return TrainSpec.model_validate(manifest_data.get("spec"))
     except ValidationError:

@@ -475,6 +475,8 @@ def test_exported_adapter_claims_no_calibration_that_was_not_fitted(tmp_path: Pa
     facts = import_adapter(tmp_path / "peft", tmp_path / "imported")
     card = model_card(facts, ExportFormat.LORAWORKS, name="m")
     assert "No scale, offset or threshold is fitted." in card
+    assert "rotten" not in card  # nor any other default of a run
+    assert "epochs" not in card
 
 
 @pytest.mark.parametrize(
