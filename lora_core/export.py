@@ -10,8 +10,9 @@ id2label.json              names of the labels, for which the config has no fiel
 tokenizer.json, tokenizer_config.json
 base/                      the frozen model, unless the hub has exactly this model
 
-Both have a model card, `README.md` (`lora_core/model_card.py`), and `loraworks.json`: whether the
-model reads pairs of texts, and the thresholds of labels. Other programs leave it alone.
+Both have a model card, `README.md` (`lora_core/model_card.py`), and `loraworks.json`: how the model
+reads texts, and what the head cannot hold, such as thresholds of labels. Other programs leave it
+alone.
 """
 
 import re
@@ -55,13 +56,14 @@ from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapte
 from lora_core.exported_model_settings import ExportedModelSettings
 from lora_core.hf_hub import is_hub_name
 from lora_core.inference.predictor import Predictor
-from lora_core.model_card import ExportFormat, model_card
+from lora_core.model_card import ExportFormat, is_calibration_fitted, model_card
 from lora_core.samples import minilm
 from lora_core.saved_predictions import load_golden_predictions, logit_difference_and_limit
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.method import LoraSpec, LoraVariant
 from lora_core.specs.pooling import Pooling
+from lora_core.specs.task import RegressionSpec
 from lora_core.tasks.base import parse_task_spec_and_calibration
 from lora_core.tasks.build import restore_task_and_calibration
 from lora_core.tasks.several_targets import SeveralTargets
@@ -156,11 +158,17 @@ def _write_card(
 def _write_usage(directory: Path, manifest_data: dict[str, Any], labels: list[str]) -> None:
     """Write how loraworks predicts with the model."""
     task, calibration = parse_task_spec_and_calibration(manifest_data, labels)
+    is_regression = isinstance(task, RegressionSpec)
     usage = ExportedModelSettings(
         task=task,
         text_pairs=manifest.reads_pairs(manifest_data),
+        long_texts="windows" if manifest.reads_windows(manifest_data) else "cut",
+        prompt_format=manifest.prompt_format(manifest_data),
         thresholds=dict(zip(labels, calibration.thresholds, strict=False)),  # it may have none
         half_width=calibration.half_width,
+        scale=calibration.scale[0] if is_regression else 1.0,
+        offset=calibration.offset[0] if is_regression else 0.0,
+        fitted=is_calibration_fitted(manifest_data),
     )
     write_indented_json(directory / manifest.USAGE_FILE, usage.model_dump(mode="json"))
 

@@ -7,22 +7,31 @@ from pydantic import Field, ValidationError, field_validator
 
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.manifest import USAGE_FILE
+from lora_core.specs.chat import PromptFormat
+from lora_core.specs.data import LongTexts
 from lora_core.specs.fields import Float, FrozenModel
 from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskSpec
 
 
 class ExportedModelSettings(FrozenModel):
-    """The task of a model, whether it reads pairs of texts, and what its head cannot hold of its
-    `Calibration`: the thresholds by label, and half the width of an interval around a number."""
+    """The task of a model, how it reads texts, and what its head cannot hold of its `Calibration`:
+    the thresholds by label, and half the width of an interval around a number."""
 
     task: TaskSpec = SingleLabelSpec()
     text_pairs: bool = False
+    long_texts: LongTexts = Field(default="cut", exclude_if=lambda value: value == "cut")
+    prompt_format: PromptFormat | None = Field(default=None, exclude_if=lambda value: value is None)
     thresholds: dict[str, Annotated[Float, Field(ge=0, le=1)]] = Field(
         default={}, exclude_if=lambda value: not value
     )
     half_width: Annotated[Float, Field(ge=0)] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
+    # Of a regression. The head has them, too: an import takes them out again, because logits are
+    # compared with an absolute tolerance, which the rounding of large numbers exceeds.
+    scale: Float = Field(default=1.0, exclude_if=lambda value: value == 1)
+    offset: Float = Field(default=0.0, exclude_if=lambda value: value == 0)
+    fitted: bool = Field(default=True, exclude_if=bool)  # false: the calibration has defaults
 
     @field_validator("task")
     @classmethod

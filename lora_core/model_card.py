@@ -66,6 +66,7 @@ def model_card(manifest_data: Mapping[str, Any], card_format: ExportFormat, *, n
         *_unfamiliar_texts(manifest_data, card_format),
         "## What is left out",
         _LEFT_OUT[card_format],
+        *_common_prompt(manifest_data, card_format),
         "## License",
         "None is set. Before you publish this model, add a `license` to the metadata of this file "
         "that the licenses of the base model and of the data allow.",
@@ -80,6 +81,8 @@ def model_card(manifest_data: Mapping[str, Any], card_format: ExportFormat, *, n
 
 def _read_spec(manifest_data: Mapping[str, Any]) -> TrainSpec | None:
     """Return the spec of the run; None if there was none, as for an imported adapter."""
+    if _get(manifest_data, "spec", "data", "source") is None:  # defaults would be wrong claims
+        return None
     try:
         return TrainSpec.model_validate(manifest_data.get("spec"))
     except ValidationError:
@@ -217,6 +220,13 @@ _LEFT_OUT = {
 }
 
 
+def _common_prompt(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> Iterator[str]:
+    """Yield that an export for another program has the prompt around the texts, if there is one."""
+    prompt_format = _get(manifest_data, "spec", "data", "prompt_format")
+    if prompt_format is not None and card_format is not ExportFormat.LORAWORKS:
+        yield f"But `{manifest.USAGE_FILE}` has what all prompts of the data have in common."
+
+
 # -- Sections -------------------------------------------------------------------------------------
 
 
@@ -322,6 +332,15 @@ windows = tokenizer(
 )
 del windows["overflow_to_sample_mapping"]"""
 _WINDOWS_USAGE = {  # which program reads what, and code
+    ExportFormat.PEFT: (
+        "The code above reads",
+        """\
+```python
+# with the model and tokenizer of the code above
+SPLIT_TEXT
+logits = model(**windows).logits[:MAX_WINDOWS].mean(dim=0)
+```""".replace("SPLIT_TEXT", _SPLIT_TEXT.replace("TENSORS", "pt")),
+    ),
     ExportFormat.TRANSFORMERS: (
         "A pipeline of transformers and text-embeddings-inference read",
         """\
@@ -548,11 +567,18 @@ def _method_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
             yield "learning rate", f"{optim.learning_rate:.3g}"
 
 
+def is_calibration_fitted(manifest_data: Mapping[str, Any]) -> bool:
+    """Return false if the calibration of a model has defaults, for lack of validation texts.
+
+    An import has no metrics of its calibration, and says so in the calibration itself.
+    """
+    found = (_get(manifest_data, *keys, "calibration", "fitted") for keys in (("metrics",), ()))
+    return False not in found
+
+
 def _calibration(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> Iterator[str]:
     thresholds = _thresholds(manifest_data)
-    # An import has no metrics of its calibration, and says so in the calibration itself.
-    found = (_get(manifest_data, *keys, "calibration", "fitted") for keys in (("metrics",), ()))
-    fitted = False not in found
+    fitted = is_calibration_fitted(manifest_data)
     if thresholds and _task_type(manifest_data) == "multi_label":
         yield "## Calibration"
         part = "" if card_format is ExportFormat.LORAWORKS else ", and part of the last layer"

@@ -44,10 +44,11 @@ def make_lora_artifact(
     task: TaskSpec = SingleLabelSpec(),
     calibration: Calibration | None = None,
     pairs: bool = False,
+    data: DataSpec = DataSpec(),
 ) -> Path:
     """Make `directory/artifact` on `base`, or on a new base in `directory/base`.
 
-    In format 1 it has a merged checkpoint instead of a base.
+    With `pairs` it reads pairs of texts. In format 1 it has a merged checkpoint instead of a base.
     """
     pretrained = resolve_base_or_artifact(str(base or make_base(directory / "base", family)))
     with torch.random.fork_rng():
@@ -68,10 +69,14 @@ def make_lora_artifact(
         save_head(out, model, pretrained.family)
     else:
         save_base_adapter_and_head(out, model, pretrained.family, tokenizer(family), spec)
-    predictor = Predictor.from_model(model, tokenizer(family), max_length, pairs=pairs)
+    windows = data.long_texts == "windows"
+    predictor = Predictor.from_model(
+        model, tokenizer(family), max_length, pairs=pairs, windows=windows
+    )
     texts = PAIRS if pairs else TEXTS
     save_golden_predictions(out, texts, predictor.forward(predictor.encode(texts)).numpy())
-    data = DataSpec(text_pair_column="second" if pairs else None)
+    if pairs:
+        data = data.model_copy(update={"text_pair_column": "second"})
     train_spec = TrainSpec(method=spec, base=pretrained.name, task=task, data=data)
     facts: dict[str, Any] = {
         "format": 1 if in_format_1 else FORMAT_VERSION,

@@ -1,7 +1,7 @@
 """Data checks: find the problems of a dataset before a model is trained on it."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from random import Random
@@ -28,12 +28,12 @@ from lora_core.data.data_report import (
 from lora_core.data.label_checks import check_labels
 from lora_core.data.more_labels_estimate import estimate_if_curve_impossible
 from lora_core.data.rows import SPLIT_COLUMN, TextRow
-from lora_core.data.tokens import build_special_tokens_map, load_tokenizer
+from lora_core.data.tokens import build_special_tokens_map, chunk_texts, load_tokenizer
 from lora_core.errors import LoraCoreError
 from lora_core.samples import minilm
 from lora_core.samples.packages import get_verified_file_path
 from lora_core.specs.data import MAX_LENGTH, Split
-from lora_core.specs.text_input import TextInput, text_or_pair
+from lora_core.specs.text_input import text_or_pair
 
 # Limits of the slow checks as (rows, characters), so that a report takes about ten seconds on one
 # core. Tokenization is slowest; with a few thousand texts its shares are accurate to one percent.
@@ -211,8 +211,6 @@ PERCENTILES = (50, 90, 95, 99, 100)
 REPORTED_LENGTHS = (64, 128, 256, MAX_LENGTH)
 TRUNCATED_WARNING_SHARE = 0.1  # of texts
 UNKNOWN_WARNING_SHARE = 0.05  # of tokens
-# Characters tokenized at a time: a token takes far more memory than its characters.
-CHUNK_CHARACTERS = 1_000_000
 
 
 def check_tokenization(
@@ -249,23 +247,11 @@ def _count_per_text(
     unknown_id = tokenizer.get_vocab()[build_special_tokens_map(tokenizer)["unk_token"]]
     counts = [
         (len(encoding), encoding.ids.count(unknown_id))
-        for texts in _text_chunks(rows)
+        for texts in chunk_texts(text_or_pair(row.text, row.pair) for row in rows)
         for encoding in tokenizer.encode_batch_fast(texts)
     ]
     lengths, unknown = np.array(counts, dtype=np.int64).T
     return lengths, unknown
-
-
-def _text_chunks(rows: Iterable[TextRow]) -> Iterator[list[TextInput]]:
-    chunk: list[TextInput] = []
-    size = 0
-    for row in rows:
-        chunk.append(text_or_pair(row.text, row.pair))
-        size += row.characters
-        if size >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-    yield chunk
 
 
 def _truncated_texts(

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -22,12 +22,13 @@ from lora_core.errors.base_model import PairsNotSeparated, SpecialTokensNotAdded
 from lora_core.rust_panics import convert_panics
 from lora_core.specs.data import Split
 from lora_core.specs.predict import TruncationSide
-from lora_core.specs.text_input import TextInput
+from lora_core.specs.text_input import TextInput, count_characters
 from lora_core.tasks.targets import Targets
 
 CACHE_VERSION = "1"  # increment if the same texts would give different ids
 MAX_CACHE_BYTES = FOLDER_LIMITS["tokens"]
-CHUNK_TEXTS = 1_000  # texts tokenized at a time
+# Texts and characters tokenized at a time: a token takes far more memory than its characters.
+CHUNK_TEXTS, CHUNK_CHARACTERS = 1_000, 1_000_000
 SPECIAL_TOKEN_NAMES = {  # role in transformers -> names in WordPiece and BPE vocabularies
     "unk_token": ("[UNK]", "<unk>"),
     "sep_token": ("[SEP]", "</s>"),
@@ -155,6 +156,20 @@ def truncate_pair_ids(
     return ids, find_second_segment_start(types)
 
 
+def chunk_texts(texts: Iterable[TextInput]) -> Iterator[list[TextInput]]:
+    """Yield the texts, in lists that are short enough to be tokenized at a time."""
+    chunk: list[TextInput] = []
+    size = 0
+    for text in texts:
+        chunk.append(text)
+        size += count_characters(text)
+        if size >= CHUNK_CHARACTERS or len(chunk) == CHUNK_TEXTS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
 def tokenize_with_cache(
     tokenizer: Tokenizer, texts: Sequence[TextInput], max_length: int
 ) -> RaggedTokenIds:
@@ -200,8 +215,8 @@ def tokenize_texts(
     segment_starts: list[int] = []
     truncated = 0
     pairs = _are_pairs(texts)
-    for start in range(0, len(texts), CHUNK_TEXTS):
-        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + CHUNK_TEXTS])):
+    for chunk in chunk_texts(texts):
+        for encoding in tokenizer.encode_batch_fast(chunk):
             too_long = len(encoding.ids) > max_length
             truncated += too_long
             if pairs:

@@ -9,6 +9,7 @@ from itertools import compress, groupby, pairwise
 from tokenizers import Encoding, Tokenizer
 
 from lora_core.data.tokens import (
+    chunk_texts,
     find_second_segment_start,
     indices_after_longest_first_truncation,
     truncate_ids,
@@ -86,11 +87,9 @@ class ModelTokenizer:
         `InputTooLong` if `truncate` is false.
         """
         check_inputs(texts, pairs=self.pairs)
-        with convert_tokenizer_errors():
-            encodings = self.tokenizer.encode_batch_fast(list(texts))
         tokenized: list[TokenizedText] = []
         limit = self.max_tokens_read
-        for index, encoding in enumerate(encodings):
+        for index, encoding in enumerate(self._encodings(texts)):
             ids: Sequence[int] = encoding.ids
             if not ids:  # there are tokenizers without special tokens
                 raise InputWithoutTokens(index=index)
@@ -107,6 +106,13 @@ class ModelTokenizer:
                 build_windowed_text(truncate_ids(ids, limit), self.max_length, truncated=too_long)
             )
         return tokenized
+
+    def _encodings(self, texts: Sequence[TextInput]) -> Iterator[Encoding]:
+        """Yield the encoding of each text. Raises `TokenizerFailed`."""
+        for chunk in chunk_texts(texts):
+            with convert_tokenizer_errors():
+                encodings = self.tokenizer.encode_batch_fast(chunk)
+            yield from encodings
 
 
 def build_windowed_text(ids: Sequence[int], max_length: int, *, truncated: bool) -> TokenizedText:

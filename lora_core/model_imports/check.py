@@ -19,7 +19,7 @@ from lora_core.artifact import (
     read_saved_adapter,
 )
 from lora_core.artifact_base_sharing import TOKENIZER_FILE
-from lora_core.data.tokens import load_tokenizer
+from lora_core.data.tokens import check_tokenizer_adds_special_tokens, load_tokenizer
 from lora_core.encoders.encoder_parts import family_of
 from lora_core.encoders.load import read_checked_base_config
 from lora_core.errors import LoraCoreError
@@ -68,15 +68,17 @@ def check_imported_model(directory: Path) -> VerifiedModelImport:
     with _convert_errors("its tokenizer does not load"):
         tokenizer = load_tokenizer(checkpoint / TOKENIZER_FILE)
     stress_test_tokenizer(tokenizer)
+    data = facts.spec.data
+    pairs = data.text_pair_column is not None
+    check_tokenizer_adds_special_tokens(tokenizer, directory.name, pairs=pairs)
     texts, golden = load_golden_predictions(directory)
     with _convert_errors(f"{checkpoint.name}/ does not load or compute"):
         model = load_merged_model(directory)
-        data = facts.spec.data
         predictor = Predictor.from_model(
             model,
             tokenizer,
             facts.max_length or 0,
-            pairs=data.text_pair_column is not None,
+            pairs=pairs,
             windows=data.long_texts == "windows",
         )
         items = predictor.encode(texts)

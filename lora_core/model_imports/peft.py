@@ -20,8 +20,9 @@ from lora_core import __version__, artifact, manifest, peft_format
 from lora_core.adapters import adapter_layers, merge_adapters
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.compatibility import read_encoder_shape
-from lora_core.data.tokens import load_tokenizer
-from lora_core.encoders.encoder_parts import blocks
+from lora_core.data.tokens import check_tokenizer_adds_special_tokens, load_tokenizer
+from lora_core.data.windows import check_no_windowed_pairs
+from lora_core.encoders.encoder_parts import blocks, get_linear_submodule
 from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import (
     BaseCheckpoint,
@@ -49,7 +50,7 @@ from lora_core.model_imports.archive import check_safetensors_header
 from lora_core.model_imports.tokenizer import validate_tokenizer_get_max_id
 from lora_core.peft_format import MAGNITUDE, TENSOR_PREFIX, WEIGHTS_FILE, A, AdapterConfig, B
 from lora_core.saved_predictions import save_golden_predictions
-from lora_core.specs.data import MAX_LENGTH
+from lora_core.specs.data import MAX_LENGTH, DataSpec
 from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskTypeOfTarget
 from lora_core.specs.text_input import TextInput
@@ -248,6 +249,7 @@ GOLDEN_TEXTS = (  # their predictions are stored in the artifact
     "Prices rose by 3.2% in May, more than had been expected.",
     "I would not say that it was bad, and I would not say that it was good either.",
 )
+_READING_FIELDS = ("long_texts", "prompt_format")  # what settings and data say about single texts
 _GOLDEN_PAIRS = tuple(zip(GOLDEN_TEXTS, reversed(GOLDEN_TEXTS), strict=True))
 
 
@@ -268,8 +270,9 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     `LoraSpec` describes, such as those with several ranks, are merged and not stored separately;
     the method is then `merged`.
 
-    Raises all kinds of `AdapterError`, `UnsafeWeights`, `OutputExists`, `MergeMismatch`, and what
-    `resolve_base_or_artifact` raises.
+    Raises all kinds of `AdapterError`, `UnsafeWeights`, `OutputExists`, `MergeMismatch`,
+    `PairsInWindowsUnsupported`, and what `check_tokenizer_adds_special_tokens` and
+    `resolve_base_or_artifact` raise.
     """
     config = peft_format.read_adapter_config(directory)
     tensors = _read_tensors(directory / WEIGHTS_FILE)
@@ -281,19 +284,26 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     length = resolve_adapter_max_length(directory, pretrained, max_length)
     usage = read_exported_model_settings(directory)
     if task not in (None, usage.task.type):
-        usage = ExportedModelSettings.model_validate(
-            {"task": {"type": task}, "text_pairs": usage.text_pairs}
-        )
+        reading = usage.model_dump(include={"text_pairs", *_READING_FIELDS})
+        usage = ExportedModelSettings.model_validate({**reading, "task": {"type": task}})
     stored_names = resolve_adapter_labels(directory, pretrained, tensors, ())
     restored, calibration = _read_task(usage, names, stored_names)
     pairs = pairs or usage.text_pairs
+    data = DataSpec(
+        text_pair_column="text_pair" if pairs else None,
+        long_texts=usage.long_texts,
+        prompt_format=usage.prompt_format,
+    )
+    check_no_windowed_pairs(data)
     tokenizer = load_tokenizer(resolve_adapter_tokenizer_file(directory, pretrained))
+    check_tokenizer_adds_special_tokens(tokenizer, pretrained.name, pairs=pairs)
 
     model, missing = load_with_saved_head(pretrained, names, restored.problem_type)
     base_sha256 = encoder_weights_sha256(model, pretrained.family)
     is_adapter_only = inject_and_load_peft_weights(
         model.eval(), pretrained.family, config, tensors, missing
     )
+    _take_out_calibration(model, pretrained.family, restored, calibration)
     spec = (
         infer_lora_spec(model, pretrained.family, config.variant, config.lora_dropout)
         if is_adapter_only
@@ -301,14 +311,14 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     )
     with atomic_directory(out) as folder:
         texts = _GOLDEN_PAIRS if pairs else GOLDEN_TEXTS
-        unmerged = _predict(model, tokenizer, length, texts)
+        unmerged = _predict(model, tokenizer, length, texts, data)
         if spec is not None:
             artifact.save_base_adapter_and_head(folder, model, pretrained.family, tokenizer, spec)
         else:
             merge_adapters(model)
             artifact.save_merged_model(folder, model, tokenizer, length, pairs=pairs)
         loaded = artifact.load_merged_model(folder)  # from the files, so that this checks them too
-        merged = _predict(loaded, tokenizer, length, texts)
+        merged = _predict(loaded, tokenizer, length, texts, data)
         save_golden_predictions(folder, texts, merged)
         difference = artifact.check_merged_logits(unmerged, merged)
         facts = {
@@ -319,7 +329,9 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
                 "base_revision": pretrained.commit,
                 "method": _method(spec),
                 "task": usage.task.model_dump(mode="json"),
-                **({"data": {"text_pair_column": "text_pair"}} if pairs else {}),
+                "data": data.model_dump(
+                    mode="json", include={"text_pair_column", *_READING_FIELDS}
+                ),
             },
             "encoder": pretrained.family.model_type,
             "base_sha256": base_sha256,
@@ -335,7 +347,7 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
 def _read_task(
     usage: ExportedModelSettings, labels: Sequence[str], stored_names: Sequence[str]
 ) -> tuple[Task, Calibration]:
-    """Return the task, and the calibration: the head of an export has all but the thresholds.
+    """Return the task, and the calibration: what the head of an export does not have.
 
     `stored_names`: what the files call the `labels`. Raises `ArtifactCorrupt`,
     `AdapterLabelCountMismatch`.
@@ -343,14 +355,14 @@ def _read_task(
     if isinstance(usage.task, RegressionSpec) and len(labels) != 1:
         raise AdapterLabelCountMismatch(given=1, count=len(labels))
     thresholds = _thresholds(usage, stored_names, labels) if usage.thresholds else ()
-    fitted = bool(thresholds) or not isinstance(usage.task, MultiLabelSpec)
-    if not fitted:
-        thresholds = (DEFAULT_THRESHOLD,) * len(labels)
+    fitted = usage.fitted
+    if isinstance(usage.task, MultiLabelSpec) and not thresholds:
+        fitted, thresholds = False, (DEFAULT_THRESHOLD,) * len(labels)
     size = 0 if isinstance(usage.task, SingleLabelSpec) else len(labels)
     calibration = Calibration(
         fitted=fitted,
-        scale=(1.0,) * size,
-        offset=(0.0,) * size,
+        scale=(usage.scale,) * size,
+        offset=(usage.offset,) * size,
         thresholds=thresholds,
         half_width=usage.half_width,
     )
@@ -391,12 +403,32 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix(TENSOR_PREFIX): tensor.float() for key, tensor in stored.items()}
 
 
+@torch.no_grad()
+def _take_out_calibration(
+    model: PreTrainedModel, family: EncoderFamily, task: Task, calibration: Calibration
+) -> None:
+    """Make the calibrated logits of an exported head plain ones again, which are of size 1."""
+    scale, offset = (torch.from_numpy(each).float() for each in task.scale_and_offset(calibration))
+    last = get_linear_submodule(model, family.head[-1])
+    last.weight /= scale[:, None]
+    last.bias.sub_(offset).div_(scale)
+
+
 def _predict(
-    model: PreTrainedModel, tokenizer: Tokenizer, max_length: int, texts: Sequence[TextInput]
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    max_length: int,
+    texts: Sequence[TextInput],
+    data: DataSpec,
 ) -> NDArray[np.float32]:
     """Return the logits (texts, labels) of texts, or of pairs."""
-    pairs = not isinstance(texts[0], str)
-    predictor = Predictor.from_model(model, tokenizer, max_length, pairs=pairs)
+    predictor = Predictor.from_model(
+        model,
+        tokenizer,
+        max_length,
+        pairs=data.text_pair_column is not None,
+        windows=data.long_texts == "windows",
+    )
     return predictor.forward(predictor.encode(texts)).numpy()
 
 

@@ -1,11 +1,12 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -14,10 +15,12 @@ from lora_core.data import tokens
 from lora_core.data.tokens import (
     build_special_tokens_map,
     load_tokenizer,
+    tokenize_texts,
     tokenize_with_cache,
     truncate_ids,
 )
 from lora_core.errors.base_model import UnreadableBase
+from lora_core.inference.tokenization import ModelTokenizer
 from tests import tiny_base
 
 TEXTS = [
@@ -136,6 +139,27 @@ def test_cache_size_is_limited(
         tokenize_with_cache(tokenizer, TEXTS, length)
     assert 1 <= len(list(cache_folder.iterdir())) <= 3
     assert sum(path.stat().st_size for path in cache_folder.iterdir()) <= 1000
+
+
+def test_few_characters_are_tokenized_at_a_time(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tokenizer.encode_batch_fast(TEXTS)
+    monkeypatch.setattr(tokens, "CHUNK_CHARACTERS", 20)
+    chunks: list[list[str]] = []
+
+    class Recorder:
+        def encode_batch_fast(self, texts: list[str]) -> list[Encoding]:
+            chunks.append(texts)
+            return tokenizer.encode_batch_fast(texts)
+
+    recorder: Any = Recorder()
+    tokenized = tokenize_texts(recorder, TEXTS, 512)
+    encoded = ModelTokenizer(recorder, 512).encode([text for text in TEXTS if text.strip()])
+    assert [ids.tolist() for ids in tokenized] == [each.ids for each in whole]
+    assert [each.ids for each in encoded] == [each.ids for each in whole]
+    assert [text for chunk in chunks for text in chunk] == TEXTS * 2
+    assert all(sum(map(len, chunk[:-1])) < 20 for chunk in chunks)
 
 
 @pytest.mark.parametrize("content", [None, b"{}", b"\xff"])

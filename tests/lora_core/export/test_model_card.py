@@ -21,6 +21,7 @@ from lora_core import manifest
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.export import export_adapter, export_merged
 from lora_core.model_card import ExportFormat, model_card
+from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
 from tests.hub_stand_in import HubStandIn
@@ -363,6 +364,14 @@ def test_card_says_how_windows_are_computed(tmp_path: Path) -> None:
     assert "stride=3," in card
     for part in card.split("## Long texts"):
         run_code(part, tmp_path)
+    adapter = make_lora_artifact(
+        tmp_path, LoraSpec(r=2), max_length=16, data=DataSpec(long_texts="windows")
+    )
+    export_adapter(adapter, tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
+    blocks = "".join(re.findall(r"```python\n(.+?)```", card, flags=re.DOTALL))
+    output = run_code(f"```python\n{blocks}print(logits.shape)\n```", tmp_path)
+    assert output.splitlines()[-1] == "torch.Size([2])"
 
 
 @pytest.mark.parametrize(("skill", "shown"), [(0.75, "0.750"), (-0.1, "-0.100")])

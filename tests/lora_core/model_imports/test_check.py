@@ -21,7 +21,11 @@ from lora_core.errors.artifact import (
     SafetensorsHeaderTooLarge,
     UnsupportedTokenizer,
 )
-from lora_core.errors.base_model import UnreadableBase, UnsupportedEncoder
+from lora_core.errors.base_model import (
+    SpecialTokensNotAdded,
+    UnreadableBase,
+    UnsupportedEncoder,
+)
 from lora_core.model_imports import tokenizer
 from lora_core.model_imports.check import check_imported_model
 from lora_core.specs.method import HeadMode, LoraSpec, LoraVariant
@@ -151,6 +155,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
         text("merged/tokenizer.json",
              lambda t: t["model"]["vocab"].update({f"x{i}": 900 + i for i in range(99)})),
         InvalidImportedModel),
+    "a tokenizer without special tokens": (
+        text("merged/tokenizer.json", lambda t: t.update(post_processor=None)),
+        SpecialTokensNotAdded),
     "no kept answers": (text(GOLDEN, lambda _: []), InvalidImportedModel),
     "kept answers in no form": (text(GOLDEN, lambda _: {"a": 1}), InvalidImportedModel),
     "kept answers of three labels": (

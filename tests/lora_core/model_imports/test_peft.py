@@ -37,13 +37,21 @@ from lora_core.errors.artifact import (
     SafetensorsHeaderTooLarge,
     UnsupportedTokenizer,
 )
-from lora_core.errors.base_model import BaseNotFound, UnsafeWeights
-from lora_core.errors.spec import MaxLengthTooLarge
+from lora_core.errors.base_model import (
+    BaseNotFound,
+    PairsNotSeparated,
+    SpecialTokensNotAdded,
+    UnsafeWeights,
+)
+from lora_core.errors.spec import MaxLengthTooLarge, PairsInWindowsUnsupported
 from lora_core.export import export_adapter
 from lora_core.inference.predictor import Predictor
 from lora_core.model_card import ExportFormat, model_card
 from lora_core.model_imports.peft import import_adapter
 from lora_core.peft_format import DEFAULTS, AdapterConfig
+from lora_core.saved_predictions import check_golden_predictions
+from lora_core.specs.chat import PromptFormat
+from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import MultiLabelSpec, RegressionSpec, SingleLabelSpec, TaskSpec
 from lora_core.tasks.base import Calibration
@@ -340,6 +348,26 @@ def test_unsafe_tokenizer_of_an_adapter_is_refused(
         import_adapter(adapter.directory, tmp_path / "artifact")
 
 
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda c: c.update(post_processor=None), SpecialTokensNotAdded),
+        (lambda c: c["post_processor"]["pair"].remove(c["post_processor"]["pair"][2]),
+            PairsNotSeparated),
+    ],
+    ids=["none", "none between the texts"],
+)  # fmt: skip
+def test_tokenizer_must_add_special_tokens(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], error: type[Exception]
+) -> None:
+    adapter = TrainedAdapter(tmp_path, "distilbert")
+    content = json.loads((adapter.base / "tokenizer.json").read_text())
+    change(content)
+    (adapter.directory / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(error):
+        import_adapter(adapter.directory, tmp_path / "artifact", pairs=error is PairsNotSeparated)
+
+
 def test_copy_of_the_tokenizer_of_its_base_is_as_trusted_as_that(tmp_path: Path) -> None:
     adapter = TrainedAdapter(tmp_path, "distilbert")
     content = json.loads((adapter.base / "tokenizer.json").read_text())
@@ -354,6 +382,29 @@ def test_exported_adapter_says_whether_it_reads_pairs(tmp_path: Path, pairs: boo
     export_adapter(make_lora_artifact(tmp_path, LoraSpec(r=2), pairs=pairs), tmp_path / "peft")
     facts = import_adapter(tmp_path / "peft", tmp_path / "imported")
     assert manifest.reads_pairs(facts) is pairs
+
+
+def test_exported_adapter_keeps_windows_and_prompts(tmp_path: Path) -> None:
+    data = DataSpec(
+        long_texts="windows", prompt_format=PromptFormat(prefix="Classify:", answer_key="label")
+    )
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), max_length=16, data=data)
+    export_adapter(artifact, tmp_path / "peft")
+    card = (tmp_path / "peft" / "README.md").read_text()
+    assert "The code above reads the first window only." in card
+    assert "has what all prompts of the data have in common" in card
+    import_adapter(tmp_path / "peft", tmp_path / "imported")
+    ours, theirs = Predictor.load(artifact), Predictor.load(tmp_path / "imported")
+    assert theirs.prompt_format == data.prompt_format
+    texts = [f"{TEXTS[1]} " * 5, f"{TEXTS[0]} " * 9]
+    expected = ours.forward(ours.encode(texts))
+    torch.testing.assert_close(theirs.forward(theirs.encode(texts)), expected, rtol=0, atol=1e-5)
+    check_golden_predictions(theirs, tmp_path / "imported")
+    facts = import_adapter(tmp_path / "peft", tmp_path / "retold", task="multi_label")
+    assert manifest.reads_windows(facts)
+    assert manifest.prompt_format(facts) == data.prompt_format
+    with pytest.raises(PairsInWindowsUnsupported):
+        import_adapter(tmp_path / "peft", tmp_path / "pairs", pairs=True)
 
 
 SCALED = Calibration(scale=(1.5, 0.5), offset=(0.1, -0.2), thresholds=(0.3, 0.6))
@@ -390,6 +441,44 @@ def test_exported_adapter_keeps_its_task_and_its_answers(tmp_path: Path, kind: s
             assert theirs.to_json() == pytest.approx(ours.to_json(), abs=1e-4)
 
 
+def test_exported_regression_of_large_numbers_can_be_served(tmp_path: Path) -> None:
+    """Its logits are checked with an absolute tolerance, which large numbers exceed by rounding."""
+    artifact = make_lora_artifact(
+        tmp_path,
+        LoraSpec(r=2),
+        task=RegressionSpec(),
+        calibration=Calibration(scale=(5_000_000.0,), offset=(250_000.0,)),
+        labels=("value",),
+    )
+    export_adapter(artifact, tmp_path / "peft")
+    import_adapter(tmp_path / "peft", tmp_path / "imported")
+    predictors = [Predictor.load(artifact), Predictor.load(tmp_path / "imported")]
+    check_golden_predictions(predictors[1], tmp_path / "imported")
+    ours, theirs = (
+        each.task.predict(each.forward(each.encode(TEXTS)).numpy()) for each in predictors
+    )
+    assert theirs == pytest.approx(ours, rel=1e-6)
+
+
+def test_exported_adapter_claims_no_calibration_that_was_not_fitted(tmp_path: Path) -> None:
+    artifact = make_lora_artifact(
+        tmp_path,
+        LoraSpec(r=2),
+        task=MultiLabelSpec(),
+        calibration=Calibration(scale=(1.0, 1.0), offset=(0.0, 0.0), thresholds=(0.5, 0.5)),
+    )
+    trained = manifest.read(artifact)
+    manifest.save(
+        artifact, trained | {"metrics": trained["metrics"] | {"calibration": {"fitted": False}}}
+    )
+    export_adapter(artifact, tmp_path / "peft")
+    facts = import_adapter(tmp_path / "peft", tmp_path / "imported")
+    card = model_card(facts, ExportFormat.LORAWORKS, name="m")
+    assert "No scale, offset or threshold is fitted." in card
+    assert "rotten" not in card  # nor any other default of a run
+    assert "epochs" not in card
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -404,6 +493,8 @@ def test_exported_adapter_keeps_its_task_and_its_answers(tmp_path: Path, kind: s
         '{"thresholds": {"bad": 1e9, "good": 0.5}}',
         '{"thresholds": {"bad": -5.0, "good": 0.5}}',
         '{"half_width": -3.0}',
+        '{"scale": "2"}',
+        '{"long_texts": "whole"}',
         '{"task": {"targets": "bad,good"}}',
     ],
 )
