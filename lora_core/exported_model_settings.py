@@ -29,7 +29,7 @@ class ExportedModelSettings(FrozenModel):
     )
     # Of a regression. The head has them, too: an import takes them out again, because logits are
     # compared with an absolute tolerance, which the rounding of large numbers exceeds.
-    scale: Float = Field(default=1.0, exclude_if=lambda value: value == 1)
+    scale: Annotated[Float, Field(gt=0)] = Field(default=1.0, exclude_if=lambda value: value == 1)
     offset: Float = Field(default=0.0, exclude_if=lambda value: value == 0)
     fitted: bool = Field(default=True, exclude_if=bool)  # false: the calibration has defaults
 

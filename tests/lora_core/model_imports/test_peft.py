@@ -494,6 +494,7 @@ def test_exported_adapter_claims_no_calibration_that_was_not_fitted(tmp_path: Pa
         '{"thresholds": {"bad": -5.0, "good": 0.5}}',
         '{"half_width": -3.0}',
         '{"scale": "2"}',
+        '{"scale": 0}',
         '{"long_texts": "whole"}',
         '{"task": {"targets": "bad,good"}}',
     ],
