@@ -11,8 +11,7 @@ tokenizer.json, tokenizer_config.json
 base/                      the frozen model, unless the hub has exactly this model
 
 Both have a model card, `README.md` (`lora_core/model_card.py`), and `loraworks.json`: how the model
-reads texts, and what the head cannot hold, such as thresholds of labels. Other programs leave it
-alone.
+reads texts, and its calibration. Other programs leave it alone.
 """
 
 import re
@@ -166,8 +165,8 @@ def _write_usage(directory: Path, manifest_data: dict[str, Any], labels: list[st
         prompt_format=manifest.prompt_format(manifest_data),
         thresholds=dict(zip(labels, calibration.thresholds, strict=False)),  # it may have none
         half_width=calibration.half_width,
-        scale=calibration.scale[0] if is_regression else 1.0,
-        offset=calibration.offset[0] if is_regression else 0.0,
+        folded_scale=calibration.scale[0] if is_regression else 1.0,
+        folded_offset=calibration.offset[0] if is_regression else 0.0,
         fitted=is_calibration_fitted(manifest_data),
     )
     write_indented_json(directory / manifest.USAGE_FILE, usage.model_dump(mode="json"))

@@ -14,8 +14,8 @@ from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskSpec
 
 
 class ExportedModelSettings(FrozenModel):
-    """The task of a model, how it reads texts, and what its head cannot hold of its `Calibration`:
-    the thresholds by label, and half the width of an interval around a number."""
+    """The task of a model, how it reads texts, and its `Calibration`: what the head cannot hold,
+    such as thresholds by label, and what was folded into it."""
 
     task: TaskSpec = SingleLabelSpec()
     text_pairs: bool = False
@@ -27,10 +27,12 @@ class ExportedModelSettings(FrozenModel):
     half_width: Annotated[Float, Field(ge=0)] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
-    # Of a regression. The head has them, too: an import takes them out again, because logits are
+    # Of a regression, and folded into its head: an import takes them out again, because logits are
     # compared with an absolute tolerance, which the rounding of large numbers exceeds.
-    scale: Annotated[Float, Field(gt=0)] = Field(default=1.0, exclude_if=lambda value: value == 1)
-    offset: Float = Field(default=0.0, exclude_if=lambda value: value == 0)
+    folded_scale: Annotated[Float, Field(gt=0)] = Field(
+        default=1.0, exclude_if=lambda value: value == 1
+    )
+    folded_offset: Float = Field(default=0.0, exclude_if=lambda value: value == 0)
     fitted: bool = Field(default=True, exclude_if=bool)  # false: the calibration has defaults
 
     @field_validator("task")

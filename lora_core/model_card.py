@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from lora_core import manifest
 from lora_core.confidence_intervals import wilson_interval
@@ -19,10 +19,11 @@ from lora_core.data.windows import MAX_WINDOWS, window_overlap
 from lora_core.hf_hub import HUB_PREFIX, is_hub_name
 from lora_core.samples import minilm, reviews
 from lora_core.specs.fields import looks_like_model_version, looks_like_path
-from lora_core.specs.method import LoraSpec, describe_method
+from lora_core.specs.method import LoraSpec, MethodSpec, describe_method
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.metric_info import METRICS, metric_names_of_spec, task_type
 
+_METHOD: TypeAdapter[MethodSpec] = TypeAdapter(MethodSpec)
 _TOO_LARGE = 1e15  # for any count of texts, tokens or parameters
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&$])")
 
@@ -524,11 +525,9 @@ def _results(manifest_data: Mapping[str, Any]) -> Iterator[str]:
 def _training(
     manifest_data: Mapping[str, Any], spec: TrainSpec | None, base: str | None, data: str
 ) -> Iterator[tuple[str, str]]:
-    method = _get(manifest_data, "spec", "method", "type")
-    if spec is None:
-        yield "method", _escape(str(method))
-    else:
-        yield from _method_rows(spec)
+    yield from _method_rows(_get(manifest_data, "spec", "method"))
+    if spec is not None:
+        yield from _optim_rows(spec)
     if base is not None:
         yield "base model", _escape(base)
     examples = _get(manifest_data, "metrics", "examples")
@@ -550,8 +549,12 @@ def _training(
         yield "made with", _escape(", ".join(f"{name} {each}" for name, each in versions.items()))
 
 
-def _method_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
-    method = spec.method
+def _method_rows(stored: object) -> Iterator[tuple[str, str]]:
+    try:
+        method = _METHOD.validate_python(stored)
+    except ValidationError:  # such as `merged`, of an import
+        yield "method", _escape(str(stored.get("type") if isinstance(stored, Mapping) else None))
+        return
     if method.type == "auto":
         yield "method", "auto"
         return
@@ -560,7 +563,10 @@ def _method_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
         layers = "all" if method.layers is None else ", ".join(map(str, method.layers))
         yield "rank, alpha", f"{method.r}, {method.alpha:g}"
         yield "adapted layers", f"{', '.join(method.targets)}; blocks: {layers}"
-    if method.type in ("baseline", "lora", "full"):
+
+
+def _optim_rows(spec: TrainSpec) -> Iterator[tuple[str, str]]:
+    if spec.method.type in ("baseline", "lora", "full"):
         optim = spec.optim
         yield "epochs, batch size", f"{optim.epochs}, {optim.batch_size}"
         if optim.learning_rate is not None:

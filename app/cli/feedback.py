@@ -11,6 +11,7 @@ from app.cli.errors import UsageError
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import Json, format_time, print_fields, print_json, print_line, print_table
 from app.cli.text_files import read_numbered_lines, read_text_file
+from app.queue.enums import JobKind
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -304,8 +305,12 @@ def forget_text(  # noqa: PLR0913 - one parameter per option
             [(each.ref, each.trained_on, ", ".join(each.aliases)) for each in result.models],
             empty="",
         )
-    for each in result.unsearched:
-        print_line(f"Not searched: {each}.")
+    if result.unsearched:
+        print_line(f"Not searched: {', '.join(result.unsearched)}.")
+    for each in result.readers_of_deleted:
+        is_run = each.kind == JobKind.PREDICTION
+        has = "prediction run {} has all its texts" if is_run else "job {} has some of its texts"
+        print_line(f"{each.dataset} is deleted, but {has.format(each.job_id)}.")
 
 
 def shorten_text(text: str | None, pair: str | None) -> str | None:

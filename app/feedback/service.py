@@ -311,15 +311,14 @@ def create_review_sample(
     with database.read() as session:
         resolved = registry.resolve_model(session, ref)
     outputs = read_io_schema(store, resolved)
+    name, number = resolved.name, resolved.number
     with database.read() as session:
-        keys = traffic.draw_review_sample(
-            session, model=resolved.name, number=resolved.number, count=count
-        )
+        before = traffic.list_review_sample(session, model=name, number=number, limit=MAX_SAMPLED)
+        missing = max(0, count - len(_missing_targets(session, before, outputs)))
+        keys = traffic.draw_review_sample(session, model=name, number=number, count=missing)
     with database.write() as session:
         privacy.lock_text_storage(session)
-        before = traffic.list_review_sample(
-            session, model=resolved.name, number=resolved.number, limit=MAX_SAMPLED
-        )
+        before = traffic.list_review_sample(session, model=name, number=number, limit=MAX_SAMPLED)
         waiting = _missing_targets(session, before, outputs)
         # The first of a random order are a random sample, whatever others drew meanwhile.
         drawn = traffic.mark_review_sample(session, keys, count=max(0, count - len(waiting)))

@@ -14,10 +14,10 @@ from app.http.fields import (
 )
 from lora_core.specs.fields import Float, Int
 from lora_core.specs.task import MAX_TARGETS
+from lora_core.specs.train import MAX_EPOCHS
 
 # The SDK sends it as the learning rate of every job that does not set one.
 DEFAULT_LEARNING_RATE = 1e-4
-MAX_EPOCHS = 1000  # of a job
 
 FileId = Annotated[str, CleanText(64)]
 

@@ -31,7 +31,6 @@ from app.mistral.errors import FineTunedModelNotFound, LabelsMissing
 from app.mistral.repository import MistralJobWithRequest, RegisteredJobModel
 from app.mistral.schemas import (
     DEFAULT_LEARNING_RATE,
-    MAX_EPOCHS,
     MistralFile,
     MistralHyperparameters,
     MistralJobCreate,
@@ -53,7 +52,7 @@ from app.storage.store import Store
 from lora_core.errors.data import DataError, FreeTextChatAnswers
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import AutoSpec, LoraSpec
-from lora_core.specs.train import OptimSpec, RunOutputSpec
+from lora_core.specs.train import MAX_EPOCHS, OptimSpec, RunOutputSpec
 
 _MAX_SLUG = 64
 _MAX_EVENTS = 100  # the newest, which a job is shown with
@@ -136,7 +135,7 @@ def create_job(
     with database.read() as session:
         job_body, targets = _job_body(session, body, base)
         try:
-            job_body, resolved, limits = _resolve(
+            job_body, resolved, warnings = _resolve(
                 JobResolver(session, settings), body, job_body, base
             )
         except (DataError, DatasetColumnsDiffer) as error:
@@ -155,7 +154,7 @@ def create_job(
             session,
             job.id,
             request=_stored_request(body, targets),
-            events=[*events, *_warnings(body), *limits, *targets.warnings],
+            events=[*events, *_warnings(body), *warnings, *targets.warnings],
         )
         if not body.starts:
             jobs.pause_job(session, job_id=job.id)
@@ -277,7 +276,7 @@ def _optim(
         if epochs > MAX_EPOCHS:
             message = (
                 f"{asked.training_steps:,} training steps would be {epochs:,} epochs. The job "
-                f"trains {MAX_EPOCHS:,}, the most there are."
+                f"trains {MAX_EPOCHS:,}, the maximum."
             )
             warnings.append(build_warning_event("training_steps_limited", message))
     if asked.learning_rate != DEFAULT_LEARNING_RATE:

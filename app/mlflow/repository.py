@@ -87,7 +87,7 @@ def register_server_and_fill_outbox(session: Session, connection: MlflowConnecti
         server = MlflowServer(id=MLFLOW_SERVER_ID)
         session.add(server)
     elif target != (server.tracking_uri, server.experiment):
-        _mark_unsent(session)
+        _reset_for_another_server(session)
         server.attempts += 1  # fences a worker that still sends to the one before
         server.lease_expires_at = server.experiment_id = server.last_success_at = None
         server.last_error_code = server.last_error = server.last_error_at = None
@@ -210,10 +210,10 @@ def count_backlog(session: Session) -> Backlog:
     return Backlog(*(session.scalars(each).one() for each in (runs, models, failed)))
 
 
-def _mark_unsent(session: Session) -> None:
-    """Keep only the runs of jobs whose end was not sent or rejected, as if nothing had been sent.
+def _reset_for_another_server(session: Session) -> None:
+    """Forget what the last server has, and have sent again the jobs whose end it has not.
 
-    That of a sweep is added again with its first job.
+    The run of a sweep is added again with its first job.
     """
     unsent = and_(MlflowRun.state != MlflowSyncState.SENT, MlflowRun.id.in_(select(Job.id)))
     pending: Mapping[str, Any] = {

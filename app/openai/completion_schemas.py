@@ -55,7 +55,9 @@ class CompletionOptions(LenientBody):
         "of a fine-tuning job."
     )
     n: Annotated[StrictInt, Field(ge=1, le=MAX_CHOICES)] | None = Field(
-        None, description="Number of choices for each prompt. All are the same."
+        None,
+        description="Number of choices for each prompt. All are the same. Of a completion, prompts "
+        "times `n` may be as many as the service takes inputs.",
     )
     stop: Text | list[Text] | None = Field(
         None, description="The text of the answer ends before any of these."

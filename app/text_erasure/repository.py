@@ -31,7 +31,7 @@ class ReaderOfDeletedDataset(NamedTuple):
     """A job or prediction run with stored files, and a dataset that it read and that is deleted."""
 
     job_id: UUID
-    kind: str
+    kind: JobKind
     dataset: str  # reference
 
 
@@ -103,7 +103,7 @@ def list_readers_of_deleted_datasets(session: Session) -> list[ReaderOfDeletedDa
         Job.kind != JobKind.EMBEDDING,  # has vectors only
     )
     return [
-        ReaderOfDeletedDataset(job_id, kind, refs[read])
+        ReaderOfDeletedDataset(job_id, JobKind(kind), refs[read])
         for job_id, kind, sources in session.execute(jobs.order_by(Job.id))
         for read in dict.fromkeys(sources.values())
         if read in refs

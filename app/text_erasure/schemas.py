@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.feedback.schemas import PredictionKey, Text
 from app.http.fields import RequestModel, ResponseModel
+from app.queue.enums import JobKind
 
 
 class TextErasureRequest(RequestModel):
@@ -60,6 +61,14 @@ class ModelTrainedOnText(ResponseModel):
     trained_on: Annotated[str, Field(description="The dataset, or the version it started from.")]
 
 
+class ReaderOfDeletedDatasetView(ResponseModel):
+    """A job or prediction run whose files have texts of a deleted dataset, searched or not."""
+
+    job_id: UUID
+    kind: JobKind
+    dataset: str
+
+
 class TextErasureResult(ResponseModel):
     """What was removed, and where the text still is."""
 
@@ -70,8 +79,11 @@ class TextErasureResult(ResponseModel):
     )
     datasets: list[DatasetWithText]
     unsearched: list[str] = Field(
-        description="Datasets that could not be searched, or not in the time there is; and each "
-        "job and prediction run whose files have texts of a deleted dataset."
+        description="Datasets that could not be searched, or not in the time there is."
+    )
+    readers_of_deleted: list[ReaderOfDeletedDatasetView] = Field(
+        description="Jobs and prediction runs that read datasets which were deleted since, and "
+        "whose files still have texts of them: all of them in the results of a run."
     )
     jobs: list[UUID] = Field(
         description="Jobs and prediction runs that read one of these datasets."

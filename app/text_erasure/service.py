@@ -26,15 +26,15 @@ from app.feedback.tables import Feedback
 from app.labeling import repository as labeling
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
-from app.queue.enums import JobKind
 from app.settings import Settings
 from app.storage.store import Store
 from app.text_erasure import repository
 from app.text_erasure.errors import PredictionUnknown
-from app.text_erasure.repository import IdempotentResponseKey, ReaderOfDeletedDataset
+from app.text_erasure.repository import IdempotentResponseKey
 from app.text_erasure.schemas import (
     DatasetWithText,
     ModelTrainedOnText,
+    ReaderOfDeletedDatasetView,
     RemovedCounts,
     TextErasureRequest,
     TextErasureResult,
@@ -89,17 +89,24 @@ def erase_text(
         )
     if text is None or not body.search_datasets:
         return TextErasureResult(
-            removed=removed, searched=False, datasets=[], unsearched=[], jobs=[], models=[]
+            removed=removed,
+            searched=False,
+            datasets=[],
+            unsearched=[],
+            readers_of_deleted=[],
+            jobs=[],
+            models=[],
         )
     found, unsearched = _search_datasets(database, store, settings, text)
     with database.read() as session:
         jobs, models = _find_models(session, {each.id: each.ref for each in found})
-        unsearched += map(_describe, repository.list_readers_of_deleted_datasets(session))
+        readers = repository.list_readers_of_deleted_datasets(session)
     return TextErasureResult(
         removed=removed,
         searched=True,
         datasets=found,
         unsearched=unsearched,
+        readers_of_deleted=[ReaderOfDeletedDatasetView(**each._asdict()) for each in readers],
         jobs=jobs,
         models=models,
     )
@@ -240,13 +247,6 @@ def _search(
     except (AppError, LoraCoreError) as error:
         log.warning("dataset_not_searched", dataset=str(dataset.id), reason=error.code)
         return None
-
-
-def _describe(reader: ReaderOfDeletedDataset) -> str:
-    """Return what cannot be searched of a deleted dataset."""
-    if reader.kind == JobKind.PREDICTION:
-        return f"{reader.dataset} (deleted, but prediction run {reader.job_id} has all its texts)"
-    return f"{reader.dataset} (deleted, but job {reader.job_id} may have some of its texts)"
 
 
 def _find_models(

@@ -233,6 +233,8 @@ def draw_review_sample(
     Those without a label are left out. All keys of the version are read and given random numbers,
     which takes a second for some millions: no writer should have to wait for it.
     """
+    if count == 0:
+        return []
     rows = session.execute(
         select(KeptPrediction.prediction_id, KeptPrediction.position)
         .where(

@@ -236,11 +236,12 @@ def _list_rows(session: Session, models: Sequence[RegisteredModel]) -> list[Mode
     rows = []
     for model in models:
         version = versions[shown[model.id]]
+        own = [name for name, number in aliases[model.id].items() if number == version.number]
         rows.append(
             ModelRow(
                 model.name,
                 aliases[model.id],
-                VersionRow(version_view(model.name, version), [], made_by.get(version.id)),
+                VersionRow(version_view(model.name, version), own, made_by.get(version.id)),
                 version_count=counts[model.id][0],
                 newest_created_at=versions[newest[model.id]].created_at,
             )

@@ -331,7 +331,10 @@ def _trial_table(snapshot: SweepSnapshot, query: SweepPageQuery) -> TrialTablePa
 # -- The form that adds values to the search space, or trials to a sampled search -----------------
 
 
-@router.get("/sweeps/{sweep_id}/extend", dependencies=[require_scope("jobs:write")])
+@router.get(
+    "/sweeps/{sweep_id}/extend",
+    dependencies=[require_scope("jobs:read"), require_scope("jobs:write")],
+)
 def extend_sweep_page(
     request: Request,
     sweep_id: SweepId,

@@ -105,7 +105,7 @@ class PairsNotSeparated(BaseModelError):
     message = (
         "The tokenizer of {base!r} adds no token such as [SEP] or </s> between the texts of a "
         "pair: add a template for pairs to the post-processor in tokenizer.json, or omit "
-        "text_pair_column."
+        "text_pair_column (--pairs of an import)."
     )
 
 

@@ -249,7 +249,7 @@ GOLDEN_TEXTS = (  # their predictions are stored in the artifact
     "Prices rose by 3.2% in May, more than had been expected.",
     "I would not say that it was bad, and I would not say that it was good either.",
 )
-_READING_FIELDS = ("long_texts", "prompt_format")  # what settings and data say about single texts
+_HOW_TEXTS_ARE_READ = ("long_texts", "prompt_format")  # in an export's settings and in `DataSpec`
 _GOLDEN_PAIRS = tuple(zip(GOLDEN_TEXTS, reversed(GOLDEN_TEXTS), strict=True))
 
 
@@ -284,7 +284,7 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     length = resolve_adapter_max_length(directory, pretrained, max_length)
     usage = read_exported_model_settings(directory)
     if task not in (None, usage.task.type):
-        reading = usage.model_dump(include={"text_pairs", *_READING_FIELDS})
+        reading = usage.model_dump(include={"text_pairs", *_HOW_TEXTS_ARE_READ})
         usage = ExportedModelSettings.model_validate({**reading, "task": {"type": task}})
     stored_names = resolve_adapter_labels(directory, pretrained, tensors, ())
     restored, calibration = _read_task(usage, names, stored_names)
@@ -295,8 +295,10 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
         prompt_format=usage.prompt_format,
     )
     check_no_windowed_pairs(data)
-    tokenizer = load_tokenizer(resolve_adapter_tokenizer_file(directory, pretrained))
-    check_tokenizer_adds_special_tokens(tokenizer, pretrained.name, pairs=pairs)
+    tokenizer_file = resolve_adapter_tokenizer_file(directory, pretrained)
+    tokenizer = load_tokenizer(tokenizer_file)
+    owner = directory.name if tokenizer_file.parent == directory else pretrained.name
+    check_tokenizer_adds_special_tokens(tokenizer, owner, pairs=pairs)
 
     model, missing = load_with_saved_head(pretrained, names, restored.problem_type)
     base_sha256 = encoder_weights_sha256(model, pretrained.family)
@@ -330,7 +332,7 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
                 "method": _method(spec),
                 "task": usage.task.model_dump(mode="json"),
                 "data": data.model_dump(
-                    mode="json", include={"text_pair_column", *_READING_FIELDS}
+                    mode="json", include={"text_pair_column", *_HOW_TEXTS_ARE_READ}
                 ),
             },
             "encoder": pretrained.family.model_type,
@@ -361,8 +363,8 @@ def _read_task(
     size = 0 if isinstance(usage.task, SingleLabelSpec) else len(labels)
     calibration = Calibration(
         fitted=fitted,
-        scale=(usage.scale,) * size,
-        offset=(usage.offset,) * size,
+        scale=(usage.folded_scale,) * size,
+        offset=(usage.folded_offset,) * size,
         thresholds=thresholds,
         half_width=usage.half_width,
     )

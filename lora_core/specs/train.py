@@ -39,6 +39,8 @@ from lora_core.specs.task import (
     TaskSpec,
 )
 
+MAX_EPOCHS = 1000
+
 
 class SelectBy(StrEnum):
     """Which checkpoint to keep: the best by a validation metric, or the last."""
@@ -78,7 +80,7 @@ class OptimSpec(FrozenModel):
     (`resolve_defaults.py`).
     """
 
-    epochs: Int | None = Field(default=None, ge=1, le=1000)
+    epochs: Int | None = Field(default=None, ge=1, le=MAX_EPOCHS)
     learning_rate: Float | None = Field(default=None, gt=0, le=1e10)
     head_learning_rate: Float | None = Field(default=None, gt=0, le=1e10)
     batch_size: Int | None = Field(default=None, ge=1, le=4096)

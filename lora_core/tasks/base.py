@@ -91,6 +91,8 @@ def _fits(spec: TaskSpec, calibration: Calibration, labels: Sequence[str]) -> bo
         sizes |= {len(calibration.thresholds), len(labels)}
     elif isinstance(spec, RegressionSpec):
         sizes |= {1, len(labels)}
+        if any(scale <= 0 for scale in calibration.scale):
+            return False
     elif calibration.thresholds:
         sizes = {len(calibration.thresholds), len(labels)}
     return len(sizes) == 1

@@ -177,8 +177,8 @@ def test_forget(cli: Run, publish: Publish, database: Database, tmp_path: Path) 
     run_id = add_job(database, kind=JobKind.PREDICTION, dataset_ids=sources, **fields)
     cli("datasets", "delete", "sentiment-feedback:1")
     lines = " ".join(cli("forget", "--text-file", str(file)).stdout.split())
-    unsearched = f"(deleted, but prediction run {run_id} has all its texts)"
-    assert f"Not searched: sentiment-feedback:1 {unsearched}." in lines
+    has = f"prediction run {run_id} has all its texts"
+    assert f"sentiment-feedback:1 is deleted, but {has}." in lines
     prediction = kept_predictions(database)[0].prediction_id.hex
     result = answer(cli("forget", "--prediction", prediction, "--no-search", "--json"))
     assert (result["removed"]["predictions"], result["searched"]) == (1, False)

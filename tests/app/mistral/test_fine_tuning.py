@@ -211,9 +211,7 @@ def test_training_steps(
     assert (spec["method"]["type"], spec["optim"]["epochs"]) == (method, epochs)
     warnings = [each for each in events(database, UUID(job.id)) if each.level == "warning"]
     limits = [each.message for each in warnings if each.kind == "training_steps_limited"]
-    message = (
-        "5,000 training steps would be 5,000 epochs. The job trains 1,000, the most there are."
-    )
+    message = "5,000 training steps would be 5,000 epochs. The job trains 1,000, the maximum."
     assert limits == [message] * limited
 
 

@@ -83,6 +83,7 @@ def test_no_trace_is_left(
         "searched": True,
         "datasets": [],
         "unsearched": [],
+        "readers_of_deleted": [],
         "jobs": [],
         "models": [],
     }
@@ -303,11 +304,11 @@ def test_files_of_jobs_on_deleted_datasets_are_reported(
         for kind in JobKind
     }
     add_job(database, **fields)  # its files have expired
-    assert forget(client, text=CANARY)["unsearched"] == []
+    assert forget(client, text=CANARY)["readers_of_deleted"] == []
     assert client.delete("/v1/datasets/mail:1").status_code == 204
-    assert forget(client, text=CANARY)["unsearched"] == [
-        f"mail:1 (deleted, but job {jobs['training']} may have some of its texts)",
-        f"mail:1 (deleted, but prediction run {jobs['prediction']} has all its texts)",
+    assert forget(client, text=CANARY)["readers_of_deleted"] == [
+        {"job_id": str(jobs[kind]), "kind": kind, "dataset": "mail:1"}
+        for kind in ("training", "prediction")
     ]
 
 

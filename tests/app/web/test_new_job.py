@@ -176,13 +176,13 @@ def test_unknown_job(client: TestClient) -> None:
         assert "job_not_found" in answer.text
 
 
-@pytest.mark.parametrize("copy", ["/jobs/new?from=", "/sweeps/new?like="])
-def test_settings_are_copied_only_for_keys_that_may_read_them(
-    anonymous_client: TestClient, new_key: Callable[..., CreatedKey], copy: str
+@pytest.mark.parametrize("page", ["/jobs/new?from={}", "/sweeps/new?like={}", "/sweeps/{}/extend"])
+def test_forms_show_settings_only_to_keys_that_may_read_them(
+    anonymous_client: TestClient, new_key: Callable[..., CreatedKey], page: str
 ) -> None:
     def get(*scopes: str) -> Response:
         headers = {**PAGE, "Authorization": f"Bearer {new_key(*scopes).text}"}
-        return anonymous_client.get(f"{copy}{uuid4()}", headers=headers)
+        return anonymous_client.get(page.format(uuid4()), headers=headers)
 
     refused = get("jobs:write")
     assert refused.status_code == 403

@@ -364,7 +364,7 @@ def test_tokenizer_must_add_special_tokens(
     content = json.loads((adapter.base / "tokenizer.json").read_text())
     change(content)
     (adapter.directory / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(error):
+    with pytest.raises(error, match=f"tokenizer of '{adapter.directory.name}'"):
         import_adapter(adapter.directory, tmp_path / "artifact", pairs=error is PairsNotSeparated)
 
 
@@ -477,6 +477,7 @@ def test_exported_adapter_claims_no_calibration_that_was_not_fitted(tmp_path: Pa
     assert "No scale, offset or threshold is fitted." in card
     assert "rotten" not in card  # nor any other default of a run
     assert "epochs" not in card
+    assert "| rank, alpha | 2, " in card
 
 
 @pytest.mark.parametrize(
@@ -493,8 +494,8 @@ def test_exported_adapter_claims_no_calibration_that_was_not_fitted(tmp_path: Pa
         '{"thresholds": {"bad": 1e9, "good": 0.5}}',
         '{"thresholds": {"bad": -5.0, "good": 0.5}}',
         '{"half_width": -3.0}',
-        '{"scale": "2"}',
-        '{"scale": 0}',
+        '{"folded_scale": "2"}',
+        '{"folded_scale": 0}',
         '{"long_texts": "whole"}',
         '{"task": {"targets": "bad,good"}}',
     ],

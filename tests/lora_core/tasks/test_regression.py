@@ -1,11 +1,15 @@
 """Metrics and intervals of regression against scikit-learn, SciPy and known truth."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
+from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.training import NonFiniteLogits
+from lora_core.tasks.build import restore_task_and_calibration
 from lora_core.tasks.regression import Regression
 
 GENERATOR = np.random.default_rng(0)
@@ -64,3 +68,15 @@ def test_nonfinite_logits_give_a_nonfinite_loss_and_no_interval() -> None:
     assert np.isnan(TASK.compute_logged_metrics(logits, TRUE[:3])["loss"])
     with pytest.raises(NonFiniteLogits):
         TASK.calibrate(logits, TRUE[:3])
+
+
+@pytest.mark.parametrize("scale", [0.0, -2.0])
+def test_scale_of_a_stored_model_is_positive(scale: float) -> None:
+    stored: dict[str, dict[str, Any]] = {
+        "spec": {"task": {"type": "regression"}},
+        "calibration": {"scale": [scale], "offset": [0.0]},
+    }
+    with pytest.raises(ArtifactCorrupt, match="does not fit"):
+        restore_task_and_calibration(stored, ("value",))
+    stored["calibration"]["scale"] = [2.0]
+    assert restore_task_and_calibration(stored, ("value",))[1].scale == (2.0,)
