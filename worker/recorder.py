@@ -23,6 +23,7 @@ from app.queue.events import EventContent
 from app.queue.fencing import Lease, StoredCheckpoint
 from app.queue.tables import JobEvent, MetricPoint
 from app.storage.store import ArtifactRef
+from lora_core.data.data_report import format_count
 from lora_core.events import (
     CandidateEvaluated,
     CheckpointSaved,
@@ -129,7 +130,7 @@ def _event_data(event: Event) -> dict[str, Any]:
 def _describe_start(event: Started) -> str:
     return (
         f"Training {event.trainable_parameters:,} of {event.total_parameters:,} parameters "
-        f"for {event.total_steps:,} steps on {event.device}."
+        f"for {format_count(event.total_steps, 'step')} on {event.device}."
     )
 
 

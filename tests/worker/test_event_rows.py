@@ -92,24 +92,29 @@ def candidate(metric: MetricName, value: float) -> CandidateEvaluated:
     return CandidateEvaluated(number=1, of=2, result=result)
 
 
+def started(*, total_steps: int) -> Started:
+    return Started(
+        total_steps=total_steps,
+        trainable_parameters=14_770,
+        total_parameters=22_000_000,
+        examples={Split.TRAIN: 8},
+        labels=["a", "b"],
+        device="cpu",
+        precision="fp32",
+        threads=2,
+        learning_rate=0.001,
+    )
+
+
 @pytest.mark.parametrize(
     ("event", "kind", "part"),
     [
         (
-            Started(
-                total_steps=1200,
-                trainable_parameters=14_770,
-                total_parameters=22_000_000,
-                examples={Split.TRAIN: 8},
-                labels=["a", "b"],
-                device="cpu",
-                precision="fp32",
-                threads=2,
-                learning_rate=0.001,
-            ),
+            started(total_steps=1200),
             "training",
-            "14,770 of 22,000,000 parameters for 1,200 steps on cpu",
+            "14,770 of 22,000,000 parameters for 1,200 steps on cpu.",
         ),
+        (started(total_steps=1), "training", "for 1 step on cpu."),
         (NoteLogged(level="warning", code="cut", message="3% cut."), "noted", "3% cut."),
         (
             LinearModelFitted(
