@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Request, Response, expect
+from playwright.sync_api import Page, Request, Response, Route, expect
 
 from tests.browser import upload_files
 from tests.browser.browser_errors import BrowserErrors
@@ -106,11 +106,24 @@ def test_from_the_form_to_a_training(page: Page, idle: Service, texts: str) -> N
     page.get_by_role("link", name="from-the-form").click()
     expect(page.locator("#labels tbody tr")).to_have_text(matching("bad.*2", "good.*1"))
     page.get_by_role("button", name="Make a dataset").click()
-    expect(page.get_by_label("Name")).to_have_value("from-the-form")
+    expect(page.get_by_role("dialog").get_by_label("Name")).to_have_value("from-the-form")
     page.keyboard.press("Enter")
     expect(page.locator("#made")).to_contain_text("3 rows")
     page.get_by_role("link", name="Train on it").click()
     expect(page.get_by_label("Dataset", exact=True)).to_have_value("from-the-form:1")
+
+
+def test_a_button_pressed_before_its_script_has_loaded_works(page: Page, create: Create) -> None:
+    open_texts(page, name := create())
+    label(page, "1")
+    expect_saved(page)
+    pending: list[Route] = []
+    page.route("**/labeling_project.js*", lambda route: pending.append(route))
+    page.goto(f"/labeling/{name}", wait_until="commit")
+    page.get_by_role("button", name="Make a dataset").click()
+    [script] = pending
+    script.continue_()
+    expect(page.get_by_role("dialog").get_by_label("Name")).to_have_value(name)
 
 
 def test_a_dataset_with_a_name_of_its_own(
