@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, aliased
 from app.database.base import now
 from app.database.engines import acquire_transaction_lock
 from app.datasets.tables import Dataset
+from app.label_review import repository as label_review
 from app.queue.tables import Job
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
 from app.retraining.errors import RetrainingRuleNotFound, RetrainingRunNotFound
@@ -75,9 +76,18 @@ def find_last_run(session: Session, model_id: UUID) -> RetrainingRun | None:
 
 
 def find_run_by_training_dataset(session: Session, dataset_id: UUID) -> RetrainingRun | None:
-    """Return the run that made a dataset to train on."""
-    statement = select(RetrainingRun).where(RetrainingRun.dataset_id == dataset_id)
-    return session.scalars(statement.limit(1)).first()
+    """Return the run that made a dataset to train on, or the one it was corrected from.
+
+    Corrections keep the numbers of all rows.
+    """
+    origin: UUID | None = dataset_id
+    while origin is not None:
+        statement = select(RetrainingRun).where(RetrainingRun.dataset_id == origin)
+        if (run := session.scalars(statement.limit(1)).first()) is not None:
+            return run
+        correction = label_review.find_dataset_correction(session, origin)
+        origin = None if correction is None else correction.corrected_from
+    return None
 
 
 class RetrainingStepClaim(NamedTuple):
