@@ -16,8 +16,9 @@ from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, Registered
 from app.retraining.errors import RetrainingRuleNotFound, RetrainingRunNotFound
 from app.retraining.states import ACTIVE_STATES, NotPromotedReason, RetrainingState
 from app.retraining.tables import RetrainingRule, RetrainingRun
+from app.settings import Settings
 
-CLAIM_SECONDS = 600.0  # for a long step; then another worker may try it
+MIN_CLAIM_SECONDS = 600.0
 _DAY_SECONDS = 86_400.0
 _NO_SYNC = {"synchronize_session": False}
 _COMPARED = (RetrainingState.PROMOTED, RetrainingState.SHADOWED)
@@ -125,6 +126,14 @@ def count_compared_versions(session: Session, model_id: UUID) -> int:
     return session.scalars(statement).one()
 
 
+def claim_seconds(settings: Settings) -> float:
+    """Return how long a step may take before another worker may try it.
+
+    The longest one inspects three files, each for as long as the settings allow, and stores two.
+    """
+    return max(MIN_CLAIM_SECONDS, 5 * settings.inspect_seconds)
+
+
 def claim_step(
     session: Session, run_id: UUID, state: RetrainingState, *, seconds: float
 ) -> RetrainingStepClaim | None:
@@ -166,11 +175,11 @@ def exclude_claim_from_crashes(session: Session, run_id: UUID, claim: int) -> No
     )
 
 
-def release_claims_after_clock_step(session: Session) -> None:
+def release_claims_after_clock_step(session: Session, settings: Settings) -> None:
     """Release the claims that end later than any would: after a clock step, hours later."""
     session.execute(
         update(RetrainingRun)
-        .where(RetrainingRun.claimed_until > now() + CLAIM_SECONDS)
+        .where(RetrainingRun.claimed_until > now() + claim_seconds(settings))
         .values(claimed_until=None),
         execution_options=_NO_SYNC,
     )
