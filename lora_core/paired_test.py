@@ -23,7 +23,8 @@ PERMUTATIONS_AT_ONCE = 250
 class PairedTestResult:
     """Whether a new model is better than the current one on the same texts."""
 
-    p_value: float  # one-sided
+    p_value: float  # one-sided, of a lead of the new model
+    p_worse: float  # the same of a deficit
     difference: float  # of the metric; positive: the new model is better
     texts: int
     better: int  # texts that the new model predicts better
@@ -45,10 +46,10 @@ def one_sided_paired_test(
     scores = [metric.scores(each) for each in (new, current)]
     better, worse = int((scores[0] > scores[1]).sum()), int((scores[0] < scores[1]).sum())
     if metric.name == "accuracy":
-        p_value = one_sided_sign_test(better, worse)
+        p_values = one_sided_sign_test(better, worse), one_sided_sign_test(worse, better)
     else:
-        p_value = _permutation_test(metric, new, current, sign, seed)
-    return PairedTestResult(p_value, difference, len(new), better, worse)
+        p_values = _permutation_test(metric, new, current, sign, seed)
+    return PairedTestResult(*p_values, difference, len(new), better, worse)
 
 
 def one_sided_sign_test(better: int, worse: int) -> float:
@@ -60,12 +61,13 @@ def one_sided_sign_test(better: int, worse: int) -> float:
 
 def _permutation_test(
     metric: MetricOfMeans, new: Statistics, current: Statistics, sign: float, seed: int
-) -> float:
+) -> tuple[float, float]:
+    """Return the p values of a lead of the new model, and of a deficit."""
     rng, texts = np.random.default_rng(seed), len(new)
     change: NDArray[np.float64] = current.astype(np.float64) - new
     means = new.mean(axis=0), current.mean(axis=0)
     found = sign * float(metric.from_means(means[0]) - metric.from_means(means[1]))
-    as_large = 0
+    as_large = as_small = 0
     left = PERMUTATIONS
     while left:
         count = min(left, PERMUTATIONS_AT_ONCE)
@@ -75,5 +77,6 @@ def _permutation_test(
             metric.from_means(means[0] + shift) - metric.from_means(means[1] - shift)
         )
         as_large += int((differences >= found - 1e-12).sum())
+        as_small += int((differences <= found + 1e-12).sum())
         left -= count
-    return (as_large + 1) / (PERMUTATIONS + 1)
+    return (as_large + 1) / (PERMUTATIONS + 1), (as_small + 1) / (PERMUTATIONS + 1)

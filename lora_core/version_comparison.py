@@ -70,19 +70,16 @@ def compare_versions(
 ) -> VersionComparison:
     """Compare two versions. `tasks`: the type of each target. Raises `ValueError` without texts."""
     metric, current, new = _statistics(texts, tasks)
-    lead, deficit = (
-        one_sided_paired_test(metric, new, current),
-        one_sided_paired_test(metric, current, new),
-    )
+    found = one_sided_paired_test(metric, new, current)
     return VersionComparison(
         texts=len(texts),
         current=_score(metric, current),
         new=_score(metric, new),
-        difference=lead.difference,
-        better=lead.better,
-        worse=lead.worse,
-        p_better=lead.p_value,
-        p_worse=deficit.p_value,
+        difference=found.difference,
+        better=found.better,
+        worse=found.worse,
+        p_better=found.p_value,
+        p_worse=found.p_worse,
     )
 
 

@@ -198,7 +198,7 @@ class Reconciler:
             dispatch.make_all_queued_jobs_due(session)
             webhooks.make_all_pending_deliveries_due(session)
             mlflow.make_waiting_rows_due(session)
-            retraining.release_claims_after_clock_step(session)
+            retraining.release_claims_after_clock_step(session, self._settings)
             drift.end_claims_after_clock_step(session, self._settings)
 
     def _expire(self, job: RunningJob) -> bool:

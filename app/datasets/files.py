@@ -270,7 +270,9 @@ class FileInspector:
 def _label_options(label_format: LabelFormat) -> list[str]:
     """Return the options of the child that describe the labels."""
     if label_format.targets:
-        return [f"--targets={json.dumps(build_targets_spec(label_format.targets))}"]
+        targets = build_targets_spec(label_format.targets)
+        # As short as it can be: Linux allows 128 KiB for one argument.
+        return [f"--targets={json.dumps(targets, ensure_ascii=False)}"]
     options = [f"--task={label_format.task}"]
     if label_format.ordered:
         options.append("--ordered")

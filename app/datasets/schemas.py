@@ -21,7 +21,9 @@ from lora_core.specs.validation_problems import first_problem_location_and_messa
 
 MAX_LISTED_LABELS = 10  # the most frequent labels that a list shows
 
-ColumnName = Annotated[str, CleanText(256)]
+MAX_COLUMN_CHARACTERS = 256
+ColumnName = Annotated[str, CleanText(MAX_COLUMN_CHARACTERS)]
+_MAX_TARGETS_BYTES = 100_000  # they are one argument of a child, which is limited to 131,071
 # For the schema only: other values give 404.
 DATASET_REF_PATTERN = r"^[a-z0-9-]{1,64}(:[1-9][0-9]{0,8})?$"
 DatasetRef = Annotated[
@@ -99,6 +101,12 @@ class UploadFields(RequestModel):
         if info.data.get("label_separator") is not None:
             raise PydanticCustomError("exclusive", "must be empty if label_separator is given")
         names = parse_comma_separated(value)
+        if max(map(len, names)) > MAX_COLUMN_CHARACTERS:
+            raise PydanticCustomError(
+                "column_names",
+                "must be names of at most {limit} characters",
+                {"limit": MAX_COLUMN_CHARACTERS},
+            )
         if "" in names or len(set(names)) < len(names) or len(names) > MAX_COLUMNS:
             raise PydanticCustomError("column_names", "must be distinct names of columns")
         return value
@@ -112,6 +120,12 @@ class UploadFields(RequestModel):
             raise PydanticCustomError("wrong_task", "needs the task several_targets")
         if info.data.get("label_column") not in (None, "label"):
             raise PydanticCustomError("exclusive", "must be empty if label_column is given")
+        if len(value.encode()) > _MAX_TARGETS_BYTES:
+            raise PydanticCustomError(
+                "targets",
+                "must have at most {limit} bytes in UTF-8",
+                {"limit": f"{_MAX_TARGETS_BYTES:,}"},
+            )
         try:
             _read_targets(value)
         except ValidationError as error:

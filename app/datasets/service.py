@@ -185,7 +185,7 @@ def rediagnose_dataset(
 ) -> Dataset:
     """Diagnose a dataset again.
 
-    Raises what `fetch_dataset_file` and `FileInspector.check` raise.
+    Raises what `fetch_dataset_file` and `FileInspector.diagnose` raise.
     """
     with database.read() as session:
         dataset = repository.resolve_dataset(session, ref)

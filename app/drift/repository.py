@@ -75,9 +75,10 @@ def upsert_claim(session: Session, claim: DriftClaim) -> None:
     session.flush()
 
 
-def delete_claim(session: Session, model: str) -> None:
-    """Delete the claim on a model, if there is one."""
-    session.execute(delete(DriftClaim).where(DriftClaim.model == model), execution_options=_NO_SYNC)
+def delete_claim(session: Session, model: str, number: int) -> None:
+    """Delete the claim on a version, if there is one."""
+    claim = delete(DriftClaim).where(DriftClaim.model == model, DriftClaim.number == number)
+    session.execute(claim, execution_options=_NO_SYNC)
 
 
 def end_claims_expiring_later_than(session: Session, *, failed: bool, seconds: float) -> None:

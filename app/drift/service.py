@@ -122,7 +122,7 @@ def _save(session: Session, check: DriftCheck) -> DriftCheck:
         return newest
     previous = repository.find_newest_check(session, model=check.model)
     repository.add_check(session, check)
-    repository.delete_claim(session, check.model)
+    repository.delete_claim(session, check.model, check.number)
     known = previous is not None and previous.alarm and previous.number == check.number
     if check.alarm and not known:
         outbox.publish_event(session, EventType.DRIFT_DETECTED, _event(check))

@@ -10,13 +10,15 @@ from sqlalchemy.orm import Session, aliased
 from app.database.base import now
 from app.database.engines import acquire_transaction_lock
 from app.datasets.tables import Dataset
+from app.label_review import repository as label_review
 from app.queue.tables import Job
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
 from app.retraining.errors import RetrainingRuleNotFound, RetrainingRunNotFound
 from app.retraining.states import ACTIVE_STATES, NotPromotedReason, RetrainingState
 from app.retraining.tables import RetrainingRule, RetrainingRun
+from app.settings import Settings
 
-CLAIM_SECONDS = 600.0  # for a long step; then another worker may try it
+MIN_CLAIM_SECONDS = 600.0
 _DAY_SECONDS = 86_400.0
 _NO_SYNC = {"synchronize_session": False}
 _COMPARED = (RetrainingState.PROMOTED, RetrainingState.SHADOWED)
@@ -75,9 +77,18 @@ def find_last_run(session: Session, model_id: UUID) -> RetrainingRun | None:
 
 
 def find_run_by_training_dataset(session: Session, dataset_id: UUID) -> RetrainingRun | None:
-    """Return the run that made a dataset to train on."""
-    statement = select(RetrainingRun).where(RetrainingRun.dataset_id == dataset_id)
-    return session.scalars(statement.limit(1)).first()
+    """Return the run that made a dataset to train on, or the one it was corrected from.
+
+    Corrections keep the numbers of all rows.
+    """
+    origin: UUID | None = dataset_id
+    while origin is not None:
+        statement = select(RetrainingRun).where(RetrainingRun.dataset_id == origin)
+        if (run := session.scalars(statement.limit(1)).first()) is not None:
+            return run
+        correction = label_review.find_dataset_correction(session, origin)
+        origin = None if correction is None else correction.corrected_from
+    return None
 
 
 class RetrainingStepClaim(NamedTuple):
@@ -113,6 +124,14 @@ def count_compared_versions(session: Session, model_id: UUID) -> int:
         RetrainingRun.model_id == model_id, RetrainingRun.state.in_(_COMPARED), ~too_few_texts
     )
     return session.scalars(statement).one()
+
+
+def claim_seconds(settings: Settings) -> float:
+    """Return how long a step may take before another worker may try it.
+
+    The longest one inspects three files, each for as long as the settings allow, and stores two.
+    """
+    return max(MIN_CLAIM_SECONDS, 5 * settings.inspect_seconds)
 
 
 def claim_step(
@@ -156,11 +175,11 @@ def exclude_claim_from_crashes(session: Session, run_id: UUID, claim: int) -> No
     )
 
 
-def release_claims_after_clock_step(session: Session) -> None:
+def release_claims_after_clock_step(session: Session, settings: Settings) -> None:
     """Release the claims that end later than any would: after a clock step, hours later."""
     session.execute(
         update(RetrainingRun)
-        .where(RetrainingRun.claimed_until > now() + CLAIM_SECONDS)
+        .where(RetrainingRun.claimed_until > now() + claim_seconds(settings))
         .values(claimed_until=None),
         execution_options=_NO_SYNC,
     )

@@ -215,7 +215,8 @@ def _run_claimed(
     If it fails for a cause that may pass, it is tried again when the claim has expired.
     """
     with resources.database.write() as session:
-        claim = repository.claim_step(session, run_id, state, seconds=repository.CLAIM_SECONDS)
+        seconds = repository.claim_seconds(resources.settings)
+        claim = repository.claim_step(session, run_id, state, seconds=seconds)
     if claim is None:
         return
     try:

@@ -15,7 +15,6 @@ nothing, and uncertainty is that of `score_uncertainty_excluding_random_labels`.
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -55,7 +54,6 @@ def choose_next(  # noqa: PLR0913
     count: int,
     *,
     available: NDArray[np.bool_],
-    labeled: Iterable[int] = (),
     random: NDArray[np.bool_] | None = None,
     vectors: Vectors | None,
     uncertainty: NDArray[np.floating[Any]] | None,
@@ -69,7 +67,6 @@ def choose_next(  # noqa: PLR0913
         count: how many to choose.
         available: (texts,) whether a text may be chosen: it is neither labeled, nor skipped, nor in
             someone's hands. Its length is the number of texts of the project, which never changes.
-        labeled: rows that are labeled and may nevertheless be available, as for a second annotator.
         random: (texts,) whether a text was chosen as a random one. Before there are vectors, these
             may be more than the reserved ones.
         vectors: (texts, width); None: not computed yet, so all texts are random ones.
@@ -90,7 +87,6 @@ def choose_next(  # noqa: PLR0913
 
     random_rows = iter(reserve[free[reserve]].tolist())
     occupied = ~free
-    occupied[np.fromiter(labeled, dtype=np.int64)] = True
     # Random texts cover nothing. If others were chosen where these are not, a random text would
     # have fewer labels around it than an unlabeled one, and accuracy measured on it would be too
     # low.

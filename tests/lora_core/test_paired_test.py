@@ -42,6 +42,7 @@ def test_accuracy_is_tested_exactly() -> None:
     assert (found.better, found.worse, found.texts) == (10, 3, 40)
     assert found.difference == pytest.approx(7 / 40)
     assert found.p_value == binomtest(10, 13, alternative="greater").pvalue
+    assert found.p_worse == binomtest(3, 13, alternative="greater").pvalue
 
 
 def test_other_metrics_exchange_predictions() -> None:
@@ -82,6 +83,7 @@ def test_smaller_errors_are_better() -> None:
     assert better.difference == pytest.approx(-worse.difference)
     assert better.difference > 0.3
     assert worse.p_value > 0.99
+    assert (better.p_worse, worse.p_worse) == (worse.p_value, better.p_value)
 
 
 def test_equal_models_are_not_better() -> None:

@@ -16,6 +16,13 @@ INDICATORS = "text,label,toxic,insult\n" + "".join(
 )
 NUMBERS = "text,label\n" + "".join(f"sentence{i} word{i} end{i},{i / 7}\n" for i in range(48))
 MULTI_LABEL = {"task": "multi_label", "label_separator": ";"}
+LONG_TARGETS = json.dumps(
+    {
+        "rating": {"type": "regression"},
+        "flags": {"type": "multi_label", "label_columns": [f"{'の' * 90}{i}" for i in range(250)]},
+    },
+    ensure_ascii=False,
+)
 PAGE = {"Accept": "text/html"}
 
 
@@ -120,6 +127,7 @@ def test_labels_must_fit_the_task(
         ({**MULTI_LABEL, "label_columns": "a"}, "label_columns"),
         ({"task": "multi_label", "label_columns": "a,a "}, "label_columns"),
         ({"task": "multi_label", "label_columns": "a,"}, "label_columns"),
+        ({"task": "multi_label", "label_columns": "の" * 257}, "label_columns"),
         ({"task": "regression", "ordered": "true"}, "ordered"),
     ],
 )
@@ -207,9 +215,17 @@ def test_several_targets_are_uploaded_and_trained(client: TestClient, upload: Up
         ({"targets": "topic,Urgent"}, "cannot be the name of a target"),
         ({"targets": '{"":' * 1000}, "nested too deeply"),
         ({"targets": "topic,mood"}, "'mood'"),
+        ({"targets": LONG_TARGETS.replace("の", "ののの")}, "at most 100,000 bytes"),
+        ({"targets": r'{"a": {"type": "regression", "column": "\ud800"}, "b": {}}'}, "a.column"),
     ],
 )
 def test_targets_that_are_refused(upload: Upload, fields: dict[str, str], words: str) -> None:
     refused = upload(TICKETS, **fields)
     assert refused.status_code == 422
     assert words in refused.text
+
+
+@pytest.mark.usefixtures("in_child")
+def test_long_targets_reach_the_parser(upload: Upload) -> None:
+    """They are one argument of a process, whose length Linux limits."""
+    assert upload(TICKETS, targets=LONG_TARGETS).json()["code"] == "missing_column"

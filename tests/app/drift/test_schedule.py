@@ -253,6 +253,17 @@ def test_a_manual_check_ends_a_problem(
     assert drift(keeping)["problem"] is None
 
 
+def test_a_manual_check_of_another_version_ends_no_problem(
+    keeping: TestClient, train: Train, resources: Resources
+) -> None:
+    train(keeping)
+    keep(resources.database, texts(FILMS, 60, seed=1))
+    with resources.database.write() as session:
+        session.add(DriftClaim(model="sentiment", number=2, until=time.time() + DAY))
+    assert keeping.post("/v1/models/sentiment:1/drift/checks").status_code == 201
+    assert [each.number for each in claims(resources.database)] == [2]
+
+
 def test_checks_have_an_end(keeping: TestClient, train: Train, resources: Resources) -> None:
     train(keeping)
     database = resources.database

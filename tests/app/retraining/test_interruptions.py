@@ -1,5 +1,7 @@
 """A worker that dies at any point of a run costs nothing but time: nothing is done twice."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -140,6 +142,25 @@ def test_claim_is_exclusive(resources: Resources, mood: Retraining) -> None:
         repository.release_step(session, row.id, 1)
         assert repository.claim_step(session, row.id, state, seconds=0) == (2, 1)
         assert repository.claim_step(session, row.id, RetrainingState.TRAINING, seconds=1) is None
+
+
+def test_claim_lasts_as_long_as_the_files_of_a_step_may_take(
+    mood: Retraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule()
+    settings = mood.resources.settings.model_copy(update={"inspect_seconds": 400.0})
+
+    def fill_disk(reached: str) -> None:
+        if reached == "retraining_stored":
+            raise OSError(reached)
+
+    monkeypatch.setattr(collect_training_texts, "failpoint", fill_disk)
+    scheduler.start_and_advance_runs(replace(mood.resources, settings=settings))
+    with mood.resources.database.write() as session:
+        repository.release_claims_after_clock_step(session, settings)
+    (row,) = all_runs(mood.resources.database)
+    assert row.claimed_until == pytest.approx(time.time() + 2000, abs=120)
 
 
 def test_step_that_never_ends_fails(

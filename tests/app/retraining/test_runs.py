@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
+from app.feedback.tables import Feedback
 from app.privacy.text_hashes import TextHasher
 from app.queue.enums import JobKind
 from app.queue.tables import Job
@@ -117,6 +118,28 @@ def test_next_run_builds_on_the_promoted_version(mood: Retraining) -> None:
     assert mood.aliases()["production"] == 3
     back = mood.client.post(f"/v1/models/{MODEL}/aliases/production/rollback")
     assert back.json()["aliases"]["production"] == 2
+
+
+def test_live_rows_of_corrected_data_are_not_kept(mood: Retraining) -> None:
+    """A run's dataset is corrected, and a job of its own makes a version of the correction."""
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule()
+    first = mood.run_to_end()
+    made = f"/v1/datasets/{MODEL}-retraining"
+    (row,) = mood.client.get(f"{made}:1/rows", params={"limit": 1}).json()["data"]
+    label = {"good": "bad", "bad": "good"}[row["label"]]
+    change = {"changes": [{"row": row["row"], "label": label}]}
+    assert mood.client.post(f"{made}:1/corrections", json=change).status_code == 201
+    mood.train(data={"source": f"{MODEL}-retraining:2", "split_column": "split"})
+    mood.promote(3)
+    with mood.resources.database.write() as session:
+        session.execute(delete(Feedback))
+    mood.volunteer(make_texts(NEW_WORDS, 12, seed=4))
+    second = mood.advance()
+    assert second["data"]["train"] == first["data"]["train"] == 210
+    assert second["data"]["live_volunteered"] == 12
+    (row,) = mood.client.get(f"{made}:3/rows", params={"limit": 1}).json()["data"]
+    assert row["label"] == label
 
 
 def test_nothing_is_trained_without_new_texts(mood: Retraining) -> None:
