@@ -212,7 +212,9 @@ def _suggest(model: "SuggestionModel", pool: Pool, index: int) -> tuple[LabelVal
         case "single_label":
             return suggested, float(scores.max())
         case "multi_label":
-            return suggested, float(np.maximum(scores, 1 - scores).min())
+            from lora_core.active_learning.suggestions import THRESHOLD
+
+            return suggested, float(np.where(scores >= THRESHOLD, scores, 1 - scores).min())
         case "regression":
             return suggested, None
 

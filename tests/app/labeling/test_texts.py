@@ -20,6 +20,7 @@ from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
 from lora_core.active_learning.selection import random_evaluation_rows
+from lora_core.active_learning.suggestions import SuggestionModel
 from tests.labeling_rows import (
     LabeledRow,
     add_labels,
@@ -456,6 +457,33 @@ def test_numbers_and_several_labels_are_suggested(
     assert text["suggestion"]["value"] == pytest.approx(5.0 if text["row"] % 2 else -5.0, abs=2.5)
     assert text["suggestion"]["score"] is None
     assert set(text["nearest"][0]) == {"row", "text", "value"}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "score"),
+    [([0.31, 0.9, 0.2], ["a", "b"], 0.31), ([0.9, 0.6, 0.25], ["a", "b"], 0.6),
+     ([0.95, 0.25, 0.2], ["a"], 0.75)],
+)  # fmt: skip
+def test_the_score_of_several_labels_is_that_of_the_least_certain_decision(
+    client: TestClient,
+    pool: Dataset,
+    resources: Resources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    probabilities: list[float],
+    labels: list[str],
+    score: float,
+) -> None:
+    """A label is suggested from a probability of 0.3 on."""
+    task = {"type": "multi_label"}
+    create_project(client, random_share=0.0, task=task, labels=["a", "b", "c"])
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    values = [["a", "c"], ["b"]]
+    add_labels(resources, [LabeledRow(row, values[row % 2]) for row in range(1, 21)])
+    assert client.get(URL).json()["suggestions_from"] == 20
+    monkeypatch.setattr(SuggestionModel, "scores", lambda *_: np.array([probabilities]))
+    [text] = client.post(f"{URL}/next").json()["texts"]
+    assert text["suggestion"] == {"labels": labels, "score": pytest.approx(score)}
 
 
 def test_labels_of_two_annotators_become_one(
