@@ -137,7 +137,7 @@ def _find_or_enqueue_vectors(
 ) -> Job:
     """Return the job that computes the vectors of a dataset. Raises `TooManyJobs`."""
     identity = _vectors_identity(dataset, base)
-    acquire_transaction_lock(session, f"vectors {identity}")
+    _lock_vectors(session, identity)
     if (found := repository.find_reusable_embedding_job(session, identity)) is not None:
         return found
     acquire_transaction_lock(session, f"jobs of {owner}")
@@ -177,6 +177,10 @@ def _vectors_identity(dataset: Dataset, base: ResolvedBase) -> str:
         "version": 1,  # increment it if the vectors would be others
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _lock_vectors(session: Session, identity: str | None) -> None:
+    acquire_transaction_lock(session, f"vectors {identity}")
 
 
 class ProjectWithDatasetAndJob(NamedTuple):
@@ -303,8 +307,11 @@ def delete_project(session: Session, *, name: str) -> None:
     project = repository.lock_project(session, name)
     job_id = project.job_id
     repository.delete_project(session, project)
-    if job_id is not None and not repository.is_embedding_job_used(session, job_id):
-        jobs.request_cancel(session, job_id)  # a finished one stays as it is
+    if job_id is not None:
+        # A project that is being stored may have taken them.
+        _lock_vectors(session, session.get_one(Job, job_id).trial_sha256)
+        if not repository.is_embedding_job_used(session, job_id):
+            jobs.request_cancel(session, job_id)  # a finished one stays as it is
     _audit(session, "labeling_deleted", name)
 
 

@@ -1,6 +1,7 @@
 """Tests of labeling projects: creating, listing, updating and deleting them."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from app.auth import service as keys
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.labeling.tables import LabelingChosenText
+from app.labeling.views import project_view
 from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 from app.resources import Resources
@@ -25,6 +27,7 @@ from tests.labeling_rows import (
     store_vectors,
     vectors_of,
 )
+from tests.waiting import wait_for_a_waiter
 
 
 def problem(response: Any) -> tuple[int, str]:
@@ -194,6 +197,30 @@ def test_the_job_of_vectors_that_another_project_needs_is_not_cancelled(
 ) -> None:
     create_project(client, "second")
     client.delete("/v1/labeling/mood")
+    assert client.get("/v1/labeling/second").json()["vectors"]["state"] == "queued"
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_vectors_that_another_project_is_about_to_need_are_not_cancelled(
+    client: TestClient,
+    project: dict[str, Any],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first project is deleted before the second one, which found its job, is committed."""
+    deletes: list[Future[Any]] = []
+
+    def delete_the_first(*args: Any) -> Any:
+        deletes.append(threads.submit(client.delete, "/v1/labeling/mood"))
+        wait_for_a_waiter(database)
+        return project_view(*args)
+
+    with ThreadPoolExecutor(1) as threads:
+        with monkeypatch.context() as patched:
+            patched.setattr("app.labeling.service.project_view", delete_the_first)
+            second = create_project(client, "second")
+        assert deletes[0].result().status_code == 204
+    assert second["vectors"]["job"] == project["vectors"]["job"]
     assert client.get("/v1/labeling/second").json()["vectors"]["state"] == "queued"
 
 
