@@ -154,9 +154,9 @@ def count_labeled_and_skipped(
 
 
 def count_by_annotator(
-    session: Session, project_id: UUID, *, created_by: UUID | None = None
+    session: Session, project_id: UUID, *, key_name: str | None = None
 ) -> list[tuple[str, int, int]]:
-    """Return (annotator, labeled, skipped), by name; with `created_by`, those of one API key."""
+    """Return (annotator, labeled, skipped), by name; with `key_name`, those of one API key."""
     annotation = LabelingAnnotation
     labeled = func.sum(case((annotation.value.is_not(None), 1), else_=0))
     statement = (
@@ -165,8 +165,8 @@ def count_by_annotator(
         .group_by(annotation.annotator)
         .order_by(annotation.annotator)
     )
-    if created_by is not None:
-        statement = statement.where(annotation.created_by == created_by)
+    if key_name is not None:
+        statement = statement.where(_is_of_key(key_name))
     return [
         (name, int(labeled), int(total - labeled))
         for name, labeled, total in session.execute(statement)
@@ -427,15 +427,20 @@ def list_annotations(
     *,
     after: UUID | None,
     limit: int,
-    created_by: UUID | None = None,
+    key_name: str | None = None,
 ) -> Sequence[LabelingAnnotation]:
-    """Return the newest annotations first; with `created_by`, those of one API key."""
+    """Return the newest annotations first; with `key_name`, those of one API key."""
     statement = select(LabelingAnnotation).where(LabelingAnnotation.project_id == project_id)
     if after is not None:
         statement = statement.where(LabelingAnnotation.id < after)
-    if created_by is not None:
-        statement = statement.where(LabelingAnnotation.created_by == created_by)
+    if key_name is not None:
+        statement = statement.where(_is_of_key(key_name))
     return session.scalars(statement.order_by(LabelingAnnotation.id.desc()).limit(limit)).all()
+
+
+def _is_of_key(name: str) -> ColumnElement[bool]:
+    prefix = f"{name}/"  # not by LIKE, which ignores case on SQLite
+    return func.substr(LabelingAnnotation.annotator + "/", 1, len(prefix)) == prefix
 
 
 def read_labels(

@@ -215,7 +215,8 @@ class LeasedText(ResponseModel):
     reason: ChosenTextReason
     suggestion: SuggestionView | None
     nearest: list[NearestLabeledText] = Field(
-        description="Similar labeled texts, the nearest first."
+        description="Similar labeled texts, the nearest first. Empty where a label measures "
+        "something. Without the scope `labels:read`, only those that the API key labeled."
     )
     lease_expires_at: Timestamp
 

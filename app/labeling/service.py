@@ -212,7 +212,7 @@ def open_pool(pools: LabelingPools, opened: ProjectWithDatasetAndJob) -> Pool:
 
 
 def get_project_view_after_refit(
-    database: Database, pools: LabelingPools, *, name: str, own_only: UUID | None = None
+    database: Database, pools: LabelingPools, *, name: str, own_only: str | None = None
 ) -> LabelingView:
     """Return a project, with the accuracy so far; with `own_only`, the annotators of that key.
 
@@ -226,7 +226,7 @@ def get_project_view_after_refit(
         )
         tallies = repository.tally_single_annotator_labels(session, project.id)
         shared = repository.read_labels(session, project.id, shared_only=True)
-        annotators = repository.count_by_annotator(session, project.id, created_by=own_only)
+        annotators = repository.count_by_annotator(session, project.id, key_name=own_only)
     task: LabelingTaskType = project.task  # type: ignore[assignment]  # one of these
     resolved = resolve_labels(shared, task)
     pool = None

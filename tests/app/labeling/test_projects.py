@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.auth import service as keys
+from app.auth.errors import KeyNameInvalid
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.labeling.tables import LabelingChosenText
@@ -18,6 +19,8 @@ from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 from app.resources import Resources
 from tests.labeling_rows import (
+    LabeledRow,
+    add_labels,
     create_project,
     label_next,
     label_of,
@@ -333,9 +336,14 @@ def test_without_the_scope_one_sees_only_ones_own_labels(
     new_key: Callable[..., keys.CreatedKey],
 ) -> None:
     put(client, 1)
-    ann, bob = (
+    ann, bob, replaced, other = (
         {"Authorization": f"Bearer {new_key(*scopes, name=name).text}"}
-        for name, scopes in (("ann", ["labels:write"]), ("bob", ["labels:write", "labels:read"]))
+        for name, scopes in (
+            ("ann", ["labels:write"]),
+            ("bob", ["labels:write", "labels:read"]),
+            ("ann", ["labels:write"]),
+            ("Ann", ["labels:write"]),
+        )
     )
     url = "/v1/labeling/mood"
     for headers, body in (
@@ -352,5 +360,45 @@ def test_without_the_scope_one_sees_only_ones_own_labels(
             [each["annotator"] for each in listed["data"]],
         ]
 
-    assert annotators(ann) == [["ann/phone"], ["ann/phone"]]
+    assert annotators(ann) == annotators(replaced) == [["ann/phone"], ["ann/phone"]]
+    assert annotators(other) == [[], []]
     assert annotators(bob) == [["ann/phone", "bob", "local"], ["bob", "ann/phone", "local"]]
+
+
+def test_without_the_scope_similar_texts_are_those_that_one_labeled(
+    client: TestClient,
+    pool: Dataset,
+    resources: Resources,
+    tmp_path: Path,
+    anonymous_client: TestClient,
+    new_key: Callable[..., keys.CreatedKey],
+) -> None:
+    create_project(client, random_share=0.0)
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    names = ("ann", "ann/phone", "anna", "bob")
+    authors = {row: {names[row % 4]} for row in range(1, 41)} | {41: {"ann", "bob"}}
+    add_labels(
+        resources,
+        [LabeledRow(row, label_of(row), annotator=by) for row in authors for by in authors[row]],
+    )
+
+    def nearest_authors(*scopes: str) -> list[set[str]]:
+        headers = {"Authorization": f"Bearer {new_key(*scopes, name='ann').text}"}
+        url = "/v1/labeling/mood"
+        assert anonymous_client.get(url, headers=headers).json()["suggestions_from"] == 41
+        leased = anonymous_client.post(f"{url}/next", headers=headers, json={"count": 19}).json()
+        nearest = [each["nearest"] for each in leased["texts"]]
+        assert [len(each) for each in nearest] == [3] * 19
+        return [authors[each["row"]] for found in nearest for each in found]
+
+    assert set().union(*nearest_authors("labels:write", "labels:read")) == set(names)
+    own = nearest_authors("labels:write")
+    assert all(each <= {"ann", "ann/phone"} for each in own)
+    assert set().union(*own) == {"ann", "ann/phone"}
+
+
+def test_no_key_is_named_as_an_annotator_of_another_one(
+    new_key: Callable[..., keys.CreatedKey],
+) -> None:
+    with pytest.raises(KeyNameInvalid, match="without a slash"):
+        new_key("labels:write", name="ann/phone")
