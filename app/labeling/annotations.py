@@ -74,7 +74,7 @@ def lease_texts_with_suggestions(
     count: int,
     own_only: str | None = None,
 ) -> LeasedTexts:
-    """Return texts to label with suggestions.
+    """Return texts to label, with suggestions unless their labels measure something.
 
     With `own_only`, similar texts are those that this key labeled. Raises what `lease_texts`
     raises.
@@ -83,7 +83,9 @@ def lease_texts_with_suggestions(
     pool, fitted = leased.pool, leased.pool.fitted
     found = [(each, pool.texts.find_index(each.row)) for each in leased.texts]
     described = [
-        TextWithSuggestion.of(pool, fitted, index, each.reason, own_only=own_only)
+        TextWithSuggestion.of(
+            pool, None if each.is_measurement else fitted, index, each.reason, own_only=own_only
+        )
         for each, index in found
         if index is not None
     ]

@@ -234,6 +234,12 @@ class TextToLabel(NamedTuple):
 
     row: int
     reason: ChosenTextReason
+    labeled_by_others: bool
+
+    @property
+    def is_measurement(self) -> bool:
+        """Whether the label measures accuracy or agreement, which a suggestion would flatter."""
+        return self.reason is ChosenTextReason.RANDOM or self.labeled_by_others
 
 
 def list_chosen_texts(
@@ -279,7 +285,7 @@ def list_leased_texts(
 ) -> list[TextToLabel]:
     """Return what an annotator holds and still has to label, in the order of choice."""
     rows = session.execute(
-        select(*_LEASE_COLUMNS)
+        select(*_LEASE_COLUMNS, _is_labeled())
         .join(LabelingLease, _same_text(LabelingLease))
         .where(
             LabelingChosenText.project_id == project_id,
@@ -291,7 +297,7 @@ def list_leased_texts(
         .order_by(LabelingChosenText.position)
         .limit(limit)
     )
-    return [TextToLabel(row, ChosenTextReason(reason)) for row, reason in rows]
+    return [TextToLabel(row, ChosenTextReason(reason), labeled) for row, reason, labeled in rows]
 
 
 def list_available_texts(
@@ -319,7 +325,7 @@ def list_available_texts(
         .exists()
     )
     rows = session.execute(
-        select(*_LEASE_COLUMNS)
+        select(*_LEASE_COLUMNS, _is_labeled())
         .where(
             LabelingChosenText.project_id == project_id,
             LabelingChosenText.missing > 0,
@@ -331,7 +337,7 @@ def list_available_texts(
         .order_by(LabelingChosenText.position)
         .limit(limit)
     )
-    return [TextToLabel(row, ChosenTextReason(reason)) for row, reason in rows]
+    return [TextToLabel(row, ChosenTextReason(reason), labeled) for row, reason, labeled in rows]
 
 
 def delete_expired_leases(session: Session, project_id: UUID) -> None:
@@ -388,9 +394,17 @@ def _same_text(table: type[LabelingLease] | type[LabelingAnnotation]) -> ColumnE
 
 
 def _annotated_by(annotator: str) -> ColumnElement[bool]:
+    return _has_annotation(LabelingAnnotation.annotator == annotator)
+
+
+def _is_labeled() -> ColumnElement[bool]:
+    return _has_annotation(LabelingAnnotation.value.is_not(None))
+
+
+def _has_annotation(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return (
         select(1)
-        .where(_same_text(LabelingAnnotation), LabelingAnnotation.annotator == annotator)
+        .where(_same_text(LabelingAnnotation), condition)
         .correlate(LabelingChosenText)
         .exists()
     )

@@ -379,8 +379,9 @@ def test_annotations_are_listed_newest_first(client: TestClient, project: dict[s
 
 
 def test_suggestions_come_with_five_texts_of_two_labels(
-    client: TestClient, project: dict[str, Any], resources: Resources, tmp_path: Path
+    client: TestClient, pool: Dataset, resources: Resources, tmp_path: Path
 ) -> None:
+    create_project(client, random_share=0.0)
     store_vectors(resources, tmp_path / "vectors", vectors_of(60))
     for row in range(1, 10):
         put(client, row)
@@ -399,6 +400,35 @@ def test_suggestions_come_with_five_texts_of_two_labels(
         assert similar["label"] == label_of(similar["row"])
         assert similar["text"] == text_of(similar["row"])
     assert client.get(URL).json()["suggestions_from"] == 10
+
+
+def test_texts_whose_labels_measure_something_have_no_suggestion(
+    client: TestClient, pool: Dataset, resources: Resources, tmp_path: Path
+) -> None:
+    """Random texts measure accuracy, and those that somebody else has labeled agreement."""
+    create_project(client, random_share=0.5, overlap=1.0)
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    add_labels(resources, [LabeledRow(row, label_of(row)) for row in range(1, 21)])
+    assert client.get(URL).json()["suggestions_from"] == 20
+
+    def suggested(annotator: str) -> dict[int, tuple[bool, bool]]:
+        leased = client.post(f"{URL}/next", json={"count": 6, "annotator": annotator}).json()
+        reasons.update({each["row"]: each["reason"] for each in leased["texts"]})
+        return {
+            each["row"]: (each["suggestion"] is not None, len(each["nearest"]) == 3)
+            for each in leased["texts"]
+        }
+
+    reasons: dict[int, str] = {}
+    for_ann = suggested("ann")
+    others = [row for row, reason in reasons.items() if reason != "random"]
+    assert len(others) == 3
+    assert for_ann == {row: (row in others, row in others) for row in reasons}
+    put(client, others[0], annotator="ann", skipped=True)  # says nothing of the label
+    for row in others[1:]:
+        put(client, row, annotator="ann")
+    for_bob = suggested("bob")
+    assert for_bob == {row: (row == others[0], row == others[0]) for row in reasons}
 
 
 def test_every_fifth_text_is_random(
@@ -441,8 +471,9 @@ def test_numbers_and_several_labels_are_suggested(
     client: TestClient, resources: Resources, tmp_path: Path
 ) -> None:
     make_pool(resources, tmp_path, texts=100)
-    create_project(client, "topics", task={"type": "multi_label"}, labels=["even", "odd", "any"])
-    create_project(client, "stars", task={"type": "regression"}, labels=[])
+    topics = {"task": {"type": "multi_label"}, "labels": ["even", "odd", "any"]}
+    create_project(client, "topics", random_share=0.0, **topics)
+    create_project(client, "stars", random_share=0.0, task={"type": "regression"}, labels=[])
     store_vectors(resources, tmp_path / "vectors", vectors_of(100))
     parity = [LabeledRow(row, ["any", "odd" if row % 2 else "even"]) for row in range(1, 31)]
     numbers = [LabeledRow(row, 5.0 if row % 2 else -5.0) for row in range(1, 31)]
@@ -509,12 +540,9 @@ def test_labels_of_two_annotators_become_one(
 
 
 def test_another_process_continues_where_the_first_one_is(
-    client: TestClient,
-    project: dict[str, Any],
-    settings: Settings,
-    resources: Resources,
-    tmp_path: Path,
+    client: TestClient, pool: Dataset, settings: Settings, resources: Resources, tmp_path: Path
 ) -> None:
+    create_project(client, random_share=0.0)
     store_vectors(resources, tmp_path / "vectors", vectors_of(60))
     with TestClient(create_app(settings)) as second:
         rows = [next_rows(each, annotator=name) for each, name in
