@@ -96,8 +96,8 @@ class KeyNameInvalid(UnprocessableContent):
     code = "key_name_invalid"
     title = "Invalid API key name."
     message = (
-        "The name of an API key must have 1 to {max_length} printable characters, such as its "
-        "owner's name."
+        "The name of an API key must have 1 to {max_length} printable characters, without a slash, "
+        "such as its owner's name."
     )
 
 

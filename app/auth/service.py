@@ -41,7 +41,8 @@ def create_key(
 
     Raises `KeyNameInvalid`, `UnknownScope`.
     """
-    if not (name.strip() and name.isprintable() and len(name) <= MAX_NAME_LENGTH):
+    # `key/annotator` is an annotator of a key.
+    if not (name.strip() and name.isprintable() and len(name) <= MAX_NAME_LENGTH) or "/" in name:
         raise KeyNameInvalid(max_length=MAX_NAME_LENGTH)
     for scope in scopes:
         if scope not in ALL_SCOPES:

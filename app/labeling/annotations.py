@@ -66,14 +66,26 @@ class LeaseResult(NamedTuple):
 
 
 def lease_texts_with_suggestions(
-    database: Database, pools: LabelingPools, *, name: str, annotator: str, count: int
+    database: Database,
+    pools: LabelingPools,
+    *,
+    name: str,
+    annotator: str,
+    count: int,
+    own_only: str | None = None,
 ) -> LeasedTexts:
-    """Return texts to label with suggestions. Raises what `lease_texts` raises."""
+    """Return texts to label, with suggestions unless their labels measure something.
+
+    With `own_only`, similar texts are those that this key labeled. Raises what `lease_texts`
+    raises.
+    """
     leased = lease_texts(database, pools, name=name, annotator=annotator, count=count)
     pool, fitted = leased.pool, leased.pool.fitted
     found = [(each, pool.texts.find_index(each.row)) for each in leased.texts]
     described = [
-        TextWithSuggestion.of(pool, fitted, index, each.reason)
+        TextWithSuggestion.of(
+            pool, None if each.is_measurement else fitted, index, each.reason, own_only=own_only
+        )
         for each, index in found
         if index is not None
     ]

@@ -154,9 +154,9 @@ def count_labeled_and_skipped(
 
 
 def count_by_annotator(
-    session: Session, project_id: UUID, *, created_by: UUID | None = None
+    session: Session, project_id: UUID, *, key_name: str | None = None
 ) -> list[tuple[str, int, int]]:
-    """Return (annotator, labeled, skipped), by name; with `created_by`, those of one API key."""
+    """Return (annotator, labeled, skipped), by name; with `key_name`, those of one API key."""
     annotation = LabelingAnnotation
     labeled = func.sum(case((annotation.value.is_not(None), 1), else_=0))
     statement = (
@@ -165,8 +165,8 @@ def count_by_annotator(
         .group_by(annotation.annotator)
         .order_by(annotation.annotator)
     )
-    if created_by is not None:
-        statement = statement.where(annotation.created_by == created_by)
+    if key_name is not None:
+        statement = statement.where(_is_of_key(key_name))
     return [
         (name, int(labeled), int(total - labeled))
         for name, labeled, total in session.execute(statement)
@@ -234,6 +234,12 @@ class TextToLabel(NamedTuple):
 
     row: int
     reason: ChosenTextReason
+    labeled_by_others: bool
+
+    @property
+    def is_measurement(self) -> bool:
+        """Whether the label measures accuracy or agreement, which a suggestion would flatter."""
+        return self.reason is ChosenTextReason.RANDOM or self.labeled_by_others
 
 
 def list_chosen_texts(
@@ -279,7 +285,7 @@ def list_leased_texts(
 ) -> list[TextToLabel]:
     """Return what an annotator holds and still has to label, in the order of choice."""
     rows = session.execute(
-        select(*_LEASE_COLUMNS)
+        select(*_LEASE_COLUMNS, _is_labeled())
         .join(LabelingLease, _same_text(LabelingLease))
         .where(
             LabelingChosenText.project_id == project_id,
@@ -291,7 +297,7 @@ def list_leased_texts(
         .order_by(LabelingChosenText.position)
         .limit(limit)
     )
-    return [TextToLabel(row, ChosenTextReason(reason)) for row, reason in rows]
+    return [TextToLabel(row, ChosenTextReason(reason), labeled) for row, reason, labeled in rows]
 
 
 def list_available_texts(
@@ -319,7 +325,7 @@ def list_available_texts(
         .exists()
     )
     rows = session.execute(
-        select(*_LEASE_COLUMNS)
+        select(*_LEASE_COLUMNS, _is_labeled())
         .where(
             LabelingChosenText.project_id == project_id,
             LabelingChosenText.missing > 0,
@@ -331,7 +337,7 @@ def list_available_texts(
         .order_by(LabelingChosenText.position)
         .limit(limit)
     )
-    return [TextToLabel(row, ChosenTextReason(reason)) for row, reason in rows]
+    return [TextToLabel(row, ChosenTextReason(reason), labeled) for row, reason, labeled in rows]
 
 
 def delete_expired_leases(session: Session, project_id: UUID) -> None:
@@ -388,9 +394,17 @@ def _same_text(table: type[LabelingLease] | type[LabelingAnnotation]) -> ColumnE
 
 
 def _annotated_by(annotator: str) -> ColumnElement[bool]:
+    return _has_annotation(LabelingAnnotation.annotator == annotator)
+
+
+def _is_labeled() -> ColumnElement[bool]:
+    return _has_annotation(LabelingAnnotation.value.is_not(None))
+
+
+def _has_annotation(condition: ColumnElement[bool]) -> ColumnElement[bool]:
     return (
         select(1)
-        .where(_same_text(LabelingAnnotation), LabelingAnnotation.annotator == annotator)
+        .where(_same_text(LabelingAnnotation), condition)
         .correlate(LabelingChosenText)
         .exists()
     )
@@ -427,15 +441,20 @@ def list_annotations(
     *,
     after: UUID | None,
     limit: int,
-    created_by: UUID | None = None,
+    key_name: str | None = None,
 ) -> Sequence[LabelingAnnotation]:
-    """Return the newest annotations first; with `created_by`, those of one API key."""
+    """Return the newest annotations first; with `key_name`, those of one API key."""
     statement = select(LabelingAnnotation).where(LabelingAnnotation.project_id == project_id)
     if after is not None:
         statement = statement.where(LabelingAnnotation.id < after)
-    if created_by is not None:
-        statement = statement.where(LabelingAnnotation.created_by == created_by)
+    if key_name is not None:
+        statement = statement.where(_is_of_key(key_name))
     return session.scalars(statement.order_by(LabelingAnnotation.id.desc()).limit(limit)).all()
+
+
+def _is_of_key(name: str) -> ColumnElement[bool]:
+    prefix = f"{name}/"  # not by LIKE, which ignores case on SQLite
+    return func.substr(LabelingAnnotation.annotator + "/", 1, len(prefix)) == prefix
 
 
 def read_labels(

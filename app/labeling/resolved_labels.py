@@ -19,6 +19,10 @@ class ResolvedLabel:
     annotators: tuple[str, ...]
     is_random: bool  # the text was drawn at random
 
+    def is_of_key(self, name: str) -> bool:
+        """Return whether only annotators of an API key of this name gave it."""
+        return all(f"{each}/".startswith(f"{name}/") for each in self.annotators)
+
     @property
     def json_value(self) -> ShownValue:
         """The label as a request has it."""

@@ -1,7 +1,6 @@
 """Routes of labeling projects: create, label, undo, list annotations, make a dataset."""
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Query, Response, status
 from fastapi import Path as PathParameter
@@ -173,7 +172,8 @@ def lease_texts(
 ) -> LeasedTexts:
     """Get the next texts to label. Nobody else gets them for 10 minutes.
 
-    Asked again, the same annotator gets those again that are not labeled yet.
+    Asked again, the same annotator gets those again that are not labeled yet. Without the scope
+    `labels:read`, similar texts are only those that the API key labeled.
     """
     body = body or TextLeaseRequest()
     return annotations.lease_texts_with_suggestions(
@@ -182,6 +182,7 @@ def lease_texts(
         name=name,
         annotator=annotations.annotator_name(caller, body.annotator),
         count=body.count,
+        own_only=own_annotations_filter(caller),
     )
 
 
@@ -248,7 +249,7 @@ def list_annotations(
             opened.project.id,
             after=decode_cursor(after),
             limit=limit + 1,
-            created_by=own_annotations_filter(caller),
+            key_name=own_annotations_filter(caller),
         )
     rows, following = split_page(found, limit)
     return Page(data=annotations.annotation_views(state.labeling, opened, rows), next=following)
@@ -290,6 +291,6 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     return dataset_view(dataset)
 
 
-def own_annotations_filter(caller: Caller) -> UUID | None:
-    """Return the API key whose annotations the caller may see; None: all."""
-    return None if "labels:read" in caller.scopes else caller.id
+def own_annotations_filter(caller: Caller) -> str | None:
+    """Return the name of the API key whose annotations the caller may see; None: all."""
+    return None if "labels:read" in caller.scopes else caller.name

@@ -213,9 +213,13 @@ class LeasedText(ResponseModel):
     text: str
     text_pair: str | None = None
     reason: ChosenTextReason
-    suggestion: SuggestionView | None
+    suggestion: SuggestionView | None = Field(
+        description="Null: too few labels, or a text that was drawn at random or that somebody "
+        "else has labeled: the label measures accuracy or agreement."
+    )
     nearest: list[NearestLabeledText] = Field(
-        description="Similar labeled texts, the nearest first."
+        description="Similar labeled texts, the nearest first. Empty where a label measures "
+        "something. Without the scope `labels:read`, only those that the API key labeled."
     )
     lease_expires_at: Timestamp
 

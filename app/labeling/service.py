@@ -137,7 +137,7 @@ def _find_or_enqueue_vectors(
 ) -> Job:
     """Return the job that computes the vectors of a dataset. Raises `TooManyJobs`."""
     identity = _vectors_identity(dataset, base)
-    acquire_transaction_lock(session, f"vectors {identity}")
+    _lock_vectors(session, identity)
     if (found := repository.find_reusable_embedding_job(session, identity)) is not None:
         return found
     acquire_transaction_lock(session, f"jobs of {owner}")
@@ -179,6 +179,10 @@ def _vectors_identity(dataset: Dataset, base: ResolvedBase) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def _lock_vectors(session: Session, identity: str | None) -> None:
+    acquire_transaction_lock(session, f"vectors {identity}")
+
+
 class ProjectWithDatasetAndJob(NamedTuple):
     """A project with the rows that it refers to."""
 
@@ -208,7 +212,7 @@ def open_pool(pools: LabelingPools, opened: ProjectWithDatasetAndJob) -> Pool:
 
 
 def get_project_view_after_refit(
-    database: Database, pools: LabelingPools, *, name: str, own_only: UUID | None = None
+    database: Database, pools: LabelingPools, *, name: str, own_only: str | None = None
 ) -> LabelingView:
     """Return a project, with the accuracy so far; with `own_only`, the annotators of that key.
 
@@ -222,7 +226,7 @@ def get_project_view_after_refit(
         )
         tallies = repository.tally_single_annotator_labels(session, project.id)
         shared = repository.read_labels(session, project.id, shared_only=True)
-        annotators = repository.count_by_annotator(session, project.id, created_by=own_only)
+        annotators = repository.count_by_annotator(session, project.id, key_name=own_only)
     task: LabelingTaskType = project.task  # type: ignore[assignment]  # one of these
     resolved = resolve_labels(shared, task)
     pool = None
@@ -303,8 +307,11 @@ def delete_project(session: Session, *, name: str) -> None:
     project = repository.lock_project(session, name)
     job_id = project.job_id
     repository.delete_project(session, project)
-    if job_id is not None and not repository.is_embedding_job_used(session, job_id):
-        jobs.request_cancel(session, job_id)  # a finished one stays as it is
+    if job_id is not None:
+        # A project that is being stored may have taken them.
+        _lock_vectors(session, session.get_one(Job, job_id).trial_sha256)
+        if not repository.is_embedding_job_used(session, job_id):
+            jobs.request_cancel(session, job_id)  # a finished one stays as it is
     _audit(session, "labeling_deleted", name)
 
 

@@ -161,15 +161,21 @@ class TextWithSuggestion:
 
     @classmethod
     def of(
-        cls, pool: Pool, fitted: FittedSuggestions | None, index: int, reason: ChosenTextReason
+        cls,
+        pool: Pool,
+        fitted: FittedSuggestions | None,
+        index: int,
+        reason: ChosenTextReason,
+        *,
+        own_only: str | None,
     ) -> Self:
-        """Describe a text of a pool."""
+        """Describe a text of a pool; with `own_only`, by similar texts that this key labeled."""
         suggested, score = None, None
         nearest: tuple[tuple[ResolvedLabel, PoolText], ...] = ()
         if fitted is not None and pool.vectors is not None:
             if fitted.model is not None:
                 suggested, score = _suggest(fitted.model, pool, index)
-            nearest = _nearest(fitted, pool, index)
+            nearest = _nearest(fitted, pool, index, own_only)
         row = int(pool.texts.rows[index])
         return cls(row, pool.texts[index], reason, suggested, score, nearest)
 
@@ -212,18 +218,24 @@ def _suggest(model: "SuggestionModel", pool: Pool, index: int) -> tuple[LabelVal
         case "single_label":
             return suggested, float(scores.max())
         case "multi_label":
-            return suggested, float(np.maximum(scores, 1 - scores).min())
+            from lora_core.active_learning.suggestions import THRESHOLD
+
+            return suggested, float(np.where(scores >= THRESHOLD, scores, 1 - scores).min())
         case "regression":
             return suggested, None
 
 
 def _nearest(
-    fitted: FittedSuggestions, pool: Pool, index: int
+    fitted: FittedSuggestions, pool: Pool, index: int, own_only: str | None
 ) -> tuple[tuple[ResolvedLabel, PoolText], ...]:
     from lora_core.active_learning.suggestions import find_k_nearest_labeled_rows
 
     assert pool.vectors is not None  # noqa: S101 - the caller has checked it
-    by_index = dict(zip(fitted.indices.tolist(), fitted.labels, strict=True))
+    by_index = {
+        labeled: label
+        for labeled, label in zip(fitted.indices.tolist(), fitted.labels, strict=True)
+        if own_only is None or label.is_of_key(own_only)
+    }
     found = find_k_nearest_labeled_rows(pool.vectors, index, list(by_index))
     return tuple((by_index[each], pool.texts[each]) for each in found)
 

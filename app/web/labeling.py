@@ -115,7 +115,7 @@ def labeling_project_page(
             opened.project.id,
             after=decode_cursor(query.after),
             limit=MAX_ANNOTATIONS + 1,
-            created_by=own_annotations_filter(caller),
+            key_name=own_annotations_filter(caller),
         )
         made = _find_dataset(session, query.made, caller)
     rows, following = split_page(found, MAX_ANNOTATIONS)

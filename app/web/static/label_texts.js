@@ -69,8 +69,8 @@ function show(text) {
   find("undo").disabled = !recorded.length;
 }
 
-/** Whether the suggestion of a text is shown. Random texts measure accuracy, so theirs is not. */
-const isSuggested = (text) => Boolean(text.suggestion && text.reason !== "random" && options.suggestions.checked);
+/** Whether the suggestion of a text is shown. Texts that measure something have none. */
+const isSuggested = (text) => Boolean(text.suggestion && options.suggestions.checked);
 
 // -- Sending and fetching -------------------------------------------------------------------------
 

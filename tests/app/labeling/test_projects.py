@@ -1,6 +1,7 @@
 """Tests of labeling projects: creating, listing, updating and deleting them."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,17 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from app.auth import service as keys
+from app.auth.errors import KeyNameInvalid
 from app.database.engines import Database
 from app.datasets.tables import Dataset
 from app.labeling.tables import LabelingChosenText
+from app.labeling.views import project_view
 from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 from app.resources import Resources
 from tests.labeling_rows import (
+    LabeledRow,
+    add_labels,
     create_project,
     label_next,
     label_of,
@@ -25,6 +30,7 @@ from tests.labeling_rows import (
     store_vectors,
     vectors_of,
 )
+from tests.waiting import wait_for_a_waiter
 
 
 def problem(response: Any) -> tuple[int, str]:
@@ -197,6 +203,30 @@ def test_the_job_of_vectors_that_another_project_needs_is_not_cancelled(
     assert client.get("/v1/labeling/second").json()["vectors"]["state"] == "queued"
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"])
+def test_vectors_that_another_project_is_about_to_need_are_not_cancelled(
+    client: TestClient,
+    project: dict[str, Any],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first project is deleted before the second one, which found its job, is committed."""
+    deletes: list[Future[Any]] = []
+
+    def delete_the_first(*args: Any) -> Any:
+        deletes.append(threads.submit(client.delete, "/v1/labeling/mood"))
+        wait_for_a_waiter(database)
+        return project_view(*args)
+
+    with ThreadPoolExecutor(1) as threads:
+        with monkeypatch.context() as patched:
+            patched.setattr("app.labeling.service.project_view", delete_the_first)
+            second = create_project(client, "second")
+        assert deletes[0].result().status_code == 204
+    assert second["vectors"]["job"] == project["vectors"]["job"]
+    assert client.get("/v1/labeling/second").json()["vectors"]["state"] == "queued"
+
+
 def test_labels_outlive_their_dataset(
     client: TestClient, project: dict[str, Any], resources: Resources, tmp_path: Path
 ) -> None:
@@ -306,9 +336,14 @@ def test_without_the_scope_one_sees_only_ones_own_labels(
     new_key: Callable[..., keys.CreatedKey],
 ) -> None:
     put(client, 1)
-    ann, bob = (
+    ann, bob, replaced, other = (
         {"Authorization": f"Bearer {new_key(*scopes, name=name).text}"}
-        for name, scopes in (("ann", ["labels:write"]), ("bob", ["labels:write", "labels:read"]))
+        for name, scopes in (
+            ("ann", ["labels:write"]),
+            ("bob", ["labels:write", "labels:read"]),
+            ("ann", ["labels:write"]),
+            ("Ann", ["labels:write"]),
+        )
     )
     url = "/v1/labeling/mood"
     for headers, body in (
@@ -325,5 +360,45 @@ def test_without_the_scope_one_sees_only_ones_own_labels(
             [each["annotator"] for each in listed["data"]],
         ]
 
-    assert annotators(ann) == [["ann/phone"], ["ann/phone"]]
+    assert annotators(ann) == annotators(replaced) == [["ann/phone"], ["ann/phone"]]
+    assert annotators(other) == [[], []]
     assert annotators(bob) == [["ann/phone", "bob", "local"], ["bob", "ann/phone", "local"]]
+
+
+def test_without_the_scope_similar_texts_are_those_that_one_labeled(
+    client: TestClient,
+    pool: Dataset,
+    resources: Resources,
+    tmp_path: Path,
+    anonymous_client: TestClient,
+    new_key: Callable[..., keys.CreatedKey],
+) -> None:
+    create_project(client, random_share=0.0)
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    names = ("ann", "ann/phone", "anna", "bob")
+    authors = {row: {names[row % 4]} for row in range(1, 41)} | {41: {"ann", "bob"}}
+    add_labels(
+        resources,
+        [LabeledRow(row, label_of(row), annotator=by) for row in authors for by in authors[row]],
+    )
+
+    def nearest_authors(*scopes: str) -> list[set[str]]:
+        headers = {"Authorization": f"Bearer {new_key(*scopes, name='ann').text}"}
+        url = "/v1/labeling/mood"
+        assert anonymous_client.get(url, headers=headers).json()["suggestions_from"] == 41
+        leased = anonymous_client.post(f"{url}/next", headers=headers, json={"count": 19}).json()
+        nearest = [each["nearest"] for each in leased["texts"]]
+        assert [len(each) for each in nearest] == [3] * 19
+        return [authors[each["row"]] for found in nearest for each in found]
+
+    assert set().union(*nearest_authors("labels:write", "labels:read")) == set(names)
+    own = nearest_authors("labels:write")
+    assert all(each <= {"ann", "ann/phone"} for each in own)
+    assert set().union(*own) == {"ann", "ann/phone"}
+
+
+def test_no_key_is_named_as_an_annotator_of_another_one(
+    new_key: Callable[..., keys.CreatedKey],
+) -> None:
+    with pytest.raises(KeyNameInvalid, match="without a slash"):
+        new_key("labels:write", name="ann/phone")

@@ -20,6 +20,7 @@ from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
 from lora_core.active_learning.selection import random_evaluation_rows
+from lora_core.active_learning.suggestions import SuggestionModel
 from tests.labeling_rows import (
     LabeledRow,
     add_labels,
@@ -378,8 +379,9 @@ def test_annotations_are_listed_newest_first(client: TestClient, project: dict[s
 
 
 def test_suggestions_come_with_five_texts_of_two_labels(
-    client: TestClient, project: dict[str, Any], resources: Resources, tmp_path: Path
+    client: TestClient, pool: Dataset, resources: Resources, tmp_path: Path
 ) -> None:
+    create_project(client, random_share=0.0)
     store_vectors(resources, tmp_path / "vectors", vectors_of(60))
     for row in range(1, 10):
         put(client, row)
@@ -398,6 +400,35 @@ def test_suggestions_come_with_five_texts_of_two_labels(
         assert similar["label"] == label_of(similar["row"])
         assert similar["text"] == text_of(similar["row"])
     assert client.get(URL).json()["suggestions_from"] == 10
+
+
+def test_texts_whose_labels_measure_something_have_no_suggestion(
+    client: TestClient, pool: Dataset, resources: Resources, tmp_path: Path
+) -> None:
+    """Random texts measure accuracy, and those that somebody else has labeled agreement."""
+    create_project(client, random_share=0.5, overlap=1.0)
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    add_labels(resources, [LabeledRow(row, label_of(row)) for row in range(1, 21)])
+    assert client.get(URL).json()["suggestions_from"] == 20
+
+    def suggested(annotator: str) -> dict[int, tuple[bool, bool]]:
+        leased = client.post(f"{URL}/next", json={"count": 6, "annotator": annotator}).json()
+        reasons.update({each["row"]: each["reason"] for each in leased["texts"]})
+        return {
+            each["row"]: (each["suggestion"] is not None, len(each["nearest"]) == 3)
+            for each in leased["texts"]
+        }
+
+    reasons: dict[int, str] = {}
+    for_ann = suggested("ann")
+    others = [row for row, reason in reasons.items() if reason != "random"]
+    assert len(others) == 3
+    assert for_ann == {row: (row in others, row in others) for row in reasons}
+    put(client, others[0], annotator="ann", skipped=True)  # says nothing of the label
+    for row in others[1:]:
+        put(client, row, annotator="ann")
+    for_bob = suggested("bob")
+    assert for_bob == {row: (row == others[0], row == others[0]) for row in reasons}
 
 
 def test_every_fifth_text_is_random(
@@ -440,8 +471,9 @@ def test_numbers_and_several_labels_are_suggested(
     client: TestClient, resources: Resources, tmp_path: Path
 ) -> None:
     make_pool(resources, tmp_path, texts=100)
-    create_project(client, "topics", task={"type": "multi_label"}, labels=["even", "odd", "any"])
-    create_project(client, "stars", task={"type": "regression"}, labels=[])
+    topics = {"task": {"type": "multi_label"}, "labels": ["even", "odd", "any"]}
+    create_project(client, "topics", random_share=0.0, **topics)
+    create_project(client, "stars", random_share=0.0, task={"type": "regression"}, labels=[])
     store_vectors(resources, tmp_path / "vectors", vectors_of(100))
     parity = [LabeledRow(row, ["any", "odd" if row % 2 else "even"]) for row in range(1, 31)]
     numbers = [LabeledRow(row, 5.0 if row % 2 else -5.0) for row in range(1, 31)]
@@ -456,6 +488,33 @@ def test_numbers_and_several_labels_are_suggested(
     assert text["suggestion"]["value"] == pytest.approx(5.0 if text["row"] % 2 else -5.0, abs=2.5)
     assert text["suggestion"]["score"] is None
     assert set(text["nearest"][0]) == {"row", "text", "value"}
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "score"),
+    [([0.31, 0.9, 0.2], ["a", "b"], 0.31), ([0.9, 0.6, 0.25], ["a", "b"], 0.6),
+     ([0.95, 0.25, 0.2], ["a"], 0.75)],
+)  # fmt: skip
+def test_the_score_of_several_labels_is_that_of_the_least_certain_decision(
+    client: TestClient,
+    pool: Dataset,
+    resources: Resources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    probabilities: list[float],
+    labels: list[str],
+    score: float,
+) -> None:
+    """A label is suggested from a probability of 0.3 on."""
+    task = {"type": "multi_label"}
+    create_project(client, random_share=0.0, task=task, labels=["a", "b", "c"])
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    values = [["a", "c"], ["b"]]
+    add_labels(resources, [LabeledRow(row, values[row % 2]) for row in range(1, 21)])
+    assert client.get(URL).json()["suggestions_from"] == 20
+    monkeypatch.setattr(SuggestionModel, "scores", lambda *_: np.array([probabilities]))
+    [text] = client.post(f"{URL}/next").json()["texts"]
+    assert text["suggestion"] == {"labels": labels, "score": pytest.approx(score)}
 
 
 def test_labels_of_two_annotators_become_one(
@@ -481,12 +540,9 @@ def test_labels_of_two_annotators_become_one(
 
 
 def test_another_process_continues_where_the_first_one_is(
-    client: TestClient,
-    project: dict[str, Any],
-    settings: Settings,
-    resources: Resources,
-    tmp_path: Path,
+    client: TestClient, pool: Dataset, settings: Settings, resources: Resources, tmp_path: Path
 ) -> None:
+    create_project(client, random_share=0.0)
     store_vectors(resources, tmp_path / "vectors", vectors_of(60))
     with TestClient(create_app(settings)) as second:
         rows = [next_rows(each, annotator=name) for each, name in
