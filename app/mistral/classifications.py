@@ -16,7 +16,12 @@ from app.http.concurrency import cancel_on_disconnect
 from app.http.error_responses import MISTRAL_ERROR_RESPONSES
 from app.http.fields import CleanText, ResponseModel
 from app.registry.refs import require_model_name_syntax
-from app.serving.client_formats import LenientBody, PredictRequest, reject_blank_text
+from app.serving.client_formats import (
+    LenientBody,
+    PredictRequest,
+    reject_blank_text,
+    reject_too_many_inputs,
+)
 from app.serving.conversations import (
     PARTS_SCHEMA,
     Text,
@@ -92,7 +97,10 @@ class MistralChatClassificationCreate(LenientBody):
     """Conversations to classify."""
 
     model: MistralModelName
-    input: MistralConversation | Annotated[list[MistralConversation], Field(min_length=1)]
+    input: Annotated[
+        MistralConversation | Annotated[list[MistralConversation], Field(min_length=1)],
+        BeforeValidator(reject_too_many_inputs),
+    ]
 
     @property
     def conversations(self) -> list[list[ChatMessage]]:

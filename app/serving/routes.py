@@ -36,6 +36,7 @@ from app.serving.client_formats import (
     RerankBody,
     VertexBody,
     VertexResponse,
+    count_inputs,
     parse_predict_request,
     parse_rerank_request,
     to_text_or_pair,
@@ -259,10 +260,10 @@ def _sigmoid(number: float) -> float:
 @router.post("/vertex", response_model=VertexResponse)
 async def predict_vertex(body: VertexBody, context: RequestContextDep) -> Response:
     """Predict in the format of Vertex AI: one prediction for each instance."""
-    instances = [(context.parse(each, None), each.model) for each in body.instances]
-    count = sum(len(request.texts) for request, _ in instances)
+    count = sum(count_inputs(each.inputs) for each in body.instances)
     if count > context.max_inputs:
         raise TooManyInputs(count=count, limit=context.max_inputs)
+    instances = [(context.parse(each, None), each.model) for each in body.instances]
     async with cancel_on_disconnect(context.receive):
         results = await context.service.predict_instances(
             instances, key_id=context.key_id, deadline=context.deadline
