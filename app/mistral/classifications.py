@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from fastapi import APIRouter
 from pydantic import BeforeValidator, Field
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from app.auth.middleware import require_scope
 from app.http.concurrency import cancel_on_disconnect
@@ -195,13 +195,13 @@ async def _classify(
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,
         )
-    return JSONResponse(
-        {
+    return await context.respond(
+        lambda: {
             "id": f"mod-{uuid4().hex}",
             "model": result.version,
             "results": _results(result, context.target),
         },
-        headers=context.record_and_build_headers(result),
+        result,
     )
 
 

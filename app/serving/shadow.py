@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -137,12 +138,18 @@ class ShadowEvaluator:
         texts, targets = len(request.texts), model.targets
         try:
             shadow_rows = await _predict(await self._pool.load(candidate), request)
-            comparisons = [
-                compare_shadow_outputs_by_target(targets, served, shadow)
-                if targets
-                else compare_shadow_outputs(stats.task, served, shadow)
-                for served, shadow in zip(model.decode(computed, None), shadow_rows, strict=True)
-            ]
+
+            def compare() -> list[tuple[bool, float]]:
+                return [
+                    compare_shadow_outputs_by_target(targets, served, shadow)
+                    if targets
+                    else compare_shadow_outputs(stats.task, served, shadow)
+                    for served, shadow in zip(
+                        model.decode(computed, None), shadow_rows, strict=True
+                    )
+                ]
+
+            comparisons = await model.run_decoding(compare, computed)
         except Exception as error:  # no caller waits for it
             log.warning("shadow_failed", shadow=candidate.ref, reason=repr(error))
             self._count(stats, "failed", texts)
@@ -217,4 +224,5 @@ def _predicted(outputs: "Sequence[DecodedOutput]") -> set[str]:
 async def _predict(model: LoadedModel, request: PredictRequest) -> "list[list[DecodedOutput]]":
     tokenized = await model.tokenize(request.texts, truncate=True, side=request.truncation_side)
     deadline = time.monotonic() + SHADOW_TIMEOUT_SECONDS
-    return model.decode(await model.compute(tokenized, deadline=deadline), None)
+    computed = await model.compute(tokenized, deadline=deadline)
+    return await model.run_decoding(partial(model.decode, computed, None), computed)

@@ -8,8 +8,9 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from app.serving import shadow
-from tests.app.serving.conftest import Publish
+from app.serving import loaded_model, shadow
+from app.serving.loaded_model import LoadedEncoderModel
+from tests.app.serving.conftest import Publish, RecordThreads
 from tests.app.serving.stub import WAIT, StubAdapter, StubPredictor
 
 SHADOW = "/v1/models/sentiment/aliases/shadow"
@@ -79,6 +80,22 @@ def test_agreement_is_counted(client: TestClient, publish: Publish) -> None:
     )
     assert shadow_stats(client)[0]["agreement"] == 1.0
     assert directory.exists()
+
+
+def test_many_outputs_are_compared_in_another_thread(
+    client: TestClient,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    record_threads: RecordThreads,
+) -> None:
+    monkeypatch.setattr(loaded_model, "MAX_INLINE_OUTPUTS", 1)
+    publish()
+    publish(promote=False)
+    client.put(SHADOW, json={"version": 2})
+    decoded = record_threads(LoadedEncoderModel, "decode")
+    compared = record_threads(shadow, "compare_shadow_outputs")
+    wait_until(lambda: predict(client) and compared)
+    assert {name.partition("_")[0] for name in [*decoded, *compared]} == {"tokenize"}
 
 
 def test_requests_do_not_wait_for_a_candidate(
