@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from app.serving import loaded_model, shadow
 from app.serving.loaded_model import LoadedEncoderModel
 from tests.app.serving.conftest import Publish, RecordThreads
-from tests.app.serving.stub import WAIT, StubAdapter, StubPredictor
+from tests.app.serving.stub import WAIT, StubAdapter, StubLoader, StubPredictor
 
 SHADOW = "/v1/models/sentiment/aliases/shadow"
 TEXT = "a good film"
@@ -115,6 +115,26 @@ def test_requests_do_not_wait_for_a_candidate(
     stub.engine.gate.set()
     wait_until(lambda: shadow_stats(client)[0]["failed"])
     assert predict(client).status_code == 200
+
+
+@pytest.mark.parametrize("problem", ["broken", "too large"])
+def test_candidate_that_cannot_be_loaded_is_not_loaded_for_each_request(
+    app: FastAPI, client: TestClient, publish: Publish, problem: str
+) -> None:
+    served, candidate = publish(), publish(promote=False)
+    client.put(SHADOW, json={"version": 2})
+    pool, loader = app.state.serving.pool, StubLoader()
+    pool.close()
+    pool._load_encoder, pool._max_bytes = loader, 11 if problem == "too large" else 1000
+    if problem == "broken":
+        loader.broken[candidate] = ValueError(problem)
+
+    def skipped() -> int:
+        pairs = shadow_stats(client)
+        return pairs[0]["skipped"] if pairs else 0
+
+    wait_until(lambda: predict(client) and skipped() >= 5)
+    assert loader.loads == [served, candidate]
 
 
 @pytest.mark.parametrize(
