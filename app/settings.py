@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+MAX_INPUTS = 10_000  # that `max_inputs` may be: bodies with more are rejected unread
 FOREVER = "forever"  # as a value of a retention setting: nothing is deleted
 _HOST_NAME_PATTERN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _LOOPBACK_OF_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - variable, not bound
@@ -182,7 +183,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Minimum upload rate after the first 30 s; a slower body is rejected (408).",
     )
-    max_inputs: int = Field(64, ge=1, description="Maximum texts in one `/predict` request.")
+    max_inputs: int = Field(
+        64,
+        ge=1,
+        le=MAX_INPUTS,
+        description="Maximum texts in one `/predict` request, up to 10,000.",
+    )
     inspect_memory_mb: int = Field(
         2048, ge=256, description="Memory limit for checking an upload, in MB."
     )

@@ -9,14 +9,19 @@ from uuid import uuid4
 
 from fastapi import APIRouter
 from pydantic import BeforeValidator, Field
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from app.auth.middleware import require_scope
 from app.http.concurrency import cancel_on_disconnect
 from app.http.error_responses import MISTRAL_ERROR_RESPONSES
 from app.http.fields import CleanText, ResponseModel
 from app.registry.refs import require_model_name_syntax
-from app.serving.client_formats import LenientBody, PredictRequest, reject_blank_text
+from app.serving.client_formats import (
+    LenientBody,
+    PredictRequest,
+    reject_blank_text,
+    reject_too_many_inputs,
+)
 from app.serving.conversations import (
     PARTS_SCHEMA,
     Text,
@@ -92,7 +97,10 @@ class MistralChatClassificationCreate(LenientBody):
     """Conversations to classify."""
 
     model: MistralModelName
-    input: MistralConversation | Annotated[list[MistralConversation], Field(min_length=1)]
+    input: Annotated[
+        MistralConversation | Annotated[list[MistralConversation], Field(min_length=1)],
+        BeforeValidator(reject_too_many_inputs),
+    ]
 
     @property
     def conversations(self) -> list[list[ChatMessage]]:
@@ -187,13 +195,13 @@ async def _classify(
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,
         )
-    return JSONResponse(
-        {
+    return await context.respond(
+        lambda: {
             "id": f"mod-{uuid4().hex}",
             "model": result.version,
             "results": _results(result, context.target),
         },
-        headers=context.record_and_build_headers(result),
+        result,
     )
 
 

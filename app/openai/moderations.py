@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from fastapi import APIRouter
 from pydantic import BeforeValidator, Field
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from app.auth.middleware import require_scope
 from app.http.concurrency import cancel_on_disconnect
@@ -98,16 +98,19 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
         result = await context.service.predict(
             request, ref, key_id=context.key_id, deadline=context.deadline
         )
-    results = [
-        {
-            "flagged": any(output.predicted for output in row),
-            "categories": {output.label: output.predicted for output in row},
-            "category_scores": {output.label: output.score for output in row},
-            "category_applied_input_types": {output.label: ["text"] for output in row},
-        }
-        for row in result.rows
-    ]
-    return JSONResponse(
-        {"id": f"modr-{uuid4().hex}", "model": result.version, "results": results},
-        headers=context.record_and_build_headers(result),
+    return await context.respond(
+        lambda: {
+            "id": f"modr-{uuid4().hex}",
+            "model": result.version,
+            "results": [
+                {
+                    "flagged": any(output.predicted for output in row),
+                    "categories": {output.label: output.predicted for output in row},
+                    "category_scores": {output.label: output.score for output in row},
+                    "category_applied_input_types": {output.label: ["text"] for output in row},
+                }
+                for row in result.rows
+            ],
+        },
+        result,
     )

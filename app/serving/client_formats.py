@@ -36,6 +36,7 @@ from app.serving.errors import (
     TooManyInputs,
 )
 from app.serving.schemas import Prediction
+from app.settings import MAX_INPUTS
 from lora_core.specs.predict import ScoreFunction, TruncationSide
 from lora_core.specs.task import TaskType
 from lora_core.specs.text_input import TextInput
@@ -56,8 +57,26 @@ TEXT_PAIR_SCHEMA = {
 }
 
 
+def reject_too_many_inputs(value: Any) -> Any:
+    """Return the value. Reject a list that is too long for any setting before its texts are read:
+    validating a whole body of short texts would block the event loop. Raises `TooManyInputs`.
+    """
+    _check_input_count(count_inputs(value))
+    return value
+
+
+def count_inputs(inputs: Any) -> int:
+    return len(inputs) if isinstance(inputs, list) else 1
+
+
+def _check_input_count(count: int) -> None:
+    if count > MAX_INPUTS:
+        raise TooManyInputs(count=count, limit=MAX_INPUTS)
+
+
 def _validate_inputs(value: Any) -> Any:
     """Return the texts exactly as sent: the model must read what the client wrote."""
+    reject_too_many_inputs(value)
     for entry in value if isinstance(value, list) else [value]:
         validate_text_input(entry)
     return value
@@ -73,7 +92,7 @@ def validate_text_input(entry: Any) -> Any:
         texts = [entry.get("text"), *([] if pair is None else [pair])]
     if not all(isinstance(text, str) for text in texts):
         raise PydanticCustomError("inputs_type", _INPUTS_TYPE)
-    for text in texts:
+    for text in texts[:2]:  # with more it is no pair, and rejected later
         reject_unstorable_text(text)
     return entry
 
@@ -163,7 +182,9 @@ class ModelRerankBody(LenientBody):
 
     query: Annotated[StrictStr, AfterValidator(reject_unstorable_text)]
     texts: Annotated[
-        list[Annotated[StrictStr, AfterValidator(reject_unstorable_text)]], Field(min_length=1)
+        list[Annotated[StrictStr, AfterValidator(reject_unstorable_text)]],
+        BeforeValidator(reject_too_many_inputs),
+        Field(min_length=1),
     ]
     raw_scores: StrictBool = Field(
         False, description="Return the numbers of the model instead of their sigmoids."
@@ -185,10 +206,21 @@ class RerankBody(ModelRerankBody):
     )
 
 
+def _reject_too_many_in_instances(value: Any) -> Any:
+    if isinstance(value, list):
+        inputs = (each.get("inputs") if isinstance(each, dict) else each for each in value)
+        _check_input_count(sum(map(count_inputs, inputs)))
+    return value
+
+
 class VertexBody(LenientBody):
     """A request of Vertex AI."""
 
-    instances: Annotated[list[PredictBody], Field(min_length=1)]
+    instances: Annotated[
+        list[PredictBody],
+        BeforeValidator(_reject_too_many_in_instances),
+        Field(min_length=1),
+    ]
 
 
 class VertexResponse(ResponseModel):

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictStr
 from pydantic_core import PydanticCustomError
 
 from app.http.fields import reject_unstorable_text
-from app.serving.client_formats import LenientBody
+from app.serving.client_formats import LenientBody, reject_too_many_inputs
 from lora_core.specs.chat import join_text_parts
 
 Text = Annotated[StrictStr, AfterValidator(reject_unstorable_text)]
@@ -48,6 +48,7 @@ class Message(LenientBody):
 
 def validate_text_or_texts(prompt: Any) -> Any:
     """Return a text or a list of texts as it is."""
+    reject_too_many_inputs(prompt)
     entries = prompt if isinstance(prompt, list) else [prompt]
     if not entries or not all(isinstance(entry, str) for entry in entries):
         raise PydanticCustomError(

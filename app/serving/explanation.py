@@ -10,19 +10,23 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field
-from starlette.concurrency import run_in_threadpool
 
 from app.http.fields import RequestModel, reject_unstorable_text
 from app.serving.batcher import TextLogits
 from app.serving.client_formats import TEXT_PAIR_SCHEMA, validate_text_input
 from app.serving.errors import UnknownLabel
-from app.serving.loaded_model import LoadedEncoderModel, LoadedLinearModel, TokenizedRequest
+from app.serving.loaded_model import (
+    LoadedEncoderModel,
+    LoadedLinearModel,
+    LoadedModel,
+    TokenizedRequest,
+)
 from app.serving.nearest_examples import find_familiarity_and_neighbors
 from app.serving.schemas import ExplanationView, WordContribution
 from app.serving.service import ASSUMED_MAX_LENGTH, InferenceService
@@ -32,7 +36,6 @@ from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.text_input import TextInput, count_characters, texts_of_input
 
 if TYPE_CHECKING:
-    from lora_core.inference.decoding import DecodedOutput
     from lora_core.inference.tokenization import TokenizedText, TokenizedWords
 
 
@@ -156,10 +159,13 @@ async def _explain_encoder(
                 chunk, deadline=request.deadline, with_states=with_state and not whole
             )
         whole = whole or computed[:1]
-        predictions += [_scores(row) for row in model.decode(computed, None, request.target)]
+        decode = partial(_decode_scores, model, computed, request.target)
+        predictions += await model.run_decoding(decode, computed)
     label = request.label or next(iter(predictions[0]))  # predicted with all words
     scores = {mask: each[label] for mask, each in zip(masks, predictions, strict=True)}
-    values = await run_in_threadpool(shapley_values, scores, permutations) if count else []
+    values = (
+        await service.run_in_thread(partial(shapley_values, scores, permutations)) if count else []
+    )
     view = ExplanationView(
         label=label,
         score=scores[masks[0]],
@@ -190,7 +196,7 @@ async def _explain_linear(
         service.rate_limiter.acquire(request.key_id, 1)  # only once the request is admitted
         tokenized = await model.tokenize([text], truncate=True, side="right")
         computed = await model.compute(tokenized, deadline=request.deadline, with_states=with_state)
-        scores = _scores(model.decode(computed, None, target)[0])
+        [scores] = _decode_scores(model, computed, target)
         label = request.label or next(iter(scores))  # the predicted label
         words, empty_score = await model.contributions(text, label, target)
     view = ExplanationView(
@@ -215,8 +221,12 @@ async def _explain_linear(
     return explanation, computed[0]
 
 
-def _scores(row: "Sequence[DecodedOutput]") -> dict[str, float]:
-    return {output.label: output.score for output in row}
+def _decode_scores(
+    model: LoadedModel, computed: Sequence[TextLogits], target: str | None
+) -> list[dict[str, float]]:
+    """Return the scores of each text by label, in the order of `decode`."""
+    rows = model.decode(computed, None, target)
+    return [{output.label: output.score for output in row} for row in rows]
 
 
 def _word_score(text: TextInput, side: int, start: int, end: int, score: float) -> WordContribution:

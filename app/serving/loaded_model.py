@@ -48,6 +48,8 @@ _MAX_INLINE_TOKENIZER_CHARACTERS = 2048  # takes less time than a switch to anot
 # Computed in about two milliseconds: less than the cost of another thread that needs the
 # interpreter lock all the time.
 MAX_INLINE_LINEAR_CHARACTERS = 8192
+# Texts times labels that are decoded, or written as JSON, in a few milliseconds.
+MAX_INLINE_OUTPUTS = 2048
 _WORD_COST = 1 / 64  # upper bound of the cost of a linear model's word, in tokens of an encoder
 
 T = TypeVar("T")
@@ -83,6 +85,7 @@ class _LoadedModelBase:
 
     ref: str
     predictor: Predictor | LinearPredictor
+    _executor: Executor
 
     def with_ref(self, ref: str) -> Self:
         """Return the same model as that of another version, which has the same artifact."""
@@ -119,6 +122,12 @@ class _LoadedModelBase:
         if target not in self.targets:
             raise UnknownTarget(model=self.ref, target=target, targets=", ".join(self.targets))
         return self.targets[target]
+
+    async def run_decoding(self, work: Callable[[], T], computed: Sequence[TextLogits]) -> T:
+        """Run `work`, which decodes these logits, in another thread if there are many."""
+        if len(computed) * len(computed[0].logits) <= MAX_INLINE_OUTPUTS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def decode(
         self,

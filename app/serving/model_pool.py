@@ -58,6 +58,7 @@ MAX_CACHED_REFS = 1024  # "ft:…" names have a part that may be anything
 # another load may fetch its files or check its predictions.
 MAX_LOADS = 2
 FAILED_LOAD_RETRY_SECONDS = 30.0  # before a new version that failed to load is tried again
+SPARE_AGE_SECONDS = 600.0  # a model that no request waits for is evicted before any used since
 
 _LoadTask = asyncio.Task[LoadedModel]
 
@@ -123,6 +124,9 @@ class ModelPool:
     But a reference that has been served stays with that version while a new version of it loads,
     and if the new version does not load. If that version has been evicted, requests wait for the
     new one, and the old one is loaded again only if the new one does not load.
+
+    Spare models, which no request waits for, take only the room of models that have not been used
+    for a while: otherwise one that does not fit beside the others would evict them again and again.
     """
 
     def __init__(
@@ -141,7 +145,9 @@ class ModelPool:
         self._batcher = batcher
         self._executor = executor
         self._metrics = metrics
-        self._load_tasks: OrderedDict[str, _LoadTask] = OrderedDict()  # by artifact key, LRU first
+        self._load_tasks: dict[str, _LoadTask] = {}  # by artifact key
+        # When each was used last, on the monotonic clock; infinite while a request waits for it.
+        self._used_at: dict[str, float] = {}
         self._load_limiter = anyio.CapacityLimiter(MAX_LOADS)
         self._last_served: OrderedDict[str | None, ResolvedModel] = OrderedDict()  # LRU first
         self._failed_at: dict[str, float] = {}  # by artifact key, on the monotonic clock
@@ -181,9 +187,15 @@ class ModelPool:
         model = await asyncio.shield(self._get_or_start_load(resolved))
         return model.with_ref(resolved.ref)  # several versions may have one artifact
 
+    async def load_spare(self, resolved: ResolvedModel) -> LoadedModel | None:
+        """Return this version as `load` does; None if models in use leave no room for it."""
+        model = await asyncio.shield(self._get_or_start_load(resolved, spare=True))
+        return model.with_ref(resolved.ref) if resolved.artifact.key in self._load_tasks else None
+
     def close(self) -> None:
         """Release all models."""
         self._load_tasks.clear()
+        self._used_at.clear()
 
     async def _load_or_fall_back(
         self, ref: str | None, wanted: ResolvedModel
@@ -218,13 +230,16 @@ class ModelPool:
         failed_at = self._failed_at.get(resolved.artifact.key, -math.inf)
         return time.monotonic() - failed_at < FAILED_LOAD_RETRY_SECONDS
 
-    def _get_or_start_load(self, resolved: ResolvedModel) -> _LoadTask:
+    def _get_or_start_load(self, resolved: ResolvedModel, *, spare: bool = False) -> _LoadTask:
         key = resolved.artifact.key
         task = self._load_tasks.get(key)
         if task is None:
             task = self._load_tasks[key] = asyncio.create_task(self._load(resolved))
             task.add_done_callback(partial(self._on_load_done, key))
-        self._load_tasks.move_to_end(key)
+        used_at = time.monotonic() if spare or task.done() else math.inf
+        if spare:
+            used_at = max(used_at - SPARE_AGE_SECONDS, self._used_at.get(key, -math.inf))
+        self._used_at[key] = used_at
         return task
 
     async def _load(self, resolved: ResolvedModel) -> LoadedModel:
@@ -240,21 +255,21 @@ class ModelPool:
         succeeded = _is_loaded(task)  # retrieves the exception even if every caller has left
         if self._load_tasks.get(key) is not task:
             return
+        now = time.monotonic()
         if not succeeded:
-            now = time.monotonic()
             self._failed_at = {
                 each: failed_at
                 for each, failed_at in self._failed_at.items()
                 if now - failed_at < FAILED_LOAD_RETRY_SECONDS
             } | {key: now}
-            del self._load_tasks[key]
+            del self._load_tasks[key], self._used_at[key]
             return
         self._failed_at.pop(key, None)
-        self._load_tasks.move_to_end(key)
+        self._used_at[key] = min(now, self._used_at[key])
         loaded = {key: task.result() for key, task in self._load_tasks.items() if _is_loaded(task)}
         while (used := _total_bytes(loaded.values())) > self._max_bytes:  # loads continue
-            oldest = next(iter(loaded))
-            del loaded[oldest], self._load_tasks[oldest]
+            oldest = min(loaded, key=self._used_at.__getitem__)
+            del loaded[oldest], self._load_tasks[oldest], self._used_at[oldest]
         self._metrics.loaded_models.set(len(loaded))
         self._metrics.loaded_bytes.set(used)
 

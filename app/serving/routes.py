@@ -1,12 +1,12 @@
 """Routes of models in memory: predict, explain, info, health, and statistics of shadow evaluation.
 
 The event loop makes no database calls. It computes what takes less time than a switch to another
-thread: the tokens of short texts, linear models on short texts, and scores of logits.
+thread: the tokens of short texts, linear models on short texts, and scores of few labels.
 """
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -36,13 +36,14 @@ from app.serving.client_formats import (
     RerankBody,
     VertexBody,
     VertexResponse,
+    count_inputs,
     parse_predict_request,
     parse_rerank_request,
     to_text_or_pair,
 )
 from app.serving.errors import TooManyInputs
 from app.serving.explanation import ExplainBody, ExplainRequest, explain
-from app.serving.loaded_model import LoadedModel
+from app.serving.loaded_model import MAX_INLINE_OUTPUTS, LoadedModel
 from app.serving.schemas import (
     ClassifierLabels,
     ExplanationView,
@@ -148,6 +149,17 @@ class PredictRequestContext:
             position += len(result.rows)
         return {"X-Prediction-Id": self.prediction_id.hex, **_response_headers(*results)}
 
+    async def respond(self, build: Callable[[], Any], *results: PredictResult) -> Response:
+        """Record the predictions of the request, and return the JSON that `build` makes of them."""
+        headers = self.record_and_build_headers(*results)
+
+        def work() -> Response:
+            return JSONResponse(build(), headers=headers)
+
+        if sum(len(row) for each in results for row in each.rows) <= MAX_INLINE_OUTPUTS:
+            return work()
+        return await self.service.run_in_thread(work)
+
 
 async def _request_context(
     request: Request, state: AppStateDep, caller: CallerDep, target: TargetQuery = None
@@ -186,7 +198,8 @@ async def predict(
     texts. `/` and `/invocations` are aliases for clients that use these paths.
     """
     async with cancel_on_disconnect(context.receive):
-        return _respond(context, await context.predict(body, body.model, request_format))
+        result = await context.predict(body, body.model, request_format)
+        return await context.respond(lambda: _to_json(result), result)
 
 
 @router.post("/models/{ref}/predict", response_model=PredictResponse)
@@ -202,7 +215,8 @@ async def predict_with_model(
     `/models/{ref}` is an alias of this route.
     """
     async with cancel_on_disconnect(context.receive):
-        return _respond(context, await context.predict(body, ref, request_format))
+        result = await context.predict(body, ref, request_format)
+        return await context.respond(lambda: _to_json(result), result)
 
 
 @router.post("/rerank")
@@ -259,16 +273,15 @@ def _sigmoid(number: float) -> float:
 @router.post("/vertex", response_model=VertexResponse)
 async def predict_vertex(body: VertexBody, context: RequestContextDep) -> Response:
     """Predict in the format of Vertex AI: one prediction for each instance."""
-    instances = [(context.parse(each, None), each.model) for each in body.instances]
-    count = sum(len(request.texts) for request, _ in instances)
+    count = sum(count_inputs(each.inputs) for each in body.instances)
     if count > context.max_inputs:
         raise TooManyInputs(count=count, limit=context.max_inputs)
+    instances = [(context.parse(each, None), each.model) for each in body.instances]
     async with cancel_on_disconnect(context.receive):
         results = await context.service.predict_instances(
             instances, key_id=context.key_id, deadline=context.deadline
         )
-    rows = [_to_json(result) for result in results]
-    return JSONResponse({"predictions": rows}, headers=context.record_and_build_headers(*results))
+    return await context.respond(lambda: {"predictions": list(map(_to_json, results))}, *results)
 
 
 @router.post("/v1/models/{ref}/explain", responses=PROBLEM_RESPONSES)
@@ -300,10 +313,6 @@ async def explain_prediction(
     if explanation.truncated:
         response.headers["X-Truncated"] = "1"
     return explanation.view
-
-
-def _respond(context: PredictRequestContext, result: PredictResult) -> Response:
-    return JSONResponse(_to_json(result), headers=context.record_and_build_headers(result))
 
 
 def _to_json(result: PredictResult) -> Any:

@@ -151,7 +151,7 @@ class ShadowComparisonView(ResponseModel):
         description="Of the probability of production's label; multi-label: of all labels; "
         "regression: of the numbers."
     )
-    skipped: int  # texts, because the service was busy or too many texts came at once
+    skipped: int  # texts: the service was busy, too many came at once, or it was not loaded
     failed: int
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
-
-from starlette.concurrency import run_in_threadpool
 
 from app.errors import AppError, TooManyRequests
 from app.registry.service import ResolvedModel
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from lora_core.nearest_examples import ExampleIndex
     from lora_core.specs.task import TaskType
 
+T = TypeVar("T")
 
 MAX_TEXTS_IN_FLIGHT = 512
 MAX_SHARE_PER_KEY = 0.5  # of the capacity, for one API key
@@ -166,16 +166,18 @@ class InferenceService:
         `TargetRequired`, `UnknownTarget` and `SingleTargetModel`.
         """
         start = time.perf_counter()
-        with self._count_request(request):
-            with self._admit([request], key_id, deadline) as reservation:
-                computed = await self._compute(
-                    request,
-                    ref,
-                    reservation,
-                    key_id=key_id,
-                    deadline=deadline,
-                    texts_of_prompts=texts_of_prompts,
-                )
+        with (
+            self._count_request(request),
+            self._admit([request], key_id, deadline) as reservation,
+        ):
+            computed = await self._compute(
+                request,
+                ref,
+                reservation,
+                key_id=key_id,
+                deadline=deadline,
+                texts_of_prompts=texts_of_prompts,
+            )
             result = await self._build_and_record_result(computed, start)
         self._mirror(computed)
         return result
@@ -209,10 +211,14 @@ class InferenceService:
                 finally:
                     for task in tasks:
                         task.cancel()
-            results = [await self._build_and_record_result(each, start) for each in computed]
+                results = [await self._build_and_record_result(each, start) for each in computed]
         for each in computed:
             self._mirror(each)
         return results
+
+    async def run_in_thread(self, work: Callable[[], T]) -> T:
+        """Run `work` in a thread of predictions: all others may be waiting for the database."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizer_executor, work)
 
     @contextmanager
     def _admit(
@@ -261,10 +267,13 @@ class InferenceService:
     ) -> PredictResult:
         unfamiliar = [False] * len(computed.logits)
         if computed.index is not None:
-            unfamiliar = await run_in_threadpool(
-                flag_unfamiliar_texts, computed.index, computed.logits
+            unfamiliar = await self.run_in_thread(
+                partial(flag_unfamiliar_texts, computed.index, computed.logits)
             )
-        result = _build_result(computed, unfamiliar, start, with_scores=self._with_scores)
+        result = await computed.model.run_decoding(
+            partial(_build_result, computed, unfamiliar, start, with_scores=self._with_scores),
+            computed.logits,
+        )
         self._record_result(result, computed.tokenized)
         return result
 

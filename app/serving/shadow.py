@@ -1,9 +1,11 @@
 """Shadow evaluation: a candidate predicts live texts, and is only compared with production."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 CANDIDATES_TTL_SECONDS = 1.0  # before the candidates are queried again
 MAX_SHADOW_TEXTS_IN_FLIGHT = 64
 SHADOW_TIMEOUT_SECONDS = 30.0
+RETRY_SECONDS = 300.0  # before a shadow that did not load, or had no room, is loaded again
 MAX_PAIRS = 1000  # of versions whose statistics are in memory
 
 _ShadowOutcome = Literal["agreed", "differed", "skipped", "failed"]
@@ -47,7 +50,7 @@ class ShadowStats:
     agreed: int = 0  # see `compare_shadow_outputs`
     differed: int = 0
     total_difference: float = 0.0  # sum over texts, see `compare_shadow_outputs`
-    skipped: int = 0  # the service was busy, or too many texts came at once
+    skipped: int = 0  # the service was busy, too many texts came at once, or it was not loaded
     failed: int = 0
 
 
@@ -73,6 +76,7 @@ class ShadowEvaluator:
         self._candidates: dict[str, ResolvedModel] = {}  # by the version in production
         self._read_at = -CANDIDATES_TTL_SECONDS
         self._stats: dict[tuple[str, str], ShadowStats] = {}  # by version and shadow
+        self._retry_at: dict[str, float] = {}  # by artifact key, on the monotonic clock
         self._texts_in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,7 +99,10 @@ class ShadowEvaluator:
         if candidate is None or candidate.ref == served.ref:
             return
         stats = self._stats_of(served.ref, candidate.ref, model.predictor.task.type)
-        free = MAX_SHADOW_TEXTS_IN_FLIGHT - self._texts_in_flight if self._is_idle() else 0
+        runs = self._is_idle() and time.monotonic() >= self._retry_at.get(
+            candidate.artifact.key, -math.inf
+        )
+        free = MAX_SHADOW_TEXTS_IN_FLIGHT - self._texts_in_flight if runs else 0
         texts = request.texts[:free]
         if skipped := len(request.texts) - len(texts):
             self._count(stats, "skipped", skipped)
@@ -135,14 +142,26 @@ class ShadowEvaluator:
         stats: ShadowStats,
     ) -> None:
         texts, targets = len(request.texts), model.targets
+        loaded = None
         try:
-            shadow_rows = await _predict(await self._pool.load(candidate), request)
-            comparisons = [
-                compare_shadow_outputs_by_target(targets, served, shadow)
-                if targets
-                else compare_shadow_outputs(stats.task, served, shadow)
-                for served, shadow in zip(model.decode(computed, None), shadow_rows, strict=True)
-            ]
+            loaded = await self._pool.load_spare(candidate)
+            if loaded is None:
+                log.warning("shadow_without_room", shadow=candidate.ref)
+                self._count(stats, "skipped", texts)
+                return
+            shadow_rows = await _predict(loaded, request)
+
+            def compare() -> list[tuple[bool, float]]:
+                return [
+                    compare_shadow_outputs_by_target(targets, served, shadow)
+                    if targets
+                    else compare_shadow_outputs(stats.task, served, shadow)
+                    for served, shadow in zip(
+                        model.decode(computed, None), shadow_rows, strict=True
+                    )
+                ]
+
+            comparisons = await model.run_decoding(compare, computed)
         except Exception as error:  # no caller waits for it
             log.warning("shadow_failed", shadow=candidate.ref, reason=repr(error))
             self._count(stats, "failed", texts)
@@ -151,6 +170,8 @@ class ShadowEvaluator:
                 stats.total_difference += difference
                 self._count(stats, "agreed" if agreed else "differed", 1)
         finally:
+            if loaded is None:
+                self._retry_at[candidate.artifact.key] = time.monotonic() + RETRY_SECONDS
             self._texts_in_flight -= texts
 
     def _stats_of(self, version: str, shadow: str, task: "TaskType") -> ShadowStats:
@@ -217,4 +238,5 @@ def _predicted(outputs: "Sequence[DecodedOutput]") -> set[str]:
 async def _predict(model: LoadedModel, request: PredictRequest) -> "list[list[DecodedOutput]]":
     tokenized = await model.tokenize(request.texts, truncate=True, side=request.truncation_side)
     deadline = time.monotonic() + SHADOW_TIMEOUT_SECONDS
-    return model.decode(await model.compute(tokenized, deadline=deadline), None)
+    computed = await model.compute(tokenized, deadline=deadline)
+    return await model.run_decoding(partial(model.decode, computed, None), computed)

@@ -1,5 +1,6 @@
 """Fixtures: tiny models, registered and promoted."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.stored_artifact import store_artifact
 from tests.tiny_artifact import make_artifact
 
 Publish = Callable[..., Path]
+RecordThreads = Callable[[object, str], list[str]]
 
 
 def open_pool(resources: Resources, loader: StubLoader, *, max_bytes: int) -> ModelPool:
@@ -76,3 +78,20 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
         return materialize_artifact(resources.store, stored.ref, complete, name=name)
 
     return publish
+
+
+@pytest.fixture
+def record_threads(monkeypatch: pytest.MonkeyPatch) -> RecordThreads:
+    """Records the names of the threads in which a function of an object or a module runs."""
+
+    def record(owner: Any, name: str) -> list[str]:
+        original, threads = getattr(owner, name), list[str]()
+
+        def recording(*args: Any, **named: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            return original(*args, **named)
+
+        monkeypatch.setattr(owner, name, recording)
+        return threads
+
+    return record

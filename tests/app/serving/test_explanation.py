@@ -13,11 +13,13 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.auth.tables import LOCAL_KEY_ID
+from app.serving import explanation, loaded_model
 from app.serving.admission import BURST_SECONDS, KeyRateLimiter
 from app.serving.client_formats import ModelPredictBody, parse_predict_request
 from app.serving.explanation import CHUNK_TOKENS, MAX_WORDS, sample_permutations
+from app.serving.loaded_model import LoadedEncoderModel
 from app.serving.service import MAX_TEXTS_IN_FLIGHT, InferenceService, PredictResult
-from tests.app.serving.conftest import Publish
+from tests.app.serving.conftest import Publish, RecordThreads
 from tests.app.serving.stub import WAIT, StubPredictor
 from tests.app.serving.test_admission import make_controller
 
@@ -238,6 +240,22 @@ def test_texts_are_queued_in_chunks(
     explain(client, MANY_TOKENS)
     assert len(tokens) > 3
     assert max(tokens) <= CHUNK_TOKENS
+
+
+def test_explanation_needs_no_thread_of_other_routes(
+    client: TestClient,
+    record_chunks: Callable[..., list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    record_threads: RecordThreads,
+) -> None:
+    monkeypatch.setattr(loaded_model, "MAX_INLINE_OUTPUTS", 1)
+    record_chunks()
+    decoded = record_threads(LoadedEncoderModel, "decode")
+    attributed = record_threads(explanation, "shapley_values")
+    explain(client, "a good film")
+    assert decoded
+    assert attributed
+    assert {name.partition("_")[0] for name in [*decoded, *attributed]} == {"tokenize"}
 
 
 def test_other_requests_run_between_chunks(

@@ -131,6 +131,50 @@ def test_least_recently_used_model_is_evicted(
     run(work, max_bytes=2 * 11)
 
 
+@pytest.mark.parametrize(("age", "fits"), [(model_pool.SPARE_AGE_SECONDS, False), (-1.0, True)])
+def test_spare_model_evicts_only_models_that_are_not_in_use(
+    run: Callable[..., None],
+    loader: StubLoader,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    age: float,
+    fits: bool,
+) -> None:
+    monkeypatch.setattr(model_pool, "SPARE_AGE_SECONDS", age)
+    used, spare = publish("used"), publish("spare")
+
+    async def work(pool: ModelPool) -> None:
+        await get_ref(pool, "used")
+        loaded = await pool.load_spare(await pool._resolver.resolve("spare"))
+        assert (loaded is not None) == fits
+        await get_ref(pool, "spare" if fits else "used")
+        assert loader.loads == [used, spare]
+
+    run(work, max_bytes=11)
+
+
+@pytest.mark.parametrize("joins", ["while it loads", "once it is loaded"])
+def test_spare_model_is_like_others_once_it_is_requested(
+    run: Callable[..., None], loader: StubLoader, publish: Publish, joins: str
+) -> None:
+    used, spare, other = publish("used"), publish("spare"), publish("other")
+
+    async def work(pool: ModelPool) -> None:
+        await get_ref(pool, "used")
+        resolved = await pool._resolver.resolve("spare")
+        loading = asyncio.create_task(pool.load_spare(resolved))
+        if joins == "once it is loaded":
+            await loading
+        await get_ref(pool, "spare")
+        assert await loading is not None
+        assert await pool.load_spare(resolved) is not None  # and stays like others
+        await get_ref(pool, "other")
+        await get_ref(pool, "spare")
+        assert loader.loads == [used, spare, other]
+
+    run(work, max_bytes=2 * 11)
+
+
 def test_failed_load_evicts_nothing(
     run: Callable[..., None], loader: StubLoader, publish: Publish
 ) -> None:

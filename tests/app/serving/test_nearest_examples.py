@@ -25,7 +25,7 @@ from app.queue.enums import JobState
 from app.registry.service import ResolvedModel, add_version, move_alias
 from app.registry.tables import ModelVersion
 from app.resources import Resources
-from app.serving import nearest_examples
+from app.serving import nearest_examples, service
 from app.serving.nearest_examples import ExampleIndexCache
 from lora_core import manifest
 from lora_core.errors.data import DataTooLarge
@@ -35,7 +35,7 @@ from lora_core.samples import reviews
 from lora_core.specs.data import Split
 from lora_core.specs.train import TrainSpec
 from lora_core.training import linear
-from tests.app.serving.conftest import Publish
+from tests.app.serving.conftest import Publish, RecordThreads
 from tests.example_index import add_example_index
 from tests.job_rows import MANIFEST, SPEC, add_job
 from tests.kept_predictions import counts
@@ -496,6 +496,15 @@ def test_prediction_abstains_on_unfamiliar_texts(
     assert explain(client, "unlike")["familiarity"]["unfamiliar"] is True
     assert predict(client, "unlike").json() == []
     assert "X-Unfamiliar" not in predict(client, TEXTS[0]).headers
+
+
+def test_abstaining_needs_no_thread_of_other_routes(
+    client: TestClient, train: Callable[..., UUID], record_threads: RecordThreads
+) -> None:
+    train(held_out=HIGH)
+    threads = record_threads(service, "flag_unfamiliar_texts")
+    assert predict(client, "unlike").json() == []
+    assert [name.partition("_")[0] for name in threads] == ["tokenize"]
 
 
 def test_both_reasons_to_abstain_are_counted(

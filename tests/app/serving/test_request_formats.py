@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from app.registry.errors import ModelNotFound
+from app.settings import MAX_INPUTS
 from lora_core.specs.task import SingleLabelSpec
 from lora_core.tasks.base import Calibration
 from tests.app.serving.conftest import Publish
@@ -18,6 +19,7 @@ from tests.app.serving.stub import WAIT
 from tests.tiny_artifact import make_artifact
 
 TEXT, OTHER = "a good film", "a dull plot"
+MANY = ["a"] * MAX_INPUTS
 
 
 def predict(client: TestClient, path: str = "/predict", **body: Any) -> Any:
@@ -74,6 +76,39 @@ def test_vertex_wraps_request_and_response(client: TestClient, publish: Publish)
     for instances in ([{"inputs": TEXT}] * 65, [{"inputs": [TEXT] * 33}] * 2):
         too_many = client.post("/vertex", json={"instances": instances})
         assert (too_many.status_code, too_many.json()["code"]) == (422, "too_many_inputs")
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ("/predict", "inputs", [*MANY, 1]),
+        ("/vertex", "instances", [{"inputs": MANY[:-1]}, {"inputs": 1}, {"inputs": [1]}]),
+        ("/rerank", "texts", [*MANY, 1]),
+        ("/openai/v1/completions", "prompt", [*MANY, 1]),
+        ("/openai/v1/moderations", "input", [*MANY, 1]),
+        ("/mistral/v1/classifications", "input", [*MANY, 1]),
+        ("/mistral/v1/chat/classifications", "input", [*MANY, 1]),
+    ],
+)
+def test_bodies_with_very_many_texts_are_rejected_unread(
+    client: TestClient, path: str, field: str, value: Any
+) -> None:
+    response = client.post(path, json={"model": "sentiment", "query": TEXT, field: value})
+    error = response.json()
+    code = error.get("error", {}).get("code") if path.startswith("/openai") else error["code"]
+    assert code == "too_many_inputs", response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "inputs"),
+    [
+        ("/predict", [[TEXT, OTHER, "\x00"]]),
+        ("/v1/models/sentiment/explain", [TEXT, OTHER, "\x00"]),
+    ],
+)
+def test_only_two_texts_of_a_pair_are_read(client: TestClient, path: str, inputs: Any) -> None:
+    response = client.post(path, json={"inputs": inputs})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_pair")
 
 
 def test_vertex_headers_cover_all_instances(client: TestClient, publish: Publish) -> None:

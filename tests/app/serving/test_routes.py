@@ -1,6 +1,7 @@
 """Tests of `POST /predict` over HTTP, with real models of two layers."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from dirty_equals import IsFloat, IsPartialDict, IsStr
 from fastapi import FastAPI
 from sqlalchemy import text as sql
+from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
@@ -16,9 +18,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from app.database.engines import Database
 from app.main import create_app
+from app.serving import loaded_model, routes
+from app.serving.loaded_model import LoadedEncoderModel
 from app.settings import Settings
 from lora_core.inference.tokenization import ModelTokenizer
-from tests.app.serving.conftest import Publish
+from tests.app.serving.conftest import Publish, RecordThreads
 from tests.app.serving.stub import StubPredictor
 
 LONG = "film " * 100
@@ -54,6 +58,38 @@ def test_list_gets_a_list(client: TestClient, publish: Publish) -> None:
         for batched, single in zip(row, predict(client, text).json(), strict=True):
             assert batched == {"label": single["label"], "score": pytest.approx(single["score"])}
     assert len(predict(client, texts[:1]).json()) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", {"inputs": "a good film"}),
+        ("/models/sentiment/predict", {"inputs": ["a good film"]}),
+        ("/vertex", {"instances": [{"inputs": "a good film"}]}),
+        ("/mistral/v1/classifications", {"model": "sentiment", "input": "a good film"}),
+    ],
+)
+def test_only_many_outputs_are_computed_and_written_in_another_thread(
+    client: TestClient,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    record_threads: RecordThreads,
+    path: str,
+    body: Any,
+) -> None:
+    publish()
+    decoded = record_threads(LoadedEncoderModel, "decode")
+    written = record_threads(JSONResponse, "render")
+    responses = []
+    for limit in (2, 1):
+        for module in (loaded_model, routes):
+            monkeypatch.setattr(module, "MAX_INLINE_OUTPUTS", limit)
+        response = client.post(path, json=body)
+        responses.append(re.sub("mod-[0-9a-f]+", "", response.text))
+    for threads in (decoded, written):
+        assert [name.startswith("tokenize") for name in threads] == [False, True]
+    assert response.status_code == 200
+    assert responses[0] == responses[1]
 
 
 def test_scores_match_transformers(client: TestClient, publish: Publish) -> None:

@@ -8,9 +8,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from app.serving import shadow
-from tests.app.serving.conftest import Publish
-from tests.app.serving.stub import WAIT, StubAdapter, StubPredictor
+from app.serving import loaded_model, shadow
+from app.serving.loaded_model import LoadedEncoderModel
+from tests.app.serving.conftest import Publish, RecordThreads
+from tests.app.serving.stub import WAIT, StubAdapter, StubLoader, StubPredictor
 
 SHADOW = "/v1/models/sentiment/aliases/shadow"
 TEXT = "a good film"
@@ -81,6 +82,22 @@ def test_agreement_is_counted(client: TestClient, publish: Publish) -> None:
     assert directory.exists()
 
 
+def test_many_outputs_are_compared_in_another_thread(
+    client: TestClient,
+    publish: Publish,
+    monkeypatch: pytest.MonkeyPatch,
+    record_threads: RecordThreads,
+) -> None:
+    monkeypatch.setattr(loaded_model, "MAX_INLINE_OUTPUTS", 1)
+    publish()
+    publish(promote=False)
+    client.put(SHADOW, json={"version": 2})
+    decoded = record_threads(LoadedEncoderModel, "decode")
+    compared = record_threads(shadow, "compare_shadow_outputs")
+    wait_until(lambda: predict(client) and compared)
+    assert {name.partition("_")[0] for name in [*decoded, *compared]} == {"tokenize"}
+
+
 def test_requests_do_not_wait_for_a_candidate(
     app: FastAPI, client: TestClient, publish: Publish
 ) -> None:
@@ -98,6 +115,26 @@ def test_requests_do_not_wait_for_a_candidate(
     stub.engine.gate.set()
     wait_until(lambda: shadow_stats(client)[0]["failed"])
     assert predict(client).status_code == 200
+
+
+@pytest.mark.parametrize("problem", ["broken", "too large"])
+def test_candidate_that_cannot_be_loaded_is_not_loaded_for_each_request(
+    app: FastAPI, client: TestClient, publish: Publish, problem: str
+) -> None:
+    served, candidate = publish(), publish(promote=False)
+    client.put(SHADOW, json={"version": 2})
+    pool, loader = app.state.serving.pool, StubLoader()
+    pool.close()
+    pool._load_encoder, pool._max_bytes = loader, 11 if problem == "too large" else 1000
+    if problem == "broken":
+        loader.broken[candidate] = ValueError(problem)
+
+    def skipped() -> int:
+        pairs = shadow_stats(client)
+        return pairs[0]["skipped"] if pairs else 0
+
+    wait_until(lambda: predict(client) and skipped() >= 5)
+    assert loader.loads == [served, candidate]
 
 
 @pytest.mark.parametrize(
