@@ -141,7 +141,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
             archive=path,
             call=build_idempotent_request(upload.sha256),
         )
-        return await executor.run(work)
+        return await executor.run_import(work)
 
 
 @router.delete(
