@@ -153,7 +153,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def connect_without_reading(port: int, size: int, headers: bytes = b"") -> socket.socket:
-    """Request a response of so many bytes, and wait for its head only."""
+    """Request a response of `size` bytes, and wait for its status only."""
     connection = socket.socket()
     connection.settimeout(20)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)

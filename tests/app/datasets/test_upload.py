@@ -60,7 +60,7 @@ def test_the_event_loop_removes_no_files(
     """To free the space of a large file takes long."""
     removed_on_loop, rmtree = [], shutil.rmtree
 
-    def record(path: Path, **options: bool) -> None:
+    def record(path: Path, **options: Any) -> None:
         rmtree(path, **options)
         with suppress(RuntimeError):
             asyncio.get_running_loop()
