@@ -36,6 +36,7 @@ START_SECONDS = 120.0  # limit for the imports
 _WAIT_SECONDS = 15.0  # a job waits for imports under way: its own, started later, would end later
 REPLY_SECONDS = 3.0  # a fork takes some milliseconds
 _RESTART_SECONDS = 1.0  # pause before a server that has ended is replaced
+_MAX_RESTART_SECONDS = 600.0  # one that cannot start would keep a core busy with imports
 
 log = structlog.get_logger(__name__)
 
@@ -57,12 +58,15 @@ class ForkServerSupervisor:
 
     def run_until_closed(self) -> None:
         """Keep a server running until `close`. The kernel kills it when the calling thread ends."""
+        pause = _RESTART_SECONDS
         while not self._closed.is_set():
             try:
-                self._run_server()
+                if self._run_server():
+                    pause = _RESTART_SECONDS
             except OSError as error:
                 log.warning("cannot start the fork server", error=str(error))
-            self._closed.wait(_RESTART_SECONDS)
+            self._closed.wait(pause)
+            pause = min(2 * pause, _MAX_RESTART_SECONDS)
 
     def close(self) -> None:
         """End the server and `run_until_closed`. The processes that it has forked go on."""
@@ -89,14 +93,14 @@ class ForkServerSupervisor:
         process.unblock()
         return child
 
-    def _run_server(self) -> None:
-        """Start a server and wait until it ends."""
+    def _run_server(self) -> bool:
+        """Start a server and wait until it ends. Return whether it has been ready."""
         with self._changed:
             if self._closed.is_set():
-                return
+                return False
             self._server = server = _ServerProcess()
         try:
-            if server.wait_until_ready_or_kill():
+            if was_ready := server.wait_until_ready_or_kill():
                 self._set_ready(True)
             status = server.wait()
         finally:
@@ -104,6 +108,7 @@ class ForkServerSupervisor:
             server.close_connection()
         if not self._closed.is_set():
             log.warning("the fork server ended; starting another", status=status)
+        return was_ready
 
     def _set_ready(self, ready: bool) -> None:
         with self._changed:

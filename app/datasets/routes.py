@@ -1,6 +1,5 @@
 """Routes of datasets: upload, preview, list, download, rows, check, delete."""
 
-import shutil
 from functools import partial
 from typing import Annotated
 
@@ -9,7 +8,7 @@ from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
 from app.auth.middleware import require_scope
-from app.datasets import files, repository, service
+from app.datasets import repository, service
 from app.datasets.schemas import (
     UPLOAD_FORM,
     DatasetListItem,
@@ -20,7 +19,7 @@ from app.datasets.schemas import (
     FilePreview,
     UploadFields,
 )
-from app.datasets.upload import receive_upload
+from app.datasets.upload import incoming_dir, receive_upload
 from app.datasets.views import dataset_list_item, dataset_view
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import FormValidationError
@@ -57,8 +56,7 @@ async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
     """
     # The body is parsed here, not by FastAPI: it is streamed to disk, and only if the API key has
     # the scope.
-    directory = files.create_incoming_dir(settings)
-    try:
+    async with incoming_dir(settings) as directory:
         upload = await receive_upload(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )
@@ -72,8 +70,6 @@ async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
             call=build_idempotent_request([upload.sha256, upload.filename, upload.fields]),
         )
         dataset, is_new = await executor.run(work)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return dataset_view(dataset)
@@ -84,15 +80,12 @@ async def preview_file(
     request: Request, settings: SettingsDep, executor: ExecutorDep
 ) -> FilePreview:
     """Preview the columns and first rows of a file. Nothing is stored; no columns need be given."""
-    directory = files.create_incoming_dir(settings)
-    try:
+    async with incoming_dir(settings) as directory:
         upload = await receive_upload(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )
         work = partial(service.preview_file, upload, _parse_fields(upload.fields), settings)
         return FilePreview.model_validate(await executor.run(work))
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @router.get("", dependencies=_READ)

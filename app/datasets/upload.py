@@ -3,16 +3,22 @@
 import hashlib
 import os
 import re
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
+from app.datasets import files
 from app.datasets.errors import MalformedUpload, UploadTooLarge
+from app.settings import Settings
 
 _MAX_FIELDS = 16
 _MAX_FIELD_BYTES = 400_000  # the longest fields of `UploadFields`, in UTF-8
@@ -27,6 +33,20 @@ class Upload:
     sha256: str
     bytes: int
     fields: dict[str, str]
+
+
+@asynccontextmanager
+async def incoming_dir(settings: Settings) -> AsyncIterator[Path]:
+    """Create a directory for a file to receive, and remove it after the block.
+
+    To free the space of a large file takes long, so a thread does it.
+    """
+    directory = files.create_incoming_dir(settings)
+    try:
+        yield directory
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(shutil.rmtree, directory, ignore_errors=True)
 
 
 async def receive_upload(request: Request, *, path: Path, limit: int) -> Upload:

@@ -1,7 +1,7 @@
 """Blocking work that requests run in threads or child processes: its limits, and its cancellation.
 
-Reads of dataset rows and checks of base models have limits of their own, so that they cannot delay
-uploads and imports. When the client disconnects, its work is cancelled: queued work never starts,
+Reads of dataset rows, imports and checks of base models have limits of their own, so that they
+cannot delay uploads. When the client disconnects, its work is cancelled: queued work never starts,
 and `app.sandbox.child.run_lora_core_sandboxed` kills the child process.
 """
 
@@ -177,6 +177,9 @@ class ConcurrencyLimiters:
         self.checks = ConcurrencyLimiter(
             max_pending=settings.max_checks, max_pending_per_key=settings.max_checks
         )
+        self.imports = ConcurrencyLimiter(
+            max_pending=settings.max_checks, max_pending_per_key=settings.max_checks
+        )
         self.base_checks = ConcurrencyLimiter(
             max_pending=MAX_BASE_CHECKS, max_pending_per_key=MAX_BASE_CHECKS_PER_KEY, max_running=1
         )
@@ -195,9 +198,14 @@ class RequestExecutor:
         return await self._limits.reads.run(self._caller, work)
 
     async def run(self, work: Callable[[], _ResultT]) -> _ResultT:
-        """Check an upload or an import. If the client disconnects, nothing is stored."""
+        """Check an upload. If the client disconnects, nothing is stored."""
         async with cancel_on_disconnect(self._receive):
             return await self._limits.checks.run(self._caller, work)
+
+    async def run_import(self, work: Callable[[], _ResultT]) -> _ResultT:
+        """Check and store an imported model, which may take minutes. Otherwise like `run`."""
+        async with cancel_on_disconnect(self._receive):
+            return await self._limits.imports.run(self._caller, work)
 
     async def run_base_check(self, work: Callable[[], _ResultT]) -> _ResultT:
         """Check a base model. If the client disconnects, the check is cancelled."""

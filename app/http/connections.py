@@ -1,8 +1,8 @@
 """Connection limits, enforced in uvicorn's protocol class, below the ASGI application.
 
-uvicorn waits for a request head without a time limit, and every open connection uses a file
-descriptor. So a request head has a timeout here, and when the connection limit is reached, a new
-connection replaces the one that has been idle the longest.
+uvicorn waits without a time limit for a request head, and for a client to read its response, which
+stays in memory. Every open connection uses a file descriptor. So both have a timeout here, and when
+the connection limit is reached, a new connection replaces the one that has been idle the longest.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from app.settings import Settings
 
 HEAD_TIMEOUT_SECONDS = 10.0  # from the connection, or the first byte, to the end of a request head
+READ_TIMEOUT_SECONDS = 30.0  # a client that reads nothing of its response for so long is cut off
 MAX_SHARE_OF_OPEN_FILES = 0.75  # the share of the open-file limit that connections may use
 LOG_INTERVAL_SECONDS = 60  # minimum time between two warnings about the connection limit
 
@@ -60,6 +61,7 @@ class LimitedH11Protocol(H11Protocol):
         self._application = self.app
         self.app = self._run_application
         self._head_timer: asyncio.TimerHandle | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -70,6 +72,7 @@ class LimitedH11Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._mark_busy()
+        self._stop_read_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -80,6 +83,20 @@ class LimitedH11Protocol(H11Protocol):
         super().on_response_complete()
         if self._is_idle():
             self.idle_connections[self] = None  # uvicorn's keep-alive timer is running
+        self._start_read_timer_if_closing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._start_read_timer_if_closing()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start_read_timer()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_read_timer()
+        self._start_read_timer_if_closing()  # some of the response is left
 
     async def _run_application(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, and close the connection after certain responses.
@@ -109,6 +126,7 @@ class LimitedH11Protocol(H11Protocol):
 
     def _update_head_timer(self) -> None:
         """Start or stop the timer for the next request head."""
+        self._start_read_timer_if_closing()
         if self.transport.is_closing() or not self._is_idle():
             self._mark_busy()
         elif self._head_timer is None:
@@ -120,6 +138,30 @@ class LimitedH11Protocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _start_read_timer_if_closing(self) -> None:
+        if self.transport.is_closing():  # it closes only once everything is written
+            self._start_read_timer()
+
+    def _start_read_timer(self) -> None:
+        """Start the timer for what is left to write. Nothing must be added to it meanwhile."""
+        left = self.transport.get_write_buffer_size()
+        if left and self._read_timer is None:
+            self._read_timer = self.loop.call_later(
+                READ_TIMEOUT_SECONDS, self._on_read_timeout, left
+            )
+
+    def _stop_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def _on_read_timeout(self, left_before: int) -> None:
+        self._read_timer = None
+        if self.transport.get_write_buffer_size() < left_before:
+            self._start_read_timer()
+        else:
+            self.transport.abort()
 
     def _on_head_timeout(self) -> None:
         if self.conn.trailing_data[0]:  # part of a head: h11 leaves no body data there
@@ -137,7 +179,7 @@ class LimitedH11Protocol(H11Protocol):
         if oldest is None:
             self._reject(b"503 Service Unavailable", b"Retry-After: 5\r\n")
         else:
-            oldest.timeout_keep_alive_handler()
+            oldest.transport.abort()  # `close` would wait until its client has read everything
             oldest._mark_busy()
 
     def _reject(self, status: bytes, headers: bytes = b"") -> None:

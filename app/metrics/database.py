@@ -135,8 +135,8 @@ class MetricQueries:
         return _count_by_device_type(device for (device,) in self._rows(devices))
 
     def worker_concurrency(self) -> LabeledValues:
-        """Devices of live workers by device type."""
-        lists = select(Worker.devices).where(self._alive)
+        """Devices of the live workers that take jobs, by device type."""
+        lists = select(Worker.devices).where(self._alive, Worker.draining.is_(False))
         return _count_by_device_type(
             device for (devices,) in self._rows(lists) for device in devices
         )
@@ -322,7 +322,7 @@ DATABASE_METRICS = (
     ),
     MetricDefinition(
         "loraworks_worker_concurrency",
-        "Jobs and prediction runs that the live workers can run at once.",
+        "Jobs and prediction runs that the active workers can run at once.",
         ("device",),
         MetricQueries.worker_concurrency,
     ),

@@ -1,6 +1,5 @@
 """Routes of files in the Mistral API, which are datasets here."""
 
-import shutil
 from functools import partial
 from typing import Annotated
 
@@ -9,9 +8,8 @@ from fastapi.responses import FileResponse
 from pydantic import Field, ValidationError
 
 from app.auth.middleware import require_scope
-from app.datasets import files as dataset_files
 from app.datasets import service as datasets
-from app.datasets.upload import receive_upload
+from app.datasets.upload import incoming_dir, receive_upload
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import MISTRAL_ERROR_RESPONSES, FormValidationError
 from app.http.fields import CleanText, file_response_openapi
@@ -49,8 +47,7 @@ async def create_mistral_file(
     executor: ExecutorDep,
 ) -> MistralFile:
     """Upload a file. It is stored as a dataset; the same file again is the same dataset."""
-    directory = dataset_files.create_incoming_dir(settings)
-    try:
+    async with incoming_dir(settings) as directory:
         upload = await receive_upload(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )
@@ -67,8 +64,6 @@ async def create_mistral_file(
             call=build_idempotent_request([upload.sha256, upload.filename, upload.fields]),
         )
         return await executor.run(work)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @router.get("", dependencies=_READ)

@@ -1,6 +1,5 @@
 """Routes of files in the OpenAI API: datasets, and the metrics of jobs as CSV."""
 
-import shutil
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -11,9 +10,8 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.auth.middleware import check_scope, require_scope
-from app.datasets import files as dataset_files
 from app.datasets import service as datasets
-from app.datasets.upload import receive_upload
+from app.datasets.upload import incoming_dir, receive_upload
 from app.fine_tuning_apis.errors import FileNotFound
 from app.fine_tuning_apis.repository import list_loss_and_accuracy_points
 from app.http.dependencies import CallerDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
@@ -52,8 +50,7 @@ async def create_openai_file(
     executor: ExecutorDep,
 ) -> OpenAIFile:
     """Upload a file. It is stored as a dataset; the same file again is the same dataset."""
-    directory = dataset_files.create_incoming_dir(settings)
-    try:
+    async with incoming_dir(settings) as directory:
         upload = await receive_upload(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )
@@ -67,8 +64,6 @@ async def create_openai_file(
             call=build_idempotent_request([upload.sha256, upload.filename, upload.fields]),
         )
         return await executor.run(work)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @router.get("", dependencies=_READ)

@@ -128,7 +128,7 @@ def download_predictions(
     """
     results = service.get_verified_results(database, store, run_id=run_id)
     project = (
-        service.build_label_studio_project(results, run_id=run_id)
+        service.build_label_studio_project(results.manifest, results.spec, run_id=run_id)
         if format == "label-studio"
         else None
     )
@@ -156,8 +156,7 @@ def download_predictions(
 )
 def get_label_studio_config(run_id: RunId, database: DatabaseDep, store: StoreDep) -> Response:
     """Get the labeling configuration of a Label Studio project for the results."""
-    results = service.get_verified_results(database, store, run_id=run_id)
-    project = service.build_label_studio_project(results, run_id=run_id)
+    project = service.get_label_studio_project(database, store, run_id=run_id)
     return Response(project.labeling_config(), media_type="text/xml")
 
 

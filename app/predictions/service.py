@@ -34,7 +34,7 @@ from app.registry import service as registry
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.repository import delete_unused_artifacts
-from app.storage.store import Store, verify_artifact
+from app.storage.store import ArtifactRef, Store, read_manifest, verify_artifact
 from lora_core import manifest
 from lora_core.specs.predict import RESULT_KEYS, SCORES, TARGETS, PredictDataSpec, PredictSpec
 
@@ -119,8 +119,7 @@ class PredictionResults(NamedTuple):
 
     directory: Path  # verified
     manifest: dict[str, Any]
-    model: str  # the version that predicted
-    data: PredictDataSpec
+    spec: PredictSpec
 
 
 def get_verified_results(database: Database, store: Store, *, run_id: UUID) -> PredictionResults:
@@ -129,6 +128,12 @@ def get_verified_results(database: Database, store: Store, *, run_id: UUID) -> P
     Raises `PredictionRunNotFound`, `PredictionRunNotSucceeded`, `ResultsRemoved`,
     `StoredArtifactCorrupt`.
     """
+    ref, spec = _get_results(database, run_id)
+    directory = verify_artifact(store, ref, name=f"prediction run {run_id}")
+    return PredictionResults(directory, manifest.read(directory), spec)
+
+
+def _get_results(database: Database, run_id: UUID) -> tuple[ArtifactRef, PredictSpec]:
     with database.read() as session:
         run = repository.get_run(session, run_id)
         if run.state != JobState.SUCCEEDED:
@@ -136,16 +141,26 @@ def get_verified_results(database: Database, store: Store, *, run_id: UUID) -> P
         if run.artifact_id is None:
             raise ResultsRemoved(run_id=run_id)
         ref = artifacts.get_artifact(session, run.artifact_id).ref
-        spec = PredictSpec.model_validate(run.spec)
-    directory = verify_artifact(store, ref, name=f"prediction run {run_id}")
-    return PredictionResults(directory, manifest.read(directory), spec.model, spec.data)
+        return ref, PredictSpec.model_validate(run.spec)
 
 
-def build_label_studio_project(results: PredictionResults, *, run_id: UUID) -> LabelStudioProject:
-    """Return the Label Studio project for the results. Raises `OnlyNumbersPredicted`."""
-    project = LabelStudioProject.of_results(
-        results.manifest, model=results.model, data=results.data
-    )
+def get_label_studio_project(
+    database: Database, store: Store, *, run_id: UUID
+) -> LabelStudioProject:
+    """Return the Label Studio project for the results of a run. Their rows are not read.
+
+    Raises `OnlyNumbersPredicted`, and what `get_verified_results` raises.
+    """
+    ref, spec = _get_results(database, run_id)
+    facts = read_manifest(store, ref, name=f"prediction run {run_id}")
+    return build_label_studio_project(facts, spec, run_id=run_id)
+
+
+def build_label_studio_project(
+    facts: Mapping[str, Any], spec: PredictSpec, *, run_id: UUID
+) -> LabelStudioProject:
+    """Return the Label Studio project for a manifest of results. Raises `OnlyNumbersPredicted`."""
+    project = LabelStudioProject.of_results(facts, model=spec.model, data=spec.data)
     if project is None:
         raise OnlyNumbersPredicted(run_id=run_id)
     return project

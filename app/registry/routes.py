@@ -1,6 +1,5 @@
 """Routes of registered models, their versions and aliases."""
 
-import shutil
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
@@ -9,8 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, status
 from starlette.concurrency import run_in_threadpool
 
 from app.auth.middleware import require_scope
-from app.datasets import files
-from app.datasets.upload import receive_upload
+from app.datasets.upload import incoming_dir, receive_upload
 from app.http.dependencies import AppStateDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.fields import Slug
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
@@ -131,8 +129,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
     The archive is unpacked and loaded in a sandbox. The model must reproduce the predictions that
     are stored with it.
     """
-    directory = files.create_incoming_dir(settings)
-    try:
+    async with incoming_dir(settings) as directory:
         path = directory / "archive.tar"
         upload = await receive_upload(request, path=path, limit=settings.max_import_bytes)
         work = partial(
@@ -144,9 +141,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
             archive=path,
             call=build_idempotent_request(upload.sha256),
         )
-        return await executor.run(work)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        return await executor.run_import(work)
 
 
 @router.delete(

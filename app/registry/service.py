@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import anyio.from_thread
 import structlog
 from sqlalchemy.orm import Session
 
@@ -340,6 +341,7 @@ def import_model_version(
 
     def register() -> VersionView:
         nonlocal delete_files
+        anyio.from_thread.check_cancelled()  # the files may have taken minutes to store
         with database.write() as session:
             artifact = new.add_row(session, job_id=None, kind=MODEL_KIND)
             idempotency.reserve(session, call)

@@ -199,22 +199,23 @@ async def _explain_linear(
         [scores] = _decode_scores(model, computed, target)
         label = request.label or next(iter(scores))  # the predicted label
         words, empty_score = await model.contributions(text, label, target)
+    views = [
+        _word_score(
+            text,
+            side,
+            group[0][0].start,
+            group[-1][0].end,
+            sum(value for _, value in group),
+        )
+        for side, of_side in groupby(words, key=lambda word: word[0].side)
+        for group in _group_neighbors(list(of_side), MAX_LINEAR_WORDS)
+    ]
     view = ExplanationView(
         label=label,
         score=scores[label],
         empty_score=empty_score,
-        words=[
-            _word_score(
-                text,
-                side,
-                group[0][0].start,
-                group[-1][0].end,
-                sum(value for _, value in group),
-            )
-            for side, of_side in groupby(words, key=lambda word: word[0].side)
-            for group in _group_neighbors(list(of_side), MAX_LINEAR_WORDS)
-        ],
-        grouped=len(words) > MAX_LINEAR_WORDS,
+        words=views,
+        grouped=len(views) < len(words),
         texts=1,
     )
     explanation = Explanation(view, model.ref, model.predictor.engine.name, truncated=False)

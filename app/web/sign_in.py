@@ -5,9 +5,9 @@ is HttpOnly, SameSite=Strict and read-only: requests that change something also 
 which only the sign-in response contains.
 """
 
-from contextlib import suppress
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
@@ -18,6 +18,8 @@ from app.http.dependencies import AppStateDep
 from app.web.page import render_template
 
 router = APIRouter(include_in_schema=False)
+
+log = structlog.get_logger()
 
 
 @router.get("/sign-in")
@@ -67,9 +69,13 @@ async def sign_in(
 async def sign_out(request: Request, state: AppStateDep) -> Response:
     """End the session. Works without a session, too, so that signing out never fails."""
     if state.settings.auth == "on":
-        with suppress(Unauthorized):
+        try:
             if token := parse_session_cookie(request):
                 await state.authenticator.sign_out(token)
+        except Unauthorized:
+            pass
+        except Exception:  # such as an outage of the database: the browser may be shared
+            log.exception("sign_out_failed")
     response = RedirectResponse("/sign-in", 303)
     for name in (SESSION_COOKIE, SECURE_SESSION_COOKIE):
         response.delete_cookie(

@@ -72,7 +72,7 @@ def send_request(url: str, path: str, body: str = "", **headers: str) -> socket.
     address = urlsplit(url)
     connection = socket.create_connection((address.hostname or "", address.port or 0))
     if body:
-        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
     lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", "Host: localhost"]
     lines += [f"{k}: {v}" for k, v in headers.items()]
     connection.sendall("\r\n".join([*lines, "", body]).encode())
@@ -185,5 +185,18 @@ def test_checks_of_bases_run_one_at_a_time_beside_uploads(
         wait_until(lambda: count_slow_children() == 1)
         wait_until(is_rejected)
         assert count_slow_children() == 1
+        assert upload(url).status_code == 201
+    wait_until(lambda: count_slow_children() == 0)
+
+
+def test_imports_do_not_delay_uploads(url: str, slow_commands: list[str]) -> None:
+    slow_commands.append("unpack")
+    path = "/v1/models/sentiment/versions/import"
+    request = httpx2.Request("POST", url + path, files={"file": ("m.tar", b"content")})
+    headers = {"Content-Type": request.headers["Content-Type"]}
+    with ExitStack() as connections:
+        for _ in range(3):
+            connections.enter_context(send_request(url, path, request.read().decode(), **headers))
+        wait_until(lambda: count_slow_children() == 2)
         assert upload(url).status_code == 201
     wait_until(lambda: count_slow_children() == 0)

@@ -17,6 +17,9 @@ from pathlib import Path
 import httpx2
 import pytest
 import uvicorn
+from fastapi import FastAPI
+from starlette.responses import Response
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.cli.serve import uvicorn_config
 from app.http import connections
@@ -28,9 +31,11 @@ HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[int]:
+def served(settings: Settings, *, send_buffer: int | None = None) -> Iterator[int]:
     """The port of a server in this process, run like `loraworks up` does."""
     listener = socket.create_server(("127.0.0.1", 0))
+    if send_buffer is not None:  # of each connection
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     server = uvicorn.Server(uvicorn_config(create_app(settings)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -113,6 +118,100 @@ def test_response_may_take_longer_than_the_head_timeout(
     monkeypatch.setattr(sys.modules[__name__], "create_app", lambda _: app)
     with served(settings) as port:
         assert httpx2.get(f"http://127.0.0.1:{port}/v1/slow", timeout=20).json() == "done"
+
+
+SMALL_BUFFER = 4096  # what the kernel takes of a response that nobody reads
+
+
+@pytest.fixture
+def large_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = create_app
+
+    def create_app_with_route(settings: Settings) -> FastAPI:
+        app = usual(settings)
+
+        @app.get("/v1/large")
+        def large(size: int) -> Response:
+            return Response(bytes(size))
+
+        return app
+
+    monkeypatch.setattr(sys.modules[__name__], "create_app", create_app_with_route)
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once the server has closed a connection and forgotten what was left to write."""
+    event, connection_lost = threading.Event(), H11Protocol.connection_lost
+
+    def record(self: H11Protocol, exc: Exception | None) -> None:
+        connection_lost(self, exc)
+        event.set()
+
+    monkeypatch.setattr(H11Protocol, "connection_lost", record)
+    return event
+
+
+def connect_without_reading(port: int, size: int, headers: bytes = b"") -> socket.socket:
+    """Request a response of `size` bytes, and wait for its status only."""
+    connection = socket.socket()
+    connection.settimeout(20)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    connection.connect(("127.0.0.1", port))
+    request = b"GET /v1/large?size=%d HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
+    connection.sendall(request % (size, headers))
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection
+
+
+@pytest.mark.usefixtures("large_responses")
+@pytest.mark.parametrize("size", [60_000, 10_000_000], ids=["buffered", "paused"])
+@pytest.mark.parametrize("headers", [b"", b"Connection: close\r\n"], ids=["keep_alive", "close"])
+def test_client_that_does_not_read_its_response_is_cut_off(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: threading.Event,
+    size: int,
+    headers: bytes,
+) -> None:
+    monkeypatch.setattr(connections, "READ_TIMEOUT_SECONDS", 0.2)
+    with (
+        served(settings, send_buffer=SMALL_BUFFER) as port,
+        connect_without_reading(port, size, headers),
+    ):
+        assert lost.wait(20)
+
+
+@pytest.mark.usefixtures("large_responses")
+def test_client_that_reads_slowly_gets_the_whole_response(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "READ_TIMEOUT_SECONDS", 1.5)
+    size = 10_000_000
+    with served(settings) as port, connect(port) as slow:
+        slow.sendall(b"GET /v1/large?size=%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size)
+        response = HTTPResponse(slow)
+        response.begin()
+        received = 0
+        while chunk := response.read(size // 50):
+            received += len(chunk)
+            time.sleep(0.08)
+    assert received == size
+
+
+@pytest.mark.usefixtures("large_responses")
+def test_new_connection_replaces_one_that_does_not_read(
+    settings: Settings, lost: threading.Event
+) -> None:
+    limited = settings.model_copy(update={"max_connections": 1})
+    with (
+        served(limited, send_buffer=SMALL_BUFFER) as port,
+        connect_without_reading(port, 10_000_000),
+        connect(port) as new,
+    ):
+        assert lost.wait(20)
+        new.sendall(HEAD + b"\r\n")
+        assert status(new) == 200
 
 
 def test_new_connection_replaces_the_longest_idle_one(

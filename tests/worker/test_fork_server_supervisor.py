@@ -138,6 +138,23 @@ def test_server_that_cannot_start_costs_no_task(
     assert not thread.is_alive()
 
 
+def test_server_that_cannot_start_is_started_ever_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, pauses = ForkServerSupervisor(), []
+    become_ready = iter([False] * 11 + [True, False])
+    monkeypatch.setattr(server, "_run_server", lambda: next(become_ready))
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 13:
+            server.close()
+
+    monkeypatch.setattr(server._closed, "wait", pause)
+    server.run_until_closed()
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 1, 2]
+
+
 def test_closed_server_ends_and_its_processes_go_on(make: Make, tmp_path: Path) -> None:
     server = make("steps:1", "hang")
     child = server.spawn(make_task(tmp_path))

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import resource
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,35 @@ def test_an_unwritable_directory_is_reported(client: TestClient, settings: Setti
     response = send(client, FILE + END)
     assert (response.status_code, response.json()["code"]) == (503, "data_folder_unusable")
     assert str(settings.data_dir) not in response.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/v1/datasets",
+        "/v1/datasets/preview",
+        "/v1/models/sentiment/versions/import",
+        "/openai/v1/files",
+        "/mistral/v1/files",
+    ],
+)
+def test_the_event_loop_removes_no_files(
+    client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """To free the space of a large file takes long."""
+    removed_on_loop, rmtree = [], shutil.rmtree
+
+    def record(path: Path, **options: Any) -> None:
+        rmtree(path, **options)
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            removed_on_loop.append(path)
+
+    monkeypatch.setattr(shutil, "rmtree", record)
+    response = client.post(url, content=FILE, headers={"content-type": TYPE})
+    assert response.is_client_error
+    assert list((settings.uploads_dir / ".incoming").iterdir()) == []
+    assert removed_on_loop == []
 
 
 class TestUploadLimit:

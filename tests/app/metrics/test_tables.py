@@ -202,7 +202,7 @@ def test_devices_are_counted_by_type(scrape: Scrape, database: Database) -> None
     claim_next(database)
     update_job(database, ended, state=JobState.CANCELLED, worker=None, finished_at=now())
     metrics = scrape()
-    assert metrics["loraworks_worker_concurrency"] == {("cuda",): 2, ("cpu",): 1}
+    assert metrics["loraworks_worker_concurrency"] == {("cuda",): 2, ("cpu",): 0}  # one drains
     assert metrics["loraworks_running_attempts"] == {("cuda",): 2, ("cpu",): 0}
     assert metrics["loraworks_workers"] == {("active",): 1, ("draining",): 1}
 

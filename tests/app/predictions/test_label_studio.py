@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from app.predictions.label_studio import LabelStudioProject
 from app.resources import Resources
+from app.settings import Settings
 from lora_core.data import contents
 from lora_core.data.label_readers import LabelFormat
 from lora_core.data.rows import ColumnSelection
@@ -86,6 +87,15 @@ def test_config_has_the_text_and_the_labels(client: TestClient, answer: Answer) 
         "showInline": "true",
     }  # fmt: skip
     assert [each.attrib for each in choice] == [{"value": "bad"}, {"value": "good"}]
+
+
+def test_config_needs_no_rows(client: TestClient, answer: Answer, settings: Settings) -> None:
+    run = submit(client)
+    answer()
+    [rows] = settings.artifacts_dir.rglob("results.jsonl")
+    rows.parent.chmod(0o700)
+    rows.unlink()
+    assert [each.attrib["name"] for each in config(client, run)] == ["text", "label"]
 
 
 def test_sets_of_labels(client: TestClient, resources: Resources, tmp_path: Path) -> None:

@@ -2,11 +2,19 @@
 
 import io
 import json
+import socket
 import tarfile
+import threading
+import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import anyio.from_thread
+import httpx2
 import pytest
 from httpx2 import Response
 from sqlalchemy import func, select
@@ -19,13 +27,16 @@ from app.registry.tables import ModelVersion
 from app.sandbox import child
 from app.sandbox.child import SandboxResult
 from app.settings import Settings
+from app.storage.staged_artifact import StagedArtifact
 from app.storage.tables import Artifact
 from lora_core.specs.method import LoraSpec
+from tests.app.cli.conftest import serving
 from tests.app.test_audit import AuditLines, audit_lines
 from tests.hostile_archives import hostile_archive, packed, reseal
 from tests.in_process_sandbox import run_in_process
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import TEXTS, make_artifact
+from tests.waiting import wait_until
 
 __all__ = ["audit_lines"]
 
@@ -113,6 +124,38 @@ def test_failed_import_leaves_no_base(
     assert send(client, packed(made)).status_code == 500
     for path in (tmp_path / "run").rglob("*.safetensors"):
         path.unlink()
+    assert_nothing_stored()
+
+
+def test_an_import_whose_client_disconnects_stores_nothing(
+    settings: Settings,
+    made: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_nothing_stored: Callable[[], None],
+) -> None:
+    connection, stored = socket.socket(), threading.Event()
+
+    def stage(*arguments: Any) -> StagedArtifact:
+        staged = StagedArtifact(*arguments)
+        connection.close()
+        with suppress(CancelledError):
+            while True:
+                anyio.from_thread.check_cancelled()
+                time.sleep(0.01)
+        stored.set()
+        return staged
+
+    monkeypatch.setattr("app.registry.service.StagedArtifact", stage)
+    request = httpx2.Request(
+        "POST", f"http://localhost{URL}", files={"file": ("m.tar", packed(made))}
+    )
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    with serving(create_app(settings)) as url:
+        connection.connect(("127.0.0.1", urlsplit(url).port or 0))
+        connection.sendall(f"POST {URL} HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+        assert stored.wait(60)
+        incoming = settings.uploads_dir / ".incoming"
+        wait_until(lambda: list(incoming.iterdir()) == [], what="the end of the import")
     assert_nothing_stored()
 
 

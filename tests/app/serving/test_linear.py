@@ -163,7 +163,7 @@ def test_score_that_is_not_finite_is_no_prediction(artifact: Path) -> None:
         model.decode([TextLogits(logits, queue_seconds=0.0, inference_seconds=0.0)], None)
 
 
-def explain(client: TestClient, inputs: str, **more: Any) -> Any:
+def explain(client: TestClient, inputs: str | dict[str, str], **more: Any) -> Any:
     response = client.post("/v1/models/sentiment/explain", json={"inputs": inputs, **more})
     assert response.status_code == 200, response.text
     return response.json()
@@ -201,6 +201,16 @@ def test_many_words_are_grouped_for_linear_models(
     assert [word["text"] for word in result["words"]] == ["good film", "that was", "not bad"]
     total = sum(word["score"] for word in result["words"])
     assert total == pytest.approx(result["score"] - result["empty_score"], abs=1e-9)
+
+
+def test_words_of_each_text_of_a_pair_are_grouped_separately(
+    client: TestClient, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(artifact=make_linear_artifact(tmp_path / "artifact", pairs=True))
+    monkeypatch.setattr(explanation, "MAX_LINEAR_WORDS", 3)
+    for text, grouped in (("this good film", False), ("this good film good", True)):
+        result = explain(client, {"text": text, "text_pair": "that bad film"})
+        assert (len(result["words"]), result["grouped"]) == (6, grouped)
 
 
 def test_rejected_explanation_does_not_count_toward_rate_limit(

@@ -7,7 +7,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.auth import service
+from app.auth.authenticator import Authenticator
 from app.auth.middleware import SECURE_SESSION_COOKIE, SESSION_COOKIE
+from app.database.errors import DatabaseUnavailable
 from app.main import create_app
 from app.settings import Settings
 from tests.app.predictions.conftest import model, texts
@@ -189,6 +191,20 @@ def test_sign_out_ends_the_session(anonymous_client: TestClient, new_key: NewKey
     assert SESSION_COOKIE not in anonymous_client.cookies
     answer = anonymous_client.get("/v1/jobs", headers={"Cookie": f"{SESSION_COOKIE}={cookie}"})
     assert (answer.status_code, answer.json()["code"]) == (401, "session_ended")
+
+
+def test_sign_out_in_an_outage_deletes_the_cookie(
+    anonymous_client: TestClient, new_key: NewKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign_in(anonymous_client, new_key().text)
+
+    def fail(*_: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(Authenticator, "_end_session", fail)
+    answer = anonymous_client.post("/sign-out", follow_redirects=False)
+    assert answer.status_code == 303
+    assert SESSION_COOKIE not in anonymous_client.cookies
 
 
 def test_session_survives_a_restart(auth_settings: Settings, new_key: NewKey) -> None:
