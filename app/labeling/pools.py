@@ -8,10 +8,12 @@ import json
 import mmap
 import shutil
 from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -23,6 +25,8 @@ from app.database.engines import Database
 from app.datasets import files
 from app.datasets import service as datasets
 from app.datasets.tables import Dataset
+from app.errors import ConcurrencyLimitReached
+from app.http.concurrency import RETRY_AFTER_SECONDS
 from app.labeling import repository
 from app.labeling.repository import NewChosenText
 from app.labeling.resolved_labels import ResolvedLabel, resolve_labels
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 
 MAX_POOLS = 8  # in the memory of a process
 MAX_POOL_BYTES = 4 * 10**9  # of their texts and vectors, which are mapped from files
+MAX_LOADS = 16  # requests that load a pool or wait for it, of the 40 threads for requests
 REFIT_CHANGES = 10  # labels until the suggestions are fitted again
 MIN_RANDOM_TEXTS = 20  # below, accuracy is not estimated: no need to load a pool for it
 
@@ -199,6 +204,7 @@ class LabelingPools:
         self._pools: OrderedDict[UUID, Pool] = OrderedDict()
         self._lock = Lock()
         self._loading = Lock()  # one at a time: each reads a whole file in a child process
+        self._loads = BoundedSemaphore(MAX_LOADS)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="suggestions")
 
     def close(self) -> None:
@@ -208,19 +214,30 @@ class LabelingPools:
     def open(self, project: LabelingProject, dataset: Dataset, job: Job | None) -> Pool:
         """Return the pool of a project, with vectors once its job has computed them.
 
-        The first call of a process reads the file, which takes seconds. Raises what
-        `FileInspector.write_texts` and `verify_artifact` raise.
+        The first call of a process reads the file, which takes seconds. Raises
+        `ConcurrencyLimitReached`, and what `FileInspector.write_texts` raises.
         """
         pool = self._find(project.id)
         if pool is None:
-            with self._loading:
+            with self._turn_to_load():
                 pool = self._find(project.id) or self._load(project, dataset)
         if pool.vectors is None and job is not None and job.artifact_id is not None:
-            with self._loading:
+            with self._turn_to_load():
                 if pool.vectors is None:
                     pool.vectors = self._load_vectors(job.artifact_id, pool)
         self._drop_oldest()
         return pool
+
+    @contextmanager
+    def _turn_to_load(self) -> Iterator[None]:
+        """Wait for other loads, unless too many wait: requests of all kinds share the threads."""
+        if not self._loads.acquire(blocking=False):
+            raise ConcurrencyLimitReached(limit=MAX_LOADS, retry_after=RETRY_AFTER_SECONDS)
+        try:
+            with self._loading:
+                yield
+        finally:
+            self._loads.release()
 
     def refit_if_stale(self, pool: Pool, changes: int, *, wait: bool = False) -> None:
         """Fit the suggestions again after some changes: in a thread, unless `wait` is set."""
