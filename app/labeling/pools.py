@@ -36,7 +36,8 @@ from app.privacy.text_hashes import InputHashes, TextHasher
 from app.queue.tables import Job
 from app.resources import Resources
 from app.storage import repository as artifacts
-from app.storage.store import ArtifactRef, verify_artifact
+from app.storage.errors import StoredArtifactCorrupt
+from app.storage.store import verify_artifact
 from lora_core.specs.embed import VECTORS_FILE
 from lora_core.specs.text_input import text_or_pair
 
@@ -224,7 +225,7 @@ class LabelingPools:
         if pool.vectors is None and job is not None and job.artifact_id is not None:
             with self._turn_to_load():
                 if pool.vectors is None:
-                    pool.vectors = self._load_vectors(job.artifact_id, pool)
+                    pool.vectors = self._load_vectors(job, job.artifact_id, pool)
         self._drop_oldest()
         return pool
 
@@ -304,15 +305,21 @@ class LabelingPools:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def _load_vectors(self, artifact_id: UUID, pool: Pool) -> Vectors | None:
+    def _load_vectors(self, job: Job, artifact_id: UUID, pool: Pool) -> Vectors | None:
         with self._resources.database.read() as session:
             ref = artifacts.get_artifact(session, artifact_id).ref
-        vectors = self._map_vectors(ref)
+        store = self._resources.store
+        try:
+            directory = verify_artifact(store, ref, name="vectors")
+        except StoredArtifactCorrupt:
+            # Texts can be labeled without vectors. Once removed, they can be computed again.
+            log.exception("removed damaged vectors", job=str(job.id))
+            with self._resources.database.write() as session:
+                repository.remove_vectors(session, store, job.id, artifact_id)
+            job.artifact_id = None  # so that the response says it
+            return None
+        vectors = mmap_vectors(directory / VECTORS_FILE)
         return vectors if len(vectors) == len(pool.texts) else None
-
-    def _map_vectors(self, ref: ArtifactRef) -> Vectors:
-        directory = verify_artifact(self._resources.store, ref, name="vectors")
-        return mmap_vectors(directory / VECTORS_FILE)
 
 
 def mmap_vectors(file: Path) -> Vectors:
