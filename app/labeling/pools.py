@@ -4,12 +4,13 @@ All of it can be rebuilt from the database and the store, so any number of proce
 text was chosen, who has it, and what was said of it is only in the database.
 """
 
+import asyncio
 import json
 import mmap
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from uuid import UUID
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from starlette.concurrency import run_in_threadpool
 
 from app.database.engines import Database
 from app.datasets import files
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 MAX_POOLS = 8  # in the memory of a process
 MAX_POOL_BYTES = 4 * 10**9  # of their texts and vectors, which are mapped from files
 MAX_LOADS = 16  # requests that load a pool or wait for it, of the 40 threads for requests
+DROP_SECONDS = 60.0  # from the deletion of a dataset until no process has its texts
+WAIT_FOR_FIT_SECONDS = 1.0  # of a request that shows the accuracy; a fit may take minutes
 REFIT_CHANGES = 10  # labels until the suggestions are fitted again
 MIN_RANDOM_TEXTS = 20  # below, accuracy is not estimated: no need to load a pool for it
 
@@ -120,7 +124,7 @@ class Pool:
     hasher: TextHasher
     vectors: Vectors | None = None
     fitted: FittedSuggestions | None = None
-    fitting: Lock = field(default_factory=Lock)
+    fitting: "futures.Future[None] | None" = None
     _choosing: Lock = field(default_factory=Lock)
     _taken: NDArray[np.bool_] = field(init=False)  # (texts,) chosen at some time
     _random: NDArray[np.bool_] = field(init=False)  # (texts,) and as a random one
@@ -206,11 +210,20 @@ class LabelingPools:
         self._lock = Lock()
         self._loading = Lock()  # one at a time: each reads a whole file in a child process
         self._loads = BoundedSemaphore(MAX_LOADS)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="suggestions")
+        self._executor = futures.ThreadPoolExecutor(1, thread_name_prefix="suggestions")
 
     def close(self) -> None:
         """Stop fitting."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    async def drop_deleted_regularly(self) -> None:
+        """Drop the texts of deleted projects and datasets every minute, until cancelled."""
+        while True:
+            await asyncio.sleep(DROP_SECONDS)
+            try:
+                await run_in_threadpool(self._drop_deleted)
+            except Exception:
+                log.exception("failed to drop deleted texts")
 
     def open(self, project: LabelingProject, dataset: Dataset, job: Job | None) -> Pool:
         """Return the pool of a project, with vectors once its job has computed them.
@@ -241,30 +254,30 @@ class LabelingPools:
             self._loads.release()
 
     def refit_if_stale(self, pool: Pool, changes: int, *, wait: bool = False) -> None:
-        """Fit the suggestions again after some changes: in a thread, unless `wait` is set."""
-        if pool.vectors is None or not pool.is_stale(changes):
-            return
-        if wait:
-            with pool.fitting:
-                self._refit(pool, changes)
-        elif pool.fitting.acquire(blocking=False):  # otherwise it is being fitted
-            self._executor.submit(self._refit_and_release, pool, changes)
+        """Fit the suggestions again after some changes, in a thread; `wait` a moment for it."""
+        for _ in range(2 if wait else 1):  # a fit under way may have begun before these changes
+            if pool.vectors is None or not pool.is_stale(changes):
+                return
+            with self._lock:
+                if pool.fitting is None or pool.fitting.done():
+                    pool.fitting = self._executor.submit(self._refit, pool)
+                fitting = pool.fitting
+            if wait:
+                futures.wait([fitting], WAIT_FOR_FIT_SECONDS)
 
-    def _refit_and_release(self, pool: Pool, changes: int) -> None:
+    def _refit(self, pool: Pool) -> None:
         try:
-            self._refit(pool, changes)
+            with self._resources.database.read() as session:
+                changes = repository.read_change_count(session, pool.project_id)
+                stored = repository.read_labels(session, pool.project_id)
+            pool.fitted = fit_suggestions(pool, resolve_labels(stored, pool.task), changes)
         except Exception:
             log.exception("failed to fit suggestions", project=str(pool.project_id))
-        finally:
-            pool.fitting.release()
 
-    def _refit(self, pool: Pool, changes: int) -> None:
-        if not pool.is_stale(changes):
-            return  # somebody else was faster
-        with self._resources.database.read() as session:
-            changes = repository.read_change_count(session, pool.project_id)
-            stored = repository.read_labels(session, pool.project_id)
-        pool.fitted = fit_suggestions(pool, resolve_labels(stored, pool.task), changes)
+    def fitted_changes(self, project_id: UUID) -> int | None:
+        """Return the changes that the suggestions of a project were fitted after."""
+        pool = self._find(project_id)
+        return None if pool is None or pool.fitted is None else pool.fitted.changes
 
     def _find(self, project_id: UUID) -> Pool | None:
         with self._lock:
@@ -280,6 +293,18 @@ class LabelingPools:
                 or sum(pool.bytes for pool in self._pools.values()) > MAX_POOL_BYTES
             ):
                 self._pools.popitem(last=False)
+
+    def _drop_deleted(self) -> None:
+        with self._lock:
+            ids = list(self._pools)
+        if not ids:
+            return
+        with self._resources.database.read() as session:
+            existing = repository.find_projects_with_dataset(session, ids)
+        with self._lock:
+            for project_id in ids:
+                if project_id not in existing:
+                    self._pools.pop(project_id, None)
 
     def _load(self, project: LabelingProject, dataset: Dataset) -> Pool:
         pool = Pool(

@@ -84,6 +84,13 @@ def get_project_datasets(
     return {each.id: each for each in session.scalars(select(Dataset).where(Dataset.id.in_(ids)))}
 
 
+def find_projects_with_dataset(session: Session, ids: Collection[UUID]) -> frozenset[UUID]:
+    """Return which of these projects exist, on a dataset that was not deleted."""
+    statement = select(LabelingProject.id).join(Dataset, Dataset.id == LabelingProject.dataset_id)
+    kept = statement.where(LabelingProject.id.in_(ids), Dataset.deleted_at.is_(None))
+    return frozenset(session.scalars(kept))
+
+
 def delete_project(session: Session, project: LabelingProject) -> None:
     """Delete a project with all its labels."""
     session.execute(
