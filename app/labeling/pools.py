@@ -74,12 +74,12 @@ class PoolTexts:
         """Map a file that `lora_core texts` wrote. It may be deleted afterwards."""
         with file.open("rb") as opened:
             self._lines = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        ends = np.flatnonzero(np.frombuffer(self._lines, dtype=np.uint8) == ord("\n"))
-        self._starts = np.concatenate([[0], ends + 1])
-        first_cells = (
-            self._lines[start : start + 24].partition(b",")[0][1:] for start in self._starts[:-1]
-        )
-        self.rows: NDArray[np.int64] = np.array(list(map(int, first_cells)), dtype=np.int64)
+        starts, rows = [0], list[int]()
+        for line in iter(self._lines.readline, b""):
+            starts.append(starts[-1] + len(line))
+            rows.append(int(line[1:24].partition(b",")[0]))
+        self._starts = np.array(starts, dtype=np.int64)
+        self.rows: NDArray[np.int64] = np.array(rows, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)

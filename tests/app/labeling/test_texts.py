@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from threading import Event
@@ -431,6 +432,18 @@ def test_nobody_waits_long_for_a_fit(
     release.set()
     wait_until(lambda: client.get("/labeling/mood", headers=known).status_code == 200)
     assert client.get(URL).json()["suggestions_from"] == 30
+
+
+def test_texts_are_found_without_reading_the_file_into_memory(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(f'[{2 * n},"{n:05}{"x" * 10_000}",null]\n' for n in range(1, 1001)))
+    tracemalloc.start()
+    texts = pools.PoolTexts(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < file.stat().st_size / 10
+    assert (len(texts), texts.find_index(1999), texts.find_index(2000)) == (1000, None, 999)
+    assert texts[999].text.startswith("01000x")
 
 
 @pytest.mark.parametrize("path", [URL, "/v1/datasets/reviews:1"])
