@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
+from app.http.dependencies import get_app_state
 from app.labeling import annotations, pools
 from app.labeling.schemas import ChosenTextReason
 from app.labeling.service import open_pool
@@ -456,11 +457,11 @@ def test_texts_of_deleted_datasets_are_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pools, "DROP_SECONDS", 0.05)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(app := create_app(settings)) as client:
         create_project(client)
         store_vectors(resources, tmp_path / "vectors", vectors_of(60))  # otherwise in use
         next_rows(client)
-        [kept] = client.app.state.labeling._pools.values()
+        [kept] = get_app_state(app).labeling._pools.values()
         texts = ref(kept.texts)
         del kept
         time.sleep(0.2)
