@@ -228,6 +228,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         exit_stack.callback(state.serving.close)
         state.labeling = LabelingPools(resources)
         exit_stack.callback(state.labeling.close)
+        drop_deleted = asyncio.create_task(state.labeling.drop_deleted_regularly())
+        exit_stack.callback(drop_deleted.cancel)
         state.check_servable = state.serving.pool.load
         lag = asyncio.create_task(record_event_loop_lag(state.metrics.event_loop_lag))
         exit_stack.callback(lag.cancel)

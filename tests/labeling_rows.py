@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import httpx2
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
@@ -31,6 +32,7 @@ from lora_core.specs.text_input import TextInput
 from tests.job_rows import claim_next
 from tests.prediction_rows import add_texts
 
+Client = TestClient | httpx2.Client
 WIDTH = 8
 
 
@@ -74,7 +76,7 @@ def store_vectors(resources: Resources, directory: Path, vectors: NDArray[np.flo
     return job_id
 
 
-def create_project(client: TestClient, name: str = "mood", **body: Any) -> dict[str, Any]:
+def create_project(client: Client, name: str = "mood", **body: Any) -> dict[str, Any]:
     """Create a labeling project, by default on `reviews` with the labels bad and good."""
     fields = {"name": name, "dataset": "reviews", "labels": ["bad", "good"], **body}
     response = client.post("/v1/labeling", json=fields)
@@ -90,7 +92,7 @@ def next_rows(client: TestClient, count: int = 1, name: str = "mood", **body: An
     return [each["row"] for each in response.json()["texts"]]
 
 
-def put(client: TestClient, row: int, name: str = "mood", **body: Any) -> dict[str, Any]:
+def put(client: Client, row: int, name: str = "mood", **body: Any) -> dict[str, Any]:
     """Label a text, by default as it is."""
     if not body.keys() & {"label", "labels", "value", "skipped"}:
         body["label"] = label_of(row)

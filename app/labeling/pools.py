@@ -4,25 +4,31 @@ All of it can be rebuilt from the database and the store, so any number of proce
 text was chosen, who has it, and what was said of it is only in the database.
 """
 
+import asyncio
 import json
 import mmap
 import shutil
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from starlette.concurrency import run_in_threadpool
 
 from app.database.engines import Database
 from app.datasets import files
 from app.datasets import service as datasets
 from app.datasets.tables import Dataset
+from app.errors import ConcurrencyLimitReached
+from app.http.concurrency import RETRY_AFTER_SECONDS
 from app.labeling import repository
 from app.labeling.repository import NewChosenText
 from app.labeling.resolved_labels import ResolvedLabel, resolve_labels
@@ -32,7 +38,8 @@ from app.privacy.text_hashes import InputHashes, TextHasher
 from app.queue.tables import Job
 from app.resources import Resources
 from app.storage import repository as artifacts
-from app.storage.store import ArtifactRef, verify_artifact
+from app.storage.errors import StoredArtifactCorrupt
+from app.storage.store import verify_artifact
 from lora_core.specs.embed import VECTORS_FILE
 from lora_core.specs.text_input import text_or_pair
 
@@ -42,6 +49,9 @@ if TYPE_CHECKING:
 
 MAX_POOLS = 8  # in the memory of a process
 MAX_POOL_BYTES = 4 * 10**9  # of their texts and vectors, which are mapped from files
+MAX_LOADS = 16  # requests that load a pool or wait for it, of the 40 threads for requests
+DROP_SECONDS = 60.0  # from the deletion of a dataset until no process has its texts
+WAIT_FOR_FIT_SECONDS = 1.0  # of a request that shows the accuracy; a fit may take minutes
 REFIT_CHANGES = 10  # labels until the suggestions are fitted again
 MIN_RANDOM_TEXTS = 20  # below, accuracy is not estimated: no need to load a pool for it
 
@@ -64,12 +74,12 @@ class PoolTexts:
         """Map a file that `lora_core texts` wrote. It may be deleted afterwards."""
         with file.open("rb") as opened:
             self._lines = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        ends = np.flatnonzero(np.frombuffer(self._lines, dtype=np.uint8) == ord("\n"))
-        self._starts = np.concatenate([[0], ends + 1])
-        first_cells = (
-            self._lines[start : start + 24].partition(b",")[0][1:] for start in self._starts[:-1]
-        )
-        self.rows: NDArray[np.int64] = np.array(list(map(int, first_cells)), dtype=np.int64)
+        starts, rows = [0], list[int]()
+        for line in iter(self._lines.readline, b""):
+            starts.append(starts[-1] + len(line))
+            rows.append(int(line[1:24].partition(b",")[0]))
+        self._starts = np.array(starts, dtype=np.int64)
+        self.rows: NDArray[np.int64] = np.array(rows, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -114,7 +124,7 @@ class Pool:
     hasher: TextHasher
     vectors: Vectors | None = None
     fitted: FittedSuggestions | None = None
-    fitting: Lock = field(default_factory=Lock)
+    fitting: "futures.Future[None] | None" = None
     _choosing: Lock = field(default_factory=Lock)
     _taken: NDArray[np.bool_] = field(init=False)  # (texts,) chosen at some time
     _random: NDArray[np.bool_] = field(init=False)  # (texts,) and as a random one
@@ -199,54 +209,75 @@ class LabelingPools:
         self._pools: OrderedDict[UUID, Pool] = OrderedDict()
         self._lock = Lock()
         self._loading = Lock()  # one at a time: each reads a whole file in a child process
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="suggestions")
+        self._loads = BoundedSemaphore(MAX_LOADS)
+        self._executor = futures.ThreadPoolExecutor(1, thread_name_prefix="suggestions")
 
     def close(self) -> None:
         """Stop fitting."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
+    async def drop_deleted_regularly(self) -> None:
+        """Drop the texts of deleted projects and datasets every minute, until cancelled."""
+        while True:
+            await asyncio.sleep(DROP_SECONDS)
+            try:
+                await run_in_threadpool(self._drop_deleted)
+            except Exception:
+                log.exception("failed to drop deleted texts")
+
     def open(self, project: LabelingProject, dataset: Dataset, job: Job | None) -> Pool:
         """Return the pool of a project, with vectors once its job has computed them.
 
-        The first call of a process reads the file, which takes seconds. Raises what
-        `FileInspector.write_texts` and `verify_artifact` raise.
+        The first call of a process reads the file, which takes seconds. Raises
+        `ConcurrencyLimitReached`, and what `FileInspector.write_texts` raises.
         """
         pool = self._find(project.id)
         if pool is None:
-            with self._loading:
+            with self._turn_to_load():
                 pool = self._find(project.id) or self._load(project, dataset)
         if pool.vectors is None and job is not None and job.artifact_id is not None:
-            with self._loading:
+            with self._turn_to_load():
                 if pool.vectors is None:
-                    pool.vectors = self._load_vectors(job.artifact_id, pool)
+                    pool.vectors = self._load_vectors(job, job.artifact_id, pool)
         self._drop_oldest()
         return pool
 
-    def refit_if_stale(self, pool: Pool, changes: int, *, wait: bool = False) -> None:
-        """Fit the suggestions again after some changes: in a thread, unless `wait` is set."""
-        if pool.vectors is None or not pool.is_stale(changes):
-            return
-        if wait:
-            with pool.fitting:
-                self._refit(pool, changes)
-        elif pool.fitting.acquire(blocking=False):  # otherwise it is being fitted
-            self._executor.submit(self._refit_and_release, pool, changes)
-
-    def _refit_and_release(self, pool: Pool, changes: int) -> None:
+    @contextmanager
+    def _turn_to_load(self) -> Iterator[None]:
+        """Wait for other loads, unless too many wait: requests of all kinds share the threads."""
+        if not self._loads.acquire(blocking=False):
+            raise ConcurrencyLimitReached(limit=MAX_LOADS, retry_after=RETRY_AFTER_SECONDS)
         try:
-            self._refit(pool, changes)
+            with self._loading:
+                yield
+        finally:
+            self._loads.release()
+
+    def refit_if_stale(self, pool: Pool, changes: int, *, wait: bool = False) -> None:
+        """Fit the suggestions again after some changes, in a thread; `wait` a moment for it."""
+        for _ in range(2 if wait else 1):  # a fit under way may have begun before these changes
+            if pool.vectors is None or not pool.is_stale(changes):
+                return
+            with self._lock:
+                if pool.fitting is None or pool.fitting.done():
+                    pool.fitting = self._executor.submit(self._refit, pool)
+                fitting = pool.fitting
+            if wait:
+                futures.wait([fitting], WAIT_FOR_FIT_SECONDS)
+
+    def _refit(self, pool: Pool) -> None:
+        try:
+            with self._resources.database.read() as session:
+                changes = repository.read_change_count(session, pool.project_id)
+                stored = repository.read_labels(session, pool.project_id)
+            pool.fitted = fit_suggestions(pool, resolve_labels(stored, pool.task), changes)
         except Exception:
             log.exception("failed to fit suggestions", project=str(pool.project_id))
-        finally:
-            pool.fitting.release()
 
-    def _refit(self, pool: Pool, changes: int) -> None:
-        if not pool.is_stale(changes):
-            return  # somebody else was faster
-        with self._resources.database.read() as session:
-            changes = repository.read_change_count(session, pool.project_id)
-            stored = repository.read_labels(session, pool.project_id)
-        pool.fitted = fit_suggestions(pool, resolve_labels(stored, pool.task), changes)
+    def fitted_changes(self, project_id: UUID) -> int | None:
+        """Return the changes that the suggestions of a project were fitted after."""
+        pool = self._find(project_id)
+        return None if pool is None or pool.fitted is None else pool.fitted.changes
 
     def _find(self, project_id: UUID) -> Pool | None:
         with self._lock:
@@ -262,6 +293,18 @@ class LabelingPools:
                 or sum(pool.bytes for pool in self._pools.values()) > MAX_POOL_BYTES
             ):
                 self._pools.popitem(last=False)
+
+    def _drop_deleted(self) -> None:
+        with self._lock:
+            ids = list(self._pools)
+        if not ids:
+            return
+        with self._resources.database.read() as session:
+            existing = repository.find_projects_with_dataset(session, ids)
+        with self._lock:
+            for project_id in ids:
+                if project_id not in existing:
+                    self._pools.pop(project_id, None)
 
     def _load(self, project: LabelingProject, dataset: Dataset) -> Pool:
         pool = Pool(
@@ -287,15 +330,21 @@ class LabelingPools:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def _load_vectors(self, artifact_id: UUID, pool: Pool) -> Vectors | None:
+    def _load_vectors(self, job: Job, artifact_id: UUID, pool: Pool) -> Vectors | None:
         with self._resources.database.read() as session:
             ref = artifacts.get_artifact(session, artifact_id).ref
-        vectors = self._map_vectors(ref)
+        store = self._resources.store
+        try:
+            directory = verify_artifact(store, ref, name="vectors")
+        except StoredArtifactCorrupt:
+            # Texts can be labeled without vectors. Once removed, they can be computed again.
+            log.exception("removed damaged vectors", job=str(job.id))
+            with self._resources.database.write() as session:
+                repository.remove_vectors(session, store, job.id, artifact_id)
+            job.artifact_id = None  # so that the response says it
+            return None
+        vectors = mmap_vectors(directory / VECTORS_FILE)
         return vectors if len(vectors) == len(pool.texts) else None
-
-    def _map_vectors(self, ref: ArtifactRef) -> Vectors:
-        directory = verify_artifact(self._resources.store, ref, name="vectors")
-        return mmap_vectors(directory / VECTORS_FILE)
 
 
 def mmap_vectors(file: Path) -> Vectors:

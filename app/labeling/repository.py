@@ -34,6 +34,8 @@ from app.privacy.text_hashes import InputHashes
 from app.queue.enums import JobKind, JobState
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.tables import Job
+from app.storage import repository as artifacts
+from app.storage.store import Store
 
 _LEASE_COLUMNS = (LabelingChosenText.row, LabelingChosenText.reason)
 
@@ -82,6 +84,13 @@ def get_project_datasets(
     return {each.id: each for each in session.scalars(select(Dataset).where(Dataset.id.in_(ids)))}
 
 
+def find_projects_with_dataset(session: Session, ids: Collection[UUID]) -> frozenset[UUID]:
+    """Return which of these projects exist, on a dataset that was not deleted."""
+    statement = select(LabelingProject.id).join(Dataset, Dataset.id == LabelingProject.dataset_id)
+    kept = statement.where(LabelingProject.id.in_(ids), Dataset.deleted_at.is_(None))
+    return frozenset(session.scalars(kept))
+
+
 def delete_project(session: Session, project: LabelingProject) -> None:
     """Delete a project with all its labels."""
     session.execute(
@@ -112,6 +121,19 @@ def get_embedding_jobs(session: Session, projects: Collection[LabelingProject]) 
     """Return the jobs of projects by id."""
     ids = {project.job_id for project in projects if project.job_id is not None}
     return {each.id: each for each in session.scalars(select(Job).where(Job.id.in_(ids)))}
+
+
+def remove_vectors(session: Session, store: Store, job_id: UUID, artifact_id: UUID) -> None:
+    """Delete the result of a job, unless that was done meanwhile."""
+    removed = session.scalars(
+        update(Job)
+        .where(Job.id == job_id, Job.artifact_id == artifact_id)
+        .values(artifact_id=None)
+        .returning(Job.id),
+        execution_options=NO_SESSION_SYNC,
+    )
+    if removed.all():
+        artifacts.delete_unused_artifacts(session, store, [artifact_id])
 
 
 def is_embedding_job_used(session: Session, job_id: UUID) -> bool:

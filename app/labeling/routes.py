@@ -1,5 +1,6 @@
 """Routes of labeling projects: create, label, undo, list annotations, make a dataset."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, status
@@ -14,6 +15,7 @@ from app.http.dependencies import (
     Caller,
     CallerDep,
     DatabaseDep,
+    ExecutorDep,
     NotifierDep,
     SettingsDep,
     StoreDep,
@@ -261,7 +263,7 @@ def list_annotations(
     dependencies=[require_scope("labels:read"), require_scope("datasets:write")],
     responses={200: {"model": DatasetView, "description": "The same labels are already stored"}},
 )
-def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
+async def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     name: ProjectName,
     response: Response,
     build_idempotent_request: IdempotencyDep,
@@ -269,6 +271,7 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     settings: SettingsDep,
     database: DatabaseDep,
     store: StoreDep,
+    executor: ExecutorDep,
     body: LabelingDatasetCreate | None = None,
 ) -> DatasetView:
     """Make a dataset of the labels so far, as the next version of its name.
@@ -277,7 +280,8 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     them have only labels that also occur in the other texts.
     """
     body = body or LabelingDatasetCreate()
-    dataset, is_new = export.export_labels_to_dataset(
+    work = partial(
+        export.export_labels_to_dataset,
         database,
         store,
         state.labeling,
@@ -286,6 +290,7 @@ def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
         dataset_name=body.name,
         call=build_idempotent_request(body.model_dump(mode="json", exclude_unset=True)),
     )
+    dataset, is_new = await executor.run(work)
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return dataset_view(dataset)

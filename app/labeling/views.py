@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _LISTED_CHARACTERS = 2_000  # of a text in a list
 _NEAREST_CHARACTERS = 200  # of a similar text
-_VECTORS_REMOVED = "The vectors were deleted. Compute them again with `retry_vectors`."
+_VECTORS_REMOVED = "The vectors were deleted or damaged. Compute them again with `retry_vectors`."
 
 
 def project_url_path(name: str) -> str:

@@ -102,7 +102,7 @@ def labeling_project_page(
     query: Annotated[ProjectPageQuery, Query()],
 ) -> Response:
     """Show a project: progress, labels, annotators, and the latest annotations."""
-    etag = _read_etag(request, database, name, caller)
+    etag = _read_etag(request, database, state.labeling, name, caller)
     if (not_modified := not_modified_response(request, etag)) is not None:
         return not_modified
     project = service.get_project_view_after_refit(
@@ -148,7 +148,7 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
     annotator: QueryAnnotator = None,
 ) -> Response:
     """Show the texts of a project one at a time, first that of `row`, if it was labeled before."""
-    etag = _read_etag(request, database, name, caller)
+    etag = _read_etag(request, database, state.labeling, name, caller)
     if (not_modified := not_modified_response(request, etag)) is not None:
         return not_modified
     project = service.get_project_view_after_refit(
@@ -176,10 +176,13 @@ def label_texts_page(  # noqa: PLR0913 - parameters are the request's inputs
     )
 
 
-def _read_etag(request: Request, database: Database, name: str, caller: Caller) -> str:
+def _read_etag(
+    request: Request, database: Database, pools: LabelingPools, name: str, caller: Caller
+) -> str:
     with database.read() as session:
         opened = service.get_project_with_dataset_and_job(session, name)
-    return page_etag(request, caller, *service.project_view_fingerprint(opened))
+    fitted = pools.fitted_changes(opened.project.id)  # a fit may end after the response
+    return page_etag(request, caller, *service.project_view_fingerprint(opened), fitted)
 
 
 def _find_labeled_text(

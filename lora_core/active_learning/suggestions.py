@@ -21,6 +21,7 @@ MIN_NUMBERS = 10  # texts with a number, for a regression
 INVERSE_REGULARIZATION = 10.0  # C, for vectors of mean norm 1
 RIDGE_ALPHA = 0.25
 MAX_ITERATIONS, TOLERANCE = 1000, 1e-4
+BLOCK_TEXTS = 4096  # whose uncertainty is computed at once: those of a pool take gigabytes
 # Of the probability of each of several labels. The F1 of calibrated probabilities is the highest at
 # half the F1 that can be reached (Lipton, Elkan and Naryanaswamy 2014, arXiv 1402.1892).
 THRESHOLD = 0.3
@@ -113,8 +114,16 @@ class SuggestionModel:
         entropy of their probabilities, in bits. Numbers: the variance that comes from having few
         texts like this one, as a share of that without any text.
         """
-        if self.task == "regression":
-            return self._relative_variance(vectors)
+        lower = None
+        if self.precision is not None:
+            lower = np.linalg.cholesky(np.linalg.inv(self.precision))
+        starts = range(0, max(len(vectors), 1), BLOCK_TEXTS)
+        blocks = (vectors[start : start + BLOCK_TEXTS] for start in starts)
+        return np.concatenate([self._block_uncertainty(block, lower) for block in blocks])
+
+    def _block_uncertainty(self, vectors: Vectors, lower: Floats | None) -> Floats:
+        if lower is not None:
+            return self._relative_variance(vectors, lower)
         scores = self.scores(vectors)
         if self.task == "single_label":
             second, first = np.partition(scores, -2, axis=1)[:, -2:].T
@@ -122,12 +131,10 @@ class SuggestionModel:
         p = np.clip(scores, 1e-12, 1 - 1e-12)
         return np.asarray(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean(axis=1))
 
-    def _relative_variance(self, vectors: Vectors) -> Floats:
-        assert self.precision is not None  # noqa: S101
+    def _relative_variance(self, vectors: Vectors, lower: Floats) -> Floats:
         assert self.center is not None  # noqa: S101
         x = np.asarray(vectors, dtype=np.float64) / self.scale - self.center
         # alpha x^T (X^T X + alpha)^-1 x / x^T x
-        lower = np.linalg.cholesky(np.linalg.inv(self.precision))
         variance = RIDGE_ALPHA * ((x @ lower) ** 2).sum(axis=1)
         return np.asarray(variance / np.maximum((x**2).sum(axis=1), 1e-12))
 

@@ -13,12 +13,14 @@ import httpx2
 import pytest
 
 from app.auth import service
+from app.labeling.pools import MAX_LOADS
 from app.main import create_app
 from app.sandbox import child
 from app.sandbox.child import SandboxLimits
 from app.settings import Settings
 from lora_core.confinement import Confinement
 from tests.app.cli.conftest import serving
+from tests.labeling_rows import create_project, put
 from tests.slow import slow_but
 from tests.waiting import wait_until
 
@@ -200,3 +202,56 @@ def test_imports_do_not_delay_uploads(url: str, slow_commands: list[str]) -> Non
         wait_until(lambda: count_slow_children() == 2)
         assert upload(url).status_code == 201
     wait_until(lambda: count_slow_children() == 0)
+
+
+@pytest.fixture
+def labeled(settings: Settings) -> Iterator[httpx2.Client]:
+    """A service with a labeling project that has two labels."""
+    app = create_app(settings.model_copy(update={"max_checks": 2}))
+    with serving(app) as url, httpx2.Client(base_url=url, timeout=30) as client:
+        client.post(
+            "/v1/datasets",
+            files={"file": ("reviews.csv", b"text\none\ntwo\n")},
+            data={"purpose": "predict", "name": "reviews"},
+        )
+        create_project(client)
+        for row in (1, 2):
+            put(client, row)
+        yield client
+
+
+def test_labels_become_datasets_within_the_limit_of_uploads(
+    labeled: httpx2.Client, slow_commands: list[str]
+) -> None:
+    slow_commands.append("inspect")
+    path = "/v1/labeling/mood/dataset"
+    with ExitStack() as connections:
+        for _ in range(2):
+            connections.enter_context(send_request(str(labeled.base_url), path, "{}"))
+        wait_until(lambda: count_slow_children() == 2, what="two checks")
+        assert labeled.post(path).json()["code"] == "too_many_requests_for_key"
+    wait_until(lambda: count_slow_children() == 0, what="the checks to end")
+
+
+def test_requests_that_wait_for_texts_to_label_leave_threads_to_others(
+    labeled: httpx2.Client, slow_commands: list[str]
+) -> None:
+    create_project(labeled, "other")
+    slow_commands.append("texts")
+
+    def is_rejected() -> bool:
+        try:
+            response = labeled.post("/v1/labeling/other/next", timeout=1)
+        except httpx2.TimeoutException:
+            return False
+        return bool(response.json()["code"] == "queue_full")
+
+    with ExitStack() as connections:
+        for _ in range(MAX_LOADS):
+            connections.enter_context(
+                send_request(str(labeled.base_url), "/v1/labeling/other/next", "{}")
+            )
+        wait_until(is_rejected)
+        assert count_slow_children() == 1
+        assert labeled.post("/v1/labeling/mood/next").status_code == 200  # its texts are there
+        slow_commands.clear()

@@ -11,6 +11,12 @@ from app.resources import Resources
 from tests.labeling_rows import create_project, make_pool
 
 
+@pytest.fixture(autouse=True)
+def _wait_for_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let requests that show the accuracy wait for it on a slow machine, too."""
+    monkeypatch.setattr("app.labeling.pools.WAIT_FOR_FIT_SECONDS", 60)
+
+
 @pytest.fixture
 def pool(resources: Resources, tmp_path: Path) -> Dataset:
     return make_pool(resources, tmp_path)

@@ -1,5 +1,6 @@
 """Tests of labeling projects: creating, listing, updating and deleting them."""
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from app.labeling.views import project_view
 from app.queue.enums import JobKind, JobState
 from app.queue.tables import Job
 from app.resources import Resources
+from lora_core.specs.embed import VECTORS_FILE
 from tests.labeling_rows import (
     LabeledRow,
     add_labels,
@@ -278,6 +280,32 @@ def test_vectors_that_were_deleted_are_computed_again(
     assert client.delete("/v1/datasets/reviews:1").status_code == 204
     response = client.patch("/v1/labeling/mood", json={"retry_vectors": True})
     assert problem(response) == (409, "labeling_dataset_deleted")
+
+
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_damaged_vectors_stop_nobody_and_are_computed_again(
+    client: TestClient,
+    project: dict[str, Any],
+    resources: Resources,
+    tmp_path: Path,
+    is_missing: bool,
+) -> None:
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    [file] = resources.settings.data_dir.rglob(VECTORS_FILE)
+    if is_missing:
+        shutil.rmtree(file.parent)
+    else:
+        file.chmod(0o600)
+        file.write_bytes(b"x" + file.read_bytes()[1:])
+    label_next(client, 20)
+    view = client.get("/v1/labeling/mood").json()
+    assert (view["labeled"], view["suggestions_from"]) == (20, None)
+    assert (view["vectors"]["state"], "damaged" in view["vectors"]["error"]) == ("failed", True)
+    assert client.post("/v1/labeling/mood/dataset").status_code == 201
+    retried = client.patch("/v1/labeling/mood", json={"retry_vectors": True}).json()["vectors"]
+    assert (retried["state"], retried["job"] != view["vectors"]["job"]) == ("queued", True)
+    store_vectors(resources, tmp_path / "again", vectors_of(60))
+    assert client.get("/v1/labeling/mood").json()["suggestions_from"] == 20
 
 
 def test_a_retry_with_the_same_key_creates_one_project(client: TestClient, pool: Dataset) -> None:

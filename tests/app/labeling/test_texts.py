@@ -1,9 +1,13 @@
 """Tests of the texts that annotators get, and of their labels."""
 
 import json
+import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
+from threading import Event
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -12,7 +16,8 @@ from starlette.testclient import TestClient
 from app.database.base import now
 from app.database.engines import Database
 from app.datasets.tables import Dataset
-from app.labeling import annotations
+from app.http.dependencies import get_app_state
+from app.labeling import annotations, pools
 from app.labeling.schemas import ChosenTextReason
 from app.labeling.service import open_pool
 from app.labeling.tables import LabelingAnnotation, LabelingLease
@@ -429,6 +434,71 @@ def test_texts_whose_labels_measure_something_have_no_suggestion(
         put(client, row, annotator="ann")
     for_bob = suggested("bob")
     assert for_bob == {row: (row == others[0], row == others[0]) for row in reasons}
+
+
+def test_nobody_waits_long_for_a_fit(
+    client: TestClient,
+    project: dict[str, Any],
+    resources: Resources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    labels = [LabeledRow(row, label_of(row)) for row in range(1, 31)]
+    add_labels(resources, labels[:20])
+    assert client.get(URL).json()["suggestions_from"] == 20
+    fit, release = pools.fit_suggestions, Event()
+
+    def fit_slowly(*arguments: Any) -> Any:
+        release.wait(20)
+        return fit(*arguments)
+
+    monkeypatch.setattr(pools, "fit_suggestions", fit_slowly)
+    monkeypatch.setattr(pools, "WAIT_FOR_FIT_SECONDS", 0.1)
+    monkeypatch.setattr("app.web.page._minute", lambda: 1)
+    add_labels(resources, labels[20:])
+    view = client.get(URL).json()
+    assert (view["labeled"], view["suggestions_from"]) == (30, 20)
+    known = {"If-None-Match": client.get("/labeling/mood").headers["ETag"]}
+    assert client.get("/labeling/mood", headers=known).status_code == 304
+    release.set()
+    wait_until(lambda: client.get("/labeling/mood", headers=known).status_code == 200)
+    assert client.get(URL).json()["suggestions_from"] == 30
+
+
+def test_texts_are_found_without_reading_the_file_into_memory(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(f'[{2 * n},"{n:05}{"x" * 10_000}",null]\n' for n in range(1, 1001)))
+    tracemalloc.start()
+    texts = pools.PoolTexts(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < file.stat().st_size / 10
+    assert (len(texts), texts.find_index(1999), texts.find_index(2000)) == (1000, None, 999)
+    assert texts[999].text.startswith("01000x")
+
+
+@pytest.mark.parametrize("path", [URL, "/v1/datasets/reviews:1"])
+def test_texts_of_deleted_datasets_are_not_kept(
+    path: str,
+    pool: Dataset,
+    settings: Settings,
+    resources: Resources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pools, "DROP_SECONDS", 0.05)
+    with TestClient(app := create_app(settings)) as client:
+        create_project(client)
+        store_vectors(resources, tmp_path / "vectors", vectors_of(60))  # otherwise in use
+        next_rows(client)
+        [kept] = get_app_state(app).labeling._pools.values()
+        texts = ref(kept.texts)
+        del kept
+        time.sleep(0.2)
+        assert texts() is not None
+        assert client.delete(path).status_code == 204
+        wait_until(lambda: texts() is None, what="dropping the texts")
 
 
 def test_every_fifth_text_is_random(

@@ -1,5 +1,6 @@
 """Suggestions by the labels so far: probabilities, uncertainty, and similar texts."""
 
+import tracemalloc
 from typing import get_args
 
 import numpy as np
@@ -200,3 +201,22 @@ def test_nearest_texts_by_cosine() -> None:
     x = np.array([[1, 0], [10, 1], [0, 5], [1, 1], [-1, 0]], dtype=np.float32)
     assert find_k_nearest_labeled_rows(x, 0, [4, 3, 2, 1, 0], k=3) == [1, 3, 2]
     assert find_k_nearest_labeled_rows(x, 0, [0]) == []
+
+
+@pytest.mark.parametrize("task", get_args(TaskTypeOfTarget))
+def test_uncertainty_of_a_pool_takes_little_memory(task: TaskTypeOfTarget) -> None:
+    """Less than one array of a number for each text and label, or each text and dimension."""
+    x = np.random.default_rng(0).normal(size=(40_000, 32)).astype(np.float32)
+    labels_of: dict[str, list[Label]] = {
+        "single_label": [f"label {n % 32}" for n in range(320)],
+        "multi_label": [frozenset([f"label {n % 32}"]) for n in range(320)],
+        "regression": [float(n) for n in range(320)],
+    }
+    model = SuggestionModel.fit(x[:320], labels_of[task], task)
+    assert model is not None
+    tracemalloc.start()
+    found = model.uncertainty(x)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * x.size
+    assert found[-3:] == pytest.approx(model.uncertainty(x[-3:]))
