@@ -16,7 +16,6 @@ from lora_core.results import MetricName
 MAX_LABELS = 1_000_000
 MAX_DAYS = 366.0
 DEFAULT_LEVEL = 0.05
-MIN_LEVEL = 0.0002  # no p value of the permutation test is below 1 / 5,000
 MAX_LEVEL = 0.5
 
 
@@ -41,7 +40,7 @@ class RetrainingRuleUpdate(RequestModel):
     every_days: Annotated[float, Field(ge=0.01, le=MAX_DAYS)] | None = Field(
         default=None, description="Days since the previous run, if there is any new feedback."
     )
-    level: Annotated[float, Field(ge=MIN_LEVEL, le=MAX_LEVEL)] = Field(
+    level: Annotated[float, Field(gt=0, le=MAX_LEVEL)] = Field(
         default=DEFAULT_LEVEL,
         description="Share of runs without any gain that may be promoted. It holds for each run.",
     )

@@ -18,7 +18,6 @@ from app.retraining.routes import RunId
 from app.retraining.schemas import (
     DEFAULT_LEVEL,
     MAX_LEVEL,
-    MIN_LEVEL,
     RetrainingRuleView,
     RetrainingRunView,
     TextExclusionReason,
@@ -81,7 +80,6 @@ def retraining_page(
         next=following,
         query=query,
         default_level=DEFAULT_LEVEL,
-        min_level=MIN_LEVEL,
         max_level=MAX_LEVEL,
     )
 

@@ -15,10 +15,8 @@ from app.queue.tables import Job
 from app.registry.tables import ModelVersion
 from app.resources import Resources
 from app.retraining import scheduler
-from app.retraining.schemas import MIN_LEVEL
 from app.retraining.tables import RetrainingRule, RetrainingRun
 from app.settings import Settings
-from lora_core.paired_test import PERMUTATIONS
 from tests.app.retraining.conftest import MODEL, Retraining
 from tests.app.serving.conftest import Publish, publish
 from tests.kept_predictions import add_feedback
@@ -68,7 +66,6 @@ def test_rule_is_deleted_with_its_model(
         {"every_days": 0},
         {"every_days": 1000},
         {"new_labels": 5, "level": 0},
-        {"new_labels": 5, "level": 0.0001},
         {"new_labels": 5, "level": 0.9},
         {"new_labels": 5, "search": {}},
         {"new_labels": 5, "unknown": 1},
@@ -77,11 +74,6 @@ def test_rule_is_deleted_with_its_model(
 def test_bad_rules(client: TestClient, publish: Publish, body: dict[str, Any]) -> None:
     publish()
     assert client.put(PATH, json=body).status_code == 422
-
-
-def test_smallest_level_is_the_smallest_p_value() -> None:
-    """A rule with a smaller one would never promote."""
-    assert MIN_LEVEL == 1 / (1 + PERMUTATIONS)
 
 
 def test_unknown_model(client: TestClient) -> None:
