@@ -402,8 +402,8 @@ class Settings(BaseSettings):
     max_checks: int = Field(
         100,
         ge=1,
-        description="Maximum uploads being checked or waiting for it, and as many imports; more "
-        "are rejected (429).",
+        description="Maximum uploads and other files being checked or waiting for it, and as many "
+        "imports; more are rejected (429).",
     )
     max_streams: int = Field(
         500, ge=1, description="Maximum open job event streams of one API process."

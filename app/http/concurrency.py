@@ -178,7 +178,7 @@ class ConcurrencyLimiters:
             max_pending=settings.max_checks, max_pending_per_key=settings.max_checks
         )
         self.imports = ConcurrencyLimiter(
-            max_pending=settings.max_checks, max_pending_per_key=settings.max_checks
+            max_pending=settings.max_checks, max_pending_per_key=settings.max_checks, max_running=1
         )
         self.base_checks = ConcurrencyLimiter(
             max_pending=MAX_BASE_CHECKS, max_pending_per_key=MAX_BASE_CHECKS_PER_KEY, max_running=1

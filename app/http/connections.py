@@ -2,11 +2,13 @@
 
 uvicorn waits without a time limit for a request head, and for a client to read its response, which
 stays in memory. Every open connection uses a file descriptor. So both have a timeout here, and when
-the connection limit is reached, a new connection replaces the one that has been idle the longest.
+the connection limit is reached, a new connection replaces the one that has been idle the longest,
+if possible one whose response is written.
 """
 
 import asyncio
 import resource
+import socket
 import time
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -22,6 +24,7 @@ from app.settings import Settings
 HEAD_TIMEOUT_SECONDS = 10.0  # from the connection, or the first byte, to the end of a request head
 READ_TIMEOUT_SECONDS = 30.0  # a client that reads nothing of its response for so long is cut off
 MAX_SHARE_OF_OPEN_FILES = 0.75  # the share of the open-file limit that connections may use
+UNSENT_BYTES = 128 * 1024  # of a response that the kernel holds
 LOG_INTERVAL_SECONDS = 60  # minimum time between two warnings about the connection limit
 
 log = structlog.get_logger()
@@ -65,6 +68,7 @@ class LimitedH11Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        _show_what_is_read(transport)
         if len(self.connections) > self.max_connections:
             self._evict_idle_connection()
         if not transport.is_closing():
@@ -173,16 +177,28 @@ class LimitedH11Protocol(H11Protocol):
         """Close the connection that has been idle longest, or this one if none is idle."""
         if time.monotonic() - type(self).logged_at > LOG_INTERVAL_SECONDS:
             type(self).logged_at = time.monotonic()
-            idle = len(self.idle_connections)
-            log.warning("connection_limit_reached", limit=self.max_connections, idle=idle)
-        oldest = next(iter(self.idle_connections), None)
-        if oldest is None:
+            count = len(self.idle_connections)
+            log.warning("connection_limit_reached", limit=self.max_connections, idle=count)
+        idle = iter(self.idle_connections)  # the longest first
+        done = (each for each in idle if not each.transport.get_write_buffer_size())
+        evicted = next(done, None) or next(iter(self.idle_connections), None)
+        if evicted is None:
             self._reject(b"503 Service Unavailable", b"Retry-After: 5\r\n")
         else:
-            oldest.transport.abort()  # `close` would wait until its client has read everything
-            oldest._mark_busy()
+            evicted.transport.abort()  # `close` would wait until its client has read everything
+            evicted._mark_busy()
 
     def _reject(self, status: bytes, headers: bytes = b"") -> None:
         head = b"HTTP/1.1 %s\r\n%sConnection: close\r\nContent-Length: 0\r\n\r\n"
         self.transport.write(head % (status, headers))
         self.transport.close()
+
+
+def _show_what_is_read(transport: asyncio.Transport) -> None:
+    """Let the kernel hold little of a response, so that its buffer shrinks while a client reads.
+
+    Otherwise it takes megabytes at once, and a slow client would seem to read nothing for minutes.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)

@@ -38,7 +38,7 @@ from app.privacy.text_hashes import InputHashes, TextHasher
 from app.queue.tables import Job
 from app.resources import Resources
 from app.storage import repository as artifacts
-from app.storage.errors import StoredArtifactCorrupt
+from app.storage.errors import ArtifactNotFound, StoredArtifactCorrupt
 from app.storage.store import verify_artifact
 from lora_core.specs.embed import VECTORS_FILE
 from lora_core.specs.text_input import text_or_pair
@@ -274,10 +274,10 @@ class LabelingPools:
         except Exception:
             log.exception("failed to fit suggestions", project=str(pool.project_id))
 
-    def fitted_changes(self, project_id: UUID) -> int | None:
-        """Return the changes that the suggestions of a project were fitted after."""
-        pool = self._find(project_id)
-        return None if pool is None or pool.fitted is None else pool.fitted.changes
+    def is_behind(self, project: LabelingProject) -> bool:
+        """Return whether a fit is due, or this process does not know."""
+        pool = self._find(project.id)
+        return pool is None or pool.is_stale(project.changes)
 
     def _find(self, project_id: UUID) -> Pool | None:
         with self._lock:
@@ -331,11 +331,14 @@ class LabelingPools:
             shutil.rmtree(directory, ignore_errors=True)
 
     def _load_vectors(self, job: Job, artifact_id: UUID, pool: Pool) -> Vectors | None:
-        with self._resources.database.read() as session:
-            ref = artifacts.get_artifact(session, artifact_id).ref
         store = self._resources.store
         try:
+            with self._resources.database.read() as session:
+                ref = artifacts.get_artifact(session, artifact_id).ref
             directory = verify_artifact(store, ref, name="vectors")
+        except ArtifactNotFound:  # somebody else has just removed them
+            job.artifact_id = None
+            return None
         except StoredArtifactCorrupt:
             # Texts can be labeled without vectors. Once removed, they can be computed again.
             log.exception("removed damaged vectors", job=str(job.id))

@@ -181,8 +181,8 @@ def _read_etag(
 ) -> str:
     with database.read() as session:
         opened = service.get_project_with_dataset_and_job(session, name)
-    fitted = pools.fitted_changes(opened.project.id)  # a fit may end after the response
-    return page_etag(request, caller, *service.project_view_fingerprint(opened), fitted)
+    behind = pools.is_behind(opened.project)  # a fit may end after the response
+    return page_etag(request, caller, *service.project_view_fingerprint(opened), behind)
 
 
 def _find_labeled_text(

@@ -152,11 +152,13 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
-def connect_without_reading(port: int, size: int, headers: bytes = b"") -> socket.socket:
+def connect_without_reading(
+    port: int, size: int, headers: bytes = b"", *, buffer: int = SMALL_BUFFER
+) -> socket.socket:
     """Request a response of `size` bytes, and wait for its status only."""
     connection = socket.socket()
     connection.settimeout(20)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     connection.connect(("127.0.0.1", port))
     request = b"GET /v1/large?size=%d HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
     connection.sendall(request % (size, headers))
@@ -186,17 +188,19 @@ def test_client_that_does_not_read_its_response_is_cut_off(
 def test_client_that_reads_slowly_gets_the_whole_response(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "READ_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr(connections, "READ_TIMEOUT_SECONDS", 1.0)
     size = 10_000_000
-    with served(settings) as port, connect(port) as slow:
-        slow.sendall(b"GET /v1/large?size=%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % size)
-        response = HTTPResponse(slow)
-        response.begin()
+    with (
+        served(settings) as port,
+        connect_without_reading(port, size, b"Connection: close\r\n", buffer=65_536) as slow,
+    ):
         received = 0
-        while chunk := response.read(size // 50):
+        while received < 2_000_000:  # in a second less than the kernel would take at once
+            received += len(slow.recv(50_000))
+            time.sleep(0.1)
+        while chunk := slow.recv(1_000_000):
             received += len(chunk)
-            time.sleep(0.08)
-    assert received == size
+    assert received > size
 
 
 @pytest.mark.usefixtures("large_responses")
@@ -212,6 +216,28 @@ def test_new_connection_replaces_one_that_does_not_read(
         assert lost.wait(20)
         new.sendall(HEAD + b"\r\n")
         assert status(new) == 200
+
+
+@pytest.mark.usefixtures("large_responses")
+def test_new_connection_replaces_none_whose_client_still_reads(settings: Settings) -> None:
+    limited = settings.model_copy(update={"max_connections": 2})
+    size = 10_000_000
+    with (
+        served(limited, send_buffer=SMALL_BUFFER) as port,
+        connect_without_reading(port, size, buffer=65_536) as reading,
+        connect(port) as done,
+    ):
+        done.sendall(HEAD + b"\r\n")
+        assert status(done) == 200
+        with connect(port) as new:
+            assert rest(done) == b""
+            received = 0
+            while received < size:
+                chunk = reading.recv(1_000_000)
+                assert chunk
+                received += len(chunk)
+            new.sendall(HEAD + b"\r\n")
+            assert status(new) == 200
 
 
 def test_new_connection_replaces_the_longest_idle_one(
