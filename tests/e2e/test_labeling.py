@@ -128,11 +128,13 @@ def test_a_pile_of_texts_becomes_a_model(service: Service, tmp_path: Path) -> No
     service.wait("the vectors", is_ready)
     reasons, suggested = set(), []
     for _ in range(60):
+        service.get("/v1/labeling/mood")  # waits a moment for a fit that is due
         [text] = service.post("/v1/labeling/mood/next", {"count": 1})["texts"]
         truth = "good" if "good" in text["text"] else "bad"
         reasons.add(text["reason"])
         if text["suggestion"]:
             suggested.append(text["suggestion"]["label"] == truth)
+            assert text["reason"] != "random"
         service.client.request_json(
             "PUT", f"/v1/labeling/mood/texts/{text['row']}", json={"label": truth}
         )
