@@ -68,7 +68,7 @@ class LimitedH11Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        _show_what_is_read(transport)
+        _limit_unsent_bytes(transport)
         if len(self.connections) > self.max_connections:
             self._evict_idle_connection()
         if not transport.is_closing():
@@ -194,7 +194,7 @@ class LimitedH11Protocol(H11Protocol):
         self.transport.close()
 
 
-def _show_what_is_read(transport: asyncio.Transport) -> None:
+def _limit_unsent_bytes(transport: asyncio.Transport) -> None:
     """Let the kernel hold little of a response, so that its buffer shrinks while a client reads.
 
     Otherwise it takes megabytes at once, and a slow client would seem to read nothing for minutes.

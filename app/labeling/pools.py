@@ -336,12 +336,9 @@ class LabelingPools:
             with self._resources.database.read() as session:
                 ref = artifacts.get_artifact(session, artifact_id).ref
             directory = verify_artifact(store, ref, name="vectors")
-        except ArtifactNotFound:  # somebody else has just removed them
-            job.artifact_id = None
-            return None
-        except StoredArtifactCorrupt:
+        except (ArtifactNotFound, StoredArtifactCorrupt):  # removed by somebody else, or damaged
             # Texts can be labeled without vectors. Once removed, they can be computed again.
-            log.exception("removed damaged vectors", job=str(job.id))
+            log.exception("vectors cannot be used", job=str(job.id))
             with self._resources.database.write() as session:
                 repository.remove_vectors(session, store, job.id, artifact_id)
             job.artifact_id = None  # so that the response says it

@@ -66,6 +66,7 @@ def reject_too_many_inputs(value: Any) -> Any:
 
 
 def count_inputs(inputs: Any) -> int:
+    """Return how many texts or pairs a request has."""
     return len(inputs) if isinstance(inputs, list) else 1
 
 
