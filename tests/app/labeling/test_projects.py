@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from app.auth import service as keys
 from app.auth.errors import KeyNameInvalid
 from app.database.engines import Database
 from app.datasets.tables import Dataset
+from app.labeling import repository, service
+from app.labeling.pools import LabelingPools
 from app.labeling.tables import LabelingChosenText
 from app.labeling.views import project_view
 from app.queue.enums import JobKind, JobState
@@ -306,6 +309,22 @@ def test_damaged_vectors_stop_nobody_and_are_computed_again(
     assert (retried["state"], retried["job"] != view["vectors"]["job"]) == ("queued", True)
     store_vectors(resources, tmp_path / "again", vectors_of(60))
     assert client.get("/v1/labeling/mood").json()["suggestions_from"] == 20
+
+
+@pytest.mark.usefixtures("project")
+def test_vectors_that_another_request_has_just_removed_are_not_used(
+    resources: Resources, tmp_path: Path
+) -> None:
+    store_vectors(resources, tmp_path / "vectors", vectors_of(60))
+    with resources.database.read() as session:
+        opened = service.get_project_with_dataset_and_job(session, "mood")
+    assert opened.job is not None
+    assert opened.job.artifact_id is not None
+    with resources.database.write() as session:
+        ids = opened.job.id, opened.job.artifact_id
+        repository.remove_vectors(session, resources.store, *ids)
+    with closing(LabelingPools(resources)) as pools:
+        assert service.open_pool(pools, opened).vectors is None
 
 
 def test_a_retry_with_the_same_key_creates_one_project(client: TestClient, pool: Dataset) -> None:
