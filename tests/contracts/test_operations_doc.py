@@ -1,4 +1,4 @@
-"""Metrics that the guides mention exist.
+"""Metrics that the guides mention exist, and every action of the audit log is listed.
 
 Their commands are tested in tests/docs, their links in test_docs_site.py.
 """
@@ -6,8 +6,10 @@ Their commands are tested in tests/docs, their links in test_docs_site.py.
 import re
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 GUIDES = sorted((DOCS / "how-to").glob("*.md"))
+AUDITED = re.compile(r'(?:write_audit_line[(,]|_audit\(session,)\s*"(\w+)"')
 
 
 def test_every_metric_in_the_guides_exists() -> None:
@@ -18,3 +20,12 @@ def test_every_metric_in_the_guides_exists() -> None:
     }
     assert named
     assert named <= documented
+
+
+def test_every_action_of_the_audit_log_is_listed() -> None:
+    sources = [path.read_text("utf-8") for path in sorted((ROOT / "app").rglob("*.py"))]
+    actions = {action for source in sources for action in AUDITED.findall(source)}
+    text = (DOCS / "how-to" / "operations.md").read_text("utf-8")
+    listed = set(re.findall(r"`(\w+)`", text.partition("**Audit log.**")[2].partition("## ")[0]))
+    assert len(actions) > 20
+    assert actions <= listed
