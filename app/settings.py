@@ -287,7 +287,7 @@ class Settings(BaseSettings):
     )
     fork_server: bool = Field(
         True,
-        description="Keep a process that has imported torch, so that trainings on the CPU start "
+        description="Keep a process that has imported torch, so that training on the CPU starts "
         "some seconds earlier. It takes 400 MB of memory.",
     )
     min_free_bytes: int = Field(

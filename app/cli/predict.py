@@ -121,7 +121,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Classify texts with a model in production.
 
-    With --out, a worker classifies every row of a file of any size. Ctrl-C does not stop the run.
+    With --out, a worker classifies every row of a file, up to a million. Ctrl-C does not stop it.
     """
     if out is not None:
         if texts or pair or no_truncate or explain or target:

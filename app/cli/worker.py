@@ -103,7 +103,7 @@ CheckOnly = Annotated[
 def worker(data_dir: DataDir = None, check_only: CheckOnly = False) -> None:
     """Start a worker. With a broker it is a Celery worker, which also polls the database.
 
-    SIGTERM drains it: trainings save a checkpoint and their jobs are requeued.
+    SIGTERM drains it: training runs save a checkpoint, and their jobs are requeued.
     """
     settings = load_settings_and_configure_process({"data_dir": data_dir})
     if check_only:
