@@ -25,6 +25,8 @@ from app.table_metadata import metadata
 from tests.servers import PostgresServer
 from tests.waiting import wait_until
 
+ROOT = Path(__file__).parents[2]
+
 pytestmark = pytest.mark.filterwarnings(
     "ignore:autogenerate skipping metadata-specified expression"
 )
@@ -107,6 +109,16 @@ def by_metadata(empty: Empty) -> Schema:
     metadata.create_all(engine)
     engine.dispose()
     return written(settings)
+
+
+def test_metadata_has_the_tables_of_every_package() -> None:
+    """In a process of its own, since other tests import more."""
+    program = "import sys, app.table_metadata; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    modules = {f"app.{path.parent.name}.tables" for path in (ROOT / "app").glob("*/tables.py")}
+    assert modules <= set(run.stdout.split())
 
 
 def test_migrated_tables_match_the_models(settings: Settings, by_metadata: Schema) -> None:
