@@ -9,7 +9,15 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_INPUTS = 10_000  # that `max_inputs` may be: bodies with more are rejected unread
@@ -425,6 +433,13 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Minimum level of log lines, which go to standard error."
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_empty_as_unset(cls, value: Any, info: ValidationInfo) -> Any:
+        """Return the default for an empty value, except that an empty list is a list."""
+        default = cls.model_fields[info.field_name or ""].default
+        return default if value == "" and not isinstance(default, tuple) else value
 
     @model_validator(mode="after")
     def _check_consistency(self) -> "Settings":

@@ -31,6 +31,14 @@ def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().hub_models == ()
 
 
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = Settings()
+    for name, field in Settings.model_fields.items():
+        if not isinstance(field.default, tuple):  # which an empty variable makes empty
+            monkeypatch.setenv(f"LORAWORKS_{name.upper()}", "")
+    assert Settings() == defaults
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])  # noqa: S104
 def test_non_loopback_host_requires_auth(host: str) -> None:
     with pytest.raises(ValidationError, match=r"LORAWORKS_HOST=.*LORAWORKS_AUTH=on"):
