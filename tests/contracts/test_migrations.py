@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from app.auth.tables import ApiKey
 from app.database import migrations
 from app.database.engines import create_migration_engine, open_database
-from app.database.errors import SchemaOutdated, SchemaTooNew
+from app.database.errors import DatabaseOperationRefused, SchemaOutdated, SchemaTooNew
+from app.errors import AppError, InsufficientStorage
 from app.settings import Settings
 from app.table_metadata import metadata
 from tests.servers import PostgresServer
@@ -166,6 +167,29 @@ def test_failed_migration_keeps_the_old_schema(
     with pytest.raises(RuntimeError):
         migrations.upgrade(settings)
     assert written(settings) == {}
+
+
+@pytest.mark.parametrize("empty", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("statements", "error"),
+    [
+        (["SELECT 1 FROM missing"], DatabaseOperationRefused),
+        (["PRAGMA max_page_count = 1", "CREATE TABLE full (x)"], InsufficientStorage),
+    ],
+)
+def test_failing_statement_is_no_outage(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    statements: list[str],
+    error: type[AppError],
+) -> None:
+    def fail(config: Config, _revision: str) -> None:
+        for statement in statements:
+            config.attributes["connection"].exec_driver_sql(statement)
+
+    monkeypatch.setattr(command, "upgrade", fail)
+    with pytest.raises(error):
+        migrations.upgrade(settings)
 
 
 def test_empty_database_is_reported_as_outdated(settings: Settings) -> None:
