@@ -80,6 +80,7 @@ RetentionDays = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(
 
 
 ENV_PREFIX = "LORAWORKS_"
+OTHER_VARIABLES = ("API_KEY", "CACHE", "FAULT", "URL")  # read elsewhere
 DEFAULT_HUB_MODELS = (
     "distilbert-base-uncased",
     "distilbert/distilbert-base-uncased",
