@@ -358,7 +358,10 @@ class Settings(BaseSettings):
         description="Points that each curve of an ended job keeps; `forever`: all points.",
     )
     orphan_seconds: float = Field(
-        86_400, ge=0, description="Age at which files without a database row are deleted."
+        86_400,
+        ge=3600,
+        description="Age at which files without a database row are deleted, at least an hour: "
+        "uploads and imports in progress have none.",
     )
     idempotency_seconds: float = Field(
         86_400, gt=0, description="How long the response to an `Idempotency-Key` is kept."
@@ -453,6 +456,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "LORAWORKS_HEARTBEAT_SECONDS must be at most half of LORAWORKS_LEASE_SECONDS, "
                 "or healthy workers would be considered lost"
+            )
+        if self.reconcile_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                "LORAWORKS_RECONCILE_SECONDS must be at most half of LORAWORKS_LEASE_SECONDS, "
+                "or workers would not be seen as alive"
             )
         if self.orphan_seconds < 2 * self.lease_seconds:
             raise ValueError(
