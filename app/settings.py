@@ -80,7 +80,7 @@ RetentionDays = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(
 
 
 ENV_PREFIX = "LORAWORKS_"
-OTHER_VARIABLES = ("API_KEY", "CACHE", "FAULT", "URL")  # read elsewhere
+OTHER_VARIABLES = ("API_KEY", "CACHE", "FAULT", "URL")  # of the command line, library and tests
 DEFAULT_HUB_MODELS = (
     "distilbert-base-uncased",
     "distilbert/distilbert-base-uncased",

@@ -16,13 +16,14 @@ from flower.options import options as flower_options
 
 from app.cli.main import app
 from app.main import create_app
-from app.settings import ENV_PREFIX, OTHER_VARIABLES, Settings
+from app.settings import ENV_PREFIX, Settings
 from lora_core.arguments import build_parser
 from tests.compose import services
 from tests.docs.blocks import ROOT
 
+# The last three are read by the command line and the library.
 SETTINGS = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {
-    f"{ENV_PREFIX}{name}" for name in OTHER_VARIABLES
+    f"{ENV_PREFIX}{name}" for name in ("URL", "API_KEY", "CACHE")
 }
 # Other programs, and shell builtins.
 OTHERS = {
