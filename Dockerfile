@@ -6,8 +6,8 @@
 # PyPI's build of torch runs on CPUs and NVIDIA GPUs, and is large. For CPUs alone, give the index of
 # the CPU wheels, as the installation page of PyTorch names it; the image is then much smaller.
 #
-# The digests fix the content of the images below, for every processor. After a change of a tag, and
-# for updates of Debian, take the new digest from `docker buildx imagetools inspect python:TAG`.
+# The digests fix the content of the images below, for every processor; the hashes of the packages
+# are those of x86-64. After a change of a tag, and for updates of Debian, take the new digest from `docker buildx imagetools inspect python:TAG`.
 
 # The native engine. This image has the compiler; the one below needs none.
 FROM python:3.11.16-trixie@sha256:70e8e937c1da72df1688e883a2108b0feff03381187fa78eca6d9b10df411320 AS native
@@ -64,7 +64,5 @@ LABEL org.opencontainers.image.title="loraworks" \
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --start-interval=2s \
-    CMD ["loraworks", "api", "--check"]
 ENTRYPOINT ["loraworks"]
 CMD ["api"]

@@ -58,10 +58,13 @@ def configure(level: str = "INFO", *, stream: TextIO | None = None) -> None:
         structlog.stdlib.PositionalArgumentsFormatter(),
     ]
     renderers: list[Processor] = (
-        [sanitize_event, structlog.dev.ConsoleRenderer()]
+        [
+            _sanitize_event_for_terminal,
+            # The default formatter shows local variables, such as texts, keys and passwords.
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
         if to_terminal
         else [
-            structlog.processors.format_exc_info,
             sanitize_event,
             structlog.processors.JSONRenderer(ensure_ascii=True, default=repr),
         ]
@@ -70,7 +73,11 @@ def configure(level: str = "INFO", *, stream: TextIO | None = None) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared_processors,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                *renderers,
+            ],
         )
     )
     root = logging.getLogger()
@@ -109,6 +116,15 @@ def sanitize_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Ev
         name: _sanitize(value, MAX_TRACEBACK_LENGTH if name == "exception" else MAX_TEXT_LENGTH)
         for name, value in event.items()
     }
+
+
+def _sanitize_event_for_terminal(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Do the same, but keep the lines of a traceback."""
+    lines = event.pop("exception", "").splitlines()
+    event = sanitize_event(logger, method, event)
+    if lines:
+        event["exception"] = "\n".join(_sanitize(line, MAX_TEXT_LENGTH) for line in lines)
+    return event
 
 
 def _sanitize(value: Any, max_length: int) -> Any:

@@ -9,7 +9,15 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_INPUTS = 10_000  # that `max_inputs` may be: bodies with more are rejected unread
@@ -72,6 +80,7 @@ RetentionDays = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(
 
 
 ENV_PREFIX = "LORAWORKS_"
+OTHER_VARIABLES = ("API_KEY", "CACHE", "FAULT", "URL")  # of the command line, library and tests
 DEFAULT_HUB_MODELS = (
     "distilbert-base-uncased",
     "distilbert/distilbert-base-uncased",
@@ -349,7 +358,10 @@ class Settings(BaseSettings):
         description="Points that each curve of an ended job keeps; `forever`: all points.",
     )
     orphan_seconds: float = Field(
-        86_400, ge=0, description="Age at which files without a database row are deleted."
+        86_400,
+        ge=3600,
+        description="Age at which files without a database row are deleted, at least an hour: "
+        "uploads and imports in progress have none.",
     )
     idempotency_seconds: float = Field(
         86_400, gt=0, description="How long the response to an `Idempotency-Key` is kept."
@@ -426,6 +438,13 @@ class Settings(BaseSettings):
         "INFO", description="Minimum level of log lines, which go to standard error."
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_empty_as_unset(cls, value: Any, info: ValidationInfo) -> Any:
+        """Return the default for an empty value, except that an empty list is a list."""
+        default = cls.model_fields[info.field_name or ""].default
+        return default if value == "" and not isinstance(default, tuple) else value
+
     @model_validator(mode="after")
     def _check_consistency(self) -> "Settings":
         if self.auth == "off" and not is_loopback(self.host):
@@ -437,6 +456,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "LORAWORKS_HEARTBEAT_SECONDS must be at most half of LORAWORKS_LEASE_SECONDS, "
                 "or healthy workers would be considered lost"
+            )
+        if self.reconcile_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                "LORAWORKS_RECONCILE_SECONDS must be at most half of LORAWORKS_LEASE_SECONDS, "
+                "or workers would not be seen as alive"
             )
         if self.orphan_seconds < 2 * self.lease_seconds:
             raise ValueError(

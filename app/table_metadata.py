@@ -3,6 +3,7 @@
 from app.auth import tables as keys
 from app.database.base import Base
 from app.datasets import tables as datasets
+from app.drift import tables as drift
 from app.feedback import tables as feedback
 from app.idempotency import tables as idempotency
 from app.label_review import tables as label_review
@@ -23,6 +24,7 @@ metadata = Base.metadata
 __all__ = [
     "artifacts",
     "datasets",
+    "drift",
     "feedback",
     "idempotency",
     "jobs",

@@ -31,7 +31,6 @@ from lora_core.child_protocol import EXIT_STOPPED, MAX_REQUEST_BYTES, READY_MESS
 from lora_core.confinement import confine_process
 from lora_core.encoders import FAMILIES
 from lora_core.process_settings import (
-    available_cores,
     die_with_parent,
     disable_gc_then_freeze_imports,
     limit_openmp_spinning,
@@ -135,7 +134,7 @@ def _set_threads(environment: dict[str, str]) -> None:
     threadpool_limits(threads, user_api="openmp")
     chosen = environment.get("OPENBLAS_NUM_THREADS", "")
     of_blas = int(chosen) if chosen.isdecimal() and int(chosen) else threads  # as OpenBLAS reads it
-    threadpool_limits(min(of_blas, available_cores()), user_api="blas")
+    threadpool_limits(min(of_blas, len(os.sched_getaffinity(0))), user_api="blas")
 
 
 def _resident_bytes() -> int:

@@ -3,13 +3,16 @@
 import ctypes
 import errno
 import gc
+import math
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
+CGROUP_ROOT, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 _RETAINED_BYTES = 2**30
@@ -30,9 +33,30 @@ def is_oom_error(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or from_system or from_torch
 
 
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+def available_cores(root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> int:
+    """Return the number of cores that this process may use, all the time.
+
+    More threads would use up the CPU time of a limited container, which then stands still for the
+    rest of each period.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota, _, period = read_cgroup_file("cpu.max", root, own_cgroup).partition(" ")
+    return min(cores, math.ceil(int(quota) / int(period))) if quota.isdecimal() else cores
+
+
+def read_cgroup_file(name: str, root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> str:
+    """Return a file of this process's cgroup; empty if unknown, as without cgroups v2."""
+    try:
+        lines = own_cgroup.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    path = next((line[4:] for line in lines if line.startswith("0::/")), "")
+    for directory in (root / path, root):  # a container may see only its own cgroup, as the root
+        try:
+            return (directory / name).read_text(encoding="ascii")
+        except OSError:
+            continue
+    return ""
 
 
 def torchrun_world_size() -> int:

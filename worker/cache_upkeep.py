@@ -4,8 +4,9 @@ Trainings cannot: they do not see which entries others have written. Neither can
 directory that has the folders of the cache, so a folder is what the worker made, not a link.
 """
 
-from app.datasets.repository import time_of_last_deletion
+from app.datasets.repository import count_and_last_time_of_deletions
 from app.resources import Resources
+from app.retention.repository import get_database_identity
 from lora_core.cache import (
     FOLDER_LIMITS,
     NAMED_FOLDERS,
@@ -16,7 +17,7 @@ from lora_core.cache import (
 )
 
 POLL_SECONDS = 60.0
-LAST_DELETION_FILE = "last-deletion"  # time of the last deletion that the cache was cleared for
+LAST_DELETION_FILE = "last-deletion"  # that the cache was cleared for: number and time
 
 
 def tidy_cache(resources: Resources) -> None:
@@ -30,9 +31,12 @@ def tidy_cache(resources: Resources) -> None:
     for folder, limit in FOLDER_LIMITS.items():
         evict_least_recently_used(cache_dir() / folder, limit)
     with resources.database.read() as session:
-        deleted_at = time_of_last_deletion(session)
-    cleared_for = resources.settings.data_dir / LAST_DELETION_FILE
-    if deleted_at is None or (cleared_for.exists() and cleared_for.read_text() == str(deleted_at)):
+        count, deleted_at = count_and_last_time_of_deletions(session)
+        database = get_database_identity(session).replace(" ", "-")  # services may share the cache
+    deletions = f"{count} {deleted_at}"
+    cleared_for = cache_dir() / f"{LAST_DELETION_FILE}-in-{database}"
+    if count == 0 or (cleared_for.exists() and cleared_for.read_text() == deletions):
         return
     delete_derived_from_texts()
-    cleared_for.write_text(str(deleted_at))
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    cleared_for.write_text(deletions)

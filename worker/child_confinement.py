@@ -1,16 +1,14 @@
 """What a training process may reach: which files, which devices, and whether the network."""
 
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from lora_core import confinement, confinement_paths
+from lora_core import confinement_paths
 from lora_core.cache import FOLDER_LIMITS, NAMED_FOLDERS, cache_dir
-from lora_core.confinement import SIGNAL_ABI, TCP_ABI, TRUNCATE_ABI, Confinement, landlock_abi
+from lora_core.confinement import Confinement
 from lora_core.confinement_paths import (
     code_directories,
     environment_variable_paths,
@@ -26,8 +24,6 @@ READABLE: tuple[str, ...] = confinement_paths.READABLE
 WRITABLE: tuple[str, ...] = confinement_paths.WRITABLE
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where the driver of a GPU shares memory
 _CERTIFICATE_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE")
-# What older versions of Landlock do not deny.
-_DENIED_SINCE = {"truncating files": TRUNCATE_ABI, "signals to processes": SIGNAL_ABI}
 
 log = structlog.get_logger(__name__)
 
@@ -63,30 +59,6 @@ def child_confinement(task: "ChildTask") -> Confinement:
     )
 
 
-def log_missing_confinement() -> None:
-    """Log what this machine cannot deny to trainings; nothing if it can deny everything."""
-    abi = landlock_abi()
-    too_old = [what for what, since in _DENIED_SINCE.items() if abi < since]
-    if abi == 0:
-        log.warning(
-            "the kernel has no Landlock: trainings can read every file of this user",
-            needed="Linux 5.13 or later, with landlock among its security modules (lsm=)",
-        )
-    elif too_old:
-        log.warning(
-            "Landlock of this kernel is too old to deny everything to trainings",
-            landlock_abi=abi,
-            not_denied=too_old,
-            needed="Linux 6.12 or later",
-        )
-    if not _network_namespaces_are_permitted():
-        log.warning(
-            "network namespaces are not permitted: trainings may reach the network",
-            denied="TCP" if abi >= TCP_ABI else "nothing",
-            needed="permission to create network namespaces, which containers often lack",
-        )
-
-
 def log_exposed_data(data_dir: Path) -> None:
     """Log if trainings could read all data, as these are below a directory that they need."""
     folders = [cache_dir() / name for name in (*NAMED_FOLDERS, *FOLDER_LIMITS)]
@@ -98,9 +70,3 @@ def log_exposed_data(data_dir: Path) -> None:
                 data_dir=str(data_dir),
                 readable=str(directory),
             )
-
-
-def _network_namespaces_are_permitted() -> bool:
-    """Try it in a child process, as this one must keep its network."""
-    command = [sys.executable, "-I", "-S", confinement.__file__]
-    return subprocess.run(command, check=False).returncode == 0

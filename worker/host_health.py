@@ -4,34 +4,17 @@ from pathlib import Path
 
 from app.errors import AppError
 from app.resources import Resources
+from lora_core.process_settings import CGROUP_ROOT, OWN_CGROUP, read_cgroup_file
 from worker import workdir
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
 
-
-def oom_kill_count(root: Path = _CGROUP_ROOT, own_cgroup: Path = _OWN_CGROUP) -> int:
+def oom_kill_count(root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> int:
     """Return how many processes of this cgroup the kernel has killed for lack of memory.
 
     It counts the processes of all jobs of this worker. 0 if unknown, as without cgroups v2.
     """
-    # A container may see only its own cgroup, as the root.
-    for directory in (root / _cgroup_path(own_cgroup), root):
-        try:
-            lines = (directory / "memory.events").read_text(encoding="ascii").splitlines()
-        except OSError:
-            continue
-        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-    return 0
-
-
-def _cgroup_path(own_cgroup: Path) -> str:
-    """Return the path of this process's cgroup below the root."""
-    try:
-        lines = own_cgroup.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line[4:] for line in lines if line.startswith("0::/")), "")
+    lines = read_cgroup_file("memory.events", root, own_cgroup).splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 class HostHealth:

@@ -21,6 +21,7 @@ from app.queue.tables import Job
 from app.resources import Resources, open_resources
 from app.retention import service as retention
 from app.retraining.scheduler import start_and_advance_runs
+from app.sandbox.missing_confinement import log_missing_confinement
 from app.settings import Settings
 from app.storage.data_dir import make_process_private
 from worker import (
@@ -106,7 +107,7 @@ class WorkerService:
 
     def start(self) -> None:
         """Start the threads, after killing what a dead worker left running."""
-        child_confinement.log_missing_confinement()
+        log_missing_confinement()
         child_confinement.log_exposed_data(self._resources.settings.data_dir)
         self._reconciler.run_once()
         self._reconciler_thread.start()

@@ -40,7 +40,25 @@ def load_settings_and_configure_process(overrides: Mapping[str, Any]) -> "Settin
         ) from error
     logging.configure(settings.log_level)
     make_process_private()
+    _log_unknown_variables()
     return settings
+
+
+def _log_unknown_variables() -> None:
+    """Log variables that look like settings. They are no error, since others may set them."""
+    import difflib
+
+    import structlog
+
+    from app.settings import ENV_PREFIX, OTHER_VARIABLES, Settings
+
+    log = structlog.get_logger(__name__)
+    known = [*(name.upper() for name in Settings.model_fields), *OTHER_VARIABLES]
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(ENV_PREFIX)
+        if name != variable and name not in known:
+            similar = [ENV_PREFIX + each for each in difflib.get_close_matches(name, known, n=1)]
+            log.warning("unknown_setting", variable=variable, similar=similar)
 
 
 def load_settings_requiring_database(data_dir: Path | None) -> "Settings":

@@ -26,6 +26,7 @@ from app.database import migrations
 from app.http.connections import build_protocol_class
 from app.http.dependencies import get_app_state
 from app.resources import open_resources
+from app.sandbox.missing_confinement import log_missing_confinement
 from app.settings import Settings
 
 NOT_READY_SECONDS = 3.0  # listen this long after "not ready", so that load balancers notice
@@ -78,7 +79,7 @@ def run_service(
     a moment, so that a load balancer notices; not after Ctrl-C. Then requests in progress are
     completed. Raises `ServiceUnreachableOrFailed`, and errors about settings, database or schema.
     """
-    _check_startup(settings)
+    _check_startup(settings, with_worker=with_worker)
     export_address_and_data_dir(settings)
     app = import_from_string("app.main:create_app")()
     server = _Server(uvicorn_config(app))
@@ -124,10 +125,10 @@ def run_service(
         raise ServiceUnreachableOrFailed("the API stopped unexpectedly", "ended")
 
 
-def _check_startup(settings: Settings) -> None:
+def _check_startup(settings: Settings, *, with_worker: bool) -> None:
     """Raise what would keep the API from starting; uvicorn would bury it in a traceback.
 
-    Warn if no API key is valid.
+    Warn if no API key is valid, and of missing confinement unless the worker does.
     """
     resources = open_resources(settings)
     try:
@@ -141,6 +142,8 @@ def _check_startup(settings: Settings) -> None:
                     )
     finally:
         resources.close()
+    if not with_worker:
+        log_missing_confinement()
 
 
 def _announce_when_ready(url: str, announce: Callable[[], None], stopping: threading.Event) -> None:

@@ -120,12 +120,11 @@ def up(
     from app.cli.serve import run_service
     from app.database.migrations import upgrade
 
-    options = {"host": host, "port": port, "data_dir": data_dir}
-    settings = load_settings_and_configure_process(options)
+    settings = load_settings_and_configure_process(
+        {"host": host, "port": port, "data_dir": data_dir}
+    )
     with open_listener(settings.host, settings.port) as listener:
-        settings = load_settings_and_configure_process(
-            {**options, "port": listener.getsockname()[1]}
-        )
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         # Several APIs can share a database server, but not an embedded database.
         embedded = settings.database_url is None
         with nullcontext() if no_worker and not embedded else data_dir_lock(settings):
@@ -156,8 +155,9 @@ def api(
 
     Once ready, --json prints one line with url, docs, data_dir, admin_key_file and retention.
     """
-    options = {"host": host, "port": port, "data_dir": data_dir}
-    settings = load_settings_and_configure_process(options)
+    settings = load_settings_and_configure_process(
+        {"host": host, "port": port, "data_dir": data_dir}
+    )
     if check_only:
         _check_ready(settings.service_url, as_json=as_json)
         return
@@ -165,9 +165,7 @@ def api(
     from app.cli.serve import run_service  # slow to import, and not needed for --check
 
     with open_listener(settings.host, settings.port) as listener:
-        settings = load_settings_and_configure_process(
-            {**options, "port": listener.getsockname()[1]}
-        )
+        settings = settings.model_copy(update={"port": listener.getsockname()[1]})
         run_service(
             settings, listener, build_ready_callback(settings, as_json=as_json), with_worker=False
         )

@@ -90,7 +90,7 @@ if TYPE_CHECKING:
 PYTHON = (sys.executable, "-P")  # -P: do not import from the current folder
 POLLING_COMMAND = (*PYTHON, "-m", "worker")
 CELERY_COMMAND = (*PYTHON, "-m", "celery", "-A", "worker.celery_app", "worker")
-MAX_HEARTBEAT_AGE_SECONDS = 60  # of a healthy worker
+MAX_HEARTBEAT_AGE_SECONDS = 60  # of a healthy worker, unless it reports in less often
 
 CheckOnly = Annotated[
     bool,
@@ -130,7 +130,8 @@ def _check_heartbeat(settings: "Settings") -> None:
             )
     finally:
         database.close()
-    if age_seconds is None or age_seconds > MAX_HEARTBEAT_AGE_SECONDS:
+    max_age_seconds = max(MAX_HEARTBEAT_AGE_SECONDS, 3 * settings.reconcile_seconds)
+    if age_seconds is None or age_seconds > max_age_seconds:
         since = "yet" if age_seconds is None else f"for {age_seconds:.0f} s"
         raise ServiceUnreachableOrFailed(
             f"no worker on this host has reported in {since}", "no_worker"

@@ -21,8 +21,9 @@ from app.database.errors import (
     DatabaseUnavailable,
     SchemaOutdated,
     SchemaTooNew,
+    to_app_error,
 )
-from app.errors import AppError
+from app.errors import AppError, InsufficientStorage
 from app.settings import Settings
 
 MIGRATION_LOCK_ID = 0x6C6F7261776F726B  # PostgreSQL advisory lock of migrations
@@ -40,7 +41,7 @@ def upgrade(settings: Settings, revision: str = "head") -> RevisionChange:
 
     Concurrent calls run one after another, and the later ones have nothing left to do.
 
-    Raises `SchemaTooNew`, `DatabaseUnavailable`, `DatabaseOperationRefused`.
+    Raises `SchemaTooNew`, `DatabaseUnavailable`, `DatabaseOperationRefused`, `InsufficientStorage`.
     """
     return _migrate(settings, command.upgrade, revision)
 
@@ -97,8 +98,11 @@ def _migrate(
 
 
 def _to_app_error(error: DBAPIError) -> AppError:
-    """Translate the error: retrying helps only against an outage."""
-    if isinstance(error, OUTAGE_ERRORS):
+    """Translate the error: retrying helps only against an outage, or a deadlock."""
+    known = to_app_error(error)
+    if isinstance(known, InsufficientStorage):
+        return known
+    if known is not None and isinstance(error, OUTAGE_ERRORS):
         return DatabaseUnavailable()
     return DatabaseOperationRefused(reason=str(error.orig).partition("\n")[0])
 

@@ -127,9 +127,10 @@ def soft_delete_dataset(session: Session, dataset: Dataset) -> None:
     session.flush()
 
 
-def time_of_last_deletion(session: Session) -> float | None:
-    """Return when a dataset was deleted last, in seconds since 1970; None if none was."""
-    return session.scalar(select(func.max(Dataset.deleted_at)))
+def count_and_last_time_of_deletions(session: Session) -> tuple[int, float | None]:
+    """Return how many datasets were deleted, and when the last one was, in seconds since 1970."""
+    statement = select(func.count(Dataset.deleted_at), func.max(Dataset.deleted_at))
+    return session.execute(statement).one()
 
 
 def _not_deleted() -> Select[Dataset]:

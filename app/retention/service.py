@@ -99,16 +99,11 @@ def collect_garbage(
     set: then nothing else may be running.
 
     Raises `StoreBelongsToAnotherDatabase`, `StorageUnavailable`, `StorageRefused`, and database
-    errors. The next run finds what is left then. `StorageRefused` for some files is raised at the
-    end, after all others were deleted.
+    errors. Expired rows are deleted first; the next run finds what is left then. `StorageRefused`
+    for some files is raised at the end, after all others were deleted.
     """
     settings, store, database = resources.settings, resources.store, resources.database
     cache = open_store_cache(settings)
-    owns_store = _owns_store(resources, claim=not dry_run)
-    stored = group_by_key(
-        store.list_files()
-    )  # before reading the rows, see `find_unreferenced_entries`
-    now = store.read_clock()
     thinned_points = _thin_curves(database, settings, dry_run=dry_run)
     expired = list(
         {  # a dry run may find the results of a prediction run with the run and by themselves
@@ -132,6 +127,12 @@ def collect_garbage(
         _delete_mlflow_rows(database)
         _delete_old_suspects(database)
         _delete_old_retrainings(database, settings)
+    # After what needs no store, so that rows expire while it is unavailable.
+    owns_store = _owns_store(resources, claim=not dry_run)
+    stored = group_by_key(
+        store.list_files()
+    )  # before reading the rows, see `find_unreferenced_entries`
+    now = store.read_clock()
     referenced = _referenced_keys(database)
     with database.read() as session:
         uploads = repository.list_dataset_ids(session)

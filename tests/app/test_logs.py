@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -19,6 +21,17 @@ def stream() -> Iterator[io.StringIO]:
     stream = io.StringIO()
     app_logging.configure("INFO", stream=stream)
     yield stream
+    app_logging.configure("INFO")
+
+
+@pytest.fixture
+def terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.CaptureFixture[str]]:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stderr, "isatty", lambda: True)
+        app_logging.configure("INFO")
+    yield capsys
     app_logging.configure("INFO")
 
 
@@ -73,6 +86,22 @@ def test_traceback_is_part_of_the_line(stream: io.StringIO) -> None:
         structlog.get_logger("app.test").exception("broken")
     (line,) = lines(stream)
     assert "ValueError" in line["exception"]
+
+
+def test_traceback_on_a_terminal_shows_no_secret(terminal: pytest.CaptureFixture[str]) -> None:
+    def fail(text: str, key: str) -> None:
+        raise ValueError(f"no such key: {key}\x1b[31m")
+
+    text, secret = token_hex(), token_hex()
+    try:
+        fail(text, f"lw_{'0' * 32}_{secret}")
+    except ValueError:
+        structlog.get_logger("app.test").exception("broken")
+    shown = terminal.readouterr().err
+    assert "in fail\n" in shown
+    assert f"ValueError: no such key: lw_{'0' * 32}_***\\x1b[31m" in shown
+    assert text not in shown
+    assert secret not in shown
 
 
 def test_request_id_is_in_every_line(stream: io.StringIO) -> None:

@@ -31,6 +31,14 @@ def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().hub_models == ()
 
 
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = Settings()
+    for name, field in Settings.model_fields.items():
+        if not isinstance(field.default, tuple):  # which an empty variable makes empty
+            monkeypatch.setenv(f"LORAWORKS_{name.upper()}", "")
+    assert Settings() == defaults
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])  # noqa: S104
 def test_non_loopback_host_requires_auth(host: str) -> None:
     with pytest.raises(ValidationError, match=r"LORAWORKS_HOST=.*LORAWORKS_AUTH=on"):
@@ -56,9 +64,15 @@ def test_settings_are_frozen() -> None:
         Settings().port = 1  # type: ignore[misc]
 
 
-def test_lease_must_be_at_least_two_heartbeats() -> None:
-    with pytest.raises(ValidationError, match="LORAWORKS_HEARTBEAT_SECONDS"):
-        Settings(heartbeat_seconds=40, lease_seconds=60)
+@pytest.mark.parametrize("name", ["heartbeat_seconds", "reconcile_seconds"])
+def test_lease_must_be_at_least_two_heartbeats(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"LORAWORKS_{name.upper()}"):
+        Settings.model_validate({name: 40, "lease_seconds": 60})
+
+
+def test_files_of_requests_in_progress_are_no_orphans() -> None:
+    with pytest.raises(ValidationError, match="orphan_seconds"):
+        Settings(orphan_seconds=120)
 
 
 def test_errors_and_repr_hide_the_pepper(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,12 @@ def test_services_have_a_health_check_or_run_once(service: Service) -> None:
     assert seconds(service["healthcheck"]["timeout"]) < seconds(service["healthcheck"]["interval"])
 
 
+@pytest.mark.parametrize("name", ["api", "worker", "worker-gpu"])
+def test_each_command_has_its_own_check(name: str) -> None:
+    [command] = SERVICES[name]["command"]
+    assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "loraworks", command, "--check"]
+
+
 def test_services_start_after_their_dependencies() -> None:
     needs = {
         name: {other: how["condition"] for other, how in SERVICES[name]["depends_on"].items()}

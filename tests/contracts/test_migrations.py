@@ -19,11 +19,14 @@ from sqlalchemy.orm import Session
 from app.auth.tables import ApiKey
 from app.database import migrations
 from app.database.engines import create_migration_engine, open_database
-from app.database.errors import SchemaOutdated, SchemaTooNew
+from app.database.errors import DatabaseOperationRefused, SchemaOutdated, SchemaTooNew
+from app.errors import AppError, InsufficientStorage
 from app.settings import Settings
 from app.table_metadata import metadata
 from tests.servers import PostgresServer
 from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:autogenerate skipping metadata-specified expression"
@@ -109,6 +112,16 @@ def by_metadata(empty: Empty) -> Schema:
     return written(settings)
 
 
+def test_metadata_has_the_tables_of_every_package() -> None:
+    """In a process of its own, since other tests import more."""
+    program = "import sys, app.table_metadata; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    modules = {f"app.{path.parent.name}.tables" for path in (ROOT / "app").glob("*/tables.py")}
+    assert modules <= set(run.stdout.split())
+
+
 def test_migrated_tables_match_the_models(settings: Settings, by_metadata: Schema) -> None:
     migrations.upgrade(settings)
     assert written(settings) == by_metadata
@@ -154,6 +167,29 @@ def test_failed_migration_keeps_the_old_schema(
     with pytest.raises(RuntimeError):
         migrations.upgrade(settings)
     assert written(settings) == {}
+
+
+@pytest.mark.parametrize("empty", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("statements", "error"),
+    [
+        (["SELECT 1 FROM missing"], DatabaseOperationRefused),
+        (["PRAGMA max_page_count = 1", "CREATE TABLE full (x)"], InsufficientStorage),
+    ],
+)
+def test_failing_statement_is_no_outage(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    statements: list[str],
+    error: type[AppError],
+) -> None:
+    def fail(config: Config, _revision: str) -> None:
+        for statement in statements:
+            config.attributes["connection"].exec_driver_sql(statement)
+
+    monkeypatch.setattr(command, "upgrade", fail)
+    with pytest.raises(error):
+        migrations.upgrade(settings)
 
 
 def test_empty_database_is_reported_as_outdated(settings: Settings) -> None:

@@ -11,8 +11,9 @@ from app.settings import ENV_PREFIX, Settings
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 INTRODUCTION = """# Settings
 
-Read from environment variables when a process starts. Separate list entries with commas. This
-table is generated from `app/settings.py` by `UPDATE_DOCS=1 pytest tests/contracts`.
+Read from environment variables when a process starts. Separate list entries with commas. An
+empty variable is the same as none, except that it makes a list empty. This table is generated
+from `app/settings.py` by `UPDATE_DOCS=1 pytest tests/contracts`.
 
 | Variable | Default | Meaning |
 |---|---|---|

@@ -19,8 +19,8 @@ PARSED = {"json", "yaml", "ini"}
 PRINTED = {"text"}
 SHOWN = {""}
 DIRECTIVE = re.compile(r"\{[\w:-]+\}")  # directives of the documentation site
-# What the test machine may lack. The line before a block says so: *Needs Docker.*
-NEEDED = {"a GPU", "a hub", "Docker", "other machines", "the network"}
+# What a test that follows a document may lack. The line before a block says so: *Needs Docker.*
+NEEDED = {"a GPU", "a hub", "a stopped service", "Docker", "other machines", "the network"}
 MARK = re.compile(r"\*Needs ([^*]+)\.\*")
 
 

@@ -31,6 +31,7 @@ OTHERS = {
         "aws",
         "createdb",
         "createuser",
+        "dropdb",
         "git",
         "hf",
         "jupyter",
@@ -44,7 +45,21 @@ OTHERS = {
         "uv",
         "uvx",
     ),
-    *(".", "cd", "chmod", "cp", "do", "done", "find", "mkdir", "read", "set", "while"),
+    *(
+        ".",
+        "cd",
+        "chmod",
+        "cp",
+        "do",
+        "done",
+        "find",
+        "mkdir",
+        "read",
+        "rm",
+        "set",
+        "umask",
+        "while",
+    ),
 }
 WITH_VALUE = {"--entrypoint", "-e"}  # other options of docker compose
 COMPOSE = {"build", "exec", "logs", "run", "stop", "up"}

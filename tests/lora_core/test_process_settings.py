@@ -3,11 +3,35 @@
 import gc
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from lora_core.process_settings import collect_and_freeze_gc_once, disable_gc_then_freeze_imports
+from lora_core.process_settings import (
+    available_cores,
+    collect_and_freeze_gc_once,
+    disable_gc_then_freeze_imports,
+)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("200000 100000\n", 2),
+        ("150000 100000\n", 2),
+        ("1000 100000\n", 1),
+        ("max 100000\n", 8),
+        ("", 8),
+    ],
+)
+def test_cores_are_limited_by_the_quota_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "cpu.max").write_text(limit)
+    assert available_cores(tmp_path, tmp_path / "cgroup") == expected
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from app.auth.tables import LOCAL_KEY_ID
 from app.database.engines import Database
@@ -58,6 +59,31 @@ def test_each_deletion_of_a_dataset_removes_what_texts_can_be_read_from(
         add_entry(cache)  # of another dataset
         tidy_cache(resources)
         assert entry.exists()
+
+
+def test_each_cache_is_cleared(
+    resources: Resources, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers with caches of their own may share a data directory."""
+    delete_a_dataset(resources.database, 1)
+    tidy_cache(resources)
+    other = tmp_path / "other"
+    (other / "tokens").mkdir(parents=True)
+    add_entry(other)
+    monkeypatch.setenv("LORAWORKS_CACHE", str(other))
+    tidy_cache(resources)
+    assert not (other / "tokens" / "entry").exists()
+
+
+def test_clock_that_was_set_back_hides_no_deletion(resources: Resources, cache: Path) -> None:
+    delete_a_dataset(resources.database, 1)
+    with resources.database.write() as session:
+        session.execute(update(Dataset).values(deleted_at=Dataset.deleted_at + 3600))
+    tidy_cache(resources)
+    add_entry(cache)
+    delete_a_dataset(resources.database, 2)
+    tidy_cache(resources)
+    assert not (cache / "tokens" / "entry").exists()
 
 
 def test_entries_beyond_a_limit_are_evicted(

@@ -77,7 +77,7 @@ def start(settings: Settings, broker: ValkeyServer, log: Path) -> Iterator[Start
             "devices": "cpu",
             "poll_seconds": NEVER,
             "heartbeat_seconds": 0.2,
-            "lease_seconds": 30,
+            "lease_seconds": 120,
             "reconcile_seconds": 60,
             "retry_seconds": 0,
             "min_free_bytes": 0,

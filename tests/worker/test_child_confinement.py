@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from app.database.engines import Database
 from app.queue.enums import JobState
 from app.queue.transitions import ProcessExitStatus
+from app.sandbox import missing_confinement
 from app.settings import Settings
 from lora_core import confinement
 from lora_core.confinement import TCP_ABI, landlock_abi
@@ -178,10 +179,10 @@ def test_log_says_that_landlock_is_missing(
 def test_log_says_what_is_not_denied(
     monkeypatch: pytest.MonkeyPatch, abi: int, *, permitted: bool, expected: list[dict[str, object]]
 ) -> None:
-    monkeypatch.setattr(child_confinement, "landlock_abi", lambda: abi)
-    monkeypatch.setattr(child_confinement, "_network_namespaces_are_permitted", lambda: permitted)
+    monkeypatch.setattr(missing_confinement, "landlock_abi", lambda: abi)
+    monkeypatch.setattr(missing_confinement, "_network_namespaces_are_permitted", lambda: permitted)
     with capture_logs() as logged:
-        child_confinement.log_missing_confinement()
+        missing_confinement.log_missing_confinement()
     assert [{**line, **facts} for line, facts in zip(logged, expected, strict=True)] == logged
 
 

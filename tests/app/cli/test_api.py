@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
+from app.cli import serve
 from app.database.engines import Database
 from app.settings import Settings
 from tests.app.cli.conftest import Run, answer
@@ -89,6 +90,18 @@ def test_newer_schema_is_rejected(run: Run, settings: Settings, database: Databa
     assert refused.exit_code == 4
     assert refused.stderr.count("\n") == 1
     assert "(schema_newer)" in refused.stderr
+
+
+def test_missing_confinement_is_logged(
+    run: Run, settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads uploads. With a worker, that one logs it."""
+    logged: list[str] = []
+    monkeypatch.setattr(serve, "log_missing_confinement", lambda: logged.append("once"))
+    monkeypatch.setattr(serve, "export_address_and_data_dir", lambda _: None)
+    monkeypatch.setattr(serve._Server, "run", lambda *_, **__: None)
+    run("api", "--port", "0", "--data-dir", str(settings.data_dir))
+    assert logged == ["once"]
 
 
 @pytest.mark.parametrize("command", ["api", "up"])

@@ -61,6 +61,17 @@ def test_an_embedded_database_is_migrated_as_well(run: Run, tmp_path: Path) -> N
     assert moved == {"before": None, "after": HEAD}
 
 
+def test_unknown_settings_are_logged(run: Run, tmp_path: Path) -> None:
+    unknown = {"LORAWORKS_DATABASE_UR": "postgresql://db/x", "LORAWORKS_ZZZ": "", "OTHER_URL": ""}
+    folder = ("--data-dir", f"{tmp_path}/data")
+    result = run("migrate", "--check", *folder, **unknown, LORAWORKS_CACHE="/")
+    logged = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    assert [(line["variable"], line["similar"]) for line in logged] == [
+        ("LORAWORKS_DATABASE_UR", ["LORAWORKS_DATABASE_URL"]),
+        ("LORAWORKS_ZZZ", []),
+    ]
+
+
 def test_a_check_changes_nothing(run: Run, url: str) -> None:
     for _ in range(2):
         refused(run("migrate", "--check", LORAWORKS_DATABASE_URL=url), "schema_older")

@@ -117,8 +117,8 @@ def test_silent_worker_is_unhealthy(run: Run, settings: Settings, database: Data
                 )
             )  # fmt: skip
 
-    def check() -> tuple[int, str]:
-        result = run("worker", "--check", "--data-dir", str(settings.data_dir))
+    def check(**changes: str) -> tuple[int, str]:
+        result = run("worker", "--check", "--data-dir", str(settings.data_dir), **changes)
         return result.exit_code, result.stderr
 
     seen("another-machine", 1)
@@ -126,6 +126,8 @@ def test_silent_worker_is_unhealthy(run: Run, settings: Settings, database: Data
     seen(socket.gethostname(), 100)
     code, output = check()
     assert (code, "has reported in for 10" in output) == (4, True), output
+    rarely = {"LORAWORKS_RECONCILE_SECONDS": "60", "LORAWORKS_LEASE_SECONDS": "120"}
+    assert check(**rarely) == (0, "")
     with database.write() as session:
         session.get_one(Worker, socket.gethostname()).seen_at = now()
     assert check() == (0, "")

@@ -10,6 +10,7 @@ from app.database.base import min_uuid7_at, new_id
 from app.resources import Resources
 from app.retention import service
 from app.retention.service import collect_garbage
+from app.storage.errors import StorageUnavailable
 from app.traffic.tables import PredictionCount, PredictionOutcome
 from tests.app.retention.conftest import DAY, World
 from tests.kept_predictions import add_feedback, add_prediction, all_feedback, kept_predictions
@@ -38,6 +39,19 @@ def test_kept_predictions_expire(
     assert ("kept prediction", 5) in [(each.kind, each.count) for each in done.totals()]
     # Also after the owner has turned it off.
     collect_garbage(keeping(keep_traffic="off", keep_traffic_days=28))
+    assert kept_predictions(world.database) == []
+
+
+def test_kept_predictions_expire_while_the_store_is_unavailable(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise StorageUnavailable(reason="down")
+
+    monkeypatch.setattr(world.resources.store, "list_files", fail)
+    add_prediction(world.database, prediction_id=id_of_age(31))
+    with pytest.raises(StorageUnavailable):
+        collect_garbage(world.resources)
     assert kept_predictions(world.database) == []
 
 
