@@ -28,7 +28,7 @@ from lora_core.linear.model import LinearModel
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.method import CandidateSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import auto, checkpoint, verdict
+from lora_core.training import auto, checkpoint, resume, verdict
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
@@ -195,6 +195,17 @@ def test_processes_agree_whether_a_fit_is_cached(
     monkeypatch.setattr(distributed, "all_reduce_scalar", lambda value: value + 1.0)  # the other
     folds.predict_held_out_logits(candidate)
     assert len(trained) == 1
+
+
+def test_fits_with_another_scikit_learn_are_not_reused(
+    spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fits the probe that the head starts from."""
+    progress = ProgressReporter(NullObserver(), RecordingObserver())
+    prepared = prepare_run(spec(), NullObserver(), progress)
+    digests = {resume.run_digest(prepared)}
+    monkeypatch.setattr(resume, "version", lambda _: "0")
+    assert len(digests | {resume.run_digest(prepared)}) == 2
 
 
 @pytest.mark.parametrize("what", ["encoder", "head", "pooling"])
