@@ -80,7 +80,7 @@ def run_base_model_check(name: str, revision: str | None = None) -> BaseModelRep
     parameters = sum(p.numel() for p in model.parameters())
     lora = fine_tuning_methods.build_method(method)
     lora.prepare(model, family)
-    trained = lora.count_parameters(model).trainable
+    counts = lora.count_parameters(model)
     adapted = tuple(_adapted_layers(model, family))
     model.to(runtime.device)
     step_seconds = _train(model, family, runtime, texts, default_learning_rate(method, shape.width))
@@ -96,14 +96,14 @@ def run_base_model_check(name: str, revision: str | None = None) -> BaseModelRep
         parameters=parameters,
         adapted=adapted,
         head=family.head,
-        trained_parameters=trained,
+        trained_parameters=counts.trainable,
         logits_difference=difference,
         merge_difference=_merge(model, texts, base.name),
         device=runtime.device,
         precision=runtime.precision,
         tokens_per_second=round(tokens / inference_seconds, 1),
         trained_tokens_per_second=round(tokens / step_seconds, 1),
-        lora_memory_mb=_memory_mb(parameters + trained, trained),
+        lora_memory_mb=_memory_mb(counts.total, counts.trainable),
         full_memory_mb=_memory_mb(parameters, parameters),
         peak_memory_mb=round(peak_process_memory_mb(), 1),
     )
@@ -220,7 +220,7 @@ def _merge(model: PreTrainedModel, texts: Sequence[TokenizedText], base: str) ->
 
 
 def _memory_mb(parameters: int, trained: int) -> float:
-    """Return the memory of weights, gradients and the two moments of AdamW, in float32.
+    """Return the memory of weights, gradients and the two moments of AdamW, in float32, in MiB.
 
     Activations come on top: they grow with `optim.micro_batch_tokens`.
     """

@@ -18,7 +18,7 @@ from lora_core.data.linear_baseline import (
     subsample_to_max_characters,
 )
 from lora_core.data.split import Example, Splits, assign_folds
-from lora_core.model_selection import CandidateScores
+from lora_core.model_selection import CandidateScores, select_candidate_index
 from lora_core.progress_reporter import (
     HeartbeatOnlyProgress,
     ProgressReporter,
@@ -94,6 +94,24 @@ class LinearCrossValidator:
         by_text[predicted] = metric.scores(statistics)
         return CandidateScores(by_text, metric.value(statistics), metric.interval(statistics))
 
+    def predict_by_cross_fitted_choice(
+        self, scores: Sequence[CandidateScores], all_logits: Sequence[Logits]
+    ) -> Predictions:
+        """Return what is predicted for each text by the candidate that the other folds select.
+
+        A candidate looks better than it is on the texts that it was selected by. `scores` and
+        `all_logits`: of the candidates, each of which predicts all texts.
+        """
+        folds = self._assign_folds(0)
+        predicted = [self.task.predict_cross_fitted(each[0], self.targets) for each in all_logits]
+        answers = np.empty_like(predicted[0])
+        for held_out in (folds == fold for fold in np.unique(folds)):
+            best = select_candidate_index(
+                [replace(each, by_text=each.by_text[~held_out]) for each in scores]
+            )
+            answers[held_out] = predicted[best][held_out]
+        return answers
+
     def _assign_folds(self, repeat: int) -> Indices:
         if repeat not in self._folds:
             self._folds[repeat] = assign_folds(self._examples, seed=repeat)
@@ -129,12 +147,15 @@ class AutoSelectionResult:
     Where the data define no validation split, it is trained on all texts that are not for testing,
     and its validation metrics are those of cross-validation: `cross_validated` then has the logits
     (texts, outputs) of the validation split, whose texts are also in the training split.
+    `cross_fitted` is what a verdict by cross-validation is on, if all candidates predict all texts:
+    see `LinearCrossValidator.predict_by_cross_fitted_choice`.
     """
 
     selection: MethodSelection
     splits: Splits
     cross_validated: NDArray[np.float32] | None
     started: float  # when the run began, by `time.monotonic`
+    cross_fitted: Predictions | None = None
     probe: ReferencePredictions | None = None  # of a probe, if the run of the method cannot fit one
 
     def summary(self) -> dict[str, Any]:

@@ -91,7 +91,9 @@ class AdapterConfig(BaseModel):
         if isinstance(self.target_modules, str):
             all_linear = self.target_modules.lower() == "all-linear"
             return all_linear or bool(_match(self.target_modules, name, whole=True))
-        if not any(name == t or name.endswith(f".{t}") for t in self.target_modules):
+        if name in self.target_modules:  # whatever the layers to transform
+            return True
+        if not any(name.endswith(f".{t}") for t in self.target_modules):
             return False
         return self.layers_to_transform in (None, []) or self._layer(name) in _as_list(
             self.layers_to_transform

@@ -33,14 +33,14 @@ class Runtime:
         return torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16)
 
     def peak_memory_mb(self) -> float:
-        """Return the peak memory so far: of the GPU, or of this process on a CPU."""
+        """Return the peak memory so far in MiB: of the GPU, or of this process on a CPU."""
         if self.device == "cpu":
             return peak_process_memory_mb()
         return torch.cuda.max_memory_allocated(self.device) / 2**20
 
 
 def peak_process_memory_mb() -> float:
-    """Return the peak resident memory of this process."""
+    """Return the peak resident memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

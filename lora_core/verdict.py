@@ -209,8 +209,8 @@ def _headline(verdict: Verdict) -> str:
         more = "less" if verdict.metric == "rmse" else "more"
         return f"{result}, {gain.amount()} {more} than by {always}."
     return (
-        f"{result}, no better than {always} ({_value(verdict, verdict.majority.value)}; difference "
-        f"{gain.format_interval()})."
+        f"{result}, not shown to be better than {always} "
+        f"({_value(verdict, verdict.majority.value)}; difference {gain.format_interval()})."
     )
 
 

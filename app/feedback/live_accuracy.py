@@ -23,13 +23,13 @@ from lora_core.prediction_powered_inference import estimate_mean
 from lora_core.specs.encoded_labels import decode_label_set
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.tasks.primary_metric import (
+    MIN_RESAMPLED_TEXTS,
     MacroF1,
     Predictions,
     PrimaryMetric,
     RootMeanSquaredError,
 )
 
-MIN_RESAMPLED_TEXTS = 20  # with fewer, percentiles of the bootstrap are too narrow
 MIN_POWERED_TEXTS = 30
 MAX_OTHER_TEXTS = 100_000  # whose probabilities an estimate uses, the newest
 

@@ -89,13 +89,13 @@ def check_tokenizer_adds_special_tokens(
 ) -> None:
     """Raise `SpecialTokensNotAdded` unless the tokenizer adds one before and one after a text.
 
-    Without them the head would read the first word of a text, and `truncate_ids` would keep the
-    last. For `pairs` it must also separate the two texts: else raise `PairsNotSeparated`.
+    Without them the head would read the first word of a text, and `truncate_ids` and windows would
+    keep the last. For `pairs` it must also separate the two texts: else raise `PairsNotSeparated`.
     """
-    special = len(tokenizer.encode("").ids)
-    if special < 2:
+    is_special = tokenizer.encode("a").special_tokens_mask
+    if sum(is_special) != 2 or not (is_special[0] and is_special[-1]):
         raise SpecialTokensNotAdded(base=base)
-    if pairs and len(tokenizer.encode("", "").ids) <= special:
+    if pairs and len(tokenizer.encode("", "").ids) <= 2:
         raise PairsNotSeparated(base=base)
 
 

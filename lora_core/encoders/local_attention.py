@@ -74,9 +74,8 @@ def _attend_in_chunks(
 
     seen = query.new_ones(1, 1, 1, length, dtype=torch.bool) if mask is None else mask
     row = F.pad(seen, (window, window + surplus)).unfold(3, 3 * window, window)
-    row = row.expand(batch, -1, -1, -1, -1).flatten(0, 3)[
-        :, None, None
-    ]  # (batch · chunks, 1, 1, ·)
+    # (batch · chunks, 1, 1, ·)
+    row = row.expand(batch, -1, -1, -1, -1).flatten(0, 3)[:, None, None]
     # the distance of key j and query i of a chunk is j - window - i
     distance = torch.arange(3 * window, device=query.device) - window
     distance = distance - torch.arange(window, device=query.device)[:, None]

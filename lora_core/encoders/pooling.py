@@ -25,9 +25,8 @@ from lora_core.encoders.families import EncoderFamily, FastPathFamily
 from lora_core.specs.method import LayerRole
 from lora_core.specs.pooling import POOLING_BLOCK_KEY, Pooling
 
-MEAN_SCALE = (
-    1000.0  # the residual is about one thousandth; states times 10,000 may overflow float16
-)
+# The residual is about one thousandth; states times 10,000 may overflow float16.
+MEAN_SCALE = 1000.0
 
 
 def set_pooling(model: PreTrainedModel, family: EncoderFamily, pooling: Pooling) -> None:

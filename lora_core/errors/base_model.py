@@ -94,8 +94,9 @@ class SpecialTokensNotAdded(BaseModelError):
     code = "special_tokens_not_added"
     title = "The tokenizer does not add special tokens before and after a text."
     message = (
-        "The tokenizer of {base!r} does not add a token such as [CLS] or <s> before a text and one "
-        "after it. The classifier reads the first token: add a post-processor to tokenizer.json."
+        "The tokenizer of {base!r} does not add one token such as [CLS] or <s> before a text and "
+        "one after it. The classifier reads the first token: add a post-processor to "
+        "tokenizer.json."
     )
 
 

@@ -30,9 +30,8 @@ from lora_core.fast.native.library import best_library
 
 ATTENTION_NAME = "loraworks_unfused"
 LENGTH_STEP = 16  # tokens: lengths are padded to multiples of it
-MAX_PROBABILITY_BYTES = (
-    2**26
-)  # of the probabilities of one layer; a larger batch uses the fused kernel
+# Of the probabilities of one layer; a larger batch uses the fused kernel.
+MAX_PROBABILITY_BYTES = 2**26
 
 
 # Of a text with a window, that many windows of queries are computed together: fewer are many small

@@ -76,7 +76,8 @@ class DoraLinear(LoraLinear):
     y = m · (W + scale · B A) x / ||W + scale · B A|| + b, and m starts at the row norms of W.
 
     (Liu et al. 2024, arXiv 2402.09353, equation 5.) The paper normalizes columns; those are the
-    rows of torch's (d_out, d_in) weights, here as in the authors' code and in PEFT.
+    rows of torch's (d_out, d_in) weights, here as in the authors' code and in PEFT. Dropout, in
+    training, applies to x in B A x alone; in theirs also to that in (m / ||…|| - 1) · W x.
     """
 
     def __init__(self, base: nn.Linear, *, r: int, alpha: float, dropout: float = 0.0) -> None:

@@ -15,7 +15,7 @@ class LayerRole(StrEnum):
     KEY = "key"
     VALUE = "value"
     PROJECTION = "projection"  # attention output
-    MLP = "mlp"  # both feed-forward layers
+    MLP = "mlp"  # all feed-forward layers of a block
 
 
 class LoraVariant(StrEnum):

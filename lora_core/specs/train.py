@@ -96,9 +96,8 @@ class OptimSpec(FrozenModel):
 class CheckpointSelectionAndStopSpec(FrozenModel):
     """Which checkpoint to keep, and when to stop early."""
 
-    select_by: SelectBy | None = (
-        None  # None: by number of validation texts (`resolve_checkpoint_selection`)
-    )
+    # None: by number of validation texts (`resolve_checkpoint_selection`)
+    select_by: SelectBy | None = None
     evaluations_per_epoch: Int = Field(default=2, ge=1, le=100)
     patience: Int | None = Field(default=None, ge=1, le=1000)  # evaluations without improvement
 

@@ -22,9 +22,10 @@ Statistics = NDArray[Any]  # (texts, k) numbers
 
 RESAMPLES = 1000  # of the bootstrap
 RESAMPLES_AT_ONCE = 50
+MIN_RESAMPLED_TEXTS = 20  # with fewer, percentiles of the bootstrap are too narrow
 TEXTS_AT_ONCE = 2000  # of which scores are computed
 PERMUTATIONS = 199
-MAX_PERMUTED_TEXTS = 2000
+MAX_PERMUTED_TARGETS = 1_000_000  # texts · columns
 SIGNIFICANCE_LEVEL = 0.05  # p value below which agreement with the targets is not chance
 
 
@@ -90,7 +91,7 @@ class MetricOfMeans(ABC):
         Both are statistics of the same texts, which are resampled together (paired bootstrap).
         """
         differences = self.resampled(ours) - self.resampled(theirs)
-        return self.value(ours) - self.value(theirs), percentile_interval(differences)
+        return self.value(ours) - self.value(theirs), difference_interval(differences, len(ours))
 
 
 class PrimaryMetric(MetricOfMeans):
@@ -103,12 +104,12 @@ class PrimaryMetric(MetricOfMeans):
     def beats_chance(self, truth: Predictions, predicted: Predictions) -> bool:
         """Return whether the predictions fit better than those of other texts.
 
-        By a permutation test: they are shuffled among the texts, of which there are at most
-        `MAX_PERMUTED_TEXTS`, drawn at random.
+        By a permutation test: they are shuffled among the texts. Of more than
+        `MAX_PERMUTED_TARGETS` targets, texts with that many are drawn at random.
         """
         sign, rng = -1 if self.lower_is_better else 1, np.random.default_rng(0)
-        if len(truth) > MAX_PERMUTED_TEXTS:
-            drawn = rng.permutation(len(truth))[:MAX_PERMUTED_TEXTS]
+        if truth.size > MAX_PERMUTED_TARGETS:
+            drawn = rng.permutation(len(truth))[: MAX_PERMUTED_TARGETS * len(truth) // truth.size]
             truth, predicted = truth[drawn], predicted[drawn]
         found = sign * self.value(self.statistics(truth, predicted))
         as_good = sum(
@@ -146,23 +147,6 @@ class Accuracy(PrimaryMetric):
         only_ours, only_theirs = int((ours > theirs).sum()), int((theirs > ours).sum())
         interval = paired_difference_interval(only_ours, only_theirs, len(ours))
         return (only_ours - only_theirs) / len(ours), interval
-
-    def beats_chance(self, truth: Predictions, predicted: Predictions) -> bool:
-        """Return whether predictions agree with labels more often than independent ones would.
-
-        Independent predictions with the same label frequencies are correct in a share
-        Σ p(true label) p(predicted label) of the texts (as in Cohen's kappa). The number of correct
-        ones then has a binomial distribution.
-        """
-        from scipy.special import bdtrc  # slow to import, and not needed to read a verdict
-
-        classes = 1 + int(max(truth.max(), predicted.max()))
-        frequencies = [
-            np.bincount(each, minlength=classes) / len(truth) for each in (truth, predicted)
-        ]
-        by_chance = float(frequencies[0] @ frequencies[1])
-        correct = int((truth == predicted).sum())
-        return correct > 0 and float(bdtrc(correct - 1, len(truth), by_chance)) < SIGNIFICANCE_LEVEL
 
 
 class MacroF1(PrimaryMetric):
@@ -315,3 +299,9 @@ def percentile_interval(resampled: Floats) -> Interval:
     """Return the 95% interval of resampled values."""
     low, high = np.quantile(resampled, [0.025, 0.975])
     return float(low), float(high)
+
+
+def difference_interval(resampled: Floats, texts: int) -> Interval:
+    """Return the 95% interval of a resampled difference; with few texts it includes 0."""
+    low, high = percentile_interval(resampled)
+    return (low, high) if texts >= MIN_RESAMPLED_TEXTS else (min(low, 0.0), max(high, 0.0))

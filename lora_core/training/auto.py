@@ -18,6 +18,7 @@ from lora_core.cross_validation import (
     first_folds_mask,
     splits_for_references,
     training_pool,
+    uses_cross_validated_verdict,
 )
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, Splits
@@ -35,7 +36,7 @@ from lora_core.model_selection import CandidateScores
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.results import CandidateResult, MethodSelection
 from lora_core.specs.data import Split
-from lora_core.specs.method import AutoSpec, CandidateSpec, LinearSpec
+from lora_core.specs.method import NUM_FOLDS, AutoSpec, CandidateSpec, LinearSpec
 from lora_core.specs.train import CheckpointSelectionAndStopSpec, SelectBy, TrainSpec
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import checkpoint, linear, verdict
@@ -117,11 +118,16 @@ def _select_method(
     best = model_selection.select_candidate_index(scores)
     selection = MethodSelection(texts=len(examples), chosen=best, candidates=tuple(results))
     observer.on_event(MethodSelected(number=best + 1, method=selection.method, texts=len(examples)))
+    cross_fitted = None
+    all_predicted = all(each.folds == NUM_FOLDS for each in candidates)
+    if all_predicted and uses_cross_validated_verdict(spec, examples):
+        cross_fitted = cross_validation.predict_by_cross_fitted_choice(scores, all_logits)
     if Split.VALIDATION not in splits.drawn:
-        return AutoSelectionResult(selection, splits, None, started)
+        return AutoSelectionResult(selection, splits, None, started, cross_fitted)
     splits = _with_cross_validated_split(splits, examples, candidates[best])
     predicted = first_folds_mask(examples, candidates[best].folds)
-    return AutoSelectionResult(selection, splits, all_logits[best][0, predicted], started)
+    logits = all_logits[best][0, predicted]
+    return AutoSelectionResult(selection, splits, logits, started, cross_fitted)
 
 
 def _selection_from_checkpoint(
@@ -131,12 +137,14 @@ def _selection_from_checkpoint(
     if saved.selection is None:
         what = "its method was given by the spec, not selected by auto"
         raise CheckpointMismatch(path=saved.name, what=what)
+    cross_fitted = None if saved.cross_fitted is None else saved.cross_fitted.numpy()
     if saved.cross_validated is None:
-        return AutoSelectionResult(saved.selection, splits, None, started)
+        return AutoSelectionResult(saved.selection, splits, None, started, cross_fitted)
     result = saved.selection.candidates[saved.selection.chosen]
     candidate = CandidateSpec(method=result.method, folds=result.folds, repeats=result.repeats)
     splits = _with_cross_validated_split(splits, training_pool(spec, splits), candidate)
-    return AutoSelectionResult(saved.selection, splits, saved.cross_validated.numpy(), started)
+    logits = saved.cross_validated.numpy()
+    return AutoSelectionResult(saved.selection, splits, logits, started, cross_fitted)
 
 
 def _with_cross_validated_split(

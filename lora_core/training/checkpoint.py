@@ -33,7 +33,7 @@ from lora_core.training.training_state import TrainingProgress, TrainingState
 
 KIND = "checkpoint"
 FORMAT_VERSION = 1  # raise it when the content or its meaning changes
-_CROSS_VALIDATED = "cross_validated"  # name of a tensor
+_CROSS_VALIDATED, _CROSS_FITTED = "cross_validated", "cross_fitted"  # names of tensors
 STATE_FILE, TENSORS_FILE = "state.json", "tensors.safetensors"
 _TEMPORARY = ".unfinished"  # one at a time: the next write removes what a killed run left here
 
@@ -65,6 +65,7 @@ class SavedCheckpoint:
     tensors: Mapping[str, Tensor]
     selection: MethodSelection | None = None
     cross_validated: Tensor | None = None  # validation logits by cross-validation
+    cross_fitted: Tensor | None = None  # see `AutoSelectionResult`
 
 
 def write(
@@ -87,6 +88,8 @@ def write(
         tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
         if selected is not None and selected.cross_validated is not None:
             tensors[_CROSS_VALIDATED] = torch.from_numpy(selected.cross_validated)
+        if selected is not None and selected.cross_fitted is not None:
+            tensors[_CROSS_FITTED] = torch.from_numpy(selected.cross_fitted).contiguous()
         save_file(tensors, temporary / TENSORS_FILE)
         for name in (STATE_FILE, TENSORS_FILE):
             fsync(temporary / name)
@@ -120,13 +123,13 @@ def read_verified(directory: Path) -> SavedCheckpoint:
         content = json.loads((directory / STATE_FILE).read_text(encoding="utf-8"))
         state = StateFileContent.model_validate(content)
         tensors = load_file(directory / TENSORS_FILE)
-        cross_validated = tensors.pop(_CROSS_VALIDATED, None)
+        selected = tensors.pop(_CROSS_VALIDATED, None), tensors.pop(_CROSS_FITTED, None)
     except ArtifactCorrupt as error:
         raise CheckpointCorrupt(path=directory.name, problem=error.detail["problem"]) from error
     except (ValueError, RecursionError, SafetensorError) as error:
         raise CheckpointCorrupt(path=directory.name, problem=_describe_error(error)) from error
     return SavedCheckpoint(
-        directory.name, state.identity, state.progress, tensors, state.selection, cross_validated
+        directory.name, state.identity, state.progress, tensors, state.selection, *selected
     )
 
 

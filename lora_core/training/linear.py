@@ -299,10 +299,11 @@ def _verdict(  # noqa: PLR0913
             task, targets, predicted, references, training_targets=training_targets
         )
     cross_validation = LinearCrossValidator(spec, splits.labels, examples, progress)
+    cross_fitted = selected.cross_fitted if selected else None
     return build_verdict(
         cross_validation.task,
         cross_validation.targets,
-        cross_validation.predict_held_out(method),
+        cross_validation.predict_held_out(method) if cross_fitted is None else cross_fitted,
         references,
         training_targets=training_targets,
         measured_on="cross_validation",

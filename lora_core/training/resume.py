@@ -3,6 +3,7 @@
 import hashlib
 import json
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from lora_core import distributed, runtime_environment
@@ -106,6 +107,8 @@ def run_digest(prepared: PreparedRun) -> str:
     facts = {name: str(value) for name, value in _determinants(identity).items()}
     facts |= {
         "environment": str(sorted(identity.environment.items())),
+        # They fit the probe that a head may start from; a checkpoint already contains its head.
+        **{name: version(name) for name in ("scikit-learn", "scipy")},
         "initial weights": weights_sha256(prepared.model.state_dict()),
         "config": feature_cache.serialize_encoder_config(prepared.model),
     }
@@ -141,10 +144,10 @@ def fill_unset_settings_from_saved(spec: TrainSpec, saved: TrainSpec) -> TrainSp
 
 
 def _determinants(identity: RunIdentity) -> dict[str, object]:
-    """Return everything that a result depends on, apart from its last bits.
+    """Return everything that a result depends on, up to rounding.
 
-    The names of base and data are left out, since only their content matters. How the result is
-    computed is compared as the environment.
+    The names of base and data are left out, since only their content matters. What decides the
+    rounding is compared as the environment.
     """
     spec = _with_legacy_defaults(identity.spec)
     return {

@@ -132,13 +132,7 @@ class TrainingState:
                 self.optimizer.state[parameter] = copies
         for group, rate in zip(self.optimizer.param_groups, progress.learning_rates, strict=True):
             group["lr"] = rate
-        self.lr_scheduler.load_state_dict(
-            {
-                **self.lr_scheduler.state_dict(),
-                "last_epoch": progress.step,
-                "_last_lr": progress.learning_rates,
-            }
-        )
+        self.lr_scheduler.last_epoch = progress.step
         logits = tensors.get("best_logits")
         self.best.load_state(progress.best, _strip_prefix("best/", tensors), logits)
         self.throughput.load_state(progress.throughput)

@@ -134,10 +134,11 @@ def _cross_validated_verdict(
     if not isinstance(spec.method, ProbeSpec):
         predictions["probe"] = cross_validation.predict_held_out(PROBE_CANDIDATES[0])
     task, targets = cross_validation.task, cross_validation.targets[evaluated]
+    cross_fitted = selected.cross_fitted if selected else None
     return build_verdict(
         task,
         targets,
-        task.predict_cross_fitted(logits, targets),
+        task.predict_cross_fitted(logits, targets) if cross_fitted is None else cross_fitted,
         {name: _answers_to_all(each[evaluated]) for name, each in predictions.items()},
         training_targets=cross_validation.targets,
         measured_on="cross_validation",

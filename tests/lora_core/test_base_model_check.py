@@ -24,6 +24,15 @@ def test_every_family_passes(family: str, tmp_path: Path) -> None:
     assert all(each.parameters > 0 for each in found.adapted)
 
 
+def test_memory_for_lora_is_that_of_base_head_and_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_model_check, "_memory_mb", lambda parameters, _: float(parameters))
+    found = run_base_model_check(str(make_base(tmp_path / "base")))
+    adapters = sum(each.parameters for each in found.adapted)
+    assert found.lora_memory_mb == found.parameters + adapters
+
+
 def test_answers_that_depend_on_padding_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

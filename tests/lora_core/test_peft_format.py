@@ -56,6 +56,12 @@ def test_pattern_without_a_number_selects_no_block(tmp_path: Path) -> None:
     assert read(tmp_path, layers_to_transform=[3], layers_pattern="layer").adapts(NAME)
 
 
+def test_full_name_is_adapted_in_any_block(tmp_path: Path) -> None:
+    """As PEFT does it: `layers_to_transform` restricts suffixes."""
+    assert read(tmp_path, target_modules=[NAME], layers_to_transform=[0]).adapts(NAME)
+    assert not read(tmp_path, layers_to_transform=[0]).adapts(NAME)
+
+
 def test_deeply_nested_config_is_refused(tmp_path: Path) -> None:
     read(tmp_path)
     (tmp_path / peft_format.CONFIG_FILE).write_text("[" * 100_000)

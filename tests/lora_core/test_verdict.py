@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import hypergeom
 
 from lora_core.results import Verdict
 from lora_core.tasks.primary_metric import SIGNIFICANCE_LEVEL
@@ -46,15 +46,27 @@ def test_model_that_learned_may_not_beat_the_majority_class() -> None:
     answers = [0] * 84 + [1] * 6 + [1] * 7 + [0] * 3
     found = verdict(truth, answers)
     assert found.learned
-    assert "no better than always predicting bad (90.0%" in found.headline
+    assert "not shown to be better than always predicting bad (90.0%" in found.headline
 
 
-@pytest.mark.parametrize("right", range(40, 100, 5))
-def test_learned_agrees_with_the_binomial_test(right: int) -> None:
-    truth = [0, 1] * 50
-    answers = [label if i < right else 1 - label for i, label in enumerate(truth)]
-    by_chance = 0.5
-    p = binomtest(right, 100, by_chance, alternative="greater").pvalue
+@pytest.mark.parametrize(
+    ("texts", "true", "predicted", "found"),
+    [
+        *((100, 50, 50, found) for found in range(20, 50, 3)),
+        (1000, 20, 10, 4),  # a rare label
+        (1000, 20, 10, 1),
+        (20_000, 100, 50, 5),
+        (5, 3, 3, 3),  # few texts, all of them right
+    ],
+)
+def test_learned_agrees_with_the_exact_test(
+    texts: int, true: int, predicted: int, found: int
+) -> None:
+    """Of a 2 x 2 table: Fisher's, one-sided."""
+    truth = [1] * true + [0] * (texts - true)
+    answers = [1] * found + [0] * (true - found) + [1] * (predicted - found)
+    answers += [0] * (texts - len(answers))
+    p = hypergeom.sf(found - 1, texts, true, predicted)
     assert verdict(truth, answers).learned is bool(p < SIGNIFICANCE_LEVEL)
 
 

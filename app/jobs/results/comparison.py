@@ -38,7 +38,7 @@ from lora_core.tasks.primary_metric import (
     MeanSkill,
     MetricOfMeans,
     RootMeanSquaredError,
-    percentile_interval,
+    difference_interval,
 )
 
 _Counts = NDArray[np.int64]
@@ -238,7 +238,7 @@ def compare_paired(a: SplitCorrectness, b: SplitCorrectness) -> PairedComparison
         raise ValueError("the two models classified different texts or labels")
     if isinstance(a.metric, Accuracy):
         return compare_accuracies_paired(a, b)
-    low, high = percentile_interval(a.resampled - b.resampled)
+    low, high = difference_interval(a.resampled - b.resampled, a.count)
     return PairedComparison(a.value - b.value, low, high, a.count)
 
 

@@ -14,12 +14,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from lora_core.data import tokens
 from lora_core.data.tokens import (
     build_special_tokens_map,
+    check_tokenizer_adds_special_tokens,
     load_tokenizer,
     tokenize_texts,
     tokenize_with_cache,
     truncate_ids,
 )
-from lora_core.errors.base_model import UnreadableBase
+from lora_core.errors.base_model import SpecialTokensNotAdded, UnreadableBase
 from lora_core.inference.tokenization import ModelTokenizer
 from tests import tiny_base
 
@@ -193,3 +194,15 @@ def test_special_tokens_are_those_that_the_tokenizer_adds() -> None:
         "cls_token": "<bos>",
         "mask_token": "<mask>",
     }
+
+
+@pytest.mark.parametrize("template", ["[CLS] [MASK] $A", "[CLS] [MASK] $A [SEP]", "[CLS] $A", "$A"])
+def test_special_tokens_must_surround_a_text(tokenizer_file: Path, template: str) -> None:
+    tokenizer = load_tokenizer(tokenizer_file)
+    check_tokenizer_adds_special_tokens(tokenizer, "base")
+    names = ("[CLS]", "[MASK]", "[SEP]")
+    tokenizer.post_processor = TemplateProcessing(
+        single=template, special_tokens=[(each, tokenizer.token_to_id(each)) for each in names]
+    )
+    with pytest.raises(SpecialTokensNotAdded, match="'base'"):
+        check_tokenizer_adds_special_tokens(tokenizer, "base")

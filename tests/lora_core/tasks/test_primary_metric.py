@@ -120,6 +120,14 @@ def test_difference_is_paired_and_narrower_than_the_intervals() -> None:
     assert metric.difference(ours, ours) == (0.0, (0.0, 0.0))
 
 
+@pytest.mark.parametrize(("texts", "low"), [(3, 0.0), (19, 0.0), (20, 0.5)])
+def test_few_texts_do_not_prove_a_difference(texts: int, low: float) -> None:
+    metric, errors = RootMeanSquaredError(), np.ones(texts)
+    ours, theirs = (metric.statistics(0 * errors, each) for each in (errors, 0.5 * errors))
+    assert metric.difference(ours, theirs) == (0.5, (low, 0.5))
+    assert metric.difference(theirs, ours) == (-0.5, (-0.5, -low))
+
+
 def test_scores_of_texts_have_mean_and_error_of_macro_f1() -> None:
     """The delta method: their mean is the metric, their standard error that of the bootstrap."""
     metric = MacroF1()

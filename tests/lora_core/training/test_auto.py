@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from lora_core import cross_validation, distributed, manifest
+from lora_core import cross_validation, distributed, manifest, model_selection
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
 from lora_core.cross_validation import LinearCrossValidator, Logits, training_pool
 from lora_core.data import linear_baseline as comparison
@@ -28,7 +28,7 @@ from lora_core.linear.model import LinearModel
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.specs.method import CandidateSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
-from lora_core.training import auto, checkpoint, verdict
+from lora_core.training import auto, checkpoint, resume, verdict
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
@@ -136,7 +136,10 @@ def test_resumed_auto_run_is_bitwise_equal(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    described = spec(method=choosing(LORA, folds=2), optim={"epochs": 1})
+    described = spec(
+        method=choosing(LORA, PROBE), optim={"epochs": 1}, result={"cross_validation": True}
+    )
+    monkeypatch.setattr(model_selection, "select_candidate_index", lambda _: 0)  # LoRA
     uninterrupted, expected = go(described)
     with pytest.raises(StopRequested):
         go(described, stop_at=4, checkpoint_settings=CheckpointSettings(tmp_path / "kept", 0.0))
@@ -151,6 +154,7 @@ def test_resumed_auto_run_is_bitwise_equal(
     for name in names:
         assert before["files"][name] == after["files"][name], name
     assert before["metrics"]["selection"]["chosen"] == after["metrics"]["selection"]["chosen"]
+    assert before["metrics"]["verdict"] == after["metrics"]["verdict"]
     assert uninterrupted.all("step")[-1].loss == again.all("step")[-1].loss
 
 
@@ -191,6 +195,17 @@ def test_processes_agree_whether_a_fit_is_cached(
     monkeypatch.setattr(distributed, "all_reduce_scalar", lambda value: value + 1.0)  # the other
     folds.predict_held_out_logits(candidate)
     assert len(trained) == 1
+
+
+def test_fits_with_another_scikit_learn_are_not_reused(
+    spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fits the probe that the head starts from."""
+    progress = ProgressReporter(NullObserver(), RecordingObserver())
+    prepared = prepare_run(spec(), NullObserver(), progress)
+    digests = {resume.run_digest(prepared)}
+    monkeypatch.setattr(resume, "version", lambda _: "0")
+    assert len(digests | {resume.run_digest(prepared)}) == 2
 
 
 @pytest.mark.parametrize("what", ["encoder", "head", "pooling"])
@@ -328,6 +343,40 @@ def test_repeats_of_some_folds_predict_more_texts(
     assert found.value == pytest.approx(expected.mean())
     [candidate] = go(described)[0].all("candidate")
     assert candidate.result.texts == found.predicted_mask.sum()
+
+
+def test_choice_of_a_candidate_does_not_flatter_it(spec: Make) -> None:
+    """Each is right on one fold alone, so the other folds select another one for that fold."""
+    described = spec(method=choosing(LINEAR))
+    splits = load_splits(described.data)
+    examples = training_pool(described, splits)
+    progress = ProgressReporter(NullObserver(), RecordingObserver())
+    folds = LinearCrossValidator(described, splits.labels, examples, progress)
+    right = assign_folds(examples, seed=0) == np.arange(5)[:, None]
+    labels = np.where(right, folds.targets, 1 - folds.targets)
+    all_logits = [np.eye(2, dtype=np.float32)[each][None] for each in labels]
+    scores = [folds.score_logits(each) for each in all_logits]
+    assert all(0.1 < each.value < 0.3 for each in scores)
+    answers = folds.predict_by_cross_fitted_choice(scores, all_logits)
+    np.testing.assert_array_equal(answers, 1 - folds.targets)
+
+
+@pytest.mark.parametrize("method", [PROBE, LINEAR], ids=["probe", "linear"])
+def test_the_verdict_is_on_the_cross_fitted_choice(
+    spec: Make,
+    go: Callable[..., tuple[RecordingObserver, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    method: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(
+        LinearCrossValidator,
+        "predict_by_cross_fitted_choice",
+        lambda folds, *_: np.zeros(len(folds.targets), dtype=np.int64),
+    )
+    _, out = go(spec(method=choosing(method), result={"cross_validation": True}))
+    verdict = manifest.read(out)["metrics"]["verdict"]
+    assert verdict["measured_on"] == "cross_validation"
+    assert verdict["never_predicted"] == ["good"]
 
 
 def test_train_size_limits_auto(
