@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,15 @@ class ResultsFile:
         """The metrics of a cell."""
         found: dict[str, Any] = self.cells[cell]["metrics"]
         return found
+
+    def print_missing(self, cells: Collection[str], current: Collection[str]) -> None:
+        """Say how many of these cells the next run computes. `current`: computed as today."""
+        stale = sum(cell in self.cells for cell in cells if cell not in current)
+        absent = len(cells) - len(current) - stale
+        if absent:
+            print(f"{absent} of {len(cells)} cells are not computed yet")
+        if stale:
+            print(f"{stale} of {len(cells)} cells are stale: computed by other settings or code")
 
     def where(self, cells: Iterable[str]) -> dict[str, Any]:
         """Processors and library versions of these cells; all versions if there are several."""

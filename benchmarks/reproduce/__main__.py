@@ -2,9 +2,9 @@
 
 With the base and the data of the lessons where there are a GPU and the hub, else with the packaged
 sample: 4,000 of its reviews for training, or 20,000 with `--share 1`. Every cell is computed in a
-process of its own and stored in `benchmarks/results/`: a stopped run continues. Cells whose
-settings have changed since are forgotten. Prints the table, writes every setting of every
-row next to the results, and ends with one JSON object.
+process of its own and stored in `benchmarks/results/`: a stopped run continues. Stale cells, whose
+settings or training version have changed since, are forgotten. Prints the table, writes every
+setting of every row next to the results, and ends with one JSON object.
 """
 
 import argparse
@@ -43,7 +43,10 @@ def main(words: Sequence[str] | None = None) -> None:
         results = choose(arguments.results, quick=quick, fresh=False, what="reproduce")
         wanted = [cell.name for cell in plan.cells(size, 1 if quick else arguments.seeds)]
         again = wanted if arguments.fresh else []
-        results.remove([*outdated(size, results, quick=quick), *again])
+        stale = outdated(size, results, quick=quick)
+        for name in stale:
+            print(f"{name}: stale, from {results.cells[name]['date']}, and forgotten")
+        results.remove([*stale, *again])
         for name in wanted:
             results.ensure(
                 name, partial(child_process.measure, "benchmarks.reproduce", name, quick=quick)

@@ -134,13 +134,16 @@ def _lesson(lesson: Lesson) -> list[str]:
 
 
 def _where(report: Mapping[str, Metrics], names: Sequence[str], results: ResultsFile) -> str:
-    """Seeds, processor and day."""
+    """Seeds, version of the training unless the cells are older than it, processor and day."""
     seeds = {metrics["seeds"] for row, metrics in report.items() if row != LINEAR}
     if not seeds:
         return ""
     record = newest(names, results)
     how_many = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
-    return f"; seeds: {how_many}; {record['processor']}, {record['date'][:10]}"
+    settings = (results.metrics(name).get("settings", {}) for name in names)
+    versions = sorted({each["training_version"] for each in settings if "training_version" in each})
+    trained = f"; training version {' and '.join(map(str, versions))}" if versions else ""
+    return f"; seeds: {how_many}{trained}; {record['processor']}, {record['date'][:10]}"
 
 
 def _count(number: int | None) -> str:

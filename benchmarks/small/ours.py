@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.settings import CLASSIFICATION_VERSION
 from benchmarks.silent import NeverStop
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
@@ -20,9 +21,6 @@ from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
 from lora_core.training.encoder import train_encoder
-
-# The last TRAINING_VERSION by which a classifier got other weights; 5 changed regressions only.
-CLASSIFICATION_VERSION = 4
 
 
 def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:
