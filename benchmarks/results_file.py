@@ -23,9 +23,11 @@ class ResultsFile:
     def ensure(
         self, cell: str, measure: Callable[[], Mapping[str, Any]], *, again: bool = False
     ) -> None:
-        """Measure a cell unless it is stored, and print it."""
+        """Measure a cell unless it is stored, and print it. `again`: what is stored is stale."""
         kept = cell in self.cells and not again
         if not kept:
+            if cell in self.cells:
+                print(f"{cell}: stale, from {self.cells[cell]['date']}, and computed again")
             began = time.monotonic()
             metrics = measure()
             self.add(cell, metrics, time.monotonic() - began)
@@ -57,6 +59,10 @@ class ResultsFile:
         """The metrics of a cell."""
         found: dict[str, Any] = self.cells[cell]["metrics"]
         return found
+
+    def is_current(self, cell: str, settings: Any) -> bool:
+        """Whether a cell was computed with these settings; one that stores none was not."""
+        return cell in self.cells and self.metrics(cell).get("settings") == settings
 
     def print_missing(self, cells: Collection[str], current: Collection[str]) -> None:
         """Say how many of these cells the next run computes. `current`: computed as today."""

@@ -1,5 +1,6 @@
 """What a result depends on, by which a stored one is known to be stale."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -16,19 +17,21 @@ from lora_core.training_version import TRAINING_VERSION
 CLASSIFICATION_VERSION = 4 if TRAINING_VERSION == 5 else TRAINING_VERSION
 
 
-def settings(spec: TrainSpec | DataSpec) -> dict[str, Any]:
+def settings(
+    spec: TrainSpec | DataSpec, texts: Mapping[Split, int] | None = None
+) -> dict[str, Any]:
     """All settings as JSON, with today's defaults filled in, and the version of the training.
 
-    Of data alone, those of the linear model. Data of a training says how many texts each split has:
-    epochs, batches and rates depend on it. Of its runtime settings only the seed is included; a
-    cell stores the rest.
+    Of data alone, those of the linear model. `texts` is the size of each split, on which epochs,
+    batches and rates depend, unless the data says it. Of the runtime settings only the seed is
+    included; a cell stores the rest.
     """
     if isinstance(spec, DataSpec):
         return {
             "data": spec.model_dump(mode="json"),
             "linear": linear_baseline.SPEC.model_dump(mode="json"),
         }
-    texts = {split: getattr(spec.data, f"{split}_size") for split in Split}
+    texts = texts or {split: getattr(spec.data, f"{split}_size") for split in Split}
     described = resolve_defaults(spec, _shape(spec.encoder_base, spec.pooling), texts)[0]
     is_regression = spec.task.type == "regression"
     return {

@@ -85,8 +85,7 @@ def is_kept(cell: Cell, results: ResultsFile) -> bool:
     """Whether it was computed with today's settings."""
     from benchmarks.accuracy import answers
 
-    there = cell.name in results.cells
-    return there and results.metrics(cell.name)["settings"] == answers.settings(cell)
+    return results.is_current(cell.name, answers.settings(cell))
 
 
 def tell(cells: Sequence[Cell], results: ResultsFile, *, tries: bool) -> None:

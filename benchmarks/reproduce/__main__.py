@@ -75,7 +75,7 @@ def outdated(size: Size, results: ResultsFile, *, quick: bool) -> list[str]:
         name
         for name in table.of_size(results, size)
         if name.split("/")[1] not in plan.ROWS
-        or results.metrics(name)["settings"] != cells.settings(plan.find(name, quick=quick))
+        or not results.is_current(name, cells.settings(plan.find(name, quick=quick)))
     ]
 
 

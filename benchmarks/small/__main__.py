@@ -59,8 +59,7 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
 
 def is_kept(cell: Cell, results: ResultsFile) -> bool:
     """Whether it was computed with today's settings."""
-    there = cell.name in results.cells
-    return there and results.metrics(cell.name)["settings"] == cells.settings(cell)
+    return results.is_current(cell.name, cells.settings(cell))
 
 
 def report(every: Sequence[Cell], results: ResultsFile) -> None:

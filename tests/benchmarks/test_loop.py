@@ -101,14 +101,25 @@ def test_run_keeps_cells(
 
     def measure(_: str, name: str, *, quick: bool) -> dict[str, Any]:
         measured.append(name)
-        return {"points": []}
+        settings = loop.settings(plan.find(name, quick=quick), quick=quick)
+        return {"settings": settings, "points": []}
+
+    def run(*words: str) -> list[str]:
+        loop.main(["--quick", "--results", str(tmp_path), "--only", "curve/", *words])
+        return capsys.readouterr().out.splitlines()
 
     monkeypatch.setattr(child_process, "measure", measure)
-    for words in ([], [], ["--fresh"]):
-        loop.main(["--quick", "--results", str(tmp_path), "--only", "curve/", *words])
-    assert measured == ["curve/rotten-tomatoes", "curve/multilabel"] * 2
-    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert printed["learning_curve_error"] is None
+    cells = ["curve/rotten-tomatoes", "curve/multilabel"]
+    # A cell from before settings were stored is stale.
+    ResultsFile(tmp_path / "quick-loop.jsonl").add(cells[0], {"points": []}, 1.0)
+    assert any(line.startswith(f"{cells[0]}: stale, from ") for line in run())
+    run()
+    run("--fresh")
+    assert measured == cells * 2
+    monkeypatch.setattr(plan, "LEVEL", 0.01)
+    assert "1 of 13 cells are stale: computed by other settings or code" in run("--only", cells[1])
+    assert json.loads(run()[-1])["learning_curve_error"] is None
+    assert measured[4:] == [cells[1], cells[0]]
 
 
 CELLS = [cell for cell in plan.cells(quick=True) if cell.what != "service"]

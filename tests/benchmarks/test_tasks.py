@@ -1,14 +1,17 @@
 """The benchmark of tasks: its texts, its scores, and one quick cell."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+import benchmarks.settings
 from benchmarks.results_file import ResultsFile
+from benchmarks.tasks import __main__ as tasks
 from benchmarks.tasks import answers, linear, report, sets
-from benchmarks.tasks.plan import KINDS, QUICK, SEEDS, SPEED_PAIRS, Kind
+from benchmarks.tasks.plan import ACCURACY_CELLS, KINDS, QUICK, SEEDS, SPEED_PAIRS, Kind
 from lora_core.specs.data import Split
 
 
@@ -55,6 +58,35 @@ def test_scores_are_those_of_scikit_learn() -> None:
     shifted = np.roll(truth, 1, axis=0)
     expected = f1_score(truth, shifted, average="macro", zero_division=0.0)
     assert report.score("multilabel", shifted, truth) == pytest.approx(100 * expected)
+
+
+def test_stale_answers_are_recomputed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[str] = []
+
+    def measure(_: str, cell: str, *, quick: bool) -> dict[str, Any]:
+        computed.append(cell)
+        return {} if cell.startswith("speed-") else {"settings": tasks.settings(cell, QUICK)}
+
+    def run() -> list[str]:
+        computed.clear()
+        tasks.main()
+        return [cell for cell in computed if not cell.startswith("speed-")]
+
+    monkeypatch.setattr(tasks, "measure", measure)
+    monkeypatch.setattr(report, "table", lambda *_: "")
+    monkeypatch.setattr(report, "summary", lambda *_: {})
+    monkeypatch.setattr("sys.argv", ["benchmarks.tasks", "--quick", "--results", str(tmp_path)])
+    # A cell from before settings were stored.
+    ResultsFile(tmp_path / "quick-tasks.jsonl").add(ACCURACY_CELLS[0], {"answers": []}, 1.0)
+    assert run() == [*ACCURACY_CELLS]
+    assert run() == []
+    monkeypatch.setattr(tasks, "RATE", 1e-3)
+    assert run() == [cell for cell in ACCURACY_CELLS if "trainer" in cell]
+    monkeypatch.setattr(benchmarks.settings, "TRAINING_VERSION", 0)
+    assert run() == [f"regression-ours-{seed}" for seed in SEEDS]
+    monkeypatch.setattr(benchmarks.settings, "CLASSIFICATION_VERSION", 0)
+    classified = ("multilabel-ours", "pairs-ours")
+    assert run() == [cell for cell in ACCURACY_CELLS if cell.startswith(classified)]
 
 
 @pytest.mark.slow  # makes the pairs, too
