@@ -36,7 +36,7 @@ def scores(results: ResultsFile, kind: Kind, side: str, size: Size) -> list[floa
 def lower_bound(results: ResultsFile, kind: Kind, size: Size) -> float:
     """The lower 95% bound of ours less the Trainer's, in points, by a bootstrap over the texts.
 
-    A resample takes texts and seeds; both sides answer to the same ones.
+    A resample takes texts, the same for both sides, and a seed of each: seeds are no pairs.
     """
     generator, truth = np.random.default_rng(0), answers.truth(kind, size)
     ours, theirs = (_answers(results, kind, side) for side in ("ours", "trainer"))

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 import benchmarks.settings
 from benchmarks.results_file import ResultsFile
 from benchmarks.tasks import __main__ as tasks
-from benchmarks.tasks import answers, linear, report, sets
+from benchmarks.tasks import answers, linear, report, sets, speed
 from benchmarks.tasks.plan import ACCURACY_CELLS, KINDS, QUICK, SEEDS, SPEED_PAIRS, Kind
 from lora_core.specs.data import Split
 
@@ -107,3 +107,15 @@ def test_linear_side_answers_every_test_text() -> None:
     for kind in KINDS:
         found = answers.table(kind, linear.accuracy(kind, 0, QUICK)["answers"])
         assert found.shape == answers.truth(kind, QUICK).shape
+
+
+def test_trainer_is_timed_in_a_process_without_our_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(model: Any, texts: list[dict[str, Any]], *_: Any) -> tuple[int, float]:
+        assert len(texts) == QUICK.speed_texts
+        return 2, 1.5
+
+    monkeypatch.setattr(speed, "train", train)
+    monkeypatch.setattr(speed, "build_model", lambda *_: None)
+    monkeypatch.setattr(speed, "ready", lambda _: pytest.fail("ours is prepared, too"))
+    found = speed.seconds("modernbert", "trainer", QUICK)
+    assert found == {"train_seconds": 1.5, "steps": 2}
