@@ -14,7 +14,7 @@ DIRECTORY = Path(__file__).parent / "results"
 
 
 class ResultsFile:
-    """A file of cells: name → metrics, with date, processor and versions."""
+    """A file of cells: name → metrics, with date, processor, versions and commit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,7 +32,8 @@ class ResultsFile:
             metrics = measure()
             self.add(cell, metrics, time.monotonic() - began)
         record = self.cells[cell]
-        when = f"kept from {record['date']}" if kept else f"{record['seconds']} s"
+        code = f"commit {record.get('commit', 'unknown')[:8]}"
+        when = f"kept from {record['date']}, {code}" if kept else f"{record['seconds']} s"
         print(f"{cell:40} {_shown(record['metrics'])}  ({when})", flush=True)
 
     def add(self, cell: str, metrics: Mapping[str, Any], seconds: float) -> None:
@@ -44,6 +45,7 @@ class ResultsFile:
             "processor": machine.processor(),
             "instructions": machine.flags(),
             "versions": machine.versions(),
+            "commit": machine.commit(),
             "seconds": round(seconds, 1),
             "metrics": metrics,
         }
@@ -73,15 +75,20 @@ class ResultsFile:
         if stale:
             print(f"{stale} of {len(cells)} cells are stale: computed by other settings or code")
 
-    def where(self, cells: Iterable[str]) -> dict[str, Any]:
-        """Processors and library versions of these cells; all versions if there are several."""
-        records = [self.cells[cell] for cell in cells]
+    def where(self, cells: Iterable[str] | None = None) -> dict[str, Any]:
+        """Processors, days, commits and library versions of these cells, or of all.
+
+        All that there are: a run that was stopped may have been continued with other code.
+        """
+        records = [self.cells[cell] for cell in (self.cells if cells is None else cells)]
         versions: dict[str, set[str]] = {}
         for record in records:
             for library, version in record["versions"].items():
                 versions.setdefault(library, set()).add(version)
         return {
             "processor": sorted({record["processor"] for record in records}),
+            "dates": sorted({record["date"][:10] for record in records}),
+            "commits": sorted({record.get("commit", "unknown") for record in records}),
             "versions": {library: ", ".join(sorted(each)) for library, each in versions.items()},
         }
 

@@ -86,13 +86,13 @@ def tell(size: Size, results: ResultsFile) -> None:
     names = table.of_size(results, size)
     rows = table.summary(names, results)
     print(table.table(rows))
-    newest = table.newest(names, results)
+    where = results.where(names)
     devices = sorted({results.metrics(name)["device"] for name in names})
-    versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
-    print(f"{newest['processor']}; computed on {', '.join(devices)}; {versions}")
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    processors = " and ".join(where["processor"])
+    print(f"{processors}; computed on {', '.join(devices)}; {versions}")
     path = _write_settings(results)
     print(f"Every setting of every row: {path}")
-    where = {name: newest[name] for name in ("processor", "versions", "date")}
     report = {"size": size.name, "rows": rows, "devices": devices, "settings": path.name}
     print(json.dumps(report | where))
 

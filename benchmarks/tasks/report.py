@@ -10,7 +10,16 @@ from sklearn.metrics import f1_score
 from benchmarks.results_file import ResultsFile
 from benchmarks.tasks import answers
 from benchmarks.tasks.answers import Table
-from benchmarks.tasks.plan import KINDS, SEEDS, SIDES, SPEED_PAIRS, Kind, Size
+from benchmarks.tasks.plan import (
+    ACCURACY_CELLS,
+    KINDS,
+    SEEDS,
+    SIDES,
+    SPEED_CELLS,
+    SPEED_PAIRS,
+    Kind,
+    Size,
+)
 
 RESAMPLES = 2000
 Score = Callable[[Table, Table], float]  # of answers and the truth
@@ -60,6 +69,8 @@ def summary(accuracy: ResultsFile, speed: ResultsFile, size: Size) -> dict[str, 
         "regression_rmse_ratio": round(float(rmse["ours"] / rmse["trainer"]), 3),
         "modernbert_vs_trainer": round(_ratio(speed, "modernbert"), 3),
         "deberta_vs_trainer": round(_ratio(speed, "deberta-v2"), 3),
+        "answers": accuracy.where(ACCURACY_CELLS),
+        "speed": speed.where(SPEED_CELLS),
     }
 
 

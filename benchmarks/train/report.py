@@ -21,7 +21,6 @@ COLUMNS = (
 
 def summary(results: ResultsFile) -> dict[str, Any]:
     """Ratios and shares are plain numbers, accuracies and their difference between 0 and 1."""
-    any_cell = results.cells["peak"]
     qv = results.metrics("rate-lora_qv-ours")
     peak = results.metrics("peak")["gflops"]
     return {
@@ -30,8 +29,7 @@ def summary(results: ResultsFile) -> dict[str, Any]:
         "gemm_peak_gflops": round(peak, 1),
         "share_of_peak": round(qv["reviews_per_s"] * qv["needed_gflop_per_review"] / peak, 4),
         "share_of_parts": round(results.metrics("parts")["share"], 4),
-        "processor": any_cell["processor"],
-        "versions": any_cell["versions"],
+        **results.where(),
     }
 
 
@@ -97,6 +95,8 @@ def table(report: dict[str, Any]) -> str:
         "share_of_peak",
         "share_of_parts",
         "processor",
+        "dates",
+        "commits",
     )
     return "\n".join([aligned(lines), *(f"{fact}: {report[fact]}" for fact in facts)])
 

@@ -114,7 +114,7 @@ def test_accuracies_and_paired_differences(computed: list[str], run: Run) -> Non
     assert run("--only", "/0")[DATA] == {}  # the other seeds are missing
     report = run()
     reported = report[DATA]
-    assert report.keys() == {DATA, "processor", "versions"}
+    assert report.keys() == {DATA, "processor", "dates", "commits", "versions"}
     assert (reported["lora"], reported["lora_se"], reported["linear"]) == (0.75, 0.0, 0.5)
     assert reported["lora_minus_linear"] == reported["lora_minus_full"] == 0.25
     assert reported["seed_minus_linear"] == -0.5
