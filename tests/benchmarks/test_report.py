@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import machine
 from benchmarks.results_file import ResultsFile, choose
+from benchmarks.spread import Spread, bits
 from benchmarks.train import report
 from benchmarks.train.__main__ import main
 from benchmarks.train.plan import CELLS
@@ -73,6 +74,15 @@ def test_run_fails_if_the_harness_slows_the_competitor(
     with pytest.raises(SystemExit, match=r"0\.929.*plain script") if fails else nullcontext():
         main()
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["harness_vs_script"] == ratio
+
+
+def test_difference_of_accuracies_has_the_error_of_seeds_and_texts(results: ResultsFile) -> None:
+    tuned = ["1111", "0000"]
+    results.metrics("accuracy-full-tuned")["correct"] = tuned
+    spread = Spread(bits(["1101", "1101"]) - bits(tuned))
+    assert spread.over_seeds > 0
+    low = report.summary(results)["full"]["accuracy_diff_low"]
+    assert low == pytest.approx(spread.interval()[0], abs=1e-4)
 
 
 def test_summary_names_all_code_that_it_was_measured_with(results: ResultsFile) -> None:
