@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from sklearn.metrics import f1_score
 
 from benchmarks import child_process
 from benchmarks.loop import __main__ as loop
-from benchmarks.loop import plan, report, sets
+from benchmarks.loop import plan, report, sets, suspects
 from benchmarks.loop.plan import Cell
 from benchmarks.results_file import ResultsFile
+from lora_core.data.contents import FileContents
+from lora_core.data.rows import TextRow
+from lora_core.specs.encoded_labels import decode_label_set
 from tests.slow import slow_but
 
 
@@ -150,6 +154,34 @@ def test_cell_on_a_few_texts(cell: Cell) -> None:
             assert found["promoted_wrong"] <= found["retrainings"] == 10
         case "curve":
             assert found["points"] == []
+
+
+@pytest.mark.parametrize("name", plan.QUICK_SETS)
+def test_suspects_are_those_of_the_service(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = sets.load(name, quick=True)
+
+    def differences(given: TextRow, truth: TextRow) -> tuple[str, ...]:
+        both = (set(decode_label_set(row.label)) for row in (given, truth))
+        return tuple(next(both) ^ next(both)) if data.task == "multi_label" else ()
+
+    def oracle(contents: FileContents) -> SimpleNamespace:
+        assert contents.columns.label_format.task == data.task
+        listed = [
+            SimpleNamespace(
+                row=given.number,
+                label=given.label,
+                proposed=truth.label,
+                names=differences(given, truth),
+            )
+            for given, truth in zip(contents.rows, data.texts.pool, strict=False)
+            if given.label != truth.label
+        ]
+        return SimpleNamespace(found=len(listed), suspects=listed)
+
+    monkeypatch.setattr(suspects, "find_suspect_rows", oracle)
+    found = suspects.run(Cell("suspects", name), quick=True)
+    assert (found["precision"], found["recall"], found["right_proposals"]) == (1, 1, 1)
+    assert 0 < found["suspects"] <= found["flipped"]
 
 
 def test_score_of_sets_is_macro_f1() -> None:
