@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.settings import CLASSIFICATION_VERSION
+import benchmarks.settings
 from benchmarks.silent import NeverStop
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
@@ -68,7 +68,7 @@ def settings(spec: Spec, size: int) -> dict[str, Any]:
     repeats_some = isinstance(described.method, AutoSpec) and 500 < size <= 1000
     return {
         **({"compared_on": "the texts of any repeat"} if repeats_some else {}),
-        "version": CLASSIFICATION_VERSION,
+        "version": benchmarks.settings.CLASSIFICATION_VERSION,
         "methods": described_methods,
         "selection": [
             model_selection.LORA_MIN_TEXTS,

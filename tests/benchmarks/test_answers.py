@@ -25,8 +25,8 @@ from tests.tiny_base import make_base, make_reviews
 
 @pytest.fixture
 def spec(tmp_path: Path) -> TrainSpec:
-    sizes = {"train_size": 72, "validation_size": 12, "test_size": 36}
-    data = DataSpec(source=str(make_reviews(tmp_path / "reviews.csv")), **sizes)
+    reviews = str(make_reviews(tmp_path / "reviews.csv"))
+    data = DataSpec(source=reviews, train_size=72, validation_size=12, test_size=36)
     optim = OptimSpec(epochs=2, learning_rate=0.01, batch_size=8)
     base = str(make_base(tmp_path / "base"))
     result = RunOutputSpec(cross_validation=False)
