@@ -1,23 +1,26 @@
-"""Attention with its probabilities kept against the fused kernel: `python -m benchmarks.attention`.
+"""Attention one text at a time against torch's fused kernel: `python -m benchmarks.attention`.
 
-Forward and backward over micro-batches of texts of equal length, each way in turn. Where ours is
-the faster decides `lora_core.fast.unfused_attention.is_faster`. Ends with one JSON object: dtype →
-tokens of a text → how many times faster ours is.
+Forward and backward over micro-batches of texts of equal length, each way in turn: fused, ours with
+its probabilities kept (unfused), and ours on the native engine, where that was built and in bf16.
+Where ours is the faster decides `lora_core.fast.unfused_attention.is_faster`. Ends with one JSON
+object: dtype → way → tokens of a text → how many times faster than the fused kernel it is.
 """
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.benchmark import Timer
 
 from benchmarks import machine
 from lora_core.fast import unfused_attention
+from lora_core.fast.native.library import Library, best_library
 from lora_core.process_settings import retain_freed_memory
 from lora_core.specs.train import OptimSpec
 
@@ -27,35 +30,40 @@ TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 TURNS = 3
 
 
-def ways(length: int, dtype: torch.dtype) -> Iterator[Callable[[], object]]:
-    """The fused one and ours, forward and backward, on the same numbers."""
+def ways(length: int, dtype: torch.dtype) -> dict[str, tuple[Library | None, Callable[[], object]]]:
+    """Way → the native engine, if it takes that, and forward and backward on the same numbers."""
     texts = OptimSpec().micro_batch_tokens // length
     q, k, v, dy = (
         torch.randn(texts, length, HEADS, SIZE).to(dtype).transpose(1, 2) for _ in range(4)
     )
     leaves = [each.requires_grad_() for each in (q, k, v)]
 
-    def fused() -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v)
+    def fused() -> object:
+        return torch.autograd.grad(F.scaled_dot_product_attention(q, k, v), leaves, dy)
 
-    def ours() -> Tensor:
-        return unfused_attention.attention_forward(nn.Identity(), q, k, v, None)[0].transpose(1, 2)
+    def ours() -> object:
+        y, _ = unfused_attention.attention_forward(nn.Identity(), q, k, v, None)
+        return torch.autograd.grad(y.transpose(1, 2), leaves, dy)
 
-    for way in (fused, ours):
-        yield lambda way=way: torch.autograd.grad(way(), leaves, dy)
+    found: dict[str, Any] = {"fused": (None, fused), "unfused": (None, ours)}
+    if dtype is torch.bfloat16 and (library := best_library()) is not None:
+        found["native"] = (library, ours)
+    return found
 
 
-def gain(length: int, dtype: torch.dtype, seconds: float) -> float:
-    """How many times faster ours is: the median of turns about."""
-    pair = [
-        Timer("way()", globals={"way": way}, num_threads=torch.get_num_threads())
-        for way in ways(length, dtype)
-    ]
-    took = [
-        [timer.blocked_autorange(min_run_time=seconds).median for timer in pair]
-        for _ in range(TURNS)
-    ]
-    return median(fused / ours for fused, ours in took)
+def gains(length: int, dtype: torch.dtype, seconds: float) -> dict[str, float]:
+    """Way → how many times faster than the fused kernel it is: the median of turns about."""
+    pairs = ways(length, dtype)
+    took: dict[str, list[float]] = {name: [] for name in pairs}
+    for _ in range(TURNS):
+        for name, (library, way) in pairs.items():
+            timer = Timer("way()", globals={"way": way}, num_threads=torch.get_num_threads())
+            with patch.object(unfused_attention, "best_library", lambda found=library: found):
+                took[name].append(timer.blocked_autorange(min_run_time=seconds).median)
+    fused = took.pop("fused")
+    return {
+        name: median(a / b for a, b in zip(fused, own, strict=True)) for name, own in took.items()
+    }
 
 
 def main() -> None:
@@ -63,13 +71,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="for each way and turn")
     arguments = parser.parse_args()
     retain_freed_memory()
-    gains: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, dtype in TYPES.items():
-        gains[name] = {}
         for length in LENGTHS:
-            gains[name][length] = round(gain(length, dtype, arguments.seconds), 2)
-            print(f"{name} {length:4} tokens {gains[name][length]:5.2f}x", flush=True)
-    print(json.dumps({**gains, "processor": machine.processor()}))
+            for way, gain in gains(length, dtype, arguments.seconds).items():
+                found.setdefault(name, {}).setdefault(way, {})[length] = round(gain, 2)
+                print(f"{name} {way:7} {length:4} tokens {gain:5.2f}x", flush=True)
+    print(json.dumps({**found, "processor": machine.processor()}))
 
 
 if __name__ == "__main__":

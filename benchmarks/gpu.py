@@ -112,6 +112,7 @@ def summary(results: ResultsFile, card: str) -> dict[str, Any]:
     ours, competitor = (results.metrics(f"serve-{side}") for side in ("ours", "pipeline"))
     report: dict[str, Any] = {
         "card": card,
+        **results.where(),
         "serving": {
             "texts_per_s": ours["texts_per_s"],
             "vs_pipeline": ours["texts_per_s"] / competitor["texts_per_s"],

@@ -22,6 +22,7 @@ from benchmarks.serve.installation import publish
 from benchmarks.serve.outcomes import percentile
 from benchmarks.serve.server_process import free_port, running
 from benchmarks.serve.target import Target
+from benchmarks.silent import NeverStop
 from lora_core.data.load import load_splits
 from lora_core.events import NullObserver
 from lora_core.specs.data import DataSpec
@@ -36,13 +37,6 @@ CONNECTIONS = 4
 WARM_SECONDS = 3.0
 
 
-class Never:
-    """Never requests a stop."""
-
-    def requested(self) -> bool:
-        return False
-
-
 def bodies() -> list[list[str]]:
     """All sentences of the test split, in bodies of `TEXTS`."""
     texts = [example.text for example in load_splits(SPEC.data).test]
@@ -52,7 +46,7 @@ def bodies() -> list[list[str]]:
 def install(folder: Path) -> dict[str, Any]:
     """Train the model and promote it to production; returns its summary."""
     trained = folder / "trained"
-    summary = linear.train_linear(SPEC, out_dir=trained, observer=NullObserver(), stop=Never())
+    summary = linear.train_linear(SPEC, out_dir=trained, observer=NullObserver(), stop=NeverStop())
     settings = Settings(data_dir=folder / "data")
     settings.data_dir.mkdir()
     migrations.upgrade(settings)

@@ -1,7 +1,9 @@
-"""Processor and library versions, which results depend on."""
+"""Processor, library versions and commit, which results depend on."""
 
 import platform
+import subprocess
 from importlib.metadata import version
+from pathlib import Path
 
 from lora_core.cpu import cpuinfo_values, model_name, numeric_instruction_sets
 
@@ -29,3 +31,24 @@ def versions() -> dict[str, str]:
     """Name → version of Python, this project and the libraries."""
     found = {name: version(name) for name in ("loraworks", *LIBRARIES)}
     return {"python": platform.python_version(), **found}
+
+
+def commit() -> str:
+    """The commit that is checked out, with "+" if more than results has changed since.
+
+    "unknown" without git.
+    """
+    try:
+        head, changed = (
+            subprocess.run(
+                ["git", *words],  # noqa: S607
+                cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+            ).stdout
+            for words in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--", ".", ":!benchmarks/results"),
+            )
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.strip() + "+" * bool(changed)

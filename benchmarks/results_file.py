@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ DIRECTORY = Path(__file__).parent / "results"
 
 
 class ResultsFile:
-    """A file of cells: name → metrics, with date, processor and versions."""
+    """A file of cells: name → metrics, with date, processor, versions and commit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -23,14 +23,17 @@ class ResultsFile:
     def ensure(
         self, cell: str, measure: Callable[[], Mapping[str, Any]], *, again: bool = False
     ) -> None:
-        """Measure a cell unless it is stored, and print it."""
+        """Measure a cell unless it is stored, and print it. `again`: what is stored is stale."""
         kept = cell in self.cells and not again
         if not kept:
+            if cell in self.cells:
+                print(f"{cell}: stale, from {self.cells[cell]['date']}, and computed again")
             began = time.monotonic()
             metrics = measure()
             self.add(cell, metrics, time.monotonic() - began)
         record = self.cells[cell]
-        when = f"kept from {record['date']}" if kept else f"{record['seconds']} s"
+        code = f"commit {record.get('commit', 'unknown')[:8]}"
+        when = f"kept from {record['date']}, {code}" if kept else f"{record['seconds']} s"
         print(f"{cell:40} {_shown(record['metrics'])}  ({when})", flush=True)
 
     def add(self, cell: str, metrics: Mapping[str, Any], seconds: float) -> None:
@@ -42,6 +45,7 @@ class ResultsFile:
             "processor": machine.processor(),
             "instructions": machine.flags(),
             "versions": machine.versions(),
+            "commit": machine.commit(),
             "seconds": round(seconds, 1),
             "metrics": metrics,
         }
@@ -58,15 +62,33 @@ class ResultsFile:
         found: dict[str, Any] = self.cells[cell]["metrics"]
         return found
 
-    def where(self, cells: Iterable[str]) -> dict[str, Any]:
-        """Processors and library versions of these cells; all versions if there are several."""
-        records = [self.cells[cell] for cell in cells]
+    def is_current(self, cell: str, settings: Any) -> bool:
+        """Whether a cell was computed with these settings; one that stores none was not."""
+        return cell in self.cells and self.metrics(cell).get("settings") == settings
+
+    def print_missing(self, cells: Collection[str], current: Collection[str]) -> None:
+        """Say how many of these cells the next run computes. `current`: computed as today."""
+        stale = sum(cell in self.cells for cell in cells if cell not in current)
+        absent = len(cells) - len(current) - stale
+        if absent:
+            print(f"{absent} of {len(cells)} cells are not computed yet")
+        if stale:
+            print(f"{stale} of {len(cells)} cells are stale: computed by other settings or code")
+
+    def where(self, cells: Iterable[str] | None = None) -> dict[str, Any]:
+        """Processors, days, commits and library versions of these cells, or of all.
+
+        All that there are: a run that was stopped may have been continued with other code.
+        """
+        records = [self.cells[cell] for cell in (self.cells if cells is None else cells)]
         versions: dict[str, set[str]] = {}
         for record in records:
             for library, version in record["versions"].items():
                 versions.setdefault(library, set()).add(version)
         return {
             "processor": sorted({record["processor"] for record in records}),
+            "dates": sorted({record["date"][:10] for record in records}),
+            "commits": sorted({record.get("commit", "unknown") for record in records}),
             "versions": {library: ", ".join(sorted(each)) for library, each in versions.items()},
         }
 

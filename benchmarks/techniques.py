@@ -1,7 +1,8 @@
 """What each technique of our training brings: `python -m benchmarks.techniques --method lora_all`.
 
 Each is left out in turn, in a process of its own, and everything on is measured between them.
-Those for bf16 alone are measured where that is fast. Prints a line for each, and as its last line
+Those for bf16 alone are measured where that is fast; without the native engine, "native attention"
+gains nothing. Prints a line for each, and as its last line
 one JSON object: technique → how many times faster the steps are with it.
 """
 
@@ -46,10 +47,16 @@ def texts_of_like_length() -> None:
     batching.POOL_BATCHES = 1  # updates are drawn at random
 
 
-def unfused_attention() -> None:
+def attention_by_text() -> None:
     from lora_core.fast import unfused_attention
 
     unfused_attention.patch_attention = lambda _: None
+
+
+def native_attention() -> None:
+    from lora_core.fast import unfused_attention
+
+    unfused_attention.best_library = lambda: None  # the same, unfused, by torch
 
 
 def steps_of_lengths() -> None:
@@ -71,7 +78,9 @@ LEFT_OUT: Mapping[str, Callable[[], None]] = {
     "texts of like length": texts_of_like_length,
 }
 IN_BF16: Mapping[str, Callable[[], None]] = {
-    "unfused attention": unfused_attention,
+    # By the native engine where it was built, else unfused by torch; without: the fused kernel.
+    "attention by text": attention_by_text,
+    "native attention": native_attention,
     "lengths in steps": steps_of_lengths,
     "held weights": held_weights,
 }

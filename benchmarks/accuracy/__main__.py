@@ -1,9 +1,9 @@
 """Accuracy of the LoRA defaults: `python -m benchmarks.accuracy`.
 
 Every cell is computed in its own process and stored in `benchmarks/results/`: a run that was
-stopped continues, and a cell whose settings have changed is recomputed. Prints a table of
-test accuracies and ends with one JSON object. With `--try` it changes one default at a time and
-prints the gain on validation; the test split is not used.
+stopped continues, and a stale cell, whose settings or training version have changed, is recomputed.
+Prints a table of test accuracies and ends with one JSON object. With `--try` it changes one default
+at a time and prints the gain on validation; the test split is not used.
 """
 
 import argparse
@@ -85,8 +85,7 @@ def is_kept(cell: Cell, results: ResultsFile) -> bool:
     """Whether it was computed with today's settings."""
     from benchmarks.accuracy import answers
 
-    there = cell.name in results.cells
-    return there and results.metrics(cell.name)["settings"] == answers.settings(cell)
+    return results.is_current(cell.name, answers.settings(cell))
 
 
 def tell(cells: Sequence[Cell], results: ResultsFile, *, tries: bool) -> None:
@@ -101,9 +100,9 @@ def tell(cells: Sequence[Cell], results: ResultsFile, *, tries: bool) -> None:
     else:
         report = standings.summary(found, results)
         print(standings.table(report))
-    if len(found) < len(cells):
-        print(f"{len(cells) - len(found)} of {len(cells)} cells are not computed yet")
-    print(json.dumps(report | results.where(cell.name for cell in found)))
+    names = [cell.name for cell in found]
+    results.print_missing([cell.name for cell in cells], names)
+    print(json.dumps(report | results.where(names)))
 
 
 if __name__ == "__main__":

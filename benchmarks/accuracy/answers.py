@@ -2,21 +2,18 @@
 
 import hashlib
 import json
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import benchmarks.settings
 from benchmarks.accuracy.contenders import Cell
 from benchmarks.silent import silent_progress
 from benchmarks.train.ours import ready, trainer_of
-from lora_core import compatibility
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
 from lora_core.data.split import Splits
-from lora_core.encoders.load import resolve_base
-from lora_core.resolve_defaults import resolve_defaults
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.train import TrainSpec
 from lora_core.tasks.single_label import SingleLabel
@@ -32,26 +29,9 @@ def run(cell: Cell) -> dict[str, Any]:
 
 
 def settings(cell: Cell) -> str:
-    """SHA-256 of the cell's settings, with today's defaults filled in.
-
-    Of the runtime settings only the seed counts; the cell stores the rest.
-    """
-    if isinstance(cell.spec, DataSpec):
-        described = {
-            "data": cell.spec.model_dump(mode="json"),
-            "linear": linear_baseline.SPEC.model_dump(mode="json"),
-        }
-    else:
-        described = resolve_defaults(cell.spec, _shape(cell.spec.base))[0].model_dump(mode="json")
-        described["runtime"] = {"seed": cell.spec.runtime.seed}
-        described["spec_version"] = 1  # of the kept cells; version 2 means the same
-        del described["result"], described["trial"]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _shape(base: str) -> compatibility.EncoderShape:
-    return compatibility.read_encoder_shape(resolve_base(base).config, base=base)
+    """SHA-256 of all settings of the cell."""
+    described = json.dumps(benchmarks.settings.settings(cell.spec), sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()
 
 
 def _fit(data: DataSpec, evaluated_on: Split) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 Annotators who know the hidden labels label what the library chooses; intervals, suspect labels, the
 drift test, the learning curve, the promotion test and unfamiliar texts are compared with the truth,
 and a real server is timed. Every cell runs in its own process and is stored in
-`benchmarks/results/`. Ends with one JSON object. `--choose` simulates projects on other datasets,
-by which settings may be chosen.
+`benchmarks/results/`; one whose settings have changed is recomputed. Ends with one JSON object.
+`--choose` simulates projects on other datasets, by which settings may be chosen.
 """
 
 import argparse
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -35,8 +37,18 @@ MODULES = {
 def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
     """Measure a cell here."""
     module = import_module(f"benchmarks.loop.{MODULES[cell.what]}")
-    found: dict[str, Any] = module.run(cell, quick=quick)
-    return found
+    return {"settings": settings(cell, quick=quick), **module.run(cell, quick=quick)}
+
+
+def settings(cell: Cell, *, quick: bool) -> str:
+    """SHA-256 of the plan of a cell; a changed hash means it is recomputed."""
+    described: list[Any] = [plan.LEVEL, plan.FLIPPED_SHARE, plan.TOP_SUSPECTS]
+    described += [asdict(plan.size(quick=quick)), plan.budget(cell.data, quick=quick)]
+    if cell.what == "unfamiliar":  # which trains
+        from benchmarks.settings import CLASSIFICATION_VERSION
+
+        described.append(CLASSIFICATION_VERSION)
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -52,14 +64,20 @@ def main(words: Sequence[str] | None = None) -> None:
     if arguments.fresh:
         results.remove(cell.name for cell in chosen)
     for cell in chosen:
-        results.ensure(
-            cell.name, partial(child_process.measure, "benchmarks.loop", cell.name, quick=quick)
-        )
+        measure = partial(child_process.measure, "benchmarks.loop", cell.name, quick=quick)
+        results.ensure(cell.name, measure, again=not is_kept(cell, results, quick=quick))
 
     from benchmarks.loop import report
 
-    print(report.table(every, results))
-    print(json.dumps(report.summary(every, results)))
+    found = [cell for cell in every if is_kept(cell, results, quick=quick)]
+    print(report.table(found, results))
+    results.print_missing([cell.name for cell in every], [cell.name for cell in found])
+    print(json.dumps(report.summary(found, results)))
+
+
+def is_kept(cell: Cell, results: ResultsFile, *, quick: bool) -> bool:
+    """Whether it was computed with today's settings."""
+    return results.is_current(cell.name, settings(cell, quick=quick))
 
 
 def _read(words: Sequence[str] | None) -> argparse.Namespace:

@@ -28,7 +28,6 @@ TRAINED_SETS = UNFAMILIAR_SETS[:3]
 QUICK_SETS = ("rotten-tomatoes", "multilabel")  # they come with the environment
 
 LEVEL = 0.05  # of all tests
-CONFIDENCE = 0.95
 FLIPPED_SHARE = 0.05
 TOP_SUSPECTS = 50
 

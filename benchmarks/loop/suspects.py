@@ -1,71 +1,67 @@
-"""Flipped labels among the most suspect ones, by the linear model as the service does it."""
+"""Flipped labels among the most suspect ones, as the service finds them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import expit, softmax
-from threadpoolctl import threadpool_limits
 
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import FLIPPED_SHARE, TOP_SUSPECTS, Cell
-from lora_core.data.linear_baseline import SPEC
-from lora_core.linear import model as linear
-from lora_core.specs.method import NUM_FOLDS
-from lora_core.suspect_labels import SuspectLabelFinding, find_suspect_labels
+from benchmarks.loop.sets import LoopSet
+from lora_core.data.contents import FileContents
+from lora_core.data.label_readers import LabelFormat
+from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow
+from lora_core.data.suspect_rows import find_suspect_rows
+from lora_core.specs.encoded_labels import encode_label_set
 
 
 def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
-    """Precision among the first suspects, and the share of flipped labels that are suspect."""
+    """Precision among the first suspects, and the share of flipped labels that are listed.
+
+    Of sets of labels, each name is a label.
+    """
     data, size = sets.load(cell.data, quick=quick), plan.size(quick=quick)
     rows = data.texts.pool[: size.suspect_texts]
-    rng = np.random.default_rng(0)
-    texts = [row.text for row in rows]
-    labels = data.labels[: len(rows)]
+    given, flipped = _flipped(rows, data)
+    columns = ColumnSelection(label_format=LabelFormat(data.task))
+    report = find_suspect_rows(FileContents(given, columns, (), None, ParseInfo()))
+    hits, right = [], []
+    for each in report.suspects:
+        for name in each.names or (each.label,):
+            hit = (each.row - 1, name) in flipped
+            hits.append(hit)
+            # A name is there or not, so the proposal for one that was flipped is right.
+            right.append(hit if each.names else each.proposed == rows[each.row - 1].label)
     top = min(TOP_SUSPECTS, len(rows) // 10)
-    if data.task == "multi_label":
-        truth = data.multi_hot(labels).astype(np.int64)
-        flipped = rng.random(truth.shape) < FLIPPED_SHARE  # each label of each text
-        given = truth ^ flipped
-        found = find_suspect_labels(_probabilities(texts, given, truth.shape[1]), given)
-        hits = [bool(flipped[each.row, each.label or 0]) for each in found]
-    else:
-        names, truth = np.unique([str(each) for each in labels], return_inverse=True)
-        flipped = np.zeros(len(rows), dtype=bool)
-        flipped[rng.permutation(len(rows))[: round(FLIPPED_SHARE * len(rows))]] = True
-        shift = rng.integers(1, len(names), size=len(rows))
-        given = np.where(flipped, (truth + shift) % len(names), truth)
-        found = find_suspect_labels(_probabilities(texts, given, len(names)), given)
-        hits = [bool(flipped[each.row]) for each in found]
     return {
         "texts": len(rows),
-        "flipped": int(flipped.sum()),
-        "suspects": len(found),
+        "flipped": len(flipped),
+        "suspects": report.found,  # rows, of which the most suspect ones are listed
         "precision": float(np.mean(hits[:top])) if hits else 0.0,
-        "recall": sum(hits) / int(flipped.sum()),
-        "right_proposals": _right_proposals(found[:top], truth),
+        "recall": sum(hits) / len(flipped),
+        "right_proposals": float(np.mean(right[:top])) if right else 0.0,
     }
 
 
-def _right_proposals(found: list[SuspectLabelFinding], truth: NDArray[np.int64]) -> float:
-    """Share of proposed labels that are the true ones."""
-    right = [
-        each.proposed == (truth[each.row] if each.label is None else truth[each.row, each.label])
-        for each in found
-    ]
-    return float(np.mean(right)) if right else 0.0
-
-
-def _probabilities(texts: list[str], given: NDArray[np.int64], labels: int) -> NDArray[np.float64]:
-    """(texts, labels) out of fold."""
-    fold = np.random.default_rng(0).permutation(len(texts)) % NUM_FOLDS
-    logits = np.empty((len(texts), labels))
-    for held_out in (fold == each for each in range(NUM_FOLDS)):
-        train = [texts[i] for i in np.flatnonzero(~held_out)]
-        with threadpool_limits(1, user_api="blas"):
-            if given.ndim == 2:
-                model = linear.fit_multi_label(train, given[~held_out], SPEC)
-            else:
-                model = linear.fit_single_label(train, given[~held_out], SPEC, classes=labels)
-        logits[held_out] = model.logits([texts[i] for i in np.flatnonzero(held_out)])
-    return np.asarray(expit(logits) if given.ndim == 2 else softmax(logits, axis=1))
+def _flipped(rows: Sequence[TextRow], data: LoopSet) -> tuple[list[TextRow], set[tuple[int, str]]]:
+    """The rows with some labels flipped, numbered from 1; and the places and names of these."""
+    rng = np.random.default_rng(0)
+    if data.task == "multi_label":
+        truth = data.multi_hot(data.labels[: len(rows)])
+        flips = rng.random(truth.shape) < FLIPPED_SHARE
+        labels = [
+            encode_label_set(data.names[i] for i in np.flatnonzero(each)) for each in truth ^ flips
+        ]
+        found = {(int(row), data.names[name]) for row, name in np.argwhere(flips)}
+    else:
+        names, numbers = np.unique([row.label for row in rows], return_inverse=True)
+        chosen = rng.permutation(len(rows))[: round(FLIPPED_SHARE * len(rows))]
+        shift = rng.integers(1, len(names), size=len(rows))
+        numbers[chosen] = (numbers + shift)[chosen] % len(names)
+        labels = names[numbers].tolist()
+        found = {(int(row), labels[row]) for row in chosen}
+    return [
+        replace(row, number=i + 1, label=label)
+        for i, (row, label) in enumerate(zip(rows, labels, strict=True))
+    ], found

@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import Cell
+from benchmarks.silent import NeverStop
 from lora_core import manifest, nearest_examples
 from lora_core.data.load import load_splits
 from lora_core.data.rows import TextRow
@@ -29,13 +30,6 @@ from lora_core.specs.train import TrainSpec
 from lora_core.tasks.build import build_task
 
 METHODS = ("linear", "lora")
-
-
-class _NeverStops:
-    """A run that nobody stops."""
-
-    def requested(self) -> bool:
-        return False
 
 
 def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
@@ -83,7 +77,7 @@ def _train(spec: TrainSpec, out: Path) -> None:
     from lora_core.training.linear import train_linear
 
     train = train_linear if spec.method.type == "linear" else train_encoder
-    train(spec, out_dir=out, observer=NullObserver(), stop=_NeverStops())
+    train(spec, out_dir=out, observer=NullObserver(), stop=NeverStop())
 
 
 def _shares(out: Path, texts: dict[str, Sequence[TextRow]], own: str) -> dict[str, Any]:

@@ -9,12 +9,9 @@ from benchmarks.results_file import ResultsFile
 
 def summary(results: ResultsFile) -> dict[str, Any]:
     """Seconds of each cell, and whether its metric meets the target."""
-    newest = max(results.cells.values(), key=lambda each: str(each["date"]))
     return {
         **{cell: _with_target(cell, results.metrics(cell)) for cell in CELLS},
-        "processor": newest["processor"],
-        "versions": newest["versions"],
-        "date": newest["date"],
+        **results.where(),
     }
 
 

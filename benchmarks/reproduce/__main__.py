@@ -2,9 +2,9 @@
 
 With the base and the data of the lessons where there are a GPU and the hub, else with the packaged
 sample: 4,000 of its reviews for training, or 20,000 with `--share 1`. Every cell is computed in a
-process of its own and stored in `benchmarks/results/`: a stopped run continues. Cells whose
-settings have changed since are forgotten. Prints the table, writes every setting of every
-row next to the results, and ends with one JSON object.
+process of its own and stored in `benchmarks/results/`: a stopped run continues. Stale cells, whose
+settings or training version have changed since, are forgotten. Prints the table, writes every
+setting of every row next to the results, and ends with one JSON object.
 """
 
 import argparse
@@ -43,7 +43,10 @@ def main(words: Sequence[str] | None = None) -> None:
         results = choose(arguments.results, quick=quick, fresh=False, what="reproduce")
         wanted = [cell.name for cell in plan.cells(size, 1 if quick else arguments.seeds)]
         again = wanted if arguments.fresh else []
-        results.remove([*outdated(size, results, quick=quick), *again])
+        stale = outdated(size, results, quick=quick)
+        for name in stale:
+            print(f"{name}: stale, from {results.cells[name]['date']}, and forgotten")
+        results.remove([*stale, *again])
         for name in wanted:
             results.ensure(
                 name, partial(child_process.measure, "benchmarks.reproduce", name, quick=quick)
@@ -72,7 +75,7 @@ def outdated(size: Size, results: ResultsFile, *, quick: bool) -> list[str]:
         name
         for name in table.of_size(results, size)
         if name.split("/")[1] not in plan.ROWS
-        or results.metrics(name)["settings"] != cells.settings(plan.find(name, quick=quick))
+        or not results.is_current(name, cells.settings(plan.find(name, quick=quick)))
     ]
 
 
@@ -83,13 +86,13 @@ def tell(size: Size, results: ResultsFile) -> None:
     names = table.of_size(results, size)
     rows = table.summary(names, results)
     print(table.table(rows))
-    newest = table.newest(names, results)
+    where = results.where(names)
     devices = sorted({results.metrics(name)["device"] for name in names})
-    versions = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
-    print(f"{newest['processor']}; computed on {', '.join(devices)}; {versions}")
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    processors = " and ".join(where["processor"])
+    print(f"{processors}; computed on {', '.join(devices)}; {versions}")
     path = _write_settings(results)
     print(f"Every setting of every row: {path}")
-    where = {name: newest[name] for name in ("processor", "versions", "date")}
     report = {"size": size.name, "rows": rows, "devices": devices, "settings": path.name}
     print(json.dumps(report | where))
 

@@ -1,25 +1,22 @@
 """A cell: a run or a fit of the linear model, and its accuracy on each split."""
 
 import base64
-import json
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+import benchmarks.settings
 from benchmarks.reproduce import imdb
 from benchmarks.reproduce.plan import LINEAR, Cell
 from benchmarks.silent import NeverStop
-from lora_core import compatibility, manifest
+from lora_core import manifest
 from lora_core.data import linear_baseline
 from lora_core.data.load import load_splits
-from lora_core.encoders.load import resolve_base
 from lora_core.events import NullObserver
-from lora_core.resolve_defaults import resolve_defaults
 from lora_core.specs.data import Split
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.correctness import EncodedCorrectness
@@ -33,26 +30,8 @@ def run(cell: Cell) -> dict[str, Any]:
 
 
 def settings(cell: Cell) -> dict[str, Any]:
-    """All settings of a cell as JSON, with today's defaults filled in.
-
-    Of the runtime settings only the seed is included; the metrics contain the rest.
-    """
-    if cell.row == LINEAR:
-        data = cell.size.data.model_dump(mode="json")
-        described = {"data": data, "linear": linear_baseline.SPEC.model_dump(mode="json")}
-    else:
-        described = resolve_defaults(cell.spec, _shape(cell.size.base))[0].model_dump(
-            mode="json", exclude={"result", "trial"}
-        )
-        described["runtime"] = {"seed": cell.seed}
-        described["spec_version"] = 1  # of the kept cells; version 2 means the same
-    found: dict[str, Any] = json.loads(json.dumps(described))
-    return found
-
-
-@cache
-def _shape(base: str) -> compatibility.EncoderShape:
-    return compatibility.read_encoder_shape(resolve_base(base).config, base=base)
+    """All settings of a cell as JSON."""
+    return benchmarks.settings.settings(cell.size.data if cell.row == LINEAR else cell.spec)
 
 
 def _fit(cell: Cell) -> dict[str, Any]:

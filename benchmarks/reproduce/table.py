@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +90,6 @@ def of_size(results: ResultsFile, size: Size) -> list[str]:
     return [name for name in results.cells if name.startswith(f"{size.name}/")]
 
 
-def newest(names: Iterable[str], results: ResultsFile) -> Mapping[str, Any]:
-    """The record of the cell that was computed last."""
-    return max((results.cells[name] for name in names), key=itemgetter("date"))
-
-
 def _newest(directory: Path) -> tuple[ResultsFile, Size]:
     """The results that `lessons_comparison` shows."""
     found = [ResultsFile(path) for path in directory.glob("reproduce-*.jsonl")]
@@ -134,13 +128,17 @@ def _lesson(lesson: Lesson) -> list[str]:
 
 
 def _where(report: Mapping[str, Metrics], names: Sequence[str], results: ResultsFile) -> str:
-    """Seeds, processor and day."""
+    """Seeds, versions of the training unless the cells are older, processors and days."""
     seeds = {metrics["seeds"] for row, metrics in report.items() if row != LINEAR}
     if not seeds:
         return ""
-    record = newest(names, results)
     how_many = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
-    return f"; seeds: {how_many}; {record['processor']}, {record['date'][:10]}"
+    settings = (results.metrics(name).get("settings", {}) for name in names)
+    versions = sorted({each["training_version"] for each in settings if "training_version" in each})
+    trained = f"; training version {' and '.join(map(str, versions))}" if versions else ""
+    where = results.where(names)
+    machines, days = (" and ".join(where[each]) for each in ("processor", "dates"))
+    return f"; seeds: {how_many}{trained}; {machines}, {days}"
 
 
 def _count(number: int | None) -> str:

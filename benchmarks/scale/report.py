@@ -39,7 +39,6 @@ BOUNDS = {
 def summary(results: ResultsFile) -> dict[str, Any]:
     """The worse number of both databases, whether the limits are met, and all numbers of each."""
     found = {cell: results.metrics(cell) for cell in CELLS}
-    newest = max(results.cells.values(), key=lambda each: str(each["date"]))
 
     def worst(name: str) -> float:
         return float(max(metrics[name] for metrics in found.values()))
@@ -49,9 +48,7 @@ def summary(results: ResultsFile) -> dict[str, Any]:
         **results.metrics(MODEL),
         "met": all(worst(name) <= bound for name, bound in BOUNDS.items()),
         **found,
-        "processor": newest["processor"],
-        "versions": newest["versions"],
-        "date": newest["date"],
+        **results.where(),
     }
 
 

@@ -13,7 +13,7 @@ LISTED = (
     "same_labels", "logit_error_ratio", "overhead_ms_p50", "goodput_at_5x",
     "refusal_ms_p99", "event_loop_lag_ms_p99", "others_answered_at_5x", "seconds_to_normal",
     "rss_growth", "adapters_32_share", "swap_failures", "statuses", "client_share_of_core",
-    "tunings", "engine", "processor",
+    "tunings", "engine", "processor", "dates", "commits",
 )  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def summary(results: ResultsFile) -> dict[str, Any]:
     top, calm, swaps = loops[max(RATES)], loops[CALM], results.metrics("swaps")
     competitors = {name: results.metrics(f"closed-{name}") for name in COMPETITORS}
     plain = {name: results.metrics(f"plain-{name}") for name in COMPETITORS}
-    per_s = ours["per_s"]
+    per_s, where = ours["per_s"], results.where()
     engines = results.metrics("engines")["engines"]
     engine = engines[ours["engine"]]
     # What served before there was a native engine.
@@ -67,9 +67,9 @@ def summary(results: ResultsFile) -> dict[str, Any]:
         "tunings": tunings,
         "offline_per_s": round(offline["per_s"], 2),
         "engine": ours["engine"],
-        "processor": results.cells["closed-ours"]["processor"],
         "cores": ours["cores"],
-        "versions": results.cells["closed-ours"]["versions"] | {
+        **where,
+        "versions": where["versions"] | {
             name: found["libraries"] for name, found in {"ours": ours, **competitors}.items()
         },
     }  # fmt: skip

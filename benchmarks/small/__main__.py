@@ -59,8 +59,7 @@ def _read(words: Sequence[str] | None) -> argparse.Namespace:
 
 def is_kept(cell: Cell, results: ResultsFile) -> bool:
     """Whether it was computed with today's settings."""
-    there = cell.name in results.cells
-    return there and results.metrics(cell.name)["settings"] == cells.settings(cell)
+    return results.is_current(cell.name, cells.settings(cell))
 
 
 def report(every: Sequence[Cell], results: ResultsFile) -> None:
@@ -69,10 +68,9 @@ def report(every: Sequence[Cell], results: ResultsFile) -> None:
 
     found = [cell for cell in every if is_kept(cell, results)]
     print(aligned(summary.table(found, results)))
-    if len(found) < len(every):
-        print(f"{len(every) - len(found)} of {len(every)} cells are not computed yet")
-    where = results.where(cell.name for cell in found)
-    print(json.dumps(summary.summary(found, results) | where))
+    names = [cell.name for cell in found]
+    results.print_missing([cell.name for cell in every], names)
+    print(json.dumps(summary.summary(found, results) | results.where(names)))
 
 
 if __name__ == "__main__":

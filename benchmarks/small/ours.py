@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import benchmarks.settings
 from benchmarks.silent import NeverStop
 from benchmarks.small.plan import MAX_LENGTH, Spec
 from benchmarks.small.sets import Texts
@@ -20,9 +21,6 @@ from lora_core.specs.method import AutoSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
 from lora_core.training.encoder import train_encoder
-
-# The last TRAINING_VERSION by which a classifier got other weights; 5 changed regressions only.
-CLASSIFICATION_VERSION = 4
 
 
 def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> list[str]:
@@ -70,7 +68,7 @@ def settings(spec: Spec, size: int) -> dict[str, Any]:
     repeats_some = isinstance(described.method, AutoSpec) and 500 < size <= 1000
     return {
         **({"compared_on": "the texts of any repeat"} if repeats_some else {}),
-        "version": CLASSIFICATION_VERSION,
+        "version": benchmarks.settings.CLASSIFICATION_VERSION,
         "methods": described_methods,
         "selection": [
             model_selection.LORA_MIN_TEXTS,

@@ -3,7 +3,8 @@
 The best contender is chosen on one half of the draws and compared with ours on the other half, then
 the other way round, so that luck in the choice does not bias the comparison. Each draw gives
 one difference of two accuracies on the same test texts. Bounds are those of the 95% interval of
-Student's t over the draws; they hold for these test texts.
+Student's t over the draws; they hold for this pool and these test texts. Draws of a large share of
+the pool overlap, so for other texts of the kind they are too narrow.
 """
 
 from collections import defaultdict

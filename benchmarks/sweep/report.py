@@ -20,7 +20,6 @@ def summary(results: ResultsFile, size: Size) -> dict[str, Any]:
     assert len(ours["grid"]["cells"]) == size.cells, "the grid is not whole"
     digests = {results.metrics(cell)["data"] for side in SAMPLED.values() for cell in side}
     assert digests == {best["data"]}, "the two sides saw other texts"
-    newest = max(results.cells.values(), key=lambda each: str(each["date"]))
     return {
         **{name: _strategy(metrics, competitors) for name, metrics in ours.items()},
         "best_of_grid_accuracy": round(best["test"], 4),
@@ -30,9 +29,7 @@ def summary(results: ResultsFile, size: Size) -> dict[str, Any]:
         "cells": size.cells,
         "sampled": {side: len(cells) for side, cells in SAMPLED.items()},
         "computed": [cell for cell in _sampled() if results.metrics(cell)["computed_seconds"]],
-        "processor": newest["processor"],
-        "versions": newest["versions"],
-        "date": newest["date"],
+        **results.where(),
     }
 
 

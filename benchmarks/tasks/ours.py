@@ -22,7 +22,7 @@ def accuracy(kind: Kind, seed: int, size: Size) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "model"
         summary = train_encoder(
-            spec(kind, seed, size, Path(folder)),
+            spec(kind, seed, str(sets.write(kind, size, Path(folder)))),
             out_dir=out,
             observer=NullObserver(),
             stop=NeverStop(),
@@ -35,9 +35,9 @@ def accuracy(kind: Kind, seed: int, size: Size) -> dict[str, Any]:
     return {"answers": found, "train_seconds": summary["train_seconds"]}
 
 
-def spec(kind: Kind, seed: int, size: Size, folder: Path) -> TrainSpec:
+def spec(kind: Kind, seed: int, source: str) -> TrainSpec:
     """A run with our defaults, epochs and batch those of the Trainer."""
-    data: dict[str, Any] = {"source": str(sets.write(kind, size, folder)), "max_length": MAX_LENGTH}
+    data: dict[str, Any] = {"source": source, "max_length": MAX_LENGTH}
     if kind == "pairs":
         data["text_pair_column"] = "pair"
     return TrainSpec.model_validate(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lora_core.specs.data import Split
 from lora_core.specs.method import LoraSpec
 
 Kind = Literal["multilabel", "pairs", "regression"]
@@ -16,7 +17,6 @@ EPOCHS, BATCH, MAX_LENGTH = 3, 16, 128
 # Ours has its defaults, with a rate that it chooses. That of PEFT and the Trainer was chosen on the
 # validation texts: with 1e-3, which `benchmarks.train` uses, three of six trainings failed.
 RATE = 3e-4
-WARMUP, WEIGHT_DECAY = 0.06, 0.01  # share of the steps; per step and rate
 
 SPEED_PAIRS = 5  # ours and the Trainer take turns
 SPEED_TEXT_LENGTH = 256  # tokens
@@ -42,6 +42,13 @@ class Size:
     speed_texts: int  # of one training
     speed_layers: int
     speed_width: int
+
+    @property
+    def texts(self) -> dict[Split, int]:
+        """Of each split."""
+        return {
+            Split.TRAIN: self.train, Split.VALIDATION: self.validation, Split.TEST: self.test
+        }  # fmt: skip
 
 
 FULL = Size(2000, 500, 2000, speed_texts=128, speed_layers=6, speed_width=384)

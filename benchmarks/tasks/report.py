@@ -10,7 +10,16 @@ from sklearn.metrics import f1_score
 from benchmarks.results_file import ResultsFile
 from benchmarks.tasks import answers
 from benchmarks.tasks.answers import Table
-from benchmarks.tasks.plan import KINDS, SEEDS, SIDES, SPEED_PAIRS, Kind, Size
+from benchmarks.tasks.plan import (
+    ACCURACY_CELLS,
+    KINDS,
+    SEEDS,
+    SIDES,
+    SPEED_CELLS,
+    SPEED_PAIRS,
+    Kind,
+    Size,
+)
 
 RESAMPLES = 2000
 Score = Callable[[Table, Table], float]  # of answers and the truth
@@ -36,7 +45,7 @@ def scores(results: ResultsFile, kind: Kind, side: str, size: Size) -> list[floa
 def lower_bound(results: ResultsFile, kind: Kind, size: Size) -> float:
     """The lower 95% bound of ours less the Trainer's, in points, by a bootstrap over the texts.
 
-    A resample takes texts and seeds; both sides answer to the same ones.
+    A resample takes texts, the same for both sides, and a seed of each: seeds are no pairs.
     """
     generator, truth = np.random.default_rng(0), answers.truth(kind, size)
     ours, theirs = (_answers(results, kind, side) for side in ("ours", "trainer"))
@@ -60,6 +69,8 @@ def summary(accuracy: ResultsFile, speed: ResultsFile, size: Size) -> dict[str, 
         "regression_rmse_ratio": round(float(rmse["ours"] / rmse["trainer"]), 3),
         "modernbert_vs_trainer": round(_ratio(speed, "modernbert"), 3),
         "deberta_vs_trainer": round(_ratio(speed, "deberta-v2"), 3),
+        "answers": accuracy.where(ACCURACY_CELLS),
+        "speed": speed.where(SPEED_CELLS),
     }
 
 

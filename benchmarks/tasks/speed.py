@@ -13,6 +13,7 @@ from benchmarks.tasks.plan import BATCH, METHOD, RATE, SPEED_TEXT_LENGTH, Size
 from benchmarks.tasks.trainer import build_model
 from benchmarks.train.competitor import dataset, start
 from benchmarks.train.ours import ready, trainer_of
+from benchmarks.train.reviews import read
 from benchmarks.train.trainer import arguments, train
 from lora_core.artifact import save_tokenizer
 from lora_core.data.tokens import load_tokenizer
@@ -42,14 +43,14 @@ def seconds(encoder: str, side: str, size: Size) -> dict[str, Any]:
     """Seconds from the first step to the last one, on the same texts in both sides."""
     with tempfile.TemporaryDirectory() as folder:
         base = make_base(Path(folder) / "base", encoder, size)
-        prepared = ready(_spec(base, size))
+        spec = _spec(base, size)
         if side == "ours":
-            trained = trainer_of(prepared, silent_progress()).train()
+            trained = trainer_of(ready(spec), silent_progress()).train()
             return {"train_seconds": trained.throughput.seconds, "steps": trained.steps}
         machine = start()
         checkpoint = resolve_base(str(base))
+        texts = dataset(read(spec.data, checkpoint)[1][Split.TRAIN])
         model = build_model(checkpoint, "single_label_classification", 2)
-        texts = dataset(prepared.tokenized[Split.TRAIN])
         settings = arguments(RATE, "tuned", machine, epochs=EPOCHS, batch=BATCH)
         steps, spent = train(model, texts, checkpoint, settings)
         return {"train_seconds": spent, "steps": steps}

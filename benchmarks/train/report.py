@@ -1,15 +1,14 @@
 """Summarizes the cells: one JSON object, a table and a chart."""
 
 from pathlib import Path
-from statistics import NormalDist, median
+from statistics import median
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.columns import aligned
 from benchmarks.results_file import ResultsFile
-from benchmarks.spread import bits
+from benchmarks.spread import Spread, bits
 from benchmarks.train.plan import BELIEVED, METHODS, PAIRS
 
 SIDES = ("default", "tuned", "ours")
@@ -21,7 +20,6 @@ COLUMNS = (
 
 def summary(results: ResultsFile) -> dict[str, Any]:
     """Ratios and shares are plain numbers, accuracies and their difference between 0 and 1."""
-    any_cell = results.cells["peak"]
     qv = results.metrics("rate-lora_qv-ours")
     peak = results.metrics("peak")["gflops"]
     return {
@@ -30,8 +28,7 @@ def summary(results: ResultsFile) -> dict[str, Any]:
         "gemm_peak_gflops": round(peak, 1),
         "share_of_peak": round(qv["reviews_per_s"] * qv["needed_gflop_per_review"] / peak, 4),
         "share_of_parts": round(results.metrics("parts")["share"], 4),
-        "processor": any_cell["processor"],
-        "versions": any_cell["versions"],
+        **results.where(),
     }
 
 
@@ -39,8 +36,7 @@ def _method(results: ResultsFile, name: str) -> dict[str, float]:
     rates = {side: results.metrics(f"rate-{name}-{side}") for side in SIDES}
     ours, tuned = (results.metrics(f"accuracy-{name}-{side}") for side in ("ours", "tuned"))
     assert ours["data"] == tuned["data"], "the two sides saw other texts"
-    # Share of seeds that predicted each text correctly.
-    right, right_tuned = (bits(side["correct"]).mean(axis=0) for side in (ours, tuned))
+    right, right_tuned = (bits(side["correct"]) for side in (ours, tuned))
     rate, rate_tuned = rates["ours"]["reviews_per_s"], rates["tuned"]["reviews_per_s"]
     found = {
         "reviews_per_s": round(rate, 2),
@@ -48,7 +44,8 @@ def _method(results: ResultsFile, name: str) -> dict[str, float]:
         "vs_tuned": round(rate / rate_tuned, 3),
         "accuracy": round(float(right.mean()), 4),
         "accuracy_tuned": round(float(right_tuned.mean()), 4),
-        "accuracy_diff_low": round(lower_end(right, right_tuned), 4),
+        # Of seeds and texts; with one seed, of texts alone.
+        "accuracy_diff_low": round(Spread(right - right_tuned).interval()[0], 4),
         "peak_mb": round(max(rates["ours"]["peak_mb"], ours["peak_mb"]), 1),
         "peak_mb_tuned": round(max(rates["tuned"]["peak_mb"], tuned["peak_mb"]), 1),
     }
@@ -75,18 +72,6 @@ def check(report: dict[str, Any]) -> None:
         )
 
 
-def lower_end(right: np.ndarray[Any, Any], right_tuned: np.ndarray[Any, Any]) -> float:
-    """Lower end of the 95% interval of the first accuracy minus the second.
-
-    Both predicted the same n texts, once per seed: the mean of the paired differences less 1.96
-    standard errors, the normal approximation for paired proportions (Newcombe 1998, Statistics in
-    Medicine 17:2635, method 1).
-    """
-    difference = right - right_tuned
-    error = difference.std() / np.sqrt(len(difference))
-    return float(difference.mean() - NormalDist().inv_cdf(0.975) * error)
-
-
 def table(report: dict[str, Any]) -> str:
     """A row per method, a column per metric."""
     lines = [["", *COLUMNS]]
@@ -97,6 +82,8 @@ def table(report: dict[str, Any]) -> str:
         "share_of_peak",
         "share_of_parts",
         "processor",
+        "dates",
+        "commits",
     )
     return "\n".join([aligned(lines), *(f"{fact}: {report[fact]}" for fact in facts)])
 

@@ -38,12 +38,19 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+def printed() -> list[str]:
+    """The lines of the last run."""
+    return []
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], printed: list[str]) -> Run:
     """A run on one of the datasets; returns its last line of output."""
 
     def run(*words: str) -> Report:
         main(["--quick", "--results", str(tmp_path), "--data", DATA, *words])
-        report: Report = json.loads(capsys.readouterr().out.splitlines()[-1])
+        printed[:] = capsys.readouterr().out.splitlines()
+        report: Report = json.loads(printed[-1])
         return report
 
     return run
@@ -66,7 +73,11 @@ def test_fresh_recomputes_the_selected_cells(computed: list[str], run: Run) -> N
 
 
 def test_changed_settings_are_recomputed(
-    computed: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    computed: list[str],
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    printed: list[str],
 ) -> None:
     run()
     computed.clear()
@@ -76,6 +87,7 @@ def test_changed_settings_are_recomputed(
     )
     # results of outdated settings are left out
     assert "full" not in run("--only", "linear")[DATA]
+    assert "3 of 13 cells are stale: computed by other settings or code" in printed
     assert "full" in run()[DATA]
     assert computed == [f"{DATA}/full/{seed}" for seed in (0, 1, 2)]
     assert (
@@ -102,7 +114,7 @@ def test_accuracies_and_paired_differences(computed: list[str], run: Run) -> Non
     assert run("--only", "/0")[DATA] == {}  # the other seeds are missing
     report = run()
     reported = report[DATA]
-    assert report.keys() == {DATA, "processor", "versions"}
+    assert report.keys() == {DATA, "processor", "dates", "commits", "versions"}
     assert (reported["lora"], reported["lora_se"], reported["linear"]) == (0.75, 0.0, 0.5)
     assert reported["lora_minus_linear"] == reported["lora_minus_full"] == 0.25
     assert reported["seed_minus_linear"] == -0.5

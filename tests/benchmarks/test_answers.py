@@ -1,10 +1,12 @@
 """A cell matches a run of the project, and tried changes do not use the test split."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import benchmarks.settings
 from benchmarks.accuracy import answers
 from benchmarks.accuracy.contenders import FULL, Cell, few
 from benchmarks.silent import NeverStop
@@ -13,6 +15,7 @@ from lora_core.data.load import load_splits
 from lora_core.events import NullObserver
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import LinearSpec, LoraSpec
+from lora_core.specs.pooling import Pooling
 from lora_core.specs.train import OptimSpec, RunOutputSpec, TrainSpec
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import model_outputs
@@ -22,7 +25,8 @@ from tests.tiny_base import make_base, make_reviews
 
 @pytest.fixture
 def spec(tmp_path: Path) -> TrainSpec:
-    data = DataSpec(source=str(make_reviews(tmp_path / "reviews.csv")), test_size=0.3)
+    reviews = str(make_reviews(tmp_path / "reviews.csv"))
+    data = DataSpec(source=reviews, train_size=72, validation_size=12, test_size=36)
     optim = OptimSpec(epochs=2, learning_rate=0.01, batch_size=8)
     base = str(make_base(tmp_path / "base"))
     result = RunOutputSpec(cross_validation=False)
@@ -82,10 +86,20 @@ def test_settings_hash_covers_explicit_and_default_values(
 
     assert settings() == settings(learning_rate=0.01)
     assert settings() != settings(warmup=0.2)
-    assert settings(learning_rate=None) == settings(learning_rate=1.5e-3)  # of a narrow base
+    rate = 1.5e-3 * math.sqrt(72 / 256)  # of a narrow base and few texts
+    assert settings(learning_rate=None) == settings(learning_rate=rate)
+    assert settings(epochs=None) == settings(epochs=7)  # as many as make 60 updates
+    mean, first = (
+        answers.settings(cell(spec.model_copy(update={"pooling": each}), Split.TEST))
+        for each in (Pooling.MEAN, Pooling.CLS)
+    )
+    assert mean != first
     for runtime, same in (({"threads": 1}, True), ({"seed": 1}, False)):
         moved = spec.model_copy(update={"runtime": spec.runtime.model_copy(update=runtime)})
         assert (answers.settings(cell(moved, Split.TEST)) == settings()) is same
     fitted = answers.settings(cell(spec.data, Split.TEST))
     monkeypatch.setattr(linear_baseline, "SPEC", LinearSpec(C=2.0))
     assert answers.settings(cell(spec.data, Split.TEST)) != fitted
+    before = settings()
+    monkeypatch.setattr(benchmarks.settings, "CLASSIFICATION_VERSION", 0)
+    assert settings() != before

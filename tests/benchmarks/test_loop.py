@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from sklearn.metrics import f1_score
 
 from benchmarks import child_process
 from benchmarks.loop import __main__ as loop
-from benchmarks.loop import plan, report, sets
+from benchmarks.loop import plan, report, sets, suspects
 from benchmarks.loop.plan import Cell
 from benchmarks.results_file import ResultsFile
+from lora_core.data.contents import FileContents
+from lora_core.data.rows import TextRow
+from lora_core.specs.encoded_labels import decode_label_set
 from tests.slow import slow_but
 
 
@@ -101,14 +105,25 @@ def test_run_keeps_cells(
 
     def measure(_: str, name: str, *, quick: bool) -> dict[str, Any]:
         measured.append(name)
-        return {"points": []}
+        settings = loop.settings(plan.find(name, quick=quick), quick=quick)
+        return {"settings": settings, "points": []}
+
+    def run(*words: str) -> list[str]:
+        loop.main(["--quick", "--results", str(tmp_path), "--only", "curve/", *words])
+        return capsys.readouterr().out.splitlines()
 
     monkeypatch.setattr(child_process, "measure", measure)
-    for words in ([], [], ["--fresh"]):
-        loop.main(["--quick", "--results", str(tmp_path), "--only", "curve/", *words])
-    assert measured == ["curve/rotten-tomatoes", "curve/multilabel"] * 2
-    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert printed["learning_curve_error"] is None
+    cells = ["curve/rotten-tomatoes", "curve/multilabel"]
+    # A cell from before settings were stored is stale.
+    ResultsFile(tmp_path / "quick-loop.jsonl").add(cells[0], {"points": []}, 1.0)
+    assert any(line.startswith(f"{cells[0]}: stale, from ") for line in run())
+    run()
+    run("--fresh")
+    assert measured == cells * 2
+    monkeypatch.setattr(plan, "LEVEL", 0.01)
+    assert "1 of 13 cells are stale: computed by other settings or code" in run("--only", cells[1])
+    assert json.loads(run()[-1])["learning_curve_error"] is None
+    assert measured[4:] == [cells[1], cells[0]]
 
 
 CELLS = [cell for cell in plan.cells(quick=True) if cell.what != "service"]
@@ -139,6 +154,34 @@ def test_cell_on_a_few_texts(cell: Cell) -> None:
             assert found["promoted_wrong"] <= found["retrainings"] == 10
         case "curve":
             assert found["points"] == []
+
+
+@pytest.mark.parametrize("name", plan.QUICK_SETS)
+def test_suspects_are_those_of_the_service(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = sets.load(name, quick=True)
+
+    def differences(given: TextRow, truth: TextRow) -> tuple[str, ...]:
+        both = (set(decode_label_set(row.label)) for row in (given, truth))
+        return tuple(next(both) ^ next(both)) if data.task == "multi_label" else ()
+
+    def oracle(contents: FileContents) -> SimpleNamespace:
+        assert contents.columns.label_format.task == data.task
+        listed = [
+            SimpleNamespace(
+                row=given.number,
+                label=given.label,
+                proposed=truth.label,
+                names=differences(given, truth),
+            )
+            for given, truth in zip(contents.rows, data.texts.pool, strict=False)
+            if given.label != truth.label
+        ]
+        return SimpleNamespace(found=len(listed), suspects=listed)
+
+    monkeypatch.setattr(suspects, "find_suspect_rows", oracle)
+    found = suspects.run(Cell("suspects", name), quick=True)
+    assert (found["precision"], found["recall"], found["right_proposals"]) == (1, 1, 1)
+    assert 0 < found["suspects"] <= found["flipped"]
 
 
 def test_score_of_sets_is_macro_f1() -> None:

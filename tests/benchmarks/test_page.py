@@ -43,7 +43,7 @@ def test_each_cell_is_compared_with_its_target(results: ResultsFile) -> None:
         "live": True,
         "curves": False,  # below a second, not at it
     }
-    assert summary.keys() == {*CELLS, "processor", "versions", "date"}
+    assert summary.keys() == {*CELLS, "processor", "dates", "commits", "versions"}
     assert json.loads(json.dumps(summary)) == summary
 
 

@@ -1,13 +1,16 @@
 """The training benchmark: summary and resumed runs."""
 
 import json
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import machine
 from benchmarks.results_file import ResultsFile, choose
+from benchmarks.spread import Spread, bits
 from benchmarks.train import report
 from benchmarks.train.__main__ import main
 from benchmarks.train.plan import CELLS
@@ -73,9 +76,35 @@ def test_run_fails_if_the_harness_slows_the_competitor(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["harness_vs_script"] == ratio
 
 
-def test_stopped_run_continues_and_fresh_run_starts_over(tmp_path: Path) -> None:
+def test_difference_of_accuracies_has_the_error_of_seeds_and_texts(results: ResultsFile) -> None:
+    tuned = ["1111", "0000"]
+    results.metrics("accuracy-full-tuned")["correct"] = tuned
+    spread = Spread(bits(["1101", "1101"]) - bits(tuned))
+    assert spread.over_seeds > 0
+    low = report.summary(results)["full"]["accuracy_diff_low"]
+    assert low == pytest.approx(spread.interval()[0], abs=1e-4)
+
+
+def test_summary_names_all_code_that_it_was_measured_with(results: ResultsFile) -> None:
+    head = machine.commit()
+    assert report.summary(results)["commits"] == [head]
+    assert re.fullmatch(r"[0-9a-f]{40}\+?|unknown", head)
+    results.cells["parts"] |= {"commit": "0123", "date": "2026-01-02T00:00:00+00:00"}
+    del results.cells["peak"]["commit"]  # measured before commits were stored
+    summary = report.summary(results)
+    assert summary["commits"] == sorted(["0123", head, "unknown"])
+    assert summary["dates"][0] == "2026-01-02"
+    assert f"commits: {summary['commits']}" in report.table(summary)
+
+
+def test_stopped_run_continues_and_fresh_run_starts_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = choose(tmp_path, quick=False, fresh=False)
     first.add("peak", {"gflops": 1.0}, seconds=2.0)
-    assert choose(tmp_path, quick=False, fresh=False).metrics("peak") == {"gflops": 1.0}
+    again = choose(tmp_path, quick=False, fresh=False)
+    assert again.metrics("peak") == {"gflops": 1.0}
+    again.ensure("peak", dict)
+    assert f", commit {machine.commit()[:8]})" in capsys.readouterr().out
     assert choose(tmp_path, quick=True, fresh=False).cells == {}
     assert choose(tmp_path, quick=False, fresh=True).cells == {}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import benchmarks.settings
 from benchmarks import child_process
 from benchmarks.reproduce import cells, place, plan
 from benchmarks.reproduce.__main__ import main
@@ -163,7 +164,10 @@ def test_every_setting_is_written_with_the_results(
     settings = json.loads((tmp_path / report["settings"]).read_text())
     assert settings.keys() == ResultsFile(kept).cells.keys() == {*computed}
     assert settings["sample-4000/lora/0"]["method"]["alpha"] == 16.0
-    assert settings["sample-4000/ours/0"]["optim"]["learning_rate"] == 1.5e-3  # a default, settled
+    ours = settings["sample-4000/ours/0"]
+    assert ours["optim"]["epochs"] == 30  # a default, settled: two updates of 16 texts in each
+    assert ours["optim"]["learning_rate"] == pytest.approx(1.5e-3 * (32 / 256) ** 0.5)
+    assert ours["training_version"] == benchmarks.settings.CLASSIFICATION_VERSION
     assert settings["sample-4000/linear"]["linear"]["C"] == 4.0
     assert settings["sample-4000/last/0"]["computed"]["device"] == "cpu"
 

@@ -22,7 +22,8 @@ def example_metrics(cell: plan.Cell) -> dict[str, Any]:
     """Made-up metrics of a cell."""
     correct = CORRECT[cell.seed or 0]
     right = {"train": 0.9, "validation": 0.8, "test": correct.count("1") / 4}
-    more = {} if cell.row == LINEAR else {"parameters": 1234}
+    trained = {"parameters": 1234, "settings": {"training_version": 7}}
+    more = {} if cell.row == LINEAR else trained
     return {"data": "same", "correct": correct, "train_seconds": 10.0, **right, **more}
 
 
@@ -85,6 +86,7 @@ def test_newest_complete_results_of_the_largest_size_are_shown(tmp_path: Path) -
     kept(tmp_path, SHARE, seeds=2, day=3)
     assert "20,000/2,500/2,500" in lessons_comparison(tmp_path)
     assert "seeds: 2;" in lessons_comparison(tmp_path)
+    assert "seeds: 2; training version 7; " in lessons_comparison(tmp_path)
     assert lessons_comparison(tmp_path).endswith("2026-01-03.")
     old.add(f"{HUB.name}/full/0", {}, seconds=1.0)  # incomplete
     assert "seeds: 2;" in lessons_comparison(tmp_path)

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
+import benchmarks.settings
 from benchmarks import child_process
 from benchmarks.results_file import DIRECTORY, ResultsFile
 from benchmarks.small import cells, ours, plan, setfit_process, sets, summary, wheels
@@ -163,7 +164,8 @@ def test_changed_settings_are_recomputed(
 ) -> None:
     run()
     computed.clear()
-    monkeypatch.setattr(ours, "CLASSIFICATION_VERSION", ours.CLASSIFICATION_VERSION + 1)
+    version = benchmarks.settings.CLASSIFICATION_VERSION
+    monkeypatch.setattr(benchmarks.settings, "CLASSIFICATION_VERSION", version + 1)
     printed = run("--only", "/linear/")
     assert printed["compared"] == 0  # results of another training version are not shown
     assert run()["compared"] == 2

@@ -1,14 +1,17 @@
 """The benchmark of tasks: its texts, its scores, and one quick cell."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+import benchmarks.settings
 from benchmarks.results_file import ResultsFile
-from benchmarks.tasks import answers, linear, report, sets
-from benchmarks.tasks.plan import KINDS, QUICK, SEEDS, SPEED_PAIRS, Kind
+from benchmarks.tasks import __main__ as tasks
+from benchmarks.tasks import answers, linear, report, sets, speed
+from benchmarks.tasks.plan import ACCURACY_CELLS, KINDS, QUICK, SEEDS, SPEED_PAIRS, Kind
 from lora_core.specs.data import Split
 
 
@@ -57,6 +60,35 @@ def test_scores_are_those_of_scikit_learn() -> None:
     assert report.score("multilabel", shifted, truth) == pytest.approx(100 * expected)
 
 
+def test_stale_answers_are_recomputed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[str] = []
+
+    def measure(_: str, cell: str, *, quick: bool) -> dict[str, Any]:
+        computed.append(cell)
+        return {} if cell.startswith("speed-") else {"settings": tasks.settings(cell, QUICK)}
+
+    def run() -> list[str]:
+        computed.clear()
+        tasks.main()
+        return [cell for cell in computed if not cell.startswith("speed-")]
+
+    monkeypatch.setattr(tasks, "measure", measure)
+    monkeypatch.setattr(report, "table", lambda *_: "")
+    monkeypatch.setattr(report, "summary", lambda *_: {})
+    monkeypatch.setattr("sys.argv", ["benchmarks.tasks", "--quick", "--results", str(tmp_path)])
+    # A cell from before settings were stored.
+    ResultsFile(tmp_path / "quick-tasks.jsonl").add(ACCURACY_CELLS[0], {"answers": []}, 1.0)
+    assert run() == [*ACCURACY_CELLS]
+    assert run() == []
+    monkeypatch.setattr(tasks, "RATE", 1e-3)
+    assert run() == [cell for cell in ACCURACY_CELLS if "trainer" in cell]
+    monkeypatch.setattr(benchmarks.settings, "TRAINING_VERSION", 0)
+    assert run() == [f"regression-ours-{seed}" for seed in SEEDS]
+    monkeypatch.setattr(benchmarks.settings, "CLASSIFICATION_VERSION", 0)
+    classified = ("multilabel-ours", "pairs-ours")
+    assert run() == [cell for cell in ACCURACY_CELLS if cell.startswith(classified)]
+
+
 @pytest.mark.slow  # makes the pairs, too
 def test_labels_follow_the_rules_and_pairs_share_words() -> None:
     for row in sets.load("multilabel", QUICK)[Split.TRAIN]:
@@ -75,3 +107,15 @@ def test_linear_side_answers_every_test_text() -> None:
     for kind in KINDS:
         found = answers.table(kind, linear.accuracy(kind, 0, QUICK)["answers"])
         assert found.shape == answers.truth(kind, QUICK).shape
+
+
+def test_trainer_is_timed_in_a_process_without_our_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(model: Any, texts: list[dict[str, Any]], *_: Any) -> tuple[int, float]:
+        assert len(texts) == QUICK.speed_texts
+        return 2, 1.5
+
+    monkeypatch.setattr(speed, "train", train)
+    monkeypatch.setattr(speed, "build_model", lambda *_: None)
+    monkeypatch.setattr(speed, "ready", lambda _: pytest.fail("ours is prepared, too"))
+    found = speed.seconds("modernbert", "trainer", QUICK)
+    assert found == {"train_seconds": 1.5, "steps": 2}
