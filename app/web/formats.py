@@ -160,11 +160,11 @@ def method_name(spec: Mapping[str, Any]) -> str:
     return method.type if isinstance(method, AutoSpec) else describe_method(method)
 
 
-def job_seconds(job: JobListItem) -> float | None:
-    """Return the seconds from the job's start to its end, or to now while it runs."""
+def job_seconds(job: Job) -> float | None:
+    """Return how long the job ran, without pauses; while it runs, the seconds since its start."""
     if job.started_at is None:
         return None
-    return (job.finished_at or time.time()) - job.started_at
+    return time.time() - job.started_at if job.state == "running" else job.running_seconds
 
 
 # for Jinja2
