@@ -7,7 +7,7 @@ import { refresh } from "./live.js";
 const alertBox = document.getElementById("alert");
 const dialog = document.getElementById("confirm");
 
-/** Shows an error above the page until the next call; an empty text hides it. */
+/** Shows an error at the top of the window until the next call; an empty text hides it. */
 export function showAlert(text) {
   alertBox.textContent = text ?? "";
   alertBox.hidden = !text;

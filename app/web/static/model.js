@@ -23,7 +23,7 @@ document.addEventListener("submit", async (event) => {
     await refresh();
   } catch (problem) {
     field.setAttribute("aria-invalid", "true");
-    showError(problem.errors.map((each) => each.message).join(" ") || problem.message);
+    showError(problem.fieldMessages);
     field.focus();
   } finally {
     button.disabled = false;

@@ -28,7 +28,7 @@ form?.addEventListener("submit", async (event) => {
     form.reset();
     await showSecret(webhook);
   } catch (problem) {
-    error.textContent = problem.errors.map((each) => each.message).join(" ") || problem.message;
+    error.textContent = problem.fieldMessages;
     url.setAttribute("aria-invalid", "true");
     url.focus();
   } finally {
