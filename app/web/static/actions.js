@@ -29,7 +29,7 @@ async function runAction(button) {
   if (question && !(await confirmed(question, button.textContent.trim()))) return;
   const [method, path] = request.split(" ");
   showAlert("");
-  button.disabled = true;
+  button.setAttribute("aria-disabled", "true"); // `disabled` is set by the server's templates
   try {
     const response = await call(method, path, body && JSON.parse(body));
     if (redirect) { // the button stays disabled: it still shows until the next page is here
@@ -39,11 +39,11 @@ async function runAction(button) {
   } catch (problem) {
     showAlert(problem.message);
   }
-  button.disabled = false;
+  button.removeAttribute("aria-disabled");
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-request]");
+  const button = event.target.closest("button[data-request]:not([aria-disabled])");
   if (button) runAction(button);
   const copyButton = event.target.closest("[data-copy]");
   if (copyButton) navigator.clipboard?.writeText(document.getElementById(copyButton.dataset.copy).textContent);

@@ -163,11 +163,15 @@ document.addEventListener("submit", async (event) => {
   if (event.target.id !== "register-form") return;
   event.preventDefault();
   const name = event.target.elements.model.value.trim();
+  const button = event.target.querySelector("button");
+  if (button.hasAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true");
   try {
     await call("POST", `/v1/models/${encodeURIComponent(name)}/versions`, { job_id: root.dataset.job });
     location.reload();
   } catch (problem) {
     showAlert(problem.message);
+    button.removeAttribute("aria-disabled");
   }
 });
 
