@@ -4,6 +4,8 @@
 import { call } from "./api.js";
 import { refresh } from "./live.js";
 
+const COPIED_TIME = 1500; // ms for which a button says that it has copied
+
 const alertBox = document.getElementById("alert");
 const dialog = document.getElementById("confirm");
 
@@ -42,9 +44,19 @@ async function runAction(button) {
   button.removeAttribute("aria-disabled");
 }
 
+async function copyText(button) {
+  const source = document.getElementById(button.dataset.copy);
+  getSelection().selectAllChildren(source); // to be copied by hand where scripts have no clipboard: on plain http
+  const isCopied = await navigator.clipboard?.writeText(source.textContent).then(() => true, () => false);
+  if (!isCopied) return;
+  const label = button.firstChild;
+  label.data = "Copied";
+  setTimeout(() => (label.data = "Copy"), COPIED_TIME);
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-request]:not([aria-disabled])");
   if (button) runAction(button);
   const copyButton = event.target.closest("[data-copy]");
-  if (copyButton) navigator.clipboard?.writeText(document.getElementById(copyButton.dataset.copy).textContent);
+  if (copyButton) copyText(copyButton);
 });
