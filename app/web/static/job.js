@@ -55,7 +55,8 @@ async function load() {
     if (!("ended" in root.dataset) && !document.hidden) follow(seq);
   } catch (problem) {
     if (current !== loadCount) return;
-    if (problem.status) return showAlert(problem.message); // refused, for example because the job was deleted
+    const isRefused = problem.status >= 400 && problem.status < 500 && problem.status !== 429;
+    if (isRefused) return showAlert(problem.message); // for example because the job was deleted
     timer = setTimeout(load, RECONNECT_DELAY);
   }
 }
@@ -86,6 +87,7 @@ function follow(seq) {
     root.dataset.ended = "";
     stop();
     drawCharts();
+    root.hidden = !byId("no-curves").hidden; // nothing is drawn of a method that is fitted at once
     refresh();
   });
   stream.addEventListener("error", () => {
