@@ -85,13 +85,17 @@ def test_dialog_works_with_the_keyboard(model: Page, seeded: SeededService) -> N
     assert in_production(seeded) == 1
 
 
-def test_use_elsewhere_copies_what_works_for_the_version(model: Page) -> None:
+def test_use_elsewhere_copies_what_works_for_the_version(
+    model: Page, seeded: SeededService
+) -> None:
     model.context.grant_permissions(["clipboard-read", "clipboard-write"])
     onnx = model.locator("#use-onnx")
     onnx.get_by_text("ONNX Runtime", exact=True).click()
     onnx.get_by_role("button", name="Copy Shell for ONNX Runtime").click()
     copied = model.evaluate("navigator.clipboard.readText()")
-    assert copied == f"loraworks models export {MODEL} --format onnx --out {MODEL}-onnx"
+    export = f"loraworks models export --url {seeded.service.url}"
+    assert copied == f"{export} {MODEL} --format onnx --out {MODEL}-onnx"
+    expect(onnx.get_by_role("button", name="Copied Shell for ONNX Runtime")).to_be_visible()
     link = onnx.get_by_role("link", name="More about it")
     expect(link).to_have_attribute("href", "/guide/how-to/exchange.md")
 

@@ -180,6 +180,8 @@ def test_use_of_a_pair_model_shows_pairs(
     assert "--pair" in snippets["use-command-line-1"]
     assert '"text_pair"' in snippets["use-curl-1"]
     assert "use-openai-1" not in snippets
+    for name in ("command-line", "loraworks"):
+        assert " --url http://testserver " in snippets[f"use-{name}-1"]
 
 
 def test_use_of_an_import_follows_its_artifact(

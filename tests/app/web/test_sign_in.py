@@ -74,6 +74,8 @@ def test_tls_cookie_is_accepted(anonymous_client: TestClient, new_key: NewKey) -
     assert anonymous_client.get("/v1/jobs").status_code == 401
     sent = {"Cookie": f"{SECURE_SESSION_COOKIE}={text}"}
     assert anonymous_client.get("/v1/jobs", headers=sent).status_code == 200
+    page = anonymous_client.get("/sweeps/new", headers=sent | PAGE).text
+    assert "curl -X POST https://testserver/v1/sweeps" in page  # it has the API key
 
 
 def test_cookie_alone_reveals_neither_key_nor_csrf_token(
