@@ -10,6 +10,7 @@ from uuid import UUID
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
+from app.charts.formatting import capitalize_first, format_number
 from app.jobs.schemas import JobListItem
 from app.queue.tables import Job
 from lora_core.specs.encoded_labels import decode_targets
@@ -32,8 +33,8 @@ def count(number: int | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Format with at most four significant digits: `0.0003`, `16`, `0.4312`."""
-    return MISSING_VALUE if value is None else f"{value:.4g}"
+    """Format with about four significant digits: `0.0003`, `16`, `0.4312`, `12,345`."""
+    return MISSING_VALUE if value is None else format_number(value)
 
 
 def exact_number(value: float) -> str:
@@ -53,8 +54,7 @@ def metric_label(name: str) -> str:
 
 def capitalized_metric_label(name: str) -> str:
     """Return the name of a metric as the title of a row or a chart: `Macro F1`."""
-    label = METRICS[name].label
-    return label[0].upper() + label[1:]
+    return capitalize_first(METRICS[name].label)
 
 
 def display_label_parts(label: str, task_type: str) -> list[str]:
@@ -179,6 +179,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
             metric_value,
             metric_label,
             capitalized_metric_label,
+            capitalize_first,
         ),
         *(display_label_parts, size),
         *(duration, approximate_duration, ago, date_time, time_of_day, id_suffix),
