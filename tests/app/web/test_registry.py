@@ -113,7 +113,7 @@ def test_pages_take_as_many_queries_for_many_versions(
         assert client.get(path, headers=HTML).status_code == 200
         return len(asked)
 
-    paths = ("/models", "/models/tickets", "/v1/models")
+    paths = ("/models", "/models/tickets", "/v1/models", "/predictions", "/try")
     monkeypatch.setattr(models, "_CACHE_SECONDS", math.inf)  # estimates are cached for ever
     register(add_job(resources.database))
     service.move_alias(resources.database, name="tickets", alias="production", number=1)
