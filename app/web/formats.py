@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from app.charts.formatting import capitalize_first, format_number
 from app.jobs.schemas import JobListItem
 from app.queue.tables import Job
+from lora_core.data.data_report import format_count
 from lora_core.specs.encoded_labels import decode_targets
 from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, describe_method
 from lora_core.tasks.metric_info import METRICS
@@ -120,10 +121,11 @@ def ago(timestamp: float | None) -> Markup | str:
 
 
 def date_time(timestamp: float | None) -> Markup | str:
-    """Format as UTC: `27 Nov 2026, 07:46`."""
+    """Format as UTC: `27 Nov 2026, 07:46 UTC`."""
     if timestamp is None:
         return MISSING_VALUE
-    return _time_element(timestamp, f"{datetime.fromtimestamp(timestamp, UTC):%-d %b %Y, %H:%M}")
+    utc = datetime.fromtimestamp(timestamp, UTC)
+    return _time_element(timestamp, f"{utc:%-d %b %Y, %H:%M} UTC")
 
 
 def time_of_day(timestamp: float) -> Markup:
@@ -181,7 +183,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
             capitalized_metric_label,
             capitalize_first,
         ),
-        *(display_label_parts, size),
+        *(display_label_parts, size, format_count),
         *(duration, approximate_duration, ago, date_time, time_of_day, id_suffix),
     )
 }

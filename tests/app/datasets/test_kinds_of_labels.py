@@ -45,6 +45,8 @@ def test_sets_of_labels_are_uploaded(client: TestClient, upload: Upload) -> None
     assert dataset["diagnosis"]["label_sets"]["unlabeled"] == 12
     rows = client.get(f"/v1/datasets/{dataset['id']}/rows").json()["data"]
     assert [row["label"] for row in rows[:3]] == ['["a", "b"]', '["b"]', "[]"]
+    shown = client.get(f"/datasets/{dataset['id']}/rows", headers=PAGE).text
+    assert re.findall("<bdi>(.*?)</bdi>", shown)[:3] == ["a, b", "b", "no label"]
     again = client.post(f"/v1/datasets/{dataset['id']}/check").json()
     assert again["diagnosis"] == dataset["diagnosis"]
     text = client.get(f"/datasets/{dataset['id']}", headers=PAGE).text
@@ -187,6 +189,8 @@ def test_several_targets_are_uploaded_and_trained(client: TestClient, upload: Up
     assert dataset["diagnosis"]["targets"]["stars"]["numbers"]["maximum"] == 6
     rows = client.get(f"/v1/datasets/{dataset['id']}/rows").json()["data"]
     assert json.loads(rows[0]["label"]) == {"flags": ["rude"], "stars": 0.0, "topic": "billing"}
+    shown = client.get(f"/datasets/{dataset['id']}/rows", headers=PAGE).text
+    assert "<bdi>flags: rude, stars: 0.0, topic: billing</bdi>" in shown
     assert upload(TICKETS, targets=json.dumps(TARGETS)).status_code == 200
     text = client.get(f"/datasets/{dataset['id']}", headers=PAGE).text
     assert 'id="targets"' in text
