@@ -39,10 +39,6 @@ class ComparedJobView:
     query_as_first: str  # query string of the comparison with this job as the reference
 
     @property
-    def method(self) -> str:
-        return formats.method_name(self.job.spec)
-
-    @property
     def interval(self) -> str | None:
         """The interval of its metric."""
         if self.evaluation is None:

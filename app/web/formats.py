@@ -184,6 +184,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
             capitalize_first,
         ),
         *(display_label_parts, size, format_count),
+        *(job_name, data_source_name, method_name),
         *(duration, approximate_duration, ago, date_time, time_of_day, id_suffix),
     )
 }

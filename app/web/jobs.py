@@ -67,18 +67,6 @@ class JobRow:
     loss_curve: list[float]  # training loss, scaled to 0 (lowest) to 1 (highest)
     seconds: float | None
 
-    @property
-    def name(self) -> str:
-        return formats.job_name(self.job)
-
-    @property
-    def data(self) -> str:
-        return formats.data_source_name(self.job.spec)
-
-    @property
-    def method(self) -> str:
-        return formats.method_name(self.job.spec)
-
 
 @router.get("/", dependencies=[require_scope("jobs:read")])
 def jobs_page(

@@ -1,8 +1,9 @@
 // The curves of one job: loaded once, then extended by the event stream.
 import { showAlert } from "./actions.js";
 import { call } from "./api.js";
-import { axes, Curves, describe, formatNumber, metricFormat, traces } from "./curves.js";
+import { axes, Curves, describe, metricFormat, traces } from "./curves.js";
 import { refresh } from "./live.js";
+import { formatNumber } from "./numbers.js";
 import { color, draw } from "./plot.js";
 
 const DRAW_INTERVAL = 250; // ms between two drawings, at least
