@@ -319,7 +319,7 @@ def _seconds_left(job: JobView, events: Sequence[JobEvent]) -> float | None:
     first = next((each for each in of_attempt if each.kind in TRAINING_EVENTS), None)
     if job.state != "running" or not job.total_steps or first is None:
         return None
-    steps = job.step - first.data.get("step", 0)
+    steps: int = job.step - first.data.get("step", 0)
     if steps <= 0:
         return None
     return (time.time() - first.at) * (job.total_steps - job.step) / steps

@@ -102,7 +102,7 @@ def test_texts_and_labels_are_escaped(client: TestClient) -> None:
 def test_long_diff_is_cut(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.web.label_review.MAX_CHANGES", 1)
     ref = upload(client, SETS, "a.csv", task="multi_label", label_separator=";")["id"]
-    changes = [{"row": row, "labels": []} for row in (1, 2)]
+    changes: list[dict[str, Any]] = [{"row": row, "labels": []} for row in (1, 2)]
     new = client.post(f"/v1/datasets/{ref}/corrections", json={"changes": changes}).json()["id"]
     shown = page(client, f"/datasets/{new}/diff")
     assert "The first 1 are shown." in shown
