@@ -76,7 +76,7 @@ def capitalize_first(text: str) -> str:
 
 
 def format_number(value: float, *, digits: int = 4, sign: str = "-") -> str:
-    """Format with so many significant digits, or all of a whole number: `0.4312`, `12,345`."""
+    """Format with these significant digits, or all of a whole number: `0.4312`, `12,345`."""
     if 10**digits - 0.5 <= abs(value) < 1e15:
         return f"{value:{sign},.0f}"
     return f"{value:{sign}.{digits}g}"
