@@ -9,7 +9,13 @@ from itertools import combinations
 from threading import Lock
 from typing import Any, Literal
 
-from app.charts.formatting import Axis, format_score, varied_axes
+from app.charts.formatting import (
+    Axis,
+    capitalize_first,
+    format_number,
+    format_score,
+    varied_axes,
+)
 from app.charts.style import (
     LEGEND_LAYOUT,
     WITHIN_NOISE_MARK,
@@ -118,7 +124,7 @@ def objective_heatmap_or_scatter(snapshot: SweepSnapshot) -> Chart | None:
     title = f"{objective_label(snapshot)} over {x.label} and {y.label}"
     best = trials[0]
     return Chart(
-        title=title.capitalize(),
+        title=capitalize_first(title),
         caption="Each cell shows the best trial with these values."
         if is_heatmap
         else "Each point is a trial.",
@@ -440,18 +446,19 @@ def cost_chart(
             x=[costs[trial.number] for trial in marked],
             y=[snapshot.objective_value(trial) for trial in marked],
             hovertext=[
-                f"{hover_text(snapshot, trial)}<br>{costs[trial.number]:,.0f} {label}"
+                f"{hover_text(snapshot, trial)}<br>"
+                f"{format_number(costs[trial.number], digits=3)} {label}"
                 for trial in marked
             ],
         )  # fmt: skip
     figure.update_layout(
         height=380, margin={"t": 50, "b": 50, "r": 20}, showlegend=True, legend=LEGEND_LAYOUT
     )
-    figure.update_xaxes(title=label, tickformat="~s")
+    figure.update_xaxes(title=label)
     if measure == "trainable_parameters":
-        figure.update_xaxes(type="log", dtick="D2")
+        figure.update_xaxes(type="log", dtick="D2", tickformat="~s")
     figure.update_yaxes(title=objective_label(snapshot), tickformat=tick_format(snapshot))
-    title = f"{objective_label(snapshot).capitalize()} against {label}"
+    title = f"{capitalize_first(objective_label(snapshot))} against {label}"
     alt = (
         f"{title} of {len(trials)} trials. The winner is trial {selection.winner}, the cheapest "
         f"within noise of it is trial {selection.cheapest}; the table of all trials lists the "

@@ -70,6 +70,18 @@ def format_trial_settings(snapshot: "SweepSnapshot", trial: "TrialSnapshot") -> 
     ]
 
 
+def capitalize_first(text: str) -> str:
+    """Return text that begins a sentence or a title: `Macro F1`, and not `Macro f1`."""
+    return text[:1].upper() + text[1:]
+
+
+def format_number(value: float, *, digits: int = 4, sign: str = "-") -> str:
+    """Format with these significant digits, or all of a whole number: `0.4312`, `12,345`."""
+    if 10**digits - 0.5 <= abs(value) < 1e15:
+        return f"{value:{sign},.0f}"
+    return f"{value:{sign}.{digits}g}"
+
+
 def format_percent(fraction: float) -> str:
     """Format a fraction of 1 as a percentage."""
     return f"{100 * fraction:.1f}%"
@@ -79,21 +91,21 @@ def format_score(objective: str, value: float) -> str:
     """Format an objective: a percentage, or a number such as a loss."""
     if METRICS[objective].is_share:
         return format_percent(value)
-    return f"{value:.3f}" if 0.1 <= abs(value) < 1000 else f"{value:.4g}"
+    return f"{value:.3f}" if 0.1 <= abs(value) < 1000 else format_number(value)
 
 
 def format_interval(metric: str, low: float, high: float) -> str:
     """Format the interval of a metric: `60.4 to 78.1` percent, or `0.412 to 0.533`."""
     if METRICS[metric].is_share:
         return f"{100 * low:.1f} to {100 * high:.1f}"
-    return f"{low:.4g} to {high:.4g}"
+    return f"{format_number(low)} to {format_number(high)}"
 
 
 def format_difference(metric: str, difference: float) -> str:
     """Format a difference of metrics with its sign: percentage points, or a number."""
     if METRICS[metric].is_share:
         return f"{round(100 * difference, 1) + 0.0:+.1f}"  # + 0.0: a rounded zero has no minus
-    return f"{difference + 0.0:+.3g}"
+    return format_number(difference + 0.0, digits=3, sign="+")
 
 
 def is_numeric_field(trials: "Sequence[TrialSnapshot]", field: str) -> bool:

@@ -13,6 +13,7 @@ from app.charts.formatting import (
     field_labels,
     format_difference,
     format_interval,
+    format_number,
     format_percent,
     format_score,
     format_setting_value,
@@ -153,7 +154,7 @@ def _metric_text(trial: TrialSnapshot, split: str, name: str) -> str:
 
 
 def _seconds_text(trial: TrialSnapshot) -> str:
-    return _EMPTY_CELL if trial.seconds is None else f"{trial.seconds:,.0f}"
+    return _EMPTY_CELL if trial.seconds is None else format_number(trial.seconds, digits=3)
 
 
 def _short_interval(score: SplitScore | None) -> str:

@@ -204,7 +204,8 @@ def problem_response(scope: Scope, problem: ProblemDetails) -> Response:
         return _openai_error_response(problem)
     if uses_mistral_format(path):
         return _mistral_error_response(problem)
-    if scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", ""):
+    is_navigation = scope["method"] == "GET" or path == "/sign-in"  # which browsers post a form to
+    if is_navigation and "text/html" in Headers(scope=scope).get("accept", ""):
         return get_app_state(scope["app"]).render_problem(Request(scope), problem)
     if uses_predict_format(path):
         return _predict_error_response(problem)

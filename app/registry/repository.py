@@ -113,6 +113,21 @@ def list_versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
     return session.scalars(statement.order_by(ModelVersion.number.desc())).all()
 
 
+def list_artifact_ids_by_version(
+    session: Session, model_ids: Collection[UUID]
+) -> dict[UUID, dict[int, UUID]]:
+    """Return by model id the artifact of each version, by number, the newest first."""
+    statement = (
+        select(ModelVersion.model_id, ModelVersion.number, ModelVersion.artifact_id)
+        .where(ModelVersion.model_id.in_(model_ids))
+        .order_by(ModelVersion.number.desc())
+    )
+    artifact_ids: dict[UUID, dict[int, UUID]] = {model_id: {} for model_id in model_ids}
+    for model_id, number, artifact_id in session.execute(statement):
+        artifact_ids[model_id][number] = artifact_id
+    return artifact_ids
+
+
 def get_version_count_and_newest_by_model(
     session: Session, model_ids: Collection[UUID]
 ) -> dict[UUID, tuple[int, int]]:

@@ -39,10 +39,6 @@ class ComparedJobView:
     query_as_first: str  # query string of the comparison with this job as the reference
 
     @property
-    def method(self) -> str:
-        return formats.method_name(self.job.spec)
-
-    @property
     def interval(self) -> str | None:
         """The interval of its metric."""
         if self.evaluation is None:
@@ -63,10 +59,11 @@ class ComparedJobView:
 def compare_jobs_page(
     request: Request,
     database: DatabaseDep,
-    job: Annotated[list[JobId], Query(max_length=MAX_COMPARED)] = [],  # noqa: B006
+    job: Annotated[list[JobId], Query()] = [],  # noqa: B006
     part: EvaluatedSplit = "test",
 ) -> HTMLResponse:
-    """Compare jobs on the split `part`. Without jobs, offer a choice."""
+    """Compare the first `MAX_COMPARED` jobs on the split `part`. Without jobs, offer a choice."""
+    selected, job = len(job), job[:MAX_COMPARED]
     with database.read() as session:
         found = comparison.compare_jobs_with_first(session, job) if job else None
         newest = repository.list_jobs(
@@ -80,6 +77,7 @@ def compare_jobs_page(
         request,
         "compare.html",
         rows=rows,
+        selected=selected,
         split=part,
         metric=metric,
         metric_title=capitalized_metric_label(metric),

@@ -1,17 +1,29 @@
-"""API calls as curl commands."""
+"""API calls as curl commands, and how commands address this service."""
 
 import json
 from shlex import quote
 
 from fastapi import Request
 
+from app.auth.middleware import SECURE_SESSION_COOKIE
 from app.database.base import JsonObject
 from app.http.dependencies import get_caller
+
+_DEFAULT_ORIGIN = "http://127.0.0.1:8000"  # the command line's default
 
 
 def base_url(request: Request) -> str:
     """Return the address of this service, as the browser sees it."""
-    return str(request.base_url).rstrip("/")
+    url = request.base_url
+    if SECURE_SESSION_COOKIE in request.cookies:  # TLS terminates at a proxy
+        url = url.replace(scheme="https")
+    return str(url).rstrip("/")
+
+
+def url_option(request: Request) -> str:
+    """Return what a command needs to reach this service: ` --url …`, or nothing."""
+    origin = base_url(request)
+    return "" if origin == _DEFAULT_ORIGIN else f" --url {quote(origin)}"
 
 
 def curl_command(request: Request, method: str, path: str, body: JsonObject) -> str:

@@ -57,7 +57,10 @@ class DatasetDetails:
 
 @router.get("/datasets")
 def datasets_page(
-    request: Request, database: DatabaseDep, query: Annotated[ListPageQuery, Query()]
+    request: Request,
+    database: DatabaseDep,
+    settings: SettingsDep,
+    query: Annotated[ListPageQuery, Query()],
 ) -> HTMLResponse:
     """List datasets, newest first, with an upload form."""
     with database.read() as session:
@@ -73,6 +76,7 @@ def datasets_page(
         next=next_cursor,
         query=query,
         file_extensions=SUFFIXES,
+        max_upload_bytes=settings.max_upload_bytes,
         samples=form_options.sample_datasets(),
         levels=list(Severity),
     )

@@ -3,10 +3,11 @@
 Datasets and models are listed only if the caller may read them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import EnumType
 from typing import Any, Literal, get_args, get_origin
+from uuid import UUID
 
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
@@ -17,7 +18,7 @@ from app.datasets.tables import Dataset
 from app.datasets.views import dataset_list_item
 from app.http.dependencies import Caller
 from app.registry import repository as registry
-from app.registry.tables import PRODUCTION
+from app.registry.tables import PRODUCTION, RegisteredModel
 from app.settings import Settings
 from lora_core.hf_hub import ALLOW_ANY, HUB_PREFIX
 from lora_core.samples import minilm, reviews
@@ -85,25 +86,35 @@ def base_models(session: Session, settings: Settings, caller: Caller) -> list[st
 
 def model_names(session: Session, caller: Caller) -> list[str]:
     """List registered models, newest first."""
-    if "models:read" not in caller.scopes:
-        return []
-    return [model.name for model in registry.list_models(session, after=None, limit=_MAX_OPTIONS)]
+    return [model.name for model in _models(session, caller)]
 
 
 def model_options(session: Session, caller: Caller) -> dict[str, list[ModelRefOption]]:
     """List every model reference that can be queried, by model name."""
-    return {name: _options_of(session, name) for name in model_names(session, caller)}
+    models = _models(session, caller)
+    ids = [model.id for model in models]
+    artifact_ids = registry.list_artifact_ids_by_version(session, ids)
+    aliases = registry.list_version_numbers_by_alias(session, ids)
+    return {
+        model.name: _options_of(model.name, artifact_ids[model.id], aliases[model.id])
+        for model in models
+    }
 
 
-def _options_of(session: Session, name: str) -> list[ModelRefOption]:
+def _models(session: Session, caller: Caller) -> Sequence[RegisteredModel]:
+    if "models:read" not in caller.scopes:
+        return []
+    return registry.list_models(session, after=None, limit=_MAX_OPTIONS)
+
+
+def _options_of(
+    name: str, artifact_ids: Mapping[int, UUID], aliases: Mapping[str, int]
+) -> list[ModelRefOption]:
     """List the production alias, the other aliases, then each version."""
-    row = registry.get_model(session, name)
-    versions = {version.number: version for version in registry.list_versions(session, row.id)}
 
     def option(ref: str, description: str, number: int) -> ModelRefOption:
-        return ModelRefOption(ref, description, str(versions[number].artifact_id))
+        return ModelRefOption(ref, description, str(artifact_ids[number]))
 
-    aliases = registry.get_version_numbers_by_alias(session, row.id)
     return [
         *(
             option(name, f"{PRODUCTION}, now version {number}", number)
@@ -115,5 +126,5 @@ def _options_of(session: Session, name: str) -> list[ModelRefOption]:
             for alias, number in aliases.items()
             if alias != PRODUCTION
         ),
-        *(option(f"{name}:{number}", f"version {number}", number) for number in versions),
+        *(option(f"{name}:{number}", f"version {number}", number) for number in artifact_ids),
     ]

@@ -10,8 +10,10 @@ from uuid import UUID
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
+from app.charts.formatting import capitalize_first, format_number
 from app.jobs.schemas import JobListItem
 from app.queue.tables import Job
+from lora_core.data.data_report import format_count
 from lora_core.specs.encoded_labels import decode_targets
 from lora_core.specs.method import AutoSpec, LinearSpec, MethodSpec, describe_method
 from lora_core.tasks.metric_info import METRICS
@@ -32,8 +34,8 @@ def count(number: int | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Format with at most four significant digits: `0.0003`, `16`, `0.4312`."""
-    return MISSING_VALUE if value is None else f"{value:.4g}"
+    """Format with about four significant digits: `0.0003`, `16`, `0.4312`, `12,345`."""
+    return MISSING_VALUE if value is None else format_number(value)
 
 
 def exact_number(value: float) -> str:
@@ -53,8 +55,7 @@ def metric_label(name: str) -> str:
 
 def capitalized_metric_label(name: str) -> str:
     """Return the name of a metric as the title of a row or a chart: `Macro F1`."""
-    label = METRICS[name].label
-    return label[0].upper() + label[1:]
+    return capitalize_first(METRICS[name].label)
 
 
 def display_label_parts(label: str, task_type: str) -> list[str]:
@@ -120,10 +121,11 @@ def ago(timestamp: float | None) -> Markup | str:
 
 
 def date_time(timestamp: float | None) -> Markup | str:
-    """Format as UTC: `27 Nov 2026, 07:46`."""
+    """Format as UTC: `27 Nov 2026, 07:46 UTC`."""
     if timestamp is None:
         return MISSING_VALUE
-    return _time_element(timestamp, f"{datetime.fromtimestamp(timestamp, UTC):%-d %b %Y, %H:%M}")
+    utc = datetime.fromtimestamp(timestamp, UTC)
+    return _time_element(timestamp, f"{utc:%-d %b %Y, %H:%M} UTC")
 
 
 def time_of_day(timestamp: float) -> Markup:
@@ -160,11 +162,11 @@ def method_name(spec: Mapping[str, Any]) -> str:
     return method.type if isinstance(method, AutoSpec) else describe_method(method)
 
 
-def job_seconds(job: JobListItem) -> float | None:
-    """Return the seconds from the job's start to its end, or to now while it runs."""
+def job_seconds(job: Job) -> float | None:
+    """Return how long the job ran, without pauses; while it runs, the seconds since its start."""
     if job.started_at is None:
         return None
-    return (job.finished_at or time.time()) - job.started_at
+    return time.time() - job.started_at if job.state == "running" else job.running_seconds
 
 
 # for Jinja2
@@ -179,8 +181,10 @@ FILTERS: dict[str, Callable[..., Any]] = {
             metric_value,
             metric_label,
             capitalized_metric_label,
+            capitalize_first,
         ),
-        *(display_label_parts, size),
+        *(display_label_parts, size, format_count),
+        *(job_name, data_source_name, method_name),
         *(duration, approximate_duration, ago, date_time, time_of_day, id_suffix),
     )
 }

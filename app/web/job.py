@@ -1,6 +1,7 @@
 """The page of one job: progress, results, and the actions available."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from app.jobs.schemas import JobView, MisclassifiedText
 from app.jobs.service import check_retryable_and_find_checkpoint
 from app.jobs.views import job_view
 from app.mlflow import views as mlflow
-from app.queue.tables import Job
+from app.queue.tables import Job, JobEvent
 from app.registry import repository as registry
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef, Store, read_manifest
@@ -49,6 +50,7 @@ ENCODER_SETTINGS = (
     *("base", "pooling", "head_init", "data.max_length", "data.long_texts"),
     *("optim.", "stop.", "runtime.", "trial"),
 )
+TRAINING_EVENTS = ("resumed", "training", "evaluated", "checkpoint")  # kinds, once steps are made
 METRIC_SPLITS = ("train", "validation", "test")
 # Row title -> path in a job's summary. All of them are shares.
 CALIBRATION_PATHS = {
@@ -219,8 +221,8 @@ def job_page(
         name=formats.job_name(job),
         method=formats.method_name(job.spec),
         data=formats.data_source_name(job.spec),
-        seconds=formats.job_seconds(job),
-        seconds_left=_seconds_left(job),
+        seconds=formats.job_seconds(row),
+        seconds_left=_seconds_left(job, events),
         uploads=row.dataset_ids,
         curve_size=(WIDTH, HEIGHT),
         task_type=shown_task,
@@ -311,9 +313,13 @@ def _read_artifact(  # noqa: PLR0913
     return JobArtifactDetails(sizes, ref.bytes, base_bytes, is_model, wrong, scatter)
 
 
-def _seconds_left(job: JobView) -> float | None:
-    """Estimate the remaining training time from the speed so far."""
-    elapsed = formats.job_seconds(job)
-    if job.state != "running" or not elapsed or not job.progress:
+def _seconds_left(job: JobView, events: Sequence[JobEvent]) -> float | None:
+    """Estimate the remaining training time from the speed of this attempt, since it trains."""
+    of_attempt = (each for each in reversed(events) if each.attempt == job.attempt)
+    first = next((each for each in of_attempt if each.kind in TRAINING_EVENTS), None)
+    if job.state != "running" or not job.total_steps or first is None:
         return None
-    return elapsed * (1 - job.progress) / job.progress
+    steps: int = job.step - first.data.get("step", 0)
+    if steps <= 0:
+        return None
+    return (time.time() - first.at) * (job.total_steps - job.step) / steps

@@ -65,22 +65,7 @@ class JobRow:
 
     job: JobListItem
     loss_curve: list[float]  # training loss, scaled to 0 (lowest) to 1 (highest)
-
-    @property
-    def name(self) -> str:
-        return formats.job_name(self.job)
-
-    @property
-    def data(self) -> str:
-        return formats.data_source_name(self.job.spec)
-
-    @property
-    def method(self) -> str:
-        return formats.method_name(self.job.spec)
-
-    @property
-    def seconds(self) -> float | None:
-        return formats.job_seconds(self.job)
+    seconds: float | None
 
 
 @router.get("/", dependencies=[require_scope("jobs:read")])
@@ -116,8 +101,8 @@ def _rows(session: Session, query: JobListQuery) -> tuple[list[JobRow], str | No
     )
     loss_curves = curves.loss_sparklines(session, jobs)
     rows = [
-        JobRow(item, _min_max_scaled(loss_curves.get(item.id, [])))
-        for item in job_list_items(session, jobs)
+        JobRow(item, _min_max_scaled(loss_curves.get(job.id, [])), formats.job_seconds(job))
+        for job, item in zip(jobs, job_list_items(session, jobs), strict=True)
     ]
     return rows, encode_cursor(last)
 

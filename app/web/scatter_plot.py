@@ -23,9 +23,9 @@ class ScatterTick:
 class ScatterPlot:
     """Points and ticks in units of the viewBox, 440 by 440."""
 
-    left: ClassVar[int] = 56
+    left: ClassVar[int] = 64
     right: ClassVar[int] = 428
-    top: ClassVar[int] = 12
+    top: ClassVar[int] = 20
     bottom: ClassVar[int] = 384
 
     points: list[tuple[float, float]]

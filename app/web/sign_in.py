@@ -36,7 +36,7 @@ async def sign_in_page(
 async def sign_in(
     request: Request,
     state: AppStateDep,
-    key: Annotated[str, Form(max_length=200)],
+    key: Annotated[str, Form()] = "",
     next: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
     """Check the key, start a session and redirect to `next`."""

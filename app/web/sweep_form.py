@@ -30,7 +30,7 @@ from app.sweeps.strategies import Strategy
 from app.sweeps.tables import Sweep
 from app.sweeps.trials import RESOLVE_ERRORS
 from app.web import form_options
-from app.web.curl import base_url, curl_command
+from app.web.curl import curl_command, url_option
 from app.web.page import render_template
 from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
@@ -343,12 +343,9 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 # -- Commands that do what the form would do -------------------------------------------------------
 
 
-DEFAULT_PORT = 8000  # the command line's default on 127.0.0.1
-
-
 def build_sweep_start_command(request: Request, values: Mapping[str, str], body: JsonObject) -> str:
     """Return `loraworks sweep start …`; with a file if an option is missing for some field."""
-    command = f"loraworks sweep start{_url_option(request)}"
+    command = f"loraworks sweep start{url_option(request)}"
     source = body["job"].get("data", {}).get("source")
     if "result" in body["job"] or isinstance(source, dict):
         content = json.dumps(body, ensure_ascii=False)
@@ -363,7 +360,7 @@ def build_sweep_extend_command(
     options = list(_over_options(values, fields))
     if trial_count := values.get("trials", "").strip():
         options.append(f"--trials {quote(trial_count)}")
-    return " \\\n  ".join([f"loraworks sweep extend{_url_option(request)} {sweep_id}", *options])
+    return " \\\n  ".join([f"loraworks sweep extend{url_option(request)} {sweep_id}", *options])
 
 
 def _start_options(values: Mapping[str, str]) -> Iterator[str]:
@@ -378,9 +375,3 @@ def _over_options(values: Mapping[str, str], fields: Sequence[str]) -> Iterator[
         short = name.rpartition(".")[2].replace("_", "-")
         option = short if name in _SPACE_FIELDS else name
         yield f"--over {quote(f'{option}={text}')}"
-
-
-def _url_option(request: Request) -> str:
-    url = request.base_url
-    is_default = url.hostname == "127.0.0.1" and url.port == DEFAULT_PORT
-    return "" if is_default else f" --url {quote(base_url(request))}"

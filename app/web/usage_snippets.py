@@ -10,7 +10,7 @@ from shlex import quote
 from fastapi import Request
 
 from app.http.dependencies import get_caller
-from app.web.curl import base_url, curl_command
+from app.web.curl import base_url, curl_command, url_option
 
 _TEXT, _SECOND_TEXT = "A text to classify.", "Another text."
 
@@ -31,6 +31,11 @@ class SnippetModelVersion:
     def origin(self) -> str:
         """The address of this service, without a slash at its end."""
         return base_url(self.request)
+
+    @property
+    def url_option(self) -> str:
+        """What a command needs to reach this service."""
+        return url_option(self.request)
 
     @property
     def needs_key(self) -> bool:
@@ -55,7 +60,10 @@ class SnippetModelVersion:
         """Return the command that exports it for a program, and the folder that this makes."""
         folder = f"{self.ref.replace(':', '-')}-{program}"
         target = f" --target {quote(self.targets[0])}" if self.targets else ""
-        command = f"loraworks models export {self.ref} --format {program}{target} --out {folder}"
+        command = (
+            f"loraworks models export{self.url_option} {self.ref} --format {program}{target} "
+            f"--out {folder}"
+        )
         return command, folder
 
 
@@ -79,7 +87,7 @@ def build_usage_snippets(version: SnippetModelVersion) -> list[UsageOption]:
 
 def _command_line(version: SnippetModelVersion) -> UsageOption:
     pair = f' --pair "{_SECOND_TEXT}"' if version.pairs else ""
-    command = f'loraworks predict --model {version.ref} "{_TEXT}"{pair}'
+    command = f'loraworks predict{version.url_option} --model {version.ref} "{_TEXT}"{pair}'
     return UsageOption("command-line", "Command line", {"Shell": command}, "reference/cli.md")
 
 
@@ -196,7 +204,7 @@ print(session.run(["logits"], {{each.name: batch[each.name] for each in session.
 def _loraworks(version: SnippetModelVersion) -> UsageOption:
     file = f"{version.ref.replace(':', '-')}.tar"
     commands = f"""\
-loraworks models export {version.ref} --out {file}
+loraworks models export{version.url_option} {version.ref} --out {file}
 LORAWORKS_URL=https://there.example loraworks models import {file} --name my-model"""
     return UsageOption("loraworks", "Another loraworks", {"Shell": commands}, "how-to/exchange.md")
 

@@ -7,10 +7,15 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from app.queue.transitions import PermanentFailure
+from app.resources import Resources
+from tests.app.jobs.fake_worker import FakeWorker
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.chart_points import points_from_api, points_on_page, wait_for
+from tests.browser.conftest import OpenPage
 from tests.browser.no_reload import no_reload
 from tests.browser.seeded_service import BEST, FAILED, JOB_TIMEOUT, MODEL, RUNNING, SeededService
+from tests.browser.service import Service
 
 
 def has_more_points(page: Page, points: int) -> bool:
@@ -230,3 +235,21 @@ def test_partial_run(page: Page, seeded: SeededService) -> None:
     accuracy = f"{summary['validation']['accuracy'] * 100:.1f}%"
     page.reload()
     expect(page.locator("#metrics")).to_contain_text(accuracy)
+
+
+def test_curves_load_again_after_an_outage_and_go_if_there_are_none(
+    idle: Service, resources: Resources, open_page: OpenPage, browser_errors: BrowserErrors
+) -> None:
+    job_id = idle.submit(method={"type": "baseline"})
+    worker = FakeWorker(resources.database)
+    lease = worker.claim().lease
+    page = open_page(idle.url)
+    browser_errors.expect(503)
+    problem = {"detail": "The database is away."}
+    page.route("**/curves?*", lambda route: route.fulfill(status=503, json=problem), times=1)
+    with page.expect_request("**/stream?*"):
+        page.goto(f"/jobs/{job_id}")
+    expect(page.locator("#alert")).to_be_hidden()
+    expect(page.locator("#curves")).to_be_visible()
+    worker.finish(lease, PermanentFailure("one_class", "Only one label."))
+    expect(page.locator("#curves")).to_be_hidden()

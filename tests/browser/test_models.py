@@ -3,10 +3,16 @@
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.browser.no_reload import no_reload
+from tests.app.serving.conftest import Publish, publish
+from tests.browser.browser_errors import BrowserErrors
+from tests.browser.conftest import OpenPage
+from tests.browser.no_reload import no_reload, refresh
 from tests.browser.seeded_service import BEST, MODEL, SMALL, SeededService
+from tests.browser.service import Service
+
+__all__ = ["publish"]
 
 
 @pytest.fixture
@@ -79,12 +85,44 @@ def test_dialog_works_with_the_keyboard(model: Page, seeded: SeededService) -> N
     assert in_production(seeded) == 1
 
 
-def test_use_elsewhere_copies_what_works_for_the_version(model: Page) -> None:
+def test_use_elsewhere_copies_what_works_for_the_version(
+    model: Page, seeded: SeededService
+) -> None:
     model.context.grant_permissions(["clipboard-read", "clipboard-write"])
     onnx = model.locator("#use-onnx")
     onnx.get_by_text("ONNX Runtime", exact=True).click()
     onnx.get_by_role("button", name="Copy Shell for ONNX Runtime").click()
     copied = model.evaluate("navigator.clipboard.readText()")
-    assert copied == f"loraworks models export {MODEL} --format onnx --out {MODEL}-onnx"
+    export = f"loraworks models export --url {seeded.service.url}"
+    assert copied == f"{export} {MODEL} --format onnx --out {MODEL}-onnx"
+    expect(onnx.get_by_role("button", name="Copied Shell for ONNX Runtime")).to_be_visible()
     link = onnx.get_by_role("link", name="More about it")
     expect(link).to_have_attribute("href", "/guide/how-to/exchange.md")
+
+
+def test_live_updates_keep_a_running_request_its_error_and_the_chosen_version(
+    idle: Service, publish: Publish, open_page: OpenPage, browser_errors: BrowserErrors
+) -> None:
+    publish("mails")
+    publish("mails")
+    page = open_page(idle.url)
+    page.goto("/models/mails")
+    pending: list[Route] = []
+    page.route("**/aliases/canary", lambda route: pending.append(route))
+    alias, version = page.locator("#alias"), page.locator("#number")
+    button = page.get_by_role("button", name="Set alias")
+    alias.fill("canary")
+    version.select_option("1")
+    button.click()
+    with page.expect_request("**/aliases/canary"):
+        page.get_by_role("button", name="Yes").click()
+    publish("mails")
+    refresh(page)
+    expect(page.locator("#version-3")).to_be_visible()
+    expect(button).to_be_disabled()
+    expect(version).to_have_value("1")
+    browser_errors.expect(409)
+    pending[0].fulfill(status=409, json={"detail": "The version cannot be loaded."})
+    expect(button).to_be_enabled()
+    refresh(page)
+    expect(alias).to_have_attribute("aria-invalid", "true")

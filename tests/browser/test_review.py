@@ -8,6 +8,7 @@ from sqlalchemy import select
 from app.feedback.tables import Feedback
 from app.resources import Resources
 from tests.app.serving.conftest import Publish, publish
+from tests.browser.browser_errors import BrowserErrors
 from tests.browser.conftest import OpenPage
 from tests.browser.service import Service
 from tests.browser.test_accessibility import FIND_OVERFLOW, violations
@@ -52,6 +53,31 @@ def test_odd_labels(
     expect(page.locator("#review-status")).to_have_text("Nothing is left to label. Draw a sample.")
     expect(page.locator("#live-accuracy tbody tr")).to_have_count(1)
     assert sorted(labels(resources, "odd")) == sorted(("", label) for label in LABELS)
+
+
+def test_error_is_in_view(
+    idle: Service,
+    resources: Resources,
+    publish: Publish,
+    open_page: OpenPage,
+    browser_errors: BrowserErrors,
+    tmp_path: Path,
+) -> None:
+    publish("long", artifact=make_artifact(tmp_path / "a"))
+    for i in range(9):
+        add_prediction(
+            resources.database, model="long", answer="good", text=f"text {i}", sampled_at=1.0
+        )
+    page = open_page(idle.url)
+    page.goto("/models/long/review")
+    browser_errors.expect(409)
+    refusal = {"detail": "The text was forgotten."}
+    page.route("**/v1/feedback", lambda route: route.fulfill(status=409, json=refusal))
+    page.locator("article >> nth=-1 >> button >> nth=0").click()
+    alert = page.locator("#alert")
+    expect(alert).to_have_text(refusal["detail"])
+    expect(alert).to_be_in_viewport()
+    assert page.evaluate("scrollY") > 0
 
 
 def test_several_targets(

@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.no_reload import no_reload
@@ -36,3 +36,16 @@ def test_button_stays_disabled_until_the_next_page_is_here(
     with page.expect_response("**/sweeps/created"):
         button.click()
     expect(button).to_be_disabled()
+
+
+def test_outdated_preview_does_not_enable_the_button(empty: Service, open_page: OpenPage) -> None:
+    page = open_page(empty.url)
+    page.goto("/sweeps/new")
+    pending: list[Route] = []
+    page.route("**/sweeps/new?*", lambda route: pending.append(route))
+    with page.expect_request("**/sweeps/new?*"):
+        page.locator("[name=name]").fill("first")
+    with page.expect_request("**/sweeps/new?*"):
+        page.locator("[name=name]").fill("second")
+        pending[0].continue_()
+    expect(page.get_by_role("button", name="Start sweep")).to_be_disabled()

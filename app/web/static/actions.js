@@ -4,10 +4,12 @@
 import { call } from "./api.js";
 import { refresh } from "./live.js";
 
+const COPIED_TIME = 1500; // ms for which a button says that it has copied
+
 const alertBox = document.getElementById("alert");
 const dialog = document.getElementById("confirm");
 
-/** Shows an error above the page until the next call; an empty text hides it. */
+/** Shows an error at the top of the window until the next call; an empty text hides it. */
 export function showAlert(text) {
   alertBox.textContent = text ?? "";
   alertBox.hidden = !text;
@@ -29,7 +31,7 @@ async function runAction(button) {
   if (question && !(await confirmed(question, button.textContent.trim()))) return;
   const [method, path] = request.split(" ");
   showAlert("");
-  button.disabled = true;
+  button.setAttribute("aria-disabled", "true"); // `disabled` is set by the server's templates
   try {
     const response = await call(method, path, body && JSON.parse(body));
     if (redirect) { // the button stays disabled: it still shows until the next page is here
@@ -39,12 +41,22 @@ async function runAction(button) {
   } catch (problem) {
     showAlert(problem.message);
   }
-  button.disabled = false;
+  button.removeAttribute("aria-disabled");
+}
+
+async function copyText(button) {
+  const source = document.getElementById(button.dataset.copy);
+  getSelection().selectAllChildren(source); // to be copied by hand where scripts have no clipboard: on plain http
+  const isCopied = await navigator.clipboard?.writeText(source.textContent).then(() => true, () => false);
+  if (!isCopied) return;
+  const label = button.firstChild;
+  label.data = "Copied";
+  setTimeout(() => (label.data = "Copy"), COPIED_TIME);
 }
 
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-request]");
+  const button = event.target.closest("button[data-request]:not([aria-disabled])");
   if (button) runAction(button);
   const copyButton = event.target.closest("[data-copy]");
-  if (copyButton) navigator.clipboard?.writeText(document.getElementById(copyButton.dataset.copy).textContent);
+  if (copyButton) copyText(copyButton);
 });

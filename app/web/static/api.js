@@ -8,6 +8,11 @@ export class Problem extends Error {
     this.errors = body.errors ?? []; // [{at, code, message}]
     this.retryAfter = Number(retryAfter); // seconds; 0 if the response has no Retry-After
   }
+
+  /** What is wrong with the fields, or else the message. */
+  get fieldMessages() {
+    return this.errors.map((each) => each.message).join(" ") || this.message;
+  }
 }
 
 export const token = readToken();

@@ -1,7 +1,8 @@
 // Charts of compared jobs. Curves of unfinished jobs are loaded again at each page refresh.
 import { showAlert } from "./actions.js";
 import { call } from "./api.js";
-import { axes, Curves, describe, formatNumber, metricFormat, traces } from "./curves.js";
+import { axes, Curves, describe, metricFormat, traces } from "./curves.js";
+import { formatNumber } from "./numbers.js";
 import { color, draw, escapeMarkup } from "./plot.js";
 
 const MAX_POINTS = 500; // per curve

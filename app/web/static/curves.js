@@ -1,8 +1,6 @@
 // Metric curves of jobs: loaded from the API, then extended by the event stream.
+import { formatNumber, percent } from "./numbers.js";
 import { color, escapeMarkup } from "./plot.js";
-
-export const percent = (value) => `${(100 * value).toFixed(1)}%`;
-export const formatNumber = (value) => Number(value.toPrecision(4)).toString();
 
 /** Returns how a metric is formatted; a share is shown in percent. */
 export const metricFormat = (isShare) => (isShare ? { formatValue: percent, tickFormat: ".0%", format: ".1%" } : { formatValue: formatNumber });

@@ -1,12 +1,12 @@
 // Renders a prediction and its explanation. Texts and labels are never interpreted as markup.
+import { formatNumber, percent } from "./numbers.js";
 
 const MAX_LABELS = 8;
 const TOP_WORDS = 6; // words in the list
 const MAX_TRUNCATED_CHARACTERS = 200; // shown of the text beyond the model's maximum length
 const MIN_WEIGHT = 0.08; // relative to the strongest word; weaker words are not highlighted
 
-const percent = (fraction) => `${(100 * fraction).toFixed(1)}%`;
-const number = (value) => String(Number(value.toPrecision(4))).replace("-", "−");
+const number = (value) => formatNumber(value).replace("-", "−");
 const signed = (value, magnitude) => `${value < 0 ? "−" : "+"}${magnitude}`;
 const points = (score) => signed(score, Math.abs(100 * score).toFixed(1));
 const isNumber = (task) => task === "regression";

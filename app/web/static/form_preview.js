@@ -27,6 +27,7 @@ async function preview() {
 
 form.addEventListener("input", () => {
   for (const button of form.querySelectorAll("[data-request]")) button.disabled = true; // its body is outdated
+  pending?.abort(); // its answer is outdated, too, and would enable the button
   clearTimeout(timer);
   timer = setTimeout(preview, DEBOUNCE);
 });

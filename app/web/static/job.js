@@ -1,8 +1,9 @@
 // The curves of one job: loaded once, then extended by the event stream.
 import { showAlert } from "./actions.js";
 import { call } from "./api.js";
-import { axes, Curves, describe, formatNumber, metricFormat, traces } from "./curves.js";
+import { axes, Curves, describe, metricFormat, traces } from "./curves.js";
 import { refresh } from "./live.js";
+import { formatNumber } from "./numbers.js";
 import { color, draw } from "./plot.js";
 
 const DRAW_INTERVAL = 250; // ms between two drawings, at least
@@ -55,7 +56,8 @@ async function load() {
     if (!("ended" in root.dataset) && !document.hidden) follow(seq);
   } catch (problem) {
     if (current !== loadCount) return;
-    if (problem.status) return showAlert(problem.message); // refused, for example because the job was deleted
+    const isRefused = problem.status >= 400 && problem.status < 500 && problem.status !== 429;
+    if (isRefused) return showAlert(problem.message); // for example because the job was deleted
     timer = setTimeout(load, RECONNECT_DELAY);
   }
 }
@@ -86,6 +88,7 @@ function follow(seq) {
     root.dataset.ended = "";
     stop();
     drawCharts();
+    root.hidden = !byId("no-curves").hidden; // nothing is drawn of a method that is fitted at once
     refresh();
   });
   stream.addEventListener("error", () => {
@@ -163,11 +166,15 @@ document.addEventListener("submit", async (event) => {
   if (event.target.id !== "register-form") return;
   event.preventDefault();
   const name = event.target.elements.model.value.trim();
+  const button = event.target.querySelector("button");
+  if (button.hasAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true");
   try {
     await call("POST", `/v1/models/${encodeURIComponent(name)}/versions`, { job_id: root.dataset.job });
     location.reload();
   } catch (problem) {
     showAlert(problem.message);
+    button.removeAttribute("aria-disabled");
   }
 });
 

@@ -146,7 +146,7 @@ find("add-label-form")?.addEventListener("submit", async (event) => {
     dialog.close();
     setLabels(changed.labels.map((each) => each.name));
   } catch (problem) {
-    showLabelError(problem.errors.map((each) => each.message).join(" ") || problem.message);
+    showLabelError(problem.fieldMessages);
     find("new-label").focus();
   }
 });

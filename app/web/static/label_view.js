@@ -1,4 +1,5 @@
 // What the page that labels texts shows: the text, the suggestion, and whether labels are saved.
+import { formatNumber } from "./numbers.js";
 
 export const find = (id) => document.getElementById(id);
 export const project = JSON.parse(find("labeler").dataset.project); // {name, task, labels, reopened, outbox}
@@ -31,7 +32,7 @@ export const valueOf = ({ label, labels, value }) => label ?? labels ?? value;
 
 function describe(value) {
   if (Array.isArray(value)) return value.length ? value.join(", ") : "no label";
-  return typeof value === "number" ? String(Number(value.toPrecision(4))) : value;
+  return typeof value === "number" ? formatNumber(value) : value;
 }
 
 /** Shows the suggestion of a text with the most similar labeled texts; null: none. */

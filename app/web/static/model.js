@@ -9,23 +9,24 @@ document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (form.id !== "alias-form") return;
   event.preventDefault();
+  const button = form.querySelector("button");
+  if (button.hasAttribute("aria-disabled")) return;
   const field = form.elements.alias;
   const alias = field.value.trim();
   const version = Number(form.elements.number.value);
   showError("");
   field.removeAttribute("aria-invalid");
   if (!(await confirmed(`Move the alias ${alias} to version ${version}? The version is loaded and checked first.`))) return;
-  const button = form.querySelector("button");
-  button.disabled = true;
+  button.setAttribute("aria-disabled", "true");
   try {
     await call("PUT", `/v1/models/${form.dataset.model}/aliases/${encodeURIComponent(alias)}`, { version });
     form.reset();
     await refresh();
   } catch (problem) {
     field.setAttribute("aria-invalid", "true");
-    showError(problem.errors.map((each) => each.message).join(" ") || problem.message);
+    showError(problem.fieldMessages);
     field.focus();
   } finally {
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
   }
 });

@@ -1,6 +1,7 @@
 // Fetch a page of this service, and update elements in place from it. Only differences are applied,
-// so focus, selection, input and opened details are kept. Children of elements with `data-preserve`
-// belong to scripts and are left alone.
+// so focus, selection, input and opened details are kept, and buttons whose request still runs.
+// Children and errors (`aria-invalid`) of elements with `data-preserve` belong to scripts and are left
+// alone.
 
 const parser = new DOMParser();
 
@@ -26,8 +27,11 @@ function morphAttributes(current, updated) {
     if (current.getAttribute(name) !== value) current.setAttribute(name, value);
   }
   for (const name of current.getAttributeNames()) {
-    const openedByUser = name === "open" && current.localName === "details";
-    if (!updated.hasAttribute(name) && !openedByUser) current.removeAttribute(name);
+    const isKept =
+      name === "aria-disabled" ||
+      (name === "open" && current.localName === "details") ||
+      (name === "aria-invalid" && "preserve" in current.dataset);
+    if (!updated.hasAttribute(name) && !isKept) current.removeAttribute(name);
   }
 }
 

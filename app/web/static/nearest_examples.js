@@ -1,5 +1,6 @@
 // Renders the training examples that are similar to an explained text. Texts are never interpreted as markup.
 import { element } from "./explanation.js";
+import { formatNumber } from "./numbers.js";
 
 const HIDDEN = {
   scope: "text hidden: this needs the scope datasets:read",
@@ -11,7 +12,7 @@ const HIDDEN = {
 
 // Four decimals: of some encoders, all similarities are above 0.99.
 const rounded = (similarity) => similarity.toFixed(4).replace("-", "−");
-const describe = ({ label, labels, value }) => label ?? (labels ? labels.join(", ") || "no label" : String(Number(value.toPrecision(4))));
+const describe = ({ label, labels, value }) => label ?? (labels ? labels.join(", ") || "no label" : formatNumber(value));
 
 /** Returns whether a text is like the training texts, in words. */
 function familiarityInWords(familiarity) {

@@ -28,7 +28,7 @@ form?.addEventListener("submit", async (event) => {
     });
     await refresh();
   } catch (problem) {
-    error.textContent = problem.errors?.map((each) => each.message).join(" ") || problem.message;
+    error.textContent = problem.fieldMessages;
     new_labels.focus();
   } finally {
     button.disabled = false;

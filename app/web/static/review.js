@@ -1,10 +1,8 @@
 // The review of live texts: each label is sent at once, and its text leaves the page.
+import { showAlert } from "./actions.js";
 import { call } from "./api.js";
 
-const error = document.getElementById("review-error");
 const status = document.getElementById("review-status");
-
-const show = (problem) => (error.textContent = problem.errors?.map((each) => each.message).join(" ") || problem.message);
 
 async function draw(form) {
   await call("POST", form.dataset.requestPath, { count: Number(form.elements.count.value) });
@@ -36,13 +34,13 @@ document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (form.id !== "draw" && !form.matches(".review-label")) return;
   event.preventDefault();
-  error.textContent = "";
+  showAlert("");
   const buttons = form.querySelectorAll("button");
   buttons.forEach((each) => (each.disabled = true));
   try {
     await (form.id === "draw" ? draw(form) : save(form, event.submitter));
   } catch (problem) {
-    show(problem);
+    showAlert(problem.fieldMessages);
   } finally {
     buttons.forEach((each) => (each.disabled = false));
   }

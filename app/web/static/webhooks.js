@@ -28,7 +28,7 @@ form?.addEventListener("submit", async (event) => {
     form.reset();
     await showSecret(webhook);
   } catch (problem) {
-    error.textContent = problem.errors.map((each) => each.message).join(" ") || problem.message;
+    error.textContent = problem.fieldMessages;
     url.setAttribute("aria-invalid", "true");
     url.focus();
   } finally {
@@ -37,16 +37,16 @@ form?.addEventListener("submit", async (event) => {
 });
 
 document.addEventListener("click", async (event) => {
-  const button = event.target.closest("button[data-rotate]");
+  const button = event.target.closest("button[data-rotate]:not([aria-disabled])");
   if (!button) return;
   if (!(await confirmed("Generate a new secret? The old one signs as well for a day.", "Rotate secret"))) return;
   showAlert("");
-  button.disabled = true;
+  button.setAttribute("aria-disabled", "true");
   try {
     await showSecret(await call("POST", `${button.dataset.rotate}/rotate`));
   } catch (problem) {
     showAlert(problem.message);
   } finally {
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
   }
 });

@@ -85,12 +85,12 @@ def test_the_lowest_loss_is_the_best_and_gaps_stay_empty() -> None:
 
 
 def test_without_r_and_alpha_the_two_fields_with_most_values_are_used() -> None:
-    fields = ("method.r", "optim.epochs", "optim.batch_size")
+    fields = ("method.r", "method.C", "optim.batch_size")
     results: Results = [
         (dict(zip(fields, (1 + n % 2, n % 3, n), strict=True)), 0.5 + n / 100) for n in range(6)
     ]
     chart = not_none(objective_heatmap_or_scatter(snapshot_of(results, fields=fields)))
-    assert chart.title == "Validation accuracy over epochs and batch_size"
+    assert chart.title == "Validation accuracy over C and batch_size"
 
 
 def test_many_values_are_points_on_numeric_axes() -> None:
@@ -197,7 +197,10 @@ def test_cost_marks_winner_and_cheapest(of: CostMeasure) -> None:
         assert points[name]["x"] == [getattr(found[number], of)]
         assert points[name]["y"] == [found[number].metrics["validation"]["accuracy"]]
     assert sum(len(trace["x"]) for trace in points.values()) == len(COMPLETE)
-    assert chart.figure.layout.xaxis.type == ("log" if of == "trainable_parameters" else None)
+    axis = chart.figure.layout.xaxis
+    assert (axis.type, axis.tickformat) == (
+        ("log", "~s") if of == "trainable_parameters" else (None, None)
+    )
 
 
 def test_one_trial_or_equal_trials_have_no_charts() -> None:

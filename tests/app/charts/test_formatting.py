@@ -3,7 +3,10 @@
 import pytest
 
 from app.charts.formatting import (
+    capitalize_first,
     field_labels,
+    format_difference,
+    format_number,
     format_setting_value,
     format_trial_settings,
     varied_axes,
@@ -21,6 +24,18 @@ from tests.sweep_snapshots import make_snapshot, make_trial
 )  # fmt: skip
 def test_display_value(value: object, expected: str) -> None:
     assert format_setting_value(value) == expected
+
+
+def test_numbers_have_no_exponent() -> None:
+    numbers = (0.0003, 0.43124, 16.0, 9999.4, 9999.6, 12345.0, 987654.3, -2e5, float("nan"))
+    shown = ["0.0003", "0.4312", "16", "9999", "10,000", "12,345", "987,654", "-200,000", "nan"]
+    assert [format_number(each) for each in numbers] == shown
+    differences = [format_difference("rmse", each) for each in (0.12345, 1234.0, -1234.0)]
+    assert differences == ["+0.123", "+1,234", "-1,234"]
+
+
+def test_only_the_first_letter_changes() -> None:
+    assert capitalize_first("macro F1 over r and C") == "Macro F1 over r and C"
 
 
 def test_labels_are_short_unless_ambiguous() -> None:

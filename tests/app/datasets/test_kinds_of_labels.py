@@ -1,6 +1,7 @@
 """Datasets with sets of labels, numbers or ranks: uploads, rows, pages, and their jobs."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -44,6 +45,8 @@ def test_sets_of_labels_are_uploaded(client: TestClient, upload: Upload) -> None
     assert dataset["diagnosis"]["label_sets"]["unlabeled"] == 12
     rows = client.get(f"/v1/datasets/{dataset['id']}/rows").json()["data"]
     assert [row["label"] for row in rows[:3]] == ['["a", "b"]', '["b"]', "[]"]
+    shown = client.get(f"/datasets/{dataset['id']}/rows", headers=PAGE).text
+    assert re.findall("<bdi>(.*?)</bdi>", shown)[:3] == ["a, b", "b", "no label"]
     again = client.post(f"/v1/datasets/{dataset['id']}/check").json()
     assert again["diagnosis"] == dataset["diagnosis"]
     text = client.get(f"/datasets/{dataset['id']}", headers=PAGE).text
@@ -186,6 +189,8 @@ def test_several_targets_are_uploaded_and_trained(client: TestClient, upload: Up
     assert dataset["diagnosis"]["targets"]["stars"]["numbers"]["maximum"] == 6
     rows = client.get(f"/v1/datasets/{dataset['id']}/rows").json()["data"]
     assert json.loads(rows[0]["label"]) == {"flags": ["rude"], "stars": 0.0, "topic": "billing"}
+    shown = client.get(f"/datasets/{dataset['id']}/rows", headers=PAGE).text
+    assert "<bdi>flags: rude, stars: 0.0, topic: billing</bdi>" in shown
     assert upload(TICKETS, targets=json.dumps(TARGETS)).status_code == 200
     text = client.get(f"/datasets/{dataset['id']}", headers=PAGE).text
     assert 'id="targets"' in text
@@ -201,6 +206,26 @@ def test_several_targets_are_uploaded_and_trained(client: TestClient, upload: Up
     assert given["targets"]["stars"]["column"] == "rating"
     mismatch = plan(client, "a", task={"type": "single_label"})
     assert mismatch.json()["code"] == "task_mismatch", mismatch.text
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "columns"),
+    [
+        (TICKETS, {"targets": json.dumps(TARGETS)}, []),  # each target has its own counts
+        (SETS, MULTI_LABEL, ["0", "12", "24"]),  # no row of test has a label
+    ],
+)
+def test_page_of_a_dataset_with_splits(
+    client: TestClient, upload: Upload, content: str, fields: dict[str, str], columns: list[str]
+) -> None:
+    header, *lines = content.splitlines()
+    splits = ["test" if line.endswith(",") else "train" for line in lines]
+    rows = [f"{line},{split}" for line, split in zip(lines, splits, strict=True)]
+    dataset = created(upload("\n".join([f"{header},split", *rows]), **fields))
+    page = client.get(f"/datasets/{dataset['id']}", headers=PAGE)
+    assert page.status_code == 200
+    shown = re.findall(r'<td class="number hide-on-phone">(\d+)</td>', page.text)
+    assert sorted(set(shown)) == columns
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -46,7 +47,9 @@ class FakeWorker:
                 )
         return first + len(points) - 1
 
-    def note(self, lease: Lease, message: str, *, step: int = 0) -> int:
+    def note(
+        self, lease: Lease, message: str, *, step: int = 0, kind: str = "noted", **changes: Any
+    ) -> int:
         """Write an event; return its sequence number."""
         with self._renewed(lease, step=step, reserve=1) as (session, seq):
             session.add(
@@ -54,10 +57,10 @@ class FakeWorker:
                     job_id=lease.job_id,
                     seq=seq,
                     attempt=lease.attempt,
-                    kind="noted",
+                    kind=kind,
                     level="warning",
                     message=message,
-                    data={"code": "cut"},
+                    **{"data": {"code": "cut"}} | changes,
                 )
             )
         return seq

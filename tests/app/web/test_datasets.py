@@ -40,6 +40,7 @@ def test_empty_state_explains_how_to_start(client: TestClient) -> None:
     text = page(client, "/datasets")
     assert "No datasets yet" in text
     assert 'href="/jobs/new?data=rotten-tomatoes"' in text
+    assert 'data-max-bytes="' in text
     for label in ('for="file"', 'for="name"', 'for="text_column"', 'for="label_column"'):
         assert label in text
 
@@ -103,8 +104,8 @@ def test_all_details_are_shown(client: TestClient) -> None:
     leaked = html_from(text, "finding-leaked").partition("</details>")[0]
     assert "Texts that occur in two splits: 1 row of test in train." in leaked
     assert " ".join(leaked.split()).count("sentence0 word0 end0") == 1  # the text of both rows
-    assert "Row 1, neg, train" in leaked
-    assert "Row 49, neg, test" in leaked
+    assert "Row 1, <bdi>neg</bdi>, train" in leaked
+    assert "Row 49, <bdi>neg</bdi>, test" in leaked
     assert text.index('id="finding-leaked"') < text.index('id="finding-duplicates"')
     labels = html_from(text, "labels").partition("</table>")[0]
     assert labels.index(">neg<") < labels.index(">pos<")  # the most frequent first
@@ -173,6 +174,8 @@ def test_unlabeled_dataset(client: TestClient) -> None:
     assert "/jobs/new?data" not in text
     assert 'id="labels"' not in text
     assert ">none<" in page(client, "/datasets")
+    upload(client, "body\ngood\n", "one.csv", purpose="predict", text_column="body")
+    assert "<p>1 row <" in page(client, "/datasets/one-to-predict")
 
 
 def test_many_labels_are_folded(client: TestClient) -> None:

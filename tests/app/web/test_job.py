@@ -1,6 +1,7 @@
 """The page of a job in each state, and escaping of user input."""
 
 import re
+import time
 from html import unescape
 from uuid import UUID, uuid4
 
@@ -47,6 +48,7 @@ def test_running_job(client: TestClient, resources: Resources) -> None:
     worker = FakeWorker(resources.database)
     lease = worker.claim().lease
     assert "starting" in visible_text(text(client, job_id))
+    worker.note(lease, "Training 3 of 9 parameters.", kind="training")
     worker.log(lease, step=5, points={"loss": 0.5})
     worker.note(lease, "3% of the texts were cut.", step=5)
     page = text(client, job_id)
@@ -60,6 +62,23 @@ def test_running_job(client: TestClient, resources: Resources) -> None:
     page = text(client, job_id)
     assert 'class="state stopping"' in page
     assert re.search(r"/cancel\"[^>]* disabled>", page)
+
+
+def test_times_are_those_of_training(client: TestClient, resources: Resources) -> None:
+    """Neither the pause before the attempt nor the comparison of methods counts."""
+    job_id = add(client)
+    worker, now = FakeWorker(resources.database), time.time()
+    lease = worker.claim().lease
+    update_job(resources.database, UUID(job_id), started_at=now - 9 * 3600)
+    worker.note(lease, "Training lora.", kind="selected", at=now - 1000)
+    worker.note(lease, "Resumed.", kind="resumed", step=10, at=now - 60, data={"step": 10})
+    worker.note(lease, "Training.", kind="training", step=10, at=now - 60, data={})
+    assert "evaluating and saving" not in visible_text(text(client, job_id))
+    worker.renew(lease, step=15)
+    assert re.search(r"step 15 of 20 · about 1 min \d s left", visible_text(text(client, job_id)))
+    worker.finish(lease, PermanentFailure("non_finite", "The loss is NaN."))
+    assert re.search(r"after \d\.\d s, just now", visible_text(text(client, job_id)))
+    assert ">9 h 0 min</td>" not in client.get("/").text
 
 
 def test_queued_job_is_paused_and_resumed(client: TestClient) -> None:

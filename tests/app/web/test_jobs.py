@@ -6,6 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.web.jobs import SAMPLE_JOB
+from tests.app.web.html_elements import elements
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -102,3 +103,7 @@ def test_pagination(client: TestClient) -> None:
     assert "job-2-" in second
     assert "job-3-" not in second
     assert 'href="?state=queued">Newest' in second
+    # A filter updates the element that lists the jobs only.
+    [live] = [each for each in elements(page, "div") if each.get("id") == "jobs"]
+    assert "Older" in live.text
+    assert "Compare selected" in live.text

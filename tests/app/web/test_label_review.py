@@ -4,6 +4,7 @@ import json
 from html import unescape
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
 from tests.app.label_review.conftest import WRONG, WRONG_LABELS
@@ -96,6 +97,17 @@ def test_texts_and_labels_are_escaped(client: TestClient) -> None:
     changes = [{"row": 2, "label": HOSTILE}]
     new = client.post(f"/v1/datasets/{ref}/corrections", json={"changes": changes}).json()["id"]
     assert HOSTILE not in page(client, f"/datasets/{new}/diff")
+
+
+def test_long_diff_is_cut(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.label_review.MAX_CHANGES", 1)
+    ref = upload(client, SETS, "a.csv", task="multi_label", label_separator=";")["id"]
+    changes: list[dict[str, Any]] = [{"row": row, "labels": []} for row in (1, 2)]
+    new = client.post(f"/v1/datasets/{ref}/corrections", json={"changes": changes}).json()["id"]
+    shown = page(client, f"/datasets/{new}/diff")
+    assert "The first 1 are shown." in shown
+    assert client.get(f"/v1/datasets/{new}/diff").status_code == 200
+    assert f'href="/v1/datasets/{new}/diff"' in shown
 
 
 def test_sets_in_a_diff(client: TestClient) -> None:

@@ -101,5 +101,6 @@ def test_export_formats_by_method(
     else:
         publish()
     found = visible_text(page(client, "/models/sentiment"))
-    assert ("models export sentiment --format peft" in found) is not linear
-    assert "models export sentiment" in found
+    export = "models export --url http://testserver sentiment"
+    assert (f"{export} --format peft" in found) is not linear
+    assert export in found

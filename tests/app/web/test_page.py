@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.testclient import TestClient
 
-from app.web import page_routers
+from app.web import formats, page_routers
 from app.web.page import TEMPLATES_DIR
 
 PAGE = {"Accept": "text/html"}
@@ -38,6 +38,11 @@ def test_every_page_has_security_headers_and_navigation(app: FastAPI, client: Te
         assert answer.headers["referrer-policy"] == "same-origin"  # otherwise forms send no origin
         assert 'aria-current="page"' in answer.text, address
         assert answer.text.count("<h1") == 1, address
+        assert "Without JavaScript, pages can be read" in answer.text, address
+
+
+def test_times_say_that_they_are_utc() -> None:
+    assert ">27 Nov 2026, 07:46 UTC</time>" in formats.date_time(1795765565.0)
 
 
 @pytest.mark.parametrize("path", sorted(TEMPLATES_DIR.glob("*.html")), ids=lambda path: path.name)

@@ -113,7 +113,7 @@ def test_pages_take_as_many_queries_for_many_versions(
         assert client.get(path, headers=HTML).status_code == 200
         return len(asked)
 
-    paths = ("/models", "/models/tickets", "/v1/models")
+    paths = ("/models", "/models/tickets", "/v1/models", "/predictions", "/try")
     monkeypatch.setattr(models, "_CACHE_SECONDS", math.inf)  # estimates are cached for ever
     register(add_job(resources.database))
     service.move_alias(resources.database, name="tickets", alias="production", number=1)
@@ -180,6 +180,8 @@ def test_use_of_a_pair_model_shows_pairs(
     assert "--pair" in snippets["use-command-line-1"]
     assert '"text_pair"' in snippets["use-curl-1"]
     assert "use-openai-1" not in snippets
+    for name in ("command-line", "loraworks"):
+        assert " --url http://testserver " in snippets[f"use-{name}-1"]
 
 
 def test_use_of_an_import_follows_its_artifact(
