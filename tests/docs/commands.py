@@ -176,7 +176,8 @@ def make(words: list[str]) -> None:
 def python(words: list[str]) -> None:
     while "-m" in words:  # one module may run another one
         module, *rest = words[words.index("-m") + 1 :]
-        assert find_spec(module), module
+        # Looking for pip has setuptools replace distutils, which may have been imported.
+        assert module == "pip" or find_spec(module), module
         if module == "lora_core":
             try:
                 build_parser(None).parse_args(rest)
