@@ -39,12 +39,13 @@ def commit() -> str:
     "unknown" without git.
     """
     try:
-        head, changed = (
+        _, head, changed = (
             subprocess.run(
                 ["git", *words],  # noqa: S607
                 cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
             ).stdout
             for words in (
+                ("ls-files", "--error-unmatch", "benchmarks"),  # or it is another repository
                 ("rev-parse", "HEAD"),
                 ("status", "--porcelain", "--", ".", ":!benchmarks/results"),
             )

@@ -28,16 +28,19 @@ class ResultsFile:
         if not kept:
             if cell in self.cells:
                 print(f"{cell}: stale, from {self.cells[cell]['date']}, and computed again")
-            began = time.monotonic()
+            began, commit = time.monotonic(), machine.commit()
             metrics = measure()
-            self.add(cell, metrics, time.monotonic() - began)
+            self.add(cell, metrics, time.monotonic() - began, commit=commit)
         record = self.cells[cell]
-        code = f"commit {record.get('commit', 'unknown')[:8]}"
+        commit = record.get("commit", "unknown")
+        code = f"commit {commit[:8]}{'+' * commit.endswith('+')}"
         when = f"kept from {record['date']}, {code}" if kept else f"{record['seconds']} s"
         print(f"{cell:40} {_shown(record['metrics'])}  ({when})", flush=True)
 
-    def add(self, cell: str, metrics: Mapping[str, Any], seconds: float) -> None:
-        """Add a cell; the file is replaced atomically."""
+    def add(
+        self, cell: str, metrics: Mapping[str, Any], seconds: float, *, commit: str | None = None
+    ) -> None:
+        """Add a cell; the file is replaced atomically. `commit`: which code measured it."""
         self.cells = self._read()  # again: another run may have added cells
         self.cells[cell] = {
             "cell": cell,
@@ -45,7 +48,7 @@ class ResultsFile:
             "processor": machine.processor(),
             "instructions": machine.flags(),
             "versions": machine.versions(),
-            "commit": machine.commit(),
+            "commit": commit or machine.commit(),
             "seconds": round(seconds, 1),
             "metrics": metrics,
         }

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -40,23 +40,29 @@ def available_cores(root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> 
     rest of each period.
     """
     cores = len(os.sched_getaffinity(0))
-    quota, _, period = read_cgroup_file("cpu.max", root, own_cgroup).partition(" ")
-    return min(cores, math.ceil(int(quota) / int(period))) if quota.isdecimal() else cores
+    for limit in read_cgroup_files("cpu.max", root, own_cgroup):
+        quota, _, period = limit.partition(" ")
+        if quota.isdecimal():
+            cores = min(cores, math.ceil(int(quota) / int(period)))
+    return cores
 
 
-def read_cgroup_file(name: str, root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> str:
-    """Return a file of this process's cgroup; empty if unknown, as without cgroups v2."""
+def read_cgroup_files(name: str, root: Path, own_cgroup: Path) -> list[str]:
+    """Return the contents of a file of this process's cgroup and of those above it.
+
+    A container may see only its own cgroup, as the root. Empty without cgroups v2.
+    """
     try:
         lines = own_cgroup.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    path = next((line[4:] for line in lines if line.startswith("0::/")), "")
-    for directory in (root / path, root):  # a container may see only its own cgroup, as the root
-        try:
-            return (directory / name).read_text(encoding="ascii")
-        except OSError:
-            continue
-    return ""
+    own = root / next((line[4:] for line in lines if line.startswith("0::/")), "")
+    contents = []
+    for directory in (own, *own.parents):
+        if directory.is_relative_to(root):
+            with suppress(OSError):
+                contents.append((directory / name).read_text(encoding="ascii"))
+    return contents
 
 
 def torchrun_world_size() -> int:

@@ -169,7 +169,7 @@ class _Gain(NamedTuple):
     def of(cls, verdict: Verdict, comparison: ReferenceComparison) -> "_Gain":
         found = comparison.difference, comparison.low, comparison.high
         if verdict.metric == "rmse":
-            difference, low, high = (-each for each in found)
+            difference, low, high = (0.0 - each for each in found)
             return cls(difference, high, low, percent=False)
         difference, low, high = (100 * each for each in found)
         return cls(difference, low, high, percent=True)
@@ -203,7 +203,10 @@ def _headline(verdict: Verdict) -> str:
     gain = _Gain.of(verdict, verdict.majority)
     if verdict.targets:
         learned = sum(_Gain.of(each, each.majority).low > 0 for each in verdict.targets.values())
-        return f"{result}. {learned} of {len(verdict.targets)} targets beat a constant prediction."
+        shown = (
+            f"{learned} of {len(verdict.targets)} targets are shown to beat a constant prediction"
+        )
+        return f"{result}. {shown}."
     always = f"always predicting {verdict.majority_label}"
     if gain.low > 0:
         more = "less" if verdict.metric == "rmse" else "more"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from app.errors import AppError
 from app.resources import Resources
-from lora_core.process_settings import CGROUP_ROOT, OWN_CGROUP, read_cgroup_file
+from lora_core.process_settings import CGROUP_ROOT, OWN_CGROUP, read_cgroup_files
 from worker import workdir
 
 
@@ -13,8 +13,9 @@ def oom_kill_count(root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> i
 
     It counts the processes of all jobs of this worker. 0 if unknown, as without cgroups v2.
     """
-    lines = read_cgroup_file("memory.events", root, own_cgroup).splitlines()
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    own, *_ = [*read_cgroup_files("memory.events", root, own_cgroup), ""]
+    kills = (line.split()[1] for line in own.splitlines() if line.startswith("oom_kill "))
+    return int(next(kills, 0))
 
 
 class HostHealth:

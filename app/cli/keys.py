@@ -47,11 +47,10 @@ class _SettingsAndSession:
 
 
 @contextmanager
-def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSession]:
+def _open(settings: "Settings") -> Iterator[_SettingsAndSession]:
     from app.database.engines import open_database
     from app.database.migrations import check_schema_revision, upgrade
 
-    settings = load_settings_and_configure_process({"data_dir": data_dir})
     if settings.database_url is None:  # embedded database: the service may not have started yet
         upgrade(settings)
     database = open_database(settings)
@@ -64,10 +63,15 @@ def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSes
 
 
 @contextmanager
+def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSession]:
+    with _open(load_settings_and_configure_process({"data_dir": data_dir})) as keys:
+        yield keys
+
+
+@contextmanager
 def _open_existing_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSession]:
     """Open the database, but raise `UsageError` if there is no service data yet."""
-    load_settings_requiring_database(data_dir)
-    with _open_database(data_dir) as keys:
+    with _open(load_settings_requiring_database(data_dir)) as keys:
         yield keys
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 # The address where `loraworks up` listens in the same environment.
-DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('LORAWORKS_PORT', '8000')}"
+DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('LORAWORKS_PORT') or '8000'}"
 
 Url = Annotated[
     str | None,

@@ -55,8 +55,8 @@ def _log_unknown_variables() -> None:
     log = structlog.get_logger(__name__)
     known = [*(name.upper() for name in Settings.model_fields), *OTHER_VARIABLES]
     for variable in sorted(os.environ):
-        name = variable.removeprefix(ENV_PREFIX)
-        if name != variable and name not in known:
+        name = variable.upper().removeprefix(ENV_PREFIX)  # the case of settings does not matter
+        if name != variable.upper() and name not in known:
             similar = [ENV_PREFIX + each for each in difflib.get_close_matches(name, known, n=1)]
             log.warning("unknown_setting", variable=variable, similar=similar)
 

@@ -198,7 +198,7 @@ def _print_data(run: "RetrainingRunView") -> None:
             (f"train, of {data.source}", data.train),
             ("train, volunteered feedback", data.live_volunteered),
             ("train, drawn at random", data.live_sampled),
-            ("judge, test part", data.evaluated_test),
+            ("judge, test split", data.evaluated_test),
             ("judge, drawn at random", data.evaluated_live),
             *((f"left out, {why.replace('_', ' ')}", n) for why, n in data.left_out.items()),
         ],
@@ -210,7 +210,7 @@ def _print_result(run: "RetrainingRunView") -> None:
     result = run.result
     if result is None:
         return
-    parts = {"all": result.all, "test part": result.test, "live texts": result.live}
+    parts = {"all": result.all, "test split": result.test, "live texts": result.live}
     print_table(
         [result.metric, ">texts", f">{run.current}", f">{run.new}", ">better", ">worse", ">p"],
         [_result_row(name, part) for name, part in parts.items() if part is not None],

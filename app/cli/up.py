@@ -133,7 +133,7 @@ def up(
                 settings, admin_key=create_first_admin_key(settings), as_json=as_json
             )
             # This worker does not listen to a broker, so it must poll often.
-            os.environ.setdefault("LORAWORKS_POLL_SECONDS", "1")
+            os.environ["LORAWORKS_POLL_SECONDS"] = str(settings.poll_seconds or 1)
             run_service(settings, listener, announce, with_worker=not no_worker)
 
 

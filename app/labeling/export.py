@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.storage.store import Store
 from lora_core.specs.data import Split
 
-MIN_TEST_TEXTS = 50  # texts drawn at random, from which on they are the test part
+MIN_TEST_TEXTS = 50  # texts drawn at random, from which on they are the test split
 
 
 def export_labels_to_dataset(  # noqa: PLR0913
@@ -85,7 +85,7 @@ def export_labels_to_dataset(  # noqa: PLR0913
 
 
 def select_test_rows(labels: Iterable[ResolvedLabel]) -> frozenset[int]:
-    """Return the rows of the test part: the texts drawn at random, if there are enough of them.
+    """Return the rows of the test split: the texts drawn at random, if there are enough of them.
 
     Texts with a label that only texts drawn at random have are not among them, since training has
     to see it.

@@ -276,7 +276,7 @@ async def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
 ) -> DatasetView:
     """Make a dataset of the labels so far, as the next version of its name.
 
-    Texts that were drawn at random are its test part, if at least 50 of
+    Texts that were drawn at random are its test split, if at least 50 of
     them have only labels that also occur in the other texts.
     """
     body = body or LabelingDatasetCreate()

@@ -112,6 +112,8 @@ def collect_garbage(
             for removal in _delete_expired(database, rule, dry_run=dry_run)
         }.values()
     )
+    rows = [each for each in expired if each.kind in files.ROW_KINDS]
+    with_files = [each for each in expired if each.kind not in files.ROW_KINDS]
     expired_responses = _delete_expired_responses(database, settings, dry_run=dry_run)
     expired_traffic = _delete_expired_traffic(database, settings, dry_run=dry_run)
     expired_feedback = _delete_expired_feedback(database, settings, dry_run=dry_run)
@@ -127,6 +129,8 @@ def collect_garbage(
         _delete_mlflow_rows(database)
         _delete_old_suspects(database)
         _delete_old_retrainings(database, settings)
+        for removal in rows:
+            _log_removal(removal)
     # After what needs no store, so that rows expire while it is unavailable.
     owns_store = _owns_store(resources, claim=not dry_run)
     stored = group_by_key(
@@ -148,10 +152,9 @@ def collect_garbage(
     leftovers = [each for each in local if each.age_seconds > min_age]
     refused: StorageRefused | None = None
     if not dry_run:
-        for removal in (*expired, *orphans):
+        for removal in (*with_files, *orphans):
             try:
-                if removal.kind not in files.ROW_KINDS:
-                    store.delete(removal.key)
+                store.delete(removal.key)
             except StorageRefused as error:  # such as for a single directory of another user
                 log.warning("not_removed", key=removal.key, reason=str(error))
                 refused = refused or error

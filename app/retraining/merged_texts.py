@@ -3,7 +3,7 @@
 Two files are written. One is trained on: the rows of the data with the splits they have, then the
 live texts that train. Feedback on a training row corrects the label in its place: appended as a
 live text, the row would be lost once the feedback is gone. The other file has the texts that judge:
-the test part and the live texts that are held out, with their labels. No text is in both, and none
+the test split and the live texts that are held out, with their labels. No text is in both, and none
 judges that either version was trained on.
 """
 

@@ -106,7 +106,7 @@ class TextCounts(ResponseModel):
         description="Training rows of the data with feedback, whose label counts."
     )
     forgotten_rows: int = Field(description="Rows of the data that must be forgotten.")
-    evaluated_test: int = Field(description="Texts of the test part that judge.")
+    evaluated_test: int = Field(description="Texts of the test split that judge.")
     evaluated_live: int = Field(description="Live texts that judge: drawn at random, held out.")
     left_out: dict[TextExclusionReason, int] = Field(
         description="Live texts that do neither, by reason."
@@ -141,7 +141,7 @@ class RetrainingComparison(ResponseModel):
 
     metric: MetricName
     all: VersionComparisonView
-    test: VersionComparisonView | None = Field(description="On the test part of the data.")
+    test: VersionComparisonView | None = Field(description="On the test split of the data.")
     live: VersionComparisonView | None = Field(description="On live texts that were held out.")
     tries: int = Field(description="Versions that the test has compared so far, this one included.")
 

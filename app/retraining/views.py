@@ -100,7 +100,7 @@ def _explain(
             texts = 0 if result is None else result.all.texts
             return f"there are only {texts} texts to judge it by"
         case NotPromotedReason.WORSE_ON_TEST if result is not None and result.test is not None:
-            return f"it is worse on the test part of the data{_scores(result.test, result.metric)}"
+            return f"it is worse on the test split of the data{_scores(result.test, result.metric)}"
         case NotPromotedReason.WORSE_ON_LIVE if result is not None and result.live is not None:
             return f"it is worse on live texts{_scores(result.live, result.metric)}"
         case NotPromotedReason.PRODUCTION_CHANGED:

@@ -47,7 +47,11 @@ def settings(cell: Cell, *, quick: bool) -> str:
     if cell.what == "unfamiliar":  # which trains
         from benchmarks.settings import CLASSIFICATION_VERSION
 
-        described.append(CLASSIFICATION_VERSION)
+        described += [CLASSIFICATION_VERSION, plan.UNFAMILIAR_SETS]
+    elif cell.what == "suspects":
+        from lora_core.data.label_review_schemas import SUSPECTS_VERSION
+
+        described.append(SUSPECTS_VERSION)
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 

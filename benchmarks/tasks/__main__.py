@@ -28,6 +28,7 @@ from benchmarks.tasks.plan import (
     Kind,
     Size,
 )
+from benchmarks.train.plan import WARMUP, WEIGHT_DECAY
 from lora_core.process_settings import limit_openmp_spinning, retain_freed_memory
 
 
@@ -59,6 +60,7 @@ def settings(cell: str, size: Size) -> str:
             described.append(settings_of_run(run, size.texts))
         case _, "trainer", _:
             described += [BASE, METHOD.model_dump(mode="json"), EPOCHS, BATCH, MAX_LENGTH, RATE]
+            described += [WARMUP, WEIGHT_DECAY]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 

@@ -107,11 +107,11 @@ def run_digest(prepared: PreparedRun) -> str:
     facts = {name: str(value) for name, value in _determinants(identity).items()}
     facts |= {
         "environment": str(sorted(identity.environment.items())),
-        # They fit the probe that a head may start from; a checkpoint already contains its head.
-        **{name: version(name) for name in ("scikit-learn", "scipy")},
         "initial weights": weights_sha256(prepared.model.state_dict()),
         "config": feature_cache.serialize_encoder_config(prepared.model),
     }
+    if prepared.spec.head_init is HeadInit.PROBE:  # fitted by these; a checkpoint has its head
+        facts |= {name: version(name) for name in ("scikit-learn", "scipy")}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

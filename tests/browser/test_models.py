@@ -92,10 +92,10 @@ def test_use_elsewhere_copies_what_works_for_the_version(
     onnx = model.locator("#use-onnx")
     onnx.get_by_text("ONNX Runtime", exact=True).click()
     onnx.get_by_role("button", name="Copy Shell for ONNX Runtime").click()
+    expect(onnx.get_by_role("button", name="Copied Shell for ONNX Runtime")).to_be_visible()
     copied = model.evaluate("navigator.clipboard.readText()")
     export = f"loraworks models export --url {seeded.service.url}"
     assert copied == f"{export} {MODEL} --format onnx --out {MODEL}-onnx"
-    expect(onnx.get_by_role("button", name="Copied Shell for ONNX Runtime")).to_be_visible()
     link = onnx.get_by_role("link", name="More about it")
     expect(link).to_have_attribute("href", "/guide/how-to/exchange.md")
 

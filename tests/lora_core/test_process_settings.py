@@ -34,6 +34,17 @@ def test_cores_are_limited_by_the_quota_of_a_container(
     assert available_cores(tmp_path, tmp_path / "cgroup") == expected
 
 
+def test_the_smallest_quota_of_nested_containers_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cgroup").write_text("0::/outer/inner\n")
+    (tmp_path / "outer/inner").mkdir(parents=True)
+    (tmp_path / "outer/inner/cpu.max").write_text("max 100000\n")
+    (tmp_path / "outer/cpu.max").write_text("300000 100000\n")
+    assert available_cores(tmp_path, tmp_path / "cgroup") == 3
+
+
 @pytest.fixture(autouse=True)
 def _frozen() -> Iterator[None]:
     """Freeze what is there, as tests/conftest.py does: to search or collect it takes seconds."""

@@ -88,7 +88,7 @@ function follow(seq) {
     root.dataset.ended = "";
     stop();
     drawCharts();
-    root.hidden = !byId("no-curves").hidden; // nothing is drawn of a method that is fitted at once
+    root.hidden ||= curves.maxLength < 2; // a method that is fitted at once has one point of each
     refresh();
   });
   stream.addEventListener("error", () => {

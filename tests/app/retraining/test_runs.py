@@ -61,7 +61,7 @@ def test_worse_version_goes_to_shadow_though_it_leads_on_all_texts(mood: Retrain
     assert run["state"] == "shadowed", run
     assert run["reasons"] == ["worse_on_test"]
     assert run["result"]["all"]["p_better"] < 0.05
-    assert "it is worse on the test part of the data" in run["summary"]
+    assert "it is worse on the test split of the data" in run["summary"]
 
 
 def test_too_few_texts_never_promote(empty: Retraining) -> None:

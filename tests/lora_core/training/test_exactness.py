@@ -227,6 +227,17 @@ def without(kind: str) -> Callable[[TrainingState, Any, dict[str, Tensor]], None
     return restore
 
 
+def without_schedule() -> Callable[[TrainingState, Any, dict[str, Tensor]], None]:
+    """`TrainingState.restore` that leaves the schedule at its first step."""
+    original = TrainingState.restore
+
+    def restore(self: TrainingState, state: Any, tensors: dict[str, Tensor]) -> None:
+        original(self, state, tensors)
+        self.lr_scheduler.last_epoch = 0
+
+    return restore
+
+
 def nothing(*_: Any) -> None:
     pass
 
@@ -237,7 +248,7 @@ PIECES: dict[str, tuple[Any, str, Any]] = {
     "torch generator": (TrainingState, "restore", without("rng/torch")),
     "best": (BestWeights, "load_state", nothing),
     "throughput": (ThroughputAndLossMeter, "load_state", nothing),
-    "schedule": (torch.optim.lr_scheduler.LambdaLR, "load_state_dict", nothing),
+    "schedule": (TrainingState, "restore", without_schedule()),
 }
 
 
