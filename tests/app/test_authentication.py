@@ -90,7 +90,8 @@ def test_all_routes_but_the_public_ones_require_authentication(
         more = [METHODS[(number + i) % len(METHODS)] for i in range(others)]
         for method in METHODS if path in PUBLIC | FRAME else sorted(methods | set(more)):
             response = anonymous_client.request(method, fill_path(path))
-            if response.status_code != 401:
+            # Signing in without a key is a 401 of the route itself, which asks for no header.
+            if response.status_code != 401 or "WWW-Authenticate" not in response.headers:
                 public_routes.add((method, path))
     signing = {("POST", "/sign-in"), ("POST", "/sign-out")}
     gets = PUBLIC | FRAME - {"/sign-out"}
