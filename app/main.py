@@ -46,13 +46,13 @@ from app.metrics.middleware import RequestMetricsMiddleware
 from app.metrics.routes import MetricsRegistry
 from app.mistral import classifications as mistral_classifications
 from app.mistral import files as mistral_files
-from app.mistral import fine_tuning as mistral_fine_tuning
+from app.mistral import fine_tuning_routes as mistral_fine_tuning
 from app.mistral import models as mistral_models
 from app.mlflow import routes as mlflow
 from app.mlflow.connection import parse_mlflow_settings
 from app.openai import completions as openai_completions
 from app.openai import files as openai_files
-from app.openai import fine_tuning
+from app.openai import fine_tuning_routes as openai_fine_tuning
 from app.openai import models as openai_models
 from app.openai import moderations as openai_moderations
 from app.predictions import routes as predictions
@@ -172,7 +172,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(webhooks.router)
     include(mlflow.router)
     include(openai_files.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
-    include(fine_tuning.router)
+    include(openai_fine_tuning.router)
     include(mistral_models.router)
     include(mistral_files.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
     include(mistral_fine_tuning.router)

@@ -226,9 +226,9 @@ def _find(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> N
 
 
 def _texts(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    from lora_core.data.contents import write_texts
+    from lora_core.data.contents import extract_texts_to_jsonl
 
-    writer.write(write_texts(arguments.file, _columns(arguments), arguments.out))
+    writer.write(extract_texts_to_jsonl(arguments.file, _columns(arguments), arguments.out))
 
 
 def _drift(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:

@@ -77,7 +77,7 @@ def print_sweep(sweep: "SweepView") -> None:
     if result is None:
         print_line("No trial has run to its end yet.")
         return
-    print_line(describe_within_noise(result))
+    print_line(describe_count_within_noise(result))
     if result.cheapest.number != result.winner.number:
         print_line(_describe_cheapest(result))
     elif len(result.within_noise) > 1:
@@ -107,7 +107,7 @@ def describe_leader(sweep: "SweepView") -> str | None:
     return f"{_trial_label(best)} leads{by}"
 
 
-def describe_within_noise(result: "SweepResultView") -> str:
+def describe_count_within_noise(result: "SweepResultView") -> str:
     """Return how many trials are statistically within noise of the winner."""
     others, compared = len(result.within_noise) - 1, result.compared - 1
     score = result.winner.validation

@@ -160,7 +160,7 @@ class FileInspector:
             raise self._error(result)
         return reports[0]
 
-    def write_texts(self, target: Path) -> None:
+    def extract_texts_to_jsonl(self, target: Path) -> None:
         """Write `[row number, text, second text or null]` of each row to a new file, as JSON
         lines."""
         reports, result = self._inspect_columns(

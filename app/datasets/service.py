@@ -134,7 +134,7 @@ def preview_file(upload: Upload, fields: UploadFields, settings: Settings) -> di
     return FileInspector(file, upload.filename, _columns(fields), settings).detect_columns()
 
 
-def detect_targets(upload: Upload, settings: Settings) -> dict[str, TaskType]:
+def detect_label_object_tasks(upload: Upload, settings: Settings) -> dict[str, TaskType]:
     """Return the labels of lines that have an object of them; empty for other files.
 
     Raises the errors in the file.
@@ -218,12 +218,14 @@ def find_rows_by_text(
     return build_file_inspector(store, settings, dataset).find(wanted)
 
 
-def write_texts(store: Store, *, settings: Settings, dataset: Dataset, target: Path) -> None:
+def extract_texts_to_jsonl(
+    store: Store, *, settings: Settings, dataset: Dataset, target: Path
+) -> None:
     """Write the whole texts of a dataset to a new file.
 
-    Raises what `fetch_dataset_file` and `FileInspector.write_texts` raise.
+    Raises what `fetch_dataset_file` and `FileInspector.extract_texts_to_jsonl` raise.
     """
-    build_file_inspector(store, settings, dataset).write_texts(target)
+    build_file_inspector(store, settings, dataset).extract_texts_to_jsonl(target)
 
 
 def build_file_inspector(store: Store, settings: Settings, dataset: Dataset) -> FileInspector:

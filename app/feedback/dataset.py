@@ -50,7 +50,7 @@ def create_dataset(
         registry.get_model(session, model)
         rows = [
             row
-            for row in repository.list_newest_per_text(session, model=model)
+            for row in repository.list_newest_per_target_and_subject(session, model=model)
             if row.text is not None and not (body.changed_only and row.answer == row.label)
         ]
         forgotten = privacy.list_forgotten_hashes(session)

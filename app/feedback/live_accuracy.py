@@ -59,7 +59,9 @@ def list_live_accuracy(session: Session, *, model: str, days: float) -> list[Liv
         for each in traffic.count_kept_by_version(session, model=model, since=since)
     }
     parts: dict[_Part, list[Feedback]] = {}
-    for row in repository.list_newest_per_text(session, model=model, since=since, with_texts=False):
+    for row in repository.list_newest_per_target_and_subject(
+        session, model=model, since=since, with_texts=False
+    ):
         if row.answer is not None:  # otherwise nothing is known of the prediction
             parts.setdefault(_part(row), []).append(row)
     views = [

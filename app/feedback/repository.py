@@ -73,7 +73,7 @@ def list_feedback(
     return session.scalars(statement.order_by(Feedback.id.desc()).limit(limit)).all()
 
 
-def list_newest_per_text(
+def list_newest_per_target_and_subject(
     session: Session,
     *,
     model: str,
@@ -206,7 +206,7 @@ def delete_by_text_hashes(session: Session, hashes: Iterable[str]) -> int:
     return len(deleted.all())
 
 
-def find_feedback_by_prediction(session: Session, prediction_id: UUID) -> dict[int, Feedback]:
+def get_feedback_by_position(session: Session, prediction_id: UUID) -> dict[int, Feedback]:
     """Return any feedback on each text of a prediction, by position."""
     statement = select(Feedback).where(Feedback.prediction_id == prediction_id)
     return {row.position: row for row in session.scalars(statement) if row.position is not None}

@@ -279,12 +279,12 @@ def _check_known(source: Dataset, change: LabelCorrection, value: Label, *, at: 
 def _find_forgotten(file: FileInspector, forgotten: Set[str], texts: Path) -> Sequence[int]:
     """Return the numbers of the rows whose text, or one of a pair, must be forgotten.
 
-    `texts` is a file to write. Raises what `FileInspector.write_texts` raises.
+    `texts` is a file to write. Raises what `FileInspector.extract_texts_to_jsonl` raises.
     """
     if not forgotten:  # then no pepper is needed
         return ()
     hasher = TextHasher.from_settings(file.settings)
-    file.write_texts(texts)
+    file.extract_texts_to_jsonl(texts)
     with texts.open(encoding="utf-8") as lines:
         return tuple(
             row

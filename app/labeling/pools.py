@@ -229,7 +229,7 @@ class LabelingPools:
         """Return the pool of a project, with vectors once its job has computed them.
 
         The first call of a process reads the file, which takes seconds. Raises
-        `ConcurrencyLimitReached`, and what `FileInspector.write_texts` raises.
+        `ConcurrencyLimitReached`, and what `FileInspector.extract_texts_to_jsonl` raises.
         """
         pool = self._find(project.id)
         if pool is None:
@@ -325,7 +325,9 @@ class LabelingPools:
         directory = files.create_incoming_dir(settings)
         try:
             target = directory / "texts.jsonl"
-            datasets.write_texts(store, settings=settings, dataset=dataset, target=target)
+            datasets.extract_texts_to_jsonl(
+                store, settings=settings, dataset=dataset, target=target
+            )
             return PoolTexts(target)
         finally:
             shutil.rmtree(directory, ignore_errors=True)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.database.engines import Database, call_after_commit
-from app.datasets.service import detect_targets, slugify
+from app.datasets.service import detect_label_object_tasks, slugify
 from app.datasets.tables import Dataset
 from app.datasets.upload import Upload
 from app.fine_tuning_apis import files
@@ -76,7 +76,7 @@ def create_file(
     """
     upload = files.ensure_extension(upload)
     try:
-        tasks = detect_targets(upload, settings)
+        tasks = detect_label_object_tasks(upload, settings)
     except FreeTextChatAnswers as error:  # a file for a model that writes texts
         raise LabelsMissing(file=upload.filename, at="file") from error
     if not tasks:

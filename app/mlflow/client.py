@@ -86,7 +86,7 @@ class MlflowClient:
             raise MlflowExperimentDeleted(experiment=name)
         return experiment_id
 
-    def find_run(self, experiment_id: str, tag: str, value: str) -> str | None:
+    def find_run_id_by_tag(self, experiment_id: str, tag: str, value: str) -> str | None:
         """Return the oldest run that has a tag with this value."""
         path = "runs/search"
         fields = {

@@ -28,4 +28,4 @@ def get_mlflow_status(database: DatabaseDep) -> MlflowStatus:
 def get_mlflow_run(job_id: JobId, database: DatabaseDep) -> MlflowRunView:
     """Get the MLflow run of a job."""
     with database.read() as session:
-        return views.get_run(session, job_id)
+        return views.get_run_of_job(session, job_id)

@@ -209,7 +209,7 @@ class _Sender:
         return run_id
 
     def _find_run(self, run: MlflowRun) -> str | None:
-        return self.client.find_run(self.experiment_id, run_data.RUN_TAG, str(run.id))
+        return self.client.find_run_id_by_tag(self.experiment_id, run_data.RUN_TAG, str(run.id))
 
     def _parent_run_id(self, sweep_id: UUID) -> str | None:
         """Return the run of a sweep, which begins with that of its first job. None: deleted."""

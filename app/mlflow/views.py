@@ -62,15 +62,15 @@ def _state(server: MlflowServer, *, clock: float) -> MlflowState:
     return "waiting" if server.last_success_at is None else "connected"
 
 
-def get_run(session: Session, job_id: UUID) -> MlflowRunView:
+def get_run_of_job(session: Session, job_id: UUID) -> MlflowRunView:
     """Return the run of a job. Raises `MlflowRunNotFound`."""
-    view = find_run(session, job_id)
+    view = find_run_of_job(session, job_id)
     if view is None:
         raise MlflowRunNotFound(job_id=job_id)
     return view
 
 
-def find_run(session: Session, job_id: UUID) -> MlflowRunView | None:
+def find_run_of_job(session: Session, job_id: UUID) -> MlflowRunView | None:
     """Return the run of a job or a sweep, if it has one."""
     return find_runs(session, [job_id]).get(job_id)
 

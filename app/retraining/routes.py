@@ -75,7 +75,7 @@ def create_run(
     name: Slug, response: Response, build_idempotent_request: IdempotencyDep, database: DatabaseDep
 ) -> RetrainingRunView:
     """Retrain a model now, by its rule, whether that is due or not."""
-    run = service.create_run(database, name=name, call=build_idempotent_request({}))
+    run = service.start_requested_run(database, name=name, call=build_idempotent_request({}))
     response.headers["Location"] = run.location
     return run
 

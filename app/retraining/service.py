@@ -104,7 +104,9 @@ def delete_rule(session: Session, *, name: str) -> None:
     )
 
 
-def create_run(database: Database, *, name: str, call: IdempotentRequest) -> RetrainingRunView:
+def start_requested_run(
+    database: Database, *, name: str, call: IdempotentRequest
+) -> RetrainingRunView:
     """Start a run by the rule of a model, whether it is due or not.
 
     Raises `ModelNotFound`, `RetrainingRuleNotFound`, `RetrainingInProgress`, `NoFeedbackToTrainOn`,

@@ -290,7 +290,9 @@ class TrainingTextReader:
         directory = files.create_incoming_dir(settings)
         try:
             target = directory / "texts.jsonl"
-            dataset_service.write_texts(store, settings=settings, dataset=source, target=target)
+            dataset_service.extract_texts_to_jsonl(
+                store, settings=settings, dataset=source, target=target
+            )
             with target.open(encoding="utf-8") as lines:
                 return {
                     row: _stored(text_or_pair(text, pair), hasher)

@@ -126,7 +126,7 @@ def _identify(
     prediction_id, position = parse_prediction_id(body.prediction_id)
     kept = traffic.find_predictions_by_request(session, [prediction_id]).get(prediction_id, [])
     known: dict[int, KeptPrediction | Feedback] = {
-        **feedback.find_feedback_by_prediction(session, prediction_id),
+        **feedback.get_feedback_by_position(session, prediction_id),
         **{each.position: each for each in kept},
     }
     texts = max([max(known, default=0) + 1, *(each.texts for each in kept)])

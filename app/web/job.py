@@ -177,7 +177,7 @@ def job_page(
         versions = registry.get_aliases_by_version_of_job(session, job_id)
         retry_step = _retry_step(session, row)
         sweep_id = repository.find_sweep_of_job(session, job_id)
-        mlflow_run = mlflow.find_run(session, job_id)
+        mlflow_run = mlflow.find_run_of_job(session, job_id)
         mlflow_error = mlflow.find_last_mlflow_rejection(session, job_id)
         artifact_row = artifacts.get_artifact(session, row.artifact_id) if row.artifact_id else None
     summary = job.summary or {}

@@ -250,7 +250,7 @@ class WriteTextsResult(FrozenModel):
     rows: int
 
 
-def write_texts(path: Path, columns: ColumnSelection, out: Path) -> WriteTextsResult:
+def extract_texts_to_jsonl(path: Path, columns: ColumnSelection, out: Path) -> WriteTextsResult:
     """Write `[row number, text, second text or null]` of each row to a file, one JSON per line.
 
     Raises what `files.read_rows` raises.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +197,5 @@ def tokenize_splits_and_measure_truncation(
     return tokenized, truncated / total
 
 
-def _note(
-    observer: Observer, code: str, message: str, level: Literal["info", "warning"] = "info"
-) -> None:
-    observer.on_event(NoteLogged(level=level, code=code, message=message))
+def _note(observer: Observer, code: str, message: str) -> None:
+    observer.on_event(NoteLogged(level="info", code=code, message=message))

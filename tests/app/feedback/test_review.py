@@ -449,7 +449,9 @@ def test_the_time_is_linear_in_the_feedback(database: Database) -> None:
     def seconds() -> float:
         start = time.process_time()
         with database.read() as session:
-            feedback_repository.list_newest_per_text(session, model="sentiment", with_texts=False)
+            feedback_repository.list_newest_per_target_and_subject(
+                session, model="sentiment", with_texts=False
+            )
         return time.process_time() - start
 
     add(500)

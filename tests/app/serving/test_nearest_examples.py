@@ -352,7 +352,7 @@ def test_unreadable_file_hides_texts_until_it_can_be_read(
         raise DataTooLarge(file="texts.jsonl", what="the time needed to read it", limit="1 s")
 
     with monkeypatch.context() as patch:
-        patch.setattr(FileInspector, "write_texts", fail)
+        patch.setattr(FileInspector, "extract_texts_to_jsonl", fail)
         assert hidden(explain(client)) == {"unavailable"}
     assert hidden(explain(client)) == {"unavailable"}  # it is not tried again at once
     monkeypatch.setattr(nearest_examples, "RETRY_SECONDS", 0)
@@ -367,15 +367,15 @@ def test_file_is_read_once_for_many_explanations(
     explain(client)  # loads the model
     app: FastAPI = client.app  # type: ignore[assignment]
     get_app_state(app).serving.training_texts._cache = nearest_examples._RecentlyUsed(1)
-    write_texts = FileInspector.write_texts
+    extract_texts_to_jsonl = FileInspector.extract_texts_to_jsonl
     reads: list[Path] = []
 
     def slow(inspector: FileInspector, target: Path) -> None:
         reads.append(target)
         time.sleep(1)
-        write_texts(inspector, target)
+        extract_texts_to_jsonl(inspector, target)
 
-    monkeypatch.setattr(FileInspector, "write_texts", slow)
+    monkeypatch.setattr(FileInspector, "extract_texts_to_jsonl", slow)
     with ThreadPoolExecutor(4) as threads:
         for explanation in threads.map(lambda text: explain(client, text), TEXTS[:4]):
             assert all("text" in each for each in explanation["nearest"])
@@ -390,13 +390,13 @@ def test_explanation_does_not_wait_for_a_large_file(
     explain(client, "a film")  # loads the model
     get_app_state(app).serving.training_texts._cache = nearest_examples._RecentlyUsed(1)
     get_app_state(app).serving.training_texts._reads._timeout_seconds = 0.05
-    write_texts = FileInspector.write_texts
+    extract_texts_to_jsonl = FileInspector.extract_texts_to_jsonl
 
     def slow(inspector: FileInspector, target: Path) -> None:
         time.sleep(1)
-        write_texts(inspector, target)
+        extract_texts_to_jsonl(inspector, target)
 
-    monkeypatch.setattr(FileInspector, "write_texts", slow)
+    monkeypatch.setattr(FileInspector, "extract_texts_to_jsonl", slow)
     assert hidden(explain(client)) == {"unavailable"}
     get_app_state(app).serving.training_texts._reads._timeout_seconds = 20
     assert explain(client)["nearest"][0]["text"] == TEXTS[1]  # the reading went on
