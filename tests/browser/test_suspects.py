@@ -118,7 +118,7 @@ def test_buttons_and_kept_labels(
         page.get_by_role("button", name="Save as version 2").click()
     loaded = page.locator(".suspect").first
     expect(loaded).to_be_visible()  # the stored list, without a click
-    expect(page.locator("#suspects")).to_contain_text("1 that were kept")
+    expect(page.locator("#suspects")).to_contain_text("1 that was kept")
     assert row not in {row_of(each) for each in page.locator(".suspect").all()}
     assert idle.get(f"/v1/datasets/{dataset['name']}")["version"] == 1
 
