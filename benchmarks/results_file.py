@@ -32,9 +32,11 @@ class ResultsFile:
             metrics = measure()
             self.add(cell, metrics, time.monotonic() - began, commit=commit)
         record = self.cells[cell]
-        commit = record.get("commit", "unknown")
-        code = f"commit {commit[:8]}{'+' * commit.endswith('+')}"
-        when = f"kept from {record['date']}, {code}" if kept else f"{record['seconds']} s"
+        when = f"{record['seconds']} s"
+        if kept:
+            code = record.get("commit", "unknown")
+            short = f"{code[:8]}{'+' * code.endswith('+')}"
+            when = f"kept from {record['date']}, commit {short}"
         print(f"{cell:40} {_shown(record['metrics'])}  ({when})", flush=True)
 
     def add(
