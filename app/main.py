@@ -64,7 +64,7 @@ from app.serving.admission import LoadSheddingMiddleware
 from app.serving.metrics import ServingMetrics
 from app.serving.service import InferenceService
 from app.settings import Settings
-from app.storage import routes as artifacts
+from app.storage import artifact_routes
 from app.storage.data_dir import make_process_private
 from app.sweeps import routes as sweeps
 from app.text_erasure import routes as text_erasure
@@ -155,7 +155,7 @@ def _shared_router(upload_bytes: int, import_bytes: int) -> APIRouter:
     include(bases.router)
     include(datasets.router, max_body_size=upload_bytes + MULTIPART_OVERHEAD_BYTES)
     include(label_review.router)
-    include(artifacts.router)
+    include(artifact_routes.router)
     include(registry.router)
     include(serving.info_router)
     include(serving.shadow_router)

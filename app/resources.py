@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from app.database.engines import Database, open_database
 from app.errors import DataDirectoryUnusable
-from app.queue.dispatch import WorkerNotifier, open_notifier
+from app.queue.dispatch import WorkerNotifier, open_worker_notifier
 from app.settings import Settings
 from app.storage.errors import StoreUrlInvalid
 from app.storage.local import LocalStore
@@ -47,7 +47,7 @@ def open_resources(settings: Settings) -> Resources:
     """Open database, store and notifier. This neither migrates nor checks the schema.
 
     Raises `DataDirectoryUnusable` and the errors of `open_database`, `open_store` and
-    `open_notifier`.
+    `open_worker_notifier`.
     """
     with convert_data_dir_errors(settings):
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,7 +57,7 @@ def open_resources(settings: Settings) -> Resources:
             settings=settings,
             database=database,
             store=open_store(settings),
-            notifier=open_notifier(settings),
+            notifier=open_worker_notifier(settings),
         )
     except BaseException:
         database.close()

@@ -478,7 +478,7 @@ class Settings(BaseSettings):
         return self.session_idle_days * 86_400
 
     @property
-    def service_url(self) -> str:
+    def local_service_url(self) -> str:
         """URL at which this machine reaches the service."""
         host = _LOOPBACK_OF_WILDCARD.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"

@@ -20,7 +20,7 @@ from lora_core.child_protocol import ParentStopSignal
 from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
-from lora_core.errors.artifact import TextPairCountMismatch
+from lora_core.errors.artifact import SecondTextCountMismatch
 from lora_core.errors.spec import InvalidSpec
 from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import Event, Failed
@@ -175,10 +175,10 @@ def _process_group() -> AbstractContextManager[None]:
 
 
 def _inspect(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    from lora_core.data import contents
-    from lora_core.data.contents import build_profile
+    from lora_core.data import file_inspection
+    from lora_core.data.file_inspection import build_profile
 
-    data = contents.read_contents(arguments.file, _columns(arguments))
+    data = file_inspection.read_contents(arguments.file, _columns(arguments))
     writer.write(build_profile(data))  # first, in case the checks run out of time or memory
     from lora_core.data.checks import check_data
 
@@ -191,7 +191,7 @@ def _inspect(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -
 
 
 def _preview(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    from lora_core.data.contents import preview_rows
+    from lora_core.data.file_inspection import preview_rows
 
     writer.write(
         preview_rows(
@@ -201,7 +201,7 @@ def _preview(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -
 
 
 def _suspects(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    from lora_core.data.contents import read_contents
+    from lora_core.data.file_inspection import read_contents
     from lora_core.data.suspect_rows import find_suspect_rows
 
     contents = read_contents(arguments.file, _columns(arguments))
@@ -219,14 +219,14 @@ def _correct(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -
 
 
 def _find(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    from lora_core.data.contents import WantedText, find_rows_by_text
+    from lora_core.data.file_inspection import WantedText, find_rows_by_text
 
     wanted = read_input(arguments.wanted, WantedText)
     writer.write(find_rows_by_text(arguments.file, _columns(arguments), wanted))
 
 
 def _texts(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    from lora_core.data.contents import extract_texts_to_jsonl
+    from lora_core.data.file_inspection import extract_texts_to_jsonl
 
     writer.write(extract_texts_to_jsonl(arguments.file, _columns(arguments), arguments.out))
 
@@ -275,7 +275,7 @@ def _label_format(arguments: argparse.Namespace) -> LabelFormat:
 
 
 def _columns_command(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
-    from lora_core.data.contents import read_file_layout
+    from lora_core.data.file_inspection import read_file_layout
 
     writer.write(read_file_layout(arguments.file, arguments.sheet))
 
@@ -287,7 +287,7 @@ def _predict(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -
     predictor = load_predictor(arguments.artifact)
     pairs = arguments.pair or [None] * len(arguments.text)
     if len(pairs) != len(arguments.text):
-        raise TextPairCountMismatch(texts=len(arguments.text), pairs=len(pairs))
+        raise SecondTextCountMismatch(texts=len(arguments.text), pairs=len(pairs))
     texts = [text_or_pair(text, pair) for text, pair in zip(arguments.text, pairs, strict=True)]
     items: Any = predictor.encode(texts)  # of the one kind that it takes itself
     outputs = predictor.decode_outputs(predictor.forward(items))

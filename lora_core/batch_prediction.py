@@ -276,7 +276,7 @@ class _PredictionLoop:
                 rows = results.rows + len(chunk)
                 what = f"the file has {rows:,} rows, not the {self.state.step:,} that it holds"
                 raise CheckpointMismatch(path="to resume from", what=what)
-            files.hash_texts(self.state.texts, chunk)
+            files.add_texts_to_digest(self.state.texts, chunk)
             results.write(chunk, self.predictor.decode_outputs(logits))
         if self.state.texts.hexdigest() != self.state.resumed_texts_sha256:
             raise CheckpointMismatch(path="to resume from", what="the file has other texts")
@@ -290,7 +290,7 @@ class _PredictionLoop:
             self.progress.tick()
             logits[indices] = self.predictor.forward([items[i] for i in indices])
         failpoint("answered")
-        files.hash_texts(self.state.texts, chunk)
+        files.add_texts_to_digest(self.state.texts, chunk)
         self.state.append(
             logits,
             truncated=sum(item.truncated for item in items),
@@ -314,7 +314,7 @@ def _manifest(
 ) -> dict[str, Any]:
     return {
         "format": FORMAT_VERSION,
-        "created_by": manifest.library_versions(),
+        "created_by": manifest.installed_library_versions(),
         "engine": describe_engine_build(predictor),
         "spec": spec.model_dump(mode="json"),
         "columns": list(results.columns),

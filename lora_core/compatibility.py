@@ -87,14 +87,14 @@ class EncoderShape:
         return int(self.pooling is Pooling.MEAN and self.family.pooling_key is None)
 
     @property
-    def norm_parameters(self) -> int:
+    def parameters_per_norm(self) -> int:
         """The number of parameters of one layer norm."""
         return self.width * (1 + self.norm_bias)
 
     @cached_property
-    def block_parameters(self) -> int:
+    def parameters_per_block(self) -> int:
         """The number of parameters of one transformer block."""
-        parameters = 2 * self.norm_parameters
+        parameters = 2 * self.parameters_per_norm
         for name, dims in self.linear_dims_by_path(self.family.roles).items():
             in_feed_forward = name in self.family.roles[LayerRole.MLP]
             bias = self.feed_forward_bias if in_feed_forward else self.attention_bias
@@ -107,7 +107,7 @@ class EncoderShape:
         Where norms come first, the norm of the embeddings takes the place of the first.
         """
         without = self.family.final_norm is not None and count == self.layers
-        return count * self.block_parameters - without * self.norm_parameters
+        return count * self.parameters_per_block - without * self.parameters_per_norm
 
     @cached_property
     def block_multiplications(self) -> int:
@@ -163,7 +163,7 @@ class EncoderShape:
         """Return the number of parameters after the encoder."""
         *others, last = self.head_linear_dims(n_labels)
         linears = sum(_linear_parameters(*dims, bias=self.head_bias) for dims in others)
-        norm = self.norm_parameters if self.family.head_norm is not None else 0
+        norm = self.parameters_per_norm if self.family.head_norm is not None else 0
         return linears + norm + _linear_parameters(*last)
 
     def linear_dims_by_path(self, roles: Collection[LayerRole]) -> dict[str, tuple[int, int]]:
@@ -367,9 +367,9 @@ def count_parameters(shape: EncoderShape, method: EncoderMethod, n_labels: int) 
     nothing to a layer with n_labels outputs. Raises `LayerRoleNotFound`.
     """
     head = shape.head_parameters(n_labels)
-    pooling_block = shape.mean_pooling_blocks * shape.block_parameters
+    pooling_block = shape.mean_pooling_blocks * shape.parameters_per_block
     base = shape.embedding_parameters + shape.last_blocks_parameters(shape.layers) + head
-    base += pooling_block + (shape.family.final_norm is not None) * shape.norm_parameters
+    base += pooling_block + (shape.family.final_norm is not None) * shape.parameters_per_norm
     match method:
         case ProbeSpec():
             return ParameterCounts(

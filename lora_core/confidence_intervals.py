@@ -18,7 +18,7 @@ def wilson_interval(proportion: float, n: float, z: float = Z_95) -> Interval:
     return max(0.0, center - margin), min(1.0, center + margin)
 
 
-def paired_difference_interval(only_a: float, only_b: float, n: float) -> Interval:
+def paired_accuracy_difference_interval(only_a: float, only_b: float, n: float) -> Interval:
     """Return the "Wald+2" interval of the accuracy of model a minus that of model b on n texts.
 
     `only_a` texts are predicted correctly by a alone, `only_b` by b alone. Half a text is added to

@@ -73,14 +73,14 @@ class LinearCrossValidator:
         logits = self.predict_held_out_logits(CandidateSpec(method=method))[0]
         return self.task.predict_cross_fitted(logits, self.targets)
 
-    def score_logits(self, logits: Logits) -> CandidateScores:
+    def evaluate_logits(self, logits: Logits) -> CandidateScores:
         """Return how well the texts were predicted, the mean of the repeats that predict them.
 
         With fewer folds than there are, these are others in each repeat.
         """
         metric, held_out = self.task.metric, ~np.isnan(logits[..., 0])
         of_repeats = [
-            metric.statistics(
+            metric.per_text_statistics(
                 self.targets[each], self.task.predict_cross_fitted(rows[each], self.targets[each])
             )
             for rows, each in zip(logits, held_out, strict=True)
@@ -185,7 +185,7 @@ def uses_cross_validated_verdict(spec: TrainSpec, examples: Sequence[Example]) -
     return len(examples) < CROSS_VALIDATION_MAX_TEXTS and spec.result.cross_validation
 
 
-def training_pool(spec: TrainSpec, splits: Splits) -> tuple[Example, ...]:
+def trainable_examples(spec: TrainSpec, splits: Splits) -> tuple[Example, ...]:
     """Return all texts that a run may train on: also those of a validation split that was drawn."""
     as_given = Split.VALIDATION not in splits.drawn or spec.data.train_size is not None
     return splits.train if as_given else splits.train + splits.validation

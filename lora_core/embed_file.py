@@ -58,7 +58,7 @@ Vectors = NDArray[np.float32]  # (texts, width)
 
 
 @dataclass
-class ComputedVectors:
+class EmbeddingState:
     """The vectors of all rows so far, in chunks."""
 
     chunks: list[Vectors] = field(default_factory=list)
@@ -97,12 +97,14 @@ def embed_file(
     progress = ProgressReporter(observer, stop)
     progress.enter_phase(Phase.LOADING)
     encoder = _Encoder(spec, progress)
-    state = ComputedVectors(base_sha256=encoder.base_sha256)
+    state = EmbeddingState(base_sha256=encoder.base_sha256)
     if resume:
-        state = read_checkpoint(resume, encoder.width, encoder.base_sha256)
+        state = read_vectors_checkpoint(resume, encoder.width, encoder.base_sha256)
     schedule = None
     if checkpoint_settings is not None:
-        schedule = CheckpointSaver(checkpoint_settings, write_checkpoint, observer, step=state.step)
+        schedule = CheckpointSaver(
+            checkpoint_settings, write_vectors_checkpoint, observer, step=state.step
+        )
     progress.enter_phase(Phase.FEATURES, state.step)
     source, sheet = parse_sheet_suffix(spec.data.source)
     records = files.iter_whole_rows(
@@ -114,7 +116,7 @@ def embed_file(
             progress.tick(state.step)
             vectors, truncated = encoder.vectors(chunk)
             failpoint("embedded")
-            files.hash_texts(state.texts, chunk)
+            files.add_texts_to_digest(state.texts, chunk)
             state.chunks.append(vectors)
             state.truncated += truncated
             if schedule is not None and schedule.is_due():
@@ -199,9 +201,9 @@ class _Encoder:
         return vectors, tokens.truncated
 
 
-def _skip_rows(records: Iterator[WholeRow], state: ComputedVectors) -> None:
+def _skip_rows(records: Iterator[WholeRow], state: EmbeddingState) -> None:
     """Skip the rows in the checkpoint, if there is one. Raises `CheckpointMismatch`."""
-    skipped = files.hash_texts(state.texts, islice(records, state.step))
+    skipped = files.add_texts_to_digest(state.texts, islice(records, state.step))
     if skipped < state.step:
         what = f"the file has {skipped:,} rows, not the {state.step:,} that it holds"
         raise CheckpointMismatch(path="to resume from", what=what)
@@ -209,7 +211,7 @@ def _skip_rows(records: Iterator[WholeRow], state: ComputedVectors) -> None:
         raise CheckpointMismatch(path="to resume from", what="the file has other texts")
 
 
-def _summarize(state: ComputedVectors, width: int, observer: Observer) -> Summary:
+def _summarize(state: EmbeddingState, width: int, observer: Observer) -> Summary:
     if state.truncated:
         share = f"{state.truncated:,} of {state.step:,} texts"
         message = f"{share} were longer than the encoder reads and were truncated."
@@ -220,7 +222,7 @@ def _summarize(state: ComputedVectors, width: int, observer: Observer) -> Summar
 def _manifest(spec: EmbedSpec, summary: Summary) -> dict[str, Any]:
     return {
         "format": FORMAT_VERSION,
-        "created_by": manifest.library_versions(),
+        "created_by": manifest.installed_library_versions(),
         "spec": spec.model_dump(mode="json"),
         "metrics": summary,
     }
@@ -232,7 +234,7 @@ def _manifest(spec: EmbedSpec, summary: Summary) -> dict[str, Any]:
 # manifest.json        number of truncated texts, sha256 of base, texts and the other file; last
 
 
-def write_checkpoint(parent: Path, state: ComputedVectors) -> Path:
+def write_vectors_checkpoint(parent: Path, state: EmbeddingState) -> Path:
     """Publish a new directory `step-<rows>` in `parent` and return it. Raises `DiskFull`."""
     directory = parent / f"step-{state.step}"
     with atomic_path(directory, what="a checkpoint") as unfinished:
@@ -249,7 +251,7 @@ def write_checkpoint(parent: Path, state: ComputedVectors) -> Path:
     return directory
 
 
-def read_checkpoint(directory: Path, width: int, base_sha256: str) -> ComputedVectors:
+def read_vectors_checkpoint(directory: Path, width: int, base_sha256: str) -> EmbeddingState:
     """Read a checkpoint of an encoder of this width.
 
     Raises `CheckpointCorrupt`, and `CheckpointMismatch` if the checkpoint is of another encoder.
@@ -271,4 +273,4 @@ def read_checkpoint(directory: Path, width: int, base_sha256: str) -> ComputedVe
     if manifest_data.get("base_sha256") != base_sha256:
         raise CheckpointMismatch(path=directory.name, what="the encoder is another one")
     texts_sha256 = manifest_data["texts_sha256"]
-    return ComputedVectors([vectors], truncated, base_sha256, resumed_texts_sha256=texts_sha256)
+    return EmbeddingState([vectors], truncated, base_sha256, resumed_texts_sha256=texts_sha256)

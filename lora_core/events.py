@@ -34,7 +34,7 @@ class Phase(StrEnum):
     PREDICTING = "predicting"
 
 
-class Tick(_Event):
+class ProgressReported(_Event):
     """A progress report, at every change of phase and otherwise at most once a second."""
 
     event: Literal["tick"] = "tick"
@@ -160,7 +160,7 @@ class Failed(_Event):
 
 
 Event = Annotated[
-    Tick
+    ProgressReported
     | NoteLogged
     | Resumed
     | Started

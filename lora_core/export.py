@@ -51,7 +51,7 @@ from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, load_with_saved_head, weights_sha256
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.artifact import SingleTargetModel, TargetRequired, UnknownTarget
-from lora_core.errors.export import BaseMismatch, MergedWeightsChanged, NoAdapter, NoEncoder
+from lora_core.errors.export import BaseMismatch, NoAdapter, NoEncoder, RemergedWeightsMismatch
 from lora_core.exported_model_settings import ExportedModelSettings
 from lora_core.hf_hub import is_hub_name
 from lora_core.inference.predictor import Predictor
@@ -95,7 +95,7 @@ class CalibratedModel:
 def load_calibrated_model(artifact: Path, target: str | None, *, program: str) -> CalibratedModel:
     """Load the merged model of an artifact for a program that knows of no calibration.
 
-    Raises `ArtifactCorrupt`, `NoEncoder`, `MergedWeightsChanged`, and what
+    Raises `ArtifactCorrupt`, `NoEncoder`, `RemergedWeightsMismatch`, and what
     `extract_single_target_manifest` raises.
     """
     manifest_data = manifest.verify(artifact)
@@ -105,7 +105,7 @@ def load_calibrated_model(artifact: Path, target: str | None, *, program: str) -
     model = load_merged_model(artifact)
     expected = manifest_data.get("merged_sha256")  # artifacts in format 1 have none
     if expected is not None and weights_sha256(model.state_dict()) != expected:
-        raise MergedWeightsChanged(path=artifact.name)
+        raise RemergedWeightsMismatch(path=artifact.name)
     outputs = _keep_outputs(model, manifest_data, target)
     _fold_calibration(model, selected)
     return CalibratedModel(artifact, selected, model, outputs)

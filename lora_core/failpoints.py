@@ -47,7 +47,7 @@ def failpoint(point: str) -> None:
         _ACTIONS[action](Path(file) if file else None)
 
 
-def failpoint_directory() -> Path | None:
+def failpoint_file_directory() -> Path | None:
     """Return the directory of FILE, which a confined process must be able to change."""
     _, _, file = _split(os.environ.get(ENV_VARIABLE, ""))
     return Path(file).parent if file else None

@@ -107,7 +107,7 @@ def reads_windows(manifest: Mapping[str, Any]) -> bool:
     return bool(manifest["spec"].get("data", {}).get("long_texts") == "windows")
 
 
-def library_versions() -> dict[str, str]:
+def installed_library_versions() -> dict[str, str]:
     """Return the versions of this program and of the libraries it computes with."""
     names = ("torch", "transformers", "tokenizers", "scikit-learn")
     libraries = {name: version(name) for name in names}

@@ -21,7 +21,7 @@ from lora_core.samples import minilm, reviews
 from lora_core.specs.fields import looks_like_model_version, looks_like_path
 from lora_core.specs.method import LoraSpec, MethodSpec, describe_method
 from lora_core.specs.train import TrainSpec
-from lora_core.tasks.metric_info import METRICS, metric_names_of_spec, task_type
+from lora_core.tasks.metric_info import METRICS, metric_names_of_spec, task_type_of_spec
 
 _METHOD: TypeAdapter[MethodSpec] = TypeAdapter(MethodSpec)
 _TOO_LARGE = 1e15  # for any count of texts, tokens or parameters
@@ -172,7 +172,7 @@ _HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "micro_f1": "f1"} | {
 
 
 def _task_type(manifest_data: Mapping[str, Any]) -> str:
-    return task_type({"task": {"type": str(_get(manifest_data, "spec", "task", "type"))}})
+    return task_type_of_spec({"task": {"type": str(_get(manifest_data, "spec", "task", "type"))}})
 
 
 def _shown_metrics(manifest_data: Mapping[str, Any]) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class CandidateScores:
     interval: Interval  # 95%. Repeats do not narrow it: the texts are the same.
 
     @property
-    def predicted_mask(self) -> NDArray[np.bool_]:
+    def scored_mask(self) -> NDArray[np.bool_]:
         return ~np.isnan(self.by_text)
 
 
@@ -128,7 +128,7 @@ def select_candidate_index(scores: Sequence[CandidateScores]) -> int:
 
     They are compared on the texts that all of them predicted.
     """
-    common = np.logical_and.reduce([each.predicted_mask for each in scores])
+    common = np.logical_and.reduce([each.scored_mask for each in scores])
     by_text = np.stack([each.by_text[common] for each in scores])  # (candidates, texts)
     best = int(by_text.mean(axis=1).argmax())
     differences = by_text[best] - by_text

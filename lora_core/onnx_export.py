@@ -176,7 +176,7 @@ def _certify(
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     theirs = _run(session, items, exported.model.config.pad_token_id or 0)
-    logits = reference.task.apply_calibration(
+    logits = reference.task.calibrated_logits(
         reference.forward(items).numpy(), reference.calibration
     )
     ours = logits[:, exported.outputs]
@@ -202,7 +202,7 @@ def _certify(
         largest_difference=difference,
         tolerance=tolerance if precision == "fp32" else None,
         equal_labels=equal,
-        versions=manifest.library_versions()
+        versions=manifest.installed_library_versions()
         | {name: import_module(name).__version__ for name in PACKAGES},
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.tasks.primary_metric import MetricOfMeans, Statistics
+from lora_core.tasks.primary_metric import MetricFromMeans, Statistics
 
 PERMUTATIONS = 4999
 PERMUTATIONS_AT_ONCE = 250
@@ -32,12 +32,12 @@ class PairedTestResult:
 
 
 def one_sided_paired_test(
-    metric: MetricOfMeans, new: Statistics, current: Statistics, seed: int = 0
+    metric: MetricFromMeans, new: Statistics, current: Statistics, seed: int = 0
 ) -> PairedTestResult:
     """Return the test of two models by the statistics (texts, k) of their predictions.
 
-    They are what `metric.statistics` returns for the predictions of each. Raises `ValueError` if
-    there are no texts, or not the same number of both.
+    They are what `metric.per_text_statistics` returns for the predictions of each. Raises
+    `ValueError` if there are no texts, or not the same number of both.
     """
     if new.shape != current.shape or not len(new):
         raise ValueError("both models need predictions for the same texts")
@@ -60,7 +60,7 @@ def one_sided_sign_test(better: int, worse: int) -> float:
 
 
 def _permutation_test(
-    metric: MetricOfMeans, new: Statistics, current: Statistics, sign: float, seed: int
+    metric: MetricFromMeans, new: Statistics, current: Statistics, sign: float, seed: int
 ) -> tuple[float, float]:
     """Return the p values of a lead of the new model, and of a deficit."""
     rng, texts = np.random.default_rng(seed), len(new)

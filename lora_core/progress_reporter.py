@@ -6,16 +6,16 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from lora_core.errors.training import StopRequested
-from lora_core.events import Observer, Phase, StopSignal, Tick
+from lora_core.events import Observer, Phase, ProgressReported, StopSignal
 
-TICK_SECONDS = 1.0  # minimum time between two `Tick` events within a phase
+TICK_SECONDS = 1.0  # minimum time between two `ProgressReported` within a phase
 STOP_POLL_SECONDS = 0.2  # between two checks for a stop request in `run_in_thread_with_progress`
 
 _ResultT = TypeVar("_ResultT")
 
 
 class ProgressReporter:
-    """Sends a `Tick` event at every change of phase, and otherwise at most once a second."""
+    """Sends `ProgressReported` at every change of phase, and otherwise at most once a second."""
 
     def __init__(self, observer: Observer, stop: StopSignal) -> None:
         self._observer = observer
@@ -43,7 +43,7 @@ class ProgressReporter:
 
     def _send_tick(self) -> None:
         self._last_tick = time.monotonic()
-        self._observer.on_event(Tick(phase=self._phase, step=self._step))
+        self._observer.on_event(ProgressReported(phase=self._phase, step=self._step))
 
 
 class HeartbeatOnlyProgress(ProgressReporter):

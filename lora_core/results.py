@@ -35,7 +35,7 @@ class ReferenceComparison(MetricValue):
     high: Float
 
 
-class LabelCounts(FrozenModel):
+class LabelPredictionCounts(FrozenModel):
     """A label of few texts, in numbers of texts."""
 
     label: str
@@ -59,7 +59,7 @@ class Verdict(MetricValue):
     references: dict[str, ReferenceComparison]  # "linear", "probe"
     learned: bool  # false: its predictions fit the texts no better than chance
     never_predicted: tuple[str, ...]  # labels that occur but are never predicted
-    rare_labels: tuple[LabelCounts, ...] = ()
+    rare_labels: tuple[LabelPredictionCounts, ...] = ()
     # Several targets: the verdict on each.
     targets: dict[str, "Verdict"] = Field(default={}, exclude_if=lambda value: not value)
     headline: str

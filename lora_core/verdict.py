@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.results import LabelCounts, ReferenceComparison, Verdict
+from lora_core.results import LabelPredictionCounts, ReferenceComparison, Verdict
 from lora_core.tasks.base import Task
 from lora_core.tasks.primary_metric import Predictions, PrimaryMetric
 from lora_core.tasks.regression import Regression
@@ -44,9 +44,9 @@ def build_verdict(
 ) -> Verdict:
     """Return the verdict on the predictions of a model, in the form of `Task.predict`."""
     metric = task.metric
-    statistics = metric.statistics(targets, predicted)
+    statistics = metric.per_text_statistics(targets, predicted)
     low, high = metric.interval(statistics)
-    constant, constant_name = task.best_constant(training_targets)
+    constant, constant_name = task.best_constant_prediction(training_targets)
     every = np.arange(len(targets))
     always_constant = ReferencePredictions(every, np.repeat(constant, len(targets), axis=0))
     value = metric.value(statistics)
@@ -113,8 +113,8 @@ def _compare(
     reference: ReferencePredictions,
 ) -> ReferenceComparison:
     truth = targets[reference.texts]
-    ours = metric.statistics(truth, predicted[reference.texts])
-    theirs = metric.statistics(truth, reference.answers)
+    ours = metric.per_text_statistics(truth, predicted[reference.texts])
+    theirs = metric.per_text_statistics(truth, reference.answers)
     difference, (low, high) = metric.difference(ours, theirs)
     value = metric.value(theirs)
     return ReferenceComparison(
@@ -127,7 +127,9 @@ def _compare(
     )
 
 
-def _count_labels(task: Task, targets: Targets, predicted: Predictions) -> list[LabelCounts]:
+def _count_labels(
+    task: Task, targets: Targets, predicted: Predictions
+) -> list[LabelPredictionCounts]:
     """Return the number of texts of each label, and of predictions; [] if it has no labels.
 
     Several targets have them in their own verdicts.
@@ -142,12 +144,12 @@ def _count_labels(task: Task, targets: Targets, predicted: Predictions) -> list[
         true, positive = (targets > 0).sum(axis=0), predicted.sum(axis=0)
         correct = ((targets > 0) & predicted).sum(axis=0)
     return [
-        LabelCounts(label=label, texts=int(n), predicted=int(p), correct=int(c))
+        LabelPredictionCounts(label=label, texts=int(n), predicted=int(p), correct=int(c))
         for label, n, p, c in zip(task.labels, true, positive, correct, strict=True)
     ]
 
 
-def _rare_labels(counts: list[LabelCounts]) -> tuple[LabelCounts, ...]:
+def _rare_labels(counts: list[LabelPredictionCounts]) -> tuple[LabelPredictionCounts, ...]:
     """Return the labels with few of these texts, the rarest first."""
     limit = _RARE * sum(each.texts for each in counts) / max(1, len(counts))
     rare = [each for each in counts if 0 < each.texts < limit]

@@ -18,7 +18,7 @@ from lora_core.tasks.primary_metric import (
     Accuracy,
     MacroF1,
     MeanSkill,
-    MetricOfMeans,
+    MetricFromMeans,
     Predictions,
     PrimaryMetric,
     RootMeanSquaredError,
@@ -83,13 +83,13 @@ def compare_versions(
     )
 
 
-def _score(metric: MetricOfMeans, statistics: Statistics) -> MetricWithInterval:
+def _score(metric: MetricFromMeans, statistics: Statistics) -> MetricWithInterval:
     return MetricWithInterval(metric.value(statistics), *metric.interval(statistics))
 
 
 def _statistics(
     texts: Sequence[PairedPrediction], tasks: Mapping[str, TaskTypeOfTarget]
-) -> tuple[MetricOfMeans, Statistics, Statistics]:
+) -> tuple[MetricFromMeans, Statistics, Statistics]:
     """Return the metric, and its statistics (texts, k) of the current and of the new version."""
     if not texts:
         raise ValueError("there are no texts to compare versions on")
@@ -102,8 +102,8 @@ def _statistics(
             [each.current[target] for each in texts],
             [each.new[target] for each in texts],
         )
-        of_current, of_new = (metric.statistics(truth, each) for each in predicted)
-        constant = metric.statistics(truth, _best_constant(task, truth))
+        of_current, of_new = (metric.per_text_statistics(truth, each) for each in predicted)
+        constant = metric.per_text_statistics(truth, _best_constant(task, truth))
         metrics.append(metric)
         current.append(of_current)
         new.append(of_new)

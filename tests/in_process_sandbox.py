@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from pydantic import BaseModel
 
-from app.sandbox.child import SandboxLimits, SandboxResult
+from app.sandbox.runner import SandboxLimits, SandboxResult
 from lora_core import __main__ as library
 from lora_core import child_protocol
 from lora_core.arguments import build_parser
@@ -35,7 +35,7 @@ def run_in_process(
     writable: Sequence[Path] = (),
     stdin: IO[bytes] | None = None,
 ) -> SandboxResult:
-    """Do what `app.sandbox.child.run_lora_core_sandboxed` does, without limits."""
+    """Do what `app.sandbox.runner.run_lora_core_sandboxed` does, without limits."""
     del limits, readable, writable
     parsed, lines = build_parser(None).parse_args(arguments), _Lines()
     code = 0

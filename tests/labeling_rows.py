@@ -69,7 +69,9 @@ def store_vectors(resources: Resources, directory: Path, vectors: NDArray[np.flo
     summary = {"rows": len(vectors), "cut": 0, "width": vectors.shape[1]}
     manifest.create_and_save(directory, {"format": 1, "metrics": summary})
     job_id = claimed.lease.job_id
-    ref = resources.store.move_in_directory(directory, f"vectors/{job_id}/a{claimed.lease.attempt}")
+    ref = resources.store.move_directory_into_store(
+        directory, f"vectors/{job_id}/a{claimed.lease.attempt}"
+    )
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=job_id, kind=VECTORS_KIND, ref=ref)
         leases.finish_attempt(session, claimed.lease, Succeeded(artifact.id, summary))

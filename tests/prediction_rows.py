@@ -26,7 +26,7 @@ CALL = IdempotentRequest(LOCAL_KEY_ID, "POST /v1/predictions", None, "0" * 64, 6
 def add_model(resources: Resources, directory: Path, name: str = "sentiment") -> str:
     """Register a directory as the next version of a name, in production; return its reference."""
     job_id = new_id()
-    ref = resources.store.move_in_directory(directory, f"jobs/{job_id}/a1")
+    ref = resources.store.move_directory_into_store(directory, f"jobs/{job_id}/a1")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=job_id, kind=MODEL_KIND, ref=ref)
         version = registry.add_version(session, name=name, artifact=artifact, manifest=MANIFEST)
@@ -47,7 +47,7 @@ def add_texts(
         profile={"rows": rows, "labels": {}, "split_column": None},
     )  # fmt: skip
     copy = Path(shutil.copy(file, file.with_name(f"copy-{file.name}")))
-    resources.store.move_in_file(copy, files.store_key(dataset))
+    resources.store.move_file_into_store(copy, files.store_key(dataset))
     with resources.database.write() as session:
         session.add(dataset)
     return dataset

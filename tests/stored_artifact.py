@@ -18,4 +18,4 @@ def store_artifact(
         with resources.database.write() as session:
             return new.add_row(session, job_id=job_id, kind=MODEL_KIND)
 
-    return new.run_with_stored_base(write)
+    return new.retry_after_storing_base(write)

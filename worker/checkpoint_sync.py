@@ -43,7 +43,7 @@ class CheckpointSync:
                 "checkpoints", Path(event.directory).name
             )
             with self._recorder.renewing_lease():
-                ref = self._resources.store.move_in_directory(local_dir, key)
+                ref = self._resources.store.move_directory_into_store(local_dir, key)
         except (AppError, LoraCoreError, OSError) as error:
             log.warning("cannot store a checkpoint", step=event.step, error=str(error))
             reason = error.strerror if isinstance(error, OSError) else str(error)

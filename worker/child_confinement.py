@@ -14,7 +14,7 @@ from lora_core.confinement_paths import (
     environment_variable_paths,
     importable_directories,
 )
-from lora_core.failpoints import failpoint_directory
+from lora_core.failpoints import failpoint_file_directory
 from lora_core.hf_hub import cache_directories
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def child_confinement(task: "ChildTask") -> Confinement:
         listable=importable_directories(),
         writable=(
             *WRITABLE,
-            *map(str, (*writable, *filter(None, [failpoint_directory()]))),
+            *map(str, (*writable, *filter(None, [failpoint_file_directory()]))),
             *((_SHARED_MEMORY,) if is_on_gpu else ()),
         ),
         unlisted=tuple(map(str, unlisted)),

@@ -15,7 +15,7 @@ from app.queue.transitions import (
     STORAGE_UNAVAILABLE,
     AttemptResult,
     Cancelled,
-    DependencyUnavailable,
+    InfrastructureUnavailable,
     Paused,
     PermanentFailure,
     Preempted,
@@ -272,11 +272,11 @@ def _wait_or_give_up(
 
 def _wait(
     message: str, claimed: ClaimedJob, settings: Settings, *, code: str = STORAGE_UNAVAILABLE
-) -> DependencyUnavailable:
+) -> InfrastructureUnavailable:
     """Wait a quarter of the time waited so far, up to `MAX_WAIT_SECONDS`, without a limit."""
     waited = claimed.waited_seconds if claimed.waiting_code == code else None
     seconds = max(settings.retry_seconds, min(MAX_WAIT_SECONDS, (waited or 0.0) / 4))
-    return DependencyUnavailable(code, message, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+    return InfrastructureUnavailable(code, message, seconds * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
 
 def time_limit_failure(

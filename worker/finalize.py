@@ -59,7 +59,7 @@ def publish_artifact_and_finish_attempt(
         manifest.save(output_dir, manifest_data)
     key = f"{JOB_KINDS[claimed.kind].key_prefix}/{lease.job_id}/a{lease.attempt}"
     artifact = StagedArtifact(resources.store, output_dir, key)
-    if artifact.run_with_stored_base(
+    if artifact.retry_after_storing_base(
         lambda: _commit_with_retry(
             resources, lease, lambda session: _succeed(session, claimed, artifact, manifest_data)
         )

@@ -24,10 +24,10 @@ from worker.spawn import (
     ForkedProcess,
     child_arguments,
     child_environment,
-    create_child_with_pid_file,
     die_with_parent_command_prefix,
     fork_server_environment,
     spawn_child,
+    wrap_process_and_write_pid_file,
 )
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -89,7 +89,7 @@ class ForkServerSupervisor:
         if process is None:
             log.warning("the fork server has not started the process; starting a fresh interpreter")
             return spawn_child(task)
-        child = create_child_with_pid_file(process, task)
+        child = wrap_process_and_write_pid_file(process, task)
         process.unblock()
         return child
 

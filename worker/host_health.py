@@ -32,14 +32,14 @@ class HostHealth:
 
     def request_store_check(self) -> None:
         """Have the next `find_problem` check the store, because a job has just had trouble."""
-        self._resources.store.forget_check()  # it may have passed a moment before the trouble
+        self._resources.store.forget_health_check()  # it may have passed just before the trouble
         self._store_suspect = True
 
     def find_problem(self) -> AppError | None:
         """As `find_problem_without_store_check`, but check a suspected store first; may be slow."""
         if self._store_suspect:
             try:
-                self._resources.store.check()
+                self._resources.store.check_health()
             except AppError as error:
                 self._store_error = error
             else:

@@ -21,7 +21,7 @@ from app.queue.enums import JobKind
 from app.queue.fencing import ClaimedJob
 from app.registry import service as registry
 from app.settings import Settings
-from app.storage.store import Store, materialize_artifact
+from app.storage.store import Store, verify_and_assemble_artifact
 from app.storage.tables import MODEL_KIND, RESULTS_KIND, VECTORS_KIND
 from lora_core.confinement_paths import link_targets
 from lora_core.errors.artifact import ArtifactCorrupt
@@ -130,7 +130,7 @@ def resolve_inputs(
         spec["data"] = {**spec["data"], "source": source}
     if version is not None:
         name = f"model {version.ref}"
-        artifact_dir = materialize_artifact(store, version.artifact, model_dir, name=name)
+        artifact_dir = verify_and_assemble_artifact(store, version.artifact, model_dir, name=name)
         if version.imported:
             metadata.validate_model_metadata(
                 artifact_dir

@@ -20,7 +20,7 @@ from app.queue.enums import DeviceClass
 from app.queue.fencing import ClaimedJob, LeaseLost
 from app.queue.transitions import (
     AttemptResult,
-    DependencyUnavailable,
+    InfrastructureUnavailable,
     PermanentFailure,
     Preempted,
     RetryableFailure,
@@ -96,7 +96,7 @@ class JobRunner:
                     saved_step=recorder.saved_step,
                     step=recorder.step,
                 )
-                if isinstance(outcome, DependencyUnavailable):
+                if isinstance(outcome, InfrastructureUnavailable):
                     self._host_health.request_store_check()
                 finalize.finish_attempt_without_artifact(self._resources, lease, outcome)
             finally:
@@ -125,7 +125,8 @@ class JobRunner:
         self._pin_runtime(attempt)
         attempt_dir.path.mkdir(parents=True)
         with attempt.recorder.renewing_lease():
-            self._resources.store.check()  # cached: in object storage, each check is a paid request
+            # cached: in object storage, each check is a paid request
+            self._resources.store.check_health()
             local_inputs = inputs.resolve_inputs(
                 self._resources.database,
                 attempt.claimed,
@@ -284,7 +285,7 @@ def _replace_local_paths(outcome: AttemptResult, local_inputs: LocalInputs) -> A
             local_inputs.replace_local_paths(outcome.message),
             local_inputs.replace_local_paths(outcome.detail),
         )
-    if isinstance(outcome, DependencyUnavailable | RetryableFailure):
+    if isinstance(outcome, InfrastructureUnavailable | RetryableFailure):
         return dataclasses.replace(
             outcome, message=local_inputs.replace_local_paths(outcome.message)
         )

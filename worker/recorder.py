@@ -33,10 +33,10 @@ from lora_core.events import (
     LinearModelFitted,
     MethodSelected,
     NoteLogged,
+    ProgressReported,
     Resumed,
     Started,
     StepLogged,
-    Tick,
 )
 from lora_core.specs.data import Split
 from lora_core.specs.method import describe_method
@@ -244,7 +244,7 @@ class Recorder:
 
     def add_event(self, event: Event) -> None:
         """Buffer an event until the next write."""
-        if isinstance(event, Tick | StepLogged | CheckpointSaved):
+        if isinstance(event, ProgressReported | StepLogged | CheckpointSaved):
             self.step = max(self.step, event.step)
         elif isinstance(event, Started):
             self._total_steps = event.total_steps

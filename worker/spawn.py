@@ -111,7 +111,7 @@ def spawn_child(task: ChildTask) -> "ChildProcess":
             start_new_session=True,
             pass_fds=() if task.lock_fd is None else (task.lock_fd,),
         )
-    return create_child_with_pid_file(process, task)
+    return wrap_process_and_write_pid_file(process, task)
 
 
 def die_with_parent_command_prefix() -> list[str]:
@@ -150,7 +150,7 @@ class ForkedProcess:
         return self.returncode
 
 
-def create_child_with_pid_file(
+def wrap_process_and_write_pid_file(
     process: subprocess.Popen[bytes] | ForkedProcess, task: ChildTask
 ) -> "ChildProcess":
     """Return the child process, once the file that identifies it is written."""

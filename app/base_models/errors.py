@@ -12,7 +12,7 @@ class BaseModelNotCached(Conflict):
     )
 
 
-class BaseCheckLimitExceeded(ContentTooLarge):
+class BaseCheckResourcesExceeded(ContentTooLarge):
     code = "base_check_too_large"
     title = "The check of the base model exceeds a limit."
     message = (

@@ -7,14 +7,14 @@ import structlog
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from app.base_models.errors import BaseCheckCrashed, BaseCheckLimitExceeded, BaseModelNotCached
+from app.base_models.errors import BaseCheckCrashed, BaseCheckResourcesExceeded, BaseModelNotCached
 from app.database.engines import Database
 from app.datasets.files import create_incoming_dir
 from app.jobs.pretrained_bases import ResolvedBase, resolve_base
 from app.registry import service as registry
-from app.sandbox import child
+from app.sandbox import runner
 from app.settings import Settings
-from app.storage.store import Store, materialize_artifact
+from app.storage.store import Store, verify_and_assemble_artifact
 from lora_core import child_protocol
 from lora_core.compatibility import read_encoder_shape
 from lora_core.confinement_paths import link_targets
@@ -36,7 +36,7 @@ def check_base_in_subprocess(
     """Run `python -m lora_core check-base` with the resource limits of an import, and return its
     report.
 
-    Raises `BaseModelNotCached`, `BaseCheckLimitExceeded`, `BaseCheckCrashed`, and what
+    Raises `BaseModelNotCached`, `BaseCheckResourcesExceeded`, `BaseCheckCrashed`, and what
     `resolve_base`, `read_encoder_shape` and `lora_core.base_model_check.run_base_model_check`
     raise.
     """
@@ -63,7 +63,9 @@ def _find_files(base: ResolvedBase, folder: Path, *, database: Database, store: 
         with database.read() as session:
             version = registry.resolve_model(session, base.name)
         name = f"model {version.ref}"
-        directory = materialize_artifact(store, version.artifact, folder / "model", name=name)
+        directory = verify_and_assemble_artifact(
+            store, version.artifact, folder / "model", name=name
+        )
         if version.imported:
             metadata.validate_model_metadata(
                 directory
@@ -85,11 +87,11 @@ def _find_files(base: ResolvedBase, folder: Path, *, database: Database, store: 
 
 
 def _check_in_child(name: str, location: Path, settings: Settings) -> BaseModelReport:
-    limits = child.SandboxLimits(
+    limits = runner.SandboxLimits(
         settings.import_memory_mb, settings.import_seconds, _MAX_OUTPUT_BYTES
     )
     readable = [location, *link_targets(location)]
-    result = child.run_lora_core_sandboxed(
+    result = runner.run_lora_core_sandboxed(
         ["check-base", str(location)], limits=limits, readable=readable
     )
     if result.returncode == 0:
@@ -98,10 +100,10 @@ def _check_in_child(name: str, location: Path, settings: Settings) -> BaseModelR
         raise _with_name(result.parse_error(LoraCoreError), name, location)
     if result.timed_out:
         limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"
-        raise BaseCheckLimitExceeded(base=name, limit=limit, setting=setting)
+        raise BaseCheckResourcesExceeded(base=name, limit=limit, setting=setting)
     if result.out_of_memory:
         limit, setting = f"{settings.import_memory_mb} MB", "LORAWORKS_IMPORT_MEMORY_MB"
-        raise BaseCheckLimitExceeded(base=name, limit=limit, setting=setting)
+        raise BaseCheckResourcesExceeded(base=name, limit=limit, setting=setting)
     log.error("base check crashed", returncode=result.returncode, stderr=result.stderr[-2000:])
     raise BaseCheckCrashed(base=name)
 

@@ -244,10 +244,10 @@ MANY_TRIALS_ABOVE, TREES_FEW_TRIALS, TREES_MANY_TRIALS, TREE_DEPTH = 64, 64, 16,
 
 
 def importance_chart(snapshot: SweepSnapshot) -> Chart | None:
-    """Show a bar for each field; None if there are no `importance_shares`."""
+    """Show a bar for each field; None if `compute_field_importances` returns none."""
     import plotly.graph_objects as go
 
-    shares = importance_shares(snapshot)
+    shares = compute_field_importances(snapshot)
     if shares is None:
         return None
     labels = {axis.field: axis.label for axis in varied_axes(snapshot, snapshot.ranked)}
@@ -276,7 +276,7 @@ def importance_chart(snapshot: SweepSnapshot) -> Chart | None:
     )
 
 
-def importance_shares(snapshot: SweepSnapshot) -> dict[str, float] | None:
+def compute_field_importances(snapshot: SweepSnapshot) -> dict[str, float] | None:
     """Return the share of each field that varies, the largest first; they add up to 1.
 
     Computed by fANOVA (Hutter, Hoos and Leyton-Brown 2014) with a fixed seed over the complete

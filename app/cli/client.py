@@ -9,15 +9,15 @@ from uuid import UUID
 
 import httpx2
 
-from app.cli.connection import (
+from app.cli.json_client import (
     ByteStream,
-    Connection,
+    JsonClient,
     convert_http_errors,
     decode_json,
     drop_none,
-    parse_response_body,
     raise_for_status,
     resource_url_path,
+    validate_response_body,
 )
 from app.cli.output import Json
 from app.datasets.schemas import DatasetListItem, DatasetView
@@ -96,7 +96,7 @@ class _CheckedDataset(DatasetView):
     diagnosis: DataReport
 
 
-class Client(Connection):
+class Client(JsonClient):
     """The API calls."""
 
     # -- jobs ---------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Client(Connection):
             raise_for_status(source.response)
             for message in source:
                 if body_type := STREAM_BODIES.get(message.event):
-                    body = parse_response_body(body_type, message.json())
+                    body = validate_response_body(body_type, message.json())
                     yield JobStreamMessage(message.event, message.id, body)
 
     def download_artifact(self, artifact_id: UUID) -> ByteStream:
@@ -296,8 +296,10 @@ class Client(Connection):
         rows = decode_json(response)
         several = isinstance(rows, list) and any(isinstance(row, dict) for row in rows)
         return PredictResponse(
-            labels=[] if several else parse_response_body(list[list[LabelScore]], rows),
-            targets=parse_response_body(list[dict[str, list[LabelScore]]], rows) if several else [],
+            labels=[] if several else validate_response_body(list[list[LabelScore]], rows),
+            targets=validate_response_body(list[dict[str, list[LabelScore]]], rows)
+            if several
+            else [],
             version=response.headers.get("X-Model-Version"),
             truncated=int(response.headers.get("X-Truncated", "0")),
             task=response.headers.get("X-Task", "single_label"),
@@ -480,7 +482,7 @@ class Client(Connection):
     def get_labeling_project(self, name: str) -> LabelingView:
         return self.request_parsed(LabelingView, "GET", resource_url_path("labeling", name))
 
-    def add_labels(self, name: str, labels: Sequence[str]) -> LabelingView:
+    def add_project_labels(self, name: str, labels: Sequence[str]) -> LabelingView:
         body = {"add_labels": list(labels)}
         return self.request_parsed(
             LabelingView, "PATCH", resource_url_path("labeling", name), json=body

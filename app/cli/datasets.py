@@ -354,18 +354,20 @@ def _targets_format(text: str) -> LabelFormat:
 
 def _check_file(path: Path, columns: ColumnSelection) -> "DataReport":
     """Check a local file. Raises the `DataError` that makes the file unusable."""
-    from lora_core.data import contents
+    from lora_core.data import file_inspection
     from lora_core.data.checks import check_data
 
     try:
-        data = contents.read_contents(path, columns)
+        data = file_inspection.read_contents(path, columns)
     except MissingColumn:
         if columns.label_format.columns_instead_of_label or not can_prompt():
             raise
         answers = prompt_columns(path, columns.sheet, labels=columns.label is not None)
         text, label = answers["text_column"], answers.get("label_column")
         pair = answers.get("text_pair_column")
-        data = contents.read_contents(path, replace(columns, text=text, pair=pair, label=label))
+        data = file_inspection.read_contents(
+            path, replace(columns, text=text, pair=pair, label=label)
+        )
     diagnosis = check_data(data)
     if diagnosis.more_labels is None:
         from lora_core.data.learning_curve import add_learning_curve_to_report

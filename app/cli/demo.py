@@ -18,7 +18,7 @@ import typer
 
 from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.fetch_samples import fetch_sample_packages
-from app.cli.local_subprocess import last_lines
+from app.cli.lora_core_subprocess import last_lines
 from app.cli.models import split_name_and_version
 from app.cli.output import (
     Json,
@@ -28,8 +28,8 @@ from app.cli.output import (
     print_table,
     print_verdict,
     print_warning,
-    result_columns,
-    result_rows,
+    training_result_columns,
+    training_result_rows,
 )
 from app.cli.watch import job_failed_error, open_display, watch_job
 
@@ -214,10 +214,10 @@ def best_method(jobs: dict[str, "JobView"]) -> str:
 
 def print_comparison(jobs: dict[str, "JobView"], predictions: list[Json], version: str) -> None:
     """Print a row per method, the verdict on the best one, and its predictions."""
-    rows = [result_rows(method, _summary(job))[0] for method, job in jobs.items()]
+    rows = [training_result_rows(method, _summary(job))[0] for method, job in jobs.items()]
     print_line("")
     print_table(
-        [*result_columns(_summary(jobs[best_method(jobs)])), ">seconds"],
+        [*training_result_columns(_summary(jobs[best_method(jobs)])), ">seconds"],
         [[*row, _run_seconds(job)] for row, job in zip(rows, jobs.values(), strict=True)],
         empty="",
     )

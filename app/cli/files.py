@@ -91,7 +91,7 @@ def upload_and_replace_spec_sources(client: "Client", body: Json) -> None:
 
 def prompt_for_missing_columns(body: Json) -> None:
     """Ask for the columns that a spec's local file lacks. Used for training without a service."""
-    from lora_core.data.contents import read_file_layout
+    from lora_core.data.file_inspection import read_file_layout
     from lora_core.data.rows import find_column
 
     data = body.get("data")
@@ -120,7 +120,7 @@ def prompt_columns(file: Path, sheet: str | None, *, labels: bool) -> ColumnName
 
     The second text of a pair is optional: an empty line, or the end of the input, means none.
     """
-    from lora_core.data.contents import read_file_layout
+    from lora_core.data.file_inspection import read_file_layout
 
     inspection = read_file_layout(file, sheet)
     stderr = console(stderr=True)

@@ -20,8 +20,8 @@ from app.cli.output import (
     print_fields,
     print_json,
     print_line,
-    print_results,
     print_table,
+    print_training_results,
 )
 from app.cli.prediction_runs import FORMATS, check_output_file
 from app.cli.watch import report_or_watch
@@ -208,7 +208,7 @@ def show_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
         ]
     )
     if found.summary:
-        print_results(found.method, found.summary)
+        print_training_results(found.method, found.summary)
 
 
 app.command("compare")(compare_jobs)

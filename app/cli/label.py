@@ -45,7 +45,7 @@ _ESCAPE_SEQUENCE = re.compile(r"\x1b(\[[0-9;]*[A-Za-z~]|.)?")  # of arrows and t
 _Result = TypeVar("_Result")
 
 
-class Terminal(Protocol):
+class KeyboardInput(Protocol):
     """Where keys come from."""
 
     def read_key(self) -> str:
@@ -136,7 +136,7 @@ class TerminalLabelingLoop:
     """Labels texts one after the other."""
 
     client: "Client"
-    terminal: Terminal
+    terminal: KeyboardInput
     project: str
     annotator: str | None = None
     sleep: Callable[[float], None] = time.sleep
@@ -258,7 +258,7 @@ class TerminalLabelingLoop:
         if not name or name in STOP:
             return None
         if name not in self._labels:
-            view = self._retry(lambda: self.client.add_labels(self.project, [name]))
+            view = self._retry(lambda: self.client.add_project_labels(self.project, [name]))
             self._labels = [each.name for each in view.labels]
         return name
 

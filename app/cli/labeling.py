@@ -280,7 +280,7 @@ def add_project_labels(
     labels: Annotated[list[str], typer.Argument(metavar="LABEL…", help="Labels to add.")],
 ) -> None:
     """Add labels to a project."""
-    changed = client.add_labels(project, labels)
+    changed = client.add_project_labels(project, labels)
     print_line(f"{changed.name} has {', '.join(each.name for each in changed.labels)}.")
 
 

@@ -216,13 +216,13 @@ def format_duration(seconds: float | None) -> str:
 RESULT_SPLITS = ("validation", "test")
 
 
-def result_columns(summary: Json) -> list[str]:
-    """Return the header of `result_rows`: the two main metrics of the task on each split."""
+def training_result_columns(summary: Json) -> list[str]:
+    """Return the header of `training_result_rows`: two main metrics of the task on each split."""
     names = [METRICS[name].short for name in metric_names_of_summary(summary)[:2]]
     return ["", *(f">{split} {name}" for split in RESULT_SPLITS for name in names), ">trainable"]
 
 
-def result_rows(method: str, summary: Json) -> list[list[object]]:
+def training_result_rows(method: str, summary: Json) -> list[list[object]]:
     """Return the row of the run, then that of the linear model if it was fitted."""
     names = metric_names_of_summary(summary)[:2]
     rows = [_result_row(method, summary, names, summary.get("trainable_parameters"))]
@@ -232,13 +232,13 @@ def result_rows(method: str, summary: Json) -> list[list[object]]:
     return rows
 
 
-def print_results(method: str, summary: Json) -> None:
+def print_training_results(method: str, summary: Json) -> None:
     """Print the verdict, metrics, candidates, calibration, and registered version."""
     if verdict := summary.get("verdict"):
         print_verdict(verdict)
     selection = summary.get("selection")
     name = f"{method}: {describe_selected_method(selection)}" if selection else method
-    print_table(result_columns(summary), result_rows(name, summary), empty="")
+    print_table(training_result_columns(summary), training_result_rows(name, summary), empty="")
     if selection:
         print_line("Cross-validation:")
         candidates = [_parse_candidate(each) for each in selection["candidates"]]

@@ -116,7 +116,7 @@ def data_dir_lock(settings: "Settings") -> Iterator[None]:
                 "already_up",
             ) from error
         lock.truncate(0)
-        lock.write(settings.service_url)
+        lock.write(settings.local_service_url)
         lock.flush()
         yield
 

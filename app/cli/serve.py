@@ -104,7 +104,7 @@ def run_service(
             if worker:
                 worker.kill()
 
-    url = settings.service_url
+    url = settings.local_service_url
     with _signal_handlers(stop):
         threading.Thread(
             target=_announce_when_ready, args=(url, announce, stopping), daemon=True
@@ -120,7 +120,7 @@ def run_service(
             stopping.set()
             if worker:
                 worker.stop()
-                worker.join()
+                worker.join_or_kill()
     if ended_unexpectedly:
         raise ServiceUnreachableOrFailed("the API stopped unexpectedly", "ended")
 

@@ -45,7 +45,7 @@ from lora_core.tasks.metric_info import METRICS, main_metric
 
 if TYPE_CHECKING:
     from app.cli.client import Client
-    from app.cli.connection import ByteStream
+    from app.cli.json_client import ByteStream
     from app.jobs.schemas import JobView
     from app.sweeps.schemas import (
         SelectedTrialView,
@@ -288,7 +288,7 @@ def export_trials(
 
 
 @with_client
-def create_model_from_trial(  # noqa: PLR0913 - one parameter per option
+def promote_trial(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     sweep: SweepId,
     model: Model,

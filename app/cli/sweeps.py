@@ -9,11 +9,11 @@ from app.cli.options import AsJson, Limit, SweepId, with_client
 from app.cli.output import Json, format_time, print_json, print_line, print_table
 from app.cli.sweep_results import (
     count_ended_trials,
-    create_model_from_trial,
     export_trials,
     format_trial_counts,
     list_trials,
     print_sweep,
+    promote_trial,
     watch_sweep,
 )
 from app.cli.sweep_start import Over, parse_search_space, start, start_preset_sweep
@@ -123,7 +123,7 @@ def extend(
 
 
 app.command("results")(export_trials)
-app.command("promote")(create_model_from_trial)
+app.command("promote")(promote_trial)
 
 
 @app.command("delete")

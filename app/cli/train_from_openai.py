@@ -21,7 +21,7 @@ from app.cli.output import Json, print_fields, print_json, print_line
 from app.cli.watch import job_failed_error, print_outcome_and_require_success, watch_job_with_hint
 from lora_core.specs.fields import looks_like_model_version
 from lora_core.specs.method import MethodName
-from lora_core.tasks.metric_info import task_type
+from lora_core.tasks.metric_info import task_type_of_spec
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -235,7 +235,7 @@ def _select_answers(
 ) -> "OldAnswersToUnseenTexts | None":
     if file is None:
         return None
-    task = task_type(spec)
+    task = task_type_of_spec(spec)
     splits, of_base = _load_splits(client, spec), []
     while spec["base"] is not None and looks_like_model_version(spec["base"]):
         base = resolve_version(client, spec["base"])
@@ -250,7 +250,7 @@ def _select_answers(
 
 def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
     """Return the splits of a run as the run itself reads them."""
-    from app.cli.connection import parse_response_body
+    from app.cli.json_client import validate_response_body
     from lora_core.data.load import load_splits
     from lora_core.hf_hub import HUB_PREFIX
     from lora_core.samples import reviews
@@ -261,7 +261,7 @@ def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
         data: DataSpec
         task: TaskSpec
 
-    parsed = parse_response_body(DataAndTask, spec)
+    parsed = validate_response_body(DataAndTask, spec)
     data = parsed.data
     with tempfile.TemporaryDirectory(prefix="loraworks-") as work:
 
@@ -287,7 +287,7 @@ def _compare(
 ) -> "OldModelComparison":
     model = str(job.model_version)
     info = client.get_model_info(model)
-    thresholds = info.thresholds if task_type(job.spec) == "multi_label" else None
+    thresholds = info.thresholds if task_type_of_spec(job.spec) == "multi_label" else None
     predictions = predict_all(client, info, old.texts)
     return external_model_comparison.compare_with_old_model(model, old, predictions, thresholds)
 

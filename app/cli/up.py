@@ -48,7 +48,7 @@ def build_ready_callback(
         print_line(f"Admin key (shown only once): {admin_key}", style="bold")
     elif admin_key:
         file = _write_admin_key(settings, admin_key)
-    url = settings.service_url
+    url = settings.local_service_url
     service_info: Json = {"url": url, "docs": f"{url}/docs", "data_dir": str(settings.data_dir)}
 
     def announce() -> None:
@@ -159,7 +159,7 @@ def api(
         {"host": host, "port": port, "data_dir": data_dir}
     )
     if check_only:
-        _check_ready(settings.service_url, as_json=as_json)
+        _check_ready(settings.local_service_url, as_json=as_json)
         return
 
     from app.cli.serve import run_service  # slow to import, and not needed for --check

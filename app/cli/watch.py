@@ -27,7 +27,7 @@ from app.cli.output import (
     print_json,
     print_json_line,
     print_line,
-    print_results,
+    print_training_results,
     print_warning,
     strip_control_characters,
 )
@@ -301,7 +301,7 @@ def watch_job(client: "Client", job: "JobView", display: ProgressDisplay) -> "Jo
 def print_outcome_and_require_success(job: "JobView") -> None:
     """Print how the job ended. Raises `RunFailed` unless it succeeded."""
     if job.state == "succeeded":
-        print_results(job.method, job.summary or {})
+        print_training_results(job.method, job.summary or {})
     else:
         raise job_failed_error(job)
 

@@ -44,7 +44,7 @@ class RestartingWorkerProcess:
         self._stopping.set()
         self._signal(signal.SIGKILL)
 
-    def join(self) -> None:
+    def join_or_kill(self) -> None:
         """Wait until the worker has exited. Kill it when its time to drain is over."""
         self._thread.join(self._grace_seconds)
         if self._thread.is_alive():

@@ -16,8 +16,8 @@ import structlog
 from app.datasets.errors import DatasetParserCrashed
 from app.datasets.tables import Dataset
 from app.errors import DataDirectoryUnusable
-from app.sandbox import child
-from app.sandbox.child import SandboxResult
+from app.sandbox import runner
+from app.sandbox.runner import SandboxResult
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
@@ -189,7 +189,7 @@ class FileInspector:
         return DriftReport.model_validate(reports[0])
 
     def detect_columns(self) -> dict[str, Any]:
-        """Return the columns of the file with some rows; see `lora_core.data.contents`."""
+        """Return the columns of the file with some rows; see `lora_core.data.file_inspection`."""
         reports, result = self._run("columns")
         if not reports:
             raise self._error(result)
@@ -236,10 +236,10 @@ class FileInspector:
         """Return the JSON lines that the child wrote, without its error, and how it ended."""
         if self.columns.sheet is not None:
             options = (*options, f"--sheet={self.columns.sheet}")
-        limits = child.SandboxLimits(
+        limits = runner.SandboxLimits(
             self.settings.inspect_memory_mb, self.settings.inspect_seconds, file_bytes
         )
-        result = child.run_lora_core_sandboxed(
+        result = runner.run_lora_core_sandboxed(
             [command, str(self.file), *options],
             limits=limits,
             readable=[self.file, *readable],

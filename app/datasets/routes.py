@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from app.auth.middleware import require_scope
 from app.datasets import repository, service
+from app.datasets.multipart_upload import incoming_dir, receive_upload
 from app.datasets.schemas import (
     UPLOAD_FORM,
     DatasetListItem,
@@ -19,7 +20,6 @@ from app.datasets.schemas import (
     FilePreview,
     UploadFields,
 )
-from app.datasets.upload import incoming_dir, receive_upload
 from app.datasets.views import dataset_list_item, dataset_view
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import FormValidationError

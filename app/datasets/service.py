@@ -20,9 +20,9 @@ from app.datasets.errors import (
     UploadQuotaExceeded,
 )
 from app.datasets.files import FileInspector, SelectedColumns
+from app.datasets.multipart_upload import Upload
 from app.datasets.schemas import UploadFields
 from app.datasets.tables import Dataset
-from app.datasets.upload import Upload
 from app.datasets.views import dataset_view
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
@@ -90,7 +90,7 @@ def create_dataset(  # noqa: PLR0913 - a file, how to read it, and who asks
 
     validate_and_set_profile(dataset, FileInspector(file, upload.filename, columns, settings))
     # Before the transaction, so that other writers do not wait for the store.
-    store.move_in_file(file, files.store_key(dataset))
+    store.move_file_into_store(file, files.store_key(dataset))
     delete_file = True
     try:
         with database.write() as session:
@@ -134,7 +134,7 @@ def preview_file(upload: Upload, fields: UploadFields, settings: Settings) -> di
     return FileInspector(file, upload.filename, _columns(fields), settings).detect_columns()
 
 
-def detect_label_object_tasks(upload: Upload, settings: Settings) -> dict[str, TaskType]:
+def detect_target_tasks(upload: Upload, settings: Settings) -> dict[str, TaskType]:
     """Return the labels of lines that have an object of them; empty for other files.
 
     Raises the errors in the file.

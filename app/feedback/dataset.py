@@ -8,9 +8,9 @@ from typing import Any
 from app.database.engines import Database
 from app.datasets import files
 from app.datasets import service as datasets
+from app.datasets.multipart_upload import Upload
 from app.datasets.schemas import UploadFields
 from app.datasets.tables import Dataset
-from app.datasets.upload import Upload
 from app.feedback import repository
 from app.feedback.errors import NoFeedbackTexts
 from app.feedback.labels import deserialize_label

@@ -27,12 +27,16 @@ def resolve_feedback_target(
     Raises `FeedbackTargetRequired`, `FeedbackTargetUnknown`.
     """
     name = item.target or predicted or ""
-    if outputs.several and not name:
+    if outputs.has_several_targets and not name:
         raise FeedbackTargetRequired(
             version=version, targets=", ".join(outputs.targets), at="target"
         )
     if name not in outputs.targets:
-        targets = ", ".join(outputs.targets) if outputs.several else "a single one: omit `target`"
+        targets = (
+            ", ".join(outputs.targets)
+            if outputs.has_several_targets
+            else "a single one: omit `target`"
+        )
         raise FeedbackTargetUnknown(version=version, target=name, targets=targets, at="target")
     return name, outputs.targets[name]
 

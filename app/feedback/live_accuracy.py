@@ -185,7 +185,7 @@ def _resampled(
     """Return a metric with its bootstrap interval. `pair`: the truth, and what was predicted."""
     if texts < MIN_RESAMPLED_TEXTS:
         return None
-    statistics = metric.statistics(*pair)
+    statistics = metric.per_text_statistics(*pair)
     low, high = metric.interval(statistics)
     return LiveEstimate(
         metric=metric.name, value=metric.value(statistics), low=low, high=high, texts=texts

@@ -201,7 +201,7 @@ def _build_row(
         row.text, row.text_pair = item.text, item.text_pair
         row.subject = f"text-{row.text_hash}"
     if prediction is not None:
-        _copy_prediction(row, prediction, several=outputs.several)
+        _copy_prediction(row, prediction, several=outputs.has_several_targets)
     submission.row = row
 
 

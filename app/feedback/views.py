@@ -94,7 +94,7 @@ def review_text_view(
 
 def _answers(prediction: KeptPrediction, outputs: ModelIOSchema) -> dict[str, LabelValue]:
     """Return what was predicted, by target."""
-    if outputs.several and prediction.target is None:
+    if outputs.has_several_targets and prediction.target is None:
         return {
             name: deserialize_label(
                 extract_target_answer(prediction.answer, name, several=True), target.task

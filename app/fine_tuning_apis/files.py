@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from app.database.engines import Database
 from app.datasets import repository as datasets
 from app.datasets.errors import DatasetNotFound
+from app.datasets.multipart_upload import Upload
 from app.datasets.schemas import UploadFields
 from app.datasets.service import create_dataset
 from app.datasets.tables import Dataset
-from app.datasets.upload import Upload
 from app.fine_tuning_apis.errors import FileNotFound
 from app.http.fields import ResponseModel
 from app.idempotency import service as idempotency

@@ -2,7 +2,7 @@
 
 Reads of dataset rows, imports and checks of base models have limits of their own, so that they
 cannot delay uploads. When the client disconnects, its work is cancelled: queued work never starts,
-and `app.sandbox.child.run_lora_core_sandboxed` kills the child process.
+and `app.sandbox.runner.run_lora_core_sandboxed` kills the child process.
 """
 
 import asyncio
@@ -202,7 +202,7 @@ class RequestExecutor:
         async with cancel_on_disconnect(self._receive):
             return await self._limits.checks.run(self._caller, work)
 
-    async def run_import(self, work: Callable[[], _ResultT]) -> _ResultT:
+    async def run_model_import(self, work: Callable[[], _ResultT]) -> _ResultT:
         """Check and store an imported model, which may take minutes. Otherwise like `run`."""
         async with cancel_on_disconnect(self._receive):
             return await self._limits.imports.run(self._caller, work)

@@ -80,7 +80,7 @@ async def _run_checks(
     """Check all parts concurrently, and return the problem of each, or None."""
     checks: dict[str, Callable[[], object]] = {
         "database": partial(migrations.check_schema_revision, resources.database),
-        "store": resources.store.check,
+        "store": resources.store.check_health,
         "disk": partial(data_dir.check_data_dir, resources.settings),
     }
     if resources.settings.broker_url:

@@ -20,7 +20,7 @@ from app.settings import Settings
 from lora_core.cost_model import estimate_mean_tokens
 from lora_core.data.label_readers import LabelFormat, build_targets_spec, list_target_columns
 from lora_core.data.rows import ColumnSelection
-from lora_core.data.split import DatasetSize, check_split_sizes
+from lora_core.data.split import DatasetCounts, check_split_sizes
 from lora_core.data.windows import check_no_windowed_pairs, max_tokens_read, mean_tokens_computed
 from lora_core.errors.data import DataNotFound, MissingSplit, SingleClass
 from lora_core.hf_hub import HUB_PREFIX, is_allowed_repository, parse_hub_dataset
@@ -285,7 +285,7 @@ def _resolve_column(data: DataSpec, sources: Collection[ResolvedSource], role: s
 def _check_sample_columns(data: DataSpec, task: TaskSpec, names: Collection[str]) -> None:
     """Raise `MissingColumn` or `SameTextPairColumn` as reading a sample in the job would."""
     columns = ColumnSelection.from_spec(data, task)
-    if isinstance(data.source, str) or columns.are_checked_in_samples:
+    if isinstance(data.source, str) or columns.must_exist_in_samples:
         for sample in reviews.SAMPLES.keys() & set(names):
             columns.find_positions(sample, reviews.COLUMNS)
 
@@ -315,7 +315,7 @@ def _check_sizes(data: ResolvedData, train: ResolvedSource, task: TaskSpec) -> N
         return
     undivided = ALL_ROWS in data.rows
     overview = train.upload.overview if train.upload else {}
-    size = DatasetSize(
+    size = DatasetCounts(
         rows=data.rows[ALL_ROWS if undivided else Split.TRAIN.value],
         # One text may have all labels, or a number of any range.
         labels=train.label_count if task.type == "single_label" else 1,

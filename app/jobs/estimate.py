@@ -134,7 +134,7 @@ def estimate_linear_cost(data: ResolvedData, task: TaskType) -> JobCost:
     return JobCost(round(_LINEAR_STARTUP_SECONDS + seconds), 0.0, _LINEAR_STARTUP_SECONDS)
 
 
-def whole_seconds(part: int, share: float) -> int:
+def extrapolate_whole_run_seconds(part: int, share: float) -> int:
     """Return the estimate for a whole run from that for a share of its steps."""
     startup = min(STARTUP_SECONDS, part)
     return round(startup + (part - startup) / share)

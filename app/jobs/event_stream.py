@@ -32,7 +32,7 @@ StreamPosition = tuple[UUID, int]  # a job and the last sequence number the clie
 
 
 @dataclass(frozen=True)
-class StreamSnapshot:
+class StreamPollResult:
     """A job at one moment: the rows after a sequence number, up to `last_seq`, and its state."""
 
     rows: Sequence[JobEvent | MetricPoint]
@@ -57,10 +57,10 @@ class EventStreamPoller:
             error_for_key=TooManyStreamsForKey,
             retry_after=RETRY_AFTER_SECONDS,
         )
-        self._requested: dict[StreamPosition, asyncio.Future[StreamSnapshot | None]] = {}
+        self._requested: dict[StreamPosition, asyncio.Future[StreamPollResult | None]] = {}
         self._poll_task: asyncio.Task[None] | None = None
 
-    async def read_after(self, job_id: UUID, after: int) -> StreamSnapshot | None:
+    async def read_after(self, job_id: UUID, after: int) -> StreamPollResult | None:
         """Return what came after a sequence number. None: there is no such job."""
         position = (job_id, after)
         future = self._requested.get(position)
@@ -121,7 +121,7 @@ async def stream_job(
 
 def _read_snapshots(
     database: Database, positions: Collection[StreamPosition]
-) -> dict[StreamPosition, StreamSnapshot]:
+) -> dict[StreamPosition, StreamPollResult]:
     """Read all snapshots in one transaction. Jobs that do not exist are left out."""
     with database.read() as session:
         jobs = repository.get_jobs_with_state_columns(session, {job_id for job_id, _ in positions})
@@ -134,7 +134,9 @@ def _read_snapshots(
         }
 
 
-def _snapshot(session: Session, job: Job, after: int, queue_position: int | None) -> StreamSnapshot:
+def _snapshot(
+    session: Session, job: Job, after: int, queue_position: int | None
+) -> StreamPollResult:
     newest = job.stream_seq
     after = min(after, newest)  # a number that was never given counts as the newest one
     last_seq = min(after + MAX_ROWS_PER_POLL, newest)
@@ -148,7 +150,7 @@ def _snapshot(session: Session, job: Job, after: int, queue_position: int | None
     if last_seq == newest and state.state.final:
         session.refresh(job)  # load all columns
         ended = job_view(job, None)
-    return StreamSnapshot(
+    return StreamPollResult(
         rows=rows, last_seq=last_seq, has_more=last_seq < newest, state=state, ended=ended
     )
 

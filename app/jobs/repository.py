@@ -82,7 +82,7 @@ class JobFilter:
 SPLIT_PREFERENCE = ("test", "validation")  # the accuracy shown is that of the first available
 
 
-class JobSummary(NamedTuple):
+class JobSummaryFields(NamedTuple):
     """The few numbers of a job's summary that lists show. None: unknown, or not available yet."""
 
     accuracy: float | None = None
@@ -175,7 +175,7 @@ def list_jobs(
     return JobPage(jobs[:limit], next_after)
 
 
-def get_job_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID, JobSummary]:
+def get_job_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID, JobSummaryFields]:
     """Extract summary numbers in the database, since whole summaries grow with the labels."""
 
     def metric(name: str) -> ColumnElement[float]:
@@ -199,7 +199,7 @@ def get_job_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID,
             Job.summary["model_version"].as_string(),
         ).where(Job.id.in_(job_ids))
     )
-    return {job_id: JobSummary(*fields) for job_id, *fields in rows}
+    return {job_id: JobSummaryFields(*fields) for job_id, *fields in rows}
 
 
 _DEFERRED_COLUMNS = tuple(
@@ -224,7 +224,9 @@ def _mentions(text: str) -> ColumnElement[bool]:
     )
 
 
-def count_by_state(session: Session, *, include_trials: bool = True) -> dict[JobState, int]:
+def count_training_jobs_by_state(
+    session: Session, *, include_trials: bool = True
+) -> dict[JobState, int]:
     """Count the training jobs in each state that has any.
 
     `MAX_COUNTED` + 1 means more than `MAX_COUNTED`. `include_trials`: count jobs of sweeps, too.

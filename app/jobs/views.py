@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from app.database.base import JsonObject
 from app.jobs import repository
-from app.jobs.repository import SPLIT_PREFERENCE, JobSummary
+from app.jobs.repository import SPLIT_PREFERENCE, JobSummaryFields
 from app.jobs.schemas import (
     JobErrorSummaryView,
     JobErrorView,
@@ -57,7 +57,7 @@ def job_state_view(job: Job, queue_position: int | None) -> JobStateView:
         attempt=job.attempt,
         step=job.step,
         total_steps=job.total_steps,
-        progress=progress(job),
+        progress=completed_fraction(job),
         queue_position=queue_position,
         paused=job.paused,
         cancel_requested_at=job.cancel_requested_at,
@@ -65,7 +65,7 @@ def job_state_view(job: Job, queue_position: int | None) -> JobStateView:
     )
 
 
-def progress(job: Job) -> float | None:
+def completed_fraction(job: Job) -> float | None:
     """Return the share of the steps that are done; a run that stopped early is at 1."""
     if job.state == JobState.SUCCEEDED:
         return 1.0
@@ -99,13 +99,13 @@ def job_error_view(job: Job) -> JobErrorView | None:
     )
 
 
-def _fields(job: Job, queue_position: int | None, summary: JobSummary) -> dict[str, Any]:
+def _fields(job: Job, queue_position: int | None, summary: JobSummaryFields) -> dict[str, Any]:
     return {
         **{name: getattr(job, name) for name in _COPIED_COLUMNS},
         "tags": job.tags or [],
         "metadata": job.user_metadata,
         "base": job.base or None,
-        "progress": progress(job),
+        "progress": completed_fraction(job),
         "paused": job.paused,
         "queue_position": queue_position,
         "waiting": job_wait_reason_view(job),
@@ -117,7 +117,7 @@ def _fields(job: Job, queue_position: int | None, summary: JobSummary) -> dict[s
     }
 
 
-def _main_metric(job: Job, summary: JobSummary) -> JobMainMetricView | None:
+def _main_metric(job: Job, summary: JobSummaryFields) -> JobMainMetricView | None:
     if summary.main_metric is None:
         return None
     return JobMainMetricView.model_validate(
@@ -128,14 +128,14 @@ def _main_metric(job: Job, summary: JobSummary) -> JobMainMetricView | None:
 _COPIED_COLUMNS = frozenset(JobListItem.model_fields) & frozenset(Job.__mapper__.columns.keys())
 
 
-def _extract_summary(spec: JsonObject, summary: JsonObject | None) -> JobSummary:
+def _extract_summary(spec: JsonObject, summary: JsonObject | None) -> JobSummaryFields:
     fields: dict[str, Any] = summary or {}
 
     def metric(name: str) -> float | None:
         values = ((fields.get(split) or {}).get(name) for split in SPLIT_PREFERENCE)
         return next((value for value in values if value is not None), None)
 
-    return JobSummary(
+    return JobSummaryFields(
         metric("accuracy"),
         metric(main_metric(spec)),
         fields.get("trainable_parameters"),
@@ -144,7 +144,7 @@ def _extract_summary(spec: JsonObject, summary: JsonObject | None) -> JobSummary
     )
 
 
-def _parameter_counts(job: Job, summary: JobSummary) -> ParameterCountsView:
+def _parameter_counts(job: Job, summary: JobSummaryFields) -> ParameterCountsView:
     """Return the counts of the run once it has ended, and those of the plan until then."""
     trainable, total = summary.trainable_parameters, summary.total_parameters
     if trainable is not None and total is not None:

@@ -109,12 +109,12 @@ class LabelCorrection(RequestModel):
 
     @model_validator(mode="after")
     def _one_label(self) -> "LabelCorrection":
-        if len(self.sent_fields) != 1:
+        if len(self.sent_label_fields) != 1:
             raise PydanticCustomError("one_label", "needs one of label, labels and value")
         return self
 
     @property
-    def sent_fields(self) -> list[str]:
+    def sent_label_fields(self) -> list[str]:
         """Which of `label`, `labels` and `value` there are."""
         return [name for name in ("label", "labels", "value") if getattr(self, name) is not None]
 

@@ -248,7 +248,7 @@ def _encode(value: Label) -> str:
 
 def _sent_label(source: Dataset, change: LabelCorrection, task: TaskType, *, at: str) -> Label:
     """Return the new label. Raises `WrongKindOfLabel`."""
-    field, (sent,) = label_field_name(task), change.sent_fields
+    field, (sent,) = label_field_name(task), change.sent_label_fields
     if sent != field:
         raise WrongKindOfLabel(
             row=change.row, ref=_ref(source), task=task, field=field, sent=sent, at=f"{at}.{sent}"
@@ -272,7 +272,7 @@ def _check_known(source: Dataset, change: LabelCorrection, value: Label, *, at: 
                 ref=_ref(source),
                 label=name,
                 available=", ".join(listed) + (f" and {more} more" if more else ""),
-                at=f"{at}.{change.sent_fields[0]}",
+                at=f"{at}.{change.sent_label_fields[0]}",
             )
 
 
@@ -381,7 +381,7 @@ def _store(
     """Store the new version, where it comes from, and what was kept."""
     dataset, result = new.dataset, new.result
     # Before the transaction, so that other writers do not wait for the store.
-    store.move_in_file(new.file, files.store_key(dataset))
+    store.move_file_into_store(new.file, files.store_key(dataset))
     delete_file = True
     try:
         with database.write() as session:

@@ -81,7 +81,7 @@ def lease_texts_with_suggestions(
     """
     leased = lease_texts(database, pools, name=name, annotator=annotator, count=count)
     pool, fitted = leased.pool, leased.pool.fitted
-    found = [(each, pool.texts.find_index(each.row)) for each in leased.texts]
+    found = [(each, pool.texts.find_index_of_row(each.row)) for each in leased.texts]
     described = [
         TextWithSuggestion.of(
             pool, None if each.is_measurement else fitted, index, each.reason, own_only=own_only
@@ -267,7 +267,7 @@ def annotation_views(
     if not annotations or opened.dataset.deleted_at is not None:
         return [annotation_view(each) for each in annotations]
     texts = pools.open(*opened).texts
-    indices = [texts.find_index(each.row) for each in annotations]
+    indices = [texts.find_index_of_row(each.row) for each in annotations]
     return [
         annotation_view(each, None if index is None else texts[index])
         for each, index in zip(annotations, indices, strict=True)
@@ -279,7 +279,7 @@ def get_text_hashes(
 ) -> InputHashes:
     """Return the hashes of a text of the pool. Raises `TextNotInPool`, `LabelingDatasetDeleted`."""
     pool = open_pool(pools, opened)
-    index = pool.texts.find_index(row)
+    index = pool.texts.find_index_of_row(row)
     if index is None:
         raise TextNotInPool(name=opened.project.name, row=row)
     return pool.hash_text_at(index)

@@ -10,9 +10,9 @@ from typing import Any
 from app.database.engines import Database
 from app.datasets import files
 from app.datasets import service as datasets
+from app.datasets.multipart_upload import Upload
 from app.datasets.schemas import UploadFields
 from app.datasets.tables import Dataset
-from app.datasets.upload import Upload
 from app.idempotency.service import IdempotentRequest
 from app.labeling import repository, service
 from app.labeling.errors import NothingLabeled, TooFewDistinctLabels
@@ -109,7 +109,7 @@ def _records(
     pool: Pool, labels: Iterable[ResolvedLabel], in_test: frozenset[int], *, paired: bool
 ) -> Iterator[dict[str, Any]]:
     for each in labels:
-        index = pool.texts.find_index(each.row)
+        index = pool.texts.find_index_of_row(each.row)
         if index is None:
             continue
         text = pool.texts[index]

@@ -44,8 +44,8 @@ from lora_core.specs.embed import VECTORS_FILE
 from lora_core.specs.text_input import text_or_pair
 
 if TYPE_CHECKING:
+    from lora_core.active_learning.label_suggestions import SuggestionModel
     from lora_core.active_learning.suggestion_accuracy import MetricEstimate
-    from lora_core.active_learning.suggestions import SuggestionModel
 
 MAX_POOLS = 8  # in the memory of a process
 MAX_POOL_BYTES = 4 * 10**9  # of their texts and vectors, which are mapped from files
@@ -88,7 +88,7 @@ class PoolTexts:
         _, text, text_pair = json.loads(self._lines[self._starts[index] : self._starts[index + 1]])
         return PoolText(text, text_pair)
 
-    def find_index(self, row: int) -> int | None:
+    def find_index_of_row(self, row: int) -> int | None:
         """Return the index of a row of the file; None if it has no text."""
         index = int(np.searchsorted(self.rows, row))
         return index if index < len(self.rows) and self.rows[index] == row else None
@@ -158,7 +158,7 @@ class Pool:
                 )
             for position, row, is_random in chosen:
                 self._position = position + 1
-                if (index := self.texts.find_index(row)) is not None:
+                if (index := self.texts.find_index_of_row(row)) is not None:
                     self._taken[index] = True
                     self._random[index] = is_random
             choices = choose_next(
@@ -300,7 +300,7 @@ class LabelingPools:
         if not ids:
             return
         with self._resources.database.read() as session:
-            existing = repository.find_projects_with_dataset(session, ids)
+            existing = repository.filter_project_ids_with_dataset(session, ids)
         with self._lock:
             for project_id in ids:
                 if project_id not in existing:
@@ -367,14 +367,14 @@ def mmap_vectors(file: Path) -> Vectors:
 
 def fit_suggestions(pool: Pool, labels: list[ResolvedLabel], changes: int) -> FittedSuggestions:
     """Fit the suggestions, and estimate how good they are on the texts drawn at random."""
-    from lora_core.active_learning.suggestion_accuracy import estimate_suggestion_accuracy
-    from lora_core.active_learning.suggestions import (
+    from lora_core.active_learning.label_suggestions import (
         SuggestionModel,
         score_uncertainty_excluding_random_labels,
     )
+    from lora_core.active_learning.suggestion_accuracy import estimate_suggestion_accuracy
 
     assert pool.vectors is not None  # noqa: S101 - the callers have checked it
-    found = [(pool.texts.find_index(each.row), each) for each in labels]
+    found = [(pool.texts.find_index_of_row(each.row), each) for each in labels]
     known = [(index, each) for index, each in found if index is not None]
     indices = np.array([index for index, _ in known], dtype=np.int64)
     labels = [each for _, each in known]

@@ -84,7 +84,7 @@ def get_project_datasets(
     return {each.id: each for each in session.scalars(select(Dataset).where(Dataset.id.in_(ids)))}
 
 
-def find_projects_with_dataset(session: Session, ids: Collection[UUID]) -> frozenset[UUID]:
+def filter_project_ids_with_dataset(session: Session, ids: Collection[UUID]) -> frozenset[UUID]:
     """Return which of these projects exist, on a dataset that was not deleted."""
     statement = select(LabelingProject.id).join(Dataset, Dataset.id == LabelingProject.dataset_id)
     kept = statement.where(LabelingProject.id.in_(ids), Dataset.deleted_at.is_(None))
@@ -500,7 +500,7 @@ def read_labels(
     return labels
 
 
-class LabelTally(NamedTuple):
+class LabelTextCounts(NamedTuple):
     """How many texts have a label, and how many of them were drawn at random."""
 
     value: Any  # as stored: a label, a list of labels, a number
@@ -508,7 +508,7 @@ class LabelTally(NamedTuple):
     random: int
 
 
-def tally_single_annotator_labels(session: Session, project_id: UUID) -> list[LabelTally]:
+def tally_single_annotator_labels(session: Session, project_id: UUID) -> list[LabelTextCounts]:
     """Count the texts that only one annotator has labeled, by their label.
 
     The database counts thousands of labels in the time in which Python reads some hundred.
@@ -520,7 +520,7 @@ def tally_single_annotator_labels(session: Session, project_id: UUID) -> list[La
         .where(*_is_label(project_id), annotation.row.not_in(_shared_rows(project_id)))
         .group_by(annotation.value)
     )
-    return [LabelTally(value, texts, int(random)) for value, texts, random in rows]
+    return [LabelTextCounts(value, texts, int(random)) for value, texts, random in rows]
 
 
 def _is_label(project_id: UUID) -> tuple[ColumnElement[bool], ...]:

@@ -146,7 +146,7 @@ def update_labeling_project(  # noqa: PLR0913 - FastAPI dependencies
             project.base, project.base_revision, database=database, store=store, settings=settings
         )
     with database.write() as session:
-        service.add_labels(session, name=name, body=body)
+        service.add_project_labels(session, name=name, body=body)
         if base is not None:
             service.ensure_embedding_job(
                 session, name=name, base=base, settings=settings, notifier=notifier,

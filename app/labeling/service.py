@@ -31,7 +31,7 @@ from app.labeling.errors import (
     TooManyLabels,
 )
 from app.labeling.pools import LabelingPools, Pool
-from app.labeling.repository import LabelingCounts, LabelTally
+from app.labeling.repository import LabelingCounts, LabelTextCounts
 from app.labeling.resolved_labels import list_label_pairs_for_kappa, resolve_labels
 from app.labeling.schemas import (
     MAX_LABELS,
@@ -238,7 +238,10 @@ def get_project_view_after_refit(
         opened.job,
         counts,
         annotators,
-        [*tallies, *(LabelTally(each.json_value, 1, int(each.is_random)) for each in resolved)],
+        [
+            *tallies,
+            *(LabelTextCounts(each.json_value, 1, int(each.is_random)) for each in resolved),
+        ],
         list_label_pairs_for_kappa(shared, task),
         None if pool is None else pool.fitted,
     )
@@ -256,7 +259,7 @@ def _has_vectors(job: Job | None) -> bool:
     return job is not None and job.artifact_id is not None
 
 
-def add_labels(session: Session, *, name: str, body: LabelingUpdate) -> None:
+def add_project_labels(session: Session, *, name: str, body: LabelingUpdate) -> None:
     """Add labels; those that the project has already change nothing.
 
     Raises `LabelingProjectNotFound`, `RegressionHasNoLabels`, `TooManyLabels`.

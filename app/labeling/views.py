@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from app.datasets.tables import Dataset
-from app.jobs.views import progress
+from app.jobs.views import completed_fraction
 from app.labeling.pools import FittedSuggestions, Pool, PoolText
-from app.labeling.repository import LabelingCounts, LabelTally
+from app.labeling.repository import LabelingCounts, LabelTextCounts
 from app.labeling.resolved_labels import LabelValue, ResolvedLabel
 from app.labeling.schemas import (
     AnnotationView,
@@ -33,7 +33,7 @@ from app.queue.enums import JobState
 from app.queue.tables import Job
 
 if TYPE_CHECKING:
-    from lora_core.active_learning.suggestions import SuggestionModel
+    from lora_core.active_learning.label_suggestions import SuggestionModel
 
 _LISTED_CHARACTERS = 2_000  # of a text in a list
 _NEAREST_CHARACTERS = 200  # of a similar text
@@ -61,7 +61,7 @@ class ProjectViewData:
     job: Job | None
     counts: LabelingCounts
     annotators: Sequence[tuple[str, int, int]] = ()  # name, labeled, skipped
-    tallies: Sequence[LabelTally] = ()  # of all labels
+    tallies: Sequence[LabelTextCounts] = ()  # of all labels
     pairs: Sequence[tuple[LabelValue, LabelValue]] = ()  # texts with two annotators
     fitted: FittedSuggestions | None = field(default=None)
 
@@ -109,7 +109,7 @@ def _listed(project: LabelingProject, dataset: Dataset, counts: LabelingCounts) 
     }
 
 
-def _label_counts(names: Sequence[str], tallies: Sequence[LabelTally]) -> list[LabelCount]:
+def _label_counts(names: Sequence[str], tallies: Sequence[LabelTextCounts]) -> list[LabelCount]:
     counts: Counter[str] = Counter()
     for value, texts, _ in tallies:
         if not isinstance(value, int | float):
@@ -142,7 +142,9 @@ def _vectors_view(job: Job | None) -> VectorComputationView:
     error = None
     if state is VectorComputationState.FAILED:
         error = job.error_message or f"The job was {job.state}."
-    return VectorComputationView(state=state, job=job.id, progress=progress(job), error=error)
+    return VectorComputationView(
+        state=state, job=job.id, progress=completed_fraction(job), error=error
+    )
 
 
 # -- Texts to label -------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ def _suggest(model: "SuggestionModel", pool: Pool, index: int) -> tuple[LabelVal
         case "single_label":
             return suggested, float(scores.max())
         case "multi_label":
-            from lora_core.active_learning.suggestions import THRESHOLD
+            from lora_core.active_learning.label_suggestions import THRESHOLD
 
             return suggested, float(np.where(scores >= THRESHOLD, scores, 1 - scores).min())
         case "regression":
@@ -228,7 +230,7 @@ def _suggest(model: "SuggestionModel", pool: Pool, index: int) -> tuple[LabelVal
 def _nearest(
     fitted: FittedSuggestions, pool: Pool, index: int, own_only: str | None
 ) -> tuple[tuple[ResolvedLabel, PoolText], ...]:
-    from lora_core.active_learning.suggestions import find_k_nearest_labeled_rows
+    from lora_core.active_learning.label_suggestions import find_k_nearest_labeled_rows
 
     assert pool.vectors is not None  # noqa: S101 - the caller has checked it
     by_index = {

@@ -192,7 +192,7 @@ class MetricQueries:
             (each.model, each.version_ref, each.window_end) for each in self._newest_drift_checks()
         ]
 
-    def drift_checks(self) -> LabeledValues:
+    def drift_checks_by_outcome(self) -> LabeledValues:
         """Drift checks by outcome."""
         grouped = select(DriftCheck.alarm, func.count()).group_by(DriftCheck.alarm)
         counts = [("alarm" if alarm else "no_alarm", count) for alarm, count in self._rows(grouped)]
@@ -200,7 +200,7 @@ class MetricQueries:
 
     def abstention_share(self) -> LabeledValues:
         """Share of the texts of the last week that got no label, by version in production."""
-        shares = traffic.list_abstention_shares(self._session, days=ABSTENTION_DAYS)
+        shares = traffic.abstention_share_by_version(self._session, days=ABSTENTION_DAYS)
         in_production = registry.list_versions_with_alias(self._session, PRODUCTION)
         return [
             (model, f"{model}:{number}", shares[model, number])
@@ -374,7 +374,7 @@ DATABASE_METRICS = (
         "loraworks_drift_checks",
         f"Drift checks of the last {drift.CHECK_DAYS} days. Up to {HISTORY_SECONDS:g} s old.",
         ("outcome",),
-        read_history=MetricQueries.drift_checks,
+        read_history=MetricQueries.drift_checks_by_outcome,
     ),
     MetricDefinition(
         "loraworks_abstention_share",

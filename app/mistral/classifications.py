@@ -195,7 +195,7 @@ async def _classify(
             deadline=context.deadline,
             texts_of_prompts=texts_of_prompts,
         )
-    return await context.respond(
+    return await context.record_and_respond(
         lambda: {
             "id": f"mod-{uuid4().hex}",
             "model": result.version,

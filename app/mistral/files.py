@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from app.auth.middleware import require_scope
 from app.datasets import service as datasets
-from app.datasets.upload import incoming_dir, receive_upload
+from app.datasets.multipart_upload import incoming_dir, receive_upload
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import MISTRAL_ERROR_RESPONSES, FormValidationError
 from app.http.fields import CleanText, file_response_openapi

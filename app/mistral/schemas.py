@@ -163,7 +163,7 @@ class MistralHyperparameters(RequestModel):
 LossFunction = Literal["single_class", "multi_class"]
 
 
-class MistralTarget(RequestModel):
+class MistralTrainingTarget(RequestModel):
     """A target that the model predicts: the labels of this name in each line."""
 
     name: Annotated[str, CleanText(256)]
@@ -194,7 +194,7 @@ class MistralJobCreate(RequestModel):
     training_files: Annotated[list[MistralTrainingFile], Field(min_length=1)]
     validation_files: list[FileId] | None = None
     classifier_targets: (
-        Annotated[list[MistralTarget], Field(min_length=1, max_length=MAX_TARGETS)] | None
+        Annotated[list[MistralTrainingTarget], Field(min_length=1, max_length=MAX_TARGETS)] | None
     ) = Field(default=None, description="Default: all targets of the file.")
     suffix: Annotated[str, CleanText(64)] | None = Field(
         default=None, description="Name of the model; by default that of the training file."
@@ -231,7 +231,9 @@ class MistralJobCreate(RequestModel):
 
     @field_validator("classifier_targets")
     @classmethod
-    def _distinct(cls, value: list[MistralTarget] | None) -> list[MistralTarget] | None:
+    def _distinct(
+        cls, value: list[MistralTrainingTarget] | None
+    ) -> list[MistralTrainingTarget] | None:
         names = [target.name for target in value or ()]
         if len(set(names)) < len(names):
             raise PydanticCustomError("repeated_target", "must have each name once")

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.database.engines import Database, call_after_commit
-from app.datasets.service import detect_label_object_tasks, slugify
+from app.datasets.multipart_upload import Upload
+from app.datasets.service import detect_target_tasks, slugify
 from app.datasets.tables import Dataset
-from app.datasets.upload import Upload
 from app.fine_tuning_apis import files
 from app.fine_tuning_apis.base_model import resolve_base_or_default
 from app.fine_tuning_apis.errors import FilesNotUsable, FineTuningJobNotFound
@@ -76,7 +76,7 @@ def create_file(
     """
     upload = files.ensure_extension(upload)
     try:
-        tasks = detect_label_object_tasks(upload, settings)
+        tasks = detect_target_tasks(upload, settings)
     except FreeTextChatAnswers as error:  # a file for a model that writes texts
         raise LabelsMissing(file=upload.filename, at="file") from error
     if not tasks:

@@ -16,7 +16,7 @@ from app.mistral.errors import (
     UnknownClassifierTarget,
     UnlistedLabel,
 )
-from app.mistral.schemas import LossFunction, MistralTarget
+from app.mistral.schemas import LossFunction, MistralTrainingTarget
 from app.queue.events import EventContent
 from lora_core.data.label_readers import build_targets_spec
 from lora_core.errors.data import DataTooLarge
@@ -104,7 +104,7 @@ def _loss_function(dataset: Dataset, task: TaskType) -> LossFunction:
 
 
 def select_classifier_targets(
-    dataset: Dataset, asked: Sequence[MistralTarget] | None
+    dataset: Dataset, asked: Sequence[MistralTrainingTarget] | None
 ) -> JobTargets:
     """Return the targets to train: those that were asked for, or all of the file.
 
@@ -166,7 +166,7 @@ def _task(
 
 
 def _checked_target(
-    dataset: Dataset, available: Mapping[str, FileTarget], asked: MistralTarget, *, at: str
+    dataset: Dataset, available: Mapping[str, FileTarget], asked: MistralTrainingTarget, *, at: str
 ) -> FileTarget:
     """Return the target of the file that was asked for."""
     target = available.get(asked.name)

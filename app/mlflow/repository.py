@@ -286,7 +286,7 @@ def list_unsent_change_ids(session: Session, model_id: UUID) -> Sequence[UUID]:
     return session.scalars(changes).all()
 
 
-def delete_changes(session: Session, changes: Sequence[UUID]) -> None:
+def delete_outbox_changes(session: Session, changes: Sequence[UUID]) -> None:
     """Delete changes that were sent or given up."""
     session.execute(
         delete(MlflowModelChange).where(MlflowModelChange.id.in_(changes)),

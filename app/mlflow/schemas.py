@@ -10,7 +10,7 @@ from app.http.fields import ResponseModel, Timestamp
 MlflowState = Literal["off", "waiting", "connected", "failing"]
 
 
-class MlflowErrorView(ResponseModel):
+class MlflowSendFailureView(ResponseModel):
     """Why the last attempt to use MLflow failed."""
 
     code: str
@@ -34,7 +34,7 @@ class MlflowStatus(ResponseModel):
     failed_runs: int = Field(description="Runs that were given up, since MLflow rejected them.")
     last_success_at: Timestamp | None
     next_attempt_at: Timestamp | None = Field(description="Null unless `state` is `failing`.")
-    last_error: MlflowErrorView | None = Field(description="Of the last attempt that failed.")
+    last_error: MlflowSendFailureView | None = Field(description="Of the last attempt that failed.")
 
 
 class MlflowRunView(ResponseModel):

@@ -269,7 +269,7 @@ class _Sender:
             self._save(sent, **rejection)
             if gives_up:  # until the next change
                 with self.database.write() as session:
-                    repository.delete_changes(
+                    repository.delete_outbox_changes(
                         session, repository.list_unsent_change_ids(session, model_id)
                     )
             if not error.is_permanent:
@@ -310,7 +310,7 @@ class _Sender:
         kept = {number: each for number, each in sent.versions.items() if number in versions}
         self._save(sent, versions=kept, aliases=aliases, failures=0, last_error=None)
         with self.database.write() as session:
-            repository.delete_changes(session, changes)
+            repository.delete_outbox_changes(session, changes)
 
     def _create_version(self, name: str, version_id: UUID, version: VersionView) -> str:
         """Return the version in MLflow, as `_start_run` does the run."""

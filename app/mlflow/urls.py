@@ -8,7 +8,7 @@ from app.settings import Settings
 
 def loraworks_base_url(settings: Settings) -> str:
     """Return the URL of this service, without a slash at its end."""
-    return settings.public_url or settings.service_url
+    return settings.public_url or settings.local_service_url
 
 
 def experiment_url(server: MlflowServer) -> str | None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from app.database.base import read_clock
 from app.mlflow import repository, urls
 from app.mlflow.errors import MlflowRunNotFound
-from app.mlflow.schemas import MlflowErrorView, MlflowRunView, MlflowState, MlflowStatus
+from app.mlflow.schemas import MlflowRunView, MlflowSendFailureView, MlflowState, MlflowStatus
 from app.outbox.enums import MlflowSyncState
 from app.outbox.tables import MlflowServer
 
@@ -35,7 +35,7 @@ def get_status(session: Session) -> MlflowStatus:
     state = _state(server, clock=read_clock(session))
     error = None
     if server.last_error_code is not None:
-        error = MlflowErrorView(
+        error = MlflowSendFailureView(
             code=server.last_error_code,
             message=server.last_error or "",
             at=server.last_error_at or 0.0,

@@ -24,7 +24,7 @@ from app.openai.completion_schemas import (
     CompletionCreate,
     CompletionOptions,
 )
-from app.openai.errors import AnswerNotJson, LogprobsNotApplicable, TooManyChoices
+from app.openai.errors import JsonResponseFormatUnsupported, LogprobsNotApplicable, TooManyChoices
 from app.registry.refs import require_model_name_syntax
 from app.serving.client_formats import PredictRequest, TaskRequirement, reject_blank_text
 from app.serving.errors import TooManyInputs
@@ -230,9 +230,9 @@ def _cut(answer: str, stop_sequences: Iterable[str]) -> str:
 
 
 def _check_json(answer: ModelAnswer, ref: str) -> None:
-    """Raise `AnswerNotJson` if there is an answer that is not a JSON object."""
+    """Raise `JsonResponseFormatUnsupported` if there is an answer that is not a JSON object."""
     if answer.text is not None and parse_json_object(answer.text) is None:
-        raise AnswerNotJson(ref=ref, at="response_format")
+        raise JsonResponseFormatUnsupported(ref=ref, at="response_format")
 
 
 def _chat_logprobs(answer: ModelAnswer, top: int) -> dict[str, Any]:

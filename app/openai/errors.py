@@ -3,7 +3,7 @@
 from app.errors import UnprocessableContent
 
 
-class AnswerNotJson(UnprocessableContent):
+class JsonResponseFormatUnsupported(UnprocessableContent):
     code = "answer_not_json"
     title = "The model does not answer in JSON."
     message = (

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.middleware import check_scope, require_scope
 from app.datasets import service as datasets
-from app.datasets.upload import incoming_dir, receive_upload
+from app.datasets.multipart_upload import incoming_dir, receive_upload
 from app.fine_tuning_apis.errors import FileNotFound
 from app.fine_tuning_apis.repository import list_loss_and_accuracy_points
 from app.http.dependencies import CallerDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep

@@ -15,7 +15,7 @@ from app.openai.errors import ModerationNotApplicable
 from app.registry.refs import require_model_name_syntax
 from app.serving.client_formats import (
     LenientBody,
-    ModelPredictBody,
+    PredictBodyWithoutModel,
     TaskRequirement,
     parse_predict_request,
 )
@@ -87,7 +87,7 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
     Limits and headers are those of `/predict`.
     """
     request = parse_predict_request(
-        ModelPredictBody(inputs=body.input),
+        PredictBodyWithoutModel(inputs=body.input),
         "hf",
         max_inputs=context.max_inputs,
         target=context.target,
@@ -98,7 +98,7 @@ async def create_moderation(body: ModerationCreate, context: RequestContextDep) 
         result = await context.service.predict(
             request, ref, key_id=context.key_id, deadline=context.deadline
         )
-    return await context.respond(
+    return await context.record_and_respond(
         lambda: {
             "id": f"modr-{uuid4().hex}",
             "model": result.version,

@@ -6,10 +6,10 @@ from dataclasses import replace
 from sqlalchemy.orm import Session
 
 from app.database.engines import Database
+from app.datasets.multipart_upload import Upload
 from app.datasets.schemas import UploadFields
 from app.datasets.service import slugify
 from app.datasets.tables import Dataset
-from app.datasets.upload import Upload
 from app.fine_tuning_apis import files
 from app.fine_tuning_apis.base_model import resolve_base_or_default
 from app.fine_tuning_apis.errors import FilesNotUsable, FineTuningJobNotFound

@@ -34,7 +34,7 @@ class ValueSummary(ResponseModel):
     max: float
 
 
-class PredictionRunSummary(ResponseModel):
+class PredictionResultSummary(ResponseModel):
     """The summary of a finished prediction run."""
 
     rows: int
@@ -91,5 +91,5 @@ class PredictionRunListItem(LocatedResource):
 class PredictionRunView(PredictionRunListItem):
     """A prediction run."""
 
-    summary: PredictionRunSummary | None
+    summary: PredictionResultSummary | None
     error: JobErrorView | None

@@ -2,8 +2,17 @@
 
 from typing import Any
 
-from app.jobs.views import job_error_summary_view, job_error_view, job_wait_reason_view, progress
-from app.predictions.schemas import PredictionRunListItem, PredictionRunSummary, PredictionRunView
+from app.jobs.views import (
+    completed_fraction,
+    job_error_summary_view,
+    job_error_view,
+    job_wait_reason_view,
+)
+from app.predictions.schemas import (
+    PredictionResultSummary,
+    PredictionRunListItem,
+    PredictionRunView,
+)
 from app.queue.tables import Job
 
 
@@ -14,7 +23,7 @@ def run_list_item(run: Job, queue_position: int | None) -> PredictionRunListItem
 
 def run_view(run: Job, queue_position: int | None) -> PredictionRunView:
     """`queue_position` is not in the row: it depends on the other rows."""
-    summary = None if run.summary is None else PredictionRunSummary.model_validate(run.summary)
+    summary = None if run.summary is None else PredictionResultSummary.model_validate(run.summary)
     return PredictionRunView(
         **_fields(run, queue_position), summary=summary, error=job_error_view(run)
     )
@@ -30,7 +39,7 @@ def _fields(run: Job, queue_position: int | None) -> dict[str, Any]:
         "text_pair_column": run.spec["data"].get("text_pair_column"),
         "rows_done": run.step,
         "rows": run.total_steps or 0,
-        "progress": progress(run) or 0.0,
+        "progress": completed_fraction(run) or 0.0,
         "queue_position": queue_position,
         "waiting": job_wait_reason_view(run),
         "has_results": run.artifact_id is not None,

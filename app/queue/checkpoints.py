@@ -70,7 +70,7 @@ def inherit_metric_points(session: Session, job: Job, start: Checkpoint) -> None
     session.execute(insert(MetricPoint).from_select(names, points.where(*before)))
 
 
-def rewind_to_newest_checkpoint(session: Session, job_id: UUID) -> StoredCheckpoint | None:
+def rewind_metrics_to_newest_checkpoint(session: Session, job_id: UUID) -> StoredCheckpoint | None:
     """Return the newest usable checkpoint and delete the metric points after it.
 
     It is the job's own, or else that of the job it continues. None: start from the beginning.
@@ -119,7 +119,7 @@ def reject_checkpoint_and_rewind(
         .values(bad=True),
         execution_options=NO_SESSION_SYNC,
     )
-    previous = rewind_to_newest_checkpoint(session, lease.job_id)
+    previous = rewind_metrics_to_newest_checkpoint(session, lease.job_id)
     resumed_from = f"step {previous.step:,}" if previous else "the beginning"
     message = (
         f"The checkpoint of step {checkpoint.step:,} is damaged or missing; "

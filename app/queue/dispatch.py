@@ -156,7 +156,7 @@ class CeleryNotifier:
         )
 
 
-def open_notifier(settings: Settings) -> WorkerNotifier:
+def open_worker_notifier(settings: Settings) -> WorkerNotifier:
     """Open the notifier of this installation. Raises `BrokerUrlInvalid`."""
     if settings.broker_url is None:
         return PollOnlyNotifier()

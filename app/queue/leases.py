@@ -36,7 +36,7 @@ from app.queue.transitions import (
     AttemptResult,
     ProcessExitStatus,
     RetryableFailure,
-    closing_event,
+    attempt_end_event,
 )
 from app.queue.webhook_events import publish_training_job_ended
 
@@ -156,7 +156,7 @@ def _resume_state(session: Session, job_id: UUID) -> _ResumeState:
     """Return where the attempt starts, the furthest step so far, and the steps where attempts
     with the same first step failed.
     """
-    checkpoint = checkpoints.rewind_to_newest_checkpoint(session, job_id)
+    checkpoint = checkpoints.rewind_metrics_to_newest_checkpoint(session, job_id)
     step = checkpoint.step if checkpoint else 0
     session.execute(
         update(Job).where(Job.id == job_id).values(step=step), execution_options=NO_SESSION_SYNC
@@ -314,7 +314,9 @@ def expire_attempt(
         "finished_at": case((or_(transitions.CANCEL_REQUESTED, exhausted), now()), else_=null()),
         "error_code": case(
             (
-                and_(failed, Job.step > 0, Job.step == transitions.furthest_step_expression()),
+                and_(
+                    failed, Job.step > 0, Job.step == transitions.furthest_attempt_step_expression()
+                ),
                 CRASH_LOOP,
             ),
             (failed, failure.code),
@@ -376,7 +378,7 @@ def _end_attempt(
     state = JobState(row.state)
     paused = row.pause_requested_at is not None
     add_job_event(
-        session, row, closing_event(result, state, row.error_code, pause_requested=paused)
+        session, row, attempt_end_event(result, state, row.error_code, pause_requested=paused)
     )
     if state.final:
         publish_training_job_ended(session, row.id)

@@ -88,7 +88,7 @@ class RetryableFailure:
 
 
 @dataclass(frozen=True)
-class DependencyUnavailable:
+class InfrastructureUnavailable:
     """Disk, storage or hub failed. The job waits for it and shows why; no failure is counted."""
 
     code: str
@@ -103,7 +103,7 @@ AttemptResult = (
     | Preempted
     | Paused
     | RetryableFailure
-    | DependencyUnavailable
+    | InfrastructureUnavailable
 )
 
 
@@ -115,14 +115,14 @@ class ProcessExitStatus:
     signal: int | None = None
 
 
-def closing_event(
+def attempt_end_event(
     result: AttemptResult, state: JobState, error_code: str | None, *, pause_requested: bool
 ) -> EventContent:
     """Return the event for a result that left the job in `state`; a failed job has `error_code`."""
     code, cause, level = "preempted", "The worker is shutting down.", "info"
     if isinstance(result, Paused):
         code, cause = "pause_requested", "A pause was requested."
-    if isinstance(result, PermanentFailure | RetryableFailure | DependencyUnavailable):
+    if isinstance(result, PermanentFailure | RetryableFailure | InfrastructureUnavailable):
         code, cause, level = result.code, result.message, "warning"
     match state:
         case JobState.SUCCEEDED:
@@ -160,7 +160,7 @@ def outcome_and_columns(result: AttemptResult) -> tuple[AttemptOutcome, dict[str
             return AttemptOutcome.PREEMPTED, {**requeued, "run_after": now()}
         case RetryableFailure():
             return AttemptOutcome.FAILED, {**requeued, **failure_count_and_delay_columns(result)}
-        case DependencyUnavailable(code, message, seconds):
+        case InfrastructureUnavailable(code, message, seconds):
             since = case((Job.waiting_code == code, Job.waiting_since), else_=now())
             reason = {"waiting_since": since, "waiting_code": code, "waiting_message": message}
             if_queued = {
@@ -190,10 +190,10 @@ def prior_failures_expression() -> ColumnElement[int]:
     Progress resets the count: it is 0 if the attempt got further than any before it. (Storing a
     checkpoint has already reset it.)
     """
-    return case((Job.step > furthest_step_expression(), 0), else_=Job.failures_counted)
+    return case((Job.step > furthest_attempt_step_expression(), 0), else_=Job.failures_counted)
 
 
-def furthest_step_expression() -> ColumnElement[int]:
+def furthest_attempt_step_expression() -> ColumnElement[int]:
     """Return the last step that an ended attempt reached."""
     reached = select(func.max(Attempt.last_step)).where(
         Attempt.job_id == Job.id, Attempt.ended_at.is_not(None)

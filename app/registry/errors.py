@@ -75,7 +75,7 @@ class NothingToRollBack(Conflict):
     )
 
 
-class ImportLimitExceeded(ContentTooLarge):
+class ImportResourcesExceeded(ContentTooLarge):
     code = "import_too_large"
     title = "The import exceeds a limit."
     message = (

@@ -31,7 +31,7 @@ class ModelIOSchema:
     pairs: bool
 
     @property
-    def several(self) -> bool:
+    def has_several_targets(self) -> bool:
         return "" not in self.targets
 
 

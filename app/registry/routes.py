@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, status
 from starlette.concurrency import run_in_threadpool
 
 from app.auth.middleware import require_scope
-from app.datasets.upload import incoming_dir, receive_upload
+from app.datasets.multipart_upload import incoming_dir, receive_upload
 from app.http.dependencies import AppStateDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.fields import Slug
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
@@ -16,7 +16,7 @@ from app.idempotency.header import IdempotencyDep
 from app.registry import repository, service
 from app.registry.schemas import (
     IMPORT_FORM,
-    AliasMove,
+    AliasUpdate,
     ModelListItem,
     ModelView,
     VersionCreate,
@@ -141,7 +141,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
             archive=path,
             call=build_idempotent_request(upload.sha256),
         )
-        return await executor.run_import(work)
+        return await executor.run_model_import(work)
 
 
 @router.delete(
@@ -160,7 +160,7 @@ def delete_version(
 
 @router.put("/{name}/aliases/{alias}", dependencies=_ADMIN)
 async def move_alias(
-    name: Slug, alias: Slug, body: AliasMove, database: DatabaseDep, mover: AliasMoverDep
+    name: Slug, alias: Slug, body: AliasUpdate, database: DatabaseDep, mover: AliasMoverDep
 ) -> ModelView:
     """Point an alias at a version; the alias `production` promotes it.
 

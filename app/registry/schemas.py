@@ -14,7 +14,7 @@ class VersionCreate(RequestModel):
     job_id: UUID
 
 
-class AliasMove(RequestModel):
+class AliasUpdate(RequestModel):
     """The version that an alias is moved to."""
 
     version: int = Field(ge=1, lt=10**9, strict=True)

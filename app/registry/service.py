@@ -24,7 +24,7 @@ from app.queue.tables import Job
 from app.registry import refs, repository
 from app.registry.errors import (
     ImportCrashed,
-    ImportLimitExceeded,
+    ImportResourcesExceeded,
     JobWithoutModel,
     ModelHasAliases,
     NoModelPromoted,
@@ -36,7 +36,7 @@ from app.registry.refs import ModelRef
 from app.registry.schemas import VersionView
 from app.registry.tables import PRODUCTION, ModelVersion, RegisteredModel
 from app.registry.views import version_view
-from app.sandbox import child
+from app.sandbox import runner
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.repository import delete_unused_artifacts
@@ -324,7 +324,7 @@ def import_model_version(
 ) -> VersionView:
     """Unpack and validate an archive, and register it as the next version of `name`.
 
-    Raises the errors in the archive, `ImportLimitExceeded`, `ImportCrashed`, and the errors of
+    Raises the errors in the archive, `ImportResourcesExceeded`, `ImportCrashed`, and the errors of
     `idempotency.reserve` and of a store; nothing is stored then.
     """
     with database.read() as session:
@@ -353,7 +353,7 @@ def import_model_version(
         return view
 
     try:
-        view = new.run_with_stored_base(register)
+        view = new.retry_after_storing_base(register)
     finally:
         if delete_files:
             new.delete_files()
@@ -362,11 +362,11 @@ def import_model_version(
 
 def _unpack_and_check(archive: Path, folder: Path, settings: Settings) -> dict[str, Any]:
     """Run `python -m lora_core unpack` with resource limits, and return its report."""
-    limits = child.SandboxLimits(
+    limits = runner.SandboxLimits(
         settings.import_memory_mb, settings.import_seconds, settings.max_import_bytes
     )
     arguments = ["unpack", str(archive), "--into", str(folder)]
-    result = child.run_lora_core_sandboxed(
+    result = runner.run_lora_core_sandboxed(
         arguments, limits=limits, readable=[archive], writable=[folder]
     )
     if result.returncode == 0:
@@ -375,9 +375,9 @@ def _unpack_and_check(archive: Path, folder: Path, settings: Settings) -> dict[s
         raise result.parse_error(LoraCoreError)
     if result.timed_out:
         limit, setting = f"{settings.import_seconds:g} s", "LORAWORKS_IMPORT_SECONDS"
-        raise ImportLimitExceeded(limit=limit, setting=setting)
+        raise ImportResourcesExceeded(limit=limit, setting=setting)
     if result.out_of_memory:
         limit, setting = f"{settings.import_memory_mb} MB", "LORAWORKS_IMPORT_MEMORY_MB"
-        raise ImportLimitExceeded(limit=limit, setting=setting)
+        raise ImportResourcesExceeded(limit=limit, setting=setting)
     log.error("import check crashed", returncode=result.returncode, stderr=result.stderr[-2000:])
     raise ImportCrashed()

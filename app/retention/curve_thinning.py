@@ -21,7 +21,7 @@ PAGE_SIZE = 25  # jobs per query
 BATCH_SIZE = 1000  # points that one transaction deletes
 
 
-class ThinnedCurvesPage(NamedTuple):
+class ThinningProgress(NamedTuple):
     """How many points were deleted, and after which job to go on; None: this was the last page."""
 
     points: int
@@ -30,14 +30,14 @@ class ThinnedCurvesPage(NamedTuple):
 
 def thin_curves_page(
     database: Database, *, max_points: int | None, after: UUID | None = None, dry_run: bool = False
-) -> ThinnedCurvesPage:
+) -> ThinningProgress:
     """Thin the curves of one page of ended jobs; a dry run only counts.
 
     `max_points` is the limit of each curve; None: all points are kept. Any number of processes may
     do this at once, because the points of an ended job do not change.
     """
     if max_points is None:
-        return ThinnedCurvesPage(0, None)
+        return ThinningProgress(0, None)
     with database.read() as session:
         jobs = repository.list_unthinned_jobs(session, after=after, limit=PAGE_SIZE)
         surplus = {
@@ -53,7 +53,7 @@ def thin_curves_page(
         with database.write() as session:
             repository.mark_thinned(session, [job.id for job in jobs])
     last = jobs[-1].id if len(jobs) == PAGE_SIZE else None
-    return ThinnedCurvesPage(sum(map(len, surplus.values())), last)
+    return ThinningProgress(sum(map(len, surplus.values())), last)
 
 
 def _surplus(curves: Curves, state: JobState, max_points: int) -> Iterator[int]:

@@ -35,7 +35,7 @@ from app.registry.tables import RegisteredModel
 from app.resources import Resources
 from app.retraining import repository, transitions
 from app.retraining.errors import PepperDiffers
-from app.retraining.live_texts import resolve_feedback_labels
+from app.retraining.feedback_labels import resolve_feedback_labels
 from app.retraining.merged_texts import (
     PAIR,
     SPLIT,
@@ -52,10 +52,10 @@ from app.retraining.production_version import (
 )
 from app.retraining.states import NotPromotedReason, RetrainingState
 from app.retraining.tables import RetrainingRun
-from app.sandbox import child
+from app.sandbox import runner
 from app.settings import Settings
 from lora_core import child_protocol, manifest
-from lora_core.data import split_rows_file
+from lora_core.data import labeled_split_rows_file
 from lora_core.data.label_readers import LabelFormat
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import DataTooLarge
@@ -178,7 +178,7 @@ def _write_files(
     _write_splits(spec_file, rows, production, settings, readable=list_local_data_files(spec))
     live, left_out = resolve_feedback_labels(inputs.feedback, production.io_schema)
     return write_training_and_evaluation_files(
-        lambda: split_rows_file.read_split_rows(rows),
+        lambda: labeled_split_rows_file.read_split_rows(rows),
         live,
         left_out,
         source=production.data_source_name,
@@ -199,11 +199,11 @@ def _write_splits(
     readable: Sequence[Path],
 ) -> None:
     """Raises the errors in the data, and `DataTooLarge`."""
-    limits = child.SandboxLimits(
+    limits = runner.SandboxLimits(
         settings.inspect_memory_mb, settings.inspect_seconds, files.MAX_TEXTS_BYTES
     )
     arguments = ["splits", str(spec_file), f"--out={out}"]
-    result = child.run_lora_core_sandboxed(
+    result = runner.run_lora_core_sandboxed(
         arguments, limits=limits, readable=readable, writable=[spec_file.parent]
     )
     if result.returncode == 0:
@@ -327,7 +327,7 @@ def _store(
     """Store the datasets and the job, and end the step, unless the claim was lost."""
     store = resources.store
     for each in new:  # before the transaction, so that other writers do not wait for the store
-        store.move_in_file(each.file, files.store_key(each.row))
+        store.move_file_into_store(each.file, files.store_key(each.row))
     delete_files = True
     failpoint("retraining_stored")
     try:
@@ -348,14 +348,14 @@ def _store(
             run.kept_rows = merged.kept_rows
             run.data = merged.counts.model_dump(mode="json")
             if run.search is not None:
-                transitions.begin_run_step(session, run, RetrainingState.SEARCHING)
+                transitions.advance_run(session, run, RetrainingState.SEARCHING)
             else:
                 job = _new_job(session, inputs, training, base, resources.settings)
                 jobs.insert_and_enqueue(
                     session, job, created_by=run.created_by, notifier=resources.notifier
                 )
                 run.job_id = job.id
-                transitions.begin_run_step(session, run, RetrainingState.TRAINING)
+                transitions.advance_run(session, run, RetrainingState.TRAINING)
             # A commit that fails may still have succeeded; garbage collection then decides.
             delete_files = False
         failpoint("retraining_collected")

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from app.retraining.live_texts import ONLY_TARGET, TaskIOSchema
+from app.retraining.feedback_labels import ONLY_TARGET, TaskIOSchema
 from app.retraining.merged_texts import LABEL, LIVE_PART, PART, TEST_PART, read_prediction_results
 from app.retraining.schemas import RetrainingComparison, VersionComparisonView
 from app.retraining.states import NotPromotedReason

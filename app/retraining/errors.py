@@ -59,7 +59,7 @@ class TrainingJobDeleted(Conflict):
     )
 
 
-class EvaluationDeleted(Conflict):
+class EvaluationRunDeleted(Conflict):
     code = "retraining_evaluation_deleted"
     title = "An evaluation was deleted."
     message = (

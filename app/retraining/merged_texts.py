@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.retraining.live_texts import LiveText, hash_normalized_text, is_held_out
+from app.retraining.feedback_labels import LiveText, hash_normalized_text, is_held_out
 from app.retraining.schemas import TextCounts, TextExclusionReason
-from lora_core.data.split_rows_file import LabeledSplitRow
+from lora_core.data.labeled_split_rows_file import LabeledSplitRow
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.encoded_labels import decode_label, decode_targets
 from lora_core.specs.task import MultiLabelTarget, SeveralTargetsSpec, TaskSpec

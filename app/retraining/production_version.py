@@ -26,7 +26,7 @@ from app.retraining.errors import (
     TrainingJobDeleted,
     VersionNotTrainedHere,
 )
-from app.retraining.live_texts import TaskIOSchema
+from app.retraining.feedback_labels import TaskIOSchema
 from app.settings import Settings
 from app.storage.store import Store
 from lora_core.hf_hub import HUB_PREFIX

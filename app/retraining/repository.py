@@ -221,7 +221,7 @@ def list_runs_with_unreferenced_evaluation_dataset(session: Session) -> list[tup
     return [(run_id, dataset_id) for run_id, dataset_id in session.execute(statement) if dataset_id]
 
 
-def list_unused_training_data(session: Session) -> list[tuple[UUID, UUID]]:
+def list_runs_with_unused_training_dataset(session: Session) -> list[tuple[UUID, UUID]]:
     """Return ended runs whose texts no version was made of: (run, dataset)."""
     statement = select(RetrainingRun.id, RetrainingRun.dataset_id).where(
         RetrainingRun.state.not_in(ACTIVE_STATES),

@@ -39,12 +39,12 @@ from app.resources import Resources
 from app.retraining import collect_training_texts, repository, transitions
 from app.retraining.decision import compare_results, find_reasons_against_promotion
 from app.retraining.errors import (
-    EvaluationDeleted,
+    EvaluationRunDeleted,
     NoWinner,
     RetrainingInterrupted,
     TrainingJobDeleted,
 )
-from app.retraining.live_texts import TaskIOSchema
+from app.retraining.feedback_labels import TaskIOSchema
 from app.retraining.production_version import read_production_version
 from app.retraining.schemas import HyperparameterSearch, RetrainingErrorView
 from app.retraining.states import NotPromotedReason, RetrainingState, Trigger
@@ -255,7 +255,7 @@ def _search(resources: Resources, run_id: UUID) -> None:
         model = session.get_one(RegisteredModel, locked.model_id).name
         call = IdempotentRequest(locked.created_by, _SWEEP_ROUTE, None, None, 0.0)
         try:
-            job = sweep_service.enqueue_trial_promotion(
+            job = sweep_service.enqueue_trial_registration(
                 session,
                 sweep_id=sweep.id,
                 body=SweepPromote(model=model, alias=None),
@@ -266,7 +266,7 @@ def _search(resources: Resources, run_id: UUID) -> None:
         except NothingToPromote as error:
             raise NoWinner(sweep_id=sweep.id) from error
         locked.job_id = job.id
-        transitions.begin_run_step(session, locked, RetrainingState.TRAINING)
+        transitions.advance_run(session, locked, RetrainingState.TRAINING)
 
 
 class _ClaimLost(Exception):
@@ -357,7 +357,7 @@ def _evaluate_after_training(resources: Resources, run_id: UUID) -> None:
                 session, prediction, created_by=run.created_by, notifier=resources.notifier
             )
             setattr(run, field, prediction.id)
-        transitions.begin_run_step(session, run, RetrainingState.EVALUATING)
+        transitions.advance_run(session, run, RetrainingState.EVALUATING)
     failpoint("retraining_trained")
 
 
@@ -398,7 +398,7 @@ def _decide_after_evaluation(resources: Resources, run_id: UUID) -> None:
         for each in ids:
             job = session.get(Job, each)
             if job is None:
-                raise EvaluationDeleted(run_id=each)
+                raise EvaluationRunDeleted(run_id=each)
             if job.state != JobState.SUCCEEDED and not _succeeded(session, locked, job):
                 return
 
@@ -467,7 +467,7 @@ def _delete_unused_data(resources: Resources) -> None:
     """Delete the datasets of ended runs that nothing needs any more."""
     for field, list_unused in (
         ("evaluation_dataset_id", repository.list_runs_with_unreferenced_evaluation_dataset),
-        ("dataset_id", repository.list_unused_training_data),
+        ("dataset_id", repository.list_runs_with_unused_training_dataset),
     ):
         with resources.database.read() as session:
             unused = list_unused(session)

@@ -29,7 +29,7 @@ def lock_claimed_run(
     return run if run is not None and run.claims == claim else None
 
 
-def begin_run_step(session: Session, run: RetrainingRun, state: RetrainingState) -> None:
+def advance_run(session: Session, run: RetrainingRun, state: RetrainingState) -> None:
     """Begin the next step, which nobody has claimed yet."""
     run.state, run.claims, run.excused, run.claimed_until = state, 0, 0, None
     session.flush()

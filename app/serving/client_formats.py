@@ -119,7 +119,7 @@ class HubParameters(LenientBody):
     top_k: Annotated[StrictInt, Field(ge=1)] | None = None
 
 
-class ModelPredictBody(LenientBody):
+class PredictBodyWithoutModel(LenientBody):
     """Texts for the model in the URL."""
 
     inputs: Annotated[
@@ -168,7 +168,7 @@ class ModelPredictBody(LenientBody):
     )
 
 
-class PredictBody(ModelPredictBody):
+class PredictBody(PredictBodyWithoutModel):
     """Texts for a model."""
 
     model: Annotated[str, CleanText(200)] | None = Field(
@@ -178,7 +178,7 @@ class PredictBody(ModelPredictBody):
     )
 
 
-class ModelRerankBody(LenientBody):
+class RerankBodyWithoutModel(LenientBody):
     """A query and texts, in the format of text-embeddings-inference, for the model in the URL."""
 
     query: Annotated[StrictStr, AfterValidator(reject_unstorable_text)]
@@ -197,7 +197,7 @@ class ModelRerankBody(LenientBody):
     truncation_direction: Annotated[TruncationSide, BeforeValidator(_lower_side)] = "right"
 
 
-class RerankBody(ModelRerankBody):
+class RerankBody(RerankBodyWithoutModel):
     """A query and texts for a model."""
 
     model: Annotated[str, CleanText(200)] | None = Field(
@@ -265,7 +265,7 @@ class PredictRequest:
 
 
 def parse_predict_request(
-    body: ModelPredictBody,
+    body: PredictBodyWithoutModel,
     request_format: RequestFormat | None,
     *,
     max_inputs: int,
@@ -306,7 +306,7 @@ def parse_predict_request(
 
 
 def parse_rerank_request(
-    body: ModelRerankBody, *, max_inputs: int, target: str | None = None
+    body: RerankBodyWithoutModel, *, max_inputs: int, target: str | None = None
 ) -> PredictRequest:
     """Return the pairs of the query and each text. Raises `BlankInput`, `TooManyInputs`."""
     reject_blank_text(body.query, "The query", at="query")

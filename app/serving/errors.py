@@ -47,7 +47,7 @@ class VersionWithoutExamples(UnprocessableContent):
     )
 
 
-class TooFewHeldOutTexts(UnprocessableContent):
+class TooFewTextsForUnfamiliarity(UnprocessableContent):
     code = "too_few_held_out_texts"
     title = "The version had too few held-out texts to say which texts are unfamiliar."
     message = (

@@ -41,7 +41,7 @@ from app.serving.errors import (
     DeadlineExceeded,
     ModelArtifactCorrupt,
     ModelLoadFailed,
-    TooFewHeldOutTexts,
+    TooFewTextsForUnfamiliarity,
     VersionWithoutExamples,
 )
 from app.serving.schemas import Familiarity, HiddenReason, NearestExample
@@ -126,13 +126,14 @@ class ExampleIndexCache:
     ) -> "ExampleIndex":
         """Return the index of a version that can tell which texts are unfamiliar.
 
-        Raises `VersionWithoutExamples`, `TooFewHeldOutTexts`, and what `load_or_none` raises.
+        Raises `VersionWithoutExamples`, `TooFewTextsForUnfamiliarity`, and what `load_or_none`
+        raises.
         """
         index = await self.load_or_none(resolved, deadline=deadline)
         if index is None:
             raise VersionWithoutExamples(ref=resolved.ref, at="abstain_unfamiliar")
         if index.threshold is None:
-            raise TooFewHeldOutTexts(
+            raise TooFewTextsForUnfamiliarity(
                 ref=resolved.ref,
                 count=len(index.held_out),
                 split=index.held_out_split,

@@ -28,12 +28,12 @@ from app.registry import repository
 from app.registry.refs import ModelRefParam
 from app.registry.service import ResolvedModel
 from app.serving.client_formats import (
-    ModelPredictBody,
-    ModelRerankBody,
     PredictBody,
+    PredictBodyWithoutModel,
     PredictRequest,
     RequestFormat,
     RerankBody,
+    RerankBodyWithoutModel,
     VertexBody,
     VertexResponse,
     count_inputs,
@@ -110,7 +110,9 @@ class PredictRequestContext:
     traffic: TrafficRecorder
     prediction_id: UUID
 
-    def parse(self, body: ModelPredictBody, request_format: RequestFormat | None) -> PredictRequest:
+    def parse(
+        self, body: PredictBodyWithoutModel, request_format: RequestFormat | None
+    ) -> PredictRequest:
         """Raises what `parse_predict_request` raises."""
         return parse_predict_request(
             body, request_format, max_inputs=self.max_inputs, target=self.target
@@ -118,7 +120,7 @@ class PredictRequestContext:
 
     async def predict(
         self,
-        body: ModelPredictBody,
+        body: PredictBodyWithoutModel,
         ref: str | None,
         request_format: RequestFormat | None,
     ) -> PredictResult:
@@ -149,7 +151,9 @@ class PredictRequestContext:
             position += len(result.rows)
         return {"X-Prediction-Id": self.prediction_id.hex, **_response_headers(*results)}
 
-    async def respond(self, build: Callable[[], Any], *results: PredictResult) -> Response:
+    async def record_and_respond(
+        self, build: Callable[[], Any], *results: PredictResult
+    ) -> Response:
         """Record the predictions of the request, and return the JSON that `build` makes of them."""
         headers = self.record_and_build_headers(*results)
 
@@ -199,14 +203,14 @@ async def predict(
     """
     async with cancel_on_disconnect(context.receive):
         result = await context.predict(body, body.model, request_format)
-        return await context.respond(lambda: _to_json(result), result)
+        return await context.record_and_respond(lambda: _to_json(result), result)
 
 
 @router.post("/models/{ref}/predict", response_model=PredictResponse)
 @router.post("/models/{ref}", response_model=PredictResponse, include_in_schema=False)
 async def predict_with_model(
     ref: ModelRefParam,
-    body: ModelPredictBody,
+    body: PredictBodyWithoutModel,
     context: RequestContextDep,
     request_format: RequestFormatQuery = None,
 ) -> Response:
@@ -216,7 +220,7 @@ async def predict_with_model(
     """
     async with cancel_on_disconnect(context.receive):
         result = await context.predict(body, ref, request_format)
-        return await context.respond(lambda: _to_json(result), result)
+        return await context.record_and_respond(lambda: _to_json(result), result)
 
 
 @router.post("/rerank")
@@ -235,7 +239,7 @@ async def rerank(
 @router.post("/models/{ref}/rerank")
 async def rerank_with_model(
     ref: ModelRefParam,
-    body: ModelRerankBody,
+    body: RerankBodyWithoutModel,
     context: RequestContextDep,
     response: Response,
 ) -> list[RankedText]:
@@ -244,7 +248,7 @@ async def rerank_with_model(
 
 
 async def _rerank(
-    body: ModelRerankBody,
+    body: RerankBodyWithoutModel,
     ref: str | None,
     context: PredictRequestContext,
     response: Response,
@@ -281,7 +285,9 @@ async def predict_vertex(body: VertexBody, context: RequestContextDep) -> Respon
         results = await context.service.predict_instances(
             instances, key_id=context.key_id, deadline=context.deadline
         )
-    return await context.respond(lambda: {"predictions": list(map(_to_json, results))}, *results)
+    return await context.record_and_respond(
+        lambda: {"predictions": list(map(_to_json, results))}, *results
+    )
 
 
 @router.post("/v1/models/{ref}/explain", responses=PROBLEM_RESPONSES)
@@ -460,7 +466,9 @@ async def list_shadow_comparisons(
 ) -> list[ShadowComparisonView]:
     """Compare the candidate `name@shadow` with production on the live texts, newest pair first."""
     await run_in_threadpool(_check_model_exists, database, name)
-    return [shadow_view(stats) for stats in state.serving.shadow_evaluator.stats(name)]
+    return [
+        shadow_view(stats) for stats in state.serving.shadow_evaluator.list_stats_of_model(name)
+    ]
 
 
 def _check_model_exists(database: Database, name: str) -> None:

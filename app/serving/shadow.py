@@ -111,7 +111,7 @@ class ShadowEvaluator:
             request, computed = replace(request, texts=texts), computed[: len(texts)]
             self._create_task(self._compare(request, candidate, model, computed, stats))
 
-    def stats(self, name: str) -> list[ShadowStats]:
+    def list_stats_of_model(self, name: str) -> list[ShadowStats]:
         """Return the statistics of one model, the newest pair of versions first."""
         of_model = [each for each in self._stats.values() if each.version.startswith(f"{name}:")]
         return sorted(of_model, key=lambda stats: stats.since, reverse=True)

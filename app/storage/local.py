@@ -48,7 +48,7 @@ class LocalStore(Store):
         self._had_content = False  # the root with this identity had content
         self._check_mounted()
 
-    def move_in_directory(self, directory: Path, key: str) -> ArtifactRef:
+    def move_directory_into_store(self, directory: Path, key: str) -> ArtifactRef:
         target = self._resolve(check_directory_key(key))
         with _translate_os_errors():
             ref = verify_and_build_ref(directory, key)
@@ -80,7 +80,7 @@ class LocalStore(Store):
             except FileNotFoundError as error:
                 raise self._missing_error(name) from error
 
-    def move_in_file(self, path: Path, key: str) -> None:
+    def move_file_into_store(self, path: Path, key: str) -> None:
         target = self._resolve(check_file_key(key))
         with _translate_os_errors():
             if target.exists():

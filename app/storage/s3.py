@@ -92,7 +92,7 @@ class S3Store(Store):
         self._prefix = prefix
         self._cache = cache
 
-    def move_in_directory(self, directory: Path, key: str) -> ArtifactRef:
+    def move_directory_into_store(self, directory: Path, key: str) -> ArtifactRef:
         ref = verify_and_build_ref(directory, check_directory_key(key))
         self._claim(ref)
         with translate_s3_errors():
@@ -123,7 +123,7 @@ class S3Store(Store):
             raise _missing_error(name)
         return content
 
-    def move_in_file(self, path: Path, key: str) -> None:
+    def move_file_into_store(self, path: Path, key: str) -> None:
         with translate_s3_errors():
             if self._read(check_file_key(key), head=True) is not None:
                 raise ArtifactExists(key=key)

@@ -34,9 +34,9 @@ class StagedArtifact:
         self._store = store
         base_dir = artifact_base_sharing.split_off_base(directory)
         self._base = _NewBase(store, base_dir, key) if base_dir is not None else None
-        self._ref = store.move_in_directory(directory, key)
+        self._ref = store.move_directory_into_store(directory, key)
 
-    def run_with_stored_base(self, write: Callable[[], _T]) -> _T:
+    def retry_after_storing_base(self, write: Callable[[], _T]) -> _T:
         """Return the result of `write`, which is a transaction that calls `add_row`.
 
         It runs again if the files of the base have to be stored first.
@@ -50,7 +50,7 @@ class StagedArtifact:
     def add_row(self, session: Session, *, job_id: UUID | None, kind: str) -> Artifact:
         """Insert the row of the artifact, and that of its base if there is none.
 
-        Call it first in a transaction, which `run_with_stored_base` may have to repeat.
+        Call it first in a transaction, which `retry_after_storing_base` may have to repeat.
         """
         base = self._base.find_or_add(session) if self._base is not None else None
         return repository.add_artifact(session, job_id=job_id, kind=kind, ref=self._ref, base=base)
@@ -76,7 +76,7 @@ class _NewBase:
         self._stored: ArtifactRef | None = None
 
     def store_files(self) -> None:
-        self._stored = self._store.move_in_directory(self._directory, self._key)
+        self._stored = self._store.move_directory_into_store(self._directory, self._key)
         failpoint("base_stored")
 
     def find_or_add(self, session: Session) -> Artifact:

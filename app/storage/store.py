@@ -84,7 +84,7 @@ class Store(ABC):
         self._checked: tuple[float, AppError | None] | None = None
 
     @abstractmethod
-    def move_in_directory(self, directory: Path, key: str) -> ArtifactRef:
+    def move_directory_into_store(self, directory: Path, key: str) -> ArtifactRef:
         """Verify `directory` against its manifest, and move it into the store.
 
         Repeating it with the same bytes changes nothing. Raises `ArtifactCorrupt`, and
@@ -122,7 +122,7 @@ class Store(ABC):
         """Read a file of a directory. Raises `ArtifactCorrupt` if it is missing."""
 
     @abstractmethod
-    def move_in_file(self, path: Path, key: str) -> None:
+    def move_file_into_store(self, path: Path, key: str) -> None:
         """Move the file at `path` into the store, under a new key."""
 
     @abstractmethod
@@ -146,7 +146,7 @@ class Store(ABC):
     def read_clock(self) -> float:
         """Return the time on the clock of the store, by writing a probe to it."""
 
-    def check(self) -> None:
+    def check_health(self) -> None:
         """Check that the store is writable. The result is cached for `CHECK_TTL_SECONDS`."""
         with self._lock:
             if self._checked is None or time.monotonic() - self._checked[0] > CHECK_TTL_SECONDS:
@@ -155,8 +155,8 @@ class Store(ABC):
         if problem is not None:
             raise type(problem)(**problem.detail)
 
-    def forget_check(self) -> None:
-        """Have the next `check` probe the store, whatever the last one found."""
+    def forget_health_check(self) -> None:
+        """Have the next `check_health` probe the store, whatever the last one found."""
         with self._lock:
             self._checked = None
 
@@ -311,7 +311,7 @@ def read_artifact_json_lines(
         return [json.loads(line) for line in store.read(ref, file).split(b"\n")[:limit] if line]
 
 
-def open_artifact(store: Store, ref: ArtifactRef, *, name: str) -> ArtifactWithBase:
+def get_artifact_directories(store: Store, ref: ArtifactRef, *, name: str) -> ArtifactWithBase:
     """Return the artifact with its base, without verifying files of a local store.
 
     Raises `StoredArtifactCorrupt`.
@@ -333,7 +333,9 @@ def verify_artifact(store: Store, ref: ArtifactRef, *, name: str) -> Path:
         return store.verified_directory(ref)
 
 
-def materialize_artifact(store: Store, ref: ArtifactRef, target: Path, *, name: str) -> Path:
+def verify_and_assemble_artifact(
+    store: Store, ref: ArtifactRef, target: Path, *, name: str
+) -> Path:
     """Put the complete artifact into a new directory after verifying every byte; return it.
 
     Its files stay for as long as a job reads them, whatever is deleted or evicted from a cache

@@ -115,7 +115,7 @@ def mark_sweep_ready(session: Session, sweep_id: UUID) -> Sweep:
     return sweep
 
 
-def move_hidden_trials(session: Session, hidden_id: UUID, *, to: UUID) -> None:
+def merge_hidden_sweep(session: Session, hidden_id: UUID, *, to: UUID) -> None:
     """Move the trials of a sweep that is not ready to another one, and delete it."""
     hidden = session.get_one(Sweep, hidden_id)
     session.execute(

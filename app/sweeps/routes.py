@@ -206,7 +206,7 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
     """
     call = build_idempotent_request(body.model_dump(mode="json"))
     with database.write() as session:
-        job = service.enqueue_trial_promotion(
+        job = service.enqueue_trial_registration(
             session, sweep_id=sweep_id, body=body, settings=settings, notifier=notifier, call=call
         )
     response.headers["Location"] = job.location

@@ -255,7 +255,7 @@ def extend_sweep(
     ):
         sweep = _lock_sweep(session, sweep_id)
         _check_can_extend(session, sweep, plan, settings)
-        repository.move_hidden_trials(session, hidden.id, to=sweep_id)
+        repository.merge_hidden_sweep(session, hidden.id, to=sweep_id)
         sweep.space = plan.space.to_pairs()
         sweep.strategy = plan.strategy.model_dump(mode="json")
         sweep.resolved_inputs = plan.inputs.to_json()
@@ -376,7 +376,7 @@ def _lock_sweep(session: Session, sweep_id: UUID) -> Sweep:
 # -- Promotion of a trial: trials keep metrics only, so a job makes the model ---------------------
 
 
-def enqueue_trial_promotion(
+def enqueue_trial_registration(
     session: Session,
     *,
     sweep_id: UUID,
@@ -421,7 +421,7 @@ def _estimate_promotion(session: Session, sweep: Sweep, trial: Trial, last_job: 
     strategy = scheduler.STRATEGY_ADAPTER.validate_python(sweep.strategy)
     since, until = (0.0, *rung_budgets(strategy))[trial.rung : trial.rung + 2]
     planned = trial.job_columns["plan"]["estimated_seconds"]
-    whole = estimate.whole_seconds(planned, until - since)
+    whole = estimate.extrapolate_whole_run_seconds(planned, until - since)
     if last_job and checkpoints.find_newest_usable_checkpoint(session, last_job.id):
         return estimate.remaining_seconds(whole, budget_of(last_job.spec))
     return whole

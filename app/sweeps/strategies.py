@@ -150,7 +150,7 @@ def trials_per_rung(strategy: Strategy, count: int) -> list[int]:
     return counts
 
 
-def completed_step_fraction(strategy: Strategy, trials: int, finished: Mapping[int, int]) -> float:
+def sweep_completed_fraction(strategy: Strategy, trials: int, finished: Mapping[int, int]) -> float:
     """Return the fraction of all training steps that is done, 0 to 1.
 
     `finished` gives the number of ended trials by rung; running trials count as not started.

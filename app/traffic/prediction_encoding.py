@@ -67,7 +67,9 @@ def highest_scores(predicted: OutputTaskTypes, row: "Sequence[DecodedOutput]") -
     }
 
 
-def confidences(predicted: OutputTaskTypes, row: "Sequence[DecodedOutput]") -> dict[str, float]:
+def confidence_by_target(
+    predicted: OutputTaskTypes, row: "Sequence[DecodedOutput]"
+) -> dict[str, float]:
     """Return the model's own probability that its answer is right, by target.
 
     Of a multi-label task it is that of the whole set of labels, as if they were independent.

@@ -24,7 +24,7 @@ from app.settings import Settings
 from app.traffic import repository
 from app.traffic.prediction_encoding import (
     OutputTaskTypes,
-    confidences,
+    confidence_by_target,
     encode_predicted_label,
     highest_scores,
     predicted_labels,
@@ -191,7 +191,7 @@ class TrafficRecorder:
             text_pair=sides[1] if len(sides) > 1 else None,
             answer=encode_predicted_label(answered.predicted, row),
             scores=highest_scores(answered.predicted, row),
-            confidence=confidences(answered.predicted, row),
+            confidence=confidence_by_target(answered.predicted, row),
             abstained=answered.abstained[index],
         )
 

@@ -122,7 +122,7 @@ def count_outcomes(
     }
 
 
-def list_abstention_shares(session: Session, *, days: float) -> dict[tuple[str, int], float]:
+def abstention_share_by_version(session: Session, *, days: float) -> dict[tuple[str, int], float]:
     """Return the share of the texts of the last `days` that got no label, by (model, number)."""
     counts: dict[tuple[str, int], dict[str, int]] = {}
     rows = session.execute(

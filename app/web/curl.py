@@ -20,7 +20,7 @@ def base_url(request: Request) -> str:
     return str(url).rstrip("/")
 
 
-def url_option(request: Request) -> str:
+def cli_url_option(request: Request) -> str:
     """Return what a command needs to reach this service: ` --url …`, or nothing."""
     origin = base_url(request)
     return "" if origin == _DEFAULT_ORIGIN else f" --url {quote(origin)}"

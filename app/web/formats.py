@@ -28,7 +28,7 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return MISSING_VALUE if fraction is None else f"{fraction * 100:.{digits}f}%"
 
 
-def count(number: int | None) -> str:
+def intcomma(number: int | None) -> str:
     """Format 1234567 as `1,234,567`."""
     return MISSING_VALUE if number is None else f"{number:,}"
 
@@ -175,7 +175,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     for function in (
         *(
             percent,
-            count,
+            intcomma,
             number,
             exact_number,
             metric_value,

@@ -38,7 +38,12 @@ from lora_core.results import CandidateResult, MetricName
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import qualified_output_name, unqualified_outputs_of_target
 from lora_core.specs.method import SKLEARN_METHODS, describe_method
-from lora_core.tasks.metric_info import METRICS, main_metric, metric_names_of_spec, task_type
+from lora_core.tasks.metric_info import (
+    METRICS,
+    main_metric,
+    metric_names_of_spec,
+    task_type_of_spec,
+)
 
 MAX_EVENTS = 200  # newest first
 MAX_MISCLASSIFIED = 12
@@ -92,7 +97,7 @@ class MetricsTable:
                 if name != "loss"
             ]
         else:
-            calibration, path = CALIBRATION_PATHS[task_type(spec)]
+            calibration, path = CALIBRATION_PATHS[task_type_of_spec(spec)]
             found.append((calibration, path, None))
         linear = f"{capitalized_metric_label(main)} of the linear model"
         found.append((linear, ("linear", "{split}", main), main))
@@ -193,7 +198,7 @@ def job_page(
     splits = [split for split in EVALUATION_SPLITS if metric in summary.get(split, {})]
     split = part if part in splits else next(iter(splits), None)
     report = summary[split] if split else {}
-    labels, shown_task = summary.get("labels", []), task_type(row.spec)
+    labels, shown_task = summary.get("labels", []), task_type_of_spec(row.spec)
     targets = list(report.get("targets", ()))
     target = target if target in targets else next(iter(targets), None)
     if target is not None:
@@ -201,7 +206,7 @@ def job_page(
             report["targets"][target],
             list(unqualified_outputs_of_target(target, labels)),
         )
-        shown_task = task_type({"task": row.spec["task"]["targets"][target]})
+        shown_task = task_type_of_spec({"task": row.spec["task"]["targets"][target]})
     artifact = None
     if artifact_row is not None:
         is_model = artifact_row.kind == MODEL_KIND

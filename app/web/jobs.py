@@ -74,8 +74,10 @@ def jobs_page(
 ) -> HTMLResponse:
     """List jobs, newest first. Without any job, show how to start one."""
     with database.read() as session:
-        counts = repository.count_by_state(session, include_trials=query.include_trials)
-        no_jobs = not (counts or repository.count_by_state(session))
+        counts = repository.count_training_jobs_by_state(
+            session, include_trials=query.include_trials
+        )
+        no_jobs = not (counts or repository.count_training_jobs_by_state(session))
         rows, next_cursor = _rows(session, query)
     return render_template(
         request,
@@ -99,7 +101,7 @@ def _rows(session: Session, query: JobListQuery) -> tuple[list[JobRow], str | No
     jobs, last = repository.list_jobs(
         session, after=decode_cursor(query.after), limit=PAGE_SIZE, job_filter=only
     )
-    loss_curves = curves.loss_sparklines(session, jobs)
+    loss_curves = curves.sample_loss_curves(session, jobs)
     rows = [
         JobRow(item, _min_max_scaled(loss_curves.get(job.id, [])), formats.job_seconds(job))
         for job, item in zip(jobs, job_list_items(session, jobs), strict=True)

@@ -130,7 +130,7 @@ def labeling_project_page(
         max_text_characters=MAX_TEXT_CHARACTERS,
         describe_labeling_task=describe_labeling_task,
         format_annotation=format_annotation,
-        own_annotator=lambda each: own_annotator_name(each, caller),
+        own_annotator=lambda each: annotator_name_within_key(each, caller),
         missing=formats.MISSING_VALUE,
         query=query,
         next=following,
@@ -199,7 +199,7 @@ def _find_labeled_text(
         opened = service.get_project_with_dataset_and_job(session, name)
         annotation = repository.find_annotation(session, opened.project.id, row, who)
     texts = service.open_pool(pools, opened).texts
-    index = texts.find_index(row)
+    index = texts.find_index_of_row(row)
     if annotation is None or index is None:
         return None
     view = annotation_view(annotation)
@@ -248,7 +248,7 @@ def format_annotation(annotation: AnnotationView) -> str:
     return annotation.label if annotation.label is not None else formats.number(annotation.value)
 
 
-def own_annotator_name(annotation: AnnotationView, caller: Caller) -> str | None:
+def annotator_name_within_key(annotation: AnnotationView, caller: Caller) -> str | None:
     """Return the annotator within the caller's API key, "" for the key itself, None for others."""
     if annotation.annotator == caller.name:
         return ""

@@ -145,7 +145,9 @@ def models_page(
 @router.get("/models/{name}")
 async def model_page(request: Request, name: Slug, state: AppStateDep) -> HTMLResponse:
     """Show a model: its versions, its aliases, and how the shadow version compares."""
-    shadows = [shadow_view(stats) for stats in state.serving.shadow_evaluator.stats(name)]
+    shadows = [
+        shadow_view(stats) for stats in state.serving.shadow_evaluator.list_stats_of_model(name)
+    ]
     resources = state.resources
     return await run_in_threadpool(_render_model, request, name, resources, shadows)
 

@@ -47,7 +47,7 @@ def review_predictions_page(
         numbers=numbers,
         review=service.get_review_sample(database, store, ref=ref),
         targets={target or ONLY_TARGET: each for target, each in outputs.targets.items()},
-        only_target=None if outputs.several else ONLY_TARGET,
+        only_target=None if outputs.has_several_targets else ONLY_TARGET,
         accuracies=accuracies,
         keeps_texts=settings.keep_traffic == "texts",
         max_buttons=MAX_BUTTONS,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from app.web.formats import count, number
+from app.web.formats import intcomma, number
 
 MAX_TICKS = 6
 
@@ -48,7 +48,7 @@ class ScatterPlot:
         return cls(
             [(x(true), y(predicted)) for true, predicted in points],
             [ScatterTick(x(value), y(value), number(value)) for value in _ticks(low, high)],
-            f"Predicted against true numbers of {count(len(points))} texts, "
+            f"Predicted against true numbers of {intcomma(len(points))} texts, "
             f"from {number(low)} to {number(high)}",
         )
 

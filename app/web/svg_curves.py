@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.jobs.schemas import Curve
-from app.web.formats import capitalized_metric_label, count, metric_value, number, percent
+from app.web.formats import capitalized_metric_label, intcomma, metric_value, number, percent
 from lora_core.data.more_labels_estimate import (
     ExpectedMetric,
     MoreLabelsEstimate,
@@ -74,7 +74,7 @@ def _svg_path(points: Points, x_scale: float, y_scale: float, high: float) -> st
 def _describe(points: Points, format_value: Callable[[float], str]) -> str:
     """Describe the first and last point: `from 0.69 at step 1 to 0.31 at step 94`."""
     known = [
-        f"{format_value(value)} at step {count(step)}"
+        f"{format_value(value)} at step {intcomma(step)}"
         for step, value in points
         if value is not None
     ]
@@ -181,7 +181,7 @@ def _plot(result: MoreLabelsEstimate) -> LearningCurvePlot:
         expected=polyline(expected),
         band=polyline(outline) + "Z" if outline else "",
         x_ticks=[
-            AxisTick(x(texts), count(texts)) for texts in (tick_counts if expected else counts)
+            AxisTick(x(texts), intcomma(texts)) for texts in (tick_counts if expected else counts)
         ],
         y_ticks=[
             AxisTick(y(value), _tick_label(value, result.metric))

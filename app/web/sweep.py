@@ -335,7 +335,7 @@ def _trial_table(snapshot: SweepSnapshot, query: SweepPageQuery) -> TrialTablePa
     "/sweeps/{sweep_id}/extend",
     dependencies=[require_scope("jobs:read"), require_scope("jobs:write")],
 )
-def extend_sweep_page(
+def sweep_extension_page(
     request: Request,
     sweep_id: SweepId,
     database: DatabaseDep,

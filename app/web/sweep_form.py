@@ -30,7 +30,7 @@ from app.sweeps.strategies import Strategy
 from app.sweeps.tables import Sweep
 from app.sweeps.trials import RESOLVE_ERRORS
 from app.web import form_options
-from app.web.curl import curl_command, url_option
+from app.web.curl import cli_url_option, curl_command
 from app.web.page import render_template
 from lora_core.errors.base_model import BaseModelError
 from lora_core.errors.data import DataError
@@ -345,7 +345,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def build_sweep_start_command(request: Request, values: Mapping[str, str], body: JsonObject) -> str:
     """Return `loraworks sweep start …`; with a file if an option is missing for some field."""
-    command = f"loraworks sweep start{url_option(request)}"
+    command = f"loraworks sweep start{cli_url_option(request)}"
     source = body["job"].get("data", {}).get("source")
     if "result" in body["job"] or isinstance(source, dict):
         content = json.dumps(body, ensure_ascii=False)
@@ -360,7 +360,7 @@ def build_sweep_extend_command(
     options = list(_over_options(values, fields))
     if trial_count := values.get("trials", "").strip():
         options.append(f"--trials {quote(trial_count)}")
-    return " \\\n  ".join([f"loraworks sweep extend{url_option(request)} {sweep_id}", *options])
+    return " \\\n  ".join([f"loraworks sweep extend{cli_url_option(request)} {sweep_id}", *options])
 
 
 def _start_options(values: Mapping[str, str]) -> Iterator[str]:

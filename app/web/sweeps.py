@@ -128,7 +128,7 @@ def _progress(sweep: Sweep, counts: dict[str, int], finished: dict[int, int]) ->
         failed=counts.get("failed", 0),
         fraction=1.0
         if is_finished
-        else strategies.completed_step_fraction(strategy, trials, finished),
+        else strategies.sweep_completed_fraction(strategy, trials, finished),
     )
 
 

@@ -10,7 +10,7 @@ from shlex import quote
 from fastapi import Request
 
 from app.http.dependencies import get_caller
-from app.web.curl import base_url, curl_command, url_option
+from app.web.curl import base_url, cli_url_option, curl_command
 
 _TEXT, _SECOND_TEXT = "A text to classify.", "Another text."
 
@@ -35,7 +35,7 @@ class SnippetModelVersion:
     @property
     def url_option(self) -> str:
         """What a command needs to reach this service."""
-        return url_option(self.request)
+        return cli_url_option(self.request)
 
     @property
     def needs_key(self) -> bool:

@@ -11,8 +11,8 @@ import lora_core
 from app.webhooks.errors import NoWebhookResponse
 from app.webhooks.url_checks import (
     AllowedHosts,
-    CheckedUrl,
     Resolver,
+    UnresolvedUrl,
     check_webhook_url,
     resolve_and_require_allowed_addresses,
 )
@@ -46,7 +46,7 @@ def post_to_receiver(
 
 
 async def _post(
-    target: CheckedUrl, urls: list[httpx2.URL], body: bytes, headers: Mapping[str, str]
+    target: UnresolvedUrl, urls: list[httpx2.URL], body: bytes, headers: Mapping[str, str]
 ) -> int:
     """Send it to the first address that accepts a connection."""
     headers = {

@@ -59,7 +59,7 @@ class AllowedHosts:
 
 
 @dataclass(frozen=True)
-class CheckedUrl:
+class UnresolvedUrl:
     """A URL that was checked, apart from the addresses of its host name."""
 
     url: httpx2.URL
@@ -71,7 +71,7 @@ class CheckedUrl:
         return self.url.copy_with(host=str(address))
 
 
-def check_webhook_url(text: str, allowed: AllowedHosts) -> CheckedUrl:
+def check_webhook_url(text: str, allowed: AllowedHosts) -> UnresolvedUrl:
     """Check everything about a URL that needs no name resolution.
 
     Raises `InvalidWebhookUrl`, `InsecureWebhookUrl`, `PrivateWebhookAddress`.
@@ -96,11 +96,11 @@ def check_webhook_url(text: str, allowed: AllowedHosts) -> CheckedUrl:
         raise InsecureWebhookUrl(host=host)
     if (address := _literal_address(host)) is not None:
         _check(address, host, allowed)
-    return CheckedUrl(url, host, port)
+    return UnresolvedUrl(url, host, port)
 
 
 def resolve_and_require_allowed_addresses(
-    target: CheckedUrl, allowed: AllowedHosts, resolve: Resolver
+    target: UnresolvedUrl, allowed: AllowedHosts, resolve: Resolver
 ) -> Sequence[Address]:
     """Resolve the host once, and return its addresses, all of which are allowed.
 

@@ -7,9 +7,9 @@ import numpy as np
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import Cell
 from benchmarks.loop.sets import LoopSet
+from lora_core.active_learning.label_suggestions import score_uncertainty_excluding_random_labels
 from lora_core.active_learning.selection import SelectionReason, choose_next
 from lora_core.active_learning.suggestion_accuracy import estimate_suggestion_accuracy
-from lora_core.active_learning.suggestions import score_uncertainty_excluding_random_labels
 
 BATCH = 10  # labels after which the model is fitted again, as the service does
 SO_FAR_EVERY = 100  # labels between estimates of the accuracy so far

@@ -27,7 +27,9 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
             texts = np.arange(len(targets))
             learner = curve.linear_learner([*rows, *data.texts.test], task, targets)
             predicted = learner(texts[: len(rows)], texts[len(rows) :])
-            came = task.metric.value(task.metric.statistics(targets[len(rows) :], predicted))
+            came = task.metric.value(
+                task.metric.per_text_statistics(targets[len(rows) :], predicted)
+            )
             value = said[0].accuracy if said[0].accuracy is not None else said[0].value
             points.append([2 * labels, value, said[0].low, said[0].high, came])
     return {"points": points}

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import Cell
 from benchmarks.loop.sets import LoopSet
-from lora_core.active_learning.suggestions import Label
+from lora_core.active_learning.label_suggestions import Label
 from lora_core.prediction_powered_inference import estimate_mean
 from lora_core.tasks.primary_metric import MacroF1
 
@@ -26,7 +26,9 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
     predicted = model.predict(x)
     if data.task == "multi_label":
         hot = data.multi_hot(truth), data.multi_hot(predicted)
-        return _macro_f1(MacroF1().statistics(*hot), size.repetitions, size.live_texts, rng)
+        return _macro_f1(
+            MacroF1().per_text_statistics(*hot), size.repetitions, size.live_texts, rng
+        )
     right = np.array([a == b for a, b in zip(truth, predicted, strict=True)], dtype=float)
     confidence = model.scores(x).max(axis=1)
     useless = rng.permutation(confidence)

@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import LEVEL, Cell
 from lora_core.paired_test import one_sided_paired_test
-from lora_core.tasks.primary_metric import Accuracy, MacroF1, MetricOfMeans
+from lora_core.tasks.primary_metric import Accuracy, MacroF1, MetricFromMeans
 
 MODELS = 40  # trained on different draws of the same number of labels
 
@@ -21,7 +21,7 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
     data, size = sets.load(cell.data, quick=quick), plan.size(quick=quick)
     budget, models = plan.budget(cell.data, quick=quick), 4 if quick else MODELS
     rng = np.random.default_rng(0)
-    metric: MetricOfMeans = MacroF1() if data.task == "multi_label" else Accuracy()
+    metric: MetricFromMeans = MacroF1() if data.task == "multi_label" else Accuracy()
 
     def trained(labels: int) -> Any:
         """The statistics of the predictions of a new model for all test texts."""
@@ -29,7 +29,9 @@ def run(cell: Cell, *, quick: bool) -> dict[str, Any]:
         assert model is not None
         predicted = model.predict(data.test_vectors)
         if isinstance(metric, MacroF1):
-            return metric.statistics(data.multi_hot(data.test_labels), data.multi_hot(predicted))
+            return metric.per_text_statistics(
+                data.multi_hot(data.test_labels), data.multi_hot(predicted)
+            )
         right = [a == b for a, b in zip(data.test_labels, predicted, strict=True)]
         return np.array(right, dtype=float)[:, None]
 

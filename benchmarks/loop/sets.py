@@ -14,7 +14,7 @@ from benchmarks.small.vectors import Vectors
 from benchmarks.tasks import sets as task_sets
 from benchmarks.tasks.plan import QUICK as QUICK_TASK
 from benchmarks.tasks.plan import Size as TaskSize
-from lora_core.active_learning.suggestions import Label, SuggestionModel, require_label_set
+from lora_core.active_learning.label_suggestions import Label, SuggestionModel, require_label_set
 from lora_core.data.rows import TextRow
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import decode_label_set, encode_label_set

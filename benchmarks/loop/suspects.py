@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.loop import plan, sets
 from benchmarks.loop.plan import FLIPPED_SHARE, TOP_SUSPECTS, Cell
 from benchmarks.loop.sets import LoopSet
-from lora_core.data.contents import FileContents
+from lora_core.data.file_inspection import FileContents
 from lora_core.data.label_readers import LabelFormat
 from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow
 from lora_core.data.suspect_rows import find_suspect_rows

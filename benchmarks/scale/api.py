@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from app.cli.connection import Connection
 from app.cli.errors import ServiceUnreachableOrFailed
+from app.cli.json_client import JsonClient
 from app.settings import Settings
 from benchmarks.child_process import ROOT
 from benchmarks.scale.writes import WriteClock
@@ -27,7 +27,7 @@ START_SECONDS = 60
 class Api:
     """A process that serves one installation."""
 
-    def __init__(self, file: Path, connection: Connection, *, url: str, pid: int) -> None:
+    def __init__(self, file: Path, connection: JsonClient, *, url: str, pid: int) -> None:
         self.connection, self.url, self.pid = connection, url, pid
         self._file = file
         self.longest_write_ms()  # what the start wrote is of no interest
@@ -61,7 +61,7 @@ def serving(settings: Settings) -> Iterator[Api]:
         )
     try:
         url = f"http://{HOST}:{port}"
-        with Connection(url) as connection:
+        with JsonClient(url) as connection:
 
             def ready() -> bool:
                 assert process.poll() is None, log.read_text()

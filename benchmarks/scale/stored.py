@@ -77,7 +77,7 @@ def store_files(store: Store, database: Database, scratch: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
         manifest.create_and_save(folder, {"format": 1})
-        store.move_in_directory(folder, key)
+        store.move_directory_into_store(folder, key)
 
 
 def _jobs(

@@ -68,7 +68,7 @@ def publish(resources: Resources, directory: Path, name: str, *, promote: bool =
                 session, name=name, artifact=artifact, manifest=facts
             ).number
 
-    number = new.run_with_stored_base(register)
+    number = new.retry_after_storing_base(register)
     if promote:
         registry.move_alias(resources.database, name=name, alias=PRODUCTION, number=number)
 

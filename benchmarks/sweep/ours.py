@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from app.cli.connection import Connection
 from app.cli.demo import temporary_service
+from app.cli.json_client import JsonClient
 from benchmarks.sweep.plan import LEARNING_RATE, TARGETS, Size
 from benchmarks.train.plan import BASE, BATCH, WARMUP, WEIGHT_DECAY
 from lora_core.process_settings import available_cores
@@ -43,7 +43,7 @@ def measure(strategy: str, size: Size) -> dict[str, Any]:
     with TemporaryDirectory(prefix="bench-sweep-", ignore_cleanup_errors=True) as folder:
         os.environ["LORAWORKS_CACHE"] = str(Path(folder) / "cache")
         began = time.monotonic()
-        with temporary_service(Path(folder), concurrency=slots) as url, Connection(url) as service:
+        with temporary_service(Path(folder), concurrency=slots) as url, JsonClient(url) as service:
             start_seconds = time.monotonic() - began
             found = sweep(service, body(strategy, size))
     return {"start_seconds": start_seconds, "cores": available_cores(), "slots": slots, **found}

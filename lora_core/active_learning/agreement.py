@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lora_core.active_learning.suggestions import Label, require_label_set, require_number
+from lora_core.active_learning.label_suggestions import Label, require_label_set, require_number
 
 
 def cohen_kappa(pairs: Sequence[tuple[Label, Label]]) -> float | None:

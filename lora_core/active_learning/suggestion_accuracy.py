@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_core.active_learning.selection import Rows, Vectors
-from lora_core.active_learning.suggestions import (
+from lora_core.active_learning.label_suggestions import (
     Label,
     SuggestionModel,
     require_label_set,
     require_number,
 )
+from lora_core.active_learning.selection import Rows, Vectors
 from lora_core.results import MetricName
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.tasks.primary_metric import (
@@ -77,7 +77,7 @@ def estimate_suggestion_accuracy(
     truth = [labels[i] for i in evaluated]
     found = [each for each in (predicted[i] for i in evaluated) if each is not None]
     metric = _METRICS[task]
-    statistics = metric.statistics(*_encoded(truth, found, task))
+    statistics = metric.per_text_statistics(*_encoded(truth, found, task))
     low, high = metric.interval(statistics)
     return MetricEstimate(metric.name, metric.value(statistics), low, high, len(evaluated))
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_core.data import chat, duplicates, text_files
-from lora_core.data.contents import FileContents
 from lora_core.data.data_report import (
     EXCERPT_CHARACTERS,
     MAX_EXAMPLES,
@@ -19,13 +18,14 @@ from lora_core.data.data_report import (
     FindingExample,
     Severity,
     TokenStatistics,
+    assigned_split,
     format_count,
     format_percent,
     make_finding_example,
     shorten_name_list,
-    split_of,
 )
-from lora_core.data.label_checks import check_labels
+from lora_core.data.file_inspection import FileContents
+from lora_core.data.label_checks import build_label_report
 from lora_core.data.more_labels_estimate import estimate_if_curve_impossible
 from lora_core.data.rows import SPLIT_COLUMN, TextRow
 from lora_core.data.tokens import build_special_tokens_map, chunk_texts, load_tokenizer
@@ -50,11 +50,11 @@ def check_data(contents: FileContents) -> DataReport:
     rows = duplicates.sort_by_split(contents.rows)
     distinct, groups = duplicates.group_duplicates(rows)
     train_labels = [
-        row.label for row in distinct if split_of(row) in (None, Split.TRAIN) and row.label
+        row.label for row in distinct if assigned_split(row) in (None, Split.TRAIN) and row.label
     ]
     contradiction = duplicates.LabelConflictCriterion.of_task(task, rows)
     compared = sample_rows(rows, *COMPARISON_LIMITS)
-    labels = check_labels(rows, contents.labels, contents.columns.label_format)
+    labels = build_label_report(rows, contents.labels, contents.columns.label_format)
     tokens, token_findings = _count_tokens(sample_rows(rows, *_TOKENIZATION_LIMITS))
     findings = [
         *_parsing_findings(contents),

@@ -39,7 +39,7 @@ class RowExcerpt(FrozenModel):
             text=_excerpt(row.text),
             text_pair=row.pair if row.pair is None else _excerpt(row.pair),
             label=row.label or None,
-            split=split_of(row),
+            split=assigned_split(row),
         )
 
 
@@ -68,7 +68,7 @@ class Finding(FrozenModel):
     examples: tuple[FindingExample, ...] = ()
 
 
-class OneLabelRowCounts(FrozenModel):
+class LabelRowCounts(FrozenModel):
     """The rows of one label."""
 
     count: int
@@ -79,7 +79,7 @@ class OneLabelRowCounts(FrozenModel):
 class ClassBalance(FrozenModel):
     """The distribution of rows over labels."""
 
-    labels: dict[str, OneLabelRowCounts]  # in training order
+    labels: dict[str, LabelRowCounts]  # in training order
     # The most frequent label. Of a multi-label task the most frequent set, with commas.
     majority: str
     baseline: float  # accuracy of always predicting that
@@ -172,7 +172,7 @@ class DataReport(FrozenModel):
     more_labels: MoreLabelsEstimate | None = None
 
 
-def split_of(row: TextRow) -> Split | None:
+def assigned_split(row: TextRow) -> Split | None:
     """Return the split that the file assigns to a row."""
     return None if row.split is None else split_from_name(row.split)
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from lora_core.data.contents import read_contents
+from lora_core.data.file_inspection import read_contents
 from lora_core.data.rows import ColumnSelection
 from lora_core.data.stratify import normalize_text
 from lora_core.linear.model import combine_pair_features, split_text_pairs

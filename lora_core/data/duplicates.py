@@ -16,12 +16,12 @@ from lora_core.data.data_report import (
     Finding,
     FindingExample,
     Severity,
+    assigned_split,
     format_count,
     make_finding_example,
-    split_of,
 )
 from lora_core.data.rows import TextRow
-from lora_core.data.stratify import comparison_key
+from lora_core.data.stratify import normalized_text_key
 from lora_core.specs.data import Split
 from lora_core.specs.task import TaskType
 
@@ -31,7 +31,7 @@ _SPLIT_ORDER = {split: position for position, split in enumerate(Split)}
 
 def sort_by_split(rows: Iterable[TextRow]) -> list[TextRow]:
     """Return the rows with train first: the later of two duplicates is the leaked one."""
-    return sorted(rows, key=lambda row: _SPLIT_ORDER.get(split_of(row) or Split.TRAIN, 0))
+    return sorted(rows, key=lambda row: _SPLIT_ORDER.get(assigned_split(row) or Split.TRAIN, 0))
 
 
 def group_duplicates(rows: Iterable[TextRow]) -> tuple[list[TextRow], list[list[TextRow]]]:
@@ -39,7 +39,7 @@ def group_duplicates(rows: Iterable[TextRow]) -> tuple[list[TextRow], list[list[
     first: dict[str, TextRow] = {}
     duplicates: dict[str, list[TextRow]] = {}
     for row in rows:
-        key = comparison_key(row)
+        key = normalized_text_key(row)
         earlier = first.setdefault(key, row)
         if earlier is not row:
             duplicates.setdefault(key, [earlier]).append(row)
@@ -119,7 +119,7 @@ def duplicate_severity(count: int, rows: int) -> Severity:
 
 def describe_leaks_by_split(pairs: Iterable[tuple[TextRow, TextRow]]) -> str:
     """Return `3 rows of test in train`, for pairs of an earlier and a later row."""
-    counts = Counter((split_of(later), split_of(earlier)) for earlier, later in pairs)
+    counts = Counter((assigned_split(later), assigned_split(earlier)) for earlier, later in pairs)
     return ", ".join(
         f"{format_count(count, 'row')} of {later} in {earlier}"
         for (later, earlier), count in counts.items()
@@ -131,7 +131,7 @@ def _leaked(groups: Sequence[Sequence[TextRow]]) -> Iterator[Finding]:
         (group[0], row)
         for group in groups
         for row in group[1:]
-        if split_of(row) is not split_of(group[0])
+        if assigned_split(row) is not assigned_split(group[0])
     ]
     if pairs:
         yield Finding(
@@ -207,7 +207,9 @@ def check_near_duplicates(
     """Yield `nearly_leaked`, `nearly_conflicting`, `near_duplicates`, for rows sorted by split."""
     near_duplicates = sorted(find_near_duplicates(rows), key=lambda pair: -pair.similarity)
     if leaks := [
-        pair for pair in near_duplicates if split_of(pair.earlier) is not split_of(pair.later)
+        pair
+        for pair in near_duplicates
+        if assigned_split(pair.earlier) is not assigned_split(pair.later)
     ]:
         yield Finding(
             code="nearly_leaked",

@@ -17,7 +17,7 @@ from lora_core.data.rows import (
     ColumnSelection,
     NumberedCells,
     ParseInfo,
-    StringTable,
+    TableWithHeader,
     TextRow,
     check_column_limit,
     collect_rows,
@@ -104,7 +104,7 @@ def open_rows(path: Path, columns: ColumnSelection) -> OpenedFile:
             return OpenedFile(text_files.select_json_columns(path.name, objects, columns), info)
         case suffix:
             table = open_table(path, suffix, columns.sheet)
-            return OpenedFile(table.iter_cells(columns), table.parse_info)
+            return OpenedFile(table.iter_row_cells(columns), table.parse_info)
 
 
 def infer_file_prompt_format(path: Path, columns: ColumnSelection) -> PromptFormat | None:
@@ -117,7 +117,7 @@ def infer_file_prompt_format(path: Path, columns: ColumnSelection) -> PromptForm
     return mistral_labels.read_flattened_objects(path, columns)[1]
 
 
-def open_table(path: Path, suffix: str, sheet: str | None) -> StringTable:
+def open_table(path: Path, suffix: str, sheet: str | None) -> TableWithHeader:
     """Open a `.csv`, `.tsv` or `.xlsx` file that was checked. Raises what their readers raise."""
     if suffix == ".xlsx":
         from lora_core.data import spreadsheet  # slow to import, like pyarrow
@@ -207,7 +207,7 @@ class WholeRow(NamedTuple):
     cells: dict[str, Any]  # the whole row as JSON values
 
 
-def hash_texts(digest: "hashlib._Hash", rows: Iterable[WholeRow]) -> int:
+def add_texts_to_digest(digest: "hashlib._Hash", rows: Iterable[WholeRow]) -> int:
     """Add the texts of rows to a digest, and return the number of rows."""
     count = 0
     for row in rows:
@@ -260,7 +260,7 @@ _Objects = Iterator[tuple[int, dict[str, Any]]]
 _Records = Iterator[tuple[int, list[Any], dict[str, Any]]]  # row number, texts, all cells
 
 
-def _tabular_records(table: StringTable, columns: ColumnSelection) -> _Records:
+def _tabular_records(table: TableWithHeader, columns: ColumnSelection) -> _Records:
     header = [
         name if name.strip() or table.header.count(name) == 1 else f"column {_column_letters(i)}"
         for i, name in enumerate(table.header)

@@ -14,17 +14,17 @@ from lora_core.data.data_report import (
     Finding,
     HistogramBin,
     LabelPairCount,
+    LabelRowCounts,
     LabelSetCount,
     LabelSetStatistics,
-    OneLabelRowCounts,
     RegressionNumberStatistics,
     Severity,
     TargetStatistics,
+    assigned_split,
     format_count,
     format_percent,
     make_finding_example,
     shorten_name_list,
-    split_of,
 )
 from lora_core.data.label_readers import LabelFormat, decode_label_names
 from lora_core.data.more_labels_estimate import ACCURACY_ERRORS, MIN_TEXTS
@@ -53,7 +53,7 @@ class LabelReport:
     targets: Mapping[str, TargetStatistics] = field(default_factory=dict)
 
 
-def check_labels(
+def build_label_report(
     rows: Sequence[TextRow], names: Sequence[str], label_format: LabelFormat
 ) -> LabelReport:
     """Return the report of the labels of these rows. `names` is empty if they have none.
@@ -88,7 +88,7 @@ def _check_targets(
     findings: list[Finding] = []
     targets = {}
     for target in label_format.targets:
-        report = check_labels(
+        report = build_label_report(
             project_rows_to_target(rows, target.name),
             unqualified_outputs_of_target(target.name, names),
             target.label_format,
@@ -111,7 +111,9 @@ def measure_balance(
     rows: Sequence[TextRow], labels: Sequence[str], task: TaskType = "single_label"
 ) -> ClassBalance:
     """Return the rows per label, in total and in each split that the file defines."""
-    named = [(name, split_of(row)) for row in rows for name in decode_label_names(row.label, task)]
+    named = [
+        (name, assigned_split(row)) for row in rows for name in decode_label_names(row.label, task)
+    ]
     counts = Counter(name for name, _ in named)
     splits = Counter(named)
     present = [split for split in Split if any((label, split) in splits for label in labels)]
@@ -123,7 +125,7 @@ def measure_balance(
         most = counts[majority]
     return ClassBalance(
         labels={
-            label: OneLabelRowCounts(
+            label: LabelRowCounts(
                 count=counts[label],
                 share=counts[label] / len(rows),
                 splits={split: splits[label, split] for split in present},
@@ -470,7 +472,7 @@ def _outliers(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Iterator
 
 
 def _outside_range(rows: Sequence[TextRow], numbers: NDArray[np.float64]) -> Iterator[Finding]:
-    in_train = np.array([split_of(row) in (None, Split.TRAIN) for row in rows])
+    in_train = np.array([assigned_split(row) in (None, Split.TRAIN) for row in rows])
     low, high = numbers[in_train].min(), numbers[in_train].max()
     outside = np.flatnonzero((numbers < low) | (numbers > high))
     if len(outside):

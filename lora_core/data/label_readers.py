@@ -188,9 +188,9 @@ class SingleLabelReader(LabelReader):
         self._names: set[str] = set()
 
     def read(self, row: int, cells: Sequence[object]) -> str:
-        return self.name(row, cells[0])
+        return self.parse_name(row, cells[0])
 
-    def name(self, row: int, value: object) -> str:
+    def parse_name(self, row: int, value: object) -> str:
         """Return a name as text: a string without surrounding white space, an integer, "true" or
         "false"."""
         match value:
@@ -229,7 +229,7 @@ class SingleLabelReader(LabelReader):
 
     def parse_label_set(self, row: int, values: Iterable[object]) -> str:
         """Return the label of a row with these names. Raises `EmptyLabelInSet`."""
-        names = [self.name(row, value) for value in values]
+        names = [self.parse_name(row, value) for value in values]
         if "" in names:
             raise EmptyLabelInSet(file=self.file, row=row)
         return encode_label_set(names)

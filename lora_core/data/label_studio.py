@@ -22,7 +22,7 @@ from lora_core.errors.data import (
     MalformedRow,
     NoAnnotations,
     NoChoiceAnnotations,
-    SeveralChoicesPerText,
+    SeveralLabelStudioChoices,
 )
 from lora_core.specs.task import TaskType
 
@@ -58,7 +58,7 @@ def read_flattened_tasks(path: Path, columns: ColumnSelection, info: ParseInfo) 
     Tasks without an annotation of the label columns are skipped and counted in `info`.
 
     Raises `NoAnnotations`, `NoChoiceAnnotations` and what `text_files.iter_json_array` raises;
-    while reading, `SeveralChoicesPerText`.
+    while reading, `SeveralLabelStudioChoices`.
     """
     read_tasks = _detect_format(path, columns)
     if read_tasks is None:
@@ -128,7 +128,7 @@ class _Table:
             self._fields = {k: v for k, v in self._fields.items() if v not in hidden}
 
     def rows(self, tasks: Iterable[LabelStudioTask]) -> NumberedObjects:
-        """Yield the rows. Raises `SeveralChoicesPerText`."""
+        """Yield the rows. Raises `SeveralLabelStudioChoices`."""
         for task in tasks:
             cells = {column: task.fields.get(name) for name, column in self._fields.items()}
             labels = {
@@ -162,7 +162,7 @@ class _Table:
             return chosen[0]
         if kind is None:  # not read as a label
             return chosen
-        raise SeveralChoicesPerText(
+        raise SeveralLabelStudioChoices(
             file=self._file, row=task.number, control=control, count=len(chosen)
         )
 

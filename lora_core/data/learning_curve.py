@@ -34,9 +34,9 @@ from threadpoolctl import threadpool_limits
 
 from lora_core.atomic_files import atomic_path
 from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
-from lora_core.data.contents import FileContents
 from lora_core.data.data_report import DataReport
 from lora_core.data.duplicates import group_duplicates
+from lora_core.data.file_inspection import FileContents
 from lora_core.data.more_labels_estimate import (
     MIN_TEXTS,
     MIN_TEXTS_PER_LABEL,
@@ -324,7 +324,7 @@ def _uninformed(task: Task, targets: Targets) -> Predictions:
 
 def _constant(task: Task, targets: Targets, count: int) -> Predictions:
     """Return the best prediction for texts that are not read, for each of `count` texts."""
-    return np.repeat(task.best_constant(targets)[0], count, axis=0)
+    return np.repeat(task.best_constant_prediction(targets)[0], count, axis=0)
 
 
 def measure_and_extrapolate_curve(
@@ -352,7 +352,7 @@ def measure_and_extrapolate_curve(
         return [round(value, digits) for value in _weighted_quantiles(values, weights)]
 
     uninformed = from_error(1 - curve.uninformed.mean())
-    name = task.best_constant(targets)[1]  # the mean, if the targets are numbers
+    name = task.best_constant_prediction(targets)[1]  # the mean, if the targets are numbers
     if isinstance(task, SingleLabel):
         name = "the most frequent label"
     elif isinstance(task, MultiLabel):
@@ -408,7 +408,7 @@ def measure_curve(learner: Learner, task: Task, targets: Targets) -> CurveScores
     runs = MAX_WORK // (count * rows)
     smallest = count - -(-count // NUM_FOLDS)  # training texts that remain without the largest fold
     train_sizes = np.array([max(2, round(share * smallest)) for share in TRAIN_SHARES])
-    constant = metric.statistics(targets, _uninformed(task, targets))
+    constant = metric.per_text_statistics(targets, _uninformed(task, targets))
     statistics = np.zeros((len(train_sizes), *constant.shape))  # sums over the runs
     times_predicted = np.zeros(count)
     fold = np.empty(count, dtype=np.int64)
@@ -421,7 +421,7 @@ def measure_curve(learner: Learner, task: Task, targets: Targets) -> CurveScores
         times_predicted[held_out] += 1
         for share, size in enumerate(train_sizes):
             predicted = learner(train[:size], held_out)
-            statistics[share, held_out] += metric.statistics(targets[held_out], predicted)
+            statistics[share, held_out] += metric.per_text_statistics(targets[held_out], predicted)
     was_predicted = times_predicted > 0
     means = statistics[:, was_predicted] / times_predicted[was_predicted, None]
 

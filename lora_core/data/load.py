@@ -19,7 +19,7 @@ from lora_core.atomic_files import atomic_path, is_disk_full
 from lora_core.cache import FOLDER_LIMITS, cache_dir, evict_least_recently_used
 from lora_core.data import files
 from lora_core.data.arrow import BATCH_ROWS, ArrowCellDecoder, check_column_types
-from lora_core.data.contents import enrich_missing_column_error
+from lora_core.data.file_inspection import enrich_missing_column_error
 from lora_core.data.rows import MAX_BYTES, MAX_ROWS, ColumnSelection, TextRow, collect_rows
 from lora_core.data.split import (
     Example,
@@ -59,7 +59,7 @@ from lora_core.samples import reviews
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import DataSpec, Split, parse_sheet_suffix, split_from_name
 from lora_core.specs.task import SingleLabelSpec, TaskSpec
-from lora_core.tasks.targets import index_labels, label_to_target
+from lora_core.tasks.targets import build_label_index, label_to_target
 
 CACHE_VERSION = 1  # increment if the same description of a sample would give other splits
 MAX_CACHE_BYTES = FOLDER_LIMITS["splits"]
@@ -115,7 +115,7 @@ def read_single_source(source: str, columns: ColumnSelection) -> RowsBySplit | l
     """Return the splits of one source, or all rows if it defines none. Raises what the readers
     raise."""
     if source in reviews.SAMPLES:
-        if columns.are_checked_in_samples:
+        if columns.must_exist_in_samples:
             columns.find_positions(source, reviews.COLUMNS)
         numbered = enumerate(reviews.load_reviews(source), start=1)
         return collect_rows(source, numbered, columns)
@@ -188,7 +188,7 @@ def _load(spec: DataSpec, task: TaskSpec) -> Splits:
             task=task.type,
         )
     labels = collect_and_check_label_names(name, splits, label_format)
-    indices = index_labels(labels, task.type)
+    indices = build_label_index(labels, task.type)
 
     def example(row: TextRow) -> Example:
         target = label_to_target(row.label, task.type, indices)

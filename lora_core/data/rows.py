@@ -117,7 +117,7 @@ class ColumnSelection:
         )
 
     @property
-    def are_checked_in_samples(self) -> bool:
+    def must_exist_in_samples(self) -> bool:
         """Whether a sample must have these columns; else its text and label have any names."""
         return self.pair is not None or bool(self.label_format.columns_instead_of_label)
 
@@ -310,7 +310,7 @@ NumberedRows = Iterator[tuple[int, list[str]]]
 
 
 @dataclass(frozen=True)
-class StringTable:
+class TableWithHeader:
     """A header and the numbered rows below it; row 1 is the first below the header.
 
     Each row has as many cells as the header.
@@ -322,7 +322,7 @@ class StringTable:
     rows: NumberedRows
 
     @classmethod
-    def from_rows(cls, file: str, info: ParseInfo, rows: NumberedRows) -> "StringTable":
+    def from_rows(cls, file: str, info: ParseInfo, rows: NumberedRows) -> "TableWithHeader":
         """Create a table; `rows` begin with the header. Raises `EmptyData`, and what reading it
         raises."""
         non_blank = _skip_blank_rows(rows, info)
@@ -331,7 +331,7 @@ class StringTable:
             raise EmptyData(file=file)
         return cls(file, info, header, non_blank)
 
-    def iter_cells(self, columns: ColumnSelection) -> NumberedCells:
+    def iter_row_cells(self, columns: ColumnSelection) -> NumberedCells:
         """Yield the selected columns. Raises what `ColumnSelection.find_positions` and the reader
         raise; `MalformedRow`."""
         positions = columns.find_positions(self.file, self.header)

@@ -28,8 +28,8 @@ from lora_core.data.label_readers import (
 from lora_core.data.rows import TextRow
 from lora_core.data.stratify import (
     choose_stratification,
-    comparison_key,
     group_rows_by_text,
+    normalized_text_key,
     ungroup,
 )
 from lora_core.errors.data import (
@@ -179,9 +179,9 @@ _KEPT: Mapping[TaskType, str] = {  # what train keeps at least
 
 def count_leaked(splits: Mapping[Split, Sequence[TextRow]]) -> int:
     """Return the number of validation and test rows whose text is also in train."""
-    train = {comparison_key(row) for row in splits[Split.TRAIN]}
+    train = {normalized_text_key(row) for row in splits[Split.TRAIN]}
     held_out = [row for split, rows in splits.items() if split is not Split.TRAIN for row in rows]
-    return sum(comparison_key(row) in train for row in held_out)
+    return sum(normalized_text_key(row) in train for row in held_out)
 
 
 def notes_on_prompt_format_and_leaks(splits: Splits) -> Iterator[NoteLogged]:
@@ -248,7 +248,7 @@ def stratified_subset(
 
 
 @dataclass(frozen=True)
-class DatasetSize:
+class DatasetCounts:
     """The size of a dataset before anything is drawn from it."""
 
     rows: int
@@ -265,7 +265,7 @@ class DatasetSize:
         return 1 if self.conflicting_duplicates else self.labels
 
 
-def check_split_sizes(spec: DataSpec, drawn: Collection[Split], dataset: DatasetSize) -> None:
+def check_split_sizes(spec: DataSpec, drawn: Collection[Split], dataset: DatasetCounts) -> None:
     """Refuse sizes that `load_splits` is certain to refuse. Raises `TooFewRows`.
 
     Without duplicates, that is all that it refuses because of sizes. With duplicates, only the run
@@ -310,7 +310,7 @@ def assign_folds_of_rows(rows: Sequence[TextRow], task: TaskType, seed: int) -> 
     groups = group_rows_by_text(rows, seed)
     folds = np.empty(len(rows), dtype=np.int64)
     for group, fold in zip(
-        groups, choose_stratification(task, rows).folds(groups, NUM_FOLDS), strict=True
+        groups, choose_stratification(task, rows).assign_folds(groups, NUM_FOLDS), strict=True
     ):
         folds[[row.number for row in group.rows]] = fold
     return folds

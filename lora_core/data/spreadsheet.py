@@ -17,7 +17,7 @@ from openpyxl import load_workbook
 from openpyxl.utils import get_column_letter
 from openpyxl.workbook import Workbook
 
-from lora_core.data.rows import MAX_BYTES, NumberedRows, ParseInfo, StringTable
+from lora_core.data.rows import MAX_BYTES, NumberedRows, ParseInfo, TableWithHeader
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataTooLarge,
@@ -31,7 +31,7 @@ CHUNK_ROWS = 128  # rows parsed at a time
 MAX_SHEET_ROWS = 1 << 20  # the limit of Excel
 
 
-def open_sheet(path: Path, sheet: str | None) -> StringTable:
+def open_sheet(path: Path, sheet: str | None) -> TableWithHeader:
     """Open a sheet with a header: the one of this name, or the first visible one with any cells.
 
     Rows are numbered as in Excel, but from 1 below the header.
@@ -46,7 +46,7 @@ def open_sheet(path: Path, sheet: str | None) -> StringTable:
             entry.title for entry in workbook.worksheets if entry.sheet_state == "visible"
         )
         info = ParseInfo(sheet=worksheet.title, sheets=visible)
-        return StringTable.from_rows(path.name, info, _rows(path.name, workbook, worksheet))
+        return TableWithHeader.from_rows(path.name, info, _rows(path.name, workbook, worksheet))
     except BaseException:
         workbook.close()
         raise

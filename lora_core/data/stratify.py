@@ -25,7 +25,7 @@ def normalize_text(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def comparison_key(row: TextRow) -> str:
+def normalized_text_key(row: TextRow) -> str:
     """Return what rows are compared by: the normalized text, or both texts of a pair.
 
     No text contains the NUL that joins them.
@@ -66,7 +66,7 @@ def _row_order(row: TextRow) -> tuple[str, str, str, int]:
 
 
 def _hash_key(row: TextRow, seed: int) -> str:
-    return hashlib.sha256(f"{seed}\0{comparison_key(row)}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed}\0{normalized_text_key(row)}".encode()).hexdigest()
 
 
 _key = attrgetter("key")
@@ -95,7 +95,7 @@ class Stratification(ABC):
         """Return groups of `count` rows with a text of each label; None if that is not possible."""
 
     @abstractmethod
-    def folds(self, groups: Groups, n: int) -> list[int]:
+    def assign_folds(self, groups: Groups, n: int) -> list[int]:
         """Return the fold of each group, from 0 to `n` - 1."""
 
 
@@ -139,7 +139,7 @@ class ProportionalStratification(Stratification):
             return None
         return _take(strata, apportion_rows(rows, rows, count, first))[0]
 
-    def folds(self, groups: Groups, n: int) -> list[int]:
+    def assign_folds(self, groups: Groups, n: int) -> list[int]:
         # Counted across strata, so that all folds have about the same size.
         in_turn = [group for members in self._divide(groups).values() for group in members]
         folds = {group.key: i % n for i, group in enumerate(in_turn)}
@@ -243,7 +243,7 @@ class LabelSetStratification(Stratification):
         parts = assign_iteratively(groups, sizes, dict.fromkeys(kept, 0), names_of=self._names_of)
         return _select(groups, parts, 0)
 
-    def folds(self, groups: Groups, n: int) -> list[int]:
+    def assign_folds(self, groups: Groups, n: int) -> list[int]:
         total = _total(groups)
         sizes = [total * (i + 1) // n - total * i // n for i in range(n)]
         return assign_iteratively(groups, sizes, names_of=self._names_of)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from threadpoolctl import threadpool_limits
 
-from lora_core.data.contents import FileContents
 from lora_core.data.data_report import RowExcerpt
+from lora_core.data.file_inspection import FileContents
 from lora_core.data.label_readers import decode_label_names
 from lora_core.data.label_review_schemas import (
     MAX_SUSPECTS,

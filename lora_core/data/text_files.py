@@ -24,7 +24,7 @@ from lora_core.data.rows import (
     NumberedCells,
     NumberedRows,
     ParseInfo,
-    StringTable,
+    TableWithHeader,
     normalize_column_name,
 )
 from lora_core.errors import LoraCoreError
@@ -180,7 +180,7 @@ _SNIFFED_ROWS = 20  # rows used to detect the separator
 _SEP_LINE = re.compile(r'"?sep=([^"\r\n])"?\r?\n?')  # a first line that Excel understands
 
 
-def open_delimited(path: Path, default: str) -> StringTable:
+def open_delimited(path: Path, default: str) -> TableWithHeader:
     """Open a file with a header. Cells may be quoted with `"`, doubled inside a cell.
 
     The separator is the one in a first line `sep=;`, else the one on which the header and the rows
@@ -194,7 +194,7 @@ def open_delimited(path: Path, default: str) -> StringTable:
     info = ParseInfo(encoding=layout.encoding.name, separator=layout.separator)
     lines = TextLines(path, layout.encoding, line_end=layout.line_end)
     rows = _numbered_rows(lines, layout.separator, layout.skipped)
-    return StringTable.from_rows(path.name, info, rows)
+    return TableWithHeader.from_rows(path.name, info, rows)
 
 
 class DelimitedDialect(NamedTuple):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from lora_core.data.labeled_split_rows_file import LabeledSplitRow, format_split_row
 from lora_core.data.load import load_splits
-from lora_core.data.split_rows_file import LabeledSplitRow, format_split_row
 from lora_core.specs.data import Split
 from lora_core.specs.fields import FrozenModel
 from lora_core.specs.train import TrainSpec

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lora_core.encoders import families, general_families
+from lora_core.encoders import families, transformers_families
 from lora_core.encoders.families import EncoderFamily, FastPathFamily
-from lora_core.encoders.general_families import UNSUITABLE
+from lora_core.encoders.transformers_families import UNSUITABLE
 from lora_core.errors.base_model import UnsupportedEncoder, UntrainableEncoder, UntrustedCode
 
 FAMILIES: Mapping[str, FastPathFamily] = {
@@ -23,29 +23,29 @@ FAMILIES: Mapping[str, FastPathFamily] = {
 GENERAL_FAMILIES: Mapping[str, EncoderFamily] = {
     family.model_type: family
     for family in (
-        general_families.DEBERTA_V2,
-        general_families.MPNET,
-        general_families.ALBERT,
-        general_families.NOMIC,
-        general_families.GTE,
-        general_families.JINA_V3,
-        general_families.EUROBERT,
-        general_families.ULTRABERT,
-        general_families.ERNIE,
-        general_families.MEGATRON_BERT,
-        general_families.REMBERT,
-        general_families.MOBILEBERT,
-        general_families.DATA2VEC_TEXT,
-        general_families.ROBERTA_PRELAYERNORM,
-        general_families.XLM_ROBERTA_XL,
-        general_families.LUKE,
-        general_families.ROFORMER,
-        general_families.BIG_BIRD,
-        general_families.LONGFORMER,
-        general_families.LAYOUTLM,
-        general_families.LILT,
-        general_families.ESM,
-        general_families.ESMC,
+        transformers_families.DEBERTA_V2,
+        transformers_families.MPNET,
+        transformers_families.ALBERT,
+        transformers_families.NOMIC,
+        transformers_families.GTE,
+        transformers_families.JINA_V3,
+        transformers_families.EUROBERT,
+        transformers_families.ULTRABERT,
+        transformers_families.ERNIE,
+        transformers_families.MEGATRON_BERT,
+        transformers_families.REMBERT,
+        transformers_families.MOBILEBERT,
+        transformers_families.DATA2VEC_TEXT,
+        transformers_families.ROBERTA_PRELAYERNORM,
+        transformers_families.XLM_ROBERTA_XL,
+        transformers_families.LUKE,
+        transformers_families.ROFORMER,
+        transformers_families.BIG_BIRD,
+        transformers_families.LONGFORMER,
+        transformers_families.LAYOUTLM,
+        transformers_families.LILT,
+        transformers_families.ESM,
+        transformers_families.ESMC,
     )
 }
 

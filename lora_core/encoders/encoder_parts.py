@@ -39,7 +39,7 @@ def head_activation(family: EncoderFamily) -> Callable[[Tensor], Tensor]:
     return _HEAD_ACTIVATIONS[family.head_activation]
 
 
-def is_gelu(activation: Callable[[Tensor], Tensor]) -> bool:
+def is_exact_gelu(activation: Callable[[Tensor], Tensor]) -> bool:
     """Return whether this is the exact GELU, and not one of its approximations."""
     x = torch.linspace(-16, 16, 257)
     return torch.allclose(activation(x), F.gelu(x), atol=1e-6)

@@ -61,7 +61,7 @@ class TextPairUnsupported(ArtifactError):
     )
 
 
-class TextPairCountMismatch(ArtifactError):
+class SecondTextCountMismatch(ArtifactError):
     code = "unequal_pairs"
     title = "The numbers of first and second texts differ."
     message = "There are {texts} texts and {pairs} second texts. Give one for each text."

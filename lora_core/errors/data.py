@@ -245,7 +245,7 @@ class NoChoiceAnnotations(DataError):
     )
 
 
-class SeveralChoicesPerText(DataError):
+class SeveralLabelStudioChoices(DataError):
     code = "several_choices"
     title = "A text of the Label Studio export has several choices, but one label is read."
     message = (

@@ -31,7 +31,7 @@ class NoAdapter(ExportError):
     )
 
 
-class MergedWeightsChanged(ExportError):
+class RemergedWeightsMismatch(ExportError):
     code = "merged_weights_changed"
     title = "Merging again does not give the weights of the run."
     message = (

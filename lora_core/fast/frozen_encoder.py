@@ -112,7 +112,7 @@ class CachedBlockwiseForward(BlockwiseForward):
             self._progress.tick()
 
 
-class FrozenBlockReplayForward(Forward):
+class FrozenBlockCacheForward(Forward):
     """Caches the states below the first block that trains, for the classes of transformers.
 
     The class is called as always, but its frozen blocks return what is cached. So whatever it
@@ -170,13 +170,13 @@ class FrozenBlockReplayForward(Forward):
             y = pad_sequence(states, batch_first=True).to(device, dtype)
             return F.pad(y, (0, 0, 0, length - y.shape[1]))  # some pad to a multiple of a window
 
-        def replay(x: Tensor, *_: Any, **__: Any) -> Any:
+        def return_cached(x: Tensor, *_: Any, **__: Any) -> Any:
             y = padded(x.shape[1], x.device)
             return y if kind is Tensor else kind((y, *self._output[1:]))
 
         with ExitStack() as replaced:
             for block in self._below:
-                replaced.enter_context(_forward_replaced(block, replay))
+                replaced.enter_context(_forward_replaced(block, return_cached))
             return super().__call__(data, indices)
 
     def _compute(self, data: TokenizedSplit) -> Iterator[tuple[int, Tensor]]:
@@ -251,7 +251,7 @@ def build_fastest_forward(  # noqa: PLR0913 - everything that the choice depends
     )
     if frozen and rows * model.config.hidden_size * 4 <= MAX_RUN_BYTES:
         progress.enter_phase(Phase.FEATURES)
-        cached: Any = CachedBlockwiseForward if fast else FrozenBlockReplayForward
+        cached: Any = CachedBlockwiseForward if fast else FrozenBlockCacheForward
         forward: Forward = cached(
             model, runtime, family, data, budget=budget, progress=progress, environment=environment
         )

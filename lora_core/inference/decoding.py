@@ -65,7 +65,7 @@ def decode_outputs(
                 for row, of_text in zip(rows, predicted, strict=True)
             ]
         case Regression() if (half := calibration.half_width) is not None:
-            numbers = task.apply_calibration(np.asarray(logits, dtype=np.float64), calibration)
+            numbers = task.calibrated_logits(np.asarray(logits, dtype=np.float64), calibration)
             return [
                 [DecodedOutput(name, score, low=y - half, high=y + half)]
                 for [(name, score)], [y] in zip(rows, numbers.tolist(), strict=True)
@@ -106,7 +106,7 @@ def decode_label_scores(
         function = "sigmoid" if one_label else task.score_function
     rows = np.asarray(logits, dtype=np.float64)
     if function == task.score_function:
-        rows = task.apply_calibration(rows, calibration)
+        rows = task.calibrated_logits(rows, calibration)
     scores = _FUNCTIONS[function](rows)
     if isinstance(task, SingleLabel) and calibration.thresholds:
         rows = task.decision_function(np.asarray(logits), calibration)

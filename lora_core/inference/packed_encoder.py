@@ -29,7 +29,7 @@ from lora_core.encoders.encoder_parts import (
     has_mean_classifier_pooling,
     has_mean_pooling_block,
     head_activation,
-    is_gelu,
+    is_exact_gelu,
     pretrained_blocks,
     run_embedding_modules,
 )
@@ -41,7 +41,7 @@ from lora_core.fast.native.blocks import (
     NativeBlocks,
     PackedAdapter,
     SharedBlockSettings,
-    TorchBlockWeights,
+    UnpackedBlockWeights,
     UnsupportedBlocks,
     check_supported,
 )
@@ -240,7 +240,7 @@ class PackedEncoder:
                 block.layers.update({name: (_pack_for_onednn(weight), bias)
                                      for name, (weight, bias) in block.layers.items()})  # fmt: skip
         self._fuses_gelu = (
-            backend == "onednn" and not family.gated and is_gelu(self._blocks[0].activation)
+            backend == "onednn" and not family.gated and is_exact_gelu(self._blocks[0].activation)
         )
         self._native = None if isinstance(backend, str) else self._build_native(backend)
 
@@ -261,9 +261,9 @@ class PackedEncoder:
         self._blocks, self._row_step = [], ROW_STEP
         return native
 
-    def _native_weights(self, index: int) -> TorchBlockWeights:
+    def _native_weights(self, index: int) -> UnpackedBlockWeights:
         block = self._blocks[index]
-        return TorchBlockWeights(block.layers, block.norms, rotation=None, window=None)
+        return UnpackedBlockWeights(block.layers, block.norms, rotation=None, window=None)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from lora_core.encoders.encoder_parts import blocks
 from lora_core.encoders.families import FastPathFamily
 from lora_core.encoders.modernbert import RotaryEmbedding, apply_rotary, attention_window
-from lora_core.fast.native.blocks import TorchBlockWeights
+from lora_core.fast.native.blocks import UnpackedBlockWeights
 from lora_core.inference.adapter import Adapter
 from lora_core.inference.packed_encoder import (
     BatchLayout,
@@ -43,7 +43,7 @@ class PackedModernBert(PackedEncoder):
         self._final_norm: Any = model.get_submodule(family.final_norm or "")
         self._norm_eps = model.config.norm_eps
 
-    def _native_weights(self, index: int) -> TorchBlockWeights:
+    def _native_weights(self, index: int) -> UnpackedBlockWeights:
         layer_type = self._layer_types[index]
         cos, sin = self._rotations(layer_type, self._positions, torch.device("cpu"))
         rotation = cos[:, 0, 0], sin[:, 0, 0]

@@ -74,7 +74,7 @@ class AttributionTarget(ABC):
     """What `LinearModel.contributions` explains, as a function of the logits (labels,)."""
 
     @abstractmethod
-    def compute(self, logits: NDArray[np.float64]) -> float:
+    def evaluate(self, logits: NDArray[np.float64]) -> float:
         """Return its value."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class SoftmaxAttributionTarget(AttributionTarget):
     label: int
     temperature: float = 1.0
 
-    def compute(self, logits: NDArray[np.float64]) -> float:
+    def evaluate(self, logits: NDArray[np.float64]) -> float:
         return float(softmax(logits / self.temperature)[self.label])
 
     def mean_gradient(
@@ -108,7 +108,7 @@ class SigmoidAttributionTarget(AttributionTarget):
     scale: float = 1.0
     offset: float = 0.0
 
-    def compute(self, logits: NDArray[np.float64]) -> float:
+    def evaluate(self, logits: NDArray[np.float64]) -> float:
         return float(expit(self.scale * logits[self.label] + self.offset))
 
     def mean_gradient(
@@ -117,7 +117,7 @@ class SigmoidAttributionTarget(AttributionTarget):
         gradient = np.zeros_like(start)
         moved = float(change[self.label])
         if moved:
-            gradient[self.label] = (self.compute(start + change) - self.compute(start)) / moved
+            gradient[self.label] = (self.evaluate(start + change) - self.evaluate(start)) / moved
         return gradient
 
 
@@ -128,7 +128,7 @@ class RegressionAttributionTarget(AttributionTarget):
     scale: float = 1.0
     offset: float = 0.0
 
-    def compute(self, logits: NDArray[np.float64]) -> float:
+    def evaluate(self, logits: NDArray[np.float64]) -> float:
         return float(self.scale * logits[0] + self.offset)
 
     def mean_gradient(
@@ -225,7 +225,7 @@ class LinearModel:
         spans = [
             TextSpan(first, last, side) for side, each in enumerate(words) for first, last in each
         ]
-        start = score.compute(without_words)
+        start = score.evaluate(without_words)
         return list(zip(spans, np.concatenate(added).tolist(), strict=True)), start
 
     def _distribute(self, text: str, shares: dict[int, float], added: NDArray[np.float64]) -> None:

@@ -21,12 +21,12 @@ from lora_core.errors.artifact import UnsupportedTokenizer
 from lora_core.model_imports.tokenizer_schema import (
     MAX_CHARSMAP_BYTES,
     MAX_COMPONENTS,
+    BertOrRobertaProcessing,
     DecoderSequence,
     NormalizerSequence,
     PostProcessorSequence,
     PrecompiledCharsmapNormalizer,
     PreTokenizerSequence,
-    SpecialTokenProcessing,
     TemplateProcessing,
     TokenizerFile,
 )
@@ -116,7 +116,7 @@ def _token_ids(file: TokenizerFile) -> Iterator[int]:
     yield from (token.id for token in file.added_tokens)
     for component in _flatten(file.post_processor):
         match component:
-            case SpecialTokenProcessing(sep=sep, cls=cls):
+            case BertOrRobertaProcessing(sep=sep, cls=cls):
                 yield from (sep[1], cls[1])
             case TemplateProcessing(special_tokens=tokens):
                 yield from (token_id for token in tokens.values() for token_id in token.ids)

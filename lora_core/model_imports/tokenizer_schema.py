@@ -287,7 +287,7 @@ Model = Annotated[WordPiece | BPE | Unigram | WordLevel, Field(discriminator="ty
 SpecialTokenAndId = Annotated[tuple[Token, TokenId], Field(strict=False)]
 
 
-class SpecialTokenProcessing(StrictTokenizerSchema):
+class BertOrRobertaProcessing(StrictTokenizerSchema):
     """Adds a special token before a text, and one after it."""
 
     type: Literal["BertProcessing", "RobertaProcessing"]
@@ -336,7 +336,7 @@ class PostProcessorSequence(StrictTokenizerSchema):
 
 
 PostProcessor = Annotated[
-    SpecialTokenProcessing | TemplateProcessing | ByteLevel | PostProcessorSequence,
+    BertOrRobertaProcessing | TemplateProcessing | ByteLevel | PostProcessorSequence,
     Field(discriminator="type"),
 ]
 

@@ -127,7 +127,7 @@ class Task(ABC):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return scale and offset (outputs,) of the logits, which calibrate them."""
 
-    def apply_calibration(self, logits: Logits, calibration: Calibration) -> NDArray[np.float64]:
+    def calibrated_logits(self, logits: Logits, calibration: Calibration) -> NDArray[np.float64]:
         """Return calibrated logits (texts, outputs); of a regression, numbers."""
         scale, offset = self.scale_and_offset(calibration)
         calibrated: NDArray[np.float64] = scale * np.asarray(logits, np.float64) + offset
@@ -159,7 +159,7 @@ class Task(ABC):
             predicted[held_out] = self.predict(logits[held_out], calibration)
         return predicted
 
-    def convert_logits_from(self, logits: Logits, of: "Task") -> Logits:  # noqa: ARG002 - only numbers differ
+    def restandardize_logits_from(self, logits: Logits, of: "Task") -> Logits:  # noqa: ARG002 - only numbers differ
         """Return logits of the same task on other training texts (`of`) as logits of this one."""
         return logits
 
@@ -182,7 +182,7 @@ class Task(ABC):
         """Return all mispredicted texts, the most confident errors first."""
 
     @abstractmethod
-    def best_constant(self, targets: Targets) -> tuple[Predictions, str]:
+    def best_constant_prediction(self, targets: Targets) -> tuple[Predictions, str]:
         """Return the best prediction for texts that are not read, by the `metric`, and its name.
 
         It is (1,) or (1, labels). `targets` are those of the training texts.

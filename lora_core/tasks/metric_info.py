@@ -60,7 +60,7 @@ _TASK_METRICS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def task_type(spec: Mapping[str, Any]) -> str:
+def task_type_of_spec(spec: Mapping[str, Any]) -> str:
     """Return the type of the task of a run's spec in JSON, `single_label` if it says none."""
     found = spec.get("task", {}).get("type")
     return found if found in _TASK_METRICS else SingleLabelSpec().type
@@ -68,7 +68,7 @@ def task_type(spec: Mapping[str, Any]) -> str:
 
 def metric_names_of_spec(spec: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the metrics of a run with this spec in JSON. It is compared by the first one."""
-    names = _TASK_METRICS[task_type(spec)]
+    names = _TASK_METRICS[task_type_of_spec(spec)]
     return (*names[:-1], "kappa", "mae", "loss") if spec.get("task", {}).get("ordered") else names
 
 

@@ -72,7 +72,7 @@ class MultiLabel(Task):
         if calibration is None:
             return np.asarray(logits >= logit(DEFAULT_THRESHOLD))
         return np.asarray(
-            expit(self.apply_calibration(logits, calibration)) >= calibration.thresholds
+            expit(self.calibrated_logits(logits, calibration)) >= calibration.thresholds
         )
 
     def strata(self, targets: Targets) -> NDArray[np.int64]:
@@ -91,7 +91,7 @@ class MultiLabel(Task):
         self, logits: Logits, targets: Targets, calibration: Calibration
     ) -> list[Misprediction]:
         predicted = self.predict(logits, calibration)
-        scores = expit(self.apply_calibration(logits, calibration))
+        scores = expit(self.calibrated_logits(logits, calibration))
         confidence = np.where(predicted, scores, 1 - scores)  # in what is said about each label
         confidence[predicted == (targets > 0)] = -1.0  # right
         worst = confidence.max(axis=1)
@@ -107,7 +107,7 @@ class MultiLabel(Task):
             for i in ranked
         ]
 
-    def best_constant(self, targets: Targets) -> tuple[NDArray[np.bool_], str]:  # noqa: ARG002
+    def best_constant_prediction(self, targets: Targets) -> tuple[NDArray[np.bool_], str]:  # noqa: ARG002
         """Return all labels: without reading, F1 is 2 p / (1 + p) if a label is predicted, else 0.
 
         p is the share of texts with the label.
@@ -126,7 +126,7 @@ class MultiLabel(Task):
         finite = bool(np.isfinite(logits).all())
         if calibration is None:
             calibration = self.calibrate(logits if finite else np.zeros_like(logits), targets)
-        scores = expit(self.apply_calibration(logits, calibration))
+        scores = expit(self.calibrated_logits(logits, calibration))
         truth, predicted = targets > 0, scores >= np.array(calibration.thresholds)
         # By hand: scikit-learn takes one column for two classes.
         correct, positive = (truth & predicted).sum(axis=0), predicted.sum(axis=0)
@@ -165,7 +165,7 @@ class MultiLabel(Task):
         return {
             "texts": len(z),
             "before": _calibration_metrics(z, targets),
-            "after": _calibration_metrics(self.apply_calibration(z, calibration), targets),
+            "after": _calibration_metrics(self.calibrated_logits(z, calibration), targets),
         }
 
 

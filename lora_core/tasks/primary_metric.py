@@ -12,7 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_core.confidence_intervals import Interval, paired_difference_interval, wilson_interval
+from lora_core.confidence_intervals import (
+    Interval,
+    paired_accuracy_difference_interval,
+    wilson_interval,
+)
 from lora_core.results import MetricName
 
 # (texts,) indices of labels, (texts, labels) of 0 and 1, or (texts,) numbers
@@ -29,7 +33,7 @@ MAX_PERMUTED_TARGETS = 1_000_000  # texts · columns
 SIGNIFICANCE_LEVEL = 0.05  # p value below which agreement with the targets is not chance
 
 
-class MetricOfMeans(ABC):
+class MetricFromMeans(ABC):
     """A function of means: `statistics` are (texts, k); `means` are (…, k), over texts."""
 
     name: ClassVar[MetricName]
@@ -94,11 +98,11 @@ class MetricOfMeans(ABC):
         return self.value(ours) - self.value(theirs), difference_interval(differences, len(ours))
 
 
-class PrimaryMetric(MetricOfMeans):
+class PrimaryMetric(MetricFromMeans):
     """A metric of predictions."""
 
     @abstractmethod
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
+    def per_text_statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
         """Return what the metric averages over texts."""
 
     def beats_chance(self, truth: Predictions, predicted: Predictions) -> bool:
@@ -111,9 +115,10 @@ class PrimaryMetric(MetricOfMeans):
         if truth.size > MAX_PERMUTED_TARGETS:
             drawn = rng.permutation(len(truth))[: MAX_PERMUTED_TARGETS * len(truth) // truth.size]
             truth, predicted = truth[drawn], predicted[drawn]
-        found = sign * self.value(self.statistics(truth, predicted))
+        found = sign * self.value(self.per_text_statistics(truth, predicted))
         as_good = sum(
-            sign * self.value(self.statistics(truth, predicted[rng.permutation(len(truth))]))
+            sign
+            * self.value(self.per_text_statistics(truth, predicted[rng.permutation(len(truth))]))
             >= found - 1e-12
             for _ in range(PERMUTATIONS)
         )
@@ -125,7 +130,7 @@ class Accuracy(PrimaryMetric):
 
     name = "accuracy"
 
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
+    def per_text_statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
         return np.asarray(truth == predicted, dtype=np.float64)[:, None]
 
     def value(self, statistics: Statistics) -> float:
@@ -145,7 +150,7 @@ class Accuracy(PrimaryMetric):
     def difference(self, ours: Statistics, theirs: Statistics) -> tuple[float, Interval]:
         """Return the difference and its interval by Agresti and Min."""
         only_ours, only_theirs = int((ours > theirs).sum()), int((theirs > ours).sum())
-        interval = paired_difference_interval(only_ours, only_theirs, len(ours))
+        interval = paired_accuracy_difference_interval(only_ours, only_theirs, len(ours))
         return (only_ours - only_theirs) / len(ours), interval
 
 
@@ -157,7 +162,7 @@ class MacroF1(PrimaryMetric):
     def width(self, columns: int) -> int:
         return 2 * columns
 
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
+    def per_text_statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
         true, positive = (np.asarray(each > 0, dtype=np.uint8) for each in (truth, predicted))
         # One byte each, as there may be 100,000 texts of 1,000 labels.
         return np.concatenate([2 * (true & positive), true + positive], axis=1)
@@ -193,7 +198,7 @@ class MacroF1(PrimaryMetric):
         )
 
 
-class MeanSkill(MetricOfMeans):
+class MeanSkill(MetricFromMeans):
     """The mean over targets of 1 - e / e_c, with e the error of a model, e_c that of a constant.
 
     The error is 1 - accuracy, 1 - macro F1, or the mean squared error, for which this is R². The
@@ -204,7 +209,7 @@ class MeanSkill(MetricOfMeans):
 
     name = "skill"
 
-    def __init__(self, targets: Sequence[tuple[MetricOfMeans, int]]) -> None:
+    def __init__(self, targets: Sequence[tuple[MetricFromMeans, int]]) -> None:
         """`targets`: the metric of each, and the width of its statistics."""
         self._targets = tuple(targets)
 
@@ -242,7 +247,7 @@ class MeanSkill(MetricOfMeans):
             scores.append(1 - metric.errors(own) / np.where(scale > 0, scale, 1.0))
         return np.asarray(np.mean(scores, axis=0))
 
-    def _parts(self, values: Floats) -> Iterator[tuple[MetricOfMeans, Floats, Floats]]:
+    def _parts(self, values: Floats) -> Iterator[tuple[MetricFromMeans, Floats, Floats]]:
         """Yield the metric of each target, its values (…, k), and the error (…) of the constant."""
         start = 0
         for metric, width in self._targets:
@@ -257,7 +262,7 @@ class RootMeanSquaredError(PrimaryMetric):
     name = "rmse"
     lower_is_better = True
 
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
+    def per_text_statistics(self, truth: Predictions, predicted: Predictions) -> Statistics:
         errors = predicted.astype(np.float64) - truth
         return (errors**2)[:, None]
 

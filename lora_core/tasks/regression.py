@@ -60,7 +60,7 @@ class Regression(Task):
         """Return the z (texts,) that a model should compute for these numbers."""
         return (np.asarray(numbers, np.float64) - self.mean) / self.std
 
-    def convert_logits_from(self, logits: Logits, of: Task) -> Logits:
+    def restandardize_logits_from(self, logits: Logits, of: Task) -> Logits:
         """Return logits in terms of the mean and std of this task."""
         return self.standardize(of.predict(logits))[:, None].astype(np.float32)
 
@@ -86,7 +86,7 @@ class Regression(Task):
             for i in ranked
         ]
 
-    def best_constant(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
+    def best_constant_prediction(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
         """Return the mean."""
         mean = float(targets.astype(np.float64).mean())
         return np.array([mean]), f"the mean, {mean:.4g}"

@@ -91,12 +91,12 @@ class SeveralTargets(Task):
         }
         return self._side_by_side(columns, np.float64)
 
-    def convert_logits_from(self, logits: Logits, of: Task) -> Logits:
+    def restandardize_logits_from(self, logits: Logits, of: Task) -> Logits:
         if not isinstance(of, SeveralTargets):
             raise TypeError(f"{of.type} has other outputs")
         return np.concatenate(
             [
-                task.convert_logits_from(logits[:, self.outputs[name]], of.tasks[name])
+                task.restandardize_logits_from(logits[:, self.outputs[name]], of.tasks[name])
                 for name, task in self.tasks.items()
             ],
             axis=1,
@@ -147,11 +147,11 @@ class SeveralTargets(Task):
         ]
         return [each for each in chain(*zip_longest(*found)) if each is not None]
 
-    def best_constant(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
+    def best_constant_prediction(self, targets: Targets) -> tuple[NDArray[np.float64], str]:
         """Return the best constant of each target."""
         constants, names = {}, []
         for name, task in self.tasks.items():
-            constants[name], label = task.best_constant(self.values_of(targets, name))
+            constants[name], label = task.best_constant_prediction(self.values_of(targets, name))
             names.append(f"{name}: {label}")
         return self._side_by_side(constants, np.float64), ", ".join(names)
 
@@ -173,7 +173,7 @@ class SeveralTargets(Task):
         skill = np.nan
         if finite:
             predicted = self.predict(logits, calibration)
-            skill = self.metric.value(self.metric.statistics(targets, predicted))
+            skill = self.metric.value(self.metric.per_text_statistics(targets, predicted))
         return {
             "loss": sum(self.weights[name] * report["loss"] for name, report in reports.items()),
             "skill": skill,
@@ -230,18 +230,20 @@ class SkillOfTargets(MeanSkill, PrimaryMetric):
         super().__init__(metrics)
         self._task = task
 
-    def statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
+    def per_text_statistics(self, truth: Predictions, predicted: Predictions) -> Floats:
         found, constants = [], []
         for name, each in self._task.tasks.items():
             true = self._task.values_of(truth, name)
             answers = self._task.values_of(predicted, name)
-            found.append(each.metric.statistics(true, answers))
+            found.append(each.metric.per_text_statistics(true, answers))
             constants.append(best_constant_error(each, true))
         return self.join(found, constants)
 
 
 def best_constant_error(task: Task, truth: Predictions) -> float:
     """Return the error of the best constant prediction for these texts, as its metric has it."""
-    constant, _ = task.best_constant(truth)
+    constant, _ = task.best_constant_prediction(truth)
     always = np.repeat(constant, len(truth), axis=0)
-    return float(task.metric.error_from_means(task.metric.statistics(truth, always).mean(axis=0)))
+    return float(
+        task.metric.error_from_means(task.metric.per_text_statistics(truth, always).mean(axis=0))
+    )

@@ -55,7 +55,7 @@ class SingleLabel(Task):
         )
         if not self.has_thresholds:
             return calibration
-        log_probabilities = log_softmax(self.apply_calibration(logits, calibration), axis=1)
+        log_probabilities = log_softmax(self.calibrated_logits(logits, calibration), axis=1)
         enough = calibration.fitted
         thresholds = tune_thresholds(log_probabilities, targets) if enough else _even(self.labels)
         return calibration.model_copy(update={"thresholds": tuple(thresholds.tolist())})
@@ -67,7 +67,7 @@ class SingleLabel(Task):
         if calibration is None or not calibration.thresholds:
             return np.asarray(logits, np.float64)
         thresholds = np.maximum(calibration.thresholds, MIN_THRESHOLD)
-        ranking: NDArray[np.float64] = self.apply_calibration(logits, calibration) - np.log(
+        ranking: NDArray[np.float64] = self.calibrated_logits(logits, calibration) - np.log(
             thresholds
         )
         return ranking
@@ -98,7 +98,7 @@ class SingleLabel(Task):
             predicted=self.predict(logits, calibration),
         )
 
-    def best_constant(self, targets: Targets) -> tuple[NDArray[np.int64], str]:
+    def best_constant_prediction(self, targets: Targets) -> tuple[NDArray[np.int64], str]:
         """Return the most frequent label, the first of several."""
         majority = np.bincount(targets).argmax()
         return np.array([majority], dtype=np.int64), self.labels[majority]

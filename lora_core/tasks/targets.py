@@ -28,7 +28,7 @@ Target = Any
 Targets = NDArray[Any]
 
 
-def index_labels(names: Sequence[str], task: TaskType) -> dict[str, int]:
+def build_label_index(names: Sequence[str], task: TaskType) -> dict[str, int]:
     """Return the index of each label, of several targets that among the labels of its target."""
     if task != "several_targets":
         return {name: i for i, name in enumerate(names)}
@@ -42,7 +42,7 @@ def index_labels(names: Sequence[str], task: TaskType) -> dict[str, int]:
 
 
 def label_to_target(label: str, task: TaskType, indices: Mapping[str, int]) -> Target:
-    """Return the target of a row with this label. `indices` are those of `index_labels`."""
+    """Return the target of a row with this label. `indices` are those of `build_label_index`."""
     match task:
         case "single_label":
             return indices[label]

@@ -17,7 +17,7 @@ from lora_core.cross_validation import (
     Logits,
     first_folds_mask,
     splits_for_references,
-    training_pool,
+    trainable_examples,
     uses_cross_validated_verdict,
 )
 from lora_core.data.load import load_splits
@@ -100,7 +100,7 @@ def train_auto(
 def _select_method(
     spec: TrainSpec, splits: Splits, observer: Observer, progress: ProgressReporter, started: float
 ) -> AutoSelectionResult:
-    examples = training_pool(spec, splits)
+    examples = trainable_examples(spec, splits)
     candidates = _plan_candidates(spec, examples, len(splits.labels))
     cross_validation = AnyMethodCrossValidator(spec, splits.labels, examples, progress)
     progress.enter_phase(Phase.SELECTING)
@@ -110,7 +110,7 @@ def _select_method(
     for number, candidate in enumerate(candidates, start=1):
         candidate_started = time.monotonic()
         logits = cross_validation.predict_held_out_logits(candidate)
-        scores.append(cross_validation.score_logits(logits))
+        scores.append(cross_validation.evaluate_logits(logits))
         all_logits.append(logits)
         seconds = time.monotonic() - candidate_started
         results.append(_result(candidate, scores[-1], logits, cross_validation, seconds))
@@ -142,7 +142,7 @@ def _selection_from_checkpoint(
         return AutoSelectionResult(saved.selection, splits, None, started, cross_fitted)
     result = saved.selection.candidates[saved.selection.chosen]
     candidate = CandidateSpec(method=result.method, folds=result.folds, repeats=result.repeats)
-    splits = _with_cross_validated_split(splits, training_pool(spec, splits), candidate)
+    splits = _with_cross_validated_split(splits, trainable_examples(spec, splits), candidate)
     logits = saved.cross_validated.numpy()
     return AutoSelectionResult(saved.selection, splits, logits, started, cross_fitted)
 
@@ -206,7 +206,7 @@ def _result(
         method=candidate.method,
         folds=candidate.folds,
         repeats=candidate.repeats,
-        texts=int(scores.predicted_mask.sum()),
+        texts=int(scores.scored_mask.sum()),
         metric=task.metric.name,
         value=scores.value,
         accuracy=scores.value if task.metric.name == "accuracy" else None,

@@ -80,7 +80,7 @@ class AnyMethodCrossValidator(LinearCrossValidator):
         prepared = prepare_run(spec, NullObserver(), self._progress, splits)
         logits = _cached_logits(prepared, lambda: self._train(prepared))
         # Each fold standardizes numbers by its own training texts.
-        return self.task.convert_logits_from(logits, of=prepared.task).astype(
+        return self.task.restandardize_logits_from(logits, of=prepared.task).astype(
             np.float32, copy=False
         )
 

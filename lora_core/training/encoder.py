@@ -272,7 +272,7 @@ def _manifest(prepared: PreparedRun, summary: dict[str, Any]) -> dict[str, Any]:
     calibration = {name: value for name, value in fitted.items() if name not in {"fitted", *Split}}
     return {
         "format": manifest.FORMAT_VERSION,
-        "created_by": manifest.library_versions(),
+        "created_by": manifest.installed_library_versions(),
         "spec": prepared.spec.model_dump(mode="json"),
         "encoder": prepared.family.model_type,
         "base_sha256": prepared.base_sha256,

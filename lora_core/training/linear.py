@@ -19,7 +19,7 @@ from lora_core.cross_validation import (
     AutoSelectionResult,
     LinearCrossValidator,
     Logits,
-    training_pool,
+    trainable_examples,
     uses_cross_validated_verdict,
 )
 from lora_core.data import learning_curve as curve
@@ -290,7 +290,7 @@ def _verdict(  # noqa: PLR0913
     progress: ProgressReporter,
 ) -> Verdict:
     """Return the verdict on the test split or, with few texts, by cross-validation."""
-    examples = training_pool(spec, splits)
+    examples = trainable_examples(spec, splits)
     references = {"probe": selected.probe} if selected and selected.probe else {}
     training_targets = task.targets([each.label for each in examples])
     if not uses_cross_validated_verdict(spec, examples):
@@ -340,7 +340,7 @@ def _run_summary(
 def _manifest(spec: TrainSpec, splits: Splits, summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": manifest.FORMAT_VERSION,
-        "created_by": manifest.library_versions(),
+        "created_by": manifest.installed_library_versions(),
         "spec": spec.model_dump(mode="json"),
         "data_sha256": splits.digest,
         "metrics": summary,

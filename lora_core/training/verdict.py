@@ -6,7 +6,7 @@ from lora_core.cross_validation import (
     AutoSelectionResult,
     first_folds_mask,
     splits_for_references,
-    training_pool,
+    trainable_examples,
     uses_cross_validated_verdict,
 )
 from lora_core.data import linear_baseline
@@ -40,7 +40,7 @@ def verdict_of_run(
 ) -> Verdict:
     """Return the verdict on the test split or, with few texts, by cross-validation."""
     spec, splits, task = prepared.spec, prepared.splits, prepared.task
-    examples = training_pool(spec, splits)
+    examples = trainable_examples(spec, splits)
     if uses_cross_validated_verdict(spec, examples):
         return _cross_validated_verdict(prepared, examples, selected, progress)
     splits = splits_for_references(splits, prepared.cross_validated)
@@ -67,7 +67,7 @@ def fit_probe_and_predict(
     `splits`: see `splits_for_references`.
     """
     method = PROBE_CANDIDATES[0]
-    examples = training_pool(spec, splits)
+    examples = trainable_examples(spec, splits)
     if uses_cross_validated_verdict(spec, examples):
         cross_validation = AnyMethodCrossValidator(spec, splits.labels, examples, progress)
         return _answers_to_all(cross_validation.predict_held_out(method))

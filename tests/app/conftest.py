@@ -16,7 +16,7 @@ from app.database.engines import Database
 from app.database.migrations import upgrade
 from app.main import create_app
 from app.resources import Resources, open_resources
-from app.sandbox import child
+from app.sandbox import runner
 from app.settings import Settings
 from tests.in_process_sandbox import run_in_process
 from tests.servers import PostgresServer
@@ -35,7 +35,7 @@ def _clear_settings_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _in_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read what is sent without a child process, except in tests that use `in_child`."""
     if "in_child" not in request.fixturenames:
-        monkeypatch.setattr(child, "run_lora_core_sandboxed", run_in_process)
+        monkeypatch.setattr(runner, "run_lora_core_sandboxed", run_in_process)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from app.auth import service
 from app.labeling.pools import MAX_LOADS
 from app.main import create_app
-from app.sandbox import child
-from app.sandbox.child import SandboxLimits
+from app.sandbox import runner
+from app.sandbox.runner import SandboxLimits
 from app.settings import Settings
 from lora_core.confinement import Confinement
 from tests.app.cli.conftest import serving
@@ -33,7 +33,7 @@ SLOW = "slow-child-of-this-test"
 def slow_commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Commands in this list take a minute."""
     commands: list[str] = []
-    usual = child._command
+    usual = runner._command
 
     def command(
         arguments: Sequence[str], limits: SandboxLimits, confinement: Confinement
@@ -42,7 +42,7 @@ def slow_commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return [sys.executable, "-c", "import time; time.sleep(60)", SLOW, str(os.getpid())]
         return usual(arguments, limits, confinement)
 
-    monkeypatch.setattr(child, "_command", command)
+    monkeypatch.setattr(runner, "_command", command)
     return commands
 
 

@@ -127,7 +127,7 @@ def test_client_predicts(client: Any, publish: Publish) -> None:
     one = call(client, "predict.predict", body=made.PredictBody(inputs="a good film"))
     assert one[0].label == "good"
     assert sum(each.score for each in one) == pytest.approx(1)
-    body = made.ModelPredictBody(inputs=["a", "b"], top_k=1)
+    body = made.PredictBodyWithoutModel(inputs=["a", "b"], top_k=1)
     many = call(client, "predict.predict_with_model", "sentiment:1", body=body)
     assert [[each.label for each in labels] for labels in many] == [["good"], ["good"]]
     info = call(client, "predict.get_default_model_info")

@@ -14,7 +14,7 @@ from benchmarks.loop import __main__ as loop
 from benchmarks.loop import plan, report, sets, suspects
 from benchmarks.loop.plan import Cell
 from benchmarks.results_file import ResultsFile
-from lora_core.data.contents import FileContents
+from lora_core.data.file_inspection import FileContents
 from lora_core.data.rows import TextRow
 from lora_core.specs.encoded_labels import decode_label_set
 from tests.slow import slow_but

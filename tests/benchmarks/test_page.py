@@ -58,7 +58,7 @@ def test_stored_jobs_are_listed_and_have_curves(database: Database) -> None:
     job_id = stored.store_long_job(database, points=400)
     with database.read() as session:
         jobs = repository.list_jobs(session, after=None, limit=10).jobs
-        small = curves.loss_sparklines(session, jobs)
+        small = curves.sample_loss_curves(session, jobs)
         long = curves.list_curves(session, job_id, max_points=1000)
     assert len(jobs) == 6
     assert {job.state for job in jobs} == {"succeeded"}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from app.cli.connection import Connection
 from app.cli.errors import ServiceUnreachableOrFailed
+from app.cli.json_client import JsonClient
 from tests.e2e.installation import Installation
 from tests.servers import HOST, free_port
 from tests.waiting import wait_until
@@ -33,14 +33,14 @@ class Service:
             folder, changes={"base_dirs": str(folder), **RELAXED_TIMEOUTS, **changes}
         )
         self.url = self.open_api()
-        self.client = Connection(self.url)
+        self.client = JsonClient(self.url)
 
     def open_api(self, **changes: Any) -> str:
         """Start another API process on the same data, with these settings; return its URL."""
         url = f"http://{HOST}:{(port := free_port())}"
         environment = self.installation.environment(**changes)
         process = self.installation.start([*API, str(port)], environment)
-        with Connection(url) as client:
+        with JsonClient(url) as client:
 
             def is_ready() -> bool:
                 assert process.alive(), self.installation.tail()

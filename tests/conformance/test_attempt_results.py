@@ -10,7 +10,7 @@ from app.queue.fencing import Lease
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,
-    DependencyUnavailable,
+    InfrastructureUnavailable,
     PermanentFailure,
     Preempted,
     ProcessExitStatus,
@@ -30,7 +30,7 @@ from tests.job_rows import (
 )
 
 CRASHED = RetryableFailure("crashed", "It crashed.", backoff_seconds=10)
-DISK_FULL = DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0)
+DISK_FULL = InfrastructureUnavailable("storage_unavailable", "The disk is full.", seconds=0)
 
 
 def finish(

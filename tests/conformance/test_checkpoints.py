@@ -8,7 +8,7 @@ from app.queue.fencing import Lease, LeaseLost, StoredCheckpoint
 from app.queue.tables import Job, MetricPoint
 from app.queue.transitions import (
     AttemptResult,
-    DependencyUnavailable,
+    InfrastructureUnavailable,
     PermanentFailure,
     Preempted,
     RetryableFailure,
@@ -47,7 +47,7 @@ def reject(
     database: Database, lease: Lease, step: int, attempt: int = 1
 ) -> StoredCheckpoint | None:
     with database.write() as session:
-        found = checkpoints.rewind_to_newest_checkpoint(session, lease.job_id)
+        found = checkpoints.rewind_metrics_to_newest_checkpoint(session, lease.job_id)
         assert found is not None
         assert (found.attempt, found.step) == (attempt, step)
         rewound = checkpoints.reject_checkpoint_and_rewind(session, lease, found, "odd bytes")
@@ -189,7 +189,7 @@ def test_a_checkpoint_resets_failures_and_ends_the_wait(database: Database) -> N
     end(
         database,
         claimed.lease,
-        DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0),
+        InfrastructureUnavailable("storage_unavailable", "The disk is full.", seconds=0),
     )
     lease = claim_next(database).lease
     save(database, lease, 5)

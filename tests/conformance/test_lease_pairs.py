@@ -25,7 +25,7 @@ from app.queue.tables import Attempt, Checkpoint, Job, JobEvent, MetricPoint
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,
-    DependencyUnavailable,
+    InfrastructureUnavailable,
     Paused,
     PermanentFailure,
     Preempted,
@@ -145,7 +145,7 @@ RESULTS: dict[str, AttemptResult] = {
     "stops": Preempted(),
     "pauses": Paused(),
     "cancels": Cancelled(),
-    "waits": DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0),
+    "waits": InfrastructureUnavailable("storage_unavailable", "The disk is full.", seconds=0),
 }
 
 

@@ -29,7 +29,7 @@ from app.queue.tables import Attempt, Job, JobEvent, MetricPoint
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,
-    DependencyUnavailable,
+    InfrastructureUnavailable,
     Paused,
     PermanentFailure,
     Preempted,
@@ -49,7 +49,7 @@ RESULTS: list[AttemptResult] = [
     Preempted(),
     Paused(),
     RetryableFailure("crashed", "Crashed.", backoff_seconds=0),
-    DependencyUnavailable("storage_unavailable", "The disk is full.", seconds=0),
+    InfrastructureUnavailable("storage_unavailable", "The disk is full.", seconds=0),
 ]
 
 
@@ -184,7 +184,7 @@ class LeaseMachine(RuleBasedStateMachine):
         expected = self.jobs[lease.job_id]
         with self.database.write() as session:
             newest = (
-                checkpoints.rewind_to_newest_checkpoint(session, lease.job_id)
+                checkpoints.rewind_metrics_to_newest_checkpoint(session, lease.job_id)
                 if self.owned_job(lease)
                 else None
             )
@@ -298,7 +298,7 @@ class LeaseMachine(RuleBasedStateMachine):
         else:
             if isinstance(result, RetryableFailure):
                 expected.failure_columns()
-            expected.waits = isinstance(result, DependencyUnavailable)
+            expected.waits = isinstance(result, InfrastructureUnavailable)
             expected.requeue()
 
     @rule(lease=leases)

@@ -14,7 +14,7 @@ from app.queue.fencing import LeaseLost
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,
-    DependencyUnavailable,
+    InfrastructureUnavailable,
     Paused,
     PermanentFailure,
     Preempted,
@@ -165,7 +165,7 @@ def test_a_running_job_is_requeued_as_paused_without_a_failure(database: Databas
     [
         (Preempted(), "info", "preempted"),
         (CRASHED, "warning", "crashed"),
-        (DependencyUnavailable("storage_unavailable", "Full.", seconds=1), "warning", None),
+        (InfrastructureUnavailable("storage_unavailable", "Full.", seconds=1), "warning", None),
     ],
 )
 def test_whatever_requeues_a_job_with_a_request_pauses_it(

@@ -7,7 +7,7 @@ from app.database.engines import Database
 from app.queue import dispatch, leases
 from app.queue.dispatch import JobTask
 from app.queue.enums import DeviceClass, JobState
-from app.queue.transitions import DependencyUnavailable
+from app.queue.transitions import InfrastructureUnavailable
 from tests.job_rows import add_job, claim_next, events, get_job, preempt, update_job
 
 DAY = 24 * 3600
@@ -111,7 +111,7 @@ def test_an_outage_in_the_jobs_own_attempt_is_shown_until_progress(database: Dat
     lease = claim_next(database).lease
     with database.write() as session:
         leases.finish_attempt(
-            session, lease, DependencyUnavailable("storage_unavailable", "Full.", 10)
+            session, lease, InfrastructureUnavailable("storage_unavailable", "Full.", 10)
         )
         dispatch.clear_waiting_for_storage(session, [DeviceClass.CPU])
     assert get_job(database, job_id).waiting_message == "Full."

@@ -42,7 +42,7 @@ LATE_IMPORTS = (
     "app/cli/",
     "lora_core/__main__.py",
     "lora_core/onnx_export.py",  # onnxruntime is an extra
-    "lora_core/data/contents.py",
+    "lora_core/data/file_inspection.py",
     "lora_core/data/corrections.py",
     "lora_core/data/files.py",
     "lora_core/inference/load.py",

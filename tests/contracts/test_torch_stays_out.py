@@ -24,7 +24,7 @@ LIGHT = {
     "lora_core.compatibility": HEAVY,
     "lora_core.events": HEAVY,
     "lora_core.manifest": HEAVY,
-    "lora_core.data.contents": HEAVY,
+    "lora_core.data.file_inspection": HEAVY,
 }
 SCHEMAS = [f"app.{domain}.schemas" for domain in ("datasets", "jobs", "registry", "sweeps")]
 SERVER = (*HEAVY, "numpy", "sqlalchemy", "fastapi", "starlette", "pydantic_settings", "structlog")

@@ -24,7 +24,7 @@ import psycopg
 import pysqlite3.dbapi2 as sqlite
 from sqlalchemy.engine.default import DefaultDialect
 
-from app.sandbox import child
+from app.sandbox import runner
 from app.storage.errors import StorageUnavailable
 from app.storage.local import LocalStore
 
@@ -122,11 +122,11 @@ class Probe:
             self._wrap(os, name, Operation.RENAME)
         for name in ("unlink", "remove"):
             self._wrap(os, name, Operation.UNLINK)
-        for name in ("move_in_directory", "move_in_file", "delete"):
+        for name in ("move_directory_into_store", "move_file_into_store", "delete"):
             self._wrap(LocalStore, name, Operation.STORE)
         self._wrap(celery.Celery, "send_task", Operation.BROKER)
         self._wrap(subprocess, "Popen", Operation.SPAWN)
-        self._wrap(child, "run_lora_core_sandboxed", Operation.SPAWN)
+        self._wrap(runner, "run_lora_core_sandboxed", Operation.SPAWN)
 
     def _wrap(self, owner: Any, name: str, operation: Operation) -> None:
         original = getattr(owner, name)

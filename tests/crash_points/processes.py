@@ -16,11 +16,11 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn
 
-from app.sandbox import child
+from app.sandbox import runner
 from lora_core.__main__ import main_and_exit
 from lora_core.data import learning_curve
-from lora_core.data.contents import FileContents
 from lora_core.data.data_report import DataReport
+from lora_core.data.file_inspection import FileContents
 from lora_core.process_settings import die_with_parent
 from tests.crash_points.probe import Probe
 from tests.in_process_sandbox import run_in_process
@@ -63,7 +63,7 @@ def fork_trainings(probe: Probe) -> None:
 
     Uploads are read without a learning curve, which takes a second.
     """
-    child.run_lora_core_sandboxed = run_in_process
+    runner.run_lora_core_sandboxed = run_in_process
     learning_curve.add_learning_curve_to_report = _add_nothing
     ForkingPopen.probe = probe
     subprocess.Popen = ForkingPopen  # type: ignore[misc, assignment]

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from app.cli.connection import Connection
 from app.cli.errors import ServiceUnreachableOrFailed
+from app.cli.json_client import JsonClient
 from app.database.base import new_id
 from app.queue.enums import AttemptOutcome, JobKind
 from app.queue.tables import Job
@@ -173,7 +173,7 @@ def test_no_acknowledged_label_is_lost_when_the_api_is_killed(
     def send(method: str, path: str, body: dict[str, Any]) -> Any:
         def attempt() -> Any:
             try:
-                with Connection(service.url) as client:
+                with JsonClient(service.url) as client:
                     return client.request_json(method, path, json=body)
             except ServiceUnreachableOrFailed:
                 return None

@@ -12,7 +12,7 @@ import pytest
 
 from app.jobs.errors import JobFinished
 from app.jobs.service import pause_job, resume_job
-from app.queue.dispatch import open_notifier
+from app.queue.dispatch import open_worker_notifier
 from app.queue.enums import AttemptOutcome as Ended
 from app.queue.enums import JobState
 from lora_core.specs.data import DataSpec
@@ -36,7 +36,7 @@ def pause(installation: Installation, job_id: UUID) -> None:
 
 
 def resume(installation: Installation, job_id: UUID) -> None:
-    notifier = open_notifier(installation.settings)
+    notifier = open_worker_notifier(installation.settings)
     try:
         with installation.database.write() as session:
             resume_job(session, job_id=job_id, notifier=notifier)

@@ -9,7 +9,7 @@ from app.auth.tables import LOCAL_KEY_ID
 from app.idempotency.service import IdempotentRequest
 from app.jobs import repository
 from app.jobs.service import create_retry_job
-from app.queue.dispatch import open_notifier
+from app.queue.dispatch import open_worker_notifier
 from app.queue.enums import JobState
 from tests.e2e.conftest import Install
 from tests.e2e.installation import Installation, Outcome
@@ -29,7 +29,7 @@ def cancel(installation: Installation, job_id: UUID) -> None:
 
 def continued(installation: Installation, job_id: UUID) -> UUID:
     """The new job of a retry."""
-    settings, notifier = installation.settings, open_notifier(installation.settings)
+    settings, notifier = installation.settings, open_worker_notifier(installation.settings)
     try:
         with installation.database.write() as session:
             call = IdempotentRequest(LOCAL_KEY_ID, "POST /v1/jobs/{job_id}/retry", None, None, 60)

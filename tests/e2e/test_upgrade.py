@@ -62,7 +62,7 @@ def test_checkpoint_of_an_older_version_resumes(installation: Installation, tmp_
     job_id = installation.submit(spec=spec, attempt=1)
     shutil.copytree(old / "step-7", tmp_path / "step-7")
     key = f"checkpoints/{job_id}/a1/step-7"
-    ref = open_store(installation.settings).move_in_directory(tmp_path / "step-7", key)
+    ref = open_store(installation.settings).move_directory_into_store(tmp_path / "step-7", key)
     with installation.database.write() as session:
         place = {"job_id": job_id, "attempt": 1, "step": 7, "seq": 0}
         session.add(

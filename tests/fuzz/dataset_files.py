@@ -4,8 +4,13 @@ import zipfile
 from pathlib import Path
 
 from lora_core.child_protocol import format_json_line
-from lora_core.data.contents import build_profile, preview_rows, read_contents, read_file_layout
 from lora_core.data.corrections import write_corrected_file
+from lora_core.data.file_inspection import (
+    build_profile,
+    preview_rows,
+    read_contents,
+    read_file_layout,
+)
 from lora_core.data.label_readers import LabelFormat, TargetColumns
 from lora_core.data.label_review_schemas import CorrectionPlan, RequestedLabelChange
 from lora_core.data.rows import ColumnSelection

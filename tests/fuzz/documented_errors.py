@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.sandbox.child import SandboxResult
+from app.sandbox.runner import SandboxResult
 from lora_core import __main__ as library
 from lora_core.child_protocol import EXIT_FAILED, format_json_line
 from lora_core.errors import LoraCoreError

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from app.auth import secrets
 from app.auth.middleware import SESSION_COOKIE, parse_session_cookie
-from app.datasets.upload import receive_upload
+from app.datasets.multipart_upload import receive_upload
 from app.errors import AppError
 from app.http.error_responses import add_exception_handlers, problem_from_error, problem_response
 from app.http.pagination import decode_cursor
@@ -25,8 +25,8 @@ from app.openai import ids as openai_ids
 from app.openai.completion_schemas import ChatCompletionCreate, CompletionOptions
 from app.registry import refs
 from app.serving.client_formats import (
-    ModelPredictBody,
-    ModelRerankBody,
+    PredictBodyWithoutModel,
+    RerankBodyWithoutModel,
     VertexBody,
     parse_predict_request,
     parse_rerank_request,
@@ -126,12 +126,12 @@ def _parse_further(body: Any) -> None:
         case VertexBody(instances=instances):
             for instance in instances:
                 _parse_further(instance)
-        case ModelPredictBody():
+        case PredictBodyWithoutModel():
             for request_format in (None, "hf", "tei"):
                 with _error_responses():
                     request = parse_predict_request(body, request_format, max_inputs=8)
                     request.combine_texts_for_pair_model(pairs=True)
-        case ModelRerankBody():
+        case RerankBodyWithoutModel():
             parse_rerank_request(body, max_inputs=8)
         case ChatCompletionCreate():
             for prompt_format in FORMATS:

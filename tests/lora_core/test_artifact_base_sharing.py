@@ -13,7 +13,7 @@ from lora_core.artifact import load_merged_model
 from lora_core.artifact_base_sharing import BASE_DIGEST, BASE_FILES
 from lora_core.encoders.load import weights_sha256
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.export import MergedWeightsChanged
+from lora_core.errors.export import RemergedWeightsMismatch
 from lora_core.export import export_merged
 from lora_core.inference.engines import EngineCache
 from lora_core.inference.predictor import Predictor
@@ -210,7 +210,7 @@ def test_merging_again_is_checked_at_export(variant: LoraVariant, tmp_path: Path
         export_merged(directory, path)
     assert files(first) == files(second)
     reseal(directory, merged_sha256="0" * 64)
-    with pytest.raises(MergedWeightsChanged):
+    with pytest.raises(RemergedWeightsMismatch):
         export_merged(directory, tmp_path / "three")
     assert not (tmp_path / "three").exists()
 

@@ -37,7 +37,7 @@ def test_accuracy_is_tested_exactly() -> None:
     current[3:13] ^= 1
     metric = Accuracy()
     found = one_sided_paired_test(
-        metric, metric.statistics(truth, new), metric.statistics(truth, current)
+        metric, metric.per_text_statistics(truth, new), metric.per_text_statistics(truth, current)
     )
     assert (found.better, found.worse, found.texts) == (10, 3, 40)
     assert found.difference == pytest.approx(7 / 40)
@@ -51,7 +51,7 @@ def test_other_metrics_exchange_predictions() -> None:
     new, current = (np.where(rng.random((8, 3)) < each, truth, 1 - truth) for each in (0.9, 0.6))
     metric = MacroF1()
     found = one_sided_paired_test(
-        metric, metric.statistics(truth, new), metric.statistics(truth, current)
+        metric, metric.per_text_statistics(truth, new), metric.per_text_statistics(truth, current)
     )
 
     def difference(exchanged: NDArray[Any]) -> float:
@@ -73,7 +73,7 @@ def test_smaller_errors_are_better() -> None:
     truth = rng.normal(size=200)
     metric = RootMeanSquaredError()
     close, far = (
-        metric.statistics(truth, truth + each * rng.normal(size=200)) for each in (0.5, 1)
+        metric.per_text_statistics(truth, truth + each * rng.normal(size=200)) for each in (0.5, 1)
     )
     better, worse = (
         one_sided_paired_test(metric, close, far),
@@ -90,7 +90,7 @@ def test_equal_models_are_not_better() -> None:
     truth = np.eye(6)
     for metric in (Accuracy(), MacroF1(), RootMeanSquaredError()):
         shaped = truth if metric.name == "macro_f1" else truth[0]
-        statistics = metric.statistics(shaped, 1 - shaped)
+        statistics = metric.per_text_statistics(shaped, 1 - shaped)
         assert one_sided_paired_test(metric, statistics, statistics).p_value == 1
 
 
@@ -102,7 +102,9 @@ def test_level_holds_where_nothing_is_gained(monkeypatch: pytest.MonkeyPatch) ->
         truth = rng.integers(0, 2, size=(80, 4))
         two = [np.where(rng.random((80, 4)) < 0.8, truth, 1 - truth) for _ in range(2)]
         for metric, column in ((Accuracy(), 0), (MacroF1(), slice(None))):
-            new, current = (metric.statistics(truth[:, column], each[:, column]) for each in two)
+            new, current = (
+                metric.per_text_statistics(truth[:, column], each[:, column]) for each in two
+            )
             promoted[metric.name] += (
                 one_sided_paired_test(metric, new, current, seed).p_value <= level
             )

@@ -14,9 +14,9 @@ from lora_core.events import (
     LinearModelFitted,
     NoteLogged,
     Phase,
+    ProgressReported,
     Started,
     StepLogged,
-    Tick,
     parse_event,
 )
 from lora_core.results import CandidateResult, MetricName
@@ -143,7 +143,7 @@ def test_event_messages(event: Event, kind: str, part: str) -> None:
     assert part in words.message
 
 
-def test_ticks_and_failures_have_no_rows() -> None:
-    for event in (Tick(phase=Phase.LOADING), Failed(code="one_class", message="One.")):
+def test_progress_reports_and_failures_have_no_rows() -> None:
+    for event in (ProgressReported(phase=Phase.LOADING), Failed(code="one_class", message="One.")):
         assert event_to_content(event) is None
         assert list(metric_values(event)) == []

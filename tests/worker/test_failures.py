@@ -14,7 +14,7 @@ from app.queue.fencing import ClaimedJob, Lease, StoredCheckpoint
 from app.queue.transitions import (
     AttemptResult,
     Cancelled,
-    DependencyUnavailable,
+    InfrastructureUnavailable,
     Paused,
     PermanentFailure,
     Preempted,
@@ -200,26 +200,26 @@ def test_job_fails_after_max_failures() -> None:
 def test_full_disk_is_waited_for_without_limit() -> None:
     error = OSError(errno.ENOSPC, "No space left on device")
     answer = classify_error(error)
-    assert isinstance(answer, DependencyUnavailable)
+    assert isinstance(answer, InfrastructureUnavailable)
     assert (answer.code, "disk" in answer.message) == ("storage_unavailable", True)
     assert 8 <= answer.seconds <= 12
     for waited in (200, 3700, 7 * 86_400):
         later = classify_error(error, waited_seconds=waited, waiting_code="storage_unavailable")
-        assert isinstance(later, DependencyUnavailable)
+        assert isinstance(later, InfrastructureUnavailable)
         assert 40 <= later.seconds <= 72
 
 
 @pytest.mark.parametrize("error", [OUTAGE, StorageRefused(reason="403"), OSError(errno.EIO, "No")])
 def test_installation_outages_are_waited_for_without_limit(error: Exception) -> None:
     answer = classify_error(error, waited_seconds=7 * 86_400, waiting_code="storage_unavailable")
-    assert isinstance(answer, DependencyUnavailable)
+    assert isinstance(answer, InfrastructureUnavailable)
 
 
 def test_hub_is_waited_for_up_to_the_patience_limit() -> None:
     event = events.Failed(code="hub_unavailable", message="No answer.")
     for waited, code in ((3500, "hub_unavailable"), (3700, "storage_unavailable")):
         answer = classify(code=65, failed=event, waited_seconds=waited, waiting_code=code)
-        assert isinstance(answer, DependencyUnavailable)
+        assert isinstance(answer, InfrastructureUnavailable)
         assert answer.code == "hub_unavailable"
     last = classify(code=65, failed=event, waited_seconds=3700, waiting_code="hub_unavailable")
     assert isinstance(last, PermanentFailure)
@@ -229,12 +229,12 @@ def test_hub_is_waited_for_up_to_the_patience_limit() -> None:
 @pytest.mark.parametrize("code", ["disk_full", "hub_unavailable"])
 def test_job_waits_for_disk_and_hub(code: str) -> None:
     event = events.Failed(code=code, message="Not now.")
-    assert isinstance(classify(code=65, failed=event, **failed_at(0, 0)), DependencyUnavailable)
+    assert isinstance(classify(code=65, failed=event, **failed_at(0, 0)), InfrastructureUnavailable)
 
 
 def test_refusing_store_is_waited_for() -> None:
     answer = classify_error(StorageRefused(reason="403 Forbidden"), **failed_at(0, 0))
-    assert isinstance(answer, DependencyUnavailable)
+    assert isinstance(answer, InfrastructureUnavailable)
     assert "403 Forbidden" in answer.message
 
 
@@ -242,19 +242,19 @@ def test_refusing_store_is_waited_for() -> None:
 def test_unusable_disk_is_waited_for(number: int) -> None:
     error = OSError(number, "No", "/secret/path")
     answer = classify_error(error, **failed_at(0, 0))
-    assert isinstance(answer, DependencyUnavailable)
+    assert isinstance(answer, InfrastructureUnavailable)
     assert "LORAWORKS_DATA_DIR" in answer.message
     assert "/secret" not in answer.message
 
 
 def test_unreachable_database_is_waited_for() -> None:
-    assert isinstance(classify_error(OUTAGE), DependencyUnavailable)
+    assert isinstance(classify_error(OUTAGE), InfrastructureUnavailable)
 
 
 def test_new_checkpoint_resets_the_waiting_time() -> None:
     event = events.Failed(code="hub_unavailable", message="Not now.")
     waited: dict[str, Any] = {"waited_seconds": 3700, "waiting_code": "hub_unavailable"}
-    for saved, kind in ((None, PermanentFailure), (9, DependencyUnavailable)):
+    for saved, kind in ((None, PermanentFailure), (9, InfrastructureUnavailable)):
         assert isinstance(classify(code=65, failed=event, saved=saved, **waited), kind)
 
 

@@ -100,7 +100,7 @@ def test_full_store_makes_the_job_wait(
     def full(directory: Path, key: str) -> Any:
         raise OSError(errno.ENOSPC, f"no room for {key}", str(directory))
 
-    monkeypatch.setattr(resources.store, "move_in_directory", full)
+    monkeypatch.setattr(resources.store, "move_directory_into_store", full)
     run(resources, *GOOD)
     row = get_job(database, job_id)
     assert (row.state, row.failures_counted) == (JobState.QUEUED, 0)
@@ -122,7 +122,7 @@ def test_late_success_publishes_nothing(
 ) -> None:
     """The lease is lost between the end of the training and the last transaction."""
     claimed = claim_next(database)
-    real = resources.store.move_in_directory
+    real = resources.store.move_directory_into_store
 
     def put(directory: Path, key: str) -> Any:
         ref = real(directory, key)
@@ -130,7 +130,7 @@ def test_late_success_publishes_nothing(
             preempt(database, claimed.lease)
         return ref
 
-    monkeypatch.setattr(resources.store, "move_in_directory", put)
+    monkeypatch.setattr(resources.store, "move_directory_into_store", put)
     scripted(*actions)
     JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources)).run(
         claimed, CPU

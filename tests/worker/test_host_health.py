@@ -35,7 +35,7 @@ def test_without_cgroups_the_count_is_zero(tmp_path: Path) -> None:
 def test_trouble_with_the_store_outweighs_an_earlier_check(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resources.store.check()  # it passes, and is cached for some seconds
+    resources.store.check_health()  # it passes, and is cached for some seconds
 
     def fail() -> float:
         raise StorageUnavailable(reason="it is gone")

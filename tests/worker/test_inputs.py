@@ -81,7 +81,7 @@ def upload(
         place.parent.mkdir()
         file.rename(place)
     else:
-        resources.store.move_in_file(file, files.store_key(dataset))
+        resources.store.move_file_into_store(file, files.store_key(dataset))
     with resources.database.write() as session:
         session.add(dataset)
     return dataset
@@ -95,7 +95,7 @@ def register(
         (directory / "merged").mkdir(parents=True)
         (directory / "merged" / "config.json").write_text("{}")
         manifest.create_and_save(directory, {"spec": SPEC, "metrics": {}})
-    ref = resources.store.move_in_directory(directory, "jobs/earlier/a1")
+    ref = resources.store.move_directory_into_store(directory, "jobs/earlier/a1")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
         registry.add_version(session, name="sentiment", artifact=artifact, manifest=MANIFEST)

@@ -317,7 +317,9 @@ def test_lease_is_renewed_while_files_are_handled(
 
     monkeypatch.setattr(inputs, "resolve_inputs", slow(inputs.resolve_inputs))
     monkeypatch.setattr(
-        resources.store, "move_in_directory", slow(resources.store.move_in_directory)
+        resources.store,
+        "move_directory_into_store",
+        slow(resources.store.move_directory_into_store),
     )
     run(resources, *GOOD)
     row = get_job(database, job_id)
@@ -540,14 +542,14 @@ def test_stopped_process_is_not_started_again_from_another_checkpoint(
 def test_failed_checkpoint_upload_does_not_stop_the_training(
     resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = resources.store.move_in_directory
+    real = resources.store.move_directory_into_store
 
     def put(directory: Path, key: str) -> Any:
         if key.startswith("checkpoints/"):
             raise OSError(errno.ENOSPC, "No space left on device", str(directory))
         return real(directory, key)
 
-    monkeypatch.setattr(resources.store, "move_in_directory", put)
+    monkeypatch.setattr(resources.store, "move_directory_into_store", put)
     run(resources, *SAVED, *GOOD[1:])
     assert get_state(database, job_id) is JobState.SUCCEEDED
     (lost,) = [event for event in events(database, job_id) if event.kind == "checkpoint_lost"]

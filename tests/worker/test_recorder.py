@@ -17,7 +17,7 @@ from app.queue import leases
 from app.queue.fencing import Lease
 from app.settings import Settings
 from app.storage.store import ArtifactRef
-from lora_core.events import Evaluated, NoteLogged, Phase, Resumed, Tick
+from lora_core.events import Evaluated, NoteLogged, Phase, ProgressReported, Resumed
 from lora_core.specs.data import Split
 from tests.job_rows import (
     add_job,
@@ -112,8 +112,10 @@ def test_write_is_due_after_many_rows_or_some_time(recorder: Recorder) -> None:
     wait_until(recorder.is_due, seconds=5)  # the beat, with nothing to tell
 
 
-def test_tick_advances_the_step(database: Database, job_id: UUID, recorder: Recorder) -> None:
-    recorder.add_event(Tick(phase=Phase.TRAINING, step=9))
+def test_progress_report_advances_the_step(
+    database: Database, job_id: UUID, recorder: Recorder
+) -> None:
+    recorder.add_event(ProgressReported(phase=Phase.TRAINING, step=9))
     recorder.renew_lease_and_write()
     assert get_job(database, job_id).step == 9
 

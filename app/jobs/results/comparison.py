@@ -30,13 +30,17 @@ from app.jobs.schemas import (
 from app.jobs.views import job_view
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.tables import SplitCorrectnessRow
-from lora_core.confidence_intervals import Interval, paired_difference_interval, wilson_interval
+from lora_core.confidence_intervals import (
+    Interval,
+    paired_accuracy_difference_interval,
+    wilson_interval,
+)
 from lora_core.specs.data import Split
 from lora_core.tasks.primary_metric import (
     Accuracy,
     MacroF1,
     MeanSkill,
-    MetricOfMeans,
+    MetricFromMeans,
     RootMeanSquaredError,
     difference_interval,
 )
@@ -83,7 +87,7 @@ class SplitCorrectness:
         )
 
     @property
-    def metric(self) -> MetricOfMeans:
+    def metric(self) -> MetricFromMeans:
         """The metric that models of this task are compared by."""
         if self.targets is not None:
             return MeanSkill(
@@ -124,11 +128,11 @@ class SplitCorrectness:
             return MeanSkill.join([t.statistics for t in each], [t.constant_error for t in each])
         if self.errors is not None:
             errors = np.frombuffer(self.errors, dtype="<f4")
-            return RootMeanSquaredError().statistics(np.zeros_like(errors), errors)
+            return RootMeanSquaredError().per_text_statistics(np.zeros_like(errors), errors)
         if self.true_labels is None:
             correct = np.unpackbits(_correct_bits(self), count=self.count)
             return correct[:, None].astype(np.float64)
-        return MacroF1().statistics(
+        return MacroF1().per_text_statistics(
             self._unpack(self.true_labels), self._unpack(self.predicted_labels)
         )
 
@@ -246,7 +250,7 @@ def compare_accuracies_paired(a: SplitCorrectness, b: SplitCorrectness) -> Paire
     """Compare the accuracies of two models on the same texts."""
     counts = discordant_counts(a, [b])
     only_a, only_b = (int(count[0]) for count in counts)
-    low, high = paired_difference_interval(only_a, only_b, a.count)
+    low, high = paired_accuracy_difference_interval(only_a, only_b, a.count)
     return PairedAccuracyComparison(
         difference=(only_a - only_b) / a.count,
         low=low,

@@ -34,7 +34,7 @@ def list_curves(
     return Curves(seq=seq, data=[_read_curve(session, job_id, row, max_points) for row in rows])
 
 
-def loss_sparklines(session: Session, jobs: Sequence[Job]) -> dict[UUID, list[float]]:
+def sample_loss_curves(session: Session, jobs: Sequence[Job]) -> dict[UUID, list[float]]:
     """Return the training loss of many jobs in a few points each, found by index lookups."""
     numbers = select(literal(0).label("n")).cte("numbers", recursive=True)
     numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < SPARKLINE_POINTS - 1))

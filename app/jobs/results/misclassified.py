@@ -14,7 +14,7 @@ from app.jobs.schemas import MisclassifiedText
 from app.queue.tables import Job
 from app.storage.store import ArtifactRef, Store, read_artifact_json_lines, read_manifest
 from lora_core.specs.encoded_labels import encode_label_set, unqualified_outputs_of_target
-from lora_core.tasks.metric_info import task_type
+from lora_core.tasks.metric_info import task_type_of_spec
 from lora_core.tasks.mispredictions import most_confident_errors
 from lora_core.training import correctness
 
@@ -54,7 +54,7 @@ def list_misclassified(
     if predictions not in facts["files"]:
         raise NoPredictions(job_id=job.id, part=split)
     lines = read_artifact_json_lines(store, ref, predictions, name=name)
-    if task_type(job.spec) == "several_targets":
+    if task_type_of_spec(job.spec) == "several_targets":
         tasks = job.spec["task"]["targets"]
         chosen = [each for each in sorted(tasks) if target in (None, each)]
         found = [_errors_of_target(lines, facts, tasks, each, limit) for each in chosen]
@@ -93,7 +93,7 @@ def to_csv(texts: Sequence[MisclassifiedText]) -> str:
 def _find_errors(
     spec: Mapping[str, Any], predictions: list[dict[str, Any]], facts: dict[str, Any], limit: int
 ) -> list[MisclassifiedText]:
-    match task_type(spec):
+    match task_type_of_spec(spec):
         case "regression":
             return _largest_errors(predictions, limit)
         case "multi_label":

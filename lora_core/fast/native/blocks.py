@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_core.encoders.encoder_parts import is_gelu
+from lora_core.encoders.encoder_parts import is_exact_gelu
 from lora_core.fast.native.library import (
     BatchStruct,
     BlockStruct,
@@ -28,7 +28,7 @@ ROW_STEP = 16  # the rows of each version begin at a multiple of it
 LinearWeights = tuple[Tensor, Tensor | None]  # weight (d_out, d_in), bias (d_out,)
 
 
-class TorchBlockWeights(NamedTuple):
+class UnpackedBlockWeights(NamedTuple):
     """One block of a model in torch."""
 
     layers: Mapping[str, LinearWeights]  # qkv, projection, up, down
@@ -64,7 +64,7 @@ class PackedAdapter:
 
 
 def check_supported(
-    blocks: Sequence[TorchBlockWeights], settings: SharedBlockSettings, activation: Any
+    blocks: Sequence[UnpackedBlockWeights], settings: SharedBlockSettings, activation: Any
 ) -> None:
     """Raise `UnsupportedBlocks` if the native engine cannot compute these blocks."""
     width = blocks[0].layers["projection"][0].shape[0]
@@ -75,7 +75,7 @@ def check_supported(
             f"heads and feed-forward networks whose sizes are multiples of {_STEP}, and not "
             f"{head_size} and {feed_forward}"
         )
-    if not is_gelu(activation):
+    if not is_exact_gelu(activation):
         raise UnsupportedBlocks("the exact GELU as activation")
     norms = [norm for block in blocks for norm in block.norms if type(norm) is not nn.Identity]
     if any(type(norm) is not nn.LayerNorm for norm in norms) or len({n.eps for n in norms}) != 1:
@@ -89,7 +89,10 @@ class NativeBlocks:
     """Computes all blocks of an encoder in one call, with LoRA weights per version. Thread-safe."""
 
     def __init__(
-        self, library: Library, blocks: Sequence[TorchBlockWeights], settings: SharedBlockSettings
+        self,
+        library: Library,
+        blocks: Sequence[UnpackedBlockWeights],
+        settings: SharedBlockSettings,
     ) -> None:
         """`blocks` are supported, see `check_supported`."""
         self._library = library
@@ -169,7 +172,7 @@ class NativeBlocks:
         self._library.encode(self._encoder, batch, threads=threads)
         return first if self._settings.first_only else x
 
-    def _pack_block(self, block: TorchBlockWeights) -> BlockStruct:
+    def _pack_block(self, block: UnpackedBlockWeights) -> BlockStruct:
         layers = []
         for name in _LAYERS:
             weight, bias = block.layers[name]

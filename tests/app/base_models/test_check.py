@@ -15,7 +15,7 @@ from app.jobs.pretrained_bases import ResolvedBase
 from app.main import create_app
 from app.registry import service as registry
 from app.resources import Resources
-from app.sandbox import child
+from app.sandbox import runner
 from app.settings import Settings
 from app.storage.staged_artifact import StagedArtifact
 from lora_core import manifest
@@ -70,7 +70,7 @@ def test_a_version_of_the_registry_is_put_together_and_tried(
             row = new.add_row(session, job_id=None, kind="model")
             registry.add_version(session, name="mails", artifact=row, manifest=facts)
 
-    new.run_with_stored_base(register)
+    new.retry_after_storing_base(register)
     status, found = check(client, "mails:1")
     assert status == 200, found
     assert (found["base"], found["model_type"]) == ("mails:1", "distilbert")
@@ -107,7 +107,7 @@ def test_most_bases_are_refused_without_a_process(
     config: dict[str, Any],
     code: str,
 ) -> None:
-    monkeypatch.delattr(child, "run_lora_core_sandboxed")
+    monkeypatch.delattr(runner, "run_lora_core_sandboxed")
     directory = make_base(folder / "tiny")
     (directory / "config.json").write_text(json.dumps(config))
     status, problem = check(client, str(directory))

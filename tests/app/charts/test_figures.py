@@ -10,9 +10,9 @@ from app.charts.figures import (
     MAX_LINES,
     Chart,
     CostMeasure,
+    compute_field_importances,
     cost_chart,
     importance_chart,
-    importance_shares,
     objective_heatmap_or_scatter,
     parallel_coordinates,
 )
@@ -117,14 +117,14 @@ def test_importance_of_fields() -> None:
         for c in (1, 2)
     ]
     snapshot = snapshot_of(results, fields=("c", "b", "a"))
-    found = importance_shares(snapshot)
+    found = compute_field_importances(snapshot)
     assert found is not None
     assert list(found) == ["a", "b", "c"]
     # The variance of each main effect: 0.1 * (0, 1, 2, 3), and 0.01 in a third of the trials.
     of_a, of_b = 0.01 * 1.25, 0.0001 * (1 / 3) * (2 / 3)
     assert found["a"] == pytest.approx(of_a / (of_a + of_b), abs=0.01)
     assert math.fsum(found.values()) == pytest.approx(1)
-    assert importance_shares(snapshot) == found
+    assert compute_field_importances(snapshot) == found
     (bars,) = traces(importance_chart(snapshot))
     assert (bars["y"], bars["x"]) == (["a", "b", "c"], list(found.values()))
 
@@ -179,7 +179,7 @@ def test_importance_of_many_trials() -> None:
         for b in range(6)
         for c in range(4)
     ]
-    found = importance_shares(snapshot_of(results, fields=("c", "b", "a")))
+    found = compute_field_importances(snapshot_of(results, fields=("c", "b", "a")))
     assert found is not None
     assert found["a"] == pytest.approx(25 / 26, abs=0.01)  # variances are as 0.1² to 0.02²
 

@@ -24,7 +24,7 @@ from app.queue import checkpoints, leases
 from app.queue.enums import DeviceClass
 from app.queue.fencing import Lease, WorkerIdentity
 from app.queue.tables import JobEvent, MetricPoint
-from app.queue.transitions import DependencyUnavailable, PermanentFailure, Succeeded
+from app.queue.transitions import InfrastructureUnavailable, PermanentFailure, Succeeded
 from app.registry import service as registry
 from app.resources import Resources
 from app.settings import Settings
@@ -197,7 +197,7 @@ class FakeWorker:
             )
 
     def wait(self, lease: Lease) -> None:
-        why = DependencyUnavailable("storage_unavailable", "The disk of node-1 is full.", 60)
+        why = InfrastructureUnavailable("storage_unavailable", "The disk of node-1 is full.", 60)
         with self.database.write() as session:
             leases.finish_attempt(session, lease, why)
 
@@ -207,7 +207,7 @@ class FakeWorker:
         """Store a small artifact and finish the job with it."""
         summary = {**SUMMARY, **metrics}
         make_artifact(directory, metrics=summary)
-        ref = self.resources.store.move_in_directory(
+        ref = self.resources.store.move_directory_into_store(
             directory, f"jobs/{lease.job_id}/a{lease.attempt}"
         )
         with self.database.write() as session:

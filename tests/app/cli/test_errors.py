@@ -17,8 +17,8 @@ import pytest
 
 import lora_core
 from app.cli.client import Client
-from app.cli.connection import parse_response_body
 from app.cli.errors import EXIT_CODES
+from app.cli.json_client import validate_response_body
 from lora_core.data.data_report import DataReport
 from tests.app.cli.conftest import Run
 
@@ -120,7 +120,7 @@ def test_fields_of_a_newer_service_are_ignored(run: Run) -> None:
 def test_nested_fields_of_a_newer_service_are_ignored() -> None:
     body = {"rows": 1, "compared": 1, "balance": None, "tokens": None, "new": 1}
     finding = {"code": "x", "level": "info", "count": 1, "message": "m", "advice": "a", "new": 1}
-    report = parse_response_body(DataReport, {**body, "findings": [finding]})
+    report = validate_response_body(DataReport, {**body, "findings": [finding]})
     assert report.findings[0].code == "x"
 
 

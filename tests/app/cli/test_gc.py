@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 
 def orphan(resources: Resources, tmp_path: Path, age: float = TWO_DAYS) -> Path:
     """Create a stored directory without a row. `age` is in seconds."""
-    ref = resources.store.move_in_directory(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
+    ref = resources.store.move_directory_into_store(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     place = resources.store.local_directory(ref)
     then = time.time() - age
     for path in (place, *place.rglob("*")):

@@ -245,7 +245,7 @@ def test_what_a_job_waits_for_is_shown(cli: Run, worker: FakeWorker) -> None:
 
 
 def test_lists_span_several_pages(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.cli.connection.PAGE_SIZE", 2)
+    monkeypatch.setattr("app.cli.json_client.PAGE_SIZE", 2)
     made = [submitted(cli) for _ in range(5)]
     assert [job["id"] for job in answer(cli("jobs", "list", "--json"))] == made[::-1]
     assert len(answer(cli("jobs", "list", "--limit", "3", "--json"))) == 3

@@ -19,7 +19,7 @@ from tests.tiny_artifact import make_artifact
 @pytest.fixture
 def promoted(resources: Resources, tmp_path: Path) -> str:
     """A promoted version that predicts `good` for every text."""
-    ref = resources.store.move_in_directory(make_artifact(tmp_path / "made"), "jobs/one/a1")
+    ref = resources.store.move_directory_into_store(make_artifact(tmp_path / "made"), "jobs/one/a1")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
         registry.add_version(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
@@ -139,7 +139,7 @@ def test_missing_text_is_a_usage_error(run: Run, tmp_path: Path) -> None:
 def test_pairs_are_arguments_with_their_second_texts(
     cli: Run, resources: Resources, tmp_path: Path
 ) -> None:
-    ref = resources.store.move_in_directory(
+    ref = resources.store.move_directory_into_store(
         make_artifact(tmp_path / "pairs", pairs=True), "jobs/two/a1"
     )
     with resources.database.write() as session:

@@ -12,8 +12,8 @@ from app.database.engines import Database
 from app.datasets import repository
 from app.datasets.files import FileInspector, SelectedColumns
 from app.datasets.tables import Dataset
-from app.sandbox import child
-from app.sandbox.child import SandboxResult
+from app.sandbox import runner
+from app.sandbox.runner import SandboxResult
 from app.settings import Settings
 from lora_core import child_protocol
 from lora_core.errors.data import DataTooLarge
@@ -107,7 +107,7 @@ def test_the_learning_curve_is_stored_with_the_diagnosis(
 def test_a_timeout_during_the_learning_curve_keeps_the_rest(
     upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_child = child.run_lora_core_sandboxed
+    run_child = runner.run_lora_core_sandboxed
 
     def stopped_early(*arguments: Any, **limits: Any) -> SandboxResult:
         """The child is stopped before its last line."""
@@ -116,7 +116,7 @@ def test_a_timeout_during_the_learning_curve_keeps_the_rest(
         assert len(lines) == 3
         return SandboxResult(None, b"".join(lines[:-1]), ended.stderr)
 
-    monkeypatch.setattr(child, "run_lora_core_sandboxed", stopped_early)
+    monkeypatch.setattr(runner, "run_lora_core_sandboxed", stopped_early)
     dataset = upload(MANY, "many.csv").json()
     assert dataset["diagnosis"]["more_labels"] is None
     assert dataset["findings"] == {}
@@ -205,7 +205,7 @@ def inspection(settings: Settings) -> FileInspector:
 def test_a_profile_without_diagnosis_if_only_the_diagnosis_exceeded_limits(
     inspection: FileInspector, monkeypatch: pytest.MonkeyPatch, ended: SandboxResult
 ) -> None:
-    monkeypatch.setattr(child, "run_lora_core_sandboxed", lambda *_, **__: ended)
+    monkeypatch.setattr(runner, "run_lora_core_sandboxed", lambda *_, **__: ended)
     assert inspection.profile() == {"rows": 2, "diagnosis": None}
 
 
@@ -213,7 +213,7 @@ def test_a_requested_diagnosis_that_exceeds_limits_is_an_error(
     inspection: FileInspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        child, "run_lora_core_sandboxed", lambda *_, **__: SandboxResult(None, PROFILE, "")
+        runner, "run_lora_core_sandboxed", lambda *_, **__: SandboxResult(None, PROFILE, "")
     )
     with pytest.raises(DataTooLarge, match=r"a\.csv.*time needed"):
         inspection.diagnose()
@@ -226,7 +226,7 @@ def test_an_unreadable_file_is_an_error(
         b'{"kind": "failed", "code": "empty_data", "message": "", "detail": {"file": "x.csv"}}\n'
     )
     monkeypatch.setattr(
-        child,
+        runner,
         "run_lora_core_sandboxed",
         lambda *_, **__: SandboxResult(child_protocol.EXIT_FAILED, lines, ""),
     )

@@ -17,7 +17,7 @@ import pytest
 
 from app.datasets.errors import DatasetParserCrashed
 from app.datasets.files import FileInspector, SelectedColumns
-from app.sandbox import child
+from app.sandbox import runner
 from app.settings import Settings
 from lora_core.confinement import TCP_ABI, landlock_abi
 from lora_core.errors.data import DataTooLarge, MalformedRow, MissingColumn
@@ -29,7 +29,7 @@ COLUMNS = SelectedColumns("text", "label", None)
 
 def limited(*limits: int, code: str, own: str = "") -> subprocess.CompletedProcess[str]:
     """`own` is a directory that it may use."""
-    confinement = json.dumps(child._confinement([], [Path(own)] if own else []))
+    confinement = json.dumps(runner._confinement([], [Path(own)] if own else []))
     command = [sys.executable, "-m", "app.sandbox.limit_and_exec", *map(str, limits), confinement]
     return subprocess.run(
         [*command, sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -83,8 +83,8 @@ if landlock_abi():  # otherwise the kernel cannot confine it
         for each in (other, file):
             each.write_text("text,label\ngood,1\nbad,0\n")
         FileInspector(file, "file.csv", COLUMNS, settings).profile()
-        limits = child.SandboxLimits(settings.inspect_memory_mb, 60, 10**6)
-        done = child.run_lora_core_sandboxed(
+        limits = runner.SandboxLimits(settings.inspect_memory_mb, 60, 10**6)
+        done = runner.run_lora_core_sandboxed(
             ["inspect", str(other)], limits=limits, readable=[file]
         )
         assert "PermissionError" in done.stderr

@@ -29,7 +29,7 @@ def test_a_sparkline_never_reads_all_points(database: Database) -> None:
     with database.read() as session:
         jobs = repository.list_jobs(session, after=None, limit=10).jobs
         event.listen(database.read_engine, "before_cursor_execute", explain)
-        assert curves.loss_sparklines(session, jobs) == {}
+        assert curves.sample_loss_curves(session, jobs) == {}
     assert len(plans) == 2
     for plan in plans:
         assert plan.startswith("SEARCH")

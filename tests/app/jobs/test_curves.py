@@ -155,7 +155,7 @@ def test_sparklines_show_the_first_and_the_newest_point_of_each_run(
     ]
     with database.read() as session:
         jobs = [repository.get_training_job(session, UUID(each)) for each in ids]
-        found = curves.loss_sparklines(session, jobs)
+        found = curves.sample_loss_curves(session, jobs)
     first, second, third, none = (found.get(UUID(each)) for each in ids)
     assert first is not None
     assert len(first) == curves.SPARKLINE_POINTS

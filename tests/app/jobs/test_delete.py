@@ -33,7 +33,7 @@ def succeed(worker: FakeWorker, resources: Resources, tmp_path: Path) -> Succeed
         directory = tmp_path / "out"
         directory.mkdir()
         manifest.create_and_save(directory, {})
-        ref = resources.store.move_in_directory(directory, f"jobs/{lease.job_id}/a1")
+        ref = resources.store.move_directory_into_store(directory, f"jobs/{lease.job_id}/a1")
         with resources.database.write() as session:
             made = artifacts.add_artifact(session, job_id=lease.job_id, kind="model", ref=ref)
             if register_as is not None:

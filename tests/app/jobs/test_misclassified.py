@@ -51,7 +51,7 @@ def finish(
         manifest.create_and_save(
             made, {"labels": LABELS, "calibration": {"temperature": TEMPERATURE}, "metrics": {}}
         )
-        ref = resources.store.move_in_directory(made, f"jobs/{job_id}/a1")
+        ref = resources.store.move_directory_into_store(made, f"jobs/{job_id}/a1")
         with resources.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind="model", ref=ref)
         worker.finish(lease, Succeeded(artifact.id, {}))

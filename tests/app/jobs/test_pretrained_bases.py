@@ -192,7 +192,7 @@ def version(resources: Resources, tmp_path: Path) -> Callable[..., str]:
         make(directory / "merged")
         manifest.create_and_save(directory, {})
         with resources.database.write() as session:
-            ref = resources.store.move_in_directory(
+            ref = resources.store.move_directory_into_store(
                 directory, f"made/{name}-{len(list_keys(resources))}"
             )
             artifact = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)

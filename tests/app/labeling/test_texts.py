@@ -24,8 +24,8 @@ from app.labeling.tables import LabelingAnnotation, LabelingLease
 from app.main import create_app
 from app.resources import Resources
 from app.settings import Settings
+from lora_core.active_learning.label_suggestions import SuggestionModel
 from lora_core.active_learning.selection import random_evaluation_rows
-from lora_core.active_learning.suggestions import SuggestionModel
 from tests.labeling_rows import (
     LabeledRow,
     add_labels,
@@ -474,7 +474,11 @@ def test_texts_are_found_without_reading_the_file_into_memory(tmp_path: Path) ->
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < file.stat().st_size / 10
-    assert (len(texts), texts.find_index(1999), texts.find_index(2000)) == (1000, None, 999)
+    assert (len(texts), texts.find_index_of_row(1999), texts.find_index_of_row(2000)) == (
+        1000,
+        None,
+        999,
+    )
     assert texts[999].text.startswith("01000x")
 
 

@@ -101,7 +101,7 @@ def store_results(
     facts = {"columns": columns, "labels": ["bad", "good"], **facts}
     manifest.create_and_save(directory, {"format": 1, "metrics": summary, **facts})
     run_id = claimed.lease.job_id
-    ref = resources.store.move_in_directory(
+    ref = resources.store.move_directory_into_store(
         directory, f"predictions/{run_id}/a{claimed.lease.attempt}"
     )
     with resources.database.write() as session:

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from app.predictions.label_studio import LabelStudioProject
 from app.resources import Resources
 from app.settings import Settings
-from lora_core.data import contents
+from lora_core.data import file_inspection
 from lora_core.data.label_readers import LabelFormat
 from lora_core.data.rows import ColumnSelection
 from lora_core.specs.predict import PredictDataSpec
@@ -170,7 +170,9 @@ def test_accepted_predictions_are_read_back_as_labels(
         task["data"]["text"] = f"text {task['data']['id']}"
         task["annotations"] = [{"result": task["predictions"][0]["result"]}]
     export.write_text(json.dumps(exported), encoding="utf-8")
-    found = contents.read_contents(export, ColumnSelection(label_format=LabelFormat("multi_label")))
+    found = file_inspection.read_contents(
+        export, ColumnSelection(label_format=LabelFormat("multi_label"))
+    )
     assert [(row.text, row.label) for row in found.rows] == [
         ("text 1", '["bad", "good"]'),
         ("text 2", "[]"),

@@ -19,7 +19,7 @@ from app.queue.dispatch import (
     JobTask,
     PollOnlyNotifier,
     message_priority,
-    open_notifier,
+    open_worker_notifier,
 )
 from app.queue.enums import DeviceClass
 from app.settings import Settings
@@ -174,7 +174,7 @@ def test_sending_resumes_when_the_broker_recovers(private_broker: ValkeyServer) 
 
 
 def test_without_a_broker_url_workers_only_poll() -> None:
-    assert isinstance(open_notifier(Settings()), PollOnlyNotifier)
+    assert isinstance(open_worker_notifier(Settings()), PollOnlyNotifier)
 
 
 @pytest.mark.parametrize(
@@ -182,5 +182,5 @@ def test_without_a_broker_url_workers_only_poll() -> None:
 )
 def test_an_invalid_broker_url_is_rejected_without_revealing_the_password(url: str) -> None:
     with pytest.raises(BrokerUrlInvalid, match="LORAWORKS_BROKER_URL") as caught:
-        open_notifier(Settings(broker_url=url))
+        open_worker_notifier(Settings(broker_url=url))
     assert "secret" not in str(caught.value)

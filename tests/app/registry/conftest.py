@@ -41,7 +41,7 @@ def finished(resources: Resources, tmp_path: Path) -> Callable[[], Artifact]:
         (directory / "weights").write_text(job.hex)
         spec = TrainSpec(method=LoraSpec()).model_dump(mode="json")
         manifest.create_and_save(directory, {"format": 1, "spec": spec, "metrics": METRICS})
-        ref = resources.store.move_in_directory(directory, f"jobs/{job}/a1")
+        ref = resources.store.move_directory_into_store(directory, f"jobs/{job}/a1")
         with resources.database.write() as session:
             artifact = repository.add_artifact(session, job_id=job, kind="model", ref=ref)
         return artifact

@@ -24,8 +24,8 @@ from app.auth import service as keys
 from app.database.engines import Database
 from app.main import create_app
 from app.registry.tables import ModelVersion
-from app.sandbox import child
-from app.sandbox.child import SandboxResult
+from app.sandbox import runner
+from app.sandbox.runner import SandboxResult
 from app.settings import Settings
 from app.storage.staged_artifact import StagedArtifact
 from app.storage.tables import Artifact
@@ -86,7 +86,7 @@ def test_an_imported_version_can_be_served_and_exported_again(
     predictions = client.post("/predict", json={"inputs": list(TEXTS)})
     assert {response[0]["label"] for response in predictions.json()} == {"good"}
     archive = client.get(f"/v1/artifacts/{version['artifact_id']}/archive").content
-    monkeypatch.setattr(child, "run_lora_core_sandboxed", run_in_process)  # which is faster
+    monkeypatch.setattr(runner, "run_lora_core_sandboxed", run_in_process)  # which is faster
     again = send(client, archive).json()
     assert again["ref"] == "sentiment:2"
     assert again["metrics"] == version["metrics"]
@@ -276,7 +276,7 @@ def test_a_directory_elsewhere_is_not_imported(
         report = json.dumps({"directory": directory, "facts": facts})
         return SandboxResult(0, report.encode(), "")
 
-    monkeypatch.setattr(child, "run_lora_core_sandboxed", answer)
+    monkeypatch.setattr(runner, "run_lora_core_sandboxed", answer)
     response = send(client, b"anything")
     assert (response.status_code, response.json()["code"]) == (422, "import_crashed")
     assert_nothing_stored()

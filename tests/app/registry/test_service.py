@@ -79,7 +79,7 @@ def test_labels_that_the_config_of_an_import_leaves_out(
     config.parent.mkdir(parents=True)
     config.write_text("{}")
     manifest.create_and_save(tmp_path / "model", {"format": 1, "spec": {}})
-    ref = resources.store.move_in_directory(tmp_path / "model", f"imports/{UUID(int=1)}")
+    ref = resources.store.move_directory_into_store(tmp_path / "model", f"imports/{UUID(int=1)}")
     schema = read_io_schema(resources.store, ResolvedModel("new", 1, ref, imported=True))
     assert schema.targets[""].labels == ("LABEL_0", "LABEL_1")
     (resources.store.local_directory(ref) / "merged" / "config.json").write_text("[]")

@@ -55,7 +55,9 @@ class World:
 
     def files(self, key: str, *, days: float = 2.0) -> ArtifactRef:
         """Store a directory without a row."""
-        ref = self.resources.store.move_in_directory(made(self.scratch / uuid4().hex, key), key)
+        ref = self.resources.store.move_directory_into_store(
+            made(self.scratch / uuid4().hex, key), key
+        )
         self.age(key, days)
         return ref
 

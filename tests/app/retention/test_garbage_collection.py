@@ -56,7 +56,7 @@ def upload(world: World, *, deleted: bool, days: float = 2.0) -> Dataset:
     )
     source = world.settings.data_dir / "file"
     source.write_text("text")
-    world.resources.store.move_in_file(source, files.store_key(dataset))
+    world.resources.store.move_file_into_store(source, files.store_key(dataset))
     world.age(files.store_key(dataset), days)
     with world.database.write() as session:
         session.add(dataset)

@@ -59,7 +59,7 @@ def test_files_of_a_killed_worker_are_deleted(
 
 
 def test_referenced_files_are_kept(resources: Resources, tmp_path: Path) -> None:
-    ref = resources.store.move_in_directory(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
+    ref = resources.store.move_directory_into_store(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
         artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
     before = names(resources)
@@ -71,7 +71,7 @@ def test_referenced_files_are_kept(resources: Resources, tmp_path: Path) -> None
 def test_cached_copy_of_a_deleted_artifact_is_deleted(resources: Resources, tmp_path: Path) -> None:
     key = f"jobs/{new_id()}/a1"
     ref = ref_of(made(tmp_path / "out"), key)
-    resources.store.move_in_directory(tmp_path / "out", key)
+    resources.store.move_directory_into_store(tmp_path / "out", key)
     copy = resources.store.local_directory(ref)
     os.utime(copy, (time.time() - 2 * DAY,) * 2)
     assert disk_use(resources)["copies"] == ref.bytes
@@ -81,7 +81,7 @@ def test_cached_copy_of_a_deleted_artifact_is_deleted(resources: Resources, tmp_
 
 
 def test_cached_copy_of_a_referenced_artifact_is_kept(resources: Resources, tmp_path: Path) -> None:
-    ref = resources.store.move_in_directory(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
+    ref = resources.store.move_directory_into_store(made(tmp_path / "out"), f"jobs/{new_id()}/a1")
     with resources.database.write() as session:
         artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
     copy = resources.store.local_directory(ref)

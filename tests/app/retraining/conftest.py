@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.resources import Resources, open_resources
 from app.retraining import scheduler
-from app.sandbox import child
+from app.sandbox import runner
 from app.settings import Settings
 from lora_core.data import learning_curve
 from tests.in_process_jobs import run_jobs
@@ -156,7 +156,7 @@ def knows_labels(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     made.data_dir.mkdir()
     shutil.copyfile(migrated, made.default_sqlite_path)
     with pytest.MonkeyPatch.context() as patch, TestClient(create_app(made)) as client:
-        patch.setattr(child, "run_lora_core_sandboxed", run_in_process)
+        patch.setattr(runner, "run_lora_core_sandboxed", run_in_process)
         skip_learning_curves(patch)
         resources = open_resources(made)
         Retraining(client, resources, folder).start_with(make_texts(LABELS, 300))

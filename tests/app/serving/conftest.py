@@ -14,7 +14,7 @@ from app.registry import service
 from app.resources import Resources
 from app.serving.metrics import ServingMetrics
 from app.serving.model_pool import ModelPool
-from app.storage.store import materialize_artifact
+from app.storage.store import verify_and_assemble_artifact
 from tests.app.serving.stub import StubLoader
 from tests.job_rows import MANIFEST
 from tests.stored_artifact import store_artifact
@@ -75,7 +75,7 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
         if stored.ref.base is None:
             return resources.store.local_directory(stored.ref)
         complete = tmp_path / f"{job.hex}-complete"
-        return materialize_artifact(resources.store, stored.ref, complete, name=name)
+        return verify_and_assemble_artifact(resources.store, stored.ref, complete, name=name)
 
     return publish
 

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from app.auth.tables import LOCAL_KEY_ID
 from app.serving import explanation, loaded_model
 from app.serving.admission import BURST_SECONDS, KeyRateLimiter
-from app.serving.client_formats import ModelPredictBody, parse_predict_request
+from app.serving.client_formats import PredictBodyWithoutModel, parse_predict_request
 from app.serving.explanation import CHUNK_TOKENS, MAX_WORDS, sample_permutations
 from app.serving.loaded_model import LoadedEncoderModel
 from app.serving.service import MAX_TEXTS_IN_FLIGHT, InferenceService, PredictResult
@@ -263,7 +263,7 @@ def test_other_requests_run_between_chunks(
 ) -> None:
     serving: InferenceService = app.state.serving
     request = parse_predict_request(
-        ModelPredictBody.model_validate({"inputs": "a film"}), None, max_inputs=1
+        PredictBodyWithoutModel.model_validate({"inputs": "a film"}), None, max_inputs=1
     )
     others: list[asyncio.Task[PredictResult]] = []
 

@@ -173,7 +173,10 @@ def test_statistics_in_memory_are_bounded(
     evaluator = app.state.serving.shadow_evaluator
     for number in (2, 3, 4):
         evaluator._stats_of("sentiment:1", f"sentiment:{number}", "single_label")
-    assert {each.shadow for each in evaluator.stats("sentiment")} == {"sentiment:3", "sentiment:4"}
+    assert {each.shadow for each in evaluator.list_stats_of_model("sentiment")} == {
+        "sentiment:3",
+        "sentiment:4",
+    }
 
 
 @pytest.mark.parametrize("broken", ["served", "shadow"])

@@ -28,7 +28,7 @@ def artifact(resources: Resources, tmp_path: Path) -> Artifact:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(content)
     manifest.create_and_save(directory, {"format": 1, "metrics": {"accuracy": 0.8}})
-    ref = resources.store.move_in_directory(directory, f"jobs/{JOB}/a1")
+    ref = resources.store.move_directory_into_store(directory, f"jobs/{JOB}/a1")
     with resources.database.write() as session:
         made = repository.add_artifact(session, job_id=JOB, kind="model", ref=ref)
     return made

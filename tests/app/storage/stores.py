@@ -32,7 +32,7 @@ else:
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    print(store.move_in_directory(Path(sys.argv[1]), sys.argv[2]).manifest_sha256)
+    print(store.move_directory_into_store(Path(sys.argv[1]), sys.argv[2]).manifest_sha256)
 except ArtifactExists:
     print("taken")
 """

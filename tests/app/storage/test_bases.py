@@ -18,7 +18,7 @@ from app.retention.expiry import UnusedBaseExpiry
 from app.retention.service import collect_garbage
 from app.storage.repository import delete_unused_artifacts
 from app.storage.staged_artifact import StagedArtifact
-from app.storage.store import ArtifactRef, materialize_artifact, verify_artifact
+from app.storage.store import ArtifactRef, verify_and_assemble_artifact, verify_artifact
 from app.storage.tables import BASE_KIND, MODEL_KIND, Artifact
 from lora_core import manifest
 from lora_core.artifact_base_sharing import BASE_DIGEST
@@ -107,14 +107,14 @@ def test_two_jobs_may_store_the_same_base_at_once(
     resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both find no base and store its files. One adds the row; the other copy is deleted."""
-    missed, put = threading.Barrier(2, timeout=20), resources.store.move_in_directory
+    missed, put = threading.Barrier(2, timeout=20), resources.store.move_directory_into_store
 
     def put_after_both_missed(directory: Path, key: str) -> ArtifactRef:
         if key.startswith("bases/"):
             missed.wait()
         return put(directory, key)
 
-    monkeypatch.setattr(resources.store, "move_in_directory", put_after_both_missed)
+    monkeypatch.setattr(resources.store, "move_directory_into_store", put_after_both_missed)
 
     def store(number: int) -> None:
         job = UUID(int=number)
@@ -192,7 +192,7 @@ def test_complete_artifact_is_restored(
     resources: Resources, publish: Publish, tmp_path: Path
 ) -> None:
     target = tmp_path / "deep" / "restored"
-    assert materialize_artifact(resources.store, publish(5).ref, target, name="x") == target
+    assert verify_and_assemble_artifact(resources.store, publish(5).ref, target, name="x") == target
     assert manifest.verify(target)["files"].keys() >= BASE.keys()
     assert (target / "adapter.safetensors").read_bytes() == bytes([5])
 

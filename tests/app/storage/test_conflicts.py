@@ -96,7 +96,7 @@ def store(bucket: Bucket, tmp_path: Path) -> Store:
 @pytest.mark.parametrize("name", [".claim", "manifest.json"])
 def test_rejected_write_is_retried(store: Store, bucket: Bucket, tmp_path: Path, name: str) -> None:
     bucket.conflicts[name] = 1
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
     assert bucket.conflicts[name] == 0
     assert (store.local_directory(ref) / WEIGHTS).read_text() == "weights"
 
@@ -108,7 +108,7 @@ def test_directory_stays_if_all_writes_are_rejected(
     bucket.conflicts[name] = ALWAYS
     source = made(tmp_path / "out")
     with pytest.raises(StorageUnavailable):
-        store.move_in_directory(source, KEY)
+        store.move_directory_into_store(source, KEY)
     manifest.verify(source)
 
 
@@ -119,7 +119,7 @@ def test_faster_write_of_the_same_content_is_accepted(
     bucket.other = (source / manifest.MANIFEST_FILE).read_bytes()
     bucket.conflicts["manifest.json"] = ALWAYS
     assert (
-        store.local_directory(store.move_in_directory(source, KEY)) / WEIGHTS
+        store.local_directory(store.move_directory_into_store(source, KEY)) / WEIGHTS
     ).read_text() == "weights"
 
 
@@ -131,7 +131,7 @@ def test_faster_write_of_other_content_keeps_the_key(
     bucket.conflicts[name] = ALWAYS
     source = made(tmp_path / "out")
     with pytest.raises(ArtifactExists):
-        store.move_in_directory(source, KEY)
+        store.move_directory_into_store(source, KEY)
     manifest.verify(source)
 
 

@@ -38,7 +38,7 @@ def other_disk(tmp_path: Path) -> Iterator[Path]:
 def test_directory_from_another_disk_is_copied_then_renamed(
     store: LocalStore, root: Path, other_disk: Path
 ) -> None:
-    ref = store.move_in_directory(made(other_disk), KEY)
+    ref = store.move_directory_into_store(made(other_disk), KEY)
     assert not other_disk.exists()
     manifest.verify(store.local_directory(ref))
     assert list((root / ".unfinished").iterdir()) == []
@@ -56,11 +56,11 @@ def test_created_directories_are_fsynced(
         synced.append(path)
 
     monkeypatch.setattr(atomic_files, "fsync", sync)
-    store.move_in_directory(made(tmp_path / "first"), "jobs/x/a1")
+    store.move_directory_into_store(made(tmp_path / "first"), "jobs/x/a1")
     renamed = synced[-4:]
     assert renamed == [root / "jobs/x", root / "jobs", root, tmp_path]
     synced.clear()
-    store.move_in_directory(made(tmp_path / "second"), "jobs/x/a2")
+    store.move_directory_into_store(made(tmp_path / "second"), "jobs/x/a2")
     assert [path for path in synced if path.is_relative_to(root)] == [root / "jobs/x"]
 
 
@@ -68,11 +68,11 @@ def test_missing_checkpoint_directory_means_deleted(
     store: LocalStore, root: Path, tmp_path: Path
 ) -> None:
     """The job then starts over. With an empty store it waits: the disk may not be mounted."""
-    ref = store.move_in_directory(made(tmp_path / "checkpoint"), "checkpoints/x/a1/step-1")
+    ref = store.move_directory_into_store(made(tmp_path / "checkpoint"), "checkpoints/x/a1/step-1")
     shutil.rmtree(root / "checkpoints")
     with pytest.raises(StorageUnavailable, match="mounted"):
         store.verified_directory(ref)
-    model = store.move_in_directory(made(tmp_path / "model"), "jobs/x/a1")
+    model = store.move_directory_into_store(made(tmp_path / "model"), "jobs/x/a1")
     with pytest.raises(ArtifactCorrupt, match="missing"):
         store.verified_directory(ref)
     shutil.rmtree(root / "jobs")
@@ -86,7 +86,7 @@ def test_disk_mounted_after_start_is_detected(
     root: Path, tmp_path: Path, has_directory: bool
 ) -> None:
     disk_of_ours = tmp_path / "disk"
-    ref = LocalStore(disk_of_ours).move_in_directory(made(tmp_path / "model"), KEY)
+    ref = LocalStore(disk_of_ours).move_directory_into_store(made(tmp_path / "model"), KEY)
     if has_directory:
         root.mkdir()
     begun_too_early = LocalStore(root)
@@ -137,7 +137,7 @@ def test_empty_directory_of_a_deleted_job_is_removed(
         ("checkpoints", ["checkpoints/x/a1/step-1", "checkpoints/x/a2/step-2"]),
     ):
         for key in keys:
-            store.move_in_directory(made(tmp_path / "out"), key)
+            store.move_directory_into_store(made(tmp_path / "out"), key)
         store.delete(keys[0])
         assert store.local_directory(ArtifactRef(keys[1], "", 0)).is_dir()
         store.delete(keys[1])
@@ -148,7 +148,7 @@ def test_store_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = LocalStore(tmp_path / "file" / "store")
     source = made(tmp_path / "out")
-    for use in (store.check, lambda: store.move_in_directory(source, KEY)):
+    for use in (store.check_health, lambda: store.move_directory_into_store(source, KEY)):
         with pytest.raises(StorageRefused, match="Not a directory"):
             use()
     assert source.exists()
@@ -160,14 +160,14 @@ def test_store_without_write_permission_is_refused(
     root.mkdir(mode=0o555)
     source = made(tmp_path / "out")
     with unprivileged(source), pytest.raises(StorageRefused, match=r"Permission|not permitted"):
-        store.check()
+        store.check_health()
     with unprivileged(source), pytest.raises(StorageRefused, match=r"Permission|not permitted"):
-        store.move_in_directory(source, KEY)
+        store.move_directory_into_store(source, KEY)
     assert source.exists()
 
 
 def test_verified_path_checks_every_byte(store: LocalStore, tmp_path: Path) -> None:
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
     assert store.verified_directory(ref) == store.local_directory(ref)
     (store.local_directory(ref) / WEIGHTS).write_text("WEIGHTS")
     with pytest.raises(ArtifactCorrupt, match="has changed"):
@@ -181,7 +181,7 @@ def test_verified_path_checks_every_byte(store: LocalStore, tmp_path: Path) -> N
 
 
 def test_unreadable_file_is_not_reported_as_damaged(store: LocalStore, tmp_path: Path) -> None:
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
     with no_descriptors(), pytest.raises(StorageUnavailable, match="Too many open files"):
         store.verified_directory(ref)
     place = store.local_directory(ref)
@@ -195,9 +195,9 @@ def test_unreadable_file_is_not_reported_as_damaged(store: LocalStore, tmp_path:
 def test_unmounted_disk_is_not_reported_as_damage(
     store: LocalStore, root: Path, tmp_path: Path
 ) -> None:
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
     root.rename(tmp_path / "away")
-    store.check()  # this creates an empty directory
+    store.check_health()  # this creates an empty directory
     store.get_or_set_owner("somebody")
     for use in (
         lambda: store.local_directory(ref),
@@ -233,13 +233,13 @@ def test_only_one_of_many_candidates_owns_the_store(root: Path) -> None:
 def test_nothing_is_written_to_an_empty_mount_point(
     store: LocalStore, root: Path, tmp_path: Path
 ) -> None:
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
-    store.check()
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
+    store.check_health()
     away = root.rename(tmp_path / "away")
     root.mkdir()
     later = made(tmp_path / "later")
     for use in (
-        lambda: store.move_in_directory(later, f"{KEY}1"),
+        lambda: store.move_directory_into_store(later, f"{KEY}1"),
         lambda: store.local_directory(ref),
         lambda: store.get_or_set_owner("me"),
         lambda: list(store.list_files()),
@@ -253,5 +253,5 @@ def test_nothing_is_written_to_an_empty_mount_point(
         store.read_clock()
     assert not root.exists()
     away.rename(root)
-    assert store.move_in_directory(later, f"{KEY}1").key == f"{KEY}1"
+    assert store.move_directory_into_store(later, f"{KEY}1").key == f"{KEY}1"
     manifest.verify(store.local_directory(ref))

@@ -20,14 +20,14 @@ def opened(tmp_path: Path, url: str | None) -> object:
 def test_default_store_is_in_the_data_directory(tmp_path: Path, url: str | None) -> None:
     store = opened(tmp_path, url)
     assert isinstance(store, LocalStore)
-    store.move_in_directory(made(tmp_path / "out"), KEY)
+    store.move_directory_into_store(made(tmp_path / "out"), KEY)
     assert (tmp_path / "data" / "artifacts" / KEY / "manifest.json").is_file()
 
 
 def test_file_url(tmp_path: Path) -> None:
     store = opened(tmp_path, f"file://{tmp_path}/a%20store")
     assert isinstance(store, LocalStore)
-    store.check()
+    store.check_health()
     assert (tmp_path / "a store").is_dir()
 
 

@@ -42,7 +42,7 @@ def store(settings: Settings) -> Store:
 
 
 def put(store: Store, tmp_path: Path) -> object:
-    return store.move_in_directory(made(tmp_path / "out"), KEY)
+    return store.move_directory_into_store(made(tmp_path / "out"), KEY)
 
 
 def get(store: Store, _: Path) -> object:
@@ -51,7 +51,7 @@ def get(store: Store, _: Path) -> object:
 
 def put_file(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    store.move_in_file(tmp_path / "file", "uploads/x/y.csv")
+    store.move_file_into_store(tmp_path / "file", "uploads/x/y.csv")
 
 
 def get_file(store: Store, _: Path) -> object:
@@ -67,7 +67,7 @@ def delete(store: Store, _: Path) -> None:
 
 
 def check(store: Store, _: Path) -> None:
-    store.check()
+    store.check_health()
 
 
 USES = [put, get, put_file, get_file, look, delete, check]
@@ -85,13 +85,13 @@ def expect(kind: type[Exception], use: Use, store: Store, tmp_path: Path, match:
 
 
 def test_another_host_gets_a_verified_copy(store: Store, elsewhere: Store, tmp_path: Path) -> None:
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
     assert elsewhere.local_directory(ref).is_relative_to(tmp_path / "elsewhere")
     manifest.verify(elsewhere.local_directory(ref))
 
 
 def test_damaged_copy_is_fetched_again(store: Store, settings: Settings, tmp_path: Path) -> None:
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
     for anew in (store, open_store(settings)):
         (store.local_directory(ref) / WEIGHTS).write_text("WEIGHTS")
         assert (anew.local_directory(ref) / WEIGHTS).read_text() == "weights"
@@ -100,7 +100,7 @@ def test_damaged_copy_is_fetched_again(store: Store, settings: Settings, tmp_pat
 def test_damaged_original_is_reported(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
     s3.write(f"{bucket}/prefix/{KEY}/{WEIGHTS}", b"WEIGHTS")
     with pytest.raises(ArtifactCorrupt, match="has changed"):
         elsewhere.local_directory(ref)
@@ -113,7 +113,7 @@ def test_damaged_original_is_reported(
 def test_missing_original_is_reported(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path, name: str
 ) -> None:
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
     s3.remove(f"{bucket}/prefix/{KEY}/{name}")
     with pytest.raises(ArtifactCorrupt, match="is missing"):
         elsewhere.local_directory(ref)
@@ -122,7 +122,7 @@ def test_missing_original_is_reported(
 def test_manifest_with_outside_files_writes_none(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:
-    store.move_in_directory(made(tmp_path / "out"), KEY)
+    store.move_directory_into_store(made(tmp_path / "out"), KEY)
     for name in ("../../../evil", f"{tmp_path}/evil"):
         listing = f'{{"files": {{"{name}": {{"bytes": 1, "sha256": "0"}}}}}}'.encode()
         s3.write(f"{bucket}/prefix/{KEY}/manifest.json", listing)
@@ -140,14 +140,14 @@ def test_key_claimed_by_another_writer_exists(
     s3.write(f"{bucket}/prefix/{KEY}/.claim", b"the digest of another manifest")
     source = made(tmp_path / "out")
     with pytest.raises(ArtifactExists):
-        store.move_in_directory(source, KEY)
+        store.move_directory_into_store(source, KEY)
     assert [file.name for file in store.list_files()] == [f"{KEY}/.claim"]
     with pytest.raises(ArtifactCorrupt):
         store.local_directory(ref_of(source))
 
 
 def test_delete_removes_the_claim(store: Store, tmp_path: Path) -> None:
-    store.move_in_directory(made(tmp_path / "out"), KEY)
+    store.move_directory_into_store(made(tmp_path / "out"), KEY)
     store.delete(KEY)
     assert list(store.list_files()) == []
 
@@ -201,7 +201,7 @@ def test_wrong_credentials_are_refused(
     for name, value in strict.environment.items():
         monkeypatch.setenv(name, value)
     settings = Settings(data_dir=tmp_path / "data", store_url=f"s3://{strict.bucket}")
-    open_store(settings).check()
+    open_store(settings).check_health()
     names = {"key": "AWS_ACCESS_KEY_ID", "secret": "AWS_SECRET_ACCESS_KEY"}
     monkeypatch.setenv(names[what], "wrong")
     expect(StorageRefused, use, open_store(settings), tmp_path, "403")
@@ -313,7 +313,7 @@ def test_check_result_is_cached(
     store = open_store(Settings(data_dir=tmp_path / "data", store_url=f"s3://{bucket}"))
     for _ in range(5):
         with pytest.raises(StorageRefused, match="403"):
-            store.check()
+            store.check_health()
     assert fixed_status_server["calls"] == 1
 
 

@@ -20,7 +20,7 @@ FILE = "uploads/0197c5d2-7a3e-7000-8000-000000000002/reviews.csv"
 def test_put_stores_a_directory(store: Store, tmp_path: Path) -> None:
     source = made(tmp_path / "out")
     expected, total = ref_of(source), bytes_of(source)
-    ref = store.move_in_directory(source, KEY)
+    ref = store.move_directory_into_store(source, KEY)
     assert ref == expected
     assert ref.bytes == total
     assert not source.exists()
@@ -31,7 +31,7 @@ def test_put_stores_a_directory(store: Store, tmp_path: Path) -> None:
 def test_read_returns_one_file(store: Store, tmp_path: Path) -> None:
     source = made(tmp_path / "out")
     listing = (source / manifest.MANIFEST_FILE).read_bytes()
-    ref = store.move_in_directory(source, KEY)
+    ref = store.move_directory_into_store(source, KEY)
     assert store.read(ref, manifest.MANIFEST_FILE) == listing
     assert store.read(ref, WEIGHTS) == b"weights"
     for name in ("merged/other", "../a1/manifest.json"):
@@ -61,23 +61,23 @@ def test_large_file_is_stored_unchanged(store: Store, tmp_path: Path) -> None:
     (source / "model").write_bytes(content)
     manifest.create_and_save(source, {})
     assert (
-        store.local_directory(store.move_in_directory(source, KEY)) / "model"
+        store.local_directory(store.move_directory_into_store(source, KEY)) / "model"
     ).read_bytes() == content
 
 
 def test_key_can_be_used_only_once(store: Store, tmp_path: Path) -> None:
-    ref = store.move_in_directory(made(tmp_path / "one", "first"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "one", "first"), KEY)
     second = made(tmp_path / "two", "second")
     with pytest.raises(ArtifactExists):
-        store.move_in_directory(second, KEY)
+        store.move_directory_into_store(second, KEY)
     assert (second / WEIGHTS).read_text() == "second"
     assert (store.local_directory(ref) / WEIGHTS).read_text() == "first"
 
 
 def test_putting_the_same_bytes_again_succeeds(store: Store, tmp_path: Path) -> None:
-    ref = store.move_in_directory(made(tmp_path / "one"), KEY)
+    ref = store.move_directory_into_store(made(tmp_path / "one"), KEY)
     again = made(tmp_path / "two")
-    assert store.move_in_directory(again, KEY) == ref
+    assert store.move_directory_into_store(again, KEY) == ref
     assert not again.exists()
     manifest.verify(store.local_directory(ref))
 
@@ -108,12 +108,12 @@ def test_killed_put_leaves_no_directory(store: Store, tmp_path: Path) -> None:
     assert process.returncode == -9
     with pytest.raises(ArtifactCorrupt):
         store.local_directory(ref)
-    assert store.move_in_directory(source, KEY) == ref  # it can be repeated
+    assert store.move_directory_into_store(source, KEY) == ref  # it can be repeated
     manifest.verify(store.local_directory(ref))
 
 
 def test_incomplete_directory_does_not_exist(store: Store, tmp_path: Path) -> None:
-    store.move_in_directory(made(tmp_path / "parallel"), f"{KEY}0")
+    store.move_directory_into_store(made(tmp_path / "parallel"), f"{KEY}0")
     source, pause = made(tmp_path / "out"), tmp_path / "pause"
     ref = ref_of(source)
     pause.touch()
@@ -137,7 +137,7 @@ def test_full_disk_is_reported(
     source = made(tmp_path / "out")
     monkeypatch.setenv("LORAWORKS_FAULT", "store_files_written:enospc")
     with pytest.raises(OSError, match="No space left"):
-        store.move_in_directory(source, KEY)
+        store.move_directory_into_store(source, KEY)
     assert source.exists()
 
 
@@ -146,10 +146,10 @@ def test_directory_that_fails_verification_is_rejected(store: Store, tmp_path: P
     ref = ref_of(source)
     (source / WEIGHTS).write_text("changed")
     with pytest.raises(ArtifactCorrupt, match="safetensors has changed"):
-        store.move_in_directory(source, KEY)
+        store.move_directory_into_store(source, KEY)
     assert source.exists()
     assert list(store.list_files()) == []
-    store.move_in_directory(made(tmp_path / "other"), f"{KEY}0")
+    store.move_directory_into_store(made(tmp_path / "other"), f"{KEY}0")
     with pytest.raises(ArtifactCorrupt, match="missing"):
         store.local_directory(ref)
 
@@ -161,7 +161,7 @@ def test_directory_with_a_symlink_is_rejected(store: Store, tmp_path: Path) -> N
     (source / WEIGHTS).unlink()
     (source / WEIGHTS).symlink_to(secret)
     with pytest.raises(ArtifactCorrupt, match="not a regular file"):
-        store.move_in_directory(source, KEY)
+        store.move_directory_into_store(source, KEY)
     assert list(store.list_files()) == []
 
 
@@ -175,10 +175,10 @@ def test_invalid_keys_are_rejected(store: Store, tmp_path: Path, key: str) -> No
     source = made(tmp_path / "out")
     ref = ref_of(source, key)
     for use in (
-        lambda: store.move_in_directory(source, key),
+        lambda: store.move_directory_into_store(source, key),
         lambda: store.local_directory(ref),
         lambda: store.delete(key),
-        lambda: store.move_in_file(source / WEIGHTS, key),
+        lambda: store.move_file_into_store(source / WEIGHTS, key),
         lambda: store.verified_file(key, "0" * 64),
     ):
         with pytest.raises(ValueError, match="not a store key"):
@@ -187,8 +187,8 @@ def test_invalid_keys_are_rejected(store: Store, tmp_path: Path, key: str) -> No
 
 
 def test_delete_is_idempotent(store: Store, tmp_path: Path) -> None:
-    store.move_in_directory(made(tmp_path / "parallel"), f"{KEY}0")
-    ref = store.move_in_directory(made(tmp_path / "out"), KEY)
+    store.move_directory_into_store(made(tmp_path / "parallel"), f"{KEY}0")
+    ref = store.move_directory_into_store(made(tmp_path / "out"), KEY)
     store.delete(KEY)
     assert {file.name.rsplit("/", 1)[0] for file in store.list_files()} == {
         f"{KEY}0",
@@ -203,13 +203,13 @@ def test_file_round_trip(store: Store, tmp_path: Path) -> None:
     upload = tmp_path / "file.csv"
     upload.write_text("text,label\n")
     digest = manifest.file_sha256(upload)
-    store.move_in_file(upload, FILE)
+    store.move_file_into_store(upload, FILE)
     assert not upload.exists()
     stored = store.verified_file(FILE, digest)
     assert (stored.name, stored.read_text()) == ("reviews.csv", "text,label\n")
     upload.write_text("other")
     with pytest.raises(ArtifactExists):
-        store.move_in_file(upload, FILE)
+        store.move_file_into_store(upload, FILE)
     with pytest.raises(ArtifactCorrupt):
         store.verified_file(FILE, "0" * 64)
     store.delete(FILE)
@@ -228,7 +228,7 @@ def test_list_files_has_sizes_and_times(store: Store, tmp_path: Path) -> None:
         for path in source.rglob("*")
         if path.is_file()
     }
-    store.move_in_directory(source, KEY)
+    store.move_directory_into_store(source, KEY)
     files = {file.name: file for file in store.list_files() if not file.name.endswith(".claim")}
     assert {name: file.bytes for name, file in files.items()} == sizes
     assert before - 1 <= files[f"{KEY}/manifest.json"].modified <= store.read_clock() + 1
@@ -241,5 +241,5 @@ def test_first_candidate_owns_the_store(store: Store) -> None:
 
 
 def test_working_store_passes_its_check(store: Store) -> None:
-    store.check()
+    store.check_health()
     assert list(store.list_files()) == []

@@ -19,7 +19,7 @@ from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import METRICS_KIND
 from app.sweeps import scheduler
-from lora_core.tasks.metric_info import task_type
+from lora_core.tasks.metric_info import task_type_of_spec
 from tests.app.jobs.fake_worker import FakeWorker
 
 TEXT_COUNT = 200
@@ -91,13 +91,13 @@ class FakeSweepWorker(FakeWorker):
     def _succeed(self, claimed: ClaimedJob) -> None:
         self._save(claimed, step=round(100 * budget_of(claimed.spec)))
         accuracy = self.accuracy_of(claimed.spec)
-        is_regression = task_type(claimed.spec) == "regression"
+        is_regression = task_type_of_spec(claimed.spec) == "regression"
         metrics = (
             {"rmse": 1 - accuracy, "mae": 0.9 - accuracy, "r2": accuracy, "spearman": accuracy}
             if is_regression
             else dict.fromkeys(("accuracy", "macro_f1", "balanced_accuracy"), accuracy)
         )
-        is_several = task_type(claimed.spec) == "several_targets"
+        is_several = task_type_of_spec(claimed.spec) == "several_targets"
         if is_several:  # two with an accuracy, whose constant is right for half of the texts
             metrics = {"skill": 2 * round(accuracy * TEXT_COUNT) / TEXT_COUNT - 1}
         splits = ["validation"] if claimed.spec["trial"] else ["validation", "test"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.sweeps.strategies import GridSearch, SuccessiveHalving, completed_step_fraction
+from app.sweeps.strategies import GridSearch, SuccessiveHalving, sweep_completed_fraction
 
 HALVING = SuccessiveHalving(
     eta=3, min_full_runs=1, min_budget=1 / 9
@@ -16,9 +16,9 @@ HALVING = SuccessiveHalving(
 def test_the_rungs_of_halving_are_weighted_by_their_steps(
     finished: dict[int, int], expected: float
 ) -> None:
-    assert completed_step_fraction(HALVING, 9, finished) == pytest.approx(expected)
+    assert sweep_completed_fraction(HALVING, 9, finished) == pytest.approx(expected)
 
 
 def test_the_trials_of_a_grid_have_equal_weight() -> None:
-    assert completed_step_fraction(GridSearch(), 8, {0: 2}) == 0.25
-    assert completed_step_fraction(GridSearch(), 0, {}) == 0.0
+    assert sweep_completed_fraction(GridSearch(), 8, {0: 2}) == 0.25
+    assert sweep_completed_fraction(GridSearch(), 0, {}) == 0.0

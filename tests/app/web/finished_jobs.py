@@ -71,7 +71,7 @@ def succeed(
     save_predictions(directory, "test", examples, logits, predicted.tolist())
     save_misclassified(directory, "test", examples, logits, task, Calibration())
     manifest.create_and_save(directory, {**MANIFEST, "labels": labels})
-    ref = resources.store.move_in_directory(directory, f"jobs/{job_id}/a1")
+    ref = resources.store.move_directory_into_store(directory, f"jobs/{job_id}/a1")
     matrix = np.zeros((len(labels), len(labels)), dtype=int)
     for example, row in zip(examples, logits, strict=True):
         matrix[example.label, row.argmax()] += 1
@@ -144,7 +144,7 @@ def succeed_with(
         "metrics": summary,
     }
     manifest.create_and_save(directory, facts)
-    ref = resources.store.move_in_directory(directory, f"jobs/{job_id}/a1")
+    ref = resources.store.move_directory_into_store(directory, f"jobs/{job_id}/a1")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind=MODEL_KIND, ref=ref)
         comparison.store_correctness(

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from starlette.testclient import TestClient
 
-from app.queue.transitions import DependencyUnavailable, Paused, PermanentFailure, Preempted
+from app.queue.transitions import InfrastructureUnavailable, Paused, PermanentFailure, Preempted
 from app.resources import Resources
 from app.web.confusion_matrix import ConfusionMatrix
 from tests.app.jobs.fake_worker import FakeWorker
@@ -159,7 +159,10 @@ def test_failed_job_with_a_checkpoint_can_be_retried(
 
 def test_waiting_job_shows_the_reason(client: TestClient, resources: Resources) -> None:
     job_id = add(client)
-    end(resources, DependencyUnavailable("insufficient_disk_space", "Too little disk is free.", 60))
+    end(
+        resources,
+        InfrastructureUnavailable("insufficient_disk_space", "Too little disk is free.", 60),
+    )
     assert "Too little disk is free. insufficient_disk_space" in visible_text(text(client, job_id))
 
 

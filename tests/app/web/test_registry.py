@@ -42,7 +42,7 @@ def register(resources: Resources, tmp_path: Path) -> Callable[..., None]:
         directory = tmp_path / uuid4().hex
         directory.mkdir()
         manifest.create_and_save(directory, {"format": 1, "spec": spec})
-        ref = resources.store.move_in_directory(directory, f"jobs/{new_id()}/a1")
+        ref = resources.store.move_directory_into_store(directory, f"jobs/{new_id()}/a1")
         with resources.database.write() as session:
             artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
             facts = {"spec": spec, "metrics": METRICS}

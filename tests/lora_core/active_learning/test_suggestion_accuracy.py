@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lora_core.active_learning.label_suggestions import Label, SuggestionModel
 from lora_core.active_learning.suggestion_accuracy import (
     MIN_RANDOM_TEXTS,
     NUM_FOLDS,
     estimate_suggestion_accuracy,
 )
-from lora_core.active_learning.suggestions import Label, SuggestionModel
 from lora_core.confidence_intervals import wilson_interval
 
 RNG_WIDTH = 6

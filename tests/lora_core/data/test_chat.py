@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lora_core.data import contents, load
+from lora_core.data import file_inspection, load
 from lora_core.data.chat import ChatExample, describe_prompt_format, infer_prompt_format
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
@@ -44,18 +44,18 @@ def write(path: Path, records: list[Record]) -> Path:
     return path
 
 
-def read(tmp_path: Path, records: list[Record]) -> contents.FileContents:
-    return contents.read_contents(write(tmp_path / "job.jsonl", records), ColumnSelection())
+def read(tmp_path: Path, records: list[Record]) -> file_inspection.FileContents:
+    return file_inspection.read_contents(write(tmp_path / "job.jsonl", records), ColumnSelection())
 
 
-def texts_and_labels(found: contents.FileContents) -> list[tuple[str, str]]:
+def texts_and_labels(found: file_inspection.FileContents) -> list[tuple[str, str]]:
     return [(row.text, row.label) for row in found.rows]
 
 
 def test_messages_are_read_as_text_and_label(tmp_path: Path) -> None:
     found = read(tmp_path, [chat("a good film", "good"), chat("bad", "bad"), chat("so so", "bad")])
     assert texts_and_labels(found) == [("a good film", "good"), ("bad", "bad"), ("so so", "bad")]
-    assert contents.build_profile(found).prompt_format == PromptFormat()
+    assert file_inspection.build_profile(found).prompt_format == PromptFormat()
 
 
 def test_what_all_prompts_share_is_left_out(tmp_path: Path) -> None:
@@ -158,13 +158,16 @@ def test_white_space_before_all_labels_may_be_long(tmp_path: Path) -> None:
 def test_a_file_with_the_named_columns_is_an_ordinary_table(tmp_path: Path) -> None:
     path = write(tmp_path / "job.jsonl", [completion("q one", "a"), completion("q two", "b")])
     columns = ColumnSelection("prompt", "completion")
-    assert [row.text for row in contents.read_contents(path, columns).rows] == ["q one", "q two"]
+    assert [row.text for row in file_inspection.read_contents(path, columns).rows] == [
+        "q one",
+        "q two",
+    ]
 
 
 def test_the_layout_shows_text_label_and_other_fields(tmp_path: Path) -> None:
     record = {**chat("good", "a"), "id": 7}
     path = write(tmp_path / "job.jsonl", [record, {**chat("bad", "b"), "id": 8}])
-    layout = contents.read_file_layout(path)
+    layout = file_inspection.read_file_layout(path)
     assert layout.columns == ("text", "label", "id")
     assert layout.rows == (("good", "a", "7"), ("bad", "b", "8"))
     assert (layout.text_column, layout.label_column) == ("text", "label")
@@ -172,7 +175,7 @@ def test_the_layout_shows_text_label_and_other_fields(tmp_path: Path) -> None:
 
 def test_a_preview_shows_the_rows_as_training_reads_them(tmp_path: Path) -> None:
     path = write(tmp_path / "job.jsonl", [chat("Text: good", "a"), chat("Text: bad", "b")])
-    rows = contents.preview_rows(path, ColumnSelection(), after=1, limit=5).rows
+    rows = file_inspection.preview_rows(path, ColumnSelection(), after=1, limit=5).rows
     assert [(row.row, row.text, row.label) for row in rows] == [(2, "bad", "b")]
 
 

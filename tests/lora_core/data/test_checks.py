@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lora_core.data import checks, contents
+from lora_core.data import checks, file_inspection
 from lora_core.data.checks import check_data, sample_rows
 from lora_core.data.data_report import EXCERPT_CHARACTERS, DataReport, Finding, Severity
 from lora_core.data.learning_curve import add_learning_curve_to_report
@@ -58,7 +58,7 @@ def check_rows(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., 
                 pq.write_table(
                     pa.table({name: list(cells) for name, cells in columns.items()}), path
                 )
-        return check_data(contents.read_contents(path, ColumnSelection()))
+        return check_data(file_inspection.read_contents(path, ColumnSelection()))
 
     return run
 
@@ -94,7 +94,7 @@ def test_assumed_encoding_is_reported_with_examples(tmp_path: Path) -> None:
     path.write_bytes("\n".join(["text,label", *rows, ",", ""]).encode("cp1252"))
     found = {
         each.code: each
-        for each in check_data(contents.read_contents(path, ColumnSelection())).findings
+        for each in check_data(file_inspection.read_contents(path, ColumnSelection())).findings
     }
     assumed = found["encoding_assumed"]
     assert (assumed.level, assumed.count) == (Severity.WARNING, 40)
@@ -107,11 +107,11 @@ def test_a_column_that_only_resembles_the_split_is_reported(name: str, tmp_path:
     path = tmp_path / "reviews.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label", name), *split_rows()])
-    finding = single_finding(check_data(contents.read_contents(path, ColumnSelection())))
+    finding = single_finding(check_data(file_inspection.read_contents(path, ColumnSelection())))
     assert (finding.code, finding.level) == ("split_not_read", Severity.WARNING)
     assert repr(name) in finding.message
     assert f"--split-column {shlex.quote(name)}" in finding.advice
-    named = check_data(contents.read_contents(path, ColumnSelection(split=name)))
+    named = check_data(file_inspection.read_contents(path, ColumnSelection(split=name)))
     assert findings_except_few_rows(named) == []
 
 
@@ -137,7 +137,7 @@ def test_few_rows_are_reported_with_the_expected_error(
     path.write_text("\n".join(["text,label", *(",".join(row) for row in valid_rows(rows))]))
     found = {
         each.code: each
-        for each in check_data(contents.read_contents(path, ColumnSelection())).findings
+        for each in check_data(file_inspection.read_contents(path, ColumnSelection())).findings
     }
     finding = found["few_rows"]
     assert (finding.level, finding.count) == (Severity.WARNING, rows)
@@ -158,7 +158,7 @@ def test_more_labels_is_answered_at_once_without_a_curve(tmp_path: Path, labels:
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["text,label", *(",".join(row) for row in valid_rows(300)[:200])]))
     report = check_data(
-        contents.read_contents(path, ColumnSelection(label="label" if labels else None))
+        file_inspection.read_contents(path, ColumnSelection(label="label" if labels else None))
     )
     assert report.more_labels is not None
     assert report.more_labels.code == ("too_few" if labels else "no_labels")
@@ -169,12 +169,12 @@ def test_learning_curve_uses_the_train_split_only(tmp_path: Path) -> None:
     rows = [(*row, "train" if i < 260 else "test") for i, row in enumerate(valid_rows(400))]
     rows += [(*rows[0][:2], "train")]  # a copy
     path.write_text("\n".join(["text,label,split", *(",".join(row) for row in rows)]))
-    found = contents.read_contents(path, ColumnSelection())
+    found = file_inspection.read_contents(path, ColumnSelection())
     report = add_learning_curve_to_report(check_data(found), found)
     assert report.more_labels is not None
     assert report.more_labels.texts == 260
     path.write_text("\n".join(["text,label,split", *(",".join(row) for row in rows[20:])]))
-    answer = check_data(contents.read_contents(path, ColumnSelection())).more_labels
+    answer = check_data(file_inspection.read_contents(path, ColumnSelection())).more_labels
     assert answer is not None
     assert (answer.code, answer.texts) == ("too_few", 241)
 
@@ -346,7 +346,7 @@ def test_unlabeled_texts_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "inbox.csv"
     lines = [sentence(i) for i in range(20)] + [sentence(3)]
     path.write_text("\n".join(["text", *lines]))
-    report = check_data(contents.read_contents(path, ColumnSelection(label=None)))
+    report = check_data(file_inspection.read_contents(path, ColumnSelection(label=None)))
     assert report.balance is None
     finding = single_finding(report)
     assert (finding.code, row_numbers(finding)) == ("duplicates", [[4, 21]])
@@ -357,7 +357,7 @@ def test_sampling_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["text,label", *(",".join(row) for row in valid_rows())]))
     monkeypatch.setattr(checks, "COMPARISON_LIMITS", (10, 1_000_000))
-    report = check_data(contents.read_contents(path, ColumnSelection()))
+    report = check_data(file_inspection.read_contents(path, ColumnSelection()))
     assert (report.rows, report.compared) == (24, 10)
     finding = single_finding(report)
     assert (finding.code, finding.level, finding.count) == ("not_compared", Severity.INFO, 14)
@@ -381,7 +381,7 @@ def test_missing_sample_base_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(checks, "get_verified_file_path", missing)
     path = tmp_path / "data.csv"
     path.write_text("\n".join(["text,label", *(",".join(row) for row in valid_rows())]))
-    report = check_data(contents.read_contents(path, ColumnSelection()))
+    report = check_data(file_inspection.read_contents(path, ColumnSelection()))
     assert report.tokens is None
     finding = single_finding(report)
     assert (finding.code, finding.level) == ("tokens_not_counted", Severity.INFO)

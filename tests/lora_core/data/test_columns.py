@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import xlsxwriter
 
-from lora_core.data import contents, files, load
-from lora_core.data.contents import guess_columns, read_file_layout
+from lora_core.data import file_inspection, files, load
 from lora_core.data.corrections import write_corrected_file
+from lora_core.data.file_inspection import guess_columns, read_file_layout
 from lora_core.data.label_readers import LabelFormat
 from lora_core.data.label_review_schemas import CorrectionPlan, RequestedLabelChange
 from lora_core.data.rows import ColumnSelection
@@ -54,7 +54,7 @@ def test_columns_are_found_by_names_that_look_the_same(tmp_path: Path, suffix: s
     path = write_table(tmp_path / f"a.{suffix}", header, rows)
     label, text, split = UNSEEN
     columns = ColumnSelection(text, label, split)
-    read = contents.read_contents(path, columns)
+    read = file_inspection.read_contents(path, columns)
     assert [(row.text, row.label, row.split) for row in read.rows] == [
         (row[1], row[0], row[2]) for row in rows
     ]
@@ -75,7 +75,7 @@ def test_columns_of_zeros_and_ones_are_found_by_what_is_seen(tmp_path: Path, suf
     path = write_table(tmp_path / f"a.{suffix}", ["text", "toxic ", "e\u0301"], rows)
     label_format = LabelFormat("multi_label", columns=("toxic", "\u00e9"))
     columns = ColumnSelection(label_format=label_format)
-    assert contents.read_contents(path, columns).labels == ("toxic", "\u00e9")
+    assert file_inspection.read_contents(path, columns).labels == ("toxic", "\u00e9")
     change = RequestedLabelChange(row=1, label='["toxic", "\u00e9"]', target=None)
     plan = CorrectionPlan(changes=(change,), keep=())
     (tmp_path / "out").mkdir()
@@ -123,9 +123,9 @@ def test_a_header_below_a_title_is_found(tmp_path: Path, suffix: str, title: lis
     rows = [["text", "label ", "n"], *([f"film {i}", "ab"[i % 2], "1"] for i in range(20))]
     path = write_table(tmp_path / f"a.{suffix}", title, above + rows)
     with pytest.raises(MissingColumn, match="seems to be in row 4: delete the rows above it"):
-        contents.read_contents(path, ColumnSelection())
+        file_inspection.read_contents(path, ColumnSelection())
     with pytest.raises(MissingColumn) as raised:
-        contents.read_contents(path, ColumnSelection(label="nothing"))
+        file_inspection.read_contents(path, ColumnSelection(label="nothing"))
     assert "header" not in str(raised.value)
 
 
@@ -138,11 +138,11 @@ def test_other_sheets_are_named_if_a_column_is_missing(tmp_path: Path) -> None:
         for number, row in enumerate([["text", "label"], ["x", "a"], ["y", "b"]]):
             tickets.write_row(number, 0, row)
     with pytest.raises(MissingColumn) as raised:
-        contents.read_contents(path, ColumnSelection())
+        file_inspection.read_contents(path, ColumnSelection())
     assert "The sheet 'Cover' was read; others are 'Blank', 'All' (`sheet`, `--sheet`)." in str(
         raised.value
     )
-    read = contents.read_contents(path, ColumnSelection(sheet="All"))
+    read = file_inspection.read_contents(path, ColumnSelection(sheet="All"))
     assert [row.label for row in read.rows] == ["a", "b"]
 
 
@@ -177,11 +177,11 @@ def test_missing_column_error_suggests_options(tmp_path: Path) -> None:
     path = csv_file(tmp_path)
     advice = "--text-column Kommentar --label-column Bewertung"
     with pytest.raises(MissingColumn, match=advice) as refused:
-        contents.read_contents(path, ColumnSelection())
+        file_inspection.read_contents(path, ColumnSelection())
     assert refused.value.detail["available"] == ", ".join(NAMES)
     with pytest.raises(MissingColumn, match=advice):
         load.read_single_source(str(path), ColumnSelection())
     with pytest.raises(MissingColumn, match=r"\(`--text-column Kommentar`\)"):
-        contents.read_contents(path, ColumnSelection(label=None))
+        file_inspection.read_contents(path, ColumnSelection(label=None))
     with pytest.raises(MissingColumn, match="Name the right one with"):
-        contents.read_contents(path, ColumnSelection("Kommentar", "Bewertung", "part"))
+        file_inspection.read_contents(path, ColumnSelection("Kommentar", "Bewertung", "part"))

@@ -74,11 +74,12 @@ def test_out_of_memory_is_reported_as_too_large(tmp_path: Path) -> None:
         file.writelines(f"{i} {'many words ' * 90},{i % 2}\n" for i in range(50_000))
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from lora_core.data import contents; from lora_core.data.rows import ColumnSelection\n"
+        "from lora_core.data import file_inspection\n"
+        "from lora_core.data.rows import ColumnSelection\n"
         "from lora_core.errors.data import DataTooLarge\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20),) * 2)\n"
-        "try: contents.read_contents(Path(sys.argv[1]), ColumnSelection())\n"
+        "try: file_inspection.read_contents(Path(sys.argv[1]), ColumnSelection())\n"
         "except DataTooLarge as error: print(error)"
     )
     answer = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)

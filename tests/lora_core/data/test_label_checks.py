@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lora_core.data.checks import check_data
-from lora_core.data.contents import DatasetProfile, build_profile, read_contents
 from lora_core.data.data_report import DataReport, Severity
+from lora_core.data.file_inspection import DatasetProfile, build_profile, read_contents
 from lora_core.data.label_checks import measure_label_sets, measure_numbers
 from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.learning_curve import add_learning_curve_to_report

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lora_core.data import checks, contents, files, load
+from lora_core.data import checks, file_inspection, files, load
 from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
@@ -22,7 +22,7 @@ from lora_core.errors.data import (
     MissingColumn,
     NoAnnotations,
     NoChoiceAnnotations,
-    SeveralChoicesPerText,
+    SeveralLabelStudioChoices,
     SingleClass,
     UndecodableText,
 )
@@ -66,11 +66,11 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def read(path: Path, columns: ColumnSelection = ColumnSelection()) -> contents.FileContents:
-    return contents.read_contents(path, columns)
+def read(path: Path, columns: ColumnSelection = ColumnSelection()) -> file_inspection.FileContents:
+    return file_inspection.read_contents(path, columns)
 
 
-def texts_and_labels(found: contents.FileContents) -> list[tuple[str, str]]:
+def texts_and_labels(found: file_inspection.FileContents) -> list[tuple[str, str]]:
     return [(row.text, row.label) for row in found.rows]
 
 
@@ -160,7 +160,7 @@ def test_tasks_without_an_annotation_are_skipped_and_keep_their_numbers(write: W
     found = read(path)
     assert [row.number for row in found.rows] == [2, 4]
     assert found.parse_info.unannotated_tasks == 2
-    preview = contents.preview_rows(path, ColumnSelection(), after=2, limit=5)
+    preview = file_inspection.preview_rows(path, ColumnSelection(), after=2, limit=5)
     assert [row.row for row in preview.rows] == [4]
 
 
@@ -172,7 +172,7 @@ def test_annotation_without_choices_has_no_labels_in_a_multi_label_task(write: W
 def test_several_results_of_a_control_are_one_answer(write: Write) -> None:
     path = write(task("x", annotation(choices("a"), choices("b"))), labeled("y", "a"))
     assert texts_and_labels(read(path, MULTI_LABEL))[0] == ("x", '["a", "b"]')
-    with pytest.raises(SeveralChoicesPerText):
+    with pytest.raises(SeveralLabelStudioChoices):
         read(path)
 
 
@@ -192,7 +192,13 @@ def test_the_only_text_field_and_the_only_control_need_no_names(write: Write) ->
     assert texts_and_labels(read(path)) == [("x", "a"), ("y", "b")]
     named = read(path, ColumnSelection("review", "sentiment"))
     assert texts_and_labels(named) == [("x", "a"), ("y", "b")]
-    assert contents.read_file_layout(path).columns == ("id", "text", "image", "stars", "label")
+    assert file_inspection.read_file_layout(path).columns == (
+        "id",
+        "text",
+        "image",
+        "stars",
+        "label",
+    )
 
 
 def test_label_is_what_was_chosen_and_no_field_of_that_name(write: Write) -> None:
@@ -286,7 +292,7 @@ ABOUT_A_PART = {
         ([task("x", annotation(ABOUT_A_PART))], NoChoiceAnnotations, "part (choices)"),
         (
             [task("x", annotation(choices("a", "b")))],
-            SeveralChoicesPerText,
+            SeveralLabelStudioChoices,
             "2 choices of 'sentiment'",
         ),
         ([labeled("x", "a"), labeled("y", "a")], SingleClass, "'a'"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lora_core.data.contents import build_profile, read_contents, read_file_layout
+from lora_core.data.file_inspection import build_profile, read_contents, read_file_layout
 from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.mistral_labels import infer_task_type_by_target
 from lora_core.data.rows import ColumnSelection

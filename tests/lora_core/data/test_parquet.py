@@ -30,14 +30,14 @@ from tests.slow import slow_but
 LIMITED = """
 import resource, sys, time
 from pathlib import Path
-from lora_core.data import checks, contents
+from lora_core.data import checks, file_inspection
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors import LoraCoreError
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 start = time.monotonic()
 try:
-    found = contents.read_contents(Path(sys.argv[1]), ColumnSelection())
-    contents.build_profile(found)
+    found = file_inspection.read_contents(Path(sys.argv[1]), ColumnSelection())
+    file_inspection.build_profile(found)
     checks.check_data(found)
 except LoraCoreError as error:
     print(error.code, time.monotonic() - start < 10)

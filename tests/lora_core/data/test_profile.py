@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.data import contents
-from lora_core.data.contents import DatasetProfile, build_profile
+from lora_core.data import file_inspection
+from lora_core.data.file_inspection import DatasetProfile, build_profile
 from lora_core.data.rows import ColumnSelection
 from lora_core.errors.data import MissingColumn, MissingSplit, SingleClass, UnseenLabel
 from lora_core.specs.data import Split
@@ -14,7 +14,7 @@ from lora_core.specs.data import Split
 def inspect(
     path: Path, text: str = "text", label: str = "label", split: str | None = None
 ) -> DatasetProfile:
-    return build_profile(contents.read_contents(path, ColumnSelection(text, label, split)))
+    return build_profile(file_inspection.read_contents(path, ColumnSelection(text, label, split)))
 
 
 def write(tmp_path: Path, *rows: str, header: str = "text,label") -> Path:
@@ -81,7 +81,9 @@ def test_labels_that_look_the_same_are_similar(tmp_path: Path) -> None:
 
 def test_profile_of_unlabeled_texts(tmp_path: Path) -> None:
     path = write(tmp_path, "1,good,train", "2,bad,x", "3, good ,", header="id,body,split")
-    profile = build_profile(contents.read_contents(path, ColumnSelection("body", label=None)))
+    profile = build_profile(
+        file_inspection.read_contents(path, ColumnSelection("body", label=None))
+    )
     assert (profile.rows, profile.duplicates, profile.max_characters) == (3, 1, 6)
     assert (profile.label_column, profile.split_column, profile.labels) == (None, None, {})
 
@@ -118,7 +120,7 @@ def test_data_that_training_refuses_is_refused(tmp_path: Path) -> None:
 
 def test_inspection_does_not_import_torch_or_datasets() -> None:
     code = (
-        "import sys, lora_core.data.contents, lora_core.data.checks, lora_core.data.contents;"
+        "import sys, lora_core.data.checks, lora_core.data.file_inspection;"
         "print(sorted({'torch', 'transformers', 'datasets', 'pandas'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from lora_core.data.checks import check_data
-from lora_core.data.contents import build_profile, read_contents
+from lora_core.data.file_inspection import build_profile, read_contents
 from lora_core.data.label_readers import LabelFormat, build_targets_spec, list_target_columns
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection

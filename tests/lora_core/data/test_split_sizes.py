@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lora_core.data import contents
-from lora_core.data.contents import build_profile
+from lora_core.data import file_inspection
+from lora_core.data.file_inspection import build_profile
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection
-from lora_core.data.split import DatasetSize, check_split_sizes
+from lora_core.data.split import DatasetCounts, check_split_sizes
 from lora_core.errors.data import DataError, TooFewRows
 from lora_core.specs.data import DataSpec, Split
 
@@ -27,8 +27,8 @@ def random_spec(draw: random.Random, path: Path) -> DataSpec:
 
 def is_refused_by_size(path: Path, spec: DataSpec) -> bool:
     """Whether the profile of the file is enough to refuse the spec."""
-    profile = build_profile(contents.read_contents(path, ColumnSelection()))
-    predicted = DatasetSize(
+    profile = build_profile(file_inspection.read_contents(path, ColumnSelection()))
+    predicted = DatasetCounts(
         profile.rows, len(profile.labels), profile.duplicates, profile.conflicting_duplicates
     )
     try:
@@ -68,7 +68,9 @@ def test_feasible_sizes_are_never_refused(tmp_path: Path, texts: int) -> None:
 
 def test_error_reports_available_and_requested_texts() -> None:
     with pytest.raises(TooFewRows) as caught:
-        check_split_sizes(DataSpec(), [Split.VALIDATION, Split.TEST], DatasetSize(rows=4, labels=3))
+        check_split_sizes(
+            DataSpec(), [Split.VALIDATION, Split.TEST], DatasetCounts(rows=4, labels=3)
+        )
     assert str(caught.value) == (
         "4 distinct texts are not enough for 1 for test, 1 for validation, 3 for train (at least "
         "one per label). Request fewer or add data."

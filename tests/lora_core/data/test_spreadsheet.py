@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import xlsxwriter
 
-from lora_core.data import contents, files, load
+from lora_core.data import file_inspection, files, load
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
@@ -88,7 +88,7 @@ def test_rows_are_numbered_as_in_excel(tmp_path: Path) -> None:
 def test_first_nonempty_or_named_sheet_is_read(tmp_path: Path) -> None:
     sheets: Sheets = {"Empty": [], "2025": ONE, "2026": [["text", "label"], ["c", 1], ["d", 2]]}
     path = workbook(tmp_path / "a.xlsx", sheets)
-    found = contents.read_contents(path, ColumnSelection())
+    found = file_inspection.read_contents(path, ColumnSelection())
     assert [row.text for row in found.rows] == ["a", "b"]
     assert (found.parse_info.sheet, found.parse_info.sheets) == ("2025", ("Empty", "2025", "2026"))
     assert [row.text for row in read(path, "2026")] == ["c", "d"]

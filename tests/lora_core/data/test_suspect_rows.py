@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
 
 from lora_core.data import suspect_rows
-from lora_core.data.contents import FileContents
+from lora_core.data.file_inspection import FileContents
 from lora_core.data.label_readers import LabelFormat, list_target_columns
 from lora_core.data.label_review_schemas import SuspectLabelReport, text_label_digest
 from lora_core.data.rows import ColumnSelection, ParseInfo, TextRow

@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lora_core.data import files, load
 from lora_core.data.checks import check_data
-from lora_core.data.contents import build_profile, preview_rows, read_contents
 from lora_core.data.duplicates import find_near_duplicates, group_duplicates
+from lora_core.data.file_inspection import build_profile, preview_rows, read_contents
 from lora_core.data.load import load_splits
 from lora_core.data.rows import ColumnSelection, TextRow
 from lora_core.data.split import draw_splits

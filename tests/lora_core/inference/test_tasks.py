@@ -69,7 +69,7 @@ def test_texts_of_one_batch_may_have_models_of_different_tasks(artifacts: dict[s
         with torch.no_grad():
             expected = plain[predictor](torch.tensor([tokenizer().encode(text).ids])).logits[0]
         assert row.shape == (len(predictor.labels),)
-        calibrated = predictor.task.apply_calibration(row.numpy(), predictor.calibration)
+        calibrated = predictor.task.calibrated_logits(row.numpy(), predictor.calibration)
         np.testing.assert_allclose(calibrated, expected.numpy(), rtol=1e-4, atol=1e-5)
     single, several, number = (
         predictor.decode_outputs(row[None])[0]

@@ -21,7 +21,7 @@ from lora_core.batch_prediction import (
     read_checkpoint,
     write_checkpoint,
 )
-from lora_core.embed_file import ComputedVectors
+from lora_core.embed_file import EmbeddingState, write_vectors_checkpoint
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.data import MissingText
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull, StopRequested
@@ -204,18 +204,21 @@ def test_checkpoint_of_another_engine_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "state"),
-    [(batch_prediction, PredictionState(LABELS, "")), (embed_file, ComputedVectors())],
+    ("module", "write", "state"),
+    [
+        (batch_prediction, write_checkpoint, PredictionState(LABELS, "")),
+        (embed_file, write_vectors_checkpoint, EmbeddingState()),
+    ],
 )
 def test_checkpoint_on_a_full_disk(
-    module: Any, state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Any, write: Any, state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save_file(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module, "save_file", save_file)
     with pytest.raises(DiskFull, match="while writing a checkpoint"):
-        module.write_checkpoint(tmp_path, state)
+        write(tmp_path, state)
 
 
 def test_linear_model_resumes_with_the_same_bytes(

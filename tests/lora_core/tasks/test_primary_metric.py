@@ -33,17 +33,19 @@ def macro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
 
 def test_values_match_scikit_learn() -> None:
     metric = MacroF1()
-    assert metric.value(metric.statistics(TRUTH, BETTER)) == pytest.approx(macro_f1(TRUTH, BETTER))
+    assert metric.value(metric.per_text_statistics(TRUTH, BETTER)) == pytest.approx(
+        macro_f1(TRUTH, BETTER)
+    )
     rmse = RootMeanSquaredError()
-    found = rmse.value(rmse.statistics(NUMBERS, PREDICTED))
+    found = rmse.value(rmse.per_text_statistics(NUMBERS, PREDICTED))
     assert found == pytest.approx(root_mean_squared_error(NUMBERS, PREDICTED))
 
 
 def test_macro_f1_leaves_out_labels_that_do_not_occur() -> None:
     metric, truth = MacroF1(), np.array([[1, 0, 0], [0, 0, 0]])
-    assert metric.value(metric.statistics(truth, truth)) == 1.0
+    assert metric.value(metric.per_text_statistics(truth, truth)) == 1.0
     nothing = np.zeros((2, 3))
-    statistics = metric.statistics(nothing, nothing)
+    statistics = metric.per_text_statistics(nothing, nothing)
     assert metric.value(statistics) == 0.0
     assert metric.scores(statistics).tolist() == [0.0, 0.0]
     assert metric.interval(statistics) == wilson_interval(0.0, 2)
@@ -51,7 +53,7 @@ def test_macro_f1_leaves_out_labels_that_do_not_occur() -> None:
 
 def test_interval_of_rmse_matches_the_bootstrap_of_scipy() -> None:
     metric = RootMeanSquaredError()
-    low, high = metric.interval(metric.statistics(NUMBERS, PREDICTED))
+    low, high = metric.interval(metric.per_text_statistics(NUMBERS, PREDICTED))
     expected = bootstrap(
         (NUMBERS, PREDICTED), root_mean_squared_error, paired=True, vectorized=False,
         method="percentile", n_resamples=2000, rng=1,
@@ -62,7 +64,7 @@ def test_interval_of_rmse_matches_the_bootstrap_of_scipy() -> None:
 @pytest.mark.slow  # computes 500 samples one by one
 def test_interval_of_macro_f1_matches_the_bootstrap_of_scipy() -> None:
     metric = MacroF1()
-    low, high = metric.interval(metric.statistics(TRUTH, BETTER))
+    low, high = metric.interval(metric.per_text_statistics(TRUTH, BETTER))
 
     def of_rows(rows: NDArray[np.int64]) -> float:
         truth, predicted = TRUTH[rows], BETTER[rows]
@@ -78,7 +80,7 @@ def test_interval_of_macro_f1_matches_the_bootstrap_of_scipy() -> None:
 @pytest.mark.parametrize("right", [True, False])
 def test_few_texts_without_an_error_do_not_prove_a_perfect_model(right: bool) -> None:
     truth = np.tile([[1, 0], [0, 1]], (30, 1))
-    statistics = MacroF1().statistics(truth, truth if right else 1 - truth)
+    statistics = MacroF1().per_text_statistics(truth, truth if right else 1 - truth)
     low, high = MacroF1().interval(statistics)
     assert (low, high) == wilson_interval(float(right), 60)
     assert high - low == pytest.approx(0.06, abs=0.01)
@@ -90,10 +92,10 @@ def test_few_texts_without_an_error_do_not_prove_a_perfect_skill() -> None:
         {"stars": 1.0, "topic": 1.0},
     )
     truth = np.array([[i / 2, i % 2] for i in range(8)])
-    right = task.metric.statistics(truth, truth)
+    right = task.metric.per_text_statistics(truth, truth)
     assert task.metric.value(right) == 1.0
     assert task.metric.interval(right) == wilson_interval(1.0, 8)
-    wrong = task.metric.statistics(truth, truth[::-1])
+    wrong = task.metric.per_text_statistics(truth, truth[::-1])
     assert task.metric.interval(wrong)[1] < 0  # as the bootstrap has it
 
 
@@ -104,7 +106,7 @@ def test_mean_score_is_the_skill_where_a_constant_is_without_error(
 ) -> None:
     metric, truth = MeanSkill([(each, 1)]), np.zeros(50)
     predicted = np.where(np.arange(50) < wrong, 10.0, 0.0)
-    statistics = metric.join([each.statistics(truth, predicted)], [0.0])
+    statistics = metric.join([each.per_text_statistics(truth, predicted)], [0.0])
     assert metric.value(statistics) == value
     scores = metric.scores(statistics)
     assert scores.mean() == pytest.approx(value)
@@ -113,7 +115,10 @@ def test_mean_score_is_the_skill_where_a_constant_is_without_error(
 
 def test_difference_is_paired_and_narrower_than_the_intervals() -> None:
     metric = MacroF1()
-    ours, theirs = metric.statistics(TRUTH, BETTER), metric.statistics(TRUTH, WORSE)
+    ours, theirs = (
+        metric.per_text_statistics(TRUTH, BETTER),
+        metric.per_text_statistics(TRUTH, WORSE),
+    )
     difference, (low, high) = metric.difference(ours, theirs)
     assert difference == pytest.approx(macro_f1(TRUTH, BETTER) - macro_f1(TRUTH, WORSE))
     assert 0 < low < difference < high
@@ -123,7 +128,7 @@ def test_difference_is_paired_and_narrower_than_the_intervals() -> None:
 @pytest.mark.parametrize(("texts", "low"), [(3, 0.0), (19, 0.0), (20, 0.5)])
 def test_few_texts_do_not_prove_a_difference(texts: int, low: float) -> None:
     metric, errors = RootMeanSquaredError(), np.ones(texts)
-    ours, theirs = (metric.statistics(0 * errors, each) for each in (errors, 0.5 * errors))
+    ours, theirs = (metric.per_text_statistics(0 * errors, each) for each in (errors, 0.5 * errors))
     assert metric.difference(ours, theirs) == (0.5, (low, 0.5))
     assert metric.difference(theirs, ours) == (-0.5, (-0.5, -low))
 
@@ -131,7 +136,7 @@ def test_few_texts_do_not_prove_a_difference(texts: int, low: float) -> None:
 def test_scores_of_texts_have_mean_and_error_of_macro_f1() -> None:
     """The delta method: their mean is the metric, their standard error that of the bootstrap."""
     metric = MacroF1()
-    statistics = metric.statistics(TRUTH[:, :3], BETTER[:, :3])
+    statistics = metric.per_text_statistics(TRUTH[:, :3], BETTER[:, :3])
     scores = metric.scores(statistics)
     assert scores.mean() == pytest.approx(metric.value(statistics))
     low, high = metric.interval(statistics)
@@ -145,7 +150,7 @@ def test_macro_f1_of_many_texts_and_labels_takes_little_memory(
     """Statistics are bytes, and scores of a part of the texts are those of all."""
     random = np.random.default_rng(0)
     truth = random.random((500, 40)) < 0.1
-    statistics = MacroF1().statistics(truth, truth ^ (random.random(truth.shape) < 0.05))
+    statistics = MacroF1().per_text_statistics(truth, truth ^ (random.random(truth.shape) < 0.05))
     assert statistics.nbytes == 2 * truth.size
     scores = MacroF1().scores(statistics)
     monkeypatch.setattr(primary_metric, "TEXTS_AT_ONCE", 64)
@@ -155,7 +160,7 @@ def test_macro_f1_of_many_texts_and_labels_takes_little_memory(
 
 def test_accuracy_has_the_wilson_interval() -> None:
     metric = Accuracy()
-    statistics = metric.statistics(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]))
+    statistics = metric.per_text_statistics(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]))
     assert metric.value(statistics) == 0.75
     assert metric.interval(statistics) == wilson_interval(0.75, 4)
 

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from lora_core import cross_validation, distributed, manifest, model_selection
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
-from lora_core.cross_validation import LinearCrossValidator, Logits, training_pool
+from lora_core.cross_validation import LinearCrossValidator, Logits, trainable_examples
 from lora_core.data import linear_baseline as comparison
 from lora_core.data.load import load_splits
 from lora_core.data.split import Example, assign_folds
@@ -74,7 +74,7 @@ def test_validation_metrics_come_from_held_out_folds(
     described = spec(method=choosing(LINEAR))
     _, out = go(described)
     splits = load_splits(described.data)
-    examples = training_pool(described, splits)
+    examples = trainable_examples(described, splits)
     assert len(examples) == len(splits.train) + len(splits.validation)
     folds = assign_folds(examples, seed=0)
     texts, labels = [e.text for e in examples], np.array([e.label for e in examples])
@@ -105,7 +105,7 @@ def test_chosen_method_trains_on_all_texts(
         rows.writerow(["text", "label", "split"])
         for part in ("train", "validation", "test"):
             for each in (
-                training_pool(described, splits) if part == "train" else getattr(splits, part)
+                trainable_examples(described, splits) if part == "train" else getattr(splits, part)
             ):
                 rows.writerow([each.text, splits.labels[each.label], part])
     named = spec(method=PROBE, data={"source": str(given)}, runtime={"precision": "fp32"})
@@ -179,7 +179,7 @@ def test_processes_agree_whether_a_fit_is_cached(
     splits = load_splits(described.data)
     progress = ProgressReporter(NullObserver(), RecordingObserver())
     folds = AnyMethodCrossValidator(
-        described, splits.labels, training_pool(described, splits), progress
+        described, splits.labels, trainable_examples(described, splits), progress
     )
     candidate = CandidateSpec(method=described.encoder_method, folds=1)
     folds.predict_held_out_logits(candidate)
@@ -231,7 +231,7 @@ def test_fits_of_another_model_are_not_reused(what: str, spec: Make, tmp_path: P
         splits = load_splits(described.data)
         progress = ProgressReporter(NullObserver(), RecordingObserver())
         folds = AnyMethodCrossValidator(
-            described, splits.labels, training_pool(described, splits), progress
+            described, splits.labels, trainable_examples(described, splits), progress
         )
         candidate = CandidateSpec(method=described.encoder_method, folds=1)
         logits.append(folds.predict_held_out_logits(candidate)[0])
@@ -262,7 +262,7 @@ def test_thresholds_of_the_linear_baseline_come_from_held_out_folds(
     described = spec(method=choosing(PROBE), task={"tune_thresholds": True}, data=data)
     _, out = go(described)
     splits = load_splits(described.data)
-    examples = training_pool(described, splits)
+    examples = trainable_examples(described, splits)
     progress = ProgressReporter(NullObserver(), RecordingObserver())
     folds = LinearCrossValidator(described, splits.labels, examples, progress)
     held_out = folds.predict_held_out_logits(CandidateSpec(method=LinearSpec()))[0]
@@ -285,7 +285,7 @@ def test_probe_is_trained_on_the_texts_of_the_chosen_linear_model(
     described = spec(method=choosing(LINEAR))
     go(described)
     splits = prepare.call_args.args[3]
-    assert len(splits.train) == len(training_pool(described, load_splits(described.data)))
+    assert len(splits.train) == len(trainable_examples(described, load_splits(described.data)))
     assert splits.validation == ()
 
 
@@ -318,7 +318,7 @@ def test_candidates_are_planned_for_the_device(
     costs = Mock(wraps=CostModel)
     monkeypatch.setattr(auto, "CostModel", costs)
     described = spec(method={"type": "auto"}, runtime={"device": device})
-    examples = training_pool(described, load_splits(described.data))
+    examples = trainable_examples(described, load_splits(described.data))
     auto._plan_candidates(described, examples, 2)
     assert costs.call_args.kwargs["flops_per_second"] == DEFAULT_FLOPS_PER_SECOND[speed]
 
@@ -329,33 +329,33 @@ def test_repeats_of_some_folds_predict_more_texts(
     """Those of either repeat count, not only those of both, of which there are few."""
     described = spec(method=choosing(LINEAR, folds=2, repeats=2))
     splits = load_splits(described.data)
-    examples = training_pool(described, splits)
+    examples = trainable_examples(described, splits)
     progress = ProgressReporter(NullObserver(), RecordingObserver())
     folds = LinearCrossValidator(described, splits.labels, examples, progress)
     logits = folds.predict_held_out_logits(CandidateSpec(method=LinearSpec(), folds=2, repeats=2))
-    found, by_hand = folds.score_logits(logits), np.full((2, len(examples)), np.nan)
+    found, by_hand = folds.evaluate_logits(logits), np.full((2, len(examples)), np.nan)
     for repeat in range(2):
         each = assign_folds(examples, seed=repeat) < 2
         by_hand[repeat, each] = logits[repeat, each].argmax(axis=1) == folds.targets[each]
-    expected = np.nanmean(by_hand[:, found.predicted_mask], axis=0)
-    assert found.predicted_mask.sum() > 1.4 * (2 / 5) * len(examples)
-    np.testing.assert_allclose(found.by_text[found.predicted_mask], expected)
+    expected = np.nanmean(by_hand[:, found.scored_mask], axis=0)
+    assert found.scored_mask.sum() > 1.4 * (2 / 5) * len(examples)
+    np.testing.assert_allclose(found.by_text[found.scored_mask], expected)
     assert found.value == pytest.approx(expected.mean())
     [candidate] = go(described)[0].all("candidate")
-    assert candidate.result.texts == found.predicted_mask.sum()
+    assert candidate.result.texts == found.scored_mask.sum()
 
 
 def test_choice_of_a_candidate_does_not_flatter_it(spec: Make) -> None:
     """Each is right on one fold alone, so the other folds select another one for that fold."""
     described = spec(method=choosing(LINEAR))
     splits = load_splits(described.data)
-    examples = training_pool(described, splits)
+    examples = trainable_examples(described, splits)
     progress = ProgressReporter(NullObserver(), RecordingObserver())
     folds = LinearCrossValidator(described, splits.labels, examples, progress)
     right = assign_folds(examples, seed=0) == np.arange(5)[:, None]
     labels = np.where(right, folds.targets, 1 - folds.targets)
     all_logits = [np.eye(2, dtype=np.float32)[each][None] for each in labels]
-    scores = [folds.score_logits(each) for each in all_logits]
+    scores = [folds.evaluate_logits(each) for each in all_logits]
     assert all(0.1 < each.value < 0.3 for each in scores)
     answers = folds.predict_by_cross_fitted_choice(scores, all_logits)
     np.testing.assert_array_equal(answers, 1 - folds.targets)
@@ -413,7 +413,7 @@ def test_fold_with_many_characters_is_subsampled(
 ) -> None:
     described = spec(method=choosing(LINEAR))
     splits = load_splits(described.data)
-    examples, learned_from = training_pool(described, splits), []
+    examples, learned_from = trainable_examples(described, splits), []
 
     def counted(train: list[Example], *rest: Any, **more: Any) -> LinearModel:
         learned_from.append(sum(len(example.text) for example in train))
@@ -455,7 +455,7 @@ def test_the_verdict_on_few_folds_covers_their_texts(
         result={"cross_validation": True},
     )
     _, out = go(described)
-    examples = training_pool(described, load_splits(described.data))
+    examples = trainable_examples(described, load_splits(described.data))
     verdict = manifest.read(out)["metrics"]["verdict"]
     assert verdict["measured_on"] == "cross_validation"
     texts = int((assign_folds(examples, seed=0) < 2).sum())

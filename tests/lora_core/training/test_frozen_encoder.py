@@ -16,7 +16,7 @@ from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, encoder_parts
 from lora_core.fast import first_token, frozen_encoder
 from lora_core.fast.frozen_encoder import (
     CachedBlockwiseForward,
-    FrozenBlockReplayForward,
+    FrozenBlockCacheForward,
     build_fastest_forward,
 )
 from lora_core.fast.unfused_attention import pad_multiple
@@ -94,26 +94,26 @@ def test_head_dropout_matches_transformers(family: str) -> None:
 
 
 BATCHES = ([0], [29, 3, 7], list(range(30)))
-REPLAYED = [name for name, each in GENERAL_FAMILIES.items() if each.passes_states_only]
+STATES_ONLY = [name for name, each in GENERAL_FAMILIES.items() if each.passes_states_only]
 SHARING = ("albert",)  # has one block, which runs many times
 
 
 def families_and_methods() -> list[Any]:
     """Return pairs as parameters. Fast are a few families, and the others with one method."""
-    few = [each for each in tiny_base.mostly_slow(REPLAYED) if isinstance(each, str)]
+    few = [each for each in tiny_base.mostly_slow(STATES_ONLY) if isinstance(each, str)]
     return [
-        *((name, LastLayersBaselineSpec()) for name in REPLAYED),
+        *((name, LastLayersBaselineSpec()) for name in STATES_ONLY),
         *(
             pytest.param(name, method, marks=() if name in few else pytest.mark.slow)
             for method in (LastLayersBaselineSpec(blocks=1), LoraSpec(layers=(1,)))
-            for name in REPLAYED
+            for name in STATES_ONLY
             if name not in SHARING
         ),
     ]
 
 
 @pytest.mark.parametrize(("family", "method"), families_and_methods(), ids=str)
-def test_replayed_logits_match_the_full_model(
+def test_logits_from_cached_blocks_match_the_full_model(
     family: str, method: LastLayersBaselineSpec | LoraSpec
 ) -> None:
     torch.manual_seed(0)
@@ -121,25 +121,25 @@ def test_replayed_logits_match_the_full_model(
     model = tiny_base.general(family, labels=3)
     fine_tuning_methods.build_method(method).prepare(model, description)
     parts = {Split.TRAIN: part()}
-    replayed = FrozenBlockReplayForward(
+    forward = FrozenBlockCacheForward(
         model.train(), MACHINE, description, parts, budget=100, progress=PROGRESS, environment={}
     )
     full = Forward(model, MACHINE)
     expected = [full(part(), indices) for indices in BATCHES]
-    for block in encoder_parts.blocks(model, description)[: len(replayed._below)]:
+    for block in encoder_parts.blocks(model, description)[: len(forward._below)]:
         for parameter in block.parameters():  # nothing of it is computed again
             parameter.data.fill_(torch.nan)
     for indices, logits in zip(BATCHES, expected, strict=True):
-        torch.testing.assert_close(replayed(part(), indices), logits, rtol=1e-5, atol=1e-5)
-    assert all("forward" not in vars(block) for block in replayed._below)
+        torch.testing.assert_close(forward(part(), indices), logits, rtol=1e-5, atol=1e-5)
+    assert all("forward" not in vars(block) for block in forward._below)
 
 
-def test_a_replayed_batch_is_padded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_batch_is_padded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     description = GENERAL_FAMILIES["longformer"]  # pads again, to its window
     model = tiny_base.general("longformer")
     fine_tuning_methods.build_method(LastLayersBaselineSpec()).prepare(model, description)
     parts = {Split.TRAIN: part()}
-    replayed = FrozenBlockReplayForward(
+    forward = FrozenBlockCacheForward(
         model, MACHINE, description, parts, budget=100, progress=PROGRESS, environment={}
     )
     batches: list[int] = []
@@ -150,7 +150,7 @@ def test_a_replayed_batch_is_padded_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(frozen_encoder, "pad_sequence", pad)
     for indices in BATCHES:
-        replayed(part(), indices)
+        forward(part(), indices)
     assert batches == [len(indices) for indices in BATCHES]
 
 
@@ -254,7 +254,7 @@ def test_baseline_run_is_equal_with_and_without_cached_features(
 @pytest.mark.parametrize(
     ("family", "method", "dropout", "expected"),
     [
-        ("deberta-v2", LastLayersBaselineSpec(), 0.0, FrozenBlockReplayForward),
+        ("deberta-v2", LastLayersBaselineSpec(), 0.0, FrozenBlockCacheForward),
         ("deberta-v2", LastLayersBaselineSpec(), 0.1, Forward),
         ("deberta-v2", LoraSpec(), 0.0, Forward),
         ("lilt", LastLayersBaselineSpec(), 0.0, Forward),  # its blocks pass on more than states

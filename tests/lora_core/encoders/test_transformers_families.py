@@ -35,8 +35,8 @@ from lora_core.artifact import load_merged_model, resolve_base_or_artifact
 from lora_core.data.tokens import TokenizedSplit
 from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, get_family
 from lora_core.encoders.encoder_parts import blocks, enable_gradient_checkpointing, family_of
-from lora_core.encoders.general_families import UNSUITABLE
 from lora_core.encoders.load import load_classifier
+from lora_core.encoders.transformers_families import UNSUITABLE
 from lora_core.errors.base_model import (
     ConfigKeyIgnored,
     UnreadableBase,

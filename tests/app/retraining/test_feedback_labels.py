@@ -10,7 +10,7 @@ import pytest
 
 from app.feedback.tables import Feedback
 from app.retraining import merged_texts
-from app.retraining.live_texts import (
+from app.retraining.feedback_labels import (
     LiveText,
     TaskIOSchema,
     hash_normalized_text,
@@ -24,7 +24,7 @@ from app.retraining.merged_texts import (
     write_training_and_evaluation_files,
 )
 from app.retraining.schemas import TextExclusionReason
-from lora_core.data.split_rows_file import LabeledSplitRow
+from lora_core.data.labeled_split_rows_file import LabeledSplitRow
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.task import SeveralTargetsSpec, SingleLabelSpec, TaskSpec
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from lora_core.active_learning.suggestions import (
+from lora_core.active_learning.label_suggestions import (
     INVERSE_REGULARIZATION,
     RIDGE_ALPHA,
     Label,

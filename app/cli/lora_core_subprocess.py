@@ -20,8 +20,8 @@ from app.cli.output import (
     format_metric,
     print_json,
     print_line,
-    print_results,
     print_serious_findings,
+    print_training_results,
 )
 from app.cli.watch import ProgressDisplay, RunProgress, open_display
 from lora_core.data.label_readers import LabelFormat, build_targets_spec
@@ -35,9 +35,9 @@ from lora_core.events import (
     LinearModelFitted,
     MethodSelected,
     NoteLogged,
+    ProgressReported,
     Started,
     StepLogged,
-    Tick,
     parse_event,
 )
 from lora_core.specs.data import parse_sheet_suffix
@@ -91,7 +91,7 @@ def train_locally(body: Json, out: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"directory": str(out), "summary": last.summary})
         return
-    print_results(spec.method.type, last.summary)
+    print_training_results(spec.method.type, last.summary)
     print_line(saved_model_message(out))
 
 
@@ -106,7 +106,7 @@ def _validate_spec(body: Json) -> TrainSpec:
 def _print_findings(spec: TrainSpec) -> None:
     """Print what the data checks find in local files. One that is refused ends the training."""
     from lora_core.data.checks import check_data
-    from lora_core.data.contents import read_contents
+    from lora_core.data.file_inspection import read_contents
     from lora_core.data.rows import ColumnSelection
 
     source = spec.data.source
@@ -193,7 +193,7 @@ def _crash_error(code: int, log: IO[str]) -> CliError:
 def _apply_event(progress: RunProgress, event: Event) -> str | None:
     """Apply an event to the progress. Return a sentence about it if it is worth showing."""
     match event:
-        case Tick():
+        case ProgressReported():
             progress.state = event.phase
         case Started():
             progress.total = event.total_steps

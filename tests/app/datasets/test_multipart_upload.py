@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from app.datasets.errors import MalformedUpload
-from app.datasets.upload import receive_upload
+from app.datasets.multipart_upload import receive_upload
 from app.main import create_app
 from app.settings import Settings
 from tests.app.datasets.conftest import REVIEWS, Upload

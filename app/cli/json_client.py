@@ -1,4 +1,4 @@
-"""One HTTP connection to the service; every failure becomes an error with an exit code."""
+"""A JSON client of the service; every failure becomes an error with an exit code."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -32,7 +32,7 @@ class _Page(BaseModel, Generic[Body]):
     next: str | int | None
 
 
-class Connection:
+class JsonClient:
     """A JSON client of a service.
 
     Raises `RequestRejected`, `ServiceUnreachableOrFailed`, `UsageError`.
@@ -69,7 +69,7 @@ class Connection:
         self, body_type: type[Body], method: str, path: str, **arguments: Any
     ) -> Body:
         """Send a request and return its response. Raises `UnexpectedResponse`."""
-        return parse_response_body(body_type, self.request_json(method, path, **arguments))
+        return validate_response_body(body_type, self.request_json(method, path, **arguments))
 
     def create(self, body_type: type[Body], path: str, **arguments: Any) -> Body:
         """Create something with POST, and retry once if the connection is lost.
@@ -156,7 +156,7 @@ def decode_json(response: httpx2.Response) -> Any:
         ) from error
 
 
-def parse_response_body(body_type: type[Body], body: Any) -> Body:
+def validate_response_body(body_type: type[Body], body: Any) -> Body:
     """Validate a response. Fields that only a newer service knows are ignored.
 
     Raises `UnexpectedResponse`.

@@ -32,7 +32,7 @@ from lora_core.data.split import (
     group_rows_by_split,
     require_train_split,
 )
-from lora_core.data.stratify import comparison_key, normalize_text
+from lora_core.data.stratify import normalize_text, normalized_text_key
 from lora_core.errors.data import DataError, MissingColumn
 from lora_core.specs.chat import PromptFormat
 from lora_core.specs.data import Split
@@ -132,7 +132,7 @@ def build_profile(contents: FileContents) -> DatasetProfile:
     )
     by_text: dict[str, set[str]] = defaultdict(set)
     for row in contents.rows:
-        by_text[comparison_key(row)].add(row.label)
+        by_text[normalized_text_key(row)].add(row.label)
     lengths = [row.characters for row in contents.rows]
     return DatasetProfile(
         rows=len(contents.rows),

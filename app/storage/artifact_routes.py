@@ -18,7 +18,7 @@ from app.storage.store import (
     ArtifactWithBase,
     Content,
     Store,
-    open_artifact,
+    get_artifact_directories,
     read_manifest,
     tar_stream,
 )
@@ -100,7 +100,7 @@ def _open_artifact(
     artifact_id: UUID, database: Database, store: Store
 ) -> tuple[Artifact, ArtifactWithBase]:
     artifact = _get_artifact(artifact_id, database)
-    return artifact, open_artifact(store, artifact.ref, name=f"artifact {artifact.id}")
+    return artifact, get_artifact_directories(store, artifact.ref, name=f"artifact {artifact.id}")
 
 
 def _get_artifact(artifact_id: UUID, database: Database) -> Artifact:
