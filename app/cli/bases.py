@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.lora_core_subprocess import run_lora_core
+from app.cli.local_subprocess import run_lora_core
 from app.cli.options import AsJson
 from app.cli.output import delayed_spinner, print_fields, print_json, print_line, print_table
 from lora_core.results import BaseModelReport

@@ -18,7 +18,7 @@ import typer
 
 from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.fetch_samples import fetch_sample_packages
-from app.cli.lora_core_subprocess import last_lines
+from app.cli.local_subprocess import last_lines
 from app.cli.models import split_name_and_version
 from app.cli.output import (
     Json,

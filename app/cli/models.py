@@ -10,7 +10,7 @@ import typer
 
 from app.cli.errors import UsageError
 from app.cli.files import save_verified_archive, unpack_artifact
-from app.cli.lora_core_subprocess import run_lora_core
+from app.cli.local_subprocess import run_lora_core
 from app.cli.options import AsJson, JobId, Limit, with_client
 from app.cli.output import (
     format_metric,

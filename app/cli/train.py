@@ -9,7 +9,7 @@ import typer
 
 from app.cli.errors import UsageError
 from app.cli.files import prompt_for_missing_columns, upload_and_replace_spec_sources
-from app.cli.lora_core_subprocess import train_locally
+from app.cli.local_subprocess import train_locally
 from app.cli.options import AsJson, inject_command_parameter, with_client
 from app.cli.output import Json, format_duration, print_fields, print_json, print_line
 from app.cli.spec_options import spec_from_options

@@ -291,7 +291,7 @@ def test_library_failure_is_reported(
     program: str, message: str, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "app.cli.lora_core_subprocess.LORA_CORE_COMMAND", (sys.executable, "-c", program)
+        "app.cli.local_subprocess.LORA_CORE_COMMAND", (sys.executable, "-c", program)
     )
     (tmp_path / "adapter_config.json").touch()
     refused = other("models", "import", str(tmp_path), "--name", "moved")

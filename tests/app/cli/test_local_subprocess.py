@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli import lora_core_subprocess
+from app.cli import local_subprocess
 from lora_core import manifest
 from tests.app.cli.conftest import Run, answer
 from tests.tiny_base import make_base, make_reviews
@@ -23,7 +23,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None
     """Replace the training with a program."""
     program = tmp_path / "program.py"
     program.write_text(f"import json, sys, time\nSTARTED = {STARTED!r}\n{code}")
-    monkeypatch.setattr(lora_core_subprocess, "LORA_CORE_COMMAND", (sys.executable, str(program)))
+    monkeypatch.setattr(local_subprocess, "LORA_CORE_COMMAND", (sys.executable, str(program)))
 
 
 @pytest.mark.e2e
@@ -127,7 +127,7 @@ def test_ctrl_c_stops_the_training(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lora_core_subprocess, "_apply_event", interrupt)
+    monkeypatch.setattr(local_subprocess, "_apply_event", interrupt)
     assert run("train", "--local", "--out", str(tmp_path / "out")).exit_code == 130
     assert stopped.exists()
 
