@@ -275,12 +275,13 @@ def _name_and_title(filename: str, fields: UploadFields) -> tuple[str, str | Non
 def slugify(title: str, max_length: int) -> str:
     """Convert a title to a URL-safe name: `Größe (Mai)` → `grosse-mai`.
 
-    A title in a non-Latin script becomes `data-` and a digest of it; one without letters and
-    digits becomes an empty string.
+    If letters or digits have no ASCII form, a digest of the title follows what has one, or `data`.
+    A title without letters and digits becomes an empty string.
     """
     folded = unicodedata.normalize("NFKD", title.casefold())
-    ascii_text = folded.encode("ascii", "ignore").decode()
-    name = re.sub(r"[^a-z0-9]+", "-", ascii_text)[:max_length].strip("-")
-    if not name and any(character.isalnum() for character in folded):
-        return f"data-{hashlib.sha256(folded.encode()).hexdigest()[:8]}"
-    return name
+    name = re.sub(r"[^a-z0-9]+", "-", folded.encode("ascii", "ignore").decode()).strip("-")
+    if any(character.isalnum() and not character.isascii() for character in folded):
+        digest = hashlib.sha256(folded.encode()).hexdigest()[:8]
+        kept = name[: max_length - len(digest) - 1].rstrip("-")
+        return f"{kept or 'data'}-{digest}"
+    return name[:max_length].rstrip("-")

@@ -72,6 +72,16 @@ class LabelConflictCriterion:
                     tolerance=std,
                 )
 
+    def find_pair(self, group: Sequence[TextRow]) -> tuple[TextRow, TextRow] | None:
+        """Return two rows of a group that contradict each other, in its order, if any do."""
+        if self.tolerance:  # the most distant ones: two may each be near to the first
+            ascending = sorted(group, key=lambda row: float(row.label))
+            earlier, later = sorted((ascending[0], ascending[-1]), key=group.index)
+        else:
+            earlier = group[0]
+            later = next((row for row in group if row.label != earlier.label), earlier)
+        return (earlier, later) if self.applies(earlier, later) else None
+
     def applies(self, one: TextRow, other: TextRow) -> bool:
         if self.tolerance:
             return abs(float(one.label) - float(other.label)) > self.tolerance
@@ -84,11 +94,7 @@ def check_duplicates(
     """Yield `leaked`, `conflicting_labels`, `duplicates`, for groups in the order of
     `sort_by_split`."""
     yield from _leaked(groups)
-    conflicts = [
-        (group[0], other)
-        for group in groups
-        if (other := next((row for row in group if contradiction.applies(group[0], row)), None))
-    ]
+    conflicts = [pair for group in groups if (pair := contradiction.find_pair(group))]
     if conflicts:
         yield Finding(
             code="conflicting_labels",

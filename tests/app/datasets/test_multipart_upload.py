@@ -182,13 +182,19 @@ def test_an_invalid_field_is_reported_by_name(
     assert detail == "labels_column: unknown field (did you mean label_column?)."
 
 
+def digest(title: str) -> str:
+    return hashlib.sha256(title.encode()).hexdigest()[:8]
+
+
 @pytest.mark.parametrize(
     ("title", "name"),
     [
         ("Größe und Farbe 2026", "grosse-und-farbe-2026"),
         ("Straße & Größe!", "strasse-grosse"),
         ("../x", "x"),
-        ("電影評論", "data-" + hashlib.sha256("電影評論".encode()).hexdigest()[:8]),
+        ("電影評論", "data-" + digest("電影評論")),
+        ("отзывы 2024", "2024-" + digest("отзывы 2024")),
+        ("x" * 60 + "電", "x" * 55 + "-" + digest("x" * 60 + "電")),
     ],
 )
 def test_a_name_may_be_any_text(upload: Upload, client: TestClient, title: str, name: str) -> None:
@@ -231,7 +237,7 @@ def test_a_file_name_is_displayed_but_never_used_as_a_path(
         ("fi\x1b[31mlms.csv", "fi[31mlms.csv", "fi-31mlms"),
         ("x" * 300 + ".csv", "x" * 251 + ".csv", "x" * 64),
         ("Amélie.csv", "Amélie.csv", "amelie"),
-        ("電影.csv", "電影.csv", "data-" + hashlib.sha256("電影".encode()).hexdigest()[:8]),
+        ("電影.csv", "電影.csv", "data-" + digest("電影")),
     ):
         dataset = upload(filename=filename).json()
         assert (dataset["filename"], dataset["name"]) == (shown, name)

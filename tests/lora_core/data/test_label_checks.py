@@ -1,6 +1,7 @@
 """Findings about sets of labels, numbers and ranks."""
 
 import csv
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -194,6 +195,19 @@ def test_numbers_are_described(check: Check) -> None:
     assert found.quartiles == pytest.approx(np.percentile(numbers, [25, 50, 75]))
     assert sum(each.count for each in found.histogram) == found.distinct == 300
     assert report.findings == ()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations((-1.2, 0.0, 1.2))))
+def test_copies_contradict_by_their_most_distant_numbers(
+    check: Check, order: tuple[float, ...]
+) -> None:
+    """Each is within one standard deviation of the middle one."""
+    rows = numbered([-2.0, 2.0] * 20)
+    profile, report = check([*rows, *((sentence(99), repr(each)) for each in order)], NUMBERS)
+    assert profile.conflicting_duplicates == 1
+    [finding] = [each for each in report.findings if each.code == "conflicting_labels"]
+    shown = [float(row.label or "nan") for row in finding.examples[0].rows]
+    assert shown == [each for each in order if each]
 
 
 def test_equal_numbers_have_a_histogram() -> None:
