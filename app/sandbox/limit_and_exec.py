@@ -18,11 +18,12 @@ import sys
 from lora_core.confinement import Confinement, confine_process
 
 
-def _set_limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
-    resource.setrlimit(kind, (value, value))
+def _set_limit(kind: int, value: int, *, hard: int | None = None) -> None:
+    hard = value if hard is None else hard
+    _, inherited = resource.getrlimit(kind)
+    if inherited != resource.RLIM_INFINITY:
+        hard = min(hard, inherited)
+    resource.setrlimit(kind, (min(value, hard), hard))
 
 
 def main(arguments: list[str]) -> None:
@@ -31,7 +32,8 @@ def main(arguments: list[str]) -> None:
     os.nice(10)  # requests have priority
     confine_process(Confinement(*json.loads(confinement)))
     _set_limit(resource.RLIMIT_CORE, 0)
-    _set_limit(resource.RLIMIT_CPU, int(seconds))
+    # At the hard limit Linux sends SIGKILL, as for memory; SIGXCPU, which tells them apart, before.
+    _set_limit(resource.RLIMIT_CPU, int(seconds), hard=int(seconds) + 1)
     _set_limit(resource.RLIMIT_FSIZE, int(file_bytes))
     _set_limit(resource.RLIMIT_AS, int(memory))
     os.execv(program, [program, *rest])  # noqa: S606 - no shell is wanted

@@ -41,6 +41,7 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "CUDA_VISIBLE_DEVICES": "",
     "OMP_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",  # the tokenizer
     "OPENBLAS_NUM_THREADS": "1",
     "ARROW_IO_THREADS": "1",
     "JOBLIB_MULTIPROCESSING": "0",  # it would try to make a semaphore, which is denied
