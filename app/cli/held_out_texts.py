@@ -1,4 +1,7 @@
-"""The texts that a version was not trained on: the validation and test splits of its data."""
+"""The texts that a version was not trained on: the validation and test splits of its data.
+
+A method that `auto` selected was trained on a validation split that was drawn, too.
+"""
 
 import json
 from pathlib import Path
@@ -20,17 +23,22 @@ def write_held_out_texts(client: "Client", artifact: Path, folder: Path) -> Path
     It has the text columns of the data that the version was trained on. Uploads are downloaded to
     `folder`. Raises `RequestRejected` if one has been deleted, and a `DataError`.
     """
+    from lora_core.cross_validation import training_pool
     from lora_core.data.load import load_splits  # slow: it loads `datasets`
 
-    spec = TrainSpec.model_validate(manifest.read(artifact)["spec"])
+    facts = manifest.read(artifact)
+    spec = TrainSpec.model_validate(facts["spec"])
     source, data = spec.data.source, spec.data
     sources = {"all": source} if isinstance(source, str) else source
     local = {split: _download(client, each, folder / split) for split, each in sources.items()}
     data = data.model_copy(update={"source": local.get("all", local)})
     splits = load_splits(data, spec.task)
+    held_out = splits.validation + splits.test
+    if "selection" in facts["metrics"] and training_pool(spec, splits) != splits.train:
+        held_out = splits.test
     path = folder / "held-out.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for example in (*splits.validation, *splits.test):
+        for example in held_out:
             row = {data.text_column: example.text}
             if data.text_pair_column is not None:
                 row[data.text_pair_column] = example.pair or ""

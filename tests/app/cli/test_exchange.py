@@ -8,6 +8,7 @@ import tarfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,13 +27,16 @@ from lora_core.data.load import load_splits
 from lora_core.inference.predictor import Predictor
 from lora_core.onnx_export import read_int8_certification_texts
 from lora_core.specs.data import DataSpec, Split
-from lora_core.specs.method import LoraSpec, LoraVariant
+from lora_core.specs.method import AutoSpec, CandidateSpec, LinearSpec, LoraSpec, LoraVariant
 from lora_core.specs.task import SingleLabelSpec
+from lora_core.specs.train import TrainSpec
 from lora_core.tasks.base import Calibration
+from lora_core.training.auto import train_auto
 from tests.app.cli.conftest import Run, answer, serving
 from tests.app.cli.versions import add_version
 from tests.hostile_archives import packed
 from tests.lora_artifact import make_lora_artifact
+from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import TEXTS, make_artifact
 from tests.tiny_base import make_reviews
 
@@ -217,24 +221,48 @@ def test_onnx_export_prints_its_certificate(cli: Run, resources: Resources, tmp_
     assert not (tmp_path / "int8").exists()
 
 
+def held_out_texts(url: str, artifact: Path, work: Path) -> list[Any]:
+    work.mkdir()
+    with Client(url) as client:
+        path = write_held_out_texts(client, artifact, work)
+    return list(read_int8_certification_texts(artifact, str(path)))
+
+
+def set_source(artifact: Path, source: str | dict[str, str]) -> None:
+    facts = manifest.read(artifact)
+    facts["spec"]["data"]["source"] = source
+    facts.pop("files")
+    (artifact / "manifest.json").unlink()
+    manifest.create_and_save(artifact, facts)
+
+
 def test_held_out_texts_are_those_of_validation_and_test(
     cli: Run, url: str, tmp_path: Path
 ) -> None:
     file = make_reviews(tmp_path / "reviews.csv", 300)
     ref = answer(cli("datasets", "upload", str(file), "--json"))["ref"]
     artifact = make_artifact(tmp_path / "made")
-    facts = manifest.read(artifact)
-    facts["spec"]["data"]["source"] = {"train": ref, "test": ref}
-    facts.pop("files")
-    (artifact / "manifest.json").unlink()
-    manifest.create_and_save(artifact, facts)
-    (tmp_path / "work").mkdir()
-    with Client(url) as client:
-        path = write_held_out_texts(client, artifact, tmp_path / "work")
+    set_source(artifact, {"train": ref, "test": ref})
     local = {Split.TRAIN: str(file), Split.TEST: str(file)}
     splits = load_splits(DataSpec.model_validate({"source": local}))
-    assert read_int8_certification_texts(artifact, str(path)) == list(
+    assert held_out_texts(url, artifact, tmp_path / "work") == list(
         dict.fromkeys(each.text for each in (*splits.validation, *splits.test))
+    )
+
+
+def test_texts_that_auto_trained_on_are_not_held_out(cli: Run, url: str, tmp_path: Path) -> None:
+    """It trains the selected method on a validation split that was drawn, too."""
+    file, artifact = make_reviews(tmp_path / "reviews.csv", 300), tmp_path / "made"
+    ref = answer(cli("datasets", "upload", str(file), "--json"))["ref"]
+    method = AutoSpec(candidates=(CandidateSpec(method=LinearSpec(), folds=1),))
+    spec = TrainSpec(data=DataSpec(source=str(file)), method=method)
+    observer = RecordingObserver()
+    train_auto(spec, out_dir=artifact, observer=observer, stop=observer)
+    set_source(artifact, ref)
+    splits = load_splits(DataSpec(source=str(file)))
+    assert splits.validation
+    assert held_out_texts(url, artifact, tmp_path / "work") == list(
+        dict.fromkeys(each.text for each in splits.test)
     )
 
 
