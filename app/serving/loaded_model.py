@@ -280,7 +280,8 @@ class LoadedLinearModel(_LoadedModelBase):
     async def contributions(
         self, text: TextInput, label: str, target: str | None
     ) -> tuple[list[tuple[TextSpan, float]], float]:
-        """Return what each word adds to the probability of a label, and that without any word.
+        """Return what each word adds to the probability of a label, or to the number of a
+        regression, and that without any word.
 
         `target`: the one of several targets that has the label.
 

@@ -51,7 +51,7 @@ class ShadowStats:
     differed: int = 0
     total_difference: float = 0.0  # sum over texts, see `compare_shadow_outputs`
     skipped: int = 0  # the service was busy, too many texts came at once, or it was not loaded
-    failed: int = 0
+    failed: int = 0  # or the candidate has another task
 
 
 class ShadowEvaluator:
@@ -149,6 +149,10 @@ class ShadowEvaluator:
                 log.warning("shadow_without_room", shadow=candidate.ref)
                 self._count(stats, "skipped", texts)
                 return
+            if not _have_same_tasks(model, loaded):
+                log.warning("shadow_of_another_task", shadow=candidate.ref, version=stats.version)
+                self._count(stats, "failed", texts)
+                return
             shadow_rows = await _predict(loaded, request)
 
             def compare() -> list[tuple[bool, float]]:
@@ -190,6 +194,13 @@ class ShadowEvaluator:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the event loop keeps only a weak reference
         task.add_done_callback(self._tasks.discard)
+
+
+def _have_same_tasks(served: LoadedModel, shadow: LoadedModel) -> bool:
+    """Return whether outputs can be compared. A shadow may lack targets."""
+    if served.predictor.task.type != shadow.predictor.task.type:
+        return False
+    return all(shadow.targets.get(name, task) == task for name, task in served.targets.items())
 
 
 def compare_shadow_outputs_by_target(

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from app.serving import loaded_model, shadow
 from app.serving.loaded_model import LoadedEncoderModel
+from lora_core.tasks.regression import Regression
 from tests.app.serving.conftest import Publish, RecordThreads
 from tests.app.serving.stub import WAIT, StubAdapter, StubLoader, StubPredictor
 
@@ -96,6 +97,26 @@ def test_many_outputs_are_compared_in_another_thread(
     compared = record_threads(shadow, "compare_shadow_outputs")
     wait_until(lambda: predict(client) and compared)
     assert {name.partition("_")[0] for name in [*decoded, *compared]} == {"tokenize"}
+
+
+def test_a_candidate_with_another_task_fails(
+    app: FastAPI, client: TestClient, publish: Publish
+) -> None:
+    served = publish()
+    publish(promote=False)
+    other = StubPredictor(task=Regression(0.0, 1.0))  # type: ignore[arg-type]
+    app.state.serving.pool._load_encoder = lambda path, **_: (
+        StubPredictor() if path == served else other
+    )
+    client.put(SHADOW, json={"version": 2})
+
+    def failures() -> Any:
+        assert predict(client).status_code == 200
+        pairs = shadow_stats(client)
+        return pairs and pairs[0]["failed"]
+
+    wait_until(failures)
+    assert shadow_stats(client)[0]["texts"] == 0
 
 
 def test_requests_do_not_wait_for_a_candidate(
