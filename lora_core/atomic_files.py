@@ -21,7 +21,7 @@ _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def is_disk_full(error: BaseException | None) -> bool:
     """Return whether an error means a full disk, an exceeded quota, or a file size limit."""
     if isinstance(error, SafetensorError):  # which has the error number only in its message
-        return f"os error {errno.ENOSPC}" in str(error)
+        return any(f"(os error {number})" in str(error) for number in _DISK_FULL_ERRNOS)
     if isinstance(error, shutil.Error):  # as has this one, for each file of a directory
         return any(f"[Errno {number}]" in str(error) for number in _DISK_FULL_ERRNOS)
     return isinstance(error, OSError) and error.errno in _DISK_FULL_ERRNOS

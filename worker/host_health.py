@@ -38,12 +38,13 @@ class HostHealth:
     def find_problem(self) -> AppError | None:
         """As `find_problem_without_store_check`, but check a suspected store first; may be slow."""
         if self._store_suspect:
+            self._store_suspect = False  # before the check: a job may ask for another during it
             try:
                 self._resources.store.check_health()
             except AppError as error:
-                self._store_error = error
+                self._store_suspect, self._store_error = True, error
             else:
-                self._store_suspect, self._store_error = False, None
+                self._store_error = None
         return self.find_problem_without_store_check()
 
     def find_problem_without_store_check(self) -> AppError | None:

@@ -7,7 +7,7 @@ in between sends the last request again, which changes nothing in MLflow; what i
 by its tag.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -255,11 +255,12 @@ class _Sender:
     def _send_model(self, model_id: UUID) -> None:
         with self.database.read() as session:
             sent = repository.find_mlflow_model(session, model_id)
+            changes = repository.list_unsent_change_ids(session, model_id)
         if sent is None:
             sent = MlflowModel(model_id=model_id)
             self._save(sent, versions={}, aliases={}, failures=0)
         try:
-            self._send_versions_and_aliases(sent)
+            self._send_versions_and_aliases(sent, changes)
         except MlflowRejected as error:
             log.warning("mlflow rejected a model", model_id=str(model_id), error=str(error))
             rejection = _rejection(sent, error)
@@ -269,16 +270,16 @@ class _Sender:
             self._save(sent, **rejection)
             if gives_up:  # until the next change
                 with self.database.write() as session:
-                    repository.delete_outbox_changes(
-                        session, repository.list_unsent_change_ids(session, model_id)
-                    )
+                    repository.delete_outbox_changes(session, changes)
             if not error.is_permanent:
                 raise
 
-    def _send_versions_and_aliases(self, sent: MlflowModel) -> None:
-        """Create versions that MLflow lacks, move aliases, and tag versions that were deleted."""
+    def _send_versions_and_aliases(self, sent: MlflowModel, changes: Sequence[UUID]) -> None:
+        """Create versions that MLflow lacks, move aliases, and tag versions that were deleted.
+
+        Then delete the rows of these changes. Later ones stay.
+        """
         with self.database.read() as session:
-            changes = repository.list_unsent_change_ids(session, sent.model_id)
             name = session.get_one(RegisteredModel, sent.model_id).name
             versions = {
                 str(each.number): (each.id, version_view(name, each))

@@ -33,3 +33,23 @@ def test_other_error_while_copying_a_folder(tmp_path: Path) -> None:
         [sys.executable, "-c", COPY, source, tmp_path / "copy"], capture_output=True, text=True
     )
     assert done.stdout == "Error False\n", done.stderr
+
+
+SAVE = """
+import resource, sys, torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from lora_core.atomic_files import is_disk_full
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    save_file({"weight": torch.ones(100)}, sys.argv[1])
+except SafetensorError as error:
+    print(is_disk_full(error))
+"""
+
+
+def test_file_size_limit_while_saving_weights(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SAVE, tmp_path / "weights"], capture_output=True, text=True
+    )
+    assert done.stdout == "True\n", done.stderr

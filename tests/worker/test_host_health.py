@@ -48,3 +48,19 @@ def test_trouble_with_the_store_outweighs_an_earlier_check(
         assert isinstance(health.find_problem(), StorageUnavailable)
     health.request_store_check()
     assert health.find_problem() is None
+
+
+def test_a_check_requested_during_another_is_done(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = HostHealth(resources)
+    health.request_store_check()
+    with monkeypatch.context() as patch:
+        patch.setattr(resources.store, "check", health.request_store_check)
+        assert health.find_problem() is None
+
+    def fail() -> float:
+        raise StorageUnavailable(reason="it is gone")
+
+    monkeypatch.setattr(resources.store, "read_clock", fail)
+    assert isinstance(health.find_problem(), StorageUnavailable)

@@ -533,6 +533,31 @@ def test_a_run_that_is_rejected_delays_no_other(
     assert not is_due(database)
 
 
+def test_a_model_given_up_keeps_changes_that_came_while_it_was_sent(
+    database: Database, mlflow: MlflowStandIn, send_all: SendAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_version(database, add_artifact(database, None))
+    refusal = b'{"error_code": "INVALID_PARAMETER_VALUE"}'
+    mlflow.failures = [("registered-models/create", 400, refusal)] * sender.MAX_REJECTIONS
+    for _ in range(sender.MAX_REJECTIONS - 1):
+        send_all()
+    assert changes_left(database) == 1
+    ensure_model = client.MlflowClient.ensure_model
+
+    def move_alias_and_send(self: client.MlflowClient, name: str) -> None:
+        move_alias(database, "production", 1)
+        ensure_model(self, name)
+
+    monkeypatch.setattr(client.MlflowClient, "ensure_model", move_alias_and_send)
+    send_all()
+    assert changes_left(database) == 1
+    monkeypatch.undo()
+    mlflow.failures = []
+    send_all()
+    assert changes_left(database) == 0
+    assert mlflow.models["sentiment"].aliases == {"production": "1"}
+
+
 def test_errors_of_the_server_give_nothing_up(
     database: Database, mlflow: MlflowStandIn, send_all: SendAll
 ) -> None:
