@@ -12,7 +12,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 HUB_PREFIX = "hub:"  # of a data source: a dataset on the hub
 ALLOW_ANY = "*"  # in a list of allowed names
-TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of an environment variable
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # as huggingface_hub reads them
 REQUEST_TIMEOUT, TOO_MANY_REQUESTS = 408, 429
 _CACHE_VARIABLES = ("HF_HUB_CACHE", "HF_DATASETS_CACHE")  # by default below HF_HOME
 _FOLDERS = ("hub", "datasets", "xet")  # of HF_HOME
@@ -68,10 +68,11 @@ def hide_token_from_environment() -> bool:
     Returns whether there was one.
     """
     global _taken_token
-    if not os.environ.get(TOKEN_VARIABLE):
+    if not any(os.environ.get(name) for name in TOKEN_VARIABLES):
         return False
     _taken_token = get_token()  # without line breaks, which an HTTP header cannot have
-    del os.environ[TOKEN_VARIABLE]
+    for name in TOKEN_VARIABLES:
+        os.environ.pop(name, None)
     return True
 
 

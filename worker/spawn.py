@@ -20,7 +20,7 @@ from app.queue.transitions import ProcessExitStatus
 from lora_core import confinement
 from lora_core.child_protocol import EXIT_WITH_PARENT_OPTION
 from lora_core.events import Event, parse_event
-from lora_core.hf_hub import TOKEN_VARIABLE
+from lora_core.hf_hub import TOKEN_VARIABLES
 from worker import process_identity
 from worker.child_confinement import child_confinement
 from worker.workdir import AttemptDir
@@ -60,7 +60,7 @@ _ALLOWED_ENV = {
 # Only for processes that download from the hub: its token, and proxy URLs, which often contain a
 # password. The process removes the token from its environment when it starts.
 HUB_ENV = {
-    TOKEN_VARIABLE,
+    *TOKEN_VARIABLES,
     *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("all_proxy", "http_proxy", "https_proxy", "no_proxy"),
 }

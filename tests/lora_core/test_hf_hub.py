@@ -44,11 +44,13 @@ def test_a_configuration_follows_the_name(source: str, expected: object) -> None
     assert parse_hub_dataset(source) == expected
 
 
-def test_the_token_leaves_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_the_token_leaves_the_environment(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(hf_hub, "_taken_token", None)
-    monkeypatch.setenv("HF_TOKEN", "hf_hunter2\n")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv(name, "hf_hunter2\n")
     assert hf_hub.find_hub_token() == "hf_hunter2"
     for found in (True, False):
         assert hf_hub.hide_token_from_environment() is found
-        assert "HF_TOKEN" not in os.environ
+        assert name not in os.environ
         assert hf_hub.find_hub_token() == "hf_hunter2"
