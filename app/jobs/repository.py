@@ -5,7 +5,7 @@ is in `app.queue.leases`.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, get_args
@@ -38,6 +38,7 @@ from app.outbox import repository as outbox
 from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.events import EventContent, add_job_event
 from app.queue.fencing import NO_SESSION_SYNC
+from app.queue.leases import running_seconds_expression
 from app.queue.tables import Job, JobEvent, MetricPoint
 from app.queue.transitions import (
     CANCEL_REQUESTED,
@@ -205,6 +206,15 @@ def get_job_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID,
 _DEFERRED_COLUMNS = tuple(
     defer(column, raiseload=True) for column in (Job.summary, Job.error_detail, Job.notes)
 )
+
+
+def get_running_seconds_by_job(session: Session, jobs: Iterable[Job]) -> dict[UUID, float]:
+    """Return how long each job that has started ran until now, without pauses and waits."""
+    started = {job.id: job.running_seconds for job in jobs if job.started_at is not None}
+    running = select(Job.id, running_seconds_expression(now())).where(
+        Job.id.in_(started), Job.state == JobState.RUNNING
+    )
+    return {**started, **dict(session.execute(running).all())}
 
 
 def _unindexed_conditions(job_filter: JobFilter) -> Iterator[ColumnElement[bool]]:

@@ -305,7 +305,7 @@ def expire_attempt(
     values = {
         **transitions.failure_count_and_delay_columns(failure),
         # The time after the lease expired does not count: the host may have been off.
-        "running_seconds": _total_running_seconds(held_until),
+        "running_seconds": running_seconds_expression(held_until),
         "state": case(
             (transitions.CANCEL_REQUESTED, JobState.CANCELLED),
             (exhausted, JobState.FAILED),
@@ -346,7 +346,7 @@ def _end_attempt(
             {
                 **transitions.RELEASED_LEASE,
                 "stream_seq": Job.stream_seq + 1,
-                "running_seconds": _total_running_seconds(now()),
+                "running_seconds": running_seconds_expression(now()),
                 **values,
             }
         )
@@ -385,8 +385,8 @@ def _end_attempt(
     return True
 
 
-def _total_running_seconds(until: ColumnElement[float]) -> ColumnElement[float]:
-    """Return the running time of all attempts, with the last one running until `until`."""
+def running_seconds_expression(until: ColumnElement[float]) -> ColumnElement[float]:
+    """Return the running time of all attempts of a job, with the last one running until `until`."""
     started_at = select(Attempt.started_at).where(
         Attempt.job_id == Job.id, Attempt.attempt == Job.attempt
     )

@@ -102,8 +102,9 @@ def _rows(session: Session, query: JobListQuery) -> tuple[list[JobRow], str | No
         session, after=decode_cursor(query.after), limit=PAGE_SIZE, job_filter=only
     )
     loss_curves = curves.sample_loss_curves(session, jobs)
+    seconds = repository.get_running_seconds_by_job(session, jobs)
     rows = [
-        JobRow(item, _min_max_scaled(loss_curves.get(job.id, [])), formats.job_seconds(job))
+        JobRow(item, _min_max_scaled(loss_curves.get(job.id, [])), seconds.get(job.id))
         for job, item in zip(jobs, job_list_items(session, jobs), strict=True)
     ]
     return rows, encode_cursor(last)

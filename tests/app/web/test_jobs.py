@@ -1,12 +1,18 @@
 """The list of jobs and its filters."""
 
+import re
 from html import unescape
 
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from app.database.base import now
+from app.database.engines import Database
+from app.queue.tables import Attempt, Job
 from app.web.jobs import SAMPLE_JOB
 from tests.app.web.html_elements import elements
+from tests.job_rows import claim_next
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -34,6 +40,15 @@ def test_row_shows_the_job(client: TestClient) -> None:
     assert "dora r 4 \N{GREEK SMALL LETTER ALPHA} 8" in page
     assert 'class="state queued"' in page
     assert "rotten-tomatoes" in page
+
+
+def test_time_of_a_running_job_has_no_waits(client: TestClient, database: Database) -> None:
+    add(client)
+    claim_next(database)
+    with database.write() as session:
+        session.execute(update(Job).values(started_at=now() - 86_400, running_seconds=100.0))
+        session.execute(update(Attempt).values(started_at=now() - 25))
+    assert re.search(r">2 min \d+ s</td>", client.get("/").text)
 
 
 def test_names_are_escaped(client: TestClient) -> None:
