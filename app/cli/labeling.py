@@ -248,6 +248,8 @@ def label_text(  # noqa: PLR0913 - options
     annotator: Annotator = None,
 ) -> None:
     """Label a text. With several labels: all that it has, or none."""
+    if bool(values) + skip + undo > 1:
+        raise UsageError("pass a label, --skip or --undo, only one of them", "wrong_options")
     if undo:
         client.delete_annotation(project, row, annotator)
         print_line(f"Row {row:,}: deleted your label.")

@@ -231,8 +231,9 @@ def _describe_event(event: Event) -> str | None:
         case MethodSelected():
             return f"training {describe_method(event.method)} on all {event.texts:,} texts"
         case LinearModelFitted():
-            metric = _main_metric("validation", event.validation)
-            return f"linear model (TF-IDF + logistic regression): validation {metric}"
+            split, metrics = event.held_out
+            metric = _main_metric(split, metrics)
+            return f"linear model (TF-IDF + {event.estimator}): {split} {metric}"
         case NoteLogged() | Failed():
             return event.message
     return None

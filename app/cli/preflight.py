@@ -1,5 +1,6 @@
 """Checks before the service starts: settings, port, data directory lock, first admin key."""
 
+import errno
 import fcntl
 import os
 import socket
@@ -76,7 +77,7 @@ def load_settings_requiring_database(data_dir: Path | None) -> "Settings":
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Return a listening socket, to report a port in use early. Raises `UsageError`."""
+    """Return a listening socket, to report early that there can be none. Raises `UsageError`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With its protocol variable, or asyncio would not send small answers at once: 40 ms each.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -86,11 +87,12 @@ def open_listener(host: str, port: int) -> socket.socket:
         listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         listener.close()
-        raise UsageError(
-            f"cannot listen on {host}, port {port}: {error.strerror}; stop the program that uses "
-            "it, or choose another port (--port 0 for a free one)",
-            "port_in_use",
-        ) from error
+        problem = f"cannot listen on {host}, port {port}: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            advice = "stop the program that uses it, or choose another port (--port 0: a free one)"
+            raise UsageError(f"{problem}; {advice}", "port_in_use") from error
+        advice = "--host must be an address of this machine, and a port below 1024 may need root"
+        raise UsageError(f"{problem}; {advice}", "cannot_listen") from error
     return listener
 
 

@@ -269,9 +269,7 @@ def _load_splits(client: "Client", spec: Mapping[str, Any]) -> "Splits":
             if source in reviews.SAMPLES or source.startswith(HUB_PREFIX):
                 return source
             dataset = client.get_dataset(source)
-            folder = Path(work, str(dataset.id))
-            folder.mkdir(exist_ok=True)
-            return download_dataset_source(client, dataset, folder)
+            return download_dataset_source(client, dataset, Path(tempfile.mkdtemp(dir=work)))
 
         source = data.source
         local_source = (

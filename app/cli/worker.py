@@ -132,8 +132,10 @@ def _check_heartbeat(settings: "Settings") -> None:
         database.close()
     max_age_seconds = max(MAX_HEARTBEAT_AGE_SECONDS, 3 * settings.reconcile_seconds)
     if age_seconds is None or age_seconds > max_age_seconds:
-        since = "yet" if age_seconds is None else f"for {age_seconds:.0f} s"
-        raise ServiceUnreachableOrFailed(
-            f"no worker on this host has reported in {since}", "no_worker"
+        problem = (
+            "no worker runs on this host"
+            if age_seconds is None
+            else f"no worker on this host has reported in for {age_seconds:.0f} s"
         )
+        raise ServiceUnreachableOrFailed(problem, "no_worker")
     print_line(f"A worker on this host reported in {age_seconds:.0f} s ago.")

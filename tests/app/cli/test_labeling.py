@@ -77,6 +77,9 @@ def test_texts_are_labeled_one_by_one(cli: Run, project: str, url: str) -> None:
     assert (refused.exit_code, "unknown_label" in refused.output) == (3, True)
     for wrong in ((), ("bad", "good")):
         assert "label_count" in cli("labeling", "label", project, row, *wrong).output
+    for contradiction in (("bad", "--skip"), ("bad", "--undo"), ("--skip", "--undo")):
+        refused = cli("labeling", "label", project, row, *contradiction)
+        assert (refused.exit_code, "wrong_options" in refused.output) == (2, True)
     assert "bad, good, great" in cli("labeling", "add-labels", project, "great").stdout
     assert cli("labeling", "label", project, row, "great").exit_code == 0
 

@@ -54,6 +54,30 @@ def test_a_run_writes_an_artifact_and_shows_its_events(
     assert "alibration error on the test split" in " ".join(result.stdout.split())
 
 
+@pytest.mark.parametrize(
+    ("fitted", "shown"),
+    [
+        ({"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.25}},
+         "linear model (TF-IDF + logistic regression): validation accuracy 50.0%"),
+        ({"validation": {}, "test": {"rmse": 0.25, "mae": 0.2}},
+         "linear model (TF-IDF + ridge regression): test RMSE 0.25"),
+    ],
+)  # fmt: skip
+def test_the_linear_model_is_named_and_has_a_metric(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: object, shown: str
+) -> None:
+    event = {"event": "linear_model", "train_texts": 9, "seconds": 1.0, "cached": False}
+    done = {"event": "finished", "summary": {"test": {"accuracy": 0.5}}}
+    scripted(
+        monkeypatch,
+        tmp_path,
+        "print(json.dumps(STARTED))\n"
+        f"print(json.dumps({event!r} | {fitted!r}))\n"
+        f"print(json.dumps({done!r}))",
+    )
+    assert shown in run("train", "--local", "--out", str(tmp_path / "out")).stderr
+
+
 def test_failure_exits_with_1_and_its_code(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app.auth.service import CreatedKey
-from app.cli import external_model_comparison
-from app.cli.client import PredictResponse
+from app.cli import external_model_comparison, train_from_openai
+from app.cli.client import Client, PredictResponse
 from app.cli.errors import UsageError
 from app.cli.external_model_comparison import (
     AnswerFile,
@@ -270,6 +270,14 @@ def test_texts_of_the_base_count_as_training_texts(
     trains()
     made = answer(cli("import-openai", str(more), *options))
     assert made["comparison"]["left_out"]["trained_on"] == len(TEXTS) - held_out
+
+
+def test_one_dataset_may_be_two_splits(cli: Run, url: str, training_file: Path) -> None:
+    ref = answer(cli("datasets", "upload", str(training_file), "--json"))["ref"]
+    spec = {"data": {"source": {"train": ref, "test": ref}}, "task": {"type": "single_label"}}
+    with Client(url) as client:
+        loaded = train_from_openai._load_splits(client, spec)
+    assert len(loaded.test) == len(loaded.train) + len(loaded.validation)
 
 
 def test_models_that_were_not_trained_here_cannot_be_compared(

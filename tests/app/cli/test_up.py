@@ -229,6 +229,16 @@ def test_port_in_use_is_reported_before_anything_is_created(run: Run, tmp_path: 
     assert not (tmp_path / "data").exists()
 
 
+def test_address_of_another_machine_is_no_used_port(run: Run, tmp_path: Path) -> None:
+    """192.0.2.1 is an address for documentation (RFC 5737)."""
+    result = run(
+        "up", "--port", "0", "--data-dir", str(tmp_path / "data"), LORAWORKS_HOST="192.0.2.1",
+        LORAWORKS_AUTH="on",
+    )  # fmt: skip
+    assert (result.exit_code, "(cannot_listen)" in result.stderr) == (2, True), result.stderr
+    assert "stop the program" not in result.stderr
+
+
 @pytest.mark.slow  # the test of an already used port is similar
 def test_second_up_is_rejected_until_the_first_is_killed(
     start: Start, run: Run, tmp_path: Path

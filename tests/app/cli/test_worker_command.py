@@ -122,7 +122,7 @@ def test_silent_worker_is_unhealthy(run: Run, settings: Settings, database: Data
         return result.exit_code, result.stderr
 
     seen("another-machine", 1)
-    assert check() == (4, "error: no worker on this host has reported in yet (no_worker)\n")
+    assert check() == (4, "error: no worker runs on this host (no_worker)\n")
     seen(socket.gethostname(), 100)
     code, output = check()
     assert (code, "has reported in for 10" in output) == (4, True), output
