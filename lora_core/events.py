@@ -124,6 +124,15 @@ class LinearModelFitted(_Event):
     seconds: float
     cached: bool
 
+    @property
+    def held_out(self) -> tuple[Literal["validation", "test"], dict[str, float]]:
+        """The split to tell of, and the metrics on it."""
+        return ("validation", self.validation) if self.validation else ("test", self.test)
+
+    @property
+    def estimator(self) -> str:
+        return "ridge regression" if "rmse" in self.test else "logistic regression"
+
 
 class CandidateEvaluated(_Event):
     """A candidate method was cross-validated."""

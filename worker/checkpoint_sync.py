@@ -1,5 +1,7 @@
 """Uploads the checkpoints of one attempt to the store, and fetches the one to resume from."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -46,7 +48,9 @@ class CheckpointSync:
                 ref = self._resources.store.move_directory_into_store(local_dir, key)
         except (AppError, LoraCoreError, OSError) as error:
             log.warning("cannot store a checkpoint", step=event.step, error=str(error))
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            # `copytree` lists the errors of files; the store passes on only full disks.
+            full = os.strerror(errno.ENOSPC) if isinstance(error, shutil.Error) else None
+            reason = full or (isinstance(error, OSError) and error.strerror) or str(error)
             message = f"Cannot store the checkpoint of step {event.step:,}: {reason}"
             self._recorder.add_row(
                 EventContent("checkpoint_lost", "warning", message, {"step": event.step})

@@ -166,10 +166,9 @@ def _describe_candidate(event: CandidateEvaluated) -> str:
 
 
 def _describe_linear(event: LinearModelFitted) -> str:
-    split, values = ("validation", event.validation) if event.validation else ("test", event.test)
+    split, values = event.held_out
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-    kind = "ridge" if "rmse" in values else "logistic"
-    return f"Linear model (TF-IDF + {kind} regression) on {split}: {metrics}."
+    return f"Linear model (TF-IDF + {event.estimator}) on {split}: {metrics}."
 
 
 WRITE_SECONDS = 1.0  # between two writes of new rows

@@ -11,7 +11,7 @@ from app.feedback.errors import (
 from app.feedback.schemas import FeedbackItem, LabelValue
 from app.registry.model_io_schemas import ModelIOSchema, TargetSchema
 from lora_core.data.label_readers import normalize_label_name
-from lora_core.specs.encoded_labels import decode_label_set, encode_label_set, extract_target_label
+from lora_core.specs.encoded_labels import decode_label_set, encode_label, extract_target_label
 from lora_core.specs.task import TaskType
 
 MAX_LISTED_LABELS = 20
@@ -50,7 +50,7 @@ def validate_and_serialize_label(item: FeedbackItem, outputs: TargetSchema, *, v
     if getattr(item, field) is None:
         raise WrongFeedbackField(version=version, task=outputs.task, field=field, at=field)
     if item.value is not None:
-        return repr(float(item.value))
+        return encode_label(item.value)
     # Labels of imported models may have another Unicode form, or white space around them.
     known = {normalize_label_name(label): label for label in outputs.labels}
     sent = [item.label] if item.label is not None else item.labels or []
@@ -60,7 +60,7 @@ def validate_and_serialize_label(item: FeedbackItem, outputs: TargetSchema, *, v
         raise FeedbackLabelUnknown(
             version=version, label=unknown[0], labels=_listed(outputs.labels), at=field
         )
-    return names[0] if item.label is not None else encode_label_set(names)
+    return encode_label(names[0] if item.label is not None else tuple(names))
 
 
 def deserialize_label(label: str, task: TaskType) -> LabelValue:

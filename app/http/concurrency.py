@@ -198,7 +198,7 @@ class RequestExecutor:
         return await self._limits.reads.run(self._caller, work)
 
     async def run(self, work: Callable[[], _ResultT]) -> _ResultT:
-        """Check an upload. If the client disconnects, nothing is stored."""
+        """Do the work in a thread. If the client disconnects, it is cancelled."""
         async with cancel_on_disconnect(self._receive):
             return await self._limits.checks.run(self._caller, work)
 

@@ -6,6 +6,7 @@ security policy forbids inline scripts.
 
 from collections.abc import Callable
 from importlib.resources import files
+from threading import Lock
 from typing import Any
 
 import fastapi_swagger
@@ -58,10 +59,16 @@ class FastAPIWithErrorSchemas(FastAPI):
     def __init__(self, *, any_scope: Callable[..., Any], **arguments: Any) -> None:
         super().__init__(**arguments)
         self.any_scope = any_scope
+        self._openapi_lock = Lock()  # several threads may ask first
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI description, with titled schemas of responses as components."""
-        description = super().openapi()
+        with self._openapi_lock:
+            if self.openapi_schema is None:
+                self.openapi_schema = self._describe(super().openapi())
+            return self.openapi_schema
+
+    def _describe(self, description: dict[str, Any]) -> dict[str, Any]:
         components: dict[str, Any] = description["components"]["schemas"]
         for methods in description["paths"].values():
             for operation in methods.values():

@@ -32,7 +32,7 @@ def list_runs(
 
 
 def delete_run(session: Session, run_id: UUID) -> list[UUID]:
-    """Delete a finished run; return the id of its results artifact, if any.
+    """Delete a finished run; return the ids of its artifacts.
 
     Raises `PredictionRunNotFound`, `PredictionRunNotFinished`.
     """

@@ -66,7 +66,9 @@ def list_running_jobs(session: Session) -> list[RunningJob]:
 
 
 def seconds_since_host_heartbeat(session: Session, *, host: str) -> float | None:
-    """Return the seconds since the last heartbeat from this host; None: there never was one."""
+    """Return the seconds since the last heartbeat from this host; None without one: workers
+    that stopped or died are deleted.
+    """
     return session.scalars(
         select(now() - func.max(Worker.seen_at)).where(Worker.host == host)
     ).one()

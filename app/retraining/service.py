@@ -1,5 +1,6 @@
 """Operations on retraining rules and runs: set, delete, start, cancel."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -30,10 +31,8 @@ from app.retraining.tables import RetrainingRule
 from app.retraining.views import rule_view, run_view
 from app.sweeps import planning
 from app.sweeps import service as sweep_service
-from app.sweeps.states import SweepState
+from app.sweeps.errors import InvalidSweepTransition
 from app.sweeps.tables import Sweep
-
-_STOPPABLE = (SweepState.RUNNING, SweepState.PAUSED)
 
 
 def validate_hyperparameter_search(
@@ -140,9 +139,9 @@ def cancel_run(session: Session, *, name: str, run_id: UUID) -> RetrainingRunVie
     session.refresh(run)
     if RetrainingState(run.state).final:
         raise RetrainingAlreadyEnded(run_id=run_id, state=run.state)
-    sweep = None if run.sweep_id is None else session.get(Sweep, run.sweep_id)
-    if sweep is not None and sweep.state in _STOPPABLE:
-        sweep_service.stop_sweep(session, sweep_id=sweep.id)
+    if run.sweep_id is not None and session.get(Sweep, run.sweep_id) is not None:
+        with suppress(InvalidSweepTransition):  # it ended
+            sweep_service.stop_sweep(session, sweep_id=run.sweep_id)
     for job_id in (run.job_id, run.current_run_id, run.new_run_id):
         if job_id is not None and session.get(Job, job_id) is not None:
             jobs.request_cancel(session, job_id)

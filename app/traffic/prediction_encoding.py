@@ -7,7 +7,7 @@ from math import prod
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from lora_core.specs.encoded_labels import encode_label_set, encode_targets, qualified_output_name
+from lora_core.specs.encoded_labels import encode_label, encode_targets, qualified_output_name
 
 if TYPE_CHECKING:  # it needs NumPy and SciPy, which this module does not
     from lora_core.inference.decoding import DecodedOutput
@@ -40,13 +40,7 @@ def encode_predicted_label(predicted: OutputTaskTypes, row: "Sequence[DecodedOut
     parts = {name: _answer(task, outputs) for name, task, outputs in predicted.split_by_target(row)}
     if predicted.targets:
         return encode_targets(parts)
-    match parts[ONE_TARGET]:
-        case tuple() as names:
-            return encode_label_set(names)
-        case float() as number:
-            return repr(number)
-        case name:
-            return str(name)
+    return encode_label(parts[ONE_TARGET])
 
 
 def predicted_labels(predicted: OutputTaskTypes, row: "Sequence[DecodedOutput]") -> Iterator[str]:
@@ -90,6 +84,6 @@ def _answer(task: "TaskType", outputs: "Sequence[DecodedOutput]") -> Any:
         case "multi_label":
             return tuple(sorted(output.label for output in outputs if output.predicted))
         case "regression":
-            return float(outputs[0].score)
+            return float(outputs[0].score) + 0.0  # -0.0 becomes 0.0, as in labels of rows
         case _:
             return outputs[0].label

@@ -80,7 +80,7 @@ def size(octets: int | None) -> str:
         return MISSING_VALUE
     value = float(octets)
     for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
+        if round(value, 1) < 1000 or unit == "GB":
             break
         value /= 1000
     return f"{octets} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
@@ -160,13 +160,6 @@ def method_name(spec: Mapping[str, Any]) -> str:
     """Return the method with its variant, r and alpha, as papers write it."""
     method: MethodSpec = _METHOD.validate_python(spec["method"])
     return method.type if isinstance(method, AutoSpec) else describe_method(method)
-
-
-def job_seconds(job: Job) -> float | None:
-    """Return how long the job ran, without pauses; while it runs, the seconds since its start."""
-    if job.started_at is None:
-        return None
-    return time.time() - job.started_at if job.state == "running" else job.running_seconds
 
 
 # for Jinja2

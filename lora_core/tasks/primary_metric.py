@@ -66,7 +66,7 @@ class MetricFromMeans(ABC):
         return 1 - self.from_means(means)
 
     def errors(self, statistics: Statistics) -> Floats:
-        """Return the error (texts,) of each text, whose mean is the `error` (delta method)."""
+        """Return the error (texts,) of each text, whose mean is that of the metric (delta)."""
         return 1 - self.linearized(statistics)
 
     def value(self, statistics: Statistics) -> float:

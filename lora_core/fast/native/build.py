@@ -7,6 +7,7 @@ computed by torch.
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -59,13 +60,14 @@ def compile_variant(variant: str, target: Path, extra_flags: Sequence[str] = ())
 
     Raises `CompilerMissing`, `CompilationFailed`.
     """
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    program, *arguments = shlex.split(os.environ.get("CXX") or "g++")  # such as `ccache g++`
+    compiler = shutil.which(program)
     if compiler is None:
         raise CompilerMissing
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         unfinished = Path(temporary, target.name)
-        command = [compiler, *_FLAGS, *VARIANTS[variant][1], *extra_flags,
+        command = [compiler, *arguments, *_FLAGS, *VARIANTS[variant][1], *extra_flags,
                    "-o", str(unfinished), *map(str, sorted(SOURCE.glob("*.cpp")))]  # fmt: skip
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:

@@ -2,15 +2,21 @@
 
 import json
 import random
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.queue.tables import Job
-from app.retraining import scheduler
+from app.retraining import scheduler, service
 from app.retraining.collect_training_texts import training_spec
 from app.retraining.production_version import read_production_version
+from app.sweeps import service as sweep_service
+from app.sweeps.states import SweepState
+from app.sweeps.tables import Sweep
 from lora_core.specs.method import AutoSpec
 from lora_core.specs.train import RuntimeSpec
 from tests.app.retraining.conftest import LABELS, MODEL, NEW_WORDS, Retraining, make_texts
@@ -121,6 +127,24 @@ def test_cancel_stops_a_search(mood: Retraining) -> None:
     assert mood.client.post(path).json()["state"] == "cancelled"
     assert mood.client.get(f"/v1/sweeps/{run['sweep_id']}").json()["state"] == "stopped"
     assert run_jobs(mood.resources, mood.directory) == 0
+
+
+def test_cancel_while_its_search_ends(mood: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    mood.volunteer(make_texts(NEW_WORDS, 20, seed=1))
+    mood.set_rule(search={"space": {"method.C": [0.01, 10.0]}})
+    for _ in range(2):
+        scheduler.start_and_advance_runs(mood.resources)
+    run = mood.runs()[0]
+
+    def stop_ended(session: Session, *, sweep_id: UUID) -> None:
+        session.get_one(Sweep, sweep_id).state = SweepState.FINISHED
+        session.flush()
+        sweep_service.stop_sweep(session, sweep_id=sweep_id)
+
+    monkeypatch.setattr(service, "sweep_service", SimpleNamespace(stop_sweep=stop_ended))
+    path = f"/v1/models/{MODEL}/retraining/runs/{run['id']}/cancel"
+    assert mood.client.post(path).json()["state"] == "cancelled"
+    assert mood.client.get(f"/v1/sweeps/{run['sweep_id']}").json()["state"] == "finished"
 
 
 def test_bad_search(mood: Retraining) -> None:

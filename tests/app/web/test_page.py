@@ -45,6 +45,20 @@ def test_times_say_that_they_are_utc() -> None:
     assert ">27 Nov 2026, 07:46 UTC</time>" in formats.date_time(1795765565.0)
 
 
+@pytest.mark.parametrize(
+    ("octets", "shown"),
+    [
+        (999, "999 bytes"),
+        (2_500_000, "2.5 MB"),
+        (999_949, "999.9 kB"),
+        (999_960, "1.0 MB"),
+        (10**13, "10000.0 GB"),
+    ],
+)
+def test_sizes(octets: int, shown: str) -> None:
+    assert formats.size(octets) == shown
+
+
 @pytest.mark.parametrize("path", sorted(TEMPLATES_DIR.glob("*.html")), ids=lambda path: path.name)
 def test_templates_have_no_inline_scripts_or_styles(path: object) -> None:
     """The content security policy would block them."""
