@@ -23,7 +23,7 @@ def write_held_out_texts(client: "Client", artifact: Path, folder: Path) -> Path
     It has the text columns of the data that the version was trained on. Uploads are downloaded to
     `folder`. Raises `RequestRejected` if one has been deleted, and a `DataError`.
     """
-    from lora_core.cross_validation import training_pool
+    from lora_core.cross_validation import trainable_examples
     from lora_core.data.load import load_splits  # slow: it loads `datasets`
 
     facts = manifest.read(artifact)
@@ -34,7 +34,7 @@ def write_held_out_texts(client: "Client", artifact: Path, folder: Path) -> Path
     data = data.model_copy(update={"source": local.get("all", local)})
     splits = load_splits(data, spec.task)
     held_out = splits.validation + splits.test
-    if "selection" in facts["metrics"] and training_pool(spec, splits) != splits.train:
+    if "selection" in facts["metrics"] and trainable_examples(spec, splits) != splits.train:
         held_out = splits.test
     path = folder / "held-out.jsonl"
     with path.open("w", encoding="utf-8") as file:

@@ -80,9 +80,9 @@ class LabelConflictCriterion:
         else:
             earlier = group[0]
             later = next((row for row in group if row.label != earlier.label), earlier)
-        return (earlier, later) if self.applies(earlier, later) else None
+        return (earlier, later) if self.labels_conflict(earlier, later) else None
 
-    def applies(self, one: TextRow, other: TextRow) -> bool:
+    def labels_conflict(self, one: TextRow, other: TextRow) -> bool:
         if self.tolerance:
             return abs(float(one.label) - float(other.label)) > self.tolerance
         return one.label != other.label
@@ -227,7 +227,7 @@ def check_near_duplicates(
             examples=_pair_examples(leaks),
         )
     if conflicts := [
-        pair for pair in near_duplicates if contradiction.applies(pair.earlier, pair.later)
+        pair for pair in near_duplicates if contradiction.labels_conflict(pair.earlier, pair.later)
     ]:
         yield Finding(
             code="nearly_conflicting",

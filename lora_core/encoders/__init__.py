@@ -20,7 +20,7 @@ FAMILIES: Mapping[str, FastPathFamily] = {
         families.MODERNBERT,
     )
 }
-GENERAL_FAMILIES: Mapping[str, EncoderFamily] = {
+TRANSFORMERS_FAMILIES: Mapping[str, EncoderFamily] = {
     family.model_type: family
     for family in (
         transformers_families.DEBERTA_V2,
@@ -57,7 +57,7 @@ def get_family(config: Mapping[str, Any], *, base: str | None = None) -> Encoder
     `UnsupportedEncoder`.
     """
     model_type = str(config.get("model_type"))[:64]
-    family = FAMILIES.get(model_type) or GENERAL_FAMILIES.get(model_type)
+    family = FAMILIES.get(model_type) or TRANSFORMERS_FAMILIES.get(model_type)
     if family is not None:
         return family
     base = base or model_type
@@ -65,5 +65,5 @@ def get_family(config: Mapping[str, Any], *, base: str | None = None) -> Encoder
         raise UntrainableEncoder(base=base, model_type=model_type, reason=reason)
     if "auto_map" in config:
         raise UntrustedCode(base=base, model_type=model_type)
-    supported = ", ".join((*FAMILIES, *GENERAL_FAMILIES))
+    supported = ", ".join((*FAMILIES, *TRANSFORMERS_FAMILIES))
     raise UnsupportedEncoder(base=base, model_type=model_type, supported=supported)

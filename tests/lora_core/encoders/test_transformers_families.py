@@ -33,7 +33,7 @@ from lora_core import compatibility, fine_tuning_methods
 from lora_core.adapters import adapter_layers
 from lora_core.artifact import load_merged_model, resolve_base_or_artifact
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, get_family
+from lora_core.encoders import FAMILIES, TRANSFORMERS_FAMILIES, get_family
 from lora_core.encoders.encoder_parts import blocks, enable_gradient_checkpointing, family_of
 from lora_core.encoders.load import load_classifier
 from lora_core.encoders.transformers_families import UNSUITABLE
@@ -126,8 +126,8 @@ def train(folder: Path, family: str, method: dict[str, Any], **changes: Any) -> 
 
 
 def test_every_general_family_is_tested() -> None:
-    assert GENERAL_CONFIGS.keys() == GENERAL_FAMILIES.keys()
-    assert not FAMILIES.keys() & GENERAL_FAMILIES.keys()
+    assert GENERAL_CONFIGS.keys() == TRANSFORMERS_FAMILIES.keys()
+    assert not FAMILIES.keys() & TRANSFORMERS_FAMILIES.keys()
 
 
 # -- Serving --------------------------------------------------------------------------------------
@@ -433,9 +433,9 @@ def test_adapters_of_peft_are_imported(family: str, targets: str, tmp_path: Path
     torch.testing.assert_close(predictor.forward(items), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", sorted(GENERAL_FAMILIES.keys() & PEFT_TARGETS.keys()))
+@pytest.mark.parametrize("family", sorted(TRANSFORMERS_FAMILIES.keys() & PEFT_TARGETS.keys()))
 def test_roles_cover_what_peft_adapts_by_default(family: str) -> None:
-    paths = [path for paths in GENERAL_FAMILIES[family].roles.values() for path in paths]
+    paths = [path for paths in TRANSFORMERS_FAMILIES[family].roles.values() for path in paths]
     for target in PEFT_TARGETS[family]:
         assert any(path.endswith(target) for path in paths)
 
@@ -566,7 +566,7 @@ def test_configs_that_the_description_does_not_hold_for_are_refused(
 
 
 def test_every_classifier_of_transformers_is_described_or_refused() -> None:
-    described = FAMILIES.keys() | GENERAL_FAMILIES.keys()
+    described = FAMILIES.keys() | TRANSFORMERS_FAMILIES.keys()
     assert not described & UNSUITABLE.keys()
     assert MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.keys() <= described | UNSUITABLE.keys()
 

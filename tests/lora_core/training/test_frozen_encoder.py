@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lora_core import fine_tuning_methods
 from lora_core.data.tokens import TokenizedSplit
-from lora_core.encoders import FAMILIES, GENERAL_FAMILIES, encoder_parts
+from lora_core.encoders import FAMILIES, TRANSFORMERS_FAMILIES, encoder_parts
 from lora_core.fast import first_token, frozen_encoder
 from lora_core.fast.frozen_encoder import (
     CachedBlockwiseForward,
@@ -94,7 +94,7 @@ def test_head_dropout_matches_transformers(family: str) -> None:
 
 
 BATCHES = ([0], [29, 3, 7], list(range(30)))
-STATES_ONLY = [name for name, each in GENERAL_FAMILIES.items() if each.passes_states_only]
+STATES_ONLY = [name for name, each in TRANSFORMERS_FAMILIES.items() if each.passes_states_only]
 SHARING = ("albert",)  # has one block, which runs many times
 
 
@@ -117,7 +117,7 @@ def test_logits_from_cached_blocks_match_the_full_model(
     family: str, method: LastLayersBaselineSpec | LoraSpec
 ) -> None:
     torch.manual_seed(0)
-    description = GENERAL_FAMILIES[family]
+    description = TRANSFORMERS_FAMILIES[family]
     model = tiny_base.general(family, labels=3)
     fine_tuning_methods.build_method(method).prepare(model, description)
     parts = {Split.TRAIN: part()}
@@ -135,7 +135,7 @@ def test_logits_from_cached_blocks_match_the_full_model(
 
 
 def test_a_cached_batch_is_padded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    description = GENERAL_FAMILIES["longformer"]  # pads again, to its window
+    description = TRANSFORMERS_FAMILIES["longformer"]  # pads again, to its window
     model = tiny_base.general("longformer")
     fine_tuning_methods.build_method(LastLayersBaselineSpec()).prepare(model, description)
     parts = {Split.TRAIN: part()}
@@ -264,11 +264,11 @@ def test_general_encoders_are_cached_where_that_is_exact(
     family: str, method: LastLayersBaselineSpec | LoraSpec, dropout: float, expected: type[Forward]
 ) -> None:
     model = tiny_base.general(family)
-    fine_tuning_methods.build_method(method).prepare(model, GENERAL_FAMILIES[family])
+    fine_tuning_methods.build_method(method).prepare(model, TRANSFORMERS_FAMILIES[family])
     chosen = build_fastest_forward(
         model,
         MACHINE,
-        GENERAL_FAMILIES[family],
+        TRANSFORMERS_FAMILIES[family],
         {Split.TRAIN: part()},
         encoder_dropout=dropout,
         budget=100,
