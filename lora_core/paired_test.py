@@ -66,7 +66,7 @@ def _permutation_test(
     rng, texts = np.random.default_rng(seed), len(new)
     change: NDArray[np.float64] = current.astype(np.float64) - new
     means = new.mean(axis=0), current.mean(axis=0)
-    found = sign * float(metric.from_means(means[0]) - metric.from_means(means[1]))
+    found = sign * float(metric.value_from_means(means[0]) - metric.value_from_means(means[1]))
     as_large = as_small = 0
     left = PERMUTATIONS
     while left:
@@ -74,7 +74,7 @@ def _permutation_test(
         exchanged = rng.integers(0, 2, size=(count, texts)).astype(np.float64)
         shift: NDArray[Any] = exchanged @ change / texts
         differences = sign * (
-            metric.from_means(means[0] + shift) - metric.from_means(means[1] - shift)
+            metric.value_from_means(means[0] + shift) - metric.value_from_means(means[1] - shift)
         )
         as_large += int((differences >= found - 1e-12).sum())
         as_small += int((differences <= found + 1e-12).sum())

@@ -94,8 +94,9 @@ def _succeed(
 def _commit_with_retry(
     resources: Resources, lease: Lease, write: Callable[[Session], None]
 ) -> bool:
-    """Commit what `write` does, retrying during outages. Return False if it raises `LeaseLost`.
+    """Commit what `write` does, retrying during outages. Return whether this attempt ended.
 
+    It has not if `write` raises `LeaseLost`, unless an earlier commit whose answer was lost did it.
     While the database is unreachable, no other worker can claim the job.
     """
 

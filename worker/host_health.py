@@ -18,7 +18,7 @@ def oom_kill_count(root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> i
     return int(next(kills, 0))
 
 
-class HostHealth:
+class HostHealthChecker:
     """Whether jobs can run on this host now. Shared by the parts of a worker.
 
     The store is checked only after a job had trouble with it: with object storage, each check is a

@@ -1,4 +1,4 @@
-"""Runs one attempt of a job: claim → inputs → child process → artifact or failure → result.
+"""Runs one attempt of a claimed job: inputs → child process → artifact or failure → result.
 
 All kinds of jobs take the same path; `inputs.JOB_KINDS` lists where they differ.
 """
@@ -42,7 +42,7 @@ from worker.failures import (
     is_disk_error,
     time_limit_failure,
 )
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.inputs import JOB_KINDS, LocalInputs
 from worker.recorder import Recorder
 from worker.spawn import ChildProcess, ChildTask, spawn_child
@@ -62,7 +62,7 @@ class JobRunner:
         resources: Resources,
         *,
         draining: Flag,
-        host_health: HostHealth,
+        host_health: HostHealthChecker,
         spawn: Callable[[ChildTask], ChildProcess] = spawn_child,
     ) -> None:
         self._resources = resources
@@ -80,7 +80,7 @@ class JobRunner:
         ):
             log.info("attempt started", device=slot.device)
             try:
-                self._run(attempt)
+                self._run_attempt(attempt)
             except LeaseLost:
                 log.warning(LEASE_LOST_MESSAGE)
             except Exception as error:
@@ -112,7 +112,7 @@ class JobRunner:
         except Exception:
             log.exception("failed to advance sweeps")
 
-    def _run(self, attempt: "_AttemptContext") -> None:
+    def _run_attempt(self, attempt: "_AttemptContext") -> None:
         lease, attempt_dir = attempt.claimed.lease, attempt.attempt_dir
         if self._draining.is_set():
             finalize.finish_attempt_without_artifact(self._resources, lease, Preempted())

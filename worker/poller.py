@@ -19,7 +19,7 @@ from app.queue.transitions import Preempted
 from app.resources import Resources
 from worker import finalize
 from worker.devices import Slot, SlotPool
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.job_runner import JobRunner
 from worker.outages import OutageTracker
 
@@ -47,7 +47,7 @@ class Poller:
         slots: SlotPool,
         *,
         draining: Flag,
-        host_health: HostHealth,
+        host_health: HostHealthChecker,
     ) -> None:
         self._resources = resources
         self._host_health = host_health
@@ -98,7 +98,7 @@ class Poller:
                 continue
             claimed = None
             try:
-                able = self._is_able(slot)
+                able = self._may_claim(slot)
                 claimed = self._claim(slot, job_id) if able else None
             finally:
                 if claimed is None:
@@ -127,7 +127,7 @@ class Poller:
         """Start a job in the slot, or release the slot. Return whether there was a job."""
         started = False
         try:
-            claimed = self._claim(slot) if self._is_able(slot) else None
+            claimed = self._claim(slot) if self._may_claim(slot) else None
             if claimed is not None:
                 self._run_in_thread(claimed, slot)
                 started = True
@@ -136,8 +136,9 @@ class Poller:
                 self._slots.release(slot)
         return started
 
-    def _is_able(self, slot: Slot) -> bool:
-        """Return whether the slot may claim a job: not if the worker drains or the host is unfit.
+    def _may_claim(self, slot: Slot) -> bool:
+        """Return whether the slot may claim a job: not if the worker drains or the host is unfit,
+        which is logged and shown on jobs.
 
         The slot must be held: `wait_idle` must not return while another job is being claimed.
         """

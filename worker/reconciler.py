@@ -25,7 +25,7 @@ from app.sweeps import scheduler
 from app.webhooks import repository as webhooks
 from worker import process_identity, workdir
 from worker.failures import worker_lost_failure
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.outages import OutageTracker
 
 DEAD_WORKER_SECONDS = 24 * 3600.0
@@ -63,7 +63,7 @@ class Reconciler:
         *,
         draining: Flag,
         devices: Sequence[str],
-        host_health: HostHealth,
+        host_health: HostHealthChecker,
     ) -> None:
         self._resources = resources
         self._host_health = host_health

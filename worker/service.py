@@ -37,7 +37,7 @@ from worker.background import repeat_until_drained
 from worker.devices import CPU, Device, SlotPool, select_devices
 from worker.failures import is_disk_error
 from worker.fork_server_supervisor import ForkServerSupervisor
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.job_runner import JobRunner
 from worker.outages import brief_error_message
 from worker.poller import Poller
@@ -67,7 +67,7 @@ class WorkerService:
         self._slots = SlotPool(
             devices, cpu_slots=settings.concurrency, lock_dir=workdir.device_lock_dir(settings)
         )
-        host_health = HostHealth(resources)
+        host_health = HostHealthChecker(resources)
         device_names = self._slots.device_name_per_slot()
         self._reconciler = Reconciler(
             resources,

@@ -9,7 +9,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from app.base_models.errors import BaseCheckCrashed, BaseCheckResourcesExceeded, BaseModelNotCached
 from app.database.engines import Database
-from app.datasets.files import create_incoming_dir
+from app.datasets.files import create_temporary_upload_dir
 from app.jobs.pretrained_bases import ResolvedBase, resolve_base
 from app.registry import service as registry
 from app.sandbox import runner
@@ -42,7 +42,7 @@ def check_base_in_subprocess(
     """
     base = resolve_base(name, revision, database=database, store=store, settings=settings)
     read_encoder_shape(base.config, base=base.name)  # refuses most bases without a process
-    folder = create_incoming_dir(settings)
+    folder = create_temporary_upload_dir(settings)
     try:
         location = _find_files(base, folder, database=database, store=store)
         found = _check_in_child(base.name, location, settings)

@@ -342,7 +342,7 @@ def _correctness(correct: Sequence[bool]) -> "SplitCorrectness":
     return SplitCorrectness("", np.packbits(correct).tobytes(), len(correct))
 
 
-def differing_texts_to_csv(texts: Iterable[DifferingText]) -> str:
+def format_differing_texts_as_csv(texts: Iterable[DifferingText]) -> str:
     """Return a header and one row per text. No cell is a formula to a spreadsheet."""
     output = io.StringIO()
     writer = csv.writer(output)

@@ -123,7 +123,13 @@ def train_from_openai_file(  # noqa: PLR0913 - one parameter per option
     comparison = _compare(client, job, old) if old else None
     if out and comparison:
         write_file_atomically(
-            iter([external_model_comparison.differing_texts_to_csv(comparison.differing).encode()]),
+            iter(
+                [
+                    external_model_comparison.format_differing_texts_as_csv(
+                        comparison.differing
+                    ).encode()
+                ]
+            ),
             out,
         )
     report = _print_json if as_json else _print_report

@@ -61,7 +61,7 @@ def delete_file(settings: Settings, store: Store, dataset: Dataset) -> None:
     store.delete_best_effort(store_key(dataset))
 
 
-def create_incoming_dir(settings: Settings) -> Path:
+def create_temporary_upload_dir(settings: Settings) -> Path:
     """Create an empty directory for a file to receive. Raises `DataDirectoryUnusable`."""
     directory = settings.uploads_dir / INCOMING_DIR / uuid4().hex
     try:

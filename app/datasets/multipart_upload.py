@@ -41,7 +41,7 @@ async def incoming_dir(settings: Settings) -> AsyncIterator[Path]:
 
     To free the space of a large file takes long, so a thread does it.
     """
-    directory = files.create_incoming_dir(settings)
+    directory = files.create_temporary_upload_dir(settings)
     try:
         yield directory
     finally:

@@ -29,7 +29,7 @@ from app.traffic.repository import (
     KeptPredictionKey,
     TimeWindow,
     format_prediction_id,
-    parse_prediction_id,
+    parse_request_id_and_position,
 )
 from lora_core.specs.drift import MAX_CHARACTERS, MAX_TEXTS, MIN_TEXTS, DriftReport, RecentText
 
@@ -209,6 +209,6 @@ def get_check(session: Session, *, ref: str, check_id: UUID) -> DriftCheckDetail
     )
     keys = [
         KeptPredictionKey(id_, position or 0)
-        for id_, position in map(parse_prediction_id, check.most_different)
+        for id_, position in map(parse_request_id_and_position, check.most_different)
     ]
     return drift_check_with_texts_view(check, traffic.find_predictions_by_keys(session, keys))

@@ -24,7 +24,7 @@ _ALL_ROWS = "all"  # key of a source that is not divided into splits (`app.jobs.
 
 
 @dataclass(frozen=True)
-class TrainingData:
+class TrainingDataSource:
     """Where the training texts of a version are: in a dataset, or in a sample."""
 
     name: str
@@ -49,7 +49,7 @@ class TrainingData:
         return FileInspector(Path(self.name), self.name, columns, settings)
 
 
-def get_training_data(session: Session, resolved: ResolvedModel) -> TrainingData:
+def get_training_data(session: Session, resolved: ResolvedModel) -> TrainingDataSource:
     """Return the training data of a version.
 
     Raises `TrainingDataUnknown`, `TrainingDataDeleted`, `TrainingDataNotStored`.
@@ -67,9 +67,9 @@ def get_training_data(session: Session, resolved: ResolvedModel) -> TrainingData
         dataset = session.get(Dataset, UUID(dataset_id))
         if dataset is None or dataset.deleted_at is not None:
             raise TrainingDataDeleted(version=resolved.ref, dataset=name)
-        return TrainingData(name, dataset)
+        return TrainingDataSource(name, dataset)
     if name.startswith(HUB_PREFIX):
         raise TrainingDataNotStored(version=resolved.ref, source=name)
     if name not in reviews.SAMPLES:  # the data of a job of version 0.1, which has no dataset id
         raise TrainingDataUnknown(version=resolved.ref, reason=f"its data {name} is not stored")
-    return TrainingData(name, None)
+    return TrainingDataSource(name, None)

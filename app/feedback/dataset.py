@@ -73,7 +73,7 @@ def _store(  # noqa: PLR0913
     forgotten: Set[str],
     call: IdempotentRequest,
 ) -> tuple[Dataset, bool]:
-    directory = files.create_incoming_dir(settings)
+    directory = files.create_temporary_upload_dir(settings)
     try:
         path = directory / "feedback.jsonl"
         with path.open("x", encoding="utf-8") as file:

@@ -44,7 +44,7 @@ from app.traffic import repository as traffic
 from app.traffic.repository import (
     KeptPredictionKey,
     format_prediction_id,
-    parse_prediction_id,
+    parse_request_id_and_position,
 )
 from app.traffic.tables import KeptPrediction
 from lora_core.specs.text_input import text_or_pair
@@ -127,7 +127,7 @@ def delete_feedback(session: Session, *, feedback_id: UUID, caller: Caller) -> N
 def _find_predictions(database: Database, submissions: Sequence[FeedbackItemSubmission]) -> bool:
     """Find the kept predictions that the items name. Return whether all were found."""
     wanted = {
-        id(each): parse_prediction_id(each.item.prediction_id)
+        id(each): parse_request_id_and_position(each.item.prediction_id)
         for each in submissions
         if each.item.prediction_id is not None
     }

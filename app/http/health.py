@@ -21,7 +21,7 @@ from app.http.error_responses import (
     problem_response,
 )
 from app.http.fields import ResponseModel
-from app.queue.dispatch import require_writable_broker as require_writable_broker
+from app.queue.dispatch import require_writable_broker
 from app.resources import Resources
 from app.storage import data_dir
 

@@ -166,7 +166,7 @@ def create_correction(
         _check_version(session, source, ref, body)
         corrections = _corrections(source, body)
         forgotten = privacy.list_forgotten_hashes(session)
-    directory = files.create_incoming_dir(settings)
+    directory = files.create_temporary_upload_dir(settings)
     try:
         file = dataset_service.build_file_inspector(store, settings, source)
         leave_out = _find_forgotten(file, forgotten, directory / "texts.jsonl")

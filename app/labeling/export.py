@@ -57,7 +57,7 @@ def export_labels_to_dataset(  # noqa: PLR0913
     pool = service.open_pool(pools, opened)
     paired = opened.dataset.text_pair_column is not None
     in_test = select_test_rows(labels)
-    directory = files.create_incoming_dir(settings)
+    directory = files.create_temporary_upload_dir(settings)
     try:
         upload = _write_file(
             directory / "file.jsonl",

@@ -322,7 +322,7 @@ class LabelingPools:
 
     def _read_texts(self, dataset: Dataset) -> PoolTexts:
         settings, store = self._resources.settings, self._resources.store
-        directory = files.create_incoming_dir(settings)
+        directory = files.create_temporary_upload_dir(settings)
         try:
             target = directory / "texts.jsonl"
             datasets.extract_texts_to_jsonl(

@@ -231,7 +231,7 @@ def record_resume_exactness(session: Session, lease: Lease, *, exact: bool) -> N
 
 
 def store_resolved_spec(session: Session, lease: Lease, spec: JsonObject) -> None:
-    """Store the settings that the first attempt resolved, such as threads and device.
+    """Store the spec with what the first attempt resolved: the number of threads.
 
     Raises `LeaseLost`.
     """

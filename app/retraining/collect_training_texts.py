@@ -100,7 +100,7 @@ def collect_and_start_training(resources: Resources, run_id: UUID, claim: int) -
     if inputs.production.number != inputs.run.current_number:
         _skip(resources, inputs.run, claim, NotPromotedReason.PRODUCTION_CHANGED)
         return
-    directory = files.create_incoming_dir(resources.settings)
+    directory = files.create_temporary_upload_dir(resources.settings)
     try:
         training_file, evaluation_file = directory / "texts.jsonl", directory / "evaluation.jsonl"
         merged = _write_files(resources, inputs, directory, training_file, evaluation_file)

@@ -59,7 +59,8 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class TokenizedRequest:
-    """The tokenized texts of a request, or some of them. Each has `length` and `truncated`."""
+    """The tokenized texts of a request, or some of them. `Any`, because encoders read tokens and
+    linear models the text itself."""
 
     items: Sequence[Any]
     seconds: float  # of tokenization

@@ -288,7 +288,7 @@ class TrainingTextReader:
             numbered = enumerate(reviews.load_reviews(source), start=1)
             return {row: _stored(text, hasher) for row, (text, _) in numbered if row in rows}
         settings, store = self._resources.settings, self._resources.store
-        directory = files.create_incoming_dir(settings)
+        directory = files.create_temporary_upload_dir(settings)
         try:
             target = directory / "texts.jsonl"
             dataset_service.extract_texts_to_jsonl(

@@ -95,7 +95,7 @@ class InferenceService:
     """The state that the predict routes share while the application runs."""
 
     def __init__(self, resources: Resources, metrics: ServingMetrics, *, with_scores: bool) -> None:
-        """`with_scores`: results have probabilities, whatever was asked for."""
+        """`with_scores`: `all_outputs` of results has probabilities, whatever was asked for."""
         settings = resources.settings
         self.metrics = metrics
         self._with_scores = with_scores

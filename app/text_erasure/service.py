@@ -40,7 +40,7 @@ from app.text_erasure.schemas import (
     TextErasureResult,
 )
 from app.traffic import repository as traffic
-from app.traffic.repository import parse_prediction_id
+from app.traffic.repository import parse_request_id_and_position
 from app.traffic.tables import KeptPrediction
 from lora_core.data.stratify import normalize_text
 from lora_core.errors import LoraCoreError
@@ -123,7 +123,7 @@ def _identify(
         text = text_or_pair(body.text, body.text_pair)
         return text, (hasher.hash_input(text).whole,)
     assert body.prediction_id is not None  # noqa: S101 - the body was validated
-    prediction_id, position = parse_prediction_id(body.prediction_id)
+    prediction_id, position = parse_request_id_and_position(body.prediction_id)
     kept = traffic.find_predictions_by_request(session, [prediction_id]).get(prediction_id, [])
     known: dict[int, KeptPrediction | Feedback] = {
         **feedback.get_feedback_by_position(session, prediction_id),
@@ -215,7 +215,7 @@ def _search_datasets(
     deadline = time.monotonic() + SEARCH_SECONDS
     found: list[DatasetWithText] = []
     unsearched: list[str] = []
-    directory = files.create_incoming_dir(settings)
+    directory = files.create_temporary_upload_dir(settings)
     try:
         wanted = directory / "wanted.json"
         sides = dict(zip(("text", "text_pair"), texts_of_input(text), strict=False))

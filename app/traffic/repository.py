@@ -52,7 +52,7 @@ def format_prediction_id(key: KeptPredictionKey) -> str:
     return f"{key.prediction_id.hex}-{key.position}"
 
 
-def parse_prediction_id(text: str) -> tuple[UUID, int | None]:
+def parse_request_id_and_position(text: str) -> tuple[UUID, int | None]:
     """Return the id of the request, and the position of the text if it is named."""
     id_, dash, position = text.partition("-")
     return UUID(hex=id_), int(position) if dash else None

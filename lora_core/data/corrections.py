@@ -187,7 +187,7 @@ def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> 
             _write_json_lines(path, out, plan, _json_editor(path, columns, plan))
             if plan.left_out and _prompt_format_differs(path, out, columns):
                 _write_objects(mistral_labels.read_flattened_objects(path, columns)[0], out, plan)
-        case ".json" if label_studio.is_export(path, columns):
+        case ".json" if label_studio.is_export_file(path, columns):
             out = out.with_suffix(".jsonl")
             objects = label_studio.read_flattened_tasks(path, columns, ParseInfo())
             _write_objects(objects, out, plan)

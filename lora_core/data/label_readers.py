@@ -166,7 +166,7 @@ def build_label_reader(file: str, label_format: LabelFormat) -> LabelReader:
         case "regression":
             return NumberReader(file)
         case "several_targets":
-            return TargetsReader(file, label_format.targets)
+            return SeveralTargetsReader(file, label_format.targets)
 
 
 def normalize_label_name(name: str) -> str:
@@ -379,7 +379,7 @@ class NumberReader(LabelReader):
             )
 
 
-class TargetsReader(LabelReader):
+class SeveralTargetsReader(LabelReader):
     """Reads several targets, each from columns of its own."""
 
     def __init__(self, file: str, targets: Sequence[TargetColumns]) -> None:

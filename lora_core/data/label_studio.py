@@ -67,7 +67,7 @@ def read_flattened_tasks(path: Path, columns: ColumnSelection, info: ParseInfo) 
     return table.rows(read_tasks())
 
 
-def is_export(path: Path, columns: ColumnSelection) -> bool:
+def is_export_file(path: Path, columns: ColumnSelection) -> bool:
     """Return whether a `.json` file is an export. Raises what `iter_json_array` raises."""
     return _detect_format(path, columns) is not None
 

@@ -315,6 +315,6 @@ class TokenizedSplit:
             "window_counts": self.window_counts[indices],
         }
 
-    def take(self, n: int) -> "TokenizedSplit":
+    def first_texts(self, n: int) -> "TokenizedSplit":
         """The first n texts."""
         return self.select(np.arange(min(n, len(self))))

@@ -4,7 +4,7 @@ from lora_core.errors import LoraCoreError
 
 
 class ArtifactError(LoraCoreError):
-    """The model directory cannot be used."""
+    """A model directory, or an input to its model, cannot be used."""
 
 
 class ArtifactCorrupt(ArtifactError):

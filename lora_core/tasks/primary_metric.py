@@ -40,7 +40,7 @@ class MetricFromMeans(ABC):
     lower_is_better: ClassVar[bool] = False
 
     @abstractmethod
-    def from_means(self, means: Floats) -> Floats:
+    def value_from_means(self, means: Floats) -> Floats:
         """Return the metric (…) of means."""
 
     @abstractmethod
@@ -63,7 +63,7 @@ class MetricFromMeans(ABC):
 
     def error_from_means(self, means: Floats) -> Floats:
         """Return the error (…) of which skill is a share: 0 for perfect predictions."""
-        return 1 - self.from_means(means)
+        return 1 - self.value_from_means(means)
 
     def errors(self, statistics: Statistics) -> Floats:
         """Return the error (texts,) of each text, whose mean is that of the metric (delta)."""
@@ -71,7 +71,7 @@ class MetricFromMeans(ABC):
 
     def value(self, statistics: Statistics) -> float:
         """Return the metric of these texts."""
-        return float(self.from_means(statistics.mean(axis=0)))
+        return float(self.value_from_means(statistics.mean(axis=0)))
 
     def interval(self, statistics: Statistics) -> Interval:
         """Return the 95% interval: percentiles of the bootstrap over texts (Efron 1979)."""
@@ -87,7 +87,9 @@ class MetricFromMeans(ABC):
         The draws are the same for all statistics of as many texts, so the differences of two
         models are those of a paired bootstrap.
         """
-        return np.concatenate([self.from_means(means) for means in _resampled_means(statistics)])
+        return np.concatenate(
+            [self.value_from_means(means) for means in _resampled_means(statistics)]
+        )
 
     def difference(self, ours: Statistics, theirs: Statistics) -> tuple[float, Interval]:
         """Return the metric of `ours` minus that of `theirs`, and its 95% interval.
@@ -136,7 +138,7 @@ class Accuracy(PrimaryMetric):
     def value(self, statistics: Statistics) -> float:
         return float(statistics[:, 0].mean())
 
-    def from_means(self, means: Floats) -> Floats:
+    def value_from_means(self, means: Floats) -> Floats:
         accuracy: Floats = means[..., 0]
         return accuracy
 
@@ -175,7 +177,7 @@ class MacroF1(PrimaryMetric):
         low, high = super().interval_from_resamples(resampled, texts)
         return wilson_interval(high, texts) if low == high else (low, high)
 
-    def from_means(self, means: Floats) -> Floats:
+    def value_from_means(self, means: Floats) -> Floats:
         both, either = np.split(means, 2, axis=-1)
         f1 = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
         occurring = (either > 0).sum(axis=-1)
@@ -222,7 +224,7 @@ class MeanSkill(MetricFromMeans):
             columns += [own, np.full((len(own), 1), error)]
         return np.concatenate(columns, axis=1)
 
-    def from_means(self, means: Floats) -> Floats:
+    def value_from_means(self, means: Floats) -> Floats:
         skills = []
         for metric, own, constant in self._parts(means):
             error, positive = metric.error_from_means(own), constant > 0
@@ -266,7 +268,7 @@ class RootMeanSquaredError(PrimaryMetric):
         errors = predicted.astype(np.float64) - truth
         return (errors**2)[:, None]
 
-    def from_means(self, means: Floats) -> Floats:
+    def value_from_means(self, means: Floats) -> Floats:
         return np.sqrt(means[..., 0])
 
     def error_from_means(self, means: Floats) -> Floats:

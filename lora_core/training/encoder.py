@@ -214,7 +214,7 @@ def _merge_and_save_model(
     `NonFiniteMergedWeights`, `MergeMismatch`.
     """
     model, spec = prepared.model, prepared.spec
-    test = prepared.tokenized[Split.TEST].take(MERGE_CHECK_TEXTS)
+    test = prepared.tokenized[Split.TEST].first_texts(MERGE_CHECK_TEXTS)
     texts = [example.input for example in prepared.splits.test[:MERGE_CHECK_TEXTS]]
     fp32 = replace(prepared.runtime, precision="fp32")
 

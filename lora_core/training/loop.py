@@ -236,7 +236,7 @@ class Trainer:
         if self.spec.trial is None:
             best_step, logits = self._load_best()
         else:
-            best_step, logits = self._evaluate_partial_run()
+            best_step, logits = self._compute_partial_run_logits()
         self.model.eval()
         return TrainingResult(
             steps=step,
@@ -256,7 +256,7 @@ class Trainer:
         self.method.load_state_dict(self.model, self.best.weights)
         return self.best.step, self.best.logits
 
-    def _evaluate_partial_run(self) -> tuple[int, NDArray[np.float32]]:
+    def _compute_partial_run_logits(self) -> tuple[int, NDArray[np.float32]]:
         """Return the last step and the logits of the last weights on the evaluation subset.
 
         This does not update `best`: a run that continues from here must give the same result as

@@ -22,7 +22,7 @@ from tests.worker.scripted import scripted
 from tests.worker.test_inputs import upload
 from tests.worker.test_job_runner import CPU, GOOD, SUMMARY, run, stored
 from worker.failures import LEASE_LOST_MESSAGE
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.job_runner import JobRunner
 
 
@@ -132,7 +132,7 @@ def test_late_success_publishes_nothing(
 
     monkeypatch.setattr(resources.store, "move_directory_into_store", put)
     scripted(*actions)
-    JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources)).run(
+    JobRunner(resources, draining=threading.Event(), host_health=HostHealthChecker(resources)).run(
         claimed, CPU
     )
     assert get_state(database, job_id) is JobState.QUEUED

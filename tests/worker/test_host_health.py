@@ -6,7 +6,7 @@ import pytest
 
 from app.resources import Resources
 from app.storage.errors import StorageUnavailable
-from worker.host_health import HostHealth, oom_kill_count
+from worker.host_health import HostHealthChecker, oom_kill_count
 
 KILLED = "low 0\noom 4\noom_kill 3\noom_group_kill 0\n"
 
@@ -40,7 +40,7 @@ def test_trouble_with_the_store_outweighs_an_earlier_check(
     def fail() -> float:
         raise StorageUnavailable(reason="it is gone")
 
-    health = HostHealth(resources)
+    health = HostHealthChecker(resources)
     with monkeypatch.context() as patch:
         patch.setattr(resources.store, "read_clock", fail)
         assert health.find_problem() is None  # without trouble, nothing is checked
@@ -53,7 +53,7 @@ def test_trouble_with_the_store_outweighs_an_earlier_check(
 def test_a_check_requested_during_another_is_done(
     resources: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    health = HostHealth(resources)
+    health = HostHealthChecker(resources)
     health.request_store_check()
     with monkeypatch.context() as patch:
         patch.setattr(resources.store, "check", health.request_store_check)

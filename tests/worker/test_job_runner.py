@@ -43,7 +43,7 @@ from tests.worker.scripted import scripted
 from worker import inputs, workdir
 from worker.child_process_supervisor import ChildProcessSupervisor
 from worker.devices import Slot
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.job_runner import LOG_TAIL_BYTES, JobRunner
 from worker.spawn import ChildProcess, ChildTask, spawn_child
 
@@ -68,7 +68,7 @@ def run(
     runner = JobRunner(
         resources,
         draining=draining or threading.Event(),
-        host_health=HostHealth(resources),
+        host_health=HostHealthChecker(resources),
         spawn=spawn,
     )
     runner.run(claim_next(resources.database), CPU)
@@ -331,7 +331,9 @@ def test_finished_training_without_lease_publishes_nothing(
 ) -> None:
     claimed = claim_next(database)
     scripted("started:5", "first:" + str(tmp_path / "go"), *GOOD)
-    runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
+    runner = JobRunner(
+        resources, draining=threading.Event(), host_health=HostHealthChecker(resources)
+    )
     thread = threading.Thread(target=runner.run, args=(claimed, CPU))
     thread.start()
     wait_until(lambda: len(events(database, job_id)) == 2)
@@ -595,7 +597,9 @@ def test_gpu_job_sees_only_its_gpu(
 ) -> None:
     scripted(f"environment:{tmp_path / 'seen'}", f"copy-spec:{tmp_path / 'spec'}")
     asked = get_job(database, job_id).spec["runtime"].get("device")
-    runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
+    runner = JobRunner(
+        resources, draining=threading.Event(), host_health=HostHealthChecker(resources)
+    )
     runner.run(claim_next(database), Slot("cuda:1", DeviceClass.GPU))
     assert json.loads((tmp_path / "seen").read_text())["CUDA_VISIBLE_DEVICES"] == "1"
     assert json.loads((tmp_path / "spec").read_text())["runtime"]["device"] == "cuda"

@@ -19,7 +19,7 @@ from lora_core.specs.method import LinearSpec
 from lora_core.specs.train import TrainSpec
 from tests.job_rows import add_job, attempts, claim_next, get_job, get_state
 from worker.devices import Slot
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.job_runner import JobRunner
 
 CPU = Slot("cpu", DeviceClass.CPU)
@@ -35,7 +35,9 @@ def add(database: Database) -> UUID:
 
 def run(resources: Resources) -> None:
     """Claim the next job and run it to its end."""
-    runner = JobRunner(resources, draining=threading.Event(), host_health=HostHealth(resources))
+    runner = JobRunner(
+        resources, draining=threading.Event(), host_health=HostHealthChecker(resources)
+    )
     runner.run(claim_next(resources.database), CPU)
 
 

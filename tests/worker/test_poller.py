@@ -24,7 +24,7 @@ from tests.waiting import wait_until
 from tests.worker.scripted import scripted
 from tests.worker.test_job_runner import GOOD
 from worker.devices import CPU, Device, Slot, SlotPool
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.job_runner import JobRunner
 from worker.poller import Poller
 
@@ -78,10 +78,10 @@ def make(
             notifier=resources.notifier,
         )
         scripted(*GOOD)
-        host = HostHealth(with_poll)
+        host = HostHealthChecker(with_poll)
         runner = JobRunner(with_poll, draining=draining, host_health=host)
         if gate is not None:
-            runner = Held(resources, draining=draining, host_health=HostHealth(resources))
+            runner = Held(resources, draining=draining, host_health=HostHealthChecker(resources))
             runner.gate = gate
         poller = Poller(with_poll, ALICE, runner, slots, draining=draining, host_health=host)
         thread = threading.Thread(target=poller.run, name="poller")
@@ -360,9 +360,9 @@ def test_slot_freed_during_a_drain_claims_nothing(
 
     slots = LastSlot((CPU,), cpu_slots=1, lock_dir=tmp_path)
     scripted(*GOOD)
-    runner = JobRunner(resources, draining=draining, host_health=HostHealth(resources))
+    runner = JobRunner(resources, draining=draining, host_health=HostHealthChecker(resources))
     Poller(
-        resources, ALICE, runner, slots, draining=draining, host_health=HostHealth(resources)
+        resources, ALICE, runner, slots, draining=draining, host_health=HostHealthChecker(resources)
     ).run()
     assert slots.wait_idle(10)
     assert get_state(database, job_id) is JobState.QUEUED

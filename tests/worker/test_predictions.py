@@ -25,7 +25,7 @@ from tests.tiny_artifact import make_artifact
 from tests.waiting import wait_until
 from worker import workdir
 from worker.devices import Slot
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.job_runner import JobRunner
 
 CPU = Slot("cpu", DeviceClass.CPU)
@@ -51,7 +51,7 @@ def run_id(resources: Resources) -> UUID:
 def run(resources: Resources, draining: threading.Event | None = None) -> None:
     """Claim the next job and run it to its end."""
     runner = JobRunner(
-        resources, draining=draining or threading.Event(), host_health=HostHealth(resources)
+        resources, draining=draining or threading.Event(), host_health=HostHealthChecker(resources)
     )
     runner.run(claim_next(resources.database), CPU)
 

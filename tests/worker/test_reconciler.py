@@ -34,7 +34,7 @@ from tests.retraining_rows import add_run, all_runs
 from tests.waiting import wait_until
 from tests.webhook_rows import create_webhook, deliveries, send_test_event, update_delivery
 from worker import process_identity, workdir
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.reconciler import Reconciler
 
 ME = process_identity.current_worker()
@@ -45,7 +45,11 @@ ELSEWHERE = replace(DEAD, id="elsewhere", host="another-machine")
 @pytest.fixture
 def reconciler(resources: Resources) -> Reconciler:
     return Reconciler(
-        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+        resources,
+        ME,
+        draining=threading.Event(),
+        devices=[],
+        host_health=HostHealthChecker(resources),
     )
 
 
@@ -116,7 +120,11 @@ def test_overdue_lease_expires_after_one_healthy_lease_period(
     resources: Resources, database: Database
 ) -> None:
     patient = Reconciler(
-        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+        resources,
+        ME,
+        draining=threading.Event(),
+        devices=[],
+        host_health=HostHealthChecker(resources),
     )
     job_id = add_job(database)
     claim(database, ELSEWHERE)
@@ -134,7 +142,11 @@ def test_clock_jump_extends_all_leases(
     resources: Resources, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconciler = Reconciler(
-        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+        resources,
+        ME,
+        draining=threading.Event(),
+        devices=[],
+        host_health=HostHealthChecker(resources),
     )
     reconciler.run_once()
     reconciler._healthy_since -= 1000
@@ -152,7 +164,11 @@ def test_clock_jump_does_not_count_as_queue_time(
         resources, settings=resources.settings.model_copy(update={"max_queue_seconds": 50.0})
     )
     reconciler = Reconciler(
-        limited, ME, draining=threading.Event(), devices=["cpu"], host_health=HostHealth(limited)
+        limited,
+        ME,
+        draining=threading.Event(),
+        devices=["cpu"],
+        host_health=HostHealthChecker(limited),
     )
     reconciler.run_once()
     job_id, marked = (add_job(database, run_after=now() - 3000) for _ in range(2))
@@ -171,7 +187,11 @@ def test_clock_jump_makes_waiting_webhook_deliveries_due(
 ) -> None:
     """They were to be sent at a time that may be hours away on the corrected clock."""
     reconciler = Reconciler(
-        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+        resources,
+        ME,
+        draining=threading.Event(),
+        devices=[],
+        host_health=HostHealthChecker(resources),
     )
     reconciler.run_once()
     send_test_event(database, create_webhook(resources, "https://example.com/").id)
@@ -189,7 +209,11 @@ def test_clock_jump_ends_claims_that_would_last_as_long_as_the_jump(
     resources: Resources, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reconciler = Reconciler(
-        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+        resources,
+        ME,
+        draining=threading.Event(),
+        devices=[],
+        host_health=HostHealthChecker(resources),
     )
     reconciler.run_once()
     hour, day = now() + 3600 + 500, now() + 86_400 + 3600
@@ -262,7 +286,11 @@ def test_slow_database_is_not_a_clock_jump(
     name: str,
 ) -> None:
     reconciler = Reconciler(
-        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+        resources,
+        ME,
+        draining=threading.Event(),
+        devices=[],
+        host_health=HostHealthChecker(resources),
     )
     reconciler.run_once()
     job_id = add_job(database, run_after=now() + 3000)
@@ -284,7 +312,11 @@ def test_suspend_extends_leases_and_queue_timeouts(
     resources: Resources, database: Database, clock: Clock
 ) -> None:
     reconciler = Reconciler(
-        resources, ME, draining=threading.Event(), devices=[], host_health=HostHealth(resources)
+        resources,
+        ME,
+        draining=threading.Event(),
+        devices=[],
+        host_health=HostHealthChecker(resources),
     )
     reconciler.run_once()
     reconciler._healthy_since -= 1000
@@ -306,7 +338,7 @@ def test_silent_worker_of_another_boot_is_dead(resources: Resources, database: D
         ME,
         draining=threading.Event(),
         devices=[],
-        host_health=HostHealth(resources),
+        host_health=HostHealthChecker(resources),
     )
     job_id = add_job(database)
     owner = replace(ME, id="of another boot", boot_id="another/1")
@@ -328,7 +360,7 @@ def test_draining_worker_is_alive_until_it_exits(resources: Resources, database:
     draining = threading.Event()
     draining.set()
     reconciler = Reconciler(
-        resources, ME, draining=draining, devices=[], host_health=HostHealth(resources)
+        resources, ME, draining=draining, devices=[], host_health=HostHealthChecker(resources)
     )
     thread = threading.Thread(target=reconciler.run)
     thread.start()
@@ -439,7 +471,7 @@ def test_database_outage_does_not_count_as_queue_time(
         resources, settings=resources.settings.model_copy(update={"max_queue_seconds": 50.0})
     )
     reconciler = Reconciler(
-        limited, ME, draining=threading.Event(), devices=[], host_health=HostHealth(limited)
+        limited, ME, draining=threading.Event(), devices=[], host_health=HostHealthChecker(limited)
     )
     real = Session.commit
 
@@ -452,6 +484,6 @@ def test_database_outage_does_not_count_as_queue_time(
     reconciler.run_once()
     assert get_state(database, job_id) is JobState.QUEUED
     Reconciler(
-        limited, ME, draining=threading.Event(), devices=[], host_health=HostHealth(limited)
+        limited, ME, draining=threading.Event(), devices=[], host_health=HostHealthChecker(limited)
     ).run_once()  # saw no outage
     assert get_state(database, job_id) is JobState.FAILED

@@ -21,7 +21,7 @@ from tests.worker.test_spawn import running_server
 from worker import process_identity
 from worker.devices import CPU, SlotPool
 from worker.fork_server_supervisor import ForkServerSupervisor
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.job_runner import JobRunner
 from worker.poller import Poller
 from worker.reconciler import Reconciler
@@ -48,18 +48,23 @@ def work(resources: Resources, tmp_path: Path) -> Iterator[Work]:
             owner,
             draining=draining,
             devices=room.device_name_per_slot(),
-            host_health=HostHealth(resources),
+            host_health=HostHealthChecker(resources),
         )
         reconciler.run_once()
         servers.append(running_server())
         runner = JobRunner(
             resources,
             draining=draining,
-            host_health=HostHealth(resources),
+            host_health=HostHealthChecker(resources),
             spawn=servers[-1].spawn,
         )
         poller = Poller(
-            resources, owner, runner, room, draining=draining, host_health=HostHealth(resources)
+            resources,
+            owner,
+            runner,
+            room,
+            draining=draining,
+            host_health=HostHealthChecker(resources),
         )
         thread = threading.Thread(target=poller.run)
         thread.start()

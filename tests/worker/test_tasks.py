@@ -15,7 +15,7 @@ from app.resources import Resources
 from app.settings import Settings
 from tests.job_rows import claim_next
 from worker.devices import Slot
-from worker.host_health import HostHealth
+from worker.host_health import HostHealthChecker
 from worker.job_runner import JobRunner
 
 CPU = Slot("cpu", DeviceClass.CPU)
@@ -94,7 +94,7 @@ def test_a_job_is_trained_compared_and_shown(
             assert created.status_code == 202, created.text
             jobs.append(created.json()["id"])
             runner = JobRunner(
-                resources, draining=threading.Event(), host_health=HostHealth(resources)
+                resources, draining=threading.Event(), host_health=HostHealthChecker(resources)
             )
             runner.run(claim_next(resources.database), CPU)
         job = client.get(f"/v1/jobs/{jobs[0]}").json()

@@ -466,7 +466,7 @@ def test_accuracies_count_labeled_texts_only() -> None:
 def test_csv_has_no_formulas() -> None:
     comparison = compared(["=1+1"], ["good"], [None])
     (line,) = csv.DictReader(
-        external_model_comparison.differing_texts_to_csv(comparison.differing).splitlines()
+        external_model_comparison.format_differing_texts_as_csv(comparison.differing).splitlines()
     )
     assert line == {
         "row": "1", "text": "text 1", "old": "'=1+1", "new": "good", "score": "0.9000",
