@@ -4,6 +4,8 @@ manifest.json             metadata, and sha256 of every file; written last
 golden.json               a few test texts with their logits
 predictions/*.jsonl       the prediction for every validation and test text
 misclassified/*.jsonl     misclassified texts, the most confident predictions first
+nearest_examples.json,    training texts and their vectors, for explanations
+nearest_examples.safetensors
 
 If the run froze the encoder (LoRA, probe, baseline without blocks):
 

@@ -153,7 +153,7 @@ class MethodSelected(_Event):
 
 
 class Finished(_Event):
-    """The artifact was written and verified. `summary` is the `metrics` of its manifest."""
+    """The run is complete. `summary` is the `metrics` of the manifest, if there is an artifact."""
 
     event: Literal["finished"] = "finished"
     summary: dict[str, Any]

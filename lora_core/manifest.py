@@ -87,7 +87,10 @@ def prompt_format(manifest: Mapping[str, Any]) -> PromptFormat | None:
 
 
 def label_columns(manifest: Mapping[str, Any]) -> dict[str | None, str]:
-    """Return the column that each of several targets was read from; of one task, under None."""
+    """Return the column that each of several targets was read from; of one task, under None.
+
+    If several targets share a column, which then holds objects, each has its own name instead.
+    """
     spec = manifest["spec"]
     targets = spec.get("task", {}).get("targets")
     if not targets:

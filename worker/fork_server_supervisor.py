@@ -1,7 +1,8 @@
 """Keeps a fork server running, and gets training processes from it.
 
-The server is `lora_core/fork_server.py`. A training on a GPU, or one that the server cannot start,
-gets a fresh interpreter, which costs it some seconds of imports.
+The server is `lora_core/fork_server.py`. A training on a GPU, one that gets secrets of the hub or a
+proxy, and one that the server cannot start, gets a fresh interpreter, which costs it some seconds
+of imports.
 """
 
 import ctypes

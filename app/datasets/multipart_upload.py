@@ -36,7 +36,7 @@ class Upload:
 
 
 @asynccontextmanager
-async def incoming_dir(settings: Settings) -> AsyncIterator[Path]:
+async def temporary_upload_dir(settings: Settings) -> AsyncIterator[Path]:
     """Create a directory for a file to receive, and remove it after the block.
 
     To free the space of a large file takes long, so a thread does it.

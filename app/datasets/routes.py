@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from app.auth.middleware import require_scope
 from app.datasets import repository, service
-from app.datasets.multipart_upload import incoming_dir, receive_upload
+from app.datasets.multipart_upload import receive_upload, temporary_upload_dir
 from app.datasets.schemas import (
     UPLOAD_FORM,
     DatasetListItem,
@@ -56,7 +56,7 @@ async def upload_dataset(  # noqa: PLR0913 - FastAPI dependencies
     """
     # The body is parsed here, not by FastAPI: it is streamed to disk, and only if the API key has
     # the scope.
-    async with incoming_dir(settings) as directory:
+    async with temporary_upload_dir(settings) as directory:
         upload = await receive_upload(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )
@@ -80,7 +80,7 @@ async def preview_file(
     request: Request, settings: SettingsDep, executor: ExecutorDep
 ) -> FilePreview:
     """Preview the columns and first rows of a file. Nothing is stored; no columns need be given."""
-    async with incoming_dir(settings) as directory:
+    async with temporary_upload_dir(settings) as directory:
         upload = await receive_upload(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )

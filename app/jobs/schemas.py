@@ -116,7 +116,7 @@ class JobWaitReason(ResponseModel):
 
 
 class LocatedResource(ResponseModel):
-    """A queued resource with a URL."""
+    """A job, prediction run or sweep, with its URL."""
 
     prefix: ClassVar[str]
 

@@ -255,8 +255,9 @@ def create_retry_job(
     It has the spec as resolved by the first attempt, and the curves up to the checkpoint. Its
     result is bit-for-bit identical to that of an uninterrupted run. The old job stays as it is.
 
-    Raises `JobNotFound`, what `check_retryable_and_find_checkpoint` raises, `AlreadyRetried`,
-    `DataNotFound`, and what `idempotency.reserve` and `enqueue_and_save_response` raise.
+    Raises `JobNotFound`, `PredictionRunNotRetryable`, what `check_retryable_and_find_checkpoint`
+    raises, `AlreadyRetried`, `DataNotFound`, and what `idempotency.reserve` and
+    `enqueue_and_save_response` raise.
     """
     idempotency.reserve(session, call)
     old = _get_training_job(session, job_id, refusal=PredictionRunNotRetryable)

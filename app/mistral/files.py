@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from app.auth.middleware import require_scope
 from app.datasets import service as datasets
-from app.datasets.multipart_upload import incoming_dir, receive_upload
+from app.datasets.multipart_upload import receive_upload, temporary_upload_dir
 from app.http.dependencies import DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.error_responses import MISTRAL_ERROR_RESPONSES, FormValidationError
 from app.http.fields import CleanText, file_response_openapi
@@ -47,7 +47,7 @@ async def create_mistral_file(
     executor: ExecutorDep,
 ) -> MistralFile:
     """Upload a file. It is stored as a dataset; the same file again is the same dataset."""
-    async with incoming_dir(settings) as directory:
+    async with temporary_upload_dir(settings) as directory:
         upload = await receive_upload(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )

@@ -241,7 +241,7 @@ def list_due_runs(session: Session, *, after: UUID | None, limit: int) -> Sequen
     return session.scalars(statement).all()
 
 
-def find_mlflow_run(session: Session, job_id: UUID) -> MlflowRun | None:
+def find_sent_run(session: Session, job_id: UUID) -> MlflowRun | None:
     """Return what MLflow has of a job or a sweep."""
     return session.get(MlflowRun, job_id)
 
@@ -275,7 +275,7 @@ def list_due_model_ids(session: Session) -> Sequence[UUID]:
     return session.scalars(changes).all()
 
 
-def find_mlflow_model(session: Session, model_id: UUID) -> MlflowModel | None:
+def find_sent_model(session: Session, model_id: UUID) -> MlflowModel | None:
     """Return what MLflow has of a model."""
     return session.get(MlflowModel, model_id)
 

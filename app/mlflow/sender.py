@@ -215,7 +215,7 @@ class _Sender:
         """Return the run of a sweep, which begins with that of its first job. None: deleted."""
         with self.database.read() as session:
             parent, sweep = (
-                repository.find_mlflow_run(session, sweep_id),
+                repository.find_sent_run(session, sweep_id),
                 session.get(Sweep, sweep_id),
             )
         if parent is not None and parent.run_id is not None:
@@ -254,7 +254,7 @@ class _Sender:
 
     def _send_model(self, model_id: UUID) -> None:
         with self.database.read() as session:
-            sent = repository.find_mlflow_model(session, model_id)
+            sent = repository.find_sent_model(session, model_id)
             changes = repository.list_unsent_change_ids(session, model_id)
         if sent is None:
             sent = MlflowModel(model_id=model_id)
@@ -321,7 +321,7 @@ class _Sender:
         run: MlflowRun | None = None
         if version.job_id is not None:
             with self.database.read() as session:
-                run = repository.find_mlflow_run(session, version.job_id)
+                run = repository.find_sent_run(session, version.job_id)
         url = f"{self.public_url}/models/{name}#version-{version.number}"
         return self.client.create_version(
             name,

@@ -96,15 +96,13 @@ def find_runs(session: Session, job_ids: Collection[UUID]) -> dict[UUID, MlflowR
 
 def find_last_mlflow_rejection(session: Session, row_id: UUID) -> str | None:
     """Return why MLflow rejected what it was last sent of a job, a sweep or a model."""
-    row = repository.find_mlflow_run(session, row_id) or repository.find_mlflow_model(
-        session, row_id
-    )
+    row = repository.find_sent_run(session, row_id) or repository.find_sent_model(session, row_id)
     return None if row is None else row.last_error
 
 
 def list_version_urls(session: Session, *, model_id: UUID, name: str) -> dict[int, str]:
     """Return the pages in MLflow of the versions of a model, by our number."""
-    server, sent = repository.find_server(session), repository.find_mlflow_model(session, model_id)
+    server, sent = repository.find_server(session), repository.find_sent_model(session, model_id)
     if server is None or sent is None:
         return {}
     return {

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.middleware import check_scope, require_scope
 from app.datasets import service as datasets
-from app.datasets.multipart_upload import incoming_dir, receive_upload
+from app.datasets.multipart_upload import receive_upload, temporary_upload_dir
 from app.fine_tuning_apis.errors import FileNotFound
 from app.fine_tuning_apis.repository import list_loss_and_accuracy_points
 from app.http.dependencies import CallerDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
@@ -50,7 +50,7 @@ async def create_openai_file(
     executor: ExecutorDep,
 ) -> OpenAIFile:
     """Upload a file. It is stored as a dataset; the same file again is the same dataset."""
-    async with incoming_dir(settings) as directory:
+    async with temporary_upload_dir(settings) as directory:
         upload = await receive_upload(
             request, path=directory / "file", limit=settings.max_upload_bytes
         )

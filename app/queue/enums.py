@@ -41,9 +41,10 @@ class AttemptOutcome(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    # The worker was asked to stop, or the job to pause; requeued without counting a failure.
+    # The worker was asked to stop, or the job to pause, or disk, store, hub or database failed;
+    # requeued without counting a failure.
     PREEMPTED = "preempted"
-    LOST = "lost"  # the lease expired
+    LOST = "lost"  # the lease expired, or the worker is known to be dead
 
 
 class DeviceClass(StrEnum):

@@ -89,7 +89,7 @@ class RetryableFailure:
 
 @dataclass(frozen=True)
 class InfrastructureUnavailable:
-    """Disk, storage or hub failed. The job waits for it and shows why; no failure is counted."""
+    """Disk, storage, hub or database failed. The job waits and shows why; no failure is counted."""
 
     code: str
     message: str

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, status
 from starlette.concurrency import run_in_threadpool
 
 from app.auth.middleware import require_scope
-from app.datasets.multipart_upload import incoming_dir, receive_upload
+from app.datasets.multipart_upload import receive_upload, temporary_upload_dir
 from app.http.dependencies import AppStateDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.fields import Slug
 from app.http.pagination import Page, PageCursor, PageLimit, decode_cursor, split_page
@@ -129,7 +129,7 @@ async def import_version(  # noqa: PLR0913 - FastAPI dependencies
     The archive is unpacked and loaded in a sandbox. The model must reproduce the predictions that
     are stored with it.
     """
-    async with incoming_dir(settings) as directory:
+    async with temporary_upload_dir(settings) as directory:
         path = directory / "archive.tar"
         upload = await receive_upload(request, path=path, limit=settings.max_import_bytes)
         work = partial(

@@ -6,7 +6,8 @@ The content of a key is immutable, and either complete or absent.
     jobs/<job>/a<attempt>                  model
     predictions/<run>/a<attempt>           results of a prediction run
     checkpoints/<job>/a<attempt>/step-<n>  checkpoint
-    uploads/<dataset>/<file>              upload
+    vectors/<job>/a<attempt>               vectors of a labeling project's texts
+    uploads/<dataset>/<file>               upload
     imports/<id>                           imported model
     bases/<job>/a<attempt>, bases/<id>     base of models: of the first one that needed it
 
@@ -95,7 +96,7 @@ class Store(ABC):
     def local_directory(self, ref: ArtifactRef) -> Path:
         """Return the directory, for reading only. A cached copy of a remote store is verified.
 
-        Raises `ArtifactCorrupt` if it is missing or has changed.
+        Raises `ArtifactCorrupt` if it is missing, or a copy that was downloaded is damaged.
         """
 
     @abstractmethod

@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 
 def advance_sweeps_after_job(resources: Resources, job_id: UUID) -> None:
-    """Advance the sweeps that waited for this job, which has ended."""
+    """Advance the sweeps that may wait for this job, of which an attempt has ended."""
     with resources.database.read() as session:
         sweep_ids = repository.list_running_sweep_ids_using_job(session, job_id)
     _advance_each(resources, sweep_ids)

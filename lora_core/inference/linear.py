@@ -59,7 +59,7 @@ LINEAR_ENGINE = LinearEngine()
 
 @dataclass(frozen=True, eq=False)
 class LinearPredictor:
-    """A linear version that is ready to predict, with the methods of `Predictor`."""
+    """A linear version that is ready to predict, used like a `Predictor`."""
 
     model: LinearModel
     task: Task

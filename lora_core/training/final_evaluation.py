@@ -41,7 +41,7 @@ def evaluate_run(
     local: ProgressReporter,
     shared: ProgressReporter,
 ) -> RunEvaluation:
-    """Return metrics and logits of the best weights on validation and test.
+    """Return metrics and logits of the model's weights on validation and test.
 
     The metrics include those of the linear model (TF-IDF + a linear model) and of calibration,
     which is fitted on validation alone, if it has enough texts. That model is fitted by one process

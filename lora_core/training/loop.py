@@ -34,7 +34,8 @@ class TrainingResult:
 
     steps: int
     best_step: int
-    validation_logits: NDArray[np.float32]  # by the weights that the model holds
+    # By the weights that the model holds; after `auto` those of cross-validation, if it has some.
+    validation_logits: NDArray[np.float32]
     epochs_run: float
     stopped_early: bool
     throughput: ThroughputAndLossMeter
@@ -248,7 +249,10 @@ class Trainer:
         )
 
     def _load_best(self) -> tuple[int, NDArray[np.float32]]:
-        """Load the best weights into the model; return their step and validation logits."""
+        """Load the best weights into the model; return their step and validation logits.
+
+        After `auto` has cross-validated, they are the last ones, which the model holds.
+        """
         if self.cross_validated is not None:
             return self.state.step, self.cross_validated
         if self.best.logits is None:  # every run evaluates at the end of each epoch
