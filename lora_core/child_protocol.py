@@ -1,7 +1,7 @@
 """How `python -m lora_core` and its parent process communicate.
 
-The child reports through its exit status. The parent asks it to stop by SIGTERM or SIGINT. Standard
-input reaches EOF when the parent exits.
+The child reports events on standard output, and how it ended by its exit status. The parent asks it
+to stop by SIGTERM or SIGINT. Standard input reaches EOF when the parent exits.
 """
 
 import json

@@ -29,7 +29,7 @@ from lora_core.errors import LoraCoreError
 from lora_core.errors.training import DiskFull
 from worker.child_process_supervisor import ChildResult, StopReason
 
-LEASE_LOST_MESSAGE = "lost the lease: another worker owns this job"
+LEASE_LOST_MESSAGE = "lost the lease: the attempt has ended without this worker"
 
 
 class InputChanged(Conflict):

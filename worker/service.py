@@ -123,7 +123,7 @@ class WorkerService:
         )
 
     def run_job(self, job_id: UUID) -> Job | None:
-        """Run a job to the end of its attempt, if this worker can claim it now.
+        """Wait for a free slot, then run a job to the end of its attempt if it can be claimed.
 
         Return the row of the job afterwards, whether it ran or not; `None`: there is no such job.
         Raises `OUTAGE_ERRORS`.

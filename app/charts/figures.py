@@ -93,8 +93,8 @@ def _draw_charts(snapshot: SweepSnapshot) -> list[Chart]:
         objective_heatmap_or_scatter(snapshot),
         importance_chart(snapshot),
         parallel_coordinates(snapshot, selection),
-        cost_chart(snapshot, selection, "trainable_parameters"),
-        cost_chart(snapshot, selection, "seconds"),
+        objective_against_cost_chart(snapshot, selection, "trainable_parameters"),
+        objective_against_cost_chart(snapshot, selection, "seconds"),
     )
     return [chart for chart in charts if chart]
 
@@ -424,7 +424,7 @@ _COST_LABELS: dict[CostMeasure, str] = {
 }
 
 
-def cost_chart(
+def objective_against_cost_chart(
     snapshot: SweepSnapshot, selection: WinnerAndCheapest, measure: CostMeasure
 ) -> Chart | None:
     """Show the objective against trainable parameters (on a log axis) or seconds.

@@ -1,4 +1,4 @@
-"""Error responses: the only place that turns exceptions into HTTP responses.
+"""Turns exceptions into HTTP responses.
 
 Native routes respond with `application/problem+json` (RFC 9457) and a stable `code`. Routes of the
 predict format respond with `{"error": …, "error_type": …, "code": …}`, which clients of

@@ -1,7 +1,7 @@
 """Create at most once per `Idempotency-Key`: the response is stored in the creating transaction.
 
 raise_if_replayed(session, call)   before any expensive work: was this request answered before?
-reserve(session, call)             first in the creating transaction
+reserve(session, call)             early in the creating transaction, which it may end
 save_response(session, call, …)    last, before the commit
 
 Without a key, these do nothing. A failed request is rolled back with its whole transaction, and its

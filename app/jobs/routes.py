@@ -215,7 +215,7 @@ def pause_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobVi
 
 @router.post("/{job_id}/resume", dependencies=REQUIRE_WRITE)
 def resume_job(job_id: JobId, database: DatabaseDep, notifier: NotifierDep) -> JobView:
-    """Resume a paused job from its last checkpoint. A queued or running job is left unchanged.
+    """Resume a paused job from its last checkpoint, or withdraw a pause that has not begun.
 
     The result is bit-for-bit identical to that of an uninterrupted run.
     """

@@ -1,7 +1,7 @@
 """What workers and database agree on: worker identities, leases, and the fencing condition.
 
-Every UPDATE of a worker repeats the condition of `fencing_conditions`, so a worker that lost its
-lease changes nothing.
+What a worker writes of an attempt repeats the condition of `fencing_conditions`, so a worker that
+lost its lease changes nothing.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Lease:
 
 
 class LeaseLost(Exception):
-    """Another worker owns the job, so nothing may be written."""
+    """The attempt is not this worker's any more, so nothing may be written."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Tables of the queue: jobs, attempts, checkpoints, events, metric points and workers.
+"""Tables of the queue: jobs, attempts, checkpoints, events, metric points, workers, and which texts
+a run got right.
 
 A prediction run is a row of `jobs` with another `kind`: see `app.predictions`. So is a job that
 computes vectors: see `app.labeling`.
@@ -80,7 +81,7 @@ class Job(Base):
     running_seconds: Mapped[float] = mapped_column(  # of ended attempts
         Double, default=0.0, server_default=SERVER_DEFAULT_ZERO
     )
-    waiting_since: Mapped[float | None] = mapped_column(Double)  # since disk, storage or hub failed
+    waiting_since: Mapped[float | None] = mapped_column(Double)  # since something failed
     waiting_code: Mapped[str | None] = mapped_column(String(64))
     waiting_message: Mapped[str | None] = mapped_column(Text)
     resume_exact: Mapped[bool] = (

@@ -113,7 +113,7 @@ class LenientBody(BaseModel):
 
 
 class HubParameters(LenientBody):
-    """The field that clients of the Hugging Face hub always send."""
+    """The field that clients of the Hugging Face hub send."""
 
     function_to_apply: ScoreFunction | None = None
     top_k: Annotated[StrictInt, Field(ge=1)] | None = None
@@ -164,7 +164,8 @@ class PredictBodyWithoutModel(LenientBody):
     )
     parameters: HubParameters | None = Field(
         None,
-        description="Sent by clients of the Hugging Face hub: the response is always nested.",
+        description="Sent by clients of the Hugging Face hub: the response is nested, unless "
+        "`format` in the URL says otherwise.",
     )
 
 

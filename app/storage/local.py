@@ -266,7 +266,7 @@ def _make_parents(directory: Path) -> list[Path]:
 
 
 def _rename(source: Path, target: Path, key: str) -> None:
-    """Rename a directory. A non-empty target is an error on every operating system."""
+    """Rename a directory or file. The target must not exist, which is an error for a directory."""
     failpoint("store_files_written")
     try:
         source.rename(target)

@@ -186,7 +186,9 @@ def _write(path: Path, columns: ColumnSelection, plan: _Plan, out_dir: Path) -> 
         case ".jsonl":
             _write_json_lines(path, out, plan, _json_editor(path, columns, plan))
             if plan.left_out and _prompt_format_differs(path, out, columns):
-                _write_objects(mistral_labels.read_flattened_objects(path, columns)[0], out, plan)
+                _write_objects(
+                    mistral_labels.read_jsonl_as_flat_objects(path, columns)[0], out, plan
+                )
         case ".json" if label_studio.is_export_file(path, columns):
             out = out.with_suffix(".jsonl")
             objects = label_studio.read_flattened_tasks(path, columns, ParseInfo())

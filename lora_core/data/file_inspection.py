@@ -401,7 +401,7 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
         case ".jsonl":
             label = next(iter(mistral_labels.infer_task_type_by_target(path)), chat.LABEL)
             columns = ColumnSelection(label=label)
-            numbered, info.prompt_format = mistral_labels.read_flattened_objects(path, columns)
+            numbered, info.prompt_format = mistral_labels.read_jsonl_as_flat_objects(path, columns)
             names, rows = _objects_head(numbered)
         case ".json":
             names, rows = _objects_head(

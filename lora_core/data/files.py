@@ -95,7 +95,7 @@ def open_rows(path: Path, columns: ColumnSelection) -> OpenedFile:
 
             return OpenedFile(arrow.iter_parquet_rows(path, columns), ParseInfo())
         case ".jsonl":
-            objects, prompt_format = mistral_labels.read_flattened_objects(path, columns)
+            objects, prompt_format = mistral_labels.read_jsonl_as_flat_objects(path, columns)
             rows = text_files.select_json_columns(path.name, objects, columns)
             return OpenedFile(rows, ParseInfo(prompt_format=prompt_format))
         case ".json":
@@ -114,7 +114,7 @@ def infer_file_prompt_format(path: Path, columns: ColumnSelection) -> PromptForm
     """
     if validate_file_and_get_suffix(path, columns.sheet) != ".jsonl":
         return None
-    return mistral_labels.read_flattened_objects(path, columns)[1]
+    return mistral_labels.read_jsonl_as_flat_objects(path, columns)[1]
 
 
 def open_table(path: Path, suffix: str, sheet: str | None) -> TableWithHeader:

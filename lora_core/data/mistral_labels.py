@@ -38,7 +38,7 @@ def infer_task_type_by_target(path: Path) -> dict[str, TaskType]:
     return tasks
 
 
-def read_flattened_objects(
+def read_jsonl_as_flat_objects(
     path: Path, columns: ColumnSelection
 ) -> tuple[chat.NumberedObjects, PromptFormat | None]:
     """Return the objects of a `.jsonl` file, and the format of its prompts.

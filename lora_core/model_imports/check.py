@@ -116,7 +116,10 @@ def _convert_errors(problem: str) -> Iterator[None]:
 
 
 def _compare_logits(logits: NDArray[np.float32], golden: NDArray[np.float32]) -> float:
-    """Return the largest difference. Raises `GoldenPredictionsMismatch`."""
+    """Return the largest difference.
+
+    Raises `GoldenPredictionsMismatch`, `InvalidImportedModel`.
+    """
     if not np.isfinite(logits).all():
         raise InvalidImportedModel(problem="it computes NaN or infinite logits")
     if logits.shape != golden.shape:

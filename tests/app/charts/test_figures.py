@@ -11,8 +11,8 @@ from app.charts.figures import (
     Chart,
     CostMeasure,
     compute_field_importances,
-    cost_chart,
     importance_chart,
+    objective_against_cost_chart,
     objective_heatmap_or_scatter,
     parallel_coordinates,
 )
@@ -187,7 +187,7 @@ def test_importance_of_many_trials() -> None:
 @pytest.mark.parametrize("of", ["trainable_parameters", "seconds"])
 def test_cost_marks_winner_and_cheapest(of: CostMeasure) -> None:
     selection = winner_of(GRID)
-    chart = not_none(cost_chart(GRID, selection, of))
+    chart = not_none(objective_against_cost_chart(GRID, selection, of))
     points = {trace["name"]: trace for trace in traces(chart)}
     found = {each.number: each for each in COMPLETE}
     for name, number in (
@@ -210,15 +210,16 @@ def test_one_trial_or_equal_trials_have_no_charts() -> None:
         assert objective_heatmap_or_scatter(snapshot) is None
         assert importance_chart(snapshot) is None
         assert parallel_coordinates(snapshot, selection) is None
-        assert cost_chart(snapshot, selection, "seconds") is None
-        assert cost_chart(snapshot, selection, "trainable_parameters") is None
+        assert objective_against_cost_chart(snapshot, selection, "seconds") is None
+        assert objective_against_cost_chart(snapshot, selection, "trainable_parameters") is None
 
 
 def test_incomplete_trials_are_not_drawn() -> None:
     half = [replace(each, budget=0.5) if each.number % 2 else each for each in GRID.trials]
     snapshot = replace(GRID, trials=tuple(half))
     shown = sum(
-        len(trace["x"]) for trace in traces(cost_chart(snapshot, winner_of(snapshot), "seconds"))
+        len(trace["x"])
+        for trace in traces(objective_against_cost_chart(snapshot, winner_of(snapshot), "seconds"))
     )
     assert shown == sum(each.succeeded_at_full_budget for each in half) < len(COMPLETE)
 
