@@ -104,7 +104,7 @@ class JobRunner:
                 self._advance_sweeps(claimed)
 
     def _advance_sweeps(self, claimed: ClaimedJob) -> None:
-        """Advance the sweeps that waited for this job. On failure a reconciler retries it."""
+        """Advance the sweeps that may wait for this job. On failure a reconciler retries it."""
         try:
             scheduler.advance_sweeps_after_job(self._resources, claimed.lease.job_id)
         except OUTAGE_ERRORS as error:

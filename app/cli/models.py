@@ -91,7 +91,7 @@ CertifiedTexts = Annotated[
         "--texts",
         metavar="FILE",
         help="ONNX: at least 500 texts to certify an int8 model on. Default: the validation and "
-        "test texts of its data.",
+        "test texts of its data that it was not trained on.",
         exists=True,
     ),
 ]

@@ -65,7 +65,9 @@ class FastAPIWithErrorSchemas(FastAPI):
         """Return the OpenAPI description, with titled schemas of responses as components."""
         with self._openapi_lock:
             if self.openapi_schema is None:
-                self.openapi_schema = self._describe(super().openapi())
+                description = super().openapi()
+                self.openapi_schema = None  # until it is complete
+                self.openapi_schema = self._describe(description)
             return self.openapi_schema
 
     def _describe(self, description: dict[str, Any]) -> dict[str, Any]:

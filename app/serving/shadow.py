@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CANDIDATES_TTL_SECONDS = 1.0  # before the candidates are queried again
 MAX_SHADOW_TEXTS_IN_FLIGHT = 64
 SHADOW_TIMEOUT_SECONDS = 30.0
-RETRY_SECONDS = 300.0  # before a shadow that did not load, or had no room, is loaded again
+RETRY_SECONDS = 300.0  # before a shadow that did not load or cannot be compared is tried again
 MAX_PAIRS = 1000  # of versions whose statistics are in memory
 
 _ShadowOutcome = Literal["agreed", "differed", "skipped", "failed"]
@@ -152,6 +152,7 @@ class ShadowEvaluator:
             if not _have_same_tasks(model, loaded):
                 log.warning("shadow_of_another_task", shadow=candidate.ref, version=stats.version)
                 self._count(stats, "failed", texts)
+                self._retry_at[candidate.artifact.key] = time.monotonic() + RETRY_SECONDS
                 return
             shadow_rows = await _predict(loaded, request)
 

@@ -226,7 +226,7 @@ def job_page(
         name=formats.job_name(job),
         method=formats.method_name(job.spec),
         data=formats.data_source_name(job.spec),
-        seconds=row.running_seconds,
+        seconds=None if row.started_at is None else row.running_seconds,
         seconds_left=_seconds_left(job, events),
         uploads=row.dataset_ids,
         curve_size=(WIDTH, HEIGHT),

@@ -56,7 +56,7 @@ def test_a_check_requested_during_another_is_done(
     health = HostHealthChecker(resources)
     health.request_store_check()
     with monkeypatch.context() as patch:
-        patch.setattr(resources.store, "check", health.request_store_check)
+        patch.setattr(resources.store, "check_health", health.request_store_check)
         assert health.find_problem() is None
 
     def fail() -> float:

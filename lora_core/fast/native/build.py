@@ -7,7 +7,6 @@ computed by torch.
 import hashlib
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -60,7 +59,7 @@ def compile_variant(variant: str, target: Path, extra_flags: Sequence[str] = ())
 
     Raises `CompilerMissing`, `CompilationFailed`.
     """
-    program, *arguments = shlex.split(os.environ.get("CXX") or "g++")  # such as `ccache g++`
+    program, *arguments = os.environ.get("CXX", "").split() or ["g++"]  # such as `ccache g++`
     compiler = shutil.which(program)
     if compiler is None:
         raise CompilerMissing
