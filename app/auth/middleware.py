@@ -64,7 +64,8 @@ async def authenticate(request: HTTPConnection) -> Caller:
     """
     authenticator = get_app_state(request.app).authenticator
     headers = request.headers.getlist("authorization")
-    if not headers:
+    is_of_proxy = len(headers) == 1 and headers[0].strip().lower().startswith("basic ")
+    if not headers or (is_of_proxy and parse_session_cookie(request) is not None):
         return await authenticator.authenticate_session(
             _csrf_checked_session(request, authenticator)
         )

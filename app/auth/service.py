@@ -116,13 +116,13 @@ def end_session_or_key_sessions(session: Session, *, id_: UUID) -> int:
     return count
 
 
-def ensure_admin_key(session: Session, *, pepper: bytes) -> CreatedKey | None:
-    """Create a key with all scopes, unless a usable key already has the scope `keys:admin`.
+def create_first_key(session: Session, *, pepper: bytes) -> CreatedKey | None:
+    """Create a key with all scopes, unless there is a usable key, whatever its scopes.
 
     Runs in one transaction under a lock, so that two concurrent first starts create only one key.
     """
     acquire_transaction_lock(session, "admin key")
-    if any("keys:admin" in key.scopes for key in repository.list_usable_keys(session)):
+    if repository.list_usable_keys(session):
         return None
     return create_key(session, pepper=pepper, name="admin")
 

@@ -131,9 +131,9 @@ def export_address_and_data_dir(settings: "Settings") -> None:
 
 
 def create_first_admin_key(settings: "Settings") -> str | None:
-    """Create an admin key and return its text, if authentication is on and there is no key yet."""
+    """Create an admin key and return its text, if authentication is on and no key is usable."""
     from app.auth.secrets import load_or_create_pepper
-    from app.auth.service import ensure_admin_key
+    from app.auth.service import create_first_key
     from app.database.engines import open_database
 
     if settings.auth == "off":
@@ -141,7 +141,7 @@ def create_first_admin_key(settings: "Settings") -> str | None:
     database = open_database(settings)
     try:
         with database.write() as session:
-            created_key = ensure_admin_key(session, pepper=load_or_create_pepper(settings))
+            created_key = create_first_key(session, pepper=load_or_create_pepper(settings))
     finally:
         database.close()
     return created_key.text if created_key else None

@@ -77,7 +77,7 @@ def test_unknown_and_local_keys_cannot_be_revoked(database: Database) -> None:
 def test_only_the_first_start_creates_an_admin_key(database: Database) -> None:
     def start(_: int) -> service.CreatedKey | None:
         with database.write() as session:
-            return service.ensure_admin_key(session, pepper=PEPPER)
+            return service.create_first_key(session, pepper=PEPPER)
 
     with ThreadPoolExecutor(4) as pool:
         made = [each for each in pool.map(start, range(8)) if each is not None]
@@ -85,11 +85,16 @@ def test_only_the_first_start_creates_an_admin_key(database: Database) -> None:
     assert set(made[0].key.scopes) == set(ALL_SCOPES)
 
 
-def test_revoked_expired_or_limited_keys_are_not_admin_keys(database: Database) -> None:
-    create(database, "lesser", scopes=["jobs:read"])
+def test_a_start_creates_a_key_only_if_none_is_usable(database: Database) -> None:
     create(database, "expired", days=-1)
     revoked = create(database, "revoked")
     with database.write() as session:
         service.revoke_key_and_sessions(session, key_id=revoked.key.id)
     with database.write() as session:
-        assert service.ensure_admin_key(session, pepper=PEPPER) is not None
+        first = service.create_first_key(session, pepper=PEPPER)
+    assert first is not None
+    create(database, "lesser", scopes=["jobs:read"])
+    with database.write() as session:
+        service.revoke_key_and_sessions(session, key_id=first.key.id)
+    with database.write() as session:
+        assert service.create_first_key(session, pepper=PEPPER) is None

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from app.auth import service
 from app.auth.authenticator import Authenticator
-from app.auth.middleware import SECURE_SESSION_COOKIE, SESSION_COOKIE
+from app.auth.middleware import CSRF_TOKEN_HEADER, SECURE_SESSION_COOKIE, SESSION_COOKIE
 from app.database.errors import DatabaseUnavailable
 from app.main import create_app
 from app.settings import Settings
@@ -76,6 +76,18 @@ def test_tls_cookie_is_accepted(anonymous_client: TestClient, new_key: NewKey) -
     assert anonymous_client.get("/v1/jobs", headers=sent).status_code == 200
     page = anonymous_client.get("/sweeps/new", headers=sent | PAGE).text
     assert "curl -X POST https://testserver/v1/sweeps" in page  # it has the API key
+
+
+def test_a_password_of_a_proxy_does_not_hide_the_session(
+    anonymous_client: TestClient, new_key: NewKey
+) -> None:
+    proxied = {"Authorization": "Basic dXNlcjpwYXNz"}
+    assert anonymous_client.get("/v1/jobs", headers=proxied).status_code == 401
+    token = sign_in(anonymous_client, new_key().text)
+    assert anonymous_client.get("/v1/jobs", headers=proxied).status_code == 200
+    assert anonymous_client.post("/v1/jobs", json=JOB, headers=proxied).status_code == 403
+    sent = proxied | {CSRF_TOKEN_HEADER: token}
+    assert anonymous_client.post("/v1/jobs", json=JOB, headers=sent).status_code == 202
 
 
 def test_cookie_alone_reveals_neither_key_nor_csrf_token(
