@@ -106,10 +106,10 @@ def resolve_and_require_allowed_addresses(
 
     Raises `WebhookHostNotFound`, `PrivateWebhookAddress`.
     """
-    addresses = [_without_mapping(each) for each in resolve(target.host, target.port)]
+    addresses = resolve(target.host, target.port)
     for address in addresses:
-        _check(address, target.host, allowed)
-    return addresses
+        _check(_without_mapping(address), target.host, allowed)
+    return addresses  # NAT64 ones as they are: the host may have no other way to IPv4
 
 
 def resolve_host(host: str, port: int) -> Sequence[Address]:

@@ -121,6 +121,16 @@ def test_names_with_a_private_address_are_refused(
         send(f"https://rebind.example:{port_of(listener)}/", *addresses)
 
 
+def test_addresses_of_nat64_are_checked_as_what_they_stand_for_and_kept() -> None:
+    target = check_webhook_url("https://hooks.example/x", AllowedHosts(()))
+    public, private = ip_address("64:ff9b::808:808"), ip_address("64:ff9b::a00:1")
+    assert resolve_and_require_allowed_addresses(target, AllowedHosts(()), lambda *_: [public]) == [
+        public
+    ]
+    with pytest.raises(PrivateWebhookAddress):
+        resolve_and_require_allowed_addresses(target, AllowedHosts(()), lambda *_: [private])
+
+
 def test_a_name_is_resolved_once_and_its_checked_address_is_used() -> None:
     asked: list[str] = []
     with receiving("::1") as allowed_receiver:
