@@ -267,8 +267,10 @@ class _Sender:
             if error.error_code == DOES_NOT_EXIST:  # MLflow lost the model or a version of it
                 rejection |= {"versions": {}, "aliases": {}}
             gives_up = error.is_permanent and sent.failures + 1 >= MAX_REJECTIONS
+            if gives_up:  # until the next change, which is tried at once
+                rejection |= {"failures": 0, "next_attempt_at": now()}
             self._save(sent, **rejection)
-            if gives_up:  # until the next change
+            if gives_up:
                 with self.database.write() as session:
                     repository.delete_outbox_changes(session, changes)
             if not error.is_permanent:

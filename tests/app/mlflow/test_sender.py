@@ -553,6 +553,7 @@ def test_a_model_given_up_keeps_changes_that_came_while_it_was_sent(
     assert changes_left(database) == 1
     monkeypatch.undo()
     mlflow.failures = []
+    assert is_due(database)  # at once, not hours after the last rejection
     send_all()
     assert changes_left(database) == 0
     assert mlflow.models["sentiment"].aliases == {"production": "1"}
