@@ -5,16 +5,17 @@ import re
 from app.database.engines import Database
 from app.fine_tuning_apis.errors import FineTuningModelNotFound
 from app.fine_tuning_apis.events import build_warning_event
+from app.fine_tuning_apis.fine_tuned_model_names import ORGANIZATION
 from app.jobs import pretrained_bases
 from app.jobs.errors import BaseDirectoriesDisabled, BaseDirectoryNotAllowed, InvalidBase
 from app.jobs.pretrained_bases import ResolvedBase
 from app.queue.events import EventContent
 from app.registry import refs
 from app.registry import service as registry
-from app.registry.errors import ModelNotFound
+from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.settings import Settings
 from app.storage.store import Store
-from lora_core.errors.base_model import BaseNotFound
+from lora_core.errors.base_model import BaseNotFound, LinearBase
 from lora_core.samples import minilm
 
 
@@ -41,14 +42,23 @@ def resolve_base_or_default(
 
     try:
         return resolve(wanted), []
-    except (BaseNotFound, InvalidBase, BaseDirectoriesDisabled, BaseDirectoryNotAllowed) as error:
-        if wanted != model:  # it exists, but is a linear model: there is nothing to train on
-            message = f"{error} {minilm.NAME} is trained in its place."
-        elif owners_models.fullmatch(model):
-            message = f"{model} is a model of {owner}. {minilm.NAME} is trained in its place."
-        else:
+    except LinearBase as error:
+        if wanted == model:
             raise _not_found(model, error, owner) from error
+        message = f"{wanted} is a linear model, which has no encoder to train. "
+    except (BaseNotFound, InvalidBase, BaseDirectoriesDisabled, BaseDirectoryNotAllowed) as error:
+        if _is_ours(model, error) or not owners_models.fullmatch(model):
+            raise _not_found(model, error, owner) from error
+        message = f"{model} is a model of {owner}. "
+    message += f"{minilm.NAME} is trained in its place."
     return resolve(minilm.NAME), [build_warning_event("model_replaced", message)]
+
+
+def _is_ours(model: str, error: Exception) -> bool:
+    """Return whether this can only be the name of a model of this installation."""
+    if model.startswith("ft:"):
+        return f":{ORGANIZATION}:" in model
+    return ":" in model or "@" in model or isinstance(error.__cause__, NoModelPromoted)
 
 
 def _own_version(model: str, owner: str, database: Database) -> str:

@@ -50,7 +50,7 @@ from lora_core.encoders.safety import (
     read_config,
 )
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.base_model import BaseNotFound, GatedBase
+from lora_core.errors.base_model import BaseNotFound, GatedBase, LinearBase
 from lora_core.hf_hub import (
     build_gated_error_detail,
     describe_transient_failure,
@@ -226,8 +226,7 @@ def _resolve_outside_hub(
     try:
         listing = json.loads(store.read(version.artifact, manifest.MANIFEST_FILE))
         if manifest.is_linear(listing["files"]):
-            reason = "it is a linear model, which has no encoder to train"
-            raise BaseNotFound(base=name, reason=reason)
+            raise LinearBase(base=name)
         config = _read_config(store, version)
     except ArtifactCorrupt as error:
         raise BaseNotFound(base=name, reason="its files are missing or damaged") from error

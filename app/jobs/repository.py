@@ -22,6 +22,7 @@ from sqlalchemy import (
     column,
     delete,
     func,
+    insert,
     literal,
     null,
     or_,
@@ -54,6 +55,11 @@ FINAL_STATES = tuple(state for state in JobState if state.final)
 ACTIVE_STATES = tuple(state for state in JobState if not state.final)
 # What `app.sweeps`, a layer above, knows as the table of trials.
 _TRIALS = table("trials", column("job_id", Uuid()), column("sweep_id", Uuid()))
+# What `app.openai` and `app.mistral` know as the tables of what their clients asked for.
+_API_REQUESTS = [
+    table(name, column("job_id", Uuid()), column("request"))
+    for name in ("openai_jobs", "mistral_jobs")
+]
 MAX_SCANNED = 10_000  # jobs that one call reads when no index covers its filter
 MAX_COUNTED = 10_000  # jobs per state that one call counts
 _STATE_COLUMNS = load_only(
@@ -348,6 +354,13 @@ def find_original_job(session: Session, job: Job) -> Job:
             break
         job = continued
     return job
+
+
+def copy_api_requests(session: Session, *, of: UUID, to: UUID) -> None:
+    """Store for a retry what a client of another API asked for, so that its API has the retry."""
+    for requests in _API_REQUESTS:
+        copied = select(literal(to, Uuid()), requests.c.request).where(requests.c.job_id == of)
+        session.execute(insert(requests).from_select(["job_id", "request"], copied))
 
 
 def find_active_retry(session: Session, original: Job) -> UUID | None:

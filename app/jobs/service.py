@@ -282,6 +282,7 @@ def create_retry_job(
         call=call,
         start=start,
     )
+    repository.copy_api_requests(session, of=job_id, to=job.id)
     retried = {"job_id": str(job.id), "of": str(job_id), "step": start.step if start else 0}
     call_after_commit(session, partial(log.info, "retried job", **retried))
     return view

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, String, cast, exists, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from app.database.base import now
 from app.datasets.tables import Dataset
 from app.fine_tuning_apis.repository import (
     DEFERRED,
@@ -17,6 +18,7 @@ from app.fine_tuning_apis.repository import (
 from app.openai.tables import OpenAIJobRequest
 from app.queue.enums import JobState
 from app.queue.events import EventContent
+from app.queue.leases import running_seconds_expression
 from app.queue.tables import Job
 from app.registry.tables import ModelVersion
 
@@ -29,10 +31,11 @@ class OpenAIJobWithRequest(NamedTuple):
     job: Job
     asked: OpenAIJobRequest
     measured: TrainingSummaryNumbers = TrainingSummaryNumbers()
+    running_seconds: float = 0.0  # of all attempts until now; only of a running job
 
 
 _JOBS: Select[Any] = (
-    select(Job, OpenAIJobRequest, *SUMMARY_COLUMNS)
+    select(Job, OpenAIJobRequest, running_seconds_expression(now()), *SUMMARY_COLUMNS)
     .join(OpenAIJobRequest, OpenAIJobRequest.job_id == Job.id)
     .options(*DEFERRED)
 )
@@ -41,8 +44,8 @@ _JOBS: Select[Any] = (
 def _load(session: Session, statement: Select[Any]) -> list[OpenAIJobWithRequest]:
     rows = session.execute(statement)
     return [
-        OpenAIJobWithRequest(job, asked, TrainingSummaryNumbers(*numbers))
-        for job, asked, *numbers in rows
+        OpenAIJobWithRequest(job, asked, TrainingSummaryNumbers(*numbers), seconds or 0.0)
+        for job, asked, seconds, *numbers in rows
     ]
 
 

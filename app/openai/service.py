@@ -84,6 +84,9 @@ def create_job(
         store=store,
         settings=settings,
     )
+    if isinstance(_method(body), LinearSpec):
+        message = f"The method linear trains no base model, so {body.model} is not used."
+        events = [build_warning_event("model_ignored", message)]
     if body.integrations:
         events.append(build_warning_event("integration_ignored", "Metrics are not sent to wandb."))
     with database.read() as session:

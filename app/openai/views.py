@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -96,7 +97,7 @@ def fine_tuning_job_view(tuning: OpenAIJobWithRequest) -> FineTuningJob:
             "error": _error(job, asked),
             "fine_tuned_model": fine_tuned_model_name(tuning) if succeeded else None,
             "finished_at": None if job.finished_at is None else int(job.finished_at),
-            "estimated_finish": _estimated_finish(job),
+            "estimated_finish": _estimated_finish(tuning),
             "hyperparameters": hyperparameters,
             "method": asked.get("method")
             or {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
@@ -137,10 +138,11 @@ def _error(job: Job, asked: JsonObject) -> FineTuningErrorBody | None:
     return FineTuningErrorBody(code=job.error_code, message=job.error_message or "", param=param)
 
 
-def _estimated_finish(job: Job) -> int | None:
-    if job.state != JobState.RUNNING or job.started_at is None:
+def _estimated_finish(tuning: OpenAIJobWithRequest) -> int | None:
+    if tuning.job.state != JobState.RUNNING:
         return None
-    return int(job.started_at + job.plan["estimated_seconds"])
+    seconds_left = tuning.job.plan["estimated_seconds"] - tuning.running_seconds
+    return int(time.time() + max(0.0, seconds_left))
 
 
 # -- Events and checkpoints -----------------------------------------------------------------------

@@ -13,6 +13,12 @@ class BaseNotFound(BaseModelError):
     message = "No base model {base!r}: {reason}."
 
 
+class LinearBase(BaseModelError):
+    code = "linear_base"
+    title = "A linear model has no encoder to train."
+    message = "{base!r} is a linear model, which has no encoder to train; name another base model."
+
+
 class GatedBase(BaseModelError):
     code = "gated_base"
     title = "The base model is gated on the hub."

@@ -109,7 +109,7 @@ def test_a_linear_version_cannot_be_a_base(
     ref = add_model(resources, make_linear_artifact(tmp_path / "made"), name="words")
     answer = client.post("/v1/jobs", json={"method": {"type": "lora"}, "base": ref})
     assert answer.status_code == 422
-    assert answer.json()["code"] == "base_not_found"
+    assert answer.json()["code"] == "linear_base"
     assert "linear model, which has no encoder" in answer.text
 
 

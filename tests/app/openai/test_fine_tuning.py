@@ -1,8 +1,10 @@
 """Fine-tuning jobs in the OpenAI API, by the unmodified client, without a training."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from dirty_equals import IsInt
@@ -16,12 +18,15 @@ from openai import (
 )
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
+from sqlalchemy import select, update
 from starlette.testclient import TestClient
 
+from app.database.base import now
 from app.database.engines import Database
 from app.main import create_app
 from app.openai import ids
 from app.queue.enums import DeviceClass
+from app.queue.tables import Job
 from app.queue.transitions import PermanentFailure
 from app.resources import Resources
 from app.settings import Settings
@@ -307,7 +312,17 @@ def test_in_place_of_a_model_of_openai_the_default_base_is_trained(
 
 @pytest.mark.parametrize(
     "model",
-    ["bert", "org/model", "/etc", "ft", f"ft:minilm-l6:loraworks::{'0' * 32}", "a:1", "ada"],
+    [
+        "bert",
+        "org/model",
+        "/etc",
+        "ft",
+        f"ft:minilm-l6:loraworks::{'0' * 32}",
+        "a:1",
+        "ada",
+        f"ft:minilm-l6:loraworks:mails:{'a' * 31}",
+        "gpt-mails:9",
+    ],
 )
 def test_an_unknown_model(create: Create, model: str) -> None:
     with pytest.raises(NotFoundError) as raised:
@@ -358,6 +373,29 @@ def test_a_job_that_runs(create: Create, sdk: OpenAI, database: Database) -> Non
     assert running.status == "running"
     assert running.estimated_finish is not None
     assert running.estimated_finish >= running.created_at
+    with database.write() as session:  # it waited for a day and lost an attempt of 100 s
+        session.execute(update(Job).values(started_at=now() - 86_400, running_seconds=100.0))
+        seconds = session.scalars(select(Job)).one().plan["estimated_seconds"]
+    finish = sdk.fine_tuning.jobs.retrieve(job.id).estimated_finish
+    assert finish == pytest.approx(time.time() + max(0.0, seconds - 100), abs=20)
+
+
+def test_a_retry_is_a_job_of_the_api(create: Create, sdk: OpenAI, client: TestClient) -> None:
+    job = create(method={"type": "linear"})
+    sdk.fine_tuning.jobs.cancel(job.id)
+    retry = client.post(f"/v1/jobs/{UUID(job.id.removeprefix('ftjob-'))}/retry").json()
+    listed = [each.id for each in sdk.fine_tuning.jobs.list()]
+    assert listed == [f"ftjob-{UUID(retry['id']).hex}", job.id]
+    again = sdk.fine_tuning.jobs.retrieve(listed[0])
+    assert (again.training_file, again.model) == (job.training_file, job.model)
+
+
+def test_the_method_linear_uses_no_base(create: Create, sdk: OpenAI) -> None:
+    job = create(model="gpt-4o-mini", method={"type": "linear"})
+    [warning] = [each for each in sdk.fine_tuning.jobs.list_events(job.id) if each.level == "warn"]
+    assert warning.message == (
+        "The method linear trains no base model, so gpt-4o-mini is not used."
+    )
 
 
 @pytest.mark.parametrize(
