@@ -111,6 +111,14 @@ def test_model_without_adapter_is_accepted(tmp_path: Path) -> None:
     assert check_imported_model(make_artifact(tmp_path / "made")).directory == "made"
 
 
+def test_settings_that_only_sound_like_code_are_accepted(tmp_path: Path) -> None:
+    """The configs of base models have them, and training keeps them."""
+    settings = {"_attn_implementation_autoset": True, "conv_kernel_size": 3}
+    directory = make_artifact(tmp_path / "made")
+    edit_json(directory / CONFIG, lambda c: c.update(settings))
+    check_imported_model(reseal_manifest(directory))
+
+
 def tensors(name: str, change: Callable[[Json], Any]) -> Callable[[Path], object]:
     def apply(directory: Path) -> None:
         state = load_file(directory / name)
