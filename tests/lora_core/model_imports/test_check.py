@@ -119,6 +119,16 @@ def test_settings_that_only_sound_like_code_are_accepted(tmp_path: Path) -> None
     check_imported_model(reseal_manifest(directory))
 
 
+def test_large_numbers_are_accepted(tmp_path: Path) -> None:
+    """Such as time stamps in nanoseconds: training takes them."""
+    directory = reseal_manifest(
+        make_regression_artifact(tmp_path / "made"),
+        metrics={"test": {"rmse": 3e15, "mae": 2e15}},
+        calibration={"scale": [4e15], "offset": [1.7e18], "half_width": 6e15},
+    )
+    assert check_imported_model(directory).facts.metrics["test"]["rmse"] == 3e15
+
+
 def tensors(name: str, change: Callable[[Json], Any]) -> Callable[[Path], object]:
     def apply(directory: Path) -> None:
         state = load_file(directory / name)
