@@ -39,6 +39,15 @@ class TooManyLabels(UnprocessableContent):
     message = "The labeling project {name} would have {count:,} labels, and the limit is {limit:,}."
 
 
+class RanksNotInOrder(UnprocessableContent):
+    code = "ranks_not_in_order"
+    title = "The ranks are sent in another order than they would have."
+    message = (
+        "Ranks that are not all numbers are sorted by name: {ranks}. If that is their order, send "
+        "them in it; else rename them, such as 1-low, 2-medium, 3-high."
+    )
+
+
 class RegressionHasNoLabels(UnprocessableContent):
     code = "numbers_have_no_labels"
     title = "A regression has no labels."

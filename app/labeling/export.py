@@ -24,6 +24,7 @@ from app.storage.store import Store
 from lora_core.specs.data import Split
 
 MIN_TEST_TEXTS = 50  # texts drawn at random, from which on they are the test split
+MAX_RANDOM_SHARE = 0.5  # of the labeled texts: the others are what is trained on
 
 
 def export_labels_to_dataset(  # noqa: PLR0913
@@ -88,15 +89,16 @@ def select_test_rows(labels: Iterable[ResolvedLabel]) -> frozenset[int]:
     """Return the rows of the test split: the texts drawn at random, if there are enough of them.
 
     Texts with a label that only texts drawn at random have are not among them, since training has
-    to see it.
+    to see it. If most texts were drawn at random, there are none: training draws from all texts.
     """
     labels = list(labels)
     seen = {name for each in labels if not each.is_random for name in _names(each.value)}
     rows = frozenset(
         each.row for each in labels if each.is_random and seen.issuperset(_names(each.value))
     )
-    is_enough = len(rows) >= MIN_TEST_TEXTS and len(rows) < len(labels)
-    return rows if is_enough else frozenset()
+    is_enough = len(rows) >= MIN_TEST_TEXTS
+    enough_others = sum(each.is_random for each in labels) <= MAX_RANDOM_SHARE * len(labels)
+    return rows if is_enough and enough_others else frozenset()
 
 
 def _names(value: LabelValue) -> frozenset[str]:

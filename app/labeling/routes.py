@@ -277,7 +277,8 @@ async def create_labeled_dataset(  # noqa: PLR0913 - FastAPI dependencies
     """Make a dataset of the labels so far, as the next version of its name.
 
     Texts that were drawn at random are its test split, if at least 50 of
-    them have only labels that also occur in the other texts.
+    them have only labels that also occur in the other texts, and if they
+    are at most half of the labeled texts.
     """
     body = body or LabelingDatasetCreate()
     work = partial(

@@ -53,7 +53,8 @@ class LabelTypeSpec(RequestModel):
 
     type: LabelingTaskType = "single_label"
     ordered: StrictBool = Field(
-        default=False, description="single_label: the labels are ranks, in the order given."
+        default=False,
+        description="single_label: the labels are ranks, sorted by number, else by name.",
     )
 
     @model_validator(mode="after")
@@ -309,7 +310,9 @@ class LabelingView(LabelingListItem):
     random_share: float
     overlap: float
     seed: int
-    labels: list[LabelCount] = Field(description="In the order given; an order of ranks.")
+    labels: list[LabelCount] = Field(
+        description="In the order given; ranks sorted by number, else by name."
+    )
     annotators: list[AnnotatorCount] = Field(
         description="Without the scope `labels:read`, only those of the API key."
     )

@@ -27,6 +27,7 @@ from app.labeling.errors import (
     LabelingDatasetDeleted,
     LabelingNameTaken,
     PoolTooLarge,
+    RanksNotInOrder,
     RegressionHasNoLabels,
     TooManyLabels,
 )
@@ -52,10 +53,11 @@ from app.queue.dispatch import WorkerNotifier
 from app.queue.enums import DeviceClass, JobKind
 from app.queue.tables import Job
 from app.settings import Settings
-from lora_core.data.split import sort_label_names
+from lora_core.data.split import are_labels_numeric, sort_label_names
 from lora_core.specs.embed import EmbedSpec
 from lora_core.specs.predict import PredictDataSpec
 
+MAX_LISTED = 10  # ranks in a message
 _METHOD = "embed"  # in the column that holds baseline, lora or full for a job
 
 
@@ -71,8 +73,8 @@ def create_project(
     """Store a project, and queue the job that computes the vectors of its texts.
 
     Vectors of the same texts and the same base are used again. Raises `LabelingNameTaken`,
-    `DatasetNotFound`, `DatasetHasLabels`, `PoolTooLarge`, `TooManyJobs`, `BaseNotFound`, and what
-    `idempotency.reserve` raises.
+    `DatasetNotFound`, `DatasetHasLabels`, `PoolTooLarge`, `RanksNotInOrder`, `TooManyJobs`,
+    `BaseNotFound`, and what `idempotency.reserve` raises.
     """
     idempotency.reserve(session, call)
     pretrained_bases.check_base_not_deleted(session, base)
@@ -80,13 +82,16 @@ def create_project(
     acquire_transaction_lock(session, f"labeling project {body.name}")
     if repository.find_project(session, body.name) is not None:
         raise LabelingNameTaken(name=body.name)
+    labels = _in_order(body.labels, ordered=body.task.ordered)
+    if labels != body.labels and not are_labels_numeric(labels):
+        raise RanksNotInOrder(ranks=" < ".join(labels[:MAX_LISTED]), at="labels")
     project = LabelingProject(
         created_by=call.caller_id,
         name=body.name,
         dataset_id=dataset.id,
         task=body.task.type,
         ordered=body.task.ordered,
-        labels=_in_order(body.labels, ordered=body.task.ordered),
+        labels=labels,
         base=base.name,
         base_revision=base.revision,
         random_share=body.random_share,

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -39,6 +40,10 @@ from lora_core.specs.data import parse_file_suffix
 from lora_core.specs.predict import RESERVED_COLUMNS, SCORES
 from lora_core.specs.text_input import TextInput
 
+# What results add to a row; of several targets in CSV, it comes after the name of the target.
+_OUTPUT_COLUMN = re.compile(
+    rf"(.*\.)?({'|'.join(sorted(RESERVED_COLUMNS))}|{SCORES}\..*)", re.DOTALL
+)
 PARQUET_MAGIC = b"PAR1"
 ZIP_MAGIC = b"PK\x03\x04"
 OLE_MAGIC = b"\xd0\xcf\x11\xe0"  # an OLE compound file: .xls, and .xlsx with a password
@@ -334,7 +339,7 @@ def _check_reserved(file: str, names: Sequence[str]) -> None:
     """Raise `ReservedColumn` for the name of an output column, or `DataTooLarge`."""
     check_column_limit(file, names)
     for name in names:
-        if name in RESERVED_COLUMNS or name.startswith(f"{SCORES}."):
+        if _OUTPUT_COLUMN.fullmatch(name):
             raise ReservedColumn(file=file, column=name)
 
 

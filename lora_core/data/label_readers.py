@@ -41,6 +41,7 @@ MAX_LABELS = 1_000
 MAX_LABEL_CHARACTERS = 256
 MAX_NUMBER = 1e30  # absolute value: its square is far from the limits of fp32 sums
 NO_LABEL = ""
+_CONTROL = re.compile("[\x01-\x1f\x7f-\x9f]+")
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,12 @@ def build_label_reader(file: str, label_format: LabelFormat) -> LabelReader:
 
 
 def normalize_label_name(name: str) -> str:
-    """Return the name of a label: NFC, without surrounding white space."""
-    return unicodedata.normalize("NFC", name.strip())
+    """Return the name of a label: NFC, without surrounding white space, in one line.
+
+    Control characters, such as the line feed of a spreadsheet cell, are a space. NUL is kept, since
+    readers refuse it.
+    """
+    return unicodedata.normalize("NFC", _CONTROL.sub(" ", name).strip())
 
 
 def without_invisible_characters(text: str) -> str:

@@ -34,8 +34,10 @@ from lora_core.process_settings import is_oom_error
 from lora_core.rust_panics import convert_panics
 from lora_core.saved_predictions import load_golden_predictions, logit_difference_and_limit
 
-# Config settings that make transformers download or run something.
+# Config settings that make transformers download or run something, and those that only sound like
+# them: a flag that transformers 4.46 to 4.51 saved, and the width of a convolution of DeBERTa.
 _FORBIDDEN_SETTING = re.compile("auto_map|custom|implementation|kernel|quantization")
+_HARMLESS_SETTINGS = frozenset({"_attn_implementation_autoset", "conv_kernel_size"})
 
 
 class VerifiedModelImport(BaseModel):
@@ -61,7 +63,8 @@ def check_imported_model(directory: Path) -> VerifiedModelImport:
         return _check_linear(directory)
     checkpoint = encoder_checkpoint_directory(directory)
     config = read_checked_base_config(checkpoint, checkpoint.name)
-    if forbidden := [key for key in config if _FORBIDDEN_SETTING.search(key)]:
+    settings = config.keys() - _HARMLESS_SETTINGS
+    if forbidden := sorted(filter(_FORBIDDEN_SETTING.search, settings)):
         problem = f"{checkpoint.name}/config.json sets {forbidden[0][:100]!r}"
         raise InvalidImportedModel(problem=problem)
     facts = metadata.validate_model_metadata(directory)

@@ -27,7 +27,7 @@ from lora_core.artifact_base_sharing import (
     join_classifier_config,
 )
 from lora_core.compatibility import read_encoder_shape
-from lora_core.data.label_readers import MAX_LABEL_CHARACTERS, MAX_LABELS
+from lora_core.data.label_readers import MAX_LABEL_CHARACTERS, MAX_LABELS, MAX_NUMBER
 from lora_core.encoders.safety import MAX_CONFIG_BYTES
 from lora_core.errors.artifact import ArtifactCorrupt, InvalidImportedModel
 from lora_core.linear.files import MODEL_FILES, count_weight_rows
@@ -48,6 +48,7 @@ from lora_core.specs.validation_problems import first_problem_location_and_messa
 from lora_core.tasks.base import parse_task_spec_and_calibration
 
 _MAX_VALUE = 1e12  # of any metric
+_MAX_ERROR = 10 * MAX_NUMBER  # of what is in the unit of a regression's numbers
 
 
 def check_printable(text: str) -> str:
@@ -71,12 +72,13 @@ Output = Annotated[
     AfterValidator(check_printable),
 ]
 Outputs = Annotated[list[Output], Field(min_length=1, max_length=MAX_OUTPUTS)]
-Number = Annotated[float, Field(ge=-_MAX_VALUE, le=_MAX_VALUE)]
+Number = Annotated[float, Field(ge=-_MAX_ERROR, le=_MAX_ERROR)]
 Numbers = Annotated[list[Number], Field(max_length=MAX_LABELS)]
 Correlation = Annotated[float, Field(ge=-1, le=1)]
 Skill = Annotated[float, Field(ge=-_MAX_VALUE, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, le=_MAX_VALUE)]
+Distance = Annotated[float, Field(ge=0, le=_MAX_ERROR)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 
 
@@ -105,8 +107,8 @@ class UntrustedSplitMetrics(UntrustedSchema):
     map: Share | None = None
     hamming_loss: Share | None = None
     kappa: Correlation | None = None
-    rmse: NonNegative | None = None
-    mae: NonNegative | None = None
+    rmse: Distance | None = None
+    mae: Distance | None = None
     r2: Skill | None = None
     spearman: Correlation | None = None
     skill: Skill | None = None
@@ -157,7 +159,7 @@ class UntrustedTargetCalibration(UntrustedSchema):
     scale: Numbers | None = None
     offset: Numbers | None = None
     thresholds: Annotated[list[Share], Field(max_length=MAX_LABELS)] | None = None
-    half_width: NonNegative | None = None
+    half_width: Distance | None = None
 
 
 class UntrustedCalibration(UntrustedTargetCalibration):

@@ -75,18 +75,21 @@ def test_the_test_part_needs_enough_texts_and_known_labels() -> None:
     def resolved(row: int, value: Any, *, is_random: bool) -> ResolvedLabel:
         return ResolvedLabel(row, value, ("ann",), is_random)
 
-    chosen = [resolved(1000, "a", is_random=False), resolved(1001, "b", is_random=False)]
+    chosen = [resolved(1000 + n, "ab"[n % 2], is_random=False) for n in range(MIN_TEST_TEXTS + 1)]
     drawn = [resolved(row, "ab"[row % 2], is_random=True) for row in range(MIN_TEST_TEXTS)]
     assert select_test_rows([*chosen, *drawn]) == frozenset(range(MIN_TEST_TEXTS))
     assert select_test_rows([*chosen, *drawn[1:]]) == frozenset()
     rare = resolved(500, "rare", is_random=True)
     assert select_test_rows([*chosen, *drawn, rare]) == frozenset(range(MIN_TEST_TEXTS))
     assert select_test_rows(drawn) == frozenset()  # nothing would be left to train on
-    numbers = [resolved(row, float(row), is_random=row > 9) for row in range(70)]
+    numbers = [resolved(row, float(row), is_random=row > 59) for row in range(120)]
     assert len(select_test_rows(numbers)) == 60
-    sets = [resolved(row, frozenset("a" if row % 2 else ""), is_random=row > 9)
-            for row in range(70)]  # fmt: skip
+    assert select_test_rows(numbers[1:]) == frozenset()  # too little would be left
+    sets = [resolved(row, frozenset("a" if row % 2 else ""), is_random=row > 59)
+            for row in range(120)]  # fmt: skip
     assert len(select_test_rows(sets)) == 60
+    drawn_sets = [resolved(row, frozenset("ab"[: row % 3]), is_random=True) for row in range(180)]
+    assert select_test_rows(drawn_sets) == frozenset()  # not those without a label
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,8 @@ def test_what_cannot_be_a_project_is_refused(
     assert create(name="mood") == (409, "labeling_name_taken")
     assert create(dataset="nothing") == (404, "dataset_not_found")
     assert create(base="no-such-base") == (422, "base_not_found")
+    ranks: dict[str, Any] = {"task": {"type": "single_label", "ordered": True}}
+    assert create(**ranks, labels=["low", "medium", "high"]) == (422, "ranks_not_in_order")
     for wrong in (
         {"name": "Not a slug"},
         {"labels": ["a", "a"]},

@@ -155,10 +155,10 @@ def test_other_columns_may_share_a_name(tmp_path: Path) -> None:
 
 
 def test_a_label_with_a_separator_is_quoted(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.csv", "text,label\nx,a\ny,b\n")
-    corrected = correct(path, (2, 'a, "b"\nc'))
+    path = write(tmp_path, "a.csv", 'text,label\nx,a\n"y\nz",b\n')
+    corrected = correct(path, (2, 'a, "b"'))
     with corrected.after.open(newline="") as file:
-        assert list(csv.reader(file)) == [["text", "label"], ["x", "a"], ["y", 'a, "b"\nc']]
+        assert list(csv.reader(file)) == [["text", "label"], ["x", "a"], ["y\nz", 'a, "b"']]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ BAD: list[tuple[str, str | bytes, type[LoraCoreError], dict[str, object]]] = [
     ("a.csv", b"text\na\n\x81\n", UndecodableText, {"row": 2}),
     ("a.csv", "text,predicted_label\na,b\n", ReservedColumn, {"column": "predicted_label"}),
     ("a.csv", "text,predicted_scores.good\na,1\n", ReservedColumn, {}),
+    ("a.csv", "text,s.predicted_label\na,b\n", ReservedColumn, {"column": "s.predicted_label"}),
+    ("a.csv", "text,s.predicted_scores.v1.5\na,1\n", ReservedColumn, {}),
     ("a.csv", ",".join(["text", *map(str, range(512))]) + "\n", DataTooLarge, {}),
     ("a.jsonl", '{"text": "a"}\n{"n": 1}\n', MalformedRow, {"row": 2}),
     ("a.jsonl", '{"text": "a"}\n{"text": null}\n', MissingText, {"rows": 2}),

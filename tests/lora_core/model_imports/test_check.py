@@ -111,6 +111,24 @@ def test_model_without_adapter_is_accepted(tmp_path: Path) -> None:
     assert check_imported_model(make_artifact(tmp_path / "made")).directory == "made"
 
 
+def test_settings_that_only_sound_like_code_are_accepted(tmp_path: Path) -> None:
+    """The configs of base models have them, and training keeps them."""
+    settings = {"_attn_implementation_autoset": True, "conv_kernel_size": 3}
+    directory = make_artifact(tmp_path / "made")
+    edit_json(directory / CONFIG, lambda c: c.update(settings))
+    check_imported_model(reseal_manifest(directory))
+
+
+def test_large_numbers_are_accepted(tmp_path: Path) -> None:
+    """Such as time stamps in nanoseconds: training takes them."""
+    directory = reseal_manifest(
+        make_regression_artifact(tmp_path / "made"),
+        metrics={"test": {"rmse": 3e15, "mae": 2e15}},
+        calibration={"scale": [4e15], "offset": [1.7e18], "half_width": 6e15},
+    )
+    assert check_imported_model(directory).facts.metrics["test"]["rmse"] == 3e15
+
+
 def tensors(name: str, change: Callable[[Json], Any]) -> Callable[[Path], object]:
     def apply(directory: Path) -> None:
         state = load_file(directory / name)
