@@ -156,7 +156,7 @@ def show_report(client: "Client", name: Name, run: Run = None, as_json: AsJson =
 @app.command("cancel")
 @with_client
 def cancel_run(client: "Client", name: Name, run: Run = None) -> None:
-    """Cancel a retraining with its jobs. What it made so far stays."""
+    """Cancel a retraining with its jobs. Its datasets are deleted unless a version was made."""
     cancelled = client.cancel_retraining(name, run or str(_newest_run(client, name).id))
     print_line(f"Cancelled retraining {cancelled.id}.")
 

@@ -51,19 +51,16 @@ def read_label_shares(
     changes = [
         LabelShareChange(
             label=label,
-            recent=_share(recent, PredictionOutcome.LABEL, label),
-            before=_share(before, PredictionOutcome.LABEL, label),
+            recent=_label_share(recent, label),
+            before=_label_share(before, label),
             training=None if training is None else known.get(label, 0.0),
         )
         for label in sorted(labels | known.keys())
     ]
     return LabelShares(
-        predicted=recent.get((PredictionOutcome.TEXT, ""), 0),
-        predicted_before=before.get((PredictionOutcome.TEXT, ""), 0),
-        abstained=ShareChange(
-            recent=_share(recent, PredictionOutcome.ABSTAINED, ""),
-            before=_share(before, PredictionOutcome.ABSTAINED, ""),
-        ),
+        predicted=_sum(recent, PredictionOutcome.TEXT),
+        predicted_before=_sum(before, PredictionOutcome.TEXT),
+        abstained=ShareChange(recent=_abstained_share(recent), before=_abstained_share(before)),
         labels=sorted(changes, key=_size, reverse=True),
     )
 
@@ -79,9 +76,20 @@ def _count(
     }
 
 
-def _share(counts: _Counts, outcome: PredictionOutcome, label: str) -> float | None:
-    texts = counts.get((PredictionOutcome.TEXT, ""), 0)
-    return counts.get((outcome, label), 0) / texts if texts else None
+def _label_share(counts: _Counts, label: str) -> float | None:
+    """Return the share of a label; of several targets, of the texts that were asked for its own."""
+    target = label.partition("/")[0]
+    texts = sum(counts.get((PredictionOutcome.TEXT, asked), 0) for asked in {"", target})
+    return counts.get((PredictionOutcome.LABEL, label), 0) / texts if texts else None
+
+
+def _abstained_share(counts: _Counts) -> float | None:
+    texts = _sum(counts, PredictionOutcome.TEXT)
+    return _sum(counts, PredictionOutcome.ABSTAINED) / texts if texts else None
+
+
+def _sum(counts: _Counts, outcome: PredictionOutcome) -> int:
+    return sum(count for (each, _), count in counts.items() if each is outcome)
 
 
 def _size(change: LabelShareChange) -> float:

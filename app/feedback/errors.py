@@ -102,3 +102,12 @@ class NoFeedbackTexts(Conflict):
         "Model {model} has no feedback whose text is known{condition}. Send feedback with texts, "
         "or set LORAWORKS_KEEP_TRAFFIC to `texts`."
     )
+
+
+class FeedbackIncomplete(Conflict):
+    code = "feedback_incomplete"
+    title = "No text has feedback on every target."
+    message = (
+        "None of the {texts:,} texts with feedback on {model} has it on each of {targets}. Send "
+        "feedback on the targets that are missing."
+    )

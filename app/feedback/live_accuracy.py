@@ -6,6 +6,7 @@ apart, because they report errors rather than what is right.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -54,10 +55,7 @@ def list_live_accuracy(session: Session, *, model: str, days: float) -> list[Liv
     counts = traffic.count_outcomes(
         session, model=model, since=traffic.floor_count_start(at, since)
     )
-    kept = {
-        each.number: each
-        for each in traffic.count_kept_by_version(session, model=model, since=since)
-    }
+    kept = traffic.count_kept_by_version(session, model=model, since=since)
     parts: dict[_Part, list[Feedback]] = {}
     for row in repository.list_newest_per_target_and_subject(
         session, model=model, since=since, with_texts=False
@@ -65,7 +63,7 @@ def list_live_accuracy(session: Session, *, model: str, days: float) -> list[Liv
         if row.answer is not None:  # otherwise nothing is known of the prediction
             parts.setdefault(_part(row), []).append(row)
     views = [
-        _live_accuracy(session, model, part, rows, counts, kept.get(part.number), since)
+        _live_accuracy(session, model, part, rows, counts, _kept_of_part(kept, part), since)
         for part, rows in parts.items()
     ]
     return sorted(
@@ -77,25 +75,38 @@ def _part(row: Feedback) -> _Part:
     return _Part(row.number, row.target, row.task)  # type: ignore[arg-type]
 
 
+def _kept_of_part(
+    kept: Sequence[KeptPredictionCounts], part: _Part
+) -> Sequence[KeptPredictionCounts]:
+    """Return the counts of requests for all targets, and for this one."""
+    return [
+        each for each in kept if each.number == part.number and each.target in (None, part.target)
+    ]
+
+
 def _live_accuracy(  # noqa: PLR0913 - what was read for all versions at once
     session: Session,
     model: str,
     part: _Part,
     rows: Sequence[Feedback],
     counts: dict[tuple[int, PredictionOutcome, str], int],
-    kept: KeptPredictionCounts | None,
+    kept: Sequence[KeptPredictionCounts],
     since: float,
 ) -> LiveAccuracy:
+    predicted, abstained = (
+        sum(counts.get((part.number, outcome, asked), 0) for asked in {"", part.target})
+        for outcome in (PredictionOutcome.TEXT, PredictionOutcome.ABSTAINED)
+    )
     sampled = [row for row in rows if row.sampled]
     volunteered = [row for row in rows if not row.sampled]
     return LiveAccuracy(
         version=f"{model}:{part.number}",
         target=part.target or None,
         task=part.task,
-        predicted=counts.get((part.number, PredictionOutcome.TEXT, ""), 0),
-        abstained=counts.get((part.number, PredictionOutcome.ABSTAINED, ""), 0),
-        kept=kept.kept if kept else 0,
-        sampled=max(kept.sampled if kept else 0, len(sampled)),
+        predicted=predicted,
+        abstained=abstained,
+        kept=sum(each.kept for each in kept),
+        sampled=max(sum(each.sampled for each in kept), len(sampled)),
         labeled=len(sampled),
         since=min((row.predicted_at for row in sampled if row.predicted_at), default=None),
         estimate=estimate_main_metric(sampled, part.task),
@@ -135,26 +146,29 @@ def _with_scores(
     model: str,
     part: _Part,
     sampled: Sequence[Feedback],
-    kept: KeptPredictionCounts | None,
+    kept: Sequence[KeptPredictionCounts],
     since: float,
 ) -> LiveEstimate | None:
     """Return the prediction-powered accuracy; None if there is too little for it.
 
-    Labeled and other texts are from the same time: since the oldest prediction that is kept.
+    Labeled and other texts are from the same time: since the oldest prediction that is kept or, of
+    more than `MAX_OTHER_TEXTS`, that is read.
     """
-    if kept is None:
-        return None
+    oldest = min((each.oldest for each in kept), default=inf)
     recent = [
-        row
-        for row in sampled
-        if row.confidence is not None and (row.predicted_at or 0) >= kept.oldest
+        row for row in sampled if row.confidence is not None and (row.predicted_at or 0) >= oldest
     ]
     if len(recent) < MIN_POWERED_TEXTS:
         return None
-    labeled = {KeptPredictionKey(row.prediction_id, row.position) for row in recent}  # type: ignore[arg-type]
     found = traffic.list_confidences(
         session, model=model, number=part.number, since=since, limit=MAX_OTHER_TEXTS
     )
+    if len(found) == MAX_OTHER_TEXTS:
+        first = min(found).prediction_id
+        recent = [row for row in recent if row.prediction_id and row.prediction_id >= first]
+        if len(recent) < MIN_POWERED_TEXTS:
+            return None
+    labeled = {KeptPredictionKey(row.prediction_id, row.position) for row in recent}  # type: ignore[arg-type]
     others = [
         score
         for key, scores in found.items()

@@ -206,10 +206,10 @@ def delete_by_text_hashes(session: Session, hashes: Iterable[str]) -> int:
     return len(deleted.all())
 
 
-def get_feedback_by_position(session: Session, prediction_id: UUID) -> dict[int, Feedback]:
-    """Return any feedback on each text of a prediction, by position."""
+def list_feedback_on_prediction(session: Session, prediction_id: UUID) -> Sequence[Feedback]:
+    """Return the feedback on the texts of a prediction."""
     statement = select(Feedback).where(Feedback.prediction_id == prediction_id)
-    return {row.position: row for row in session.scalars(statement) if row.position is not None}
+    return session.scalars(statement).all()
 
 
 def count_expired_feedback(session: Session, *, days: float) -> int:

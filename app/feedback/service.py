@@ -256,13 +256,13 @@ def _save(session: Session, submissions: Sequence[FeedbackItemSubmission]) -> No
             existing[_key(row)] = row
             session.add(row)
             submission.status = FeedbackItemOutcome.CREATED
-        elif any(getattr(found, name) != getattr(row, name) for name in _REPLACED):
+            continue
+        found.key_id = row.key_id  # which may be a new key of the author, and may delete it
+        submission.row, submission.status = found, FeedbackItemOutcome.UNCHANGED
+        if any(getattr(found, name) != getattr(row, name) for name in _REPLACED):
             for name in _REPLACED:
                 setattr(found, name, getattr(row, name))
-            found.updated_at, submission.row = at, found
-            submission.status = FeedbackItemOutcome.UPDATED
-        else:
-            submission.row, submission.status = found, FeedbackItemOutcome.UNCHANGED
+            found.updated_at, submission.status = at, FeedbackItemOutcome.UPDATED
     session.flush()
     for part, drawn_at in reviewed.items():
         _count_earlier(session, part, drawn_until=drawn_at)

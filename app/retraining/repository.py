@@ -11,6 +11,7 @@ from app.database.base import now
 from app.database.engines import acquire_transaction_lock
 from app.datasets.tables import Dataset
 from app.label_review import repository as label_review
+from app.label_review.tables import DatasetCorrection
 from app.queue.tables import Job
 from app.registry.tables import PRODUCTION, ModelAlias, ModelVersion, RegisteredModel
 from app.retraining.errors import RetrainingRuleNotFound, RetrainingRunNotFound
@@ -222,7 +223,8 @@ def list_runs_with_unreferenced_evaluation_dataset(session: Session) -> list[tup
 
 
 def list_runs_with_unused_training_dataset(session: Session) -> list[tuple[UUID, UUID]]:
-    """Return ended runs whose texts no version was made of: (run, dataset)."""
+    """Return ended runs whose texts neither a version nor a correction is made of: (run,
+    dataset)."""
     statement = select(RetrainingRun.id, RetrainingRun.dataset_id).where(
         RetrainingRun.state.not_in(ACTIVE_STATES),
         ~_version_exists(),
@@ -231,7 +233,9 @@ def list_runs_with_unused_training_dataset(session: Session) -> list[tuple[UUID,
     return [
         (run_id, dataset_id)
         for run_id, dataset_id in session.execute(statement)
-        if dataset_id and not _has_version(session, dataset_id)
+        if dataset_id
+        and not _has_version(session, dataset_id)
+        and not _has_stored_correction(session, dataset_id)
     ]
 
 
@@ -244,6 +248,25 @@ def _has_version(session: Session, dataset_id: UUID) -> bool:
         .where(cast(Job.dataset_ids, String).contains(str(dataset_id)))
     )
     return session.scalars(statement.limit(1)).first() is not None
+
+
+def _has_stored_correction(session: Session, dataset_id: UUID) -> bool:
+    """Return whether a correction of a dataset, or in turn of its corrections, is stored.
+
+    Which rows of it are live is known by the run of this dataset alone.
+    """
+    origins = [dataset_id]
+    while origins:
+        statement = (
+            select(Dataset.id, Dataset.deleted_at)
+            .join(DatasetCorrection, DatasetCorrection.dataset_id == Dataset.id)
+            .where(DatasetCorrection.corrected_from.in_(origins))
+        )
+        corrections = session.execute(statement).all()
+        if any(deleted_at is None for _, deleted_at in corrections):
+            return True
+        origins = [id_ for id_, _ in corrections]
+    return False
 
 
 def delete_old_runs(session: Session, *, days: float, limit: int) -> int:

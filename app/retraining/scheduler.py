@@ -428,15 +428,19 @@ def _decide(resources: Resources, run_id: UUID, claim: int) -> None:
         locked = transitions.lock_claimed_run(session, run_id, RetrainingState.EVALUATING, claim)
         if locked is None:
             return
-        if not _is_in_production(session, locked):
-            reasons.append(NotPromotedReason.PRODUCTION_CHANGED)
-        model = session.get_one(RegisteredModel, locked.model_id).name
-        version = registry.get_version(session, ModelRef(model, number=locked.new_number))
-        alias = SHADOW if reasons else PRODUCTION
-        registry_service.point_alias_and_publish(session, version, alias=alias, run=str(run_id))
+        in_production = _lock_production_alias(session, locked.model_id)
+        if in_production == locked.new_number:  # somebody has promoted it
+            state = RetrainingState.PROMOTED
+        else:
+            if in_production != locked.current_number:
+                reasons.append(NotPromotedReason.PRODUCTION_CHANGED)
+            model = session.get_one(RegisteredModel, locked.model_id).name
+            version = registry.get_version(session, ModelRef(model, number=locked.new_number))
+            alias = SHADOW if reasons else PRODUCTION
+            registry_service.point_alias_and_publish(session, version, alias=alias, run=str(run_id))
+            state = RetrainingState.SHADOWED if reasons else RetrainingState.PROMOTED
         if result is not None:
             locked.result = result.model_dump(mode="json")
-        state = RetrainingState.SHADOWED if reasons else RetrainingState.PROMOTED
         transitions.end_run_and_publish(session, locked, state, reasons=reasons)
         failpoint("retraining_deciding")
     failpoint("retraining_decided")
@@ -451,16 +455,15 @@ def _text_form(session: Session, run: RetrainingRun) -> TaskIOSchema:
     return TaskIOSchema.of_task(spec.task, pairs=spec.data.text_pair_column is not None)
 
 
-def _is_in_production(session: Session, run: RetrainingRun) -> bool:
-    """Return whether the version that was compared is still in production.
+def _lock_production_alias(session: Session, model_id: UUID) -> int | None:
+    """Return the number of the version in production, if any.
 
     The alias is locked, so that it stays there until the end of the transaction.
     """
-    alias = session.get(ModelAlias, (run.model_id, PRODUCTION), with_for_update=True)
+    alias = session.get(ModelAlias, (model_id, PRODUCTION), with_for_update=True)
     if alias is None:
-        return False
-    version = session.get(ModelVersion, alias.version_id)
-    return version is not None and version.number == run.current_number
+        return None
+    return session.get_one(ModelVersion, alias.version_id).number
 
 
 def _delete_unused_data(resources: Resources) -> None:

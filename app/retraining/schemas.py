@@ -165,7 +165,10 @@ class RetrainingRunView(ResponseModel):
     current: str = Field(description="The version in production when the run began.")
     new: str | None = Field(description="The version that was made.")
     summary: str = Field(description="What happened, in a sentence or two.")
-    reasons: list[NotPromotedReason] = Field(description="Why the new version was not promoted.")
+    reasons: list[NotPromotedReason] = Field(
+        description="Why the run did not promote the new version. If its state is `promoted`, "
+        "somebody did so before it was compared."
+    )
     data: TextCounts | None
     result: RetrainingComparison | None
     dataset_id: UUID | None = Field(description="The dataset that it trains on.")

@@ -57,34 +57,35 @@ _RUN_COLUMNS = (
 ) - {"data", "result"}
 
 
+_SENTENCES = {
+    RetrainingState.COLLECTING: "The texts to train on and to judge by are being collected.",
+    RetrainingState.SEARCHING: "A sweep looks for the best settings.",
+    RetrainingState.TRAINING: "The new version is being trained.",
+    RetrainingState.CANCELLED: "It was cancelled.",
+}
+
+
 def _summary(
     run: RetrainingRun, result: RetrainingComparison | None, error: RetrainingErrorView | None
 ) -> str:
     """Return what happened, in a sentence or two."""
     new, current = f"Version {run.new_number}", f"version {run.current_number}"
+    reasons = [_explain(NotPromotedReason(each), run, result, current) for each in run.reasons]
     match RetrainingState(run.state):
-        case RetrainingState.COLLECTING:
-            return "The texts to train on and to judge by are being collected."
-        case RetrainingState.SEARCHING:
-            return "A sweep looks for the best settings."
-        case RetrainingState.TRAINING:
-            return "The new version is being trained."
+        case state if state in _SENTENCES:
+            return _SENTENCES[state]
         case RetrainingState.EVALUATING:
             return f"{new} and {current} predict the texts that judge them."
+        case RetrainingState.PROMOTED if reasons:  # before it was compared
+            return f"{new} was promoted by somebody. It would be in shadow: {_join(reasons)}."
         case RetrainingState.PROMOTED if result is not None:
             return f"{new} went into production: it {_lead(result, run, current)}."
         case RetrainingState.SHADOWED:
-            reasons = [
-                _explain(NotPromotedReason(each), run, result, current) for each in run.reasons
-            ]
             return f"{new} was not promoted, and has the alias shadow: {_join(reasons)}."
         case RetrainingState.SKIPPED:
-            reason = _explain(NotPromotedReason(run.reasons[0]), run, result, current)
-            return f"Nothing was trained: {reason}."
+            return f"Nothing was trained: {reasons[0]}."
         case RetrainingState.FAILED if error is not None:
             return f"It failed: {error.message}"
-        case RetrainingState.CANCELLED:
-            return "It was cancelled."
         case state:
             return f"It is {state.value}."
 
@@ -104,7 +105,7 @@ def _explain(
         case NotPromotedReason.WORSE_ON_LIVE if result is not None and result.live is not None:
             return f"it is worse on live texts{_scores(result.live, result.metric)}"
         case NotPromotedReason.PRODUCTION_CHANGED:
-            return f"another version than {current} is in production by now"
+            return f"{current} is not in production any more"
         case NotPromotedReason.NOTHING_NEW:
             return "there are no live texts that production was not trained on"
         case _:

@@ -180,10 +180,7 @@ def retry_sweep(
     """
     with database.write() as session:
         sweep = _lock_sweep(session, sweep_id)
-        if sweep.state in (SweepState.PAUSED, SweepState.STOPPED):  # waiting trials would run, too
-            raise InvalidSweepTransition(
-                sweep_id=sweep_id, state=sweep.state, wanted="retried", hint="resume it first"
-            )
+        _check_not_suspended(sweep, "retried")
         repository.reset_trials(session, sweep_id, (TrialState.FAILED, TrialState.CANCELLED))
         if sweep.state == SweepState.FINISHED and not repository.list_pending_trials(
             session, sweep_id, limit=1
@@ -228,8 +225,9 @@ def extend_sweep(
 
     They are stored in small transactions, with a hidden sweep; the last transaction moves them.
 
-    Raises `TrialQuotaExceeded`, `ConcurrentUpdate` if the sweep has got other trials since it was
-    planned, and what `planning.resolve_trial_jobs` raises; the sweep is unchanged then.
+    Raises `InvalidSweepTransition`, `TrialQuotaExceeded`, `ConcurrentUpdate` if the sweep has got
+    other trials since it was planned, and what `planning.resolve_trial_jobs` raises; the sweep is
+    unchanged then.
     """
     if plan.extends is None:
         raise ValueError("the plan is not one of `plan_sweep_extension`")
@@ -275,12 +273,21 @@ def _before_extension(session: Session, sweep: Sweep) -> SweepBeforeExtension:
 def _check_can_extend(
     session: Session, sweep: Sweep, plan: UnresolvedPlan, settings: Settings
 ) -> None:
-    """Raise `ConcurrentUpdate` or `TrialQuotaExceeded`."""
+    """Raise `InvalidSweepTransition`, `ConcurrentUpdate` or `TrialQuotaExceeded`."""
+    _check_not_suspended(sweep, "extended")
     if _before_extension(session, sweep) != plan.extends:
         raise ConcurrentUpdate()
     counted = _count_planned(session, sweep) if sweep.state in ACTIVE_STATES else 0
     added = plan.total_trials - counted
     _check_trial_quota(session, sweep.created_by, settings, added=added)
+
+
+def _check_not_suspended(sweep: Sweep, wanted: str) -> None:
+    """Raise `InvalidSweepTransition` if the trials that wait would run, too."""
+    if sweep.state in (SweepState.PAUSED, SweepState.STOPPED):
+        raise InvalidSweepTransition(
+            sweep_id=sweep.id, state=sweep.state, wanted=wanted, hint="resume it first"
+        )
 
 
 def delete_sweep_with_jobs(database: Database, *, sweep_id: UUID, store: Store) -> None:

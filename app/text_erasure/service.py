@@ -125,9 +125,13 @@ def _identify(
     assert body.prediction_id is not None  # noqa: S101 - the body was validated
     prediction_id, position = parse_request_id_and_position(body.prediction_id)
     kept = traffic.find_predictions_by_request(session, [prediction_id]).get(prediction_id, [])
-    known: dict[int, KeptPrediction | Feedback] = {
-        **feedback.get_feedback_by_position(session, prediction_id),
-        **{each.position: each for each in kept},
+    rows: list[KeptPrediction | Feedback] = [
+        *feedback.list_feedback_on_prediction(session, prediction_id),
+        *kept,
+    ]
+    # Any of them may lack the text: the last one counts, and those with a text come last.
+    known = {
+        each.position or 0: each for each in sorted(rows, key=lambda each: each.text is not None)
     }
     texts = max([max(known, default=0) + 1, *(each.texts for each in kept)])
     if known and position is None and texts > 1:

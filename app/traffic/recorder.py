@@ -158,11 +158,12 @@ class TrafficRecorder:
         if len(self._counts) > MAX_COUNT_KEYS:
             self._on_dropped(len(answered.rows))
             return
-        version = answered.version
-        self._counts[PredictionCountKey(version, PredictionOutcome.TEXT, "")] += len(answered.rows)
+        version, asked = answered.version, answered.target or ""
+        texts = PredictionCountKey(version, PredictionOutcome.TEXT, asked)
+        self._counts[texts] += len(answered.rows)
         for row, abstained in zip(answered.rows, answered.abstained, strict=True):
             if abstained:
-                self._counts[PredictionCountKey(version, PredictionOutcome.ABSTAINED, "")] += 1
+                self._counts[PredictionCountKey(version, PredictionOutcome.ABSTAINED, asked)] += 1
                 continue
             for label in predicted_labels(answered.predicted, row):
                 name = label if answered.target is None else f"{answered.target}/{label}"

@@ -289,6 +289,7 @@ class KeptPredictionCounts(NamedTuple):
     """How many predictions of a version are kept, how many were drawn, and since when."""
 
     number: int
+    target: str | None  # the only one of several predicted
     kept: int
     sampled: int
     oldest: float  # Unix time
@@ -297,16 +298,17 @@ class KeptPredictionCounts(NamedTuple):
 def count_kept_by_version(
     session: Session, *, model: str, since: float
 ) -> list[KeptPredictionCounts]:
-    """Return these numbers for each version of a model that has any."""
+    """Return these numbers for each version of a model that has any, by what was asked for."""
     rows = session.execute(
         select(
             KeptPrediction.number,
+            KeptPrediction.target,
             func.count(),
             func.count(KeptPrediction.sampled_at),
             func.min(KeptPrediction.created_at),
         )
         .where(KeptPrediction.model == model, KeptPrediction.prediction_id >= min_uuid7_at(since))
-        .group_by(KeptPrediction.number)
+        .group_by(KeptPrediction.number, KeptPrediction.target)
     )
     return [KeptPredictionCounts(*row) for row in rows]
 

@@ -30,7 +30,8 @@ class PredictionCount(Base):
     number: Mapped[int] = mapped_column(primary_key=True)  # of the version
     start: Mapped[BigInt] = mapped_column(primary_key=True)  # Unix time of the hour or the day
     outcome: Mapped[str] = mapped_column(String(16), primary_key=True)
-    # Empty unless the outcome is a label; of several targets TARGET/LABEL.
+    # Of an outcome LABEL its name, of several targets TARGET/LABEL; of others the only target that
+    # was asked for, empty for all.
     label: Mapped[str] = mapped_column(String(MAX_LABEL_LENGTH), primary_key=True)
     count: Mapped[BigInt]
 

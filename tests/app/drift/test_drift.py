@@ -246,6 +246,20 @@ def test_label_shares_come_from_counts(serving: Serving, train: Train, database:
         ],
     )
     assert drift(client, days=30)["predicted"] == 50
+    with database.write() as session:  # as of a model with the targets flag and topic
+        for outcome, label, count in (
+            (PredictionOutcome.TEXT, "", 6),
+            (PredictionOutcome.TEXT, "topic", 14),
+            (PredictionOutcome.ABSTAINED, "topic", 4),
+            (PredictionOutcome.LABEL, "flag/yes", 3),
+            (PredictionOutcome.LABEL, "topic/refund", 10),
+        ):
+            key = {"model": "sentiment", "number": 1, "start": hour, "outcome": outcome}
+            session.add(PredictionCount(**key, label=label, count=count))
+    view = drift(client, days=0.5)
+    assert (view["predicted"], view["abstained"]["recent"]) == (20, 0.2)
+    recent = {each["label"]: each["recent"] for each in view["labels"]}
+    assert (recent["flag/yes"], recent["topic/refund"]) == (0.5, 0.5)
     status, code, message = refusal(client)
     assert (status, code) == (409, "drift_texts_not_kept")
     assert "LORAWORKS_KEEP_TRAFFIC" in message

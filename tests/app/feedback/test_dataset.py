@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from lora_core.specs.task import SeveralTargetsSpec
 from tests.app.feedback.conftest import Publish
-from tests.app.feedback.test_feedback import Json, predict, send, send_many
+from tests.app.feedback.test_feedback import Json, listed, predict, send, send_many
 from tests.tiny_artifact import (
     make_artifact,
     make_multi_label_artifact,
@@ -65,6 +65,38 @@ def test_only_changed_labels(keeping: TestClient, publish: Publish) -> None:
     dataset, lines = made(keeping, changed_only=True, name="corrections")
     assert dataset["ref"] == "corrections:1"
     assert {line["text"] for line in lines} == {"b", "c", "e"}
+
+
+def test_newest_label_decides_whether_it_was_changed(keeping: TestClient, publish: Publish) -> None:
+    """Not an older one that was taken back."""
+    publish()
+    for text, labels in (("a", ("bad", "good")), ("b", ("good", "bad")), ("c", ("bad", "bad"))):
+        for right in labels:
+            send(keeping, prediction_id=predict(keeping, text), label=right)
+    label(keeping, d="good")
+    _, lines = made(keeping, changed_only=True)
+    assert {line["text"]: line["label"] for line in lines} == {"b": "bad", "c": "bad", "d": "good"}
+
+
+def test_text_is_changed_if_any_target_is(
+    keeping: TestClient, publish: Publish, tmp_path: Path
+) -> None:
+    publish("mails", artifact=make_several_targets_artifact(tmp_path / "a"))
+    for text, topic in (("a", "refund"), ("b", "billing"), ("c", "refund")):
+        key = {"prediction_id": predict(keeping, text, model="mails")}
+        send(keeping, **key, target="topic", label=topic)
+        send(keeping, **key, target="flags", labels=[])
+        send(keeping, **key, target="stars", value=1)
+        stars, flags, _ = (each["answer"] for each in listed(keeping, "mails")[:3])
+        if text != "c":
+            send(keeping, **key, target="flags", labels=flags)
+            send(keeping, **key, target="stars", value=stars)
+    _, lines = made(keeping, "mails", changed_only=True)
+    assert [line.pop("stars") == 1.0 for line in lines] == [False, True]
+    assert lines == [
+        {"text": "b", "topic": "billing", "flags": flags},
+        {"text": "c", "topic": "refund", "flags": []},
+    ]
 
 
 def test_other_tasks(client: TestClient, publish: Publish, tmp_path: Path) -> None:
@@ -151,20 +183,47 @@ def test_versions_of_another_form_are_left_out(
     assert lines == [{"text": f"text {i}", "topic": ("billing", "refund")[i]} for i in range(2)]
 
 
+def artifact_of_targets(folder: Path, *names: str) -> Path:
+    """Each of the targets has the labels a and b."""
+    outputs = tuple(f"{name}/{label}" for name in names for label in "ab")
+    task = SeveralTargetsSpec.model_validate({"targets": {name: {} for name in names}})
+    return make_artifact(folder, labels=outputs, top_label=outputs[0], task=task)
+
+
+def test_targets_that_no_version_has_any_more(
+    client: TestClient, publish: Publish, tmp_path: Path
+) -> None:
+    """Nobody can label them, so no text would be complete."""
+
+    def send_all(start: int, *targets: str) -> None:
+        for i in range(start, start + 4):
+            for target in targets:
+                send(client, text=f"text {i}", model="mails", target=target, label="ab"[i % 2])
+
+    publish("mails", artifact=artifact_of_targets(tmp_path / "a", "topic", "urgency"))
+    send_all(0, "topic", "urgency")
+    publish("mails", artifact=artifact_of_targets(tmp_path / "b", "topic", "priority"))
+    send_all(4, "topic", "priority")
+    dataset, lines = made(client, "mails")
+    assert (dataset["rows"], dataset["targets"].keys()) == (4, {"topic", "priority"})
+    assert lines[0] == {"text": "text 4", "topic": "a", "priority": "a"}
+    client.put("/v1/models/mails/aliases/production", json={"version": 1})
+    assert client.delete("/v1/models/mails/versions/2").status_code == 204
+    refused = make(client, "mails")  # which targets there are is not known
+    assert (refused.status_code, refused.json()["code"]) == (409, "feedback_incomplete")
+    assert "8 texts with feedback on mails" in refused.json()["detail"]
+    assert "priority, topic, urgency" in refused.json()["detail"]
+
+
 def test_targets_that_are_named_like_columns(
     client: TestClient, publish: Publish, tmp_path: Path
 ) -> None:
-    targets: dict[str, dict[str, str]] = {
-        name: {} for name in ("text", "text_pair", "split", "label")
-    }
-    outputs = tuple(f"{name}/{label}" for name in targets for label in "ab")
-    task = SeveralTargetsSpec.model_validate({"targets": targets})
-    artifact = make_artifact(tmp_path / "a", labels=outputs, top_label="text/a", task=task)
-    publish("mails", artifact=artifact)
+    targets = ("text", "text_pair", "split", "label")
+    publish("mails", artifact=artifact_of_targets(tmp_path / "a", *targets))
     for i in range(4):
         for name in targets:
             send(client, text=f"text {i}", model="mails", target=name, label="ab"[i % 2])
     dataset, lines = made(client, "mails")
-    assert (dataset["rows"], dataset["targets"].keys()) == (4, targets.keys())
+    assert (dataset["rows"], dataset["targets"].keys()) == (4, set(targets))
     columns = ("_text", "_text_pair", "_split", "label")
     assert lines[1] == {"text": "text 1"} | dict.fromkeys(columns, "b")

@@ -391,6 +391,12 @@ def test_scopes(
     assert row["by"] == "app/ada"
     assert call("DELETE", f"{ROUTE}/{made['id']}", headers=other).json()["code"] == "scope_missing"
     assert call("DELETE", f"{ROUTE}/{made['id']}", headers=app).status_code == 204
+    for repeated in (body, body | {"label": "good"}):
+        call("POST", ROUTE, json=body, headers=app)
+        following = headers("feedback:write", name="app")  # the next key of the same application
+        made = call("POST", ROUTE, json=repeated, headers=following).json()["data"][0]
+        deleted = call("DELETE", f"{ROUTE}/{made['id']}", headers=following)
+        assert deleted.status_code == 204, deleted.text
     again = call("POST", ROUTE, json=body, headers=app).json()["data"][0]
     assert call("DELETE", f"{ROUTE}/{again['id']}", headers=curator).status_code == 204
     for method, path, needed in (

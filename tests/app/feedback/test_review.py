@@ -217,6 +217,23 @@ def test_several_targets_are_labeled_one_by_one(
     assert found.keys() == {"flags", "stars", "topic"}
 
 
+def test_a_target_counts_the_requests_that_asked_for_it(
+    keeping: TestClient, publish: Publish, tmp_path: Path
+) -> None:
+    publish("mails", artifact=make_several_targets_artifact(tmp_path / "a"))
+    ids = [predict(keeping, text, model="mails") for text in ("one", "two")]
+    path, params = "/models/mails/predict", {"target": "topic"}
+    for text in ("three", "four", "five"):
+        keeping.post(path, params=params, json={"inputs": text})
+    assert review(keeping, model="mails")["drawn"] == 5
+    for target, right in (("topic", {"label": "billing"}), ("flags", {"labels": []})):
+        send(keeping, prediction_id=ids[0], target=target, **right)
+    found = {each["target"]: each for each in live_accuracy(keeping, "mails")}
+    names = ("predicted", "kept", "sampled")
+    assert [found["topic"][name] for name in names] == [5, 5, 5]
+    assert [found["flags"][name] for name in names] == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [({"count": count}, "validation_failed") for count in (0, 201, "5", 2.5)]
@@ -349,6 +366,24 @@ def test_prediction_powered_needs_texts_of_the_same_time(
         add_prediction(database)
     found = live_accuracy(keeping)[0]["with_scores"]
     assert (found["texts"], found["other_texts"]) == (40, 10)
+
+
+def test_prediction_powered_with_more_predictions_than_are_read(
+    keeping: TestClient, publish: Publish, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels on predictions before those that are read are left out: traffic may have changed."""
+    publish()
+    for _ in range(40):
+        add_feedback(database, prediction_id=add_prediction(database))
+    for i in range(60):
+        prediction_id = add_prediction(database, confidence={"": 0.5})
+        if i % 2:
+            add_feedback(database, prediction_id=prediction_id, confidence=0.5)
+    monkeypatch.setattr("app.feedback.live_accuracy.MAX_OTHER_TEXTS", 60)
+    found = live_accuracy(keeping)[0]["with_scores"]
+    assert (found["texts"], found["other_texts"]) == (30, 30)
+    monkeypatch.setattr("app.feedback.live_accuracy.MAX_OTHER_TEXTS", 50)
+    assert live_accuracy(keeping)[0]["with_scores"] is None
 
 
 def test_days_count_from_the_prediction(

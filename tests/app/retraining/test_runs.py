@@ -86,7 +86,20 @@ def test_production_that_moved_meanwhile_stays(mood: Retraining) -> None:
     run = mood.run_to_end()
     assert (run["state"], run["reasons"]) == ("shadowed", ["production_changed"])
     assert mood.aliases() == {"production": number, "shadow": 3}
-    assert "another version than version 1 is in production by now" in run["summary"]
+    assert "version 1 is not in production any more" in run["summary"]
+
+
+def test_version_that_is_promoted_while_it_is_evaluated_stays(mood: Retraining) -> None:
+    mood.add_sampled(make_texts(LABELS, 160, seed=1))
+    mood.set_rule(new_labels=100)
+    assert mood.advance(2)["state"] == "evaluating"
+    mood.promote(2)
+    run = mood.run_to_end()
+    assert (run["state"], run["reasons"]) == ("promoted", ["not_better"])
+    assert mood.aliases() == {"production": 2}
+    assert run["summary"].startswith(
+        "Version 2 was promoted by somebody. It would be in shadow: it"
+    )
 
 
 def test_production_that_moves_before_training_stops_the_run(mood: Retraining) -> None:
@@ -132,8 +145,12 @@ def test_live_rows_of_corrected_data_are_not_kept(mood: Retraining) -> None:
     assert mood.client.post(f"{made}:1/corrections", json=change).status_code == 201
     mood.train(data={"source": f"{MODEL}-retraining:2", "split_column": "split"})
     mood.promote(3)
+    model = f"/v1/models/{MODEL}"
+    assert mood.client.delete(f"{model}/aliases/shadow").status_code == 204
+    assert mood.client.delete(f"{model}/versions/2").status_code == 204
     with mood.resources.database.write() as session:
         session.execute(delete(Feedback))
+    scheduler.start_and_advance_runs(mood.resources)  # which deletes the data of deleted versions
     mood.volunteer(make_texts(NEW_WORDS, 12, seed=4))
     second = mood.advance()
     assert second["data"]["train"] == first["data"]["train"] == 210

@@ -197,7 +197,7 @@ def test_only_failed_trials_are_retried(
 
 
 @pytest.mark.parametrize("verb", ["pause", "stop"])
-def test_trials_that_wait_are_not_retried(
+def test_trials_that_wait_are_neither_retried_nor_run_by_an_extension(
     start_sweep: StartSweep,
     get_sweep: GetSweep,
     worker: FakeSweepWorker,
@@ -208,8 +208,9 @@ def test_trials_that_wait_are_not_retried(
     sweep = start_sweep(max_parallel_jobs=1)
     worker.run_jobs(1)
     client.post(f"/v1/sweeps/{sweep['id']}/{verb}")
-    refused = client.post(f"/v1/sweeps/{sweep['id']}/retry")
-    assert (refused.status_code, refused.json()["code"]) == (409, "invalid_sweep_transition")
+    for path, body in (("retry", None), ("extend", {"space": {"method.r": [16]}})):
+        refused = client.post(f"/v1/sweeps/{sweep['id']}/{path}", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (409, "invalid_sweep_transition")
     counts = get_sweep(sweep)["trial_counts"]
     assert (counts["waiting"], counts["failed"]) == (11, 1)
 

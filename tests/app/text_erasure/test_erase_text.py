@@ -187,6 +187,14 @@ def test_by_prediction_id(
     assert (result["removed"]["predictions"], result["searched"]) == (2, False)
     assert len(kept_predictions(database)) == 1
 
+    brought = predict(scores, "it was brought")
+    add_feedback(scores, prediction_id=brought, text="it was brought", model="sentiment")
+    add_feedback(scores, prediction_id=brought, by="ada")
+    upload(client, ["one", "it was brought", "two", "three"], name="brought")
+    result = forget(scores, prediction_id=brought)
+    assert (result["removed"]["predictions"], result["removed"]["feedback"]) == (1, 2)
+    assert [each["ref"] for each in result["datasets"]] == ["brought:1"]
+
     texts = serving(keep_traffic="texts")
     prediction_id = predict(texts, ["other 1", "other 2"])
     add_feedback(texts, prediction_id=f"{prediction_id}-1")

@@ -197,6 +197,7 @@ def test_other_tasks(
         *("single_label", "topic", "refund"),
     )
     assert counts(database)["mails", 1, "label", "topic/refund"] == 2
+    assert [counts(database)["mails", 1, "text", asked] for asked in ("", "topic")] == [1, 1]
     assert ("stars", 1, "label", "value") not in counts(database)
 
 
@@ -258,6 +259,20 @@ def answered(texts: Sequence[str]) -> AnsweredRequest:
         rows=[[DecodedOutput("good", 0.9), DecodedOutput("bad", 0.1)]] * len(texts),
         abstained=[False] * len(texts),
     )
+
+
+def test_counts_name_the_only_target_that_was_asked_for(
+    new_recorder: NewRecorder, database: Database
+) -> None:
+    recorder = new_recorder(keep_traffic="off")
+    one = replace(answered(["a", "b", "c"]), target="topic", abstained=[True, False, False])
+    recorder.record(one)
+    recorder.close()
+    assert counts(database) == {
+        ("sentiment", 1, "text", "topic"): 3,
+        ("sentiment", 1, "abstained", "topic"): 1,
+        ("sentiment", 1, "label", "topic/good"): 2,
+    }
 
 
 def test_a_share_is_a_fair_sample(new_recorder: NewRecorder, database: Database) -> None:
