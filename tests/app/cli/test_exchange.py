@@ -358,6 +358,7 @@ def test_the_base_in_an_artifact_is_not_looked_up(on_a_version: Path, url: str) 
     """The version that a model was trained on may be deleted, or another one elsewhere."""
     work = on_a_version.parent / "work"
     shutil.copytree(on_a_version, work / "artifact")
-    version = VersionView.model_construct(base="deleted:1")
+    needed: dict[str, Any] = {"base": "deleted:1"}
+    version = VersionView.model_construct(**needed)
     with Client(url) as client:
         assert models._base_options(client, version, None, work) == []

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -111,7 +112,7 @@ def test_errors_name_the_lines_of_the_file(
     file = tmp_path / "feedback.jsonl"
     labels = ("bad", "ugly", "bad", "", " ")
     item = {"model": "sentiment"}
-    items = [{**item, "text": f"{i}", "label": label} for i, label in enumerate(labels)]
+    items: list[Any] = [{**item, "text": f"{i}", "label": label} for i, label in enumerate(labels)]
     file.write_text("\n\n".join(map(json.dumps, items)))
     added = cli("feedback", "add", "--file", str(file))
     assert added.exit_code == 3
