@@ -20,10 +20,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.local_service_url import local_service_url
+
 MAX_INPUTS = 10_000  # that `max_inputs` may be: bodies with more are rejected unread
 FOREVER = "forever"  # as a value of a retention setting: nothing is deleted
 _HOST_NAME_PATTERN = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-_LOOPBACK_OF_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - variable, not bound
 _ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://[^/*\s]+")
 _PUBLIC_URL_PATTERN = re.compile(r"https?://[^/?#@\s]+(/[^?#\s]*)?")
 
@@ -480,8 +481,7 @@ class Settings(BaseSettings):
     @property
     def local_service_url(self) -> str:
         """URL at which this machine reaches the service."""
-        host = _LOOPBACK_OF_WILDCARD.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return local_service_url(self.host, self.port)
 
     @property
     def default_sqlite_path(self) -> Path:

@@ -1,13 +1,13 @@
 """`loraworks evaluate`: measures a model version on labeled texts."""
 
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.errors import RequestRejected, UsageError
+from app.cli.errors import UsageError
 from app.cli.evaluation_metrics import (
     compute_multi_label_metrics,
     compute_regression_metrics,
@@ -27,6 +27,7 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
+from app.cli.polling import retry_while_overloaded
 from lora_core.data.label_readers import LabelFormat
 from lora_core.data.rows import ColumnSelection
 from lora_core.specs.data import Split
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 
 BATCH_SIZE = 32  # texts per request, at most
-MAX_TRIES = 30  # of a request, while the service is overloaded
-RETRY_SECONDS = 1.0  # if the service sends no Retry-After
 MAX_SHOWN_ROWS = 5  # row numbers in an error message
 
 Model = Annotated[
@@ -200,7 +199,10 @@ def predict_all(
     with console(stderr=True).status(MODEL_LOADING_MESSAGE) as status:
         for start in range(0, len(order), batch_size):
             indices = order[start : start + batch_size]
-            answer = _predict_with_retry(client, [texts[i] for i in indices], version, target)
+            batch = [texts[i] for i in indices]
+            answer = retry_while_overloaded(
+                partial(client.predict, batch, version, truncate=True, target=target)
+            )
             version = answer.version or version  # a promotion must not mix two versions
             truncated += answer.truncated
             if start == 0:
@@ -209,20 +211,6 @@ def predict_all(
                 by_text[i] = labels
             status.update(f"{start + len(indices):,} of {len(texts):,} texts")
     return replace(answer, labels=by_text, truncated=truncated)
-
-
-def _predict_with_retry(
-    client: "Client", texts: list[TextInput], model: str, target: str | None
-) -> "PredictResponse":
-    """Predict a batch, retrying while the service is overloaded. Raises `RequestRejected`."""
-    for left in reversed(range(MAX_TRIES)):
-        try:
-            return client.predict(texts, model, truncate=True, target=target)
-        except RequestRejected as error:
-            if error.status != 429 or not left:
-                raise
-            time.sleep(error.retry_after or RETRY_SECONDS)
-    raise AssertionError("not reached")
 
 
 def _check_labels(

@@ -1,15 +1,24 @@
 """`loraworks feedback …` and `loraworks forget`."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.errors import UsageError
+from app.cli.errors import RequestRejected, UsageError
 from app.cli.options import AsJson, Limit, with_client
-from app.cli.output import Json, format_time, print_fields, print_json, print_line, print_table
+from app.cli.output import (
+    Json,
+    format_given_number,
+    format_time,
+    print_fields,
+    print_json,
+    print_line,
+    print_table,
+)
 from app.cli.text_files import read_numbered_lines, read_text_file
 from app.queue.enums import JobKind
 
@@ -115,26 +124,55 @@ def add_feedback(  # noqa: PLR0913 - one parameter per option
     }
     given = {name: each for name, each in fields.items() if each is not None}
     if file is None:
-        results = iter([client.add_feedback(given)])
+        _print_results(iter([client.add_feedback(given)]), [], as_json=as_json)
     elif given:
         raise UsageError("--file replaces the other options", "wrong_options")
     else:
-        items = _read_items(file)
-        results = (client.add_feedback({"items": batch}) for batch in _split_into_batches(items))
-    _print_results(results, as_json=as_json)
+        lines, items = _read_items(file)
+        _print_results(_send_batches(client, items, lines), lines, as_json=as_json)
 
 
-def _read_items(file: Path) -> list[Any]:
-    """Return the items in a file. Raises `UsageError`."""
-    items = []
+def _read_items(file: Path) -> tuple[list[int], list[Any]]:
+    """Return the line numbers and the items of a file. Raises `UsageError`."""
+    lines, items = [], []
     for number, line in read_numbered_lines(file):
+        lines.append(number)
         try:
             items.append(json.loads(line))
         except ValueError as error:
             raise UsageError(f"{file}: line {number} is not JSON", "not_json") from error
     if not items:
         raise UsageError(f"{file} has no items", "no_items")
-    return items
+    return lines, items
+
+
+def _send_batches(
+    client: "Client", items: list[Any], lines: Sequence[int]
+) -> "Iterator[FeedbackItemResults]":
+    """Yield the results of each batch. Raises `RequestRejected`, which names lines of the file."""
+    sent = 0
+    for batch in _split_into_batches(items):
+        try:
+            yield client.add_feedback({"items": batch})
+        except RequestRejected as error:
+            raise _with_lines(error, lines[sent : sent + len(batch)]) from error
+        sent += len(batch)
+
+
+def _with_lines(error: RequestRejected, lines: Sequence[int]) -> RequestRejected:
+    """Return an error about `items.17.label` of a batch as one about a line of the file."""
+
+    def locate(text: str) -> str:
+        return re.sub(
+            r"^items\.(\d+)(\.?)",
+            lambda found: f"line {lines[int(found[1])]}{', ' if found[2] else ''}",
+            text,
+        )
+
+    fields = [{**each, "at": locate(str(each.get("at")))} for each in error.fields]
+    return RequestRejected(
+        locate(error.detail), error.code, error.status, fields, error.retry_after
+    )
 
 
 def _split_into_batches(items: list[Any]) -> Iterator[list[Any]]:
@@ -150,9 +188,11 @@ def _split_into_batches(items: list[Any]) -> Iterator[list[Any]]:
     yield batch
 
 
-def _print_results(results: "Iterator[FeedbackItemResults]", *, as_json: bool) -> None:
+def _print_results(
+    results: "Iterator[FeedbackItemResults]", lines: Sequence[int], *, as_json: bool
+) -> None:
     """Print what became of the items, also of those before an error. Exits with 1 if any was
-    rejected."""
+    rejected. `lines`: the numbers of their lines, if they are of a file."""
     printed: list[FeedbackItemResult] = []
     failed = 0
     numbers = {"created": 0, "updated": 0, "unchanged": 0}
@@ -165,7 +205,8 @@ def _print_results(results: "Iterator[FeedbackItemResults]", *, as_json: bool) -
                 index = first + result.index
                 printed.append(result.model_copy(update={"index": index}))
                 if result.error is not None and not as_json:
-                    print_line(f"Item {index} failed: {result.error.message}")
+                    item = f"Line {lines[index]}" if lines else "The item"
+                    print_line(f"{item} failed: {result.error.message}")
     finally:
         if as_json:
             print_json(printed)
@@ -266,7 +307,8 @@ def forget_text(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Forget a text: remove it from kept predictions, feedback and labels, and never keep it again.
 
-    Also lists the stored datasets that have it, and the models that were trained on them.
+    Also lists the stored datasets that have it, the jobs and prediction runs that read them, and
+    the models that were trained on them.
     """
     if text_file is not None:
         if text is not None:
@@ -299,6 +341,9 @@ def forget_text(  # noqa: PLR0913 - one parameter per option
         [(each.ref, each.count, ", ".join(map(str, each.rows[:10]))) for each in result.datasets],
         empty="No stored dataset has the text.",
     )
+    if result.jobs:
+        ids = ", ".join(map(str, result.jobs))
+        print_line(f"Jobs and prediction runs that read these datasets: {ids}.")
     if result.models:
         print_table(
             ["model", "trained on", "aliases"],
@@ -326,7 +371,7 @@ def _format_label(label: "LabelValue | None") -> str | None:
         case list():
             return ", ".join(label) or "(none)"
         case float():
-            return f"{label:.4g}"
+            return format_given_number(label)
         case _:
             return label
 

@@ -1,6 +1,7 @@
 """Files that commands upload and download. On a terminal, asks for the text and label columns."""
 
 import json
+import shlex
 import sys
 import tarfile
 import tempfile
@@ -32,16 +33,22 @@ def upload_with_column_prompt(client: "Client", file: Path, **fields: str | None
 
     Raises the errors of `Client.upload_dataset`.
     """
+    from lora_core.data.file_inspection import read_file_layout
+    from lora_core.data.rows import find_column
+
     try:
         return client.upload_dataset(file, **fields)
     except RequestRejected as error:
         of_labels = fields.get("label_columns") or fields.get("targets")
         if error.code != "missing_column" or of_labels or not can_prompt():
             raise
+        available = read_file_layout(file, fields.get("sheet")).columns
+        split = fields.get("split_column")  # it is not asked for
+        if split is not None and not find_column(split, available):
+            raise
     labels = fields.get("purpose") != "predict"
-    return client.upload_dataset(
-        file, **{**fields, **prompt_columns(file, fields.get("sheet"), labels=labels)}
-    )
+    answers = prompt_columns(file, fields.get("sheet"), labels=labels)
+    return client.upload_dataset(file, **{**fields, "text_pair_column": None, **answers})
 
 
 def upload_and_replace_spec_sources(client: "Client", body: Json) -> None:
@@ -69,6 +76,8 @@ def upload_and_replace_spec_sources(client: "Client", body: Json) -> None:
             column_fields["targets"] = targets if isinstance(targets, str) else json.dumps(targets)
     column_fields["label_separator"] = data.get("label_separator")
     column_fields["label_columns"] = columns and ",".join(map(str, columns))
+    one_label_column = not (columns or column_fields.get("targets"))
+    asked_label_columns = ["label_column"] if one_label_column else []
 
     def upload_if_file(source_item: str) -> str:
         file, sheet = parse_sheet_suffix(source_item)
@@ -78,6 +87,9 @@ def upload_and_replace_spec_sources(client: "Client", body: Json) -> None:
         console(stderr=True).print(
             strip_control_characters(f"Uploaded {file} as {dataset.ref}."), soft_wrap=True
         )
+        for name in ("text_column", "text_pair_column", *asked_label_columns):
+            if name in data:  # the file may lack it, and the answer was another one
+                data[name] = getattr(dataset, name)
         if dataset.diagnosis is not None:
             check = ("loraworks", "datasets", "check", dataset.ref)
             print_serious_findings(dataset.diagnosis.findings, check)
@@ -87,6 +99,19 @@ def upload_and_replace_spec_sources(client: "Client", body: Json) -> None:
         data["source"] = {split: upload_if_file(each) for split, each in source.items()}
     else:
         data["source"] = upload_if_file(source)
+
+
+def reject_local_files(body: Json) -> None:
+    """Raise `UsageError` for local files: a dry run stores nothing, so it uploads nothing."""
+    data = body.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    for each in source.values() if isinstance(source, dict) else [source]:
+        if isinstance(each, str) and Path(parse_sheet_suffix(each)[0]).is_file():
+            raise UsageError(
+                f"a dry run uploads no files; upload {each} with `loraworks datasets upload "
+                f"{shlex.quote(parse_sheet_suffix(each)[0])}` and pass the name of the dataset",
+                "file_not_uploaded",
+            )
 
 
 def prompt_for_missing_columns(body: Json) -> None:
@@ -107,6 +132,7 @@ def prompt_for_missing_columns(body: Json) -> None:
             expected.add(pair)
         available = read_file_layout(Path(file), sheet).columns
         if not all(find_column(column, available) for column in expected):
+            data.pop("text_pair_column", None)
             data |= prompt_columns(Path(file), sheet, labels=True)
 
 

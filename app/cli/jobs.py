@@ -362,11 +362,17 @@ def list_misclassified(
     if as_json:
         print_json(misclassified)
         return
+    has_targets = any(each.target for each in misclassified)
     print_table(
-        [">row", "label", "predicted", ">probability", "text"],
+        [
+            ">row",
+            *(["target"] if has_targets else []),
+            *("label", "predicted", ">probability", "text"),
+        ],
         [
             (
                 each.row,
+                *([each.target] if has_targets else []),
                 each.label,
                 each.predicted,
                 format_percent(each.score),

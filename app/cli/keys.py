@@ -49,10 +49,8 @@ class _SettingsAndSession:
 @contextmanager
 def _open(settings: "Settings") -> Iterator[_SettingsAndSession]:
     from app.database.engines import open_database
-    from app.database.migrations import check_schema_revision, upgrade
+    from app.database.migrations import check_schema_revision
 
-    if settings.database_url is None:  # embedded database: the service may not have started yet
-        upgrade(settings)
     database = open_database(settings)
     try:
         check_schema_revision(database)
@@ -64,7 +62,16 @@ def _open(settings: "Settings") -> Iterator[_SettingsAndSession]:
 
 @contextmanager
 def _open_database(data_dir: ExistingDataDir = None) -> Iterator[_SettingsAndSession]:
-    with _open(load_settings_and_configure_process({"data_dir": data_dir})) as keys:
+    """Open the database; create the embedded one if the service has not started yet.
+
+    One that exists is not upgraded: an older version of the service may be running on it.
+    """
+    from app.database.migrations import upgrade
+
+    settings = load_settings_and_configure_process({"data_dir": data_dir})
+    if settings.database_url is None and not settings.default_sqlite_path.exists():
+        upgrade(settings)
+    with _open(settings) as keys:
         yield keys
 
 

@@ -162,7 +162,7 @@ class TerminalLabelingLoop:
         self._labels = [each.name for each in view.labels]
         print_line(
             f"{view.labeled:,} of {view.texts:,} texts are labeled. "
-            f"Accuracy so far: {describe_suggestion_accuracy(view.accuracy)}."
+            f"Accuracy so far: {describe_suggestion_accuracy(view)}."
         )
 
     def _next_text(self) -> "LeasedText | None":

@@ -12,6 +12,7 @@ from app.cli.errors import UsageError
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import (
     Json,
+    format_given_number,
     format_percent,
     format_time,
     print_fields,
@@ -37,7 +38,8 @@ Changes = Annotated[
     typer.Option(
         "--change",
         metavar="ROW=LABEL",
-        help="Right label of a row; several names separated by commas. Repeatable.",
+        help="Right label of a row; several names separated by commas, or as a JSON list. "
+        "Repeatable.",
     ),
 ]
 Keep = Annotated[
@@ -173,11 +175,12 @@ def show_correction_diff(client: "Client", ref: Ref, as_json: AsJson = False) ->
 
 
 def format_label(label: "Label") -> str:
-    """Return a label as text; an empty set of names is a dash. Numbers are not rounded visibly:
-    those of a correction may differ in a late digit."""
+    """Return a label as `--change` takes it; an empty set of names is a dash."""
     if isinstance(label, list):
+        if any("," in name for name in label):
+            return json.dumps(label, ensure_ascii=False)
         return ",".join(label) or "-"
-    return label if isinstance(label, str) else f"{label:.12g}"
+    return label if isinstance(label, str) else format_given_number(label)
 
 
 def _certainty(suspect: "SuspectLabel") -> str:
@@ -203,7 +206,7 @@ def _parse_change(change: str, dataset: "DatasetView", target: str | None) -> Js
     value: Any = label.strip()
     field = label_field_name(task)
     if field == "labels":
-        value = [] if value in ("", "-") else [name.strip() for name in value.split(",")]
+        value = _parse_label_set(value)
     elif field == "value":
         try:
             value = float(value)
@@ -212,6 +215,17 @@ def _parse_change(change: str, dataset: "DatasetView", target: str | None) -> Js
                 f"--change needs a number, not {change!r}", "invalid_change"
             ) from error
     return _with_target({"row": int(row), field: value}, target)
+
+
+def _parse_label_set(text: str) -> list[str]:
+    """Parse `a,b`, or `["a, b"]` if a name has a comma."""
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if isinstance(names, list) and all(isinstance(each, str) for each in names):
+        return names
+    return [] if text in ("", "-") else [name.strip() for name in text.split(",")]
 
 
 def _with_target(body: Json, target: str | None) -> Json:

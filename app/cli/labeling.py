@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.charts.formatting import format_number
 from app.cli import files
 from app.cli.errors import UsageError
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import (
+    format_given_number,
     format_metric,
     format_percent,
     format_time,
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
     from app.labeling.schemas import (
         LabelFields,
         LabelingView,
-        SuggestionAccuracyView,
         SuggestionView,
     )
     from app.serving.schemas import NearestExample
+
+MIN_RANDOM_TEXTS = 20  # below, the service estimates no accuracy
 
 app = typer.Typer(help="Label the texts of a dataset. `loraworks label` does it key by key.")
 
@@ -154,7 +157,7 @@ def _print_project(found: "LabelingView") -> None:
             ("labeled", found.labeled),
             ("skipped", found.skipped),
             ("random", found.random_labeled),
-            ("accuracy so far", describe_suggestion_accuracy(found.accuracy)),
+            ("accuracy so far", describe_suggestion_accuracy(found)),
             ("agreement", agreement and _describe_agreement(agreement.kappa, agreement.texts)),
             ("created", format_time(found.created_at)),
         ]
@@ -171,10 +174,16 @@ def _print_project(found: "LabelingView") -> None:
         )
 
 
-def describe_suggestion_accuracy(estimate: "SuggestionAccuracyView | None") -> str:
+def describe_suggestion_accuracy(project: "LabelingView") -> str:
     """Return the accuracy with its interval, in words."""
+    estimate = project.accuracy
+    if estimate is None and project.random_labeled < MIN_RANDOM_TEXTS:
+        return f"not known yet: it needs {MIN_RANDOM_TEXTS} labeled texts that were drawn at random"
     if estimate is None:
-        return "not known yet: it needs 20 labeled texts that were drawn at random"
+        return (
+            "not known yet: it is measured when there are suggestions, which need vectors and a "
+            "few texts of each label"
+        )
     value, low, high = (
         format_metric(estimate.metric, each)
         for each in (estimate.value, estimate.low, estimate.high)
@@ -220,6 +229,8 @@ def describe_suggestion(suggestion: "SuggestionView | None") -> str | None:
     """Return a suggestion, in words."""
     if suggestion is None:
         return None
+    if suggestion.value is not None:
+        return format_number(suggestion.value)
     score = "" if suggestion.score is None else f" ({format_percent(suggestion.score)})"
     return f"{describe_label(suggestion)}{score}"
 
@@ -227,7 +238,7 @@ def describe_suggestion(suggestion: "SuggestionView | None") -> str | None:
 def describe_label(fields: "LabelFields | NearestExample") -> str:
     """Return a label, several labels, or a number."""
     if fields.value is not None:
-        return f"{fields.value:.4g}"
+        return format_given_number(fields.value)
     if fields.labels is not None:
         return ", ".join(fields.labels) or "none"
     return fields.label or "skipped"

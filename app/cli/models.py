@@ -245,8 +245,10 @@ def _describe_certificate(certificate: OnnxCertificate) -> str:
 def _base_options(
     client: "Client", version: "VersionView", base: str | None, work: Path
 ) -> list[str]:
-    """Return the option for the base of an adapter, which only the service may have."""
-    if base is None and version.base and looks_like_model_version(version.base):
+    """Return the option for the base of an adapter: an artifact without its `base/` (format 1) may
+    have been trained on a version, which only the service has."""
+    has_base = (work / "artifact" / manifest.BASE_DIR).is_dir()
+    if base is None and not has_base and version.base and looks_like_model_version(version.base):
         base_version = resolve_version(client, version.base)
         base = str(_download(client, base_version, work / "base"))
     return ["--base", base] if base else []

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.local_service_url import local_service_url
+
 if TYPE_CHECKING:
     from app.cli.client import Client
 
 
 # The address where `loraworks up` listens in the same environment.
-DEFAULT_URL = f"http://127.0.0.1:{os.environ.get('LORAWORKS_PORT') or '8000'}"
+DEFAULT_URL = local_service_url(
+    os.environ.get("LORAWORKS_HOST") or "127.0.0.1", os.environ.get("LORAWORKS_PORT") or "8000"
+)
 
 Url = Annotated[
     str | None,

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.charts.formatting import format_number
 from lora_core.data.more_labels_estimate import MoreLabelsEstimate, describe_curve_model
 from lora_core.results import CandidateResult
 from lora_core.specs.method import describe_method
@@ -174,10 +175,15 @@ def format_value(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return format_number(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return strip_control_characters(value)
+
+
+def format_given_number(value: float) -> str:
+    """Format a number that somebody gave as a label, with all the digits they may have typed."""
+    return f"{value:.12g}"
 
 
 def format_percent(fraction: float | None) -> str:
@@ -307,8 +313,9 @@ def describe_calibration(calibration: Json) -> str:
         )
     if "coverage" in test:
         return (
-            f"90% of predictions on validation are within {calibration['half_width']:.4g} of the "
-            f"number, and {format_percent(test['coverage'])} of those on test."
+            "90% of predictions on validation are within "
+            f"{format_number(calibration['half_width'])} of the number, and "
+            f"{format_percent(test['coverage'])} of those on test."
         )
     if "before" not in test:
         return "There are too few validation texts for an interval around predictions."

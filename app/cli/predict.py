@@ -1,11 +1,13 @@
 """`loraworks predict`: predicts texts, or every row of a file."""
 
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.charts.formatting import format_number
 from app.cli import files
 from app.cli.errors import UsageError
 from app.cli.options import AsJson, with_client
@@ -18,6 +20,7 @@ from app.cli.output import (
     print_table,
     print_warning,
 )
+from app.cli.polling import retry_while_overloaded
 from app.cli.prediction_runs import predict_file
 from app.cli.text_files import read_numbered_lines
 from lora_core.specs.encoded_labels import NUMBER
@@ -156,14 +159,18 @@ def predict(  # noqa: PLR0913 - one parameter per option
             batch_size = min(BATCH_SIZE, client.get_model_info(model).max_client_batch_size)
     for start in range(0, len(given), batch_size):
         with delayed_spinner(MODEL_LOADING_MESSAGE):
-            answer = client.predict(
-                given[start : start + batch_size], model, truncate=not no_truncate, target=target
+            batch = given[start : start + batch_size]
+            answer = retry_while_overloaded(
+                partial(client.predict, batch, model, truncate=not no_truncate, target=target)
             )
         model = answer.version or model  # a promotion in between must not mix versions
         labels += answer.labels
         targets += answer.targets
         truncated, task = truncated + answer.truncated, answer.task
-    reasons = [client.explain(text, str(model), target) for text in given] if explain else []
+    reasons = [
+        retry_while_overloaded(partial(client.explain, text, str(model), target))
+        for text in (given if explain else [])
+    ]
     if as_json:
         predictions = [
             {
@@ -236,9 +243,9 @@ def _prediction_cells(task: str, scores: "Sequence[LabelScore]") -> tuple[object
     """Return what is predicted for a text, in the `COLUMNS` of the task."""
     best = scores[0]
     if task == "regression":
-        has_interval = best.low is not None and best.high is not None
-        interval = f"{best.low:.4g} to {best.high:.4g}" if has_interval else None
-        return best.score, interval
+        if best.low is None or best.high is None:
+            return best.score, None
+        return best.score, f"{format_number(best.low)} to {format_number(best.high)}"
     if task == "multi_label":
         labels = [each for each in scores if each.predicted]
         return (", ".join(f"{each.label} {format_percent(each.score)}" for each in labels) or None,)
@@ -249,22 +256,22 @@ def _summarize(scores: "Sequence[LabelScore]") -> str | None:
     """Return what is predicted for one of several targets, in one cell."""
     best = scores[0]
     if best.label == NUMBER and len(scores) == 1:
-        return f"{best.score:.4g}"
+        return format_number(best.score)
     shown = [each for each in scores if each.predicted] if best.predicted is not None else [best]
     return ", ".join(f"{each.label} {format_percent(each.score)}" for each in shown) or None
 
 
 def _print_explanation(task: str, text: TextInput, why: "ExplanationView") -> None:
     """Print the words with the largest absolute scores: percentage points, or parts of a number."""
-    scale, style = (1, "+.4g") if task == "regression" else (100, "+.1f")
+
+    def format_score(score: float) -> str:
+        return format_number(score, sign="+") if task == "regression" else f"{100 * score:+.1f}"
+
     strongest = sorted(why.words, key=lambda word: -abs(word.score))
     print_line("")
     print_table(
         [f">towards {why.label}", f"words of: {_truncate(text)}"],
-        [
-            (format(scale * word.score, style), word.text)
-            for word in strongest[:MAX_EXPLAINED_WORDS]
-        ],
+        [(format_score(word.score), word.text) for word in strongest[:MAX_EXPLAINED_WORDS]],
         empty=f"No words in: {_truncate(text)}",
     )
     _print_nearest_examples(text, why)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import typer
 
+from app.charts.formatting import format_number
 from app.cli import files
 from app.cli.errors import RunFailed, ServiceUnreachableOrFailed, UsageError
 from app.cli.files import check_file_creatable, write_file_atomically
@@ -173,7 +174,8 @@ def print_run(run: "PredictionRunView") -> None:
 def _describe_values(values: "ValueSummary | None") -> str | None:
     if values is None:
         return None
-    return f"{values.min:.4g} to {values.max:.4g}, mean {values.mean:.4g}"
+    low, high, mean = map(format_number, (values.min, values.max, values.mean))
+    return f"{low} to {high}, mean {mean}"
 
 
 def _watch(client: "Client", run: "PredictionRunView", *, quiet: bool) -> "PredictionRunView":

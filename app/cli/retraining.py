@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.charts.formatting import format_number
 from app.cli.errors import UsageError
 from app.cli.options import AsJson, Limit, with_client
 from app.cli.output import format_time, print_fields, print_json, print_line, print_table
@@ -221,6 +222,7 @@ def _print_result(run: "RetrainingRunView") -> None:
 
 def _result_row(name: str, part: "VersionComparisonView") -> tuple[Any, ...]:
     scores = [
-        f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g})" for each in (part.current, part.new)
+        "{} ({} to {})".format(*map(format_number, (each.value, each.low, each.high)))
+        for each in (part.current, part.new)
     ]
     return (name, part.texts, *scores, part.better, part.worse, f"{part.p_better:.3g}")

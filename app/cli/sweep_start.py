@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from app.cli.errors import UsageError
+from app.cli.files import reject_local_files, upload_and_replace_spec_sources
 from app.cli.options import AsJson, inject_command_parameter, with_client
 from app.cli.output import (
     Json,
@@ -279,9 +280,11 @@ def start_preset_sweep(
 
 def _submit(client: "Client", body: Json, *, dry_run: bool, watch: bool, as_json: bool) -> None:
     if dry_run:
+        reject_local_files(body["job"])
         plan = client.preview_sweep(body)
         print_json(plan) if as_json else _print_plan(plan)
         return
+    upload_and_replace_spec_sources(client, body["job"])
     sweep = client.create_sweep(body)
     if not watch:
         print_json(sweep) if as_json else _print_started(sweep)

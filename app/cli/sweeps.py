@@ -9,6 +9,7 @@ from app.cli.options import AsJson, Limit, SweepId, with_client
 from app.cli.output import Json, format_time, print_json, print_line, print_table
 from app.cli.sweep_results import (
     count_ended_trials,
+    count_planned_trials,
     export_trials,
     format_trial_counts,
     list_trials,
@@ -55,7 +56,7 @@ def list_sweeps(
                 sweep.name,
                 sweep.strategy["type"],
                 sweep.state,
-                f"{count_ended_trials(sweep)}/{sweep.trial_count}",
+                f"{count_ended_trials(sweep)}/{count_planned_trials(sweep)}",
                 format_time(sweep.created_at),
             )
             for sweep in sweeps

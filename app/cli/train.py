@@ -1,20 +1,22 @@
 """`loraworks train`: submits a job, or trains locally without a service."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.errors import UsageError
-from app.cli.files import prompt_for_missing_columns, upload_and_replace_spec_sources
+from app.cli.files import (
+    prompt_for_missing_columns,
+    reject_local_files,
+    upload_and_replace_spec_sources,
+)
 from app.cli.local_subprocess import train_locally
 from app.cli.options import AsJson, inject_command_parameter, with_client
 from app.cli.output import Json, format_duration, print_fields, print_json, print_line
 from app.cli.spec_options import spec_from_options
 from app.cli.watch import report_or_watch
-from lora_core.specs.data import parse_sheet_suffix
 
 if TYPE_CHECKING:
     from app.cli.client import Client
@@ -121,7 +123,7 @@ def train(  # noqa: PLR0913 - one parameter per option
         )
     body |= given
     if dry_run:
-        _reject_local_files(body)
+        reject_local_files(body)
         plan = client.plan_job(body)
         print_json(plan) if as_json else _print_plan(plan)
         return
@@ -134,19 +136,6 @@ def _set_data_source(body: Json, file: str) -> None:
     if not isinstance(data, dict) or "source" in data:
         raise UsageError("give either FILE or --data", "wrong_usage")
     data["source"] = file
-
-
-def _reject_local_files(body: Json) -> None:
-    """Raise `UsageError` for local files: a dry run stores nothing, so it uploads nothing."""
-    data = body.get("data")
-    source = data.get("source") if isinstance(data, dict) else None
-    for each in source.values() if isinstance(source, dict) else [source]:
-        if isinstance(each, str) and Path(parse_sheet_suffix(each)[0]).is_file():
-            raise UsageError(
-                f"a dry run uploads no files; upload {each} with `loraworks datasets upload "
-                f"{shlex.quote(parse_sheet_suffix(each)[0])}` and pass the name of the dataset",
-                "file_not_uploaded",
-            )
 
 
 def _print_plan(plan: "JobPlan") -> None:

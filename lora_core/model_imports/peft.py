@@ -20,6 +20,7 @@ from lora_core import __version__, artifact, manifest, peft_format
 from lora_core.adapters import adapter_layers, merge_adapters
 from lora_core.artifact import resolve_base_or_artifact
 from lora_core.compatibility import read_encoder_shape
+from lora_core.data.label_readers import normalize_label_name
 from lora_core.data.tokens import check_tokenizer_adds_special_tokens, load_tokenizer
 from lora_core.data.windows import check_no_windowed_pairs
 from lora_core.encoders.encoder_parts import blocks, get_linear_submodule
@@ -71,12 +72,13 @@ def resolve_adapter_labels(
     last = tensors.get(f"{base.family.head[-1]}.weight")
     count = len(last) if last is not None and last.dim() else len(base_labels) or 2
     if given:
-        if len(given) != count or len(set(given)) != count:
-            raise AdapterLabelCountMismatch(given=len(set(given)), count=count)
-        return list(given)
+        given_names = list(map(normalize_label_name, given))
+        if len(given_names) != count or len(set(given_names)) != count:
+            raise AdapterLabelCountMismatch(given=len(set(given_names)), count=count)
+        return given_names
     for names in (_sidecar_labels(directory), base_labels):
         if len(names) == count and set(names) == {str(i) for i in range(count)}:
-            return [str(names[str(i)]) for i in range(count)]
+            return [normalize_label_name(str(names[str(i)])) for i in range(count)]
     return [f"LABEL_{i}" for i in range(count)]
 
 
@@ -378,9 +380,10 @@ def _thresholds(usage: ExportedModelSettings, *names_of_labels: Sequence[str]) -
 
     Raises `ArtifactCorrupt`.
     """
+    thresholds = {normalize_label_name(name): each for name, each in usage.thresholds.items()}
     for names in names_of_labels:
-        if usage.thresholds.keys() == set(names):
-            return tuple(usage.thresholds[name] for name in names)
+        if thresholds.keys() == set(names):
+            return tuple(thresholds[name] for name in names)
     problem = "its thresholds are not those of the labels"
     raise ArtifactCorrupt(path=USAGE_FILE, problem=problem)
 

@@ -104,6 +104,21 @@ def test_train_uploads_the_file(cli: Run, file: Path) -> None:
     assert (both.exit_code, "(wrong_usage)" in both.stderr) == (2, True)
 
 
+@pytest.mark.usefixtures("sitting")
+def test_answers_replace_the_columns_that_the_file_lacks(cli: Run, file: Path) -> None:
+    named = ("--text-column", "review", "--text-pair-column", "second", "--label-column", "mood")
+    data = answer(cli("train", str(file), *named, "--json", input="\n\n\n"))["spec"]["data"]
+    assert (data["text_column"], data["label_column"]) == ("Meinung", "Urteil")
+    assert data.get("text_pair_column") is None
+
+
+@pytest.mark.usefixtures("sitting")
+def test_nothing_is_asked_if_the_split_column_is_missing(cli: Run, file: Path) -> None:
+    refused = cli("train", str(file), "--split-column", "part", input="\n\n\n")
+    assert (refused.exit_code, "(missing_column)" in refused.stderr) == (3, True)
+    assert "has these columns" not in refused.stderr
+
+
 def test_train_shows_what_the_data_checks_found(cli: Run, tmp_path: Path) -> None:
     path = tmp_path / "films.csv"
     path.write_text(

@@ -229,6 +229,15 @@ def test_ctrl_c_exits_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert run("models", "list").exit_code == 130
 
 
+def test_default_url_is_where_up_listens_with_the_same_environment() -> None:
+    code = "from app.cli.options import DEFAULT_URL; print(DEFAULT_URL)"
+    environment = {**os.environ, "LORAWORKS_HOST": "::", "LORAWORKS_PORT": "8123"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout == "http://[::1]:8123\n"
+
+
 def test_version_and_help_are_printed(run: Run) -> None:
     assert run("--version").stdout == f"loraworks {lora_core.__version__}\n"
     output = " ".join(run("--help").stdout.split())

@@ -15,11 +15,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from app.cli import models
 from app.cli.client import Client
 from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.files import save_verified_archive
 from app.cli.held_out_texts import write_held_out_texts
 from app.main import create_app
+from app.registry.schemas import VersionView
 from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
@@ -350,3 +352,13 @@ def test_incomplete_download_leaves_no_file(tmp_path: Path) -> None:
         assert list(out.iterdir()) == []
     save_verified_archive(iter([whole]), out / "m.tar")
     assert (out / "m.tar").read_bytes() == whole
+
+
+def test_the_base_in_an_artifact_is_not_looked_up(on_a_version: Path, url: str) -> None:
+    """The version that a model was trained on may be deleted, or another one elsewhere."""
+    work = on_a_version.parent / "work"
+    shutil.copytree(on_a_version, work / "artifact")
+    needed: dict[str, Any] = {"base": "deleted:1"}
+    version = VersionView.model_construct(**needed)
+    with Client(url) as client:
+        assert models._base_options(client, version, None, work) == []

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
+from app.cli import feedback
 from app.database.engines import Database
 from app.main import create_app
 from app.queue.enums import JobKind, JobState
@@ -65,7 +67,7 @@ def test_add_a_file(cli: Run, publish: Publish, tmp_path: Path) -> None:
     file.write_text("\n".join(map(json.dumps, items)) + "\n\n")
     added = cli("feedback", "add", "--file", str(file))
     assert added.exit_code == 1
-    assert "Item 2 failed: sentiment:1 has no label 'ugly'." in " ".join(added.stdout.split())
+    assert "Line 3 failed: sentiment:1 has no label 'ugly'." in " ".join(added.stdout.split())
     assert "1 created, 1 updated, 0 unchanged." in added.stdout
 
 
@@ -82,7 +84,7 @@ def test_a_large_file_is_sent_in_parts_below_the_limit_of_a_body(
     assert [each["index"] for each in json.loads(added.stdout)] == list(range(25))
     again = cli("feedback", "add", "--file", str(file))
     assert (added.exit_code, again.exit_code) == (1, 1)
-    assert "Item 23 failed" in again.stdout
+    assert "Line 24 failed" in again.stdout
     assert "0 created, 0 updated, 24 unchanged." in again.stdout
 
 
@@ -97,8 +99,31 @@ def test_what_was_stored_before_an_error_is_printed(
     file.write_text("\n".join(map(json.dumps, [*items, {"text": 1}])))
     added = cli("feedback", "add", "--file", str(file))
     assert (added.exit_code, "(validation_failed)" in added.stderr) == (3, True)
-    assert "Item 0 failed" in added.stdout
+    assert "Line 1 failed" in added.stdout
     assert "2 created, 0 updated, 997 unchanged." in added.stdout
+
+
+def test_errors_name_the_lines_of_the_file(
+    cli: Run, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in later batches, and after blank lines."""
+    publish()
+    monkeypatch.setattr(feedback, "MAX_ITEMS", 2)
+    file = tmp_path / "feedback.jsonl"
+    labels = ("bad", "ugly", "bad", "", " ")
+    item = {"model": "sentiment"}
+    items: list[Any] = [{**item, "text": f"{i}", "label": label} for i, label in enumerate(labels)]
+    file.write_text("\n\n".join(map(json.dumps, items)))
+    added = cli("feedback", "add", "--file", str(file))
+    assert added.exit_code == 3
+    assert "Line 3 failed: sentiment:1 has no label 'ugly'." in " ".join(added.stdout.split())
+    assert "error: line 7, label: " in added.stderr
+    items[3]["label"] = "bad"
+    items[4] = {"text": 1, "model": 2}
+    file.write_text("\n\n".join(map(json.dumps, items)))
+    added = cli("feedback", "add", "--file", str(file))
+    assert "error: line 9, " in added.stderr
+    assert "\n  line 9, " in added.stderr
 
 
 def test_a_file_of_another_editor(cli: Run, publish: Publish, tmp_path: Path) -> None:
@@ -175,6 +200,8 @@ def test_forget(cli: Run, publish: Publish, database: Database, tmp_path: Path) 
     fields = {"state": JobState.SUCCEEDED, "finished_at": 1.0, "artifact_id": artifact.id}
     sources = {"all": dataset["id"]}
     run_id = add_job(database, kind=JobKind.PREDICTION, dataset_ids=sources, **fields)
+    readers = f"Jobs and prediction runs that read these datasets: {run_id}."
+    assert readers in cli("forget", "--text-file", str(file)).stdout
     cli("datasets", "delete", "sentiment-feedback:1")
     lines = " ".join(cli("forget", "--text-file", str(file)).stdout.split())
     has = f"prediction run {run_id} has all its texts"

@@ -8,6 +8,7 @@ from sqlalchemy import update
 
 from app.auth.service import start_session_purging_expired
 from app.auth.tables import ApiKey, BrowserSession
+from app.database import migrations
 from app.database.engines import Database
 from app.main import create_app
 from app.settings import Settings
@@ -114,6 +115,17 @@ def test_missing_database_is_created(run: Run, settings: Settings) -> None:
     fresh = settings.data_dir / "fresh"
     assert run("keys", "create", "ada", "--data-dir", str(fresh)).exit_code == 0
     assert (fresh / "loraworks.sqlite3").exists()
+
+
+def test_an_older_schema_is_not_upgraded(run: Run, settings: Settings) -> None:
+    """The old version of the service may be running on it."""
+    folder = settings.data_dir / "older"
+    older = settings.model_copy(update={"data_dir": folder})
+    assert run("keys", "create", "ada", "--data-dir", str(folder)).exit_code == 0
+    migrations.downgrade(older, "-1")
+    for arguments in (("keys", "list"), ("keys", "create", "bob")):
+        refused = run(*arguments, "--data-dir", str(folder))
+        assert (refused.exit_code, "(schema_older)" in refused.stderr) == (4, True)
 
 
 def test_unknown_scope_or_key_is_rejected(run: Run, settings: Settings) -> None:

@@ -4,6 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
+from app.cli.label_review import format_label
 from tests.app.cli.conftest import Run, answer
 from tests.app.label_review.conftest import WRONG, WRONG_LABELS
 from tests.app.label_review.test_corrections import SETS, TARGETS
@@ -69,6 +70,20 @@ def test_other_kinds_of_labels(cli: Run, tmp_path: Path) -> None:
     changes = ("--target", "stars", "--change", "2=20241.5")
     assert cli("datasets", "correct", "targets:2", *changes).exit_code == 0
     assert "20241.5" in cli("datasets", "diff", "targets").output
+
+
+def test_names_with_a_comma(cli: Run, tmp_path: Path) -> None:
+    file = tmp_path / "meals.jsonl"
+    names = ["Food, drink", "other"]
+    file.write_text(
+        "".join(
+            json.dumps({"text": f"text {i}", "label": names[: i % 3]}) + "\n" for i in range(20)
+        )
+    )
+    assert cli("datasets", "upload", str(file), "--task", "multi_label").exit_code == 0
+    done = cli("datasets", "correct", "meals:1", "--change", f"1={format_label(names)}", "--json")
+    assert [each["after"] for each in answer(done)["changes"]] == [names]
+    assert '["Food, drink", "other"]' in cli("datasets", "diff", "meals").output
 
 
 def test_usage_errors(cli: Run, tmp_path: Path) -> None:

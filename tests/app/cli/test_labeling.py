@@ -96,7 +96,8 @@ def test_labels_of_other_tasks(cli: Run, resources: Resources, tmp_path: Path, u
     assert cli("labeling", "label", "stars", "1", "--annotator", "ann", "2.5").exit_code == 0
     assert "not_a_number" in cli("labeling", "label", "stars", "1", "many").output
     assert annotations(url, "topics") == {1: ["a", "b"], 2: []}
-    assert annotations(url, "stars") == {1: 2.5}
+    assert "Row 3: 123456.5." in cli("labeling", "label", "stars", "3", "123456.5").stdout
+    assert annotations(url, "stars") == {1: 2.5, 3: 123456.5}
 
 
 def test_show_and_export(cli: Run, project: str, resources: Resources) -> None:
@@ -104,6 +105,7 @@ def test_show_and_export(cli: Run, project: str, resources: Resources) -> None:
     add_labels(resources, [LabeledRow(row, label_of(row)) for row in range(1, 21)])
     shown = cli("labeling", "show", project).stdout
     assert "queued" in shown
+    assert "not known yet: it is measured when there are suggestions" in shown
     assert [line.split() for line in shown.splitlines() if line.startswith(("bad", "local"))] == [
         ["bad", "10"], ["local", "20", "0"],
     ]  # fmt: skip

@@ -2,13 +2,19 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.cli import predict
+from app.cli.client import Client
+from app.cli.errors import RequestRejected
+from app.cli.output import format_value
 from app.registry import service as registry
 from app.resources import Resources
+from app.serving.schemas import LabelScore
 from app.storage import repository as artifacts
+from lora_core.specs.encoded_labels import NUMBER
 from tests.app.cli.conftest import Run, answer
 from tests.example_index import add_example_index
 from tests.job_rows import MANIFEST, SPEC, add_job
@@ -57,6 +63,37 @@ def test_requests_have_no_more_texts_than_the_service_takes(
     response = answer(cli_of_two_inputs("predict", "zero", "one", "two", "--json"))
     assert response["model"] == promoted
     assert [each["text"] for each in response["predictions"]] == ["zero", "one", "two"]
+
+
+@pytest.mark.parametrize("method", ["predict", "explain"])
+def test_a_rate_limit_between_batches_is_waited_out(
+    cli: Run, promoted: str, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(predict, "BATCH_SIZE", 1)
+    request, busy = getattr(Client, method), iter([False, True, True, False])
+
+    def sometimes(*arguments: Any, **more: Any) -> Any:
+        if next(busy):
+            raise RequestRejected("full", "rate_limit_exceeded", 429, (), 0.001)
+        return request(*arguments, **more)
+
+    monkeypatch.setattr(Client, method, sometimes)
+    response = answer(cli("predict", "zero", "one", "--explain", "--json"))
+    assert [each["text"] for each in response["predictions"]] == ["zero", "one"]
+
+
+@pytest.mark.parametrize(
+    ("score", "low", "shown"),
+    [(123456.7, 99999.0, ("123,457", "99,999 to 123,457")), (0.51234, None, ("0.5123", "-"))],
+)
+def test_numbers_keep_their_whole_digits(
+    score: float, low: float | None, shown: tuple[str, str]
+) -> None:
+    high = None if low is None else score
+    scores = [LabelScore(label=NUMBER, score=score, low=low, high=high)]
+    cells = predict._prediction_cells("regression", scores)
+    assert tuple(map(format_value, cells)) == shown
+    assert predict._summarize(scores) == shown[0]
 
 
 def test_explanation_lists_words(cli: Run, promoted: str) -> None:

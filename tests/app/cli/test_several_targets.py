@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.charts.formatting import format_number
 from app.cli.client import Client
 from app.cli.labeled_rows import read_labeled_rows
+from app.jobs.schemas import MisclassifiedText
 from app.resources import Resources
 from lora_core.data.label_readers import LabelFormat
 from lora_core.data.load import load_splits
@@ -49,7 +52,7 @@ def test_predict_shows_all_targets_or_one(cli: Run) -> None:
     [stars] = prediction["targets"]["stars"]
     shown = cli("predict", "a good film").stdout
     assert shown.split()[:3] == list(TARGETS)
-    assert f"{stars['score']:.4g}" in shown
+    assert format_number(stars["score"]) in shown
     assert "refund" in shown
     one = answer(cli("predict", "a good film", "--target", "topic", "--explain", "--json"))
     assert one["task"] == "single_label"
@@ -58,6 +61,17 @@ def test_predict_shows_all_targets_or_one(cli: Run) -> None:
     refused = cli("predict", "a good film", "--explain")
     assert refused.exit_code != 0
     assert "flags, stars, topic" in refused.stderr
+
+
+def test_misclassified_texts_name_their_target(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong: dict[str, Any] = {
+        "row": 1, "text": "a", "cut": False, "label": "x", "predicted": "y",
+        "score": 0.9, "true_score": 0.1,
+    }  # fmt: skip
+    found = [MisclassifiedText(**wrong, target=target) for target in ("topic", "stars")]
+    monkeypatch.setattr(Client, "list_misclassified", lambda *_: found)
+    lines = run("jobs", "misclassified", "some").stdout.splitlines()
+    assert [line.split()[1] for line in lines] == ["target", "topic", "stars"]
 
 
 @pytest.mark.parametrize("target", slow_but(TARGETS, "stars"))

@@ -64,6 +64,17 @@ def test_tpe_has_its_own_options(cli: Run) -> None:
     )
     assert sweep["strategy"] == {"type": "tpe", "trials": 6, "batch": 2, "seed": 0}
     assert sweep["trial_count"] == 2
+    assert "6: 1 queued, 1 waiting, 4 to come" in cli("sweep", "show", sweep["id"]).stdout
+    assert " 0/6 " in cli("sweep", "list").stdout
+
+
+def test_a_file_is_uploaded(cli: Run, tmp_path: Path) -> None:
+    file = tmp_path / "films.csv"
+    file.write_text("text,label\n" + "".join(f"film {i},{'ab'[i % 2]}\n" for i in range(20)))
+    options = ("--data", str(file), "--over", "r=2,4")
+    dry = cli("sweep", "start", *options, "--dry-run")
+    assert (dry.exit_code, "(file_not_uploaded)" in dry.stderr) == (2, True)
+    assert started(cli, *options)["job"]["data"]["source"] == "films:1"
 
 
 def test_default_strategy_is_grid(cli: Run) -> None:

@@ -192,13 +192,13 @@ def test_adapter_without_a_matching_spec_is_merged(family: str, kind: str, tmp_p
 
 def test_label_names_from_sidecar_or_argument(tmp_path: Path) -> None:
     adapter = TrainedAdapter(tmp_path, "distilbert", labels=3)
-    (adapter.directory / "id2label.json").write_text('{"0": "bad", "1": "so-so", "2": "good"}')
+    (adapter.directory / "id2label.json").write_text('{"0": "bad", "1": " so-so", "2": "good "}')
     sidecar = import_adapter(adapter.directory, tmp_path / "one", max_length=16)
     assert (sidecar["labels"], sidecar["max_length"]) == (["bad", "so-so", "good"], 16)
-    given = import_adapter(adapter.directory, tmp_path / "two", labels=["x", "y", "z"])
+    given = import_adapter(adapter.directory, tmp_path / "two", labels=["x", " y", "z "])
     assert given["labels"] == ["x", "y", "z"]
     check_logits(adapter, tmp_path / "two")
-    for labels in (["x", "y"], ["x", "x", "y"]):
+    for labels in (["x", "y"], ["x", "x ", "y"]):
         with pytest.raises(AdapterLabelCountMismatch):
             import_adapter(adapter.directory, tmp_path / "three", labels=labels)
     with pytest.raises(MaxLengthTooLarge):
