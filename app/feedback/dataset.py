@@ -114,7 +114,7 @@ def _without_former_targets(
 
     Nobody labels targets that versions no longer have, so no text would be complete.
     """
-    if rows:
+    if any(row.target for row in rows):
         with suppress(ModelNotFound):
             with database.read() as session:
                 resolved = resolve_model(session, f"{rows[-1].model}:{rows[-1].number}")

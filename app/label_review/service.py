@@ -389,6 +389,7 @@ def _store(
             privacy.lock_text_storage(session)
             acquire_transaction_lock(session, f"datasets of {dataset.created_by}")
             acquire_transaction_lock(session, f"dataset {dataset.name}")
+            datasets.lock_against_deletion(session, new.source.id)
             source = datasets.get_dataset(session, new.source.id)
             _raise_if_stale(session, source)
             if privacy.list_forgotten_hashes(session) != new.forgotten:

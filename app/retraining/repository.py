@@ -295,6 +295,7 @@ def _is_old(days: float) -> tuple[ColumnElement[bool], ...]:
         newer_exists,
         ~_version_exists(),
         ~_dataset_is_stored(),
+        ~_dataset_was_corrected(),
     )
 
 
@@ -305,6 +306,14 @@ def _version_exists() -> ColumnElement[bool]:
             ModelVersion.model_id == RetrainingRun.model_id,
             ModelVersion.number == RetrainingRun.new_number,
         )
+        .exists()
+    )
+
+
+def _dataset_was_corrected() -> ColumnElement[bool]:
+    return (
+        select(DatasetCorrection.dataset_id)
+        .where(DatasetCorrection.corrected_from == RetrainingRun.dataset_id)
         .exists()
     )
 

@@ -93,15 +93,11 @@ def delete_webhook(session: Session, *, webhook_id: UUID) -> None:
 def rotate_secret(session: Session, *, webhook_id: UUID) -> WebhookView:
     """Generate a new secret. The one before it signs as well for a day.
 
-    Within that day another rotation replaces only the new one: receivers still have the old one.
-
     Raises `WebhookNotFound`.
     """
     endpoint = repository.lock_endpoint(session, webhook_id)
-    clock = read_clock(session)
-    if (endpoint.previous_secret_expires_at or 0.0) <= clock:
-        endpoint.previous_secret = endpoint.secret
-        endpoint.previous_secret_expires_at = clock + _ROTATION_SECONDS
+    endpoint.previous_secret = endpoint.secret
+    endpoint.previous_secret_expires_at = read_clock(session) + _ROTATION_SECONDS
     endpoint.secret = new_secret()
     session.flush()
     _audit(session, "webhook_secret_rotated", webhook_id)

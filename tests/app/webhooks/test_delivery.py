@@ -422,23 +422,14 @@ def test_requests_have_both_signatures_while_a_secret_rotates(
     assert rotated.secret is not None
     send_test_event(resources.database, webhook.id)
     assert deliver(webhook.id)
-    with resources.database.write() as session:  # after an answer that was lost
-        again = service.rotate_secret(session, webhook_id=webhook.id)
-    send_test_event(resources.database, webhook.id)
-    assert deliver(webhook.id)
-    assert again.secret is not None
-    for secrets, request in zip(
-        ((webhook.secret, rotated.secret), (webhook.secret, again.secret)),
-        receiver.requests,
-        strict=True,
-    ):
-        for secret in secrets:
-            assert standard(secret, request)
-            assert by_openai(secret, request)
+    (request,) = receiver.requests
+    for secret in (webhook.secret, rotated.secret):
+        assert standard(secret, request)
+        assert by_openai(secret, request)
     monkeypatch.setattr(repository, "read_clock", lambda session: read_clock(session) + 90_000)
     send_test_event(resources.database, webhook.id)
     assert deliver(webhook.id)
-    assert len(receiver.requests[-1].headers["webhook-signature"].split()) == 1
+    assert len(receiver.requests[1].headers["webhook-signature"].split()) == 1
 
 
 def test_the_body_is_the_same_in_every_attempt(
