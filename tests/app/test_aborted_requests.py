@@ -40,7 +40,7 @@ def send_and_abort(url: str, *pieces: bytes, wait: bool = False) -> None:
 
 
 def test_aborted_requests_log_no_traceback(
-    url: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    settings: Settings, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     head = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     form = b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 999\r\n\r\n--x\r\n"
@@ -55,20 +55,21 @@ def test_aborted_requests_log_no_traceback(
         (b"POST /predict" + head + b"Content-Length: 9\r\n\r\n{", False),
         (b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n", False),
     )
-    for call, wait in calls:
-        send_and_abort(url, call, wait=wait)
-    job_id = httpx2.post(f"{url}/v1/jobs", json={"method": {"type": "lora"}}).json()["id"]
-    stream = f"GET /v1/jobs/{job_id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    send_and_abort(url, stream, wait=True)
+    with serving(create_app(settings)) as url:
+        for call, wait in calls:
+            send_and_abort(url, call, wait=wait)
+        job_id = httpx2.post(f"{url}/v1/jobs", json={"method": {"type": "lora"}}).json()["id"]
+        stream = f"GET /v1/jobs/{job_id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        send_and_abort(url, stream, wait=True)
 
-    def all_complete() -> bool:
-        lines = (record.msg for record in caplog.records if isinstance(record.msg, dict))
-        broken = {"/v1/datasets", "/predict", f"/v1/jobs/{job_id}/stream"}
-        return broken <= {line.get("path") for line in lines}
+        def all_complete() -> bool:
+            lines = (record.msg for record in caplog.records if isinstance(record.msg, dict))
+            broken = {"/v1/datasets", "/predict", "/openapi.json", f"/v1/jobs/{job_id}/stream"}
+            return broken <= {line.get("path") for line in lines}
 
-    wait_until(all_complete, what="a line for each request")
-    assert httpx2.get(f"{url}/livez").status_code == 200
-    # Read it only once: lines written while pytest clears its file are lost.
+        wait_until(all_complete, what="a line for each request")
+        assert httpx2.get(f"{url}/livez").status_code == 200
+    # After the server, since lines that it writes while pytest reads its file are mangled.
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert [line for line in lines if "exception" in line] == []
     assert {line["level"] for line in lines} <= {"info", "warning"}

@@ -217,10 +217,10 @@ def test_inspect_describes_a_file_and_refuses_a_damaged_one(
     printed = forked("inspect", str(reviews), output=output, status=65)
     assert json.loads(printed)["code"] == "empty_text"
 
-    reviews.write_text("text,label\nfine,g\x9bood\nbad,bad\n")
+    reviews.write_text("text,label\nfine,gö\x9bod\nbad,bad\n", encoding="utf-8")
     printed = forked("inspect", str(reviews), output=output)
     profile, _ = map(json.loads, printed.splitlines())
-    assert profile["labels"] == {"bad": 1, "g\x9bood": 1}
+    assert profile["labels"] == {"bad": 1, "gö od": 1}
     assert printed.isascii()  # contains no terminal escape sequences
 
 

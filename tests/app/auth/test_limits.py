@@ -86,7 +86,7 @@ def test_limit_of_trials_in_active_sweeps(calls: tuple[Call, Call]) -> None:
     assert mine("POST", f"{sweep}/stop").status_code == 200
     assert mine("POST", "/v1/sweeps", json=three).status_code == 202
     assert refusal(mine("POST", f"{sweep}/resume")) == (429, "too_many_trials")
-    assert refusal(mine("POST", f"{sweep}/extend", json=more)) == (429, "too_many_trials")
+    assert refusal(mine("POST", f"{sweep}/extend", json=more)) == (409, "invalid_sweep_transition")
 
 
 @on_both_databases
