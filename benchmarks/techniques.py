@@ -36,7 +36,7 @@ def rows_as_masks() -> None:
     from lora_core.fast import frozen_encoder
     from lora_core.forward import Forward
 
-    frozen_encoder.BlockwiseForward = lambda model, machine, _, **pad: Forward(
+    frozen_encoder.BlockwiseForward = lambda model, machine, _, **pad: Forward(  # type: ignore[attr-defined]
         model, machine, **pad
     )
 
@@ -56,7 +56,8 @@ def attention_by_text() -> None:
 def native_attention() -> None:
     from lora_core.fast import unfused_attention
 
-    unfused_attention.best_library = lambda: None  # the same, unfused, by torch
+    # The same, unfused, by torch.
+    unfused_attention.best_library = lambda: None  # type: ignore[attr-defined]
 
 
 def steps_of_lengths() -> None:

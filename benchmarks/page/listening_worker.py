@@ -15,15 +15,15 @@ from worker.recorder import Recorder
 
 def listen(file: Path) -> None:
     """Patch this process."""
-    add = Recorder.add
+    add_event = Recorder.add_event
 
     def noted(self: Recorder, event: Event) -> None:
         if isinstance(event, StepLogged):
             with file.open("a", encoding="utf-8") as lines:
                 lines.write(f"{event.step} {time.time()}\n")
-        add(self, event)
+        add_event(self, event)
 
-    Recorder.add = noted  # type: ignore[method-assign]
+    Recorder.add_event = noted  # type: ignore[method-assign]
 
 
 def received_steps(file: Path) -> dict[int, float]:

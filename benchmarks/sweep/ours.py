@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 3600.0
 class Service(Protocol):
     """A client of the service."""
 
-    def json(self, method: str, path: str, **arguments: Any) -> Any: ...
+    def request_json(self, method: str, path: str, **arguments: Any) -> Any: ...
 
     def request(self, method: str, path: str, **arguments: Any) -> Any: ...
 
@@ -90,10 +90,10 @@ def body(strategy: str, size: Size) -> dict[str, Any]:
 def sweep(service: Service, wanted: dict[str, Any]) -> dict[str, Any]:
     """Send it, wait for its end, and read what came out."""
     began = time.monotonic()
-    path = f"/v1/sweeps/{service.json('POST', '/v1/sweeps', json=wanted)['id']}"
+    path = f"/v1/sweeps/{service.request_json('POST', '/v1/sweeps', json=wanted)['id']}"
     finished = _finished(service, path)
     seconds = time.monotonic() - began
-    rows = service.json("GET", f"{path}/trials")
+    rows = service.request_json("GET", f"{path}/trials")
     return {
         "sweep_seconds": seconds,
         "winner": finished["result"]["winner"]["number"],
@@ -105,7 +105,7 @@ def _finished(service: Service, path: str) -> dict[str, Any]:
     """Its final state. Exits if there is no result."""
     end = time.monotonic() + PATIENCE_SECONDS
     while True:
-        view: dict[str, Any] = service.json("GET", path)
+        view: dict[str, Any] = service.request_json("GET", path)
         if view["state"] == FINISHED:
             return view
         if view["state"] in WITHOUT_RESULT or time.monotonic() > end:
@@ -120,7 +120,7 @@ def _cell(service: Service, row: dict[str, Any]) -> dict[str, Any]:
     for split in ("validation", "test"):
         kept[split] = (metrics.get(split) or {}).get("accuracy")
     if kept["test"] is not None:
-        artifact = service.json("GET", f"/v1/jobs/{row['job_id']}")["artifact_id"]
+        artifact = service.request_json("GET", f"/v1/jobs/{row['job_id']}")["artifact_id"]
         kept |= _answers(service, artifact)
     return kept
 
@@ -134,5 +134,5 @@ def _answers(service: Service, artifact: str) -> dict[str, str]:
     return {
         "correct": "".join(str(int(each["predicted"] == each["label"])) for each in lines),
         "texts": hashlib.sha256(texts.encode()).hexdigest(),
-        "data": service.json("GET", path)["data_sha256"],
+        "data": service.request_json("GET", path)["data_sha256"],
     }

@@ -138,7 +138,7 @@ class MadeUp:
         self.states = states
         self.sent: Any = None
 
-    def json(self, method: str, path: str, **arguments: Any) -> Any:
+    def request_json(self, method: str, path: str, **arguments: Any) -> Any:
         metrics = {"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.5}}
         plain = {"state": "succeeded", "budget": 1.0, "seconds": 9.0, "job_id": "j", "other": 1}
         left = {"state": "stopped", "budget": 0.1, "seconds": 2.0, "job_id": None}
