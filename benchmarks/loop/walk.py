@@ -140,6 +140,7 @@ class Newcomer:
         self.click("Review live texts", role="link")
         self.click("Draw a sample")
         expect(page.locator(".review-text").first).to_be_visible()
+        page.wait_for_load_state()  # keys work from then on
         for _ in range(count):
             text = page.locator(".review-text").first
             content = text.locator(".review-content").first.text_content() or ""
