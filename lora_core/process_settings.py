@@ -36,8 +36,8 @@ def is_oom_error(error: BaseException) -> bool:
 def available_cores(root: Path = CGROUP_ROOT, own_cgroup: Path = OWN_CGROUP) -> int:
     """Return the number of cores that this process may use, rounded up.
 
-    More threads would use up the CPU time of a limited container even sooner in each period, for
-    the rest of which it stands still.
+    More threads would use up the CPU quota of a container earlier in each period, and be throttled
+    until it ends.
     """
     cores = len(os.sched_getaffinity(0))
     for limit in read_cgroup_files("cpu.max", root, own_cgroup):

@@ -251,7 +251,7 @@ def _has_version(session: Session, dataset_id: UUID) -> bool:
 
 
 def _has_stored_correction(session: Session, dataset_id: UUID) -> bool:
-    """Return whether a correction of a dataset, or in turn of its corrections, is stored.
+    """Return whether a correction of a dataset, or of one of its corrections, is stored.
 
     Which rows of it are live is known by the run of this dataset alone.
     """

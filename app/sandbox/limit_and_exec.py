@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     os.nice(10)  # requests have priority
     confine_process(Confinement(*json.loads(confinement)))
     _set_limit(resource.RLIMIT_CORE, 0)
-    # At the hard limit Linux sends SIGKILL, as for memory; SIGXCPU, which tells them apart, before.
+    # Linux sends SIGXCPU at the soft limit. At the hard one it sends SIGKILL, like for memory.
     _set_limit(resource.RLIMIT_CPU, int(seconds), hard=int(seconds) + 1)
     _set_limit(resource.RLIMIT_FSIZE, int(file_bytes))
     _set_limit(resource.RLIMIT_AS, int(memory))
