@@ -19,6 +19,7 @@ from app.errors import DataDirectoryUnusable
 from app.sandbox import runner
 from app.sandbox.runner import SandboxResult
 from app.settings import Settings
+from app.storage.errors import StorageUnavailable
 from app.storage.store import Store
 from lora_core import child_protocol, manifest
 from lora_core.atomic_files import is_disk_full
@@ -26,7 +27,7 @@ from lora_core.data.label_readers import SINGLE_LABEL, LabelFormat, build_target
 from lora_core.data.label_review_schemas import CorrectionPlan, CorrectionResult, SuspectLabelReport
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.data import DataTooLarge
+from lora_core.errors.data import DataNotFound, DataTooLarge
 from lora_core.specs.drift import DriftReport, RecentText
 
 CORRECTIONS_FILE = "corrections.json"  # what the child is asked to change
@@ -97,7 +98,8 @@ class FileInspector:
     """Inspects one file in a child process. `filename` is the name that the client sent.
 
     The methods raise the `DataError` that the parser found, with row numbers; `DataTooLarge`
-    if memory or time ran out; `DatasetParserCrashed` if the parser crashed.
+    if memory or time ran out; `DatasetParserCrashed` if the parser crashed; `StorageUnavailable` if
+    the file has disappeared since it was received or fetched.
     """
 
     file: Path
@@ -254,7 +256,10 @@ class FileInspector:
     def _error(self, result: SandboxResult) -> Exception:
         """Return the error that explains why the child ended early."""
         if result.returncode == child_protocol.EXIT_FAILED:
-            return _with_filename(result.parse_error(LoraCoreError), self.filename)
+            error = result.parse_error(LoraCoreError)
+            if isinstance(error, DataNotFound):
+                return StorageUnavailable(reason="a file has disappeared; is its disk mounted?")
+            return _with_filename(error, self.filename)
         if result.timed_out:
             limit = f"{self.settings.inspect_seconds:g} s"
             return DataTooLarge(file=self.filename, what="the time needed to read it", limit=limit)

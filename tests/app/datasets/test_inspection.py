@@ -19,6 +19,7 @@ from app.datasets.errors import DatasetParserCrashed
 from app.datasets.files import FileInspector, SelectedColumns
 from app.sandbox import runner
 from app.settings import Settings
+from app.storage.errors import StorageUnavailable
 from lora_core.confinement import TCP_ABI, landlock_abi
 from lora_core.errors.data import DataTooLarge, MalformedRow, MissingColumn
 from tests.waiting import wait_until
@@ -188,6 +189,14 @@ def test_a_killed_parser_is_reported(
 
     with child_of(work) as pid:
         os.kill(pid, end)
+
+
+def test_a_file_whose_disk_was_unmounted_may_come_back(tmp_path: Path, settings: Settings) -> None:
+    inspector = FileInspector(tmp_path / "unmounted" / "a.csv", "a.csv", COLUMNS, settings)
+    with pytest.raises(StorageUnavailable, match="disappeared"):
+        inspector.profile()
+    with pytest.raises(StorageUnavailable, match="disappeared"):
+        inspector.extract_texts_to_jsonl(tmp_path / "texts.jsonl")
 
 
 def test_the_parser_has_no_secrets_in_its_environment(
