@@ -190,6 +190,7 @@ check: .venv/.dev  ## Lint, format, types, import rules, unused packages, spelli
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m tests.notebooks.names
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/typos
