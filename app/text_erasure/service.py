@@ -185,8 +185,8 @@ def contains_text_or_excerpt(value: Any, *, text: TextInput) -> bool:
     Of a pair, any of its texts counts. The checks of a dataset show the first characters of texts.
     """
     if isinstance(value, str):
-        shown = normalize_text(value).removesuffix("…").rstrip()
-        return any(_matches(shown, normalize_text(each)) for each in texts_of_input(text))
+        shown = _in_one_line(value).removesuffix("…").rstrip()
+        return any(_matches(shown, _in_one_line(each)) for each in texts_of_input(text))
     if isinstance(value, Mapping):
         return any(
             contains_text_or_excerpt(each, text=text) for pair in value.items() for each in pair
@@ -194,6 +194,11 @@ def contains_text_or_excerpt(value: Any, *, text: TextInput) -> bool:
     return isinstance(value, list) and any(
         contains_text_or_excerpt(each, text=text) for each in value
     )
+
+
+def _in_one_line(text: str) -> str:
+    """Return the normalized text with single spaces, as the checks of a dataset show it."""
+    return " ".join(normalize_text(text).split())
 
 
 def _matches(shown: str, text: str) -> bool:

@@ -26,6 +26,8 @@ from app.resources import Resources
 from app.settings import Settings
 from app.text_erasure import repository, service
 from app.traffic.tables import KeptPrediction
+from lora_core.data.data_report import RowExcerpt
+from lora_core.data.rows import TextRow
 from tests.app.text_erasure.conftest import Publish, Serving
 from tests.app.traffic.test_traffic import files_with, flush, rows_with
 from tests.job_rows import MANIFEST, add_job
@@ -280,6 +282,13 @@ def test_long_texts_are_recognized_in_part() -> None:
         assert service.contains_text_or_excerpt([shown], text=CANARY)
         assert service.contains_text_or_excerpt([shown], text=("other", CANARY))
     assert not service.contains_text_or_excerpt([CANARY[:10], "1" * 30], text=CANARY)
+
+
+def test_a_text_of_several_lines_is_recognized_in_one_line() -> None:
+    text = "The order arrived late.\n\nThe box\twas  broken. " + "Sad. " * 50
+    row = RowExcerpt.from_row(TextRow(1, text, "a"))
+    assert service.contains_text_or_excerpt(row.model_dump(mode="json"), text=text)
+    assert service.contains_text_or_excerpt([f"see: {text}!"], text=text)
 
 
 def test_what_cannot_be_searched_is_reported(
