@@ -458,7 +458,16 @@ def _edited_line(line: str, number: int, editor: _Editor) -> str:
     new = editor(number, record)
     if new == record:
         return line
-    return json.dumps(new, ensure_ascii=line.isascii()) + _line_end(line)
+    return _json_text(new, ensure_ascii=line.isascii()) + _line_end(line)
+
+
+def _json_text(record: dict[str, Any], *, ensure_ascii: bool = False) -> str:
+    text = json.dumps(record, ensure_ascii=ensure_ascii)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, in a field that is not read, can only be escaped
+        return json.dumps(record)
+    return text
 
 
 def _write_json_array(path: Path, out: Path, plan: _Plan) -> None:
@@ -470,7 +479,7 @@ def _write_json_array(path: Path, out: Path, plan: _Plan) -> None:
     with out.open("w", encoding="utf-8") as file:
         for i, record in enumerate(records):
             file.write(",\n" if i else "[\n")
-            file.write(json.dumps(record, ensure_ascii=False))
+            file.write(_json_text(record))
         file.write("\n]\n")
 
 
@@ -483,7 +492,7 @@ def _write_objects(objects: chat.NumberedObjects, out: Path, plan: _Plan) -> Non
                 continue
             file.write("\n" * (number - next_row))
             next_row = number + 1
-            file.write(json.dumps(_edited(record, plan.of_row(number)), ensure_ascii=False))
+            file.write(_json_text(_edited(record, plan.of_row(number))))
             file.write("\n")
 
 

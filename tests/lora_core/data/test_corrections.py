@@ -123,6 +123,30 @@ def test_only_the_changed_line_is_written_anew(
     assert (change.row, change.target, change.before, change.after) == (3, None, "neg", "pos")
 
 
+HALF_AN_EMOJI = r'"by": "Bob \ud83d"'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '[{"text": "é", "label": "neg", %s}, {"text": "b", "label": "pos"}]'),
+        ("a.jsonl", '{"text": "é", "label": "neg", %s}\n{"text": "b", "label": "pos"}\n'),
+        ("a.json", """[{"data": {"text": "é", %s}, "annotations": [{"result": [
+            {"from_name": "a", "type": "choices", "value": {"choices": ["neg"]}}]}]},
+            {"data": {"text": "b"}, "annotations": [{"result": [
+            {"from_name": "a", "type": "choices", "value": {"choices": ["pos"]}}]}]}]"""),
+    ],
+)  # fmt: skip
+def test_half_of_a_character_in_another_field_stays(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    """JavaScript leaves it when it cuts a text within an emoji."""
+    corrected = correct(write(tmp_path, name, content % HALF_AN_EMOJI), (1, "pos"))
+    assert HALF_AN_EMOJI in corrected.text
+    rows = files.read_rows(corrected.after, ColumnSelection())
+    assert [(row.text, row.label) for row in rows] == [("é", "pos"), ("b", "pos")]
+
+
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_the_encoding_stays(tmp_path: Path, codec: str) -> None:
     before = "text,label\nnaïve café,neg\nb,pos\nnext,neg\n"
