@@ -103,7 +103,7 @@ def choose_stratification(task: TaskType, rows: Sequence[TextRow]) -> Stratifica
     """Return the stratification of these rows and of parts of them."""
     match task:
         case "single_label":
-            return ProportionalStratification({row.label: row.label for row in rows})
+            return LabelStratification({row.label: row.label for row in rows})
         case "multi_label":
             return LabelSetStratification(decode_label_set)
         case "regression":
@@ -155,6 +155,30 @@ class ProportionalStratification(Stratification):
             counts = Counter(self._strata[row.label] for row in group.rows)
             strata[min(counts, key=lambda name: (-counts[name], name))].append(group)
         return {name: strata[name] for name in sorted(strata)}
+
+
+class LabelStratification(ProportionalStratification):
+    """Texts of which copies may have different labels, so that a label may have no stratum."""
+
+    def draw(self, groups: Groups, count: int) -> tuple[Groups, Groups] | None:
+        drawn = super().draw(groups, count)
+        if drawn is None or _labels(drawn[0]) <= _labels(drawn[1]):
+            return drawn
+        strata = self._divide(groups)
+        keys: dict[str, str] = {}  # of the first text with each label that has no stratum
+        for group in groups:
+            for label in _labels([group]) - strata.keys():
+                keys.setdefault(label, group.key)
+        kept = set(keys.values())
+        again = super().draw([group for group in groups if group.key not in kept], count)
+        if again is None:
+            return drawn
+        remaining = [group for group in groups if group.key in kept] + again[1]
+        return again[0], sorted(remaining, key=_key)
+
+
+def _labels(groups: Groups) -> set[str]:
+    return {row.label for group in groups for row in group.rows}
 
 
 def apportion_rows(

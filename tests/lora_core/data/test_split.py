@@ -15,7 +15,12 @@ from lora_core.data.split import (
     notes_on_prompt_format_and_leaks,
     stratified_subset,
 )
-from lora_core.data.stratify import normalize_text
+from lora_core.data.stratify import (
+    ProportionalStratification,
+    group_rows_by_text,
+    normalize_text,
+    ungroup,
+)
 from lora_core.errors.data import TooFewRows
 from lora_core.specs.data import Split
 
@@ -156,6 +161,26 @@ def test_duplicates_stay_together() -> None:
 def test_too_few_rows_error_reports_the_request(labels: str, sizes: dict[Split, SplitSize]) -> None:
     with pytest.raises(TooFewRows, match=r"distinct texts are not enough for .* for test"):
         draw_splits(labeled_rows(labels), sizes, 0)
+
+
+@pytest.mark.parametrize("labels", ["aac", "abbcd"])
+def test_train_keeps_labels_that_no_text_has_mostly(labels: str) -> None:
+    """Splits that need no such text in train are as they would be drawn without this rule."""
+    others = [f"text {i}" for i in range(100)]
+    rows = labeled_rows("ab" * 50 + labels, [*others, *["ambiguous"] * len(labels)])
+    strata = ProportionalStratification({label: label for label in "abcd"})
+    kept = 0
+    for seed in range(20):
+        parts = draw_splits(rows, SIZES, seed)
+        assert {row.label for row in parts[Split.TRAIN]} == {row.label for row in rows}
+        assert sum(map(len, parts.values())) == len(rows)
+        assert abs(len(parts[Split.TEST]) - 0.2 * len(rows)) < len(labels)
+        test, _ = strata.draw(group_rows_by_text(rows, seed), round(len(rows) / 5)) or ([], [])
+        if any(group.rows[0].text == "ambiguous" for group in test):
+            kept += 1
+        else:
+            assert ungroup(test) == parts[Split.TEST]
+    assert 0 < kept < 20
 
 
 def test_duplicates_of_one_text_cannot_be_split() -> None:
