@@ -35,7 +35,10 @@ LEASE_LOST_MESSAGE = "lost the lease: the attempt has ended without this worker"
 class InputChanged(Conflict):
     code = "input_changed"
     title = "A stored input has changed since the job was submitted."
-    message = "The stored file of {name} is missing or has changed. Upload it again."
+    message = (
+        "The stored file of {name} is missing or has changed. Delete this version, then upload the "
+        "file again."
+    )
 
 
 class CeleryOptionInvalid(AppError):

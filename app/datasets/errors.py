@@ -21,7 +21,9 @@ class DatasetInUse(Conflict):
 class DatasetDamaged(Conflict):
     code = "dataset_damaged"
     title = "The stored file is damaged."
-    message = "The file of {ref} is damaged: {problem}. Upload it again."
+    message = (
+        "The file of {ref} is damaged: {problem}. Delete this version, then upload the file again."
+    )
 
 
 class TextForgottenMeanwhile(Conflict):

@@ -272,7 +272,7 @@ def test_changed_file_is_rejected(resources: Resources, first_place: bool) -> No
     dataset = upload(resources, "reviews", first_place=first_place)
     file = files.fetch_file(resources.settings, resources.store, dataset)
     file.write_text(file.read_text().replace("good", "nice"))
-    with pytest.raises(InputChanged, match="reviews:1"):
+    with pytest.raises(InputChanged, match=r"reviews:1 .* Delete this version, then upload"):
         locate(resources, source="reviews:1", ids={"all": str(dataset.id)})
 
 

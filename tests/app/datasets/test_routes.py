@@ -107,6 +107,10 @@ def test_download_returns_the_file_unless_it_is_damaged(
     file.write_bytes(b"other")
     damaged = client.get(f"/v1/datasets/{dataset['id']}/content")
     assert (damaged.status_code, damaged.json()["code"]) == (409, "dataset_damaged")
+    assert "Delete this version, then upload the file again." in damaged.json()["detail"]
+    assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+    again = upload(filename="My \u00fc.csv").json()
+    assert client.get(f"/v1/datasets/{again['id']}/content").text == REVIEWS
 
 
 def test_columns_and_name_from_the_form(upload: Upload) -> None:
