@@ -409,7 +409,10 @@ _FAR_OUT = (
 
 def measure_numbers(numbers: NDArray[np.float64]) -> RegressionNumberStatistics:
     """Return the statistics of the numbers (rows,) of a regression."""
-    counts, edges = np.histogram(numbers, bins=HISTOGRAM_BINS)
+    try:
+        counts, edges = np.histogram(numbers, bins=HISTOGRAM_BINS)
+    except ValueError:  # fewer than ten floats lie between the numbers
+        counts, edges = np.array([numbers.size]), np.array([numbers.min(), numbers.max()])
     lower, median, upper = np.quantile(numbers, [0.25, 0.5, 0.75]).tolist()
     return RegressionNumberStatistics(
         minimum=float(numbers.min()),

@@ -210,8 +210,10 @@ def test_copies_contradict_by_their_most_distant_numbers(
     assert shown == [each for each in order if each]
 
 
-def test_equal_numbers_have_a_histogram() -> None:
-    assert sum(each.count for each in measure_numbers(np.ones(5)).histogram) == 5
+@pytest.mark.parametrize("numbers", [(1.0, 1.0), (0.3, 0.1 + 0.2), (1.7e18, 1.7e18 + 256)])
+def test_equal_and_almost_equal_numbers_have_a_histogram(numbers: tuple[float, ...]) -> None:
+    found = measure_numbers(np.array(numbers * 5))
+    assert sum(each.count for each in found.histogram) == 10
 
 
 def test_outliers_ranks_and_dominant_numbers_are_found(check: Check) -> None:
