@@ -20,6 +20,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def write_corrected_file(
             file=path.name, count=len(missing), rows=format_row_numbers(missing)
         )
     left_out = rows.keys() & set(corrections.leave_out)
-    changed, edits = _edits(path.name, columns, rows, corrections, left_out)
+    changed, edits = _edits(path, columns, rows, corrections, left_out)
     kept = tuple(
         text_label_digest(rows[each.row], target, label)
         for each in corrections.keep
@@ -145,7 +146,7 @@ def row_labels_by_target(row: TextRow, label_format: LabelFormat) -> dict[str | 
 
 
 def _edits(
-    file: str,
+    path: Path,
     columns: ColumnSelection,
     rows: Mapping[int, TextRow],
     corrections: CorrectionPlan,
@@ -154,6 +155,7 @@ def _edits(
     """Return the changes with the labels before, and what to write. Raises `UnchangedLabel`."""
     changed: list[AppliedLabelChange] = []
     edits: dict[int, list[_Edit]] = defaultdict(list)
+    types = _parquet_types(path)
     for each in corrections.changes:
         if each.row in left_out:
             continue
@@ -163,9 +165,11 @@ def _edits(
             target = next(one for one in label_format.targets if one.name == each.target)
             label_format, label_columns = target.label_format, target.columns
         value = decode_label(each.label, label_format.task)
+        if isinstance(value, float) and (name := find_column(label_columns[0], types)):
+            value = _as_stored(value, types[name])
         after = encode_label(value)
         if before == after:
-            raise UnchangedLabel(file=file, row=each.row, label=before)
+            raise UnchangedLabel(file=path.name, row=each.row, label=before)
         changed.append(
             AppliedLabelChange(row=each.row, target=each.target, before=before, after=after)
         )
@@ -238,6 +242,8 @@ def _cell(old: Any, value: LabelValue, separator: str | None) -> Any:
             if isinstance(old, int) and value.removeprefix("-").isdecimal():
                 return int(value) if str(int(value)) == value else value
             return value
+        case number if isinstance(old, Decimal):
+            return Decimal(repr(number))
         case number:
             is_text = isinstance(old, str)
             shortest = int(number) if number.is_integer() and (is_text or _is_int(old)) else number
@@ -253,7 +259,7 @@ def _binary_cell(old: Any, has_label: bool) -> Any:
     match old:
         case bool():
             return has_label
-        case int() | float():
+        case int() | float() | Decimal():
             return type(old)(has_label)
         case str() if old.strip().lower() in ("true", "false"):
             text = str(has_label)
@@ -499,6 +505,24 @@ def _write_objects(objects: chat.NumberedObjects, out: Path, plan: _Plan) -> Non
 # -- Parquet --------------------------------------------------------------------------------------
 
 
+def _parquet_types(path: Path) -> Mapping[str, Any]:
+    """Return the types of the columns of a Parquet file; none of other files."""
+    if path.suffix.lower() != ".parquet":
+        return {}
+    from lora_core.data import arrow  # pyarrow is slow to import, and most files do not need it
+
+    with arrow.open_parquet(path) as source:
+        return {field.name: field.type for field in source.schema_arrow}
+
+
+def _as_stored(number: float, arrow_type: Any) -> float:
+    """Return a number as a column holds it, such as 4.3 as 4.300000190734863 in 32 bits."""
+    import pyarrow as pa
+
+    is_float = pa.types.is_floating(arrow_type)
+    return float(pa.scalar(number, arrow_type).as_py()) if is_float else number
+
+
 def _write_parquet(path: Path, out: Path, plan: _Plan) -> None:
     import pyarrow as pa  # slow to import, and most files do not need it
     import pyarrow.parquet as pq
@@ -523,8 +547,9 @@ def _write_parquet(path: Path, out: Path, plan: _Plan) -> None:
                     for position, each in of_group.items():
                         old = dict.fromkeys(names, cells[position])
                         cells[position] = _edited(old, each)[name]
-                    row = first_row + min(of_group)
-                    column = _arrow_column(path.name, row, cells, schema.field(name).type, pa)
+                        row, cell = first_row + position, cells[position]
+                        _check_cell(path.name, row, cell, schema.field(name).type, pa)
+                    column = pa.array(cells, type=schema.field(name).type)
                     table = table.set_column(names.index(name), schema.field(name), column)
                 rows = range(first_row, first_row + len(table))
                 first_row = rows.stop
@@ -532,23 +557,23 @@ def _write_parquet(path: Path, out: Path, plan: _Plan) -> None:
                     gone = [i for i, row in enumerate(rows) if row in plan.left_out]
                     kept = pairwise((-1, *gone, len(rows)))  # slices: some types have no filter
                     table = pa.concat_tables(table.slice(a + 1, b - a - 1) for a, b in kept)
-                    table = _with_used_values(path.name, table, pa)
+                    table = _with_used_values(table, pa)
                 if len(table):
                     writer.write_table(table)
 
 
-def _with_used_values(file: str, table: Any, pa: Any) -> Any:
+def _with_used_values(table: Any, pa: Any) -> Any:
     """Return a table whose dictionaries have no values of rows that were left out."""
     for i, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             cells = table.column(i).to_pylist()
-            table = table.set_column(i, field, _arrow_column(file, 1, cells, field.type, pa))
+            table = table.set_column(i, field, pa.array(cells, type=field.type))
     return table
 
 
-def _arrow_column(file: str, row: int, cells: list[Any], arrow_type: Any, pa: Any) -> Any:
-    """Return cells as a column. Raises `LabelNotWritable` if they are not of its type."""
+def _check_cell(file: str, row: int, cell: Any, arrow_type: Any, pa: Any) -> None:
+    """Raise `LabelNotWritable` if a cell is not of the type of its column."""
     try:
-        return pa.array(cells, type=arrow_type)
+        pa.array([cell], type=arrow_type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise LabelNotWritable(file=file, row=row, label=str(error)) from error
+        raise LabelNotWritable(file=file, row=row, label=str(cell)) from error

@@ -5,6 +5,7 @@ import csv
 import errno
 import json
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ ASSETS = Path(__file__).parents[2] / "assets" / "label_studio"
 SETS = ColumnSelection(label_format=LabelFormat("multi_label"))
 SEPARATED = ColumnSelection(label_format=LabelFormat("multi_label", ";"))
 BINARY = ColumnSelection(label_format=LabelFormat("multi_label", None, ("toxic", "insult")))
+BINARY_LABEL = ColumnSelection(label_format=LabelFormat("multi_label", None, ("label",)))
 NUMBERS = ColumnSelection(label_format=LabelFormat("regression"))
 TARGETS = ColumnSelection(
     label="label",
@@ -428,10 +430,16 @@ def test_parquet_keeps_its_types_and_row_groups(tmp_path: Path) -> None:
     [
         (SETS, pa.list_(pa.string()), [["b"], []], '["b"]', [["b"], ["b"]]),
         (NUMBERS, pa.float32(), [1.0, 2.0], "2.5", [1.0, 2.5]),
+        (NUMBERS, pa.float32(), [1.0, 2.0], "4.3", [1.0, 4.300000190734863]),
+        (NUMBERS, pa.float16(), [1.0, 2.0], "4.3", [1.0, 4.30078125]),
+        (NUMBERS, pa.decimal128(10, 2), [Decimal(1), Decimal(2)], "4.3",
+         [Decimal("1.00"), Decimal("4.30")]),
+        (BINARY_LABEL, pa.decimal128(1, 0), [Decimal(1), Decimal(0)], '["label"]',
+         [Decimal(1), Decimal(1)]),
         (ColumnSelection(), pa.int8(), [1, 2], "1", [1, 1]),
         (ColumnSelection(), pa.bool_(), [True, False], "true", [True, True]),
     ],
-)
+)  # fmt: skip
 def test_types_of_parquet_columns(
     tmp_path: Path, columns: ColumnSelection, types: Any, cells: list[Any], label: str, after: Any
 ) -> None:
@@ -440,6 +448,20 @@ def test_types_of_parquet_columns(
     corrected = correct(path, (2, label), columns=columns)
     written = pq.read_table(corrected.after).column("label")
     assert (written.type, written.to_pylist()) == (types, after)
+
+
+def test_a_number_is_reported_as_its_column_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    stars = pa.array([1.5, 4.3], pa.float32())
+    pq.write_table(
+        pa.table({"text": ["x", "y"], "topic": ["a", "b"], "flags": [["c"], []], "stars": stars}),
+        path,
+    )
+    (change,) = correct(path, (1, "4.3", "stars"), columns=TARGETS).result.changes
+    assert (change.before, change.after) == ("1.5", "4.300000190734863")
+    (tmp_path / "out").rename(tmp_path / "first")
+    with pytest.raises(UnchangedLabel):
+        correct(path, (2, "4.3", "stars"), columns=TARGETS)
 
 
 def test_a_separator_at_the_end_of_a_set_is_no_label(tmp_path: Path) -> None:
@@ -464,11 +486,21 @@ def test_labels_that_the_format_cannot_hold(
         correct(write(tmp_path, name, content), (1, label), columns=columns)
 
 
-def test_a_name_in_a_column_of_integers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("columns", "types", "label"),
+    [
+        (ColumnSelection(), pa.int64(), "one"),
+        (NUMBERS, pa.decimal128(10, 2), "4.321"),
+    ],
+)
+def test_labels_that_a_parquet_column_cannot_hold(
+    tmp_path: Path, columns: ColumnSelection, types: Any, label: str
+) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": ["x", "y"], "label": [1, 2]}), path)
-    with pytest.raises(LabelNotWritable):
-        correct(path, (1, "one"))
+    cells = pa.array([1, 2, 3], types)
+    pq.write_table(pa.table({"text": ["x", "y", "z"], "label": cells}), path)
+    with pytest.raises(LabelNotWritable, match=rf"row 2: the label '{label}' cannot"):
+        correct(path, (1, "3"), (2, label), columns=columns)
 
 
 def test_rows_outside_of_the_file(tmp_path: Path) -> None:
