@@ -287,7 +287,11 @@ def _label_options(label_format: LabelFormat) -> list[str]:
 
 
 def _with_filename(error: LoraCoreError, filename: str) -> LoraCoreError:
-    """Return the error with the client's file name; the child only knows the path on the disk."""
+    """Return the error with the client's file name; the child only knows the path on the disk.
+
+    Errors about one of several targets name its column after the file, whose name has no comma.
+    """
     if "file" not in error.detail:
         return error
-    return type(error)(**{**error.detail, "file": filename})
+    _, comma, column = error.detail["file"].partition(",")
+    return type(error)(**{**error.detail, "file": f"{filename}{comma}{column}"})

@@ -240,6 +240,7 @@ def test_page_of_a_dataset_with_splits(
         ({"targets": "topic,Urgent"}, "cannot be the name of a target"),
         ({"targets": '{"":' * 1000}, "nested too deeply"),
         ({"targets": "topic,mood"}, "'mood'"),
+        ({"targets": "rating=regression,topic=regression"}, "a.csv, column 'topic': labels"),
         ({"targets": LONG_TARGETS.replace("の", "ののの")}, "at most 100,000 bytes"),
         ({"targets": r'{"a": {"type": "regression", "column": "\ud800"}, "b": {}}'}, "a.column"),
     ],
