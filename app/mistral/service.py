@@ -49,7 +49,7 @@ from app.queue.events import EventContent
 from app.registry import refs
 from app.settings import Settings
 from app.storage.store import Store
-from lora_core.errors.data import DataError, FreeTextChatAnswers
+from lora_core.errors.data import DataError
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import AutoSpec, LoraSpec
 from lora_core.specs.train import MAX_EPOCHS, OptimSpec, RunOutputSpec
@@ -75,11 +75,8 @@ def create_file(
     Raises `LabelsMissing` and what `app.datasets.service.create_dataset` raises.
     """
     upload = files.ensure_extension(upload)
-    try:
-        tasks = detect_target_tasks(upload, settings)
-    except FreeTextChatAnswers as error:  # a file for a model that writes texts
-        raise LabelsMissing(file=upload.filename, at="file") from error
-    if not tasks:
+    tasks = detect_target_tasks(upload, settings)
+    if not tasks:  # such as a file for a model that writes texts
         raise LabelsMissing(file=upload.filename, at="file")
     return files.create_file(
         database,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from lora_core.data import chat, files, label_studio, mistral_labels
+from lora_core.data import chat, files, label_studio, mistral_labels, text_files
 from lora_core.data.label_readers import build_targets_spec, decode_label_names
 from lora_core.data.rows import (
     MAX_COLUMNS,
@@ -401,8 +401,13 @@ def _read_head(path: Path, sheet: str | None) -> FileHead:
         case ".jsonl":
             label = next(iter(mistral_labels.infer_task_type_by_target(path)), chat.LABEL)
             columns = ColumnSelection(label=label)
-            numbered, info.prompt_format = mistral_labels.read_jsonl_as_flat_objects(path, columns)
-            names, rows = _objects_head(numbered)
+            try:
+                numbered, info.prompt_format = mistral_labels.read_jsonl_as_flat_objects(
+                    path, columns
+                )
+                names, rows = _objects_head(numbered)
+            except DataError:  # no answers that are labels: other fields may be text and label
+                names, rows = _objects_head(text_files.iter_json_lines(path))
         case ".json":
             names, rows = _objects_head(
                 label_studio.read_flattened_tasks(path, ColumnSelection(label=None), info)

@@ -173,6 +173,24 @@ def test_the_layout_shows_text_label_and_other_fields(tmp_path: Path) -> None:
     assert (layout.text_column, layout.label_column) == ("text", "label")
 
 
+@pytest.mark.parametrize(
+    ("record", "columns"),
+    [
+        (completion("question %d", "A free answer, number %d."), ColumnSelection("prompt", None)),
+        ({"messages": [{"role": "user", "content": "a"}], "body": "text %d", "topic": "%d"},
+         ColumnSelection("body", "topic")),
+    ],
+)  # fmt: skip
+def test_the_layout_shows_the_fields_of_what_is_no_labeled_chat(
+    tmp_path: Path, record: Record, columns: ColumnSelection
+) -> None:
+    lines = [json.dumps(record).replace("%d", str(i)) for i in range(30)]
+    path = write(tmp_path / "job.jsonl", [json.loads(line) for line in lines])
+    assert len(file_inspection.read_contents(path, columns).rows) == 30
+    layout = file_inspection.read_file_layout(path)
+    assert layout.columns == tuple(record)
+
+
 def test_a_preview_shows_the_rows_as_training_reads_them(tmp_path: Path) -> None:
     path = write(tmp_path / "job.jsonl", [chat("Text: good", "a"), chat("Text: bad", "b")])
     rows = file_inspection.preview_rows(path, ColumnSelection(), after=1, limit=5).rows
