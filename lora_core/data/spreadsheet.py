@@ -17,7 +17,13 @@ from openpyxl import load_workbook
 from openpyxl.utils import get_column_letter
 from openpyxl.workbook import Workbook
 
-from lora_core.data.rows import MAX_BYTES, NumberedRows, ParseInfo, TableWithHeader
+from lora_core.data.rows import (
+    MAX_BYTES,
+    NumberedRows,
+    ParseInfo,
+    TableWithHeader,
+    find_column,
+)
 from lora_core.errors import LoraCoreError
 from lora_core.errors.data import (
     DataTooLarge,
@@ -75,8 +81,9 @@ def _check_size(path: Path) -> None:
 
 def _choose_sheet(file: str, workbook: Workbook, name: str | None) -> Any:
     sheets = workbook.worksheets
+    wanted = name and find_column(name, [sheet.title for sheet in sheets])
     for sheet in sheets:
-        if sheet.title == name:
+        if sheet.title == wanted:
             return sheet
         if name is None and sheet.sheet_state == "visible" and _has_content(file, sheet):
             return sheet

@@ -98,6 +98,12 @@ def test_first_nonempty_or_named_sheet_is_read(tmp_path: Path) -> None:
         read(path, "Empty")
 
 
+def test_a_sheet_is_found_by_what_is_seen_of_its_name(tmp_path: Path) -> None:
+    """The API composes the letters of a name; titles made of file names on macOS are not."""
+    sheets: Sheets = {"x": [["text", "label"]], "Cafe\u0301": ONE}
+    assert len(read(workbook(tmp_path / "a.xlsx", sheets), "Caf\u00e9")) == 2
+
+
 def test_one_sheet_per_split(tmp_path: Path) -> None:
     sheets: Sheets = {"Train": ONE, "Test": [["text", "label"], ["c", "x"]]}
     path = workbook(tmp_path / "Reviews.XLSX", sheets)
