@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.database.engines import Database
+from app.database.errors import OUTAGE_ERRORS
 from app.privacy import repository as privacy
 from app.privacy.text_hashes import TextHasher
 from app.settings import Settings
@@ -138,8 +139,8 @@ class TrafficRecorder:
                     self._write_batch()
                 if with_counts and self._counts:
                     self._write_counts()
-            except (OperationalError, InterfaceError) as error:  # an outage: the next pass retries
-                log.warning("traffic_not_written", reason=str(error.orig))
+            except OUTAGE_ERRORS as error:  # the next pass retries
+                log.warning("traffic_not_written", reason=str(error).partition("\n")[0])
             except Exception:
                 log.exception("traffic_failed")
 
@@ -201,7 +202,7 @@ class TrafficRecorder:
         batch = [self._rows[i] for i in range(min(BATCH_SIZE, len(self._rows)))]
         try:
             written = self._insert(batch)
-        except (OperationalError, InterfaceError):
+        except OUTAGE_ERRORS:
             raise
         except SQLAlchemyError:  # the same rows would fail again
             log.exception("traffic_dropped", texts=len(batch))

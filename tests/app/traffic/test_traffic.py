@@ -3,16 +3,18 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
+import structlog
 from fastapi import FastAPI
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
@@ -210,6 +212,8 @@ def _predict(client: TestClient, model: str, inputs: Any) -> Any:
 # -- The recorder by itself ------------------------------------------------------------------------
 
 NewRecorder = Callable[..., TrafficRecorder]
+Outage = Callable[[Exception], AbstractContextManager[None]]
+GONE = OperationalError("BEGIN", {}, Exception("the server is gone"))
 
 
 class Numbers(list[int]):
@@ -333,23 +337,35 @@ def test_a_full_queue_drops_and_counts(
     assert (len(kept_predictions(database)), dropped) == (6, [2])
 
 
+@pytest.fixture
+def outage(database: Database) -> Outage:
+    """Lets transactions fail with an error."""
+
+    @contextmanager
+    def fail(error: Exception) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(database), "write", Mock(side_effect=error))
+            yield
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [GONE, TimeoutError("all connections are busy")])
 def test_an_outage_loses_nothing_that_fits(
+    error: Exception,
     new_recorder: NewRecorder,
     kept: Numbers,
     dropped: Numbers,
     database: Database,
-    monkeypatch: pytest.MonkeyPatch,
+    outage: Outage,
 ) -> None:
     recorder = new_recorder()
-    write = type(database).write
-
-    def fail(_: Database) -> Any:
-        raise OperationalError("BEGIN", {}, Exception("the server is gone"))
-
-    monkeypatch.setattr(type(database), "write", fail)
     recorder.record(answered(["a"]))
-    recorder.flush()
-    monkeypatch.setattr(type(database), "write", write)
+    with outage(error), structlog.testing.capture_logs() as logs:
+        recorder.flush()
+    assert [(each["event"], each["reason"]) for each in logs] == [
+        ("traffic_not_written", str(error).partition("\n")[0])
+    ]
     recorder.record(answered(["b"]))
     recorder.close()
     assert [row.text for row in kept_predictions(database)] == ["a", "b"]
