@@ -42,6 +42,7 @@ COUNT_SECONDS = 10.0  # between two writes of counts
 CLOSE_SECONDS = 5.0  # to write what is left
 MAX_QUEUED_TEXTS = 20_000
 MAX_QUEUED_CHARACTERS = 50_000_000
+MAX_QUEUED_OUTPUTS = 2_000_000  # of about 130 bytes each
 MAX_COUNT_KEYS = 50_000  # while the database is down
 BATCH_SIZE = 500  # rows of one transaction
 
@@ -86,8 +87,9 @@ class TrafficRecorder:
         self._on_dropped = on_dropped
         self._random = random.Random()  # noqa: S311 - it draws a sample, and hides nothing
         self._queue: deque[tuple[AnsweredRequest, list[int]]] = deque()  # with the texts to keep
-        # Written by one thread each, so that the event loop needs no lock: texts and characters.
-        self._added = self._taken = (0, 0)
+        # Written by one thread each, so that the event loop needs no lock: texts, characters and
+        # outputs.
+        self._added = self._taken = (0, 0, 0)
         self._pass_lock = threading.Lock()  # of all below, which one thread uses at a time
         self._rows: deque[KeptPrediction] = deque()
         self._counts: Counter[PredictionCountKey] = Counter()
@@ -106,15 +108,16 @@ class TrafficRecorder:
         texts = len(answered.rows)
         kept = [i for i in range(texts) if self._share and self._random.random() < self._share]
         characters = sum(map(count_characters, answered.texts))
-        added_texts, added_characters = self._added[0] + texts, self._added[1] + characters
-        taken_texts, taken_characters = self._taken
+        added = _add(self._added, texts, characters, sum(map(len, answered.rows)))
+        taken = self._taken
         if (
-            added_texts - taken_texts > MAX_QUEUED_TEXTS
-            or added_characters - taken_characters > MAX_QUEUED_CHARACTERS
+            added[0] - taken[0] > MAX_QUEUED_TEXTS
+            or added[1] - taken[1] > MAX_QUEUED_CHARACTERS
+            or added[2] - taken[2] > MAX_QUEUED_OUTPUTS
         ):
             self._on_dropped(texts)
             return
-        self._added = added_texts, added_characters
+        self._added = added
         self._queue.append((answered, kept))
 
     def flush(self) -> None:
@@ -145,15 +148,21 @@ class TrafficRecorder:
                 log.exception("traffic_failed")
 
     def _drain(self) -> None:
-        """Move predictions from the queue to the rows and counts that are written next."""
-        while self._queue and len(self._rows) < MAX_QUEUED_TEXTS:
+        """Move predictions from the queue to the rows and counts that are written next.
+
+        The rows and their texts count as queued until they are written.
+        """
+        while self._queue:
             answered, kept = self._queue.popleft()
+            rows: list[KeptPrediction] = []
             try:
                 self._count(answered)
-                self._rows.extend(self._row(answered, i) for i in kept)
+                rows = [self._row(answered, i) for i in kept]
+                self._rows.extend(rows)
             finally:
-                characters = sum(map(count_characters, answered.texts))
-                self._taken = self._taken[0] + len(answered.rows), self._taken[1] + characters
+                texts = len(answered.rows) - len(rows)
+                characters = sum(map(count_characters, answered.texts)) - _count_characters(rows)
+                self._taken = _add(self._taken, texts, characters, sum(map(len, answered.rows)))
 
     def _count(self, answered: AnsweredRequest) -> None:
         if len(self._counts) > MAX_COUNT_KEYS:
@@ -211,6 +220,7 @@ class TrafficRecorder:
             self._on_kept(written)
         for _ in batch:
             self._rows.popleft()
+        self._taken = _add(self._taken, len(batch), _count_characters(batch), 0)
 
     def _insert(self, batch: Sequence[KeptPrediction]) -> int:
         with self._database.write() as session:
@@ -228,3 +238,14 @@ class TrafficRecorder:
             repository.add_counts(session, self._counts)
         self._counts.clear()
         self._counted_at = time.monotonic()
+
+
+def _add(
+    sizes: tuple[int, int, int], texts: int, characters: int, outputs: int
+) -> tuple[int, int, int]:
+    return sizes[0] + texts, sizes[1] + characters, sizes[2] + outputs
+
+
+def _count_characters(rows: Sequence[KeptPrediction]) -> int:
+    """Return the characters of the texts that the rows keep."""
+    return sum(len(row.text or "") + len(row.text_pair or "") for row in rows)

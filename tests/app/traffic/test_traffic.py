@@ -318,15 +318,19 @@ def test_share_of_nothing_needs_no_probabilities(
     assert functions == ["none"]
 
 
-@pytest.mark.parametrize("limit", ["MAX_QUEUED_TEXTS", "MAX_QUEUED_CHARACTERS"])
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("MAX_QUEUED_TEXTS", 5), ("MAX_QUEUED_CHARACTERS", 5), ("MAX_QUEUED_OUTPUTS", 10)],
+)
 def test_a_full_queue_drops_and_counts(
     limit: str,
+    value: int,
     new_recorder: NewRecorder,
     dropped: Numbers,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recorder_module, limit, 5)
+    monkeypatch.setattr(recorder_module, limit, value)
     recorder = new_recorder()
     for _ in range(3):
         recorder.record(answered(["a", "b"]))
@@ -348,6 +352,28 @@ def outage(database: Database) -> Outage:
             yield
 
     return fail
+
+
+@pytest.mark.parametrize("limit", ["MAX_QUEUED_TEXTS", "MAX_QUEUED_CHARACTERS"])
+def test_rows_that_wait_for_the_database_count_as_queued(
+    limit: str,
+    new_recorder: NewRecorder,
+    dropped: Numbers,
+    database: Database,
+    outage: Outage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder_module, limit, 5)
+    recorder = new_recorder()
+    with outage(GONE):
+        for _ in range(3):
+            recorder.record(answered(["a", "b"]))
+            recorder.flush()
+    assert dropped == [2]
+    recorder.flush()
+    recorder.record(answered(["a", "b"]))  # there is room again
+    recorder.close()
+    assert (len(kept_predictions(database)), dropped) == (6, [2])
 
 
 @pytest.mark.parametrize("error", [GONE, TimeoutError("all connections are busy")])
