@@ -211,10 +211,14 @@ class ModelPool:
             raise
 
     def _select_version(self, ref: str | None, wanted: ResolvedModel) -> ResolvedModel:
-        """Return the wanted version, or the last served one while the wanted one is not loaded."""
+        """Return the wanted version, or while it is not loaded the last served one of the model.
+
+        Without a name, the only model in production may be another one than before.
+        """
         served = self._last_served.get(ref)
         if (
             served is None
+            or served.name != wanted.name
             or served.artifact.key == wanted.artifact.key
             or self._has_failed_lately(served)
         ):

@@ -14,6 +14,7 @@ from app.database.errors import DatabaseUnavailable
 from app.registry.errors import ModelNotFound, NoModelPromoted
 from app.registry.refs import ModelRef
 from app.registry.repository import get_version
+from app.registry.service import delete_alias
 from app.resources import Resources
 from app.serving import model_pool
 from app.serving.errors import (
@@ -327,6 +328,30 @@ def test_old_version_serves_until_the_new_one_is_loaded(
         assert await get_ref(pool, "sentiment") == "sentiment:2"
         assert await get_ref(pool, "sentiment:1") == "sentiment:1"
         assert len(loader.loads) == 2
+
+    run(work)
+
+
+def test_another_model_in_production_is_not_replaced_by_the_old_one(
+    run: Callable[..., None],
+    loader: StubLoader,
+    publish: Publish,
+    resources: Resources,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(model_pool, "CACHE_TTL_SECONDS", 0.0)
+    publish("old")
+
+    async def work(pool: ModelPool) -> None:
+        assert await get_ref(pool) == "old:1"
+        with resources.database.write() as session:
+            delete_alias(session, name="old", alias="production")
+        directory = await asyncio.to_thread(publish, "new")
+        loader.broken[directory] = ValueError("the checkpoint does not fit its config")
+        with pytest.raises(ModelLoadFailed, match="new:1"):
+            await get_ref(pool)
+        loader.broken.clear()
+        assert await get_ref(pool) == "new:1"
 
     run(work)
 
