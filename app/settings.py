@@ -197,7 +197,9 @@ class Settings(BaseSettings):
         64,
         ge=1,
         le=MAX_INPUTS,
-        description="Maximum texts in one `/predict` request, up to 10,000.",
+        description="Maximum texts in one `/predict` request, up to 10,000. More than 512 are "
+        "admitted only while no others are computed; with API keys, more than 256 only while no "
+        "others of the key are.",
     )
     inspect_memory_mb: int = Field(
         2048, ge=256, description="Memory limit for checking an upload, in MB."
