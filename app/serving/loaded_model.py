@@ -48,6 +48,7 @@ _MAX_INLINE_TOKENIZER_CHARACTERS = 2048  # takes less time than a switch to anot
 # Computed in about two milliseconds: less than the cost of another thread that needs the
 # interpreter lock all the time.
 MAX_INLINE_LINEAR_CHARACTERS = 8192
+_MAX_INLINE_EXPLAINED_LABELS = 20  # of which a thousand softmaxes take a millisecond
 # Texts times labels that are decoded, or written as JSON, in a few milliseconds.
 MAX_INLINE_OUTPUTS = 2048
 _WORD_COST = 1 / 64  # upper bound of the cost of a linear model's word, in tokens of an encoder
@@ -276,7 +277,8 @@ class LoadedLinearModel(_LoadedModelBase):
                 for i, row in enumerate(logits)
             ]
 
-        return await self._run(work, sum(count_characters(item.text) for item in request.items))
+        characters = sum(count_characters(item.text) for item in request.items)
+        return await self._run(work, inline=characters <= MAX_INLINE_LINEAR_CHARACTERS)
 
     async def contributions(
         self, text: TextInput, label: str, target: str | None
@@ -289,16 +291,18 @@ class LoadedLinearModel(_LoadedModelBase):
         Raises `InferenceFailed`.
         """
         return await self._run(
-            lambda: self.predictor.contributions(text, label, target), count_characters(text)
+            lambda: self.predictor.contributions(text, label, target),
+            inline=count_characters(text) <= MAX_INLINE_LINEAR_CHARACTERS
+            and len(self.predictor.labels) <= _MAX_INLINE_EXPLAINED_LABELS,
         )
 
-    async def _run(self, work: Callable[[], T], characters: int) -> T:
-        """Run `work`, in another thread if there are many characters.
+    async def _run(self, work: Callable[[], T], *, inline: bool) -> T:
+        """Run `work`, in another thread unless `inline`.
 
         Raises `DeadlineExceeded`, and `InferenceFailed` for any other error.
         """
         try:
-            if characters <= MAX_INLINE_LINEAR_CHARACTERS:
+            if inline:
                 return work()
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
         except DeadlineExceeded:

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from app.serving import explanation, shadow
+from app.serving import explanation, loaded_model, shadow
 from app.serving.admission import BURST_SECONDS, KeyRateLimiter
 from app.serving.batcher import TextLogits
 from app.serving.errors import (
@@ -29,7 +29,7 @@ from app.serving.loaded_model import (
 from app.serving.service import InferenceService
 from lora_core.inference.linear import LinearPredictor
 from lora_core.linear.model import LinearModel
-from tests.app.serving.conftest import Publish
+from tests.app.serving.conftest import Publish, RecordThreads
 from tests.app.serving.test_shadow import wait_until
 from tests.hostile_archives import reseal
 from tests.linear_artifact import make_linear_artifact
@@ -188,6 +188,20 @@ def test_explanation_is_exact_and_computes_one_text(
         "/v1/models/sentiment/explain", json={"inputs": text, "label": "unheard-of"}
     )
     assert response.json()["code"] == "label_unknown"
+
+
+@pytest.mark.parametrize("limit", [2, 3])
+def test_explanation_of_many_labels_is_computed_in_another_thread(
+    limit: int,
+    client: TestClient,
+    predictor: LinearPredictor,
+    record_threads: RecordThreads,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loaded_model, "_MAX_INLINE_EXPLAINED_LABELS", limit)
+    threads = record_threads(LinearPredictor, "contributions")
+    explain(client, TEXTS[0])
+    assert [name.startswith("tokenize") for name in threads] == [limit < len(predictor.labels)]
 
 
 def test_many_words_are_grouped_for_linear_models(
