@@ -220,13 +220,14 @@ def point_alias_and_publish(
         version_id=version.id,
         rollback=rollback,
     )
+    if not moved:
+        return
     name = session.get_one(RegisteredModel, version.model_id).name
     ref = f"{name}:{version.number}"
     fields = {"model": ref, "alias": alias, "back": rollback, **cause}
     call_after_commit(session, partial(logging.write_audit_line, "alias_moved", **fields))
-    if moved:
-        outbox.add_mlflow_model_change(session, version.model_id)
-    if moved and alias == PRODUCTION:
+    outbox.add_mlflow_model_change(session, version.model_id)
+    if alias == PRODUCTION:
         data = {
             "id": ref,
             "name": name,
