@@ -72,7 +72,8 @@ def count_inputs(inputs: Any) -> int:
 
 def _check_input_count(count: int) -> None:
     if count > MAX_INPUTS:
-        raise TooManyInputs(count=count, limit=MAX_INPUTS)
+        # The settings, which may allow less, are not known here.
+        raise TooManyInputs(count=count, limit="`max_client_batch_size` of `GET /info`")
 
 
 def _validate_inputs(value: Any) -> Any:

@@ -97,6 +97,8 @@ def test_bodies_with_very_many_texts_are_rejected_unread(
     error = response.json()
     code = error.get("error", {}).get("code") if path.startswith("/openai") else error["code"]
     assert code == "too_many_inputs", response.text
+    assert "max_client_batch_size" in response.text
+    assert str(MAX_INPUTS) not in response.text
 
 
 @pytest.mark.parametrize(
