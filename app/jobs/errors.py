@@ -136,6 +136,15 @@ class AlreadyRetried(Conflict):
     message = "Job {other} already continues job {job_id}. Wait for it, or cancel it first."
 
 
+class JobContinued(Conflict):
+    code = "job_continued"
+    title = "An unfinished job starts from the checkpoints of this one."
+    message = (
+        "Job {other} starts from the checkpoints of job {job_id}, so they cannot be deleted yet. "
+        "Wait for it, or cancel it first."
+    )
+
+
 class DuplicateComparedJob(UnprocessableContent):
     code = "duplicate_job"
     title = "The same job was given twice."

@@ -31,10 +31,10 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.orm import Session, defer, load_only
+from sqlalchemy.orm import Session, aliased, defer, load_only
 
 from app.database.base import now
-from app.jobs.errors import JobNotFinished, JobNotFound
+from app.jobs.errors import JobContinued, JobNotFinished, JobNotFound
 from app.outbox import repository as outbox
 from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.events import EventContent, add_job_event
@@ -495,6 +495,15 @@ def find_sweep_of_job(session: Session, job_id: UUID, *, for_update: bool = Fals
     if for_update:
         session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
     return session.scalar(select(sweep_id).where(Job.id == job_id))
+
+
+def raise_if_continued(session: Session, jobs: ColumnElement[bool]) -> None:
+    """Raise `JobContinued` if an unfinished job starts from the checkpoints of one of these."""
+    later = aliased(Job)
+    pairs = select(Job.id, later.id).join(later, later.continues == Job.id)
+    unfinished = later.state.in_(ACTIVE_STATES)
+    for job_id, other in session.execute(pairs.where(jobs, unfinished).limit(1)):
+        raise JobContinued(job_id=job_id, other=other)
 
 
 def delete_finished_training_job(session: Session, job_id: UUID) -> list[UUID]:

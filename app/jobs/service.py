@@ -206,11 +206,12 @@ def _get_pausable_job(session: Session, job_id: UUID) -> Job:
 def delete_job(session: Session, *, job_id: UUID, store: Store) -> None:
     """Delete a finished job, and its artifact unless a model version uses it.
 
-    Raises `JobNotFound`, `TrialNotDeletable`, `JobNotFinished`.
+    Raises `JobNotFound`, `TrialNotDeletable`, `JobContinued`, `JobNotFinished`.
     """
     sweep_id = repository.find_sweep_of_job(session, job_id, for_update=True)
     if sweep_id is not None:
         raise TrialNotDeletable(job_id=job_id, sweep_id=sweep_id)
+    repository.raise_if_continued(session, Job.id == job_id)
     artifacts.delete_unused_artifacts(
         session, store, repository.delete_finished_training_job(session, job_id)
     )

@@ -295,7 +295,8 @@ def delete_sweep_with_jobs(database: Database, *, sweep_id: UUID, store: Store) 
 
     Jobs are deleted first, a few per transaction. If the process dies, the same call continues.
 
-    Raises `SweepNotFound`, and `SweepNotFinished` while the sweep or one of its jobs runs.
+    Raises `SweepNotFound`, `SweepNotFinished` while the sweep or one of its jobs runs, and
+    `JobContinued`.
     """
     more = True
     while more:
@@ -307,6 +308,7 @@ def delete_sweep_with_jobs(database: Database, *, sweep_id: UUID, store: Store) 
             job_ids = repository.hand_over_shared_jobs(session, sweep_id)
             if repository.count_unfinished_jobs(session, sweep_id):
                 raise SweepNotFinished(sweep_id=sweep_id, state="still ending its jobs")
+            jobs.raise_if_continued(session, Job.sweep_id == sweep_id)
             artifact_ids = [
                 jobs.delete_finished_job(session, job_id, kind=JobKind.TRAINING) or []
                 for job_id in job_ids[:JOBS_PER_DELETE]

@@ -166,6 +166,18 @@ def test_a_second_unfinished_retry_is_rejected(client: TestClient, ended: Ended)
     assert client.post(f"/v1/jobs/{old}/retry").status_code == 202
 
 
+def test_a_job_is_not_deleted_while_its_retry_needs_its_checkpoints(
+    client: TestClient, ended: Ended
+) -> None:
+    old = ended()
+    new = client.post(f"/v1/jobs/{old}/retry").json()["id"]
+    refused = client.delete(f"/v1/jobs/{old}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "job_continued")
+    assert new in refused.json()["detail"]
+    client.post(f"/v1/jobs/{new}/cancel")
+    assert client.delete(f"/v1/jobs/{old}").status_code == 204
+
+
 @pytest.mark.parametrize("database_kind", ["postgresql"])
 def test_a_job_and_its_retry_are_not_retried_at_the_same_time(
     client: TestClient, ended: Ended, worker: FakeWorker, resources: Resources

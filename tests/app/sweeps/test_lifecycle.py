@@ -360,6 +360,8 @@ def test_promotion_resumes_from_the_last_checkpoint_of_the_trial(
     assert left == 8 * trained > 0  # the budget of the first rung is a ninth
     gone = client.post(f"/v1/sweeps/{sweep['id']}/promote", json={"model": "best", "trial": 99})
     assert (gone.status_code, gone.json()["code"]) == (404, "trial_not_found")
+    needed = client.delete(f"/v1/sweeps/{sweep['id']}")
+    assert (needed.status_code, needed.json()["code"]) == (409, "job_continued")
 
 
 def test_a_finished_sweep_cannot_be_paused_stopped_or_resumed(
