@@ -21,6 +21,7 @@ from obstore.exceptions import (
 
 from app.storage.errors import ArtifactExists, StorageRefused, StorageUnavailable
 from app.storage.store import (
+    CHECKPOINTS_PREFIX,
     OWNER_FILE,
     PROBE_FILE,
     RESERVED_FILES,
@@ -41,6 +42,8 @@ from lora_core.failpoints import failpoint
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
+# First parts of the keys of what an installation keeps longer than checkpoints.
+_LASTING_KINDS = ("jobs", "uploads", "imports", "bases")
 _CLAIM_NAME = ".claim"  # no file of an artifact begins with a dot
 PART_BYTES = 8 * 2**20
 MAX_CONCURRENT_PARTS = 4
@@ -120,7 +123,7 @@ class S3Store(Store):
         with translate_s3_errors():
             content = self._read(name)
         if content is None:
-            raise _missing_error(name)
+            raise self._missing_error(name)
         return content
 
     def move_file_into_store(self, path: Path, key: str) -> None:
@@ -226,7 +229,7 @@ class S3Store(Store):
                 for chunk in obstore.get(self._download_client, name).stream(PART_BYTES):
                     file.write(chunk)
         except FileNotFoundError as error:
-            raise _missing_error(name) from error
+            raise self._missing_error(name) from error
 
     def _read(self, name: str, *, head: bool = False) -> bytes | None:
         """Return a small object, or None if it does not exist. With `head`, return no content."""
@@ -243,9 +246,18 @@ class S3Store(Store):
             for meta in page:
                 yield StoredFile(meta["path"], meta["size"], meta["last_modified"].timestamp())
 
+    def _missing_error(self, name: str) -> ArtifactCorrupt | StorageRefused:
+        """Return the error for a missing object.
 
-def _missing_error(name: str) -> ArtifactCorrupt:
-    return ArtifactCorrupt(path=name, problem=f"{PurePosixPath(name).name} is missing")
+        If there is no other object of its kind, the bucket or the prefix may be the wrong one.
+        Checkpoints count as deleted if anything else is stored, as in a local store.
+        """
+        kind = name.partition("/")[0]
+        others = _LASTING_KINDS if kind == CHECKPOINTS_PREFIX else ()
+        with translate_s3_errors():
+            if not any(any(self._list(each)) for each in (kind, *others)):
+                return StorageRefused(reason=f"nothing is stored under {kind}/")
+        return ArtifactCorrupt(path=name, problem=f"{PurePosixPath(name).name} is missing")
 
 
 def create_client(bucket: str, prefix: str, timeouts: Any) -> obstore.store.S3Store:

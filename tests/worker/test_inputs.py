@@ -277,6 +277,7 @@ def test_changed_file_is_rejected(resources: Resources, first_place: bool) -> No
 
 
 def test_missing_file_is_rejected(resources: Resources) -> None:
+    upload(resources, "letters")  # the store is in use
     dataset = upload(resources, "reviews")
     resources.store.delete(files.store_key(dataset))
     with pytest.raises(InputChanged, match="reviews:1"):

@@ -119,6 +119,30 @@ def test_missing_original_is_reported(
         elsewhere.local_directory(ref)
 
 
+@pytest.mark.parametrize("key", [KEY, KEY.replace("jobs", "checkpoints")])
+def test_store_without_objects_of_a_kind_is_refused(
+    store: Store, settings: Settings, tmp_path: Path, key: str
+) -> None:
+    """The prefix may be a wrong one, with which every checkpoint would count as damaged."""
+    ref = store.move_directory_into_store(made(tmp_path / "out"), key)
+    url, data_dir = settings.store_url, tmp_path / "elsewhere"
+    for wrong in (f"{url}/other", (url or "").removesuffix("/prefix")):
+        changed = open_store(Settings(data_dir=data_dir, store_url=wrong))
+        changed.get_or_set_owner("this database")  # as garbage collection does
+        with pytest.raises(StorageRefused, match="nothing is stored under"):
+            changed.verified_directory(ref)
+        with pytest.raises(StorageRefused, match="nothing is stored under"):
+            changed.read(ref, WEIGHTS)
+
+
+def test_checkpoint_missing_in_a_store_in_use_counts_as_deleted(
+    store: Store, tmp_path: Path
+) -> None:
+    put_file(store, tmp_path)
+    with pytest.raises(ArtifactCorrupt, match=r"manifest\.json is missing"):
+        store.verified_directory(ArtifactRef(KEY.replace("jobs", "checkpoints"), "0" * 64, 1))
+
+
 def test_manifest_with_outside_files_writes_none(
     store: Store, elsewhere: Store, s3: S3Server, bucket: str, tmp_path: Path
 ) -> None:

@@ -214,6 +214,7 @@ def test_file_round_trip(store: Store, tmp_path: Path) -> None:
         store.verified_file(FILE, "0" * 64)
     store.delete(FILE)
     assert list(store.list_files()) == []
+    store.move_file_into_store(upload, FILE.replace("2/", "4/"))
     with pytest.raises(ArtifactCorrupt):
         store.verified_file(FILE.replace("2/", "3/"), digest)
 
