@@ -187,7 +187,10 @@ def job_page(
         artifact_row = artifacts.get_artifact(session, row.artifact_id) if row.artifact_id else None
     summary = job.summary or {}
     selection = summary.get("selection")
-    results = [event.data["result"] for event in reversed(events) if event.kind == "candidate"]
+    evaluated = [event for event in reversed(events) if event.kind == "candidate"]
+    results = [  # a comparison that was interrupted starts over
+        event.data["result"] for event in evaluated if event.attempt == evaluated[-1].attempt
+    ]
     candidates = [
         MethodCandidateRow.from_result(result)
         for result in (selection["candidates"] if selection else results)

@@ -16,6 +16,16 @@ from tests.app.web.finished_jobs import HOSTILE, add, end, succeed
 from tests.app.web.html_elements import visible_text
 from tests.job_rows import update_job
 
+CANDIDATE = {
+    "method": {"type": "linear"},
+    "folds": 5,
+    "repeats": 1,
+    "texts": 90,
+    "value": 0.9,
+    "low": 0.8,
+    "high": 0.95,
+    "seconds": 100.0,
+}
 PAGE = {"Accept": "text/html"}
 
 
@@ -115,6 +125,21 @@ def test_running_job_is_paused(client: TestClient, resources: Resources) -> None
     assert 'class="state stopping"' in page
     assert "/pause" not in page
     assert "/resume" not in page
+
+
+def test_interrupted_comparison_starts_over(client: TestClient, resources: Resources) -> None:
+    methods = [{"method": {"type": name}} for name in ("linear", "probe")]
+    job_id = add(client, method={"type": "auto", "candidates": methods})
+    worker = FakeWorker(resources.database)
+    for done in (2, 1):
+        lease = worker.claim().lease
+        for _ in range(done):
+            worker.note(lease, "Compared.", kind="candidate", data={"result": CANDIDATE})
+        update_job(resources.database, UUID(job_id), total_steps=None)
+        page = text(client, job_id)
+        assert f"comparing methods, {done} of 2 done" in visible_text(page)
+        assert page.count("90.0%") == done
+        worker.finish(lease, Preempted())
 
 
 def test_trial_has_no_button_to_pause(client: TestClient, resources: Resources) -> None:
