@@ -261,7 +261,10 @@ def cancel_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
 @app.command("pause")
 @with_client
 def pause_job(client: "Client", job: JobId, as_json: AsJson = False) -> None:
-    """Pause a job. A running job saves a checkpoint and stops; resume it at any time."""
+    """Pause a job. A running job saves a checkpoint and stops; resume it at any time.
+
+    Methods linear and probe, and auto while it compares methods, save none and start over.
+    """
     found = client.pause_job(job)
     if as_json:
         print_json(found)

@@ -205,7 +205,11 @@ def cancel_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobV
     },
 )
 def pause_job(job_id: JobId, response: Response, database: DatabaseDep) -> JobView:
-    """Pause a job. A running one saves a checkpoint and stops; a paused one stays as it is."""
+    """Pause a job. A running one saves a checkpoint and stops; a paused one stays as it is.
+
+    Methods `linear` and `probe`, and `auto` while it compares methods, save no checkpoint and start
+    over.
+    """
     with database.write() as session:
         job = service.pause_job(session, job_id=job_id)
     if job.state == JobState.RUNNING:

@@ -139,6 +139,7 @@ def test_interrupted_comparison_starts_over(client: TestClient, resources: Resou
         page = text(client, job_id)
         assert f"comparing methods, {done} of 2 done" in visible_text(page)
         assert page.count("90.0%") == done
+        assert "Pause this running job? It starts from the beginning" in page
         worker.finish(lease, Preempted())
 
 
