@@ -200,7 +200,8 @@ class JobRunner:
             ):
                 return result
             self._check_store(attempt)  # the process reads the checkpoint from the store
-            checkpoint = attempt.checkpoint_sync.reject_and_rewind(checkpoint, failure.message)
+            problem = failure.detail.get("problem") or failure.detail.get("what") or failure.code
+            checkpoint = attempt.checkpoint_sync.reject_and_rewind(checkpoint, str(problem))
             if result.stop_reason is not None:  # which decides about the job, not the checkpoint
                 attempt.claimed = dataclasses.replace(attempt.claimed, checkpoint=checkpoint)
                 return dataclasses.replace(result, failure=None)

@@ -122,7 +122,7 @@ def reject_checkpoint_and_rewind(
     previous = rewind_metrics_to_newest_checkpoint(session, lease.job_id)
     resumed_from = f"step {previous.step:,}" if previous else "the beginning"
     message = (
-        f"The checkpoint of step {checkpoint.step:,} is damaged or missing; "
+        f"The checkpoint of step {checkpoint.step:,} cannot be used ({problem}); "
         f"resuming from {resumed_from}."
     )
     data = {"step": checkpoint.step, "problem": problem}

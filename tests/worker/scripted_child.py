@@ -109,7 +109,9 @@ def resumed(exact: str) -> None:
 def picky(_: str) -> None:
     """Reject any checkpoint."""
     if resume is not None:
-        failed("checkpoint_mismatch")
+        message = "The checkpoint does not belong to this run: the data differs."
+        detail = {"path": "step", "what": "the data differs"}
+        tell("failed", code="checkpoint_mismatch", message=message, detail=detail)
         sys.exit(65)
 
 

@@ -121,7 +121,7 @@ def test_job_without_checkpoint_files_restarts(
     assert get_state(database, job_id) is JobState.SUCCEEDED
     assert bad(database) == [True, True]
     messages = [
-        each.message for each in events(database, job_id) if "damaged or missing" in each.message
+        each.message for each in events(database, job_id) if "cannot be used" in each.message
     ]
     assert [message.rpartition(" from ")[2] for message in messages] == [
         "step 2.",
