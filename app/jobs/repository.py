@@ -40,7 +40,7 @@ from app.queue.enums import DeviceClass, JobKind, JobState
 from app.queue.events import EventContent, add_job_event
 from app.queue.fencing import NO_SESSION_SYNC
 from app.queue.leases import running_seconds_expression
-from app.queue.tables import Job, JobEvent, MetricPoint
+from app.queue.tables import Checkpoint, Job, JobEvent, MetricPoint
 from app.queue.transitions import (
     CANCEL_REQUESTED,
     CLAIMABLE,
@@ -354,6 +354,16 @@ def find_original_job(session: Session, job: Job) -> Job:
             break
         job = continued
     return job
+
+
+def find_start_of_training(session: Session, checkpoint: Checkpoint) -> JobEvent | None:
+    """Return the event after which the attempt that saved the checkpoint made its first step."""
+    statement = select(JobEvent).where(
+        JobEvent.job_id == checkpoint.job_id,
+        JobEvent.attempt == checkpoint.attempt,
+        JobEvent.kind.in_(("resumed", "training")),
+    )
+    return session.scalars(statement.order_by(JobEvent.seq).limit(1)).first()
 
 
 def copy_api_requests(session: Session, *, of: UUID, to: UUID) -> None:

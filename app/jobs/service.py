@@ -273,6 +273,8 @@ def create_retry_job(
     if start is not None and (total := old.total_steps or original.total_steps):
         whole = original.plan["estimated_seconds"]
         seconds = estimate.remaining_seconds(whole, min(1.0, start.step / total))
+        if old.method == "auto":  # whose estimate includes the comparison, which is not repeated
+            seconds = _estimate_from_speed(session, start, total) or seconds
         job.plan = {**old.plan, "estimated_seconds": seconds}
     view = enqueue_and_save_response(
         session,
@@ -287,6 +289,16 @@ def create_retry_job(
     retried = {"job_id": str(job.id), "of": str(job_id), "step": start.step if start else 0}
     call_after_commit(session, partial(log.info, "retried job", **retried))
     return view
+
+
+def _estimate_from_speed(session: Session, start: Checkpoint, total: int) -> int | None:
+    """Return the estimate for the steps after `start` at the speed of those before it."""
+    began = repository.find_start_of_training(session, start)
+    steps = start.step - began.data.get("step", 0) if began else 0
+    if began is None or steps <= 0:
+        return None
+    seconds_per_step = (start.at - began.at) / steps
+    return round(estimate.STARTUP_SECONDS + seconds_per_step * max(0, total - start.step))
 
 
 def check_retryable_and_find_checkpoint(session: Session, job: Job) -> Checkpoint | None:

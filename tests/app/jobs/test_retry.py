@@ -1,5 +1,6 @@
 """A failed or cancelled job is continued as a new one, or the error gives the reason."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
@@ -98,6 +99,18 @@ def test_the_estimate_of_a_retry_is_that_of_the_remaining_steps(
     third = client.post(f"/v1/jobs/{second['id']}/retry").json()
     remaining = [each["estimated_seconds"] - STARTUP_SECONDS for each in (second, third)]
     assert remaining == pytest.approx([0.9 * whole, 0.1 * whole], abs=1)
+
+
+def test_the_estimate_of_a_retry_of_auto_leaves_out_the_comparison(
+    client: TestClient, worker: FakeWorker, submit: Callable[..., dict[str, Any]]
+) -> None:
+    job_id = submit(method={"type": "auto"})["id"]
+    lease = worker.claim().lease
+    worker.note(lease, "Training lora.", kind="training", at=time.time() - 1000, data={})
+    worker.save(lease, step=5)  # of 20
+    worker.finish(lease, FAILED)
+    retry = client.post(f"/v1/jobs/{job_id}/retry").json()
+    assert retry["estimated_seconds"] - STARTUP_SECONDS == pytest.approx(3000, rel=0.1)
 
 
 def test_points_after_the_checkpoint_are_reported_again_whichever_attempt_wrote_them(
