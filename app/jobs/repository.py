@@ -48,6 +48,7 @@ from app.queue.transitions import (
     PAUSE_REQUESTED,
 )
 from app.queue.webhook_events import publish_training_job_ended
+from lora_core.specs.data import Split
 from lora_core.specs.task import TaskType
 from lora_core.tasks.metric_info import main_metric
 
@@ -235,9 +236,14 @@ def _unindexed_conditions(job_filter: JobFilter) -> Iterator[ColumnElement[bool]
 def _mentions(text: str) -> ColumnElement[bool]:
     # One name, or one per split. With one path, SQLite parses the JSON once.
     source = cast(Job.spec[("data", "source")], String)
-    return or_(
-        *(column.icontains(text, autoescape=True) for column in (Job.name, Job.base, source))
+    names: ColumnElement[str] = source
+    for split in Split:
+        names = func.replace(names, f'"{split}":', "")
+    by_name, by_base, by_source, by_names = (
+        searched.icontains(text, autoescape=True)
+        for searched in (Job.name, Job.base, source, names)
     )
+    return or_(by_name, by_base, and_(by_source, by_names))  # most jobs need no replacements
 
 
 def count_training_jobs_by_state(

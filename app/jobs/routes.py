@@ -79,7 +79,10 @@ def _filter(
     method: Annotated[MethodName | None, Query(description="Only jobs with this method.")] = None,
     search: Annotated[
         Annotated[str, CleanText(200)] | None,
-        Query(description="Substring of the name, the base or the data."),
+        Query(
+            description="Substring of the name, the base or the data. Case is ignored; "
+            "with SQLite, only that of ASCII letters."
+        ),
     ] = None,
     tag: Annotated[Tag | None, Query(description="Only jobs with this tag.")] = None,
     include_trials: Annotated[bool, Query(description="Include jobs created by sweeps.")] = True,

@@ -90,6 +90,21 @@ def test_a_search_continues_where_it_stopped(
     assert 'rel="next"' in page
 
 
+def test_a_search_matches_the_data_of_splits_but_not_their_names(
+    client: TestClient, submit: Submit, database: Database
+) -> None:
+    job = submit()
+    source = {"train": "reviews:1", "validation": "letters:3", "test": "mails:2"}
+    spec = {**job["spec"], "data": {**job["spec"]["data"], "source": source}}
+    update_job(database, UUID(job["id"]), spec=spec)
+    for text in ("Reviews", "letters:3", "mails:2"):
+        assert [[each["id"] for each in page] for page in pages(client, f"search={text}")] == [
+            [job["id"]]
+        ]
+    for split in source:
+        assert pages(client, f"search={split}") == [[]]
+
+
 def test_jobs_are_found_by_state_and_method(
     client: TestClient, submit: Submit, worker: FakeWorker
 ) -> None:
