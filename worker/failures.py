@@ -108,8 +108,10 @@ WORKER_ERROR = FailureCause(
 )
 
 _NO_PROGRESS = "{message} No progress since the previous attempt, so the job is not retried."
-TIME_LIMIT_MESSAGE = "The job was stopped: it reached its time limit of {seconds:g} s."
-_HUB_TIMEOUT_EXCEEDED = "{message} This lasted over {seconds:g} s (LORAWORKS_HUB_TIMEOUT_SECONDS)."
+TIME_LIMIT_MESSAGE = "The job was stopped: it reached its time limit of {seconds:,.10g} s."
+_HUB_TIMEOUT_EXCEEDED = (
+    "{message} This lasted over {seconds:,.10g} s (LORAWORKS_HUB_TIMEOUT_SECONDS)."
+)
 
 # Failures of disk, storage, and hub that may go away. An operator repairs permissions and
 # credentials; until then they must not fail every job that needs them.

@@ -321,7 +321,7 @@ def fail_queue_timeouts(session: Session, *, queue_seconds: float) -> list[UUID]
 
     Jobs that wait for unavailable storage are spared, and paused ones are not due.
     """
-    message = f"Waited in the queue for over {queue_seconds:g} s."
+    message = f"Waited in the queue for over {queue_seconds:,.10g} s."
     rows = session.execute(
         update(Job)
         .where(CLAIMABLE, Job.run_after <= now() - queue_seconds)

@@ -67,10 +67,10 @@ def test_a_job_that_does_not_wait_takes_nobodys_place(
 
 def test_a_job_that_waited_too_long_fails(database: Database) -> None:
     waiting = {"waiting_since": 1.0, "waiting_code": "hub_unavailable", "waiting_message": "Away."}
-    old = add_job(database, run_after=now() - 100, **waiting)
+    old = add_job(database, run_after=now() - 2_592_100, **waiting)
     young = add_job(database)
     with database.write() as session:
-        assert dispatch.fail_queue_timeouts(session, queue_seconds=50) == [old]
+        assert dispatch.fail_queue_timeouts(session, queue_seconds=2.592e6) == [old]
     row = get_job(database, old)
     assert (row.state, row.error_code) == (JobState.FAILED, "queue_timeout")
     assert (row.waiting_code, row.waiting_since, row.waiting_message) == (None, None, None)
@@ -78,7 +78,7 @@ def test_a_job_that_waited_too_long_fails(database: Database) -> None:
     (event,) = events(database, old)
     assert (event.seq, event.data) == (1, {"code": "queue_timeout"})
     assert row.stream_seq == 1
-    assert row.error_message == "Waited in the queue for over 50 s."
+    assert row.error_message == "Waited in the queue for over 2,592,000 s."
     assert get_job(database, young).state == JobState.QUEUED
 
 

@@ -276,9 +276,13 @@ def test_time_limit_failure_names_the_checkpoint_step() -> None:
     assert "60 s" in answer.message
     checkpoint = StoredCheckpoint(uuid4(), 1, 4, ArtifactRef("k", "0" * 64, 1))
     answer = classify(
-        code=75, stop_reason=StopReason.TIME_LIMIT, time_limit_seconds=60, checkpoint=checkpoint
+        code=75,
+        stop_reason=StopReason.TIME_LIMIT,
+        time_limit_seconds=2.592e6,
+        checkpoint=checkpoint,
     )
     assert isinstance(answer, PermanentFailure)
+    assert "2,592,000 s" in answer.message
     assert answer.detail == {"checkpoint_step": 4}
 
 
