@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
@@ -172,12 +173,23 @@ class MultiLabel(Task):
 def fit_platt(z: NDArray[np.float64], targets: NDArray[Any]) -> tuple[float, float]:
     """Return scale and offset that give the logits of one label the best likelihood (Platt 1999).
 
-    A penalty keeps the scale of a label without an error finite. The scale is never negative.
+    A penalty keeps the scale of a label without an error finite. The scale is never negative. At
+    its limits the offset is the best one for that scale: the mean score is the share of the label.
     """
     spread = float(z.std()) or 1.0
     model = LogisticRegression(C=1.0, max_iter=1000)
     model.fit((z / spread)[:, None], targets > 0)
-    return clip_inverse_temperature(float(model.coef_[0, 0]) / spread), float(model.intercept_[0])
+    fitted_scale = float(model.coef_[0, 0]) / spread
+    scale = clip_inverse_temperature(fitted_scale)
+    if scale == fitted_scale:
+        return scale, float(model.intercept_[0])
+    scaled, share = scale * z, float((targets > 0).mean())
+
+    def excess(offset: float) -> float:
+        return float(expit(scaled + offset).mean()) - share
+
+    low, high = logit(share) - scaled.max(), logit(share) - scaled.min()
+    return scale, float(brentq(excess, low - 1, high + 1))  # 1: they may be equal
 
 
 def best_threshold(scores: NDArray[np.float64], targets: NDArray[Any]) -> float:

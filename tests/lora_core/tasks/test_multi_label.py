@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.special import expit
 from sklearn.metrics import (
     accuracy_score,
@@ -113,6 +114,19 @@ def test_rare_label_and_few_texts_are_not_calibrated() -> None:
 def test_scale_is_never_negative() -> None:
     scale, _ = fit_platt(LOGITS[:, 0].astype(float), 1 - TRUE[:, 0])
     assert scale == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("z", "scale"),
+    [
+        (0.001 * LOGITS[:, 0] - 5, 20.0),  # of small spread, as of a strongly regularized model
+        (5 - LOGITS[:, 0], 0.05),
+    ],
+)
+def test_offset_fits_a_scale_at_its_limit(z: NDArray[np.float32], scale: float) -> None:
+    found, offset = fit_platt(z.astype(float), TRUE[:, 0])
+    assert found == pytest.approx(scale)
+    assert expit(found * z + offset).mean() == pytest.approx(TRUE[:, 0].mean(), abs=1e-6)
 
 
 def test_one_label_is_a_task_too() -> None:
