@@ -58,6 +58,8 @@ class Verdict(MetricValue):
     majority: ReferenceComparison  # with always predicting that
     references: dict[str, ReferenceComparison]  # "linear", "probe"
     learned: bool  # false: its predictions fit the texts no better than chance
+    # False: nor would perfect ones, as there are too few texts or nearly all have one target.
+    testable: bool = Field(default=True, exclude_if=lambda value: value)
     never_predicted: tuple[str, ...]  # labels that occur but are never predicted
     rare_labels: tuple[LabelPredictionCounts, ...] = ()
     # Several targets: the verdict on each.

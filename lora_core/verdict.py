@@ -24,6 +24,10 @@ WIDE_INTERVAL = 0.1  # width of a confidence interval that is too wide to conclu
 WIDE_RMSE_INTERVAL = 0.3  # the same, as a share of the RMSE
 _RARE = 1 / 3  # of the mean number of texts of a label: with fewer, a label is rare
 _MAX_NAMED = 5  # labels in a sentence
+_NOT_TESTABLE = (
+    "These texts cannot show whether the model has learned anything: there are too few of them, or "
+    "too few with another label or value than the rest."
+)
 
 
 class ReferencePredictions(NamedTuple):
@@ -51,6 +55,7 @@ def build_verdict(
     always_constant = ReferencePredictions(every, np.repeat(constant, len(targets), axis=0))
     value = metric.value(statistics)
     counts = _count_labels(task, targets, predicted)
+    learned = metric.beats_chance(targets, predicted)
     verdict = Verdict(
         measured_on=measured_on,
         texts=len(targets),
@@ -64,7 +69,8 @@ def build_verdict(
         references={
             name: _compare(metric, targets, predicted, each) for name, each in references.items()
         },
-        learned=metric.beats_chance(targets, predicted),
+        learned=learned,
+        testable=learned or metric.beats_chance(targets, targets),
         never_predicted=tuple(each.label for each in counts if each.texts and not each.predicted),
         rare_labels=_rare_labels(counts),
         targets=_verdicts_by_target(
@@ -188,7 +194,7 @@ class _Gain(NamedTuple):
 def _headline(verdict: Verdict) -> str:
     kind = "test texts" if verdict.measured_on == "test" else "texts, each held out once,"
     texts = f"{verdict.texts:,} {kind}"
-    if not verdict.learned:
+    if not verdict.learned and verdict.testable:
         if verdict.metric == "accuracy":
             agree = f"its predictions for {texts} agree with the labels no more often than chance"
         else:
@@ -220,7 +226,8 @@ def _headline(verdict: Verdict) -> str:
 
 
 def _sentences(verdict: Verdict) -> tuple[str, ...]:
-    sentences = [f"{name}: {each.headline}" for name, each in verdict.targets.items()]
+    sentences = [] if verdict.testable else [_NOT_TESTABLE]
+    sentences += [f"{name}: {each.headline}" for name, each in verdict.targets.items()]
     for name, reference in verdict.references.items():
         gain = _Gain.of(verdict, reference)
         if gain.low > 0:

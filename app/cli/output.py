@@ -261,7 +261,8 @@ def print_training_results(method: str, summary: Json) -> None:
 
 def print_verdict(verdict: Json) -> None:
     """Print whether the model is useful; in red if it has learned nothing."""
-    print_line(verdict["headline"], style="bold" if verdict["learned"] else "bold red")
+    learned_nothing = not verdict["learned"] and verdict.get("testable", True)
+    print_line(verdict["headline"], style="bold red" if learned_nothing else "bold")
     for sentence in verdict["sentences"]:
         print_line(sentence)
 

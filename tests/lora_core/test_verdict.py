@@ -26,6 +26,7 @@ def verdict(true_labels: list[int], predicted: list[int], **references: list[int
 def test_model_that_predicts_one_label_has_not_learned() -> None:
     found = verdict([0] * 80 + [1] * 20, [0] * 100)
     assert not found.learned
+    assert found.testable
     assert found.headline.startswith("This model has learned nothing")
     assert found.never_predicted == ("good",)
     assert found.majority.difference == 0
@@ -75,6 +76,16 @@ def test_three_texts_are_inconclusive() -> None:
     assert not found.learned
     assert found.low < 0.5
     assert found.references["linear"].low < 0.3 < found.references["linear"].high
+
+
+@pytest.mark.parametrize(
+    "true", [[0] * 50, [0, 1, 0], [0] * 9 + [1]], ids=["one label", "three texts", "one rare text"]
+)
+def test_texts_that_cannot_tell_do_not_prove_that_nothing_is_learned(true: list[int]) -> None:
+    found = verdict(true, true)
+    assert not found.testable
+    assert found.headline.startswith(f"100.0% of {len(true)} test texts are classified correctly")
+    assert found.sentences[0].startswith("These texts cannot show whether the model has learned")
 
 
 def test_better_reference_is_recommended() -> None:
