@@ -155,6 +155,6 @@ def _best_constant(task: TaskTypeOfTarget, truth: Predictions) -> Predictions:
         case "single_label":
             return np.full_like(truth, np.bincount(truth).argmax())
         case "multi_label":
-            return np.ones_like(truth)
+            return np.broadcast_to(truth.any(axis=0), truth.shape)  # each label that occurs
         case "regression":
             return np.full_like(truth, truth.mean())

@@ -76,6 +76,14 @@ def test_several_targets() -> None:
     assert primary_metric_name(tasks) == "skill"
 
 
+def test_labels_that_no_text_has_do_not_raise_the_skill() -> None:
+    tasks: Mapping[str, TaskTypeOfTarget] = {"flags": "multi_label", "others": "multi_label"}
+    always, noisy = dict.fromkeys(tasks, ("x",)), dict.fromkeys(tasks, ("x", "y", "z"))
+    truth = [dict.fromkeys(tasks, ("x",) if i % 2 else ()) for i in range(40)]
+    texts = [PairedPrediction(each, always, noisy) for each in truth]
+    assert compare_versions(texts, tasks).current.value == pytest.approx(0)
+
+
 def test_labels_that_only_one_has() -> None:
     texts = evaluated(["a", "new"], ["a", "a"], ["a", "other"])
     assert compare_versions(texts, ONE).better == 0

@@ -15,6 +15,7 @@ from sklearn.metrics import (
 
 from lora_core.tasks.base import Calibration
 from lora_core.tasks.multi_label import MultiLabel, best_threshold, fit_platt
+from lora_core.tasks.several_targets import SeveralTargets
 
 LABELS = ["late", "broken", "refund", "praise"]
 GENERATOR = np.random.default_rng(0)
@@ -127,6 +128,14 @@ def test_offset_fits_a_scale_at_its_limit(z: NDArray[np.float32], scale: float) 
     found, offset = fit_platt(z.astype(float), TRUE[:, 0])
     assert found == pytest.approx(scale)
     assert expit(found * z + offset).mean() == pytest.approx(TRUE[:, 0].mean(), abs=1e-6)
+
+
+def test_model_that_ignores_the_texts_has_no_skill_for_labels_that_do_not_occur() -> None:
+    truth = TRUE.copy()
+    truth[:, 2:] = 0
+    task = SeveralTargets({"topics": MultiLabel(LABELS)}, {"topics": 1.0})
+    always = np.repeat([[1.0, 1.0, 0.0, 0.0]], len(truth), axis=0)
+    assert task.metric.value(task.metric.per_text_statistics(truth, always)) == pytest.approx(0)
 
 
 def test_one_label_is_a_task_too() -> None:
