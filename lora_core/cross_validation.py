@@ -160,7 +160,10 @@ class AutoSelectionResult:
 
     def summary(self) -> dict[str, Any]:
         """Return what this adds to the summary of the run."""
-        return {"selection": self.selection.model_dump(mode="json")}
+        return {
+            "selection": self.selection.model_dump(mode="json"),
+            "cross_validated": self.cross_validated is not None,  # the validation split
+        }
 
 
 def splits_for_references(splits: Splits, cross_validated: NDArray[np.float32] | None) -> Splits:

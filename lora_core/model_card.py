@@ -66,7 +66,7 @@ def model_card(manifest_data: Mapping[str, Any], card_format: ExportFormat, *, n
         *_calibration(manifest_data, card_format),
         *_unfamiliar_texts(manifest_data, card_format),
         "## What is left out",
-        _LEFT_OUT[card_format],
+        _left_out(manifest_data, card_format),
         *_common_prompt(manifest_data, card_format),
         "## License",
         "None is set. Before you publish this model, add a `license` to the metadata of this file "
@@ -213,12 +213,27 @@ _LEFT_OUT = {
         "stay with the artifact."
     ),
     ExportFormat.LORAWORKS: (
-        "The training texts. But `golden.json` and `misclassified/` contain texts of the test and "
-        "validation splits, and `nearest_examples.safetensors` vectors of training texts, of a "
-        "linear model their words and word pairs: publish an export for transformers or PEFT if "
-        "they are confidential."
+        "TEXTS, and `nearest_examples.safetensors` vectors of training texts, of a linear model "
+        "their words and word pairs: publish an export for transformers or PEFT if they are "
+        "confidential."
     ),
 }
+
+
+def _left_out(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> str:
+    texts = (
+        "Most training texts. But `misclassified/` contains those that cross-validation "
+        "misclassified, `golden.json` and `misclassified/` contain texts of the test split"
+        if _is_cross_validated(manifest_data)
+        else "The training texts. But `golden.json` and `misclassified/` contain texts of the test "
+        "and validation splits"
+    )
+    return _LEFT_OUT[card_format].replace("TEXTS", texts)
+
+
+def _is_cross_validated(manifest_data: Mapping[str, Any]) -> bool:
+    """Return whether validation was cross-validation, on texts that the model is trained on."""
+    return _get(manifest_data, "metrics", "cross_validated") is True
 
 
 def _common_prompt(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> Iterator[str]:
@@ -498,17 +513,19 @@ def _results(manifest_data: Mapping[str, Any]) -> Iterator[str]:
         if value is None:
             continue
         texts = _number(manifest_data, "metrics", "examples", split)
+        cross_validated = split == "validation" and _is_cross_validated(manifest_data)
+        name = "cross-validation" if cross_validated else split
         second = _metric(manifest_data, split, other)
         count = "" if texts is None else f"{int(texts):,}"
         shown = "" if second is None else f"{second:.3f}"
         if main != "accuracy":
-            rows.append((split, count, f"{value:.3f}", shown))
+            rows.append((name, count, f"{value:.3f}", shown))
             continue
         interval = ""
         if texts:
             low, high = wilson_interval(value, texts)
             interval = f"{low:.1%} to {high:.1%}"
-        rows.append((split, count, f"{value:.1%}", interval, shown))
+        rows.append((name, count, f"{value:.1%}", interval, shown))
     if not rows:
         return
     labels = [METRICS[name].label for name in (main, other)]
@@ -536,6 +553,7 @@ def _training(
             f"{_escape(split)} {int(count):,}"
             for split in examples
             if (count := _number(examples, split)) is not None
+            and not (split == "validation" and _is_cross_validated(manifest_data))
         )
         yield "data", f"{_escape(data)} (texts: {counts})"
     if (length := _number(manifest_data, "max_length")) is not None:

@@ -138,6 +138,15 @@ def test_text_describes_training_results_and_calibration() -> None:
     assert "`misclassified/` contain texts" in archive
 
 
+def test_card_says_that_validation_was_cross_validation_on_training_texts() -> None:
+    facts = make_manifest(metrics=METRICS | {"cross_validated": True})
+    card = model_card(facts, ExportFormat.LORAWORKS, name="m")
+    assert "| cross-validation | 100 | 80.0% |" in card
+    assert "(texts: train 800, test 200) |" in card
+    assert "But `misclassified/` contains those that cross-validation misclassified" in card
+    assert "The training texts. But" not in card
+
+
 def test_card_of_several_labels_has_thresholds() -> None:
     spec = make_manifest()["spec"] | {"task": {"type": "multi_label", "class_weights": "none"}}
     report = {"macro_f1": 0.7123, "micro_f1": 0.8, "accuracy": 0.5, "loss": 0.2}

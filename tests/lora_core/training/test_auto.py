@@ -123,6 +123,7 @@ def test_candidates_are_reported_and_the_chosen_method_is_stored(
     types = [each.result.method.type for each in observer.all("candidate")]
     assert types == ["probe", "linear"]
     facts = manifest.verify(out)
+    assert facts["metrics"]["cross_validated"]
     selection = facts["metrics"]["selection"]
     chosen = selection["candidates"][selection["chosen"]]["method"]["type"]
     assert facts["spec"]["method"]["type"] == chosen == observer.all("selected")[0].method.type
@@ -251,6 +252,7 @@ def test_given_validation_split_is_not_trained_on(
     summary = manifest.verify(out)["metrics"]
     assert summary["examples"] == {"train": 80, "validation": 20, "test": 20}
     assert summary["selection"]["texts"] == 80
+    assert not summary["cross_validated"]
     assert summary["best_step"] % 10 == 0  # it was evaluated on the way
 
 
