@@ -212,8 +212,9 @@ def parse_metrics_or_empty(metrics: Any) -> dict[str, Any]:
 
 # -- Files of a model directory -------------------------------------------------------------------
 
-MAX_MANIFEST_BYTES = 1_000_000  # without lists of integers
-MAX_MANIFEST_FILE_BYTES = 8_000_000  # each of three confusion matrices of `MAX_LABELS` has 2 MB
+# Without lists of integers. The longest labels take 2 MB: they are listed up to seven times.
+MAX_MANIFEST_BYTES = 4_000_000
+MAX_MANIFEST_FILE_BYTES = 12_000_000  # each of three confusion matrices of `MAX_LABELS` has 2 MB
 _INTEGERS = re.compile(rb"(?<![\d.])\d++(?:,\s*+\d++(?![\d.]))++")  # in a list; takes linear time
 MAX_NESTING = 16  # levels of the manifest; our own has 6
 MAX_GOLDEN_TEXTS = 64  # a run stores 16

@@ -297,7 +297,7 @@ def test_file_missing_in_the_manifest_is_refused(tmp_path: Path) -> None:
         {"spec": {"base": "x", "method": {"type": "<b>"}}},
         {"metrics": {"validation": 3}},
         {"metrics": []},
-        {"metrics": {"x": "y" * 1_000_000}},
+        {"metrics": {"x": "y" * 4_000_000}},
     ],
 )
 def test_inconsistent_manifest_is_refused(facts: Json, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch_file
 
-from lora_core.data.label_readers import MAX_LABELS
+from lora_core.data.label_readers import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import GoldenPredictionsMismatch, InvalidImportedModel
 from lora_core.errors.export import NoEncoder
@@ -42,11 +42,12 @@ def test_metrics_of_the_most_labels_are_accepted(
     artifact_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On validation, test, and with `result.train_metrics` train."""
-    names = [f"label {i} with a long name" for i in range(MAX_LABELS)]
+    names = [f"label {i} ".ljust(MAX_LABEL_CHARACTERS, "x") for i in range(MAX_LABELS)]
     rng = np.random.default_rng(0)
     logits = rng.random((3000, MAX_LABELS))
     report = classification_report(logits, rng.integers(MAX_LABELS, size=3000), names)
-    reseal(artifact_dir, metrics=dict.fromkeys(("train", "validation", "test"), report))
+    metrics = dict.fromkeys(("train", "validation", "test"), report)
+    reseal(artifact_dir, metrics={"labels": names, "verdict": {"never": names}, **metrics})
     metrics = metadata.validate_model_metadata(artifact_dir).metrics
     assert metrics["test"]["confusion_matrix"] == report["confusion_matrix"]
     monkeypatch.setattr(metadata, "MAX_MANIFEST_FILE_BYTES", 2_000_000)
@@ -55,14 +56,14 @@ def test_metrics_of_the_most_labels_are_accepted(
 
 
 def test_only_integers_do_not_count_in_the_size_of_a_manifest(artifact_dir: Path) -> None:
-    reseal(artifact_dir, results=[0.123456789012345] * 60_000)
+    reseal(artifact_dir, results=[0.123456789012345] * 240_000)
     with pytest.raises(InvalidImportedModel, match="not counting lists of integers"):
         metadata.check_manifest_size(artifact_dir)
 
 
 @pytest.mark.parametrize("content", ["1" * 4_000_000, "1," * 2_000_000, "1, " * 1_000_000 + "x"])
 def test_size_of_a_manifest_is_measured_quickly(artifact_dir: Path, content: str) -> None:
-    (artifact_dir / "manifest.json").write_text("[]" * 600_000 + content)
+    (artifact_dir / "manifest.json").write_text("[]" * 2_100_000 + content)
     began = time.process_time()
     with pytest.raises(InvalidImportedModel, match="not counting lists of integers"):
         metadata.check_manifest_size(artifact_dir)
