@@ -160,7 +160,7 @@ def _eval_results(manifest_data: Mapping[str, Any], data: str) -> Iterator[EvalR
             dataset_split="test",
             metric_type=_HUB_METRICS[metric],
             metric_name=_title(metric),
-            metric_value=round(value, 4),
+            metric_value=round(value, 4) if METRICS[metric].is_share else float(f"{value:.4g}"),
             metric_args=arguments,
         )
 
@@ -517,9 +517,10 @@ def _results(manifest_data: Mapping[str, Any]) -> Iterator[str]:
         name = "cross-validation" if cross_validated else split
         second = _metric(manifest_data, split, other)
         count = "" if texts is None else f"{int(texts):,}"
-        shown = "" if second is None else f"{second:.3f}"
+        digits = ".4g" if main == "rmse" else ".3f"  # errors may be of any magnitude
+        shown = "" if second is None else f"{second:{digits}}"
         if main != "accuracy":
-            rows.append((name, count, f"{value:.3f}", shown))
+            rows.append((name, count, f"{value:{digits}}", shown))
             continue
         interval = ""
         if texts:

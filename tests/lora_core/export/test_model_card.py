@@ -180,12 +180,24 @@ def test_card_of_a_regression_has_its_error() -> None:
     }
     card = model_card(make_manifest(**changes), ExportFormat.PEFT, name="m")
     assert "A model that predicts a number from a text" in card
-    assert "| test | 200 | 12.500 | 9.000 |" in card
+    assert "| test | 200 | 12.5 | 9 |" in card
     assert "within 20.25 of the prediction" in card
     assert "num_labels=1," in card
     assert "print(float(logits))" in card
     assert "## Labels" not in card
     assert metadata(card)["metrics"] == ["rmse", "mae"]
+
+
+def test_card_rounds_errors_to_digits_that_matter() -> None:
+    report = {"rmse": 0.0000152449, "mae": 1234567.891}
+    changes = {
+        "spec": make_manifest()["spec"] | {"task": {"type": "regression"}},
+        "metrics": METRICS | {"test": report},
+    }
+    card = model_card(make_manifest(**changes), ExportFormat.LORAWORKS, name="m")
+    assert "| test | 200 | 1.524e-05 | 1.235e+06 |" in card
+    rmse, mae = metadata(card)["model-index"][0]["results"][0]["metrics"]
+    assert (rmse["value"], mae["value"]) == (1.524e-5, 1_235_000)
 
 
 def test_card_of_single_labels_has_tuned_thresholds() -> None:
