@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from lora_core import manifest
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.data.windows import MAX_WINDOWS, window_overlap
-from lora_core.hf_hub import HUB_PREFIX, is_hub_name
+from lora_core.hf_hub import HUB_PREFIX, HubDataset, is_hub_name, parse_hub_dataset
 from lora_core.samples import minilm, reviews
 from lora_core.specs.fields import looks_like_model_version, looks_like_path
 from lora_core.specs.method import LoraSpec, MethodSpec, describe_method
@@ -45,8 +45,8 @@ def model_card(manifest_data: Mapping[str, Any], card_format: ExportFormat, *, n
     facts = ModelCardData(
         base_model=hub_base,
         base_model_relation=_relation(hub_base, card_format),
-        datasets=_hub_datasets(spec) or None,
-        eval_results=list(_eval_results(manifest_data, data)),
+        datasets=list(dict.fromkeys(each.name for each in _hub_datasets(spec))) or None,
+        eval_results=list(_eval_results(manifest_data, spec, data)),
         library_name=card_format.value,
         metrics=list(dict.fromkeys(_HUB_METRICS[name] for name in _hub_metrics(manifest_data))),
         model_name=name,
@@ -123,14 +123,14 @@ def _describe_data(spec: TrainSpec | None) -> str:
     return ", ".join(_sources(spec)) or "private data"
 
 
-def _hub_datasets(spec: TrainSpec | None) -> list[str]:
-    names = []
+def _hub_datasets(spec: TrainSpec | None) -> list[HubDataset]:
+    found = []
     for source in _sources(spec):
         if source in reviews.SAMPLES:
-            names.append(reviews.SAMPLES[source].hub_name)
-        elif source.startswith(HUB_PREFIX):
-            names.append(source.removeprefix(HUB_PREFIX))
-    return names
+            found.append(HubDataset(reviews.SAMPLES[source].hub_name, None))
+        elif source.startswith(HUB_PREFIX) and (dataset := parse_hub_dataset(source)):
+            found.append(dataset)
+    return found
 
 
 def _labels(manifest_data: Mapping[str, Any]) -> list[str]:
@@ -138,8 +138,12 @@ def _labels(manifest_data: Mapping[str, Any]) -> list[str]:
     return [str(label) for label in labels] if isinstance(labels, list) else []
 
 
-def _eval_results(manifest_data: Mapping[str, Any], data: str) -> Iterator[EvalResult]:
+def _eval_results(
+    manifest_data: Mapping[str, Any], spec: TrainSpec | None, data: str
+) -> Iterator[EvalResult]:
     """Yield the metrics on the test split, for the `model-index` of the hub."""
+    datasets = _hub_datasets(spec)
+    dataset = datasets[0] if len(datasets) == len(_sources(spec)) == 1 else HubDataset(data, None)
     texts = _number(manifest_data, "metrics", "examples", "test")
     for metric in _hub_metrics(manifest_data):
         value = _metric(manifest_data, "test", metric)
@@ -155,8 +159,9 @@ def _eval_results(manifest_data: Mapping[str, Any], data: str) -> Iterator[EvalR
         yield EvalResult(
             task_type="text-classification",
             task_name="Text classification",
-            dataset_type=data,
+            dataset_type=dataset.name,
             dataset_name=data,
+            dataset_config=dataset.config,
             dataset_split="test",
             metric_type=_HUB_METRICS[metric],
             metric_name=_title(metric),

@@ -200,6 +200,15 @@ def test_card_rounds_errors_to_digits_that_matter() -> None:
     assert (rmse["value"], mae["value"]) == (1.524e-5, 1_235_000)
 
 
+def test_configuration_of_a_hub_dataset_is_not_part_of_its_id() -> None:
+    spec = make_manifest()["spec"] | {"data": {"source": "hub:glue:sst2"}}
+    facts = metadata(model_card(make_manifest(spec=spec), ExportFormat.LORAWORKS, name="m"))
+    assert facts["datasets"] == ["glue"]
+    dataset = facts["model-index"][0]["results"][0]["dataset"]
+    assert (dataset["type"], dataset["config"]) == ("glue", "sst2")
+    assert dataset["name"] == "hub:glue:sst2"
+
+
 def test_card_of_single_labels_has_tuned_thresholds() -> None:
     calibration = {"temperature": 1.4, "thresholds": [0.25, 0.5]}
     card = model_card(
