@@ -621,6 +621,12 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: ExportFormat) ->
             "its output is at least its threshold:"
         )
         yield thresholds
+        if fitted and (unfitted := _labels_without_fit(manifest_data)):
+            names = _escape(", ".join(unfitted))
+            yield (
+                "But too few validation texts have, or lack, these labels to fit anything: "
+                f"{names}."
+            )
         return
     if (half_width := _number(manifest_data, "calibration", "half_width")) is not None:
         yield "## Calibration"
@@ -634,7 +640,9 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: ExportFormat) ->
         yield "Validation has too few texts to fit a temperature or thresholds."
         return
     best = f"On the validation split, the temperature {temperature:.4g} fits best"
-    if card_format is ExportFormat.LORAWORKS:
+    if temperature == 1:
+        yield "No temperature is fitted, since no validation text is misclassified."
+    elif card_format is ExportFormat.LORAWORKS:
         yield f"{best}. loraworks divides the logits by it, so that its scores are probabilities."
     else:
         yield (
@@ -653,6 +661,19 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: ExportFormat) ->
                 "label: to predict as loraworks does, divide the probabilities by the thresholds, "
                 f"which are also in `{manifest.USAGE_FILE}`."
             )
+
+
+def _labels_without_fit(manifest_data: Mapping[str, Any]) -> list[str]:
+    """Return the labels of a multi-label model whose scale and offset have their defaults."""
+    calibration = manifest_data.get("calibration")
+    scale, offset = (_get(calibration, name) for name in ("scale", "offset"))
+    if not isinstance(scale, list | tuple) or not isinstance(offset, list | tuple):
+        return []
+    return [
+        label
+        for label, *fit in zip(_labels(manifest_data), scale, offset, strict=False)
+        if fit == [1, 0]
+    ]
 
 
 def _unfamiliar_texts(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> Iterator[str]:

@@ -230,12 +230,26 @@ def test_card_claims_no_calibration_that_was_not_fitted() -> None:
     assert "fits best" not in card
     assert "best macro F1" not in card
 
+    metrics = METRICS | {"calibration": {"fitted": True}}
+    card = model_card(
+        make_manifest(calibration=calibration, metrics=metrics), ExportFormat.LORAWORKS, name="m"
+    )
+    assert "No temperature is fitted, since no validation text is misclassified" in card
+    assert "fits best" not in card
+
+    metrics = METRICS | {"calibration": {"fitted": False}}
     spec = make_manifest()["spec"] | {"task": {"type": "multi_label"}}
     calibration = {"scale": [1.0, 1.0], "offset": [0.0, 0.0], "thresholds": [0.5, 0.5]}
     changes = {"spec": spec, "calibration": calibration, "metrics": metrics}
     card = model_card(make_manifest(**changes), ExportFormat.TRANSFORMERS, name="m")
     assert "are fitted" not in card
     assert '{"bad": 0.5, "good": 0.5}' in card
+
+    changes["calibration"] = {"scale": [2, 1], "offset": [0.5, 0], "thresholds": [0.5, 0.5]}
+    changes["metrics"] = METRICS | {"calibration": {"fitted": True}}
+    card = model_card(make_manifest(**changes), ExportFormat.TRANSFORMERS, name="m")
+    assert "are fitted" in card
+    assert "But too few validation texts have, or lack, these labels to fit anything: good." in card
 
 
 @pytest.mark.parametrize(
