@@ -33,7 +33,7 @@ from lora_core.errors.training import (
     CheckpointCorrupt,
     CheckpointMismatch,
     DiskFull,
-    NonFiniteEncoderStates,
+    NonFiniteVectors,
     StopRequested,
 )
 from lora_core.events import Finished, NoteLogged, Observer, Phase, StopSignal
@@ -91,7 +91,7 @@ def embed_file(
     A vector is the pooled state that the base's own files ask for: the first token, or the mean.
     The same file, base and threads give the same bytes, however often the run was interrupted.
     `resume` is the checkpoint to continue from. Raises `StopRequested`, `DiskFull`,
-    `NonFiniteEncoderStates`, `CheckpointCorrupt`, `CheckpointMismatch`, what loading a base raises,
+    `NonFiniteVectors`, `CheckpointCorrupt`, `CheckpointMismatch`, what loading a base raises,
     and what `files.iter_whole_rows` raises.
     """
     progress = ProgressReporter(observer, stop)
@@ -180,7 +180,7 @@ class _Encoder:
     def vectors(self, chunk: list[WholeRow]) -> tuple[Vectors, int]:
         """Return the vectors (texts, width) of a chunk, and how many texts were truncated.
 
-        Raises `NonFiniteEncoderStates`, `StopRequested`.
+        Raises `NonFiniteVectors`, `StopRequested`.
         """
         tokens = tokenize_texts(self._tokenizer, [each.text for each in chunk], self._max_length)
         split = TokenizedSplit(
@@ -197,7 +197,9 @@ class _Encoder:
             vectors[batch] = self._forward.pooled_states(split, batch).float().cpu().numpy()
         finite = np.isfinite(vectors).all(axis=1)
         if not finite.all():
-            raise NonFiniteEncoderStates(texts=int((~finite).sum()), of=len(chunk))
+            raise NonFiniteVectors(
+                texts=int((~finite).sum()), first=chunk[0].number, last=chunk[-1].number
+            )
         return vectors, tokens.truncated
 
 

@@ -40,6 +40,15 @@ class NonFiniteEncoderStates(TrainingError):
     )
 
 
+class NonFiniteVectors(TrainingError):
+    code = "non_finite_vectors"
+    title = "The base model computes NaN or infinite vectors of texts."
+    message = (
+        "The base model computes NaN or infinite vectors for {texts} of rows {first} to {last}. "
+        "Use another base model."
+    )
+
+
 class NonFiniteLogits(TrainingError):
     code = "non_finite_logits"
     title = "The trained model computes NaN or infinite logits."

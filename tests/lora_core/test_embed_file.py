@@ -13,7 +13,12 @@ from transformers import AutoModel, AutoTokenizer
 from lora_core import child_protocol, manifest
 from lora_core.embed_file import CHUNK_ROWS, embed_file
 from lora_core.errors.data import MissingText
-from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
+from lora_core.errors.training import (
+    CheckpointCorrupt,
+    CheckpointMismatch,
+    NonFiniteVectors,
+    StopRequested,
+)
 from lora_core.events import Failed
 from lora_core.specs.embed import VECTORS, VECTORS_FILE, EmbedSpec
 from lora_core.specs.pooling import POOLING_FILE
@@ -21,6 +26,7 @@ from lora_core.specs.predict import PredictDataSpec, PredictRuntimeSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from tests.lora_core.prediction.conftest import make_texts
 from tests.lora_core.training.processes import Attempts
+from tests.lora_core.training.test_probe import break_states
 from tests.recording_observer import RecordingObserver
 from tests.tiny_base import make_base
 
@@ -132,6 +138,12 @@ def test_process_reports_an_error_with_its_code(spec: EmbedSpec, tmp_path: Path)
     assert status == child_protocol.EXIT_FAILED
     assert isinstance(failed, Failed)
     assert failed.code == MissingText.code
+
+
+def test_vectors_that_are_not_finite_are_refused(spec: EmbedSpec, tmp_path: Path) -> None:
+    broken = break_states(make_base(tmp_path / "broken"))
+    with pytest.raises(NonFiniteVectors, match=f"for {CHUNK_ROWS} of rows 1 to {CHUNK_ROWS}"):
+        embed(spec.model_copy(update={"base": str(broken)}), tmp_path / "out")
 
 
 @pytest.fixture
