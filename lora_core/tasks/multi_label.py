@@ -113,7 +113,7 @@ class MultiLabel(Task):
 
         p is the share of texts with the label. Others would add an F1 of 0 to the mean.
         """
-        return (targets > 0).any(axis=0, keepdims=True), "every label"
+        return np.asarray((targets > 0).any(axis=0, keepdims=True)), "every label"
 
     def report(
         self, logits: Logits, targets: Targets, calibration: Calibration | None = None
