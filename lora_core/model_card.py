@@ -640,7 +640,7 @@ def _calibration(manifest_data: Mapping[str, Any], card_format: ExportFormat) ->
         yield "Validation has too few texts to fit a temperature or thresholds."
         return
     best = f"On the validation split, the temperature {temperature:.4g} fits best"
-    if temperature == 1:
+    if temperature == 1 and _get(manifest_data, "metrics", "calibration", "fitted") is True:
         yield "No temperature is fitted, since no validation text is misclassified."
     elif card_format is ExportFormat.LORAWORKS:
         yield f"{best}. loraworks divides the logits by it, so that its scores are probabilities."

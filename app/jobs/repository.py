@@ -517,8 +517,9 @@ def raise_if_continued(session: Session, jobs: ColumnElement[bool]) -> None:
     """Raise `JobContinued` if an unfinished job starts from the checkpoints of one of these."""
     later = aliased(Job)
     pairs = select(Job.id, later.id).join(later, later.continues == Job.id)
-    unfinished = later.state.in_(ACTIVE_STATES)
-    for job_id, other in session.execute(pairs.where(jobs, unfinished).limit(1)):
+    saved = select(Checkpoint.job_id).where(Checkpoint.job_id == Job.id, ~Checkpoint.bad).exists()
+    needed = (jobs, later.state.in_(ACTIVE_STATES), saved)
+    for job_id, other in session.execute(pairs.where(*needed).limit(1)):
         raise JobContinued(job_id=job_id, other=other)
 
 

@@ -42,8 +42,8 @@ from lora_core.failpoints import failpoint
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
-# First parts of the keys of what an installation keeps longer than checkpoints.
-_LASTING_KINDS = ("jobs", "uploads", "imports", "bases")
+# First parts of all keys but those of checkpoints.
+_OTHER_KINDS = ("jobs", "predictions", "vectors", "uploads", "imports", "bases")
 _CLAIM_NAME = ".claim"  # no file of an artifact begins with a dot
 PART_BYTES = 8 * 2**20
 MAX_CONCURRENT_PARTS = 4
@@ -249,11 +249,12 @@ class S3Store(Store):
     def _missing_error(self, name: str) -> ArtifactCorrupt | StorageRefused:
         """Return the error for a missing object.
 
-        If there is no other object of its kind, the bucket or the prefix may be the wrong one.
+        If there is no other object of its kind, the bucket or the prefix may be the wrong one. Once
+        anything of the kind was written to a wrong one, this can no longer be told.
         Checkpoints count as deleted if anything else is stored, as in a local store.
         """
         kind = name.partition("/")[0]
-        others = _LASTING_KINDS if kind == CHECKPOINTS_PREFIX else ()
+        others = _OTHER_KINDS if kind == CHECKPOINTS_PREFIX else ()
         with translate_s3_errors():
             if not any(any(self._list(each)) for each in (kind, *others)):
                 return StorageRefused(reason=f"nothing is stored under {kind}/")

@@ -191,6 +191,14 @@ def test_a_job_is_not_deleted_while_its_retry_needs_its_checkpoints(
     assert client.delete(f"/v1/jobs/{old}").status_code == 204
 
 
+def test_a_job_without_a_checkpoint_is_deleted_beside_its_retry(
+    client: TestClient, ended: Ended
+) -> None:
+    old = ended(method={"type": "linear"}, saved=False)
+    assert client.post(f"/v1/jobs/{old}/retry").status_code == 202
+    assert client.delete(f"/v1/jobs/{old}").status_code == 204
+
+
 @pytest.mark.parametrize("database_kind", ["postgresql"])
 def test_a_job_and_its_retry_are_not_retried_at_the_same_time(
     client: TestClient, ended: Ended, worker: FakeWorker, resources: Resources

@@ -125,9 +125,10 @@ def test_scale_is_never_negative() -> None:
     ],
 )
 def test_offset_fits_a_scale_at_its_limit(z: NDArray[np.float32], scale: float) -> None:
-    found, offset = fit_platt(z.astype(float), TRUE[:, 0])
+    exact = z.astype(float)
+    found, offset = fit_platt(exact, TRUE[:, 0])
     assert found == pytest.approx(scale)
-    assert expit(found * z + offset).mean() == pytest.approx(TRUE[:, 0].mean(), abs=1e-6)
+    assert expit(found * exact + offset).mean() == pytest.approx(TRUE[:, 0].mean(), abs=1e-6)
 
 
 def test_model_that_ignores_the_texts_has_no_skill_for_labels_that_do_not_occur() -> None:
