@@ -101,7 +101,8 @@ class TooManyInputsUnderLoad(TooManyRequests):
     code = "too_many_inputs_under_load"
     title = "Too many inputs in one request while others are computed."
     message = (
-        "A request with {count} texts is admitted only while no others are computed. "
+        "A request with {count} texts is admitted only while no others, or none of its API key, "
+        "are computed. "
         "Send at most {limit} texts in a request."
     )
 

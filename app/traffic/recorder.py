@@ -113,7 +113,7 @@ class TrafficRecorder:
         if (
             added[0] - taken[0] > MAX_QUEUED_TEXTS
             or added[1] - taken[1] > MAX_QUEUED_CHARACTERS
-            or added[2] - taken[2] > MAX_QUEUED_OUTPUTS
+            or (self._added != taken and added[2] - taken[2] > MAX_QUEUED_OUTPUTS)  # one fits
         ):
             self._on_dropped(texts)
             return
