@@ -326,7 +326,7 @@ ATTACKS: Mapping[str, Attack] = {
     "an accuracy of a thousand": _metrics(test={"accuracy": 1000.0}),
     "a linear model that is a list": _metrics(linear=[1]),
     "figures in deep nesting": _raw(metrics='{"x": ' * DEEP + "1" + "}" * DEEP),
-    "fifty thousand figures": _metrics(**{f"figure {i}": i for i in range(50_000)}),
+    "250 thousand figures": _metrics(**{f"figure {i}": i for i in range(250_000)}),
     # The calibration.
     "a temperature below zero": _with_facts(calibration={"temperature": -1.0}),
     "a temperature of zero": _with_facts(calibration={"temperature": 0}),

@@ -19,7 +19,6 @@ from app.serving.errors import (
     InvalidTimeout,
     RateLimitExceeded,
     ServerOverloaded,
-    TooManyInputsUnderLoad,
 )
 
 _MAX_TIMEOUT_SECONDS = 30.0
@@ -88,23 +87,18 @@ class AdmissionController:
         """Raise `ServerOverloaded`, or `ApiKeyShareExceeded` if this API key uses up its share.
 
         `timeout` is the time in seconds after which the client has no use for the response. With
-        nothing in flight every request is admitted. Raises `TooManyInputsUnderLoad` if it has more
-        texts than are ever admitted beside others.
+        nothing in flight every request is admitted.
         """
         max_tokens = self._max_tokens(timeout)
         if self.texts and (
             self.texts + texts > self._max_texts or self.tokens + tokens > max_tokens
         ):
-            if texts > self._max_texts:
-                raise self._too_many_inputs(texts)
             raise ServerOverloaded(waiting=self.texts, retry_after=self._retry_after())
         key_texts, key_tokens = self._key_texts[key_id], self._key_tokens[key_id]
         if key_texts and (
             key_texts + texts > self._key_share * self._max_texts
             or key_tokens + tokens > self._key_share * max_tokens
         ):
-            if texts > self._key_share * self._max_texts:
-                raise self._too_many_inputs(texts)
             raise ApiKeyShareExceeded(waiting=key_texts, retry_after=self._retry_after())
 
     @contextmanager
@@ -144,10 +138,6 @@ class AdmissionController:
             counts[key_id] += change
             if not counts[key_id]:
                 del counts[key_id]
-
-    def _too_many_inputs(self, texts: int) -> TooManyInputsUnderLoad:
-        limit = int(self._key_share * self._max_texts)
-        return TooManyInputsUnderLoad(count=texts, limit=limit)
 
     def _max_tokens(self, timeout: float) -> float:
         """Return the limit of tokens in flight, including a request with this timeout."""

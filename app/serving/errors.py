@@ -95,18 +95,6 @@ class ApiKeyShareExceeded(TooManyRequests):
     message = "{waiting} texts of this API key are waiting. Try again in {retry_after} s."
 
 
-class TooManyInputsUnderLoad(TooManyRequests):
-    """Has no `retry_after`: while others predict, trying again does not help."""
-
-    code = "too_many_inputs_under_load"
-    title = "Too many inputs in one request while others are computed."
-    message = (
-        "A request with {count} texts is admitted only while no others, or none of its API key, "
-        "are computed. "
-        "Send at most {limit} texts in a request."
-    )
-
-
 class RateLimitExceeded(TooManyRequests):
     code = "rate_limit_exceeded"
     title = "The API key has exceeded its rate limit."

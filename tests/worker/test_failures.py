@@ -223,7 +223,7 @@ def test_hub_is_waited_for_up_to_the_patience_limit() -> None:
         assert answer.code == "hub_unavailable"
     last = classify(code=65, failed=event, waited_seconds=3700, waiting_code="hub_unavailable")
     assert isinstance(last, PermanentFailure)
-    assert (last.code, "3600 s" in last.message) == ("hub_unavailable", True)
+    assert (last.code, "3,600 s" in last.message) == ("hub_unavailable", True)
 
 
 @pytest.mark.parametrize("code", ["disk_full", "hub_unavailable"])

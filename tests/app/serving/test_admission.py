@@ -17,12 +17,7 @@ from app.serving.admission import (
     AdmissionController,
     KeyRateLimiter,
 )
-from app.serving.errors import (
-    ApiKeyShareExceeded,
-    RateLimitExceeded,
-    ServerOverloaded,
-    TooManyInputsUnderLoad,
-)
+from app.serving.errors import ApiKeyShareExceeded, RateLimitExceeded, ServerOverloaded
 from tests.app.serving.conftest import Publish
 from tests.app.serving.stub import WAIT, StubPredictor
 
@@ -86,20 +81,6 @@ def test_any_request_is_admitted_while_idle() -> None:
     controller = make_controller(texts=2)
     with controller.reserve(KEY_ID, texts=64, tokens=10 * MIN_TOKEN_LIMIT):
         assert controller.texts == 64
-
-
-@pytest.mark.parametrize(("share", "texts", "limit"), [(1.0, 11, 10), (0.5, 11, 5), (0.5, 6, 5)])
-def test_request_that_only_fits_alone_is_not_told_to_try_again(
-    share: float, texts: int, limit: int
-) -> None:
-    controller = make_controller(texts=10, share=share)
-    with ExitStack() as reservations:
-        fill(reservations, controller, (KEY_ID, 1, 1))
-        with pytest.raises(TooManyInputsUnderLoad, match=f"at most {limit} texts") as rejected:
-            controller.check(KEY_ID, texts=texts, tokens=1)
-        assert "retry_after" not in rejected.value.detail
-        controller.check(KEY_ID, texts=limit - 1, tokens=1)
-    controller.check(KEY_ID, texts=texts, tokens=1)
 
 
 def test_setting_the_token_count_frees_capacity() -> None:
