@@ -249,8 +249,8 @@ class S3Store(Store):
     def _missing_error(self, name: str) -> ArtifactCorrupt | StorageRefused:
         """Return the error for a missing object.
 
-        If there is no other object of its kind, the bucket or the prefix may be the wrong one. Once
-        anything of the kind was written to a wrong one, this can no longer be told.
+        If there is no other object of its kind, the bucket or the prefix may be the wrong one. A
+        wrong one is not recognized once anything of the kind was written to it.
         Checkpoints count as deleted if anything else is stored, as in a local store.
         """
         kind = name.partition("/")[0]
