@@ -218,7 +218,7 @@ _LEFT_OUT = {
         "stay with the artifact."
     ),
     ExportFormat.LORAWORKS: (
-        "TEXTS, and `nearest_examples.safetensors` vectors of training texts, of a linear model "
+        "{texts}, and `nearest_examples.safetensors` vectors of training texts, of a linear model "
         "their words and word pairs: publish an export for transformers or PEFT if they are "
         "confidential."
     ),
@@ -233,7 +233,7 @@ def _left_out(manifest_data: Mapping[str, Any], card_format: ExportFormat) -> st
         else "The training texts. But `golden.json` and `misclassified/` contain texts of the test "
         "and validation splits"
     )
-    return _LEFT_OUT[card_format].replace("TEXTS", texts)
+    return _LEFT_OUT[card_format].format(texts=texts)
 
 
 def _is_cross_validated(manifest_data: Mapping[str, Any]) -> bool:
