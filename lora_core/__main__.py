@@ -315,27 +315,27 @@ def _export(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) ->
         _export_onnx(arguments, writer)
         return
     with disable_gc_then_freeze_imports():
-        from lora_core import export
+        from lora_core.export import hugging_face
 
     if arguments.format == "transformers":
-        export.export_merged(arguments.artifact, arguments.out, target=arguments.target)
+        hugging_face.export_merged(arguments.artifact, arguments.out, target=arguments.target)
     else:
         base = _absolute_directory(arguments.base)
-        export.export_adapter(arguments.artifact, arguments.out, base=base, target=arguments.target)
+        hugging_face.export_adapter(
+            arguments.artifact, arguments.out, base=base, target=arguments.target
+        )
 
 
 def _export_onnx(arguments: argparse.Namespace, writer: ExclusiveStdoutJsonWriter) -> None:
     with disable_gc_then_freeze_imports():
-        from lora_core import onnx_export
+        from lora_core.export import onnx
 
     artifact, texts = arguments.artifact, None
     if arguments.int8:
         texts = (
-            onnx_export.read_int8_certification_texts(artifact, arguments.texts)
-            if arguments.texts
-            else []
+            onnx.read_int8_certification_texts(artifact, arguments.texts) if arguments.texts else []
         )
-    certificate = onnx_export.export_onnx(
+    certificate = onnx.export_onnx(
         artifact, arguments.out, target=arguments.target, int8_texts=texts
     )
     writer.write(certificate)

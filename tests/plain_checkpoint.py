@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lora_core.export import export_merged
+from lora_core.export.hugging_face import export_merged
 
 
 def plain_checkpoint(artifact: Path) -> Path:

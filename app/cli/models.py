@@ -24,8 +24,8 @@ from app.cli.output import (
     print_warning,
 )
 from lora_core import manifest
-from lora_core.exported_model_settings import read_exported_model_settings
-from lora_core.onnx_certificate import OnnxCertificate, read_onnx_certificate
+from lora_core.export.model_settings import read_exported_model_settings
+from lora_core.export.onnx_certificate import OnnxCertificate, read_onnx_certificate
 from lora_core.peft_format import CONFIG_FILE
 from lora_core.specs.fields import looks_like_model_version
 from lora_core.specs.task import TaskTypeOfTarget

@@ -42,8 +42,8 @@ from lora_core.errors.adapter import (
 )
 from lora_core.errors.artifact import ArtifactCorrupt, UnsupportedTokenizer
 from lora_core.errors.spec import MaxLengthTooLarge
-from lora_core.export import atomic_directory
-from lora_core.exported_model_settings import ExportedModelSettings, read_exported_model_settings
+from lora_core.export.hugging_face import atomic_directory
+from lora_core.export.model_settings import ExportedModelSettings, read_exported_model_settings
 from lora_core.inference.predictor import Predictor
 from lora_core.layers import VARIANTS
 from lora_core.manifest import USAGE_FILE

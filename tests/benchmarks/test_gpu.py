@@ -8,7 +8,7 @@ import pytest
 from benchmarks import gpu
 from benchmarks.results_file import ResultsFile
 from benchmarks.serve import checkpoint, engine
-from lora_core.export import export_merged
+from lora_core.export.hugging_face import export_merged
 from tests.tiny_artifact import make_artifact
 
 

@@ -41,7 +41,7 @@ BANNED_KEYWORDS = {"shell", "trust_remote_code", "allow_pickle"}
 LATE_IMPORTS = (
     "app/cli/",
     "lora_core/__main__.py",
-    "lora_core/onnx_export.py",  # onnxruntime is an extra
+    "lora_core/export/onnx.py",  # onnxruntime is an extra
     "lora_core/data/file_inspection.py",
     "lora_core/data/corrections.py",
     "lora_core/data/files.py",

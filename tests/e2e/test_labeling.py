@@ -25,7 +25,7 @@ from tests.browser.service import API, Service
 from tests.e2e.installation import Installation, Process
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import add_job, attempts
-from tests.lora_core.prediction.conftest import make_texts
+from tests.lora_core.batch_prediction.conftest import make_texts
 from tests.prediction_rows import add_texts
 from tests.waiting import wait_until
 

@@ -22,7 +22,7 @@ from lora_core.batch_prediction import CHUNK_ROWS
 from tests.e2e.installation import Installation
 from tests.e2e.kinds import EMBEDDED_FIRST
 from tests.job_rows import attempts
-from tests.lora_core.prediction.conftest import ROWS, make_texts
+from tests.lora_core.batch_prediction.conftest import ROWS, make_texts
 from tests.prediction_rows import add_model, add_texts, create_run
 from tests.tiny_artifact import make_artifact
 from tests.waiting import wait_until
@@ -49,7 +49,7 @@ def results(resources: Resources, run_id: UUID) -> str:
     return hashlib.sha256((directory / "results.jsonl").read_bytes()).hexdigest()
 
 
-@pytest.mark.slow  # the small form is in tests/lora_core/prediction
+@pytest.mark.slow  # the small form is in tests/lora_core/batch_prediction
 @EMBEDDED_FIRST
 def test_killed_processes_and_workers_change_no_prediction(
     installation: Installation, resources: Resources, tmp_path: Path
@@ -111,7 +111,7 @@ def url(tmp_path: Path) -> Iterator[str]:
         assert service.wait(timeout=60) == 0
 
 
-@pytest.mark.slow  # answers: tests/lora_core/prediction; the file: tests/app/cli/test_predict_file
+@pytest.mark.slow  # answers: tests/lora_core/batch_prediction; the file: app/cli/test_predict_file
 def test_file_is_predicted_from_the_command_line(url: str, tmp_path: Path) -> None:
     texts = make_texts(tmp_path / "reviews.csv")
     out = tmp_path / "labeled.csv"

@@ -16,7 +16,7 @@ from lora_core import manifest, peft_format
 from lora_core.compatibility import count_parameters, read_encoder_shape
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.safety import check_needs_no_custom_code, parse_config
-from lora_core.exported_model_settings import read_exported_model_settings
+from lora_core.export.model_settings import read_exported_model_settings
 from lora_core.manifest import MANIFEST_FILE
 from lora_core.model_imports import metadata
 from lora_core.model_imports.archive import check_safetensors_header, unpack_archive

@@ -14,7 +14,7 @@ from lora_core.artifact_base_sharing import BASE_DIGEST, BASE_FILES
 from lora_core.encoders.load import weights_sha256
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.export import RemergedWeightsMismatch
-from lora_core.export import export_merged
+from lora_core.export.hugging_face import export_merged
 from lora_core.inference.engines import EngineCache
 from lora_core.inference.predictor import Predictor
 from lora_core.saved_predictions import check_golden_predictions, load_golden_predictions

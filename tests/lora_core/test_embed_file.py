@@ -24,7 +24,7 @@ from lora_core.specs.embed import VECTORS, VECTORS_FILE, EmbedSpec
 from lora_core.specs.pooling import POOLING_FILE
 from lora_core.specs.predict import PredictDataSpec, PredictRuntimeSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
-from tests.lora_core.prediction.conftest import make_texts
+from tests.lora_core.batch_prediction.conftest import make_texts
 from tests.lora_core.training.processes import Attempts
 from tests.lora_core.training.test_probe import break_states
 from tests.recording_observer import RecordingObserver

@@ -19,7 +19,7 @@ from app.storage import repository as artifacts
 from app.storage.tables import RESULTS_KIND
 from lora_core.batch_prediction import CHUNK_ROWS
 from tests.job_rows import attempts, claim_next, get_job, get_state, update_job
-from tests.lora_core.prediction.conftest import ROWS, make_texts
+from tests.lora_core.batch_prediction.conftest import ROWS, make_texts
 from tests.prediction_rows import add_model, add_texts, create_run
 from tests.tiny_artifact import make_artifact
 from tests.waiting import wait_until
@@ -78,7 +78,7 @@ def wait_for_failpoint(settings: Settings, hold: Path) -> int:
     return int(pid)
 
 
-@pytest.mark.slow  # the small form is in tests/lora_core/prediction
+@pytest.mark.slow  # the small form is in tests/lora_core/batch_prediction
 def test_resumed_prediction_run_gives_the_same_results(
     resources: Resources,
     database: Database,
@@ -101,7 +101,7 @@ def test_resumed_prediction_run_gives_the_same_results(
     assert digest(resources, run_id) == digest(resources, uninterrupted)
 
 
-@pytest.mark.slow  # the small form is in tests/lora_core/prediction
+@pytest.mark.slow  # the small form is in tests/lora_core/batch_prediction
 def test_drained_prediction_run_is_resumed(
     resources: Resources,
     database: Database,

@@ -26,8 +26,8 @@ from app.resources import Resources
 from app.settings import Settings
 from lora_core import manifest
 from lora_core.data.load import load_splits
+from lora_core.export.onnx import read_int8_certification_texts
 from lora_core.inference.predictor import Predictor
-from lora_core.onnx_export import read_int8_certification_texts
 from lora_core.specs.data import DataSpec, Split
 from lora_core.specs.method import AutoSpec, CandidateSpec, LinearSpec, LoraSpec, LoraVariant
 from lora_core.specs.task import SingleLabelSpec

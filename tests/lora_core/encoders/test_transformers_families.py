@@ -46,7 +46,7 @@ from lora_core.errors.base_model import (
 )
 from lora_core.errors.spec import PoolingUnsupported
 from lora_core.errors.training import StopRequested
-from lora_core.export import export_adapter, export_merged
+from lora_core.export.hugging_face import export_adapter, export_merged
 from lora_core.fast.optimize import optimize
 from lora_core.forward import Forward
 from lora_core.inference.engines import EngineCache

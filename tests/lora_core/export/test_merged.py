@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from lora_core import manifest
 from lora_core.artifact import load_merged_model, save_weights_and_config
 from lora_core.errors.export import OutputExists
-from lora_core.export import export_merged
+from lora_core.export.hugging_face import export_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact

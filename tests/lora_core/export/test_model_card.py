@@ -19,7 +19,7 @@ from transformers import pipeline
 
 from lora_core import manifest
 from lora_core.confidence_intervals import wilson_interval
-from lora_core.export import export_adapter, export_merged
+from lora_core.export.hugging_face import export_adapter, export_merged
 from lora_core.model_card import ExportFormat, model_card
 from lora_core.specs.data import DataSpec
 from lora_core.specs.method import LoraSpec

@@ -17,7 +17,7 @@ from onnxruntime import InferenceSession
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from lora_core import manifest, onnx_export
+from lora_core import manifest
 from lora_core.artifact import read_labels
 from lora_core.encoders.encoder_parts import family_of, get_linear_submodule
 from lora_core.errors.artifact import TargetRequired
@@ -31,11 +31,12 @@ from lora_core.errors.export import (
     OutputExists,
     TooFewCertificationTexts,
 )
-from lora_core.export import export_merged
+from lora_core.export import onnx as onnx_export
+from lora_core.export.hugging_face import export_merged
+from lora_core.export.onnx import export_onnx, read_int8_certification_texts
+from lora_core.export.onnx_certificate import OnnxCertificate, read_onnx_certificate
+from lora_core.export.onnx_graph import export_onnx_graph
 from lora_core.inference.predictor import Predictor
-from lora_core.onnx_certificate import OnnxCertificate, read_onnx_certificate
-from lora_core.onnx_export import export_onnx, read_int8_certification_texts
-from lora_core.onnx_graph import export_onnx_graph
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.task import SingleLabelSpec
 from lora_core.tasks.base import Calibration

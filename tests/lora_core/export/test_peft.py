@@ -18,7 +18,7 @@ from lora_core.artifact import load_merged_model
 from lora_core.errors.artifact import ArtifactCorrupt
 from lora_core.errors.base_model import BaseNotFound
 from lora_core.errors.export import BaseMismatch, NoAdapter, OutputExists
-from lora_core.export import export_adapter
+from lora_core.export.hugging_face import export_adapter
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact

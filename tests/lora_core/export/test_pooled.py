@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from lora_core import export
+from lora_core.export.hugging_face import export_adapter, export_merged
 from lora_core.saved_predictions import load_golden_predictions
 from lora_core.specs.train import TrainSpec
 from lora_core.training.encoder import train_encoder
@@ -37,8 +37,8 @@ def test_exports_give_the_same_logits(family: str, tmp_path: Path) -> None:
     listener, artifact = RecordingObserver(), tmp_path / "artifact"
     train_encoder(spec, out_dir=artifact, observer=listener, stop=listener)
     texts, expected = load_golden_predictions(artifact)
-    export.export_merged(artifact, tmp_path / "merged")
-    export.export_adapter(artifact, tmp_path / "peft")
+    export_merged(artifact, tmp_path / "merged")
+    export_adapter(artifact, tmp_path / "peft")
 
     merged_model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     for model, folder in (

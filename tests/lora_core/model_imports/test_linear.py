@@ -16,7 +16,7 @@ from lora_core.data.label_readers import MAX_LABEL_CHARACTERS, MAX_LABELS
 from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import GoldenPredictionsMismatch, InvalidImportedModel
 from lora_core.errors.export import NoEncoder
-from lora_core.export import export_adapter, export_merged
+from lora_core.export.hugging_face import export_adapter, export_merged
 from lora_core.model_imports import metadata
 from lora_core.model_imports.check import check_imported_model
 from lora_core.tasks.single_label_metrics import classification_report

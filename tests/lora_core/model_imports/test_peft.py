@@ -44,7 +44,7 @@ from lora_core.errors.base_model import (
     UnsafeWeights,
 )
 from lora_core.errors.spec import MaxLengthTooLarge, PairsInWindowsUnsupported
-from lora_core.export import export_adapter
+from lora_core.export.hugging_face import export_adapter
 from lora_core.inference.predictor import Predictor
 from lora_core.model_card import ExportFormat, model_card
 from lora_core.model_imports.peft import import_adapter

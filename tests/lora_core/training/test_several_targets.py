@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from lora_core.data.batching import epoch_batches
 from lora_core.data.load import load_splits
 from lora_core.errors.artifact import TargetRequired, UnknownTarget
-from lora_core.export import export_adapter, export_merged
+from lora_core.export.hugging_face import export_adapter, export_merged
 from lora_core.inference.load import load_predictor
 from lora_core.saved_predictions import check_golden_predictions
 from lora_core.specs.data import Split

@@ -22,7 +22,7 @@ from lora_core import manifest
 from lora_core.batch_prediction import predict_file
 from lora_core.data.batching import epoch_batches
 from lora_core.errors.artifact import InvalidImportedModel, TextPairRequired, TextPairUnsupported
-from lora_core.export import export_adapter, export_merged
+from lora_core.export.hugging_face import export_adapter, export_merged
 from lora_core.fast.feature_cache import entry_key, hash_encoder
 from lora_core.inference.load import load_predictor
 from lora_core.inference.predictor import Predictor

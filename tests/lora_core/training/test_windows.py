@@ -17,7 +17,7 @@ from lora_core import manifest
 from lora_core.data.batching import epoch_batches
 from lora_core.data.windows import window_overlap
 from lora_core.errors.training import CheckpointMismatch, StopRequested
-from lora_core.export import export_adapter, export_merged
+from lora_core.export.hugging_face import export_adapter, export_merged
 from lora_core.inference.predictor import Predictor
 from lora_core.model_imports.check import check_imported_model
 from lora_core.progress_reporter import ProgressReporter

@@ -1,4 +1,4 @@
-"""Export a model in the formats of `transformers` and `peft`. For ONNX see `onnx_export`.
+"""Export a model in the formats of `transformers` and `peft`. For ONNX see `onnx`.
 
 The merged model is a checkpoint as transformers and text-embeddings-inference load it. An adapter
 is a folder as PEFT loads it:
@@ -52,7 +52,7 @@ from lora_core.encoders.load import BaseCheckpoint, load_with_saved_head, weight
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.artifact import SingleTargetModel, TargetRequired, UnknownTarget
 from lora_core.errors.export import BaseMismatch, NoAdapter, NoEncoder, RemergedWeightsMismatch
-from lora_core.exported_model_settings import ExportedModelSettings
+from lora_core.export.model_settings import ExportedModelSettings
 from lora_core.hf_hub import is_hub_name
 from lora_core.inference.predictor import Predictor
 from lora_core.model_card import ExportFormat, is_calibration_fitted, model_card

@@ -33,7 +33,7 @@ from lora_core.inference.predictor import Predictor
 from lora_core.specs.predict import RESULTS_FILE, PredictSpec
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from tests.linear_artifact import make_linear_artifact
-from tests.lora_core.prediction.conftest import LABELS, ROWS, make_spec, make_texts
+from tests.lora_core.batch_prediction.conftest import LABELS, ROWS, make_spec, make_texts
 from tests.lora_core.training.processes import Attempts
 from tests.recording_observer import RecordingObserver
 from tests.tiny_artifact import (

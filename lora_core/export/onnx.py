@@ -29,17 +29,17 @@ from lora_core.errors.export import (
     OnnxPackagesMissing,
     TooFewCertificationTexts,
 )
-from lora_core.export import (
+from lora_core.export.hugging_face import (
     CalibratedModel,
     atomic_directory,
     load_calibrated_model,
     write_export_companion_files,
 )
+from lora_core.export.onnx_certificate import CERTIFICATE_FILE, OnnxCertificate
+from lora_core.export.onnx_graph import OUTPUT, export_onnx_graph
 from lora_core.inference.predictor import Predictor
 from lora_core.inference.tokenization import ModelTokenizer, TokenizedText
 from lora_core.model_card import ExportFormat
-from lora_core.onnx_certificate import CERTIFICATE_FILE, OnnxCertificate
-from lora_core.onnx_graph import OUTPUT, export_onnx_graph
 from lora_core.saved_predictions import check_golden_predictions, load_golden_predictions
 from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.text_input import TextInput, text_or_pair, texts_of_input

@@ -1,0 +1,1 @@
+"""Export models for other programs: transformers, PEFT and ONNX."""
