@@ -34,7 +34,7 @@ _NEWEST_BATCH_WEIGHT = 0.2  # in the moving average of the throughput
 log = structlog.get_logger()
 
 
-class TokenizedText(Protocol):
+class BatchItem(Protocol):
     """The part of `lora_core.inference.tokenization.TokenizedText` that the batcher uses."""
 
     @property
@@ -72,7 +72,7 @@ class _QueuedText:
 
     engine: BatchEngine
     adapter: Any
-    item: TokenizedText
+    item: BatchItem
     deadline: float  # on the monotonic clock
     with_state: bool
     future: "asyncio.Future[TextLogits]"
@@ -103,7 +103,7 @@ class Batcher:
         self,
         engine: BatchEngine,
         adapter: Any,
-        texts: Sequence[TokenizedText],
+        texts: Sequence[BatchItem],
         *,
         deadline: float,
         with_states: bool = False,
