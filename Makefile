@@ -25,7 +25,7 @@ HOURS ?= 2
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long test-python test-browser test-typescript chromium chaos crash-points mutants soak fuzz bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-doors bench-small bench-tasks bench-linear bench-loop notebooks docs reproduce gpu-check check format audit lock sbom clean
+.PHONY: help install demo test test-long test-python test-browser test-typescript chromium chaos crash-points mutants soak fuzz bench-train bench-serve bench-accuracy bench-sweep bench-page bench-scale bench-start bench-openai bench-small bench-tasks bench-linear bench-loop notebooks docs reproduce gpu-check check format audit lock sbom clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -158,8 +158,8 @@ bench-scale: .venv/.dev  ## 100,000 jobs and a million points, on SQLite and Pos
 bench-start: .venv/.dev  ## From the claim to the end of the first step, forked and fresh: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.start $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
-bench-doors: .venv/.dev  ## A chat completion of the OpenAI API beside /predict: QUICK=1 FRESH=1
-	$(BIN)/python -m benchmarks.doors $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
+bench-openai: .venv/.dev  ## A chat completion of the OpenAI API beside /predict: QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.openai_overhead $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 bench-small: .venv/.dev .venv-setfit/.made  ## Models of 16 to 4,000 labeled texts beside simpler ones and SetFit: ONLY=imdb CHOOSE=1 QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.small $(if $(ONLY),--only $(ONLY)) $(if $(CHOOSE),--choose) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 BANNED = (
     # names that only this project used
     *("tether", "keeper", "pulse", "trunk", "rivals?", "befalls?", "dearest", "judged", "ledger"),
+    *("doors?",),
     # phrases that are not plain English
     *("whoever", "(?:is|are|was|were|been|be|what it|as) told", "told apart", "so many"),
     *("is no more", "whole of it", "came no further", "has no say", "held to"),

@@ -1,4 +1,4 @@
-"""What a chat completion costs beside `/predict`: `python -m benchmarks.doors`.
+"""What a chat completion costs beside `/predict`: `python -m benchmarks.openai_overhead`.
 
 A linear model, whose own time is short, so that it hides nothing, served by `loraworks api`. Each
 sentence of a film review goes to both routes, over a connection each, one request at a time; which
@@ -65,7 +65,7 @@ def measure(pairs: int) -> dict[str, Any]:
     sentences = texts(WARM_PAIRS + pairs)
     took: dict[str, list[float]] = {route: [] for route in ROUTES}
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-doors-"))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-openai-"))
         port = stack.enter_context(running_service(Path(folder)))
         connections = {
             route: stack.enter_context(closing(HTTPConnection("127.0.0.1", port)))
@@ -109,7 +109,9 @@ def summary(found: Mapping[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     arguments = parser(__doc__, None, quick=f"{QUICK_PAIRS} pairs of requests").parse_args()
-    results = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="doors")
+    results = choose(
+        arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="openai-overhead"
+    )
     results.ensure("chat", lambda: measure(QUICK_PAIRS if arguments.quick else PAIRS))
     print(json.dumps(summary(results.metrics("chat"))))
 
