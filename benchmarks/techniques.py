@@ -66,7 +66,7 @@ def steps_of_lengths() -> None:
     unfused_attention.LENGTH_STEP = 1
 
 
-def held_weights() -> None:
+def cast_weights() -> None:
     from lora_core.fast import cast_weights
 
     cast_weights.patch_frozen_linears = lambda *_: None
@@ -83,7 +83,7 @@ IN_BF16: Mapping[str, Callable[[], None]] = {
     "attention by text": attention_by_text,
     "native attention": native_attention,
     "lengths in steps": steps_of_lengths,
-    "held weights": held_weights,
+    "cast weights": cast_weights,
 }
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "micro-batches": {"micro_batch_tokens": 1_048_576},
