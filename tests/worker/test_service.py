@@ -77,22 +77,22 @@ def test_draining_is_visible_in_the_worker_row(settings: Settings, database: Dat
 def test_long_garbage_collection_blocks_nothing(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweeps, over = [], threading.Event()
+    collections, over = [], threading.Event()
 
-    def sweep(_: Resources) -> None:
-        sweeps.append(worker_row(database).seen_at)
+    def collect(_: Resources) -> None:
+        collections.append(worker_row(database).seen_at)
         assert over.wait(30)
 
     for name in ("FIRST_COLLECTION_SECONDS", "COLLECTION_INTERVAL_SECONDS"):
         monkeypatch.setattr(f"worker.service.{name}", 0.01)
-    monkeypatch.setattr("worker.service.retention.collect_garbage", sweep)
+    monkeypatch.setattr("worker.service.retention.collect_garbage", collect)
     service = open_service(settings)
     service.start()
     for _ in range(2):
-        wait_until(lambda: sweeps)
+        wait_until(lambda: collections)
         seen = worker_row(database).seen_at
         wait_until(partial(lambda seen: worker_row(database).seen_at > seen, seen))
-    assert len(sweeps) == 1
+    assert len(collections) == 1
     assert service.requeue_jobs_and_wait()
     over.set()
     service.close()
