@@ -8,8 +8,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_short_run_uses_everything_and_loses_nothing() -> None:
-    figures = run("embedded", hours=2 / 60, seed=1)
-    assert figures["clean"], figures
-    assert figures["faults"] >= 1
-    assert figures["internal_errors"] == 0
-    assert figures["operations"].keys() >= {"predict", "show_a_page", "upload", "run_predictions"}
+    result = run("embedded", hours=2 / 60, seed=1)
+    assert result["clean"], result
+    assert result["faults"] >= 1
+    assert result["internal_errors"] == 0
+    assert result["operations"].keys() >= {"predict", "show_a_page", "upload", "run_predictions"}

@@ -106,13 +106,13 @@ class Sampler(threading.Thread):
 def main() -> int:
     arguments = _parser().parse_args()
     began = time.monotonic()
-    figures = run(arguments.kind, hours=arguments.hours, seed=arguments.seed)
-    figures["seconds"] = round(time.monotonic() - began, 1)
-    figures["within_limits"] = not (above := above_limits(figures))
+    result = run(arguments.kind, hours=arguments.hours, seed=arguments.seed)
+    result["seconds"] = round(time.monotonic() - began, 1)
+    result["within_limits"] = not (above := above_limits(result))
     for name in above:
-        _say(f"{name} is {figures[name]}; the limit is {LIMITS[name]}")
-    sys.stdout.write(json.dumps(figures) + "\n")
-    return 0 if figures["clean"] and figures["within_limits"] else 1
+        _say(f"{name} is {result[name]}; the limit is {LIMITS[name]}")
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 0 if result["clean"] and result["within_limits"] else 1
 
 
 def run(kind: str, *, hours: float, seed: int) -> dict[str, Any]:
@@ -136,10 +136,10 @@ def run(kind: str, *, hours: float, seed: int) -> dict[str, Any]:
         clean = counts.clean and len(alive) == len(processes) and not load.problem
         if load.problem:
             _say(f"the load stopped: {load.problem}")
-        figures = {"hours": hours, "kind": kind, "seed": seed, "clean": clean, **asdict(counts)}
-        figures |= {"alive": alive, "internal_errors": load.internal_errors}
-        figures |= {"operations": dict(sorted(load.done.items()))}
-        return figures | summarize(sampler.samples)
+        result = {"hours": hours, "kind": kind, "seed": seed, "clean": clean, **asdict(counts)}
+        result |= {"alive": alive, "internal_errors": load.internal_errors}
+        result |= {"operations": dict(sorted(load.done.items()))}
+        return result | summarize(sampler.samples)
 
 
 def summarize(samples: list[Sample]) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def summarize(samples: list[Sample]) -> dict[str, Any]:
     rss = {name: [each.rss_mb[name] for each in kept] for name in names}
     fds = {name: [float(each.fds[name]) for each in kept] for name in names}
     disk = [each.disk_kb for each in kept]
-    figures = {
+    metrics = {
         "rss_mb_per_hour_high": max(fit_slope(hours, rss[name]).high for name in names),
         "rss_kb_per_job_high": max(fit_slope(jobs, rss[name]).high for name in names) * 1024,
         "fds_per_hour_high": max(fit_slope(hours, fds[name]).high for name in names),
@@ -162,12 +162,12 @@ def summarize(samples: list[Sample]) -> dict[str, Any]:
     }
     last = {"rss_mb": kept[-1].rss_mb, "fds": kept[-1].fds, "disk_mb": kept[-1].disk_kb / 1024}
     counts = {"samples": len(kept), "jobs_ended": kept[-1].jobs}
-    return {name: round(value, 4) for name, value in figures.items()} | last | counts
+    return {name: round(value, 4) for name, value in metrics.items()} | last | counts
 
 
-def above_limits(figures: dict[str, Any]) -> list[str]:
+def above_limits(result: dict[str, Any]) -> list[str]:
     """Return the names of the bounds that are above their limits, or no numbers."""
-    return [name for name, limit in LIMITS.items() if not figures[name] <= limit]
+    return [name for name, limit in LIMITS.items() if not result[name] <= limit]
 
 
 def _inject(scene: Scene, draw: random.Random, *, until: float) -> int:
