@@ -101,11 +101,11 @@ def test_concurrent_runs_keep_each_others_results(
 ) -> None:
     measure, file = child_process.measure, tmp_path / "quick-accuracy.jsonl"
 
-    def meanwhile(module: str, name: str, *, quick: bool) -> Report:
+    def measure_concurrently(module: str, name: str, *, quick: bool) -> Report:
         ResultsFile(file).add("of another run", {}, seconds=1.0)
         return measure(module, name, quick=quick)
 
-    monkeypatch.setattr(child_process, "measure", meanwhile)
+    monkeypatch.setattr(child_process, "measure", measure_concurrently)
     run("--only", "linear")
     assert ResultsFile(file).cells.keys() == {"of another run", f"{DATA}/linear"}
 

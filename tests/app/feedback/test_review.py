@@ -523,24 +523,24 @@ def test_a_draw_delays_no_writer_and_draws_nothing_twice(
     """While the keys are drawn, another review draws some of them and gets their labels."""
     publish()
     ids = {f"{add_prediction(database).hex}-0" for _ in range(8)}
-    meanwhile: list[str] = []
+    labeled: list[str] = []
 
-    def review_meanwhile(_: Any, __: Any, statement: str, *___: Any) -> None:
-        if "random()" in statement and not meanwhile:
-            meanwhile.append("")
+    def review_concurrently(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if "random()" in statement and not labeled:
+            labeled.append("")
             found = review(keeping, 3)
             assert found["drawn"] == 3
-            meanwhile[:] = [each["prediction_id"] for each in found["data"]]
-            for each in meanwhile:
+            labeled[:] = [each["prediction_id"] for each in found["data"]]
+            for each in labeled:
                 send(keeping, prediction_id=each, label="good")
 
-    event.listen(Engine, "after_cursor_execute", review_meanwhile)
+    event.listen(Engine, "after_cursor_execute", review_concurrently)
     try:
         found = review(keeping, 8)
     finally:
-        event.remove(Engine, "after_cursor_execute", review_meanwhile)
-    assert (len(meanwhile), found["drawn"], found["already_labeled"]) == (3, 5, 0)
-    assert {each["prediction_id"] for each in found["data"]} == ids - set(meanwhile)
+        event.remove(Engine, "after_cursor_execute", review_concurrently)
+    assert (len(labeled), found["drawn"], found["already_labeled"]) == (3, 5, 0)
+    assert {each["prediction_id"] for each in found["data"]} == ids - set(labeled)
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

