@@ -75,7 +75,7 @@ def _succeed(
     if kind == MODEL_KIND and not manifest.has_model(manifest_data):
         kind = METRICS_KIND
     artifact = new.add_row(session, job_id=lease.job_id, kind=kind)
-    comparison.store_correctness(session, lease.job_id, manifest_data.get("graded", {}))
+    comparison.store_correctness(session, lease.job_id, manifest_data.get("correctness", {}))
     summary = manifest_data["metrics"]
     if (name := claimed.register_as) is not None:
         version = registry.add_version(

@@ -70,10 +70,10 @@ def _train(cell: Cell) -> dict[str, Any]:
         "device": device if device == "cpu" else torch.cuda.get_device_name(device),
         "precision": runtime["precision"],
         "threads": runtime["threads"],
-        "correct": _bits(made["graded"][Split.TEST]),
+        "correct": _bits(made["correctness"][Split.TEST]),
     }
 
 
-def _bits(graded: EncodedCorrectness) -> str:
-    packed = np.frombuffer(base64.b64decode(graded["correct"]), np.uint8)
-    return "".join(map(str, np.unpackbits(packed, count=graded["count"])))
+def _bits(correctness: EncodedCorrectness) -> str:
+    packed = np.frombuffer(base64.b64decode(correctness["correct"]), np.uint8)
+    return "".join(map(str, np.unpackbits(packed, count=correctness["count"])))

@@ -115,7 +115,7 @@ def train_encoder(  # noqa: PLR0913
         local.enter_phase(Phase.SAVING, result.steps)
         failpoint("saving")
         out_dir.mkdir(parents=True, exist_ok=True)
-        facts: dict[str, Any] = {"graded": _save_predictions(out_dir, prepared, evaluation)}
+        facts: dict[str, Any] = {"correctness": _save_predictions(out_dir, prepared, evaluation)}
         if saves_model(prepared.spec):
             index = build_run_example_index(prepared, local)
             nearest_examples.save_index(out_dir, index)

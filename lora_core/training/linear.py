@@ -152,7 +152,7 @@ def train_linear(
         facts |= {
             "labels": list(task.labels),
             "calibration": calibration.model_dump(mode="json", exclude={"fitted"}),
-            "graded": correctness,
+            "correctness": correctness,
         }
         manifest.create_and_save(out_dir, {**_manifest(spec, splits, summary), **facts})
     observer.on_event(Finished(summary=summary))

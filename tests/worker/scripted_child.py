@@ -154,12 +154,10 @@ def trial(_: str) -> None:
     right = [i < round(8 * accuracy) for i in range(8)]
     bits = sum(bit << (7 - i) for i, bit in enumerate(right))
     correct = base64.b64encode(bytes([bits])).decode()
-    graded = {"texts_sha256": "0" * 64, "count": 8, "correct": correct}
+    of_split = {"texts_sha256": "0" * 64, "count": 8, "correct": correct}
+    correctness = dict.fromkeys(parts[-2:], of_split)
     out.mkdir(parents=True)
-    write_manifest(
-        out,
-        {"spec": described, "metrics": metrics, "graded": dict.fromkeys(parts[-2:], graded)},
-    )
+    write_manifest(out, {"spec": described, "metrics": metrics, "correctness": correctness})
     tell("finished", summary=metrics)
 
 

@@ -97,8 +97,8 @@ def test_trial_takes_at_least_one_step(spec: Make, tmp_path: Path) -> None:
 def test_validation_texts_above_the_available_use_all(spec: Make, tmp_path: Path) -> None:
     described = spec(trial={"budget": 0.5, "validation_texts": 10_000})
     perform(described, tmp_path)
-    graded = facts(tmp_path)["graded"]["validation"]
-    assert graded["count"] == len(load_splits(described.data).validation)
+    correctness = facts(tmp_path)["correctness"]["validation"]
+    assert correctness["count"] == len(load_splits(described.data).validation)
 
 
 def test_trial_validation_subset_has_every_label(spec: Make, tmp_path: Path) -> None:
@@ -151,13 +151,13 @@ def test_manifest_contains_correctness(spec: Make, tmp_path: Path) -> None:
     perform(described, tmp_path)
     made = facts(tmp_path)
     for split in (Split.VALIDATION, Split.TEST):
-        graded = made["graded"][split]
-        packed = np.frombuffer(base64.b64decode(graded["correct"]), dtype=np.uint8)
-        right = np.unpackbits(packed, count=graded["count"])
+        correctness = made["correctness"][split]
+        packed = np.frombuffer(base64.b64decode(correctness["correct"]), dtype=np.uint8)
+        right = np.unpackbits(packed, count=correctness["count"])
         assert right.mean() == pytest.approx(made["metrics"][split]["accuracy"], abs=1e-12)
         confusion = np.array(made["metrics"][split]["confusion_matrix"])
         assert right.sum() == np.trace(confusion)
-    parts = [made["graded"][split]["texts_sha256"] for split in (Split.VALIDATION, Split.TEST)]
+    parts = [made["correctness"][split]["texts_sha256"] for split in (Split.VALIDATION, Split.TEST)]
     assert parts[0] != parts[1]
 
 

@@ -103,7 +103,7 @@ def test_run_is_evaluated_and_judged(
         assert summary["test"]["macro_f1"] == pytest.approx(value)
         assert (verdict["metric"], verdict["majority_label"]) == ("macro_f1", "every label")
         for name, labels in (("true_labels", truth), ("predicted_labels", predicted)):
-            stored = zlib.decompress(base64.b64decode(facts["graded"]["test"][name]))
+            stored = zlib.decompress(base64.b64decode(facts["correctness"]["test"][name]))
             rows = np.frombuffer(stored, dtype=np.uint8).reshape(len(labels), -1)
             bits = np.unpackbits(rows, axis=1, count=len(LABELS))
             np.testing.assert_array_equal(bits, labels)
@@ -111,7 +111,8 @@ def test_run_is_evaluated_and_judged(
         value = root_mean_squared_error(truth, predicted)
         assert summary["test"]["rmse"] == pytest.approx(value, rel=1e-6)
         assert (verdict["metric"], verdict["majority_label"][:9]) == ("rmse", "the mean,")
-        errors = np.frombuffer(base64.b64decode(facts["graded"]["test"]["errors"]), dtype="<f4")
+        stored = base64.b64decode(facts["correctness"]["test"]["errors"])
+        errors = np.frombuffer(stored, dtype="<f4")
         np.testing.assert_allclose(errors, predicted - truth, atol=1e-4)
     assert verdict["learned"]
     assert verdict["value"] == pytest.approx(value, rel=1e-6)
