@@ -140,7 +140,7 @@ def add_job_request_and_events(
     request: Mapping[str, object],
     events: Sequence[EventContent],
 ) -> MistralJobWithRequest:
-    """Store what the client asked for, and tell it events about a job that was just created."""
+    """Store what the client asked for, and events about a job that was just created."""
     job = add_job_events(session, job_id, events)
     asked = MistralJobRequest(job_id=job_id, request=dict(request), archived=False)
     session.add(asked)

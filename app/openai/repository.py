@@ -82,7 +82,7 @@ def _beyond(
 def add_job_request_and_events(
     session: Session, job_id: UUID, *, request: Mapping[str, object], events: Sequence[EventContent]
 ) -> OpenAIJobWithRequest:
-    """Store what the client asked for, and tell it events about a job that was just created."""
+    """Store what the client asked for, and events about a job that was just created."""
     job = add_job_events(session, job_id, events)
     asked = OpenAIJobRequest(job_id=job_id, request=dict(request))
     session.add(asked)

@@ -217,9 +217,9 @@ def _write_splits(
 
 
 def _forgotten_check(inputs: _Inputs, settings: Settings) -> Callable[[str, str | None], bool]:
-    """Return what tells whether a text, or one of a pair, must be forgotten.
+    """Return a check of whether a text, or one of a pair, must be forgotten.
 
-    Raises `PepperDiffers` if this host cannot tell.
+    Raises `PepperDiffers` if this host cannot check it.
     """
     if not inputs.forgotten:
         return lambda *_: False

@@ -22,7 +22,7 @@ async def forget_text(
 ) -> TextErasureResult:
     """Forget a text: remove it from kept predictions, feedback, labels and stored responses.
 
-    Only its hash is remembered, so that it is not kept again. The response tells which stored
+    Only its hash is remembered, so that it is not kept again. The response lists which stored
     datasets have the text, and which models were trained on them: delete these as needed.
     """
     resources = state.resources

@@ -50,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> None:
             child_process.measure, "benchmarks.accuracy", cell.name, quick=arguments.quick
         )
         results.ensure(cell.name, measure, again=not is_kept(cell, results))
-    tell(cells, results, tries=tries)
+    print_report(cells, results, tries=tries)
 
 
 def _read(words: Sequence[str] | None) -> argparse.Namespace:
@@ -88,7 +88,7 @@ def is_kept(cell: Cell, results: ResultsFile) -> bool:
     return results.is_current(cell.name, answers.settings(cell))
 
 
-def tell(cells: Sequence[Cell], results: ResultsFile, *, tries: bool) -> None:
+def print_report(cells: Sequence[Cell], results: ResultsFile, *, tries: bool) -> None:
     """Print the table of computed cells, then the same as JSON."""
     from benchmarks.accuracy import gains, standings
 

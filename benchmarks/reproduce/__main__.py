@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> None:
             results.ensure(
                 name, partial(child_process.measure, "benchmarks.reproduce", name, quick=quick)
             )
-        tell(size, results)
+        print_report(size, results)
     except LoraCoreError as error:
         sys.exit(str(error))
 
@@ -79,7 +79,7 @@ def outdated(size: Size, results: ResultsFile, *, quick: bool) -> list[str]:
     ]
 
 
-def tell(size: Size, results: ResultsFile) -> None:
+def print_report(size: Size, results: ResultsFile) -> None:
     """Print the table of all stored seeds, write their settings to a file, and print JSON."""
     from benchmarks.reproduce import table  # scipy, which a cell does without
 

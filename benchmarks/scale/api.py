@@ -80,7 +80,7 @@ def main() -> None:
     file, port = Path(sys.argv[1]), sys.argv[2]
     clock = WriteClock()
 
-    def tell() -> None:
+    def write_longest() -> None:
         while True:
             if not file.exists():
                 unfinished = file.with_suffix(".unfinished")
@@ -88,7 +88,7 @@ def main() -> None:
                 unfinished.replace(file)
             time.sleep(LOOK_SECONDS)
 
-    threading.Thread(target=tell, daemon=True).start()
+    threading.Thread(target=write_longest, daemon=True).start()
     from app.cli.main import main as loraworks
 
     sys.argv = ["loraworks", "api", "--port", port]

@@ -37,13 +37,13 @@ def write_manifest(directory: Path, facts: dict[str, Any]) -> None:
     (directory / "manifest.json").write_text(written, encoding="utf-8")
 
 
-def tell(event: str, **fields: Any) -> None:
+def report(event: str, **fields: Any) -> None:
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
 
 
 def started(total: str) -> None:
-    tell(
+    report(
         "started",
         total_steps=int(total),
         trainable_parameters=10,
@@ -60,7 +60,7 @@ def started(total: str) -> None:
 def steps(count: str) -> None:
     """Report steps, starting after the one it resumes from."""
     for number in range(begun() + 1, int(count) + 1):
-        tell(
+        report(
             "step",
             step=number,
             epoch=number / 10,
@@ -82,7 +82,7 @@ def checkpoint(step: str) -> None:
     directory.mkdir(parents=True)
     (directory / "state").write_text(step)
     write_manifest(directory, {"step": int(step)})
-    tell("checkpoint", step=int(step), directory=directory.name)
+    report("checkpoint", step=int(step), directory=directory.name)
 
 
 def linked_checkpoint(directory: str) -> None:
@@ -90,20 +90,20 @@ def linked_checkpoint(directory: str) -> None:
     target = Path(directory)
     shutil.rmtree(checkpoints, ignore_errors=True)
     checkpoints.symlink_to(target.parent)
-    tell("checkpoint", step=1, directory=target.name)
+    report("checkpoint", step=1, directory=target.name)
 
 
 def linked_output(directory: str) -> None:
     """Finish with an output that is a link to a directory elsewhere."""
     out.symlink_to(directory)
-    tell("finished", summary=SUMMARY)
+    report("finished", summary=SUMMARY)
 
 
 def resumed(exact: str) -> None:
     """Report that it resumes from a checkpoint."""
     if resume is not None:
         different = {} if exact == "exactly" else {"differences": ["threads 2 → 1"]}
-        tell("resumed", step=begun(), exact=exact == "exactly", **different)
+        report("resumed", step=begun(), exact=exact == "exactly", **different)
 
 
 def picky(_: str) -> None:
@@ -111,29 +111,29 @@ def picky(_: str) -> None:
     if resume is not None:
         message = "The checkpoint does not belong to this run: the data differs."
         detail = {"path": "step", "what": "the data differs"}
-        tell("failed", code="checkpoint_mismatch", message=message, detail=detail)
+        report("failed", code="checkpoint_mismatch", message=message, detail=detail)
         sys.exit(65)
 
 
 def evaluated(split: str) -> None:
-    tell("evaluated", step=1, split=split, metrics={"loss": 0.5, "accuracy": 0.75}, best=True)
+    report("evaluated", step=1, split=split, metrics={"loss": 0.5, "accuracy": 0.75}, best=True)
 
 
 def long(length: str) -> None:
-    tell("noted", code="long", message="x" * int(length))
+    report("noted", code="long", message="x" * int(length))
 
 
 def failed(code: str) -> None:
     """Report a failure that names the file, as data errors do."""
     source = json.loads(Path(spec).read_text())["data"]["source"]
-    tell("failed", code=code, message=f"{source} has one label.", detail={"file": source})
+    report("failed", code=code, message=f"{source} has one label.", detail={"file": source})
 
 
 def succeed(_: str) -> None:
     (out / "merged").mkdir(parents=True)
     (out / "merged" / "config.json").write_text("{}")
     write_manifest(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
-    tell("finished", summary=SUMMARY)
+    report("finished", summary=SUMMARY)
 
 
 def adapter(base: str) -> None:
@@ -142,7 +142,7 @@ def adapter(base: str) -> None:
     (out / "base" / "model.safetensors").write_text(base)
     (out / "classifier.json").write_text("{}")
     write_manifest(out, {"spec": json.loads(Path(spec).read_text()), "metrics": SUMMARY})
-    tell("finished", summary=SUMMARY)
+    report("finished", summary=SUMMARY)
 
 
 def trial(_: str) -> None:
@@ -158,7 +158,7 @@ def trial(_: str) -> None:
     correctness = dict.fromkeys(parts[-2:], of_split)
     out.mkdir(parents=True)
     write_manifest(out, {"spec": described, "metrics": metrics, "correctness": correctness})
-    tell("finished", summary=metrics)
+    report("finished", summary=metrics)
 
 
 def damage(_: str) -> None:
@@ -173,7 +173,7 @@ def hang(_: str) -> None:
 def until(file: str) -> None:
     while not Path(file).exists():
         time.sleep(0.05)
-        tell("tick", phase="training", step=0)
+        report("tick", phase="training", step=0)
 
 
 def ignore_term(_: str) -> None:

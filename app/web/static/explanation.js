@@ -22,7 +22,7 @@ export function verdict(task, outputs) {
   return predicted.join("; ") || "No label reaches its threshold";
 }
 
-/** Returns the task of one of several targets, which its outputs tell. */
+/** Infers the task of one of several targets from its outputs. */
 export function taskOf(outputs) {
   if (outputs.length === 1 && outputs[0].label === "value") return "regression";
   return outputs.every(({ predicted }) => predicted === undefined) ? "single_label" : "multi_label";

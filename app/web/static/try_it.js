@@ -6,7 +6,7 @@ import { renderNearestExamples } from "./nearest_examples.js";
 const PREDICT_DELAY = 120; // ms after the last input
 const EXPLAIN_DELAY = 600; // ms after the prediction: an explanation costs hundreds of predictions
 const SLOW_RESPONSE = 1000; // ms after which the model is assumed to be loading
-const RETRY_STATUSES = [429, 503]; // busy or loading; Retry-After tells when to retry
+const RETRY_STATUSES = [429, 503]; // busy or loading; Retry-After says when to retry
 const LOADING = "Loading the model. The first prediction takes a few seconds; the next ones are immediate.";
 const MAX_EXAMPLES = 4;
 const MAX_EXAMPLE_LENGTH = 160; // characters
