@@ -146,7 +146,7 @@ bench-serve: .venv/.dev .venv-competitors/.made  ## Our answers beside LitServe,
 bench-accuracy: .venv/.dev  ## The defaults beside full, linear and others: ONLY=imdb FRESH=1
 	$(BIN)/python -m benchmarks.accuracy $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
-bench-sweep: .venv/.dev  ## A sweep of 24 cells beside a loop over PEFT and the Trainer: QUICK=1 FRESH=1
+bench-sweep: .venv/.dev  ## A sweep of 24 trials beside a loop over PEFT and the Trainer: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.sweep $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 bench-page: .venv/.dev chromium  ## How soon pages show what is there: QUICK=1 FRESH=1

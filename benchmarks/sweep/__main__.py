@@ -15,7 +15,7 @@ from benchmarks.sweep.plan import CELLS, FULL, QUICK
 
 
 def main() -> None:
-    arguments = parser(__doc__, CELLS, quick="a few texts and cells").parse_args()
+    arguments = parser(__doc__, CELLS, quick="a few texts and trials").parse_args()
     size = QUICK if arguments.quick else FULL
     if arguments.cell:
         print(json.dumps(cells.run(arguments.cell, size)))

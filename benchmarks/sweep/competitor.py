@@ -1,4 +1,4 @@
-"""One cell of the grid as a script of PEFT and the Trainer runs it, from its start to its end."""
+"""One trial of the grid as a script of PEFT and the Trainer runs it, from its start to its end."""
 
 import tempfile
 import time
@@ -23,7 +23,7 @@ SORTED_TOGETHER = 50  # batches, by the sampler of the tuned Trainer
 def measure(side: Side, kind: str, rank: int, size: Size) -> dict[str, Any]:
     """Seconds of each part, and both accuracies.
 
-    A loop in one process has imports and data once; `cell_seconds` is what each cell adds: model,
+    A loop in one process has imports and data once; `trial_seconds` is what each trial adds: model,
     training, `evaluate` on validation and `predict` on test, as the Trainer does them.
     """
     import_seconds = age()
@@ -56,7 +56,7 @@ def measure(side: Side, kind: str, rank: int, size: Size) -> dict[str, Any]:
     took["test_seconds"] = time.monotonic() - began
 
     metrics: dict[str, Any] = took | {
-        "cell_seconds": sum(took[f"{each}_seconds"] for each in ("train", "validation", "test")),
+        "trial_seconds": sum(took[f"{each}_seconds"] for each in ("train", "validation", "test")),
         "steps": ending.steps,
         "steps_seconds": ending.seconds,
         "computed_seconds": left_out,

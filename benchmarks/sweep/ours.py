@@ -33,13 +33,13 @@ class Service(Protocol):
 
 
 def measure(strategy: str, size: Size) -> dict[str, Any]:
-    """Seconds from the POST until the sweep is finished, its winner, and the answers of its cells.
+    """Seconds from the POST until the sweep is finished, its winner, and the answers of its trials.
 
     The start of the service is reported separately as `start_seconds`.
     """
     slots = (
         available_cores() if strategy == "grid" else 1
-    )  # the last rungs of halving have fewer cells
+    )  # the last rungs of halving have fewer trials
     with TemporaryDirectory(prefix="bench-sweep-", ignore_cleanup_errors=True) as folder:
         os.environ["LORAWORKS_CACHE"] = str(Path(folder) / "cache")
         began = time.monotonic()
@@ -50,7 +50,7 @@ def measure(strategy: str, size: Size) -> dict[str, Any]:
 
 
 def body(strategy: str, size: Size) -> dict[str, Any]:
-    """The sweep that is sent: the cell with the least loss on validation wins."""
+    """The sweep that is sent: the trial with the least loss on validation wins."""
     data = size.data
     more = size.halving if strategy == "halving" else {}
     return {
@@ -97,7 +97,7 @@ def sweep(service: Service, wanted: dict[str, Any]) -> dict[str, Any]:
     return {
         "sweep_seconds": seconds,
         "winner": finished["result"]["winner"]["number"],
-        "cells": [_cell(service, row) for row in rows],
+        "trials": [_trial(service, row) for row in rows],
     }
 
 
@@ -113,7 +113,7 @@ def _finished(service: Service, path: str) -> dict[str, Any]:
         time.sleep(LOOK_SECONDS)
 
 
-def _cell(service: Service, row: dict[str, Any]) -> dict[str, Any]:
+def _trial(service: Service, row: dict[str, Any]) -> dict[str, Any]:
     """A row of the results; with the predictions of trials that were trained to the end."""
     kept = {name: row[name] for name in ("number", "settings", "state", "budget", "seconds")}
     metrics = row["metrics"] or {}

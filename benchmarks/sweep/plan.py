@@ -12,12 +12,12 @@ TARGETS: Mapping[str, tuple[LayerRole, ...]] = {
     "qv": (LayerRole.QUERY, LayerRole.VALUE),
     "qv_mlp": (LayerRole.QUERY, LayerRole.VALUE, LayerRole.MLP),
 }
-LEARNING_RATE = RATES["lora_qv"]  # of every cell
+LEARNING_RATE = RATES["lora_qv"]  # of every trial
 MAX_LENGTH = 128  # tokens
-ALPHA = 16.0  # of the competitor's cells: no other alpha takes another time
+ALPHA = 16.0  # of the competitor's trials: no other alpha takes another time
 EVALUATION_BATCH = 64  # texts, of the tuned competitor; the Trainer's default is 8
 
-# Half of the grid has each kind of targets, so the total is extrapolated from a few cells of each.
+# Half of the grid has each kind of targets, so the total is extrapolated from a few trials of each.
 SAMPLED = {
     "default": ("competitor-default-qv-8", "competitor-default-qv_mlp-8"),
     "tuned": (
@@ -39,14 +39,14 @@ class Size:
     test_texts: int
     alphas: tuple[float, ...]
     ranks: tuple[int, ...]
-    halving: Mapping[str, Any]  # how cells are left out
+    halving: Mapping[str, Any]  # how trials are left out
     longest: float = (
         360.0  # seconds: of a competitor's training that takes longer, a part is measured
     )
     window: float = 60.0  # seconds of that part
 
     @property
-    def cells(self) -> int:
+    def trials(self) -> int:
         """Of the grid."""
         return len(self.alphas) * len(self.ranks) * len(TARGETS)
 
@@ -70,5 +70,5 @@ QUICK = Size(32, 16, 32, (16.0,), (4, 16), {"eta": 2, "min_budget": 0.5, "valida
 
 
 def method(kind: str, rank: int) -> LoraSpec:
-    """Of a competitor's cell."""
+    """Of a competitor's trial."""
     return LoraSpec(r=rank, alpha=ALPHA, targets=TARGETS[kind])

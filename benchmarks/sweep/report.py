@@ -13,11 +13,11 @@ ONCE = ("import_seconds", "data_seconds")  # what a loop in one process has once
 
 
 def summary(results: ResultsFile, size: Size) -> dict[str, Any]:
-    """Seconds of all cells, ratios to the competitor's loop, accuracies from 0 to 1."""
+    """Seconds of all trials, ratios to the competitor's loop, accuracies from 0 to 1."""
     competitors = {side: competitor_seconds(results, side, size) for side in SAMPLED}
     ours = {strategy: results.metrics(f"ours-{strategy}") for strategy in ("grid", "halving")}
-    best = best_on_test(ours["grid"]["cells"])
-    assert len(ours["grid"]["cells"]) == size.cells, "the grid is not whole"
+    best = best_on_test(ours["grid"]["trials"])
+    assert len(ours["grid"]["trials"]) == size.trials, "the grid is not whole"
     digests = {results.metrics(cell)["data"] for side in SAMPLED.values() for cell in side}
     assert digests == {best["data"]}, "the two sides saw other texts"
     return {
@@ -26,7 +26,7 @@ def summary(results: ResultsFile, size: Size) -> dict[str, Any]:
         "best_of_grid": best["settings"],
         "winner_vs_best": versus(winner(ours["halving"]), best),
         "competitors": competitors,
-        "cells": size.cells,
+        "trials": size.trials,
         "sampled": {side: len(cells) for side, cells in SAMPLED.items()},
         "computed": [cell for cell in _sampled() if results.metrics(cell)["computed_seconds"]],
         **results.where(),
@@ -34,21 +34,21 @@ def summary(results: ResultsFile, size: Size) -> dict[str, Any]:
 
 
 def competitor_seconds(results: ResultsFile, side: str, size: Size) -> dict[str, float]:
-    """Of all cells of the grid, half of them of each kind of targets, from those that were timed.
+    """Of all trials of the grid, half of them of each kind of targets, from those that were timed.
 
     `seconds`: a loop in one process, which imports and tokenizes once. `seconds_in_processes`: a
-    process for each cell.
+    process for each trial.
     """
     found = {cell: results.metrics(cell) for cell in SAMPLED[side]}
     of_kind = [
-        fmean(each["cell_seconds"] for cell, each in found.items() if f"-{kind}-" in cell)
+        fmean(each["trial_seconds"] for cell, each in found.items() if f"-{kind}-" in cell)
         for kind in TARGETS
     ]
-    cells = size.cells * fmean(of_kind)
+    trials = size.trials * fmean(of_kind)
     once = sum(fmean(each[name] for each in found.values()) for name in ONCE)
     return {
-        "seconds": round(cells + once, 1),
-        "seconds_in_processes": round(cells + size.cells * once, 1),
+        "seconds": round(trials + once, 1),
+        "seconds_in_processes": round(trials + size.trials * once, 1),
     }
 
 
@@ -63,15 +63,15 @@ def _strategy(metrics: dict[str, Any], competitors: dict[str, dict[str, float]])
 
 
 def winner(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The cell that a sweep chose, by validation."""
-    (found,) = (each for each in metrics["cells"] if each["number"] == metrics["winner"])
+    """The trial that a sweep chose, by validation."""
+    (found,) = (each for each in metrics["trials"] if each["number"] == metrics["winner"])
     chosen: dict[str, Any] = found
     return chosen
 
 
-def best_on_test(cells: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def best_on_test(trials: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The best on test, which could not be chosen in advance; the first of equals."""
-    return max((each for each in cells if each["test"] is not None), key=lambda each: each["test"])
+    return max((each for each in trials if each["test"] is not None), key=lambda each: each["test"])
 
 
 def versus(chosen: dict[str, Any], best: dict[str, Any]) -> dict[str, float]:
@@ -85,11 +85,11 @@ def versus(chosen: dict[str, Any], best: dict[str, Any]) -> dict[str, float]:
 
 
 def table(results: ResultsFile, report: dict[str, Any]) -> str:
-    """All cells by strategy, then the competitor's timed cells with ours of the same settings."""
+    """All trials by strategy, then the competitor's timed trials with ours of the same settings."""
     lines = [["", "seconds", "vs_default", "vs_tuned", "winner_accuracy", "winner"]]
     for side, each in report["competitors"].items():
         lines.append([f"{side}, one process", str(each["seconds"])])
-        lines.append([f"{side}, a process a cell", str(each["seconds_in_processes"])])
+        lines.append([f"{side}, a process a trial", str(each["seconds_in_processes"])])
     for name in ("grid", "halving"):
         each = report[name]
         metrics = [str(each[column]) for column in lines[0][1:-1]]
@@ -107,13 +107,13 @@ def table(results: ResultsFile, report: dict[str, Any]) -> str:
 
 def _timed(results: ResultsFile) -> list[list[str]]:
     lines = [["", "seconds", "of these computed", "accuracy", "ours"]]
-    grid = results.metrics("ours-grid")["cells"]
+    grid = results.metrics("ours-grid")["trials"]
     for cell in _sampled():
         each = results.metrics(cell)
         _, _, kind, rank = cell.split("-")
         same = {"method.alpha": ALPHA, "method.r": int(rank), "method.targets": [*TARGETS[kind]]}
         ours = [str(other["test"]) for other in grid if other["settings"] == same]
-        seconds = [f"{each[name]:.1f}" for name in ("cell_seconds", "computed_seconds")]
+        seconds = [f"{each[name]:.1f}" for name in ("trial_seconds", "computed_seconds")]
         lines.append([cell, *seconds, str(each.get("test_accuracy", "")), *ours])
     return lines
 

@@ -1,4 +1,4 @@
-"""The sweep benchmark: extrapolation from sampled cells, and equal settings of both sides."""
+"""The sweep benchmark: extrapolation from sampled trials, and equal settings of both sides."""
 
 import json
 from pathlib import Path
@@ -9,15 +9,15 @@ import pytest
 
 from app.jobs.schemas import JobCreate
 from benchmarks.results_file import ResultsFile, choose
-from benchmarks.sweep import ours, report
+from benchmarks.sweep import ours, overhead, report
 from benchmarks.sweep.limit import Limit
 from benchmarks.sweep.plan import CELLS, FULL, QUICK, method
 from benchmarks.train.trainer import arguments
 from lora_core import runtime
 from lora_core.specs.train import RuntimeSpec
 
-# Of one cell each; a loop over 24 takes 12 of the first kind and 12 of the second.
-CELL_SECONDS = {
+# Of one trial each; a loop over 24 takes 12 of the first kind and 12 of the second.
+TRIAL_SECONDS = {
     "competitor-default-qv-8": 100.0,
     "competitor-default-qv_mlp-8": 200.0,
     "competitor-tuned-qv-4": 10.0,
@@ -41,13 +41,13 @@ def example_metrics(cell: str) -> dict[str, Any]:
         case "ours-grid":
             rows = [row(number, "1000") for number in range(24)]
             rows[7], rows[9] = row(7, "1110"), row(9, "1100")
-            return {"sweep_seconds": 100.0, "winner": 9, "cells": rows}
+            return {"sweep_seconds": 100.0, "winner": 9, "trials": rows}
         case "ours-halving":
             left = row(0, "1111") | {"test": None}
-            return {"sweep_seconds": 50.0, "winner": 3, "cells": [left, row(3, "1101")]}
+            return {"sweep_seconds": 50.0, "winner": 3, "trials": [left, row(3, "1101")]}
     once = {"import_seconds": 6.0, "data_seconds": 4.0}
     computed = {"computed_seconds": 1.0 if cell == "competitor-default-qv_mlp-8" else 0.0}
-    return {"cell_seconds": CELL_SECONDS[cell], "data": "same"} | once | computed
+    return {"trial_seconds": TRIAL_SECONDS[cell], "data": "same"} | once | computed
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def results(tmp_path: Path) -> ResultsFile:
     return made
 
 
-def test_loop_time_is_extrapolated_from_sampled_cells(results: ResultsFile) -> None:
+def test_loop_time_is_extrapolated_from_sampled_trials(results: ResultsFile) -> None:
     summary = report.summary(results, FULL)
     assert summary["competitors"]["default"] == {
         "seconds": 12 * 100 + 12 * 200 + 10,
@@ -81,13 +81,13 @@ def test_winner_is_compared_with_the_best_on_test(results: ResultsFile) -> None:
 @pytest.mark.parametrize("what", ["data", "texts"])
 def test_different_texts_are_not_compared(results: ResultsFile, what: str) -> None:
     metrics = results.metrics("ours-grid")
-    metrics["cells"][7][what] = "other"
+    metrics["trials"][7][what] = "other"
     with pytest.raises(AssertionError, match="other texts"):
         report.summary(results, FULL)
 
 
 def test_incomplete_grid_is_not_compared(results: ResultsFile) -> None:
-    results.metrics("ours-grid")["cells"].pop()
+    results.metrics("ours-grid")["trials"].pop()
     with pytest.raises(AssertionError, match="not whole"):
         report.summary(results, FULL)
 
@@ -108,7 +108,7 @@ def test_long_training_is_extrapolated_from_its_throughput() -> None:
 def test_both_sides_have_the_same_settings(size: Any) -> None:
     sent = ours.body("grid", size)
     spaces = [sent["space"][f"method.{name}"] for name in ("alpha", "r", "targets")]
-    assert size.cells == len(spaces[0]) * len(spaces[1]) * len(spaces[2])
+    assert size.trials == len(spaces[0]) * len(spaces[1]) * len(spaces[2])
     machine = runtime.setup_runtime(RuntimeSpec(device="cpu", threads=1))
     theirs = arguments(1e-3, "tuned", machine, epochs=1)
     for kind, roles in zip(("qv", "qv_mlp"), spaces[2], strict=True):
@@ -174,7 +174,7 @@ def test_sweep_results_are_read_after_it_finishes() -> None:
     service, wanted = MadeUp(["queued", "running", "finished"]), ours.body("halving", QUICK)
     swept = ours.sweep(service, wanted)
     assert service.sent["strategy"] == {"type": "halving", **QUICK.halving}
-    left, chosen = swept["cells"]
+    left, chosen = swept["trials"]
     assert (left["test"], left["validation"], "correct" in left) == (None, None, False)
     assert (chosen["correct"], chosen["test"], chosen["data"]) == ("10", 0.5, "abc")
     assert report.winner(swept) == chosen
@@ -183,3 +183,16 @@ def test_sweep_results_are_read_after_it_finishes() -> None:
 def test_failed_sweep_ends_the_measurement() -> None:
     with pytest.raises(SystemExit, match="no result"):
         ours.sweep(MadeUp(["running", "failed"]), ours.body("grid", QUICK))
+
+
+@pytest.mark.slow  # starts a worker
+@pytest.mark.e2e
+@pytest.mark.timeout(300)
+def test_the_overhead_is_that_of_trials_that_succeed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(overhead, "SPACE", {"method.alpha": [1, 4]})
+    monkeypatch.setattr(overhead, "TRIALS", 2)
+    overhead.main()
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert min(report[f"{name}_ms"] for name in ("start", "trial", "advance")) >= 0
