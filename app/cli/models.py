@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from app.registry.schemas import VersionView
 
 
-class ExportFormat(StrEnum):
+class ExportFormatChoice(StrEnum):
     """The format of an exported version."""
 
     LORAWORKS = "loraworks"  # tar file for `models import`
@@ -54,7 +54,7 @@ Out = Annotated[
     typer.Option("--out", help="File or folder to write. Default: from the model's name."),
 ]
 FormatOption = Annotated[
-    ExportFormat,
+    ExportFormatChoice,
     typer.Option(
         "--format",
         help="loraworks: tar file for `models import`; peft: the adapter; transformers, onnx: the "
@@ -120,7 +120,7 @@ def export_model(  # noqa: PLR0913 - one parameter per option
     client: "Client",
     model: ModelRef,
     out: Out = None,
-    export_format: FormatOption = ExportFormat.LORAWORKS,
+    export_format: FormatOption = ExportFormatChoice.LORAWORKS,
     base: Base = None,
     target: TargetOption = None,
     int8: Int8 = False,
@@ -128,15 +128,15 @@ def export_model(  # noqa: PLR0913 - one parameter per option
     as_json: AsJson = False,
 ) -> None:
     """Export a model version for another installation or program."""
-    if (int8 or texts) and export_format is not ExportFormat.ONNX:
+    if (int8 or texts) and export_format is not ExportFormatChoice.ONNX:
         raise UsageError("--int8 and --texts need --format onnx", "wrong_options")
-    if base and export_format is not ExportFormat.PEFT:
+    if base and export_format is not ExportFormatChoice.PEFT:
         raise UsageError("--base needs --format peft", "wrong_options")
     if texts and not int8:
         raise UsageError("--texts needs --int8", "wrong_options")
     version = resolve_version(client, model)
     stem = version.ref.replace(":", "-")
-    if export_format is ExportFormat.LORAWORKS:
+    if export_format is ExportFormatChoice.LORAWORKS:
         if target is not None:
             raise UsageError("--target needs --format transformers, peft or onnx", "wrong_options")
         path = out or Path(f"{stem}.tar")
@@ -149,7 +149,7 @@ def export_model(  # noqa: PLR0913 - one parameter per option
         work = Path(folder)
         artifact = _download(client, version, work / "artifact")
         options = ["--target", target] if target else []
-        if export_format is ExportFormat.PEFT:
+        if export_format is ExportFormatChoice.PEFT:
             options += _base_options(client, version, base, work)
         if int8:
             options += ["--int8", *_text_options(client, version, texts, work)]
@@ -159,10 +159,12 @@ def export_model(  # noqa: PLR0913 - one parameter per option
     _print_export(version.ref, export_format, path, as_json=as_json)
 
 
-def _print_export(ref: str, export_format: ExportFormat, path: Path, *, as_json: bool) -> None:
-    is_ours = export_format is ExportFormat.LORAWORKS
+def _print_export(
+    ref: str, export_format: ExportFormatChoice, path: Path, *, as_json: bool
+) -> None:
+    is_ours = export_format is ExportFormatChoice.LORAWORKS
     thresholds = {} if is_ours else read_exported_model_settings(path).thresholds
-    certificate = read_onnx_certificate(path) if export_format is ExportFormat.ONNX else None
+    certificate = read_onnx_certificate(path) if export_format is ExportFormatChoice.ONNX else None
     if as_json:
         answer = {"ref": ref, "format": export_format, "path": str(path)}
         certified = {"certificate": certificate} if certificate else {}

@@ -14,7 +14,7 @@ from app.labeling.errors import (
     AnnotationNotFound,
     TextNotInPool,
     TooManyAnnotators,
-    UnknownLabel,
+    UnknownProjectLabel,
     WrongAnnotationField,
 )
 from app.labeling.pools import LabelingPools, NewChosenTexts, Pool
@@ -194,7 +194,7 @@ def upsert_annotation(  # noqa: PLR0913
     """Store what an annotator says of a text; the newest wins, whether or not there is a lease.
 
     `hashes` are those of the text, needed if it was not chosen before. Raises
-    `LabelingProjectNotFound`, `TextNotInPool`, `UnknownLabel`, `WrongAnnotationField`,
+    `LabelingProjectNotFound`, `TextNotInPool`, `UnknownProjectLabel`, `WrongAnnotationField`,
     `TooManyAnnotators`.
     """
     if hashes is not None:
@@ -247,7 +247,9 @@ def _validated_value(project: LabelingProject, body: AnnotationUpdate) -> ShownV
     known = set(project.labels)
     for label in names:
         if label not in known:
-            raise UnknownLabel(label=label, name=project.name, labels=_listed(project.labels))
+            raise UnknownProjectLabel(
+                label=label, name=project.name, labels=_listed(project.labels)
+            )
     return body.label if body.label is not None else sorted(set(names))
 
 

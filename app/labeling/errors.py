@@ -54,7 +54,7 @@ class RegressionHasNoLabels(UnprocessableContent):
     message = "The labeling project {name} asks for numbers, so it has no labels to add to."
 
 
-class UnknownLabel(UnprocessableContent):
+class UnknownProjectLabel(UnprocessableContent):
     code = "unknown_label"
     title = "The project does not have this label."
     message = "{label!r} is not a label of {name}. It has {labels}. Add new labels with PATCH."

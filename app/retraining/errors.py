@@ -68,7 +68,7 @@ class EvaluationRunDeleted(Conflict):
     )
 
 
-class TrainingDataDeleted(Conflict):
+class RetrainingDataDeleted(Conflict):
     code = "retraining_dataset_deleted"
     title = "The training data were deleted."
     message = (
@@ -77,7 +77,7 @@ class TrainingDataDeleted(Conflict):
     )
 
 
-class TrainingDataNotStored(Conflict):
+class RetrainingDataNotStored(Conflict):
     code = "retraining_hub_data"
     title = "The training data are not stored here."
     message = (

@@ -21,8 +21,8 @@ from app.registry.refs import ModelRef
 from app.registry.tables import PRODUCTION
 from app.retraining import repository
 from app.retraining.errors import (
-    TrainingDataDeleted,
-    TrainingDataNotStored,
+    RetrainingDataDeleted,
+    RetrainingDataNotStored,
     TrainingJobDeleted,
     VersionNotTrainedHere,
 )
@@ -77,8 +77,8 @@ class TrainedVersion:
 def read_production_version(session: Session, name: str) -> TrainedVersion:
     """Return the version of a model in production.
 
-    Raises `NoModelPromoted`, `VersionNotTrainedHere`, `TrainingJobDeleted`, `TrainingDataDeleted`,
-    `TrainingDataNotStored`.
+    Raises `NoModelPromoted`, `VersionNotTrainedHere`, `TrainingJobDeleted`,
+    `RetrainingDataDeleted`, `RetrainingDataNotStored`.
     """
     version = registry.get_version(session, ModelRef(name, alias=PRODUCTION))
     ref = f"{name}:{version.number}"
@@ -90,14 +90,14 @@ def read_production_version(session: Session, name: str) -> TrainedVersion:
     spec = read_spec_to_copy(job)
     source = _source_name(spec.data.source)
     if any(each.startswith(HUB_PREFIX) for each in _sources(spec.data.source)):
-        raise TrainingDataNotStored(version=ref, source=source)
+        raise RetrainingDataNotStored(version=ref, source=source)
     try:
         uploads = {
             split: datasets.get_dataset(session, UUID(dataset_id))
             for split, dataset_id in job.dataset_ids.items()
         }
     except DatasetNotFound as error:
-        raise TrainingDataDeleted(version=ref, source=source) from error
+        raise RetrainingDataDeleted(version=ref, source=source) from error
     earlier = None
     if ALL_ROWS in uploads:
         earlier = repository.find_run_by_training_dataset(session, uploads[ALL_ROWS].id)

@@ -71,7 +71,7 @@ class RerankNotApplicable(UnprocessableContent):
     )
 
 
-class UnknownLabel(UnprocessableContent):
+class UnknownModelLabel(UnprocessableContent):
     code = "label_unknown"
     title = "The model does not have this label."
     message = "{ref} does not have this label. Its labels are: {labels}."

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, Field
 from app.http.fields import RequestModel, reject_unstorable_text
 from app.serving.batcher import TextLogits
 from app.serving.client_formats import TEXT_PAIR_SCHEMA, validate_text_input
-from app.serving.errors import UnknownLabel
+from app.serving.errors import UnknownModelLabel
 from app.serving.loaded_model import (
     LoadedEncoderModel,
     LoadedLinearModel,
@@ -100,7 +100,7 @@ async def explain(service: InferenceService, request: ExplainRequest, ref: str) 
 
     The texts of an explanation are admitted and computed like those of `InferenceService.predict`,
     a chunk at a time, between those of other requests. Raises what `predict` raises, and
-    `UnknownLabel`.
+    `UnknownModelLabel`.
     """
     timeout, target = request.deadline - time.monotonic(), request.target
     service.admission.check(request.key_id, texts=1, tokens=1, timeout=timeout)
@@ -114,7 +114,7 @@ async def explain(service: InferenceService, request: ExplainRequest, ref: str) 
     if request.label is not None and request.label not in labels:
         ellipsis = ["…"] if len(labels) > _MAX_LABELS_SHOWN else []
         shown = [*labels[:_MAX_LABELS_SHOWN], *ellipsis]
-        raise UnknownLabel(ref=resolved.ref, labels=", ".join(shown), at="label")
+        raise UnknownModelLabel(ref=resolved.ref, labels=", ".join(shown), at="label")
     index = await service.example_indexes.load_or_none(resolved, deadline=request.deadline)
     with_state = index is not None
     if isinstance(model, LoadedLinearModel):

@@ -39,7 +39,7 @@ _EXPORTERS = {"csv": results.to_csv, "txt": results.to_lora_results_txt}
 _DEFERRED_COLUMNS = (Sweep.job, Sweep.space, Sweep.resolved_inputs)
 
 SweepId = Annotated[UUID, uuid_or_not_found_validator(lambda text: SweepNotFound(sweep_id=text))]
-ExportFormat = Annotated[
+SweepResultsFormat = Annotated[
     Literal["csv", "txt"], Query(description="txt: the results.txt format of LoRA from scratch.")
 ]
 
@@ -124,7 +124,7 @@ def list_trials(sweep_id: SweepId, database: DatabaseDep) -> list[TrialView]:
     responses=file_response_openapi(*MEDIA_TYPES.values()),
 )
 def download_sweep_results(
-    sweep_id: SweepId, database: DatabaseDep, format: ExportFormat = "csv"
+    sweep_id: SweepId, database: DatabaseDep, format: SweepResultsFormat = "csv"
 ) -> Response:
     """Download the trials as a file, also while the sweep runs."""
     with database.read() as session:

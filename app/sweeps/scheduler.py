@@ -117,14 +117,14 @@ def advance_sweep(
             return False
 
 
-class _Assignment(NamedTuple):
+class _AssignmentResult(NamedTuple):
     in_progress: bool  # some trial has not ended
     more: bool  # some waiting trials were not looked at
 
 
 def _assign_jobs(
     session: Session, sweep: Sweep, notifier: WorkerNotifier, settings: Settings
-) -> _Assignment:
+) -> _AssignmentResult:
     """Give waiting trials an existing job, or a new one while fewer than the maximum run."""
     max_jobs = sweep.max_parallel_jobs or max(
         1, heartbeats.count_worker_slots(session, lease_seconds=settings.lease_seconds)
@@ -136,10 +136,10 @@ def _assign_jobs(
     stopping = 0  # jobs that are being cancelled: they still take a slot
     for index, candidate in enumerate(pending):
         if len(active) + stopping >= max_jobs:
-            return _Assignment(in_progress=True, more=False)
+            return _AssignmentResult(in_progress=True, more=False)
         if index == MAX_ASSIGNED_PER_TRANSACTION:
             # If all of them wait for jobs that are being cancelled, another look changes nothing.
-            return _Assignment(in_progress=True, more=stopping < index)
+            return _AssignmentResult(in_progress=True, more=stopping < index)
         trial = repository.get_trial(session, sweep.id, candidate.number, candidate.rung)
         existing = trials.find_existing_job(session, trial.trial_sha256, trial.job_columns)
         if isinstance(existing, trials.ExistingJob):
@@ -152,7 +152,7 @@ def _assign_jobs(
             trial.lost_jobs += candidate.is_retry
             active.add(job.id)
     session.flush()
-    return _Assignment(in_progress=bool(active) or stopping > 0, more=False)
+    return _AssignmentResult(in_progress=bool(active) or stopping > 0, more=False)
 
 
 def _queue_job(
