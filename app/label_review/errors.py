@@ -68,7 +68,7 @@ class StaleVersion(Conflict):
 
 class GivenLabelMismatch(Conflict):
     code = "label_differs"
-    title = "The row has another label than the one that was sent as given."
+    title = "The label of the row differs from `given`."
     message = "Row {row} of {ref} has the label {label}, not {given}. Look at the row again."
 
 

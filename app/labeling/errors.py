@@ -41,7 +41,7 @@ class TooManyLabels(UnprocessableContent):
 
 class RanksNotInOrder(UnprocessableContent):
     code = "ranks_not_in_order"
-    title = "The ranks are sent in another order than they would have."
+    title = "The ranks are not in sorted order."
     message = (
         "Ranks that are not all numbers are sorted by name: {ranks}. If that is their order, send "
         "them in it; else rename them, such as 1-low, 2-medium, 3-high."

@@ -24,7 +24,7 @@ class UnknownClassifierTarget(UnprocessableContent):
 
 class TooFewClassifierTargets(UnprocessableContent):
     code = "classifier_targets_missing"
-    title = "A job on one of several targets of a file."
+    title = "The job names only one of several targets of the file."
     message = (
         "{file} was checked with the targets {available}, and the job names {target!r} only. Name "
         "at least two, leave classifier_targets out, or upload a file with this target alone."
