@@ -253,7 +253,7 @@ def _make_datasets(
         inputs,
         evaluation_file,
         EVALUATION_SUFFIX,
-        f"Texts that judge versions of {inputs.model}",
+        f"Evaluation texts for versions of {inputs.model}",
         label_column=None,
         split_column=None,
     )

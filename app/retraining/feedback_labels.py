@@ -1,8 +1,8 @@
-"""The labels of live texts: one for each text, and which of them judge versions.
+"""The labels of live texts: one for each text, and which of them versions are evaluated on.
 
 Texts that people volunteer are those on which they saw an error of production. Any other model
-looks better on them, so they only train. Texts that were drawn at random judge: half of them is
-held out for good, by a hash of the text, and never trains a version.
+looks better on them, so they are only trained on. Versions are evaluated on texts that were drawn
+at random: half of these is held out for good, by a hash of the text, and never trained on.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def hash_normalized_text(text: str, pair: str | None) -> bytes:
 
 
 def is_held_out(key: bytes) -> bool:
-    """Return whether a text, if it is drawn at random, judges versions and never trains one."""
+    """Return whether a text, if it is drawn at random, is for evaluation and never for training."""
     return hashlib.sha256(_HELD_OUT + key).digest()[0] % 2 == 0
 
 

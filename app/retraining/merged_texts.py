@@ -2,9 +2,9 @@
 
 Two files are written. One is trained on: the rows of the data with the splits they have, then the
 live texts that train. Feedback on a training row corrects the label in its place: appended as a
-live text, the row would be lost once the feedback is gone. The other file has the texts that judge:
-the test split and the live texts that are held out, with their labels. No text is in both, and none
-judges that either version was trained on.
+live text, the row would be lost once the feedback is gone. The other file has the evaluation texts:
+the test split and the live texts that are held out, with their labels. No text is in both, and
+neither version was trained on an evaluation text.
 """
 
 import heapq
@@ -24,7 +24,7 @@ from lora_core.specs.task import MultiLabelTarget, SeveralTargetsSpec, TaskSpec
 
 MAX_EVALUATED = 5_000  # texts of each part, drawn by their hash, so they are the same in each run
 TEXT, PAIR, LABEL, SPLIT = "text", "text_pair", "label", "split"
-PART = "part"  # of the texts that judge
+PART = "part"  # of the evaluation texts
 LIVE_PART, TEST_PART = "live", "test"
 
 
@@ -92,7 +92,7 @@ def write_training_and_evaluation_files(  # noqa: PLR0913 - what a run is made o
     because the newest feedback replaces them: it may have been changed or deleted.
     """
     base = _collect_keys(read_rows())
-    training, judging = _assign(live, base, is_forgotten, left_out)
+    training, held_out = _assign(live, base, is_forgotten, left_out)
     labels = {each.key: each.label for each in training}
     in_place: set[bytes] = set()
     counts, replaced, forgotten = Counter[Split](), 0, 0
@@ -120,7 +120,7 @@ def write_training_and_evaluation_files(  # noqa: PLR0913 - what a run is made o
                 row = LabeledSplitRow(Split.TRAIN, 0, each.text, each.pair, each.label)
                 file.write(_training_line(row, task))
     evaluated_test = [row for _, row in _smallest(test)]
-    evaluated_live = heapq.nsmallest(MAX_EVALUATED, judging, key=lambda each: each.key)
+    evaluated_live = heapq.nsmallest(MAX_EVALUATED, held_out, key=lambda each: each.key)
     with evaluation_file.open("x", encoding="utf-8") as file:
         file.writelines(_evaluation_line(TEST_PART, each) for each in evaluated_test)
         file.writelines(_evaluation_line(LIVE_PART, each) for each in evaluated_live)
@@ -149,18 +149,18 @@ def _assign(
     is_forgotten: Callable[[str, str | None], bool],
     left_out: Counter[TextExclusionReason],
 ) -> tuple[list[LiveText], list[LiveText]]:
-    """Return the live texts that train, and those that judge. Count the others."""
-    training, judging = [], []
+    """Return the live texts to train on, and those that are held out. Count the others."""
+    training, held_out = [], []
     for each in live:
         if each.key in base.evaluation:
             left_out[TextExclusionReason.IN_EVALUATION_SPLIT] += 1
         elif is_forgotten(each.text, each.pair):
             left_out[TextExclusionReason.FORGOTTEN] += 1
         elif each.sampled and is_held_out(each.key) and each.key not in base.train:
-            judging.append(each)
+            held_out.append(each)
         else:
             training.append(each)
-    return training, judging
+    return training, held_out
 
 
 def read_prediction_results(path: Path) -> Iterator[dict[str, Any]]:
@@ -182,7 +182,7 @@ def _collect_keys(rows: Iterable[LabeledSplitRow]) -> _BaseKeys:
 
 
 def _smallest(test: list[tuple[bytes, LabeledSplitRow]]) -> list[tuple[bytes, LabeledSplitRow]]:
-    """Return the test rows that judge: those with the smallest keys."""
+    """Return the test rows to evaluate on: those with the smallest keys."""
     return heapq.nsmallest(MAX_EVALUATED, test, key=lambda item: item[0])
 
 

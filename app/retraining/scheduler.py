@@ -329,7 +329,7 @@ def build_sweep_request(
 
 
 def _evaluate_after_training(resources: Resources, run_id: UUID) -> None:
-    """Once the job has ended, let both versions predict the texts that judge them."""
+    """Once the job has ended, let both versions predict the evaluation texts."""
     with resources.database.write() as session:
         run = repository.lock_run_in_state(session, run_id, RetrainingState.TRAINING)
         if run is None:

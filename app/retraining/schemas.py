@@ -83,7 +83,7 @@ class RetrainingRuleView(ResponseModel):
 
 
 class TextExclusionReason(StrEnum):
-    """Why a live text neither trains nor judges."""
+    """Why a live text is used neither for training nor for evaluation."""
 
     DISAGREEMENT = "disagreement"  # of its authors
     INCOMPLETE = "incomplete"  # some targets have no feedback
@@ -93,7 +93,7 @@ class TextExclusionReason(StrEnum):
 
 
 class TextCounts(ResponseModel):
-    """How many texts of which origin a run trains on, and which judge it."""
+    """How many texts of which origin a run trains on, and how many it evaluates on."""
 
     source: str = Field(description="The data of the version in production.")
     train: int = Field(description="Training texts of these data with their own labels.")
@@ -106,10 +106,10 @@ class TextCounts(ResponseModel):
         description="Training rows of the data with feedback, whose label counts."
     )
     forgotten_rows: int = Field(description="Rows of the data that must be forgotten.")
-    evaluated_test: int = Field(description="Texts of the test split that judge.")
-    evaluated_live: int = Field(description="Live texts that judge: drawn at random, held out.")
+    evaluated_test: int = Field(description="Texts of the test split for evaluation.")
+    evaluated_live: int = Field(description="Live texts for evaluation: drawn at random, held out.")
     left_out: dict[TextExclusionReason, int] = Field(
-        description="Live texts that do neither, by reason."
+        description="Live texts used for neither, by reason."
     )
 
 

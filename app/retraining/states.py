@@ -14,10 +14,10 @@ from enum import StrEnum
 class RetrainingState(StrEnum):
     """The state of a run. Final states never change."""
 
-    COLLECTING = "collecting"  # the texts to train on and to judge by
+    COLLECTING = "collecting"  # the texts for training and evaluation
     SEARCHING = "searching"  # a sweep runs
     TRAINING = "training"  # the job that makes the new version runs
-    EVALUATING = "evaluating"  # both versions predict the texts that judge them
+    EVALUATING = "evaluating"  # both versions predict the evaluation texts
     PROMOTED = "promoted"
     SHADOWED = "shadowed"  # the new version has the alias `shadow`
     SKIPPED = "skipped"

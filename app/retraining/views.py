@@ -58,7 +58,7 @@ _RUN_COLUMNS = (
 
 
 _SENTENCES = {
-    RetrainingState.COLLECTING: "The texts to train on and to judge by are being collected.",
+    RetrainingState.COLLECTING: "The texts for training and evaluation are being collected.",
     RetrainingState.SEARCHING: "A sweep looks for the best settings.",
     RetrainingState.TRAINING: "The new version is being trained.",
     RetrainingState.CANCELLED: "It was cancelled.",
@@ -75,7 +75,7 @@ def _summary(
         case state if state in _SENTENCES:
             return _SENTENCES[state]
         case RetrainingState.EVALUATING:
-            return f"{new} and {current} predict the texts that judge them."
+            return f"{new} and {current} predict the evaluation texts."
         case RetrainingState.PROMOTED if reasons:  # before it was compared
             return f"{new} was promoted by somebody. It would be in shadow: {_join(reasons)}."
         case RetrainingState.PROMOTED if result is not None:
@@ -99,7 +99,7 @@ def _explain(
             return f"it {_lead(result, run, current)}"
         case NotPromotedReason.TOO_FEW_TEXTS:
             texts = 0 if result is None else result.all.texts
-            return f"there are only {texts} texts to judge it by"
+            return f"there are only {texts} texts to evaluate it on"
         case NotPromotedReason.WORSE_ON_TEST if result is not None and result.test is not None:
             return f"it is worse on the test split of the data{_scores(result.test, result.metric)}"
         case NotPromotedReason.WORSE_ON_LIVE if result is not None and result.live is not None:

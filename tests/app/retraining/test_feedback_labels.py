@@ -1,4 +1,4 @@
-"""Which live texts train, which judge, and which are left out. No database and no training."""
+"""Which live texts are for training, which for evaluation, and which are left out."""
 
 import json
 from collections import Counter
@@ -129,7 +129,7 @@ class MergedFiles:
         first_live_row: int | None = None,
         forgotten: Sequence[str] = (),
     ) -> None:
-        files = directory / "training", directory / "judging"
+        files = directory / "training", directory / "evaluation"
         self.files: MergedTextCounts = write_training_and_evaluation_files(
             lambda: rows,
             live,
@@ -141,7 +141,7 @@ class MergedFiles:
             training_file=files[0],
             evaluation_file=files[1],
         )
-        self.training, self.judging = (
+        self.training, self.evaluation = (
             [json.loads(line) for line in file.read_text().splitlines()] for file in files
         )
 
@@ -150,7 +150,7 @@ def live(text: str, label: str = "a", *, sampled: bool = False) -> LiveText:
     return LiveText(text, None, label, sampled)
 
 
-def test_volunteered_texts_train_and_half_of_the_drawn_ones_judge(tmp_path: Path) -> None:
+def test_half_of_the_drawn_texts_is_for_evaluation_all_others_for_training(tmp_path: Path) -> None:
     found = MergedFiles(
         tmp_path, [live(HELD_OUT, sampled=True), live(NOT_HELD_OUT, sampled=True), live("v")]
     )
@@ -158,7 +158,7 @@ def test_volunteered_texts_train_and_half_of_the_drawn_ones_judge(tmp_path: Path
         {"text": NOT_HELD_OUT, "label": "a", "split": "train"},
         {"text": "v", "label": "a", "split": "train"},
     ]
-    assert found.judging == [
+    assert found.evaluation == [
         {"text": "four", "label": "b", "part": "test"},
         {"text": HELD_OUT, "label": "a", "part": "live"},
     ]
@@ -175,7 +175,7 @@ def test_volunteered_text_of_the_held_out_half_trains(tmp_path: Path) -> None:
     assert found.files.counts.evaluated_live == 0
 
 
-def test_text_that_production_was_trained_on_never_judges(tmp_path: Path) -> None:
+def test_text_that_production_was_trained_on_is_never_for_evaluation(tmp_path: Path) -> None:
     """It was volunteered, trained a version, and was drawn later."""
     rows = [*BASE, LabeledSplitRow(Split.TRAIN, 5, HELD_OUT, None, "a")]
     found = MergedFiles(tmp_path, [live(HELD_OUT, sampled=True)], rows, first_live_row=5)
@@ -218,7 +218,7 @@ def test_test_part_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     everything = sorted((hash_normalized_text(row.text, None), row.text) for row in rows)
     monkeypatch.setattr(merged_texts, "MAX_EVALUATED", 3)
     found = MergedFiles(tmp_path, [], rows)
-    assert [each["text"] for each in found.judging] == [text for _, text in everything[:3]]
+    assert [each["text"] for each in found.evaluation] == [text for _, text in everything[:3]]
 
 
 def test_live_rows_of_an_earlier_run_are_dropped(tmp_path: Path) -> None:
@@ -228,16 +228,16 @@ def test_live_rows_of_an_earlier_run_are_dropped(tmp_path: Path) -> None:
     assert found.files.kept_rows == 4
 
 
-def test_test_text_that_is_also_in_train_does_not_judge(tmp_path: Path) -> None:
+def test_test_text_that_is_also_in_train_is_not_for_evaluation(tmp_path: Path) -> None:
     rows = [*BASE, LabeledSplitRow(Split.TEST, 5, "one", None, "a")]
     found = MergedFiles(tmp_path, [live("v")], rows)
-    assert [each["text"] for each in found.judging] == ["four"]
+    assert [each["text"] for each in found.evaluation] == ["four"]
 
 
 def test_forgotten_texts(tmp_path: Path) -> None:
     found = MergedFiles(tmp_path, [live("v"), live("w")], forgotten=["one", "four", "v"])
     assert [each["text"] for each in found.training] == ["two", "three", "w"]
-    assert found.judging == []
+    assert found.evaluation == []
     assert found.files.counts.forgotten_rows == 2
     assert found.files.counts.left_out == {TextExclusionReason.FORGOTTEN: 1}
 

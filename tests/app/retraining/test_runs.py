@@ -40,7 +40,7 @@ def test_version_that_is_no_better_goes_to_shadow(mood: Retraining) -> None:
     assert "Version 2 was not promoted, and has the alias shadow" in run["summary"]
 
 
-def test_volunteered_corrections_never_judge(mood: Retraining) -> None:
+def test_versions_are_never_evaluated_on_volunteered_corrections(mood: Retraining) -> None:
     """Any other model looks better on texts that were reported because production is wrong."""
     corrections = make_texts(NEW_WORDS, 200, seed=1)
     mood.volunteer(corrections)
