@@ -52,7 +52,7 @@ def create_run(
     notifier: WorkerNotifier,
     call: IdempotentRequest,
 ) -> PredictionRunView:
-    """Store a run with the version `model` refers to now, commit, then notify the workers.
+    """Store a run with the version `model` refers to now, and notify the workers after the commit.
 
     Raises `DatasetNotFound`, and what `registry.resolve_or_default`, `idempotency.reserve` and
     `enqueue_and_save_response` raise.
