@@ -75,7 +75,9 @@ def create_run(
     name: Slug, response: Response, build_idempotent_request: IdempotencyDep, database: DatabaseDep
 ) -> RetrainingRunView:
     """Retrain a model now, by its rule, whether that is due or not."""
-    run = service.start_requested_run(database, name=name, call=build_idempotent_request({}))
+    call = build_idempotent_request({})
+    with database.write() as session:
+        run = service.start_requested_run(session, name=name, call=call)
     response.headers["Location"] = run.location
     return run
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app import logging
 from app.database.base import now
-from app.database.engines import Database, call_after_commit
+from app.database.engines import call_after_commit
 from app.idempotency import service as idempotency
 from app.idempotency.service import IdempotentRequest
 from app.jobs import repository as jobs
@@ -104,27 +104,26 @@ def delete_rule(session: Session, *, name: str) -> None:
 
 
 def start_requested_run(
-    database: Database, *, name: str, call: IdempotentRequest
+    session: Session, *, name: str, call: IdempotentRequest
 ) -> RetrainingRunView:
     """Start a run by the rule of a model, whether it is due or not.
 
     Raises `ModelNotFound`, `RetrainingRuleNotFound`, `RetrainingInProgress`, `NoFeedbackToTrainOn`,
     and what `read_production_version` and `idempotency.reserve` raise.
     """
-    with database.write() as session:
-        idempotency.reserve(session, call)
-        model = registry.get_model(session, name)
-        repository.lock_model_retraining(session, model.id)
-        rule = repository.get_rule(session, model)
-        last = repository.find_last_run(session, model.id)
-        if last is not None and not RetrainingState(last.state).final:
-            raise RetrainingInProgress(run_id=last.id, name=name, state=last.state)
-        read_production_version(session, name)
-        if not scheduler.count_feedback_texts_since_run(session, name, None):
-            raise NoFeedbackToTrainOn(name=name)
-        run = scheduler.add_run(session, rule, model, Trigger.REQUEST, created_by=call.caller_id)
-        view = run_view(run, name)
-        idempotency.save_response(session, call, status=202, body=view, location=view.location)
+    idempotency.reserve(session, call)
+    model = registry.get_model(session, name)
+    repository.lock_model_retraining(session, model.id)
+    rule = repository.get_rule(session, model)
+    last = repository.find_last_run(session, model.id)
+    if last is not None and not RetrainingState(last.state).final:
+        raise RetrainingInProgress(run_id=last.id, name=name, state=last.state)
+    read_production_version(session, name)
+    if not scheduler.count_feedback_texts_since_run(session, name, None):
+        raise NoFeedbackToTrainOn(name=name)
+    run = scheduler.add_run(session, rule, model, Trigger.REQUEST, created_by=call.caller_id)
+    view = run_view(run, name)
+    idempotency.save_response(session, call, status=202, body=view, location=view.location)
     return view
 
 
