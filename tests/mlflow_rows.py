@@ -114,4 +114,5 @@ def add_version(database: Database, artifact: Artifact, name: str = "sentiment")
 def move_alias(
     database: Database, alias: str, number: int, name: str = "sentiment", *, rollback: bool = False
 ) -> None:
-    registry.move_alias(database, name=name, alias=alias, number=number, rollback=rollback)
+    with database.write() as session:
+        registry.move_alias(session, name=name, alias=alias, number=number, rollback=rollback)

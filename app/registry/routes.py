@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Request, status
 from starlette.concurrency import run_in_threadpool
 
 from app.auth.middleware import require_scope
+from app.database.engines import Database
 from app.datasets.multipart_upload import receive_upload, temporary_upload_dir
 from app.http.dependencies import AppStateDep, DatabaseDep, ExecutorDep, SettingsDep, StoreDep
 from app.http.fields import Slug
@@ -44,14 +45,11 @@ class AliasMover:
             service.verify_version, self._database, store=self._store, name=name, number=number
         )
         await self._check_servable(target)
-        await run_in_threadpool(
-            service.move_alias,
-            self._database,
-            name=name,
-            alias=alias,
-            number=number,
-            rollback=rollback,
-        )
+        await run_in_threadpool(self._move, name, alias, number, rollback=rollback)
+
+    def _move(self, name: str, alias: str, number: int, *, rollback: bool) -> None:
+        with self._database.write() as session:
+            service.move_alias(session, name=name, alias=alias, number=number, rollback=rollback)
 
 
 AliasMoverDep = Annotated[AliasMover, Depends(AliasMover)]
@@ -176,11 +174,14 @@ async def roll_back_alias(
     name: Slug, alias: Slug, database: DatabaseDep, mover: AliasMoverDep
 ) -> ModelView:
     """Point an alias at its previous version. This can be done once."""
-    number = await run_in_threadpool(
-        service.get_rollback_version_number, database, name=name, alias=alias
-    )
+    number = await run_in_threadpool(_get_rollback_version_number, name, alias, database)
     await mover(name, alias, number, rollback=True)
     return await run_in_threadpool(get_model, name, database)
+
+
+def _get_rollback_version_number(name: str, alias: str, database: Database) -> int:
+    with database.read() as session:
+        return service.get_rollback_version_number(session, name=name, alias=alias)
 
 
 @router.delete("/{name}/aliases/{alias}", dependencies=_ADMIN, status_code=204)

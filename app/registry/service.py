@@ -183,27 +183,25 @@ def verify_version(database: Database, *, store: Store, name: str, number: int) 
     return target
 
 
-def get_rollback_version_number(database: Database, *, name: str, alias: str) -> int:
+def get_rollback_version_number(session: Session, *, name: str, alias: str) -> int:
     """Return the number of the version that an alias pointed at before.
 
     Raises `ModelNotFound`, `AliasNotFound`, `NothingToRollBack`.
     """
-    with database.read() as session:
-        return repository.get_rollback_version_number(
-            session, model=repository.get_model(session, name), alias=alias
-        )
+    return repository.get_rollback_version_number(
+        session, model=repository.get_model(session, name), alias=alias
+    )
 
 
 def move_alias(
-    database: Database, *, name: str, alias: str, number: int, rollback: bool = False
+    session: Session, *, name: str, alias: str, number: int, rollback: bool = False
 ) -> None:
     """Point `alias` at a version; `rollback`: at its previous one.
 
     Raises `ModelNotFound`, and what `repository.move_alias` raises.
     """
-    with database.write() as session:
-        version = repository.get_version(session, ModelRef(name, number=number))
-        point_alias_and_publish(session, version, alias=alias, rollback=rollback)
+    version = repository.get_version(session, ModelRef(name, number=number))
+    point_alias_and_publish(session, version, alias=alias, rollback=rollback)
 
 
 def point_alias_and_publish(

@@ -70,7 +70,8 @@ def publish(resources: Resources, directory: Path, name: str, *, promote: bool =
 
     number = new.retry_after_storing_base(register)
     if promote:
-        registry.move_alias(resources.database, name=name, alias=PRODUCTION, number=number)
+        with resources.database.write() as session:
+            registry.move_alias(session, name=name, alias=PRODUCTION, number=number)
 
 
 def make_keys(resources: Resources, count: int) -> list[str]:

@@ -155,7 +155,8 @@ def wait_until_all_is_sent(installation: Installation) -> None:
 
 
 def promote(installation: Installation, number: int) -> None:
-    registry.move_alias(installation.database, name="sentiment", alias="production", number=number)
+    with installation.database.write() as session:
+        registry.move_alias(session, name="sentiment", alias="production", number=number)
 
 
 def test_a_server_that_is_killed_frozen_and_started_again(
@@ -212,9 +213,8 @@ def test_a_server_that_is_killed_frozen_and_started_again(
         runs[str(second)]["curves"]["best/test/accuracy"][-1][1], rel=1e-4
     )
 
-    registry.move_alias(
-        installation.database, name="sentiment", alias="production", number=1, rollback=True
-    )
+    with installation.database.write() as session:
+        registry.move_alias(session, name="sentiment", alias="production", number=1, rollback=True)
     wait_until_all_is_sent(installation)
     assert mlflow.read()["models"]["sentiment"]["aliases"] == {"production": "1"}
 

@@ -29,12 +29,7 @@ def promoted(resources: Resources, tmp_path: Path) -> str:
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=None, kind="model", ref=ref)
         registry.add_version(session, name="sentiment", artifact=artifact, manifest=MANIFEST)
-    registry.move_alias(
-        resources.database,
-        name="sentiment",
-        alias="production",
-        number=1,
-    )
+        registry.move_alias(session, name="sentiment", alias="production", number=1)
     return "sentiment:1"
 
 

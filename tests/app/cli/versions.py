@@ -17,6 +17,5 @@ def add_version(resources: Resources, artifact: Path, work: Path, name: str = "s
     row = store_artifact(resources, copy, f"jobs/{new_id()}/a1", job_id=None)
     with resources.database.write() as session:
         version = registry.add_version(session, name=name, artifact=row, manifest=facts)
-        number = version.number
-    registry.move_alias(resources.database, name=name, alias="production", number=number)
-    return f"{name}:{number}"
+        registry.move_alias(session, name=name, alias="production", number=version.number)
+    return f"{name}:{version.number}"

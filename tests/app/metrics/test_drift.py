@@ -38,7 +38,8 @@ def test_the_newest_check_of_each_version_in_production(
         {("sentiment", "sentiment:1"): 2e9},
     ]
     assert after["loraworks_drift_checks"] == {("alarm",): 3, ("no_alarm",): 1}
-    registry.move_alias(database, name="sentiment", alias="production", number=2)
+    with database.write() as session:
+        registry.move_alias(session, name="sentiment", alias="production", number=2)
     assert scrape()["loraworks_drift_alarm"] == {("sentiment", "sentiment:2"): 1}
 
 

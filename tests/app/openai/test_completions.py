@@ -326,7 +326,8 @@ class TestChat:
     ) -> None:
         publish(promote=False, top_label="bad")
         publish()
-        registry.move_alias(database, name="sentiment", alias="beta", number=1)
+        with database.write() as session:
+            registry.move_alias(session, name="sentiment", alias="beta", number=1)
         base = "/bases/" + "owner/" * 80 + "roberta-" * 20
         name = ids.model_name(job_of(database), base=base, suffix="s" * 64)
         answers = {"sentiment": "good", "sentiment:1": "bad", "sentiment@beta": "bad", name: "bad"}

@@ -92,7 +92,8 @@ def test_delete(sdk: OpenAI, publish: Publish, database: Database, name: str) ->
     publish(promote=False)
     publish("other")
     if "@" in name:
-        service.move_alias(database, name="sentiment", alias="staging", number=1)
+        with database.write() as session:
+            service.move_alias(session, name="sentiment", alias="staging", number=1)
         with pytest.raises(ConflictError, match="staging") as raised:
             sdk.models.delete(name)
         assert raised.value.code == "version_in_use"

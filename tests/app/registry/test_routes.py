@@ -202,7 +202,8 @@ def test_a_rollback_does_not_undo_a_promotion_at_the_same_time(
     register()
 
     async def promote_concurrently(_: ResolvedModel) -> None:
-        service.move_alias(database, name="sentiment", alias="production", number=4)
+        with database.write() as session:
+            service.move_alias(session, name="sentiment", alias="production", number=4)
 
     app.state.check_servable = promote_concurrently
     refused = client.post(f"{MODEL}/aliases/production/rollback")

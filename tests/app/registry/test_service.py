@@ -27,7 +27,8 @@ def add(database: Database, artifact: Artifact, name: str = "sentiment") -> int:
 
 
 def promote(resources: Resources, number: int, name: str = "sentiment") -> None:
-    service.move_alias(resources.database, name=name, alias="production", number=number)
+    with resources.database.write() as session:
+        service.move_alias(session, name=name, alias="production", number=number)
 
 
 def test_register_is_part_of_the_transaction(database: Database, finished: Finished) -> None:

@@ -65,13 +65,8 @@ def publish(resources: Resources, tmp_path: Path) -> Publish:
             version = service.add_version(
                 session, name=name, artifact=stored, manifest=manifest or MANIFEST
             )
-        if promote:
-            service.move_alias(
-                resources.database,
-                name=name,
-                alias="production",
-                number=version.number,
-            )
+            if promote:
+                service.move_alias(session, name=name, alias="production", number=version.number)
         if stored.ref.base is None:
             return resources.store.local_directory(stored.ref)
         complete = tmp_path / f"{job.hex}-complete"

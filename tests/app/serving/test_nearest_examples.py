@@ -106,7 +106,7 @@ def train(resources: Resources, tmp_path: Path) -> Callable[..., UUID]:
         stored = store_artifact(resources, directory, f"jobs/{job_id}/a1", job_id=job_id)
         with resources.database.write() as session:
             version = add_version(session, name="sentiment", artifact=stored, manifest=MANIFEST)
-        move_alias(resources.database, name="sentiment", alias="production", number=version.number)
+            move_alias(session, name="sentiment", alias="production", number=version.number)
         return job_id
 
     return train
@@ -249,7 +249,7 @@ def test_examples_of_a_linear_model(
     stored = store_artifact(resources, out, f"jobs/{job_id}/a1", job_id=job_id)
     with resources.database.write() as session:
         add_version(session, name="sentiment", artifact=stored, manifest=MANIFEST)
-    move_alias(resources.database, name="sentiment", alias="production", number=1)
+        move_alias(session, name="sentiment", alias="production", number=1)
     explanation = explain(client, "an awful parcel came")
     for each in explanation["nearest"]:
         assert each["text"] == texts[each["row"] - 1]

@@ -52,7 +52,8 @@ def test_version_that_does_not_reproduce_its_golden_predictions_is_rejected(
     assert "sentiment:2" in rejected.json()["detail"]
     assert served_version(client) == "sentiment:1"
     # Without the check, the old version keeps serving all the same.
-    service.move_alias(resources.database, name="sentiment", alias="production", number=2)
+    with resources.database.write() as session:
+        service.move_alias(session, name="sentiment", alias="production", number=2)
     for _ in range(3):
         assert served_version(client) == "sentiment:1"
 

@@ -116,7 +116,8 @@ def test_pages_take_as_many_queries_for_many_versions(
     paths = ("/models", "/models/tickets", "/v1/models", "/predictions", "/try")
     monkeypatch.setattr(models, "_CACHE_SECONDS", math.inf)  # estimates are cached for ever
     register(add_job(resources.database))
-    service.move_alias(resources.database, name="tickets", alias="production", number=1)
+    with resources.database.write() as session:
+        service.move_alias(session, name="tickets", alias="production", number=1)
     for path in paths:
         client.get(path)
     event.listen(Engine, "before_cursor_execute", note)

@@ -183,7 +183,8 @@ def test_versions_that_are_new_in_production(database: Database) -> None:
         add_version(database)
 
     def move(number: int, alias: str = "production", **more: bool) -> None:
-        registry.move_alias(database, name="sentiment", alias=alias, number=number, **more)
+        with database.write() as session:
+            registry.move_alias(session, name="sentiment", alias=alias, number=number, **more)
 
     move(1, "staging")
     assert published(database) == []
@@ -202,10 +203,12 @@ def test_versions_that_are_new_in_production(database: Database) -> None:
 def test_a_version_that_two_promote_at_the_same_time(database: Database) -> None:
     for _ in range(2):
         add_version(database)
-    registry.move_alias(database, name="sentiment", alias="production", number=1)
+    with database.write() as session:
+        registry.move_alias(session, name="sentiment", alias="production", number=1)
 
     def promote(number: int) -> None:
-        registry.move_alias(database, name="sentiment", alias="production", number=number)
+        with database.write() as session:
+            registry.move_alias(session, name="sentiment", alias="production", number=number)
 
     second = threading.Thread(target=promote, args=(2,))
     with database.write() as session:
