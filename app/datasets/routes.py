@@ -164,7 +164,8 @@ def delete_dataset(
     ref: DatasetRef, settings: SettingsDep, database: DatabaseDep, store: StoreDep
 ) -> None:
     """Delete a dataset that no queued or running job uses, by `name:2`, `name` or id."""
-    service.delete_dataset(database, store, settings=settings, ref=ref)
+    with database.write() as session:
+        service.delete_dataset(session, store, settings=settings, ref=ref)
 
 
 def _parse_fields(fields: dict[str, str]) -> UploadFields:

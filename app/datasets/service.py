@@ -4,13 +4,14 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Set
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.database.base import new_id
-from app.database.engines import Database, acquire_transaction_lock
+from app.database.engines import Database, acquire_transaction_lock, call_after_commit
 from app.datasets import files, repository
 from app.datasets.errors import (
     DatasetDamaged,
@@ -242,16 +243,18 @@ def build_file_inspector(store: Store, settings: Settings, dataset: Dataset) -> 
     return FileInspector(file, dataset.filename, columns, settings)
 
 
-def delete_dataset(database: Database, store: Store, *, settings: Settings, ref: str) -> None:
-    """Delete the file and mark the row as deleted. Raises `DatasetInUse`, `DatasetNotFound`."""
-    with database.write() as session:
-        resolved = repository.resolve_dataset(session, ref)
-        # The lock excludes jobs that are being submitted for this dataset.
-        dataset = repository.get_dataset(session, resolved.id, for_update=True)
-        if count := repository.count_active_jobs(session, dataset.id):
-            raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
-        repository.soft_delete_dataset(session, dataset)
-    files.delete_file(settings, store, dataset)
+def delete_dataset(session: Session, store: Store, *, settings: Settings, ref: str) -> None:
+    """Mark the row as deleted, and delete the file after the commit.
+
+    Raises `DatasetInUse`, `DatasetNotFound`.
+    """
+    resolved = repository.resolve_dataset(session, ref)
+    # The lock excludes jobs that are being submitted for this dataset.
+    dataset = repository.get_dataset(session, resolved.id, for_update=True)
+    if count := repository.count_active_jobs(session, dataset.id):
+        raise DatasetInUse(ref=f"{dataset.name}:{dataset.version}", count=count)
+    repository.soft_delete_dataset(session, dataset)
+    call_after_commit(session, partial(files.delete_file, settings, store, dataset))
 
 
 def _name_and_title(filename: str, fields: UploadFields) -> tuple[str, str | None]:

@@ -130,5 +130,6 @@ def delete_mistral_file(
     """Delete a file that no queued or running job uses."""
     with database.read() as session:
         dataset = service.get_mistral_file_dataset(session, file_id)
-    datasets.delete_dataset(database, store, settings=settings, ref=str(dataset.id))
+    with database.write() as session:
+        datasets.delete_dataset(session, store, settings=settings, ref=str(dataset.id))
     return MistralFileDeleted(id=file_id)

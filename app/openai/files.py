@@ -156,7 +156,8 @@ def delete_openai_file(
         raise ResultFileNotDeletable(file_id=repr(file_id[:64]))
     with database.read() as session:
         dataset = service.get_openai_file_dataset(session, file_id)
-    datasets.delete_dataset(database, store, settings=settings, ref=str(dataset.id))
+    with database.write() as session:
+        datasets.delete_dataset(session, store, settings=settings, ref=str(dataset.id))
     return OpenAIFileDeleted(id=file_id)
 
 
