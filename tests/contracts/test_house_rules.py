@@ -137,6 +137,18 @@ def test_sql_is_only_in_repositories() -> None:
     assert [(named(path), found) for path in strict for found in sql(TREES[path])] == []
 
 
+def commits(source: ast.Module) -> Iterator[int]:
+    for node in ast.walk(source):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="commit"), lineno=line):
+                yield line
+
+
+def test_only_the_database_commits() -> None:
+    strict = [path for path in TREES if named(path) != "app/database/engines.py"]
+    assert [(named(path), line) for path in strict for line in commits(TREES[path])] == []
+
+
 def test_package_init_files_contain_no_code() -> None:
     tables = {f"lora_core/{name}/__init__.py" for name in ("errors", "layers", "encoders", "tasks")}
     for path, tree in TREES.items():
