@@ -71,7 +71,7 @@ async def create_drift_check(
     This takes seconds. The texts count in no other check.
     """
     work = partial(
-        service.check_version_for_drift,
+        service.create_drift_check,
         state.resources.database,
         state.resources.store,
         settings=state.settings,

@@ -48,7 +48,7 @@ def run_next_due_check(resources: Resources) -> bool:
         _claim(session, due, _claim_seconds(settings))
     failpoint("drift_claimed")
     try:
-        service.check_version_for_drift(
+        service.create_drift_check(
             database, resources.store, settings=settings, ref=due.ref, automatic=True
         )
     except ServiceUnavailable as error:  # the claim will expire

@@ -34,7 +34,7 @@ from app.traffic.repository import (
 from lora_core.specs.drift import MAX_CHARACTERS, MAX_TEXTS, MIN_TEXTS, DriftReport, RecentText
 
 
-def check_version_for_drift(
+def create_drift_check(
     database: Database,
     store: Store,
     *,

@@ -85,7 +85,7 @@ async def correct_labels(  # noqa: PLR0913 - FastAPI dependencies
     listed as suspect again. Without changes there is no new version, and the status is 200.
     """
     work = partial(
-        service.create_correction,
+        service.correct_labels,
         database,
         store,
         settings=settings,
@@ -104,4 +104,4 @@ async def correct_labels(  # noqa: PLR0913 - FastAPI dependencies
 def get_dataset_diff(ref: DatasetRef, database: DatabaseDep) -> CorrectionDiff:
     """Get what a corrected version changed, and of which version it was made."""
     with database.read() as session:
-        return service.get_correction_diff(session, ref)
+        return service.get_dataset_diff(session, ref)

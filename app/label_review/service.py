@@ -143,7 +143,7 @@ def _check_target(dataset: Dataset, target: str | None, **at: str) -> LabelForma
 # -- Corrections ----------------------------------------------------------------------------------
 
 
-def create_correction(
+def correct_labels(
     database: Database,
     store: Store,
     *,
@@ -182,7 +182,7 @@ def create_correction(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def get_correction_diff(session: Session, ref: str) -> CorrectionDiff:
+def get_dataset_diff(session: Session, ref: str) -> CorrectionDiff:
     """Return what a corrected version changed. Raises `DatasetNotFound`, `DatasetNotCorrected`."""
     dataset = datasets.resolve_dataset(session, ref)
     correction = repository.get_dataset_correction(session, dataset)

@@ -77,7 +77,7 @@ def create_run(
     """Retrain a model now, by its rule, whether that is due or not."""
     call = build_idempotent_request({})
     with database.write() as session:
-        run = service.start_requested_run(session, name=name, call=call)
+        run = service.create_run(session, name=name, call=call)
     response.headers["Location"] = run.location
     return run
 

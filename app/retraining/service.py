@@ -103,9 +103,7 @@ def delete_rule(session: Session, *, name: str) -> None:
     )
 
 
-def start_requested_run(
-    session: Session, *, name: str, call: IdempotentRequest
-) -> RetrainingRunView:
+def create_run(session: Session, *, name: str, call: IdempotentRequest) -> RetrainingRunView:
     """Start a run by the rule of a model, whether it is due or not.
 
     Raises `ModelNotFound`, `RetrainingRuleNotFound`, `RetrainingInProgress`, `NoFeedbackToTrainOn`,

@@ -216,4 +216,4 @@ def promote_trial(  # noqa: PLR0913 - FastAPI dependencies
 @router.delete("/{sweep_id}", status_code=status.HTTP_204_NO_CONTENT, dependencies=REQUIRE_WRITE)
 def delete_sweep(sweep_id: SweepId, database: DatabaseDep, store: StoreDep) -> None:
     """Delete a sweep that is not running, and the jobs of its trials that no other sweep uses."""
-    service.delete_sweep_with_jobs(database, sweep_id=sweep_id, store=store)
+    service.delete_sweep(database, sweep_id=sweep_id, store=store)

@@ -290,7 +290,7 @@ def _check_not_suspended(sweep: Sweep, wanted: str) -> None:
         )
 
 
-def delete_sweep_with_jobs(database: Database, *, sweep_id: UUID, store: Store) -> None:
+def delete_sweep(database: Database, *, sweep_id: UUID, store: Store) -> None:
     """Delete a sweep and the jobs that it created, except those that other sweeps use.
 
     Jobs are deleted first, a few per transaction. If the process dies, the same call continues.

@@ -111,7 +111,7 @@ async def suspect_labels_page(  # noqa: PLR0913 - parameters are the request's i
 def correction_diff_page(request: Request, ref: str, database: DatabaseDep) -> HTMLResponse:
     """Show what a corrected version changed."""
     with database.read() as session:
-        diff = service.get_correction_diff(session, ref)
+        diff = service.get_dataset_diff(session, ref)
     return render_template(
         request,
         "correction_diff.html",

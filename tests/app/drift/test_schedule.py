@@ -213,7 +213,7 @@ def test_a_failed_check_leaves_the_claims_of_others_alone(
             raise error(version="sentiment:1", texts=1, needed=50, dataset="films:1")
 
         with monkeypatch.context() as patch:
-            patch.setattr("app.drift.service.check_version_for_drift", fail)
+            patch.setattr("app.drift.service.create_drift_check", fail)
             assert run_next_due_check(resources)
         found = [(each.number, each.until) for each in claims(database)]
         assert found == ([] if other is None else [(2, 1.9e9)])
@@ -232,7 +232,7 @@ def test_an_unavailable_store_postpones_the_check(
     train(keeping)
     keep(resources.database, texts(FILMS, 60, seed=1))
     with monkeypatch.context() as patch:
-        patch.setattr("app.drift.service.check_version_for_drift", fail)
+        patch.setattr("app.drift.service.create_drift_check", fail)
         assert run_next_due_check(resources)
     assert drift(keeping)["problem"] is None
     expire_claims(resources.database)

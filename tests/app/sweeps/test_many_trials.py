@@ -193,7 +193,7 @@ def test_jobs_that_another_sweep_reuses_during_a_deletion_are_not_deleted(
     assert resumed["state"] == "finished"
     meddled = MeddledDatabase(write=database.write_engine, read=database.read_engine)
     meddled.meddle = lambda: client.post("/v1/sweeps", json=many)
-    service.delete_sweep_with_jobs(meddled, sweep_id=UUID(one), store=resources.store)
+    service.delete_sweep(meddled, sweep_id=UUID(one), store=resources.store)
     [two] = client.get("/v1/sweeps").json()["data"]
     deleted = service.JOBS_PER_DELETE  # before the other sweep was there
     assert two["trial_counts"]["succeeded"] == 12 - deleted
