@@ -5,7 +5,7 @@ that other writers never wait for long. Each batch checks its condition again, s
 workers may run this at once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -243,6 +243,17 @@ class UnusedBaseExpiry:
             execution_options=NO_SESSION_SYNC,
         )
         return [self._removal(*row) for row in deleted]
+
+    def find_without_models(self, session: Session, expired: Collection[str]) -> list[Removal]:
+        """Return the bases that no model uses but the `expired` ones: a dry run leaves their rows.
+
+        The models are given by their keys.
+        """
+        models = select(Artifact.base_id, Artifact.key).where(Artifact.base_id.is_not(None))
+        used = {base_id for base_id, key in session.execute(models) if key not in expired}
+        bases = select(Artifact.id, Artifact.key, Artifact.bytes, _age(Artifact.created_at))
+        rows = session.execute(bases.where(Artifact.kind == BASE_KIND).order_by(Artifact.id))
+        return [self._removal(*row[1:]) for row in rows if row.id not in used]
 
     def _removal(self, key: str, size: int, age: float) -> Removal:
         return Removal(DataKind.BASE, key, size, age, "no model uses it")

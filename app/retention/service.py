@@ -105,15 +105,17 @@ def collect_garbage(
     settings, store, database = resources.settings, resources.store, resources.database
     cache = open_store_cache(settings)
     thinned_points = _thin_curves(database, settings, dry_run=dry_run)
-    expired = list(
-        {  # a dry run may find the results of a prediction run with the run and by themselves
-            removal.key: removal
-            for rule in _expiry_rules(settings)
-            for removal in _delete_expired(database, rule, dry_run=dry_run)
-        }.values()
-    )
-    rows = [each for each in expired if each.kind in files.ROW_KINDS]
-    with_files = [each for each in expired if each.kind not in files.ROW_KINDS]
+    expired = {  # a dry run may find the results of a prediction run with the run and by themselves
+        removal.key: removal
+        for rule in _expiry_rules(settings)
+        for removal in _delete_expired(database, rule, dry_run=dry_run)
+    }
+    if dry_run:
+        with database.read() as session:
+            bases = expiry.UnusedBaseExpiry().find_without_models(session, expired.keys())
+        expired.update((each.key, each) for each in bases)
+    rows = [each for each in expired.values() if each.kind in files.ROW_KINDS]
+    with_files = [each for each in expired.values() if each.kind not in files.ROW_KINDS]
     expired_responses = _delete_expired_responses(database, settings, dry_run=dry_run)
     expired_traffic = _delete_expired_traffic(database, settings, dry_run=dry_run)
     expired_feedback = _delete_expired_feedback(database, settings, dry_run=dry_run)
@@ -140,11 +142,10 @@ def collect_garbage(
     referenced = _referenced_keys(database)
     with database.read() as session:
         uploads = repository.list_dataset_ids(session)
-    expired_keys = {removal.key for removal in expired}
     unreferenced = [
         removal
         for removal in files.find_unreferenced_entries(stored, referenced, now=now)
-        if removal.key not in expired_keys
+        if removal.key not in expired
     ]
     min_age = -inf if any_age else settings.orphan_seconds
     orphans = [each for each in unreferenced if owns_store and each.age_seconds > min_age]
@@ -167,7 +168,7 @@ def collect_garbage(
     if refused is not None:
         raise refused
     return GarbageCollectionResult(
-        removals=(*expired, *orphans, *leftovers),
+        removals=(*expired.values(), *orphans, *leftovers),
         too_young=len(unreferenced) - len(orphans) + len(local) - len(leftovers),
         thinned_points=thinned_points,
         expired_responses=expired_responses,

@@ -61,11 +61,19 @@ class World:
         self.age(key, days)
         return ref
 
-    def model(self, job_id: UUID, *, days: float = 2.0) -> Artifact:
+    def base(self) -> Artifact:
+        """Store a base of models, with its row."""
+        ref = self.files(f"bases/{uuid4()}/a1")
+        with self.database.write() as session:
+            return artifacts.ensure_base_artifact(session, ref)
+
+    def model(self, job_id: UUID, *, days: float = 2.0, base: Artifact | None = None) -> Artifact:
         """Store a model of a job, with its row."""
         ref = self.files(f"jobs/{job_id}/a1", days=days)
         with self.database.write() as session:
-            artifact = artifacts.add_artifact(session, job_id=job_id, kind="model", ref=ref)
+            artifact = artifacts.add_artifact(
+                session, job_id=job_id, kind="model", ref=ref, base=base
+            )
         update_job(self.database, job_id, artifact_id=artifact.id)
         return artifact
 

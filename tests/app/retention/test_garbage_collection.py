@@ -332,7 +332,11 @@ def test_dry_run_lists_the_same_and_changes_nothing(world: World, keeping: Keepi
     resources = keeping(keep_artifact_days=30)
     world.files(f"jobs/{new_id()}/a1")
     world.checkpoint(world.job(days=8))
-    world.model(world.job(days=31))
+    shared, kept = world.base(), world.base()
+    for job_id in (world.job(days=31), world.job(days=31)):
+        world.model(job_id, base=shared)
+    world.model(world.job(days=31), base=kept)
+    used = world.model(world.job(), base=kept)
     upload(world, deleted=True)
     before, left = dump_tables(world.database), world.left()
     planned = collect_garbage(resources, dry_run=True)
@@ -340,8 +344,8 @@ def test_dry_run_lists_the_same_and_changes_nothing(world: World, keeping: Keepi
     assert not (world.settings.artifacts_dir / ".owner").exists()
     done = collect_garbage(resources)
     assert [removal.key for removal in planned.removals] == [each.key for each in done.removals]
-    assert len(done.removals) == 4
-    assert world.left() == set()
+    assert len(done.removals) == 7
+    assert world.left() == {used.key, kept.key}
     assert collect_garbage(resources).removals == ()
 
 
