@@ -122,8 +122,8 @@ def soft_delete_dataset(session: Session, dataset: Dataset) -> None:
     session.execute(delete(_SUSPECTS).where(_SUSPECTS.c.dataset_id == dataset.id))  # with texts
     if not list_versions(session, dataset.name):
         session.execute(delete(_KEPT).where(_KEPT.c.dataset_name == dataset.name))
-    # The row is kept as a record, but not the example texts in its diagnosis.
-    dataset.profile = {**dataset.profile, "diagnosis": None}
+    # The row is kept as a record, but not what has example texts or grows with the labels.
+    dataset.profile = {**dataset.profile, "labels": {}, "similar_labels": [], "diagnosis": None}
     session.flush()
 
 

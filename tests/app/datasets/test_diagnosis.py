@@ -136,16 +136,18 @@ def test_an_upload_of_an_older_version_is_diagnosed_on_request(
     assert client.get("/v1/datasets/films:1").json() == checked
 
 
-def test_example_texts_are_deleted_with_the_dataset(
+def test_example_texts_and_labels_are_deleted_with_the_dataset(
     client: TestClient, upload: Upload, database: Database
 ) -> None:
-    dataset = upload(LEAKING, "films.csv").json()
+    dataset = upload(LEAKING + "word49,Pos,train\n", "films.csv").json()
+    assert [set(each) for each in dataset["profile"]["similar_labels"]] == [{"pos", "Pos"}]
     assert client.delete("/v1/datasets/films").status_code == 204
     with database.read() as session:
         row = session.get(Dataset, UUID(dataset["id"]))
         assert row is not None
-        assert row.profile["rows"] == 49
-        assert "sentence0" not in str(row.profile)
+        assert row.profile["rows"] == 50
+        for removed in ("sentence0", "pos", "Pos"):
+            assert removed not in f"{row.profile} {row.overview}"
 
 
 def test_a_deleted_dataset_cannot_be_checked(client: TestClient, upload: Upload) -> None:
