@@ -114,15 +114,18 @@ def _submits(empty: Api, full: Api, requests: int) -> dict[str, float]:
 
 
 def _lists(api: Api, requests: int) -> dict[str, float]:
-    found = {
-        name: median(
+    took = {
+        name: [
             _timed(lambda path=path: api.connection.request("GET", path)) for _ in range(requests)
-        )
+        ]
         for name, path in (LISTS | PAGES).items()
     }
+    found = {name: round(median(each), 2) for name, each in took.items()}
     return {
-        "list_ms_p50": round(max(found[name] for name in LISTS), 2),
-        **{f"{name}_ms_p50": round(value, 2) for name, value in found.items()},
+        "list_ms_p50": max(found[name] for name in LISTS),
+        **{f"{name}_ms_p50": value for name, value in found.items()},
+        # The first request counts ended jobs; those within a minute of it do not.
+        "metrics_cold_ms": round(took["metrics"][0], 2),
     }
 
 

@@ -22,7 +22,7 @@ __all__ = ["database", "database_kind", "migrated", "resources", "settings"]
 def metrics(**changes: float) -> dict[str, Any]:
     """Made-up metrics of a cell."""
     met = {"post_ratio": 1.5, "longest_write_ms": 40.0, "claim_ms_p50": 2.0, "list_ms_p50": 9.0}
-    pages = {"page_ms_p50": 30.0, "metrics_ms_p50": 5.0}
+    pages = {"page_ms_p50": 30.0, "metrics_ms_p50": 5.0, "metrics_cold_ms": 70.0}
     streams = {"streams_core_share": 0.05, "streams_get_ms_p50": 4.0}
     return {**met, **pages, **streams, "gc_seconds": 8.0, **changes}
 
@@ -47,9 +47,19 @@ def test_worse_database_is_reported(results: ResultsFile) -> None:
         4,
     )
     assert (summary["page_ms"], summary["metrics_ms"], summary["list_ms"]) == (31, 5, 9)
+    assert summary["metrics_cold_ms"] == 70
     assert (summary["streams_200_core_share"], summary["model_bytes"]) == (0.05, 1_000_000)
     assert json.loads(json.dumps(summary)) == summary
     assert "<= 100" in report.table(summary)
+
+
+def test_results_from_before_a_number_was_measured_are_reported(results: ResultsFile) -> None:
+    older = metrics()
+    del older["metrics_cold_ms"]
+    results.add("postgresql", older, seconds=1.0)
+    summary = report.summary(results)
+    assert "metrics_cold_ms" not in summary
+    assert "metrics_cold_ms" in report.table(summary)
 
 
 @pytest.mark.parametrize(
