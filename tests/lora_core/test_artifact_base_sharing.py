@@ -53,7 +53,7 @@ def pair(tmp_path: Path) -> list[Path]:
     [name if name == "bert" else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES],
 )
 def test_runs_on_one_base_write_the_same_bytes(family: str, pooling: str, tmp_path: Path) -> None:
-    """Whatever their method, labels, dropout, precision and maximum length."""
+    """Whatever their method, labels, dropout and maximum length."""
     base, texts = make_base(tmp_path / "base", family), make_reviews(tmp_path / "texts.csv")
     named = tmp_path / "named.csv"
     named.write_text(texts.read_text().replace(",good", ",praise"))
