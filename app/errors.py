@@ -117,8 +117,8 @@ class HostNotAllowed(AppError):
     code = "host_refused"
     title = "Host not allowed."
     message = (
-        "The Host header does not name this service. If it should, add the host to "
-        "LORAWORKS_ALLOWED_HOSTS."
+        "The Host header does not name this service. Add each name and address by which the "
+        "service is reached to LORAWORKS_ALLOWED_HOSTS."
     )
 
 
@@ -137,7 +137,8 @@ class OriginNotAllowed(Forbidden):
     title = "Origin not allowed."
     message = (
         "Requests from web pages of other origins are rejected. To allow this origin, add it to "
-        "LORAWORKS_ALLOWED_ORIGINS."
+        "LORAWORKS_ALLOWED_ORIGINS. If this is the service's own page, behind a proxy, let the "
+        "proxy pass on the Host header."
     )
 
 

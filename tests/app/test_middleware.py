@@ -129,10 +129,16 @@ def test_own_hosts_are_allowed(client: TestClient, host: str) -> None:
         "127.0.0.2",
     ],
 )
-@pytest.mark.parametrize("path", ["/livez", "/v1/echo", "/models/x/echo"])
+@pytest.mark.parametrize("path", ["/livez/", "/v1/echo", "/models/x/echo"])
 def test_foreign_hosts_are_rejected_with_auth_off(client: TestClient, host: str, path: str) -> None:
     response = client.post(path, headers={"Host": host})
     assert (response.status_code, response.json()["code"]) == (400, "host_refused")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_probes_may_use_any_address(client: TestClient, path: str) -> None:
+    assert client.get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200
+    assert client.get(path, headers={"Host": "user@10.1.2.3"}).status_code == 400
 
 
 @pytest.mark.parametrize("hosts", [["localhost", "localhost"], ["localhost", "evil.example"]])
