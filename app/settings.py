@@ -161,7 +161,9 @@ class Settings(BaseSettings):
         7, ge=0.01, description="A browser session that is idle this many days expires."
     )
     allowed_hosts: StringList = Field(
-        (), description="Host names of the service, in addition to the loopback names."
+        (),
+        description="Names and addresses by which the service is reached, in addition to "
+        "`LORAWORKS_HOST` and the loopback ones.",
     )
     allowed_origins: OriginList = Field(
         (),
@@ -183,8 +185,15 @@ class Settings(BaseSettings):
         "Gated ones need `HF_TOKEN`, in the environment of each worker.",
     )
 
-    max_upload_bytes: int = Field(200_000_000, ge=1, description="Maximum size of an upload.")
-    max_rows: int = Field(1_000_000, ge=1, description="Maximum rows of an uploaded dataset.")
+    max_upload_bytes: int = Field(
+        200_000_000, ge=1, le=500_000_000, description="Maximum size of an upload, up to 500 MB."
+    )
+    max_rows: int = Field(
+        1_000_000,
+        ge=1,
+        le=1_000_000,  # as `lora_core.data.rows`
+        description="Maximum rows of an uploaded dataset, up to a million.",
+    )
     max_body_bytes: int = Field(
         2_000_000, ge=1, description="Maximum body size of any other request."
     )

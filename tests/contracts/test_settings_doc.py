@@ -15,6 +15,12 @@ Read from environment variables when a process starts. Separate list entries wit
 empty variable is the same as none, except that it makes a list empty. This table is generated
 from `app/settings.py` by `UPDATE_DOCS=1 pytest tests/contracts`.
 
+Other variables: `LORAWORKS_CACHE`, the folder of each host for the samples and for what can be
+computed again (default: `~/.cache/loraworks`); `LORAWORKS_URL` and `LORAWORKS_API_KEY`, the
+service and the key of the commands; `HF_TOKEN`, `HF_HOME` and `HF_ENDPOINT`, for the hub;
+`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and `AWS_ENDPOINT_URL`, for a store on
+S3; `SSL_CERT_FILE`, certificates of your own.
+
 | Variable | Default | Meaning |
 |---|---|---|
 """
