@@ -25,7 +25,9 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the key's owner.")]
 Scopes = Annotated[
     list[str] | None,
-    typer.Option("--scope", help="Scope of the key (repeatable). Default: all scopes."),
+    typer.Option(
+        "--scope", help="Scope of the key, such as predict (repeatable). Default: all scopes."
+    ),
 ]
 Days = Annotated[
     float | None,
