@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from app.jobs.schemas import JobListItem, MisclassifiedText, SplitResultView
 
 
-JobIds = Annotated[list[str], typer.Argument(metavar="JOB...", help="1 to 20 job ids.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB", help="1 to 20 job ids.")]
 SPLITS = ("validation", "test")
 UNPAIRED_REASONS = {
     "other_texts": "different texts or labels",

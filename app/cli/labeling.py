@@ -252,7 +252,7 @@ def label_text(  # noqa: PLR0913 - options
     row: Annotated[int, typer.Argument(metavar="ROW", min=1, help="Row number of the text.")],
     values: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[LABEL]…", help="The label, several labels, or the number."),
+        typer.Argument(metavar="LABEL", help="The label, several labels, or the number."),
     ] = None,
     skip: Annotated[bool, typer.Option("--skip", help="It cannot be labeled.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Delete your label.")] = False,
@@ -290,7 +290,7 @@ def annotation_body(task: str, values: list[str]) -> dict[str, Any]:
 def add_project_labels(
     client: "Client",
     project: Project,
-    labels: Annotated[list[str], typer.Argument(metavar="LABEL…", help="Labels to add.")],
+    labels: Annotated[list[str], typer.Argument(metavar="LABEL", help="Labels to add.")],
 ) -> None:
     """Add labels to a project."""
     changed = client.add_project_labels(project, labels)

@@ -309,6 +309,7 @@ VersionRef = Annotated[
 ]
 Ref = Annotated[str, typer.Argument(metavar="NAME[:VERSION]", help="Model, or one version of it.")]
 Alias = Annotated[str, typer.Option("--alias", help="Alias to move.")]
+AliasToRemove = Annotated[str, typer.Option("--alias", help="Alias to remove.")]
 Days = Annotated[
     float,
     typer.Option("--days", min=0.01, max=400, help="Only predictions of the last days."),
@@ -490,7 +491,7 @@ def list_shadow_comparisons(client: "Client", name: Name, as_json: AsJson = Fals
 
 @app.command("demote")
 @with_client
-def delete_alias(client: "Client", name: Name, alias: Alias = PRODUCTION_ALIAS) -> None:
+def delete_alias(client: "Client", name: Name, alias: AliasToRemove = PRODUCTION_ALIAS) -> None:
     """Remove an alias. The version is kept."""
     client.delete_alias(name, alias)
     print_line(f"Removed alias {name}@{alias}.")

@@ -37,7 +37,7 @@ BATCH_SIZE = 32  # texts per request, at most
 MAX_SHOWN_CHARS = 60  # of a text in the table
 MAX_EXPLAINED_WORDS = 10
 
-Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT…", help="Texts to classify.")]
+Texts = Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Texts to classify.")]
 Pairs = Annotated[
     list[str] | None,
     typer.Option(

@@ -100,7 +100,7 @@ SPEC_OPTIONS: dict[str, Any] = {
         MethodName | None,
         "--method",
         panel=METHOD_PANEL,
-        text="Training method. Default: auto, the best of several.",
+        text="Training method. Default: auto, the best of several; lora for sweeps.",
     ),
     "base": _spec_option(
         OptionalStr,

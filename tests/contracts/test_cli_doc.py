@@ -15,6 +15,7 @@ from app.cli.main import app
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 MARK = "<!-- made by `UPDATE_DOCS=1 pytest tests/contracts`; do not edit below -->"
+BRACES = {ord(brace): None for brace in "{}"}  # typer's marks of a metavar
 
 
 def commands(command: Any = None, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -36,7 +37,7 @@ def parameters(command: Any) -> Iterator[tuple[str, str]]:
 
 def section(name: str, command: Any) -> str:
     pieces = command.collect_usage_pieces(typer.Context(command))
-    usage = " ".join([name, *(piece.strip("{}") for piece in pieces)])
+    usage = " ".join([name, *(piece.translate(BRACES) for piece in pieces)])
     rows = "".join(
         "| `{}` | {} |\n".format(*(" ".join(cell.split()).replace("|", r"\|") for cell in row))
         for row in parameters(command)
