@@ -25,7 +25,8 @@ class StoreBelongsToAnotherDatabase(Conflict):
     message = (
         "The store belongs to another database ({owner}, not {name}), so nothing is deleted from "
         "it. Check LORAWORKS_DATABASE_URL and LORAWORKS_STORE_URL. Each installation needs a store "
-        "of its own. If this database replaces the other one, delete the file .owner in the store."
+        "of its own. Delete the file .owner in the store only if this database has the rows of the "
+        "other one, such as a restored backup: files without a row are garbage."
     )
 
 
