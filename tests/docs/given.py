@@ -88,7 +88,9 @@ def make_files(folder: Path) -> None:
         manifest.file_sha256(each / manifest.MANIFEST_FILE): each
         for each in store.glob("bases/*/a*")
     }
-    for artifact in store.glob("jobs/*/a*"):  # of any job
+    for artifact in store.glob("jobs/*/a*"):  # of any job, except a linear model
+        if (artifact / "linear.json").exists():
+            continue
         base = bases.get(manifest.read(artifact).get(BASE_DIGEST, ""))
         if base is None:
             (folder / "model").symlink_to(artifact)
