@@ -184,7 +184,10 @@ def new_job_page(  # noqa: PLR0913 - parameters are the request's inputs
 
 
 def _explicit_settings(job: Job) -> dict[str, Any]:
-    """Return the settings that differ from the defaults. A trial becomes a whole run."""
+    """Return the settings that differ from the defaults. A trial becomes a whole run.
+
+    Those of a preset are among them; the preset itself would override defaults that were given.
+    """
     spec = read_spec_to_copy(job)
     settings = spec.model_dump(mode="json", exclude_defaults=True)
     settings.setdefault("method", {})["type"] = spec.method.type
@@ -192,6 +195,6 @@ def _explicit_settings(job: Job) -> dict[str, Any]:
         settings.setdefault("task", {})["type"] = spec.task.type
     if isinstance(spec.task, SeveralTargetsSpec):  # with the type of each, which is a default
         settings["task"]["targets"] = spec.task.model_dump(mode="json")["targets"]
-    for name in ("trial", "result", "spec_version"):
+    for name in ("preset", "trial", "result", "spec_version"):
         settings.pop(name, None)
     return settings

@@ -133,6 +133,17 @@ def test_form_is_filled_from_a_job(client: TestClient) -> None:
     assert again.json()["name"] == body["name"]
 
 
+def test_a_preset_is_copied_as_its_settings(client: TestClient) -> None:
+    body = {"preset": "seed", "stop": {"evaluations_per_epoch": 2}}  # as by default
+    job = client.post("/v1/jobs", json=body).json()
+    copied = initial(client.get(f"/jobs/new?from={job['id']}").text)
+    again = client.post("/v1/jobs", json=copied).json()
+    assert again["spec"] == job["spec"] | {"preset": None}
+    del copied["stop"]  # as the form does for `auto`
+    plan = client.post("/v1/jobs?dry_run=true", json=copied | {"method": {"type": "auto"}})
+    assert plan.status_code == 200, plan.text
+
+
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_what_was_chosen_for_the_job_is_not_copied(
     client: TestClient, database: Database, device: str
