@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from shlex import quote
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -108,6 +109,7 @@ def dataset_page(
         request,
         "dataset.html",
         dataset=dataset,
+        quoted_filename=quote(dataset.view.filename),
         learning_curve=(
             LearningCurveView.from_estimate(diagnosis.more_labels) if diagnosis else None
         ),

@@ -168,9 +168,10 @@ def test_unchecked_upload_offers_to_run_checks(client: TestClient, database: Dat
 
 
 def test_unlabeled_dataset(client: TestClient) -> None:
-    upload(client, "body\ngood\nbad\n", "inbox.csv", purpose="predict", text_column="body")
-    text = page(client, "/datasets/inbox-to-predict")
+    upload(client, "body\ngood\nbad\n", "inbox (2).csv", purpose="predict", text_column="body")
+    text = page(client, "/datasets/inbox-2-to-predict")
     assert "This dataset has no labels" in text
+    assert "loraworks predict --file 'inbox (2).csv' --out" in unescape(text)
     assert "/jobs/new?data" not in text
     assert 'id="labels"' not in text
     assert ">none<" in page(client, "/datasets")

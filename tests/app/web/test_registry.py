@@ -80,6 +80,7 @@ def test_empty_state_explains_how_to_start(client: TestClient) -> None:
     assert "No models yet" in shown
     assert 'href="/jobs/new"' in shown
     assert "loraworks models register" in shown
+    assert "loraworks models import FILE --name NAME" in shown
 
 
 def test_list_shows_aliases(
