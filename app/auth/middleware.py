@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.auth import secrets
 from app.auth.authenticator import Authenticator
-from app.auth.errors import CsrfTokenInvalid, KeyMalformed, KeyMissing, ScopeMissing
+from app.auth.errors import CsrfTokenInvalid, KeyMalformed, KeyMissing, ScopeMissing, SessionInvalid
 from app.auth.tables import ALL_SCOPES, LOCAL_KEY_ID
 from app.auth.tables import Scope as KeyScope
 from app.errors import Unauthorized
@@ -65,7 +65,10 @@ async def authenticate(request: HTTPConnection) -> Caller:
     authenticator = get_app_state(request.app).authenticator
     headers = request.headers.getlist("authorization")
     is_of_proxy = len(headers) == 1 and headers[0].strip().lower().startswith("basic ")
-    if not headers or (is_of_proxy and parse_session_cookie(request) is not None):
+    if not headers or (
+        is_of_proxy
+        and (CSRF_TOKEN_HEADER in request.headers or parse_session_cookie(request) is not None)
+    ):
         return await authenticator.authenticate_session(
             _csrf_checked_session(request, authenticator)
         )
@@ -91,9 +94,9 @@ def _csrf_checked_session(request: HTTPConnection, authenticator: Authenticator)
     Raises `KeyMissing`, `SessionInvalid`, `CsrfTokenInvalid`.
     """
     session = parse_session_cookie(request)
-    if session is None:
-        raise KeyMissing()
     sent_token = request.headers.get(CSRF_TOKEN_HEADER, "")
+    if session is None:  # browsers delete the cookie of a session that has ended
+        raise SessionInvalid() if sent_token else KeyMissing()
     if request.scope.get("method") not in SAFE_METHODS and not compare_digest(
         sent_token.encode(), authenticator.csrf_token(session).encode()
     ):

@@ -89,6 +89,9 @@ def test_a_password_of_a_proxy_does_not_hide_the_session(
     assert (refused.status_code, refused.json()["code"]) == (401, "page_token_missing")
     sent = proxied | {CSRF_TOKEN_HEADER: token}
     assert anonymous_client.post("/v1/jobs", json=JOB, headers=sent).status_code == 202
+    anonymous_client.cookies.clear()  # as when the session has ended
+    refused = anonymous_client.post("/v1/jobs", json=JOB, headers=sent)
+    assert (refused.status_code, refused.json()["code"]) == (401, "session_ended")
 
 
 def test_cookie_alone_reveals_neither_key_nor_csrf_token(
@@ -208,12 +211,14 @@ def test_no_open_redirect(anonymous_client: TestClient, new_key: NewKey, next_: 
 
 
 def test_sign_out_ends_the_session(anonymous_client: TestClient, new_key: NewKey) -> None:
-    sign_in(anonymous_client, new_key().text)
+    token = sign_in(anonymous_client, new_key().text)
     cookie = anonymous_client.cookies[SESSION_COOKIE]
     anonymous_client.post("/sign-out")
     assert SESSION_COOKIE not in anonymous_client.cookies
-    answer = anonymous_client.get("/v1/jobs", headers={"Cookie": f"{SESSION_COOKIE}={cookie}"})
-    assert (answer.status_code, answer.json()["code"]) == (401, "session_ended")
+    another_tab = {CSRF_TOKEN_HEADER: token}  # of the same browser: without the cookie, too
+    for headers in ({"Cookie": f"{SESSION_COOKIE}={cookie}"}, another_tab):
+        answer = anonymous_client.get("/v1/jobs", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "session_ended")
 
 
 def test_sign_out_in_an_outage_deletes_the_cookie(
