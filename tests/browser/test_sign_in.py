@@ -1,12 +1,20 @@
 """Sign-in with an API key."""
 
 import re
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from app.auth import secrets
+from app.auth import service as auth_service
+from app.resources import Resources
+from tests.app.serving.conftest import Publish, publish
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.conftest import OpenPage
 from tests.browser.seeded_service import BEST, RUNNING, SeededService
+from tests.browser.service import Service
+
+__all__ = ["publish"]
 
 
 def sign_in(page: Page, key: str) -> None:
@@ -94,3 +102,36 @@ def test_new_tab_can_write(
         ".catch(problem => problem.code)"
     )
     assert tab.evaluate(script, "/v1/sweeps") == "validation_failed"
+
+
+def test_a_filled_form_is_sent_after_a_new_sign_in_in_another_tab(
+    idle: Service,
+    resources: Resources,
+    publish: Publish,
+    open_page: OpenPage,
+    browser_errors: BrowserErrors,
+    tmp_path: Path,
+) -> None:
+    """The file by one script, then the run by another."""
+    browser_errors.expect(401)
+    publish()
+    url = idle.open_api(auth="on")
+    with resources.database.write() as session:
+        pepper = secrets.load_or_create_pepper(resources.settings)
+        key = auth_service.create_key(session, pepper=pepper, name="ada").text
+    page = open_page(url)
+    page.goto("/predictions")
+    sign_in(page, key)
+    (file := tmp_path / "inbox.csv").write_text("text\na good film\n")
+    page.get_by_label("File", exact=True).set_input_files(file)
+    tab = page.context.new_page()
+    tab.goto("/")
+    tab.get_by_role("button", name="Sign out").click()
+    expect(tab).to_have_url(re.compile("/sign-in"))
+    predict = page.get_by_role("button", name="Predict")
+    predict.click()
+    expect(page.locator("#upload-error")).to_contain_text("This browser session has ended")
+    sign_in(tab, key)
+    expect(tab.get_by_role("heading", name="Jobs")).to_be_visible()
+    predict.click()
+    expect(page).to_have_url(re.compile(r"/predictions/[0-9a-f-]{36}$"))

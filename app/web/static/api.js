@@ -15,10 +15,11 @@ export class Problem extends Error {
   }
 }
 
-export const token = readToken();
-
-/** Returns the CSRF token that signed_in.js stored. Other ports of this host cannot read it. */
-function readToken() {
+/**
+ * Returns the CSRF token that signed_in.js stored, maybe since this page was loaded, in another tab.
+ * Other ports of this host cannot read it.
+ */
+export function readToken() {
   try {
     return localStorage.getItem("page-token");
   } catch {
@@ -29,6 +30,7 @@ function readToken() {
 /** Returns the Response; throws a Problem. `body` is an object to send as JSON, or FormData. */
 export async function request(method, path, body, options = {}) {
   const headers = new Headers(options.headers);
+  const token = readToken();
   if (token) headers.set("X-Page-Token", token); // the session cookie alone is read-only
   if (body !== undefined && !(body instanceof FormData)) {
     headers.set("Content-Type", "application/json");

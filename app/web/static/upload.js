@@ -1,6 +1,6 @@
 // Uploads a chosen or dropped file with progress and errors. A form with a field `model` then starts a
 // prediction run on the file.
-import { call, Problem, token } from "./api.js";
+import { call, Problem, readToken } from "./api.js";
 
 const form = document.getElementById("upload");
 const fileField = form.elements.file;
@@ -15,6 +15,7 @@ function send(url, body, onProgress) {
     const upload = new XMLHttpRequest();
     upload.open("POST", url);
     upload.responseType = "json";
+    const token = readToken();
     if (token) upload.setRequestHeader("X-Page-Token", token);
     upload.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
     upload.addEventListener("load", () => (upload.status < 300 ? resolve(upload.response) : reject(new Problem(upload.status, upload.response ?? {}))));
