@@ -404,6 +404,9 @@ def test_a_number(page: Page, idle: Service, create: Create) -> None:
     page.keyboard.press("Enter")
     expect(page.locator("#number-error")).to_contain_text("Enter a number")
     expect(number).to_have_attribute("aria-invalid", "true")
+    number.fill("12,345")  # as suggestions are shown
+    page.keyboard.press("Enter")
+    expect(page.locator("#number-error")).to_contain_text("Enter 12345 or 12.345")
     number.fill("3,5")
     label(page, "Enter", "s")
     page.keyboard.type("-1e3")

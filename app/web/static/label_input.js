@@ -111,6 +111,8 @@ labelFinder?.addEventListener("keydown", (event) => {
 
 // -- Numbers --------------------------------------------------------------------------------------
 
+const THOUSANDS = /^[+-]?[1-9]\d{0,2},\d{3}$/; // as numbers are shown here; elsewhere it is a decimal comma
+
 function showNumberError(message) {
   find("number-error").textContent = message;
   if (message) numberField.setAttribute("aria-invalid", "true");
@@ -119,9 +121,11 @@ function showNumberError(message) {
 
 find("number-form")?.addEventListener("submit", (event) => {
   event.preventDefault();
-  const text = numberField.value.trim().replace(",", ".");
+  const given = numberField.value.trim();
+  const text = given.replace(",", ".");
   const value = Number(text);
   if (text === "" || !Number.isFinite(value)) showNumberError("Enter a number, such as 3.5.");
+  else if (THOUSANDS.test(given)) showNumberError(`Enter ${given.replace(",", "")} or ${text}: the comma may mean either.`);
   else answer({ value });
 });
 
