@@ -4,6 +4,7 @@ Datasets and models are listed only if the caller may read them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import EnumType
 from typing import Any, Literal, get_args, get_origin
@@ -18,6 +19,8 @@ from app.datasets.tables import Dataset
 from app.datasets.views import dataset_list_item
 from app.http.dependencies import Caller
 from app.registry import repository as registry
+from app.registry.errors import InvalidModelRef, ModelNotFound
+from app.registry.refs import parse_ref
 from app.registry.tables import PRODUCTION, RegisteredModel
 from app.settings import Settings
 from lora_core.hf_hub import ALLOW_ANY, HUB_PREFIX
@@ -71,10 +74,13 @@ def data_sources(session: Session, settings: Settings, caller: Caller) -> list[s
     ]
 
 
-def unlabeled_datasets(session: Session) -> list[DatasetListItem]:
-    """List uploads without labels, newest first."""
+def unlabeled_datasets(session: Session, wanted: DatasetListItem | None) -> list[DatasetListItem]:
+    """List uploads without labels, newest first, and the wanted one, however old it is."""
     rows = datasets.list_datasets(session, after=None, limit=_MAX_OPTIONS, unlabeled_only=True)
-    return [dataset_list_item(row) for row in rows]
+    listed = [dataset_list_item(row) for row in rows]
+    if wanted is not None and wanted.label_column is None and wanted not in listed:
+        listed.append(wanted)
+    return listed
 
 
 def base_models(session: Session, settings: Settings, caller: Caller) -> list[str]:
@@ -89,9 +95,14 @@ def model_names(session: Session, caller: Caller) -> list[str]:
     return [model.name for model in _models(session, caller)]
 
 
-def model_options(session: Session, caller: Caller) -> dict[str, list[ModelRefOption]]:
-    """List every model reference that can be queried, by model name."""
-    models = _models(session, caller)
+def model_options(
+    session: Session, caller: Caller, *wanted: str | None
+) -> dict[str, list[ModelRefOption]]:
+    """List every model reference that can be queried, by model name.
+
+    `wanted`: references whose models are listed, however old they are.
+    """
+    models = _models(session, caller, *wanted)
     ids = [model.id for model in models]
     artifact_ids = registry.list_artifact_ids_by_version(session, ids)
     aliases = registry.list_version_numbers_by_alias(session, ids)
@@ -101,10 +112,14 @@ def model_options(session: Session, caller: Caller) -> dict[str, list[ModelRefOp
     }
 
 
-def _models(session: Session, caller: Caller) -> Sequence[RegisteredModel]:
+def _models(session: Session, caller: Caller, *wanted: str | None) -> Sequence[RegisteredModel]:
     if "models:read" not in caller.scopes:
         return []
-    return registry.list_models(session, after=None, limit=_MAX_OPTIONS)
+    models = list(registry.list_models(session, after=None, limit=_MAX_OPTIONS))
+    for ref in filter(None, wanted):
+        with suppress(InvalidModelRef, ModelNotFound):
+            models.append(registry.get_model(session, parse_ref(ref).name))
+    return list(dict.fromkeys(models))
 
 
 def _options_of(

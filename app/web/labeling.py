@@ -78,13 +78,15 @@ def labeling_projects_page(
             project_list_item(each, pools[each.dataset_id], counts.get(each.id, LabelingCounts()))
             for each in projects
         ]
-        unlabeled = form_options.unlabeled_datasets(session) if can_create else []
+        wanted = _find_dataset(session, query.dataset, caller)
+        unlabeled = form_options.unlabeled_datasets(session, wanted) if can_create else []
         bases = form_options.base_models(session, settings, caller)
     return render_template(
         request,
         "labeling.html",
         projects=items,
         datasets=unlabeled,
+        selected=wanted.ref if wanted in unlabeled else None,
         base_models=bases,
         describe_labeling_task=describe_labeling_task,
         query=query,

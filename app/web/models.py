@@ -294,7 +294,7 @@ def try_it_page(
 ) -> HTMLResponse:
     """Show one or two models side by side. Without any model, show how to get one."""
     with database.read() as session:
-        options = form_options.model_options(session, caller)
+        options = form_options.model_options(session, caller, model, compare)
     refs = [option.ref for model_options in options.values() for option in model_options]
     return render_template(
         request,

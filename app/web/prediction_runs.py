@@ -40,7 +40,7 @@ def prediction_runs_page(
 ) -> HTMLResponse:
     """Show the form that starts a run, and the runs, newest first."""
     with database.read() as session:
-        options = form_options.model_options(session, caller)
+        options = form_options.model_options(session, caller, query.model)
         runs, last = repository.list_runs(
             session, after=decode_cursor(query.after), limit=PAGE_SIZE
         )

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from app.auth.service import CreatedKey
 from app.database.engines import Database
 from app.jobs import repository as jobs
+from app.web import form_options
 from tests.app.web.html_elements import elements, visible_text
 
 PAGE = {"Accept": "text/html"}
@@ -83,6 +84,19 @@ def test_form_offers_datasets_without_labels(client: TestClient) -> None:
     dataset = client.get(f"/datasets/{refs[0]}", headers=PAGE).text
     assert 'href="/labeling?dataset=pile%3A1"' in dataset
     assert "Label these texts" not in client.get("/datasets/labeled", headers=PAGE).text
+
+
+def test_an_old_dataset_is_offered_if_it_is_wanted(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form_options, "_MAX_OPTIONS", 1)
+    refs = [upload(client), upload(client, TEXTS + "one more\n")]
+    html = page(client, f"?dataset={refs[0]}")
+    options = [each for each in elements(html, "option") if ":" in (each.get("value") or "")]
+    assert [each["value"] for each in options] == refs[::-1]
+    assert [each["value"] for each in options if each.get("selected") is not None] == refs[:1]
+    assert "without labels. Choose another" not in html
+    assert "There is no dataset pile:7 without labels." in page(client, "?dataset=pile:7")
 
 
 @pytest.mark.usefixtures("project")

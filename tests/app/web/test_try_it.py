@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
+from app.web import form_options
 from tests.app.serving.conftest import Publish, publish
 from tests.app.web.html_elements import HtmlElement, elements
 
@@ -45,6 +47,21 @@ def test_query_string_selects_models(client: TestClient, publish: Publish) -> No
     assert selected(client.get("/try").text) == ["sentiment"]
     query = {"model": "sentiment:2", "compare": "sentiment:1"}
     assert selected(client.get("/try", params=query).text) == ["sentiment:2", "sentiment:1"]
+
+
+def test_an_old_model_is_listed_if_it_is_wanted(
+    client: TestClient, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form_options, "_MAX_OPTIONS", 1)
+    publish()
+    publish("topics")
+    listed = ["topics", "topics:1"]
+    assert [each["value"] for each in options(client)] == [*listed, "", *listed]
+    shown = client.get("/try", params={"model": "sentiment", "compare": "topics:1"}).text
+    assert selected(shown) == ["sentiment", "topics:1"]
+    assert "does not exist" not in shown
+    page = client.get("/predictions", params={"model": "sentiment:1"}).text
+    assert selected(page) == ["sentiment:1"]
 
 
 def test_unknown_model(client: TestClient, publish: Publish) -> None:
