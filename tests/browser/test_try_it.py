@@ -1,13 +1,19 @@
 """The "Try it" page: predictions and explanations while typing."""
 
+import json
 import re
 from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
+from tests.app.serving.conftest import Publish, publish
 from tests.browser.browser_errors import BrowserErrors
+from tests.browser.conftest import OpenPage
 from tests.browser.seeded_service import MODEL, SeededService
+from tests.browser.service import Service
+
+__all__ = ["publish"]
 
 TEXT = "a film with a great hero and a lovely plot and a bad end"
 
@@ -206,3 +212,30 @@ def test_model_of_pairs_gets_a_second_box(
     box.fill(TEXT)
     page.get_by_label("Second text").fill("another text")
     expect(page.locator("#answer-model .verdict")).to_have_text("same, 90.0%")
+
+
+def test_labels_of_several_targets(idle: Service, publish: Publish, open_page: OpenPage) -> None:
+    publish()
+    page = open_page(idle.url)
+    topics = [{"label": f"topic {i}", "score": 0.2 - i / 100} for i in range(10)]
+    urgent = [{"label": "yes", "score": 0.95}, {"label": "no", "score": 0.05}]
+    headers = {"X-Task": "several_targets", "X-Model-Version": "sentiment:1"}
+    answer = {"topic": topics, "urgent": urgent}
+    page.route("**/predict", lambda route: route.fulfill(json=answer, headers=headers))
+    page.route("**/info", lambda route: route.fulfill(json={"thresholds": {}}))
+    page.route("**/explain?target=topic", lambda route: route.fulfill(
+        json=EXPLANATION | {"label": "topic 0"}
+    ))  # fmt: skip
+    page.route("**/explain?target=urgent", lambda route: route.fulfill(
+        json=EXPLANATION | {"label": json.loads(route.request.post_data or "")["label"]}
+    ))  # fmt: skip
+    page.goto("/try")
+    page.get_by_label("Text", exact=True).fill(TEXT)
+    bars = page.locator("#answer-model .bars li")
+    expect(bars).to_have_count(8 + 1 + 2)
+    expect(bars.nth(8)).to_have_text("and 2 more, at most 12.0% each")
+    expect(bars.nth(9)).to_have_text("urgent/yes95.0%")
+    explained = page.locator("#answer-model .bars [aria-pressed=true]")
+    expect(explained).to_have_text("topic/topic 0")
+    bars.nth(9).get_by_role("button").click()
+    expect(explained).to_have_text("urgent/yes")

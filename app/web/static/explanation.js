@@ -40,29 +40,35 @@ export function element(name, text = "", className = "") {
   return created;
 }
 
-/** Renders one bar per label, highest first, with its threshold if it has one. `onPick` is called with a label to explain. */
-export function renderScores(list, labels, thresholds, onPick) {
-  list.replaceChildren(
-    ...labels.slice(0, MAX_LABELS).map(({ label, score, predicted }) => {
-      const row = element("li");
-      const name = element("button", label, "plain");
-      name.type = "button";
-      name.title = `Explain ${label}`;
-      name.addEventListener("click", () => onPick(label));
-      const bar = element("span", "", predicted === false ? "score-bar below" : "score-bar");
-      bar.append(element("span"));
-      bar.firstChild.style.width = `${100 * score}%`;
-      if (label in thresholds) {
-        bar.append(element("i"));
-        bar.lastChild.style.left = `${100 * thresholds[label]}%`;
-        bar.title = `Threshold ${percent(thresholds[label])}`;
-      }
-      row.append(name, bar, element("span", percent(score), "number"));
-      return row;
-    }),
-  );
+/**
+ * Renders one bar per label, of each target the highest first, with its threshold if it has one. `onPick` is
+ * called with a label to explain.
+ */
+export function renderScores(list, targets, thresholds, onPick) {
+  list.replaceChildren(...targets.flatMap((labels) => scoreRows(labels, thresholds, onPick)));
+}
+
+function scoreRows(labels, thresholds, onPick) {
+  const rows = labels.slice(0, MAX_LABELS).map(({ label, score, predicted }) => {
+    const row = element("li");
+    const name = element("button", label, "plain");
+    name.type = "button";
+    name.title = `Explain ${label}`;
+    name.addEventListener("click", () => onPick(label));
+    const bar = element("span", "", predicted === false ? "score-bar below" : "score-bar");
+    bar.append(element("span"));
+    bar.firstChild.style.width = `${100 * score}%`;
+    if (label in thresholds) {
+      bar.append(element("i"));
+      bar.lastChild.style.left = `${100 * thresholds[label]}%`;
+      bar.title = `Threshold ${percent(thresholds[label])}`;
+    }
+    row.append(name, bar, element("span", percent(score), "number"));
+    return row;
+  });
   const rest = labels.slice(MAX_LABELS);
-  if (rest.length) list.append(element("li", `and ${rest.length} more, at most ${percent(rest[0].score)} each`, "muted"));
+  if (rest.length) rows.push(element("li", `and ${rest.length} more, at most ${percent(rest[0].score)} each`, "muted"));
+  return rows;
 }
 
 /** Returns the model version, engine and timing from the response headers. */
@@ -73,8 +79,8 @@ export function responseInfo(headers) {
   return info.join(" · ");
 }
 
-/** Renders the text with highlighted words, and the words with the largest contributions. */
-export function renderExplanation(panel, text, explanation, isTruncated, task) {
+/** Renders the text with highlighted words, and the words with the largest contributions. `target`: one of several. */
+export function renderExplanation(panel, text, explanation, isTruncated, task, target) {
   const find = (selector) => panel.querySelector(selector);
   const format = contribution(task);
   const largest = Math.max(...explanation.words.map((word) => Math.abs(word.score)), 1e-9);
@@ -97,8 +103,9 @@ export function renderExplanation(panel, text, explanation, isTruncated, task) {
         return row;
       }),
   );
+  const bar = target === undefined ? explanation.label : `${target}/${explanation.label}`;
   for (const button of panel.querySelectorAll(".bars button")) {
-    button.setAttribute("aria-pressed", String(button.textContent === explanation.label));
+    button.setAttribute("aria-pressed", String(button.textContent === bar));
   }
   find(".explanation").hidden = false;
 }

@@ -27,9 +27,9 @@ function currentInput() {
 
 const thresholds = new Map(); // of versions, by label; of several targets TARGET/LABEL
 
-/** Returns the labels of several targets in one list. A bar is named TARGET/LABEL, as its threshold is. */
+/** Returns the labels of several targets, one list for each. A bar is named TARGET/LABEL, as its threshold is. */
 function barsOfTargets(targets) {
-  return Object.entries(targets).flatMap(([target, outputs]) =>
+  return Object.entries(targets).map(([target, outputs]) =>
     taskOf(outputs) === "regression" ? [] : outputs.map((output) => ({ ...output, label: `${target}/${output.label}` })),
   );
 }
@@ -89,11 +89,10 @@ class ModelPanel {
       this.shownText = text;
       this.task = task;
       this.targets = task === "several_targets" ? answer : null;
-      const labels = this.targets ? barsOfTargets(answer) : answer;
-      if (!labels.some(({ label }) => label === this.label)) this.label = null;
-      this.find(".verdict").textContent = this.targets ? verdictOfTargets(answer) : verdict(task, labels);
+      const bars = this.targets ? barsOfTargets(answer) : task === "regression" ? [] : [answer];
+      if (!bars.flat().some(({ label }) => label === this.label)) this.label = null;
+      this.find(".verdict").textContent = this.targets ? verdictOfTargets(answer) : verdict(task, answer);
       this.find(".response-info").textContent = responseInfo(headers);
-      const bars = task === "regression" ? [] : labels;
       renderScores(this.find(".bars"), bars, drawn, (label) => {
         this.label = label;
         this.explain(text);
@@ -105,8 +104,9 @@ class ModelPanel {
   explain(text) {
     let path = `/v1/models/${encodeURIComponent(this.select.value)}/explain`;
     let { label, task } = this;
+    let target;
     if (this.targets) { // one of them: that of the label, or the first
-      const target = label === null ? Object.keys(this.targets)[0] : label.slice(0, label.indexOf("/"));
+      target = label === null ? Object.keys(this.targets)[0] : label.slice(0, label.indexOf("/"));
       path += `?target=${encodeURIComponent(target)}`;
       label = label === null ? null : label.slice(target.length + 1);
       task = taskOf(this.targets[target]);
@@ -115,7 +115,7 @@ class ModelPanel {
     const body = label === null ? { inputs: text } : { inputs: text, label };
     this.send(path, body, () => this.explain(text), (explanation, headers) => {
       this.find(".explaining").hidden = true;
-      renderExplanation(this.panel, text, explanation, Boolean(headers.get("X-Truncated")), task);
+      renderExplanation(this.panel, text, explanation, Boolean(headers.get("X-Truncated")), task, target);
       renderNearestExamples(this.panel, explanation);
     });
   }
