@@ -225,6 +225,24 @@ def test_edit_tags_and_notes(
     expect(page.locator("#jobs")).to_contain_text("No jobs match these filters")
 
 
+def test_only_the_changed_one_of_tags_and_notes_is_saved(
+    idle: Service, open_page: OpenPage
+) -> None:
+    job_id = idle.submit(method={"type": "baseline"})
+    page = open_page(idle.url)
+    page.goto(f"/jobs/{job_id}")
+    path = f"/v1/jobs/{job_id}"
+    elsewhere = {"tags": ["nightly"], "notes": "The rate was a typo."}
+    for field, value in (("tags", ["german"]), ("notes", "Do not repeat.")):
+        page.locator("#edit-metadata summary").click()
+        idle.client.request_json("PATCH", path, json=elsewhere)
+        page.locator(f"#{field}").fill("".join(value))
+        with page.expect_navigation():
+            page.get_by_role("button", name="Save").click()
+        saved = idle.get(path)
+        assert {name: saved[name] for name in elsewhere} == {**elsewhere, field: value}
+
+
 def test_partial_run(page: Page, seeded: SeededService) -> None:
     """Like most trials of successive halving: no model, no test metrics, no linear model."""
     job_id = seeded.submit("half of it", method={"type": "lora"}, trial={"budget": 0.5})

@@ -149,8 +149,11 @@ byId("metadata-form").addEventListener("submit", async (event) => {
   const { tags, notes } = event.target.elements;
   const tagList = tags.value.split(",").map((tag) => tag.trim()).filter(Boolean);
   for (const field of [tags, notes]) field.removeAttribute("aria-invalid");
+  const changes = {}; // others may have changed the other field since this page was loaded
+  if (tags.value !== tags.defaultValue) changes.tags = tagList;
+  if (notes.value !== notes.defaultValue) changes.notes = notes.value;
   try {
-    await call("PATCH", url, { tags: tagList, notes: notes.value });
+    await call("PATCH", url, changes);
     location.reload();
   } catch (problem) {
     const [{ at, message } = {}] = problem.errors ?? [];
