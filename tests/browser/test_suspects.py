@@ -79,7 +79,7 @@ def test_labels_are_corrected_by_keyboard(
 
 
 def test_decisions_stay_when_more_rows_are_shown(
-    idle: Service, open_page: OpenPage, tmp_path: Path
+    idle: Service, open_page: OpenPage, browser_errors: BrowserErrors, tmp_path: Path
 ) -> None:
     words = {"a": "good fine", "b": "bad poor", "c": "long slow"}
     rows = [(f"{words['abc'[i % 3]]} word{i}", "abc"[(i + (i % 10 == 0)) % 3]) for i in range(700)]
@@ -94,8 +94,19 @@ def test_decisions_stay_when_more_rows_are_shown(
     cards.nth(2).locator("select").select_option(index=1)
     expect(status).to_have_text(re.compile("2 changed, 1 kept"))
     other = cards.nth(2).locator("select").input_value()
-    page.get_by_role("link", name="Show more").click()
+    more, alert = page.get_by_role("link", name="Show more"), page.get_by_role("alert")
+    browser_errors.expect(503)
+    busy = {"status": 503, "content_type": "text/html", "body": "<main><p>Busy.</p></main>"}
+    signed_out = {"status": 303, "headers": {"Location": "/"}}
+    for answer, message in ((busy, "Busy."), (signed_out, "Sign in again")):
+        page.route("**/suspects?*", lambda route, answer=answer: route.fulfill(**answer), times=1)
+        more.click()
+        expect(alert).to_contain_text(message)
+        expect(cards.first).to_be_visible()
+        expect(status).to_have_text(re.compile("2 changed, 1 kept"))
+    more.click()
     expect(cards).not_to_have_count(50)
+    expect(alert).to_be_hidden()
     expect(status).to_have_text(re.compile("2 changed, 1 kept"))
     expect(cards.nth(2).locator("select")).to_have_value(other)
 

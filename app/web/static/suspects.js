@@ -2,7 +2,7 @@
 // On the page of a dataset the list is loaded into <div data-suspects="/datasets/…/suspects">, at
 // once with `data-load`, otherwise when its link is clicked.
 import { showAlert } from "./actions.js";
-import { call } from "./api.js";
+import { call, throwProblem } from "./api.js";
 import { fetchPage } from "./morph.js";
 
 const KEYS = { k: "keep", c: "change", u: "undo", ArrowDown: "next", ArrowUp: "previous" };
@@ -113,20 +113,37 @@ class Review {
   }
 }
 
-/** Loads the list of suspect labels in place of the content of `container`. */
+/** Returns the list of suspect labels from its page. Throws an error with a message for people. */
+async function fetchList(url) {
+  const { page, response } = await fetchPage(url).catch(throwProblem);
+  if (response.redirected) throw new Error("The session has ended. Sign in again in another tab, then try again here.");
+  const list = page.getElementById("fragment");
+  if (!list) throw new Error(page.querySelector("main > p").textContent); // of an error page
+  return list;
+}
+
+/** Loads the list of suspect labels in place of the content of `container`, which stays if that fails. */
 async function load(container, url, { focus }) {
   const decisions = [...container.querySelectorAll(".suspect")]
     .filter((row) => row.dataset.decision)
     .map((row) => ({ keep: row.dataset.keep, decision: row.dataset.decision, label: row.querySelector("select")?.value }));
-  container.setAttribute("aria-busy", "true");
   const message = "Training on four fifths of the rows, five times. This can take a minute.";
-  container.replaceChildren(Object.assign(document.createElement("p"), { role: "status", textContent: message }));
-  const { page } = await fetchPage(url);
-  const fragment = page.getElementById("fragment") ?? page.querySelector("main"); // or the message of an error page
-  container.replaceChildren(...fragment.childNodes);
+  const status = Object.assign(document.createElement("p"), { role: "status", textContent: message });
+  const shown = [...container.children];
+  for (const each of shown) each.hidden = true; // not removed: `beforeunload` asks the form for decisions
+  container.append(status);
+  container.setAttribute("aria-busy", "true");
+  showAlert("");
+  try {
+    container.replaceChildren(...(await fetchList(url)).childNodes);
+    start(container, decisions);
+    if (focus) container.querySelector(".suspect")?.focus();
+  } catch (problem) {
+    status.remove();
+    for (const each of shown) each.hidden = false;
+    showAlert(problem.message);
+  }
   container.removeAttribute("aria-busy");
-  start(container, decisions);
-  if (focus) container.querySelector(".suspect")?.focus();
 }
 
 function start(root, decisions = []) {
@@ -135,13 +152,12 @@ function start(root, decisions = []) {
 }
 
 for (const container of document.querySelectorAll("[data-suspects]")) {
-  const open = (url, options) => load(container, url, options).catch(() => location.assign(url));
-  if ("load" in container.dataset) open(container.dataset.suspects, { focus: false });
+  if ("load" in container.dataset) load(container, container.dataset.suspects, { focus: false });
   container.addEventListener("click", (event) => {
     const link = event.target.closest('a[href*="/suspects"]');
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    open(link.href, { focus: true });
+    load(container, link.href, { focus: true });
   });
 }
 if (!document.querySelector("[data-suspects]")) start(document);
