@@ -294,6 +294,24 @@ def test_a_rejected_label_is_kept_until_it_is_discarded(
     expect_saved(page)
 
 
+def test_enter_presses_the_buttons_of_a_rejected_label(
+    page: Page, idle: Service, create: Create, browser_errors: BrowserErrors
+) -> None:
+    browser_errors.expect(422)
+    open_texts(page, name := create({"type": "multi_label"}))
+    problem = page.locator("#sync-problem")
+    for button in ("Try again", "Discard this label"):
+        page.route("**/texts/*", lambda route: route.continue_(post_data='{"labels": ["x"]}'))
+        page.locator("#text-panel").focus()
+        label(page, "Enter")
+        expect(problem).to_contain_text("was not saved")
+        page.unroute("**/texts/*")
+        problem.get_by_role("button", name=button).focus()
+        page.keyboard.press("Enter")
+        expect_saved(page)
+    assert len(annotations(idle, name)) == 1
+
+
 def test_two_people_get_different_texts(open_page: OpenPage, idle: Service, create: Create) -> None:
     name = create()
     shown: dict[str, list[str]] = {}
