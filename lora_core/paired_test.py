@@ -43,7 +43,8 @@ def one_sided_paired_test(
         raise ValueError("both models need predictions for the same texts")
     sign = -1.0 if metric.lower_is_better else 1.0
     difference = sign * (metric.value(new) - metric.value(current))
-    scores = [metric.scores(each) for each in (new, current)]
+    # Together, so that both are linearized at the same point: equal statistics have equal scores.
+    scores = np.split(metric.scores(np.concatenate([new, current])), 2)
     better, worse = int((scores[0] > scores[1]).sum()), int((scores[0] < scores[1]).sum())
     if metric.name == "accuracy":
         p_values = one_sided_sign_test(better, worse), one_sided_sign_test(worse, better)

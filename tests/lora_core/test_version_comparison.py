@@ -84,6 +84,31 @@ def test_labels_that_no_text_has_do_not_raise_the_skill() -> None:
     assert compare_versions(texts, tasks).current.value == pytest.approx(0)
 
 
+@pytest.mark.parametrize(
+    "tasks", [{"flags": "multi_label"}, {"flags": "multi_label", "topic": "single_label"}]
+)
+def test_equal_predictions_are_neither_better_nor_worse(
+    tasks: Mapping[str, TaskTypeOfTarget],
+) -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy(labels: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in "abc" if (name in labels) != (rng.random() < 0.15))
+
+    truth = [tuple(name for name in "abc" if rng.random() < 0.4) for _ in range(200)]
+    current = [noisy(labels) for labels in truth]
+    new = [*truth[:20], *current[20:]]
+    texts = [
+        PairedPrediction(
+            {"flags": a, "topic": "x"}, {"flags": b, "topic": "x"}, {"flags": c, "topic": "x"}
+        )
+        for a, b, c in zip(truth, current, new, strict=True)
+    ]
+    found = compare_versions(texts, tasks)
+    differing = sum(a != b for a, b in zip(current, new, strict=True))
+    assert (found.better, found.worse) == (differing, 0)
+
+
 def test_labels_that_only_one_has() -> None:
     texts = evaluated(["a", "new"], ["a", "a"], ["a", "other"])
     assert compare_versions(texts, ONE).better == 0
