@@ -183,7 +183,7 @@ def describe_suggestion_accuracy(project: "LabelingView") -> str:
         return (
             "not known yet: it is measured when there are suggestions, which need vectors and a "
             "few texts of each label"
-        )
+        ) + (", and a random text has a label" if project.task.type == "multi_label" else "")
     value, low, high = (
         format_metric(estimate.metric, each)
         for each in (estimate.value, estimate.low, estimate.high)

@@ -134,10 +134,11 @@ def estimate_main_metric(
 def estimate_multi_label_macro_f1(
     sampled: Sequence[Feedback], task: TaskTypeOfTarget
 ) -> list[LiveEstimate]:
-    """Return the macro F1 of a multi-label task; others have none."""
+    """Return the macro F1 of a multi-label task; none if no label is true or predicted."""
     if task != "multi_label":
         return []
-    found = _resampled(MacroF1(), _label_sets(sampled), len(sampled)) if sampled else None
+    pair = _label_sets(sampled)
+    found = _resampled(MacroF1(), pair, len(sampled)) if pair[0].size else None
     return [found] if found else []
 
 

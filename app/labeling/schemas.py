@@ -322,6 +322,7 @@ class LabelingView(LabelingListItem):
         description="Number of labeled texts that the suggestions are fitted on. Null: too few."
     )
     accuracy: SuggestionAccuracyView | None = Field(
-        description="How good the suggestions are, on random texts. Null: too few of them."
+        description="How good the suggestions are, on random texts. Null: too few of them, or none "
+        "has a label."
     )
     agreement: AnnotatorAgreementView | None

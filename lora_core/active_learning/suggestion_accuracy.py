@@ -76,8 +76,11 @@ def estimate_suggestion_accuracy(
             predicted[row] = label
     truth = [labels[i] for i in evaluated]
     found = [each for each in (predicted[i] for i in evaluated) if each is not None]
+    pair = _encoded(truth, found, task)
+    if not pair[0].size:
+        return None  # no label is true or suggested for any text: macro F1 is not defined
     metric = _METRICS[task]
-    statistics = metric.per_text_statistics(*_encoded(truth, found, task))
+    statistics = metric.per_text_statistics(*pair)
     low, high = metric.interval(statistics)
     return MetricEstimate(metric.name, metric.value(statistics), low, high, len(evaluated))
 

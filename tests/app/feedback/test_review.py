@@ -24,6 +24,7 @@ from app.database.base import new_id
 from app.database.engines import Database
 from app.feedback import repository as feedback_repository
 from app.feedback import service as feedback_service
+from app.feedback.live_accuracy import estimate_main_metric, estimate_multi_label_macro_f1
 from app.feedback.tables import Feedback
 from app.traffic import repository as traffic
 from app.traffic.tables import KeptPrediction, PredictionCount, PredictionOutcome
@@ -293,6 +294,17 @@ def test_accuracy_is_that_of_sampled_texts_alone(
     exact = clopper_pearson(43, 50)
     assert (estimate["low"], estimate["high"]) == pytest.approx(exact, abs=0.025)
     assert found["corrections"] == {"texts": 57, "changed": 41}
+
+
+def test_macro_f1_is_not_defined_if_no_label_occurs() -> None:
+    rows = [Feedback(answer="[]", label="[]") for _ in range(30)]
+    estimate = estimate_main_metric(rows, "multi_label")
+    assert estimate is not None
+    assert estimate.value == 1
+    assert estimate_multi_label_macro_f1(rows, "multi_label") == []
+    rows[0].label = encode_label_set(["spam"])
+    (found,) = estimate_multi_label_macro_f1(rows, "multi_label")
+    assert (found.value, found.texts) == (0, 30)
 
 
 def test_prediction_powered_estimate(

@@ -95,3 +95,11 @@ def test_too_few_random_texts_or_labels_say_nothing() -> None:
     assert estimate_suggestion_accuracy(x, labels, few, "single_label") is None
     same: list[Label] = ["a"] * 100
     assert estimate_suggestion_accuracy(x, same, range(40), "single_label") is None
+
+
+def test_macro_f1_is_not_defined_if_no_label_occurs() -> None:
+    x, _ = draw(4, 100)
+    rare = x[:, 0] > np.sort(x[:, 0])[-12]  # none of them drawn at random
+    sets: list[Label] = [frozenset({"a"}) if each else frozenset() for each in rare]
+    others = np.flatnonzero(x[:, 0] < np.median(x[:, 0]))
+    assert estimate_suggestion_accuracy(x, sets, others, "multi_label") is None
