@@ -96,7 +96,7 @@ def write_training_and_evaluation_files(  # noqa: PLR0913 - what a run is made o
     labels = {each.key: each.label for each in training}
     in_place: set[bytes] = set()
     counts, replaced, forgotten = Counter[Split](), 0, 0
-    test: list[tuple[bytes, LabeledSplitRow]] = []
+    test: dict[bytes, LabeledSplitRow] = {}
     with training_file.open("x", encoding="utf-8") as file:
         for row in read_rows():
             key = hash_normalized_text(row.text, row.pair)
@@ -112,14 +112,14 @@ def write_training_and_evaluation_files(  # noqa: PLR0913 - what a run is made o
                 counts[row.split] += 1
                 file.write(_training_line(row, task))
                 if row.split is Split.TEST and key not in base.train:
-                    test.append((key, row))
+                    test.setdefault(key, row)  # copies of a text are no further evidence
                     if len(test) >= 2 * MAX_EVALUATED:  # bounds the memory
                         test = _smallest(test)
         for each in training:
             if each.key not in in_place:
                 row = LabeledSplitRow(Split.TRAIN, 0, each.text, each.pair, each.label)
                 file.write(_training_line(row, task))
-    evaluated_test = [row for _, row in _smallest(test)]
+    evaluated_test = _smallest(test).values()
     evaluated_live = heapq.nsmallest(MAX_EVALUATED, held_out, key=lambda each: each.key)
     with evaluation_file.open("x", encoding="utf-8") as file:
         file.writelines(_evaluation_line(TEST_PART, each) for each in evaluated_test)
@@ -181,9 +181,9 @@ def _collect_keys(rows: Iterable[LabeledSplitRow]) -> _BaseKeys:
     return _BaseKeys(train, frozenset(evaluation))
 
 
-def _smallest(test: list[tuple[bytes, LabeledSplitRow]]) -> list[tuple[bytes, LabeledSplitRow]]:
-    """Return the test rows to evaluate on: those with the smallest keys."""
-    return heapq.nsmallest(MAX_EVALUATED, test, key=lambda item: item[0])
+def _smallest(test: dict[bytes, LabeledSplitRow]) -> dict[bytes, LabeledSplitRow]:
+    """Return the test rows to evaluate on: those with the smallest keys, in their order."""
+    return {key: test[key] for key in heapq.nsmallest(MAX_EVALUATED, test)}
 
 
 def _is_live(row: LabeledSplitRow, first_live_row: int | None) -> bool:
