@@ -123,6 +123,13 @@ def estimate_if_curve_impossible(
     frequent, usable = _usable_texts(labels, task)
     if usable >= MIN_TEXTS and frequent:
         return None
+    if usable >= MIN_TEXTS:
+        return MoreLabelsEstimate(
+            code="too_few",
+            texts=texts,
+            message=f"Only one label has at least {MIN_TEXTS_PER_LABEL} texts. The effect of more "
+            "labels can be estimated when two have.",
+        )
     if texts < MIN_TEXTS:
         which = f"{texts} labeled texts are"
     else:

@@ -376,7 +376,8 @@ def test_no_extrapolation_below_the_constant(
         (
             rows_labeled(*["usual"] * 400, *map(str, range(9))),
             "too_few",
-            "Of the 409 labeled texts 400",
+            "Only one label has at least 5 texts. The effect of more labels can be estimated when "
+            "two have.",
         ),
     ],
 )  # fmt: skip
