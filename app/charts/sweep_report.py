@@ -79,8 +79,10 @@ def winner_and_cheapest_table(
         ),
         ["trainable parameters", *(f"{trial.trainable_parameters:,}" for trial in trials)],
         ["seconds", *(_seconds_text(trial) for trial in trials)],
-        [f"validation {label}", *(_short_interval(score) for score in validation)],
-        [f"test {label}", *(_short_interval(score) for score in test)],
+        *(
+            [f"{split} {label}{_first_texts(scores[0])}", *map(_short_interval, scores)]
+            for split, scores in (("validation", validation), ("test", test))
+        ),
     ]
     return ReportTable(["", *names], rows, [False, *(True for _ in names)], [False] * len(rows))
 
@@ -157,6 +159,12 @@ def _seconds_text(trial: TrialSnapshot) -> str:
     return _EMPTY_CELL if trial.seconds is None else format_number(trial.seconds, digits=3)
 
 
+def _first_texts(score: SplitScore | None) -> str:
+    if score is None or not score.is_capped:
+        return ""
+    return f" of the first {format_count(score.texts, 'text')}"
+
+
 def _short_interval(score: SplitScore | None) -> str:
     if score is None:
         return _EMPTY_CELL
@@ -217,7 +225,7 @@ def _winner_sentence(
     snapshot: SweepSnapshot, winner: TrialSnapshot, selection: WinnerAndCheapest
 ) -> str:
     score = selection.winner_validation
-    texts = f" on {format_count(score.texts, 'text')}" if score else ""
+    texts = f" on {format_count(score.texts, 'text')}" if score and not score.is_capped else ""
     return (
         f"Trial {winner.number} has the best {objective_label(snapshot)}, "
         f"{format_trial_objective(snapshot, winner)}{texts}: "
@@ -232,10 +240,13 @@ def _test_sentences(snapshot: SweepSnapshot, selection: WinnerAndCheapest) -> li
     objective = ""
     if snapshot.objective != score.metric and score.objective is not None:
         value = format_score(snapshot.objective, score.objective)
-        objective = f", its {METRICS[snapshot.objective].label} {value}"
+        label = METRICS[snapshot.objective].label
+        every = f", and its {label} on all test texts" if score.is_capped else f", its {label}"
+        objective = f"{every} {value}"
+    first = "the first " if score.is_capped else ""
     return [
-        f"On {format_count(score.texts, 'test text')}, which were not used for the selection, its "
-        f"{METRICS[score.metric].label} is {metric_with_interval(score)}{objective}."
+        f"On {first}{format_count(score.texts, 'test text')}, which were not used for the "
+        f"selection, its {METRICS[score.metric].label} is {metric_with_interval(score)}{objective}."
     ]
 
 

@@ -94,6 +94,7 @@ class SplitScore:
     low: float  # bounds of the 95% confidence interval of the value
     high: float
     texts: int
+    is_capped: bool  # these are the first texts of the split; the objective is that of all
     objective: float | None  # the objective of the sweep on this split; None: unknown
 
 
@@ -190,5 +191,6 @@ def _split_score(snapshot: SweepSnapshot, trial: TrialSnapshot, split: str) -> S
         low=low,
         high=high,
         texts=correctness.count,
+        is_capped=correctness.is_capped,
         objective=trial.metric(split, snapshot.objective),
     )

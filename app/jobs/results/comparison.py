@@ -44,6 +44,7 @@ from lora_core.tasks.primary_metric import (
     RootMeanSquaredError,
     difference_interval,
 )
+from lora_core.training.correctness import MAX_COMPARED_TEXTS
 
 _Counts = NDArray[np.int64]
 _CorrectnessBySplit = Mapping[str, "SplitCorrectness"]
@@ -96,6 +97,12 @@ class SplitCorrectness:
         if self.errors is not None:
             return RootMeanSquaredError()
         return Accuracy() if self.true_labels is None else MacroF1()
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether the split may have more texts than these, its first ones."""
+        targets = 1 if self.targets is None else len(self.targets)
+        return not self._is_accuracy and self.count == MAX_COMPARED_TEXTS // targets
 
     @cached_property
     def value(self) -> float:

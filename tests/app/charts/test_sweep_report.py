@@ -8,9 +8,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
 
 from app.charts.sweep_report import render_report
+from app.jobs.results import comparison
+from app.jobs.results.comparison import SplitCorrectness
 from app.sweeps.snapshot import SweepSnapshot, select_winner_and_cheapest
 from tests.sweep_snapshots import FIELDS, grid_snapshot, make_snapshot, make_trial
 
@@ -222,3 +225,27 @@ def test_sentences_about_trials_within_noise() -> None:
         ([alone, best], "None of them has fewer trainable parameters than the winner."),
     ):
         assert sentence in " ".join(ReportPage(render_report(make_snapshot(*trials))).texts("p"))
+
+
+@pytest.mark.parametrize(
+    ("kept", "winner", "first"), [(400, "", "the first "), (500, " on 400 texts", "")]
+)
+def test_only_the_first_texts_of_a_long_split_are_compared(
+    kept: int, winner: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The objective is that of all texts, of which a manifest has the first ones."""
+    monkeypatch.setattr(comparison, "MAX_COMPARED_TEXTS", kept)
+    errors = np.ones(400, dtype="<f4").tobytes()
+    kept_texts = SplitCorrectness("0" * 64, None, 400, errors=errors)
+    trial = make_trial(
+        1,
+        correctness=dict.fromkeys(("validation", "test"), kept_texts),
+        metrics={split: {"rmse": 0.9, "loss": 0.4} for split in ("validation", "test")},
+    )
+    page = ReportPage(render_report(make_snapshot(trial, objective="loss", main_metric="rmse")))
+    read = " ".join(page.texts("p"))
+    assert f"Trial 1 has the best validation loss, 0.400{winner}: " in read
+    assert f"On {first}400 test texts, which were not used for the selection" in read
+    assert (", its loss 0.400." in read) == (not first)
+    assert (", and its loss on all test texts 0.400." in read) == bool(first)
+    assert ("validation RMSE of the first 400 texts" in page.texts("th")) == bool(first)
