@@ -45,13 +45,17 @@ class Range(FrozenModel):
     def is_integer(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
-    def value_at(self, fraction: float) -> int | float:
-        """Return the number at this fraction of the way from `low` to `high`, 0 to 1."""
+    def value_at(self, fraction: float, margin: float = 0.0) -> int | float:
+        """Return the number at this fraction of the way from `low` to `high`, 0 to 1.
+
+        The way is longer by `margin` at both ends; numbers there become `low` and `high`.
+        """
+        low, high = self.low - margin, self.high + margin
         if self.log:
-            low, high = math.log(self.low), math.log(self.high)
-            number = math.exp(low + fraction * (high - low))
-        else:
-            number = self.low + fraction * (self.high - self.low)
+            low, high = math.log(low), math.log(high)
+        number = low + fraction * (high - low)
+        if self.log:
+            number = math.exp(number)
         if self.is_integer:
             return min(max(round(number), self.low), self.high)
         return self.rounded(number)
@@ -246,7 +250,8 @@ def _all_settings(space: SearchSpace) -> Iterator[TrialSettings]:
 def _random_value(values: list[JsonValue] | Range, generator: random.Random) -> Any:
     if isinstance(values, list):
         return generator.choice(values)
-    return values.value_at(generator.random())
+    # All integers have an interval of length 1, so that the bounds are not drawn half as often.
+    return values.value_at(generator.random(), margin=0.5 if values.is_integer else 0.0)
 
 
 # Text notation of values, as typed on the command line and in the form:

@@ -1,8 +1,11 @@
 """Search spaces: their trials, the order, and invalid spaces."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -54,6 +57,22 @@ def test_a_logarithmic_range_is_uniform_in_the_logarithm() -> None:
     below = sum(settings["a"] < 1e-3 for settings in drawn) / 2000
     assert below == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 2000))
     assert all(1e-4 <= settings["a"] <= 1e-2 for settings in drawn)
+
+
+@pytest.mark.parametrize(
+    ("log", "shares"),
+    [(False, [1 / 3, 1 / 3, 1 / 3]), (True, np.log([3, 5 / 3, 7 / 5]) / math.log(7))],
+)
+def test_the_bounds_of_integers_are_drawn_as_often_as_others(
+    log: bool, shares: Sequence[float]
+) -> None:
+    drawn = search_space.sample_settings(
+        make_space(r={"low": 1, "high": 3, "log": log}, a={"low": 0.0, "high": 1.0}), 3000, seed=1
+    )
+    times = Counter(settings["r"] for settings in drawn)
+    assert [times[r] / 3000 for r in (1, 2, 3)] == pytest.approx(
+        list(shares), abs=4 * math.sqrt(0.25 / 3000)
+    )
 
 
 def test_a_sample_is_reproducible_and_has_no_duplicates() -> None:
