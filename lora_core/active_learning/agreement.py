@@ -30,6 +30,8 @@ def cohen_kappa(pairs: Sequence[tuple[Label, Label]]) -> float | None:
         defined = [kappa for kappa in kappas if kappa is not None]
         return float(np.mean(defined)) if defined else None
     a, b = (np.array([require_number(each) for each in side]) for side in (first, second))
+    if not np.ptp(np.concatenate([a, b])):
+        return None  # the variance of equal numbers may be a rounding error instead of 0
     disagreement = a.var() + b.var() + (a.mean() - b.mean()) ** 2
     covariance = ((a - a.mean()) * (b - b.mean())).mean()
     return float(2 * covariance / disagreement) if disagreement else None

@@ -42,4 +42,5 @@ def test_kappa_is_not_defined_without_texts_or_variation() -> None:
     assert cohen_kappa([("a", "a")] * 5) is None
     assert cohen_kappa([(frozenset(), frozenset())] * 5) is None
     assert cohen_kappa([(1.0, 1.0)] * 5) is None
+    assert cohen_kappa([(0.1, 0.1)] * 3) is None  # whose mean is not exactly 0.1
     assert cohen_kappa([("a", "b")] * 5) == 0
