@@ -67,7 +67,8 @@ def _permutation_test(
     rng, texts = np.random.default_rng(seed), len(new)
     change: NDArray[np.float64] = current.astype(np.float64) - new
     means = new.mean(axis=0), current.mean(axis=0)
-    found = sign * float(metric.value_from_means(means[0]) - metric.value_from_means(means[1]))
+    values = [float(metric.value_from_means(each)) for each in means]
+    found, tolerance = sign * (values[0] - values[1]), metric.rounding_error(max(values))
     as_large = as_small = 0
     left = PERMUTATIONS
     while left:
@@ -77,7 +78,7 @@ def _permutation_test(
         differences = sign * (
             metric.value_from_means(means[0] + shift) - metric.value_from_means(means[1] - shift)
         )
-        as_large += int((differences >= found - 1e-12).sum())
-        as_small += int((differences <= found + 1e-12).sum())
+        as_large += int((differences >= found - tolerance).sum())
+        as_small += int((differences <= found + tolerance).sum())
         left -= count
     return (as_large + 1) / (PERMUTATIONS + 1), (as_small + 1) / (PERMUTATIONS + 1)

@@ -29,6 +29,7 @@ RESAMPLES_AT_ONCE = 50
 MIN_RESAMPLED_TEXTS = 20  # with fewer, percentiles of the bootstrap are too narrow
 TEXTS_AT_ONCE = 2000  # of which scores are computed
 PERMUTATIONS = 199
+RELATIVE_ROUNDING_ERROR = 1e-12
 MAX_PERMUTED_TARGETS = 1_000_000  # texts · columns
 SIGNIFICANCE_LEVEL = 0.05  # p value below which agreement with the targets is not chance
 
@@ -68,6 +69,10 @@ class MetricFromMeans(ABC):
     def errors(self, statistics: Statistics) -> Floats:
         """Return the error (texts,) of each text, whose mean is that of the metric (delta)."""
         return 1 - self.linearized(statistics)
+
+    def rounding_error(self, value: float) -> float:  # noqa: ARG002 - see `RootMeanSquaredError`
+        """Return how far apart values of this size may be that are equal but for rounding."""
+        return RELATIVE_ROUNDING_ERROR
 
     def value(self, statistics: Statistics) -> float:
         """Return the metric of these texts."""
@@ -117,11 +122,12 @@ class PrimaryMetric(MetricFromMeans):
         if truth.size > MAX_PERMUTED_TARGETS:
             drawn = rng.permutation(len(truth))[: MAX_PERMUTED_TARGETS * len(truth) // truth.size]
             truth, predicted = truth[drawn], predicted[drawn]
-        found = sign * self.value(self.per_text_statistics(truth, predicted))
+        value = self.value(self.per_text_statistics(truth, predicted))
+        least = sign * value - self.rounding_error(value)
         as_good = sum(
             sign
             * self.value(self.per_text_statistics(truth, predicted[rng.permutation(len(truth))]))
-            >= found - 1e-12
+            >= least
             for _ in range(PERMUTATIONS)
         )
         return bool((as_good + 1) / (PERMUTATIONS + 1) < SIGNIFICANCE_LEVEL)
@@ -274,6 +280,9 @@ class RootMeanSquaredError(PrimaryMetric):
     def error_from_means(self, means: Floats) -> Floats:
         """Return the mean squared error."""
         return means[..., 0]
+
+    def rounding_error(self, value: float) -> float:
+        return RELATIVE_ROUNDING_ERROR * value  # the unit may be tiny
 
     def errors(self, statistics: Statistics) -> Floats:
         return np.asarray(statistics[:, 0], np.float64)

@@ -84,6 +84,8 @@ def test_smaller_errors_are_better() -> None:
     assert better.difference > 0.3
     assert worse.p_value > 0.99
     assert (better.p_worse, worse.p_worse) == (worse.p_value, better.p_value)
+    small = one_sided_paired_test(metric, close * 2.0**-120, far * 2.0**-120)
+    assert (small.p_value, small.p_worse) == (better.p_value, better.p_worse)
 
 
 def test_equal_models_are_not_better() -> None:

@@ -173,3 +173,9 @@ def test_permutations_tell_a_fit_from_chance(metric: MacroF1 | RootMeanSquaredEr
     assert not metric.beats_chance(truth, predicted[shuffled])
     constant = np.repeat(predicted[:1], len(truth), axis=0)
     assert not metric.beats_chance(truth, constant)
+
+
+def test_unit_of_numbers_does_not_matter_to_a_permutation_test() -> None:
+    metric, unit = RootMeanSquaredError(), 2.0**-60
+    assert metric.beats_chance(unit * NUMBERS, unit * PREDICTED)
+    assert not metric.beats_chance(unit * NUMBERS, unit * np.repeat(PREDICTED[:1], len(NUMBERS)))
