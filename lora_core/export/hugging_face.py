@@ -44,6 +44,7 @@ from lora_core.artifact import (
 )
 from lora_core.artifact_base_sharing import TOKENIZER_FILE, has_base
 from lora_core.atomic_files import check_new_directory, write_indented_json
+from lora_core.compatibility import read_encoder_shape
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders import get_family
 from lora_core.encoders.encoder_parts import get_linear_submodule, has_mean_pooling_block
@@ -61,7 +62,6 @@ from lora_core.saved_predictions import load_golden_predictions, logit_differenc
 from lora_core.specs.data import Split
 from lora_core.specs.encoded_labels import unqualified_outputs_of_target
 from lora_core.specs.method import LoraSpec, LoraVariant
-from lora_core.specs.pooling import Pooling
 from lora_core.specs.task import RegressionSpec
 from lora_core.tasks.base import parse_task_spec_and_calibration
 from lora_core.tasks.build import restore_task_and_calibration
@@ -288,9 +288,7 @@ def export_adapter(
         model = _with_merged_head(merged, pretrained)
         outputs = _keep_outputs(model, manifest_data, target)
         source = {"base_model_name_or_path": pretrained.name, "revision": pretrained.commit}
-        if pretrained.commit is None or has_mean_pooling_block(
-            model.config
-        ):  # the hub does not have it
+        if not _is_on_hub(pretrained, model):
             save_weights_and_config(directory / manifest.BASE_DIR, model)
             _save_tokenizer(artifact, directory / manifest.BASE_DIR, manifest_data)
             source = {"base_model_name_or_path": str(out.absolute() / manifest.BASE_DIR)}
@@ -315,10 +313,20 @@ def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None)
     return resolve_base_or_artifact(spec["base"], spec.get("base_revision"))
 
 
+def _is_on_hub(base: BaseCheckpoint, model: PreTrainedModel) -> bool:
+    """Return whether others compute the same with the base and its config on the hub."""
+    if base.commit is None or has_mean_pooling_block(model.config):
+        return False
+    stored = type(model.config).from_dict(base.config)
+    keys = [*base.family.settings, *filter(None, [base.family.pooling_key])]
+    return all(getattr(stored, key) == getattr(model.config, key) for key in keys)
+
+
 def _with_merged_head(merged: PreTrainedModel, base: BaseCheckpoint) -> PreTrainedModel:
     """Return the base with the final head, in which an adapter is merged: PEFT supports none."""
     model, _ = load_with_saved_head(base, model_label_names(merged), merged.config.problem_type)
-    set_pooling(model, base.family, Pooling(getattr(merged.config, "pooling", Pooling.CLS)))
+    shape = read_encoder_shape(merged.config.to_dict(), base=base.name)
+    set_pooling(model, base.family, shape.pooling)
     for name in base.family.head_module_names:
         model.set_submodule(name, merged.get_submodule(name))
     return model.eval()

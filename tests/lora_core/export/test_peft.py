@@ -130,6 +130,47 @@ def test_base_in_the_artifact_is_enough(tmp_path: Path) -> None:
     check_logits(artifact, tmp_path / "peft")
 
 
+@pytest.fixture
+def hub_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder that `org/tiny` is downloaded to."""
+    snapshot = tmp_path / ("a" * 40)
+    monkeypatch.setattr("lora_core.encoders.load._download", lambda *_: snapshot)
+    return snapshot
+
+
+@pytest.mark.parametrize(
+    ("family", "setting"),
+    [
+        ("modernbert", {"classifier_pooling": "mean"}),
+        pytest.param("big_bird", {"attention_type": "block_sparse"}, marks=pytest.mark.slow),
+    ],
+)
+def test_base_of_the_hub_whose_config_says_otherwise_is_written(
+    family: str, setting: dict[str, str], tmp_path: Path, hub_base: Path
+) -> None:
+    """Other programs would compute as that config says."""
+    make_base(hub_base, family)
+    spec = LoraSpec(r=2, targets=(LayerRole.PROJECTION,))
+    artifact = make_lora_artifact(tmp_path, spec, family=family, base=Path("org/tiny"))
+    export_adapter(artifact, tmp_path / "referenced")
+    assert not (tmp_path / "referenced" / "base").exists()
+    config = json.loads((hub_base / "config.json").read_text())
+    (hub_base / "config.json").write_text(json.dumps(config | setting))
+    export_adapter(artifact, tmp_path / "peft")
+    check_logits(artifact, tmp_path / "peft")
+
+
+def test_imported_adapter_on_a_mean_of_the_states_is_exported(
+    tmp_path: Path, hub_base: Path
+) -> None:
+    """Its base says so with the field of transformers alone, as an import leaves it."""
+    make_base(hub_base, "modernbert", classifier_pooling="mean")
+    spec = LoraSpec(r=2, targets=(LayerRole.PROJECTION,))
+    artifact = make_lora_artifact(tmp_path, spec, family="modernbert", base=Path("org/tiny"))
+    export_adapter(artifact, tmp_path / "peft")
+    assert not (tmp_path / "peft" / "base").exists()
+
+
 def test_moved_base_in_format_1(tmp_path: Path) -> None:
     artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), in_format_1=True)
     (tmp_path / "base").rename(tmp_path / "moved")
