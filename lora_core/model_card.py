@@ -435,6 +435,7 @@ base = AutoModelForSequenceClassification.from_pretrained(
     bundled if bundled.is_dir() else config.base_model_name_or_path,
     revision=None if bundled.is_dir() else config.revision,
     num_labels=COUNT,
+    ignore_mismatched_sizes=True,  # the adapter has the head
 )
 model = PeftModel.from_pretrained(base, "FOLDER").eval()
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
