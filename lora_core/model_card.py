@@ -25,6 +25,7 @@ from lora_core.tasks.metric_info import METRICS, metric_names_of_spec, task_type
 
 _METHOD: TypeAdapter[MethodSpec] = TypeAdapter(MethodSpec)
 _TOO_LARGE = 1e15  # for any count of texts, tokens or parameters
+_UPLOAD = re.compile(r"[a-z0-9-]+:[0-9]+")  # a version of a dataset
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&$])")
 
 
@@ -111,12 +112,18 @@ def _relation(hub_base: str | None, card_format: ExportFormat) -> str | None:
 
 
 def _sources(spec: TrainSpec | None) -> list[str]:
-    """Return the names of the data. Paths of files are left out."""
+    """Return the names of samples, hub datasets and uploads. Paths of files are left out."""
     if spec is None:
         return []
     source = spec.data.source
     names = [source] if isinstance(source, str) else list(dict.fromkeys(source.values()))
-    return [name for name in names if is_hub_name(name.removeprefix(HUB_PREFIX).split(":")[0])]
+    return [
+        name
+        for name in names
+        if name in reviews.SAMPLES
+        or _UPLOAD.fullmatch(name)
+        or (name.startswith(HUB_PREFIX) and parse_hub_dataset(name))
+    ]
 
 
 def _describe_data(spec: TrainSpec | None) -> str:

@@ -263,7 +263,8 @@ def test_card_claims_no_calibration_that_was_not_fitted() -> None:
 )
 def test_paths_of_the_host_stay_private(base: str, hub_base: str | None, shown: str) -> None:
     spec = make_manifest()["spec"] | {"base": base}
-    spec["data"] = {"source": {"train": "/srv/secret/train.csv", "test": "hub:org/reviews"}}
+    sources = {"train": "/srv/secret/train.csv", "validation": "secret/held-out.csv"}
+    spec["data"] = {"source": {**sources, "test": "hub:org/reviews"}}
     card = model_card(make_manifest(spec=spec), ExportFormat.TRANSFORMERS, name="m")
     assert "secret" not in card
     assert metadata(card).get("base_model") == hub_base
