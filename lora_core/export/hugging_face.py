@@ -52,7 +52,9 @@ from lora_core.encoders.families import EncoderFamily
 from lora_core.encoders.load import BaseCheckpoint, load_with_saved_head, weights_sha256
 from lora_core.encoders.pooling import set_pooling
 from lora_core.errors.artifact import SingleTargetModel, TargetRequired, UnknownTarget
+from lora_core.errors.base_model import BaseNotFound, GatedBase
 from lora_core.errors.export import BaseMismatch, NoAdapter, NoEncoder, RemergedWeightsMismatch
+from lora_core.errors.training import HubUnavailable
 from lora_core.export.model_settings import ExportedModelSettings
 from lora_core.hf_hub import is_hub_name
 from lora_core.inference.predictor import Predictor
@@ -303,14 +305,18 @@ def export_adapter(
 
 
 def _find_base(artifact: Path, manifest_data: dict[str, Any], given: str | None) -> BaseCheckpoint:
-    """Return the base that is given, the one on the hub, or the one in the artifact."""
+    """Return the base that is given, the one on the hub, or else the one in the artifact."""
     if given is not None:
         return resolve_base_or_artifact(given)
     spec = manifest_data["spec"]
-    on_hub = is_hub_name(spec["base"]) and spec["base"] != minilm.NAME
-    if has_base(manifest_data["files"]) and not on_hub:
-        return resolve_base_or_artifact(str(artifact.absolute() / manifest.BASE_DIR))
-    return resolve_base_or_artifact(spec["base"], spec.get("base_revision"))
+    in_artifact = has_base(manifest_data["files"])
+    if not in_artifact or (is_hub_name(spec["base"]) and spec["base"] != minilm.NAME):
+        try:
+            return resolve_base_or_artifact(spec["base"], spec.get("base_revision"))
+        except (BaseNotFound, GatedBase, HubUnavailable):
+            if not in_artifact:
+                raise
+    return resolve_base_or_artifact(str(artifact.absolute() / manifest.BASE_DIR))
 
 
 def _is_on_hub(base: BaseCheckpoint, model: PreTrainedModel) -> bool:

@@ -5,6 +5,7 @@ import shutil
 import warnings
 from itertools import product
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -15,9 +16,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from lora_core import encoders
 from lora_core.artifact import load_merged_model
+from lora_core.errors import LoraCoreError
 from lora_core.errors.artifact import ArtifactCorrupt
-from lora_core.errors.base_model import BaseNotFound
+from lora_core.errors.base_model import BaseNotFound, GatedBase
 from lora_core.errors.export import BaseMismatch, NoAdapter, OutputExists
+from lora_core.errors.training import HubUnavailable
 from lora_core.export.hugging_face import export_adapter
 from lora_core.inference.predictor import Predictor
 from lora_core.specs.method import HeadMode, LayerRole, LoraSpec, LoraVariant
@@ -156,6 +159,25 @@ def test_base_of_the_hub_whose_config_says_otherwise_is_written(
     assert not (tmp_path / "referenced" / "base").exists()
     config = json.loads((hub_base / "config.json").read_text())
     (hub_base / "config.json").write_text(json.dumps(config | setting))
+    export_adapter(artifact, tmp_path / "peft")
+    check_logits(artifact, tmp_path / "peft")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        BaseNotFound(base="org/tiny", reason="it was deleted"),
+        GatedBase(base="org/tiny", problem="no token is set", page="x"),
+        HubUnavailable(what="org/tiny", trouble="it cannot be reached"),
+    ],
+    ids=lambda failure: failure.code,
+)
+def test_base_in_the_artifact_replaces_one_that_the_hub_does_not_give(
+    failure: LoraCoreError, tmp_path: Path, hub_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_base(hub_base)
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2), base=Path("org/tiny"))
+    monkeypatch.setattr("lora_core.encoders.load._download", Mock(side_effect=failure))
     export_adapter(artifact, tmp_path / "peft")
     check_logits(artifact, tmp_path / "peft")
 
