@@ -278,6 +278,9 @@ def import_adapter(  # noqa: PLR0913 - one parameter per option
     """
     config = peft_format.read_adapter_config(directory)
     tensors = _read_tensors(directory / WEIGHTS_FILE)
+    bundled = directory.absolute() / manifest.BASE_DIR  # the path in the config is where it was
+    if base is None and (bundled / "config.json").is_file():
+        base = str(bundled)
     name = base or config.base_model_name_or_path
     if not name:
         raise AdapterBaseNotNamed()

@@ -377,6 +377,18 @@ def test_copy_of_the_tokenizer_of_its_base_is_as_trusted_as_that(tmp_path: Path)
     import_adapter(adapter.directory, tmp_path / "artifact")
 
 
+def test_moved_export_is_imported_on_its_own_base(tmp_path: Path) -> None:
+    for seed, name in enumerate(("one", "two")):
+        base = make_base(tmp_path / f"base-{name}", seed=seed)
+        artifact = make_lora_artifact(tmp_path / name, LoraSpec(r=2), base=base)
+        export_adapter(artifact, tmp_path / "peft")
+        (tmp_path / "peft").rename(tmp_path / f"peft-{name}")
+    (tmp_path / "peft-two").rename(tmp_path / "peft")  # where the first was exported to
+    facts = import_adapter(tmp_path / "peft-one", tmp_path / "imported")
+    assert facts["spec"]["base"] == str(tmp_path / "peft-one" / "base")
+    assert facts["base_sha256"] == manifest.read(tmp_path / "one" / "artifact")["base_sha256"]
+
+
 @pytest.mark.parametrize("pairs", [True, False])
 def test_exported_adapter_says_whether_it_reads_pairs(tmp_path: Path, pairs: bool) -> None:
     export_adapter(make_lora_artifact(tmp_path, LoraSpec(r=2), pairs=pairs), tmp_path / "peft")
