@@ -28,6 +28,7 @@ from lora_core.encoders.encoder_parts import pretrained_blocks
 from lora_core.encoders.families import EncoderFamily, FastPathFamily
 from lora_core.encoders.load import load_classifier
 from lora_core.encoders.pooling import set_pooling
+from lora_core.encoders.safety import check_has_fast_tokenizer
 from lora_core.errors.base_model import BaseNotBatchInvariant, UnreadableBase
 from lora_core.errors.training import NonFiniteLoss
 from lora_core.events import NullObserver
@@ -64,6 +65,7 @@ def run_base_model_check(name: str, revision: str | None = None) -> BaseModelRep
     loading raises.
     """
     base = resolve_base_or_artifact(name, revision)
+    check_has_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
     shape = compatibility.read_encoder_shape(base.config, base=base.name)
     check_tokenizer_adds_special_tokens(
         load_tokenizer(base.directory / "tokenizer.json"), base.name
