@@ -146,13 +146,12 @@ def export_model(  # noqa: PLR0913 - one parameter per option
         return
     path = out or Path(f"{stem}-{export_format}")
     with tempfile.TemporaryDirectory(prefix="loraworks-") as folder:
-        work = Path(folder)
-        artifact = _download(client, version, work / "artifact")
+        artifact = _download(client, version, Path(folder) / stem)  # errors have its name
         options = ["--target", target] if target else []
         if export_format is ExportFormatChoice.PEFT:
-            options += _base_options(client, version, base, work)
+            options += _base_options(client, version, base, artifact)
         if int8:
-            options += ["--int8", *_text_options(client, version, texts, work)]
+            options += ["--int8", *_text_options(client, version, texts, artifact)]
         run_lora_core(
             "export", str(artifact), "--format", export_format, "--out", str(path), *options
         )
@@ -245,26 +244,26 @@ def _describe_certificate(certificate: OnnxCertificate) -> str:
 
 
 def _base_options(
-    client: "Client", version: "VersionView", base: str | None, work: Path
+    client: "Client", version: "VersionView", base: str | None, artifact: Path
 ) -> list[str]:
     """Return the option for the base of an adapter: an artifact without its `base/` (format 1) may
     have been trained on a version, which only the service has."""
-    has_base = (work / "artifact" / manifest.BASE_DIR).is_dir()
+    has_base = (artifact / manifest.BASE_DIR).is_dir()
     if base is None and not has_base and version.base and looks_like_model_version(version.base):
         base_version = resolve_version(client, version.base)
-        base = str(_download(client, base_version, work / "base"))
+        base = str(_download(client, base_version, artifact.with_name("base")))
     return ["--base", base] if base else []
 
 
 def _text_options(
-    client: "Client", version: "VersionView", texts: Path | None, work: Path
+    client: "Client", version: "VersionView", texts: Path | None, artifact: Path
 ) -> list[str]:
     """Return the option for the texts that an int8 model is certified on: by default, those of its
     data that it was not trained on."""
     if texts is None and version.job_id is not None:
         from app.cli.held_out_texts import write_held_out_texts  # slow, and only needed here
 
-        texts = write_held_out_texts(client, work / "artifact", work)
+        texts = write_held_out_texts(client, artifact, artifact.parent)
     return ["--texts", str(texts)] if texts else []
 
 

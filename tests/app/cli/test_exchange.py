@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from app.cli import models
 from app.cli.client import Client
-from app.cli.errors import ServiceUnreachableOrFailed
+from app.cli.errors import RunFailed, ServiceUnreachableOrFailed
 from app.cli.files import save_verified_archive
 from app.cli.held_out_texts import write_held_out_texts
 from app.main import create_app
@@ -177,6 +178,17 @@ def test_peft_and_transformers_exports_match_and_reimport(
         for a, b in zip(ours["labels"], theirs["labels"], strict=True):
             assert labels[a["label"]] == b["label"]
             assert a["score"] == pytest.approx(b["score"], abs=1e-5)
+
+
+def test_errors_of_an_export_name_the_version(
+    cli: Run, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have the name of the folder that it is downloaded to."""
+    run = Mock(side_effect=RunFailed("not so", "not_so"))
+    monkeypatch.setattr(models, "run_lora_core", run)
+    refused = cli("models", "export", version, "--format", "peft")
+    assert (refused.exit_code, "(not_so)" in refused.stderr) == (1, True)
+    assert Path(run.call_args.args[1]).name == "sentiment-1"
 
 
 def test_export_names_the_thresholds_that_other_programs_lack(
@@ -361,4 +373,4 @@ def test_the_base_in_an_artifact_is_not_looked_up(on_a_version: Path, url: str) 
     needed: dict[str, Any] = {"base": "deleted:1"}
     version = VersionView.model_construct(**needed)
     with Client(url) as client:
-        assert models._base_options(client, version, None, work) == []
+        assert models._base_options(client, version, None, work / "artifact") == []
