@@ -27,6 +27,7 @@ from lora_core import manifest
 from lora_core.export.model_settings import read_exported_model_settings
 from lora_core.export.onnx_certificate import OnnxCertificate, read_onnx_certificate
 from lora_core.peft_format import CONFIG_FILE
+from lora_core.specs.data import parse_sheet_suffix
 from lora_core.specs.fields import looks_like_model_version
 from lora_core.specs.task import TaskTypeOfTarget
 from lora_core.tasks.metric_info import METRICS, metric_names_of_summary
@@ -86,13 +87,12 @@ Int8 = Annotated[
     ),
 ]
 CertifiedTexts = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--texts",
         metavar="FILE",
         help="ONNX: at least 500 texts to certify an int8 model on. Default: the validation and "
         "test texts of its data that it was not trained on.",
-        exists=True,
     ),
 ]
 Labels = Annotated[
@@ -134,6 +134,8 @@ def export_model(  # noqa: PLR0913 - one parameter per option
         raise UsageError("--base needs --format peft", "wrong_options")
     if texts and not int8:
         raise UsageError("--texts needs --int8", "wrong_options")
+    if texts and not Path(parse_sheet_suffix(texts)[0]).is_file():
+        raise UsageError(f"file {texts} does not exist", "no_file")
     version = resolve_version(client, model)
     stem = version.ref.replace(":", "-")
     if export_format is ExportFormatChoice.LORAWORKS:
@@ -256,15 +258,15 @@ def _base_options(
 
 
 def _text_options(
-    client: "Client", version: "VersionView", texts: Path | None, artifact: Path
+    client: "Client", version: "VersionView", texts: str | None, artifact: Path
 ) -> list[str]:
     """Return the option for the texts that an int8 model is certified on: by default, those of its
     data that it was not trained on."""
     if texts is None and version.job_id is not None:
         from app.cli.held_out_texts import write_held_out_texts  # slow, and only needed here
 
-        texts = write_held_out_texts(client, artifact, artifact.parent)
-    return ["--texts", str(texts)] if texts else []
+        texts = str(write_held_out_texts(client, artifact, artifact.parent))
+    return ["--texts", texts] if texts else []
 
 
 def _download(client: "Client", version: "VersionView", folder: Path) -> Path:

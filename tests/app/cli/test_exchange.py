@@ -191,6 +191,21 @@ def test_errors_of_an_export_name_the_version(
     assert Path(run.call_args.args[1]).name == "sentiment-1"
 
 
+def test_texts_of_a_certificate_may_be_on_any_sheet(
+    cli: Run, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Mock(side_effect=RunFailed("not so", "not_so"))
+    monkeypatch.setattr(models, "run_lora_core", run)
+    texts = f"{tmp_path / 'texts.xlsx'}#Sheet2"
+    export = ("models", "export", version, "--format", "onnx", "--int8", "--texts", texts)
+    refused = cli(*export)
+    assert (refused.exit_code, "(no_file)" in refused.stderr) == (2, True)
+    (tmp_path / "texts.xlsx").touch()
+    refused = cli(*export)
+    assert (refused.exit_code, "(not_so)" in refused.stderr) == (1, True), refused.output
+    assert run.call_args.args[-2:] == ("--texts", texts)
+
+
 def test_export_names_the_thresholds_that_other_programs_lack(
     cli: Run, resources: Resources, tmp_path: Path
 ) -> None:
