@@ -29,7 +29,7 @@ from lora_core.encoders.families import EncoderFamily, FastPathFamily
 from lora_core.encoders.load import load_classifier
 from lora_core.encoders.pooling import set_pooling
 from lora_core.encoders.safety import check_has_fast_tokenizer
-from lora_core.errors.base_model import BaseNotBatchInvariant, UnreadableBase
+from lora_core.errors.base_model import BaseNotBatchInvariant, BaseNotFound, UnreadableBase
 from lora_core.errors.training import NonFiniteLoss
 from lora_core.events import NullObserver
 from lora_core.fast.optimize import optimize
@@ -65,6 +65,8 @@ def run_base_model_check(name: str, revision: str | None = None) -> BaseModelRep
     loading raises.
     """
     base = resolve_base_or_artifact(name, revision)
+    if revision is not None and base.commit is None:
+        raise BaseNotFound(base=name, reason="only hub models have revisions, so omit it")
     check_has_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
     shape = compatibility.read_encoder_shape(base.config, base=base.name)
     check_tokenizer_adds_special_tokens(

@@ -9,7 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from lora_core import base_model_check
 from lora_core.base_model_check import run_base_model_check
-from lora_core.errors.base_model import BaseNotBatchInvariant, NoFastTokenizer, UnreadableBase
+from lora_core.errors.base_model import (
+    BaseNotBatchInvariant,
+    BaseNotFound,
+    NoFastTokenizer,
+    UnreadableBase,
+)
 from lora_core.inference.padded_encoder import PaddedEncoder
 from tests.slow import slow_but
 from tests.tiny_base import EVERY_FAMILY, make_base
@@ -56,6 +61,11 @@ def test_a_hub_model_without_a_fast_tokenizer_has_the_error_of_a_job(
     monkeypatch.setattr("lora_core.encoders.load._download", lambda *_: snapshot)
     with pytest.raises(NoFastTokenizer, match=r"'org/tiny' has no tokenizer.json \(only vocab.txt"):
         run_base_model_check("org/tiny")
+
+
+def test_only_hub_models_have_a_revision(tmp_path: Path) -> None:
+    with pytest.raises(BaseNotFound, match="only hub models"):
+        run_base_model_check(str(make_base(tmp_path / "base")), "v2")
 
 
 def test_a_base_whose_logits_are_not_finite_is_an_error(tmp_path: Path) -> None:
