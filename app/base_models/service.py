@@ -18,7 +18,7 @@ from app.storage.store import Store, verify_and_assemble_artifact
 from lora_core import child_protocol
 from lora_core.compatibility import read_encoder_shape
 from lora_core.confinement_paths import link_targets
-from lora_core.encoders.safety import ALLOWED_FILES
+from lora_core.encoders.safety import ALLOWED_FILES, IGNORED_FILES
 from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import BaseNotFound
 from lora_core.model_imports import metadata
@@ -79,6 +79,7 @@ def _find_files(base: ResolvedBase, folder: Path, *, database: Database, store: 
                 base.name,
                 revision=base.revision,
                 allow_patterns=list(ALLOWED_FILES),
+                ignore_patterns=list(IGNORED_FILES),
                 local_files_only=True,
             )
         )

@@ -21,7 +21,12 @@ from transformers.utils import logging as transformers_logging
 
 from lora_core.encoders import get_family
 from lora_core.encoders.families import EncoderFamily
-from lora_core.encoders.safety import ALLOWED_FILES, check_has_safetensors, read_config
+from lora_core.encoders.safety import (
+    ALLOWED_FILES,
+    IGNORED_FILES,
+    check_has_safetensors,
+    read_config,
+)
 from lora_core.errors import LoraCoreError
 from lora_core.errors.base_model import BaseNotFound, GatedBase, UnreadableBase
 from lora_core.errors.training import HubUnavailable
@@ -74,11 +79,14 @@ def resolve_base(base: str, revision: str | None = None) -> BaseCheckpoint:
 
 
 def _download(base: str, revision: str | None) -> Path:
-    patterns = list(ALLOWED_FILES)
     try:
         return Path(
             snapshot_download(
-                base, revision=revision, allow_patterns=patterns, token=find_hub_token()
+                base,
+                revision=revision,
+                allow_patterns=list(ALLOWED_FILES),
+                ignore_patterns=list(IGNORED_FILES),
+                token=find_hub_token(),
             )
         )
     except HFValidationError as error:

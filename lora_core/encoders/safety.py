@@ -20,6 +20,7 @@ from lora_core.specs.pooling import POOLING_FILE, parse_pooling_config
 # Patterns of the files of a hub model that are downloaded
 ALLOWED_FILES = ("config.json", POOLING_FILE, "*.safetensors", "model.safetensors.index.json",
                  "tokenizer*", "vocab.txt", "special_tokens_map.json")  # fmt: skip
+IGNORED_FILES = ("*/*.safetensors",)  # "*" of the patterns above also matches folders
 MAX_CONFIG_BYTES = 1_000_000
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 _FAST_TOKENIZER = "tokenizer.json"
@@ -75,8 +76,8 @@ def check_needs_no_custom_code(base: str, config: Mapping[str, Any]) -> None:
 
 
 def check_has_safetensors(base: str, files: Iterable[str]) -> None:
-    """Raise `UnsafeWeights` or `BaseNotFound` if there is no safetensors file."""
-    names = sorted(files)
+    """Raise `UnsafeWeights` or `BaseNotFound` unless a safetensors file is outside of folders."""
+    names = sorted(name for name in files if "/" not in name)
     if any(name.endswith(".safetensors") for name in names):
         return
     if pickles := [name for name in names if name.endswith(_PICKLES)]:

@@ -137,6 +137,7 @@ def test_a_check_downloads_nothing(
 
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors")
+UNUSED = ("README.md", "2_Dense/model.safetensors")
 
 
 @pytest.mark.parametrize("absent", [None, *FILES])
@@ -147,7 +148,7 @@ def test_an_incomplete_copy_of_a_hub_model_is_none(
     cache = tmp_path / "cache"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     snapshot = make_base(cache / "models--org--model" / "snapshots" / COMMIT)
-    listing = {name: {"size": 1, "blob_id": COMMIT} for name in (*FILES, "README.md")}
+    listing = {name: {"size": 1, "blob_id": COMMIT} for name in (*FILES, *UNUSED)}
     trees = cache / "models--org--model" / "trees"
     trees.mkdir()
     (trees / f"{COMMIT}.json").write_text(json.dumps({"format_version": 1, "files": listing}))

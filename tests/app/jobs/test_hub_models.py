@@ -102,6 +102,7 @@ def test_a_model_that_is_not_allowed_is_never_requested(client: TestClient, hub:
     ("files", "config", "code"),
     [
         (["config.json", "pytorch_model.bin"], BERT, "unsafe_weights"),
+        (["config.json", "pytorch_model.bin", "2_Dense/model.safetensors"], BERT, "unsafe_weights"),
         (["config.json", "README.md"], BERT, "base_not_found"),
         (["config.json", "model.safetensors", "vocab.txt"], BERT, "no_fast_tokenizer"),
         (

@@ -31,6 +31,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubStandIn]:
     root = tmp_path_factory.mktemp("hub")
     good = make_base(root / "models" / "distilbert-base-uncased")
     (good / "pytorch_model.bin").write_bytes(b"a pickle that nobody may fetch")
+    (good / "checkpoint-500").mkdir()
+    (good / "checkpoint-500" / "model.safetensors").write_bytes(b"weights that nobody reads")
     pickled = root / "models" / "org" / "pickled"
     pickled.mkdir(parents=True)
     shutil.copy(good / "config.json", pickled)
@@ -72,6 +74,7 @@ def test_no_pickle_is_downloaded_from_the_hub(hub: HubStandIn, tmp_path: Path) -
     ]
     assert any(request.endswith("model.safetensors") for request in downloaded)
     assert not any(request.endswith(".bin") for request in downloaded)
+    assert not any("checkpoint-500" in request for request in downloaded)
 
 
 WITHOUT_TOKEN = """
