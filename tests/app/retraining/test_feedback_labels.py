@@ -221,11 +221,11 @@ def test_test_part_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [each["text"] for each in found.evaluation] == [text for _, text in everything[:3]]
 
 
-def test_copies_of_a_test_text_judge_once(tmp_path: Path) -> None:
+def test_one_copy_of_a_test_text_is_evaluated(tmp_path: Path) -> None:
     """They are no independent texts, which the level of the test takes them for."""
     copies = [LabeledSplitRow(Split.TEST, i, f"{' ' * i}four", None, "a") for i in range(5, 65)]
     found = MergedFiles(tmp_path, [], [*BASE, *copies])
-    assert found.judging == [{"text": "four", "label": "b", "part": "test"}]
+    assert found.evaluation == [{"text": "four", "label": "b", "part": "test"}]
     assert (found.files.counts.test, found.files.counts.evaluated_test) == (61, 1)
 
 
