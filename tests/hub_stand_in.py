@@ -177,7 +177,7 @@ def _api(
     folder = f"{match['path']}/" if match["path"] else ""
     match match["what"]:
         case "tree":
-            entries = repository.tree(folder, recursive=query.get("recursive") == ["True"])
+            entries = repository.tree(folder, recursive=query.get("recursive") == ["true"])
             return _json(entries) if entries else _missing("EntryNotFound")
         case "paths-info":
             paths = parse_qs(body).get("paths", [])

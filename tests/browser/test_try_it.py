@@ -1,6 +1,5 @@
 """The "Try it" page: predictions and explanations while typing."""
 
-import json
 import re
 from typing import Any
 
@@ -223,12 +222,11 @@ def test_labels_of_several_targets(idle: Service, publish: Publish, open_page: O
     answer = {"topic": topics, "urgent": urgent}
     page.route("**/predict", lambda route: route.fulfill(json=answer, headers=headers))
     page.route("**/info", lambda route: route.fulfill(json={"thresholds": {}}))
-    page.route("**/explain?target=topic", lambda route: route.fulfill(
-        json=EXPLANATION | {"label": "topic 0"}
-    ))  # fmt: skip
-    page.route("**/explain?target=urgent", lambda route: route.fulfill(
-        json=EXPLANATION | {"label": json.loads(route.request.post_data or "")["label"]}
-    ))  # fmt: skip
+    explanation = EXPLANATION | {"familiarity": None, "nearest": []}
+    for target, label in (("topic", "topic 0"), ("urgent", "yes")):
+        page.route(f"**/explain?target={target}", lambda route, label=label: route.fulfill(
+            json=explanation | {"label": label}
+        ))  # fmt: skip
     page.goto("/try")
     page.get_by_label("Text", exact=True).fill(TEXT)
     bars = page.locator("#answer-model .bars li")
