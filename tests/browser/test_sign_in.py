@@ -132,6 +132,6 @@ def test_a_filled_form_is_sent_after_a_new_sign_in_in_another_tab(
     predict.click()
     expect(page.locator("#upload-error")).to_contain_text("This browser session has ended")
     sign_in(tab, key)
-    expect(tab.get_by_role("heading", name="Jobs")).to_be_visible()
+    expect(tab.get_by_role("heading", name="Jobs", exact=True)).to_be_visible()
     predict.click()
     expect(page).to_have_url(re.compile(r"/predictions/[0-9a-f-]{36}$"))

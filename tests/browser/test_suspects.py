@@ -96,10 +96,15 @@ def test_decisions_stay_when_more_rows_are_shown(
     other = cards.nth(2).locator("select").input_value()
     more, alert = page.get_by_role("link", name="Show more"), page.get_by_role("alert")
     browser_errors.expect(503)
-    busy = {"status": 503, "content_type": "text/html", "body": "<main><p>Busy.</p></main>"}
-    signed_out = {"status": 303, "headers": {"Location": "/"}}
-    for answer, message in ((busy, "Busy."), (signed_out, "Sign in again")):
-        page.route("**/suspects?*", lambda route, answer=answer: route.fulfill(**answer), times=1)
+    busy: dict[str, Any] = {
+        "status": 503,
+        "content_type": "text/html",
+        "body": "<main><p>Busy.</p></main>",
+    }
+    signed_out: dict[str, Any] = {"status": 303, "headers": {"Location": "/"}}
+    answers = iter((busy, signed_out))
+    page.route("**/suspects?*", lambda route: route.fulfill(**next(answers)), times=2)
+    for message in ("Busy.", "Sign in again"):
         more.click()
         expect(alert).to_contain_text(message)
         expect(cards.first).to_be_visible()

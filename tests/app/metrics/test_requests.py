@@ -38,7 +38,7 @@ def test_requests_are_counted_by_route_and_status_class(client: TestClient) -> N
 def test_unknown_paths_and_methods_add_no_series(client: TestClient) -> None:
     for name in ("a", "b", "c"):
         client.request(f"METHOD{name}", f"/nowhere/{name}")
-        client.get("/livez", headers={"Host": f"{name}.example"})
+        client.get("/v1/jobs", headers={"Host": f"{name}.example"})
     assert counted(client, "loraworks_http_requests_total") == {
         ("other", "none", "4xx"): 3,
         ("GET", "none", "4xx"): 3,
