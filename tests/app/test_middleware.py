@@ -135,7 +135,7 @@ def test_foreign_hosts_are_rejected_with_auth_off(client: TestClient, host: str,
     assert (response.status_code, response.json()["code"]) == (400, "host_refused")
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/ping"])
 def test_probes_may_use_any_address(client: TestClient, path: str) -> None:
     assert client.get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200
     assert client.get(path, headers={"Host": "user@10.1.2.3"}).status_code == 400

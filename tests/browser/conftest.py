@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from app.auth import secrets
-from app.auth import service as auth_service
 from app.resources import Resources, open_resources
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.chromium import locate
@@ -112,7 +110,4 @@ def locked(seeded: SeededService) -> str:
 @pytest.fixture(scope="session")
 def api_key(seeded: SeededService, locked: str) -> str:
     """An API key with full access."""
-    installation = seeded.service.installation
-    with installation.database.write() as session:
-        pepper = secrets.load_or_create_pepper(installation.settings)
-        return auth_service.create_key(session, pepper=pepper, name="ada").text
+    return seeded.service.create_key()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from app.auth.secrets import load_or_create_pepper
+from app.auth.service import create_key
 from app.cli.errors import ServiceUnreachableOrFailed
 from app.cli.json_client import JsonClient
 from tests.e2e.installation import Installation
@@ -51,6 +53,12 @@ class Service:
 
             wait_until(is_ready, seconds=60, what="the start of the API")
         return url
+
+    def create_key(self) -> str:
+        """Return a new API key of `ada`, with all scopes."""
+        with self.installation.database.write() as session:
+            pepper = load_or_create_pepper(self.installation.settings)
+            return create_key(session, pepper=pepper, name="ada").text
 
     def get(self, path: str, **params: Any) -> Any:
         return self.client.request_json("GET", path, params=params)

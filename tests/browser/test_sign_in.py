@@ -5,9 +5,6 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from app.auth import secrets
-from app.auth import service as auth_service
-from app.resources import Resources
 from tests.app.serving.conftest import Publish, publish
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.conftest import OpenPage
@@ -106,7 +103,6 @@ def test_new_tab_can_write(
 
 def test_a_filled_form_is_sent_after_a_new_sign_in_in_another_tab(
     idle: Service,
-    resources: Resources,
     publish: Publish,
     open_page: OpenPage,
     browser_errors: BrowserErrors,
@@ -116,9 +112,7 @@ def test_a_filled_form_is_sent_after_a_new_sign_in_in_another_tab(
     browser_errors.expect(401)
     publish()
     url = idle.open_api(auth="on")
-    with resources.database.write() as session:
-        pepper = secrets.load_or_create_pepper(resources.settings)
-        key = auth_service.create_key(session, pepper=pepper, name="ada").text
+    key = idle.create_key()
     page = open_page(url)
     page.goto("/predictions")
     sign_in(page, key)

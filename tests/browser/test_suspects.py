@@ -8,9 +8,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.auth import secrets
-from app.auth import service as auth_service
-from app.resources import Resources
 from tests.app.label_review.conftest import WRONG, WRONG_LABELS
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.conftest import OpenPage
@@ -171,12 +168,10 @@ def test_on_a_phone_and_for_everybody(
 
 
 def test_signed_in_sessions_can_save(
-    dataset: dict[str, Any], idle: Service, open_page: OpenPage, resources: Resources
+    dataset: dict[str, Any], idle: Service, open_page: OpenPage
 ) -> None:
     url = idle.open_api(auth="on")
-    with resources.database.write() as session:
-        pepper = secrets.load_or_create_pepper(resources.settings)
-        key = auth_service.create_key(session, pepper=pepper, name="ada").text
+    key = idle.create_key()
     page = open_page(url)
     page.goto(f"/datasets/{dataset['ref']}/suspects")
     sign_in(page, key)

@@ -313,18 +313,18 @@ def saved(spec: PredictSpec, tmp_path: Path) -> Path:
     return tmp_path / "checkpoints" / f"step-{2 * CHUNK_ROWS}"
 
 
+def resume(spec: PredictSpec, saved: Path) -> None:
+    listener = StoppingListener()
+    out = saved.parent.parent / "out"
+    predict_file(spec, out_dir=out, observer=listener, stop=listener, resume=saved)
+
+
 def test_checkpoint_with_more_rows_than_the_file_is_rejected(
-    spec: PredictSpec, saved: Path, tmp_path: Path
+    spec: PredictSpec, saved: Path
 ) -> None:
     Path(spec.data.source).write_text("body\ngood\n")
     with pytest.raises(CheckpointMismatch, match="the file has 1 rows, not the 512"):
-        predict_file(
-            spec,
-            out_dir=tmp_path / "out",
-            observer=StoppingListener(),
-            stop=StoppingListener(),
-            resume=saved,
-        )
+        resume(spec, saved)
 
 
 def test_checkpoint_with_other_labels_is_rejected(
@@ -333,13 +333,7 @@ def test_checkpoint_with_other_labels_is_rejected(
     other = make_artifact(tmp_path / "other", labels=("no", "yes", "so"), top_label="so")
     changed = spec.model_copy(update={"model": str(other)})
     with pytest.raises(CheckpointMismatch, match="other labels"):
-        predict_file(
-            changed,
-            out_dir=tmp_path / "out",
-            observer=StoppingListener(),
-            stop=StoppingListener(),
-            resume=saved,
-        )
+        resume(changed, saved)
 
 
 @pytest.mark.parametrize(
@@ -352,25 +346,13 @@ def test_checkpoint_of_another_model_or_column_is_rejected(
     data = spec.data.model_copy(update={"text_column": "id"})
     update = {"model": str(other)} if changed == "model" else {"data": data}
     with pytest.raises(CheckpointMismatch, match=what):
-        predict_file(
-            spec.model_copy(update=update),
-            out_dir=tmp_path / "out",
-            observer=StoppingListener(),
-            stop=StoppingListener(),
-            resume=saved,
-        )
+        resume(spec.model_copy(update=update), saved)
 
 
-def test_corrupt_checkpoint_is_rejected(spec: PredictSpec, saved: Path, tmp_path: Path) -> None:
+def test_corrupt_checkpoint_is_rejected(spec: PredictSpec, saved: Path) -> None:
     (saved / "logits.safetensors").write_bytes(b"?")
     with pytest.raises(CheckpointCorrupt, match=r"logits\.safetensors has changed"):
-        predict_file(
-            spec,
-            out_dir=tmp_path / "out",
-            observer=StoppingListener(),
-            stop=StoppingListener(),
-            resume=saved,
-        )
+        resume(spec, saved)
 
 
 def test_corrupt_model_is_rejected(spec: PredictSpec, tmp_path: Path) -> None:
