@@ -83,7 +83,11 @@ def run(
 
 
 def open_scene(
-    kind: str, draw: random.Random, stack: ExitStack, jobs: Sequence[str] = tuple(BODIES)
+    kind: str,
+    draw: random.Random,
+    stack: ExitStack,
+    jobs: Sequence[str] = tuple(BODIES),
+    **settings: Any,
 ) -> Scene:
     """Make an installation that `stack` removes."""
     folder = Path(tempfile.mkdtemp(prefix="loraworks-chaos-"))
@@ -98,7 +102,7 @@ def open_scene(
         urls = {"database_url": postgres.new_database(), "broker_url": valkey.url()}
     # Limits that the outages outlast. Of `max_failures` the default holds.
     changes = {"lease_seconds": LIMIT_SECONDS, "hub_timeout_seconds": 2, "checkpoint_seconds": 0}
-    installation = Installation(folder, **urls, changes=changes)
+    installation = Installation(folder, **urls, changes=changes | settings)
     stack.callback(installation.close)
     scene = Scene(installation, draw, postgres, valkey, jobs)
     stack.callback(scene.annotators.stop)

@@ -172,16 +172,16 @@ class Installation:
                     found.append(int(entry.name))
         return found
 
-    def fork_servers(self) -> list[int]:
-        """Processes from which the workers of this installation fork their trainings."""
-        workers, trainings = {process.pid for process in self.processes}, self.children()
+    def fork_servers(self, *workers: "Process") -> list[int]:
+        """Processes from which these workers, or all of this installation, fork trainings."""
+        parents, trainings = {each.pid for each in workers or self.processes}, self.children()
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
                 line = (entry / "cmdline").read_bytes().split(b"\0")
                 pid = int(entry.name)
-                if parent in workers and pid not in trainings and b"lora_core.fork_server" in line:
+                if parent in parents and pid not in trainings and b"lora_core.fork_server" in line:
                     found.append(pid)
         return found
 

@@ -3,11 +3,12 @@
     python -m tests.soak [--hours 2] [--seed 0] [--kind embedded|cluster]
 
 Real processes, real trainings, real servers, and the faults of `tests.chaos`. The API and one
-worker must live through the whole run; faults that kill a worker hit a second one. Every 10 s the
-memory and the open file descriptors of these two are read, the size of the data folder, and the
-number of jobs that have ended. The last line is one JSON object. It has the upper bounds of 95% of
-the slopes, the larger of both processes; the run fails if one is above its limit, or if a job or
-label was lost, duplicated or changed. With PostgreSQL, the size of its database is not counted.
+worker with its fork server must live through the whole run; faults that kill a worker hit a second
+one, and none kills a fork server. Every 10 s the memory and the open file descriptors of these
+three are read, the size of the data folder, and the number of jobs that have ended. The last line
+is one JSON object. It has the upper bounds of 95% of the slopes, the largest of the three
+processes; the run fails if one is above its limit, or if a job or label was lost, duplicated or
+changed. With PostgreSQL, the size of its database is not counted.
 """
 
 import argparse
@@ -31,25 +32,33 @@ from tests.chaos.faults import (
     CLUSTER,
     EVERYWHERE,
     Fault,
+    freeze_fork_server,
     kill_api,
     kill_api_between_two_keys,
+    kill_fork_server,
+    kill_fork_server_and_training,
     roll_back_and_upgrade,
 )
 from tests.chaos.scene import Scene
-from tests.e2e.installation import Process
 from tests.soak.load import Load
 from tests.soak.slopes import fit_slope
+from tests.waiting import wait_until
+from tests.webhook_receiver import ALLOWED, receiving
 
 SAMPLE_SECONDS = 10.0
 FAULT_SECONDS = 60.0
 WARM_UP = 1 / 6  # of the run, in which caches fill; not counted
-KILLS_THE_API: tuple[Fault, ...] = (kill_api, kill_api_between_two_keys, roll_back_and_upgrade)
+KILL_WHAT_IS_SAMPLED: tuple[Fault, ...] = (
+    *(kill_api, kill_api_between_two_keys, roll_back_and_upgrade),
+    *(kill_fork_server, freeze_fork_server, kill_fork_server_and_training),
+)
 # Under a load that no installation has for long: thousands of jobs a day, and a fault a minute.
 LIMITS = {
     "rss_mb_per_hour_high": 20.0,
     "rss_kb_per_job_high": 40.0,
     "fds_per_hour_high": 2.0,
     "fds_per_job_high": 0.01,
+    "disk_mb_per_hour_high": 800.0,
     "disk_kb_per_job": 400.0,
 }
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -69,10 +78,10 @@ class Sample:
 class Sampler(threading.Thread):
     """Reads a sample every 10 s until `stop`."""
 
-    def __init__(self, scene: Scene, processes: dict[str, Process]) -> None:
+    def __init__(self, scene: Scene, pids: dict[str, int]) -> None:
         super().__init__(name="sampler", daemon=True)
         self.samples: list[Sample] = []
-        self._scene, self._processes = scene, processes
+        self._scene, self._pids = scene, pids
         self._stopped = threading.Event()
         self._began = time.monotonic()
 
@@ -94,11 +103,8 @@ class Sampler(threading.Thread):
         return Sample(
             hours=(time.monotonic() - self._began) / 3600,
             jobs=jobs,
-            rss_mb={name: _rss_mb(each.pid) for name, each in self._processes.items()},
-            fds={
-                name: len(os.listdir(f"/proc/{each.pid}/fd"))
-                for name, each in self._processes.items()
-            },
+            rss_mb={name: _rss_mb(pid) for name, pid in self._pids.items()},
+            fds={name: len(os.listdir(f"/proc/{pid}/fd")) for name, pid in self._pids.items()},
             disk_kb=_disk_kb(installation.settings.data_dir),
         )
 
@@ -119,21 +125,26 @@ def run(kind: str, *, hours: float, seed: int) -> dict[str, Any]:
     """Run the load and the faults, and return what the last line shows."""
     draw = random.Random(seed)
     with ExitStack() as stack:
-        scene = open_scene(kind, draw, stack)
+        receiver = stack.enter_context(receiving())
+        scene = open_scene(kind, draw, stack, webhook_allowed_hosts=",".join(ALLOWED))
         scene.rehearse()
         assert scene.api is not None
-        processes = {"api": scene.api, "worker": scene.start_worker()}
-        load, sampler = Load(scene, random.Random(seed)), Sampler(scene, processes)
+        pids = {"api": scene.api.pid, "worker": (worker := scene.start_worker()).pid}
+        (pids["fork server"],) = wait_until(
+            lambda: scene.installation.fork_servers(worker), seconds=60, what="its fork server"
+        )
+        load = Load(scene, random.Random(seed), webhook_url=receiver.url)
+        sampler = Sampler(scene, pids)
         sampler.start()
         load.start()
         faults = _inject(scene, draw, until=time.monotonic() + hours * 3600)
         sampler.stop()
         load.stop()
-        alive = [name for name, process in processes.items() if process.alive()]
+        alive = [name for name, pid in pids.items() if _is_running(pid)]
         scene.heal(1)
         counts = scene.judge()
         counts.faults = faults
-        clean = counts.clean and len(alive) == len(processes) and not load.problem
+        clean = counts.clean and len(alive) == len(pids) and not load.problem
         if load.problem:
             _say(f"the load stopped: {load.problem}")
         result = {"hours": hours, "kind": kind, "seed": seed, "clean": clean, **asdict(counts)}
@@ -173,7 +184,7 @@ def above_limits(result: dict[str, Any]) -> list[str]:
 def _inject(scene: Scene, draw: random.Random, *, until: float) -> int:
     """Keep jobs coming, and inject a fault every minute; return how many there were."""
     menu = [*EVERYWHERE, *(CLUSTER if scene.postgres else [])]
-    menu = [fault for fault in menu if fault not in KILLS_THE_API]
+    menu = [fault for fault in menu if fault not in KILL_WHAT_IS_SAMPLED]
     faults, next_at = 0, time.monotonic() + FAULT_SECONDS
     while (now := time.monotonic()) < until:
         scene.submit_up_to(WAITING_JOBS)
@@ -183,6 +194,12 @@ def _inject(scene: Scene, draw: random.Random, *, until: float) -> int:
             _say(f"{faults}: {fault.__name__}")
         time.sleep(1)
     return faults
+
+
+def _is_running(pid: int) -> bool:
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def _rss_mb(pid: int) -> float:

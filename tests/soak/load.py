@@ -1,4 +1,5 @@
-"""A client that does everything else than train: uploads, sweeps, predictions, exports, pages, gc.
+"""A client that does everything else than train: it uploads, predicts in several formats, explains,
+gives feedback, retrains, sweeps, exports, reads pages, gets webhooks, and collects garbage.
 
 It removes what it has made, as far as there is a route for it, so that what grows is a leak. While
 something is broken its requests fail; it goes on with the next one.
@@ -24,20 +25,23 @@ LONGEST_PAUSE = 2.0  # seconds between two operations
 TIMEOUT = 30.0
 GC_SECONDS = 120.0
 MODEL = "honest:1"  # that the scene has registered
+RETRAINED = "retrained"  # a model of this load
+MOST_FEEDBACK = 50  # texts
 ROWS = 40
 
 
 class Load(threading.Thread):
     """One operation after the other, drawn at random, until `stop`."""
 
-    def __init__(self, scene: Scene, draw: random.Random) -> None:
+    def __init__(self, scene: Scene, draw: random.Random, *, webhook_url: str) -> None:
         super().__init__(name="load", daemon=True)
         self.done: Counter[str] = Counter()  # operations that succeeded
         self.internal_errors = 0  # answers with status 500
         self.problem = ""
-        self._scene, self._draw = scene, draw
+        self._scene, self._draw, self._webhook_url = scene, draw, webhook_url
         self._stopped = threading.Event()
         self._number = 0
+        self._has_rule = False
 
     def stop(self) -> None:
         """End after the current operation."""
@@ -47,8 +51,9 @@ class Load(threading.Thread):
     def run(self) -> None:
         operations: list[Callable[[], None]] = [
             *5 * [self._predict], *3 * [self._show_a_page], *2 * [self._upload],
-            *2 * [self._run_predictions], self._sweep, self._export_a_model,
-            self._export_labels, self._collect_garbage,
+            *2 * [self._complete_a_chat], *2 * [self._classify], *2 * [self._explain],
+            *2 * [self._run_predictions], *2 * [self._give_feedback], self._retrain, self._sweep,
+            self._export_a_model, self._export_labels, self._get_webhooks, self._collect_garbage,
         ]  # fmt: skip
         while not self._stopped.is_set():
             operation = self._draw.choice(operations)
@@ -64,6 +69,18 @@ class Load(threading.Thread):
 
     def _predict(self) -> None:
         self._send("POST", "/predict", json={"inputs": TEXTS, "model": MODEL})
+
+    def _complete_a_chat(self) -> None:
+        messages = [{"role": "user", "content": TEXTS[0]}]
+        self._send(
+            "POST", "/openai/v1/chat/completions", json={"model": MODEL, "messages": messages}
+        )
+
+    def _classify(self) -> None:
+        self._send("POST", "/mistral/v1/classifications", json={"model": MODEL, "input": TEXTS})
+
+    def _explain(self) -> None:
+        self._send("POST", f"/v1/models/{MODEL}/explain", json={"inputs": TEXTS[0]})
 
     def _show_a_page(self) -> None:
         self._send("GET", self._draw.choice(PAGES))
@@ -82,6 +99,49 @@ class Load(threading.Thread):
             self._send("GET", f"/v1/predictions/{run['id']}/results")
             self._send("DELETE", f"/v1/predictions/{run['id']}")
             self._send("DELETE", f"/v1/datasets/{run['dataset']}")
+
+    def _give_feedback(self) -> None:
+        """Correct some texts; delete all feedback once there is much."""
+        path = f"/v1/models/{self._retrained()}/feedback"
+        given = self._list(f"{path}?limit=100")
+        for one in given if len(given) > MOST_FEEDBACK else []:
+            self._send("DELETE", f"/v1/feedback/{one['id']}")
+        self._number += 1
+        items = [
+            {
+                "text": f"a film {self._number} {i}",
+                "model": RETRAINED,
+                "label": ("bad", "good")[i % 2],
+            }
+            for i in range(10)
+        ]
+        self._send("POST", "/v1/feedback", json={"items": items})
+
+    def _retrain(self) -> None:
+        """Start a run, unless one is running."""
+        path = f"/v1/models/{self._retrained()}/retraining/runs"
+        if all(run["finished_at"] for run in self._list(path)):
+            self._send("POST", path)
+
+    def _retrained(self) -> str:
+        """Return the name of a model that runs may be started for; make it the first time."""
+        if not self._has_rule:
+            (version,) = self._send("GET", "/v1/models/honest").json()["versions"]
+            path, job = f"/v1/models/{RETRAINED}", {"job_id": version["job_id"]}
+            headers = {"Idempotency-Key": RETRAINED}
+            self._send("POST", f"{path}/versions", json=job, headers=headers)
+            self._send("PUT", f"{path}/aliases/production", json={"version": 1})
+            self._send("PUT", f"{path}/retraining", json={"enabled": False})
+            self._has_rule = True
+        return RETRAINED
+
+    def _get_webhooks(self) -> None:
+        """Subscribe, send an event, read what was delivered, and unsubscribe the older ones."""
+        for old in self._list("/v1/webhooks"):
+            self._send("GET", f"/v1/webhooks/{old['id']}/deliveries")
+            self._send("DELETE", f"/v1/webhooks/{old['id']}")
+        made = self._send("POST", "/v1/webhooks", json={"url": self._webhook_url}).json()
+        self._send("POST", f"/v1/webhooks/{made['id']}/test")
 
     def _sweep(self) -> None:
         """Start a sweep; read the report of those that have ended, and delete them."""
