@@ -18,8 +18,8 @@ from lora_core.specs.method import (
 )
 from lora_core.specs.task import RegressionSpec, SingleLabelSpec, TaskSpec
 
-# Candidates that are fitted in seconds. Their settings and order were chosen on data that no
-# benchmark reports (docs/decisions/0043).
+# Candidates that are fitted in seconds. Their settings and order were chosen without test texts of
+# a benchmark (docs/decisions/0043).
 PROBE_CANDIDATES = (
     ProbeSpec(C=3.0, class_weight="balanced"),
     ProbeSpec(C=1.0),

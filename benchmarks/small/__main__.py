@@ -67,10 +67,10 @@ def report(every: Sequence[Cell], results: ResultsFile) -> None:
     from benchmarks.small import summary
 
     found = [cell for cell in every if is_kept(cell, results)]
-    print(aligned(summary.table(found, results)))
+    print(aligned(summary.table(every, found, results)))
     names = [cell.name for cell in found]
     results.print_missing([cell.name for cell in every], names)
-    print(json.dumps(summary.summary(found, results) | results.where(names)))
+    print(json.dumps(summary.summary(every, found, results) | results.where(names)))
 
 
 if __name__ == "__main__":

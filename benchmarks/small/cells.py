@@ -33,8 +33,9 @@ def run(cell: Cell) -> Metrics:
 
 def settings(cell: Cell) -> str:
     """SHA-256 of texts and settings; a changed hash means that the cell is recomputed."""
+    facts = sets.facts(cell.data, quick=cell.quick)
     described: Metrics = {
-        "data": sets.load(cell.data, quick=cell.quick).digest,
+        "data": facts.digest,
         "draws": cell.draws,
         "max_length": MAX_LENGTH,
         "module": cell.definition.module,
@@ -43,5 +44,5 @@ def settings(cell: Cell) -> str:
     if cell.definition.module == "ours":
         from benchmarks.small import ours
 
-        described["spec"] = ours.settings(cell.definition.spec, cell.size)
+        described["spec"] = ours.settings(cell.definition.spec, cell.size, facts)
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

@@ -2,22 +2,26 @@
 
 import csv
 import json
+import math
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import benchmarks.settings
 from benchmarks.silent import NeverStop
 from benchmarks.small.plan import MAX_LENGTH, Spec
-from benchmarks.small.sets import Texts
+from benchmarks.small.sets import Facts, Texts
 from lora_core import compatibility, model_selection
+from lora_core.compatibility import EncoderShape
+from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel, estimate_mean_tokens
 from lora_core.data.rows import TextRow
 from lora_core.encoders.load import resolve_base
 from lora_core.events import NullObserver
 from lora_core.resolve_defaults import resolve_defaults
 from lora_core.specs.data import Split
-from lora_core.specs.method import AutoSpec, LinearSpec
+from lora_core.specs.method import AutoSpec, CandidateSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto
 from lora_core.training.encoder import train_encoder
@@ -31,28 +35,28 @@ def answers(spec: Spec, texts: Texts, train: Sequence[TextRow], seed: int) -> li
             Split.TEST: _written(Path(folder, "test.csv"), texts.test),
         }
         out = Path(folder, "out")
-        described = _described(spec, source, seed)
+        described = _with_candidates(_described(spec, source, seed), len(train), texts.facts)
         go = auto.train_auto if isinstance(described.method, AutoSpec) else train_encoder
         summary = go(described, out_dir=out, observer=NullObserver(), stop=NeverStop())
         lines = Path(out, "predictions", "test.jsonl").read_text(encoding="utf-8").splitlines()
     return [summary["labels"][json.loads(line)["predicted"]] for line in lines]
 
 
-def settings(spec: Spec, size: int) -> dict[str, Any]:
+def settings(spec: Spec, size: int, facts: Facts) -> dict[str, Any]:
     """The settings of a run of this many texts without seed, with today's defaults filled in."""
-    described = _described(spec, {Split.TRAIN: "train.csv", Split.TEST: "test.csv"}, seed=0)
-    shape = compatibility.read_encoder_shape(
-        resolve_base(described.encoder_base).config, base=described.encoder_base
-    )
+    source = {Split.TRAIN: "train.csv", Split.TEST: "test.csv"}
+    described = _with_candidates(_described(spec, source, seed=0), size, facts)
     methods = [described.method]
+    planned: Sequence[CandidateSpec] = ()
     if isinstance(described.method, AutoSpec):
         methods = [
             *model_selection.PROBE_CANDIDATES,
             *model_selection.LINEAR_CANDIDATES,
             model_selection.LORA_CANDIDATE,
         ]
+        planned = described.method.candidates or ()
     filled = [
-        resolve_defaults(described.with_method(each), shape)[0]
+        resolve_defaults(described.with_method(each), _shape(described.encoder_base))[0]
         if not isinstance(each, LinearSpec)
         else described.with_method(each)
         for each in methods
@@ -66,8 +70,11 @@ def settings(spec: Spec, size: int) -> dict[str, Any]:
         description["task"]["type"] = "sequence_classification"
     # Where some folds are repeated, the candidates were compared on fewer texts before.
     repeats_some = isinstance(described.method, AutoSpec) and 500 < size <= 1000
+    plan = [[each.method.type, each.folds, each.repeats] for each in planned]
     return {
         **({"compared_on": "the texts of any repeat"} if repeats_some else {}),
+        # The first cells do not say their plan. All of them had this one.
+        **({"plan": plan} if plan and plan != _first_plan(size) else {}),
         "version": benchmarks.settings.CLASSIFICATION_VERSION,
         "methods": described_methods,
         "selection": [
@@ -77,6 +84,39 @@ def settings(spec: Spec, size: int) -> dict[str, Any]:
             model_selection.NOISE_STANDARD_ERRORS,
         ],
     }
+
+
+def _with_candidates(spec: TrainSpec, size: int, facts: Facts) -> TrainSpec:
+    """The spec with what `auto` plans for texts of this length, the same for each draw.
+
+    It is planned for two cores, as without measurements of a machine: what is compared must not
+    depend on the device.
+    """
+    if not isinstance(spec.method, AutoSpec):
+        return spec
+    costs = CostModel(
+        shape=_shape(spec.encoder_base),
+        optim=spec.optim,
+        mean_tokens=estimate_mean_tokens(facts.characters, MAX_LENGTH),
+        flops_per_second=DEFAULT_FLOPS_PER_SECOND["cpu"],
+        labels=facts.labels,
+    )
+    candidates = model_selection.plan_candidates(size, spec.method.time_budget, costs.seconds)
+    method = spec.method.model_copy(update={"candidates": candidates})
+    return spec.model_copy(update={"method": method})
+
+
+def _first_plan(size: int) -> list[list[Any]]:
+    """Folds and repeats of all candidates, where the time is not limited."""
+    folds = min(5, math.ceil(2500 / size))
+    repeats = 5 if size <= 300 else 2 if size <= 1000 else 1
+    quick = [[name, folds, repeats] for name in ("probe", "probe", "probe", "linear", "linear")]
+    return [*quick, ["lora", folds, 1]] if size >= 200 else quick
+
+
+@cache
+def _shape(base: str) -> EncoderShape:
+    return compatibility.read_encoder_shape(resolve_base(base).config, base=base)
 
 
 def _described(spec: Spec, source: dict[Split, str], seed: int) -> TrainSpec:

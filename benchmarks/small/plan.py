@@ -15,8 +15,6 @@ GROUP = 5  # draws of a cell
 POOL_SHARE = 2 / 3
 MAX_LENGTH = 256  # tokens of a text, for all that read tokens
 
-OURS = ("auto", "lora")  # the first that was computed is compared with the contenders
-
 
 @dataclass(frozen=True)
 class Contender:
@@ -84,8 +82,8 @@ def sizes(data: str, *, quick: bool = False) -> Sequence[int]:
     """Sizes that the dataset has enough texts for, with at least one text per label."""
     if quick:
         return (24,)
-    texts = sets.load(data)
-    return [n for n in SIZES if len(texts.labels) <= n <= POOL_SHARE * len(texts.pool)]
+    facts = sets.facts(data)
+    return [n for n in SIZES if facts.labels <= n <= POOL_SHARE * facts.pool]
 
 
 def draws(size: int, *, quick: bool = False) -> Sequence[tuple[int, ...]]:

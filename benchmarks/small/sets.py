@@ -25,6 +25,16 @@ SEED = 0  # of the test part, and of the pool where there are more texts
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What the plan and the staleness of results depend on, so that neither needs the texts."""
+
+    digest: str  # SHA-256 of all texts and labels in their order
+    pool: int  # texts
+    labels: int
+    characters: float  # mean of the pool
+
+
+@dataclass(frozen=True)
 class Texts:
     """A dataset, split."""
 
@@ -36,14 +46,14 @@ class Texts:
         return sorted({row.label for row in self.pool})
 
     @cached_property
-    def digest(self) -> str:
-        """Of all texts and labels in their order."""
+    def facts(self) -> Facts:
         digest = hashlib.sha256()
         for part in (self.pool, self.test):
             for row in part:
                 digest.update(f"{row.label}\0{row.text}\0".encode())
             digest.update(b"\0")
-        return digest.hexdigest()
+        mean = sum(len(row.text) for row in self.pool) / len(self.pool)
+        return Facts(digest.hexdigest(), len(self.pool), len(self.labels), round(mean, 1))
 
     def drawn(self, count: int, number: int) -> list[TextRow]:
         """Draw `number` of `count` texts: stratified, at least one of each label.
@@ -107,7 +117,7 @@ def _news() -> Labeled:
 
 
 # Each returns training texts and, unless the test split is drawn, test texts.
-# In the table: nothing is chosen by them.
+# In the table: nothing is chosen by their test texts.
 TABLE: Mapping[str, Callable[[], Parts]] = {
     "rotten-tomatoes": lambda: (reviews.load_reviews("rotten-tomatoes"), ()),
     "imdb": lambda: (reviews.load_reviews("imdb"), ()),
@@ -125,6 +135,46 @@ CHOICE: Mapping[str, Callable[[], Parts]] = {
 }
 
 
+# `load` compares them with the texts.
+_KNOWN: Mapping[str, Facts] = {
+    "rotten-tomatoes": Facts(
+        "13c2a77bcdd1d3adbf533044d564b4beeaf0fadd2cb60f982b142c1804ccdb6f", 6_530, 2, 113.3
+    ),
+    "imdb": Facts(
+        "683e2c9245d628c1e3d76abbd4a3389315c32a7542280a8fae1384d301b7010e", 8_000, 2, 1303.9
+    ),
+    "drug-condition": Facts(
+        "fcf3ba5a31a1a10d5230951d205f6c5bbc7d7fea2942a3b0b6db144290b8386f", 265, 8, 496.5
+    ),
+    "drug-rating": Facts(
+        "903e493037bd8decb3331c078c86989351412b94f9ec2e0ac727d46bac67d068", 599, 3, 471.9
+    ),
+    "questions": Facts(
+        "0e3f908d9d9e0d978099c463f28aab2dc4a0d2bf33c6c82b549a8a6c9f25b00a", 3_380, 6, 50.6
+    ),
+    "newsgroups": Facts(
+        "a9ade4dbf2491baade2f8b15ff877002682551462c8981946eaf406b8be5984f", 8_000, 20, 1447.1
+    ),
+    "sms-spam": Facts(
+        "d94978872751e1977ed1f09a7e269decc6fcdb7d8eb4aefd79db0a28d51ee34c", 2_511, 2, 97.2
+    ),
+    "bbc-news": Facts(
+        "641aa166e4efdafdeab86b7de17117e8caa1b9d4bd933f2484741e5aa9d63412", 1_062, 5, 2286.6
+    ),
+    "reuters": Facts(
+        "703bac15dfbac6818ab19da7a90c252067b4cbeb47e049dc977170e83cf8a392", 5_415, 8, 604.1
+    ),
+    "tweets": Facts(
+        "73bc4cc760f7181c92ef171d4115e34e13419baac266f118920b9f92be789d00", 2_140, 2, 80.6
+    ),
+}
+
+
+def facts(name: str, *, quick: bool = False) -> Facts:
+    """Those of a dataset, without reading it unless `quick`."""
+    return load(name, quick=True).facts if quick else _KNOWN[name]
+
+
 @cache
 def load(name: str, *, quick: bool = False) -> Texts:
     """A dataset by name, the same on every machine. `quick`: a few of its texts."""
@@ -132,10 +182,13 @@ def load(name: str, *, quick: bool = False) -> Texts:
     if not test:
         parts = draw_splits(pool, {Split.TEST: min(TEST_TEXTS, len(pool) // 2)}, SEED)
         pool, test = parts[Split.TRAIN], parts[Split.TEST]
-    return Texts(
+    texts = Texts(
         _at_most(QUICK_TEXTS if quick else POOL_TEXTS, pool),
         _at_most(QUICK_TEXTS if quick else TEST_TEXTS, test),
     )
+    if not quick and texts.facts != _KNOWN[name]:
+        raise SystemExit(f"the texts of {name} have changed: _KNOWN would be {texts.facts}")
+    return texts
 
 
 def clean(train: Labeled, test: Labeled) -> tuple[list[TextRow], list[TextRow]]:

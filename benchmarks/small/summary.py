@@ -5,6 +5,9 @@ the other way round, so that luck in the choice does not bias the comparison. Ea
 one difference of two accuracies on the same test texts. Bounds are those of the 95% interval of
 Student's t over the draws; they hold for this pool and these test texts. Draws of a large share of
 the pool overlap, so for other texts of the kind they are too narrow.
+
+A dataset and size counts in the totals once ours and all contenders that are planned there have
+all their draws. Before that, its gap says which of them it is without.
 """
 
 from collections import defaultdict
@@ -17,14 +20,39 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from benchmarks.results_file import ResultsFile
-from benchmarks.small.plan import CONTENDERS, OURS, Cell, draws
-from benchmarks.small.sets import TABLE
+from benchmarks.small.plan import Cell, draws
 
 Accuracies = NDArray[np.float64]  # (draws,) of one contender, in percent
 Place = tuple[str, int]  # dataset and labeled texts
 
+OURS = "auto"
 COMPETITORS = ("linear", "probe", "setfit", "lora")
 SENTENCES = "rotten-tomatoes"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound for a number of the summary, in points or percent."""
+
+    bound: float
+    at_most: bool = False
+
+    def judge(self, value: float | None) -> tuple[str, str, str]:
+        """The goal, the number, and whether it is met."""
+        goal = f"{'≤' if self.at_most else '≥'} {self.bound:.1f}"
+        if value is None:
+            return goal, "", "results are missing"
+        met = value <= self.bound if self.at_most else value >= self.bound
+        return goal, f"{value:.2f}", "met" if met else "missed"
+
+
+GOALS: Mapping[str, Goal] = {
+    "worst_gap_low": Goal(1.0, at_most=True),
+    "mean_gain": Goal(0.0),
+    "lora_256_gain": Goal(1.0),
+    "rt_1000": Goal(80.0),
+    "rt_4000": Goal(82.0),
+}
 
 
 @dataclass(frozen=True)
@@ -75,44 +103,56 @@ def accuracies(cells: Iterable[Cell], results: ResultsFile) -> dict[Place, dict[
 
 def gaps(found: Mapping[Place, Mapping[str, Accuracies]]) -> dict[Place, Gap]:
     """Gaps where ours and a contender have all their draws."""
-    ours = name_of_ours(found)
-    others = [name for name in COMPETITORS if name != ours]
     return {
-        place: gap({name: each[name] for name in others if name in each}, each[ours])
+        place: gap({name: each[name] for name in COMPETITORS if name in each}, each[OURS])
         for place, each in found.items()
-        if ours in each and any(name in each for name in others)
+        if OURS in each and any(name in each for name in COMPETITORS)
     }
 
 
-def name_of_ours(found: Mapping[Place, Mapping[str, Accuracies]]) -> str:
-    """The first of `OURS` that was computed."""
-    there = {name for each in found.values() for name in each}
-    return next((name for name in OURS if name in there), OURS[-1])
-
-
-def summary(cells: Sequence[Cell], results: ResultsFile) -> dict[str, Any]:
-    """In points and percent; None where cells are missing."""
-    found = accuracies(cells, results)
-    each = gaps(found)
-    ours = name_of_ours(found)
+def missing(
+    planned: Iterable[Cell], found: Mapping[Place, Mapping[str, Accuracies]]
+) -> dict[Place, list[str]]:
+    """Ours and the contenders that are planned there and lack draws, of each dataset and size."""
+    expected: dict[Place, dict[str, None]] = defaultdict(dict)  # a set in the order of the plan
+    for cell in planned:
+        if cell.contender in (*COMPETITORS, OURS):
+            expected[cell.data, cell.size][cell.contender] = None
     return {
-        "worst_gap_low": _rounded(max((gap.low for gap in each.values()), default=None)),
-        "mean_gain": _rounded(-np.mean([gap.mean for gap in each.values()]) if each else None),
+        place: [name for name in names if name not in found.get(place, {})]
+        for place, names in expected.items()
+    }
+
+
+def summary(planned: Sequence[Cell], cells: Sequence[Cell], results: ResultsFile) -> dict[str, Any]:
+    """In points and percent; None where cells are missing. `cells`: those planned that are kept."""
+    found = accuracies(cells, results)
+    each, lacking = gaps(found), missing(planned, found)
+    complete = {place: each[place] for place, names in lacking.items() if not names}
+    total = complete if len(complete) == len(lacking) else {}
+    return {
+        "worst_gap_low": _rounded(max((gap.low for gap in total.values()), default=None)),
+        "mean_gain": _rounded(-np.mean([gap.mean for gap in total.values()]) if total else None),
         "lora_256_gain": _rounded(_gain(found.get((SENTENCES, 256), {}), "lora", "probe")),
-        "rt_1000": _rounded(_mean(found.get((SENTENCES, 1000), {}), ours)),
-        "rt_4000": _rounded(_mean(found.get((SENTENCES, 4000), {}), ours)),
-        "ours": ours,
-        "compared": len(each),
-        "worst": " ".join(map(str, max(each, key=lambda place: each[place].low))) if each else None,
+        "rt_1000": _rounded(_mean(found.get((SENTENCES, 1000), {}), OURS)),
+        "rt_4000": _rounded(_mean(found.get((SENTENCES, 4000), {}), OURS)),
+        "compared": len(complete),
+        "planned": len(lacking),
+        "worst": _named(max(complete, key=lambda place: complete[place].low, default=None)),
         "sets": {
-            f"{data} {size}": {
+            _named(place): {
                 **{name: _rounded(float(one.mean())) for name, one in contenders.items()},
-                **(_shown(each[data, size]) if (data, size) in each else {}),
+                **(_shown(each[place]) if place in each else {}),
+                "missing": lacking[place],
             }
-            for (data, size), contenders in found.items()
+            for place, contenders in found.items()
             if contenders
         },
     }
+
+
+def _named(place: Place | None) -> str | None:
+    return None if place is None else f"{place[0]} {place[1]}"
 
 
 def _shown(gap: Gap) -> dict[str, Any]:
@@ -139,10 +179,10 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 2)
 
 
-def table(cells: Sequence[Cell], results: ResultsFile) -> list[list[str]]:
+def table(planned: Sequence[Cell], cells: Sequence[Cell], results: ResultsFile) -> list[list[str]]:
     """A line for each dataset and size: means ± standard errors in percent, and the gap."""
     found = accuracies(cells, results)
-    each = gaps(found)
+    each, lacking = gaps(found), missing(planned, found)
     names = list(dict.fromkeys(cell.contender for cell in cells))
     lines = [["", *names, "draws", "best contender minus ours"]]
     for place, contenders in found.items():
@@ -154,29 +194,35 @@ def table(cells: Sequence[Cell], results: ResultsFile) -> list[list[str]]:
         if place in each:
             one = each[place]
             line[-1] = f"{'/'.join(one.chosen)} {one.mean:+.1f} [{one.low:+.1f}, {one.high:+.1f}]"
+            if lacking[place]:
+                line[-1] += f", without {', '.join(lacking[place])}"
         lines.append(line)
     return lines
 
 
-def page(results: ResultsFile) -> str:
-    """The table of all stored cells in Markdown, and where it was computed."""
-    cells = [_cell(name, metrics["metrics"]) for name, metrics in results.cells.items()]
-    cells.sort(key=lambda cell: [*CONTENDERS].index(cell.contender))
-    cells.sort(key=lambda cell: ([*TABLE].index(cell.data), cell.size))
-    first, *lines = table(cells, results)
-    rules = ["---", *["---:"] * (len(first) - 2), "---"]
-    where = results.where(results.cells)
+def page(planned: Sequence[Cell], cells: Sequence[Cell], results: ResultsFile) -> str:
+    """Goals and table in Markdown, and where it was computed."""
+    numbers = summary(planned, cells, results)
+    goals = [["", "goal", "so far", ""]]
+    goals += [[f"`{name}`", *goal.judge(numbers[name])] for name, goal in GOALS.items()]
+    where = results.where([cell.name for cell in cells])
     return "\n".join([
-        *(f"| {' | '.join(line)} |" for line in (first, rules, *lines)),
+        *_markdown(goals),
+        "",
+        f"All methods have results on {numbers['compared']} of {numbers['planned']} combinations "
+        "of dataset and size.",
+        "",
+        *_markdown(table(planned, cells, results)),
         "",
         f"Test accuracy in percent ± its standard error over draws, computed on "
         f"{' and '.join(where['processor'])}.",
     ])  # fmt: skip
 
 
-def _cell(name: str, metrics: Mapping[str, Any]) -> Cell:
-    data, size, contender, _ = name.split("/")
-    return Cell(data, int(size), contender, tuple(metrics["draws"]))
+def _markdown(lines: Sequence[Sequence[str]]) -> list[str]:
+    first, *others = lines
+    rules = ["---", *["---:"] * (len(first) - 2), "---"]
+    return [f"| {' | '.join(line)} |" for line in (first, rules, *others)]
 
 
 def _with_error(one: Accuracies) -> str:

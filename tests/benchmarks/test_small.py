@@ -5,8 +5,9 @@ import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from operator import eq
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,19 +18,25 @@ import benchmarks.settings
 from benchmarks import child_process
 from benchmarks.results_file import DIRECTORY, ResultsFile
 from benchmarks.small import cells, ours, plan, setfit_process, sets, summary, wheels
-from benchmarks.small.__main__ import main
+from benchmarks.small.__main__ import is_kept, main
 from benchmarks.small.sets import Texts
 from benchmarks.small.summary import gap
 from benchmarks.small.vectors import Vectors
 from benchmarks.small.wheels import Wheel
 from lora_core import manifest
+from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND
 from lora_core.data.rows import TextRow
+from lora_core.specs.method import AutoSpec
+from lora_core.specs.train import TrainSpec
+from lora_core.training import auto
 from tests.slow import slow_but
 
 Metrics = dict[str, Any]
 Run = Callable[..., Metrics]
 REPOSITORY = Path(__file__).parents[2]
+STORED = DIRECTORY / "small.jsonl"
 START, END = "<!-- made by `UPDATE_DOCS=1 pytest tests/benchmarks` -->\n\n", "\n\n<!-- end -->"
+CPU_SPEED = cast("dict[str, float]", DEFAULT_FLOPS_PER_SECOND)
 QUICK = [*plan.cells(["rotten-tomatoes", "imdb"], quick=True)]
 
 
@@ -168,16 +175,24 @@ def test_changed_settings_are_recomputed(
     monkeypatch.setattr(benchmarks.settings, "CLASSIFICATION_VERSION", version + 1)
     printed = run("--only", "/linear/")
     assert printed["compared"] == 0  # results of another training version are not shown
+    assert printed["sets"]["imdb 24"]["missing"] == ["lora", "auto"]
     assert run()["compared"] == 2
     sets = ("rotten-tomatoes", "imdb")
     assert computed == [f"{data}/24/{name}/0" for name in ("lora", "auto") for data in sets]
 
 
 @pytest.mark.slow  # reads imdb
-def test_missing_cells_are_null_in_the_json(computed: list[str], run: Run) -> None:
-    assert run("--only", "/linear/")["worst_gap_low"] is None
+def test_totals_are_null_until_all_planned_cells_are_there(computed: list[str], run: Run) -> None:
+    run("--only", "rotten-tomatoes")
+    run("--only", "imdb", "/auto/")
+    for name in ("linear", "probe", "setfit"):
+        printed = run("--only", "imdb", f"/{name}/")
+        assert printed["worst_gap_low"] is printed["mean_gain"] is None
+        assert (printed["compared"], printed["planned"]) == (1, 2)
+    assert printed["sets"]["imdb 24"]["missing"] == ["lora"]
+    assert printed["sets"]["imdb 24"]["gap"] == -10.0  # to the probe, so far
     printed = run()
-    assert (printed["ours"], printed["compared"]) == ("auto", 2)
+    assert (printed["compared"], printed["planned"]) == (2, 2)
     assert printed["mean_gain"] == printed["sets"]["imdb 24"]["gap"] * -1 == 5.0
     assert printed["worst_gap_low"] == -5.0  # 75 and 76% against 80 and 81%: constant difference
     assert printed["sets"]["imdb 24"]["best"] == "lora"
@@ -185,17 +200,62 @@ def test_missing_cells_are_null_in_the_json(computed: list[str], run: Run) -> No
 
 
 def test_page_matches_stored_results() -> None:
-    page = REPOSITORY / "docs/explanation/few-labels.md"
-    text, table = (
-        page.read_text(encoding="utf-8"),
-        summary.page(ResultsFile(DIRECTORY / "small.jsonl")),
-    )
+    page, results = REPOSITORY / "docs/explanation/few-labels.md", ResultsFile(STORED)
+    every = [*plan.cells([*sets.TABLE])]
+    current = [cell for cell in every if is_kept(cell, results)]
+    text, table = page.read_text(encoding="utf-8"), summary.page(every, current, results)
     before, after = text.partition(START)[0], text.partition(END)[2]
     expected = before + START + table + END + after
     if os.environ.get("UPDATE_DOCS") == "1":
         page.write_text(expected, encoding="utf-8")
     else:
         assert text == expected, "run `UPDATE_DOCS=1 pytest tests/benchmarks`"
+
+
+def test_goal_is_met_missed_or_not_known_yet() -> None:
+    at_most, at_least = summary.Goal(1.0, at_most=True), summary.Goal(80.0)
+    assert at_most.judge(-0.5) == ("≤ 1.0", "-0.50", "met")
+    assert at_most.judge(1.01) == ("≤ 1.0", "1.01", "missed")
+    assert at_least.judge(80.0) == ("≥ 80.0", "80.00", "met")
+    assert at_least.judge(79.4) == ("≥ 80.0", "79.40", "missed")
+    assert at_least.judge(None) == ("≥ 80.0", "", "results are missing")
+
+
+def test_result_is_stale_once_another_plan_fits_into_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hashes() -> list[str]:
+        names = "questions/256/auto/0", "newsgroups/1000/auto/0", "newsgroups/1000/lora/0"
+        return [cells.settings(plan.find(name)) for name in names]
+
+    today = hashes()
+    assert today[0] == ResultsFile(STORED).metrics("questions/256/auto/0")["settings"]
+    monkeypatch.setitem(CPU_SPEED, "cpu", 2e11)
+    assert [*map(eq, hashes(), today)] == [True, False, True]  # all folds were tried before
+    monkeypatch.setitem(CPU_SPEED, "cpu", 1e9)
+    assert [*map(eq, hashes(), today)] == [False, False, True]
+
+
+def test_run_tries_what_its_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[TrainSpec] = []
+
+    def train(spec: TrainSpec, *, out_dir: Path, **_: Any) -> Metrics:
+        given.append(spec)
+        (out_dir / "predictions").mkdir(parents=True)
+        (out_dir / "predictions" / "test.jsonl").write_text('{"predicted": 1}\n')
+        return {"labels": ["negative", "positive"]}
+
+    monkeypatch.setattr(auto, "train_auto", train)
+    monkeypatch.setitem(CPU_SPEED, "cpu", 1e6)
+    texts = sets.load("rotten-tomatoes", quick=True)
+    spec = {"method": {"type": "auto"}}
+    assert ours.answers(spec, texts, texts.drawn(24, 0), seed=3) == ["positive"]
+    found = given[0].method
+    assert isinstance(found, AutoSpec)
+    assert found.candidates
+    planned = [[each.method.type, each.folds, each.repeats] for each in found.candidates]
+    assert ours.settings(spec, 24, texts.facts)["plan"] == planned
+    assert {each[0] for each in planned} == {"linear"}
 
 
 def test_unknown_cell_is_refused(run: Run) -> None:
