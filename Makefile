@@ -167,8 +167,8 @@ bench-small: .venv/.dev .venv-setfit/.made  ## Models of 16 to 4,000 labeled tex
 bench-tasks: .venv/.dev  ## Several labels, pairs and numbers, and more encoders, beside the Trainer: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.tasks $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
-bench-linear: .venv/.dev  ## Texts a second that a linear version answers over HTTP
-	$(BIN)/python -m benchmarks.linear
+bench-linear: .venv/.dev  ## Texts a second that a linear version answers over HTTP: QUICK=1 FRESH=1
+	$(BIN)/python -m benchmarks.linear $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 bench-loop: .venv/.dev  ## Labels that our choice saves; intervals, suspects, drift and promotion against the truth: ONLY=labels/ CHOOSE=1 QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.loop $(if $(ONLY),--only $(ONLY)) $(if $(CHOOSE),--choose) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)

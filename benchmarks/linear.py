@@ -1,10 +1,10 @@
 """Texts per second of a linear model over HTTP: `python -m benchmarks.linear`.
 
 A model trained on Rotten Tomatoes, served by `loraworks up`; a separate process sends sentences,
-32 in a body, and each connection sends the next after a response. Ends with one JSON object.
+32 in a body, and each connection sends the next after a response. The result is kept in
+`benchmarks/results/`. Ends with one JSON object.
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -16,7 +16,8 @@ from typing import Any
 from app.database import migrations
 from app.resources import open_resources
 from app.settings import Settings
-from benchmarks import machine
+from benchmarks.options import parser
+from benchmarks.results_file import choose
 from benchmarks.serve import load_process
 from benchmarks.serve.installation import publish
 from benchmarks.serve.outcomes import percentile
@@ -35,6 +36,7 @@ NAME = "reviews"
 TEXTS = 32  # in a body
 CONNECTIONS = 4
 WARM_SECONDS = 3.0
+SECONDS, QUICK_SECONDS = 20.0, 2.0  # measured
 
 
 def bodies() -> list[list[str]]:
@@ -92,16 +94,21 @@ def measure(folder: Path, requests: Sequence[Sequence[str]], seconds: float) -> 
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0)
-    arguments = parser.parse_args()
+def install_and_measure(seconds: float) -> dict[str, Any]:
+    """What a service with a new model answers, and how the model was trained."""
     with tempfile.TemporaryDirectory(prefix="loraworks-bench-") as work:
         summary = install(Path(work))
-        measured = measure(Path(work), bodies(), arguments.seconds)
+        measured = measure(Path(work), bodies(), seconds)
     about = {name: summary[name] for name in ("terms", "train_seconds", "total_seconds")}
-    test = {"test_accuracy": summary["test"]["accuracy"]}
-    print(json.dumps({**measured, **about, **test, "processor": machine.processor()}))
+    return {**measured, **about, "test_accuracy": summary["test"]["accuracy"]}
+
+
+def main() -> None:
+    arguments = parser(__doc__, None, quick=f"for {QUICK_SECONDS:g} seconds").parse_args()
+    results = choose(arguments.results, quick=arguments.quick, fresh=arguments.fresh, what="linear")
+    seconds = QUICK_SECONDS if arguments.quick else SECONDS
+    results.ensure("http", lambda: install_and_measure(seconds))
+    print(json.dumps(results.metrics("http") | results.where()))
 
 
 if __name__ == "__main__":
