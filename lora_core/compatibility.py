@@ -247,6 +247,15 @@ def read_encoder_shape(
     return shape
 
 
+def ignores_declared_mean(config: Mapping[str, Any], shape: EncoderShape, pooling: Pooling) -> bool:
+    """Return whether a sentence encoder declares mean pooling that its family cannot have.
+
+    Not if somebody chose another `pooling`.
+    """
+    declared = pooling is Pooling.AUTO and config.get("pooling") == Pooling.MEAN
+    return declared and shape.pooling is not Pooling.MEAN
+
+
 def _count_local_blocks(config: Mapping[str, Any], layers: int, base: str) -> int:
     """Return the number of blocks with attention in a window, as ModernBERT's config says it.
 

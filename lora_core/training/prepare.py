@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,13 @@ def prepare_run(
     check_has_fast_tokenizer(base.name, (path.name for path in base.directory.iterdir()))
     shape = compatibility.read_encoder_shape(base.config, base=base.name, pooling=spec.pooling)
     compatibility.check_compatibility(shape, spec)
+    if compatibility.ignores_declared_mean(base.config, shape, spec.pooling):
+        text = (
+            f"The base declares mean pooling (1_Pooling/config.json), which is not available for "
+            f"{shape.family.model_type}: the head reads what its class in transformers reads, "
+            "usually the first token. With few texts, expect more of a base with mean pooling."
+        )
+        _note(observer, "declared_pooling_unused", text, level="warning")
     splits = splits or load_splits(spec.data, spec.task)
     spec = spec.with_prompt_format(splits.prompt_format)
     counts = {split: len(splits.examples_of(split)) for split in Split}
@@ -197,5 +205,7 @@ def tokenize_splits_and_measure_truncation(
     return tokenized, truncated / total
 
 
-def _note(observer: Observer, code: str, message: str) -> None:
-    observer.on_event(NoteLogged(level="info", code=code, message=message))
+def _note(
+    observer: Observer, code: str, message: str, *, level: Literal["info", "warning"] = "info"
+) -> None:
+    observer.on_event(NoteLogged(level=level, code=code, message=message))

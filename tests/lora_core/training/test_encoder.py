@@ -20,6 +20,7 @@ from lora_core.errors.training import DiskFull, NonFiniteLoss, StopRequested
 from lora_core.inference.predictor import Predictor
 from lora_core.runtime import _has_fast_bf16
 from lora_core.specs.chat import PromptFormat
+from lora_core.specs.pooling import POOLING_FILE
 from lora_core.specs.train import TrainSpec
 from lora_core.training.encoder import train_encoder
 from tests.plain_checkpoint import plain_checkpoint
@@ -190,6 +191,22 @@ def test_trained_model_as_base_keeps_its_head(
     assert [event.code for event in observer.all("noted")] == ["head_kept"]
     accuracies = [manifest.read(out)["metrics"]["test"]["accuracy"] for out in (first, second)]
     assert accuracies[0] == accuracies[1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("chosen", "codes"), [({}, ["declared_pooling_unused"]), ({"pooling": "cls"}, [])]
+)
+def test_declared_mean_that_a_family_cannot_have_is_a_warning(
+    spec: Make, train: Train, tmp_path: Path, chosen: dict[str, str], codes: list[str]
+) -> None:
+    base = make_base(tmp_path / "mpnet", "mpnet")
+    (base / POOLING_FILE).parent.mkdir()
+    (base / POOLING_FILE).write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    observer, out = train(spec(base=str(base), optim={"epochs": 1}, **chosen))
+    assert manifest.read(out)["spec"]["pooling"] == "cls"
+    noted = observer.all("noted")
+    assert [event.code for event in noted] == codes
+    assert all(event.level == "warning" and "mpnet" in event.message for event in noted)
 
 
 def test_stop_request_is_checked_between_steps(spec: Make, train: Train) -> None:
