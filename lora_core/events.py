@@ -13,6 +13,10 @@ from lora_core.results import CandidateResult
 from lora_core.specs.data import Split
 from lora_core.specs.method import SingleMethod
 
+# What the tables of the service can store: a run is not trusted, so its parent checks it.
+_Step = Annotated[int, Field(ge=0, lt=2**31)]
+_Name = Annotated[str, Field(max_length=64)]
+
 
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
@@ -39,7 +43,7 @@ class ProgressReported(_Event):
 
     event: Literal["tick"] = "tick"
     phase: Phase
-    step: int = 0
+    step: _Step = 0
 
 
 class NoteLogged(_Event):
@@ -55,7 +59,7 @@ class Started(_Event):
     """Data and model are loaded; training begins."""
 
     event: Literal["started"] = "started"
-    total_steps: int
+    total_steps: _Step
     trainable_parameters: int
     total_parameters: int
     examples: dict[Split, int]
@@ -70,7 +74,7 @@ class StepLogged(_Event):
     """Means over the steps since the last such event."""
 
     event: Literal["step"] = "step"
-    step: int
+    step: _Step
     epoch: float
     loss: float | None
     learning_rate: float
@@ -84,9 +88,9 @@ class Evaluated(_Event):
     """Metrics on one split, such as `loss`: those in `Task.curve_metrics`."""
 
     event: Literal["evaluated"] = "evaluated"
-    step: int
+    step: _Step
     split: Split
-    metrics: dict[str, float | None]
+    metrics: dict[_Name, float | None]
     best: bool = False  # on validation: whether it is the best so far
 
 
@@ -98,7 +102,7 @@ class Resumed(_Event):
     """
 
     event: Literal["resumed"] = "resumed"
-    step: int
+    step: _Step
     exact: bool
     differences: list[str] = []
 
@@ -110,7 +114,7 @@ class CheckpointSaved(_Event):
     """
 
     event: Literal["checkpoint"] = "checkpoint"
-    step: int
+    step: _Step
     directory: str  # name, relative to the directory of checkpoints
 
 
@@ -163,7 +167,7 @@ class Failed(_Event):
     """The run ended with an error; `code` is stable."""
 
     event: Literal["failed"] = "failed"
-    code: str
+    code: _Name
     message: str
     detail: dict[str, Any] = {}
 
@@ -188,8 +192,12 @@ _EVENT_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def parse_event(line: str | bytes) -> Event:
-    """Parse one line. Raises `pydantic.ValidationError` if it is not an event."""
-    return _EVENT_ADAPTER.validate_json(line)
+    """Parse one line. Raises `pydantic.ValidationError` if it is not an event.
+
+    NUL, which PostgreSQL cannot store, becomes U+FFFD.
+    """
+    encoded = line.encode() if isinstance(line, str) else line
+    return _EVENT_ADAPTER.validate_json(encoded.replace(rb"\u0000", rb"\ufffd"))
 
 
 class Observer(Protocol):

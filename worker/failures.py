@@ -302,7 +302,8 @@ def _classify_reported_failure(
         return _wait_or_give_up(failed.code, failed.message, claimed, settings)
     if failed.code == OOM_HOST.code:
         return _retry_or_fail(OOM_HOST, "", claimed, settings)
-    return PermanentFailure(failed.code, failed.message, failed.detail)
+    stored = json.loads(failed.model_dump_json())  # JSON in PostgreSQL has no NaN
+    return PermanentFailure(failed.code, failed.message, stored["detail"])
 
 
 def worker_lost_failure(settings: Settings) -> RetryableFailure:

@@ -218,7 +218,7 @@ class MlflowClient:
         if isinstance(body, dict) and isinstance(body.get("error_code"), str):
             raise MlflowRejected(
                 call=path,
-                error_code=_printable(body["error_code"])[:64],
+                error_code=self._without_credentials(_printable(body["error_code"]))[:64],
                 http_status=status,
                 reason=self._without_credentials(_printable(str(body.get("message", "")))).rstrip(
                     ". "

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from pydantic import ValidationError
 
 from app.queue.events import EventContent
 from lora_core.events import (
@@ -147,3 +148,23 @@ def test_progress_reports_and_failures_have_no_rows() -> None:
     for event in (ProgressReported(phase=Phase.LOADING), Failed(code="one_class", message="One.")):
         assert event_to_content(event) is None
         assert list(metric_values(event)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "checkpoint", "step": 2147483648, "directory": "step"}',
+        '{"event": "tick", "phase": "loading", "step": -1}',
+        f'{{"event": "failed", "code": "{"c" * 65}", "message": "m"}}',
+        f'{{"event": "evaluated", "step": 1, "split": "test", "metrics": {{"{"m" * 65}": 1}}}}',
+    ],
+)
+def test_what_no_column_can_store_is_no_event(line: str) -> None:
+    with pytest.raises(ValidationError):
+        parse_event(line)
+
+
+def test_nul_is_replaced() -> None:
+    event = parse_event(rb'{"event": "noted", "code": "c", "message": "a\u0000b"}')
+    assert isinstance(event, NoteLogged)
+    assert event.message == "a\N{REPLACEMENT CHARACTER}b"

@@ -286,6 +286,12 @@ def test_time_limit_failure_names_the_checkpoint_step() -> None:
     assert answer.detail == {"checkpoint_step": 4}
 
 
+def test_detail_of_a_failure_is_json_that_postgresql_stores() -> None:
+    failed = events.Failed(code="c", message="m", detail={"at": [float("nan"), 1.5]})
+    answer = classify(code=65, failed=failed)
+    assert answer == PermanentFailure("c", "m", {"at": [None, 1.5]})
+
+
 def test_known_worker_error_keeps_code_and_detail() -> None:
     dataset_id = uuid4()
     answer = classify_error(DatasetNotFound(ref=dataset_id))
