@@ -128,7 +128,7 @@ chaos: .venv/.dev  ## Break an installation at random: FAULTS=200 SEED=0 MINUTES
 crash-points: .venv/.dev  ## Kill and fail the service at every class of crash points: ONLY=sweep QUICK=1 FRESH=1
 	$(BIN)/python -m tests.crash_points $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
-fuzz: .venv/.fuzz  ## Random bytes for each reader of files and requests: MINUTES=1 ONLY="csv xlsx"
+fuzz: .venv/.fuzz  ## Random bytes for each reader of files, requests and messages: MINUTES=1 ONLY="csv xlsx"
 	$(BIN)/python -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY))
 
 mutants: .venv/.dev  ## Change one expression at a time; do the tests notice? SAMPLE=300 SEED=0 FRESH=1

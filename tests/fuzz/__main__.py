@@ -5,15 +5,17 @@
 Each reader has a process of its own, with limits on memory and on the time for one input. It begins
 with its kept corpus and with what earlier runs found (build/fuzz). An input that crashes a reader
 ends its run and is kept in crashes/READER: with the fix it is committed, and the suite replays it.
+A target that ends in another way, such as at an import, is an error.
 The minutes of all runs add up in minutes.json. The last line is one JSON object.
 """
 
 import argparse
 import json
+import os
+import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from tests.fuzz.readers import (
     CORPUS,
@@ -26,6 +28,9 @@ from tests.fuzz.readers import (
 )
 
 FOUND = HERE.parents[1] / "build" / "fuzz"
+TARGET = (sys.executable, "-m", "tests.fuzz.target")
+# As in the processes of the service that read uploads (app/sandbox/runner.py).
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def main() -> int:
@@ -41,8 +46,15 @@ def main() -> int:
     return 1 if open_ else 0
 
 
+class NothingFuzzed(Exception):
+    """A target ended by itself: it read no input, or died without one that crashed its reader."""
+
+
 def fuzz(name: str, *, seconds: int) -> float:
-    """Fuzz one reader until the time is over or an input crashes it. Return the minutes it took."""
+    """Fuzz one reader until the time is over or an input crashes it. Return the minutes it took.
+
+    Raises `NothingFuzzed`.
+    """
     found, crashes = FOUND / name, CRASHES / name
     for directory in (found, crashes):
         directory.mkdir(parents=True, exist_ok=True)
@@ -52,24 +64,26 @@ def fuzz(name: str, *, seconds: int) -> float:
         f"-rss_limit_mb={MEMORY_MB}",
         f"-artifact_prefix={crashes}/",
         "-print_final_stats=1",
+        "-keep_seed=1",  # valid files reach the same lines: all but the shortest would be dropped
+        "-len_control=0",  # and the first inputs would be shorter than any of them
     )
     started = time.monotonic()
-    target = [sys.executable, "-m", "tests.fuzz.target", name]
-    corpora = [str(directory) for directory in (found, CORPUS / name, crashes)]
-    with (FOUND / f"{name}.log").open("wb") as log:
-        status = subprocess.run([*target, *options, *corpora], stdout=log, stderr=log).returncode
+    command = [*TARGET, name, *options, *map(str, (found, CORPUS / name, crashes))]
+    log = FOUND / f"{name}.log"
+    with log.open("wb") as output:
+        status = subprocess.run(
+            command, stdout=output, stderr=output, env=os.environ | ONE_THREAD
+        ).returncode
     if not any(crashes.iterdir()):
         crashes.rmdir()
+    reported = log.read_bytes()  # what libFuzzer writes at its end
+    found_crash = b"Test unit written to" in reported
+    inputs = int((re.findall(rb"number_of_executed_units: *(\d+)", reported) or [0])[-1])
+    if not found_crash and (status or not inputs):
+        raise NothingFuzzed(f"{name} ended with status {status} after {inputs} inputs: see {log}")
     minutes = (time.monotonic() - started) / 60
-    sys.stderr.write(f"{name}: {minutes:.1f} minutes, status {status}, {_rate(log.name)}\n")
+    sys.stderr.write(f"{name}: {minutes:.1f} minutes, status {status}, {inputs:,} inputs\n")
     return minutes
-
-
-def _rate(log: str) -> str:
-    """Return the number of inputs, as libFuzzer writes it at its end."""
-    lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
-    found = [line.split()[-1] for line in lines if "number_of_executed_units" in line]
-    return f"{found[-1]} inputs" if found else f"see {log}"
 
 
 def count_open_crashes(name: str) -> int:

@@ -8,6 +8,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
+from unittest.mock import patch
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,18 +17,24 @@ from lora_core import manifest, peft_format
 from lora_core.compatibility import count_parameters, read_encoder_shape
 from lora_core.data.tokens import load_tokenizer
 from lora_core.encoders.safety import check_needs_no_custom_code, parse_config
+from lora_core.export.hugging_face import export_adapter
 from lora_core.export.model_settings import read_exported_model_settings
 from lora_core.manifest import MANIFEST_FILE
 from lora_core.model_imports import metadata
+from lora_core.model_imports import tokenizer as tokenizers
 from lora_core.model_imports.archive import check_safetensors_header, unpack_archive
+from lora_core.model_imports.check import check_imported_model
+from lora_core.model_imports.peft import import_adapter
 from lora_core.model_imports.tokenizer import validate_tokenizer_get_max_id
 from lora_core.nearest_examples import load_index
 from lora_core.rust_panics import convert_panics
 from lora_core.saved_predictions import load_golden_predictions
-from lora_core.specs.method import FullFineTuningSpec
+from lora_core.specs.method import FullFineTuningSpec, LayerRole, LoraSpec
 from lora_core.training import checkpoint as checkpoints
 from tests.fuzz.documented_errors import documented_errors
 from tests.fuzz.readers import CORPUS, HERE, split_name
+from tests.lora_artifact import make_lora_artifact
+from tests.tiny_base import make_base
 
 CHECKPOINT = HERE.parent / "assets" / "checkpoint-v1" / "step-7"
 TEXTS = ("", "The film was good, not bad.", "I\N{COMBINING DOT ABOVE}\N{LATIN SMALL LIGATURE FFI}")
@@ -66,6 +73,8 @@ def model(data: bytes, directory: Path) -> None:
 @cache
 def _unpacked(kind: str) -> Path:
     """Return a model or the checkpoint, on the file system of the directories that link to it."""
+    if kind == "tiny":
+        return tiny_model()
     into = Path(mkdtemp(prefix="loraworks-fuzz-"))
     if kind == "checkpoint":
         return shutil.copytree(CHECKPOINT, into / kind)
@@ -91,6 +100,52 @@ def _link_with(source: Path, name: str, content: bytes, directory: Path) -> None
         facts["files"][name] = {"bytes": len(content), "sha256": sha256(content).hexdigest()}
         (directory / MANIFEST_FILE).unlink()
         (directory / MANIFEST_FILE).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def imported_model(data: bytes, directory: Path) -> None:
+    """Check a model that would be imported, one file of which is changed, as `model` does."""
+    path, content = split_name(data)
+    kind, _, name = path.partition("/")
+    if kind not in ("linear", "tiny") or name not in _files_of(kind):
+        return
+    _link_with(_unpacked(kind), name, content, directory)
+    # The texts that a tokenizer has to run are shorter: 4,000 characters take seconds.
+    with documented_errors(), patch.object(tokenizers, "_TEXT_CHARACTERS", 40):
+        check_imported_model(directory)
+
+
+def adapter(data: bytes, directory: Path) -> None:
+    """Import an adapter of PEFT with its base, one file of which is changed."""
+    name, content = split_name(data)
+    if name not in ADAPTER_FILES:
+        return
+    source = shutil.copytree(exported_adapter(), directory / "adapter")
+    (source / name).write_bytes(content)
+    with documented_errors():
+        import_adapter(source, directory / "artifact")
+
+
+ADAPTER_FILES = (
+    peft_format.CONFIG_FILE, peft_format.WEIGHTS_FILE, manifest.USAGE_FILE, "id2label.json",
+    "config.json", "tokenizer.json", "tokenizer_config.json", f"{manifest.BASE_DIR}/config.json",
+)  # fmt: skip
+
+
+@cache
+def tiny_model() -> Path:
+    """Return an encoder of a few kilobytes, with an adapter, so that its weights are mutated."""
+    directory = Path(mkdtemp(prefix="loraworks-fuzz-"))
+    base = make_base(directory / "base", dim=4, n_layers=1, n_heads=2, hidden_dim=4)
+    spec = LoraSpec(r=1, targets=(LayerRole.QUERY,))
+    return make_lora_artifact(directory, spec, base=base)
+
+
+@cache
+def exported_adapter() -> Path:
+    """Return its adapter as PEFT would save it, with the base in a folder."""
+    out = tiny_model().parent / "adapter"
+    export_adapter(tiny_model(), out, base=str(tiny_model().parent / "base"))
+    return out
 
 
 def safetensors(data: bytes, directory: Path) -> None:

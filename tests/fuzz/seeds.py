@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlencode
 from zipfile import ZipFile
 
 import numpy as np
@@ -21,13 +22,15 @@ from peft import LoraConfig, TaskType
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
+from app.queue.dispatch import TASK_NAME
 from lora_core import manifest
 from lora_core.manifest import MANIFEST_FILE
 from lora_core.specs.method import LoraSpec
 from lora_core.specs.train import TrainSpec
 from tests import mistral_files
 from tests.fuzz.http_requests import operations
-from tests.fuzz.model_files import CHECKPOINT
+from tests.fuzz.http_responses import TOKEN
+from tests.fuzz.model_files import ADAPTER_FILES, CHECKPOINT, exported_adapter, tiny_model
 from tests.fuzz.readers import CORPUS, HERE
 from tests.linear_artifact import make_linear_artifact
 from tests.lora_artifact import make_lora_artifact
@@ -249,6 +252,28 @@ def base_config() -> Examples:
     return made
 
 
+def imported_model() -> Examples:
+    return {
+        f"{kind}-{name.replace('/', '-')}": f"{kind}/{name}\n".encode() + content
+        for kind, files in (("linear", _linear_model()), ("tiny", _files_in(tiny_model())))
+        for name, content in files.items()
+    }
+
+
+def adapter() -> Examples:
+    files = {
+        **_files_in(exported_adapter()),
+        "config.json": b'{"id2label": {"0": "bad", "1": "good"}}',
+        "id2label.json": b'{"0": "bad", "1": "good"}',
+        "tokenizer_config.json": b'{"model_max_length": 16}',
+    }
+    return {
+        name.replace("/", "-"): f"{name}\n".encode() + files[name]
+        for name in ADAPTER_FILES
+        if name in files
+    }
+
+
 def checkpoint() -> Examples:
     small = {"tensors.safetensors": EMPTY_WEIGHTS}
     return {
@@ -312,6 +337,136 @@ def upload() -> Examples:
     return {"form.txt": b"multipart/form-data; boundary=b\n" + form + b"--b--\r\n"}
 
 
+def request() -> Examples:
+    key = "lw_" + "0" * 32 + "_" + "a" * 43
+    session = "loraworks_session=lws_" + "0" * 32 + "_" + "a" * 43
+    requests = {
+        "predict": (
+            f"POST /predict?format=hf&target=a\nAuthorization: Bearer {key}\nX-Request-Id: a-1\n"
+            "X-Request-Timeout: 1.5\nContent-Length: 20\nContent-Type: application/json\n\n"
+        ),
+        "sign-in": (
+            "POST /sign-in\nOrigin: https://127.0.0.1\nSec-Fetch-Site: same-origin\n"
+            f"Content-Type: application/x-www-form-urlencoded\n\nkey={key}&next=%2Fjobs"
+        ),
+        "sign-in-page": "GET /sign-in?next=%2Fjobs%3Fa%3D1\nHost: localhost:8000\n\n",
+        "sign-out": f"POST /sign-out\nCookie: {session}\nX-Page-Token: abc\n\n",
+        "session": (
+            f"POST /nothing\nAuthorization: Basic YTpi\nCookie: {session}\nX-Page-Token: a\n\n"
+        ),
+        "static": (
+            'GET /static/api.js\nAccept-Encoding: gzip\nIf-None-Match: W/"a"\nRange: bytes=0-9\n\n'
+        ),
+        "cross-site": (
+            "GET /nothing\nSec-Fetch-Site: cross-site\nSec-Fetch-Mode: navigate\n"
+            "Sec-Fetch-Dest: document\nTransfer-Encoding: chunked\n\n"
+        ),
+    }  # fmt: skip
+    return {f"{name}.txt": text.encode() for name, text in requests.items()}
+
+
+def form() -> Examples:
+    sweep = {
+        "job.data.source": "rotten-tomatoes", "job.method.type": "lora", "job.preset": "seed",
+        "job.task.targets": "a,b", "space.method.r": "2,4", "space.method.alpha": "log:1..64x3",
+        "space.method.targets": "query+value,all", "strategy.type": "random",
+        "strategy.trials": "4", "more": "method.head=train,lora\noptim.weight_decay=0.0..0.1",
+    }  # fmt: skip
+    columns = {"label_column": "x", "text_pair_column": "b", "split_column": "s", "sheet": "1"}
+    targets = "stars=regression,topic,flags=multi_label:c,rank=ordered"
+    forms = {
+        "dataset": {"name": "Mail", "task": "multi_label", "label_columns": "a, b", **columns},
+        "dataset-targets": {"targets": targets, "purpose": "predict", "ordered": "false"},
+        "dataset-json": {"targets": '{"a": {"type": "regression", "column": "b"}, "c": {}}'},
+        "openai": {"purpose": "fine-tune", "expires_after[anchor]": "created_at"},
+        "mistral": {"purpose": "fine-tune", "visibility": "workspace", "expiry": "1"},
+        "sweep": sweep,
+        "sweep-tpe": {**sweep, "strategy.type": "tpe", "objective": "accuracy"},
+        "sweep-halving": {**sweep, "strategy.type": "halving", "strategy.eta": "2"},
+        "extension": {"space.method.r": "16", "space.optim.learning_rate": "1e-4", "trials": "9"},
+    }
+    return {
+        f"{name}.txt": f"{name.partition('-')[0]}\n{urlencode(fields)}".encode()
+        for name, fields in forms.items()
+    }
+
+
+def mlflow() -> Examples:
+    info = {"experiment_id": "1", "run_id": "a" * 32}
+    found = {
+        "experiment_id": "1", "experiment": {"experiment_id": "1", "lifecycle_stage": "active"},
+        "run": {"info": info}, "runs": [{"info": info}],
+        "model_version": {"version": "3"}, "model_versions": [{"version": 3}],
+    }  # fmt: skip
+    message = f"no experiment for {TOKEN}"
+    rejected = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": message}
+    return {
+        "found.txt": b"200\n" + _json(found),
+        "rejected.txt": b"404\n" + _json(rejected),
+        "deleted.txt": b"200\n" + _json({"experiment": {"lifecycle_stage": "deleted"}}),
+        "host.txt": b"403\nInvalid Host header",
+        "unauthorized.txt": b"401\n",
+        "unavailable.txt": b"503\n<html>",
+    }
+
+
+def message() -> Examples:
+    ids = {"id": "0" * 32, "task": TASK_NAME, "root_id": "0" * 32, "group": None}
+    details = {"exchange": "", "routing_key": "loraworks.cpu"}
+    sent = {
+        "body": "W1tdLCB7fSwge31d",
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {**ids, "eta": None, "expires": None, "timelimit": [None, None], "retries": 0},
+        "properties": {
+            "correlation_id": "0" * 32, "reply_to": "a", "delivery_mode": 2, "priority": 6,
+            "delivery_info": details, "body_encoding": "base64", "delivery_tag": "1",
+        },
+    }  # fmt: skip
+    typed = {**sent, "body": {"__type__": "datetime", "__value__": "2026-01-01T00:00:00"}}
+    return {"sent.json": _json(sent), "typed.json": _json(typed), "bare.json": b'{"headers": {}}'}
+
+
+def events() -> Examples:
+    values = {"value": 0.8, "accuracy": 0.8, "low": 0.7, "high": 0.9}
+    lora = TrainSpec.model_validate({"method": {"type": "lora"}}).method.model_dump(mode="json")
+    tested = {"accuracy": 0.7, "loss": 0.6}
+    result = {"method": lora, "folds": 5, "repeats": 1, "texts": 100, **values}
+    sent: dict[str, list[dict[str, Any]]] = {
+        "training": [
+            {"event": "tick", "phase": "loading", "step": 0},
+            {"event": "resumed", "step": 2, "exact": False, "differences": ["threads 2 \u2192 1"]},
+            {
+                "event": "started", "total_steps": 8, "trainable_parameters": 10, "threads": 1,
+                "total_parameters": 20, "examples": {"train": 3}, "labels": ["a"], "device": "cpu",
+                "precision": "float32", "learning_rate": 0.1,
+            },
+            {
+                "event": "step", "step": 3, "epoch": 0.5, "loss": None, "learning_rate": 0.1,
+                "grad_norm": 1.5, "reviews_per_second": 9.5, "tokens_per_second": 99.5,
+                "peak_memory_mb": 50.0,
+            },
+            {"event": "checkpoint", "step": 4, "directory": "step-4"},
+            {"event": "evaluated", "step": 4, "split": "test", "metrics": tested, "best": True},
+            {"event": "finished", "summary": {}},
+        ],
+        "search": [
+            {"event": "candidate", "number": 1, "of": 2, "result": result},
+            {"event": "selected", "number": 1, "method": lora, "texts": 100},
+            {
+                "event": "linear_model", "validation": {}, "test": tested, "train_texts": 3,
+                "seconds": 0.1, "cached": True,
+            },
+        ],
+        "failed": [
+            {"event": "noted", "level": "warning", "code": "cut", "message": "a\0b"},
+            {"event": "failed", "code": "crashed", "message": "no", "detail": {"at": ["a", 1.5]}},
+        ],
+        "waiting": [{"event": "failed", "code": "disk_full", "message": "a", "detail": {}}],
+    }  # fmt: skip
+    return {f"{name}.jsonl": _json_lines(lines) for name, lines in sent.items()}
+
+
 def cookie() -> Examples:
     token = b"lws_" + b"0" * 32 + b"_" + b"a" * 43
     return {"session.txt": token, "cookies.txt": b"other=1; __Host-loraworks_session=" + token}
@@ -331,7 +486,8 @@ def parameters() -> Examples:
 SEEDS: dict[str, Callable[[], Examples]] = {
     **{each.__name__: each for each in (
         csv, xlsx, jsonl, label_studio, parquet, archive, model, safetensors, adapter_config,
-        base_config, checkpoint, upload, cookie, parameters,
+        base_config, checkpoint, imported_model, adapter, upload, request, form, cookie, parameters,
+        mlflow, message, events,
     )},
     "tokenizer": tokenizers,
     "bodies": lambda: _bodies("/v1/"),

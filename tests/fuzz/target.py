@@ -8,12 +8,19 @@ import sys
 
 import atheris
 
-INSTRUMENTED = ["app", "lora_core", "openpyxl", "python_multipart", "tests.fuzz"]
+INSTRUMENTED = [
+    "app", "celery.worker.strategy", "kombu.transport.virtual", "kombu.utils.json", "lora_core",
+    "openpyxl", "python_multipart", "tests.fuzz", "worker",
+]  # fmt: skip
 
 with atheris.instrument_imports(include=INSTRUMENTED):
-    from tests.fuzz.readers import load_reader
+    from tests.fuzz.readers import CORPUS, load_reader
 
-    read = load_reader(sys.argv.pop(1))
+    name = sys.argv.pop(1)
+    read = load_reader(name)
+
+for file in (CORPUS / name).iterdir():  # imports, templates: no input may take the time for them
+    read(file.read_bytes())
 
 logging.disable()
 atheris.Setup(sys.argv, read)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz import __main__ as fuzzing
 from tests.fuzz.readers import CORPUS, CRASHES, MINUTES, READERS, kept_files
 from tests.fuzz.replay import find_crashes
 
@@ -36,6 +37,37 @@ def test_kept_files_belong_to_readers() -> None:
 def test_corpus_is_small() -> None:
     files = [path for path in CORPUS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= MAX_CORPUS_BYTES
+
+
+TARGETS = {  # what a target does: write to its log, keep an input, exit with a status
+    "dies at an import": ("ModuleNotFoundError", False, 1),
+    "reads nothing": ("Done 0 runs", False, 0),
+    "counts no input": ("stat::number_of_executed_units: 0", False, 0),
+    "dies later": ("stat::number_of_executed_units: 7", False, 1),
+    "finds a crash": ("Test unit written to crash-1", True, 77),
+    "finds none": ("stat::number_of_executed_units: 7", False, 0),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_run_that_fuzzes_nothing_is_an_error(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, crashes, status = TARGETS[kind]
+    target = (
+        "import pathlib, sys; prefix = 'artifact_prefix='; "
+        "at = next(each.partition('=')[2] for each in sys.argv if prefix in each); "
+        f"{crashes} and pathlib.Path(at, 'crash-1').touch(); print({said!r}); sys.exit({status})"
+    )
+    monkeypatch.setattr(fuzzing, "TARGET", (sys.executable, "-c", target))
+    monkeypatch.setattr(fuzzing, "FOUND", tmp_path / "found")
+    monkeypatch.setattr(fuzzing, "CRASHES", tmp_path / "crashes")
+    if kind in ("finds a crash", "finds none"):
+        assert 0 < fuzzing.fuzz("csv", seconds=1) < 1
+    else:
+        with pytest.raises(fuzzing.NothingFuzzed, match=rf"csv ended with status {status}"):
+            fuzzing.fuzz("csv", seconds=1)
+    assert (tmp_path / "crashes" / "csv").exists() == crashes
 
 
 def test_errors_and_hangs_are_crashes(tmp_path: Path) -> None:
