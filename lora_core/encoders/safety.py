@@ -60,6 +60,10 @@ def parse_config(content: bytes, base: str, *, pooling: bytes | None = None) -> 
         raise UnreadableBase(base=base, reason="config.json is not JSON") from error
     if not isinstance(config, dict):
         raise UnreadableBase(base=base, reason="config.json is not an object, or too large")
+    if config.get("id2label") is None:  # written as null by some programs
+        config.pop("id2label", None)
+    elif not isinstance(config["id2label"], dict):
+        raise UnreadableBase(base=base, reason="its id2label is not an object")
     if pooling is not None and (mode := parse_pooling_config(pooling)) is not None:
         config.setdefault("pooling", mode.value)
     return config

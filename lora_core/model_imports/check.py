@@ -141,6 +141,7 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
     family = family_of(model)
     with _convert_errors("its adapter cannot be read"):
         adapter = read_saved_adapter(directory)
+        is_finite = all(bool(tensor.isfinite().all()) for tensor in adapter.tensors.values())
         head = load_file(directory / "head.safetensors")
         expected_head = head_tensors(model, family)
         method = LoraMethod(adapter.spec)
@@ -156,5 +157,5 @@ def _check_adapter(directory: Path, model: PreTrainedModel, model_type: str) -> 
     )
     if adapter.family != model_type or shapes != expected:
         raise InvalidImportedModel(problem="its adapter does not match its model")
-    if not all(bool(tensor.isfinite().all()) for tensor in adapter.tensors.values()):
+    if not is_finite:
         raise InvalidImportedModel(problem="its adapter contains NaN or infinite values")

@@ -173,6 +173,8 @@ def infer_lora_spec(
 
 # -- Tensors of a PEFT adapter --------------------------------------------------------------------
 
+# Others, such as float8, have no `isfinite`, or lose a part as float32.
+_NUMBER_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _PEFT_NAMES = {"A": A, "B": B, "magnitude": MAGNITUDE}
 
 
@@ -406,6 +408,9 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     for key, tensor in stored.items():
         if not key.startswith(TENSOR_PREFIX):
             raise AdapterTensorNamesMismatch(problem="unexpected", names=key)
+        if tensor.dtype not in _NUMBER_TYPES:
+            problem = f"{WEIGHTS_FILE} has a tensor of {tensor.dtype}; save it as float32"
+            raise AdapterNotFound(path=path.parent.name, problem=problem)
         if not torch.isfinite(tensor).all():
             raise AdapterNotFinite(tensor=key)
     return {key.removeprefix(TENSOR_PREFIX): tensor.float() for key, tensor in stored.items()}

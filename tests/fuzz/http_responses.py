@@ -1,6 +1,7 @@
 """Readers of HTTP responses: those of MLflow."""
 
 import re
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -32,9 +33,8 @@ def mlflow(data: bytes, directory: Path) -> None:
     del directory
     line, _, content = data.partition(b"\n")
     status = int(line) if re.fullmatch(rb"[2-5]\d\d", line) else 200
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(status, content=content))
-    client = _client()
-    client._http = httpx2.Client(transport=transport)
+    client, responses = _client_and_responses()
+    responses.append(lambda: httpx2.Response(status, content=content))
     for call in CALLS:
         found = error = ""
         try:
@@ -48,7 +48,10 @@ def mlflow(data: bytes, directory: Path) -> None:
 
 
 @cache
-def _client() -> MlflowClient:
+def _client_and_responses() -> tuple[MlflowClient, deque[Callable[[], httpx2.Response]]]:
+    """Return a client that gets the last of these responses to each request."""
     client = MlflowClient(CONNECTION)
     client._http.close()
-    return client
+    responses: deque[Callable[[], httpx2.Response]] = deque(maxlen=1)
+    client._http = httpx2.Client(transport=httpx2.MockTransport(lambda _: responses[0]()))
+    return client, responses

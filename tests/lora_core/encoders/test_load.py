@@ -136,7 +136,8 @@ def test_invalid_config_is_refused(tmp_path: Path) -> None:
         ({"activation": "nope"}, "KeyError: .*nope"),
         ({"pad_token_id": 5000}, "Padding_idx"),
         ({"sinusoidal_pos_embds": "x"}, "'sinusoidal_pos_embds'"),
-        ({"id2label": ["x", "y"]}, "'list' object"),
+        ({"id2label": ["0", "1"]}, "id2label is not an object"),
+        ({"id2label": 5}, "id2label is not an object"),
     ],
     ids=str,
 )
@@ -147,6 +148,13 @@ def test_config_that_transformers_cannot_use_is_refused(
     change_config(directory, **changes)
     with pytest.raises(UnreadableBase, match=problem):
         load_classifier(resolve_base(str(directory)), ["x", "y"])
+
+
+def test_labels_may_be_null(tmp_path: Path) -> None:
+    directory = make_base(tmp_path / "base")
+    change_config(directory, id2label=None)
+    _, head_kept = load_classifier(resolve_base(str(directory)), ["x", "y"])
+    assert not head_kept
 
 
 def test_outputs_have_names_whatever_the_config_says(tmp_path: Path) -> None:

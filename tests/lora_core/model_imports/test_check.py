@@ -192,6 +192,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[LoraCoreError]]] = {
         tensors(ADAPTER, lambda t: t.pop(f"{QUERY}.A")), InvalidImportedModel),
     "an adapter that is no number": (
         tensors(ADAPTER, lambda t: t[f"{QUERY}.A"].fill_(torch.inf)), InvalidImportedModel),
+    "an adapter in float8": (
+        tensors(ADAPTER, lambda t: t.update({n: t[n].to(torch.float8_e4m3fn) for n in t})),
+        InvalidImportedModel),
     "a description without tensors": (lambda d: (d / ADAPTER).unlink(), InvalidImportedModel),
 }  # fmt: skip
 

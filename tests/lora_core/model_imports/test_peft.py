@@ -279,6 +279,9 @@ DAMAGES: dict[str, tuple[Change, type[Exception], str]] = {
     "infinite": (
         lambda _, t: t["base_model.model.classifier.bias"].fill_(torch.inf),
         AdapterNotFinite, "classifier"),
+    "float8": (
+        lambda _, t: t.update({n: t[n].to(torch.float8_e4m3fn) for n in t}),
+        AdapterNotFound, "float8_e4m3fn; save it as float32"),
     "no base": (
         lambda c, _: c.update(base_model_name_or_path=None), AdapterBaseNotNamed, "--base"),
     "a base that is gone": (
