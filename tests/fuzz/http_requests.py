@@ -248,8 +248,10 @@ def parameters(data: bytes, directory: Path) -> None:
 # -- Whole requests: the stack of middleware, and routes that need no database --------------------
 
 PATHS = ("/predict", "/sign-in", "/sign-out", "/static/api.js", "/docs")
+# What h11 refuses before the application sees it, in a target, a name and a value.
+_NO_TARGET = re.compile(rb"[^!-~]")
 _FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~\w-]+", re.ASCII)
-_CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # uvicorn refuses them in a value
+_CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _AnyKeyAuthenticator:
@@ -287,7 +289,7 @@ def request(data: bytes, directory: Path) -> None:
     head, _, content = data.partition(b"\n\n")
     line, *lines = head.split(b"\n")
     method, _, target = line.partition(b" ")
-    path, _, query = target.partition(b"?")
+    path, _, query = _NO_TARGET.sub(b"", target).partition(b"?")
     fields = [
         (name.lower(), value.strip()) for name, _, value in (x.partition(b":") for x in lines)
     ]
