@@ -18,6 +18,7 @@ from app.cli.files import unpack_artifact
 from app.queue import leases
 from app.queue.transitions import Paused
 from app.resources import Resources
+from app.web.jobs import SAMPLE_COMMAND, SAMPLE_JOB
 from lora_core import manifest
 from lora_core.model_selection import PROBE_CANDIDATES
 from lora_core.results import CandidateResult, MethodSelection
@@ -29,6 +30,16 @@ from tests.app.web.finished_jobs import succeed
 
 def submitted(cli: Run, *options: str) -> str:
     return str(answer(cli("train", *options, "--json"))["id"])
+
+
+def test_sample_command_submits_the_sample_job(cli: Run, app: FastAPI) -> None:
+    """The page shows it beside the button."""
+    program, *arguments, watch = SAMPLE_COMMAND.split()
+    assert (program, watch) == ("loraworks", "--watch")
+    typed = answer(cli(*arguments, "--json"))
+    clicked = TestClient(app).post("/v1/jobs", json=SAMPLE_JOB).json()
+    for field in ("method", "name", "register_as", "spec"):
+        assert typed[field] == clicked[field], field
 
 
 def test_options_become_the_spec(cli: Run) -> None:

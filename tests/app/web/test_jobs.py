@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from app.database.base import now
 from app.database.engines import Database
 from app.queue.tables import Attempt, Job
-from app.web.jobs import SAMPLE_JOB
+from app.web.jobs import SAMPLE_COMMAND, SAMPLE_JOB
 from tests.app.web.html_elements import elements
 from tests.job_rows import claim_next
 
@@ -29,7 +29,9 @@ def test_empty_state_explains_how_to_start(client: TestClient) -> None:
     page = client.get("/").text
     assert "No jobs yet" in page
     assert 'data-request="POST /v1/jobs"' in page
-    assert client.post("/v1/jobs", json=SAMPLE_JOB).status_code == 202  # what the button sends
+    assert SAMPLE_COMMAND in page
+    sample = client.post("/v1/jobs", json=SAMPLE_JOB)  # what the button sends
+    assert (sample.status_code, sample.json()["method"]) == (202, "auto")
     assert "No jobs yet" not in client.get("/").text
 
 
