@@ -87,17 +87,9 @@ def print_sweep(sweep: "SweepView") -> None:
 def format_trial_counts(sweep: "SweepView") -> str:
     """Return the counts by state, such as `36: 34 succeeded, 2 failed`."""
     parts = [f"{n:,} {state}" for state in STATE_ORDER if (n := getattr(sweep.trial_counts, state))]
-    planned = count_planned_trials(sweep)
-    if to_come := planned - sweep.trial_count:
+    if to_come := sweep.planned_trial_count - sweep.trial_count:
         parts.append(f"{to_come:,} to come")
-    return f"{planned:,}: {', '.join(parts)}"
-
-
-def count_planned_trials(sweep: "SweepListItem") -> int:
-    """Return how many trials there are, with those that TPE proposes when others have ended."""
-    if sweep.strategy["type"] != "tpe" or sweep.state == "finished":
-        return sweep.trial_count
-    return max(sweep.trial_count, int(sweep.strategy["trials"]))
+    return f"{sweep.planned_trial_count:,}: {', '.join(parts)}"
 
 
 def count_ended_trials(sweep: "SweepListItem") -> int:
@@ -425,7 +417,7 @@ def _update_progress(progress: RunProgress, sweep: "SweepView") -> None:
     """Update state and step. The notes below the bar are the counts and the leader."""
     progress.title = f"{sweep.name or sweep.id} ({sweep.strategy['type']})"
     progress.state = sweep.state
-    progress.total = count_planned_trials(sweep)
+    progress.total = sweep.planned_trial_count
     if (done := count_ended_trials(sweep)) != progress.step:
         progress.set_step(done, at=time.time())
     progress.notes.clear()

@@ -9,7 +9,6 @@ from app.cli.options import AsJson, Limit, SweepId, with_client
 from app.cli.output import Json, format_time, print_json, print_line, print_table
 from app.cli.sweep_results import (
     count_ended_trials,
-    count_planned_trials,
     export_trials,
     format_trial_counts,
     list_trials,
@@ -56,7 +55,7 @@ def list_sweeps(
                 sweep.name,
                 sweep.strategy["type"],
                 sweep.state,
-                f"{count_ended_trials(sweep)}/{count_planned_trials(sweep)}",
+                f"{count_ended_trials(sweep)}/{sweep.planned_trial_count}",
                 format_time(sweep.created_at),
             )
             for sweep in sweeps

@@ -170,6 +170,9 @@ class SweepListItem(LocatedResource):
     max_parallel_jobs: int | None
     priority: int
     trial_count: int
+    planned_trial_count: int = Field(
+        description="Number of trials, with those that the strategy will propose later."
+    )
     trial_counts: TrialCounts
     created_at: Timestamp
     finished_at: Timestamp | None

@@ -1,6 +1,6 @@
 """Response bodies of sweeps, made from their rows and snapshots."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -43,6 +43,17 @@ def sweep_list_items(session: Session, sweeps: Sequence[Sweep]) -> list[SweepLis
     return [SweepListItem(**_list_fields(sweep, counts[sweep.id])) for sweep in sweeps]
 
 
+def count_planned_trials(sweep: Sweep, counts: Mapping[str, int]) -> int:
+    """Return the number of trials, with those that the strategy will propose later.
+
+    `counts`: the trials in each state.
+    """
+    proposed = sum(counts.values())
+    if sweep.state == SweepState.FINISHED:
+        return proposed
+    return max(proposed, sweep.strategy.get("trials") or 0)
+
+
 def _list_fields(sweep: Sweep, counts: dict[str, int]) -> dict[str, Any]:
     return {
         "id": sweep.id,
@@ -54,6 +65,7 @@ def _list_fields(sweep: Sweep, counts: dict[str, int]) -> dict[str, Any]:
         "max_parallel_jobs": sweep.max_parallel_jobs,
         "priority": sweep.priority,
         "trial_count": sum(counts.values()),
+        "planned_trial_count": count_planned_trials(sweep, counts),
         "trial_counts": TrialCounts(**counts),
         "created_at": sweep.created_at,
         "finished_at": sweep.finished_at,

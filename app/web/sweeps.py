@@ -17,6 +17,7 @@ from app.sweeps.search_space import SearchSpace
 from app.sweeps.snapshot import FINAL_TRIAL_STATES
 from app.sweeps.states import SweepState
 from app.sweeps.tables import Sweep
+from app.sweeps.views import count_planned_trials
 from app.web import formats
 from app.web.formats import id_suffix
 from app.web.page import BlankAsNone, ListPageQuery, render_template
@@ -120,7 +121,7 @@ def list_sweep_progress(session: Session, sweeps: Sequence[Sweep]) -> list[Sweep
 
 def _progress(sweep: Sweep, counts: dict[str, int], finished: dict[int, int]) -> SweepProgress:
     strategy = scheduler.STRATEGY_ADAPTER.validate_python(sweep.strategy)
-    trials = max(sum(counts.values()), sweep.strategy.get("trials") or 0)
+    trials = count_planned_trials(sweep, counts)
     is_finished = sweep.state == SweepState.FINISHED
     return SweepProgress(
         trials=trials,

@@ -278,12 +278,13 @@ def test_a_model_based_search_proceeds_in_batches(
     sweep = start_sweep(
         strategy={"type": "tpe", "trials": 7, "batch": 3}, space=space, max_parallel_jobs=9
     )
-    assert sweep["trial_count"] == 3
+    assert (sweep["trial_count"], sweep["planned_trial_count"]) == (3, 7)
     worker.run_jobs(2)
     assert get_sweep(sweep)["trial_count"] == 3  # the batch has not ended
     worker.run_jobs()
     assert (get_sweep(sweep)["state"], get_sweep(sweep)["trial_count"]) == ("finished", 7)
-    client.post(f"/v1/sweeps/{sweep['id']}/extend", json={"trials": 9})
+    extended = client.post(f"/v1/sweeps/{sweep['id']}/extend", json={"trials": 9}).json()
+    assert extended["planned_trial_count"] == 9
     worker.run_jobs()
     assert get_sweep(sweep)["trial_count"] == 9
 
