@@ -139,11 +139,14 @@ def _set_data_source(body: Json, file: str) -> None:
 
 
 def _print_plan(plan: "JobPlan") -> None:
+    compared, seconds = plan.cross_validation, format_duration(plan.estimated_seconds)
     print_fields(
         [
             ("trainable parameters", plan.parameters.trainable),
             ("total parameters", plan.parameters.total),
-            ("estimated time", format_duration(plan.estimated_seconds)),
+            ("candidates", compared and compared.candidates),
+            ("fits", compared and compared.fits),
+            ("estimated time", f"at most about {seconds}" if compared else seconds),
             ("queue position", plan.queue_position),
         ]
     )

@@ -80,13 +80,22 @@ class ParameterCountsView(ResponseModel):
     exact: bool
 
 
+class CrossValidationPlan(ResponseModel):
+    """What the method `auto` compares before it trains the best candidate."""
+
+    candidates: int
+    fits: int = Field(description="Models that are fitted on a part of the texts.")
+
+
 class JobPlan(ResponseModel):
     """The plan of a job that was not created (`dry_run`)."""
 
     parameters: ParameterCountsView
     estimated_seconds: int = Field(
-        description="From the start of the job, without its time in the queue."
+        description="From the start of the job, without its time in the queue. With `auto`, if the "
+        "slowest candidate is chosen."
     )
+    cross_validation: CrossValidationPlan | None = Field(description="Null: not the method `auto`.")
     queue_position: int = Field(description="1: next in line.")
     spec: dict[str, Any] = Field(
         description="The spec that the job would have. A field that is null or `auto` is resolved "

@@ -32,7 +32,14 @@ from app.jobs.errors import (
 )
 from app.jobs.repository import FINAL_STATES
 from app.jobs.resolve import ResolvedJob
-from app.jobs.schemas import JobCreate, JobPlan, JobUpdate, JobView, LocatedResource
+from app.jobs.schemas import (
+    CrossValidationPlan,
+    JobCreate,
+    JobPlan,
+    JobUpdate,
+    JobView,
+    LocatedResource,
+)
 from app.jobs.views import job_view
 from app.queue import checkpoints
 from app.queue.dispatch import JobTask, WorkerNotifier, message_priority
@@ -41,7 +48,7 @@ from app.queue.tables import Checkpoint, Job
 from app.settings import Settings
 from app.storage import repository as artifacts
 from app.storage.store import Store
-from lora_core.specs.method import SKLEARN_METHODS
+from lora_core.specs.method import SKLEARN_METHODS, AutoSpec, MethodSpec
 from lora_core.training_version import TRAINING_VERSION
 
 _ViewT = TypeVar("_ViewT", bound=LocatedResource)
@@ -54,10 +61,20 @@ def plan_job(session: Session, *, body: JobCreate, resolved: ResolvedJob) -> Job
     return JobPlan(
         parameters=resolved.parameters,
         estimated_seconds=resolved.cost.seconds,
+        cross_validation=_cross_validation_plan(resolved.spec.method),
         queue_position=repository.next_queue_position(
             session, device_class=resolved.device_class, priority=body.priority
         ),
         spec=resolved.spec.model_dump(mode="json"),
+    )
+
+
+def _cross_validation_plan(method: MethodSpec) -> CrossValidationPlan | None:
+    if not isinstance(method, AutoSpec):
+        return None
+    candidates = method.candidates or ()  # a resolved job has them
+    return CrossValidationPlan(
+        candidates=len(candidates), fits=sum(each.n_fits for each in candidates)
     )
 
 

@@ -36,6 +36,18 @@ def test_plan_follows_the_input(page: Page, seeded: SeededService) -> None:
         expect(plan).to_contain_text(re.compile(r"about \d+ (seconds|minutes)"))
 
 
+def test_plan_of_auto_counts_what_is_compared(page: Page, seeded: SeededService) -> None:
+    page.goto("/jobs/new?data=reviews")
+    plan = page.get_by_label("Plan", exact=True)
+    found = seeded.service.post("/v1/jobs?dry_run=true", {"data": {"source": "reviews"}})
+    compared = found["cross_validation"]
+    expect(plan).to_contain_text(f"{compared['candidates']} candidates, {compared['fits']} fits")
+    expect(plan).to_contain_text(re.compile(r"at most about \d+ (seconds|minutes)"))
+    page.get_by_role("radio", name=re.compile(r"^lora\b")).check()
+    expect(page.locator("#plan-candidates")).to_be_hidden()
+    expect(plan).not_to_contain_text("at most")
+
+
 def test_linear_model_has_its_own_fields(page: Page, seeded: SeededService) -> None:
     page.goto("/jobs/new?data=reviews")
     fill(page, Base_model="minilm-l6")

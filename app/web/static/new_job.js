@@ -85,12 +85,17 @@ function formatDuration(seconds) {
   return minutes < 90 ? `about ${minutes} minutes` : `about ${(minutes / 60).toFixed(1)} hours`;
 }
 
+const counted = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+
 function showPlan(plan) {
   const { trainable, total, exact } = plan.parameters;
   const ofTotal = trainable === total ? "" : ` of ${total.toLocaleString("en")}`;
   const share = ofTotal && ` (${((100 * trainable) / total).toPrecision(2)}%)`;
   setText("plan-parameters", `${exact ? "" : "about "}${trainable.toLocaleString("en")}${ofTotal}${share}`);
-  setText("plan-time", formatDuration(plan.estimated_seconds));
+  const compared = plan.cross_validation; // null unless the method is `auto`
+  for (const each of form.querySelectorAll(".plan-candidates")) each.hidden = !compared;
+  if (compared) setText("plan-candidates", `${counted(compared.candidates, "candidate")}, ${counted(compared.fits, "fit")}`);
+  setText("plan-time", (compared ? "at most " : "") + formatDuration(plan.estimated_seconds));
   setText("plan-queue-position", plan.queue_position === 1 ? "next" : `position ${plan.queue_position}`);
   setPlaceholders(plan.spec);
 }
@@ -109,7 +114,7 @@ async function updatePlan() {
     showErrors(null);
   } catch (problem) {
     if (problem.name === "AbortError") return;
-    for (const id of ["plan-parameters", "plan-time", "plan-queue-position"]) setText(id, "–");
+    for (const id of ["plan-parameters", "plan-candidates", "plan-time", "plan-queue-position"]) setText(id, "–");
     showErrors(problem);
   }
 }

@@ -42,6 +42,19 @@ def test_sample_command_submits_the_sample_job(cli: Run, app: FastAPI) -> None:
         assert typed[field] == clicked[field], field
 
 
+def test_plan_of_auto_counts_what_is_compared(cli: Run) -> None:
+    plan = answer(cli("train", "--dry-run", "--json"))
+    candidates = plan["spec"]["method"]["candidates"]
+    fits = sum(each["folds"] * each["repeats"] for each in candidates)
+    assert plan["cross_validation"] == {"candidates": len(candidates), "fits": fits}
+    shown = cli("train", "--dry-run").stdout
+    assert re.search(rf"^candidates +{len(candidates)}\nfits +{fits}\n", shown, re.MULTILINE)
+    assert re.search(r"^estimated time +at most about \d+ (s|min)", shown, re.MULTILINE)
+    named = cli("train", "--dry-run", "--method", "lora").stdout
+    assert "candidates" not in named.partition("{")[0]
+    assert "at most" not in named
+
+
 def test_options_become_the_spec(cli: Run) -> None:
     job = answer(
         cli(
