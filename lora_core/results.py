@@ -67,6 +67,11 @@ class Verdict(MetricValue):
     headline: str
     sentences: tuple[str, ...]
 
+    @property
+    def learned_nothing(self) -> bool:
+        """Whether the model has not learned anything, on texts that could have shown it."""
+        return self.testable and not self.learned
+
 
 class CandidateResult(MetricValue):
     """The cross-validation result of one method."""

@@ -194,7 +194,7 @@ class _Gain(NamedTuple):
 def _headline(verdict: Verdict) -> str:
     kind = "test texts" if verdict.measured_on == "test" else "texts, each held out once,"
     texts = f"{verdict.texts:,} {kind}"
-    if not verdict.learned and verdict.testable:
+    if verdict.learned_nothing:
         if verdict.metric == "accuracy":
             agree = f"its predictions for {texts} agree with the labels no more often than chance"
         else:

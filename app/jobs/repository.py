@@ -98,6 +98,7 @@ class JobSummaryFields(NamedTuple):
     trainable_parameters: int | None = None
     total_parameters: int | None = None
     model_version: str | None = None
+    learned: bool | None = None
 
 
 class JobPage(NamedTuple):
@@ -205,6 +206,7 @@ def get_job_summaries(session: Session, job_ids: Collection[UUID]) -> dict[UUID,
             Job.summary["trainable_parameters"].as_integer(),
             Job.summary["total_parameters"].as_integer(),
             Job.summary["model_version"].as_string(),
+            Job.summary[("verdict", "learned")].as_boolean(),
         ).where(Job.id.in_(job_ids))
     )
     return {job_id: JobSummaryFields(*fields) for job_id, *fields in rows}

@@ -193,6 +193,10 @@ class JobListItem(LocatedResource):
     metric: JobMainMetricView | None = Field(
         description="On the test split, or else on validation."
     )
+    learned: bool | None = Field(
+        description="False: its predictions agree with the labels no better than chance. Null: "
+        "there is no verdict."
+    )
     error: JobErrorSummaryView | None
     artifact_id: UUID | None
     model_version: str | None

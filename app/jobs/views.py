@@ -114,6 +114,7 @@ def _fields(job: Job, queue_position: int | None, summary: JobSummaryFields) -> 
         "accuracy": summary.accuracy,
         "metric": _main_metric(job, summary),
         "model_version": summary.model_version,
+        "learned": summary.learned,
     }
 
 
@@ -141,6 +142,7 @@ def _extract_summary(spec: JsonObject, summary: JsonObject | None) -> JobSummary
         fields.get("trainable_parameters"),
         fields.get("total_parameters"),
         fields.get("model_version"),
+        (fields.get("verdict") or {}).get("learned"),
     )
 
 

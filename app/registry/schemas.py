@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from app.http.fields import RequestModel, ResponseModel, Timestamp, multipart_file_openapi
+from lora_core.results import Verdict
 
 
 class VersionCreate(RequestModel):
@@ -31,6 +32,12 @@ class VersionView(ResponseModel):
     method: str
     metrics: dict[str, Any]
     created_at: Timestamp
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on the model; None of an import."""
+        found = self.metrics.get("verdict")
+        return Verdict.model_validate(found) if found else None
 
 
 class ModelListItem(ResponseModel):

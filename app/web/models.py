@@ -75,12 +75,6 @@ class VersionRow:
         return formats.metric_value(value, self.main_metric)
 
     @property
-    def verdict_headline(self) -> str | None:
-        """The headline of the job's verdict."""
-        headline: str | None = (self.view.metrics.get("verdict") or {}).get("headline")
-        return headline
-
-    @property
     def method(self) -> str:
         return formats.method_name(self.job.spec) if self.job else self.view.method
 

@@ -12,6 +12,7 @@ from app.http.fields import Slug
 from app.http.pagination import decode_cursor, split_page
 from app.registry import repository as registry
 from app.registry.tables import PRODUCTION, RegisteredModel
+from app.registry.views import version_view
 from app.retraining import repository, service
 from app.retraining.errors import RetrainingRuleNotFound
 from app.retraining.routes import RunId
@@ -24,6 +25,7 @@ from app.retraining.schemas import (
 )
 from app.retraining.views import format_p_value, run_view
 from app.web.page import ListPageQuery, render_template
+from lora_core.results import Verdict
 
 PAGE_SIZE = 50
 SHOWN_ON_MODEL = 5  # runs on the page of a model
@@ -100,13 +102,26 @@ def retraining_run_page(
             ),
             None,
         )
+        verdict = _find_verdict(session, model, run)
     return render_template(
         request,
         "retraining_run.html",
         run=run,
         name=name,
         production=production,
+        verdict=verdict,
         left_out=LEFT_OUT,
         triggers=TRIGGERS,
         format_p_value=format_p_value,
     )
+
+
+def _find_verdict(
+    session: Session, model: RegisteredModel, run: RetrainingRunView
+) -> Verdict | None:
+    """Return the verdict on the new version; None without one, or if it was deleted."""
+    if run.new is None:
+        return None
+    key = (model.id, int(run.new.partition(":")[2]))
+    version = registry.find_versions_by_number(session, {key}).get(key)
+    return version_view(model.name, version).verdict if version else None

@@ -6,11 +6,13 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.app.serving.conftest import Publish, publish
+from tests.app.web.finished_jobs import make_verdict
 from tests.browser.browser_errors import BrowserErrors
 from tests.browser.conftest import OpenPage
 from tests.browser.no_reload import no_reload, refresh
 from tests.browser.seeded_service import BEST, MODEL, SMALL, SeededService
 from tests.browser.service import Service
+from tests.job_rows import MANIFEST
 
 __all__ = ["publish"]
 
@@ -98,6 +100,30 @@ def test_use_elsewhere_copies_what_works_for_the_version(
     assert copied == f"{export} {MODEL} --format onnx --out {MODEL}-onnx"
     link = onnx.get_by_role("link", name="More about it")
     expect(link).to_have_attribute("href", "/guide/how-to/exchange.md")
+
+
+def test_promotion_of_a_model_that_has_learned_nothing_is_marked(
+    idle: Service, publish: Publish, open_page: OpenPage
+) -> None:
+    verdict = make_verdict(learned=False)
+    metrics = {"verdict": verdict.model_dump(mode="json")}
+    publish("guesses", promote=False, manifest={**MANIFEST, "metrics": metrics})
+    publish("guesses", promote=False)  # without a verdict
+    page = open_page(idle.url)
+    page.goto("/models/guesses")
+    dialog, back = page.get_by_role("dialog"), page.get_by_role("button", name="Go back")
+    page.locator("#alias").fill("production")
+    page.locator("#number").select_option("1")
+    for name in ("Promote version 1", "Set alias"):
+        page.get_by_role("button", name=name).click()
+        for sentence in (verdict.headline, *verdict.sentences):
+            expect(dialog).to_contain_text(sentence)
+        expect(dialog.get_by_text(verdict.headline)).to_have_css("color", "rgb(179, 38, 30)")
+        back.click()
+    page.get_by_role("button", name="Promote version 2").click()
+    expect(dialog).to_contain_text("Promote version 2")
+    expect(dialog).not_to_contain_text("learned nothing")
+    expect(dialog).not_to_have_class(re.compile("learned-nothing"))
 
 
 def test_live_updates_keep_a_running_request_its_error_and_the_chosen_version(

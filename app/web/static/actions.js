@@ -1,6 +1,6 @@
 // Buttons that call the API: <button data-request="POST /v1/jobs/…/cancel" data-confirm="Stop it?">.
 // `data-body` is the JSON to send; `data-redirect` is the page to open afterwards, where {field} is
-// replaced by a field of the response. <button data-copy="ID"> copies the text of an element.
+// replaced by a field of the response. `data-verdict` is the verdict on the model to promote. <button data-copy="ID"> copies the text of an element.
 import { call } from "./api.js";
 import { refresh } from "./live.js";
 
@@ -15,10 +15,11 @@ export function showAlert(text) {
   alertBox.hidden = !text;
 }
 
-/** Asks for confirmation; resolves to whether the user agreed. */
-export function confirmed(question, yes = "Yes") {
+/** Asks for confirmation; resolves to whether the user agreed. `verdict` is a `data-verdict`, or undefined. */
+export function confirmed(question, yes = "Yes", verdict) {
   document.getElementById("confirm-question").textContent = question;
   document.getElementById("confirm-yes").textContent = yes;
+  showVerdict(verdict && JSON.parse(verdict));
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {
@@ -26,9 +27,17 @@ export function confirmed(question, yes = "Yes") {
   });
 }
 
+/** Shows the verdict on the model above the question; red if the model has learned nothing. */
+function showVerdict(verdict) {
+  const sentences = verdict ? [verdict.headline, ...verdict.sentences] : [];
+  const paragraphs = sentences.map((text) => Object.assign(document.createElement("p"), { textContent: text }));
+  document.getElementById("confirm-verdict").replaceChildren(...paragraphs);
+  dialog.classList.toggle("learned-nothing", Boolean(verdict?.learned_nothing));
+}
+
 async function runAction(button) {
-  const { request, confirm: question, body, redirect } = button.dataset;
-  if (question && !(await confirmed(question, button.textContent.trim()))) return;
+  const { request, confirm: question, body, redirect, verdict } = button.dataset;
+  if (question && !(await confirmed(question, button.textContent.trim(), verdict))) return;
   const [method, path] = request.split(" ");
   showAlert("");
   button.setAttribute("aria-disabled", "true"); // `disabled` is set by the server's templates

@@ -16,7 +16,8 @@ document.addEventListener("submit", async (event) => {
   const version = Number(form.elements.number.value);
   showError("");
   field.removeAttribute("aria-invalid");
-  if (!(await confirmed(`Move the alias ${alias} to version ${version}? The version is loaded and checked first.`))) return;
+  const { verdict } = form.elements.number.selectedOptions[0].dataset;
+  if (!(await confirmed(`Move the alias ${alias} to version ${version}? The version is loaded and checked first.`, "Yes", verdict))) return;
   button.setAttribute("aria-disabled", "true");
   try {
     await call("PUT", `/v1/models/${form.dataset.model}/aliases/${encodeURIComponent(alias)}`, { version });

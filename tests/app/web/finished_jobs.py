@@ -17,10 +17,12 @@ from app.storage.tables import MODEL_KIND
 from lora_core import manifest
 from lora_core.data.more_labels_estimate import MoreLabelsEstimate
 from lora_core.data.split import Example
+from lora_core.results import Verdict
 from lora_core.saved_predictions import save_predictions
 from lora_core.tasks.base import Calibration, Task
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training.correctness import grade_predictions, save_misclassified
+from lora_core.verdict import ReferencePredictions, build_verdict
 from tests.app.jobs.fake_worker import FakeWorker
 from tests.job_rows import MANIFEST
 
@@ -53,6 +55,7 @@ def succeed(
     texts: str = "text",
     model: str | None = None,
     more_labels: MoreLabelsEstimate | None = None,
+    verdict: Verdict | None = None,
     **fields: Any,
 ) -> str:
     """Submit a job and finish it; return its id.
@@ -89,15 +92,34 @@ def succeed(
     }  # fmt: skip
     if more_labels is not None:
         summary["more_labels"] = more_labels.model_dump(mode="json")
+    if verdict is not None:
+        summary["verdict"] = verdict.model_dump(mode="json")
     with resources.database.write() as session:
         artifact = artifacts.add_artifact(session, job_id=UUID(job_id), kind=MODEL_KIND, ref=ref)
         comparison.store_correctness(
             session, UUID(job_id), {"test": grade_predictions(examples, task, predicted)}
         )
         if model is not None:
-            registry.add_version(session, name=model, artifact=artifact, manifest=MANIFEST)
+            facts = {**MANIFEST, "metrics": summary}
+            registry.add_version(session, name=model, artifact=artifact, manifest=facts)
     FakeWorker(resources.database).finish(lease, Succeeded(artifact.id, summary))
     return job_id
+
+
+def make_verdict(*, learned: bool) -> Verdict:
+    """Return the verdict on a model whose predictions are right, or all the same.
+
+    Those of the linear model are right.
+    """
+    texts = np.arange(100)
+    truth = texts % 2
+    return build_verdict(
+        SingleLabel(("no", "yes")),
+        truth,
+        truth if learned else np.zeros_like(truth),
+        {"linear": ReferencePredictions(texts, truth)},
+        training_targets=truth,
+    )
 
 
 def succeed_with(

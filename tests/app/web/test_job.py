@@ -12,8 +12,8 @@ from app.queue.transitions import InfrastructureUnavailable, Paused, PermanentFa
 from app.resources import Resources
 from app.web.confusion_matrix import ConfusionMatrix
 from tests.app.jobs.fake_worker import FakeWorker
-from tests.app.web.finished_jobs import HOSTILE, add, end, succeed
-from tests.app.web.html_elements import visible_text
+from tests.app.web.finished_jobs import HOSTILE, add, end, make_verdict, succeed
+from tests.app.web.html_elements import elements, visible_text
 from tests.job_rows import update_job
 
 CANDIDATE = {
@@ -213,6 +213,22 @@ def test_succeeded_job_shows_its_results(client: TestClient, resources: Resource
     assert "no 5 50.0% 25.0% 75.0% yes 5 50.0% 25.0% 75.0%" in read
     assert 'data-linear-metric="0.45"' in page
     assert "data-ended" in page
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_model_that_has_learned_nothing_does_not_look_like_a_success(
+    client: TestClient, resources: Resources, learned: bool
+) -> None:
+    verdict = make_verdict(learned=learned)
+    assert ("has learned nothing" in verdict.headline) is not learned
+    job_id = succeed(client, resources, verdict=verdict)
+    page = text(client, job_id)
+    [headline] = [each for each in elements(page, "strong") if each.text == verdict.headline]
+    assert headline.get("class") == (None if learned else "error")
+    for each in (page, client.get("/").text):
+        [state] = [span for span in elements(each, "span") if span.text == "succeeded"]
+        assert state["class"] == ("state succeeded" if learned else "state succeeded neutral")
+    assert client.get(f"/v1/jobs/{job_id}").json()["learned"] is learned
 
 
 def test_misclassified_texts_are_escaped(client: TestClient, resources: Resources) -> None:

@@ -19,6 +19,7 @@ from app.storage import repository as artifacts
 from app.web import models
 from lora_core import manifest
 from tests.app.serving.conftest import Publish, publish
+from tests.app.web.finished_jobs import make_verdict, succeed
 from tests.app.web.html_elements import HtmlElement, elements
 from tests.app.web.test_jobs import HOSTILE
 from tests.job_rows import SPEC, add_job
@@ -81,6 +82,29 @@ def test_empty_state_explains_how_to_start(client: TestClient) -> None:
     assert 'href="/jobs/new"' in shown
     assert "loraworks models register" in shown
     assert "loraworks models import FILE --name NAME" in shown
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_promotions_show_the_verdict(
+    client: TestClient, resources: Resources, learned: bool
+) -> None:
+    """Whatever moves an alias: on the page of the job, and both ways on that of the model."""
+    verdict = make_verdict(learned=learned)
+    job_id = succeed(client, resources, model="mine", verdict=verdict)
+    shown = {
+        "headline": verdict.headline,
+        "sentences": list(verdict.sentences),
+        "learned_nothing": not learned,
+    }
+    assert any("linear" in sentence for sentence in verdict.sentences)
+    for path in (f"/jobs/{job_id}", "/models/mine"):
+        promote = button(client, "Promote", path)
+        assert promote is not None
+        assert json.loads(promote["data-verdict"]) == shown
+    [version] = [
+        each for each in elements(page(client, "/models/mine"), "option") if each.text == "1"
+    ]
+    assert json.loads(version["data-verdict"]) == shown
 
 
 def test_list_shows_aliases(

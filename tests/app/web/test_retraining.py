@@ -1,6 +1,7 @@
 """Retraining on the page of a model, its own page, and why version 2 and not 1."""
 
 import html as html_module
+import json
 import re
 
 import pytest
@@ -8,8 +9,10 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from tests.app.serving.conftest import Publish, publish
+from tests.app.web.finished_jobs import make_verdict
 from tests.app.web.html_elements import elements
 from tests.app.web.test_registry import page
+from tests.job_rows import MANIFEST
 from tests.retraining_rows import RESULT, add_rule, add_run, part
 
 __all__ = ["publish"]
@@ -88,8 +91,9 @@ def test_why_a_version_was_promoted(
 def test_why_a_version_was_not_promoted(
     client: TestClient, publish: Publish, database: Database
 ) -> None:
+    verdict = make_verdict(learned=False)
     publish()
-    publish()
+    publish(manifest={**MANIFEST, "metrics": {"verdict": verdict.model_dump(mode="json")}})
     client.put("/v1/models/sentiment/aliases/production", json={"version": 1})
     result = {**RESULT, "all": part(150, current=0.7, new=0.71, p=0.4), "live": None}
     run_id = add_run(database, state="shadowed", reasons=["not_better"], result=result)
@@ -101,6 +105,8 @@ def test_why_a_version_was_not_promoted(
     )
     assert "p (0.4) is above the level of 0.05" in shown
     assert requests(html) == ["PUT /v1/models/sentiment/aliases/production"]
+    [promote] = [each for each in elements(html, "button") if each.text == "Promote anyway"]
+    assert json.loads(promote["data-verdict"])["headline"] == verdict.headline
 
 
 @pytest.mark.parametrize("state", ["collecting", "searching", "training", "evaluating"])
