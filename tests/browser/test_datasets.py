@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import xlsxwriter
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from tests.browser import upload_files
 from tests.browser.browser_errors import BrowserErrors
@@ -63,6 +63,64 @@ def test_chosen_file_with_name_and_columns(
     assert seeded.service.get("/v1/datasets/chosen")["text_column"] == "body"
 
 
+def test_first_rows_are_shown_and_one_click_uploads(page: Page, seeded: SeededService) -> None:
+    page.goto("/datasets")
+    file: FilePayload = {"name": "seen.csv", "mimeType": "text/csv", "buffer": TICKETS.encode()}
+    page.get_by_label("File", exact=True).set_input_files(file)
+    expect(page.locator("#preview-rows")).to_contain_text("My parcel 0 is late")
+    expect(page.get_by_role("heading", name="Choose columns")).to_be_hidden()
+    expect(page.get_by_label("Sheet of the file")).to_be_hidden()
+    page.get_by_role("button", name="Upload").click()
+    expect(page).to_have_url(DATASET_URL)
+    result = seeded.service.get("/v1/datasets/seen")
+    assert (result["rows"], result["text_column"], result["sheet"]) == (18, "text", None)
+
+
+def write_months(path: Path) -> Path:
+    """Write a workbook with two sheets that could both be read."""
+    with xlsxwriter.Workbook(path) as made:
+        for month in ("May", "June"):
+            sheet = made.add_worksheet(month)
+            sheet.write_row(0, 0, ["text", "label"])
+            for i in range(20):
+                sheet.write_row(i + 1, 0, [f"{month} parcel {i}", ("good", "bad")[i % 2]])
+    return path
+
+
+def test_sheet_can_be_chosen_before_the_upload(
+    page: Page, seeded: SeededService, tmp_path: Path
+) -> None:
+    page.goto("/datasets")
+    page.get_by_label("File", exact=True).set_input_files(write_months(tmp_path / "months.xlsx"))
+    sheet = page.get_by_label("Sheet of the file")
+    expect(sheet).to_have_value("May")
+    expect(page.locator("#preview-rows")).to_contain_text("May parcel 0")
+    sheet.select_option("June")
+    expect(page.locator("#preview-rows")).to_contain_text("June parcel 0")
+    page.get_by_role("button", name="Upload").click()
+    expect(page).to_have_url(DATASET_URL)
+    assert seeded.service.get("/v1/datasets/months")["sheet"] == "June"
+
+
+def test_sheet_is_asked_for_before_anything_is_stored(
+    page: Page, seeded: SeededService, tmp_path: Path
+) -> None:
+    """A press of Upload that is faster than the preview, as after a drop, waits for the answer."""
+    pending: list[Route] = []
+    page.route("**/v1/datasets/preview", lambda route: pending.append(route))
+    page.goto("/datasets")
+    page.get_by_label("File", exact=True).set_input_files(write_months(tmp_path / "asked.xlsx"))
+    page.get_by_role("button", name="Upload").click()
+    expect(page.get_by_role("button", name="Upload")).to_be_disabled()
+    [preview] = pending
+    preview.continue_()
+    expect(page.get_by_label("Sheet of the file")).to_be_focused()
+    assert page.url.endswith("/datasets")
+    page.get_by_role("button", name="Upload").click()
+    expect(page).to_have_url(DATASET_URL)
+    assert seeded.service.get("/v1/datasets/asked")["sheet"] == "May"
+
+
 def test_column_picker(
     page: Page, seeded: SeededService, browser_errors: BrowserErrors, tmp_path: Path
 ) -> None:
@@ -78,9 +136,11 @@ def test_column_picker(
     page.goto("/datasets")
     page.get_by_label("File", exact=True).set_input_files(path)
     page.get_by_label("Name", exact=True).fill("Größe (Mai)")
+    sheet_of_file = page.get_by_label("Sheet of the file")
+    expect(sheet_of_file).to_have_value("Deckblatt")
     page.get_by_role("button", name="Upload").click()
     expect(page.get_by_role("heading", name="Choose columns")).to_be_visible()
-    page.get_by_label("Sheet of the file").select_option("Stimmen")
+    sheet_of_file.select_option("Stimmen")
     expect(page.locator("#preview-rows")).to_contain_text("Die Lieferung 4 war gut")
     expect(page.get_by_label("Text column of the file")).to_have_value("Meinung")
     expect(page.get_by_label("Label column of the file")).to_have_value("Bewertung")

@@ -1,12 +1,14 @@
-// Uploads a chosen or dropped file with progress and errors. A form with a field `model` then starts a
-// prediction run on the file.
+// Shows the first rows of a chosen or dropped file, and uploads it with progress and errors. A form with a
+// field `model` then starts a prediction run on the file.
 import { call, Problem, readToken } from "./api.js";
 
 const form = document.getElementById("upload");
 const fileField = form.elements.file;
 const button = document.getElementById("upload-button");
 const progressBar = document.getElementById("upload-progress");
-const picker = document.getElementById("column-picker");
+const previewSection = document.getElementById("file-preview");
+const columnPicker = document.getElementById("column-picker");
+const sheetField = document.getElementById("pick-sheet-field");
 const setText = (id, text) => (document.getElementById(id).textContent = text);
 
 /** Returns the response body. Uses XMLHttpRequest, because fetch does not report upload progress. */
@@ -50,9 +52,12 @@ function showError(problem) {
   invalid.focus();
 }
 
+const MAX_PREVIEWED_BYTES = 50_000_000; // a larger file is sent once, unless it may raise a question
+let loadingPreview = Promise.resolve(null); // of the chosen file
 const NO_LABELS = "\u0000"; // instead of the name of a column
 const pickLabel = document.getElementById("pick-label"); // absent in the prediction form
-const columnSelects = [...picker.querySelectorAll("select")];
+const pickSheet = document.getElementById("pick-sheet");
+const selects = [...previewSection.querySelectorAll("select")];
 
 /** Fills a select, and copies its choice to the form field named by `data-field`. */
 function setOptions(select, values, chosen) {
@@ -69,14 +74,27 @@ function tableCell(name, text) {
   return cell;
 }
 
-/** Shows the first rows of the file, and lets the user choose its columns. */
-function showColumnPicker(preview) {
+/** Shows the first rows of the file, and its sheets if there are several. */
+function showPreview(preview) {
+  const row = (kind, cells) => {
+    const created = document.createElement("tr");
+    created.append(...cells.map((cell) => tableCell(kind, cell)));
+    return created;
+  };
+  document.getElementById("preview-rows").replaceChildren(row("th", preview.columns), ...preview.rows.map((cells) => row("td", cells)));
+  sheetField.hidden = preview.sheets.length < 2;
+  if (!sheetField.hidden) setOptions(pickSheet, preview.sheets, preview.sheet);
+  if (!columnPicker.hidden) setColumns(preview); // of another sheet
+  previewSection.hidden = false;
+}
+
+/** Lets the user choose among the columns of the file. */
+function setColumns(preview) {
   setOptions(document.getElementById("pick-text"), preview.columns, preview.text_column);
   const pickPair = document.getElementById("pick-pair");
   const pair = preview.columns.find((column) => column === form.elements[pickPair.dataset.field].value) ?? "";
   setOptions(pickPair, preview.columns, pair);
   pickPair.prepend(new Option("none: single texts", "", !pair, !pair));
-  setOptions(document.getElementById("pick-sheet"), preview.sheets, preview.sheet);
   const labelField = document.getElementById("pick-label-field"); // absent in the prediction form
   if (labelField) {
     forgetNoLabels(); // another sheet may have labels
@@ -86,24 +104,25 @@ function showColumnPicker(preview) {
     if (!labelField.hidden && preview.columns.length === 1) pickLabel.value = NO_LABELS;
     pickLabel.dispatchEvent(new Event("change"));
   }
-  document.getElementById("pick-sheet-field").hidden = preview.sheets.length < 2;
-  const tableRow = (kind, cells) => {
-    const row = document.createElement("tr");
-    row.append(...cells.map((cell) => tableCell(kind, cell)));
-    return row;
-  };
-  document.getElementById("preview-rows").replaceChildren(tableRow("th", preview.columns), ...preview.rows.map((cells) => tableRow("td", cells)));
-  picker.hidden = false;
-  columnSelects[0].focus();
 }
 
-/** Discards the columns that were chosen for another file. */
-function resetColumnPicker() {
-  if (picker.hidden) return;
-  picker.hidden = true;
-  for (const select of columnSelects) form.elements[select.dataset.field].value = "";
+/** Asks for the columns of the file, which are not named as they should be. */
+function askForColumns(preview) {
+  columnPicker.hidden = false;
+  setColumns(preview);
+  document.getElementById("pick-text").focus();
+}
+
+/** Discards what was chosen for another file. */
+function resetPreview() {
+  previewSection.hidden = true;
+  for (const select of selects) {
+    const isAsked = select === pickSheet ? !sheetField.hidden : !columnPicker.hidden;
+    if (isAsked) form.elements[select.dataset.field].value = "";
+  }
   forgetNoLabels();
   pickLabel?.replaceChildren();
+  columnPicker.hidden = sheetField.hidden = true;
 }
 
 /** Unchecks what the choice of no label column has checked. */
@@ -111,15 +130,30 @@ function forgetNoLabels() {
   if (pickLabel?.value === NO_LABELS) form.elements.purpose.checked = false;
 }
 
+/** Shows a preview of the chosen file; resolves to it, or to null if the file cannot be read. */
 async function loadPreview() {
-  setBusy(true);
+  const [file] = fileField.files;
+  setText("upload-status", "Reading the first rows");
   try {
-    showColumnPicker(await send("/v1/datasets/preview", formData(), showProgress));
+    const preview = await send("/v1/datasets/preview", formData(), () => {});
+    if (fileField.files[0] !== file) return null; // another file was chosen meanwhile
+    showPreview(preview);
+    return preview;
   } catch (problem) {
-    showError(problem);
+    if (fileField.files[0] === file) showError(problem);
+    return null;
   } finally {
-    setBusy(false);
+    if (!button.disabled) setText("upload-status", "");
   }
+}
+
+/** Starts to load the preview of a file that was chosen or dropped. */
+function previewFile() {
+  resetPreview();
+  showError(null);
+  const [file] = fileField.files;
+  const limit = /\.xlsx$/i.test(file?.name) ? form.dataset.maxBytes : Math.min(MAX_PREVIEWED_BYTES, form.dataset.maxBytes);
+  loadingPreview = file?.size <= limit ? loadPreview() : Promise.resolve(null);
 }
 
 function setBusy(isBusy) {
@@ -143,27 +177,35 @@ form.addEventListener("submit", async (event) => {
   showError(null);
   if (!fileField.files.length) return showError({ message: "Choose a file or drop one here." });
   if (fileField.files[0].size > form.dataset.maxBytes) return showError({ message: "The file is larger than the upload limit." });
+  const sheetIsChosen = form.elements.sheet.value !== "";
   setBusy(true);
+  let preview = await loadingPreview;
+  if (preview?.sheets.length > 1 && !sheetIsChosen) { // it was not shown before
+    setBusy(false);
+    return pickSheet.focus();
+  }
+  showError(null);
   showProgress(0);
   try {
     const dataset = await send("/v1/datasets", formData(), showProgress);
     location.assign(await nextPage(dataset));
   } catch (problem) {
+    if (problem.code === "missing_column" && columnPicker.hidden) preview ??= await loadPreview();
     setBusy(false);
-    if (problem.code === "missing_column" && picker.hidden) await loadPreview();
+    if (problem.code === "missing_column" && columnPicker.hidden && preview) askForColumns(preview);
     else showError(problem);
   }
 });
 
-for (const select of columnSelects) {
+for (const select of selects) {
   select.addEventListener("change", () => {
     const isNone = select.value === NO_LABELS;
     form.elements[select.dataset.field].value = isNone ? "" : select.value;
     if (select === pickLabel && !select.closest(".field").hidden) form.elements.purpose.checked = isNone;
-    if (select.id === "pick-sheet") loadPreview();
+    if (select === pickSheet) loadingPreview = loadPreview();
   });
 }
-fileField.addEventListener("change", resetColumnPicker);
+fileField.addEventListener("change", previewFile);
 
 for (const kind of ["dragenter", "dragover"]) {
   form.addEventListener(kind, (event) => {
@@ -177,7 +219,7 @@ form.addEventListener("drop", (event) => {
   form.classList.remove("dragging");
   if (button.disabled) return;
   if (event.dataTransfer.files.length !== 1) return showError({ message: "Drop one file at a time." });
-  resetColumnPicker();
   fileField.files = event.dataTransfer.files;
+  previewFile();
   form.requestSubmit();
 });
