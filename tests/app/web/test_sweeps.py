@@ -15,6 +15,7 @@ from app.queue.transitions import PermanentFailure
 from app.resources import Resources
 from tests.app.sweeps.conftest import JOB, SPACE
 from tests.app.sweeps.fake_worker import FakeSweepWorker
+from tests.app.web.html_elements import elements
 
 PAGE = {"Accept": "text/html"}
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -314,3 +315,5 @@ def test_promote_form(client: TestClient, worker: FakeSweepWorker) -> None:
     assert answer.status_code == 202
     assert json.loads(answer.text)["register_as"] == "ranks"
     assert found[2] == "/jobs/{id}"
+    [form] = [each for each in elements(page, "form") if each.get("id") == "promote-form"]
+    assert "verdict" in form["data-confirm-alias"]  # a trial has none, and is promoted at once
