@@ -42,7 +42,7 @@ def test_plan_of_auto_counts_what_is_compared(page: Page, seeded: SeededService)
     found = seeded.service.post("/v1/jobs?dry_run=true", {"data": {"source": "reviews"}})
     compared = found["cross_validation"]
     expect(plan).to_contain_text(f"{compared['candidates']} candidates, {compared['fits']} fits")
-    expect(plan).to_contain_text(re.compile(r"at most about \d+ (seconds|minutes)"))
+    expect(plan).to_contain_text(re.compile(r"at most about [\d.]+ (seconds|minutes|hours)"))
     page.get_by_role("radio", name=re.compile(r"^lora\b")).check()
     expect(page.locator("#plan-candidates")).to_be_hidden()
     expect(plan).not_to_contain_text("at most")
