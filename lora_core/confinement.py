@@ -33,6 +33,7 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _ALL = (1 << 16) - 1
+_SCOPES = 0b11  # abstract sockets and signals of processes outside
 _RIGHTS_OF_ABI = {1: 13, 2: 14, 3: 15, 4: 15}  # how many there are; from 5 on, all of these
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV  # the rest: directories
 
@@ -59,6 +60,18 @@ def landlock_abi() -> int:
         return _syscall(_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION)
     except OSError:
         return 0
+
+
+def denies_signals() -> bool:
+    """Return whether Landlock can keep a process from sending signals to those outside.
+
+    Kernels of RHEL 9 cannot, though they report the version that can.
+    """
+    try:
+        os.close(_create(0, 0, _SCOPES))
+    except OSError:
+        return False
+    return True
 
 
 def confine_process(confinement: Confinement, *, abi: int | None = None) -> None:
@@ -105,13 +118,8 @@ def isolate_network() -> bool:
 def _create_ruleset(rights: int, abi: int, confinement: Confinement) -> int:
     """Return a ruleset that denies everything that it can deny."""
     tcp = 0b11 if abi >= TCP_ABI and not confinement.network else 0  # to bind and to connect
-    scopes = 0b11 if abi >= SIGNAL_ABI else 0  # abstract sockets and signals of processes outside
-    try:
-        return _create(rights, tcp, scopes)
-    except OSError:
-        if not scopes:
-            raise
-        return _create(rights, tcp, 0)  # kernels of RHEL 9 say 6, but lack the scope of signals
+    scopes = _SCOPES if abi >= SIGNAL_ABI and denies_signals() else 0
+    return _create(rights, tcp, scopes)
 
 
 def _create(files: int, tcp: int, scopes: int) -> int:

@@ -6,10 +6,7 @@ import sys
 import structlog
 
 from lora_core import confinement
-from lora_core.confinement import SIGNAL_ABI, TCP_ABI, TRUNCATE_ABI, landlock_abi
-
-# What older versions of Landlock do not deny.
-_DENIED_SINCE = {"truncating files": TRUNCATE_ABI, "signals to processes": SIGNAL_ABI}
+from lora_core.confinement import TCP_ABI, TRUNCATE_ABI, denies_signals, landlock_abi
 
 log = structlog.get_logger(__name__)
 
@@ -17,17 +14,18 @@ log = structlog.get_logger(__name__)
 def log_missing_confinement() -> None:
     """Log what this machine cannot deny to the processes that train or read uploads."""
     abi = landlock_abi()
-    too_old = [what for what, since in _DENIED_SINCE.items() if abi < since]
+    denied = {"truncating files": abi >= TRUNCATE_ABI, "signals to processes": denies_signals()}
+    not_denied = [what for what, is_denied in denied.items() if not is_denied]
     if abi == 0:
         log.warning(
             "the kernel has no Landlock: trainings and uploads can read every file of this user",
             needed="Linux 5.13 or later, with landlock among its security modules (lsm=)",
         )
-    elif too_old:
+    elif not_denied:
         log.warning(
             "Landlock of this kernel is too old to deny everything to trainings and uploads",
             landlock_abi=abi,
-            not_denied=too_old,
+            not_denied=not_denied,
             needed="Linux 6.12 or later",
         )
     if not _network_namespaces_are_permitted():
