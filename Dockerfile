@@ -18,6 +18,7 @@ RUN --mount=type=bind,source=lora_core/fast/native,target=/src \
 
 FROM python:3.11.16-slim-trixie@sha256:be1575ed968de893bd54f4c56315ff7c4736ce522c1bca08fd521731aafc0d76
 
+# After a change of the version: `make lock`.
 ARG TORCH_VERSION=2.13.0
 ARG TORCH_INDEX=
 
@@ -30,13 +31,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,source=requirements.lock,target=/src/requirements.lock \
     pip install --require-hashes --no-deps --only-binary :all: -r /src/requirements.lock
 
-# torch has no hash there: which build comes is the builder's choice, and it alone may come from an
-# index of its own. What it needs is installed by now, except what only GPU builds need.
+# By default torch is PyPI's, by its hash like what it needs for GPUs. A build of another index has no
+# hash; what it needs is installed by now.
 RUN --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=bind,source=requirements-torch.lock,target=/src/requirements-torch.lock \
     if [ -n "${TORCH_INDEX}" ]; then \
         pip install --no-deps --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}"; \
     else \
-        pip install "torch==${TORCH_VERSION}"; \
+        pip install --require-hashes --only-binary :all: -r /src/requirements-torch.lock; \
     fi
 
 RUN useradd --uid 10001 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin loraworks \

@@ -205,7 +205,7 @@ audit: .venv/.dev  ## Known vulnerabilities in the installed packages
 lock: .venv/.dev  ## Hashes of what the image installs, after a change of a pin; needs the network
 	$(BIN)/python -m tests.contracts.image_lock
 
-sbom: .venv/.dev  ## What the image contains, as CycloneDX 1.6: build/sbom.json
+sbom: .venv/.dev  ## What the image installs, as CycloneDX 1.6: build/sbom.json
 	$(BIN)/python -m tests.contracts.image_sbom
 
 clean:  ## Remove the environment and caches, keep data/

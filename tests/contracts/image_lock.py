@@ -1,8 +1,9 @@
-"""requirements.lock: what the container image installs, each with the sha256 of its wheel.
+"""What the container image installs, each package with the sha256 of its wheel.
 
-`make lock` writes it on Linux (x86-64, Python 3.11) from the index that pip uses, where the CPU
-build of torch is installed. torch itself is left out: it comes from an index of the builder's
-choice. What all its builds need is in; what only GPU builds need comes with them.
+`make lock` writes two files on Linux (x86-64, Python 3.11) from the index that pip uses, where the
+CPU build of torch is installed: requirements.lock is for every build of torch, and
+requirements-torch.lock has the default one, that of PyPI, with what it needs for GPUs. A build from
+an index of the builder's choice has no hash.
 """
 
 import json
@@ -20,11 +21,23 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements.lock"
+TORCH_LOCK = ROOT / "requirements-torch.lock"
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 HEADER = """\
 # What the image installs besides torch, with the hash of each wheel for Linux on x86-64 and Python
 # 3.11. Written by `make lock`; a test holds it to pyproject.toml and constraints.txt.
 """
+TORCH_HEADER = """\
+# The build of torch that the image installs by default, and what it alone needs, with the hash of
+# each wheel for Linux on x86-64 and Python 3.11. Written by `make lock`.
+"""
 LEFT_OUT = {"torch"}
+
+
+def torch_version() -> str:
+    """The version that the image installs."""
+    [version] = re.findall(r"^ARG TORCH_VERSION=(\S+)$", DOCKERFILE, re.MULTILINE)
+    return str(version)
 
 
 def dependencies() -> list[str]:
@@ -61,10 +74,10 @@ def required_by(one: Requirement) -> Iterator[Requirement]:
             yield each
 
 
-def locked() -> dict[str, tuple[str, str]]:
+def locked(lock: Path = LOCK) -> dict[str, tuple[str, str]]:
     """By name: version and sha256."""
     found = re.findall(
-        r"^(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})$", LOCK.read_text("utf-8"), flags=re.MULTILINE
+        r"^(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})$", lock.read_text("utf-8"), flags=re.MULTILINE
     )
     return {canonicalize_name(name): (version, digest) for name, version, digest in found}
 
@@ -81,15 +94,19 @@ def _resolve(*arguments: str) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    """Write the lock."""
+    """Write the locks."""
+    torch = f"torch==={torch_version()}"  # no local version, such as 2.13.0+cpu
     wheels = {
-        **dict(_resolve("-c", str(ROOT / "constraints.txt"), *dependencies())),
+        **dict(_resolve("-c", str(ROOT / "constraints.txt"), torch, *dependencies())),
         **dict(_resolve("--no-deps", *samples())),
     }
-    names = {pin: canonicalize_name(pin.partition("==")[0]) for pin in wheels}
     kept = needed() | {each.partition("==")[0] for each in samples()}
-    lines = [f"{pin} --hash=sha256:{wheels[pin]}\n" for pin in sorted(wheels) if names[pin] in kept]
-    LOCK.write_text(HEADER + "".join(lines), encoding="utf-8")
+    lines: dict[bool, list[str]] = {True: [HEADER], False: [TORCH_HEADER]}
+    for pin in sorted(wheels):
+        is_kept = canonicalize_name(pin.partition("==")[0]) in kept
+        lines[is_kept].append(f"{pin} --hash=sha256:{wheels[pin]}\n")
+    LOCK.write_text("".join(lines[True]), encoding="utf-8")
+    TORCH_LOCK.write_text("".join(lines[False]), encoding="utf-8")
 
 
 if __name__ == "__main__":

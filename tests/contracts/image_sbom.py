@@ -1,12 +1,13 @@
-"""build/sbom.json: what the container image contains, as CycloneDX 1.6.
+"""build/sbom.json: what the container image installs by default, as CycloneDX 1.6.
 
-`make sbom` writes it from requirements.lock and the Dockerfile: every package with the sha256 of
-its wheel, torch without one, as the builder chooses its build, and the base image with its digest.
-The packages of Debian in that image, and what only a build of torch for GPUs needs, are left out.
+`make sbom` writes it from the locks and the Dockerfile: every package with the sha256 of its wheel,
+and the base image with its digest. What is in that image already (Python, pip, the packages of
+Debian) is left out. With a build of torch from another index, torch has another hash, and what only
+the default build needs is not there.
 """
 
 import re
-from importlib.metadata import metadata
+from importlib.metadata import distributions
 from uuid import NAMESPACE_URL, uuid5
 
 from cyclonedx.contrib.license.factories import LicenseFactory
@@ -19,16 +20,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lora_core import __version__
-from tests.contracts.image_lock import ROOT, dependencies, locked, required_by, samples
+from tests.contracts.image_lock import (
+    DOCKERFILE,
+    ROOT,
+    TORCH_LOCK,
+    dependencies,
+    locked,
+    required_by,
+    samples,
+)
 
 SBOM = ROOT / "build" / "sbom.json"
-DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-
-
-def torch_version() -> str:
-    """The version that the image installs by default."""
-    [version] = re.findall(r"^ARG TORCH_VERSION=(\S+)$", DOCKERFILE, re.MULTILINE)
-    return str(version)
 
 
 def base_image() -> tuple[str, str, str]:
@@ -41,7 +43,7 @@ def base_image() -> tuple[str, str, str]:
 
 def build() -> Bom:
     """The bill of materials, with the dependencies between packages."""
-    python_packages = locked() | {"torch": (torch_version(), None)}
+    python_packages = locked() | locked(TORCH_LOCK)
     packages = {name: _package(name, *facts) for name, facts in python_packages.items()}
     image = Component(
         name="loraworks", version=__version__, type=ComponentType.CONTAINER, bom_ref="loraworks"
@@ -55,16 +57,22 @@ def build() -> Bom:
     direct = {str(canonicalize_name(each.name)): each for each in map(Requirement, dependencies())}
     data = [each.partition("==")[0] for each in samples()]  # without what these packages require
     bom.register_dependency(image, [base, *(packages[name] for name in (*direct, *data))])
-    for name in packages.keys() - data:
+    # What only the default build of torch needs may not be installed here: torch needs all of it.
+    of_torch = locked(TORCH_LOCK).keys() - {"torch"}
+    for name in packages.keys() - data - of_torch:
         required = required_by(direct.get(name, Requirement(name)))
-        names = {canonicalize_name(each.name) for each in required} & packages.keys()
+        names: set[str] = {canonicalize_name(each.name) for each in required}
+        names = (names | of_torch if name == "torch" else names) & packages.keys()
         bom.register_dependency(packages[name], [packages[each] for each in names])
     return bom
 
 
-def _package(name: str, version: str, sha256: str | None) -> Component:
-    hashes = [] if sha256 is None else [HashType(alg=HashAlgorithm.SHA_256, content=sha256)]
-    licenses = metadata(name).get_all("License-Expression", [])
+def _package(name: str, version: str, sha256: str) -> Component:
+    licenses = [  # of what is installed here
+        each
+        for found in distributions(name=name)
+        for each in found.metadata.get_all("License-Expression", [])
+    ]
     address = PackageURL("pypi", name=name, version=version)
     return Component(
         name=name,
@@ -72,7 +80,7 @@ def _package(name: str, version: str, sha256: str | None) -> Component:
         type=ComponentType.LIBRARY,
         bom_ref=str(address),
         purl=address,
-        hashes=hashes,
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256)],
         licenses=map(LicenseFactory().make_from_string, licenses),
     )
 

@@ -95,6 +95,7 @@ def test_build_context_contains_only_installed_files() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
-    metadata = {"LICENSE", "README.md", "hatch_build.py", "pyproject.toml", "requirements.lock"}
-    assert allowed == metadata | {"app", "docs", "lora_core", "migrations", "worker"}
+    metadata = {"LICENSE", "README.md", "hatch_build.py", "pyproject.toml"}
+    locks = {"requirements.lock", "requirements-torch.lock"}
+    assert allowed == metadata | locks | {"app", "docs", "lora_core", "migrations", "worker"}
     assert all((ROOT / name).exists() for name in allowed)
