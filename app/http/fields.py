@@ -125,6 +125,11 @@ Timestamp = Annotated[
 
 
 _BINARY = {"type": "string", "format": "binary"}
+_OBJECT = {"type": "object", "additionalProperties": True}
+_FILE_SCHEMAS: dict[str, dict[str, Any]] = {
+    "application/octet-stream": _BINARY,
+    "application/json": {"type": "array", "items": _OBJECT},
+}
 
 
 def file_response_openapi(*media_types: str) -> dict[int | str, dict[str, Any]]:
@@ -133,7 +138,7 @@ def file_response_openapi(*media_types: str) -> dict[int | str, dict[str, Any]]:
         200: {
             "description": "The file.",
             "content": {
-                media_type: {"schema": _BINARY if "octet" in media_type else {"type": "string"}}
+                media_type: {"schema": _FILE_SCHEMAS.get(media_type, {"type": "string"})}
                 for media_type in media_types
             },
         }
