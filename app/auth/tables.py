@@ -26,7 +26,6 @@ Scope = Literal[
     "labels:write",
     "metrics:read",
     "webhooks:admin",
-    "keys:admin",
 ]
 ALL_SCOPES: tuple[Scope, ...] = get_args(Scope)
 LOCAL_KEY_ID = UUID(int=0)  # the caller while auth is off; inserted by the first migration

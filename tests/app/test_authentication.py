@@ -146,6 +146,11 @@ def test_all_other_routes_declare_a_scope(
             assert set(scopes) <= set(ALL_SCOPES)
 
 
+def test_every_scope_is_required_by_a_route(all_routes: list[RouteSpec]) -> None:
+    """Otherwise keys would already have it when a route begins to ask for it."""
+    assert {scope for _, _, scopes, _ in all_routes for scope in scopes} == set(ALL_SCOPES)
+
+
 def test_openapi_lists_the_same_scopes(
     auth_settings: Settings, all_routes: list[RouteSpec]
 ) -> None:

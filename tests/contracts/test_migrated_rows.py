@@ -22,6 +22,7 @@ AFTER_0004 = (
     "feedback:write",
 )
 BEFORE_0004 = tuple(scope for scope in ALL_SCOPES if scope not in AFTER_0004)
+BEFORE_0029 = "keys:admin"
 ROWS = Path(__file__).with_name("rows_of_0001.sql")
 RENAMED = {"lane": "device_class"}  # by 0011
 CHANGED = {"spec_version", "spec_sha256"}  # by 0011: see `test_renamed_rows.py`
@@ -108,7 +109,7 @@ def test_full_access_key_keeps_full_access(settings: Settings) -> None:
         "api_keys",
         *(column("id", Uuid()), column("name"), column("scopes", JSON()), column("created_at")),
     )
-    before = {"everything": [*BEFORE_0004], "some": ["predict"]}
+    before = {"everything": [*BEFORE_0004, BEFORE_0029], "some": ["predict"]}
     with connected(settings) as connection:
         for name, scopes in before.items():
             connection.execute(
