@@ -119,7 +119,7 @@ _REFUSED_METHODS = {
 }
 
 
-class FineTuningJobMethod(RequestModel):
+class FineTuningMethodBody(RequestModel):
     """The method. Its settings are in the field named like its type.
 
     `supervised` is that of OpenAI: `auto`, or `lora` if any hyperparameter is a number. The others
@@ -187,7 +187,7 @@ class FineTuningJobCreate(RequestModel):
     seed: Annotated[Int, Field(ge=0, lt=2**32)] | None = None
     metadata: Metadata | None = None
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
-    method: FineTuningJobMethod | None = None
+    method: FineTuningMethodBody | None = None
     hyperparameters: Hyperparameters | None = Field(
         default=None, description="Deprecated by OpenAI: use `method`."
     )
@@ -197,7 +197,7 @@ class FineTuningJobCreate(RequestModel):
     def _of_the_method(
         cls, value: Hyperparameters | None, info: ValidationInfo
     ) -> Hyperparameters | None:
-        method: FineTuningJobMethod | None = info.data.get("method")
+        method: FineTuningMethodBody | None = info.data.get("method")
         if value is None or value.is_automatic or method is None:
             return value
         if method.supervised is not None and method.supervised.hyperparameters != value:
