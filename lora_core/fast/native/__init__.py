@@ -10,6 +10,7 @@
 - `library.py`: loads what was compiled, and mirrors the C structures
 - `blocks.py`: packs the weights of a model, and computes a batch; `attention.py`: for training
 
-The sources are compiled once per instruction set. The variant `portable` needs none: it is what the
-tests compare the others with, and it is never used otherwise.
+The sources are compiled once per instruction set. The variant `portable` needs none: the tests
+compare it, like the others, with torch and float64, so that they run on any machine. Nothing else
+uses it.
 """

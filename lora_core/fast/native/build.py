@@ -19,12 +19,14 @@ BUILD_DIR = SOURCE / "build"
 
 # Variant -> the instruction sets of /proc/cpuinfo that it needs, and the flags that turn them on.
 # Fastest last.
+_AVX512 = ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_bf16")
+_AVX512_FLAGS = ("-march=x86-64-v4", "-mavx512bf16")
 VARIANTS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "portable": ((), ()),
-    "avx512": (("avx512_bf16",), ("-march=x86-64-v4", "-mavx512bf16")),
+    "avx512": (_AVX512, _AVX512_FLAGS),
     "amx": (
-        ("avx512_bf16", "amx_bf16", "amx_tile"),
-        ("-march=x86-64-v4", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
+        (*_AVX512, "amx_bf16", "amx_tile"),
+        (*_AVX512_FLAGS, "-mamx-tile", "-mamx-bf16"),
     ),
 }
 _FLAGS = (
@@ -44,9 +46,13 @@ class CompilationFailed(Exception):
 
 
 def source_digest() -> str:
-    """Return a digest of the sources, which is part of the name of a library built from them."""
+    """Return a digest of the sources and flags, which is part of the name of a library.
+
+    The version of the compiler is in the library itself, since there may be none at run time.
+    """
     files = sorted([*SOURCE.glob("*.cpp"), *SOURCE.glob("*.h")])
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    parts = [*(file.read_bytes() for file in files), repr((_FLAGS, VARIANTS)).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
 def library_file(variant: str, folder: Path | None = None) -> Path:

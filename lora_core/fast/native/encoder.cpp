@@ -498,6 +498,9 @@ int lw_is_usable() {
 #endif
 }
 
+// The version of the compiler, which may change the last bits as well.
+const char* lw_compiler() { return __VERSION__; }
+
 // Bytes of aligned memory that `lw_encode` needs for this batch; 0 if an argument is invalid.
 size_t lw_encode_workspace(const Encoder* encoder, const Batch* batch, int threads) {
   if (threads <= 0 || !is_valid(*encoder) || !is_valid(*encoder, *batch)) return 0;

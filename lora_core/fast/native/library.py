@@ -1,9 +1,20 @@
 """The compiled library: which one this machine can use, and the C structures of its functions."""
 
 import ctypes
+import logging
 import threading
 from collections.abc import Callable
-from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import (
+    POINTER,
+    Structure,
+    c_char_p,
+    c_float,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_void_p,
+)
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +27,8 @@ from lora_core.fast.native.build import VARIANTS, library_file
 
 _ALIGNMENT = 64  # bytes, of a workspace
 _MAX_KEPT = 2**25  # bytes; a usual batch needs a third of it
+
+log = logging.getLogger(__name__)
 
 
 class LinearStruct(Structure):
@@ -118,7 +131,9 @@ class Library:
 
     def __init__(self, file: Path) -> None:
         library = ctypes.CDLL(str(file))
-        self.name = file.stem  # variant and digest of the sources
+        library.lw_compiler.restype = c_char_p
+        # Variant, digest of sources and flags, version of the compiler: what its bits depend on.
+        self.name = f"{file.stem} {library.lw_compiler().decode()}"
         self.is_usable: bool = library.lw_is_usable() == 1
         self._workspace = _Workspace()
         encoder, attention = (
@@ -145,12 +160,17 @@ class Library:
 
 @cache
 def best_library() -> Library | None:
-    """Return the fastest variant that was built and that this machine can run."""
+    """Return the fastest variant that was built and that this machine can load and run."""
     available = set(cpu.numeric_instruction_sets())
     for variant, (needs, _) in reversed(list(VARIANTS.items())):
         file = library_file(variant)
-        if variant != "portable" and available.issuperset(needs) and file.exists():
+        if variant == "portable" or not available.issuperset(needs) or not file.exists():
+            continue
+        try:
             library = Library(file)
+        except OSError as error:  # such as a mount with noexec, or no libstdc++
+            log.warning("%s was not loaded, so torch or a slower variant computes: %s", file, error)
+        else:
             if library.is_usable:
                 return library
     return None

@@ -1,14 +1,12 @@
 """The compiled variants of the native engine that this machine runs."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from lora_core import cpu
-from lora_core.fast.native import build
 from lora_core.fast.native.build import VARIANTS, compile_variant, library_file
 from lora_core.fast.native.library import Library
 
@@ -17,27 +15,20 @@ ONLY = "NATIVE_LIBRARY"  # environment variable: the file of the one library to 
 
 @cache
 def libraries() -> Mapping[str, Library]:
-    """Return the library of each variant; none where there is no compiler.
+    """Return the library of each variant that this machine runs; the portable one runs everywhere.
 
-    The portable one runs everywhere.
+    Raises `CompilerMissing`.
     """
     if ONLY in os.environ:
         return {ONLY: Library(Path(os.environ[ONLY]))}
-    if shutil.which("g++") is None:
-        return {}
     available = set(cpu.numeric_instruction_sets())
     built = {}
     with tempfile.TemporaryDirectory() as folder:
         for variant, (needs, _) in VARIANTS.items():
             if available.issuperset(needs):
                 file = library_file(variant)  # that `make` has built
-                if not _is_current(file):
+                if not file.exists():
                     file = Path(folder, f"{variant}.so")
                     compile_variant(variant, file)
                 built[variant] = Library(file)  # the process keeps it, the folder may go
     return {variant: library for variant, library in built.items() if library.is_usable}
-
-
-def _is_current(file: Path) -> bool:
-    """Return whether a library was built with these flags; its name identifies the sources."""
-    return file.exists() and file.stat().st_mtime > Path(build.__file__).stat().st_mtime

@@ -15,8 +15,11 @@ from lora_core.errors.artifact import EngineUnavailable
 from lora_core.fast.native import build
 from lora_core.fast.native.library import best_library
 from lora_core.inference import engines
+from tests.lora_core.fast.native.libraries import libraries
 
+HAS_COMPILER = shutil.which("g++") is not None
 NOT_BUILT = "Models are computed by torch.\n"
+AVX512 = build.VARIANTS["avx512"][0]
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +30,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     best_library.cache_clear()
 
 
+def _write_broken_libraries() -> None:
+    for variant in build.VARIANTS:
+        build.library_file(variant).parent.mkdir(exist_ok=True)
+        build.library_file(variant).touch()
+
+
+@pytest.mark.parametrize("compiler", [HAS_COMPILER])
+def test_variants_are_compared_with_torch_where_there_is_a_compiler(compiler: bool) -> None:
+    """Without one, `conftest.py` leaves out the tests that compute with them."""
+    if compiler:
+        assert {"portable"} <= set(libraries())
+    else:
+        with pytest.raises(build.CompilerMissing):
+            libraries()
+
+
 @pytest.mark.slow  # compiles each, which takes 3 s
 def test_builds_each_variant_and_removes_those_of_older_sources(
     folder: Path, capsys: pytest.CaptureFixture[str]
@@ -35,7 +54,7 @@ def test_builds_each_variant_and_removes_those_of_older_sources(
     (folder / "avx512-000000000000.so").write_bytes(b"")
     (folder / "another.so").write_bytes(b"")
     assert build.main([]) == 0
-    built = [] if shutil.which("g++") is None else ["amx", "avx512"]
+    built = ["amx", "avx512"] if HAS_COMPILER else []
     files = sorted(file.name for file in folder.glob("*.so"))
     assert "avx512-000000000000.so" not in files or not built
     expected = {f"{variant}-{build.source_digest()}.so" for variant in built} | {"another.so"}
@@ -45,9 +64,24 @@ def test_builds_each_variant_and_removes_those_of_older_sources(
         if built
         else f"Native engine: not built, because there is no C++ compiler (g++). {NOT_BUILT}"
     )
-    runs_here = bool(built) and "avx512_bf16" in cpu.numeric_instruction_sets()
+    runs_here = bool(built) and set(AVX512).issubset(cpu.numeric_instruction_sets())
     assert (best_library() is not None) == runs_here
     assert ("native-bf16" in engines.list_auto_engine_candidates()) == runs_here
+
+
+@pytest.mark.slow  # compiles a variant
+@pytest.mark.parametrize(
+    "runs_here", [HAS_COMPILER and set(AVX512).issubset(cpu.numeric_instruction_sets())]
+)
+def test_the_next_variant_is_taken_where_one_does_not_load(
+    runs_here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_broken_libraries()
+    monkeypatch.setattr(cpu, "numeric_instruction_sets", lambda: [*AVX512, "amx_bf16", "amx_tile"])
+    if runs_here:
+        build.compile_variant("avx512", build.library_file("avx512"))
+    name = None if (library := best_library()) is None else library.name.split()[0]
+    assert name == (build.library_file("avx512").stem if runs_here else None)
 
 
 def test_libraries_of_older_sources_are_removed(
@@ -107,17 +141,38 @@ def test_other_processors_get_none(
     )
 
 
+@pytest.mark.parametrize("missing", ["avx512_bf16", "avx512vl"])
 def test_a_processor_without_the_instructions_does_not_load_it(
-    monkeypatch: pytest.MonkeyPatch,
+    missing: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variant in build.VARIANTS:  # empty: one that is loaded fails
-        build.library_file(variant).parent.mkdir(exist_ok=True)
-        build.library_file(variant).touch()
-    monkeypatch.setattr(cpu, "numeric_instruction_sets", lambda: ["avx2", "avx512f"])
+    _write_broken_libraries()
+    available = [name for name in (*AVX512, "amx_bf16", "amx_tile") if name != missing]
+    monkeypatch.setattr(cpu, "numeric_instruction_sets", lambda: available)
     assert best_library() is None
+    assert caplog.messages == []
     assert "native-bf16" not in engines.list_auto_engine_candidates()
     with pytest.raises(
         EngineUnavailable,
         match=r"native-bf16 requires .*AVX512-BF16.*python -m lora_core.fast.native.build",
     ):
         engines.get_available_engine_spec("native-bf16")
+
+
+def test_torch_computes_where_no_library_loads(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty files; a folder mounted with noexec or a missing libstdc++ fail in the same way."""
+    _write_broken_libraries()
+    monkeypatch.setattr(cpu, "numeric_instruction_sets", lambda: [*AVX512, "amx_bf16", "amx_tile"])
+    assert "native-bf16" not in engines.list_auto_engine_candidates()
+    assert best_library() is None
+    assert len(caplog.messages) == 2
+    for variant, message in zip(("amx", "avx512"), caplog.messages, strict=True):
+        assert f"{build.library_file(variant)} was not loaded, so torch" in message
+        assert "file too short" in message
+
+
+def test_another_flag_or_source_is_another_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = build.source_digest()
+    monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-ffast-math"))
+    assert build.source_digest() != digest
