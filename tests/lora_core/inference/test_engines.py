@@ -15,9 +15,10 @@ from lora_core.errors.artifact import EngineOutputMismatch, EngineUnavailable
 from lora_core.inference import engine_benchmark, engines
 from lora_core.inference.engine_benchmark import benchmark_engines
 from lora_core.inference.predictor import Predictor
-from lora_core.specs.method import LoraSpec
+from lora_core.specs.method import LoraSpec, LoraVariant
 from tests.lora_artifact import make_lora_artifact
 from tests.tiny_artifact import make_artifact
+from tests.tiny_base import make_base
 
 AVAILABLE_ENGINES = [name for name, engine in engines.ENGINES.items() if engine.is_available()]
 
@@ -54,6 +55,20 @@ def test_engine_reproduces_the_golden_predictions(
         saved_predictions.check_golden_predictions(predictor, artifact)
         <= saved_predictions.ENGINE_TOLERANCES[name.rpartition("-")[2]]
     )
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in AVAILABLE_ENGINES if "native" in name] or ["torch-bf16"]
+)
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_native_adapters_reproduce_the_golden_predictions(
+    tmp_path: Path, name: str, variant: str
+) -> None:
+    base = make_base(tmp_path / "base", n_heads=1)
+    artifact = make_lora_artifact(tmp_path, LoraSpec(r=2, variant=LoraVariant(variant)), base=base)
+    predictor = Predictor.load(artifact, engine=name)
+    assert predictor.engine.name == name
+    saved_predictions.check_golden_predictions(predictor, artifact)
 
 
 @pytest.mark.slow
