@@ -16,17 +16,35 @@ def measure(module: str, cell: str, *, quick: bool) -> dict[str, Any]:
     return metrics
 
 
-def last_line(what: str, *words: str, environment: Mapping[str, str] | None = None) -> Any:
-    """The last line of `python -m WORDS`, as JSON. Exits if that process fails."""
-    return last_line_of(what, "-m", *words, environment=environment)
+def last_line(
+    what: str,
+    *words: str,
+    environment: Mapping[str, str] | None = None,
+    seconds: float | None = None,
+) -> Any:
+    """The last line of `python -m WORDS`, as JSON. Exits if that process fails.
+
+    Raises `TimeoutExpired` if it takes longer than `seconds`, and ends it.
+    """
+    return last_line_of(what, "-m", *words, environment=environment, seconds=seconds)
 
 
-def last_line_of(what: str, *words: str, environment: Mapping[str, str] | None = None) -> Any:
-    """The last line of `python WORDS`, as JSON. Exits if that process fails."""
-    done = subprocess.run(
+def last_line_of(
+    what: str,
+    *words: str,
+    environment: Mapping[str, str] | None = None,
+    seconds: float | None = None,
+) -> Any:
+    """The same of `python WORDS`."""
+    with subprocess.Popen(
         [sys.executable, *words],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        sys.exit(f"{what} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # torchrun then ends the processes that it started
+            raise
+    if process.returncode != 0:
+        sys.exit(f"{what} failed:\n{stderr}")
+    return json.loads(stdout.splitlines()[-1])

@@ -3,16 +3,19 @@
 
 First one GPU for ours and the competitor in turn, then all GPUs for ours. The Trainer pads, since
 PEFT has no unpadding for these encoders. Every number is measured in its own processes and stored
-in `benchmarks/results/`: a stopped run continues. Ends with one JSON object.
+in `benchmarks/results/`: a stopped run continues. After ten minutes it ends with what there is: one
+JSON object, whose `seconds` and `left_out` say how long it took and what is missing.
 """
 
 import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -36,6 +39,7 @@ ONE = (*(f"rate-{name}-{side}" for name in NAMES for side in ("tuned", "ours")),
 ALL = tuple(f"together-{name}" for name in NAMES)
 # One pass is 50 steps: both samplers sort as many batches together.
 PIPELINE_BATCH = 64
+LIMIT = 600.0  # seconds, of `make gpu-check`
 SIZE = Size(20.0, 3200, 20, 0, 0, 0, 0.0, Place("cuda", batch=64, tokens=64 * 512))
 
 
@@ -87,8 +91,11 @@ def _pipeline(model: str, texts: Sequence[str], seconds: float, device: str) -> 
     return done / took
 
 
-def measure(cell: str, card: str, gpus: int) -> dict[str, Any]:
-    """Metrics of a cell from the last line of new processes. Exits if they fail."""
+def measure(cell: str, seconds: float, card: str, gpus: int) -> dict[str, Any]:
+    """Metrics of a cell from the last line of new processes. Exits if they fail.
+
+    Raises `TimeoutExpired` after `seconds`.
+    """
     environment = dict(os.environ)
     words = ["benchmarks.gpu", "--cell", cell]
     if cell in ALL:
@@ -97,8 +104,24 @@ def measure(cell: str, card: str, gpus: int) -> dict[str, Any]:
     else:  # the Trainer takes every GPU that it sees
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
-    metrics: dict[str, Any] = child_process.last_line(cell, *words, environment=environment)
+    metrics: dict[str, Any] = child_process.last_line(
+        cell, *words, environment=environment, seconds=seconds
+    )
     return metrics | {"card": card}
+
+
+def measure_until(
+    end: float,
+    results: ResultsFile,
+    cells: Sequence[str],
+    measure: Callable[[str, float], dict[str, Any]],
+) -> None:
+    """Measure what is not stored yet, until this time of the monotonic clock."""
+    for cell in cells:
+        left = end - time.monotonic()
+        if left > 0 or cell in results.cells:
+            with suppress(subprocess.TimeoutExpired):
+                results.ensure(cell, partial(measure, cell, left))
 
 
 def kept(directory: Path, card: str) -> ResultsFile:
@@ -107,21 +130,26 @@ def kept(directory: Path, card: str) -> ResultsFile:
     return ResultsFile(directory / f"gpu-{name}-{datetime.now(UTC).date()}.jsonl")
 
 
-def summary(results: ResultsFile, card: str) -> dict[str, Any]:
-    """Throughput, ratios and peak memory of each method."""
-    ours, competitor = (results.metrics(f"serve-{side}") for side in ("ours", "pipeline"))
+def summary(results: ResultsFile, cells: Sequence[str], card: str) -> dict[str, Any]:
+    """Throughput, ratios and peak memory of each method, as far as they were measured."""
     report: dict[str, Any] = {
         "card": card,
         **results.where(),
-        "serving": {
+        "left_out": [cell for cell in cells if cell not in results.cells],
+    }
+    if results.cells.keys() >= set(SERVING):
+        ours, competitor = (results.metrics(f"serve-{side}") for side in ("ours", "pipeline"))
+        report["serving"] = {
             "texts_per_s": ours["texts_per_s"],
             "vs_pipeline": ours["texts_per_s"] / competitor["texts_per_s"],
             "peak_mb": ours["peak_mb"],
             "peak_mb_pipeline": competitor["peak_mb"],
-        },
-    }
+        }
     for name in NAMES:
-        mine, tuned = (results.metrics(f"rate-{name}-{side}") for side in ("ours", "tuned"))
+        pair = [f"rate-{name}-{side}" for side in ("ours", "tuned")]
+        if not results.cells.keys() >= set(pair):
+            continue
+        mine, tuned = map(results.metrics, pair)
         report[name] = {
             "reviews_per_s": mine["reviews_per_s"],
             "vs_tuned": mine["reviews_per_s"] / tuned["reviews_per_s"],
@@ -139,7 +167,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=DIRECTORY, help="directory to keep them in")
     parser.add_argument("--cell", choices=(*ONE, *ALL), help="measure this one here, and print it")
+    parser.add_argument("--used", type=float, default=0.0, help="seconds of the ten minutes so far")
     arguments = parser.parse_args()
+    began = time.monotonic() - arguments.used
     if arguments.cell:
         if metrics := here(arguments.cell):
             print(json.dumps(metrics))
@@ -149,9 +179,10 @@ def main() -> None:
         sys.exit("benchmarks.gpu needs a GPU, and torch finds none.")
     card, gpus = torch.cuda.get_device_name(0), torch.cuda.device_count()
     results = kept(arguments.results, card)
-    for cell in (*ONE, *(ALL if gpus > 1 else ())):
-        results.ensure(cell, partial(measure, cell, card, gpus))
-    print(json.dumps(summary(results, card)))
+    cells = (*ONE, *(ALL if gpus > 1 else ()))
+    measure_until(began + LIMIT, results, cells, partial(measure, card=card, gpus=gpus))
+    seconds = round(time.monotonic() - began, 1)
+    print(json.dumps({**summary(results, cells, card), "seconds": seconds}))
 
 
 if __name__ == "__main__":
