@@ -68,6 +68,7 @@ struct AttentionScratch {
   float* scores;        // (BEST_ROWS, stride of the longest text)
   bf16* probabilities;  // likewise
   float* sums;          // (BEST_ROWS, COLUMNS)
+  bf16* queries;        // (BEST_ROWS, size)
 };
 
 // out[count][size] of the queries from number `first` on. log_sums[count], unless null: the
@@ -80,8 +81,14 @@ inline void attend(const Text& text, const bf16* queries, size_t query_stride, i
     const int rows = std::min(BEST_ROWS, count - block), row = first + block;
     const Seen keys = seen_by_block(row, rows, text.length, text.window);
     const int width = keys.last - keys.first;
+    // The product reads more rows than these, which another thread may be writing.
+    const bool copied = rows < BEST_ROWS;
+    for (int r = 0; copied && r < rows; r++)
+      memcpy(s.queries + r * text.size, queries + (block + r) * query_stride, text.size * sizeof(bf16));
+    const bf16* a = copied ? s.queries : queries + block * query_stride;
+    const size_t a_stride = copied ? text.size : query_stride;
     for (int key = 0; key < width; key += COLUMNS)
-      multiply({queries + block * query_stride, query_stride,
+      multiply({a, a_stride,
                 text.keys + size_t(keys.first + key) * text.size, size_t(LANES) * text.size,
                 text.size / 2, s.scores + key, stride, false}, rows);
     float inverse_sums[BEST_ROWS];

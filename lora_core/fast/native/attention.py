@@ -7,7 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_core.fast.native.library import AttentionStruct, Library, StridedTensorStruct
+from lora_core.fast.native.library import (
+    AttentionStruct,
+    Library,
+    StridedTensorStruct,
+    window_or_none,
+)
 
 SIZE_STEP = 32  # the size of a head is a multiple of it
 
@@ -59,7 +64,7 @@ def _settings(
     out: Tensor, counts: Any, log_sums: Tensor, scale: float, window: int | None
 ) -> tuple[Any, ...]:
     batch, heads, tokens, size = out.shape
-    return (batch, heads, size, tokens, -1 if window is None else window, scale,
+    return (batch, heads, size, tokens, window_or_none(window), scale,
             counts.ctypes.data, log_sums.data_ptr())  # fmt: skip
 
 

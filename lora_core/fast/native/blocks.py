@@ -15,10 +15,12 @@ from lora_core.fast.native.library import (
     BatchStruct,
     BlockStruct,
     EncoderStruct,
+    InvalidArguments,
     Library,
     LinearStruct,
     LowRankStruct,
     NormStruct,
+    window_or_none,
 )
 
 _LAYERS = ("qkv", "projection", "up", "down")  # in the order of `LowRankStruct` in a batch
@@ -145,7 +147,8 @@ class NativeBlocks:
     ) -> Tensor:
         """Return the states after the last block: of each first token, or of all rows.
 
-        Raises `InvalidArguments` if a text is empty, or longer than the encoder has positions.
+        Raises `InvalidArguments` if a text is empty, or longer than the encoder has positions, or
+        if `x` has another width or type.
 
         Args:
             x: Embeddings (rows, width) in float32; overwritten.
@@ -162,6 +165,11 @@ class NativeBlocks:
                 ctypes.byref(low_rank, i * ctypes.sizeof(adapter.low_rank)),
                 adapter.low_rank,
                 ctypes.sizeof(adapter.low_rank),
+            )
+        if x.shape[1:] != (self._width,) or x.dtype != torch.float32:
+            raise InvalidArguments(
+                f"embeddings are (rows, {self._width}) in float32, and not {tuple(x.shape)} "
+                f"in {x.dtype}"
             )
         x = x.contiguous()
         first = x.new_empty(len(starts), self._width)
@@ -184,7 +192,7 @@ class NativeBlocks:
                  NormStruct(self._keep(norm.weight), None if norm.bias is None else
                       self._keep(norm.bias)) for norm in block.norms]  # fmt: skip
         rotation = [None, None] if block.rotation is None else map(self._keep, block.rotation)
-        return BlockStruct(*layers, *norms, *rotation, -1 if block.window is None else block.window)
+        return BlockStruct(*layers, *norms, *rotation, window_or_none(block.window))
 
     def _keep(self, tensor: Tensor) -> int:
         """Keep a tensor in memory, and return its address."""

@@ -64,7 +64,6 @@ namespace {
 
 // Rows whose intermediate states stay in the second-level cache: whole products.
 constexpr int ROW_BLOCK = 128 / BEST_ROWS * BEST_ROWS;
-constexpr int MAX_RANK = 1 << 16;
 constexpr int INPUT_BLOCK = 384;  // inputs of two panels that stay in the first-level cache
 
 struct Shared {  // by the threads of a batch
@@ -111,6 +110,7 @@ Scratch take_scratch(Allocator& memory, const Encoder& e, const Sizes& s) {
   scratch.attention.scores = memory.take<float>(BEST_ROWS * stride_of(padded(s.longest)));
   scratch.attention.probabilities = memory.take<bf16>(BEST_ROWS * stride_of(padded(s.longest)));
   scratch.attention.sums = scratch.sums;
+  scratch.attention.queries = memory.take<bf16>(BEST_ROWS * e.head_size);
   return scratch;
 }
 
@@ -380,8 +380,8 @@ void run(const Task& t) {
                   last ? e.width : 0, 3 * e.width, false);
     t.barrier.wait(t.threads);
     if (t.threads > 1) {
-      for (int i = t.thread; i < b.texts * e.heads; i += t.threads)
-        pack_keys_and_values(t, i / e.heads, i % e.heads);
+      for (int64_t i = t.thread; i < int64_t(b.texts) * e.heads; i += t.threads)
+        pack_keys_and_values(t, int(i / e.heads), int(i % e.heads));
       t.barrier.wait(t.threads);
     }
     if (last) break;
@@ -447,13 +447,14 @@ bool is_valid(const Linear& layer, int inputs, int outputs) {
 
 bool is_valid(const Encoder& e) {
   const bool sizes = e.block_count > 0 && e.heads > 0 && e.head_size > 0 && e.head_size % COLUMNS == 0 &&
-                     e.width == e.heads * e.head_size && e.feed_forward > 0 && e.feed_forward % COLUMNS == 0;
+                     e.width <= MAX_SIZE && int64_t(e.heads) * e.head_size == e.width &&
+                     e.feed_forward > 0 && e.feed_forward <= MAX_SIZE && e.feed_forward % COLUMNS == 0;
   if (!sizes || e.blocks == nullptr) return false;
   for (int i = 0; i < e.block_count; i++) {
     const Block& b = e.blocks[i];
     if (!is_valid(b.qkv, e.width, 3 * e.width) || !is_valid(b.projection, e.width, e.width) ||
         !is_valid(b.up, e.width, e.feed_forward * (e.gated ? 2 : 1)) ||
-        !is_valid(b.down, e.feed_forward, e.width) || b.window < -1 ||
+        !is_valid(b.down, e.feed_forward, e.width) || b.window < -1 || b.window > MAX_TOKENS ||
         (b.cosines != nullptr && (b.sines == nullptr || e.positions <= 0)))
       return false;
   }
@@ -468,7 +469,10 @@ bool covers(const int32_t* boundaries, int parts, int count) {
 }
 
 bool is_valid(const Encoder& e, const Batch& b) {
-  if (b.texts <= 0 || b.rows <= 0 || b.versions <= 0 || b.x == nullptr || b.low_rank == nullptr) return false;
+  if (b.texts <= 0 || b.rows <= 0 || b.rows > MAX_TOKENS || b.versions <= 0) return false;
+  for (const void* each : {(const void*)b.starts, (const void*)b.lengths, (const void*)b.version_rows,
+                           (const void*)b.version_texts, (const void*)b.low_rank, (const void*)b.x})
+    if (each == nullptr) return false;
   if (e.first_only && (b.first == nullptr || b.texts > b.rows)) return false;
   if (!covers(b.version_rows, b.versions, b.rows) || !covers(b.version_texts, b.versions, b.texts)) return false;
   int row = 0;
@@ -479,7 +483,7 @@ bool is_valid(const Encoder& e, const Batch& b) {
   }
   for (size_t i = 0; i < size_t(b.versions) * e.block_count * 4; i++) {
     const LowRank& low = b.low_rank[i];
-    if (low.a != nullptr && (low.b == nullptr || low.rank <= 0 || low.rank > MAX_RANK)) return false;
+    if (low.a != nullptr && (low.b == nullptr || low.rank <= 0 || low.rank > MAX_SIZE)) return false;
   }
   return true;
 }
@@ -502,16 +506,18 @@ int lw_is_usable() {
 const char* lw_compiler() { return __VERSION__; }
 
 // Bytes of aligned memory that `lw_encode` needs for this batch; 0 if an argument is invalid.
-size_t lw_encode_workspace(const Encoder* encoder, const Batch* batch, int threads) {
+size_t lw_encode_workspace(const Encoder* encoder, const Batch* batch, int threads) try {
   if (threads <= 0 || !is_valid(*encoder) || !is_valid(*encoder, *batch)) return 0;
   return place(nullptr, *encoder, *batch, useful_threads(*batch, threads)).size;
+} catch (const std::bad_alloc&) {
+  return 0;
 }
 
-// Computes all blocks of a batch. Returns 0, or 1 if an argument is invalid or the workspace too
-// small, with nothing computed.
-int lw_encode(const Encoder* encoder, const Batch* batch, int threads, void* memory, size_t size) {
+// Computes all blocks of a batch. Returns INVALID, with nothing computed, if an argument is or the
+// workspace is too small, and NO_MEMORY if there is none for what is not in the workspace.
+int lw_encode(const Encoder* encoder, const Batch* batch, int threads, void* memory, size_t size) try {
   const size_t needed = lw_encode_workspace(encoder, batch, threads);
-  if (needed == 0 || size < needed || !is_aligned(memory)) return 1;
+  if (needed == 0 || size < needed || !is_aligned(memory)) return INVALID;
   threads = useful_threads(*batch, threads);
   const Workspace workspace = place(memory, *encoder, *batch, threads);
   std::vector<int32_t> key_starts(batch->texts);
@@ -525,7 +531,9 @@ int lw_encode(const Encoder* encoder, const Batch* batch, int threads, void* mem
     run({*encoder, *batch, workspace.shared, workspace.scratch[thread], key_starts.data(), barrier,
          thread, count});
   });
-  return 0;
+  return DONE;
+} catch (const std::bad_alloc&) {
+  return NO_MEMORY;
 }
 
 }  // extern "C"

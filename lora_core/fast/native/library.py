@@ -25,10 +25,17 @@ from torch import Tensor
 from lora_core import cpu
 from lora_core.fast.native.build import VARIANTS, library_file
 
+MAX_TOKENS = 2**24  # of a batch or a window
+_INVALID, _NO_MEMORY = 1, 2  # what functions return, besides 0
 _ALIGNMENT = 64  # bytes, of a workspace
 _MAX_KEPT = 2**25  # bytes; a usual batch needs a third of it
 
 log = logging.getLogger(__name__)
+
+
+def window_or_none(window: int | None) -> int:
+    """Return a window as the structures have it: none is -1, and none is longer than a batch."""
+    return -1 if window is None else min(window, MAX_TOKENS)
 
 
 class LinearStruct(Structure):
@@ -114,19 +121,20 @@ class _Workspace:
         self._of_thread = threading.local()
 
     def get(self, size: int) -> Tensor:
-        """Return at least `size` bytes, aligned. Much memory is not kept."""
+        """Return `size` bytes, aligned. Much memory is not kept."""
         memory: Tensor | None = getattr(self._of_thread, "memory", None)
         if memory is None or len(memory) < size + _ALIGNMENT:
             memory = torch.empty(size + _ALIGNMENT, dtype=torch.uint8)
             if size <= _MAX_KEPT:
                 self._of_thread.memory = memory
-        return memory[-memory.data_ptr() % _ALIGNMENT :]
+        start = -memory.data_ptr() % _ALIGNMENT
+        return memory[start : start + size]
 
 
 class Library:
     """The functions of a compiled variant. ctypes lets go of the GIL while they compute.
 
-    Each raises `InvalidArguments`.
+    Each raises `InvalidArguments`, and `MemoryError`.
     """
 
     def __init__(self, file: Path) -> None:
@@ -152,8 +160,11 @@ class Library:
 
         def call(*arguments: Any, threads: int) -> None:
             workspace = self._workspace.get(size(*arguments, threads))
-            if function(*arguments, threads, workspace.data_ptr(), workspace.nbytes):
+            status = function(*arguments, threads, workspace.data_ptr(), workspace.nbytes)
+            if status == _INVALID:
                 raise InvalidArguments(f"the native engine refused to compute {function.__name__}")
+            if status == _NO_MEMORY:
+                raise MemoryError(f"the native engine has no memory for {function.__name__}")
 
         return call
 

@@ -12,8 +12,18 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace native {
+
+// What a function of the C ABI returns.
+enum Status { DONE = 0, INVALID = 1, NO_MEMORY = 2 };
+
+// Limits at the border, so that no sum or product of sizes overflows: tokens of a batch or of a
+// window, and inputs, outputs, heads and ranks of a layer.
+constexpr int MAX_TOKENS = 1 << 24, MAX_SIZE = 1 << 16;
 
 // Calls work(0, n) here and work(1, n) ... work(n - 1, n) on other threads, and waits for all. n is
 // `threads`, or fewer where the system refuses to start as many.
@@ -55,15 +65,26 @@ constexpr size_t ALIGNMENT = 64;  // of the caller's memory, and of each piece: 
 
 inline bool is_aligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % ALIGNMENT == 0; }
 
-// Hands out pieces of the caller's memory. From null it only counts.
+// Hands out pieces of the caller's memory. From null it only counts. The address sanitizer reports
+// what reads or writes between two pieces.
 struct Allocator {
   char* memory;
   size_t used = 0;
   template <class T>
   T* take(size_t count) {
-    T* result = memory == nullptr ? nullptr : reinterpret_cast<T*>(memory + used);
-    used += round_up(count * sizeof(T), ALIGNMENT);
-    return result;
+    char* piece = memory == nullptr ? nullptr : memory + used;
+    const size_t size = count * sizeof(T);
+#ifdef __SANITIZE_ADDRESS__
+    const size_t end = round_up(size + 1, ALIGNMENT);
+    if (piece != nullptr) {
+      ASAN_UNPOISON_MEMORY_REGION(piece, size);  // of a call before, with other pieces
+      ASAN_POISON_MEMORY_REGION(piece + size, end - size);
+    }
+#else
+    const size_t end = round_up(size, ALIGNMENT);
+#endif
+    used += end;
+    return reinterpret_cast<T*>(piece);
   }
 };
 

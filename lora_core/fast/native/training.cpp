@@ -50,6 +50,7 @@ Scratch take_scratch(Allocator& memory, const Attention& a) {
   s.attention.scores = memory.take<float>(BEST_ROWS * stride);
   s.attention.probabilities = memory.take<bf16>(BEST_ROWS * stride);
   s.attention.sums = memory.take<float>(BEST_ROWS * COLUMNS);
+  s.attention.queries = memory.take<bf16>(BEST_ROWS * a.size);
   s.d_scores = memory.take<float>(BEST_ROWS * stride);
   s.d_probabilities = memory.take<bf16>(BEST_ROWS * stride);
   for (bf16** each : {&s.query, &s.key, &s.value, &s.d_out, &s.query_outputs, &s.key_outputs,
@@ -175,16 +176,29 @@ void backward(const Attention& a, const Scratch& s, int text, int head) {
 }
 
 bool is_valid(const Attention& a) {
-  if (a.texts <= 0 || a.heads <= 0 || a.tokens <= 0 || a.size <= 0 || a.size % COLUMNS != 0 || a.window < -1)
+  for (int size : {a.texts, a.heads, a.tokens, a.size})
+    if (size <= 0) return false;
+  if (a.texts > MAX_TOKENS || a.tokens > MAX_TOKENS || a.window < -1 || a.window > MAX_TOKENS ||
+      a.heads > MAX_SIZE || a.size > MAX_SIZE || a.size % COLUMNS != 0)
     return false;
+  for (const Rows& each : {a.query, a.key, a.value, a.out})
+    if (each.data == nullptr) return false;
+  if (a.lengths == nullptr || a.log_sums == nullptr) return false;
   for (int i = 0; i < a.texts; i++)
     if (a.lengths[i] < 0 || a.lengths[i] > a.tokens) return false;
   return true;
 }
 
+bool has_gradients(const Attention& a) {
+  return a.d_out.data != nullptr && a.d_query.data != nullptr && a.d_key.data != nullptr &&
+         a.d_value.data != nullptr;
+}
+
+// Of as many threads as there are tasks, at most.
 std::vector<Scratch> place(void* memory, const Attention& a, int threads, size_t* size) {
   Allocator allocator{static_cast<char*>(memory)};
   std::vector<Scratch> result;
+  threads = int(std::min<int64_t>(threads, int64_t(a.texts) * a.heads));
   for (int i = 0; i < threads; i++) result.push_back(take_scratch(allocator, a));
   *size = allocator.used;
   return result;
@@ -193,17 +207,17 @@ std::vector<Scratch> place(void* memory, const Attention& a, int threads, size_t
 template <class Work>
 int run(const Attention& a, int threads, void* memory, size_t size, Work work) {
   size_t needed = 0;
-  if (threads <= 0 || !is_valid(a) || !is_aligned(memory)) return 1;
-  threads = std::min(threads, a.texts * a.heads);
+  if (threads <= 0 || !is_valid(a) || !is_aligned(memory)) return INVALID;
+  place(nullptr, a, threads, &needed);
+  if (size < needed) return INVALID;
   const std::vector<Scratch> scratch = place(memory, a, threads, &needed);
-  if (size < needed) return 1;
-  std::atomic<int> next{0};
-  run_on_threads(threads, [&](int thread, int) {
+  std::atomic<int64_t> next{0};
+  run_on_threads(int(scratch.size()), [&](int thread, int) {
     [[maybe_unused]] const Tiles tiles;
-    for (int i; (i = next.fetch_add(1)) < a.texts * a.heads;)
-      work(a, scratch[thread], i / a.heads, i % a.heads);
+    for (int64_t i; (i = next.fetch_add(1)) < int64_t(a.texts) * a.heads;)
+      work(a, scratch[thread], int(i / a.heads), int(i % a.heads));
   });
-  return 0;
+  return DONE;
 }
 
 }  // namespace
@@ -211,21 +225,26 @@ int run(const Attention& a, int threads, void* memory, size_t size, Work work) {
 extern "C" {
 
 // Bytes of aligned memory that the passes need; 0 if an argument is invalid.
-size_t lw_attention_workspace(const Attention* attention, int threads) {
+size_t lw_attention_workspace(const Attention* attention, int threads) try {
   size_t size = 0;
   if (threads > 0 && is_valid(*attention)) place(nullptr, *attention, threads, &size);
   return size;
+} catch (const std::bad_alloc&) {
+  return 0;
 }
 
-// Writes `out` and `log_sums` for the tokens of each text, not for padding. Returns 0, or 1 if an
-// argument is invalid or the workspace too small, with nothing computed.
-int lw_attention_forward(const Attention* attention, int threads, void* memory, size_t size) {
+// Writes `out` and `log_sums` for the tokens of each text, not for padding. Returns as `lw_encode`.
+int lw_attention_forward(const Attention* attention, int threads, void* memory, size_t size) try {
   return run(*attention, threads, memory, size, forward);
+} catch (const std::bad_alloc&) {
+  return NO_MEMORY;
 }
 
 // Writes the gradients of query, key and value, likewise.
-int lw_attention_backward(const Attention* attention, int threads, void* memory, size_t size) {
-  return run(*attention, threads, memory, size, backward);
+int lw_attention_backward(const Attention* attention, int threads, void* memory, size_t size) try {
+  return has_gradients(*attention) ? run(*attention, threads, memory, size, backward) : INVALID;
+} catch (const std::bad_alloc&) {
+  return NO_MEMORY;
 }
 
 }  // extern "C"

@@ -1,6 +1,7 @@
 """Tests of native attention: output and gradients against float64, on every variant."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,26 +11,32 @@ from torch import Tensor
 
 from lora_core.fast import unfused_attention
 from lora_core.fast.native.attention import NativeAttention
-from lora_core.fast.native.library import InvalidArguments, Library
+from lora_core.fast.native.library import (
+    AttentionStruct,
+    InvalidArguments,
+    Library,
+    StridedTensorStruct,
+)
 from tests.lora_core.fast.native.libraries import libraries
 
 LENGTHS = (48, 1, 17, 0, 33)
 HEADS = 3
 
 
-def _draw(tokens: int, size: int, layout: str) -> list[Tensor]:
+def _draw(lengths: Sequence[int], size: int, layout: str) -> list[Tensor]:
     """Return query, key and value in float64: (batch, heads, tokens, size)."""
     generator = torch.Generator().manual_seed(0)
-    shape = (len(LENGTHS), tokens, 3, HEADS, size)
+    shape = (len(lengths), max(lengths), 3, HEADS, size)
     together = torch.randn(shape, generator=generator, dtype=torch.float64) * 1.5
     parts = [part.transpose(1, 2) for part in together.unbind(2)]  # of one fused layer
     return parts if layout == "fused" else [part.contiguous() for part in parts]
 
 
-def _visible(tokens: int, window: int | None) -> Tensor:
+def _visible(lengths: Sequence[int], window: int | None) -> Tensor:
     """Return which keys a query sees: (batch, 1, tokens, tokens)."""
+    tokens = max(lengths)
     positions = torch.arange(tokens)
-    inside = positions < torch.tensor(LENGTHS)[:, None]
+    inside = positions < torch.tensor(lengths)[:, None]
     near = (positions[:, None] - positions).abs() <= (tokens if window is None else window)
     return (inside[:, :, None] & inside[:, None] & near | torch.eye(tokens, dtype=torch.bool))[
         :, None
@@ -46,22 +53,33 @@ def _gradients(
     return [each.double() for each in (out.detach(), *(leaf.grad for leaf in leaves))]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
-@pytest.mark.parametrize("window", [None, 5, 40])
-@pytest.mark.parametrize("layout", ["fused", "apart"])
+LONG = [  # lengths, size, window, layout
+    pytest.param((2000,), 64, None, "fused", marks=pytest.mark.slow),
+    pytest.param((1990, 2000), 64, 64, "fused", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "size", "window", "layout"),
+    [*product([LENGTHS], [32, 64, 128], [None, 5, 40], ["fused", "apart"]), *LONG],
+)
 def test_output_and_gradients_are_as_near_to_float64_as_those_of_torch(
-    size: int, window: int | None, layout: str, monkeypatch: pytest.MonkeyPatch
+    lengths: Sequence[int],
+    size: int,
+    window: int | None,
+    layout: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(unfused_attention, "best_library", lambda: None)
-    tokens, scale = 48, size**-0.5
-    inputs = _draw(tokens, size, layout)
-    inside = torch.arange(tokens) < torch.tensor(LENGTHS)[:, None]
-    d_out = torch.randn(len(LENGTHS), tokens, HEADS, size, dtype=torch.float64)
+    tokens, scale = max(lengths), size**-0.5
+    inputs = _draw(lengths, size, layout)
+    inside = torch.arange(tokens) < torch.tensor(lengths)[:, None]
+    d_out = torch.randn(len(lengths), tokens, HEADS, size, dtype=torch.float64)
     d_out *= inside[:, :, None, None]
 
     def exact(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         scores: Tensor = scale * query @ key.transpose(2, 3)
-        hidden = ~_visible(tokens, window)
+        hidden = ~_visible(lengths, window)
         out: Tensor = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value
         return out.transpose(1, 2) * inside[:, :, None, None]
 
@@ -79,7 +97,7 @@ def test_output_and_gradients_are_as_near_to_float64_as_those_of_torch(
 
         def native(*leaves: Tensor, library: Library = library) -> Tensor:
             out: Tensor = NativeAttention.apply(  # type: ignore[no-untyped-call]
-                *leaves, LENGTHS, scale, window, library
+                *leaves, lengths, scale, window, library
             )
             return out
 
@@ -91,7 +109,7 @@ def test_output_and_gradients_are_as_near_to_float64_as_those_of_torch(
 
 
 def test_threads_change_no_bit() -> None:
-    inputs = _draw(48, 64, "fused")
+    inputs = _draw(LENGTHS, 64, "fused")
     d_out = torch.randn(len(LENGTHS), 48, HEADS, 64, dtype=torch.float64)
     for variant, library in libraries().items():
         results = []
@@ -108,6 +126,19 @@ def test_threads_change_no_bit() -> None:
         torch.set_num_threads(1)
         for others in results[1:]:
             assert all(map(torch.equal, results[0], others)), variant
+
+
+def test_evaluation_uses_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = [each.bfloat16() for each in _draw(LENGTHS, 32, "fused")]
+    mask = (torch.arange(48) < torch.tensor(LENGTHS)[:, None])[:, None, None]
+    for variant, library in libraries().items():
+        monkeypatch.setattr(unfused_attention, "best_library", lambda found=library: found)
+        with torch.no_grad():
+            out, _ = unfused_attention.attention_forward(torch.nn.Module(), *inputs, mask)
+            expected = NativeAttention.apply(  # type: ignore[no-untyped-call]
+                *inputs, LENGTHS, 32**-0.5, None, library
+            )
+        assert torch.equal(out, expected), variant
 
 
 class ReusesMemory:
@@ -133,7 +164,13 @@ def test_lengths_stay_in_memory_during_the_call() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"lengths": (-1, 1)}, {"lengths": (17, 1)}, {"size": 16}, {"window": -2}],
+    [
+        {"lengths": (-1, 1)},
+        {"lengths": (17, 1)},
+        {"size": 16},
+        {"window": -2},
+        {"window": -(2**31)},
+    ],
 )
 def test_wrong_bounds_are_refused(arguments: dict[str, Any]) -> None:
     settings = {"lengths": (16, 1), "size": 32, "window": None, **arguments}
@@ -153,3 +190,37 @@ def test_a_number_that_is_not_finite_stays_visible() -> None:
             query, query, query, (16,), 1.0, None, library
         )
         assert out.isnan().all(), variant
+
+
+@pytest.mark.parametrize(
+    ("function", "missing"),
+    [
+        ("attention_forward", "lengths"), ("attention_forward", "log_sums"),
+        *(("attention_forward", name) for name in ("query", "key", "value", "out")),
+        *(("attention_backward", name) for name in ("d_out", "d_query", "d_key", "d_value")),
+    ],
+)  # fmt: skip
+def test_missing_numbers_are_refused(function: str, missing: str) -> None:
+    numbers, lengths = torch.zeros(4, 32, dtype=torch.bfloat16), np.array([4], np.int32)
+    rows = StridedTensorStruct(numbers.data_ptr(), 0, 0, 32)
+    log_sums = torch.zeros(4)
+    for library in libraries().values():
+        call = AttentionStruct(
+            1, 1, 32, 4, -1, 1.0, lengths.ctypes.data, log_sums.data_ptr(), *[rows] * 8
+        )
+        getattr(library, function)(call, threads=1)
+        none: Any = None if missing in ("lengths", "log_sums") else StridedTensorStruct()
+        setattr(call, missing, none)
+        with pytest.raises(InvalidArguments, match=function):
+            getattr(library, function)(call, threads=1)
+
+
+@pytest.mark.parametrize("window", [2**31 - 1, 2**40])
+def test_a_window_beyond_all_texts_hides_nothing(window: int) -> None:
+    inputs = [each.bfloat16() for each in _draw(LENGTHS, 32, "fused")]
+    for variant, library in libraries().items():
+        far, whole = (
+            NativeAttention.apply(*inputs, LENGTHS, 1.0, each, library)  # type: ignore[no-untyped-call]
+            for each in (window, None)
+        )
+        assert torch.equal(far, whole), variant

@@ -21,6 +21,7 @@ from lora_core.inference.tokenization import TokenizedText
 from lora_core.specs.pooling import Pooling
 from tests import tiny_base
 from tests.lora_core.fast.native.libraries import libraries
+from tests.slow import slow_but
 
 # One token; around the 16 rows of a tile and the 32 keys of two panels; more than a block of rows.
 LENGTHS = (1, 15, 16, 17, 31, 32, 33, 64, 5, 60)
@@ -65,6 +66,8 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert, mean": lambda: _mean_pooling(
         _model("bert", hidden_size=64, num_attention_heads=2, pad_token_id=0)
     ),
+    "xlm-roberta": lambda: _model("xlm-roberta", hidden_size=64, num_attention_heads=1),
+    "camembert": lambda: _model("camembert", hidden_size=64, num_attention_heads=1),
     "electra": lambda: _model("electra", hidden_size=64, num_attention_heads=2),
     "distilbert": lambda: _model("distilbert", dim=64, n_heads=1, hidden_dim=800),
     "modernbert": _modernbert,
@@ -80,7 +83,13 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=MODELS)
+LARGE = "width 1,024"
+MODELS[LARGE] = lambda: _model(  # with heads of 128
+    "bert", hidden_size=1024, num_attention_heads=8, intermediate_size=1024, num_hidden_layers=1
+)
+
+
+@pytest.fixture(params=slow_but(MODELS, *(MODELS.keys() - {LARGE})))
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return MODELS[request.param]()
 
@@ -166,15 +175,17 @@ def test_many_short_texts_of_versions_with_other_layers(model: PreTrainedModel) 
 
 
 @pytest.mark.slow  # attention among 8,192 tokens
-def test_position_tables_do_not_outgrow_the_longest_text() -> None:
+def test_the_longest_text_is_computed_with_tables_of_its_length() -> None:
     torch.manual_seed(0)
     model = tiny_base.modernbert(
         hidden_size=64, num_attention_heads=1, intermediate_size=96,
         max_position_embeddings=10_000_000,
     )  # fmt: skip
-    for library in libraries().values():
-        encoder = build_encoder(model, torch.bfloat16, backend=library)
-        encoder.logits(_texts((8192,)), [encoder.extract_adapter(model)], threads=1)
+    exact = _outputs(model, torch.float32, lengths=(8192,))
+    for variant, library in libraries().items():
+        states = _outputs(model, torch.bfloat16, library, lengths=(8192,))
+        error = (states - exact).square().mean().sqrt()
+        assert error < 0.01 * exact.square().mean().sqrt(), variant
 
 
 @pytest.mark.parametrize("shapes", [((8, 32), (192, 8)), ((8, 64), (32, 8))])
@@ -254,14 +265,17 @@ def _break_rank(batch: BatchStruct) -> None:
     batch.low_rank[0].a, batch.low_rank[0].b, batch.low_rank[0].rank = batch.x, batch.x, 0
 
 
-def _break_first(batch: BatchStruct) -> None:
-    batch.first = None
+def _remove(name: str) -> Callable[[BatchStruct], None]:
+    return lambda batch: setattr(batch, name, None)
+
+
+POINTERS = ("starts", "lengths", "version_rows", "version_texts", "low_rank", "x", "first")
 
 
 @pytest.mark.parametrize(
     "damage",
     [_break_rows, _break_start, _break_length, _break_end, _break_versions, _break_texts,
-     _break_rank, _break_first],
+     _break_rank, *(pytest.param(_remove(name), id=f"no {name}") for name in POINTERS)],
 )  # fmt: skip
 def test_a_batch_with_wrong_bounds_is_refused(
     damage: Callable[[BatchStruct], None], monkeypatch: pytest.MonkeyPatch
@@ -292,3 +306,25 @@ def test_modernbert_refuses_texts_beyond_its_positions() -> None:
         encoder = build_encoder(model, torch.bfloat16, backend=library)
         with pytest.raises(InvalidArguments, match="refused to compute lw_encode"):
             encoder.logits(_texts((161,)), [encoder.extract_adapter(model)], threads=1)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(3, 32), torch.zeros(3, 64, dtype=torch.bfloat16)])
+def test_embeddings_of_another_width_or_type_are_refused(x: Tensor) -> None:
+    for library in libraries().values():
+        encoder = build_encoder(MODELS["bert"](), torch.bfloat16, backend=library)
+        assert isinstance(encoder, PackedEncoder)
+        native = encoder._native
+        assert native is not None
+        with pytest.raises(InvalidArguments, match=r"embeddings are \(rows, 64\) in float32"):
+            native(x, [0], [3], [(3, 1, native.pack_adapter({}))], 1)
+
+
+@pytest.mark.parametrize("window", [2**31 - 1, -2])
+def test_a_window_that_is_none_is_refused(window: int) -> None:
+    for library in libraries().values():
+        encoder = build_encoder(MODELS["bert"](), torch.bfloat16, backend=library)
+        assert isinstance(encoder, PackedEncoder)
+        assert encoder._native is not None
+        encoder._native._blocks[1].window = window
+        with pytest.raises(InvalidArguments, match="refused to compute lw_encode"):
+            encoder.logits(_texts((5,)), [encoder.prepare_adapter(Adapter({}, ()))])

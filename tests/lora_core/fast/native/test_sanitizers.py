@@ -1,7 +1,6 @@
 """The native engine under the address and undefined-behavior sanitizers."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,8 +45,6 @@ def test_no_access_out_of_bounds_and_no_undefined_behavior(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_the_sanitizer_sees_an_access_out_of_bounds(tmp_path: Path) -> None:
-    if shutil.which("g++") is None:
-        return
     file = tmp_path / "portable.so"
     compile_variant("portable", file, SANITIZERS)
     program = (
@@ -63,3 +60,29 @@ def test_the_sanitizer_sees_an_access_out_of_bounds(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stdout == "loaded\n"
     assert "AddressSanitizer" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_sanitizer_sees_what_leaves_its_piece_of_a_workspace(tmp_path: Path) -> None:
+    file = tmp_path / "portable.so"
+    compile_variant("portable", file, SANITIZERS)
+    program = f"""
+import ctypes
+from pathlib import Path
+import torch
+from lora_core.fast.native.attention import NativeAttention
+from lora_core.fast.native.library import Library
+library = Library(Path({str(file)!r}))
+query = torch.ones(1, 1, 3, 32, dtype=torch.bfloat16)
+NativeAttention.apply(query, query, query, (3,), 1.0, None, library)
+first_poisoned = ctypes.CDLL(None).__asan_region_is_poisoned
+first_poisoned.restype = ctypes.c_size_t
+memory = library._workspace.get(64)
+start = memory.data_ptr()
+print(first_poisoned(ctypes.c_size_t(start), ctypes.c_size_t(2**13)) - start)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=_environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.stdout == f"{12 * (32 + 32) * 4}\n", done.stderr  # scores: 12 rows of 32 and 32
