@@ -1,5 +1,6 @@
 """Load the predictor of an artifact of either kind, importing torch only if it needs it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,10 @@ def load_native_or_torch_predictor(
     """Load the predictor of an artifact for many texts.
 
     That is the native engine if bf16 is fast here, it was built, computes such an encoder and
-    reproduces the golden predictions, and torch in float32 otherwise.
+    reproduces the golden predictions. Where bf16 is slow, it gains nothing over fp32
+    (docs/decisions/0069). Otherwise torch computes in float32, fast encoders by oneDNN, which is as
+    fast as MKL on Intel cores and faster on AMD's. `auto` measures it; here a resumed run might
+    then find another engine, and predict all rows again.
 
     `threads` is the number of intra-op threads of torch; a linear model does not import torch.
     Raises `ArtifactCorrupt`, `InvalidImportedModel`.
@@ -43,14 +47,12 @@ def load_native_or_torch_predictor(
         from lora_core.saved_predictions import check_golden_predictions
     if threads is not None:
         torch.set_num_threads(threads)
-    if not cpu.has_fast_bf16():
-        return load_predictor(directory)
-    try:
-        predictor = load_predictor(directory, engine="native-bf16")
-        check_golden_predictions(predictor, directory)
-    except (EngineUnavailable, EngineOutputMismatch):
-        return load_predictor(directory)
-    return predictor
+    for engine in (*["native-bf16"] * cpu.has_fast_bf16(), "onednn-fp32"):
+        with suppress(EngineUnavailable, EngineOutputMismatch):
+            predictor = load_predictor(directory, engine=engine)
+            check_golden_predictions(predictor, directory)
+            return predictor
+    return load_predictor(directory)
 
 
 def describe_engine_build(predictor: "LinearPredictor | Predictor") -> str:

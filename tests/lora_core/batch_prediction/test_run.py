@@ -27,6 +27,7 @@ from lora_core.errors.data import MissingText
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, DiskFull, StopRequested
 from lora_core.events import Failed
 from lora_core.fast.native.library import best_library
+from lora_core.inference import engines
 from lora_core.inference.linear import LinearPredictor
 from lora_core.inference.load import load_native_or_torch_predictor
 from lora_core.inference.predictor import Predictor
@@ -46,6 +47,7 @@ from tests.tiny_artifact import (
 )
 
 KILLED = -signal.SIGKILL
+IN_FLOAT32 = "onednn-fp32" if engines.has_onednn() else "torch-fp32"
 
 
 class StoppingListener(RecordingObserver):
@@ -138,9 +140,9 @@ def test_rows_of_another_engine_are_predicted_again(
     listener = StoppingListener()
     predict_file(spec, out_dir=tmp_path / "out", observer=listener, stop=listener, resume=resume)
     assert digest(tmp_path / "out") == digest(uninterrupted)
-    assert manifest.read(tmp_path / "out")["engine"] == "torch-fp32"
+    assert manifest.read(tmp_path / "out")["engine"] == IN_FLOAT32
     [note] = [each for each in listener.all("noted") if each.code == "engine_changed"]
-    assert note.message == "Rows predicted by torch-bf16 are predicted again by torch-fp32."
+    assert note.message == f"Rows predicted by torch-bf16 are predicted again by {IN_FLOAT32}."
 
 
 @pytest.mark.parametrize("heads", [1, 4])
@@ -148,7 +150,7 @@ def test_native_engine_is_used_where_it_computes_the_encoder(tmp_path: Path, hea
     artifact = make_artifact(tmp_path / "artifact", heads=heads)  # of 32 or of 8
     native = heads == 1 and best_library() is not None and cpu.has_fast_bf16()
     predictor = load_native_or_torch_predictor(artifact, threads=1)
-    assert predictor.engine.name == ("native-bf16" if native else "torch-fp32")
+    assert predictor.engine.name == ("native-bf16" if native else IN_FLOAT32)
 
 
 def test_stopped_run_resumes_with_the_same_bytes(
