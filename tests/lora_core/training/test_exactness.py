@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lora_core.cpu import has_fast_bf16
 from lora_core.errors.training import StopRequested
 from lora_core.events import Event
+from lora_core.fast.native.library import best_library
 from lora_core.layers import VARIANTS
 from lora_core.specs.method import LoraVariant
 from lora_core.specs.train import TrainSpec
@@ -116,6 +118,36 @@ def test_every_method_resumes_bitwise(case: str, spec: Make, attempt: Attempt) -
     assert (resumption.step, resumption.exact, resumption.differences) == (cut - 1, True, [])
     names = [event.event for event in second.events]
     assert names.index("resumed") < names.index("started")
+
+
+@pytest.mark.parametrize(
+    "attention", ["native" if best_library() is not None and has_fast_bf16() else "torch"]
+)
+def test_run_in_bf16_resumes_bitwise(
+    attention: str, spec: Make, attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_base(tmp_path / "wide", n_heads=1)  # a head of 32, which native attention computes
+    described = spec(base=str(base), method=LORA, runtime={"threads": 2})
+    backwards: list[object] = []
+    if attention == "native":
+        library = best_library()
+        compute = library.attention_backward  # type: ignore[union-attr]
+
+        def count(call: object, *, threads: int) -> None:
+            backwards.append(call)
+            compute(call, threads=threads)
+
+        monkeypatch.setattr(library, "attention_backward", count)
+    uninterrupted, out = attempt(described)
+    steps = uninterrupted.all("started")[0].total_steps
+    assert (len(backwards) >= steps) == (attention == "native")
+    first, _ = attempt(described, cut=steps // 2 + 1)
+    second, resumed = attempt(described, at=steps // 2)
+    assert second.all("resumed")[0].exact
+    assert story(events_before(first.events, steps // 2)) + story(second.events) == story(
+        uninterrupted.events
+    )
+    assert product(resumed) == product(out)
 
 
 @pytest.mark.slow  # no method has such parameters
