@@ -9,7 +9,8 @@ dV = Pᵀ dO    dS = P ∘ (dP - rowsum(P ∘ dP)),  dP = dO Vᵀ    dQ = s dS K
 
 Where it is faster was measured by `python -m benchmarks.attention` (docs/decisions/0015).
 
-Where the native engine was built, it computes the same with no probability saved (`native/`).
+Where the native engine was built, it computes the same with no probability saved (`native/`), also
+in evaluations.
 """
 
 from collections.abc import Iterator, Sequence
@@ -83,10 +84,9 @@ def attention_forward(  # noqa: PLR0913 - the signature of transformers
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     size = query.shape[-1]
     in_mask = rest.get("sliding_window") is not None  # the window, by transformers' own blocks
-    trains = torch.is_grad_enabled() and device == "cpu" and dropout == 0
     library = best_library() if query.dtype == torch.bfloat16 and size % SIZE_STEP == 0 else None
-    fits = library is not None or _fits(query, window)
-    if in_mask or key.shape != query.shape or not trains or not fits:
+    takes = library is not None or (torch.is_grad_enabled() and _fits(query, window))
+    if in_mask or key.shape != query.shape or device != "cpu" or dropout != 0 or not takes:
         if window is not None:
             return local_attention.attention_forward(
                 module, query, key, value, attention_mask, dropout=dropout, window=window
