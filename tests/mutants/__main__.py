@@ -6,9 +6,10 @@
 Of all mutants of leases, idempotency, keys, checkpoints and layers, as many as `--sample` says are
 drawn at random; the same seed draws the same ones, also after other files have changed. A mutant is
 killed if one of the tests for its file fails or does not end. The results are kept in
-results.jsonl, and what neither the file nor its tests have changed is not run again. The last line
-is one JSON object. A mutant that behaves like the original is listed in equivalent.toml with the
-reason, and still counts as one that was not killed in `killed_share`.
+results.jsonl. A mutant is run again if its file has changed; if it was killed, also if the file of
+the test that failed has, otherwise if any of its tests has. The last line is one JSON object. A
+mutant that behaves like the original is listed in equivalent.toml with the reason, and still counts
+as one that was not killed in `killed_share`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.process_settings import limit_openmp_spinning
 from tests.mutants.mutations import Mutation, find_mutations
-from tests.mutants.places import ROOT, digest_of_tests, list_tests, mutated_files
+from tests.mutants.places import ROOT, digest_of_file, digest_of_tests, list_tests, mutated_files
 from tests.mutants.trial import Copy, load_libraries
 
 FOLDER = Path(__file__).parent
@@ -47,6 +48,7 @@ class Result:
     seconds: float
     source: str  # hash of the file
     tests: str  # hash of the tests for it
+    killer: str  # hash of the file of the test that failed; empty without one
 
     @property
     def killed(self) -> bool:
@@ -59,7 +61,7 @@ def main() -> int:
     everything = find_all()
     drawn = draw(everything, arguments.sample, arguments.seed)
     results = {} if arguments.fresh else _read_results()
-    results = {m.name: r for m in drawn if (r := results.get(m.name)) and _is_current(m, r)}
+    results = {m.name: r for m in drawn if (r := results.get(m.name)) and is_current(m, r)}
     only = tuple(arguments.only)
     waiting = [m for m in drawn if m.name not in results and m.path.startswith(only or "")]
     _say(f"{len(drawn)} of {len(everything)} mutants, {len(waiting)} to be run")
@@ -120,6 +122,20 @@ def summarize(results: list[Result], equivalent: set[str]) -> dict[str, float]:
     }
 
 
+def is_current(mutation: Mutation, result: Result) -> bool:
+    """Whether the result still holds. What one test has killed needs no other test."""
+    if result.source != digest(_source(mutation.path)):
+        return False
+    if result.killer:
+        return result.killer == digest_of_file(result.by)
+    return result.tests == digest_of_tests(mutation.path)
+
+
+def digest(content: bytes) -> str:
+    """Return a short hash."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _judge(mutations: list[Mutation], processes: int) -> Iterable[tuple[Mutation, Result]]:
     """Run the tests of each mutation, several at a time."""
     limit_openmp_spinning()  # before torch is loaded
@@ -164,28 +180,26 @@ def _result(copy: Copy, mutation: Mutation, status: int, seconds: float) -> Resu
         raise SystemExit(f"Status {status} with {mutation.name}:\n{copy.output()}")
     outcome = {0: "survived"}.get(status, "timeout" if status < 0 else "killed")
     by = failed or ("import" if outcome == "killed" else "")
-    digests = _digest(_source(mutation.path)), digest_of_tests(mutation.path)
-    return Result(mutation.name, outcome, by, round(seconds, 1), *digests)
-
-
-def _is_current(mutation: Mutation, result: Result) -> bool:
-    """Whether the result still holds. More tests kill no fewer mutants."""
-    if result.source != _digest(_source(mutation.path)):
-        return False
-    return result.killed or result.tests == digest_of_tests(mutation.path)
+    return Result(
+        mutation.name,
+        outcome,
+        by,
+        round(seconds, 1),
+        source=digest(_source(mutation.path)),
+        tests=digest_of_tests(mutation.path),
+        killer=digest_of_file(by),
+    )
 
 
 def _read_results() -> dict[str, Result]:
     lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
-    return {result.mutant: result for line in lines if (result := Result(**json.loads(line)))}
+    rows = [json.loads(line) for line in lines]
+    # Rows without `killer` are from before it was stored: their tests count as unchanged until now.
+    return {row["mutant"]: Result(**({"killer": digest_of_file(row["by"])} | row)) for row in rows}
 
 
 def _source(path: str) -> bytes:
     return (ROOT / path).read_bytes()
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _say(text: str) -> None:

@@ -124,3 +124,9 @@ def digest_of_tests(path: str) -> str:
     for each in list_tests(path):
         digest.update((ROOT / each).read_bytes())
     return digest.hexdigest()[:16]
+
+
+def digest_of_file(test: str) -> str:
+    """Return a hash of the file of a test, or nothing if there is no such file."""
+    file = ROOT / test.partition("::")[0]
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""

@@ -4,9 +4,17 @@ import ast
 
 import pytest
 
-from tests.mutants.__main__ import Result, draw, find_all, read_equivalent, summarize
+from tests.mutants.__main__ import (
+    Result,
+    digest,
+    draw,
+    find_all,
+    is_current,
+    read_equivalent,
+    summarize,
+)
 from tests.mutants.mutations import find_mutations
-from tests.mutants.places import ROOT, list_tests, mutated_files
+from tests.mutants.places import ROOT, digest_of_file, digest_of_tests, list_tests, mutated_files
 
 SOURCE = b'''
 """A docstring stays."""
@@ -100,7 +108,7 @@ def test_every_equivalent_mutant_exists_and_has_a_reason() -> None:
 
 def test_an_equivalent_mutant_counts_as_not_killed() -> None:
     outcomes = ["killed"] * 16 + ["timeout"] * 2 + ["survived"] * 2
-    results = [Result(str(n), each, "", 1.0, "", "") for n, each in enumerate(outcomes)]
+    results = [Result(str(n), each, "", 1.0, "", "", "") for n, each in enumerate(outcomes)]
     summary = summarize(results, {"0", "19"})
     assert (summary["killed"], summary["survived"], summary["equivalent"]) == (18, 1, 1)
     assert summary["killed_share"] == 0.9
@@ -108,3 +116,21 @@ def test_an_equivalent_mutant_counts_as_not_killed() -> None:
     # (Wilson's interval of 18 of 20.)
     assert summary["killed_share_low"] == pytest.approx(0.6990, abs=1e-4)
     assert summary["killed_share_high"] == pytest.approx(0.9721, abs=1e-4)
+
+
+def test_a_result_holds_until_what_decided_it_changes() -> None:
+    mutation = next(each for each in find_all() if each.path == "app/queue/leases.py")
+    source = digest((ROOT / mutation.path).read_bytes())
+    test = "tests/conformance/test_claim.py::test_a_running_job_is_not_claimed[sqlite]"
+    killer, tests = digest_of_file(test), digest_of_tests(mutation.path)
+
+    def holds(outcome: str, by: str, source: str, tests: str, killer: str) -> bool:
+        return is_current(mutation, Result(mutation.name, outcome, by, 1.0, source, tests, killer))
+
+    assert holds("killed", test, source, "other tests", killer)
+    assert not holds("killed", test, source, tests, "other text")
+    assert not holds("killed", "tests/deleted.py::test_it", source, tests, killer)
+    assert not holds("killed", test, "other source", tests, killer)
+    for outcome, by in (("survived", ""), ("timeout", ""), ("killed", "import")):
+        assert holds(outcome, by, source, tests, "")
+        assert not holds(outcome, by, source, "other tests", "")
