@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.auth import secrets, service
+from app.auth import authenticator, secrets, service
 from app.auth.authenticator import STALE_IF_ERROR_SECONDS, TTL_SECONDS, Authenticator
 from app.auth.errors import KeyExpired, KeyMalformed, KeyNotRecognized, KeyRevoked, SessionInvalid
 from app.auth.secrets import Token
@@ -160,6 +160,21 @@ def test_last_use_is_recorded_every_five_minutes(
 
     seconds = (0, 100, 200, 299, 31)
     assert [use_after(each) for each in seconds] == [True, False, True, False, True]
+
+
+def test_uses_of_as_many_keys_are_remembered_as_there_may_be_entries(
+    cache: Authenticator, new_key: NewKey, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authenticator, "MAX_ENTRIES", 2)
+    tokens = [secrets.parse_api_key(new_key().text) for _ in range(3)]
+
+    def use(number: int) -> set[int]:
+        """Return whose uses are remembered after this one."""
+        clock.now += TTL_SECONDS + 1
+        look_up(cache, tokens[number])
+        return {n for n, token in enumerate(tokens) if token.id in cache._use_recorded_at}
+
+    assert [use(number) for number in (0, 1, 1, 2)] == [{0}, {0, 1}, {0, 1}, {2}]
 
 
 def sign_in(cache: Authenticator, key: service.CreatedKey) -> Token:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from lora_core.cross_validation import AutoSelectionResult
+from lora_core.data.load import load_splits
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
+from lora_core.results import CandidateResult, MethodSelection
 from lora_core.specs.method import ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
@@ -84,6 +88,25 @@ def resume(place: Path, spec: TrainSpec, step: str = "step-3") -> RecordingObser
         spec, out_dir=place / "resumed", observer=observer, stop=observer, resume=place / step
     )
     return observer
+
+
+def test_selection_without_predictions_of_its_own_is_kept(made: Path, tmp_path: Path) -> None:
+    """As with a validation split and too many texts for a verdict by cross-validation."""
+    spec = describe(made)
+    candidate = CandidateResult(
+        method=spec.method, folds=5, repeats=1, texts=9, value=0.5, low=0.4, high=0.6, seconds=1.0
+    )
+    selection = MethodSelection(texts=9, chosen=0, candidates=(candidate,))
+    splits = load_splits(spec.data, spec.task)
+    observer = RecordingObserver(stop_at=1)
+    with pytest.raises(StopRequested):
+        train_encoder(
+            spec, out_dir=tmp_path / "out", observer=observer, stop=observer,
+            checkpoint_settings=CheckpointSettings(tmp_path, 300.0),
+            selected=AutoSelectionResult(selection, splits, None, time.monotonic()),
+        )  # fmt: skip
+    saved = checkpoint.read_verified(tmp_path / "step-1")
+    assert (saved.selection, saved.cross_validated, saved.cross_fitted) == (selection, None, None)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
