@@ -106,7 +106,9 @@ def test_an_inexact_resume_is_recorded_for_this_job_only(database: Database) -> 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_job_is_as_exact_as_the_one_that_it_continues(database: Database, exact: bool) -> None:
-    old = add_job(database, resume_exact=exact, state=JobState.FAILED, finished_at=1.0)
+    ended = {"state": JobState.FAILED, "finished_at": 1.0}
+    add_job(database, resume_exact=False, **ended)
+    old = add_job(database, resume_exact=exact, **ended)
     job_id = add_job(database, continues=old)
     lease = claim_next(database).lease
     with database.write() as session:

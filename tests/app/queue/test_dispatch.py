@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -155,6 +156,28 @@ def test_sending_does_not_block_on_a_hanging_broker(
         assert "job-tasks" not in {thread.name for thread in threading.enumerate()}, (
             "the sender thread is still running"
         )
+
+
+def test_a_hanging_broker_may_block_the_sender_for_a_second_each_time(
+    broker: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it connects, and while it waits for a response."""
+    timeouts: list[float | None] = []
+    set_timeout = socket.socket.settimeout
+
+    def settimeout(own: socket.socket, seconds: float | None) -> None:
+        timeouts.append(seconds)
+        set_timeout(own, seconds)
+
+    monkeypatch.setattr(socket.socket, "settimeout", settimeout)
+    notifier = CeleryNotifier(broker.url())
+    send(notifier)
+    notifier.close()
+    assert set(timeouts) - {0} == {1}, "0: is there something to read?"
+
+
+def test_a_round_of_dispatches_leaves_room_for_the_tasks_of_new_jobs() -> None:
+    assert dispatch.MAX_DISPATCHED <= dispatch.MAX_PENDING_TASKS / 2
 
 
 def test_sending_resumes_when_the_broker_recovers(private_broker: ValkeyServer) -> None:

@@ -15,7 +15,7 @@ from lora_core.cross_validation import AutoSelectionResult
 from lora_core.data.load import load_splits
 from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
 from lora_core.results import CandidateResult, MethodSelection
-from lora_core.specs.method import ProbeSpec
+from lora_core.specs.method import LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
 from lora_core.training.checkpoint_schedule import CheckpointSettings
@@ -94,7 +94,7 @@ def test_selection_without_predictions_of_its_own_is_kept(made: Path, tmp_path: 
     """As with a validation split and too many texts for a verdict by cross-validation."""
     spec = describe(made)
     candidate = CandidateResult(
-        method=spec.method, folds=5, repeats=1, texts=9, value=0.5, low=0.4, high=0.6, seconds=1.0
+        method=LoraSpec(r=4), folds=5, repeats=1, texts=9, value=0.5, low=0.4, high=0.6, seconds=1.0
     )
     selection = MethodSelection(texts=9, chosen=0, candidates=(candidate,))
     splits = load_splits(spec.data, spec.task)
@@ -109,10 +109,28 @@ def test_selection_without_predictions_of_its_own_is_kept(made: Path, tmp_path: 
     assert (saved.selection, saved.cross_validated, saved.cross_fitted) == (selection, None, None)
 
 
+def test_files_of_a_killed_write_are_removed(made: Path, tmp_path: Path) -> None:
+    unfinished = tmp_path / ".unfinished"
+    unfinished.mkdir()
+    (unfinished / "state.json.tmp").touch()
+    observer = RecordingObserver(stop_at=1)
+    with pytest.raises(StopRequested):
+        train_encoder(describe(made), out_dir=tmp_path / "out", observer=observer, stop=observer,
+            checkpoint_settings=CheckpointSettings(tmp_path, 300.0))  # fmt: skip
+    assert checkpoint.read_verified(tmp_path / "step-1").progress.step == 1
+    assert not unfinished.exists()
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_checkpoint_is_refused(damage: str, copy: Path) -> None:
     DAMAGE[damage](copy / "step-3")
     with pytest.raises(CheckpointCorrupt, match="step-3 cannot be used"):
+        resume(copy, describe(copy))
+
+
+def test_error_names_the_missing_tensor(copy: Path) -> None:
+    DAMAGE["a moment gone"](copy / "step-3")
+    with pytest.raises(CheckpointCorrupt, match=r"optimizer/exp_avg/\S+ is missing"):
         resume(copy, describe(copy))
 
 
