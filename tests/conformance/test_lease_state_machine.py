@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, select
 
-from app.database.base import new_id, now
+from app.database.base import JsonObject, new_id, now
 from app.database.engines import Database
 from app.jobs import repository
 from app.queue import checkpoints, dispatch, leases
@@ -39,7 +39,7 @@ from app.queue.transitions import (
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import Artifact
-from tests.job_rows import ALICE, BOB, add_job, update_job
+from tests.job_rows import ALICE, BOB, SPEC, add_job, update_job
 
 MAX_FAILURES = 3
 LOST = RetryableFailure("lost_worker", "Lost.", backoff_seconds=0)
@@ -69,15 +69,18 @@ class ExpectedJob:
     lease_expired: bool = False
     saved: list[int] = field(default_factory=list)  # steps of the checkpoints that count
     points: list[int] = field(default_factory=list)  # steps on the curve
-    waits: bool = False  # for disk, storage or hub
+    waits: str = ""  # for disk, storage or hub: "outage" in its own attempt, "shown" by a worker
+    due: bool = True
+    spec: JsonObject = field(default_factory=lambda: SPEC)
+    exact: bool = True
 
     @property
     def in_line(self) -> bool:
         """Whether a worker may claim it."""
-        return self.state is JobState.QUEUED and not self.pause
+        return self.state is JobState.QUEUED and not self.pause and self.due
 
     def end(self, state: JobState) -> None:
-        self.state, self.owner, self.lease_expired = state, None, False
+        self.state, self.owner, self.lease_expired, self.waits = state, None, False, ""
         self.furthest = max(self.furthest, self.step)
 
     def failure_columns(self) -> None:
@@ -134,7 +137,7 @@ class LeaseMachine(RuleBasedStateMachine):
             expected.attempt,
             expected.failures,
         )
-        assert (claimed.waited_seconds is not None) == expected.waits
+        assert (claimed.waited_seconds is not None) == bool(expected.waits)
         begins = claimed.checkpoint.step if claimed.checkpoint else 0
         assert begins == (expected.saved[-1] if expected.saved else 0)
         expected.points = [step for step in expected.points if step <= begins]
@@ -175,7 +178,7 @@ class LeaseMachine(RuleBasedStateMachine):
         assert (renewal is None) == (self.owned_job(lease) is None)
         if renewal is not None:
             expected.saved = [*expected.saved, step][-checkpoints.MAX_CHECKPOINTS :]
-            expected.failures, expected.waits, expected.lease_expired = 0, False, False
+            expected.failures, expected.waits, expected.lease_expired = 0, "", False
             expected.step = step
 
     @rule(lease=leases)
@@ -223,6 +226,27 @@ class LeaseMachine(RuleBasedStateMachine):
             assert answer.pause_requested == expected.pause
 
     @rule(lease=leases)
+    def store_spec(self, lease: Lease) -> None:
+        """Store what the attempt has resolved."""
+        expected = self.owned_job(lease)
+        spec = SPEC | {"resolved_by": [lease.worker, lease.attempt]}
+        with (
+            nullcontext() if expected else pytest.raises(LeaseLost),
+            self.database.write() as session,
+        ):
+            leases.store_resolved_spec(session, lease, spec)
+        if expected is not None:
+            expected.spec = spec
+
+    @rule(lease=leases, exact=st.booleans())
+    def record_exactness(self, lease: Lease, exact: bool) -> None:
+        expected = self.owned_job(lease)
+        with self.database.write() as session:
+            leases.record_resume_exactness(session, lease, exact=exact)
+        if expected is not None:
+            expected.exact = expected.exact and exact
+
+    @rule(lease=leases)
     def freeze(self, lease: Lease) -> None:
         """The owner freezes past the end of its lease, and may continue later."""
         if expected := self.owned_job(lease):
@@ -245,41 +269,51 @@ class LeaseMachine(RuleBasedStateMachine):
         assert expired == (runs and (expected.lease_expired or known_dead))
         if expired:
             expected.failure_columns()
-            expected.waits = False
             expected.requeue()
             if expected.failures >= MAX_FAILURES and not expected.cancel:
                 expected.end(JobState.FAILED)
 
     @rule(data=st.data())
     def request_cancel(self, data: st.DataObject) -> None:
-        running = [each for each, expected in self.jobs.items() if expected.owner]
-        if running:
-            job_id = data.draw(st.sampled_from(running))
-            self.jobs[job_id].cancel = True
-            update_job(self.database, job_id, cancel_requested_at=now())
+        if self.jobs:
+            self.cancel(data.draw(st.sampled_from(list(self.jobs))))
+
+    def cancel(self, job_id: UUID) -> None:
+        with self.database.write() as session:
+            repository.request_cancel(session, job_id)
+        expected = self.jobs[job_id]
+        if not expected.state.final:
+            expected.cancel = True
+        if expected.state is JobState.QUEUED:
+            expected.end(JobState.CANCELLED)
 
     @rule(data=st.data())
     def request_pause(self, data: st.DataObject) -> None:
         if self.jobs:
-            job_id = data.draw(st.sampled_from(list(self.jobs)))
-            with self.database.write() as session:
-                repository.request_pause(session, job_id)
-            expected = self.jobs[job_id]
-            if not expected.state.final and not expected.cancel:
-                expected.pause = True
+            self.pause(data.draw(st.sampled_from(list(self.jobs))))
+
+    def pause(self, job_id: UUID) -> None:
+        with self.database.write() as session:
+            repository.request_pause(session, job_id)
+        expected = self.jobs[job_id]
+        if not expected.state.final and not expected.cancel:
+            expected.pause = True
 
     @rule(data=st.data())
     def request_resume(self, data: st.DataObject) -> None:
         if self.jobs:
-            job_id = data.draw(st.sampled_from(list(self.jobs)))
-            expected = self.jobs[job_id]
-            was_paused = expected.state is JobState.QUEUED and expected.pause
-            with self.database.write() as session:
-                assert repository.request_resume(session, job_id) == was_paused
-            if not expected.state.final:
-                expected.pause = False
-            if was_paused:
-                expected.waits = False
+            self.resume(data.draw(st.sampled_from(list(self.jobs))))
+
+    def resume(self, job_id: UUID) -> None:
+        expected = self.jobs[job_id]
+        was_paused = expected.state is JobState.QUEUED and expected.pause
+        with self.database.write() as session:
+            resumed = repository.request_resume(session, job_id)
+        assert resumed == was_paused
+        if not expected.state.final:
+            expected.pause = False
+        if was_paused:
+            expected.waits = ""
 
     @rule(lease=leases, result=st.sampled_from(RESULTS))
     def fail(self, lease: Lease, result: AttemptResult) -> None:
@@ -298,8 +332,10 @@ class LeaseMachine(RuleBasedStateMachine):
         else:
             if isinstance(result, RetryableFailure):
                 expected.failure_columns()
-            expected.waits = isinstance(result, InfrastructureUnavailable)
             expected.requeue()
+            if isinstance(result, InfrastructureUnavailable):
+                expected.due = result.seconds == 0
+                expected.waits = "" if expected.state.final else "outage"
 
     @rule(lease=leases)
     def succeed(self, lease: Lease) -> None:
@@ -332,6 +368,8 @@ class LeaseMachine(RuleBasedStateMachine):
                 expected.failures,
             )
             assert row.paused == (expected.state is JobState.QUEUED and expected.pause)
+            assert (row.spec, row.resume_exact) == (expected.spec, expected.exact)
+            assert (row.waiting_code is not None) == bool(expected.waits)
             assert sorted(step for id_, step in curve if id_ == row.id) == expected.points
             own = [attempt for attempt in tried if attempt.job_id == row.id]
             assert sorted(each.attempt for each in own) == list(range(1, row.attempt + 1))
