@@ -23,6 +23,7 @@ from app.queue.tables import MetricPoint
 from app.resources import Resources
 from app.settings import Settings
 from app.storage import repository as artifacts
+from app.storage.errors import ArtifactExists
 from lora_core import manifest
 from tests.job_rows import (
     SPEC,
@@ -544,21 +545,30 @@ def test_stopped_process_is_not_started_again_from_another_checkpoint(
     assert [data["step"] for data in rejected] == [3]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device", "/data"), ArtifactExists(key="checkpoints")],
+)
 def test_failed_checkpoint_upload_does_not_stop_the_training(
-    resources: Resources, database: Database, job_id: UUID, monkeypatch: pytest.MonkeyPatch
+    resources: Resources,
+    database: Database,
+    job_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     real = resources.store.move_directory_into_store
 
     def put(directory: Path, key: str) -> Any:
         if key.startswith("checkpoints/"):
-            raise OSError(errno.ENOSPC, "No space left on device", str(directory))
+            raise error
         return real(directory, key)
 
     monkeypatch.setattr(resources.store, "move_directory_into_store", put)
     run(resources, *SAVED, *GOOD[1:])
     assert get_state(database, job_id) is JobState.SUCCEEDED
     (lost,) = [event for event in events(database, job_id) if event.kind == "checkpoint_lost"]
-    assert lost.message == "Cannot store the checkpoint of step 2: No space left on device"
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    assert lost.message == f"Cannot store the checkpoint of step 2: {reason}"
 
 
 def test_links_to_other_directories_are_not_followed(
