@@ -54,14 +54,16 @@ def database_is_intact(resources: Resources) -> Iterator[str]:
 
 
 def every_job_has_ended(resources: Resources) -> Iterator[str]:
-    """A job is in a final state, without a lease, and has a result exactly if it succeeded."""
+    """A job is in a final state, without a lease, has an error exactly if it failed, and a result
+    if it succeeded.
+    """
     with resources.database.read() as session:
         for job in session.scalars(select(Job)):
             if not JobState(job.state).final:
                 yield f"job {job.id} is {job.state}"
             if job.worker is not None or job.lease_expires_at is not None:
                 yield f"job {job.id} has a lease"
-            if (job.state == JobState.SUCCEEDED) != (job.error_code is None):
+            if (job.state == JobState.FAILED) != (job.error_code is not None):
                 yield f"job {job.id} is {job.state} with the error {job.error_code}"
             if job.state == JobState.SUCCEEDED and job.summary is None:
                 yield f"job {job.id} has succeeded without a summary"
@@ -175,7 +177,8 @@ def labels_are_neither_lost_nor_doubled(resources: Resources) -> Iterator[str]:
 def sweeps_are_consistent(resources: Resources) -> Iterator[str]:
     """A sweep is over, and each of its trials has one job, which has succeeded.
 
-    One that never became ready is invisible, and left to `nothing_is_left_over`.
+    A stop cancels jobs, and its trials get others. A sweep that never became ready is invisible,
+    and left to `nothing_is_left_over`.
     """
     with resources.database.read() as session:
         for sweep in session.scalars(select(Sweep).where(Sweep.ready)):
@@ -187,7 +190,8 @@ def sweeps_are_consistent(resources: Resources) -> Iterator[str]:
                 yield f"sweep {sweep.id}: {len(trials)} trials have {len(jobs)} jobs"
             if any(each is None or each.state != JobState.SUCCEEDED for each in jobs):
                 yield f"sweep {sweep.id}: a job of a trial has not succeeded"
-            made = session.scalar(select(func.count()).where(Job.sweep_id == sweep.id))
+            own = (Job.sweep_id == sweep.id, Job.state != JobState.CANCELLED)
+            made = session.scalar(select(func.count()).where(*own))
             if made != len(trials):
                 yield f"sweep {sweep.id}: {made} jobs for {len(trials)} trials"
 

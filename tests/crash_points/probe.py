@@ -3,7 +3,9 @@
 A crash point is a call whose effect survives the process: a commit, an fsync, a rename, a removed
 file, a change of the artifact store, a message to the broker, a started process. They are found by
 wrapping these calls. Points with the same operation, call site and state of the job are one class;
-without line numbers, so that other changes of a file leave its classes as they are.
+without line numbers, so that other changes of a file leave its classes as they are. The state of a
+commit says what it changes, too, since a function such as the one that finishes an attempt commits
+its success, its failure and its return to the queue.
 """
 
 import errno
@@ -17,6 +19,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, TypeVar, cast
 
 import celery
@@ -27,8 +30,11 @@ from sqlalchemy.engine.default import DefaultDialect
 from app.sandbox import runner
 from app.storage.errors import StorageUnavailable
 from app.storage.local import LocalStore
+from tests.crash_points.sites import name_transaction
+from worker import fork_server_supervisor
 
 PACKAGES = ("app", "worker", "lora_core")
+FAILPOINTS = "lora_core.failpoints"  # removes the file of a test
 # Code that others call to reach the disk or the database. Who calls it belongs to the site.
 LAYERS_BELOW = ("app.database.", "app.storage.", "app.sandbox.", "lora_core.atomic_files")
 
@@ -83,7 +89,7 @@ class CrashPoint:
 
     operation: Operation
     site: str  # module:function, and who called it if it is one of `LAYERS_BELOW`
-    state: str  # of the job, as it is committed
+    state: str  # of the job, as it is committed; and what a commit changes
 
     @classmethod
     def of_json(cls, values: dict[str, str]) -> "CrashPoint":
@@ -108,8 +114,9 @@ class Probe:
     """What the wrapped calls of this process do: append their class to `log`, or fail once."""
 
     def __init__(
-        self, job_state: Callable[[], str], *, log: Path, injection: Injection | None
+        self, job_state: Callable[[Any], str], *, log: Path, injection: Injection | None
     ) -> None:
+        """Start. `job_state` gets the connection that commits, or None."""
         self.job_state = job_state
         self._log = log
         self._injection = injection
@@ -127,6 +134,7 @@ class Probe:
         self._wrap(celery.Celery, "send_task", Operation.BROKER)
         self._wrap(subprocess, "Popen", Operation.SPAWN)
         self._wrap(runner, "run_lora_core_sandboxed", Operation.SPAWN)
+        self._wrap(fork_server_supervisor._ServerProcess, "fork", Operation.SPAWN)
 
     def _wrap(self, owner: Any, name: str, operation: Operation) -> None:
         original = getattr(owner, name)
@@ -140,16 +148,21 @@ class Probe:
     def _pass(
         self, operation: Operation, call: Callable[[], _Result], args: tuple[Any, ...]
     ) -> _Result:
-        site = _call_site()
+        site = _call_site(operation)
         if site is None:
             return call()
+        connection = args[1] if operation is Operation.COMMIT else None
         if self._injection is None:
-            self._record(operation, site)
+            self._record(CrashPoint(operation, site, self._state(operation, connection)))
             return call()
         point, fault, marker = self._injection
         if (operation, site) != (point.operation, point.site):
             return call()
-        if marker.exists() or self._state(operation) != point.state or not _create(marker):
+        if (
+            marker.exists()
+            or self._state(operation, connection) != point.state
+            or not _create(marker)
+        ):
             return call()
         if fault is Fault.KILL_BEFORE:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -161,34 +174,37 @@ class Probe:
             return result
         raise _error(operation, fault, args)
 
-    def _record(self, operation: Operation, site: str) -> None:
-        line = json.dumps(asdict(CrashPoint(operation, site, self._state(operation)))) + "\n"
+    def _record(self, point: CrashPoint) -> None:
+        line = json.dumps(asdict(point)) + "\n"
         descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, line.encode())
         os.close(descriptor)
 
-    def _state(self, operation: Operation) -> str:
+    def _state(self, operation: Operation, connection: Any) -> str:
         # A task is sent by a thread of its own, and only while its job is queued.
-        return "queued" if operation is Operation.BROKER else self.job_state()
+        return "queued" if operation is Operation.BROKER else self.job_state(connection)
 
 
-def _call_site() -> str | None:
-    """Return the function that makes the call, and the one that uses its layer."""
+def _call_site(operation: Operation) -> str | None:
+    """Return the function that makes the call, and the one that uses its layer. None: a test."""
     inner = outer = ""
-    frame = sys._getframe(2)
+    frame = cast("FrameType | None", sys._getframe(3))
+    if frame is None or frame.f_globals["__name__"].startswith("tests."):
+        return None
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
+        if module == FAILPOINTS:
+            return None
         if module.partition(".")[0] in PACKAGES:
-            outer = f"{module}:{frame.f_code.co_qualname}"
+            name = frame.f_code.co_qualname
+            if operation is Operation.COMMIT:
+                name = name_transaction(module, name, frame.f_lineno)
+            outer = f"{module}:{name}"
             inner = inner or outer
             if not f"{module}.".startswith(LAYERS_BELOW):
-                break
-        if frame.f_back is None:
-            break
+                return inner if inner == outer else f"{inner} of {outer}"
         frame = frame.f_back
-    if not inner:
-        return None
-    return inner if inner == outer else f"{inner} of {outer}"
+    return None
 
 
 def _create(marker: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from app.database.errors import OUTAGE_ERRORS
 from app.datasets.files import INCOMING_DIR
@@ -225,6 +225,7 @@ def gc(service: Service, inputs: Inputs) -> Outcome:
     data = {"source": _upload(service, inputs.reviews)}
     body = {"method": LORA, "optim": OPTIM, "base": str(inputs.base)}
     service.once("job", lambda: service.finish_job(_submit(service, "lora", data=data, **body)))
+    service.once("aged", lambda: _end_earlier(service))
     service.once("orphans", lambda: _leave_orphans(service))
     service.once("gc", lambda: _collect(service))
     with service.resources.database.read() as session:
@@ -235,12 +236,25 @@ def gc(service: Service, inputs: Inputs) -> Outcome:
     return {"jobs": jobs, "artifacts": artifacts, "files": files}
 
 
+def fork_server(service: Service, inputs: Inputs) -> Outcome:
+    """A training that a fork server starts, as is the default."""
+    data = {"source": _upload(service, inputs.reviews)}
+    made = service.finish_job(_submit(service, "forked", data=data))
+    return {"state": made["state"], "result": service.result(made["id"])}
+
+
 def _collect(service: Service) -> None:
     """Collect garbage until none is left. A worker logs these errors, and each hour goes on."""
     is_left = True
     while is_left:
         with suppress(*OUTAGE_ERRORS, AppError, OSError):
             is_left = bool(collect_garbage(service.resources, any_age=True).removals)
+
+
+def _end_earlier(service: Service) -> None:
+    """Let jobs have ended a minute ago: curves are thinned when their streams have ended."""
+    with service.resources.database.write() as session:
+        session.execute(update(Job).values(finished_at=Job.finished_at - 60.0))
 
 
 def _leave_orphans(service: Service) -> None:
@@ -272,4 +286,5 @@ SCENARIOS = {
     "label": Scenario(label),
     "retrain": Scenario(retrain),
     "gc": Scenario(gc, _NOTHING_KEPT),
+    "fork_server": Scenario(fork_server, {"fork_server": True}),
 }

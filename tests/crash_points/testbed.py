@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import pysqlite3.dbapi2 as sqlite
@@ -29,6 +29,7 @@ from tests.crash_points.probe import CrashPoint, Fault, Injection, Probe
 from tests.crash_points.processes import call_in_fork, fork_trainings
 from tests.crash_points.scenarios import SCENARIOS, Inputs
 from tests.crash_points.service import Service
+from tests.crash_points.sites import hash_site
 from tests.servers import PostgresServer, ValkeyServer
 from tests.tiny_base import make_base, make_reviews
 
@@ -39,6 +40,22 @@ _NEWEST_STATE = (
     "SELECT state FROM jobs ORDER BY state = 'running' DESC, state = 'queued' DESC,"
     " created_at DESC, id DESC LIMIT 1"
 )
+
+# What a commit may change that tells it from others of its function: (kind, key, state).
+_STATES = """
+    SELECT 'job', CAST(id AS VARCHAR(40)), state || CASE
+        WHEN pause_requested_at IS NOT NULL AND state IN ('queued', 'running') THEN ' to pause'
+        WHEN cancel_requested_at IS NOT NULL AND state IN ('queued', 'running') THEN ' to cancel'
+        ELSE '' END FROM jobs
+    UNION ALL SELECT 'checkpoint', key, CASE WHEN bad THEN 'bad' ELSE 'stored' END FROM checkpoints
+    UNION ALL SELECT 'alias', CAST(a.model_id AS VARCHAR(40)) || a.alias,
+        'to ' || CAST(v.number AS VARCHAR(10))
+        FROM model_aliases a JOIN model_versions v ON v.id = a.version_id
+    UNION ALL SELECT 'sweep', CAST(id AS VARCHAR(40)), CASE WHEN ready THEN state ELSE 'hidden' END
+        FROM sweeps
+    UNION ALL SELECT 'retraining', CAST(id AS VARCHAR(40)), state FROM retraining_runs
+    UNION ALL SELECT 'delivery', CAST(id AS VARCHAR(40)), state FROM webhook_deliveries
+"""
 
 
 @dataclass(frozen=True, order=True)
@@ -56,38 +73,39 @@ class Run:
         return int(sha256(json.dumps(asdict(self)).encode()).hexdigest(), 16) % QUICK_SHARE == 0
 
 
+class KeptRun(NamedTuple):
+    """What was wrong after a run, and the hash of the functions of its call site."""
+
+    violations: list[str]
+    code: int
+
+
 class KeptRuns:
-    """Runs and their violations, one line each. Later lines replace earlier ones."""
+    """Runs and what came of them, one line each. Later lines replace earlier ones."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._violations: dict[Run, list[str]] = {}
+        self._runs: dict[Run, KeptRun] = {}
         for line in file.read_text().splitlines() if file.exists() else ():
             values = json.loads(line)
-            self._violations[_run_of_json(values)] = values["violations"]
+            self._runs[_run_of_json(values)] = KeptRun(values["violations"], values["code"])
 
-    def passed(self, run: Run) -> bool:
-        return self._violations.get(run) == []
+    def passed(self, run: Run, *, any_code: bool = False) -> bool:
+        """Whether a run violated nothing: with the code as it is, or with `any_code`."""
+        kept = self._runs.get(run)
+        if kept is None or kept.violations:
+            return False
+        return any_code or kept.code == hash_site(run.point.site)
 
     def add(self, run: Run, violations: list[str]) -> None:
-        self._violations[run] = violations
+        kept = self._runs[run] = KeptRun(violations, hash_site(run.point.site))
         with self._file.open("a") as file:
-            file.write(_line(run, violations))
+            file.write(_line(run, kept))
 
     def keep_only(self, runs: Iterable[Run]) -> None:
         """Write the file anew: these runs in order, without those of classes that are gone."""
-        found = {run: self._violations[run] for run in sorted(runs) if run in self._violations}
-        self._violations = found
-        self._file.write_text("".join(_line(*each) for each in found.items()))
-
-    def __len__(self) -> int:
-        return len(self._violations)
-
-    def violations(self) -> int:
-        return sum(map(bool, self._violations.values()))
-
-    def runs(self) -> list[Run]:
-        return list(self._violations)
+        self._runs = {run: self._runs[run] for run in sorted(runs) if run in self._runs}
+        self._file.write_text("".join(_line(*each) for each in self._runs.items()))
 
 
 class Testbed:
@@ -220,8 +238,10 @@ def _check(settings: Settings, result: Path) -> None:
         resources.close()
 
 
-def _committed_state(settings: Settings) -> str:
-    """Return the state of the running job, else of the queued one, else of the newest one."""
+def _committed_state(settings: Settings, committing: Any) -> str:
+    """Return the state of the running job, else of the queued one, else of the newest one. If
+    `committing` is a connection, also what its transaction changes.
+    """
     connection: Any
     if settings.database_url is None:
         connection = sqlite.connect(settings.default_sqlite_path)
@@ -229,9 +249,21 @@ def _committed_state(settings: Settings) -> str:
         connection = psycopg.connect(settings.database_url)
     try:
         row = connection.execute(_NEWEST_STATE).fetchone()
+        before = set() if committing is None else set(_rows(connection, _STATES))
     finally:
         connection.close()
-    return row[0] if row else "none"
+    state = row[0] if row else "none"
+    changes = set() if committing is None else set(_rows(committing, _STATES)) - before
+    return ", ".join([state, *sorted({f"{kind} {value}" for kind, _, value in changes})])
+
+
+def _rows(connection: Any, query: str) -> list[tuple[str, str, str]]:
+    cursor = connection.cursor()
+    try:
+        cursor.execute(query)
+        return [tuple(row) for row in cursor.fetchall()]
+    finally:
+        cursor.close()
 
 
 def run_all(
@@ -264,7 +296,7 @@ def run_all(
         for run in runs:
             if quick and not run.is_quick:
                 continue
-            if kept.passed(run) and not fresh:
+            if kept.passed(run, any_code=check) and not fresh:
                 continue
             if check:
                 say(f"not run: {run.point} {run.fault}")
@@ -306,13 +338,14 @@ def _run_of_json(values: dict[str, Any]) -> Run:
     return Run(values["database"], values["scenario"], point, Fault(values["fault"]))
 
 
-def _line(run: Run, violations: list[str]) -> str:
+def _line(run: Run, kept: KeptRun) -> str:
     values = {
         "database": run.database,
         "scenario": run.scenario,
         **asdict(run.point),
         "fault": run.fault,
-        "violations": violations,
+        "code": kept.code,
+        "violations": kept.violations,
     }
     return json.dumps(values) + "\n"
 
