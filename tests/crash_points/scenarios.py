@@ -20,7 +20,7 @@ from sqlalchemy import func, select, update
 from app.database.errors import OUTAGE_ERRORS
 from app.datasets.files import INCOMING_DIR
 from app.errors import AppError
-from app.queue.tables import Job
+from app.queue.tables import Checkpoint, Job
 from app.retention.service import collect_garbage
 from app.storage.tables import Artifact
 from tests.app.retraining.conftest import LABELS, NEW_WORDS, make_texts
@@ -243,6 +243,33 @@ def fork_server(service: Service, inputs: Inputs) -> Outcome:
     return {"state": made["state"], "result": service.result(made["id"])}
 
 
+def recover(service: Service, inputs: Inputs) -> Outcome:
+    """A worker that dies, a training that crashes, and a checkpoint that is damaged meanwhile."""
+    data = {"source": _upload(service, inputs.reviews)}
+    body = {"method": LORA, "optim": OPTIM, "base": str(inputs.base)}
+    made = _submit(service, "lora", data=data, **body)
+    armed = service.settings.data_dir / "armed"
+    service.once("armed", armed.touch)
+    os.environ["LORAWORKS_FAULT"] = f"step@4:exit139:{armed}"
+    service.before_training = service.die_once
+    service.work_until(lambda: not armed.exists())
+    service.once("damaged", lambda: _damage_newest_checkpoint(service))
+    made = service.finish_job(made)
+    return {"state": made["state"], "result": service.result(made["id"])}
+
+
+def _damage_newest_checkpoint(service: Service) -> None:
+    newest = select(Checkpoint.key).where(~Checkpoint.bad).order_by(Checkpoint.seq.desc()).limit(1)
+    with service.resources.database.read() as session:
+        key = session.scalar(newest)
+    if key is None:  # the worker was killed before it had stored one
+        return
+    folder = service.settings.artifacts_dir / key
+    largest = max(folder.iterdir(), key=lambda file: file.stat().st_size)
+    largest.chmod(0o600)
+    largest.write_bytes(b"")
+
+
 def _collect(service: Service) -> None:
     """Collect garbage until none is left. A worker logs these errors, and each hour goes on."""
     is_left = True
@@ -287,4 +314,5 @@ SCENARIOS = {
     "retrain": Scenario(retrain),
     "gc": Scenario(gc, _NOTHING_KEPT),
     "fork_server": Scenario(fork_server, {"fork_server": True}),
+    "recover": Scenario(recover, {"max_failures": 4}),
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from tests.e2e.installation import read_outcome
 from worker.devices import CPU
 from worker.recorder import Recorder
 from worker.service import open_service
+from worker.spawn import ChildProcess, ChildTask
 
 LONGEST_SECONDS = 240.0  # until something that is waited for
 PAUSE_SECONDS = 0.05
@@ -51,6 +53,10 @@ class Service:
         self._client = self._stack.enter_context(TestClient(app, raise_server_exceptions=False))
         self._worker = open_service(settings, devices=(CPU,))
         self._stack.callback(self._worker.close)
+        # Called while a job is running, before its process is started.
+        self.before_training: Callable[[], object] = lambda: None
+        runner = self._worker._poller._runner
+        self._spawn, runner._spawn = runner._spawn, self._spawn_training
         if settings.fork_server:
             self._start_fork_server()
 
@@ -67,6 +73,12 @@ class Service:
         if key not in self._answers:
             self._remember(key, self._ask(method, path, {"Idempotency-Key": key}, content))
         return self._answers[key]
+
+    def die_once(self) -> None:
+        """Kill this process, but not the one that takes its place."""
+        if "death" not in self._answers:
+            self._remember("death", True)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def get(self, path: str) -> Any:
         """Return what is there now."""
@@ -115,6 +127,10 @@ class Service:
         while server.pid is None:
             assert time.monotonic() < deadline, "the fork server does not get ready"
             time.sleep(PAUSE_SECONDS / 10)
+
+    def _spawn_training(self, task: ChildTask) -> ChildProcess:
+        self.before_training()
+        return self._spawn(task)
 
     def _ask(self, method: str, path: str, headers: dict[str, str], content: Any) -> Any:
         deadline = time.monotonic() + LONGEST_SECONDS

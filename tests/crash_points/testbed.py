@@ -33,7 +33,7 @@ from tests.crash_points.sites import hash_site
 from tests.servers import PostgresServer, ValkeyServer
 from tests.tiny_base import make_base, make_reviews
 
-MOST_STARTS = 3  # of a process that dies once
+MOST_STARTS = 4  # of a process that dies once, or twice if its scenario kills it
 QUICK_SHARE = 10
 LOG_CHARACTERS = 3_000
 _NEWEST_STATE = (
