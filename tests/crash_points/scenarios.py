@@ -270,6 +270,26 @@ def _damage_newest_checkpoint(service: Service) -> None:
     largest.write_bytes(b"")
 
 
+def control(service: Service, inputs: Inputs) -> Outcome:
+    """Jobs that are paused, resumed, cancelled and deleted: those that wait, and running ones."""
+    data = {"source": _upload(service, inputs.reviews)}
+    waiting = _submit(service, "waiting", data=data)
+    path = f"/v1/jobs/{waiting['id']}"
+    service.send("POST", f"{path}/pause")
+    service.send("POST", f"{path}/resume")
+    service.send("POST", f"{path}/cancel")
+    service.send("DELETE", path)
+    body = {"method": LORA, "optim": OPTIM, "base": str(inputs.base)}
+    running = _submit(service, "running", data=data, **body)
+    path = f"/v1/jobs/{running['id']}"
+    service.before_training = lambda: service.send("POST", f"{path}/pause")
+    service.once("paused", lambda: service.work_until(lambda: service.get(path)["paused"]))
+    service.send("POST", f"{path}/resume")
+    service.before_training = lambda: service.send("POST", f"{path}/cancel")
+    cancelled = service.finish_job(running)
+    return {"state": cancelled["state"]}
+
+
 def _collect(service: Service) -> None:
     """Collect garbage until none is left. A worker logs these errors, and each hour goes on."""
     is_left = True
@@ -315,4 +335,5 @@ SCENARIOS = {
     "gc": Scenario(gc, _NOTHING_KEPT),
     "fork_server": Scenario(fork_server, {"fork_server": True}),
     "recover": Scenario(recover, {"max_failures": 4}),
+    "control": Scenario(control, {"heartbeat_seconds": 0.05}),
 }
