@@ -45,8 +45,10 @@ class Receiver:
 
 
 @contextmanager
-def receiving(host: str = "127.0.0.1", tls: SSLContext | None = None) -> Iterator[Receiver]:
-    """Run a receiver in a thread."""
+def receiving(
+    host: str = "127.0.0.1", tls: SSLContext | None = None, port: int = 0
+) -> Iterator[Receiver]:
+    """Run a receiver in a thread, on a free port if none is given."""
     receiver = Receiver()
     receiver.respond.set()
 
@@ -79,7 +81,7 @@ def receiving(host: str = "127.0.0.1", tls: SSLContext | None = None) -> Iterato
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         daemon_threads = True
 
-    server = Server((host, 0), Handler)
+    server = Server((host, port), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     receiver.port = server.server_address[1]

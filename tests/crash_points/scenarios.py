@@ -25,6 +25,8 @@ from app.retention.service import collect_garbage
 from app.storage.tables import Artifact
 from tests.app.retraining.conftest import LABELS, NEW_WORDS, make_texts
 from tests.crash_points.service import Service
+from tests.servers import free_port
+from tests.webhook_receiver import ALLOWED, receiving
 
 MODEL = "mood"
 PRODUCTION = f"/v1/models/{MODEL}/aliases/production"
@@ -290,6 +292,92 @@ def control(service: Service, inputs: Inputs) -> Outcome:
     return {"state": cancelled["state"]}
 
 
+def sweep_control(service: Service, inputs: Inputs) -> Outcome:
+    """A sweep that is paused, stopped, resumed, extended, retried, promoted and deleted."""
+    data = {"source": _upload(service, inputs.reviews)}
+    body = {
+        "job": {"method": {"type": "linear"}, "data": data, "runtime": RUNTIME},
+        "space": {"method.C": [0.5]},
+    }
+    path = f"/v1/sweeps/{service.send('POST', '/v1/sweeps', json=body)['id']}"
+    for number, action in enumerate(("pause", "resume", "stop", "resume")):
+        service.send("POST", f"{path}/{action}", key=str(number))
+    service.send("POST", f"{path}/extend", json={"space": {"method.C": [4.0]}})
+    service.work_until(lambda: service.get(path)["state"] == "finished")
+    service.send("POST", f"{path}/retry")
+    service.finish_job(service.send("POST", f"{path}/promote", json={"model": MODEL}))
+    outcome = service.remember("outcome", lambda: _sweep_outcome(service, path))
+    service.send("DELETE", path)
+    return {**outcome, "aliases": service.get(f"/v1/models/{MODEL}")["aliases"]}
+
+
+def _sweep_outcome(service: Service, path: str) -> Outcome:
+    trials = service.get(f"{path}/trials")
+    return {
+        "counts": service.get(path)["trial_counts"],
+        "trials": [(each["settings"], service.result(each["job_id"])) for each in trials],
+    }
+
+
+def search(service: Service, inputs: Inputs) -> Outcome:
+    """Retrainings by search: one that is cancelled, one that promotes, and one that fails."""
+    rows = ["text,label", *(f"{text},{name}" for text, name in make_texts(LABELS, 60))]
+    source = _upload(service, "\n".join(rows).encode())
+    service.finish_job(_submit(service, "first", data={"source": source}, register_as=MODEL))
+    service.send("PUT", PRODUCTION, json={"version": 1})
+    corrections = make_texts(NEW_WORDS, 40, seed=1)
+    items = [{"text": text, "model": MODEL, "label": name} for text, name in corrections]
+    service.send("POST", "/v1/feedback", json={"items": items})
+    path = f"/v1/models/{MODEL}/retraining"
+    rule = {"enabled": False, "search": {"space": {"method.C": [1.0, 4.0]}}}
+    service.send("PUT", path, json=rule)
+    cancelled = _start_retraining(service, "cancelled")
+    service.work_until(lambda: service.get(cancelled)["state"] != "collecting")
+    service.send("POST", f"{cancelled}/cancel")
+    promoted = _start_retraining(service, "promoted")
+    service.work_until(lambda: service.get(promoted)["finished_at"] is not None)
+    failed = _start_retraining(service, "failed")
+    service.send("DELETE", f"/v1/datasets/{source}")
+    service.work_until(lambda: service.get(failed)["finished_at"] is not None)
+    runs = service.get(f"{path}/runs")["data"]
+    return {
+        "runs": [(each["state"], each["reasons"], each["result"]) for each in runs],
+        "aliases": service.get(f"/v1/models/{MODEL}")["aliases"],
+        "datasets": [each["ref"] for each in service.get("/v1/datasets")["data"]],
+    }
+
+
+def _start_retraining(service: Service, key: str) -> str:
+    path = f"/v1/models/{MODEL}/retraining/runs"
+    return f"{path}/{service.send('POST', path, key=key)['id']}"
+
+
+def model_import(service: Service, inputs: Inputs) -> Outcome:
+    """A version that is imported from its own archive."""
+    data = {"source": _upload(service, inputs.reviews)}
+    made = service.finish_job(_submit(service, "first", data=data, register_as=MODEL))
+    archive = service.get_bytes(f"/v1/artifacts/{made['artifact_id']}/archive")
+    files = {"file": ("model.tar", archive, "application/x-tar")}
+    made = service.send("POST", f"/v1/models/{MODEL}/versions/import", files=files)
+    body = {"inputs": TEXTS, "model": made["ref"]}
+    return {"predictions": service.send("POST", "/predict", json=body)}
+
+
+def webhook(service: Service, inputs: Inputs) -> Outcome:
+    """Events of a job and an alias that a receiver gets."""
+    port = service.remember("port", free_port)
+    with receiving(port=port) as receiver:
+        path = "/v1/webhooks"
+        made = service.send("POST", path, json={"url": receiver.url})
+        path = f"{path}/{made['id']}"
+        data = {"source": _upload(service, inputs.reviews)}
+        service.finish_job(_submit(service, "first", data=data, register_as=MODEL))
+        service.send("PUT", PRODUCTION, json={"version": 1})
+        service.work_until(lambda: not service.get(f"{path}/deliveries?state=pending")["data"])
+        sent = service.get(f"{path}/deliveries")["data"]
+    return {"sent": sorted((each["type"], each["state"]) for each in sent)}
+
+
 def _collect(service: Service) -> None:
     """Collect garbage until none is left. A worker logs these errors, and each hour goes on."""
     is_left = True
@@ -336,4 +424,8 @@ SCENARIOS = {
     "fork_server": Scenario(fork_server, {"fork_server": True}),
     "recover": Scenario(recover, {"max_failures": 4}),
     "control": Scenario(control, {"heartbeat_seconds": 0.05}),
+    "sweep_control": Scenario(sweep_control),
+    "search": Scenario(search),
+    "model_import": Scenario(model_import),
+    "webhook": Scenario(webhook, {"webhook_allowed_hosts": ALLOWED}),
 }

@@ -5,12 +5,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from httpx2 import Response
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
@@ -21,18 +22,30 @@ from app.queue.tables import Job
 from app.resources import Resources, open_resources
 from app.retraining import repository as retraining
 from app.settings import Settings
+from app.webhooks import repository as webhooks
 from tests.e2e.installation import read_outcome
 from worker.devices import CPU
 from worker.recorder import Recorder
 from worker.service import open_service
 from worker.spawn import ChildProcess, ChildTask
+from worker.webhooks import WebhookDeliverer
 
 LONGEST_SECONDS = 240.0  # until something that is waited for
 PAUSE_SECONDS = 0.05
-# A step that was interrupted is taken again after this.
-retraining.claim_seconds = lambda settings: 2.0  # noqa: ARG005 - the name is the original's
+# What was interrupted is taken again after this.
+CLAIM_SECONDS = 2.0
+retraining.claim_seconds = lambda settings: CLAIM_SECONDS  # noqa: ARG005 - the original's name
+webhooks.LEASE_SECONDS = CLAIM_SECONDS
 # It depends on the load of the machine whether this would write anything.
 Recorder.renewing_lease = lambda self: nullcontext()  # type: ignore[method-assign]  # noqa: ARG005
+
+
+def _deliver_in_turn(self: WebhookDeliverer, endpoint_ids: Iterable[UUID]) -> None:
+    for endpoint_id in endpoint_ids:
+        self._deliver_due(endpoint_id)
+
+
+WebhookDeliverer._start_threads = _deliver_in_turn  # type: ignore[method-assign]
 
 
 class Service:
@@ -74,11 +87,21 @@ class Service:
             self._remember(key, self._ask(method, path, {"Idempotency-Key": key}, content))
         return self._answers[key]
 
+    def remember(self, key: str, find: Callable[[], Any]) -> Any:
+        """Return what `find` has found when it was called first."""
+        if key not in self._answers:
+            self._remember(key, find())
+        return self._answers[key]
+
     def die_once(self) -> None:
         """Kill this process, but not the one that takes its place."""
         if "death" not in self._answers:
             self._remember("death", True)
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def get_bytes(self, path: str) -> bytes:
+        """Return a file."""
+        return self._ask_until_answered("GET", path, {}, {}).content
 
     def get(self, path: str) -> Any:
         """Return what is there now."""
@@ -133,6 +156,14 @@ class Service:
         return self._spawn(task)
 
     def _ask(self, method: str, path: str, headers: dict[str, str], content: Any) -> Any:
+        response = self._ask_until_answered(method, path, headers, content)
+        kind = response.headers.get("content-type", "")
+        is_json = kind.startswith("application/") and "json" in kind and response.content
+        return response.json() if is_json else response.text
+
+    def _ask_until_answered(
+        self, method: str, path: str, headers: dict[str, str], content: Any
+    ) -> Response:
         deadline = time.monotonic() + LONGEST_SECONDS
         while True:
             response = self._client.request(method, path, headers=headers, **content)
@@ -142,11 +173,12 @@ class Service:
             assert time.monotonic() < deadline, response.text
             time.sleep(PAUSE_SECONDS)
         gone = method == "DELETE" and response.status_code == 404  # its first answer was lost
+        extended = "nothing_to_extend" in response.text  # likewise
         restart = "no_checkpoint" in response.text
-        assert response.is_success or gone or restart, f"{method} {path}: {response.text}"
-        kind = response.headers.get("content-type", "")
-        is_json = kind.startswith("application/") and "json" in kind and response.content
-        return response.json() if is_json else response.text
+        assert response.is_success or gone or extended or restart, (
+            f"{method} {path}: {response.text}"
+        )
+        return response
 
     def _remember(self, key: str, answer: Any) -> None:
         self._answers[key] = answer
