@@ -303,15 +303,15 @@ def sweep_control(service: Service, inputs: Inputs) -> Outcome:
     for number, action in enumerate(("pause", "resume", "stop", "resume")):
         service.send("POST", f"{path}/{action}", key=str(number))
     service.send("POST", f"{path}/extend", json={"space": {"method.C": [4.0]}})
-    service.work_until(lambda: service.get(path)["state"] == "finished")
-    service.send("POST", f"{path}/retry")
-    service.finish_job(service.send("POST", f"{path}/promote", json={"model": MODEL}))
-    outcome = service.remember("outcome", lambda: _sweep_outcome(service, path))
+    outcome = service.remember("outcome", lambda: _end_of_sweep(service, path))
     service.send("DELETE", path)
     return {**outcome, "aliases": service.get(f"/v1/models/{MODEL}")["aliases"]}
 
 
-def _sweep_outcome(service: Service, path: str) -> Outcome:
+def _end_of_sweep(service: Service, path: str) -> Outcome:
+    service.work_until(lambda: service.get(path)["state"] == "finished")
+    service.send("POST", f"{path}/retry")
+    service.finish_job(service.send("POST", f"{path}/promote", json={"model": MODEL}))
     trials = service.get(f"{path}/trials")
     return {
         "counts": service.get(path)["trial_counts"],

@@ -32,6 +32,7 @@ from worker.webhooks import WebhookDeliverer
 
 LONGEST_SECONDS = 240.0  # until something that is waited for
 PAUSE_SECONDS = 0.05
+_DONE_BEFORE = ("nothing_to_extend", "retraining_finished")
 # What was interrupted is taken again after this.
 CLAIM_SECONDS = 2.0
 retraining.claim_seconds = lambda settings: CLAIM_SECONDS  # noqa: ARG005 - the original's name
@@ -173,11 +174,9 @@ class Service:
             assert time.monotonic() < deadline, response.text
             time.sleep(PAUSE_SECONDS)
         gone = method == "DELETE" and response.status_code == 404  # its first answer was lost
-        extended = "nothing_to_extend" in response.text  # likewise
+        done = any(code in response.text for code in _DONE_BEFORE)  # likewise
         restart = "no_checkpoint" in response.text
-        assert response.is_success or gone or extended or restart, (
-            f"{method} {path}: {response.text}"
-        )
+        assert response.is_success or gone or done or restart, f"{method} {path}: {response.text}"
         return response
 
     def _remember(self, key: str, answer: Any) -> None:
