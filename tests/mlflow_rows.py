@@ -20,6 +20,7 @@ from app.registry import service as registry
 from app.storage import repository as artifacts
 from app.storage.store import ArtifactRef
 from app.storage.tables import MODEL_KIND, Artifact
+from tests.app.web.finished_jobs import make_verdict
 from tests.job_rows import MANIFEST, add_job
 
 PUBLIC_URL = "https://lab.example"
@@ -103,7 +104,11 @@ def add_artifact(database: Database, job_id: UUID | None) -> Artifact:
 
 
 def add_version(database: Database, artifact: Artifact, name: str = "sentiment") -> int:
-    metrics = {"test": {"accuracy": 0.9, "loss": 0.25}, "verdict": {"headline": "It learned."}}
+    verdict = make_verdict(learned=True).model_copy(update={"headline": "It learned."})
+    metrics = {
+        "test": {"accuracy": 0.9, "loss": 0.25},
+        "verdict": verdict.model_dump(mode="json"),
+    }
     with database.write() as session:
         version = registry.add_version(
             session, name=name, artifact=artifact, manifest={**MANIFEST, "metrics": metrics}

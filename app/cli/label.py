@@ -125,7 +125,7 @@ class _TerminalKeys:
             while "\n" not in typed and (read := os.read(self._descriptor, 4096)):
                 typed += self._decoder.decode(read)
         finally:
-            tty.setcbreak(self._descriptor)
+            tty.setcbreak(self._descriptor, termios.TCSADRAIN)  # keep what came meanwhile
         line, _, rest = typed.partition("\n")
         self._pending.extend(rest)
         return line.strip() if "\n" in typed else STOP[-1]

@@ -259,7 +259,6 @@ def test_a_line_that_came_with_a_key_is_read() -> None:
     os.write(main, b"xed\n")
     assert keys.read_line("label: ") == "größer"
     assert [keys.read_key(), keys.read_key()] == ["2", "?"]
-    os.write(main, b"xed\n")
     assert keys.read_line("label: ") == "mixed"
     os.write(main, b"?mi")
     assert keys.read_key() == "?"

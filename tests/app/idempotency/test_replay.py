@@ -146,7 +146,8 @@ def test_dry_run_stores_nothing(client: TestClient, database: Database) -> None:
     assert submit(client, "k-1").status_code == 202
     plan = submit(client, "k-1", query="?dry_run=true")
     assert "Idempotency-Replayed" not in plan.headers
-    assert plan.json().keys() == {"parameters", "estimated_seconds", "queue_position", "spec"}
+    fields = {"parameters", "estimated_seconds", "cross_validation", "queue_position", "spec"}
+    assert plan.json().keys() == fields
 
 
 @on_both_databases

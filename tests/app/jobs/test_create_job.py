@@ -178,7 +178,7 @@ def test_a_dry_run_returns_the_plan_and_stores_nothing(
     assert before == count(database) - 1
     assert plan == {
         name: job[name] for name in ("parameters", "estimated_seconds", "queue_position", "spec")
-    }
+    } | {"cross_validation": None}
     assert plan["queue_position"] == 2
 
 
