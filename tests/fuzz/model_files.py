@@ -57,11 +57,8 @@ def archive(data: bytes, directory: Path) -> None:
 
 def model(data: bytes, directory: Path) -> None:
     """Read a model one file of which is changed: its path, and in the next lines its content."""
-    path, content = split_name(data)
-    kind, _, name = path.partition("/")
-    if kind not in ("linear", "encoder") or name not in _files_of(kind):
+    if not _link_changed(data, ("linear", "encoder"), directory):
         return
-    _link_with(_unpacked(kind), name, content, directory)
     with documented_errors():
         metadata.check_manifest_size(directory)
         metadata.validate_model_metadata(directory)
@@ -86,6 +83,16 @@ def _files_of(kind: str) -> frozenset[str]:
     return frozenset({MANIFEST_FILE, *manifest.read(_unpacked(kind))["files"]})
 
 
+def _link_changed(data: bytes, kinds: tuple[str, ...], directory: Path) -> bool:
+    """Link a model with one file changed; return whether the first line names one of these."""
+    path, content = split_name(data)
+    kind, _, name = path.partition("/")
+    if kind not in kinds or name not in _files_of(kind):
+        return False
+    _link_with(_unpacked(kind), name, content, directory)
+    return True
+
+
 def _link_with(source: Path, name: str, content: bytes, directory: Path) -> None:
     """Link all files of a model but one, which gets other content and an entry in the manifest."""
     for path in source.rglob("*"):
@@ -104,11 +111,8 @@ def _link_with(source: Path, name: str, content: bytes, directory: Path) -> None
 
 def imported_model(data: bytes, directory: Path) -> None:
     """Check a model that would be imported, one file of which is changed, as `model` does."""
-    path, content = split_name(data)
-    kind, _, name = path.partition("/")
-    if kind not in ("linear", "tiny") or name not in _files_of(kind):
+    if not _link_changed(data, ("linear", "tiny"), directory):
         return
-    _link_with(_unpacked(kind), name, content, directory)
     # The texts that a tokenizer has to run are shorter: 4,000 characters take seconds.
     with documented_errors(), patch.object(tokenizers, "_TEXT_CHARACTERS", 40):
         check_imported_model(directory)

@@ -13,7 +13,6 @@ as one that was not killed in `killed_share`.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import tempfile
@@ -124,16 +123,11 @@ def summarize(results: list[Result], equivalent: set[str]) -> dict[str, float]:
 
 def is_current(mutation: Mutation, result: Result) -> bool:
     """Whether the result still holds. What one test has killed needs no other test."""
-    if result.source != digest(_source(mutation.path)):
+    if result.source != digest_of_file(mutation.path):
         return False
     if result.killer:
         return result.killer == digest_of_file(result.by)
     return result.tests == digest_of_tests(mutation.path)
-
-
-def digest(content: bytes) -> str:
-    """Return a short hash."""
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _judge(mutations: list[Mutation], processes: int) -> Iterable[tuple[Mutation, Result]]:
@@ -185,7 +179,7 @@ def _result(copy: Copy, mutation: Mutation, status: int, seconds: float) -> Resu
         outcome,
         by,
         round(seconds, 1),
-        source=digest(_source(mutation.path)),
+        source=digest_of_file(mutation.path),
         tests=digest_of_tests(mutation.path),
         killer=digest_of_file(by),
     )
@@ -193,9 +187,7 @@ def _result(copy: Copy, mutation: Mutation, status: int, seconds: float) -> Resu
 
 def _read_results() -> dict[str, Result]:
     lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
-    rows = [json.loads(line) for line in lines]
-    # Rows without `killer` are from before it was stored: their tests count as unchanged until now.
-    return {row["mutant"]: Result(**({"killer": digest_of_file(row["by"])} | row)) for row in rows}
+    return {result.mutant: result for line in lines if (result := Result(**json.loads(line)))}
 
 
 def _source(path: str) -> bytes:

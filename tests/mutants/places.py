@@ -126,7 +126,7 @@ def digest_of_tests(path: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def digest_of_file(test: str) -> str:
-    """Return a hash of the file of a test, or nothing if there is no such file."""
-    file = ROOT / test.partition("::")[0]
+def digest_of_file(path: str) -> str:
+    """Return a hash of a file, or of that of a test; nothing if there is no such file."""
+    file = ROOT / path.partition("::")[0]
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else ""

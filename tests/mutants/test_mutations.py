@@ -6,7 +6,6 @@ import pytest
 
 from tests.mutants.__main__ import (
     Result,
-    digest,
     draw,
     find_all,
     is_current,
@@ -120,7 +119,7 @@ def test_an_equivalent_mutant_counts_as_not_killed() -> None:
 
 def test_a_result_holds_until_what_decided_it_changes() -> None:
     mutation = next(each for each in find_all() if each.path == "app/queue/leases.py")
-    source = digest((ROOT / mutation.path).read_bytes())
+    source = digest_of_file(mutation.path)
     test = "tests/conformance/test_claim.py::test_a_running_job_is_not_claimed[sqlite]"
     killer, tests = digest_of_file(test), digest_of_tests(mutation.path)
 

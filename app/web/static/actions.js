@@ -1,6 +1,7 @@
 // Buttons that call the API: <button data-request="POST /v1/jobs/…/cancel" data-confirm="Stop it?">.
 // `data-body` is the JSON to send; `data-redirect` is the page to open afterwards, where {field} is
-// replaced by a field of the response. `data-verdict` is the verdict on the model to promote. <button data-copy="ID"> copies the text of an element.
+// replaced by a field of the response. `data-verdict` is the verdict on the model to promote.
+// <button data-copy="ID"> copies the text of an element.
 import { call } from "./api.js";
 import { refresh } from "./live.js";
 
