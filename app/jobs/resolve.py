@@ -34,7 +34,10 @@ from lora_core.training_version import TRAINING_VERSION
 
 SPEED_SAMPLE_JOBS = 5  # latest measured jobs whose median speed an estimate uses
 _SPEED_CANDIDATES = 50  # latest jobs among which these are searched
-_MIN_TRAIN_SECONDS = 10.0  # the speed of a shorter training is dominated by its warm-up
+# The speed of a shorter training is dominated by its warm-up, that of a smaller one by the steps
+# themselves. On a busy machine a small one is not short, so its operations count as well.
+_MIN_TRAIN_SECONDS = 10.0
+_MIN_TRAIN_SECONDS_AT_DEFAULT_SPEED = 2.5
 _UNLIMITED_LENGTH = 1_000_000  # tokens: a linear model does not truncate texts
 
 # Left out of `trial_sha256`: fields that are identified by their content instead, fields that do
@@ -254,12 +257,19 @@ class JobResolver:
             latest = repository.list_latest_speeds(
                 self._session, device_class=device_class, limit=_SPEED_CANDIDATES
             )
+            default = estimate.DEFAULT_SPEEDS[device_class]
+            min_flops = _MIN_TRAIN_SECONDS_AT_DEFAULT_SPEED * default
             speeds = [
-                each.flops_per_token * each.tokens_per_second
+                speed
                 for each in latest
                 if each.flops_per_token and each.tokens_per_second  # 0.0: of `auto`
-                if each.train_seconds is None or each.train_seconds >= _MIN_TRAIN_SECONDS
                 if not each.features_found
+                if (speed := each.flops_per_token * each.tokens_per_second)
+                if each.train_seconds is None
+                or (
+                    each.train_seconds >= _MIN_TRAIN_SECONDS
+                    and each.train_seconds * speed >= min_flops
+                )
             ]
             self._speeds[device_class] = estimate.median_speed_or_default(
                 speeds[:SPEED_SAMPLE_JOBS], device_class

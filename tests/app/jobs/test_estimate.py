@@ -124,8 +124,8 @@ def test_a_finished_job_corrects_the_next_estimate(
     on_gpu = submit(runtime={"device": "cuda"})["estimated_seconds"]
     assert learned < guessed / 5
     assert learned > estimate.STARTUP_SECONDS
-    finish_next(worker, database, tokens_per_second=100)
-    finish_next(worker, database, tokens_per_second=100, device_class=DeviceClass.GPU)
+    finish_next(worker, database, tokens_per_second=100, train_seconds=600.0)
+    finish_next(worker, database, 100, train_seconds=60_000.0, device_class=DeviceClass.GPU)
     assert submit()["estimated_seconds"] > learned
     assert submit(runtime={"device": "cuda"})["estimated_seconds"] > on_gpu
 
@@ -139,11 +139,20 @@ def test_two_labels_of_one_task_share_a_row_of_weights() -> None:
     assert two == 2 * one
 
 
-def test_a_very_short_run_does_not_count_for_the_speed(
-    submit: Submit, worker: FakeWorker, database: Database
+@pytest.mark.parametrize(
+    ("tokens_per_second", "train_seconds"),
+    [(100_000, 2.0), (100, 20.0)],
+    ids=["short", "small-on-a-busy-machine"],
+)
+def test_a_very_short_or_small_run_does_not_count_for_the_speed(
+    submit: Submit,
+    worker: FakeWorker,
+    database: Database,
+    tokens_per_second: float,
+    train_seconds: float,
 ) -> None:
     guessed = submit()["estimated_seconds"]
-    finish_next(worker, database, tokens_per_second=100, train_seconds=2.0)
+    finish_next(worker, database, tokens_per_second, train_seconds)
     assert submit()["estimated_seconds"] == guessed
 
 
