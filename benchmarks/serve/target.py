@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
@@ -54,8 +55,13 @@ class Target:
         return {"Authorization": f"Bearer {self.keys[key]}"} if self.keys else {}
 
 
-def scores(answer: Any) -> dict[str, float]:
-    """Label → probability, for any nesting of the list of labels."""
+def scores(answer: Any, labels: Sequence[str] = ()) -> dict[str, float]:
+    """Label → probability, for any nesting of the list of labels.
+
+    `labels` are those of the model, for a server that names only the most probable one.
+    """
     while "label" not in (answer[0] if isinstance(answer, list) else answer):
         answer = answer["data"] if isinstance(answer, dict) else answer[0]
+    if "probs" in answer[0]:
+        return dict(zip(labels, answer[0]["probs"], strict=True))
     return {each["label"]: each["score"] for each in answer}

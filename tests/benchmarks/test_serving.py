@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from benchmarks.results_file import ResultsFile, choose
-from benchmarks.serve import outcomes, report
+from benchmarks.serve import checkpoint, outcomes, report, sides
 from benchmarks.serve.plan import CELLS
 from benchmarks.serve.swaps import Move, failures
+from benchmarks.serve.target import scores
 
-PER_S = {"ours": 40.0, "pipeline": 20.0, "litserve": 10.0, "infinity": 16.0}
+PER_S = {"ours": 40.0, "pipeline": 20.0, "litserve": 10.0, "infinity": 16.0, "vllm": 12.0}
 LABELS = {"reviews:1": ["bad", "good"], "reviews:2": ["dull", "fine"]}
 
 
@@ -146,3 +147,27 @@ def test_response_of_a_current_version_is_correct(sample: list[Any]) -> None:
 )
 def test_response_of_another_version_is_a_failure(sample: list[Any]) -> None:
     assert failures([sample], 100.0, MOVES, LABELS) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [{"label": "neg", "score": 0.9}, {"label": "pos", "score": 0.1}],
+        [[{"label": "neg", "score": 0.9}, {"label": "pos", "score": 0.1}]],
+        {"data": [[{"label": "neg", "score": 0.9}, {"label": "pos", "score": 0.1}]]},
+        {"data": [{"label": "neg", "probs": [0.9, 0.1], "num_classes": 2}]},
+    ],
+    ids=["flat", "nested", "infinity", "vllm"],
+)
+def test_scores_of_each_server(answer: Any) -> None:
+    assert scores(answer, ["neg", "pos"]) == {"neg": 0.9, "pos": 0.1}
+
+
+def test_settings_of_a_competitor_are_options_and_environment_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "merged", lambda: tmp_path)
+    side = sides.competitor("vllm", "OMP_NUM_THREADS=2 --max-num-seqs 4")
+    assert [*side.words][-2:] == ["--max-num-seqs", "4"]
+    assert side.environment["OMP_NUM_THREADS"] == "2"
+    assert not [word for word in side.words if "OMP" in word]
