@@ -175,7 +175,15 @@ def best_library() -> Library | None:
     available = set(cpu.numeric_instruction_sets())
     for variant, (needs, _) in reversed(list(VARIANTS.items())):
         file = library_file(variant)
-        if variant == "portable" or not available.issuperset(needs) or not file.exists():
+        if variant == "portable" or not available.issuperset(needs):
+            continue
+        if not file.exists():
+            if any(file.parent.glob(f"{variant}-*.so")):
+                log.warning(
+                    "%s was built from other sources, so torch or a slower variant computes; "
+                    "`python -m lora_core.fast.native.build` builds it",
+                    variant,
+                )
             continue
         try:
             library = Library(file)

@@ -172,6 +172,19 @@ def test_torch_computes_where_no_library_loads(
         assert "file too short" in message
 
 
+def test_libraries_of_other_sources_are_reported(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update of the sources without `make install`."""
+    folder.mkdir()
+    (folder / "avx512-000000000000.so").touch()
+    monkeypatch.setattr(cpu, "numeric_instruction_sets", lambda: [*AVX512, "amx_bf16", "amx_tile"])
+    assert best_library() is None
+    (message,) = caplog.messages
+    assert message.startswith("avx512 was built from other sources, so torch")
+    assert "python -m lora_core.fast.native.build" in message
+
+
 def test_another_flag_or_source_is_another_build(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = build.source_digest()
     monkeypatch.setattr(build, "_FLAGS", (*build._FLAGS, "-ffast-math"))
