@@ -292,5 +292,5 @@ class Worker(Base):
     pid: Mapped[int]
     pid_start: Mapped[BigInt]  # clock ticks since boot; (boot_id, pid, pid_start) is unique
     seen_at: Mapped[float] = mapped_column(Double, default=now())
-    draining: Mapped[bool] = mapped_column(default=False)
+    draining: Mapped[bool]
     devices: Mapped[list[str]] = mapped_column(default=list, server_default=text("'[]'"))

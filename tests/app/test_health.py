@@ -1,6 +1,9 @@
 """Liveness and readiness."""
 
+import socket
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -10,6 +13,7 @@ from starlette.testclient import TestClient
 
 from app.database.engines import Database
 from app.main import create_app
+from app.queue.dispatch import BrokerUnavailable, require_writable_broker
 from app.resources import Resources
 from app.settings import Settings
 from tests.proxy import Proxy
@@ -99,6 +103,25 @@ def test_not_ready_during_shutdown(app: FastAPI, client: TestClient) -> None:
     assert (response.status_code, response.json()["code"]) == (503, "stopping")
     assert client.get("/livez").status_code == 200
     assert client.get("/v1/jobs").status_code == 200
+
+
+def test_a_broker_that_hangs_up_is_asked_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        calls = []
+
+        def hang_up() -> None:
+            with suppress(OSError):  # the test has ended
+                while True:
+                    calls.append(listener.accept()[0])
+                    calls[-1].close()
+
+        answering = threading.Thread(target=hang_up)
+        answering.start()
+        with pytest.raises(BrokerUnavailable):
+            require_writable_broker(f"redis://127.0.0.1:{listener.getsockname()[1]}/0")
+        listener.shutdown(socket.SHUT_RDWR)
+        answering.join()
+    assert len(calls) == 1
 
 
 def test_broker_is_reported_but_not_required(settings: Settings, valkey: ValkeyServer) -> None:

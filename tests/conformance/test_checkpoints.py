@@ -109,6 +109,7 @@ def test_a_damaged_checkpoint_is_never_used_again(database: Database) -> None:
     assert rewound is not None
     assert rewound.step == 1
     assert steps(database, lease) == [1]
+    assert [each.first_step for each in attempts(database, job_id)] == [0, 1]
     assert get_job(database, job_id).step == 1
     event = events(database, job_id)[-1]
     assert (event.kind, event.level, event.data["step"]) == ("checkpoint_rejected", "warning", 2)

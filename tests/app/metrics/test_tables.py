@@ -191,7 +191,7 @@ def test_devices_are_counted_by_type(scrape: Scrape, database: Database) -> None
         session.add(
             Worker(
                 id="gone", host="there", boot_id="b", pid=1, pid_start=1, devices=["cuda:7"],
-                seen_at=now() - 3600,
+                seen_at=now() - 3600, draining=False,
             )
         )  # fmt: skip
     add_job(database), add_job(database)

@@ -1,5 +1,6 @@
 """A checkpoint is complete and belongs to the run, or it is refused."""
 
+import errno
 import shutil
 import sys
 import time
@@ -13,11 +14,17 @@ import torch
 
 from lora_core.cross_validation import AutoSelectionResult
 from lora_core.data.load import load_splits
-from lora_core.errors.training import CheckpointCorrupt, CheckpointMismatch, StopRequested
+from lora_core.errors.training import (
+    CheckpointCorrupt,
+    CheckpointMismatch,
+    DiskFull,
+    StopRequested,
+)
 from lora_core.results import CandidateResult, MethodSelection
 from lora_core.specs.method import LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
+from lora_core.training import resume as resume_module
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.encoder import train_encoder
 from tests.lora_core.training.damage import DAMAGE, flip, rewrite
@@ -121,6 +128,20 @@ def test_files_of_a_killed_write_are_removed(made: Path, tmp_path: Path) -> None
     assert not unfinished.exists()
 
 
+def test_a_full_disk_leaves_nothing_of_a_checkpoint(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    observer = RecordingObserver(stop_at=1)
+    with pytest.raises(DiskFull, match="a checkpoint"):
+        train_encoder(describe(made), out_dir=tmp_path / "out", observer=observer, stop=observer,
+            checkpoint_settings=CheckpointSettings(tmp_path / "saved", 300.0))  # fmt: skip
+    assert [*(tmp_path / "saved").iterdir()] == []
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_checkpoint_is_refused(damage: str, copy: Path) -> None:
     DAMAGE[damage](copy / "step-3")
@@ -218,6 +239,13 @@ def test_changed_runtime_resumes_inexactly_and_reports_it(
 ) -> None:
     resumed = resume(copy, describe(copy, **changes)).all("resumed")[0]
     assert (resumed.exact, resumed.differences) == (False, [difference])
+
+
+@pytest.mark.parametrize("saved", ["fp32", "bf16"])
+def test_a_precision_that_every_machine_has_is_taken_from_the_checkpoint(saved: str) -> None:
+    open_spec, saved_spec = TrainSpec(), TrainSpec.model_validate({"runtime": {"precision": saved}})
+    filled = resume_module.fill_unset_settings_from_saved(open_spec, saved_spec)
+    assert filled.runtime.precision == ("fp32" if saved == "fp32" else "auto")
 
 
 def test_unset_runtime_settings_are_taken_from_the_checkpoint(copy: Path) -> None:
