@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from uuid import UUID
 
 import pysqlite3.dbapi2 as sqlite
@@ -19,6 +20,7 @@ from app.settings import Settings
 from app.storage.store import ArtifactRef
 from lora_core.events import Evaluated, NoteLogged, Phase, ProgressReported, Resumed
 from lora_core.specs.data import Split
+from tests.clock import Clock
 from tests.job_rows import (
     add_job,
     claim_next,
@@ -101,15 +103,22 @@ def test_messages_use_public_names_and_are_truncated(
     assert len(message) == MAX_MESSAGE_CHARS
 
 
-def test_write_is_due_after_many_rows_or_some_time(recorder: Recorder) -> None:
+def test_write_is_due_after_many_rows_or_some_time(
+    database: Database, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("worker.recorder.time", SimpleNamespace(monotonic=clock))
+    recorder = Recorder(database, lease, heartbeat_seconds=5, delete_artifact=lambda _: None)
     assert not recorder.is_due()
     while len(recorder._rows) < MAX_BATCH_ROWS:
         assert not recorder.is_due()
         recorder.add_event(STEP.model_copy(update={"step": recorder.step + 1}))
     assert recorder.is_due()
     recorder.renew_lease_and_write()
+    clock.now += 4.9
     assert not recorder.is_due()
-    wait_until(recorder.is_due, seconds=5)  # the beat, with nothing to tell
+    clock.now += 0.1  # the beat, with nothing to tell
+    assert recorder.is_due()
 
 
 def test_progress_report_advances_the_step(
