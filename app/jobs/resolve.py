@@ -257,8 +257,7 @@ class JobResolver:
             latest = repository.list_latest_speeds(
                 self._session, device_class=device_class, limit=_SPEED_CANDIDATES
             )
-            default = estimate.DEFAULT_SPEEDS[device_class]
-            min_flops = _MIN_TRAIN_SECONDS_AT_DEFAULT_SPEED * default
+            min_flops = _MIN_TRAIN_SECONDS_AT_DEFAULT_SPEED * estimate.DEFAULT_SPEEDS[device_class]
             speeds = [
                 speed
                 for each in latest

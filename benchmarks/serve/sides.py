@@ -1,7 +1,6 @@
 """How each server is started and queried. All get the same checkpoint and all cores."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -83,7 +82,7 @@ def competitor(name: str, tuning: str) -> Side:
     """
     port, model = free_port(), str(checkpoint.merged())
     environment = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-    environment |= dict(re.findall(r"\b([A-Z_]+)=(\S+)", tuning))
+    environment |= dict(word.split("=") for word in tuning.split() if "=" in word)
     options = [word for word in tuning.split() if "=" not in word]
     if name == "infinity":
         words = "v2 --engine torch --device cpu --no-bettertransformer --no-model-warmup"

@@ -24,9 +24,9 @@ from lora_core.results import CandidateResult, MethodSelection
 from lora_core.specs.method import LoraSpec, ProbeSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import checkpoint
-from lora_core.training import resume as resume_module
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.encoder import train_encoder
+from lora_core.training.resume import fill_unset_settings_from_saved
 from tests.lora_core.training.damage import DAMAGE, flip, rewrite
 from tests.recording_observer import RecordingObserver
 from tests.starved import no_descriptors
@@ -244,7 +244,7 @@ def test_changed_runtime_resumes_inexactly_and_reports_it(
 @pytest.mark.parametrize("saved", ["fp32", "bf16"])
 def test_a_precision_that_every_machine_has_is_taken_from_the_checkpoint(saved: str) -> None:
     open_spec, saved_spec = TrainSpec(), TrainSpec.model_validate({"runtime": {"precision": saved}})
-    filled = resume_module.fill_unset_settings_from_saved(open_spec, saved_spec)
+    filled = fill_unset_settings_from_saved(open_spec, saved_spec)
     assert filled.runtime.precision == ("fp32" if saved == "fp32" else "auto")
 
 
