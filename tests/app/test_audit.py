@@ -1,7 +1,7 @@
 """Each change of keys, models and notes writes exactly one audit line with its caller."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ AuditLines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def audit_lines(capfd: pytest.CaptureFixture[str]) -> AuditLines:
+def audit_lines(capfd: pytest.CaptureFixture[str]) -> Iterator[AuditLines]:
     """Return the audit lines on standard error since the last call."""
 
     def read() -> list[dict[str, Any]]:
@@ -34,7 +34,8 @@ def audit_lines(capfd: pytest.CaptureFixture[str]) -> AuditLines:
         ]
         return [line for line in lines if line["event"] == "audit"]
 
-    return read
+    yield read
+    logging.configure()  # tests of this file raise the level, which is the process's
 
 
 def test_keys(
