@@ -8,7 +8,16 @@ from contextlib import AbstractContextManager
 from statistics import fmean
 from typing import Any
 
-from benchmarks.serve import checkpoint, lag, load_process, outcomes, plan, sides, stage, swaps
+from benchmarks.serve import (
+    checkpoint,
+    load_process,
+    outcomes,
+    plan,
+    server_metrics,
+    sides,
+    stage,
+    swaps,
+)
 from benchmarks.serve.arrivals import Visitors
 from benchmarks.serve.connection import Connection
 from benchmarks.serve.outcomes import percentile
@@ -108,24 +117,38 @@ def _measured(
 
 
 def _single(size: Size) -> dict[str, Any]:
-    """One request at a time over HTTP, and the forward pass alone, in turn."""
+    """One request at a time over HTTP, and the forward pass alone, in turn.
+
+    To tell what of the difference is an idle processor: also the forward pass after a pause as long
+    as what a request needs besides it, and a request that does nothing after one as long as the
+    forward pass.
+    """
     from benchmarks.serve import engine
 
     texts = checkpoint.read_texts(size.single_texts)
     http: list[float] = []
     bare: list[float] = []
+    paused: list[float] = []
+    nothing: list[float] = []
     with stage.ours() as (_, side):
-        predictor = engine.load(checkpoint.artifact())
+        target, predictor = side.target, engine.load(checkpoint.artifact())
+        nothings = [f"GET /livez HTTP/1.1\r\nHost: {target.host}\r\n\r\n".encode()] * BLOCK
+        before = server_metrics.read_sums(target)
         for start in (0, *range(0, len(texts), BLOCK)):  # the first block warms up
             block = texts[start : start + BLOCK]
-            http += asyncio.run(one_by_one(side.target, block))
+            requests = [target.request(json.dumps(text).encode(), "/predict") for text in block]
+            http += asyncio.run(one_by_one(target, requests))
             bare += engine.one_by_one(predictor, block)
-    http, bare = http[BLOCK:], bare[BLOCK:]
+            paused += engine.one_by_one(predictor, block, pause=0.005)
+            nothing += asyncio.run(one_by_one(target, nothings, pause=0.02))
+        stages = server_metrics.mean_stages_ms(before, server_metrics.read_sums(target))
+    took = {"http": http, "bare": bare, "paused": paused, "nothing": nothing}
+    took = {name: each[BLOCK:] for name, each in took.items()}
     return {
-        "http_ms_p50": percentile(http, 0.5),
-        "bare_ms_p50": percentile(bare, 0.5),
-        "http_ms_p99": percentile(http, 0.99),
-        "bare_ms_p99": percentile(bare, 0.99),
+        **{f"{name}_ms_p50": percentile(each, 0.5) for name, each in took.items()},
+        **{f"{name}_ms_p99": percentile(each, 0.99) for name, each in took.items()},
+        **{f"{name}_ms_mean": fmean(each) for name, each in took.items()},
+        "stages_ms_mean": stages,
         "engine": predictor.engine.name,
     }
 
@@ -136,12 +159,12 @@ def _open(rate: float, size: Size, capacity: float) -> dict[str, Any]:
     phases += [(plan.CALM * capacity, size.recovery_seconds)] * top
     with stage.ours(keys=plan.KEYS) as (server, side):
         load_process.closed(side.target, size.warm_seconds, 0.1)
-        before, lags = server.rss_mb(), lag.read_counts(side.target)
+        before, lags = server.rss_mb(), server_metrics.read_lags(side.target)
         seen = load_process.finish(
             load_process.begin(load_process.opened(side.target, phases, VISITORS))
         )
         after = server.rss_mb()
-        late_ms = lag.percentile_ms(lags, lag.read_counts(side.target), 0.99)
+        late_ms = server_metrics.percentile_ms(lags, server_metrics.read_lags(side.target), 0.99)
     samples = [each for each in seen["samples"] if each[0] < seconds]
     waits = outcomes.waits(samples)
     found = {
@@ -187,12 +210,14 @@ def _loaded(target: Target, path: str) -> str:
     return headers.get("X-Engine", "")
 
 
-async def one_by_one(target: Target, texts: Sequence[str]) -> list[float]:
-    """Milliseconds of each, over one connection."""
+async def one_by_one(
+    target: Target, requests: Sequence[bytes], *, pause: float = 0.0
+) -> list[float]:
+    """Milliseconds of each, over one connection, `pause` seconds apart."""
     connection = await Connection.to(target.host, target.port)
     took = []
-    for text in texts:
-        request = target.request(json.dumps(text).encode(), target.paths[0])
+    for request in requests:
+        time.sleep(pause)
         began = time.perf_counter()
         answer = await connection.ask(request)
         took.append((time.perf_counter() - began) * 1000)

@@ -22,10 +22,17 @@ TURN = 20  # lone texts of one engine before the next one has its turn
 
 
 def load(directory: Path) -> Any:
-    """Load a model as the service does: on the fastest engine that reproduces its logits."""
-    return EngineSelectingEncoderLoader("auto", cache_dir() / "bench-serve" / "engines")(
+    """Load a model as the service does, on the fastest engine.
+
+    Fails if that one does not reproduce the logits: the service would compute on another one, and
+    its speed would be called that of the fastest.
+    """
+    predictor = EngineSelectingEncoderLoader("auto", cache_dir() / "bench-serve" / "engines")(
         directory, imported=False
     )
+    fastest, engine = next(iter(predictor.engine_speeds)), predictor.engine.name
+    assert engine == fastest, f"{fastest} was rejected, and the service would use {engine}"
+    return predictor
 
 
 def offline(predictor: Any, texts: Sequence[str], seconds: float) -> dict[str, float]:
@@ -103,11 +110,12 @@ def _compute(predictor: Any, items: Sequence[Any]) -> None:
     predictor.engine.logits(items, [predictor.adapter] * len(items), threads=1)
 
 
-def one_by_one(predictor: Any, texts: Sequence[str]) -> list[float]:
-    """Milliseconds of the forward pass of each text alone, on all cores."""
+def one_by_one(predictor: Any, texts: Sequence[str], *, pause: float = 0.0) -> list[float]:
+    """Milliseconds of the forward pass of each text alone, on all cores, `pause` seconds apart."""
     took = []
     for text in texts:
         (item,) = predictor.encode([text])
+        time.sleep(pause)
         began = time.perf_counter()
         predictor.engine.logits([item], [predictor.adapter], threads=available_cores())
         took.append((time.perf_counter() - began) * 1000)

@@ -24,6 +24,7 @@ def summary(results: ResultsFile) -> dict[str, Any]:
     top, calm, swaps = loops[max(RATES)], loops[CALM], results.metrics("swaps")
     competitors = {name: results.metrics(f"closed-{name}") for name in COMPETITORS}
     plain = {name: results.metrics(f"plain-{name}") for name in COMPETITORS}
+    assert ours["engine"] == offline["engine"], "the service and the engine alone differ"
     per_s, where = ours["per_s"], results.where()
     engines = results.metrics("engines")["engines"]
     engine = engines[ours["engine"]]
@@ -52,6 +53,7 @@ def summary(results: ResultsFile) -> dict[str, Any]:
         else None,
         "engines": engines,
         "overhead_ms_p50": round(single["http_ms_p50"] - single["bare_ms_p50"], 2),
+        "single": single,
         "p50_ms": {str(rate): _rounded(loop["p50_ms"]) for rate, loop in loops.items()},
         "p99_ms": {str(rate): _rounded(loop["p99_ms"]) for rate, loop in loops.items()},
         "goodput_at_5x": round(top["goodput_per_s"] / per_s, 4),

@@ -88,15 +88,47 @@ def test_engine_output_mismatch_is_detected(artifact: Path, tmp_path: Path) -> N
     other = tmp_path / "other"
     shutil.copytree(artifact, other)
     rows = json.loads((other / "golden.json").read_text())
-    rows[1]["logits"][0] += 2e-4
+    rows[1]["logits"][0] += 4e-4  # of 3.0
     (other / "golden.json").write_text(json.dumps(rows))
     predictor = Predictor.load(artifact)
-    with pytest.raises(EngineOutputMismatch, match=r"torch-fp32 differ .* by 2\.0\de-04"):
+    with pytest.raises(EngineOutputMismatch, match=r"torch-fp32 differ .* by 4\.0\de-04"):
         saved_predictions.check_golden_predictions(predictor, other)
     rows[1]["logits"] = [float("nan")] * 3
     (other / "golden.json").write_text(json.dumps(rows))
     with pytest.raises(EngineOutputMismatch):
         saved_predictions.check_golden_predictions(predictor, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("torch-fp32", 1e-4), ("onednn-fp32", 1e-4), ("torch-bf16", 1e-2)]
+)
+def test_engine_may_differ_in_proportion_to_the_largest_logit(
+    artifact: Path, tmp_path: Path, name: str, tolerance: float
+) -> None:
+    """A head of forty times the size makes the differences of any engine forty times as large."""
+    other = tmp_path / "other"
+    shutil.copytree(artifact, other)
+    predictor = Predictor.load(artifact, engine=name)
+    for tensor in predictor.adapter.head[-1]:
+        assert tensor is not None
+        tensor *= 40
+    rows = json.loads((other / "golden.json").read_text())
+    logits = predictor.forward(predictor.encode([row["text"] for row in rows])).tolist()
+    largest = max(abs(logit) for row in logits for logit in row)
+    assert largest > 2
+    for share in (0.9, 1.1):
+        rows = [row | {"logits": found} for row, found in zip(rows, logits, strict=True)]
+        best = max(range(3), key=logits[0].__getitem__)
+        rows[0]["logits"] = [
+            logit + share * tolerance * largest * (i == best) for i, logit in enumerate(logits[0])
+        ]
+        (other / "golden.json").write_text(json.dumps(rows))
+        if share < 1:
+            found = saved_predictions.check_golden_predictions(predictor, other)
+            assert found == pytest.approx(share * tolerance * largest, rel=0.01)
+        else:
+            with pytest.raises(EngineOutputMismatch):
+                saved_predictions.check_golden_predictions(predictor, other)
 
 
 def test_an_engine_that_does_not_compute_such_an_encoder_is_no_candidate_again(
