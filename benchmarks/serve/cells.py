@@ -109,7 +109,7 @@ def _measured(
     with staged as (server, side):
         return {
             **load_process.closed(side.target, size.warm_seconds, seconds),
-            "agreement": _agreement(side.target),
+            "agreement": _agreement(side),
             "engine": _loaded(side.target, side.target.paths[0]),
             "rss_mb": server.rss_mb(),
             "libraries": sides.libraries(side.python),
@@ -227,14 +227,13 @@ async def one_by_one(
     return took
 
 
-def _agreement(target: Target) -> float:
-    """The share of kept texts that get the label which the trained model gave them in float32."""
-    config = json.loads((checkpoint.merged() / "config.json").read_text())
-    kept = json.loads((checkpoint.artifact() / "golden.json").read_text())
+def _agreement(side: Side) -> float:
+    """The share of kept texts that get the label which transformers predicts in float32."""
+    expected = checkpoint.expected_labels(side.model)
+    labels = list(json.loads((side.model / "config.json").read_text())["id2label"].values())
     right = 0
-    for each in kept:
-        logits, (_, _, answer) = each["logits"], target.ask(each["text"])
-        given = scores(answer, [*config["id2label"].values()])
-        expected = config["id2label"][str(logits.index(max(logits)))]
-        right += max(given, key=lambda label: given[label]) == expected
-    return right / len(kept)
+    for text, label in expected:
+        _, _, answer = side.target.ask(text)
+        given = scores(answer, labels)
+        right += max(given, key=lambda label: given[label]) == label
+    return right / len(expected)

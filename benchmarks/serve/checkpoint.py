@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.child_process import ROOT
+from benchmarks.serve.as_bert import save_as_bert
 from lora_core.atomic_files import atomic_path
 from lora_core.cache import cache_dir
 from lora_core.data.load import load_splits
@@ -50,6 +51,37 @@ def merged() -> Path:
             options = ("--format", "transformers", "--out", str(unfinished))
             _lora_core("export", str(artifact()), *options)
     return final
+
+
+def bert() -> Path:
+    """The same encoder as a BERT, for vLLM, which has no DistilBERT.
+
+    BERT's head has a tanh where DistilBERT's has a ReLU, so it predicts other labels.
+    """
+    final = _place("bert")
+    if not final.is_dir():
+        with atomic_path(final) as unfinished:
+            save_as_bert(merged(), unfinished)
+    return final
+
+
+def expected_labels(model: Path) -> list[tuple[str, str]]:
+    """The texts of the golden predictions, and the label that a checkpoint predicts in float32."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    golden = json.loads((artifact() / "golden.json").read_text(encoding="utf-8"))
+    loaded = AutoModelForSequenceClassification.from_pretrained(model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    found = []
+    for text in (row["text"] for row in golden):
+        batch = tokenizer(
+            text, truncation=True, max_length=SPEC.data.max_length, return_tensors="pt"
+        )
+        with torch.no_grad():
+            best = int(loaded(**batch).logits.argmax())
+        found.append((text, loaded.config.id2label[best]))
+    return found
 
 
 def _lora_core(*arguments: str) -> None:

@@ -32,6 +32,7 @@ class Side:
 
     python: Path  # of its environment
     words: Sequence[str]
+    model: Path  # the checkpoint whose labels it must predict
     target: Target
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -42,7 +43,9 @@ def ours(folder: Path, *, paths: Sequence[str] = ("/predict",), keys: Sequence[s
     words = [str(python), "-m", "app.cli.main", "api", "--port", str(port)]
     target = Target(port, tuple(paths), keys=tuple(keys))
     environment = {"LORAWORKS_AUTH": "on" if keys else "off"}
-    return Side(python, [*words, "--data-dir", str(folder)], target, environment)
+    return Side(
+        python, [*words, "--data-dir", str(folder)], checkpoint.merged(), target, environment
+    )
 
 
 def tunings(name: str) -> list[str]:
@@ -80,14 +83,14 @@ def competitor(name: str, tuning: str) -> Side:
 
     These are options of its command, and environment variables.
     """
-    port, model = free_port(), str(checkpoint.merged())
+    port, model = free_port(), checkpoint.bert() if name == "vllm" else checkpoint.merged()
     environment = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     environment |= dict(word.split("=") for word in tuning.split() if "=" in word)
     options = [word for word in tuning.split() if "=" not in word]
     if name == "infinity":
         words = "v2 --engine torch --device cpu --no-bettertransformer --no-model-warmup"
         words += f" --served-model-name reviews --host 127.0.0.1 --port {port}"
-        command = [str(BIN / "infinity_emb"), *words.split(), "--model-id", model]
+        command = [str(BIN / "infinity_emb"), *words.split(), "--model-id", str(model)]
         target = Target(port, ("/classify",), '{"model":"reviews","input":[', "]}")
         python = BIN / "python"
     elif name == "vllm":
@@ -101,9 +104,9 @@ def competitor(name: str, tuning: str) -> Side:
     else:
         python = Path(sys.executable) if name == "pipeline" else BIN / "python"
         server = [str(python), str(HERE / f"{name}_server.py")]
-        command = [*server, "--port", str(port), "--model", model]
+        command = [*server, "--port", str(port), "--model", str(model)]
         target = Target(port)
-    return Side(python, [*command, *options], target, environment)
+    return Side(python, [*command, *options], model, target, environment)
 
 
 def libraries(python: Path) -> dict[str, str]:

@@ -5,12 +5,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
 
 from benchmarks.results_file import ResultsFile, choose
 from benchmarks.serve import checkpoint, outcomes, report, sides
+from benchmarks.serve.as_bert import save_as_bert
 from benchmarks.serve.plan import CELLS
 from benchmarks.serve.swaps import Move, failures
 from benchmarks.serve.target import scores
+from lora_core.specs.method import LoraSpec
+from tests.lora_artifact import make_lora_artifact
+from tests.plain_checkpoint import plain_checkpoint
 
 PER_S = {"ours": 40.0, "pipeline": 20.0, "litserve": 10.0, "infinity": 16.0, "vllm": 12.0}
 LABELS = {"reviews:1": ["bad", "good"], "reviews:2": ["dull", "fine"]}
@@ -166,8 +172,22 @@ def test_scores_of_each_server(answer: Any) -> None:
 def test_settings_of_a_competitor_are_options_and_environment_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "merged", lambda: tmp_path)
+    monkeypatch.setattr(checkpoint, "bert", lambda: tmp_path)
     side = sides.competitor("vllm", "OMP_NUM_THREADS=2 --max-num-seqs 4")
     assert [*side.words][-2:] == ["--max-num-seqs", "4"]
     assert side.environment["OMP_NUM_THREADS"] == "2"
     assert not [word for word in side.words if "OMP" in word]
+
+
+def test_checkpoint_for_vllm_is_the_same_encoder_as_a_bert(tmp_path: Path) -> None:
+    distilbert = plain_checkpoint(make_lora_artifact(tmp_path / "artifact", LoraSpec(r=2)))
+    save_as_bert(distilbert, tmp_path / "bert")
+    states, heads = [], []
+    for path in (distilbert, tmp_path / "bert"):
+        model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+        with torch.no_grad():
+            states.append(model.base_model(torch.arange(12).reshape(2, 6)).last_hidden_state)
+        heads.append(model.classifier.weight)
+    assert model.config.model_type == "bert"
+    torch.testing.assert_close(states[1], states[0], rtol=0, atol=1e-6)
+    assert torch.equal(heads[1], heads[0])
