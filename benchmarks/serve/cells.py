@@ -45,6 +45,8 @@ def _metrics(cell: str, size: Size, capacity: float) -> dict[str, Any]:
     match kind:
         case "closed":
             return _closed(name, size)
+        case "float32":
+            return _closed(name, size, precision="float32")
         case "plain":
             tuning = sides.plain(name)
             staged = stage.competitor(name, tuning)
@@ -83,11 +85,12 @@ def _engines(size: Size) -> dict[str, Any]:
     return {"engines": engine.compare(checkpoint.artifact(), texts, size.single_texts)}
 
 
-def _closed(name: str, size: Size) -> dict[str, Any]:
-    """Ours with its defaults, a competitor with its best settings."""
+def _closed(name: str, size: Size, precision: str | None = None) -> dict[str, Any]:
+    """Ours with its defaults, a competitor with its best settings, in a given precision if any."""
     if name == "ours":
-        return _measured(stage.ours(), size, size.closed_seconds)
-    tunings = sides.tunings(name)[: size.tunings]
+        engine = "auto" if precision is None else "onednn-fp32"
+        return _measured(stage.ours(engine=engine), size, size.closed_seconds)
+    tunings = sides.tunings(name, precision)[: size.tunings]
     tried = {each: _tried(name, each, size) for each in tunings} if len(tunings) > 1 else {}
     best = max(tunings, key=lambda tuning: tried.get(tuning, 0.0))
     measured = _measured(stage.competitor(name, best), size, size.closed_seconds)

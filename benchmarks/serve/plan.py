@@ -23,6 +23,7 @@ CELLS = (
     "closed-ours",
     *(f"closed-{name}" for name in COMPETITORS),
     *(f"plain-{name}" for name in COMPETITORS),
+    *(f"float32-{name}" for name in ("ours", *COMPETITORS)),  # as where bf16 is slow
     "single",
     *(f"open-{rate}" for rate in RATES),
     "swaps",

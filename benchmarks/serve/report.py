@@ -9,8 +9,9 @@ from benchmarks.serve import outcomes
 from benchmarks.serve.plan import CALM, COMPETITORS, RATES
 
 LISTED = (
-    "vs_best_competitor", "vs_plain", "share_of_offline", "share_of_peak", "single_ms_ratio",
-    "same_labels", "logit_error_ratio", "overhead_ms_p50", "goodput_at_5x",
+    "vs_best_competitor", "vs_best_competitor_float32", "vs_plain", "share_of_offline",
+    "share_of_peak", "single_ms_ratio", "same_labels", "logit_error_ratio", "overhead_ms_p50",
+    "goodput_at_5x",
     "refusal_ms_p99", "event_loop_lag_ms_p99", "others_answered_at_5x", "seconds_to_normal",
     "rss_growth", "adapters_32_share", "swap_failures", "statuses", "client_share_of_core",
     "tunings", "engine", "processor", "dates", "commits",
@@ -24,6 +25,7 @@ def summary(results: ResultsFile) -> dict[str, Any]:
     top, calm, swaps = loops[max(RATES)], loops[CALM], results.metrics("swaps")
     competitors = {name: results.metrics(f"closed-{name}") for name in COMPETITORS}
     plain = {name: results.metrics(f"plain-{name}") for name in COMPETITORS}
+    float32 = {name: results.metrics(f"float32-{name}")["per_s"] for name in ("ours", *COMPETITORS)}
     assert ours["engine"] == offline["engine"], "the service and the engine alone differ"
     per_s, where = ours["per_s"], results.where()
     engines = results.metrics("engines")["engines"]
@@ -40,6 +42,10 @@ def summary(results: ResultsFile) -> dict[str, Any]:
         "per_s": round(per_s, 2),
         "competitors": {name: round(found["per_s"], 2) for name, found in competitors.items()},
         "vs_best_competitor": round(per_s / max(each["per_s"] for each in competitors.values()), 3),
+        "float32": {name: round(found, 2) for name, found in float32.items()},
+        "vs_best_competitor_float32": round(
+            float32["ours"] / max(float32[name] for name in COMPETITORS), 3
+        ),
         "competitors_plain": {name: round(found["per_s"], 2) for name, found in plain.items()},
         "vs_plain": {name: round(per_s / found["per_s"], 2) for name, found in plain.items()},
         "share_of_offline": round(per_s / offline["per_s"], 4),
@@ -81,7 +87,8 @@ def table(results: ResultsFile, report: dict[str, Any]) -> str:
     """The closed loop of each side, the open loop by rate, and the other metrics."""
     sides = [["", "reviews/s", "p50 ms", "p99 ms", "right", "MB"]]
     competitors = [f"{how}-{name}" for how in ("closed", "plain") for name in COMPETITORS]
-    for cell in ("closed-ours", *competitors):
+    float32 = [f"float32-{name}" for name in ("ours", *COMPETITORS)]
+    for cell in ("closed-ours", *competitors, *float32):
         found = results.metrics(cell)
         numbers = (found["per_s"], found["p50_ms"], found["p99_ms"])
         right = f"{found['agreement']:.0%}"

@@ -37,24 +37,31 @@ class Side:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def ours(folder: Path, *, paths: Sequence[str] = ("/predict",), keys: Sequence[str] = ()) -> Side:
+def ours(
+    folder: Path,
+    *,
+    paths: Sequence[str] = ("/predict",),
+    keys: Sequence[str] = (),
+    engine: str = "auto",
+) -> Side:
     """The service as it is installed, on a data folder with models."""
     port, python = free_port(), Path(sys.executable)
     words = [str(python), "-m", "app.cli.main", "api", "--port", str(port)]
     target = Target(port, tuple(paths), keys=tuple(keys))
-    environment = {"LORAWORKS_AUTH": "on" if keys else "off"}
+    environment = {"LORAWORKS_AUTH": "on" if keys else "off", "LORAWORKS_ENGINE": engine}
     return Side(
         python, [*words, "--data-dir", str(folder)], checkpoint.merged(), target, environment
     )
 
 
-def tunings(name: str) -> list[str]:
+def tunings(name: str, precision: str | None = None) -> list[str]:
     """Settings of a competitor worth trying, the most promising first, in bf16 where faster.
 
     A text on each core needs neither padding nor waiting for the other core; a batch on all cores
     is what the guides recommend. docs/explanation/speed-of-serving.md lists what else was tried.
     """
-    n, precision = available_cores(), "bfloat16" if has_fast_bf16() else "float32"
+    n = available_cores()
+    precision = precision or ("bfloat16" if has_fast_bf16() else "float32")
     settings = {
         "pipeline": [f"--threads 1 --at-once {n}", f"--threads {n} --at-once 1"],
         "litserve": [

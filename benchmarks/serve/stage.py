@@ -16,7 +16,12 @@ DEFAULT = ("/predict",)
 
 @contextmanager
 def ours(
-    *, paths: Sequence[str] = DEFAULT, keys: int = 0, adapters: int = 0, second: bool = False
+    *,
+    paths: Sequence[str] = DEFAULT,
+    keys: int = 0,
+    adapters: int = 0,
+    second: bool = False,
+    engine: str = "auto",
 ) -> Iterator[tuple[Server, Side]]:
     """Our service with the trained model in production, and optional random adapters.
 
@@ -29,7 +34,7 @@ def ours(
             "the installation", "benchmarks.serve.installation", str(data), *words,
             environment=environment_without_settings(),
         )  # fmt: skip
-        side = sides.ours(data, paths=paths, keys=made)
+        side = sides.ours(data, paths=paths, keys=made, engine=engine)
         with _answering(side, Path(temporary)) as server:
             yield server, side
 

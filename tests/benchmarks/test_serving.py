@@ -46,8 +46,8 @@ def example_metrics(cell: str) -> dict[str, Any]:
             return {"share": 0.75}
         case "swaps":
             return common | {"failures": 0}
-        case "closed" | "plain":
-            per_s = PER_S[name] / (2 if kind == "plain" else 1)
+        case "closed" | "plain" | "float32":
+            per_s = PER_S[name] / (2 if kind == "plain" or cell == "float32-ours" else 1)
             closed = {"per_s": per_s, "p50_ms": 1500.0, "p99_ms": 2000.0, "agreement": 1.0}
             more = {"rss_mb": 500.0, "libraries": {}, "engine": "native-bf16", "tuning": "--fast"}
             return common | closed | more
@@ -78,6 +78,7 @@ def test_ratios_and_shares(results: ResultsFile) -> None:
     )
     assert (summary["overhead_ms_p50"], summary["goodput_at_5x"]) == (2.5, 0.9)
     assert (summary["share_of_peak"], summary["single_ms_ratio"]) == (0.8, 0.5)
+    assert summary["vs_best_competitor_float32"] == 1.0
     assert (summary["same_labels"], summary["logit_error_ratio"]) == (0.9985, 0.75)
     assert summary["statuses"] == {"200": 40, "429": 20}
     assert summary["seconds_to_normal"] == 0.5
