@@ -31,7 +31,9 @@ LINEAR_CANDIDATES = (
 )
 LORA_CANDIDATE = LoraSpec()
 
-LORA_MIN_TEXTS = 200  # with fewer texts, LoRA folds take minutes and are hardly ever better
+# With fewer texts, differences between methods are within noise, and LoRA, which is mostly the best,
+# comes first; with more, what is cheaper does (docs/decisions/0043).
+CHEAPEST_FIRST_MIN_TEXTS = 200
 MIN_HELD_OUT_TEXTS = 500  # enough to distinguish methods
 # (texts, repeats) of methods that are fitted at once; with more texts, there is one repeat.
 REPEATS_UP_TO = ((300, 5), (1000, 2))
@@ -69,7 +71,7 @@ def plan_candidates(
 ) -> tuple[CandidateSpec, ...]:
     """Return the candidates to evaluate within `budget` seconds, including the final fit.
 
-    The cheapest candidate is always included.
+    They are in order of preference. The cheapest candidate is always included.
     """
     folds = num_folds_to_evaluate(texts)
     repeats = next((each for limit, each in REPEATS_UP_TO if texts <= limit), 1)
@@ -82,9 +84,11 @@ def plan_candidates(
         for each in PROBE_CANDIDATES
     )
     lora = [CandidateSpec(method=LORA_CANDIDATE, folds=fewer) for fewer in range(folds, 0, -1)]
-    if texts < LORA_MIN_TEXTS:
-        lora = []
-    plans = [*((*probes, *linear, each) for each in lora), (*probes, *linear), linear]
+    if texts < CHEAPEST_FIRST_MIN_TEXTS:  # all folds: they are also what the verdict is based on
+        with_lora = [(lora[0], *probes, *linear)]
+    else:
+        with_lora = [(*probes, *linear, each) for each in lora]
+    plans = [*with_lora, (*probes, *linear), linear]
     cheapest = (CandidateSpec(method=LINEAR_CANDIDATES[-1], folds=1),)
     return next(
         (each for each in plans if estimate_selection_seconds(each, texts, seconds_of) <= budget),

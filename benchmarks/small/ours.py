@@ -78,7 +78,7 @@ def settings(spec: Spec, size: int, facts: Facts) -> dict[str, Any]:
         "version": benchmarks.settings.CLASSIFICATION_VERSION,
         "methods": described_methods,
         "selection": [
-            model_selection.LORA_MIN_TEXTS,
+            model_selection.CHEAPEST_FIRST_MIN_TEXTS,
             model_selection.MIN_HELD_OUT_TEXTS,
             model_selection.REPEATS_UP_TO,
             model_selection.NOISE_STANDARD_ERRORS,

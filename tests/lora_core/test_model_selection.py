@@ -7,9 +7,9 @@ import pytest
 
 from lora_core.confidence_intervals import wilson_interval
 from lora_core.model_selection import (
+    CHEAPEST_FIRST_MIN_TEXTS,
     LINEAR_CANDIDATES,
     LORA_CANDIDATE,
-    LORA_MIN_TEXTS,
     PROBE_CANDIDATES,
     CandidateScores,
     estimate_selection_seconds,
@@ -32,15 +32,29 @@ def scores(right: list[float]) -> CandidateScores:
     return CandidateScores(by_text, value, interval)
 
 
-def test_few_texts_use_fast_methods_on_all_folds() -> None:
-    candidates = plan_candidates(LORA_MIN_TEXTS - 1, budget=1e6, seconds_of=cost)
-    assert [each.method for each in candidates] == [*PROBE_CANDIDATES, *LINEAR_CANDIDATES]
-    assert {(each.folds, each.repeats) for each in candidates} == {(5, 5)}
+def test_few_texts_prefer_lora() -> None:
+    first, *others = plan_candidates(CHEAPEST_FIRST_MIN_TEXTS - 1, budget=1e6, seconds_of=cost)
+    assert (first.method, first.folds, first.repeats) == (LORA_CANDIDATE, 5, 1)
+    assert [each.method for each in others] == [*PROBE_CANDIDATES, *LINEAR_CANDIDATES]
+    assert {(each.folds, each.repeats) for each in others} == {(5, 5)}
 
 
-def test_more_texts_include_lora_on_all_folds() -> None:
-    candidates = plan_candidates(LORA_MIN_TEXTS, budget=1e6, seconds_of=cost)
-    assert (candidates[-1].method, candidates[-1].folds) == (LORA_CANDIDATE, 5)
+def test_more_texts_prefer_what_is_cheaper() -> None:
+    candidates = plan_candidates(CHEAPEST_FIRST_MIN_TEXTS, budget=1e6, seconds_of=cost)
+    assert [each.method for each in candidates] == [
+        *PROBE_CANDIDATES, *LINEAR_CANDIDATES, LORA_CANDIDATE
+    ]  # fmt: skip
+    assert {each.folds for each in candidates} == {5}
+
+
+def test_few_texts_try_lora_on_all_folds_or_not_at_all() -> None:
+    """The verdict comes from cross-validation, and needs every text predicted once."""
+    texts = CHEAPEST_FIRST_MIN_TEXTS - 1
+    whole = estimate_selection_seconds(plan_candidates(texts, 1e6, cost), texts, cost)
+    for budget, planned in ((whole, 6), (0.99 * whole, 5)):
+        candidates = plan_candidates(texts, budget, cost)
+        assert len(candidates) == planned
+        assert {each.folds for each in candidates} == {5}
 
 
 def test_many_texts_use_a_single_fold() -> None:
