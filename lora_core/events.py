@@ -142,7 +142,7 @@ class CandidateEvaluated(_Event):
     """A candidate method was cross-validated."""
 
     event: Literal["candidate"] = "candidate"
-    number: int  # from 1
+    number: int  # from 1, in the order of evaluation
     of: int
     result: CandidateResult
 
@@ -151,7 +151,7 @@ class MethodSelected(_Event):
     """A candidate was selected, to be trained on all texts."""
 
     event: Literal["selected"] = "selected"
-    number: int
+    number: int  # from 1, in the order of preference
     method: SingleMethod = Field(discriminator="type")
     texts: int  # that it will be trained on
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import f1_score
@@ -36,7 +36,13 @@ from lora_core.model_selection import CandidateScores
 from lora_core.progress_reporter import ProgressReporter
 from lora_core.results import CandidateResult, MethodSelection
 from lora_core.specs.data import Split
-from lora_core.specs.method import NUM_FOLDS, AutoSpec, CandidateSpec, LinearSpec
+from lora_core.specs.method import (
+    NUM_FOLDS,
+    SKLEARN_METHODS,
+    AutoSpec,
+    CandidateSpec,
+    LinearSpec,
+)
 from lora_core.specs.train import CheckpointSelectionAndStopSpec, SelectBy, TrainSpec
 from lora_core.tasks.single_label import SingleLabel
 from lora_core.training import checkpoint, linear, verdict
@@ -104,19 +110,17 @@ def _select_method(
     candidates = _plan_candidates(spec, examples, len(splits.labels))
     cross_validation = AnyMethodCrossValidator(spec, splits.labels, examples, progress)
     progress.enter_phase(Phase.SELECTING)
-    results: list[CandidateResult] = []
-    scores: list[CandidateScores] = []
-    all_logits: list[Logits] = []
-    for number, candidate in enumerate(candidates, start=1):
-        candidate_started = time.monotonic()
-        logits = cross_validation.predict_held_out_logits(candidate)
-        scores.append(cross_validation.evaluate_logits(logits))
-        all_logits.append(logits)
-        seconds = time.monotonic() - candidate_started
-        results.append(_result(candidate, scores[-1], logits, cross_validation, seconds))
-        observer.on_event(CandidateEvaluated(number=number, of=len(candidates), result=results[-1]))
+    evaluated: dict[int, _Evaluation] = {}
+    # The fast methods first, so that there soon is something to see.
+    for number, index in enumerate(_fast_first(candidates), start=1):
+        evaluated[index] = _evaluate(candidates[index], cross_validation)
+        event = CandidateEvaluated(
+            number=number, of=len(candidates), result=evaluated[index].result
+        )
+        observer.on_event(event)
+    results, scores, all_logits = zip(*(evaluated[i] for i in range(len(candidates))), strict=True)
     best = model_selection.select_candidate_index(scores)
-    selection = MethodSelection(texts=len(examples), chosen=best, candidates=tuple(results))
+    selection = MethodSelection(texts=len(examples), chosen=best, candidates=results)
     observer.on_event(MethodSelected(number=best + 1, method=selection.method, texts=len(examples)))
     cross_fitted = None
     all_predicted = all(each.folds == NUM_FOLDS for each in candidates)
@@ -187,13 +191,26 @@ def _plan_candidates(
     )
 
 
-def _result(
-    candidate: CandidateSpec,
-    scores: CandidateScores,
-    logits: Logits,
-    cross_validation: AnyMethodCrossValidator,
-    seconds: float,
-) -> CandidateResult:
+class _Evaluation(NamedTuple):
+    """How well a candidate predicts held-out texts."""
+
+    result: CandidateResult
+    scores: CandidateScores
+    logits: Logits
+
+
+def _fast_first(candidates: Sequence[CandidateSpec]) -> list[int]:
+    """Return the indices of the candidates, those of scikit-learn first."""
+    return sorted(
+        range(len(candidates)), key=lambda i: candidates[i].method.type not in SKLEARN_METHODS
+    )
+
+
+def _evaluate(candidate: CandidateSpec, cross_validation: AnyMethodCrossValidator) -> _Evaluation:
+    started = time.monotonic()
+    logits = cross_validation.predict_held_out_logits(candidate)
+    scores = cross_validation.evaluate_logits(logits)
+    seconds = time.monotonic() - started
     first_repeat, task = logits[0], cross_validation.task
     predicted = ~np.isnan(first_repeat[:, 0])
     macro_f1 = scores.value if task.metric.name == "macro_f1" else None
@@ -202,7 +219,7 @@ def _result(
         answers = task.predict_cross_fitted(first_repeat[predicted], targets)
         macro_f1 = float(f1_score(targets, answers, average="macro", zero_division=0.0))
     low, high = scores.interval
-    return CandidateResult(
+    result = CandidateResult(
         method=candidate.method,
         folds=candidate.folds,
         repeats=candidate.repeats,
@@ -215,3 +232,4 @@ def _result(
         macro_f1=macro_f1,
         seconds=round(seconds, 2),
     )
+    return _Evaluation(result, scores, logits)

@@ -27,6 +27,8 @@ loraworks() {
       [[ -z $SMALL || " $* " = *" --watch "* || " $* " = *" --local "* ]] || set -- "$@" --dry-run
       # Two epochs for methods that have epochs: neither `auto` nor linear models do.
       [[ -z $SMALL || " $* " = *" --epochs "* || ! " $* " =~ $STEPWISE ]] || set -- "$@" --epochs 2
+      # `auto` then tries no LoRA, which it would train six times.
+      [[ -z $SMALL || $1 = sweep || " $* " =~ ' --(method|time-budget|spec|r|alpha|target) ' ]] || set -- "$@" --time-budget 20
       command loraworks "$@" $SMALL
       ;;
     *) command loraworks "$@" ;;

@@ -233,7 +233,7 @@ def test_auto_chooses_the_best_method(url: str, folder: Path) -> None:
     }
     plan = httpx2.post(f"{url}/v1/jobs?dry_run=true", json=body).json()
     planned = [each["method"]["type"] for each in plan["spec"]["method"]["candidates"]]
-    assert planned == ["probe", "probe", "probe", "linear", "linear"]
+    assert planned == ["lora", "probe", "probe", "probe", "linear", "linear"]
     job = finished(url, httpx2.post(f"{url}/v1/jobs", json=body).json()["id"])
     assert job["method"] == "auto"
     assert job["spec"]["method"] == plan["spec"]["method"]  # a resume tries the same ones

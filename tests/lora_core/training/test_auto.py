@@ -131,6 +131,22 @@ def test_candidates_are_reported_and_the_chosen_method_is_stored(
     assert best["low"] < best["accuracy"] <= best["high"]
 
 
+def test_fast_candidates_are_evaluated_first_and_keep_their_place(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]]
+) -> None:
+    observer, out = go(spec(method=choosing(LORA, LINEAR, PROBE)))
+    events = observer.all("candidate")
+    assert [each.number for each in events] == [1, 2, 3]
+    assert [each.result.method.type for each in events] == ["linear", "probe", "lora"]
+    selection = manifest.verify(out)["metrics"]["selection"]
+    assert [each["method"]["type"] for each in selection["candidates"]] == [
+        "lora", "linear", "probe"
+    ]  # fmt: skip
+    chosen = selection["candidates"][selection["chosen"]]["method"]
+    [selected] = observer.all("selected")
+    assert (selected.number, selected.method.type) == (selection["chosen"] + 1, chosen["type"])
+
+
 def test_resumed_auto_run_is_bitwise_equal(
     spec: Make,
     go: Callable[..., tuple[RecordingObserver, Path]],
