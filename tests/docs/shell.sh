@@ -18,6 +18,7 @@ _is_well() {
 }
 
 STEPWISE=' sweep start | --method (lora|full|baseline) | --r | --target '
+NOT_AUTO=' --(method|time-budget|spec|r|alpha|target) '
 
 loraworks() {
   case "${1-} ${2-}" in
@@ -28,7 +29,7 @@ loraworks() {
       # Two epochs for methods that have epochs: neither `auto` nor linear models do.
       [[ -z $SMALL || " $* " = *" --epochs "* || ! " $* " =~ $STEPWISE ]] || set -- "$@" --epochs 2
       # `auto` then tries no LoRA, which it would train six times.
-      [[ -z $SMALL || $1 = sweep || " $* " =~ ' --(method|time-budget|spec|r|alpha|target) ' ]] || set -- "$@" --time-budget 20
+      [[ -z $SMALL || $1 = sweep || " $* " =~ $NOT_AUTO ]] || set -- "$@" --time-budget 20
       command loraworks "$@" $SMALL
       ;;
     *) command loraworks "$@" ;;
