@@ -31,8 +31,8 @@ LINEAR_CANDIDATES = (
 )
 LORA_CANDIDATE = LoraSpec()
 
-# With fewer texts, differences between methods are within noise, and LoRA comes first, which is
-# mostly the best; with more, what is cheaper does (docs/decisions/0043).
+# With fewer texts, noise hides the differences between methods, so LoRA, usually the best, comes
+# first. From here on the cheaper methods do (docs/decisions/0043).
 CHEAPEST_FIRST_MIN_TEXTS = 200
 MIN_HELD_OUT_TEXTS = 500  # enough to distinguish methods
 # (texts, repeats) of methods that are fitted at once; with more texts, there is one repeat.

@@ -17,13 +17,14 @@ ADAPTERS = 32
 MOVES = 20  # of an alias, from one version to the other and back
 
 COMPETITORS = ("pipeline", "litserve", "infinity", "vllm")
+FLOAT32_CELLS = tuple(f"float32-{name}" for name in ("ours", *COMPETITORS))  # where bf16 is slow
 CELLS = (
     "offline",
     "engines",
     "closed-ours",
     *(f"closed-{name}" for name in COMPETITORS),
     *(f"plain-{name}" for name in COMPETITORS),
-    *(f"float32-{name}" for name in ("ours", *COMPETITORS)),  # as where bf16 is slow
+    *FLOAT32_CELLS,
     "single",
     *(f"open-{rate}" for rate in RATES),
     "swaps",

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.columns import aligned
 from benchmarks.results_file import ResultsFile
 from benchmarks.serve import outcomes
-from benchmarks.serve.plan import CALM, COMPETITORS, RATES
+from benchmarks.serve.plan import CALM, COMPETITORS, FLOAT32_CELLS, RATES
 
 LISTED = (
     "vs_best_competitor", "vs_best_competitor_float32", "vs_plain", "share_of_offline",
@@ -25,7 +25,9 @@ def summary(results: ResultsFile) -> dict[str, Any]:
     top, calm, swaps = loops[max(RATES)], loops[CALM], results.metrics("swaps")
     competitors = {name: results.metrics(f"closed-{name}") for name in COMPETITORS}
     plain = {name: results.metrics(f"plain-{name}") for name in COMPETITORS}
-    float32 = {name: results.metrics(f"float32-{name}")["per_s"] for name in ("ours", *COMPETITORS)}
+    float32 = {
+        cell.removeprefix("float32-"): results.metrics(cell)["per_s"] for cell in FLOAT32_CELLS
+    }
     assert ours["engine"] == offline["engine"], "the service and the engine alone differ"
     per_s, where = ours["per_s"], results.where()
     engines = results.metrics("engines")["engines"]
@@ -87,8 +89,7 @@ def table(results: ResultsFile, report: dict[str, Any]) -> str:
     """The closed loop of each side, the open loop by rate, and the other metrics."""
     sides = [["", "reviews/s", "p50 ms", "p99 ms", "right", "MB"]]
     competitors = [f"{how}-{name}" for how in ("closed", "plain") for name in COMPETITORS]
-    float32 = [f"float32-{name}" for name in ("ours", *COMPETITORS)]
-    for cell in ("closed-ours", *competitors, *float32):
+    for cell in ("closed-ours", *competitors, *FLOAT32_CELLS):
         found = results.metrics(cell)
         numbers = (found["per_s"], found["p50_ms"], found["p99_ms"])
         right = f"{found['agreement']:.0%}"

@@ -111,7 +111,7 @@ def _first_plan(size: int) -> list[list[Any]]:
     folds = min(5, math.ceil(2500 / size))
     repeats = 5 if size <= 300 else 2 if size <= 1000 else 1
     quick = [[name, folds, repeats] for name in ("probe", "probe", "probe", "linear", "linear")]
-    return [*quick, ["lora", folds, 1]] if size >= 200 else quick
+    return [*quick, ["lora", folds, 1]]
 
 
 @cache
