@@ -110,7 +110,7 @@ def train_encoder(  # noqa: PLR0913
             summary["more_labels"] = more_labels.model_dump(mode="json")
         if saves_model(prepared.spec):
             local.enter_phase(Phase.VERDICT, result.steps)
-            assessment = verdict.verdict_of_run(prepared, evaluation, selected, local)
+            assessment = verdict.verdict_of_run(prepared, spec.optim, evaluation, selected, local)
             summary["verdict"] = assessment.model_dump(mode="json")
         local.enter_phase(Phase.SAVING, result.steps)
         failpoint("saving")

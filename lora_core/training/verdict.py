@@ -18,7 +18,7 @@ from lora_core.progress_reporter import HeartbeatOnlyProgress, ProgressReporter
 from lora_core.results import Verdict
 from lora_core.specs.data import Split
 from lora_core.specs.method import CandidateSpec, ProbeSpec
-from lora_core.specs.train import TrainSpec
+from lora_core.specs.train import OptimSpec, TrainSpec
 from lora_core.tasks.base import Logits
 from lora_core.tasks.build import build_task
 from lora_core.tasks.primary_metric import Predictions
@@ -34,15 +34,19 @@ PROBE_TRAIN_TEXTS, PROBE_TEST_TEXTS = 1000, 1000
 
 def verdict_of_run(
     prepared: PreparedRun,
+    optim: OptimSpec,
     evaluation: RunEvaluation,
     selected: AutoSelectionResult | None,
     progress: ProgressReporter,
 ) -> Verdict:
-    """Return the verdict on the test split or, with few texts, by cross-validation."""
+    """Return the verdict on the test split or, with few texts, by cross-validation.
+
+    `optim` is that of the run without defaults: a fold has its own, as when `auto` compares.
+    """
     spec, splits, task = prepared.spec, prepared.splits, prepared.task
     examples = trainable_examples(spec, splits)
     if uses_cross_validated_verdict(spec, examples):
-        return _cross_validated_verdict(prepared, examples, selected, progress)
+        return _cross_validated_verdict(prepared, optim, examples, selected, progress)
     splits = splits_for_references(splits, prepared.cross_validated)
     baseline = linear_baseline.fit_or_load_linear_baseline(splits, task)
     references = {"linear": _answers_to_all(np.asarray(baseline.test_predictions))}
@@ -117,11 +121,12 @@ def fit_probe_and_predict(
 
 def _cross_validated_verdict(
     prepared: PreparedRun,
+    optim: OptimSpec,
     examples: tuple[Example, ...],
     selected: AutoSelectionResult | None,
     progress: ProgressReporter,
 ) -> Verdict:
-    spec, splits = prepared.spec, prepared.splits
+    spec, splits = prepared.spec.model_copy(update={"optim": optim}), prepared.splits
     cross_validation = AnyMethodCrossValidator(spec, splits.labels, examples, progress)
     if selected is None or selected.cross_validated is None:
         candidate = CandidateSpec(method=spec.encoder_method)

@@ -17,6 +17,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from lora_core import cross_validation, distributed, manifest, model_selection
+from lora_core.cache import cache_dir
 from lora_core.cost_model import DEFAULT_FLOPS_PER_SECOND, CostModel
 from lora_core.cross_validation import LinearCrossValidator, Logits, trainable_examples
 from lora_core.data import linear_baseline as comparison
@@ -26,7 +27,7 @@ from lora_core.errors.training import CheckpointMismatch, StopRequested
 from lora_core.events import NullObserver
 from lora_core.linear.model import LinearModel
 from lora_core.progress_reporter import ProgressReporter
-from lora_core.specs.method import CandidateSpec, LinearSpec
+from lora_core.specs.method import NUM_FOLDS, CandidateSpec, LinearSpec
 from lora_core.specs.train import TrainSpec
 from lora_core.training import auto, checkpoint, resume, verdict
 from lora_core.training.checkpoint_schedule import CheckpointSettings
@@ -186,6 +187,22 @@ def test_cached_fits_are_not_repeated(
     assert seconds[1] < seconds[0]
     logits = [answered(out, "validation") for out in (first, second)]
     assert logits[0] == logits[1]
+
+
+def test_verdict_on_a_named_method_uses_the_same_fits(
+    spec: Make, go: Callable[..., tuple[RecordingObserver, Path]], tmp_path: Path
+) -> None:
+    """What follows from the number of texts, as the learning rate does, is that of the fold."""
+    optim, result = {"epochs": 1, "learning_rate": None}, {"cross_validation": True}
+    _, chosen = go(spec(method=choosing(LORA), optim=optim, result=result))
+    fits = set((cache_dir() / "cross-validation").iterdir())
+    assert len(fits) == NUM_FOLDS
+    named, observer = tmp_path / "named", RecordingObserver()
+    described = spec(method=LORA, optim=optim, result=result)
+    train_encoder(described, out_dir=named, observer=observer, stop=observer)
+    assert set((cache_dir() / "cross-validation").iterdir()) == fits
+    verdicts = [manifest.verify(out)["metrics"]["verdict"] for out in (chosen, named)]
+    assert verdicts[0] == verdicts[1]
 
 
 def test_processes_agree_whether_a_fit_is_cached(
