@@ -24,10 +24,15 @@ from lora_core.data.split import Example, Splits
 from lora_core.events import NullObserver
 from lora_core.specs.data import Split
 from lora_core.specs.method import LinearSpec, ProbeSpec, SingleMethod
-from lora_core.specs.train import CheckpointSelectionAndStopSpec, SelectBy, TrainSpec
+from lora_core.specs.train import (
+    CheckpointSelectionAndStopSpec,
+    HeadInit,
+    SelectBy,
+    TrainSpec,
+)
 from lora_core.training import probe, resume
+from lora_core.training.loop import Trainer
 from lora_core.training.prepare import PreparedRun, prepare_run
-from lora_core.training.resume import build_or_resume_trainer
 
 MAX_CACHE_BYTES = FOLDER_LIMITS["cross-validation"]
 
@@ -75,7 +80,7 @@ class AnyMethodCrossValidator(LinearCrossValidator):
             validation=self._select(held_out),
             test=(),
         )
-        stop = CheckpointSelectionAndStopSpec(select_by=SelectBy.LAST, evaluations_per_epoch=1)
+        stop = CheckpointSelectionAndStopSpec(select_by=SelectBy.LAST)
         spec = spec.model_copy(update={"stop": stop})
         prepared = prepare_run(spec, NullObserver(), self._progress, splits)
         logits = _cached_logits(prepared, lambda: self._train(prepared))
@@ -85,12 +90,10 @@ class AnyMethodCrossValidator(LinearCrossValidator):
         )
 
     def _train(self, prepared: PreparedRun) -> Logits:
-        trainer = build_or_resume_trainer(
-            prepared,
-            observer=NullObserver(),
-            progress=self._progress,
-            checkpoint_settings=None,
-            saved=None,
+        if prepared.spec.head_init is HeadInit.PROBE:
+            probe.init_head_with_probe(prepared, self._progress)
+        trainer = Trainer(
+            prepared, observer=NullObserver(), progress=self._progress, evaluate_last_only=True
         )
         return trainer.train().validation_logits
 

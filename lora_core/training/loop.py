@@ -51,6 +51,7 @@ class Trainer:
         observer: Observer,
         progress: ProgressReporter,
         checkpoints: CheckpointSaver[TrainingState] | None = None,
+        evaluate_last_only: bool = False,
     ) -> None:
         self.model, self.method = prepared.model, prepared.method
         self.task, self.loss = prepared.task, prepared.loss
@@ -60,6 +61,7 @@ class Trainer:
         self.train_data = prepared.tokenized[Split.TRAIN]
         self.validation_data = prepared.tokenized[Split.VALIDATION]
         self.observer, self.progress, self.checkpoints = observer, progress, checkpoints
+        self.evaluate_last_only = evaluate_last_only
         optim = self.spec.optim
         self.epochs, self.batch_size = resolve_epochs_and_batch_size(optim, len(self.train_data))
         self.updates_per_epoch = math.ceil(len(self.train_data) / self.batch_size)
@@ -191,10 +193,13 @@ class Trainer:
     def _evaluation_due(self, step: int) -> bool:
         """Evaluate at even intervals, the last at the end of each epoch.
 
-        After a cross-validation there is nothing to evaluate.
+        In a fold of a cross-validation only the last weights count. After a cross-validation there
+        is nothing to evaluate.
         """
         if self.cross_validated is not None:
             return False
+        if self.evaluate_last_only:
+            return step == self.total_steps
         times, updates = self.spec.stop.evaluations_per_epoch, self.updates_per_epoch
         position = (step - 1) % updates + 1  # in the epoch, from 1
         # Of `times` equal shares of the epoch, how many are complete after this step and before it.

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ from lora_core.training import auto, checkpoint, resume, verdict
 from lora_core.training.checkpoint_schedule import CheckpointSettings
 from lora_core.training.cross_validation import AnyMethodCrossValidator
 from lora_core.training.encoder import train_encoder
+from lora_core.training.loop import Trainer
 from lora_core.training.prepare import PreparedRun, prepare_run
 from tests.recording_observer import RecordingObserver, StopDuringFit
 from tests.task_files import make_rare
@@ -203,6 +205,36 @@ def test_verdict_on_a_named_method_uses_the_same_fits(
     assert set((cache_dir() / "cross-validation").iterdir()) == fits
     verdicts = [manifest.verify(out)["metrics"]["verdict"] for out in (chosen, named)]
     assert verdicts[0] == verdicts[1]
+
+
+def test_fold_is_evaluated_once_with_the_same_result(
+    spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluations in between would cost a tenth of the time, and nobody would see them."""
+    described = spec(method=LORA, optim={"epochs": 3})
+    splits = load_splits(described.data)
+    examples = trainable_examples(described, splits)
+    candidate = CandidateSpec(method=described.encoder_method, folds=1)
+
+    progress = ProgressReporter(NullObserver(), RecordingObserver())
+    folds = AnyMethodCrossValidator(described, splits.labels, examples, progress)
+    evaluated, evaluate = [], Trainer._evaluate
+
+    def counted(trainer: Trainer) -> None:
+        evaluated.append(trainer.state.step)
+        evaluate(trainer)
+
+    monkeypatch.setattr(Trainer, "_evaluate", counted)
+    once = folds.predict_held_out_logits(candidate)
+    assert len(evaluated) == 1
+    shutil.rmtree(cache_dir() / "cross-validation")
+    monkeypatch.setattr(
+        "lora_core.training.cross_validation.Trainer",
+        lambda *args, **more: Trainer(*args, **more | {"evaluate_last_only": False}),
+    )
+    again = folds.predict_held_out_logits(candidate)
+    assert len(evaluated) > 3
+    np.testing.assert_array_equal(once, again)
 
 
 def test_processes_agree_whether_a_fit_is_cached(
