@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _umask() -> Iterator[None]:
-    """A service sets a thread count for its process, which all tests share."""
+    """A service sets the umask of its process, which all tests share."""
     before = os.umask(0o022)
     yield
     os.umask(before)

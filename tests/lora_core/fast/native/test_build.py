@@ -23,7 +23,10 @@ AVX512 = build.VARIANTS["avx512"][0]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[Path]:
+    caplog.set_level("WARNING", logger="lora_core")  # a service of another test may have raised it
     monkeypatch.setattr(build, "BUILD_DIR", tmp_path / "build")
     best_library.cache_clear()
     yield tmp_path / "build"
