@@ -9,6 +9,7 @@ object.
 
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,8 @@ from typing import Any
 from benchmarks import linear
 from benchmarks.options import parser
 from benchmarks.results_file import choose
-from benchmarks.serve import sides
-from benchmarks.serve.server_process import running
+from benchmarks.serve.server_process import free_port, running
+from benchmarks.serve.target import Target
 from lora_core.data.load import load_splits
 
 PAIRS, QUICK_PAIRS = 5000, 500
@@ -54,10 +55,12 @@ def texts(count: int) -> list[str]:
 def running_service(folder: Path) -> Iterator[int]:
     """The port of a service with one model in production."""
     linear.install(folder)
-    side = sides.ours(folder / "data")
-    with running(side.words, side.environment, folder) as server:
-        server.wait_until_it_answers(side.target, "a good film")
-        yield side.target.port
+    target = Target(free_port())
+    words = [sys.executable, "-m", "app.cli.main", "api", "--port", str(target.port)]
+    words += ["--data-dir", str(folder / "data")]
+    with running(words, {"LORAWORKS_AUTH": "off"}, folder) as server:
+        server.wait_until_it_answers(target, "a good film")
+        yield target.port
 
 
 def measure(pairs: int) -> dict[str, Any]:
