@@ -43,6 +43,20 @@ async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
         raise ClientDisconnected()
 
 
+@contextmanager
+def cancel_threads_with_task() -> Iterator[None]:
+    """If the task is cancelled, as by a server that stops, let its threads notice.
+
+    `anyio.from_thread.check_cancelled` looks at cancel scopes only.
+    """
+    with anyio.CancelScope() as scope:
+        try:
+            yield
+        except asyncio.CancelledError:
+            scope.cancel()
+            raise
+
+
 async def _cancel_when_disconnected(receive: Receive, scope: anyio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

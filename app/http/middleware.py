@@ -21,7 +21,9 @@ from app.errors import (
     CrossSiteRequestBlocked,
     HostNotAllowed,
     OriginNotAllowed,
+    ShuttingDown,
 )
+from app.http.concurrency import cancel_threads_with_task
 from app.http.error_responses import log_and_build_error_response
 from app.settings import Settings
 from lora_core.rust_panics import convert_panics
@@ -101,7 +103,10 @@ class SecurityHeadersMiddleware:
 
 
 class ErrorMiddleware:
-    """Responds to errors without an exception handler: those of middleware, and unexpected ones."""
+    """Responds to errors without an exception handler: those of middleware, and unexpected ones.
+
+    A request that is cancelled, because the server stops and has waited for it, gets one, too.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -115,12 +120,13 @@ class ErrorMiddleware:
             await send(message)
 
         try:
-            with convert_panics():
+            with convert_panics(), cancel_threads_with_task():
                 await self.app(scope, receive, track_start)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if started or scope["type"] != "http":
                 raise  # too late for a response: the server closes the connection
-            await log_and_build_error_response(scope, error)(scope, receive, send)
+            reported = error if isinstance(error, Exception) else ShuttingDown()
+            await log_and_build_error_response(scope, reported)(scope, receive, send)
 
 
 class HostOriginMiddleware:

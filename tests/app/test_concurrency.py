@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -109,6 +110,19 @@ def test_upload_is_not_stored_if_its_client_disconnects(url: str, slow_commands:
     assert upload(url).status_code == 201
 
 
+def test_upload_gets_a_503_and_ends_when_the_service_stops(
+    settings: Settings, slow_commands: list[str]
+) -> None:
+    slow_commands.append("inspect")
+    with ThreadPoolExecutor(1) as client:
+        with serving(create_app(settings)) as url:
+            uploaded = client.submit(upload, url)
+            wait_until(lambda: count_slow_children() == 1, what="the check to begin")
+        response = uploaded.result()
+    assert (response.status_code, response.json()["code"]) == (503, "stopping")
+    wait_until(lambda: count_slow_children() == 0, seconds=10, what="the check to end")
+
+
 def test_reads_are_limited_per_key_and_in_total(
     auth_settings: Settings, slow_commands: list[str], new_key: Callable[..., service.CreatedKey]
 ) -> None:
@@ -206,7 +220,7 @@ def test_imports_do_not_delay_uploads(url: str, slow_commands: list[str]) -> Non
 
 @pytest.fixture
 def labeled(settings: Settings) -> Iterator[httpx2.Client]:
-    """A service with a labeling project that has two labels."""
+    """A service with a labeling project that has two labels. No child outlives it."""
     app = create_app(settings.model_copy(update={"max_checks": 2}))
     with serving(app) as url, httpx2.Client(base_url=url, timeout=30) as client:
         client.post(
@@ -218,6 +232,7 @@ def labeled(settings: Settings) -> Iterator[httpx2.Client]:
         for row in (1, 2):
             put(client, row)
         yield client
+    wait_until(lambda: count_slow_children() == 0, seconds=10, what="its children to end")
 
 
 def test_labels_become_datasets_within_the_limit_of_uploads(
@@ -254,4 +269,3 @@ def test_requests_that_wait_for_texts_to_label_leave_threads_to_others(
         wait_until(is_rejected)
         assert count_slow_children() == 1
         assert labeled.post("/v1/labeling/mood/next").status_code == 200  # its texts are there
-        slow_commands.clear()
