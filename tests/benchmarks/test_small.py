@@ -199,6 +199,15 @@ def test_totals_are_null_until_all_planned_cells_are_there(computed: list[str], 
     assert printed["lora_256_gain"] is printed["rt_1000"] is printed["rt_4000"] is None
 
 
+def test_worst_gap_is_known_once_it_misses_the_goal(
+    computed: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--only", "rotten-tomatoes")["worst_gap_low"] is None
+    monkeypatch.setitem(summary.GOALS, "worst_gap_low", summary.Goal(-20.0, at_most=True))
+    printed = run("--only", "rotten-tomatoes")
+    assert (printed["worst_gap_low"], printed["mean_gain"]) == (-5.0, None)
+
+
 def test_page_matches_stored_results() -> None:
     page, results = REPOSITORY / "docs/explanation/few-labels.md", ResultsFile(STORED)
     every = [*plan.cells([*sets.TABLE])]
