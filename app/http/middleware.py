@@ -105,7 +105,7 @@ class SecurityHeadersMiddleware:
 class ErrorMiddleware:
     """Responds to errors without an exception handler: those of middleware, and unexpected ones.
 
-    A request that is cancelled, because the server stops and has waited for it, gets one, too.
+    It also responds to a request that a stopping server cancels after the grace period.
     """
 
     def __init__(self, app: ASGIApp) -> None:
