@@ -23,9 +23,10 @@ from app.drift import routes as drift
 from app.errors import AppError
 from app.feedback import routes as feedback
 from app.http import error_responses, health, openapi
-from app.http.concurrency import CancelReadsOnDisconnectMiddleware, ConcurrencyLimiters
+from app.http.concurrency import CancellationMiddleware, ConcurrencyLimiters
 from app.http.connections import raise_open_file_limit
 from app.http.dependencies import AppState, get_app_state
+from app.http.event_loop_priority import raise_event_loop_priority
 from app.http.middleware import (
     BodyLimitMiddleware,
     ErrorMiddleware,
@@ -122,7 +123,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 AuthMiddleware, keys_required=settings.auth == "on", public_routes=PUBLIC_ROUTES
             ),
             Middleware(LoadSheddingMiddleware, routes=MODEL_ROUTES),
-            Middleware(CancelReadsOnDisconnectMiddleware),
+            Middleware(CancellationMiddleware),
             Middleware(SlowBodyMiddleware, bytes_per_second=settings.min_body_bytes_per_second),
             Middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes),
         ],
@@ -192,6 +193,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     logging.configure(settings.log_level)
     make_process_private()
     log.info("open_files", limit=raise_open_file_limit())
+    log.info("event_loop", real_time=raise_event_loop_priority())
     with ExitStack() as exit_stack:
         try:
             parse_mlflow_settings(settings)  # used by workers only, but a mistake shows at once

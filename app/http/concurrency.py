@@ -44,7 +44,7 @@ async def cancel_on_disconnect(receive: Receive) -> AsyncIterator[None]:
 
 
 @contextmanager
-def cancel_threads_with_task() -> Iterator[None]:
+def _cancel_threads_with_task() -> Iterator[None]:
     """If the task is cancelled, as by a server that stops, let its threads notice.
 
     `anyio.from_thread.check_cancelled` looks at cancel scopes only.
@@ -63,19 +63,24 @@ async def _cancel_when_disconnected(receive: Receive, scope: anyio.CancelScope) 
     scope.cancel()
 
 
-class CancelReadsOnDisconnectMiddleware:
+class CancellationMiddleware:
     """ASGI middleware that cancels a GET or HEAD request when its client disconnects.
 
-    It cancels requests that wait for a thread, too. Other methods are left to their routes.
+    It cancels requests that wait for a thread, too. Other methods are left to their routes. The
+    threads of any request notice if a stopping server cancels it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] not in SAFE_METHODS:
-            await self.app(scope, receive, send)
-            return
+        with _cancel_threads_with_task():
+            if scope["type"] == "http" and scope["method"] in SAFE_METHODS:
+                await self._run_while_connected(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+
+    async def _run_while_connected(self, scope: Scope, receive: Receive, send: Send) -> None:
         channel = _ReadAheadChannel(receive, send)
         try:
             async with cancel_on_disconnect(channel.read_ahead):

@@ -48,6 +48,7 @@ def build_protocol_class(settings: Settings) -> type[H11Protocol]:
     class ServerProtocol(LimitedH11Protocol):
         max_connections = limit
         idle_connections: ClassVar[dict[LimitedH11Protocol, None]] = {}
+        starting = asyncio.Lock()
 
     return ServerProtocol
 
@@ -57,6 +58,7 @@ class LimitedH11Protocol(H11Protocol):
 
     max_connections: ClassVar[int]
     idle_connections: ClassVar[dict["LimitedH11Protocol", None]]  # per server; longest idle first
+    starting: ClassVar[asyncio.Lock]  # per server; held by the request that starts next
     logged_at: ClassVar[float] = float("-inf")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -119,6 +121,10 @@ class LimitedH11Protocol(H11Protocol):
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
+        # Each starts in its own iteration of the event loop. Those that arrived together would
+        # hold up everything else for a millisecond each.
+        async with self.starting:
+            await asyncio.sleep(0)
         await self._application(scope, receive, send_and_close)
 
     def _is_idle(self) -> bool:

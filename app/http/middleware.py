@@ -23,7 +23,6 @@ from app.errors import (
     OriginNotAllowed,
     ShuttingDown,
 )
-from app.http.concurrency import cancel_threads_with_task
 from app.http.error_responses import log_and_build_error_response
 from app.settings import Settings
 from lora_core.rust_panics import convert_panics
@@ -120,13 +119,14 @@ class ErrorMiddleware:
             await send(message)
 
         try:
-            with convert_panics(), cancel_threads_with_task():
+            with convert_panics():
                 await self.app(scope, receive, track_start)
         except (Exception, asyncio.CancelledError) as error:
             if started or scope["type"] != "http":
                 raise  # too late for a response: the server closes the connection
-            reported = error if isinstance(error, Exception) else ShuttingDown()
-            await log_and_build_error_response(scope, reported)(scope, receive, send)
+            if isinstance(error, asyncio.CancelledError):
+                error = ShuttingDown()
+            await log_and_build_error_response(scope, error)(scope, receive, send)
 
 
 class HostOriginMiddleware:

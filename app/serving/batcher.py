@@ -232,12 +232,23 @@ class Batcher:
             throughput = mean + _NEWEST_BATCH_WEIGHT * (throughput - mean)
         self.tokens_per_second = throughput
 
-    def _deliver(self, outcomes: "_TextOutcomes") -> None:
-        """Resolve the futures on the event loop, in one callback for the whole batch."""
+    def _deliver(self, outcomes: "Sequence[_TextOutcome]") -> None:
         try:
-            self._loop.call_soon_threadsafe(_resolve_futures, outcomes)
+            self._loop.call_soon_threadsafe(self._resolve_futures, deque(outcomes))
         except RuntimeError:  # the loop is closed: no caller is waiting
             log.info("results_discarded", texts=len(outcomes))
+
+    def _resolve_futures(self, outcomes: "deque[_TextOutcome]") -> None:
+        """Resolve one future in each iteration of the event loop, which writes the response in the
+        next one, so that nothing else waits for the responses of a whole batch."""
+        text, outcome = outcomes.popleft()
+        if not text.future.done():  # otherwise the caller has left
+            if isinstance(outcome, Exception):
+                text.future.set_exception(outcome)
+            else:
+                text.future.set_result(outcome)
+        if outcomes:
+            self._loop.call_soon(self._resolve_futures, outcomes)
 
 
 def _let_event_loop_go_first() -> None:
@@ -271,9 +282,7 @@ class _Batch:
         self.tokens += text.item.length
 
 
-_TextOutcomes = Sequence[tuple[_QueuedText, TextLogits | Exception]]
-
-
+_TextOutcome = tuple[_QueuedText, TextLogits | Exception]
 _Row = tuple[Any, Any] | Exception  # logits and state of a text
 
 
@@ -287,13 +296,3 @@ def _outcome(text: _QueuedText, row: _Row, start: float, seconds: float) -> Text
         inference_seconds=seconds,
         state=state if text.with_state else None,
     )
-
-
-def _resolve_futures(outcomes: _TextOutcomes) -> None:
-    for text, outcome in outcomes:
-        if text.future.done():
-            continue  # the caller has left
-        if isinstance(outcome, Exception):
-            text.future.set_exception(outcome)
-        else:
-            text.future.set_result(outcome)

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from app.errors import ClientDisconnected
-from app.http.concurrency import CancelReadsOnDisconnectMiddleware
+from app.http.concurrency import CancellationMiddleware
 
 REQUEST = {"type": "http.request", "body": b"", "more_body": False}
 LEFT = {"type": "http.disconnect"}
@@ -29,9 +29,7 @@ async def call(app: Any, *came: dict[str, Any], method: str = "GET") -> list[dic
         sent.append(message)
 
     async with asyncio.timeout(10):
-        await CancelReadsOnDisconnectMiddleware(app)(
-            {"type": "http", "method": method}, receive, send
-        )
+        await CancellationMiddleware(app)({"type": "http", "method": method}, receive, send)
     return sent
 
 
@@ -84,9 +82,7 @@ def test_work_after_the_response_is_not_cancelled() -> None:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await CancelReadsOnDisconnectMiddleware(app)(
-            {"type": "http", "method": "GET"}, receive, send
-        )
+        await CancellationMiddleware(app)({"type": "http", "method": "GET"}, receive, send)
 
     asyncio.run(main())
     assert done == [True]

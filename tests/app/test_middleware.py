@@ -1,12 +1,14 @@
 """Middleware of every request."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable, Iterator
 
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from app.auth.service import CreatedKey
 from app.main import create_app
@@ -303,3 +305,34 @@ def test_route_may_have_a_larger_body_limit(client: TestClient) -> None:
 def test_wrong_content_length_does_not_bypass_the_limit(client: TestClient) -> None:
     response = client.post("/v1/echo", content=chunks(1100), headers={"Content-Length": "10"})
     assert response.status_code == 413
+
+
+def test_rejected_requests_leave_no_cycles(settings: Settings) -> None:
+    """The garbage collector would have to find them, and it stops every thread."""
+    app = create_app(settings)
+    scope = {"type": "http", "method": "GET", "path": "/jobs", "headers": [(b"host", b"evil.test")]}
+    statuses = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def send_requests(count: int) -> None:
+        for _ in range(count):
+            await app({**scope, "query_string": b""}, receive, send)
+
+    async def count_garbage() -> int:
+        await send_requests(1)
+        gc.collect()
+        gc.disable()
+        try:
+            await send_requests(10)
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert asyncio.run(count_garbage()) < 10
+    assert statuses == [400] * 11

@@ -238,6 +238,34 @@ def test_only_the_first_worker_uses_all_cores() -> None:
     run(work, workers=3)
 
 
+def test_event_loop_has_an_iteration_for_each_response_of_a_batch() -> None:
+    engine = StubEngine()
+    iterations: list[int] = []
+
+    async def count_iterations() -> None:
+        while True:
+            iterations.append(0)
+            await asyncio.sleep(0)
+
+    async def respond(batcher: Batcher, length: int) -> int:
+        await call(batcher, engine, [length])
+        return len(iterations)
+
+    async def work(batcher: Batcher) -> None:
+        first = await start_blocked_batch(batcher, engine)
+        calls = [asyncio.create_task(respond(batcher, length)) for length in (1, 2, 3)]
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        await first
+        counting = asyncio.create_task(count_iterations())
+        responses = await asyncio.gather(*calls)
+        counting.cancel()
+        assert engine.batches == [[1], [1, 2, 3]]
+        assert responses[0] < responses[1] < responses[2]
+
+    run(work)
+
+
 def test_event_loop_goes_first() -> None:
     class Niceness(StubEngine):
         def logits(self, *arguments: Any, **options: Any) -> Any:
