@@ -1,5 +1,6 @@
 """Slow, idle and excess connections, on real sockets."""
 
+import asyncio
 import json
 import os
 import resource
@@ -19,10 +20,12 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.cli.serve import uvicorn_config
 from app.http import connections
+from app.http.connections import build_protocol_class
 from app.main import create_app
 from app.settings import Settings
 from tests.waiting import wait_until
@@ -33,10 +36,16 @@ HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 @contextmanager
 def served(settings: Settings, *, send_buffer: int | None = None) -> Iterator[int]:
     """The port of a server in this process, run like `loraworks up` does."""
+    with running(uvicorn_config(create_app(settings)), send_buffer) as port:
+        yield port
+
+
+@contextmanager
+def running(config: uvicorn.Config, send_buffer: int | None = None) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     if send_buffer is not None:  # of each connection
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-    server = uvicorn.Server(uvicorn_config(create_app(settings)))
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -369,3 +378,38 @@ def test_idle_connections_cause_no_outage(settings: Settings, tmp_path: Path) ->
     by_event = {line["event"]: line for line in lines}
     assert by_event["open_files"]["limit"] == files
     assert by_event["connection_limit_reached"]["limit"] == files * 3 // 4
+
+
+def test_requests_that_arrive_together_start_in_iterations_of_their_own(settings: Settings) -> None:
+    iterations, started_in, busy = 0, [], threading.Event()
+
+    async def count_iterations() -> None:
+        nonlocal iterations
+        while True:
+            iterations += 1
+            await asyncio.sleep(0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/busy":
+            counting = asyncio.create_task(count_iterations())
+            busy.set()
+            time.sleep(0.3)  # meanwhile, the others arrive
+            await asyncio.sleep(0.3)  # they start
+            counting.cancel()
+        else:
+            started_in.append(iterations)
+        await Response()(scope, receive, send)
+
+    protocol = build_protocol_class(settings)
+    config = uvicorn.Config(app, lifespan="off", http=protocol, log_config=None)
+    with running(config) as port, ExitStack() as opened:
+        first, *others = [opened.enter_context(connect(port)) for _ in range(5)]
+        for each in others:  # each is accepted in an iteration of its own
+            each.sendall(HEAD + b"\r\n")
+            assert status(each) == 200
+        first.sendall(HEAD.replace(b"/livez", b"/busy") + b"\r\n")
+        assert busy.wait(20)
+        for each in others:
+            each.sendall(HEAD + b"\r\n")
+        assert [status(each) for each in (first, *others)] == [200] * 5
+    assert len(set(started_in[4:])) == 4
