@@ -26,7 +26,6 @@ from app.http import error_responses, health, openapi
 from app.http.concurrency import CancellationMiddleware, ConcurrencyLimiters
 from app.http.connections import raise_open_file_limit
 from app.http.dependencies import AppState, get_app_state
-from app.http.event_loop_priority import raise_event_loop_priority
 from app.http.middleware import (
     BodyLimitMiddleware,
     ErrorMiddleware,
@@ -64,6 +63,7 @@ from app.serving import routes as serving
 from app.serving.admission import LoadSheddingMiddleware
 from app.serving.metrics import ServingMetrics
 from app.serving.service import InferenceService
+from app.serving.thread_priorities import raise_event_loop_priority
 from app.settings import Settings
 from app.storage import artifact_routes
 from app.storage.data_dir import make_process_private

@@ -8,7 +8,6 @@ fill a batch. The texts of a batch share an engine, which computes them; their a
 """
 
 import asyncio
-import os
 import sys
 import threading
 import time
@@ -21,14 +20,12 @@ import structlog
 
 from app.serving.errors import DeadlineExceeded, InferenceFailed
 from app.serving.metrics import ServingMetrics
+from app.serving.thread_priorities import lower_compute_priority
 from lora_core.process_settings import is_oom_error
 
 # A worker starts one matrix multiplication after the other, and needs the interpreter lock in
 # between. The default of 5 ms is longer than most of them take.
 _SWITCH_INTERVAL_SECONDS = 0.0001
-# As many threads compute as there are cores. At the same priority the event loop waits for one of
-# them with every request: at five times the capacity, rejections took four seconds.
-_COMPUTE_NICENESS = 5
 _NEWEST_BATCH_WEIGHT = 0.2  # in the moving average of the throughput
 
 log = structlog.get_logger()
@@ -139,7 +136,7 @@ class Batcher:
             self._wakeups[min(self._idle)].notify()
 
     def _run_worker(self, worker: int) -> None:
-        _let_event_loop_go_first()
+        lower_compute_priority()
         while (batch := self._next_batch(worker)) is not None:
             if batch.texts:
                 start = time.monotonic()
@@ -249,15 +246,6 @@ class Batcher:
                 text.future.set_result(outcome)
         if outcomes:
             self._loop.call_soon(self._resolve_futures, outcomes)
-
-
-def _let_event_loop_go_first() -> None:
-    """Lower the priority of the calling thread, and of the OpenMP threads that it will start.
-
-    Only Linux has a priority per thread.
-    """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _COMPUTE_NICENESS)
 
 
 @dataclass(slots=True)
